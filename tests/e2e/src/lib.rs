@@ -1,1 +1,12 @@
-//! (docs)
+//! The end-to-end suite's vocabulary: a cluster driven by `kubectl`, as its users drive it, a namespace per test that is
+//! deleted at the end, and counted load sent from inside a pod.
+//!
+//! The cluster is the one that `KUBECONFIG` names, with Heddle installed and its images present; `tests/e2e/run.sh` brings one up.
+
+mod apps;
+mod cluster;
+mod load;
+
+pub use apps::{Echo, Probe};
+pub use cluster::{Kubectl, Namespace, eventually};
+pub use load::{Load, Report};

@@ -1,0 +1,208 @@
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// Runs `kubectl` (or what `KUBECTL` names, arguments included) against the cluster of `KUBECONFIG`.
+#[derive(Clone, Debug, Default)]
+pub struct Kubectl {
+    namespace: Option<String>,
+}
+
+impl Kubectl {
+    /// Commands without a namespace of their own.
+    pub fn cluster() -> Self {
+        Self::default()
+    }
+
+    /// The command, ready to be run or spawned.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let mut words = program.split_whitespace();
+        let mut command = Command::new(words.next().unwrap_or("kubectl"));
+        command.args(words).arg("--request-timeout=120s");
+        if let Some(namespace) = &self.namespace {
+            command.args(["-n", namespace]);
+        }
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Standard output of a command that must succeed.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        let output = self.output(args)?;
+        if !output.status.success() {
+            bail!(
+                "kubectl {args:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Output of a command that may fail.
+    pub fn output(&self, args: &[&str]) -> Result<Output> {
+        self.command(args)
+            .output()
+            .with_context(|| format!("kubectl {args:?}"))
+    }
+
+    /// An object, as JSON.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        Ok(serde_json::from_str(
+            &self.run(&["get", what, "-o", "json"])?,
+        )?)
+    }
+
+    /// Applies manifests; what the API server refuses is the error's text.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        let mut child = self
+            .command(&["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("kubectl's standard input")?
+            .write_all(yaml.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Waits for a condition, for two minutes at most.
+    pub fn wait(&self, condition: &str, what: &str) -> Result<()> {
+        self.run(&[
+            "wait",
+            &format!("--for={condition}"),
+            what,
+            "--timeout=120s",
+        ])
+        .map(drop)
+    }
+
+    /// One condition of an object: its status, reason and message.
+    pub fn condition(&self, what: &str, kind: &str) -> Result<Option<(String, String, String)>> {
+        let object = self.get(what)?;
+        let text = |c: &Value, key: &str| {
+            c.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let conditions = object
+            .pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let found = conditions
+            .iter()
+            .find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
+        Ok(found.map(|c| (text(c, "status"), text(c, "reason"), text(c, "message"))))
+    }
+
+    /// Names of the pods that a label selector finds.
+    pub fn pods(&self, selector: &str) -> Result<Vec<String>> {
+        let names = self.run(&[
+            "get",
+            "pods",
+            "-l",
+            selector,
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ])?;
+        Ok(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Runs a command in a deployment's or pod's container.
+    pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Result<String> {
+        let mut args = vec!["exec", target, "-c", container, "--"];
+        args.extend(command);
+        self.run(&args)
+    }
+}
+
+/// A namespace of the test's own, deleted when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// `kubectl` in it.
+    pub kubectl: Kubectl,
+}
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+impl Namespace {
+    /// A namespace whose pods get sidecars.
+    pub fn meshed(test: &str) -> Result<Self> {
+        Self::labelled(test, "{heddle.dev/inject: enabled}")
+    }
+
+    /// A namespace that the mesh has nothing to do with.
+    pub fn plain(test: &str) -> Result<Self> {
+        Self::labelled(test, "{}")
+    }
+
+    fn labelled(test: &str, labels: &str) -> Result<Self> {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{test}-{}-{serial}", std::process::id());
+        let cluster = Kubectl::cluster();
+        cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}"
+        ))?;
+        let kubectl = Kubectl {
+            namespace: Some(name.clone()),
+        };
+        // Pods are refused until the controller manager has made the account they run as.
+        eventually(
+            "the default service account",
+            Duration::from_secs(30),
+            || {
+                Ok(kubectl
+                    .output(&["get", "serviceaccount", "default"])?
+                    .status
+                    .success()
+                    .then_some(()))
+            },
+        )?;
+        Ok(Self { name, kubectl })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if std::env::var_os("HEDDLE_E2E_KEEP").is_some() {
+            return;
+        }
+        let _ = Kubectl::cluster().output(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
+
+/// Asks again until there is an answer; the error names what was waited for.
+pub fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + within;
+    let mut last = None;
+    loop {
+        match ask() {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(error) => last = Some(error),
+        }
+        if Instant::now() > deadline {
+            bail!("waited {within:?} for {what}; last error: {last:?}");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::Kubectl;
+
+/// What a load run counted.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Requests sent.
+    pub count: u64,
+    /// Answers by the `VERSION` of the server.
+    pub versions: BTreeMap<String, u64>,
+    /// Answers by status code (HTTP or gRPC).
+    pub statuses: BTreeMap<String, u64>,
+    /// Requests without an answer.
+    pub errors: u64,
+    /// Some of their error texts.
+    pub error_samples: Vec<String>,
+}
+
+impl Report {
+    /// Answers with this status.
+    pub fn status(&self, code: &str) -> u64 {
+        self.statuses.get(code).copied().unwrap_or_default()
+    }
+
+    /// Answers of this version.
+    pub fn version(&self, version: &str) -> u64 {
+        self.versions.get(version).copied().unwrap_or_default()
+    }
+}
+
+/// The echo image's client, run in a pod of a Deployment.
+#[derive(Clone, Debug)]
+pub struct Load<'a> {
+    kubectl: &'a Kubectl,
+    from: &'a str,
+    args: Vec<String>,
+}
+
+impl<'a> Load<'a> {
+    /// Requests sent from a pod of the Deployment `from`.
+    pub fn from(kubectl: &'a Kubectl, from: &'a str) -> Self {
+        Self {
+            kubectl,
+            from,
+            args: Vec::new(),
+        }
+    }
+
+    /// A flag of the client, for example `-n=1000`.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.args.push(flag.to_owned());
+        self
+    }
+
+    /// Sends and counts.
+    pub fn run(&self, url: &str) -> Result<Report> {
+        parse(&self.spawn(url)?.wait_with_output()?)
+    }
+
+    /// Sends while the test goes on; [`Running::report`] waits for the end.
+    pub fn start(&self, url: &str) -> Result<Running> {
+        Ok(Running(self.spawn(url)?))
+    }
+
+    fn spawn(&self, url: &str) -> Result<Child> {
+        let target = format!("deployment/{}", self.from);
+        let mut args = vec!["exec", &target, "-c", "app", "--", "/echo", "client"];
+        args.extend(self.args.iter().map(String::as_str));
+        args.push(url);
+        let mut command = self.kubectl.command(&args);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("kubectl exec")
+    }
+}
+
+/// A load run under way.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Waits for the run's end.
+    pub fn report(self) -> Result<Report> {
+        parse(&self.0.wait_with_output()?)
+    }
+}
+
+fn parse(output: &std::process::Output) -> Result<Report> {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let Some(json) = stdout.lines().rev().find(|line| line.starts_with('{')) else {
+        bail!(
+            "the client printed no report: {stdout} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    serde_json::from_str(json).with_context(|| format!("the client's report: {json}"))
+}

@@ -1,0 +1,190 @@
+//! What changes the whole mesh, one test after the other, the last one being its end.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+
+/// The settings of the shared mesh, put back when dropped.
+struct MeshSettings;
+
+impl MeshSettings {
+    fn patch(patch: &str) -> Result<Self> {
+        Kubectl::cluster().run(&["patch", "mesh", "default", "--type=merge", "-p", patch])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for MeshSettings {
+    fn drop(&mut self) {
+        let _ = Kubectl::cluster().output(&[
+            "patch",
+            "mesh",
+            "default",
+            "--type=json",
+            "-p",
+            r#"[{"op": "replace", "path": "/spec", "value": {}}]"#,
+        ]);
+    }
+}
+
+fn heddle(args: &[&str]) -> Result<String> {
+    let output = std::process::Command::new(std::env::var("HEDDLE")?)
+        .args(args)
+        .output()?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    anyhow::ensure!(output.status.success(), "heddle {args:?}: {text}");
+    Ok(text)
+}
+
+fn leaf_rotates_under_load() -> Result<()> {
+    let _settings = MeshSettings::patch(r#"{"spec": {"certificates": {"lifetime": "1m"}}}"#)?;
+    let ns = Namespace::meshed("rotation")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    let issued = || -> Result<usize> {
+        let pod = ns.kubectl.pods("app=client")?.join(" ");
+        Ok(ns
+            .kubectl
+            .run(&["logs", &pod, "-c", "heddle-proxy"])?
+            .matches("certificate issued")
+            .count())
+    };
+    let before = issued()?;
+    let report = Load::from(&ns.kubectl, "client")
+        .flag("-n=7500")
+        .flag("-qps=100")
+        .flag("-c=4")
+        .run("http://server/")?;
+    assert_eq!(
+        (report.status("200"), report.errors),
+        (7500, 0),
+        "{report:?}"
+    );
+    assert!(issued()? > before, "the leaf was rotated during the load");
+    Ok(())
+}
+
+fn prometheus_scrapes_the_sidecars() -> Result<()> {
+    let ns = Namespace::meshed("scrape")?;
+    let _settings = MeshSettings::patch(&format!(
+        r#"{{"spec": {{"telemetry": {{"metricsReaders": [{{"namespace": "{}", "serviceAccount": "prometheus"}}]}}}}}}"#,
+        ns.name
+    ))?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    Load::from(&ns.kubectl, "client")
+        .flag("-n=50")
+        .run("http://server/")?;
+    let target = ns.kubectl.run(&[
+        "get",
+        "pods",
+        "-l",
+        "app=server",
+        "-o",
+        "jsonpath={.items[0].status.podIP}",
+    ])?;
+    ns.kubectl.apply(&format!(
+        "apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: prometheus}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: prometheus}}
+data:
+  prometheus.yml: |
+    global: {{scrape_interval: 1s}}
+    scrape_configs: [{{job_name: sidecars, metrics_path: /stats/prometheus, static_configs: [{{targets: ['{target}:15020']}}]}}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: prometheus}}
+spec:
+  selector: {{matchLabels: {{app: prometheus}}}}
+  template:
+    metadata: {{labels: {{app: prometheus}}}}
+    spec:
+      serviceAccountName: prometheus
+      containers:
+      - name: app
+        image: heddle.dev/prometheus:dev
+        args: [--config.file=/config/prometheus.yml, --storage.tsdb.path=/data]
+        volumeMounts: [{{name: config, mountPath: /config}}, {{name: data, mountPath: /data}}]
+      volumes: [{{name: config, configMap: {{name: prometheus}}}}, {{name: data, emptyDir: {{}}}}]
+"
+    ))?;
+    ns.kubectl.run(&[
+        "rollout",
+        "status",
+        "deployment/prometheus",
+        "--timeout=120s",
+    ])?;
+    eventually("the edge in Prometheus", Duration::from_secs(60), || {
+        let query = "http://127.0.0.1:9090/api/v1/query?query=heddle_requests_total";
+        let series = ns
+            .kubectl
+            .exec("deployment/prometheus", "app", &["wget", "-qO-", query])?;
+        Ok((series.contains("/sa/client") && series.contains("\"server\"")).then_some(()))
+    })?;
+    // Another identity may not read them.
+    let denied = Load::from(&ns.kubectl, "client")
+        .flag("-n=3")
+        .run(&format!("http://{target}:15020/stats/prometheus"))?;
+    assert_eq!(denied.status("200"), 0, "{denied:?}");
+    Ok(())
+}
+
+fn check_finds_nothing_wrong() -> Result<()> {
+    let text = heddle(&["check"])?;
+    assert!(text.contains("webhook"), "{text}");
+    heddle(&["proxy", "status"]).map(drop)
+}
+
+fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
+    let ns = Namespace::meshed("uninstall")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    Load::from(&ns.kubectl, "client")
+        .flag("-n=5")
+        .run("http://server/")?;
+    let load = Load::from(&ns.kubectl, "client")
+        .flag("-n=1500")
+        .flag("-qps=100")
+        .start("http://server/")?;
+    heddle(&["uninstall", "--yes"])?;
+    let report = load.report()?;
+    assert_eq!(
+        (report.status("200"), report.errors),
+        (1500, 0),
+        "{report:?}"
+    );
+    let kinds = "crds,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,namespaces";
+    let left = Kubectl::cluster().run(&["get", kinds, "-o", "name"])?;
+    let ours: Vec<_> = left
+        .lines()
+        .filter(|line| line.contains("heddle"))
+        .collect();
+    assert!(ours.is_empty(), "left behind: {ours:?}");
+    // Pods start in a namespace that still has the label: nothing stands in their way.
+    Echo::new("unmeshed").deploy(&ns)
+}
+
+#[test]
+fn the_mesh_as_a_whole() -> Result<()> {
+    for (name, step) in [
+        ("check", check_finds_nothing_wrong as fn() -> Result<()>),
+        ("prometheus", prometheus_scrapes_the_sidecars),
+        ("rotation", leaf_rotates_under_load),
+        ("uninstall", uninstall_leaves_nothing_and_traffic_flows),
+    ] {
+        println!("step {name}");
+        step().map_err(|error| error.context(name))?;
+    }
+    Ok(())
+}

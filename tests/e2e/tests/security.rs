@@ -1,0 +1,282 @@
+//! Who may call whom, as traffic sees it.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use heddle_e2e::{Echo, Load, Namespace, Probe, eventually};
+
+fn policy(ns: &Namespace, spec: &str) -> Result<()> {
+    ns.kubectl.apply(&format!("apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: server}}\nspec:\n{spec}"))?;
+    let generation = ns
+        .kubectl
+        .get("authpolicy/server")?
+        .pointer("/metadata/generation")
+        .cloned();
+    eventually("the policy to be in force", Duration::from_secs(60), || {
+        let seen = ns
+            .kubectl
+            .get("authpolicy/server")?
+            .pointer("/status/observedGeneration")
+            .cloned();
+        let programmed = ns
+            .kubectl
+            .condition("authpolicy/server", "Programmed")?
+            .is_some_and(|(status, _, _)| status == "True");
+        Ok((seen == generation && programmed).then_some(()))
+    })
+}
+
+fn server_and_clients(test: &str) -> Result<Namespace> {
+    let ns = Namespace::meshed(test)?;
+    ns.kubectl.apply(
+        &[
+            Echo::new("server").yaml(),
+            Echo::new("alice").yaml(),
+            Echo::new("bob").yaml(),
+        ]
+        .concat(),
+    )?;
+    for name in ["server", "alice", "bob"] {
+        Echo::new(name).rolled_out(&ns)?;
+    }
+    Ok(ns)
+}
+
+/// The one status that ten requests from `from` get.
+fn verdict(ns: &Namespace, from: &str, path: &str, flags: &[&str]) -> Result<String> {
+    let load = flags
+        .iter()
+        .fold(Load::from(&ns.kubectl, from).flag("-n=10"), |load, flag| {
+            load.flag(flag)
+        });
+    let report = load.run(&format!("http://server{path}"))?;
+    let statuses: Vec<_> = report.statuses.keys().cloned().collect();
+    anyhow::ensure!(
+        statuses.len() == 1 && report.errors == 0,
+        "one verdict for all: {report:?}"
+    );
+    Ok(statuses.concat())
+}
+
+#[test]
+fn rules_by_identity_method_path_and_header() -> Result<()> {
+    let ns = server_and_clients("authz")?;
+    let alice = format!("{}/alice", ns.name);
+    policy(
+        &ns,
+        &format!(
+            "  selector: {{matchLabels: {{app: server}}}}
+  rules:
+  - from: {{identities: [{alice}]}}
+    to: {{methods: [GET], paths: [/open/*, /exact]}}
+  - to: {{headers: [{{name: x-tier, exact: gold}}]}}
+  - action: Deny
+    to: {{paths: [/open/secret]}}
+"
+        ),
+    )?;
+    for (from, path, flags, expected) in [
+        ("alice", "/open/a", vec![], "200"),
+        ("alice", "/exact", vec![], "200"),
+        ("alice", "/exact/not", vec![], "403"),
+        ("alice", "/open/a", vec!["-method=POST"], "403"),
+        ("alice", "/open/secret", vec![], "403"),
+        ("alice", "/open//secret", vec![], "403"),
+        ("alice", "/open/%73ecret", vec![], "403"),
+        ("bob", "/open/a", vec![], "403"),
+        ("bob", "/any", vec!["-H=x-tier: gold"], "200"),
+        ("bob", "/open/secret", vec!["-H=x-tier: gold"], "403"),
+    ] {
+        assert_eq!(
+            verdict(&ns, from, path, &flags)?,
+            expected,
+            "{from} {path} {flags:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn audit_changes_no_verdict() -> Result<()> {
+    let ns = server_and_clients("audit")?;
+    let alice = format!("{}/alice", ns.name);
+    policy(
+        &ns,
+        &format!(
+            "  selector: {{matchLabels: {{app: server}}}}\n  mode: Audit\n  rules: [{{from: {{identities: [{alice}]}}}}]\n"
+        ),
+    )?;
+    assert_eq!(verdict(&ns, "bob", "/", &[])?, "200");
+    policy(
+        &ns,
+        &format!(
+            "  selector: {{matchLabels: {{app: server}}}}\n  mode: Enforce\n  rules: [{{from: {{identities: [{alice}]}}}}]\n"
+        ),
+    )?;
+    assert_eq!(verdict(&ns, "bob", "/", &[])?, "403");
+    assert_eq!(verdict(&ns, "alice", "/", &[])?, "200");
+    Ok(())
+}
+
+#[test]
+fn strict_refuses_plain_text_and_permissive_lets_an_unmeshed_ingress_in() -> Result<()> {
+    let ns = server_and_clients("mtls")?;
+    let outside = Namespace::plain("ingress")?;
+    Echo::new("ingress").deploy(&outside)?;
+    let url = format!("http://server.{}/", ns.name);
+    let plain = || {
+        Load::from(&outside.kubectl, "ingress")
+            .flag("-n=20")
+            .run(&url)
+    };
+
+    let permissive = plain()?;
+    assert_eq!(
+        (permissive.status("200"), permissive.errors),
+        (20, 0),
+        "{permissive:?}"
+    );
+    let tcp = Load::from(&outside.kubectl, "ingress")
+        .flag("-proto=tcp")
+        .flag("-n=10")
+        .run(&format!("server.{}:3306", ns.name))?;
+    assert_eq!(tcp.errors, 0, "{tcp:?}");
+
+    policy(
+        &ns,
+        "  selector: {matchLabels: {app: server}}\n  mtls: {mode: Strict}\n",
+    )?;
+    let strict = plain()?;
+    assert_eq!(
+        strict.status("200"),
+        0,
+        "plain text must be refused: {strict:?}"
+    );
+    assert_eq!(
+        verdict(&ns, "alice", "/", &[])?,
+        "200",
+        "a meshed caller goes on"
+    );
+
+    policy(
+        &ns,
+        "  selector: {matchLabels: {app: server}}\n  mtls: {mode: Strict, ports: [{port: 8080, mode: Permissive}]}\n",
+    )?;
+    let by_port = plain()?;
+    assert_eq!(
+        (by_port.status("200"), by_port.errors),
+        (20, 0),
+        "{by_port:?}"
+    );
+    let tcp = Load::from(&outside.kubectl, "ingress")
+        .flag("-proto=tcp")
+        .flag("-n=5")
+        .run(&format!("server.{}:3306", ns.name))?;
+    assert_eq!(tcp.errors, 5, "the other ports stay strict: {tcp:?}");
+    Ok(())
+}
+
+#[test]
+fn probes_pass_under_strict_and_deny_and_nobody_else_does() -> Result<()> {
+    let ns = Namespace::meshed("probes")?;
+    ns.kubectl.apply(
+        "apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: nobody}
+spec:
+  mtls: {mode: Strict}
+  rules: [{from: {identities: [nowhere/nobody]}}]
+",
+    )?;
+    for (name, probe) in [
+        ("http", Probe::Http),
+        ("grpc", Probe::Grpc),
+        ("tcp", Probe::Tcp),
+    ] {
+        Echo::new(name).probe(probe).deploy(&ns)?;
+    }
+    let other = Load::from(&ns.kubectl, "grpc")
+        .flag("-n=5")
+        .run("http://http/healthz")?;
+    assert_eq!(
+        other.status("403"),
+        5,
+        "the same path from another pod is denied: {other:?}"
+    );
+    let outside = Namespace::plain("probes-out")?;
+    Echo::new("plain").deploy(&outside)?;
+    let ip = ns.kubectl.run(&[
+        "get",
+        "pods",
+        "-l",
+        "app=http",
+        "-o",
+        "jsonpath={.items[0].status.podIP}",
+    ])?;
+    let plain = Load::from(&outside.kubectl, "plain")
+        .flag("-n=5")
+        .run(&format!("http://{ip}:8080/healthz"))?;
+    assert_eq!(plain.status("200"), 0, "{plain:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_is_said_and_the_last_good_stays() -> Result<()> {
+    let ns = server_and_clients("faulty")?;
+    let split = |weight: &str| {
+        format!(
+            "apiVersion: heddle.dev/v1alpha1\nkind: TrafficSplit\nmetadata: {{name: server}}\nspec:\n  service: server\n  backends: [{{service: {weight}}}]\n"
+        )
+    };
+    // The schema's own: refused by the API server, naming the field.
+    let refused = ns
+        .kubectl
+        .apply(&split("alice, labels: {a: b}, weight: 1"))
+        .expect_err("both service and labels")
+        .to_string();
+    assert!(refused.contains("backends"), "{refused}");
+
+    ns.kubectl.apply(&split("alice, weight: 1"))?;
+    ns.kubectl
+        .wait("condition=Programmed", "trafficsplit/server")?;
+    Load::from(&ns.kubectl, "bob")
+        .flag("-n=5")
+        .run("http://server/")?;
+    // What the schema can't see: in the status, and the last good split stays in force.
+    ns.kubectl.apply(&split("missing, weight: 1"))?;
+    eventually("ResolvedRefs=False", Duration::from_secs(30), || {
+        let condition = ns
+            .kubectl
+            .condition("trafficsplit/server", "ResolvedRefs")?;
+        Ok(condition
+            .filter(|(status, _, message)| status == "False" && message.contains("missing")))
+    })?;
+    let report = Load::from(&ns.kubectl, "bob")
+        .flag("-n=20")
+        .run("http://server/")?;
+    assert_eq!((report.status("200"), report.errors), (20, 0), "{report:?}");
+
+    // What only Envoy can judge: its own text comes back on the object that caused it, and others go on.
+    ns.kubectl.apply(
+        "apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: regex}
+spec:
+  selector: {matchLabels: {app: alice}}
+  rules: [{to: {headers: [{name: x-a, regex: '(unclosed'}]}}]
+",
+    )?;
+    eventually(
+        "the proxy's refusal on the object",
+        Duration::from_secs(60),
+        || {
+            let condition = ns.kubectl.condition("authpolicy/regex", "Programmed")?;
+            Ok(condition
+                .filter(|(status, reason, _)| status == "False" && reason == "RejectedByProxy"))
+        },
+    )?;
+    ns.kubectl.apply(&split("server, weight: 1"))?;
+    ns.kubectl
+        .wait("condition=Programmed", "trafficsplit/server")
+}
