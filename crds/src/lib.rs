@@ -1,1 +1,96 @@
-//! (docs)
+//! The API of Heddle: group `heddle.dev`, version `v1alpha1`.
+//!
+//! One file per kind. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
+//! these types by `cargo xtask gen`; a default, a limit or a sentence of help is written here and nowhere else.
+//!
+//! # Guarantees
+//!
+//! - A value that deserialises holds what its type says: durations are durations, ports are not zero, lists
+//!   that mean "any of these" are not empty unless they were left out.
+//! - An unknown field in a `spec` is an error, so that a misspelt field is reported and never ignored.
+//!   In a `status` it is ignored, so that an older reader survives a newer writer.
+//!
+//! # Deliberately absent
+//!
+//! A Kubernetes client, Envoy, and any judgement that needs more than the one object: whether a service exists,
+//! whether an address block parses, who wins a conflict. These are the compiler's.
+
+mod auth_policy;
+mod conditions;
+mod crd;
+mod duration;
+mod mesh;
+mod schema;
+mod strict;
+mod traffic_split;
+
+pub use auth_policy::*;
+pub use conditions::*;
+pub use crd::Scope;
+pub use duration::{HumanDuration, InvalidDuration};
+pub use mesh::*;
+pub use traffic_split::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group of every kind.
+pub const GROUP: &str = "heddle.dev";
+/// The one served and stored version.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` of every object.
+pub const API_VERSION: &str = "heddle.dev/v1alpha1";
+
+macro_rules! kinds {
+    ($($kind:ident: $scope:ident),* $(,)?) => {
+        /// The kinds of the API, in the order in which documentation and installation name them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $(#[doc = concat!("The kind `", stringify!($kind), "`.")] $kind),*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The name as written in `kind:`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind)),* }
+            }
+
+            /// Whether objects live in a namespace.
+            #[must_use]
+            pub const fn scope(self) -> Scope {
+                match self { $(Self::$kind => Scope::$scope),* }
+            }
+
+            /// The definition to install in a cluster.
+            #[must_use]
+            pub fn crd(self) -> CustomResourceDefinition {
+                crd::polished(match self { $(Self::$kind => $kind::crd()),* })
+            }
+        }
+    };
+}
+
+// The one list of kinds. Everything that is "for each kind" reads it.
+kinds! {
+    Mesh: Cluster,
+    TrafficSplit: Namespaced,
+    AuthPolicy: Namespaced,
+}
+
+impl Kind {
+    /// The kind of that name, if it is one of ours.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// The plural as it stands in URLs and RBAC rules.
+    #[must_use]
+    pub fn plural(self) -> String {
+        self.crd().spec.names.plural
+    }
+}

@@ -1,0 +1,300 @@
+//! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
+
+use std::{collections::BTreeMap, num::NonZeroU16};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{LastGood, strict};
+
+/// Says who may reach a workload. Judged at the server's sidecar: a matching Deny rule denies; else, if any enforced
+/// policy with an Allow rule selects the workload and port, only a matching Allow rule lets the request pass; else the
+/// Mesh's `defaultAction` decides.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "heddle.dev",
+    version = "v1alpha1",
+    kind = "AuthPolicy",
+    plural = "authpolicies",
+    namespaced,
+    shortname = "ap",
+    category = "heddle",
+    category = "mesh-policies",
+    status = "AuthPolicyStatus",
+    derive = "PartialEq",
+    doc = "Says who may reach a workload, and whether mTLS is demanded.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Enforced",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Enforced")].status"#
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.proxies",
+        description = "Sidecars that run this generation, of all that should."
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!(has(self.selector) && has(self.target))").message(
+        "spec: selector and target exclude each other: remove one (with neither, the whole namespace is selected)"
+    ),
+    validation = Rule::new("has(self.mtls) || size(self.rules) > 0").message(
+        "spec: a policy with neither rules nor mtls does nothing: add one (to deny everything: rules: [{action: Deny}])"
+    )
+)]
+pub struct AuthPolicySpec {
+    /// The workloads, by their pods' labels. With neither `selector` nor `target`: every workload of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<WorkloadSelector>,
+
+    /// The workloads behind a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<PolicyTarget>,
+
+    /// `Enforce` applies the rules. `Audit` changes no verdict and reports the one that would fall.
+    #[serde(default)]
+    pub mode: PolicyMode,
+
+    /// Whether the workloads demand mTLS. Left out: the Mesh's mode holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<Mtls>,
+
+    /// Alternatives, at most 64: a request matches if any rule matches.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub rules: Vec<AuthRule>,
+}
+
+/// Workloads by labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSelector {
+    /// The pods that have all these labels, 1 to 16.
+    #[serde(deserialize_with = "strict::labels")]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// Workloads by a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyTarget {
+    /// A service in the same namespace; the policy holds for the pods that it selects.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service: String,
+}
+
+/// What a policy does with its verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyMode {
+    /// The verdict holds.
+    #[default]
+    Enforce,
+    /// The verdict is only reported.
+    Audit,
+}
+
+/// Whether to let pass or to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Action {
+    /// Let pass.
+    #[default]
+    Allow,
+    /// Refuse.
+    Deny,
+}
+
+/// Whether workloads demand mTLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mtls {
+    /// For every port that `ports` does not name.
+    pub mode: MtlsMode,
+    /// Ports for which something else holds, at most 32.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into()]))]
+    pub ports: Vec<PortMtls>,
+}
+
+/// Whether one port demands mTLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortMtls {
+    /// The port of the workload (the container's, not the service's).
+    pub port: NonZeroU16,
+    /// What holds for it.
+    pub mode: MtlsMode,
+}
+
+/// What transport is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum MtlsMode {
+    /// Plain text is accepted beside mTLS.
+    Permissive,
+    /// Only mTLS is accepted.
+    Strict,
+}
+
+/// One rule. All fields must match; a rule with neither `from` nor `to` matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthRule {
+    /// What happens to a request that matches.
+    #[serde(default)]
+    pub action: Action,
+    /// Who calls. Left out: anybody, also callers without an identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Source>,
+    /// What is called. Left out: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Operation>,
+}
+
+/// Who calls: all fields that are there must match, within a field any value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.identities) || has(self.namespaces) || has(self.ipBlocks)").message(
+    "spec.rules.from is empty: name identities, namespaces or ipBlocks, or leave from out to match anybody"
+))]
+pub struct Source {
+    /// Identities, as `<namespace>/<service account>` of this mesh or as full `spiffe://` ids. At most 64.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::identities")]
+    pub identities: Vec<String>,
+    /// Namespaces whose every identity matches. At most 64.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::namespaces")]
+    pub namespaces: Vec<String>,
+    /// Blocks of addresses, such as `10.0.0.0/8`, of the connection's source. At most 64.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::ip_blocks")]
+    pub ip_blocks: Vec<String>,
+}
+
+/// What is called: all fields that are there must match, within a field any value. `methods`, `paths` and `headers`
+/// match only on ports that carry HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "has(self.ports) || has(self.methods) || has(self.paths) || has(self.headers)"
+).message(
+    "spec.rules.to is empty: name ports, methods, paths or headers, or leave to out to match anything"
+))]
+pub struct Operation {
+    /// Ports of the workload (the container's, not the service's). At most 32.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::ports")]
+    pub ports: Vec<NonZeroU16>,
+    /// HTTP methods, in capitals. At most 16.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::methods")]
+    pub methods: Vec<String>,
+    /// Paths without the query: exact, or a prefix with a trailing `*`. At most 64.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::paths")]
+    pub paths: Vec<String>,
+    /// Headers; unlike the other lists, all of them must match. At most 16.
+    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::headers")]
+    pub headers: Vec<HeaderMatch>,
+}
+
+impl Operation {
+    /// Whether anything here can be judged only on HTTP.
+    #[must_use]
+    pub const fn needs_http(&self) -> bool {
+        !(self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty())
+    }
+}
+
+/// One header and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].filter(x, x).size() == 1"
+).message(
+    "spec.rules.to.headers: each header takes exactly one of exact, prefix, regex and present: keep one"
+))]
+pub struct HeaderMatch {
+    /// The header's name, in any case.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^:?[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    pub name: String,
+    /// The whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub exact: Option<String>,
+    /// The beginning of the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub prefix: Option<String>,
+    /// A regular expression (RE2) that matches the whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub regex: Option<String>,
+    /// `true`: the header is there, whatever its value; `false`: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+}
+
+/// What a [`HeaderMatch`] demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderValue<'a> {
+    /// The whole value.
+    Exact(&'a str),
+    /// The beginning of the value.
+    Prefix(&'a str),
+    /// A regular expression (RE2) that matches the whole value.
+    Regex(&'a str),
+    /// The header is there, whatever its value.
+    Present,
+    /// The header is not there.
+    Absent,
+}
+
+impl HeaderMatch {
+    /// What is demanded; `None` if that is not exactly one thing, which an API server refuses but a file may hold.
+    #[must_use]
+    pub const fn value(&self) -> Option<HeaderValue<'_>> {
+        match (&self.exact, &self.prefix, &self.regex, self.present) {
+            (Some(exact), None, None, None) => Some(HeaderValue::Exact(exact.as_str())),
+            (None, Some(prefix), None, None) => Some(HeaderValue::Prefix(prefix.as_str())),
+            (None, None, Some(regex), None) => Some(HeaderValue::Regex(regex.as_str())),
+            (None, None, None, Some(true)) => Some(HeaderValue::Present),
+            (None, None, None, Some(false)) => Some(HeaderValue::Absent),
+            _ => None,
+        }
+    }
+}
+
+/// What the control plane says about an [`AuthPolicy`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthPolicyStatus {
+    /// The generation of the spec that the conditions are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Conflicted`, `Enforced`, `Programmed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last spec that was accepted; it stays in force while the present one is unusable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastGood>,
+    /// Sidecars that run this generation, of all that should, as `n/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<String>,
+}

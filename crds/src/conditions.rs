@@ -1,0 +1,229 @@
+//! Conditions: what an object's status says, and in which words.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The types of conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// The spec is valid in itself.
+    Accepted,
+    /// All that the spec names exists.
+    ResolvedRefs,
+    /// Another object claims the same and wins.
+    Conflicted,
+    /// The policy decides requests everywhere it selects.
+    Enforced,
+    /// Every sidecar that should run this generation does.
+    Programmed,
+}
+
+impl ConditionType {
+    /// Every type, in the order in which status lists them.
+    pub const ALL: &[Self] =
+        &[Self::Accepted, Self::ResolvedRefs, Self::Conflicted, Self::Enforced, Self::Programmed];
+
+    /// The `type` of the condition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Conflicted => "Conflicted",
+            Self::Enforced => "Enforced",
+            Self::Programmed => "Programmed",
+        }
+    }
+
+    /// Whether `True` is the good news.
+    #[must_use]
+    pub const fn positive(self) -> bool {
+        match self {
+            Self::Accepted | Self::ResolvedRefs | Self::Enforced | Self::Programmed => true,
+            Self::Conflicted => false,
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The `status` of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The word in the condition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+impl fmt::Display for ConditionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The reasons that readers of a status may rely on. Whoever judges may have further ones.
+pub mod reason {
+    /// Accepted: the spec is valid.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Accepted: the spec is not valid; the message names field and fix.
+    pub const INVALID: &str = "Invalid";
+    /// Accepted: another Mesh, the one named `default`, counts.
+    pub const NOT_THE_MESH: &str = "NotTheMesh";
+    /// `ResolvedRefs`: all that the spec names exists.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// `ResolvedRefs`: `spec.service` or `spec.target.service` does not exist.
+    pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+    /// `ResolvedRefs`: a backend does not exist.
+    pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    /// `ResolvedRefs`: the service has no such port.
+    pub const PORT_NOT_FOUND: &str = "PortNotFound";
+    /// Conflicted: nobody claims the same, or this object wins.
+    pub const NO_CONFLICT: &str = "NoConflict";
+    /// Conflicted: the object that the message names wins.
+    pub const CONFLICT: &str = "Conflict";
+    /// Enforced: verdicts hold.
+    pub const ENFORCED: &str = "Enforced";
+    /// Enforced: `spec.mode` is Audit, or the Mesh observes.
+    pub const AUDIT: &str = "Audit";
+    /// Enforced: a rule with HTTP fields selects a port that carries no HTTP.
+    pub const NOT_HTTP: &str = "NotHttp";
+    /// Enforced: the spec is unusable and never was good, so what it selects is denied.
+    pub const DENIED: &str = "Denied";
+    /// The spec is unusable; the last good one is in force.
+    pub const LAST_GOOD: &str = "LastGood";
+    /// Programmed: every sidecar that should run this generation does.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// Programmed: some sidecars do not yet.
+    pub const PENDING: &str = "Pending";
+    /// Programmed: no sidecar needs this object.
+    pub const NO_SUBSCRIBERS: &str = "NoSubscribers";
+    /// Programmed: a sidecar refused it; the message holds Envoy's own text.
+    pub const REJECTED_BY_PROXY: &str = "RejectedByProxy";
+}
+
+/// The last accepted spec of an object, kept in its status.
+///
+/// The spec is kept as it was written, not as a typed value: a status outlives the control plane that wrote it, and a
+/// field that a later version dropped must not make the whole object unreadable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastGood {
+    /// The generation that it was.
+    pub generation: i64,
+    /// The spec of that generation.
+    pub spec: serde_json::Value,
+}
+
+impl LastGood {
+    /// Keeps a spec.
+    ///
+    /// # Errors
+    ///
+    /// If the spec is nothing that JSON can say.
+    pub fn of<S: Serialize>(generation: i64, spec: &S) -> Result<Self, serde_json::Error> {
+        Ok(Self { generation, spec: serde_json::to_value(spec)? })
+    }
+
+    /// The spec as the type of today.
+    ///
+    /// # Errors
+    ///
+    /// If it was written in a version of the API that today's type cannot read.
+    pub fn read<S: DeserializeOwned>(&self) -> Result<S, serde_json::Error> {
+        S::deserialize(&self.spec)
+    }
+}
+
+impl JsonSchema for LastGood {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LastGood".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "required": ["generation", "spec"],
+            "properties": {
+                "generation": {"type": "integer", "format": "int64", "description": "The generation that it was."},
+                "spec": {
+                    "type": "object",
+                    "description": "The spec of that generation.",
+                    "x-kubernetes-preserve-unknown-fields": true
+                }
+            }
+        })
+    }
+}
+
+/// What a condition is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which condition.
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// One word in camel case; see [`reason`].
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Writes a verdict into conditions. The time of the last transition moves only with the status, so that writing the
+/// same verdict again changes nothing.
+pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generation: Option<i64>, now: &Time) {
+    let before = conditions.iter().find(|condition| condition.type_ == verdict.kind.as_str());
+    let last_transition_time = match before {
+        Some(before) if before.status == verdict.status.as_str() => before.last_transition_time.clone(),
+        Some(_) | None => now.clone(),
+    };
+    let after = Condition {
+        type_: verdict.kind.as_str().to_owned(),
+        status: verdict.status.as_str().to_owned(),
+        reason: verdict.reason.clone(),
+        message: verdict.message.clone(),
+        observed_generation: generation,
+        last_transition_time,
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == after.type_) {
+        Some(place) => *place = after,
+        None => conditions.push(after),
+    }
+}
+
+/// The condition of a type, if it is there.
+#[must_use]
+pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}

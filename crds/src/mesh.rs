@@ -1,0 +1,305 @@
+//! `Mesh`: what holds for the whole mesh.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use k8s_openapi::{apimachinery::pkg::api::resource::Quantity, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, HumanDuration};
+
+/// The name of the one [`Mesh`] that counts.
+pub const MESH_NAME: &str = "default";
+
+/// Settings of the whole mesh. Cluster-scoped; the one named `default` counts. Without it, the defaults below hold.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "heddle.dev",
+    version = "v1alpha1",
+    kind = "Mesh",
+    plural = "meshes",
+    shortname = "mesh",
+    category = "heddle",
+    category = "mesh-policies",
+    status = "MeshStatus",
+    derive = "PartialEq",
+    doc = "Settings of the whole mesh. Cluster-scoped; the one named `default` counts.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Default", type_ = "string", json_path = ".spec.defaultAction"),
+    printcolumn(name = "Outbound", type_ = "string", json_path = ".spec.outbound"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshSpec {
+    /// The SPIFFE trust domain: the first part of every identity, `spiffe://<trustDomain>/ns/<namespace>/sa/<name>`.
+    /// Cannot be changed.
+    #[serde(default = "cluster_local")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "spec.trustDomain cannot be changed, for identities already issued would stop matching: delete the Mesh and create it anew"
+    ))]
+    pub trust_domain: String,
+
+    /// The DNS domain of the cluster, as in `<service>.<namespace>.svc.<clusterDomain>`.
+    #[serde(default = "cluster_local")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    pub cluster_domain: String,
+
+    /// What of the mesh is enforced. `Observe`: plain text is accepted and every policy only reports. `Permissive`: plain
+    /// text is accepted beside mTLS. `Strict`: only mTLS is accepted. An AuthPolicy can say otherwise for its workloads.
+    #[serde(default)]
+    pub mode: MeshMode,
+
+    /// What happens to a request when no policy with an Allow rule selects the workload and port that it is for.
+    #[serde(default)]
+    pub default_action: Action,
+
+    /// What happens to a connection to a destination that the mesh does not know: `Allow` passes it through unchanged,
+    /// `Deny` refuses it.
+    #[serde(default)]
+    pub outbound: Action,
+
+    /// The certificates of workloads.
+    #[serde(default)]
+    pub certificates: Certificates,
+
+    /// Who may read what sidecars measure.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+
+    /// The sidecars themselves. A change holds for pods created after it.
+    #[serde(default)]
+    pub proxy: ProxySettings,
+}
+
+impl Default for MeshSpec {
+    fn default() -> Self {
+        Self {
+            trust_domain: cluster_local(),
+            cluster_domain: cluster_local(),
+            mode: MeshMode::default(),
+            default_action: Action::default(),
+            outbound: Action::default(),
+            certificates: Certificates::default(),
+            telemetry: Telemetry::default(),
+            proxy: ProxySettings::default(),
+        }
+    }
+}
+
+fn cluster_local() -> String {
+    "cluster.local".to_owned()
+}
+
+/// What of the mesh is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum MeshMode {
+    /// Plain text is accepted, and every policy audits.
+    Observe,
+    /// Plain text is accepted beside mTLS; policies are enforced.
+    #[default]
+    Permissive,
+    /// Only mTLS is accepted; policies are enforced.
+    Strict,
+}
+
+/// The certificates of workloads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Certificates {
+    /// How long a workload's certificate is valid, from 10m to 168h. It is renewed well before its end.
+    #[serde(default = "one_day")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10m') && duration(self) <= duration('168h')").message(
+        "spec.certificates.lifetime must be from 10m to 168h: write for example 24h"
+    ))]
+    pub lifetime: HumanDuration,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { lifetime: one_day() }
+    }
+}
+
+fn one_day() -> HumanDuration {
+    HumanDuration::hours(24)
+}
+
+/// Who may read what sidecars measure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Telemetry {
+    /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). Nobody else may.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub metrics_readers: Vec<ServiceAccountRef>,
+}
+
+/// A service account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceAccountRef {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub service_account: String,
+}
+
+/// The sidecars themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxySettings {
+    /// How much Envoy logs.
+    #[serde(default)]
+    pub log_level: LogLevel,
+    /// Worker threads of Envoy, 1 to 64.
+    #[serde(default = "two_workers")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: NonZeroU16,
+    /// Seconds that a sidecar goes on serving after its pod was told to stop, 1 to 3600. The pod's
+    /// `terminationGracePeriodSeconds` bounds it.
+    #[serde(default = "ten_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub drain_seconds: NonZeroU32,
+    /// Compute resources of the sidecar's container.
+    #[serde(default)]
+    pub resources: ProxyResources,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            log_level: LogLevel::default(),
+            concurrency: two_workers(),
+            drain_seconds: ten_seconds(),
+            resources: ProxyResources::default(),
+        }
+    }
+}
+
+const fn two_workers() -> NonZeroU16 {
+    const { NonZeroU16::new(2).unwrap() }
+}
+
+const fn ten_seconds() -> NonZeroU32 {
+    const { NonZeroU32::new(10).unwrap() }
+}
+
+/// How much Envoy logs; the words are Envoy's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Everything, one line per event.
+    Trace,
+    /// What a developer of Envoy wants to see.
+    Debug,
+    /// What normally happens.
+    Info,
+    /// What may be wrong.
+    #[default]
+    Warning,
+    /// What is wrong.
+    Error,
+    /// What ends the process.
+    Critical,
+    /// Nothing.
+    Off,
+}
+
+impl LogLevel {
+    /// The word that `envoy --log-level` takes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Compute resources of the sidecar's container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyResources {
+    /// What is reserved.
+    #[serde(default)]
+    pub requests: ProxyRequests,
+    /// What cannot be exceeded.
+    #[serde(default)]
+    pub limits: ProxyLimits,
+}
+
+/// What is reserved for a sidecar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyRequests {
+    /// Processor time, in cores (`50m` is a twentieth of one).
+    #[serde(default = "requested_cpu")]
+    pub cpu: Quantity,
+    /// Memory, in bytes.
+    #[serde(default = "requested_memory")]
+    pub memory: Quantity,
+}
+
+impl Default for ProxyRequests {
+    fn default() -> Self {
+        Self { cpu: requested_cpu(), memory: requested_memory() }
+    }
+}
+
+fn requested_cpu() -> Quantity {
+    Quantity("50m".to_owned())
+}
+
+fn requested_memory() -> Quantity {
+    Quantity("64Mi".to_owned())
+}
+
+/// What a sidecar cannot exceed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyLimits {
+    /// Processor time, in cores. Left out: no limit, for a throttled proxy delays every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// Memory, in bytes. A sidecar above it is killed and started anew.
+    #[serde(default = "memory_limit")]
+    pub memory: Quantity,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self { cpu: None, memory: memory_limit() }
+    }
+}
+
+fn memory_limit() -> Quantity {
+    Quantity("256Mi".to_owned())
+}
+
+/// What the control plane says about a [`Mesh`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshStatus {
+    /// The generation of the spec that the conditions are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

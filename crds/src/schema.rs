@@ -1,0 +1,80 @@
+//! Schemas of fields for which the derive has no words: patterns and lengths of the items of a list or map.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::HeaderMatch;
+
+/// A name as Kubernetes writes a DNS label.
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// `namespace/service-account`, or a SPIFFE id with a trust domain and a path.
+const IDENTITY: &str = "^(spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+|[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-.a-z0-9]*[a-z0-9])?)$";
+/// Only the alphabet and the prefix length; the compiler parses it. (`isCIDR` of CEL is younger than Kubernetes 1.30.)
+const IP_BLOCK: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+/// Capitals, for methods are compared by case and almost all are in capitals.
+const METHOD: &str = "^[A-Z][A-Z0-9_-]*$";
+/// From the root, without query and fragment, `*` only at the end.
+const PATH: &str = r"^/[^*?#]*\*?$";
+
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63}
+    })
+}
+
+pub(crate) fn optional_labels(generator: &mut SchemaGenerator) -> Schema {
+    labels(generator)
+}
+
+pub(crate) fn identities(_: &mut SchemaGenerator) -> Schema {
+    strings(64, 2048, IDENTITY)
+}
+
+pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    strings(64, 63, DNS_LABEL)
+}
+
+pub(crate) fn ip_blocks(_: &mut SchemaGenerator) -> Schema {
+    strings(64, 49, IP_BLOCK)
+}
+
+pub(crate) fn methods(_: &mut SchemaGenerator) -> Schema {
+    strings(16, 32, METHOD)
+}
+
+pub(crate) fn paths(_: &mut SchemaGenerator) -> Schema {
+    strings(64, 1024, PATH)
+}
+
+pub(crate) fn ports(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 32,
+        "items": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535},
+        "x-kubernetes-list-type": "set"
+    })
+}
+
+pub(crate) fn headers(generator: &mut SchemaGenerator) -> Schema {
+    let items = generator.subschema_for::<HeaderMatch>();
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 16,
+        "items": items,
+        "x-kubernetes-list-type": "atomic"
+    })
+}
+
+fn strings(max_items: u32, max_length: u32, pattern: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": max_items,
+        "items": {"type": "string", "minLength": 1, "maxLength": max_length, "pattern": pattern},
+        "x-kubernetes-list-type": "set"
+    })
+}

@@ -1,0 +1,39 @@
+//! Reading of fields whose emptiness would be mistaken for "anything".
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// A list that means "any of these", left out for "no restriction". Written but empty (say, by a template whose values
+/// are missing) it is refused: read as "no restriction" it would open what its author meant to close.
+pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Vec::deserialize(deserializer)?;
+    if list.is_empty() {
+        return Err(D::Error::custom("the list is empty: leave the field out, or name at least one value"));
+    }
+    Ok(list)
+}
+
+/// The same for labels that select.
+pub(crate) fn labels<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let labels = BTreeMap::deserialize(deserializer)?;
+    if labels.is_empty() {
+        return Err(D::Error::custom("no labels: leave the selector out, or name at least one label"));
+    }
+    Ok(labels)
+}
+
+/// The same for labels in a field that may be left out.
+pub(crate) fn some_labels<'de, D>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    labels(deserializer).map(Some)
+}

@@ -1,0 +1,151 @@
+//! `TrafficSplit`: weights over the backends of one service.
+
+use std::{collections::BTreeMap, num::NonZeroU16};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{LastGood, strict};
+
+/// Divides the calls to one service among backends.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "heddle.dev",
+    version = "v1alpha1",
+    kind = "TrafficSplit",
+    namespaced,
+    shortname = "ts",
+    category = "heddle",
+    category = "mesh-policies",
+    status = "TrafficSplitStatus",
+    derive = "PartialEq",
+    doc = "Divides the calls to one service among backends, by weight.",
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
+    printcolumn(
+        name = "Weights",
+        type_ = "string",
+        json_path = ".status.weightsInForce",
+        description = "The weights in force, in the order of spec.backends."
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.proxies",
+        description = "Sidecars that run this generation, of all that should."
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrafficSplitSpec {
+    /// The service that clients call, in the namespace of this object.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service: String,
+
+    /// Only this port of the service. Left out: all its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+
+    /// Where the calls go, 1 to 32 backends. A backend gets the share of its weight in the sum of all weights.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub backends: Vec<Backend>,
+}
+
+/// One backend of a split: a service, or some of the pods of the service that is split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.service) != has(self.labels)").message(
+    "spec.backends: each backend takes exactly one of service and labels: remove one, or add the missing one"
+))]
+pub struct Backend {
+    /// A service in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service: Option<String>,
+
+    /// The pods of `spec.service` that have all these labels, 1 to 16.
+    #[serde(default, deserialize_with = "strict::some_labels", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_labels")]
+    pub labels: Option<BTreeMap<String, String>>,
+
+    /// The share of this backend, 0 to 1000000, relative to the sum of all weights. Zero takes no traffic.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: u32,
+}
+
+/// What a [`Backend`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendTarget<'a> {
+    /// A service of the same namespace, by name.
+    Service(&'a str),
+    /// The pods of the split service with these labels.
+    Labels(&'a BTreeMap<String, String>),
+}
+
+impl Backend {
+    /// The largest weight.
+    pub const MAX_WEIGHT: u32 = 1_000_000;
+
+    /// What this backend names; `None` if it names both or neither, which an API server refuses but a file may hold.
+    #[must_use]
+    pub const fn target(&self) -> Option<BackendTarget<'_>> {
+        match (&self.service, &self.labels) {
+            (Some(service), None) => Some(BackendTarget::Service(service.as_str())),
+            (None, Some(labels)) => Some(BackendTarget::Labels(labels)),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    /// How status, logs and metrics call this backend: the service's name, or its labels as `key=value,...`.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        let mut names: Vec<String> = self.service.iter().cloned().collect();
+        names.extend(self.labels.iter().flatten().map(|(key, value)| format!("{key}={value}")));
+        names.join(",")
+    }
+}
+
+/// What the control plane says about a [`TrafficSplit`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficSplitStatus {
+    /// The generation of the spec that the conditions are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Conflicted`, `Programmed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last spec that was accepted; it stays in force while the present one is unusable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastGood>,
+    /// Sidecars that run this generation, of all that should, as `n/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<String>,
+    /// The weights in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub weights: Vec<WeightInForce>,
+    /// The weights in force on one line, such as `95/5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_in_force: Option<String>,
+}
+
+/// The weight that a backend has at present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightInForce {
+    /// The backend: the service's name, or its labels as `key=value,...`.
+    pub backend: String,
+    /// Its weight.
+    pub weight: u32,
+}
