@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ring::rand::SecureRandom;
 use rustls_pki_types::CertificateDer;
@@ -91,8 +91,12 @@ impl Ca {
         let key = WorkloadKey::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, "heddle");
-        params.distinguished_name.push(DnType::CommonName, "heddle root");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "heddle");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "heddle root");
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -100,7 +104,10 @@ impl Ca {
         params.not_after = OffsetDateTime::from(now) + ROOT_LIFETIME;
         params.serial_number = Some(serial()?);
         let certificate = params.self_signed(key.pair()).map_err(sign)?;
-        let root = RootPem { certificates: certificate.pem(), private_key: key.private_key_pem() };
+        let root = RootPem {
+            certificates: certificate.pem(),
+            private_key: key.private_key_pem(),
+        };
         Ok((Self::load(&root, now)?, root))
     }
 
@@ -110,27 +117,45 @@ impl Ca {
     /// When the certificate is no self-signed CA certificate, is not valid now, or the key is not its key.
     pub fn load(root: &RootPem, now: SystemTime) -> Result<Self, CaError> {
         let blocks = pem::parse_many(&root.certificates).map_err(|_| broken("it is no PEM"))?;
-        let first = blocks.first().ok_or_else(|| broken("there is no certificate"))?;
+        let first = blocks
+            .first()
+            .ok_or_else(|| broken("there is no certificate"))?;
         let mut bundle = String::new();
         for block in &blocks {
             parse_root(block)?;
-            bundle.push_str(&pem::encode_config(block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF)));
+            bundle.push_str(&pem::encode_config(
+                block,
+                pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+            ));
         }
         let parsed = parse_root(first)?;
         let key = WorkloadKey::from_pem(&root.private_key)?.into_pair();
         if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(broken("the private key is not that of the first certificate"));
+            return Err(broken(
+                "the private key is not that of the first certificate",
+            ));
         }
-        let (not_before, not_after) =
-            (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
+        let (not_before, not_after) = (
+            parsed.validity().not_before.to_datetime(),
+            parsed.validity().not_after.to_datetime(),
+        );
         let now = OffsetDateTime::from(now);
         if now < not_before || now >= not_after {
-            return Err(CaError::NotValidNow { not_before, not_after });
+            return Err(CaError::NotValidNow {
+                not_before,
+                not_after,
+            });
         }
         let fingerprint = hex(&Sha256::digest(first.contents()));
         let der = CertificateDer::from(first.contents().to_vec());
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(sign)?;
-        Ok(Self { issuer, bundle, fingerprint, not_before, not_after })
+        Ok(Self {
+            issuer,
+            bundle,
+            fingerprint,
+            not_before,
+            not_after,
+        })
     }
 
     /// Every trusted root, in PEM.
@@ -160,7 +185,12 @@ impl Ca {
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
         let checked = check_csr(csr, id)?;
-        Ok(self.sign(checked.key(), vec![uri(&checked.id().to_string())?], lifetime, now)?)
+        Ok(self.sign(
+            checked.key(),
+            vec![uri(&checked.id().to_string())?],
+            lifetime,
+            now,
+        )?)
     }
 
     /// A certificate with a fresh key for the control plane's own listeners: names for those who have no identity yet,
@@ -198,7 +228,10 @@ impl Ca {
         let not_after = now.checked_add(lifetime.try_into().unwrap_or(time::Duration::MAX));
         let not_after = not_after.map_or(self.not_after, |end| end.min(self.not_after));
         if not_after <= now {
-            return Err(CaError::NotValidNow { not_before: self.not_before, not_after: self.not_after });
+            return Err(CaError::NotValidNow {
+                not_before: self.not_before,
+                not_after: self.not_after,
+            });
         }
         let mut params = CertificateParams::default();
         // An empty subject, as X.509-SVID has it: the name is the URI alone.
@@ -206,14 +239,21 @@ impl Ca {
         params.subject_alt_names = names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         params.not_before = not_before;
         params.not_after = not_after;
         params.serial_number = Some(serial()?);
         let certificate = params.signed_by(key, &self.issuer).map_err(sign)?;
         let chain = vec![certificate.der().clone()];
-        Ok(Issued { chain, not_before: not_before.into(), not_after: not_after.into() })
+        Ok(Issued {
+            chain,
+            not_before: not_before.into(),
+            not_after: not_after.into(),
+        })
     }
 }
 
@@ -229,18 +269,26 @@ impl fmt::Debug for Ca {
 
 fn parse_root(block: &pem::Pem) -> Result<X509Certificate<'_>, CaError> {
     if block.tag() != "CERTIFICATE" {
-        return Err(broken("there is something else than certificates among the certificates"));
+        return Err(broken(
+            "there is something else than certificates among the certificates",
+        ));
     }
-    let (rest, certificate) =
-        X509Certificate::from_der(block.contents()).map_err(|_| broken("it is no X.509 certificate"))?;
+    let (rest, certificate) = X509Certificate::from_der(block.contents())
+        .map_err(|_| broken("it is no X.509 certificate"))?;
     if !rest.is_empty() {
         return Err(broken("there is something after the certificate"));
     }
-    let signs = certificate.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
+    let signs = certificate
+        .key_usage()
+        .ok()
+        .flatten()
+        .is_none_or(|usage| usage.value.key_cert_sign());
     if !certificate.is_ca() || !signs {
         return Err(broken("it is no CA certificate"));
     }
-    certificate.verify_signature(None).map_err(|_| broken("it is not signed by itself"))?;
+    certificate
+        .verify_signature(None)
+        .map_err(|_| broken("it is not signed by itself"))?;
     Ok(certificate)
 }
 

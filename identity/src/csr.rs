@@ -4,7 +4,9 @@ use rcgen::SubjectPublicKeyInfo;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
-use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ED25519};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ED25519,
+};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo as ParsedKey};
 
@@ -24,7 +26,9 @@ pub enum CsrError {
     #[error("the certificate request is no PKCS#10 in DER")]
     Malformed,
     /// Neither ECDSA P-256 with SHA-256 nor Ed25519.
-    #[error("the key or signature of the certificate request is neither ECDSA P-256 with SHA-256 nor Ed25519")]
+    #[error(
+        "the key or signature of the certificate request is neither ECDSA P-256 with SHA-256 nor Ed25519"
+    )]
     Algorithm,
     /// The asker does not hold the key.
     #[error("the signature of the certificate request does not match its key")]
@@ -83,34 +87,56 @@ pub fn check_csr(der: &[u8], id: &SpiffeId) -> Result<CheckedCsr, CsrError> {
     for attribute in info.attributes() {
         match attribute.parsed_attribute() {
             ParsedCriAttribute::ExtensionRequest(request) => {
-                request.extensions.iter().try_for_each(|e| check_extension(e, id))?;
+                request
+                    .extensions
+                    .iter()
+                    .try_for_each(|e| check_extension(e, id))?;
             }
             ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => {
                 return Err(CsrError::Unexpected(attribute.oid.to_id_string()));
             }
         }
     }
-    let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| CsrError::Algorithm)?;
-    Ok(CheckedCsr { key, id: id.clone() })
+    let key =
+        SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| CsrError::Algorithm)?;
+    Ok(CheckedCsr {
+        key,
+        id: id.clone(),
+    })
 }
 
-fn check_algorithm(key: &ParsedKey<'_>, signature: &AlgorithmIdentifier<'_>) -> Result<(), CsrError> {
-    let curve = key.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+fn check_algorithm(
+    key: &ParsedKey<'_>,
+    signature: &AlgorithmIdentifier<'_>,
+) -> Result<(), CsrError> {
+    let curve = key
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|p| p.as_oid().ok());
     let p256 = key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
         && curve.is_some_and(|c| c == OID_EC_P256)
         && signature.algorithm == OID_SIG_ECDSA_WITH_SHA256;
-    let ed25519 = key.algorithm.algorithm == OID_SIG_ED25519 && signature.algorithm == OID_SIG_ED25519;
-    if p256 || ed25519 { Ok(()) } else { Err(CsrError::Algorithm) }
+    let ed25519 =
+        key.algorithm.algorithm == OID_SIG_ED25519 && signature.algorithm == OID_SIG_ED25519;
+    if p256 || ed25519 {
+        Ok(())
+    } else {
+        Err(CsrError::Algorithm)
+    }
 }
 
 fn check_extension(extension: &X509Extension<'_>, id: &SpiffeId) -> Result<(), CsrError> {
     match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => {
-            names.general_names.iter().try_for_each(|name| check_name(name, id))
-        }
+        ParsedExtension::SubjectAlternativeName(names) => names
+            .general_names
+            .iter()
+            .try_for_each(|name| check_name(name, id)),
         ParsedExtension::BasicConstraints(constraints) if !constraints.ca => Ok(()),
         ParsedExtension::BasicConstraints(_) => Err(CsrError::Authority),
-        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => Err(CsrError::Authority),
+        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
+            Err(CsrError::Authority)
+        }
         // What the key may be used for is the CA's to say: asking is no harm, and changes nothing.
         ParsedExtension::KeyUsage(_) | ParsedExtension::ExtendedKeyUsage(_) => Ok(()),
         ParsedExtension::ParseError { .. } => Err(CsrError::Malformed),
@@ -127,5 +153,8 @@ fn check_name(name: &GeneralName<'_>, id: &SpiffeId) -> Result<(), CsrError> {
 }
 
 fn foreign(asked: &str, id: &SpiffeId) -> CsrError {
-    CsrError::ForeignName { asked: shortened(asked), caller: Box::new(id.clone()) }
+    CsrError::ForeignName {
+        asked: shortened(asked),
+        caller: Box::new(id.clone()),
+    }
 }

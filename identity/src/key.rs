@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType,
+};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::SpiffeId;
@@ -17,7 +19,10 @@ pub struct KeyError {
 
 impl KeyError {
     fn new(what: &'static str, reason: &dyn fmt::Display) -> Self {
-        Self { what, reason: reason.to_string() }
+        Self {
+            what,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -40,12 +45,19 @@ impl WorkloadKey {
     /// # Errors
     /// When signing fails.
     pub fn csr(&self, id: &SpiffeId) -> Result<Vec<u8>, KeyError> {
-        let failed = |e: rcgen::Error| KeyError::new("the certificate request could not be made", &e);
+        let failed =
+            |e: rcgen::Error| KeyError::new("the certificate request could not be made", &e);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, "heddle");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "heddle");
         params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().map_err(failed)?)];
-        Ok(params.serialize_request(&self.0).map_err(failed)?.der().to_vec())
+        Ok(params
+            .serialize_request(&self.0)
+            .map_err(failed)?
+            .der()
+            .to_vec())
     }
 
     /// PKCS#8 PEM, for handing the key to Envoy over a private socket. Keep it out of anything that is kept.
@@ -63,9 +75,12 @@ impl WorkloadKey {
     }
 
     pub(crate) fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        KeyPair::from_pem(pem)
-            .map(Self)
-            .map_err(|_| KeyError::new("the private key could not be read", &"it is no PKCS#8 PEM of a supported kind"))
+        KeyPair::from_pem(pem).map(Self).map_err(|_| {
+            KeyError::new(
+                "the private key could not be read",
+                &"it is no PKCS#8 PEM of a supported kind",
+            )
+        })
     }
 
     pub(crate) fn into_pair(self) -> KeyPair {
@@ -90,6 +105,9 @@ pub struct RootPem {
 
 impl fmt::Debug for RootPem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RootPem").field("certificates", &self.certificates).field("private_key", &"[redacted]").finish()
+        f.debug_struct("RootPem")
+            .field("certificates", &self.certificates)
+            .field("private_key", &"[redacted]")
+            .finish()
     }
 }

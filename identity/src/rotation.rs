@@ -12,7 +12,11 @@ impl Jitter {
 
     /// Clamped into 0 to 1; what is no number counts as 0.
     pub fn new(share: f64) -> Self {
-        Self(if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) })
+        Self(if share.is_nan() {
+            0.0
+        } else {
+            share.clamp(0.0, 1.0)
+        })
     }
 
     /// The share.
@@ -36,7 +40,10 @@ const SPREAD: f64 = 0.1;
 impl RotationPlan {
     /// From when it was received until when it ends.
     pub fn new(issued: SystemTime, expires: SystemTime) -> Self {
-        Self { issued, expires: expires.max(issued) }
+        Self {
+            issued,
+            expires: expires.max(issued),
+        }
     }
 
     /// When the certificate ends.
@@ -54,7 +61,9 @@ impl RotationPlan {
     /// How long to wait from `now`; zero when it is due, also when the clock has jumped past the end.
     pub fn wait(&self, now: SystemTime, jitter: Jitter) -> Duration {
         // A clock set back must not stretch the wait beyond what the whole life allows.
-        self.renew_at(jitter).duration_since(now.max(self.issued)).unwrap_or_default()
+        self.renew_at(jitter)
+            .duration_since(now.max(self.issued))
+            .unwrap_or_default()
     }
 
     /// Whether the certificate is over.
@@ -83,7 +92,11 @@ mod tests {
             (at(9000), 0.0, 0),
             (t0 - Duration::from_secs(86_400), 0.0, 2000),
         ] {
-            assert_eq!(plan.wait(now, Jitter::new(jitter)).as_secs(), want, "{now:?} {jitter}");
+            assert_eq!(
+                plan.wait(now, Jitter::new(jitter)).as_secs(),
+                want,
+                "{now:?} {jitter}"
+            );
         }
         assert!(!plan.expired(at(2999)) && plan.expired(at(3000)));
     }

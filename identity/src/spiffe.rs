@@ -64,19 +64,33 @@ impl SpiffeId {
     ///
     /// # Errors
     /// When a name is none that Kubernetes would have accepted.
-    pub fn new(trust_domain: TrustDomain, namespace: &str, service_account: &str) -> Result<Self, SpiffeError> {
+    pub fn new(
+        trust_domain: TrustDomain,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, SpiffeError> {
         if !is_dns_label(namespace) {
             return Err(SpiffeError::Namespace(shortened(namespace)));
         }
-        if service_account.len() > 253 || !service_account.split('.').all(is_dns_label_of_any_length) {
+        if service_account.len() > 253
+            || !service_account.split('.').all(is_dns_label_of_any_length)
+        {
             return Err(SpiffeError::ServiceAccount(shortened(service_account)));
         }
-        Ok(Self { trust_domain, namespace: namespace.into(), service_account: service_account.into() })
+        Ok(Self {
+            trust_domain,
+            namespace: namespace.into(),
+            service_account: service_account.into(),
+        })
     }
 
     /// The control plane's own id.
     pub fn control_plane(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, namespace: "heddle-system".into(), service_account: "heddle-operator".into() }
+        Self {
+            trust_domain,
+            namespace: "heddle-system".into(),
+            service_account: "heddle-operator".into(),
+        }
     }
 
     /// The trust domain.
@@ -97,7 +111,11 @@ impl SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        write!(
+            f,
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, self.namespace, self.service_account
+        )
     }
 }
 
@@ -108,7 +126,14 @@ impl FromStr for SpiffeId {
         let form = || SpiffeError::Form(shortened(text));
         let rest = text.strip_prefix("spiffe://").ok_or_else(form)?;
         let mut parts = rest.split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        match (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) {
             (Some(domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) => {
                 Self::new(domain.parse()?, namespace, account)
             }
@@ -123,7 +148,8 @@ fn is_dns_label(text: &str) -> bool {
 
 /// Kubernetes bounds a subdomain as a whole, not each of its labels.
 fn is_dns_label_of_any_length(text: &str) -> bool {
-    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let alphanumeric =
+        |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     alphanumeric(text.bytes().next())
         && alphanumeric(text.bytes().last())
         && text.bytes().all(|b| b == b'-' || alphanumeric(Some(b)))
@@ -131,7 +157,10 @@ fn is_dns_label_of_any_length(text: &str) -> bool {
 
 /// What a stranger sent reaches a log, so neither its length nor its control characters may be theirs to choose.
 pub(crate) fn shortened(text: &str) -> String {
-    text.chars().take(128).flat_map(char::escape_default).collect()
+    text.chars()
+        .take(128)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 #[cfg(test)]

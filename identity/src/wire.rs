@@ -16,7 +16,12 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 impl std::fmt::Debug for IssueRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IssueRequest {{ csr: {} bytes, lifetime_seconds: {} }}", self.csr.len(), self.lifetime_seconds)
+        write!(
+            f,
+            "IssueRequest {{ csr: {} bytes, lifetime_seconds: {} }}",
+            self.csr.len(),
+            self.lifetime_seconds
+        )
     }
 }
 
@@ -24,7 +29,10 @@ impl std::fmt::Debug for IssueRequest {
 ///
 /// # Errors
 /// When the token holds what no header may.
-pub fn set_bearer(metadata: &mut MetadataMap, token: &str) -> Result<(), tonic::metadata::errors::InvalidMetadataValue> {
+pub fn set_bearer(
+    metadata: &mut MetadataMap,
+    token: &str,
+) -> Result<(), tonic::metadata::errors::InvalidMetadataValue> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim()).parse()?;
     value.set_sensitive(true);
     metadata.insert("authorization", value);
@@ -39,7 +47,9 @@ pub fn bearer(metadata: &MetadataMap) -> Option<&str> {
         return None;
     }
     let (scheme, token) = value.split_once(' ')?;
-    let sound = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN_BYTES;
+    let sound = scheme.eq_ignore_ascii_case("bearer")
+        && !token.is_empty()
+        && token.len() <= MAX_TOKEN_BYTES;
     sound.then_some(token)
 }
 
@@ -59,7 +69,13 @@ mod tests {
     #[test]
     fn what_is_no_single_bearer_token_is_none() {
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
-        for values in [vec!["Basic abc"], vec!["Bearer "], vec!["abc"], vec!["Bearer a", "Bearer b"], vec![long.as_str()]] {
+        for values in [
+            vec!["Basic abc"],
+            vec!["Bearer "],
+            vec!["abc"],
+            vec!["Bearer a", "Bearer b"],
+            vec![long.as_str()],
+        ] {
             let mut metadata = MetadataMap::new();
             for value in &values {
                 metadata.append("authorization", value.parse().unwrap());
