@@ -1,1 +1,27 @@
-//! (docs)
+//! The policy compiler: a picture of the cluster in, Envoy resources, statuses and findings out.
+//!
+//! # Guarantees
+//!
+//! - Pure and total: no I/O, no clock, no randomness; [`compile`] cannot fail. A bad object is a [`Finding`] and an
+//!   [`ObjectStatus`], and everything else still compiles.
+//! - The same [`World`] yields the same bytes, whatever the order in which objects came.
+//! - A resource names what must be acknowledged before it ([`Resource::requires`]) and whom it comes from
+//!   ([`Resource::origins`]).
+//!
+//! # Deliberately absent
+//!
+//! A Kubernetes client, an async runtime, the network, files, environment variables.
+
+pub mod compile;
+mod finding;
+pub mod ingest;
+mod resource;
+mod status;
+pub mod world;
+
+pub use compile::{Compiled, Proxy, compile};
+pub use finding::{Finding, ObjectKind, ObjectRef, Severity};
+pub use ingest::{KubeObject, Unreadable, WorkloadTemplate};
+pub use resource::{Resource, ResourceKey, ResourceKind, View};
+pub use status::ObjectStatus;
+pub use world::{NamespacedName, PodRef, Refusal, World, WorldBuilder};

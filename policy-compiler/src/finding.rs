@@ -1,0 +1,159 @@
+//! What the compiler has to say to people: which object, which field, what is wrong, how to mend it.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The kinds of objects the compiler reads or speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// A source text that yielded no object, for example a file that is no YAML.
+    Document,
+    /// Our `Mesh`.
+    Mesh,
+    /// A core `Namespace`.
+    Namespace,
+    /// A core `Service`.
+    Service,
+    /// A discovery `EndpointSlice`.
+    EndpointSlice,
+    /// A core `Pod`.
+    Pod,
+    /// A `Deployment`, `StatefulSet`, `DaemonSet`, `Job` or `CronJob`, read for its pod template.
+    Workload,
+    /// Our `TrafficSplit`.
+    TrafficSplit,
+    /// Our `AuthPolicy`.
+    AuthPolicy,
+}
+
+impl ObjectKind {
+    /// The name as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Document => "Document",
+            Self::Mesh => "Mesh",
+            Self::Namespace => "Namespace",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
+            Self::Workload => "Workload",
+            Self::TrafficSplit => "TrafficSplit",
+            Self::AuthPolicy => "AuthPolicy",
+        }
+    }
+}
+
+/// One object, by kind and name. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// The kind.
+    pub kind: ObjectKind,
+    /// The namespace, empty for what has none.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+impl ObjectRef {
+    /// An object of a namespace.
+    #[must_use]
+    pub fn new(kind: ObjectKind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// A cluster-scoped object.
+    #[must_use]
+    pub fn cluster(kind: ObjectKind, name: &str) -> Self {
+        Self::new(kind, "", name)
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind.as_str(), self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+        }
+    }
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The object, or a part of it, does not do what it says.
+    Error,
+    /// It works, but probably not as meant.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Severity {
+    /// Lower-case name, as printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// One thing a user should know about one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// Whose.
+    pub object: ObjectRef,
+    /// Path of the field, for example `spec.rules[2].to.ports`; empty for the object as a whole.
+    pub field: String,
+    /// A stable code in CamelCase, the same word that status conditions use as reason.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; empty where the message says it.
+    pub fix: String,
+}
+
+impl Finding {
+    /// An error.
+    #[must_use]
+    pub fn error(object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, object, field, code, message)
+    }
+
+    /// A warning.
+    #[must_use]
+    pub fn warning(object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, object, field, code, message)
+    }
+
+    fn new(severity: Severity, object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity, object: object.clone(), field: field.into(), code, message: message.into(), fix: String::new() }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.object)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{}", self.message)?;
+        if !self.fix.is_empty() {
+            write!(f, "; {}", self.fix)?;
+        }
+        Ok(())
+    }
+}

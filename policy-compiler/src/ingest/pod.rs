@@ -1,0 +1,174 @@
+//! Core `Pod`, and the pod templates of workloads.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::standalone::standalone;
+use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, labels, named};
+use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::world::{Capture, ContainerPort, Port, Probe, ProbeKind, Workload};
+
+/// Reads a pod.
+pub(crate) fn pod(object: &core::Pod, findings: &mut Vec<Finding>) -> Option<Workload> {
+    let (name, reference) = named(ObjectKind::Pod, &object.metadata, findings)?;
+    let spec = object.spec.as_ref()?;
+    let standalone = standalone(&object.metadata, &reference, findings);
+    let has_proxy = containers(spec).any(|c| c.name == PROXY_CONTAINER);
+    // What shares the node's network cannot be captured, whatever containers it has.
+    let meshed = standalone.is_some() || (has_proxy && !spec.host_network.unwrap_or(false));
+    let status = object.status.as_ref();
+    let phase = status.and_then(|s| s.phase.as_deref());
+    let alive = !matches!(phase, Some("Succeeded" | "Failed")) && object.metadata.deletion_timestamp.is_none();
+    let ready = status.is_some_and(|s| s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"));
+    let ports = ports(spec, &reference, findings);
+    Some(Workload {
+        owner: owner(&object.metadata, &name.name),
+        ips: pod_ips(status, &reference, findings),
+        labels: labels(object.metadata.labels.as_ref()),
+        service_account: service_account(spec),
+        meshed,
+        capture: standalone.map_or(Capture::Redirect, Capture::Standalone),
+        ready,
+        alive,
+        probes: probes(spec, &ports, &reference, findings),
+        ports,
+        name,
+    })
+}
+
+/// Reads a pod template as one pod without an address.
+pub(crate) fn template(object: &WorkloadTemplate, findings: &mut Vec<Finding>) -> Option<Workload> {
+    let (name, reference) = named(ObjectKind::Workload, &object.metadata, findings)?;
+    let spec = object.template.spec.as_ref()?;
+    let no_metadata = ObjectMeta::default();
+    let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
+    let ports = ports(spec, &reference, findings);
+    let meshed = containers(spec).any(|c| c.name == PROXY_CONTAINER);
+    let mut labels = labels(metadata.labels.as_ref());
+    if let Some(inject) = metadata.annotations.as_ref().and_then(|a| a.get(INJECT_LABEL)) {
+        labels.entry(INJECT_LABEL.into()).or_insert_with(|| inject.as_str().into());
+    }
+    Some(Workload {
+        owner: Arc::clone(&name.name),
+        ips: Vec::new(),
+        labels,
+        service_account: service_account(spec),
+        meshed,
+        capture: Capture::Redirect,
+        ready: true,
+        alive: true,
+        probes: probes(spec, &ports, &reference, findings),
+        ports,
+        name,
+    })
+}
+
+fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// The containers whose ports and probes are the application's.
+fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    sidecars.chain(&spec.containers).filter(|c| c.name != PROXY_CONTAINER)
+}
+
+fn service_account(spec: &core::PodSpec) -> Arc<str> {
+    spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default").into()
+}
+
+fn pod_ips(status: Option<&core::PodStatus>, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<std::net::IpAddr> {
+    let Some(status) = status else { return Vec::new() };
+    let several: Vec<&String> = status.pod_ips.iter().flatten().map(|p| &p.ip).collect();
+    let texts = if several.is_empty() { status.pod_ip.iter().collect() } else { several };
+    let mut ips = Vec::new();
+    for text in texts.into_iter().filter(|text| !text.is_empty()) {
+        match text.parse() {
+            Ok(ip) => ips.push(ip),
+            Err(_) => findings.push(Finding::error(pod, "status.podIPs", "Invalid", format!("{text:?} is no IP address"))),
+        }
+    }
+    ips
+}
+
+/// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own.
+fn owner(metadata: &ObjectMeta, pod_name: &str) -> Arc<str> {
+    let owners = metadata.owner_references.iter().flatten();
+    let Some(owner) = owners.clone().find(|o| o.controller == Some(true)).or_else(|| owners.clone().next()) else {
+        return pod_name.into();
+    };
+    let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
+    let without_hash = label("pod-template-hash").and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    let stem = match owner.kind.as_str() {
+        "ReplicaSet" => without_hash,
+        "Job" => owner.name.rsplit_once('-').filter(|(_, run)| run.len() >= 8 && run.bytes().all(|b| b.is_ascii_digit())).map(|(stem, _)| stem),
+        _ => None,
+    };
+    stem.unwrap_or(&owner.name).into()
+}
+
+fn ports(spec: &core::PodSpec, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<ContainerPort> {
+    let mut found = Vec::new();
+    for container in applications(spec) {
+        for port in container.ports.iter().flatten().filter(|p| p.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")) {
+            match Port::try_from(port.container_port) {
+                Ok(number) => found.push(ContainerPort { port: number, name: port.name.as_deref().map(Into::into) }),
+                Err(n) => findings.push(Finding::error(pod, format!("spec.containers[{}].ports", container.name), "Invalid", format!("{n} is no port"))),
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn probes(spec: &core::PodSpec, ports: &[ContainerPort], pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<Probe> {
+    let mut found = Vec::new();
+    for container in applications(spec) {
+        let all = [("livenessProbe", &container.liveness_probe), ("readinessProbe", &container.readiness_probe), ("startupProbe", &container.startup_probe)];
+        for (field, probe) in all.into_iter().filter_map(|(field, probe)| Some((field, probe.as_ref()?))) {
+            match read_probe(probe, ports) {
+                Ok(probe) => found.extend(probe),
+                Err(reason) => {
+                    let finding = Finding::warning(pod, format!("spec.containers[{}].{field}", container.name), "ProbePortUnknown", reason);
+                    findings.push(finding.fix("under Strict this probe is refused: name a declared port, or a number"));
+                }
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn read_probe(probe: &core::Probe, ports: &[ContainerPort]) -> Result<Option<Probe>, String> {
+    let port_of = |port: &IntOrString| match port {
+        IntOrString::Int(number) => Port::try_from(*number).map_err(|n| format!("{n} is no port")),
+        IntOrString::String(name) => {
+            let named = ports.iter().find(|p| p.name.as_deref() == Some(name.as_str())).map(|p| p.port);
+            named.or_else(|| Port::try_from(name.parse::<i32>().ok()?).ok()).ok_or_else(|| format!("no container port is named {name:?}"))
+        }
+    };
+    if let Some(http) = &probe.http_get {
+        let kind = if http.scheme.as_deref() == Some("HTTPS") {
+            ProbeKind::Https
+        } else {
+            let path = http.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
+            let path = path.split(['?', '#']).next().unwrap_or(path);
+            // The kubelet puts the slash in front itself.
+            ProbeKind::Http { path: if path.starts_with('/') { path.into() } else { format!("/{path}").into() } }
+        };
+        return Ok(Some(Probe { port: port_of(&http.port)?, kind }));
+    }
+    if let Some(grpc) = &probe.grpc {
+        return Ok(Some(Probe { port: Port::try_from(grpc.port).map_err(|n| format!("{n} is no port"))?, kind: ProbeKind::Grpc }));
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        return Ok(Some(Probe { port: port_of(&tcp.port)?, kind: ProbeKind::Tcp }));
+    }
+    // Exec probes never touch the network.
+    Ok(None)
+}

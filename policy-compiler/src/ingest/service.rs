@@ -1,0 +1,54 @@
+//! Core `Service`.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{labels, named};
+use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::world::{Port, Protocol, Service, ServicePort, TargetPort};
+
+/// Reads a service; None for `ExternalName`, which is DNS only and never seen by a proxy.
+pub(crate) fn service(object: &core::Service, findings: &mut Vec<Finding>) -> Option<Service> {
+    let (name, reference) = named(ObjectKind::Service, &object.metadata, findings)?;
+    let spec = object.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let single = spec.cluster_ip.iter();
+    let addresses: Vec<&String> = spec.cluster_ips.as_ref().map_or_else(|| single.collect(), |ips| ips.iter().collect());
+    let headless = addresses.iter().any(|ip| ip.as_str() == "None");
+    let mut cluster_ips = Vec::new();
+    for ip in addresses.into_iter().filter(|ip| !headless && !ip.is_empty()) {
+        match ip.parse() {
+            Ok(ip) => cluster_ips.push(ip),
+            Err(_) => findings.push(Finding::error(&reference, "spec.clusterIPs", "Invalid", format!("{ip:?} is no IP address"))),
+        }
+    }
+    let ports = spec.ports.iter().flatten().enumerate();
+    let ports = ports.filter_map(|(index, port)| service_port(index, port, &reference, findings)).map(|p| (p.port, p)).collect();
+    let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
+    Some(Service { name, cluster_ips, headless, ports, selector: labels(spec.selector.as_ref()), publish_not_ready })
+}
+
+fn service_port(index: usize, port: &core::ServicePort, service: &ObjectRef, findings: &mut Vec<Finding>) -> Option<ServicePort> {
+    // UDP and SCTP are not captured.
+    if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
+        return None;
+    }
+    let mut checked = |field: &str, number: i32| {
+        let wrong = |n| Finding::error(service, format!("spec.ports[{index}].{field}"), "Invalid", format!("{n} is no port")).fix("use 1 to 65535");
+        Port::try_from(number).map_err(|n| findings.push(wrong(n))).ok()
+    };
+    let number = checked("port", port.port)?;
+    let target = match &port.target_port {
+        // 0 is how some clients write "unset".
+        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::Int(target)) => TargetPort::Number(checked("targetPort", *target)?),
+        Some(IntOrString::String(name)) => match name.parse::<i32>() {
+            Ok(target) => TargetPort::Number(checked("targetPort", target)?),
+            Err(_) => TargetPort::Name(name.as_str().into()),
+        },
+    };
+    let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref());
+    Some(ServicePort { port: number, name: port.name.as_deref().unwrap_or_default().into(), protocol, target })
+}

@@ -1,0 +1,125 @@
+//! What leaves the compiler: Envoy resources as bytes, with their version, what must come before them and whom they come from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::finding::ObjectRef;
+
+/// The four xDS types the mesh uses. The order is the one of a safe send: make before break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// `envoy.config.cluster.v3.Cluster`
+    Cluster,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
+    Endpoints,
+    /// `envoy.config.listener.v3.Listener`
+    Listener,
+    /// `envoy.config.route.v3.RouteConfiguration`
+    Route,
+}
+
+impl ResourceKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+
+    /// Full name of the protobuf message.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Cluster => "envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "envoy.config.listener.v3.Listener",
+            Self::Route => "envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The type URL on the wire.
+    #[must_use]
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+}
+
+/// Kind and name: what a resource is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceKey {
+    /// The xDS type.
+    pub kind: ResourceKind,
+    /// The resource's name.
+    pub name: Arc<str>,
+}
+
+impl ResourceKey {
+    /// A key.
+    #[must_use]
+    pub fn new(kind: ResourceKind, name: &str) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.name)
+    }
+}
+
+/// One Envoy resource, ready to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Kind and name.
+    pub key: ResourceKey,
+    /// The first 16 hex digits of the SHA-256 of `body`: equal bytes, equal version, on every replica and after every restart.
+    pub version: Arc<str>,
+    /// The serialised message (not the `Any` around it).
+    pub body: Bytes,
+    /// What the proxy must have acknowledged before this one is sent to it.
+    pub requires: Vec<ResourceKey>,
+    /// The objects whose content decided this resource.
+    pub origins: BTreeSet<ObjectRef>,
+}
+
+impl Resource {
+    pub(crate) fn new(kind: ResourceKind, name: &str, body: Vec<u8>, mut requires: Vec<ResourceKey>, origins: BTreeSet<ObjectRef>) -> Arc<Self> {
+        requires.sort();
+        requires.dedup();
+        let version = version_of(&body);
+        Arc::new(Self { key: ResourceKey::new(kind, name), version, body: body.into(), requires, origins })
+    }
+}
+
+fn version_of(body: &[u8]) -> Arc<str> {
+    use fmt::Write;
+    let digest = Sha256::digest(body);
+    let mut text = String::with_capacity(16);
+    for byte in digest.iter().take(8) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
+/// Everything one proxy should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The resources by key.
+    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    /// Names that the proxy wants and shall not get.
+    pub absent: BTreeSet<Arc<str>>,
+}
+
+impl View {
+    pub(crate) fn add(&mut self, resources: &[Arc<Resource>]) {
+        for resource in resources {
+            self.resources.insert(resource.key.clone(), Arc::clone(resource));
+        }
+    }
+}

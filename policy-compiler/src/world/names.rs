@@ -1,0 +1,112 @@
+//! Small types that can only hold valid values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// Labels of a pod or the pairs of a selector.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespacedName {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+/// A pod by namespace and name: the node id that its proxy presents.
+pub type PodRef = NamespacedName;
+
+impl NamespacedName {
+    /// Joins the two.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A TCP port, 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// The sidecar's own metrics port.
+    pub const METRICS: Self = match NonZeroU16::new(15020) {
+        Some(port) => Self(port),
+        None => Self(NonZeroU16::MIN),
+    };
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<i32> for Port {
+    type Error = i32;
+
+    fn try_from(value: i32) -> Result<Self, i32> {
+        u16::try_from(value).ok().and_then(NonZeroU16::new).map(Self).ok_or(value)
+    }
+}
+
+impl From<NonZeroU16> for Port {
+    fn from(value: NonZeroU16) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Whether every pair of the selector is among the labels. An empty selector selects nothing here: callers that mean "all" say so.
+#[must_use]
+pub fn selects(selector: &Labels, labels: &Labels) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// A SPIFFE id of a workload of this mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpiffeId(Arc<str>);
+
+impl SpiffeId {
+    /// The id of a service account.
+    #[must_use]
+    pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Self {
+        Self(format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").into())
+    }
+
+    /// Any full id, as a user wrote it; None if it is no SPIFFE URI.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("spiffe://")?;
+        let (domain, path) = rest.split_once('/')?;
+        let clean = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+        (clean(domain) && clean(path) && !path.ends_with('/')).then(|| Self(text.into()))
+    }
+
+    /// The URI.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

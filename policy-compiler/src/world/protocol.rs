@@ -1,0 +1,42 @@
+//! Which protocol a port speaks, by what its Service says.
+
+/// What the mesh does with a port's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// HTTP of any version, gRPC included.
+    Http,
+    /// Opaque bytes, TLS of the application included.
+    Tcp,
+    /// Nothing was declared: looked at, with TCP as the answer in doubt.
+    Detect,
+}
+
+impl Protocol {
+    /// Lower-case name, as in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Detect => "detect",
+        }
+    }
+
+    /// The application protocol first, then the prefix of the port's name, else [`Protocol::Detect`].
+    #[must_use]
+    pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
+        app_protocol
+            .and_then(Self::word)
+            .or_else(|| port_name.map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix)).and_then(Self::word))
+            .unwrap_or(Self::Detect)
+    }
+
+    fn word(word: &str) -> Option<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "http" | "http2" | "h2c" | "grpc" | "ws" | "kubernetes.io/h2c" | "kubernetes.io/ws" => Some(Self::Http),
+            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mysql" | "postgres" | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats"
+            | "kafka" | "smtp" | "ldap" | "cassandra" | "memcached" | "mqtt" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
