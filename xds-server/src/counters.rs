@@ -1,0 +1,134 @@
+//! What the server counts, as plain numbers; whoever owns it turns them into metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::resource::ResourceKind;
+
+/// The counters at one moment. All but `connections_open` and `streams_open` only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// TCP connections that are open.
+    pub connections_open: u64,
+    /// Connections turned away because too many were open.
+    pub connections_refused: u64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: u64,
+    /// Streams that are open.
+    pub streams_open: u64,
+    /// Streams ever admitted.
+    pub streams: u64,
+    /// Streams refused: not admitted, or ended for what the client said.
+    pub streams_refused: u64,
+    /// Responses sent, by kind.
+    pub responses: PerKind,
+    /// Responses refused by clients, by kind.
+    pub nacks: PerKind,
+    /// Encoded bytes of responses.
+    pub bytes: u64,
+    /// Requests that could not be decoded, or were too large.
+    pub undecodable: u64,
+    /// Requests for a type that is not served; they are left unanswered.
+    pub unknown_types: u64,
+}
+
+/// One number for each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PerKind {
+    /// Clusters.
+    pub cluster: u64,
+    /// Endpoints.
+    pub endpoints: u64,
+    /// Listeners.
+    pub listener: u64,
+    /// Routes.
+    pub route: u64,
+}
+
+impl PerKind {
+    /// The number of one kind.
+    #[must_use]
+    pub const fn get(&self, kind: ResourceKind) -> u64 {
+        match kind {
+            ResourceKind::Cluster => self.cluster,
+            ResourceKind::Endpoints => self.endpoints,
+            ResourceKind::Listener => self.listener,
+            ResourceKind::Route => self.route,
+        }
+    }
+}
+
+/// The live counters.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(crate) connections_open: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) streams_open: AtomicU64,
+    pub(crate) streams: AtomicU64,
+    pub(crate) streams_refused: AtomicU64,
+    pub(crate) responses: LivePerKind,
+    pub(crate) nacks: LivePerKind,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) undecodable: AtomicU64,
+    pub(crate) unknown_types: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LivePerKind {
+    cluster: AtomicU64,
+    endpoints: AtomicU64,
+    listener: AtomicU64,
+    route: AtomicU64,
+}
+
+impl LivePerKind {
+    pub(crate) const fn of(&self, kind: ResourceKind) -> &AtomicU64 {
+        match kind {
+            ResourceKind::Cluster => &self.cluster,
+            ResourceKind::Endpoints => &self.endpoints,
+            ResourceKind::Listener => &self.listener,
+            ResourceKind::Route => &self.route,
+        }
+    }
+
+    fn read(&self) -> PerKind {
+        PerKind {
+            cluster: read(&self.cluster),
+            endpoints: read(&self.endpoints),
+            listener: read(&self.listener),
+            route: read(&self.route),
+        }
+    }
+}
+
+impl Counters {
+    /// The counters now. The numbers are read one by one, so they may be a moment apart.
+    #[must_use]
+    pub fn snapshot(&self) -> Counts {
+        Counts {
+            connections_open: read(&self.connections_open),
+            connections_refused: read(&self.connections_refused),
+            handshakes_failed: read(&self.handshakes_failed),
+            streams_open: read(&self.streams_open),
+            streams: read(&self.streams),
+            streams_refused: read(&self.streams_refused),
+            responses: self.responses.read(),
+            nacks: self.nacks.read(),
+            bytes: read(&self.bytes),
+            undecodable: read(&self.undecodable),
+            unknown_types: read(&self.unknown_types),
+        }
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+pub(crate) fn sub(counter: &AtomicU64, n: u64) {
+    counter.fetch_sub(n, Ordering::Relaxed);
+}

@@ -1,0 +1,70 @@
+//! Whether a resource may be sent yet.
+
+use crate::resource::{Resource, ResourceKey, ResourceKind, View};
+
+use super::Session;
+
+impl Session {
+    /// The first requirement of `resource` that the client does not fulfil yet.
+    pub(super) fn waits_for<'r>(
+        &self,
+        resource: &'r Resource,
+        view: &View,
+    ) -> Option<&'r ResourceKey> {
+        resource
+            .requires
+            .iter()
+            .find(|required| !self.fulfilled(&resource.key, required, view))
+    }
+
+    fn fulfilled(&self, by: &ResourceKey, required: &ResourceKey, view: &View) -> bool {
+        let Some(target) = view.resources.get(required) else {
+            return true;
+        };
+        let channel = self.channels.get(required.kind);
+        if channel
+            .held
+            .get(&required.name)
+            .is_some_and(|held| held.is(target))
+        {
+            return !self.is_warming(required);
+        }
+        if channel.subscription.covers(&required.name) {
+            return false;
+        }
+        // The client has not asked for it. Will it, before it has what `by` names?
+        match required.kind {
+            ResourceKind::Cluster => true,
+            ResourceKind::Endpoints => {
+                let own_cluster = ResourceKey {
+                    kind: ResourceKind::Cluster,
+                    name: required.name.clone(),
+                };
+                let clusters = self.channels.get(ResourceKind::Cluster);
+                let comes = view.resources.contains_key(&own_cluster)
+                    && clusters.subscription.covers(&required.name);
+                !comes || *by == own_cluster
+            }
+            // Listeners are asked for after clusters, so not yet having been asked is no answer.
+            ResourceKind::Listener => channel.opened,
+            ResourceKind::Route => {
+                let listeners = self.channels.get(ResourceKind::Listener);
+                by.kind == ResourceKind::Listener
+                    || (listeners.opened && !listeners.subscription.wildcard)
+            }
+        }
+    }
+
+    /// An updated cluster is not in use before its endpoints have been sent and acknowledged once more.
+    fn is_warming(&self, key: &ResourceKey) -> bool {
+        let channel = self.channels.get(key.kind);
+        let sent = channel
+            .in_flight
+            .as_ref()
+            .is_some_and(|response| response.updates.contains_key(&key.name));
+        match key.kind {
+            ResourceKind::Endpoints => sent || channel.warm.contains(&key.name),
+            ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => false,
+        }
+    }
+}

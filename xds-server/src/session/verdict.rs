@@ -1,0 +1,182 @@
+//! What an acknowledgement or a refusal says about the resources in the response.
+//!
+//! A client refuses a response, not a resource. A response of one resource leaves no doubt. Of several, those that the
+//! client's text names are sent again one by one, the others without them; a text that names none halves the group
+//! until the culprit is alone. So every refusal that is recorded is certain, and has its own text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::progress::MAX_TEXT;
+use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
+
+use super::channel::{Held, InFlight, Suspects};
+use super::plan::halves;
+use super::{Note, Session};
+
+impl Session {
+    /// Takes the answer to a response. An answer to any other response than the one in flight says nothing.
+    /// Returns whether the response was refused.
+    pub(super) fn answered(
+        &mut self,
+        kind: ResourceKind,
+        nonce: &str,
+        refusal: Option<&str>,
+    ) -> bool {
+        let channel = self.channels.get_mut(kind);
+        let Some(response) = channel
+            .in_flight
+            .take_if(|response| response.nonce == nonce)
+        else {
+            return false;
+        };
+        match refusal {
+            None => self.accepted(kind, response),
+            Some(text) => self.refused(kind, response, text),
+        }
+        refusal.is_some()
+    }
+
+    fn accepted(&mut self, kind: ResourceKind, response: InFlight) {
+        for (name, resource) in response.updates {
+            let channel = self.channels.get_mut(kind);
+            channel.doubtful.remove(&name);
+            channel.rejected.remove(&name);
+            if channel.subscription.covers(&name) {
+                let version = Arc::clone(&resource.version);
+                let key = resource.key.clone();
+                let held = Held {
+                    version: Arc::clone(&version),
+                    resource: Some(resource),
+                    gone: false,
+                };
+                channel.held.insert(name, held);
+                self.notes.push(Note::Acked { key, version });
+            }
+        }
+        for name in &response.removed {
+            self.removed(kind, name);
+        }
+    }
+
+    fn refused(&mut self, kind: ResourceKind, response: InFlight, text: &str) {
+        // There is nothing to refuse in a removal; asking for it again would only be refused again.
+        for name in &response.removed {
+            self.removed(kind, name);
+        }
+        let channel = self.channels.get_mut(kind);
+        for name in response.updates.keys() {
+            if !channel.held.contains_key(name) {
+                channel.doubtful.insert(Name::clone(name));
+            }
+        }
+        if let (1, Some(culprit)) = (response.updates.len(), response.updates.values().next()) {
+            self.reject(culprit, text);
+            return;
+        }
+        let named: Vec<&Name> = response
+            .updates
+            .keys()
+            .filter(|name| mentions(text, name))
+            .collect();
+        let groups: Vec<Suspects> = if named.is_empty() {
+            let (lower, upper) = halves(suspects(&response.updates));
+            vec![lower, upper]
+        } else {
+            let version = |name: &&Name| {
+                Some((
+                    Name::clone(name),
+                    Arc::clone(&response.updates.get(*name)?.version),
+                ))
+            };
+            named
+                .iter()
+                .filter_map(version)
+                .map(|pair| Suspects::from([pair]))
+                .collect()
+        };
+        // What was sent though unchanged has to be sent again to be judged.
+        for (name, resource) in &response.updates {
+            if channel.held.get(name).is_some_and(|held| held.is(resource)) {
+                channel.asked.insert(Name::clone(name));
+            }
+        }
+        channel
+            .apart
+            .extend(groups.into_iter().filter(|group| !group.is_empty()));
+    }
+
+    fn reject(&mut self, resource: &Resource, text: &str) {
+        let ResourceKey { kind, name } = &resource.key;
+        let version = Arc::clone(&resource.version);
+        self.channels
+            .get_mut(*kind)
+            .rejected
+            .insert(Name::clone(name), Arc::clone(&version));
+        self.notes.push(Note::Rejected {
+            key: resource.key.clone(),
+            version,
+            text: cut(text).into(),
+        });
+    }
+}
+
+fn suspects(updates: &BTreeMap<Name, Arc<Resource>>) -> Suspects {
+    updates
+        .iter()
+        .map(|(name, r)| (Name::clone(name), Arc::clone(&r.version)))
+        .collect()
+}
+
+/// Whether the text has the name as a whole: `a|80` is not mentioned by `a|8080`.
+fn mentions(text: &str, name: &str) -> bool {
+    let of_name = |c: char| c.is_alphanumeric() || "|_-/".contains(c);
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, found)| {
+            let before = text.get(..at).and_then(|t| t.chars().next_back());
+            let mut after = text.get(at + found.len()..).unwrap_or_default().chars();
+            let goes_on = match after.next() {
+                // Punctuation ends a name unless it goes on behind it: `a.b`, `1.2.3.4:80`.
+                Some('.' | ':') => after.next().is_some_and(of_name),
+                Some(c) => of_name(c),
+                None => false,
+            };
+            !before.is_some_and(of_name) && !goes_on
+        })
+}
+
+fn cut(text: &str) -> &str {
+    let end = (0..=MAX_TEXT.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_mentioned_only_as_a_whole() {
+        for (text, name, expected) in [
+            ("Error adding/updating listener(s) a: bad", "a", true),
+            ("cluster out|ns/a|80: bad", "out|ns/a|80", true),
+            ("cluster out|ns/a|8080: bad", "out|ns/a|80", false),
+            ("listener 'dst|1.2.3.4:80' is bad", "dst|1.2.3.4:80", true),
+            ("dst|1.2.3.4:8080", "dst|1.2.3.4:80", false),
+            ("see in|80.", "in|80", true),
+            ("main|80", "in|80", false),
+            ("nothing", "", false),
+        ] {
+            assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let text = "é".repeat(MAX_TEXT);
+        assert_eq!(cut(&text).len(), MAX_TEXT);
+        assert_eq!(cut(&format!("x{text}")).len(), MAX_TEXT - 1);
+        assert_eq!(cut("short"), "short");
+    }
+}

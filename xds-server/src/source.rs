@@ -1,0 +1,89 @@
+//! What the server asks of whoever uses it: who may subscribe, and what they get.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use crate::resource::{Name, View};
+
+/// The connection a stream came by.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Where it came from, if the socket knew.
+    pub address: Option<SocketAddr>,
+    /// The client's certificates, leaf first, as the TLS handshake verified them. Empty on plain TCP.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// What a client says of itself in its first request. It is a claim: only [`Peer`] is proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The node id; empty if the client sent none.
+    pub id: String,
+    /// The node's cluster.
+    pub cluster: String,
+    /// Program and version, such as `envoy 1.40.0`; for display only.
+    pub user_agent: String,
+}
+
+/// Who subscribes. The source chooses it when it admits a stream, so it is as trustworthy as the source made it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId(pub Name);
+
+impl SubscriberId {
+    /// The id as a string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for SubscriberId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for SubscriberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a stream is not admitted. The client is told; the server stays up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The client did not prove who it is (`UNAUTHENTICATED`).
+    #[error("not authenticated: {0}")]
+    Unauthenticated(String),
+    /// The client is known, but is not who it claims to be or may not subscribe (`PERMISSION_DENIED`).
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The source can't tell at the moment; the client should try again (`UNAVAILABLE`).
+    #[error("not now: {0}")]
+    Unavailable(String),
+}
+
+/// Where the resources come from.
+///
+/// All methods are called from the streams' own tasks and must not block.
+pub trait ResourceSource: Send + Sync + 'static {
+    /// Decides, from what is proven and what is claimed, who a stream speaks for.
+    ///
+    /// # Errors
+    /// The refusal ends the stream; it is logged and counted.
+    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal>;
+
+    /// All that the subscriber may hold now, given the on-demand names it asked for.
+    ///
+    /// `None` means that nothing is known: the client keeps what it has. Returning the same `Arc` again is how
+    /// a source says cheaply that nothing changed for this subscriber.
+    fn view(&self, who: &SubscriberId, wanted: &BTreeSet<Name>) -> Option<Arc<View>>;
+
+    /// Ticks whenever any view may have changed. Several changes may be one tick.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
