@@ -42,7 +42,11 @@ use crate::{LastGood, strict};
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -92,12 +96,28 @@ pub struct WorkloadSelector {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyTarget {
     /// A service in the same namespace; the policy holds for the pods that it selects.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub service: String,
 }
 
 /// What a policy does with its verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum PolicyMode {
     /// The verdict holds.
     #[default]
@@ -107,7 +127,20 @@ pub enum PolicyMode {
 }
 
 /// Whether to let pass or to refuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum Action {
     /// Let pass.
     #[default]
@@ -140,7 +173,9 @@ pub struct PortMtls {
 }
 
 /// What transport is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum MtlsMode {
     /// Plain text is accepted beside mTLS.
     Permissive,
@@ -171,15 +206,27 @@ pub struct AuthRule {
 ))]
 pub struct Source {
     /// Identities, as `<namespace>/<service account>` of this mesh or as full `spiffe://` ids. At most 64.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::identities")]
     pub identities: Vec<String>,
     /// Namespaces whose every identity matches. At most 64.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::namespaces")]
     pub namespaces: Vec<String>,
     /// Blocks of addresses, such as `10.0.0.0/8`, of the connection's source. At most 64.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::ip_blocks")]
     pub ip_blocks: Vec<String>,
 }
@@ -195,19 +242,35 @@ pub struct Source {
 ))]
 pub struct Operation {
     /// Ports of the workload (the container's, not the service's). At most 32.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::ports")]
     pub ports: Vec<NonZeroU16>,
     /// HTTP methods, in capitals. At most 16.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::methods")]
     pub methods: Vec<String>,
     /// Paths without the query: exact, or a prefix with a trailing `*`. At most 64.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::paths")]
     pub paths: Vec<String>,
     /// Headers; unlike the other lists, all of them must match. At most 16.
-    #[serde(default, deserialize_with = "strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::headers")]
     pub headers: Vec<HeaderMatch>,
 }
@@ -230,7 +293,10 @@ impl Operation {
 ))]
 pub struct HeaderMatch {
     /// The header's name, in any case.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^:?[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^:?[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub name: String,
     /// The whole value.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,8 +23,13 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type, in the order in which status lists them.
-    pub const ALL: &[Self] =
-        &[Self::Accepted, Self::ResolvedRefs, Self::Conflicted, Self::Enforced, Self::Programmed];
+    pub const ALL: &[Self] = &[
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::Conflicted,
+        Self::Enforced,
+        Self::Programmed,
+    ];
 
     /// The `type` of the condition.
     #[must_use]
@@ -35,6 +40,22 @@ impl ConditionType {
             Self::Conflicted => "Conflicted",
             Self::Enforced => "Enforced",
             Self::Programmed => "Programmed",
+        }
+    }
+
+    /// What `True` says.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Accepted => "The spec is valid in itself.",
+            Self::ResolvedRefs => "All that the spec names exists.",
+            Self::Conflicted => "Another object claims the same and wins; the message names it.",
+            Self::Enforced => {
+                "The policy decides requests everywhere it selects. False with reason Audit is what was asked for."
+            }
+            Self::Programmed => {
+                "Every sidecar that should run this generation does (NoSubscribers: none needs to)."
+            }
         }
     }
 
@@ -149,7 +170,10 @@ impl LastGood {
     ///
     /// If the spec is nothing that JSON can say.
     pub fn of<S: Serialize>(generation: i64, spec: &S) -> Result<Self, serde_json::Error> {
-        Ok(Self { generation, spec: serde_json::to_value(spec)? })
+        Ok(Self {
+            generation,
+            spec: serde_json::to_value(spec)?,
+        })
     }
 
     /// The spec as the type of today.
@@ -202,10 +226,19 @@ pub struct Verdict {
 
 /// Writes a verdict into conditions. The time of the last transition moves only with the status, so that writing the
 /// same verdict again changes nothing.
-pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generation: Option<i64>, now: &Time) {
-    let before = conditions.iter().find(|condition| condition.type_ == verdict.kind.as_str());
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    verdict: &Verdict,
+    generation: Option<i64>,
+    now: &Time,
+) {
+    let before = conditions
+        .iter()
+        .find(|condition| condition.type_ == verdict.kind.as_str());
     let last_transition_time = match before {
-        Some(before) if before.status == verdict.status.as_str() => before.last_transition_time.clone(),
+        Some(before) if before.status == verdict.status.as_str() => {
+            before.last_transition_time.clone()
+        }
         Some(_) | None => now.clone(),
     };
     let after = Condition {
@@ -216,7 +249,10 @@ pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generat
         observed_generation: generation,
         last_transition_time,
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == after.type_) {
+    match conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == after.type_)
+    {
         Some(place) => *place = after,
         None => conditions.push(after),
     }
@@ -225,5 +261,7 @@ pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generat
 /// The condition of a type, if it is there.
 #[must_use]
 pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str())
 }

@@ -13,17 +13,52 @@ pub enum Scope {
     Namespaced,
 }
 
-/// Replaces formats that Kubernetes does not know. Rust's unsigned integers become `uint16` and the like, at which
-/// an API server warns; the bounds that `minimum` and `maximum` state make the signed formats say the same.
+/// Makes a derived definition what an API server and its users like to see.
+///
+/// - Formats: Rust's unsigned integers become `uint16` and the like, at which an API server warns; `minimum` and
+///   `maximum` stand beside them, so the signed formats say the same.
+/// - `nullable` in the spec: without it the API server takes a null for a field left out, which is what templates mean
+///   that render a missing value; and the stored object has one form.
+/// - Descriptions: rustdoc's links and line breaks are for rustdoc.
 pub(crate) fn polished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        if let Some(schema) =
-            version.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut())
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|validation| validation.open_api_v3_schema.as_mut())
         {
-            polish(schema);
+            walk(schema, &mut polish);
+            if let Some(spec) = schema
+                .properties
+                .as_mut()
+                .and_then(|properties| properties.get_mut("spec"))
+            {
+                walk(spec, &mut |schema| schema.nullable = None);
+            }
         }
     }
     crd
+}
+
+fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
+    visit(schema);
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        walk(property, visit);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => walk(items, visit),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => {
+            all.iter_mut().for_each(|items| walk(items, visit))
+        }
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        walk(values, visit);
+    }
 }
 
 fn polish(schema: &mut JSONSchemaProps) {
@@ -32,15 +67,9 @@ fn polish(schema: &mut JSONSchemaProps) {
         Some("uint64" | "uint") => Some("int64".to_owned()),
         other => other.map(str::to_owned),
     };
-    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        polish(property);
-    }
-    match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => polish(items),
-        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(polish),
-        None => {}
-    }
-    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        polish(values);
-    }
+    schema.description = schema.description.take().map(|text| {
+        text.replace("[`", "`")
+            .replace("`]", "`")
+            .replace('\n', " ")
+    });
 }

@@ -23,7 +23,11 @@ pub struct InvalidDuration(String);
 
 impl fmt::Display for InvalidDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a duration: write hours, minutes and seconds in that order, such as 24h or 1h30m", self.0)
+        write!(
+            f,
+            "{:?} is not a duration: write hours, minutes and seconds in that order, such as 24h or 1h30m",
+            self.0
+        )
     }
 }
 
@@ -33,7 +37,10 @@ impl HumanDuration {
     /// A duration of whole hours.
     #[must_use]
     pub fn hours(hours: u32) -> Self {
-        Self { text: format!("{hours}h"), value: Duration::from_secs(u64::from(hours) * 3600) }
+        Self {
+            text: format!("{hours}h"),
+            value: Duration::from_secs(u64::from(hours) * 3600),
+        }
     }
 
     /// The length of time.
@@ -54,7 +61,10 @@ impl FromStr for HumanDuration {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let seconds = seconds(text).ok_or_else(|| InvalidDuration(text.to_owned()))?;
-        Ok(Self { text: text.to_owned(), value: Duration::from_secs(seconds) })
+        Ok(Self {
+            text: text.to_owned(),
+            value: Duration::from_secs(seconds),
+        })
     }
 }
 
@@ -67,7 +77,10 @@ fn seconds(text: &str) -> Option<u64> {
     let mut total = 0_u64;
     for (unit, factor, digits) in [('h', 3600, 6), ('m', 60, 8), ('s', 1, 9)] {
         if let Some((number, after)) = rest.split_once(unit) {
-            if number.is_empty() || number.len() > digits || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            if number.is_empty()
+                || number.len() > digits
+                || !number.bytes().all(|byte| byte.is_ascii_digit())
+            {
                 return None;
             }
             total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
@@ -111,7 +124,13 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, seconds) in [("24h", 86_400), ("10m", 600), ("90s", 90), ("1h30m", 5_400), ("1h0m5s", 3_605)] {
+        for (text, seconds) in [
+            ("24h", 86_400),
+            ("10m", 600),
+            ("90s", 90),
+            ("1h30m", 5_400),
+            ("1h0m5s", 3_605),
+        ] {
             let duration: HumanDuration = text.parse().unwrap();
             assert_eq!(duration.get(), Duration::from_secs(seconds), "{text}");
             assert_eq!(duration.to_string(), text);
@@ -120,7 +139,9 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for text in ["", "24", "h", "1m1h", "1h1h", "1d", "-1h", "1.5h", "1h ", "9999999h", "１h"] {
+        for text in [
+            "", "24", "h", "1m1h", "1h1h", "1d", "-1h", "1.5h", "1h ", "9999999h", "１h",
+        ] {
             assert!(text.parse::<HumanDuration>().is_err(), "{text}");
         }
     }

@@ -15,6 +15,9 @@
 //! A Kubernetes client, Envoy, and any judgement that needs more than the one object: whether a service exists,
 //! whether an address block parses, who wins a conflict. These are the compiler's.
 
+// Printer columns repeat their keys.
+#![allow(clippy::duplicated_attributes)]
+
 mod auth_policy;
 mod conditions;
 mod crd;
@@ -42,7 +45,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const API_VERSION: &str = "heddle.dev/v1alpha1";
 
 macro_rules! kinds {
-    ($($kind:ident: $scope:ident),* $(,)?) => {
+    ($($kind:ident: $scope:ident [$($condition:ident),*]),* $(,)?) => {
         /// The kinds of the API, in the order in which documentation and installation name them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -65,6 +68,12 @@ macro_rules! kinds {
                 match self { $(Self::$kind => Scope::$scope),* }
             }
 
+            /// The conditions that its status holds, in order. The last one tells that all is done.
+            #[must_use]
+            pub const fn conditions(self) -> &'static [ConditionType] {
+                match self { $(Self::$kind => &[$(ConditionType::$condition),*]),* }
+            }
+
             /// The definition to install in a cluster.
             #[must_use]
             pub fn crd(self) -> CustomResourceDefinition {
@@ -76,9 +85,9 @@ macro_rules! kinds {
 
 // The one list of kinds. Everything that is "for each kind" reads it.
 kinds! {
-    Mesh: Cluster,
-    TrafficSplit: Namespaced,
-    AuthPolicy: Namespaced,
+    Mesh: Cluster [Accepted],
+    TrafficSplit: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
+    AuthPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Enforced, Programmed],
 }
 
 impl Kind {

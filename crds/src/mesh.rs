@@ -2,7 +2,9 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use k8s_openapi::{apimachinery::pkg::api::resource::Quantity, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    apimachinery::pkg::api::resource::Quantity, apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,14 +35,21 @@ pub const MESH_NAME: &str = "default";
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshSpec {
     /// The SPIFFE trust domain: the first part of every identity, `spiffe://<trustDomain>/ns/<namespace>/sa/<name>`.
     /// Cannot be changed.
     #[serde(default = "cluster_local")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message(
         "spec.trustDomain cannot be changed, for identities already issued would stop matching: delete the Mesh and create it anew"
     ))]
@@ -48,7 +57,10 @@ pub struct MeshSpec {
 
     /// The DNS domain of the cluster, as in `<service>.<namespace>.svc.<clusterDomain>`.
     #[serde(default = "cluster_local")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub cluster_domain: String,
 
     /// What of the mesh is enforced. `Observe`: plain text is accepted and every policy only reports. `Permissive`: plain
@@ -98,7 +110,20 @@ fn cluster_local() -> String {
 }
 
 /// What of the mesh is enforced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum MeshMode {
     /// Plain text is accepted, and every policy audits.
     Observe,
@@ -113,17 +138,19 @@ pub enum MeshMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Certificates {
-    /// How long a workload's certificate is valid, from 10m to 168h. It is renewed well before its end.
+    /// How long a workload's certificate is valid, from 1m to 168h. It is renewed well before its end.
     #[serde(default = "one_day")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10m') && duration(self) <= duration('168h')").message(
-        "spec.certificates.lifetime must be from 10m to 168h: write for example 24h"
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('168h')").message(
+        "spec.certificates.lifetime must be from 1m to 168h: write for example 24h"
     ))]
     pub lifetime: HumanDuration,
 }
 
 impl Default for Certificates {
     fn default() -> Self {
-        Self { lifetime: one_day() }
+        Self {
+            lifetime: one_day(),
+        }
     }
 }
 
@@ -146,10 +173,16 @@ pub struct Telemetry {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccountRef {
     /// Its namespace.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub namespace: String,
     /// Its name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub service_account: String,
 }
 
@@ -194,7 +227,20 @@ const fn ten_seconds() -> NonZeroU32 {
 }
 
 /// How much Envoy logs; the words are Envoy's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Everything, one line per event.
@@ -248,15 +294,20 @@ pub struct ProxyResources {
 pub struct ProxyRequests {
     /// Processor time, in cores (`50m` is a twentieth of one).
     #[serde(default = "requested_cpu")]
+    #[schemars(schema_with = "crate::schema::quantity")]
     pub cpu: Quantity,
     /// Memory, in bytes.
     #[serde(default = "requested_memory")]
+    #[schemars(schema_with = "crate::schema::quantity")]
     pub memory: Quantity,
 }
 
 impl Default for ProxyRequests {
     fn default() -> Self {
-        Self { cpu: requested_cpu(), memory: requested_memory() }
+        Self {
+            cpu: requested_cpu(),
+            memory: requested_memory(),
+        }
     }
 }
 
@@ -274,15 +325,20 @@ fn requested_memory() -> Quantity {
 pub struct ProxyLimits {
     /// Processor time, in cores. Left out: no limit, for a throttled proxy delays every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::quantity")]
     pub cpu: Option<Quantity>,
     /// Memory, in bytes. A sidecar above it is killed and started anew.
     #[serde(default = "memory_limit")]
+    #[schemars(schema_with = "crate::schema::quantity")]
     pub memory: Quantity,
 }
 
 impl Default for ProxyLimits {
     fn default() -> Self {
-        Self { cpu: None, memory: memory_limit() }
+        Self {
+            cpu: None,
+            memory: memory_limit(),
+        }
     }
 }
 

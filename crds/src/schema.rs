@@ -15,17 +15,22 @@ const METHOD: &str = "^[A-Z][A-Z0-9_-]*$";
 /// From the root, without query and fragment, `*` only at the end.
 const PATH: &str = r"^/[^*?#]*\*?$";
 
+/// A label's value.
+const LABEL_VALUE: &str = "^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$";
+/// A quantity of Kubernetes that is not negative, such as `50m`, `64Mi` or `1`.
+const QUANTITY: &str = r"^([0-9]+|[0-9]+\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+
+pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-int-or-string": true, "pattern": QUANTITY, "maxLength": 32})
+}
+
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "minProperties": 1,
         "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 63}
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
     })
-}
-
-pub(crate) fn optional_labels(generator: &mut SchemaGenerator) -> Schema {
-    labels(generator)
 }
 
 pub(crate) fn identities(_: &mut SchemaGenerator) -> Schema {

@@ -13,7 +13,9 @@ where
 {
     let list = Vec::deserialize(deserializer)?;
     if list.is_empty() {
-        return Err(D::Error::custom("the list is empty: leave the field out, or name at least one value"));
+        return Err(D::Error::custom(
+            "the list is empty: leave the field out, or name at least one value",
+        ));
     }
     Ok(list)
 }
@@ -25,13 +27,17 @@ where
 {
     let labels = BTreeMap::deserialize(deserializer)?;
     if labels.is_empty() {
-        return Err(D::Error::custom("no labels: leave the selector out, or name at least one label"));
+        return Err(D::Error::custom(
+            "no labels: leave the selector out, or name at least one label",
+        ));
     }
     Ok(labels)
 }
 
 /// The same for labels in a field that may be left out.
-pub(crate) fn some_labels<'de, D>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error>
+pub(crate) fn some_labels<'de, D>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error>
 where
     D: Deserializer<'de>,
 {

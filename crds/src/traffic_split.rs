@@ -39,12 +39,19 @@ use crate::{LastGood, strict};
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrafficSplitSpec {
     /// The service that clients call, in the namespace of this object.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub service: String,
 
     /// Only this port of the service. Left out: all its ports.
@@ -66,12 +73,19 @@ pub struct TrafficSplitSpec {
 pub struct Backend {
     /// A service in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub service: Option<String>,
 
     /// The pods of `spec.service` that have all these labels, 1 to 16.
-    #[serde(default, deserialize_with = "strict::some_labels", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::optional_labels")]
+    #[serde(
+        default,
+        deserialize_with = "strict::some_labels",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "crate::schema::labels")]
     pub labels: Option<BTreeMap<String, String>>,
 
     /// The share of this backend, 0 to 1000000, relative to the sum of all weights. Zero takes no traffic.
@@ -107,7 +121,12 @@ impl Backend {
     #[must_use]
     pub fn display_name(&self) -> String {
         let mut names: Vec<String> = self.service.iter().cloned().collect();
-        names.extend(self.labels.iter().flatten().map(|(key, value)| format!("{key}={value}")));
+        names.extend(
+            self.labels
+                .iter()
+                .flatten()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
         names.join(",")
     }
 }

@@ -1,2 +1,64 @@
-//! (docs)
-fn main() {}
+//! The project's own tasks: `cargo xtask <task>`.
+
+mod ci;
+mod generate;
+mod repo;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use repo::Repo;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Heddle repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Write every generated file: CRDs, RBAC of our kinds, Argo CD health checks, docs/api.md
+    Gen {
+        /// Write nothing; fail and name the files that differ
+        #[arg(long)]
+        check: bool,
+    },
+    /// Rewrite the compiler's golden outputs
+    Bless {
+        /// Only cases whose path contains this
+        filter: Option<String>,
+    },
+    /// Check crate borders against ARCHITECTURE.md, lengths of files and functions, and paths of this machine
+    Tidy {
+        /// Fail on long files and functions too
+        #[arg(long)]
+        strict: bool,
+    },
+    /// All that a change must pass: format, clippy, gen --check, tidy, tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let repo = Repo::find()?;
+    match task {
+        Task::Gen { check: false } => generate::write(&repo),
+        Task::Gen { check: true } => generate::check(&repo),
+        Task::Bless { filter } => ci::bless(&repo, filter.as_deref()),
+        Task::Tidy { strict } => tidy::run(&repo, strict),
+        Task::Ci => ci::run(&repo),
+    }
+}

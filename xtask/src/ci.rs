@@ -1,0 +1,58 @@
+//! Tasks that run other tools.
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    generate,
+    repo::{Repo, cargo},
+    tidy,
+};
+
+/// All that a change must pass, the quick checks first.
+pub fn run(repo: &Repo) -> Result<()> {
+    step(repo, &["fmt", "--all", "--check"])?;
+    step(
+        repo,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    generate::check(repo)?;
+    tidy::run(repo, false)?;
+    // The end-to-end suite needs a cluster: `make e2e`.
+    step(repo, &["test", "--workspace", "--exclude", "heddle-e2e"])
+}
+
+/// Rewrites the compiler's golden outputs. The golden test reads both variables.
+pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
+    let mut command = repo.command(
+        &cargo(),
+        &["test", "-p", "heddle-policy-compiler", "--test", "golden"],
+    );
+    command.env("BLESS", "1");
+    if let Some(filter) = filter {
+        command.env("GOLDEN_FILTER", filter);
+    }
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the golden test failed");
+    }
+    Ok(())
+}
+
+fn step(repo: &Repo, arguments: &[&str]) -> Result<()> {
+    eprintln!("== cargo {}", arguments.join(" "));
+    let status = repo
+        .command(&cargo(), arguments)
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Generated files: all are computed first, then written or compared.
+
+mod argocd;
+mod crd;
+mod docs;
+mod rbac;
+mod yaml;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo::Repo;
+
+/// Paths from the top folder, with `/`, and what stands in them.
+type Files = BTreeMap<String, String>;
+
+/// Folders in which every file is generated, so that one that no longer is gets deleted.
+const OWN_FOLDERS: &[&str] = &["config/crd/", "config/argocd/"];
+
+fn generated() -> Result<Files> {
+    let mut files = Files::new();
+    files.extend(crd::files()?);
+    files.extend(rbac::files());
+    files.extend(argocd::files());
+    files.extend(docs::files()?);
+    Ok(files)
+}
+
+/// Writes every generated file that is not yet as it should be, and deletes those that nothing generates any more.
+pub fn write(repo: &Repo) -> Result<()> {
+    let files = generated()?;
+    for (name, text) in &files {
+        let path = repo.path(name);
+        if fs::read_to_string(&path).is_ok_and(|present| present == *text) {
+            continue;
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {name}"))?;
+        eprintln!("wrote {name}");
+    }
+    for name in stale(repo, &files)? {
+        fs::remove_file(repo.path(&name)).with_context(|| format!("cannot delete {name}"))?;
+        eprintln!("deleted {name}");
+    }
+    Ok(())
+}
+
+/// Fails if any generated file is not as it should be.
+pub fn check(repo: &Repo) -> Result<()> {
+    let files = generated()?;
+    let differs = |(name, text): (&String, &String)| {
+        let same = fs::read_to_string(repo.path(name)).is_ok_and(|present| present == *text);
+        (!same).then(|| name.clone())
+    };
+    let mut wrong: Vec<String> = files.iter().filter_map(differs).collect();
+    wrong.extend(stale(repo, &files)?);
+    if !wrong.is_empty() {
+        bail!(
+            "not as generated: {}\nrun `cargo xtask gen`",
+            wrong.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn stale(repo: &Repo, files: &Files) -> Result<Vec<String>> {
+    let mut stale = Vec::new();
+    for folder in OWN_FOLDERS {
+        let mut pending = vec![repo.path(folder)];
+        while let Some(folder) = pending.pop().filter(|folder| folder.is_dir()) {
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    pending.push(path);
+                    continue;
+                }
+                let name = relative(repo.root(), &path)?;
+                if !files.contains_key(&name) {
+                    stale.push(name);
+                }
+            }
+        }
+    }
+    stale.sort();
+    Ok(stale)
+}
+
+fn relative(root: &Path, path: &Path) -> Result<String> {
+    let name = path
+        .strip_prefix(root)?
+        .to_str()
+        .context("a path that is not UTF-8")?;
+    Ok(name.replace('\\', "/"))
+}

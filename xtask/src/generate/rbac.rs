@@ -1,0 +1,72 @@
+//! `config/rbac/kinds_roles.yaml`: rights on our own kinds, for the control plane and for people.
+
+use heddle_crds::{GROUP, Kind, Scope};
+
+use super::{Files, yaml::HEADER};
+
+pub fn files() -> Files {
+    let all: Vec<String> = Kind::ALL.iter().map(|kind| kind.plural()).collect();
+    let namespaced: Vec<String> = Kind::ALL
+        .iter()
+        .filter(|kind| matches!(kind.scope(), Scope::Namespaced))
+        .map(|kind| kind.plural())
+        .collect();
+    let statuses: Vec<String> = all
+        .iter()
+        .map(|plural| format!("{plural}/status"))
+        .collect();
+
+    let mut text = HEADER.to_owned();
+    text.push_str("# The control plane reads the specs and writes the statuses, and nothing else of these objects.\n");
+    text.push_str(&role("heddle-operator-kinds", &[]));
+    text.push_str(&rule(&all, "get, list, watch"));
+    text.push_str(&rule(&statuses, "patch"));
+    text.push_str(BINDING);
+    text.push_str("---\n# Whoever may view a namespace may view our objects in it; the Mesh may be read with them.\n");
+    text.push_str(&role("heddle-view", &["view", "edit", "admin"]));
+    text.push_str(&rule(&all, "get, list, watch"));
+    text.push_str("---\n# Whoever may edit a namespace may edit our objects in it, as with NetworkPolicies. The Mesh is the cluster's.\n");
+    text.push_str(&role("heddle-edit", &["edit", "admin"]));
+    text.push_str(&rule(
+        &namespaced,
+        "create, update, patch, delete, deletecollection",
+    ));
+    Files::from([("config/rbac/kinds_roles.yaml".to_owned(), text)])
+}
+
+const BINDING: &str = "---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: heddle-operator-kinds
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: heddle-operator-kinds
+subjects:
+- kind: ServiceAccount
+  name: heddle-operator
+  namespace: heddle-system
+";
+
+fn role(name: &str, aggregate_to: &[&str]) -> String {
+    let mut text = format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: {name}\n"
+    );
+    if !aggregate_to.is_empty() {
+        text.push_str("  labels:\n");
+        for target in aggregate_to {
+            text.push_str(&format!(
+                "    rbac.authorization.k8s.io/aggregate-to-{target}: \"true\"\n"
+            ));
+        }
+    }
+    text + "rules:\n"
+}
+
+fn rule(resources: &[String], verbs: &str) -> String {
+    format!(
+        "- apiGroups: [{GROUP}]\n  resources: [{}]\n  verbs: [{verbs}]\n",
+        resources.join(", ")
+    )
+}

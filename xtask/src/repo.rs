@@ -1,0 +1,86 @@
+//! Where the repository is, and how to run things in it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The repository that this xtask was built from.
+pub struct Repo {
+    root: PathBuf,
+}
+
+impl Repo {
+    /// The folder above xtask's own.
+    pub fn find() -> Result<Self> {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = own
+            .parent()
+            .context("xtask has no parent folder")?
+            .to_owned();
+        Ok(Self { root })
+    }
+
+    /// The top folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The absolute path of something in the repository.
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// A command that runs in the top folder.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.root);
+        command
+    }
+
+    /// The standard output of a command that must succeed.
+    pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let output = self
+            .command(program, arguments)
+            .output()
+            .with_context(|| format!("cannot run {program}"))?;
+        if !output.status.success() {
+            bail!(
+                "{program} {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("{program} does not print UTF-8"))
+    }
+
+    /// Files under version control or about to be, as paths from the top folder.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let listed = self.output(
+            "git",
+            &[
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+            ],
+        )?;
+        let mut files: Vec<PathBuf> = listed
+            .split('\0')
+            .filter(|name| !name.is_empty())
+            .map(PathBuf::from)
+            .collect();
+        // What is deleted but not yet committed is listed too.
+        files.retain(|file| self.path(file).is_file());
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// `cargo`, the one that runs this task if any.
+pub fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}

@@ -1,0 +1,29 @@
+//! What keeps the repository as ARCHITECTURE.md says that it is.
+
+mod crates;
+mod lengths;
+mod paths;
+mod source;
+
+use anyhow::{Result, bail};
+
+use crate::repo::Repo;
+
+/// Prints every finding; fails if crate borders or paths are wrong, and if `strict`, on lengths too.
+pub fn run(repo: &Repo, strict: bool) -> Result<()> {
+    let mut wrong = crates::check(repo)?;
+    wrong.extend(paths::check(repo)?);
+    let long = lengths::check(repo)?;
+    for finding in &long.findings {
+        eprintln!("tidy: {finding}");
+    }
+    eprintln!("tidy: {}", long.summary);
+    for finding in &wrong {
+        eprintln!("tidy: {finding}");
+    }
+    let failures = wrong.len() + if strict { long.findings.len() } else { 0 };
+    if failures > 0 {
+        bail!("tidy: {failures} to mend");
+    }
+    Ok(())
+}

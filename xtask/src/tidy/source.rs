@@ -1,0 +1,141 @@
+//! Rust source as far as tidy reads it.
+
+use std::path::Path;
+
+/// Whether a file is Rust.
+pub fn is_rust(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "rs")
+}
+
+/// The text before the unit tests, which stand last in a file.
+pub fn without_tests(text: &str) -> &str {
+    text.find("\n#[cfg(test)]\nmod tests")
+        .map_or(text, |end| text.get(..=end).unwrap_or(text))
+}
+
+/// The code alone: comments and the contents of strings and characters are blanked, line breaks stay.
+pub fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let after_word = code
+            .chars()
+            .next_back()
+            .is_some_and(|last| last.is_alphanumeric() || last == '_');
+        let length = match literal(rest, after_word) {
+            Some(length) => {
+                let blank = rest.get(..length).unwrap_or(rest);
+                code.extend(blank.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+                blank.len()
+            }
+            None => {
+                code.push(first);
+                first.len_utf8()
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    code
+}
+
+/// The length of the comment, string or character that the text begins with.
+fn literal(text: &str, after_word: bool) -> Option<usize> {
+    if text.starts_with("//") {
+        return Some(text.find('\n').unwrap_or(text.len()));
+    }
+    if text.starts_with("/*") {
+        return Some(block_comment(text));
+    }
+    if text.starts_with('"') {
+        return Some(quoted(text, '"'));
+    }
+    if text.starts_with('\'') {
+        return character(text);
+    }
+    if text.starts_with('r') && !after_word {
+        return raw_string(text);
+    }
+    None
+}
+
+fn block_comment(text: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let step = if rest.starts_with("/*") {
+            depth += 1;
+            2
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            2
+        } else {
+            rest.chars().next().map_or(1, char::len_utf8)
+        };
+        at += step;
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + c.len_utf8(),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A character, and not a lifetime.
+fn character(text: &str) -> Option<usize> {
+    let mut following = text.chars().skip(1);
+    let (first, second) = (following.next()?, following.next()?);
+    (first == '\\' || second == '\'').then(|| quoted(text, '\''))
+}
+
+fn raw_string(text: &str) -> Option<usize> {
+    let hashes = text.chars().skip(1).take_while(|c| *c == '#').count();
+    let begin = 1 + hashes;
+    if !text.get(begin..)?.starts_with('"') {
+        return None;
+    }
+    let end = format!("\"{}", "#".repeat(hashes));
+    let body = text.get(begin + 1..)?;
+    Some(
+        body.find(&end)
+            .map_or(text.len(), |at| begin + 1 + at + end.len()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_remains() {
+        for (text, remains) in [
+            ("a // {\nb", "a     \nb"),
+            ("a /* { /* */ { */ b", "a                   b"),
+            (r#"let a = "\"{";"#, "let a =      ;"),
+            ("let a = r#\"{\"#;", "let a =       ;"),
+            ("for<'a> '{' '\\'' 'ä'", "for<'a>              "),
+        ] {
+            let code = code(text);
+            assert_eq!(code.replace(' ', ""), remains.replace(' ', ""), "{text}");
+        }
+    }
+
+    #[test]
+    fn tests_are_cut_off() {
+        assert_eq!(
+            without_tests("a\n\n#[cfg(test)]\nmod tests {\n}\n"),
+            "a\n\n"
+        );
+    }
+}
