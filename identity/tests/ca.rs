@@ -1,4 +1,11 @@
 //! The CA and its check of requests, as tables.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,11 @@
 //! What the CA issues holds against rustls and webpki, which nobody here wrote: mutual TLS in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::IpAddr;
 use std::sync::Arc;

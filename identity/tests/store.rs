@@ -1,4 +1,11 @@
 //! Replicas that start together end up with one root, and an unusable root is never overwritten.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
