@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# build.sh: builds Kubernetes, CoreDNS, the CNI plugins and the test applications from their Go modules, and packs the images
+# that the cluster itself needs. Everything lands in $HEDDLE_CACHE, under a key made of the sources: unchanged sources cost nothing.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${HEDDLE_CACHE:-$here/../../../.cache/e2e}
+mkdir -p "$cache/bin" "$cache/images"
+cache=$(cd "$cache" && pwd)
+
+export GOFLAGS="-mod=mod -buildvcs=false" CGO_ENABLED=0
+kubernetes=34.4
+
+# A line that changes whenever a file below the given paths does.
+key() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16); }
+
+# once NAME KEY COMMAND…: runs COMMAND unless it already ran with this key.
+once() {
+  local name=$1 key=$2
+  shift 2
+  [ "$(cat "$cache/$name.key" 2>/dev/null)" != "$key" ] || return 0
+  echo "cluster: building $name" >&2
+  "$@"
+  echo "$key" > "$cache/$name.key"
+}
+
+build_kube() {
+  local version="v1.$kubernetes" flags="-s -w" package
+  # Clients decide by the version what a server can do.
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${kubernetes%%.*} -X $package.gitTreeState=clean"
+    flags+=" -X $package.gitCommit=k8s.io/kubernetes@$version -X $package.buildDate=1970-01-01T00:00:00Z"
+  done
+  (cd "$here/src/kube" && go build -p 2 -trimpath -ldflags "$flags" -o "$cache/bin/kube" .)
+}
+build_dns() { (cd "$here/src/dns" && go build -trimpath -ldflags '-s -w' -o "$cache/bin/coredns" .); }
+build_cni() { mkdir -p "$cache/bin/cni" && (cd "$here/src/cni" && go build -trimpath -ldflags '-s -w' -o "$cache/bin/cni/" tool); }
+build_apps() { (cd "$here/src/apps" && go build -trimpath -ldflags '-s -w' -o "$cache/bin/" ./cmd/...); }
+
+# image NAME FILE ARGUMENT…: a docker-archive in the cache.
+image() {
+  local name=$1 file=$2
+  shift 2
+  python3 "$here/mkimage.py" "$name" "$cache/images/$file.tar" "$@"
+}
+# A root file system of Debian packages: what the distroless base images hold in a real build.
+rootfs() { rm -rf "${cache:?}/rootfs/$1" && "$here/rootfs.sh" "$cache/rootfs/$1" "${@:2}"; }
+
+pack_cluster() {
+  image heddle.dev/cluster/pause:1 pause --user 65535:65535 --entrypoint '["/pause"]' "$cache/bin/pause=/pause"
+  image heddle.dev/cluster/coredns:1.12.4 coredns --entrypoint '["/coredns"]' "$cache/bin/coredns=/coredns"
+}
+pack_echo() { image heddle.dev/echo:dev echo --user 65532:65532 --entrypoint '["/echo"]' "$cache/bin/echo=/echo"; }
+pack_prometheus() {
+  rootfs prometheus prometheus busybox-static
+  image heddle.dev/prometheus:dev prometheus --user 65532:65532 --entrypoint '["/usr/bin/prometheus"]' "$cache/rootfs/prometheus"
+}
+unpack_base() { rootfs base libc6 libgcc-s1 ca-certificates; }
+
+once kube "$(key src/kube)" build_kube
+once coredns "$(key src/dns)" build_dns
+once cni "$(key src/cni)" build_cni
+once apps "$(key src/apps)" build_apps
+once images "$(key mkimage.py src/apps src/dns)" pack_cluster
+once echo-image "$(key mkimage.py src/apps)" pack_echo
+once prometheus-image "$(key mkimage.py rootfs.sh)" pack_prometheus
+once base-rootfs "$(key rootfs.sh)" unpack_base

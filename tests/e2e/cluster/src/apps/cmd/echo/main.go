@@ -1,0 +1,27 @@
+// echo is the suite's application: a server that says who answered, and a client that counts.
+//
+//	echo [-http :8080] [-grpc :9090] [-tcp :3306]   serves HTTP/1.1 and h2c, gRPC, and a server-first TCP protocol
+//	echo client [flags] URL                         sends requests and prints one line of JSON with the counts
+//	echo version                                    prints VERSION
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "client":
+			os.Exit(client(os.Args[2:]))
+		case "version":
+			fmt.Println(os.Getenv("VERSION"))
+			return
+		}
+	}
+	if err := serve(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "echo:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+)
+
+// serve answers until SIGTERM, then finishes what is under way.
+func serve(args []string) error {
+	flags := flag.NewFlagSet("echo", flag.ExitOnError)
+	httpAddress := flags.String("http", ":8080", "HTTP/1.1 and h2c")
+	grpcAddress := flags.String("grpc", ":9090", "gRPC health service")
+	tcpAddress := flags.String("tcp", ":3306", "server-first TCP")
+	_ = flags.Parse(args)
+
+	version, pod := os.Getenv("VERSION"), hostname()
+	failed := make(chan error, 3)
+
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	web := &http.Server{Addr: *httpAddress, Handler: answer(version, pod), Protocols: protocols}
+	go func() { failed <- web.ListenAndServe() }()
+
+	rpc := grpc.NewServer(grpc.UnaryInterceptor(sayVersion(version, pod)))
+	healthpb.RegisterHealthServer(rpc, health.NewServer())
+	listener, err := net.Listen("tcp", *grpcAddress)
+	if err != nil {
+		return err
+	}
+	go func() { failed <- rpc.Serve(listener) }()
+
+	banner, err := net.Listen("tcp", *tcpAddress)
+	if err != nil {
+		return err
+	}
+	go func() { failed <- greet(banner, version) }()
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	select {
+	case err := <-failed:
+		return err
+	case <-stop:
+	}
+	within, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rpc.GracefulStop()
+	return web.Shutdown(within)
+}
+
+func hostname() string {
+	name, _ := os.Hostname()
+	return name
+}
+
+// answer tells who answered, and what it was sent.
+func answer(version, pod string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("x-version", version)
+		w.Header().Set("content-type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"version": version, "pod": pod, "method": r.Method, "host": r.Host, "path": r.URL.RequestURI(), "from": r.RemoteAddr, "headers": r.Header,
+		})
+	})
+}
+
+func sayVersion(version, pod string) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		_ = grpc.SetHeader(ctx, metadata.Pairs("x-version", version, "x-pod", pod))
+		return handle(ctx, request)
+	}
+}
+
+// greet speaks first, as MySQL does, then sends back what it gets.
+func greet(listener net.Listener, version string) error {
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer connection.Close()
+			fmt.Fprintf(connection, "%s\n", strings.TrimSpace("hello "+version))
+			_, _ = io.Copy(connection, connection)
+		}()
+	}
+}
