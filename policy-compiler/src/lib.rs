@@ -12,9 +12,12 @@
 //!
 //! A Kubernetes client, an async runtime, the network, files, environment variables.
 
+pub mod authz;
 pub mod compile;
+mod envoy;
 mod finding;
 pub mod ingest;
+mod kinds;
 mod resource;
 mod status;
 pub mod world;

@@ -1,0 +1,144 @@
+//! Authorization in our own words. What compiles to Envoy's RBAC, and what the evaluator judges, is this and nothing else.
+
+mod evaluate;
+pub(crate) mod spelling;
+
+use std::sync::Arc;
+
+use heddle_crds::Action;
+use ipnet::IpNet;
+
+pub use evaluate::{Decision, HttpRequest, Request, evaluate};
+
+use crate::world::{Port, SpiffeId};
+
+/// One rule of one policy, with only valid values in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// `namespace/policy/rule index`: how verdicts, statistics and response details name it.
+    pub id: Arc<str>,
+    /// Let pass or refuse.
+    pub action: RuleAction,
+    /// Only judged, not applied.
+    pub audit: bool,
+    /// Who calls. Empty: anybody.
+    pub from: Source,
+    /// What is called. Empty: anything.
+    pub to: Operation,
+}
+
+/// [`Action`] with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RuleAction {
+    /// Refuse.
+    Deny,
+    /// Let pass.
+    Allow,
+}
+
+impl From<Action> for RuleAction {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Deny => Self::Deny,
+        }
+    }
+}
+
+/// Who calls: every list that is not empty must have a match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Full identities.
+    pub identities: Vec<SpiffeId>,
+    /// Prefixes of identities, `spiffe://<trust domain>/ns/<namespace>/`.
+    pub identity_prefixes: Vec<Arc<str>>,
+    /// Source addresses of the connection.
+    pub blocks: Vec<IpNet>,
+}
+
+/// What is called: every list that is not empty must have a match, of the headers all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Operation {
+    /// Ports of the workload.
+    pub ports: Vec<Port>,
+    /// Methods.
+    pub methods: Vec<Arc<str>>,
+    /// Paths.
+    pub paths: Vec<PathPattern>,
+    /// Headers.
+    pub headers: Vec<HeaderPattern>,
+}
+
+impl Operation {
+    /// Whether only HTTP can tell.
+    #[must_use]
+    pub const fn needs_http(&self) -> bool {
+        !(self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty())
+    }
+
+    /// Whether the rule speaks of this port at all. None stands for every port that nobody names.
+    #[must_use]
+    pub fn covers(&self, port: Option<Port>) -> bool {
+        self.ports.is_empty() || port.is_some_and(|port| self.ports.contains(&port))
+    }
+}
+
+/// A path of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathPattern {
+    /// The whole path.
+    Exact(Arc<str>),
+    /// The beginning of the path.
+    Prefix(Arc<str>),
+}
+
+/// A header of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderPattern {
+    /// Lower-case name.
+    pub name: Arc<str>,
+    /// What it must be.
+    pub value: HeaderValuePattern,
+}
+
+/// What a header must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeaderValuePattern {
+    /// The whole value.
+    Exact(Arc<str>),
+    /// The beginning.
+    Prefix(Arc<str>),
+    /// An RE2 expression for the whole value.
+    Regex(Arc<str>),
+    /// Any value.
+    Present,
+    /// Not there.
+    Absent,
+}
+
+/// All that decides requests to one port of one workload.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortAuthz {
+    /// The rules that speak of this port, sorted by id.
+    pub rules: Vec<Rule>,
+    /// Whether no Allow rule is needed where no policy has one.
+    pub default_allow: bool,
+}
+
+impl PortAuthz {
+    /// The enforced rules of an action; with `audited`, those in audit too.
+    pub(crate) fn rules(&self, action: RuleAction, audited: bool) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(move |rule| rule.action == action && (audited || !rule.audit))
+    }
+
+    /// Whether anything is in audit, so that there is a second verdict to report.
+    pub(crate) fn audits(&self) -> bool {
+        self.rules.iter().any(|rule| rule.audit)
+    }
+
+    /// Whether a request must match an Allow rule. A rule that needs HTTP demands it on TCP ports too, where it can match nothing:
+    /// what its author closed stays closed.
+    pub(crate) fn needs_allow(&self, audited: bool) -> bool {
+        !self.default_allow || self.rules(RuleAction::Allow, audited).next().is_some()
+    }
+}

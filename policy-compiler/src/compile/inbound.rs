@@ -1,0 +1,182 @@
+//! What decides the server's side of a pod: ports, protocols, mTLS, policies, probes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
+
+use super::Outcome;
+use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
+use crate::finding::{Finding, ObjectRef};
+use crate::kinds::auth_policy::Policy;
+use crate::kinds::mesh::Settings;
+use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, TargetPort, Workload, selects};
+
+/// Everything the server's side of a pod depends on: pods with equal inputs share their resources.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Inbound {
+    pub(crate) trust_domain: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) owner: Arc<str>,
+    pub(crate) capture: Capture,
+    /// The pod's addresses, where the sidecar binds them itself.
+    pub(crate) binds: Vec<std::net::IpAddr>,
+    pub(crate) ports: BTreeMap<Port, InboundPort>,
+    /// Every port that nobody names.
+    pub(crate) rest: InboundPort,
+    pub(crate) probes: Vec<Probe>,
+    /// Who may read the sidecar's metrics.
+    pub(crate) metrics: PortAuthz,
+    pub(crate) origins: BTreeSet<ObjectRef>,
+}
+
+/// One port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct InboundPort {
+    pub(crate) protocol: Protocol,
+    /// Whether plain text is accepted beside mTLS.
+    pub(crate) plain: bool,
+    pub(crate) authz: PortAuthz,
+    /// The service that leads here, for metrics: the first by name.
+    pub(crate) service: Option<Arc<str>>,
+}
+
+/// Ports of the sidecar itself, which are no application's.
+const OWN_PORTS: std::ops::RangeInclusive<u16> = 15000..=15021;
+
+/// The services that select a pod.
+pub(crate) fn services_of<'a>(services: &'a [&'a Service], workload: &Workload) -> Vec<&'a Service> {
+    services.iter().copied().filter(|s| s.name.namespace == workload.name.namespace && selects(&s.selector, &workload.labels)).collect()
+}
+
+/// The ports that services lead to, with what they say the ports speak.
+pub(crate) fn service_targets<'a>(services: &[&'a Service], workload: &Workload) -> BTreeMap<Port, Vec<(&'a Service, Protocol)>> {
+    let mut targets: BTreeMap<Port, Vec<(&Service, Protocol)>> = BTreeMap::new();
+    for service in services {
+        for port in service.ports.values() {
+            let target = match &port.target {
+                TargetPort::Number(number) => Some(*number),
+                TargetPort::Name(name) => workload.port_named(name),
+            };
+            if let Some(target) = target {
+                targets.entry(target).or_default().push((service, port.protocol));
+            }
+        }
+    }
+    targets
+}
+
+/// What a port of a pod speaks: what its services say; where none leads to it, what its own name says.
+/// If services disagree, HTTP wins over TCP and both over nothing: policies can look into HTTP.
+pub(crate) fn protocol_of(port: Port, targets: &BTreeMap<Port, Vec<(&Service, Protocol)>>, workload: &Workload) -> Protocol {
+    match targets.get(&port) {
+        Some(said) => said.iter().map(|(_, protocol)| *protocol).min().unwrap_or(Protocol::Detect),
+        None => {
+            let name = workload.ports.iter().find(|p| p.port == port).and_then(|p| p.name.as_deref());
+            Protocol::of(None, name)
+        }
+    }
+}
+
+/// Collects the input for one pod. Conflicts and rules without effect go to the statuses of their policies.
+pub(crate) fn inbound(workload: &Workload, services: &[&Service], policies: &[Policy], settings: &Settings, outcome: &mut Outcome) -> Inbound {
+    let policies: Vec<&Policy> = policies.iter().filter(|policy| policy.selects(workload)).collect();
+    let services = services_of(services, workload);
+    let targets = service_targets(&services, workload);
+    let declared: BTreeSet<Port> = workload.ports.iter().map(|p| p.port).chain(targets.keys().copied()).collect();
+    let named = policies.iter().flat_map(|p| p.rules.iter().flat_map(|r| r.to.ports.iter()).chain(p.mtls.iter().flat_map(|m| m.ports.keys())));
+    let probed = workload.probes.iter().map(|p| &p.port);
+    let all: BTreeSet<Port> = declared.iter().chain(named).chain(probed).copied().filter(|p| !OWN_PORTS.contains(&p.get())).collect();
+    let port = |port: Option<Port>, outcome: &mut Outcome| {
+        let said = port.and_then(|port| targets.get(&port));
+        InboundPort {
+            protocol: port.map_or(Protocol::Detect, |port| protocol_of(port, &targets, workload)),
+            plain: plain(port, &policies, settings, workload, outcome),
+            authz: port_authz(port, &policies, settings),
+            service: said.and_then(|said| said.iter().map(|(service, _)| &service.name.name).min()).cloned(),
+        }
+    };
+    let ports: BTreeMap<Port, InboundPort> = all.into_iter().map(|number| (number, port(Some(number), outcome))).collect();
+    let rest = port(None, outcome);
+    for policy in &policies {
+        report_without_http(policy, &ports, &declared, workload, outcome);
+    }
+    let standalone = workload.capture != Capture::Redirect;
+    Inbound {
+        trust_domain: Arc::clone(&settings.trust_domain),
+        namespace: Arc::clone(&workload.name.namespace),
+        owner: Arc::clone(&workload.owner),
+        capture: workload.capture.clone(),
+        binds: if standalone { workload.ips.clone() } else { Vec::new() },
+        ports,
+        rest,
+        probes: workload.probes.iter().filter(|p| p.kind != ProbeKind::Tcp).cloned().collect(),
+        metrics: metrics_authz(settings),
+        origins: policies.iter().map(|p| p.object.clone()).chain(settings.origin.clone()).collect(),
+    }
+}
+
+/// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.
+fn plain(port: Option<Port>, policies: &[&Policy], settings: &Settings, workload: &Workload, outcome: &mut Outcome) -> bool {
+    let mut said = policies.iter().filter_map(|policy| Some((policy, policy.mtls.as_ref()?.of(port))));
+    let winner = said.next();
+    if let Some((first, mode)) = winner {
+        for (loser, _) in said.filter(|(_, other)| *other != mode) {
+            conflict(loser, first, port, workload, outcome);
+        }
+    }
+    match (settings.mode, winner) {
+        (MeshMode::Observe, _) | (MeshMode::Permissive, None) => true,
+        (MeshMode::Strict, None) => false,
+        (MeshMode::Permissive | MeshMode::Strict, Some((_, mode))) => mode == MtlsMode::Permissive,
+    }
+}
+
+fn conflict(loser: &Policy, winner: &Policy, port: Option<Port>, workload: &Workload, outcome: &mut Outcome) {
+    let port = port.map_or_else(|| "the other ports".to_owned(), |port| format!("port {port}"));
+    let message = format!("{} wins spec.mtls for {port} of {}/{}, for its name is smaller", winner.object, workload.name.namespace, workload.owner);
+    outcome.once(&loser.object, ConditionType::Conflicted, true, reason::CONFLICT, &message);
+    outcome.findings.push(Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message).fix("say it in one of the two"));
+}
+
+fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> PortAuthz {
+    let mut rules: Vec<Rule> = policies.iter().flat_map(|p| &p.rules).filter(|rule| rule.to.covers(port)).cloned().collect();
+    for rule in &mut rules {
+        // The port is decided here, once; what is left of the rule is what a request is held against.
+        rule.to.ports = Vec::new();
+    }
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    PortAuthz { rules, default_allow: settings.default_allow || settings.mode == MeshMode::Observe }
+}
+
+fn metrics_authz(settings: &Settings) -> PortAuthz {
+    let rule = Rule {
+        id: "mesh/metrics-readers".into(),
+        action: RuleAction::from(Action::Allow),
+        audit: false,
+        from: Source { identities: settings.metrics_readers.clone(), ..Source::default() },
+        to: Operation::default(),
+    };
+    // Without readers there is no rule: one with an empty list would let in everybody.
+    let rules = if settings.metrics_readers.is_empty() { Vec::new() } else { vec![rule] };
+    PortAuthz { rules, default_allow: false }
+}
+
+/// A rule with HTTP fields on a port that carries no HTTP does not do what its author thinks.
+fn report_without_http(policy: &Policy, ports: &BTreeMap<Port, InboundPort>, declared: &BTreeSet<Port>, workload: &Workload, outcome: &mut Outcome) {
+    for (index, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.to.needs_http()) {
+        // A port that only the rule itself names may be anything; one that the pod or a service declares is meant.
+        for (number, port) in ports.iter().filter(|(number, _)| rule.to.covers(Some(**number)) && declared.contains(number)) {
+            let problem = match port.protocol {
+                Protocol::Http => continue,
+                Protocol::Tcp => "carries no HTTP",
+                Protocol::Detect => "does not declare a protocol, so that HTTP sent as plain bytes would pass unseen",
+            };
+            let place = format!("port {number} of {}/{}", workload.name.namespace, workload.owner);
+            let message = format!("spec.rules[{index}] has HTTP fields, and {place} {problem}");
+            outcome.once(&policy.object, ConditionType::Enforced, false, reason::NOT_HTTP, &message);
+            let finding = Finding::warning(&policy.object, format!("spec.rules[{index}].to"), reason::NOT_HTTP, message);
+            outcome.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
+        }
+    }
+}

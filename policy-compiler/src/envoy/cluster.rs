@@ -1,0 +1,141 @@
+//! Clusters.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use envoy_types::pb::envoy::config::cluster::v3 as v3;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
+use envoy_types::pb::google::protobuf::{Struct, Value, value};
+
+use super::hcm::http1_options;
+use super::tls::{self, Alpn};
+use super::{UNLIMITED, ads, any, number, seconds, socket_address};
+use crate::world::SpiffeId;
+
+/// The key and value that mark an endpoint as meshed.
+pub(super) const MTLS_MATCH: (&str, &str) = ("heddle", "mtls");
+/// What capture recognises the second stage by: the byte of `IP_TOS` or `IPV6_TCLASS`.
+const MARK: i64 = 0x9c;
+
+/// A cluster whose endpoints come by EDS under the same name.
+pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3::Cluster {
+    let eds = v3::cluster::EdsClusterConfig { eds_config: Some(ads()), ..Default::default() };
+    v3::Cluster {
+        eds_cluster_config: Some(eds),
+        transport_socket_matches: mtls_match(identities, alpn),
+        // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
+        common_lb_config: Some(lb_config(Some(v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
+        )))),
+        ..base(name, v3::cluster::DiscoveryType::Eds)
+    }
+}
+
+/// A cluster of one address. `identity` is there if it is a meshed pod.
+pub(crate) fn fixed(name: &str, at: SocketAddr, identity: Option<&SpiffeId>, alpn: Alpn) -> v3::Cluster {
+    let endpoint = super::endpoint::Backend { at, meshed: false };
+    v3::Cluster {
+        load_assignment: Some(super::endpoint::assignment(name, &[super::endpoint::Group { weight: 1, backends: vec![endpoint] }])),
+        transport_socket: identity.map(|id| tls::upstream(std::iter::once(id), alpn)),
+        ..base(name, v3::cluster::DiscoveryType::Static)
+    }
+}
+
+/// The first connection to a destination: to that same address again, marked, so that capture hands it to the listener that is there by then.
+pub(crate) fn marked(name: &str, at: SocketAddr) -> v3::Cluster {
+    // Linux: IPPROTO_IP and IP_TOS; IPPROTO_IPV6 and IPV6_TCLASS. No capability is needed for either.
+    let (level, option) = if at.is_ipv4() { (0, 1) } else { (41, 67) };
+    let mark = core::SocketOption {
+        description: "second stage of capture".to_owned(),
+        level,
+        name: option,
+        state: core::socket_option::SocketState::StatePrebind.into(),
+        value: Some(core::socket_option::Value::IntValue(MARK)),
+        ..Default::default()
+    };
+    let mut cluster = fixed(name, at, None, Alpn::Tcp);
+    cluster.upstream_bind_config = Some(core::BindConfig { socket_options: vec![mark], ..Default::default() });
+    cluster
+}
+
+/// The application behind the sidecar, at whatever address of the pod was called. The source address tells capture to leave the connection alone.
+pub(crate) fn application(name: &str) -> v3::Cluster {
+    let extra = core::ExtraSourceAddress { address: Some(socket_address(IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)), 0)), ..Default::default() };
+    let bind = core::BindConfig {
+        source_address: Some(socket_address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), 0)),
+        extra_source_addresses: vec![extra],
+        ..Default::default()
+    };
+    v3::Cluster {
+        lb_policy: v3::cluster::LbPolicy::ClusterProvided.into(),
+        upstream_bind_config: Some(bind),
+        ..base(name, v3::cluster::DiscoveryType::OriginalDst)
+    }
+}
+
+fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
+    v3::Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(v3::cluster::ClusterDiscoveryType::Type(kind.into())),
+        connect_timeout: seconds(5),
+        per_connection_buffer_limit_bytes: number(super::listener::BUFFER),
+        circuit_breakers: Some(no_limits()),
+        common_lb_config: Some(lb_config(None)),
+        typed_extension_protocol_options: HashMap::from([(
+            // One entry only: the order of several would differ from run to run.
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            any(&protocol_options()),
+        )]),
+        ..Default::default()
+    }
+}
+
+fn lb_config(locality: Option<v3::cluster::common_lb_config::LocalityConfigSpecifier>) -> v3::cluster::CommonLbConfig {
+    v3::cluster::CommonLbConfig {
+        // Never send to endpoints that are known to be bad because many are.
+        healthy_panic_threshold: Some(envoy_types::pb::envoy::r#type::v3::Percent { value: 0.0 }),
+        locality_config_specifier: locality,
+        ..Default::default()
+    }
+}
+
+/// Envoy's defaults (1024 connections, 3 retries) are limits that nobody asked for.
+fn no_limits() -> v3::CircuitBreakers {
+    let thresholds = v3::circuit_breakers::Thresholds {
+        max_connections: number(UNLIMITED),
+        max_pending_requests: number(UNLIMITED),
+        max_requests: number(UNLIMITED),
+        max_retries: number(1024),
+        ..Default::default()
+    };
+    v3::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+}
+
+/// HTTP/1.1 stays HTTP/1.1 and HTTP/2 stays HTTP/2, end to end.
+fn protocol_options() -> http::HttpProtocolOptions {
+    use http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
+    let options = UseDownstreamHttpConfig {
+        http_protocol_options: Some(http1_options()),
+        http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
+        http3_protocol_options: None,
+    };
+    http::HttpProtocolOptions { upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)), ..Default::default() }
+}
+
+fn mtls_match(identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> Vec<v3::cluster::TransportSocketMatch> {
+    if identities.is_empty() {
+        return Vec::new();
+    }
+    vec![v3::cluster::TransportSocketMatch {
+        name: MTLS_MATCH.1.to_owned(),
+        r#match: Some(mtls_struct()),
+        transport_socket: Some(tls::upstream(identities.iter(), alpn)),
+    }]
+}
+
+/// `{heddle: mtls}`.
+pub(super) fn mtls_struct() -> Struct {
+    let value = Value { kind: Some(value::Kind::StringValue(MTLS_MATCH.1.to_owned())) };
+    Struct { fields: HashMap::from([(MTLS_MATCH.0.to_owned(), value)]) }
+}

@@ -1,0 +1,87 @@
+//! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
+
+pub(crate) mod cluster;
+pub(crate) mod endpoint;
+pub(crate) mod hcm;
+pub(crate) mod listener;
+pub(crate) mod metrics;
+pub(crate) mod network;
+pub(crate) mod rbac;
+pub(crate) mod route;
+pub(crate) mod tls;
+mod wire;
+
+use std::net::{IpAddr, SocketAddr};
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
+use prost::{Message, Name};
+
+/// Larger than any real count: "no limit" where Envoy has a small default.
+const UNLIMITED: u32 = 1 << 30;
+
+fn any<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// An `Any` of a message without content, by full name.
+fn empty_any(name: &str) -> Any {
+    Any { type_url: format!("type.googleapis.com/{name}"), value: Vec::new() }
+}
+
+const fn seconds(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}
+
+const fn milliseconds(milliseconds: i32) -> Option<Duration> {
+    Some(Duration { seconds: 0, nanos: milliseconds * 1_000_000 })
+}
+
+const fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+const fn truth(value: bool) -> Option<BoolValue> {
+    Some(BoolValue { value })
+}
+
+fn socket_address(ip: IpAddr, port: u16) -> core::SocketAddress {
+    core::SocketAddress {
+        address: ip.to_string(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(u32::from(port))),
+        ..Default::default()
+    }
+}
+
+fn address(at: SocketAddr) -> core::Address {
+    core::Address { address: Some(core::address::Address::SocketAddress(socket_address(at.ip(), at.port()))) }
+}
+
+/// "From the same ADS stream."
+fn ads() -> core::ConfigSource {
+    core::ConfigSource {
+        // A proxy that waits for an answer is better off than one that goes on without: no timeout that would activate half a configuration.
+        initial_fetch_timeout: seconds(0),
+        resource_api_version: core::ApiVersion::V3.into(),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default())),
+        ..Default::default()
+    }
+}
+
+fn string_matcher(pattern: matcher::string_matcher::MatchPattern) -> matcher::StringMatcher {
+    matcher::StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
+
+fn exact(text: impl Into<String>) -> matcher::StringMatcher {
+    string_matcher(matcher::string_matcher::MatchPattern::Exact(text.into()))
+}
+
+fn prefix(text: impl Into<String>) -> matcher::StringMatcher {
+    string_matcher(matcher::string_matcher::MatchPattern::Prefix(text.into()))
+}
+
+fn regex(text: impl Into<String>) -> matcher::StringMatcher {
+    let regex = matcher::RegexMatcher { regex: text.into(), ..Default::default() };
+    string_matcher(matcher::string_matcher::MatchPattern::SafeRegex(regex))
+}
