@@ -1,2 +1,124 @@
-//! (docs)
-fn main() {}
+//! `heddle`, the command line of the mesh. It uses the compiler of the control plane, so it never has a second opinion.
+
+mod analyze;
+mod check;
+mod cluster;
+mod compile;
+mod demo;
+mod findings;
+mod install;
+mod manifests;
+mod proxy;
+mod sources;
+mod table;
+mod uninstall;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Heddle: a few objects, stock Envoy, and a status that tells the truth.
+#[derive(Parser)]
+#[command(
+    name = "heddle",
+    version,
+    long_about = "Heddle is a service mesh control plane: it compiles Mesh, TrafficSplit and AuthPolicy objects into Envoy \
+                  configuration and serves it to unmodified Envoy sidecars.\n\n\
+                  Exit codes: 0 all well, 1 something is wrong (and said), 2 wrong usage.",
+    after_long_help = "Examples:\n  \
+                       heddle demo                                 see it work, without a cluster\n  \
+                       heddle check --pre && heddle install --apply --wait\n  \
+                       heddle analyze -f manifests/                before `git push`\n  \
+                       heddle analyze                              on the cluster\n  \
+                       heddle compile -f manifests/ --proxy shop/reviews"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the mesh at work on this machine: no cluster, no root.
+    #[command(
+        long_about = "Starts a control plane on a folder of YAML, a few small services with an agent and a stock Envoy each, and shows with \
+                      counted requests: a traffic split that is moved and rolled back under load, mutual TLS, an authorization policy, a \
+                      faulty object set aside, and who called whom. Exits with 1 if anything does not come out as expected.\n\n\
+                      Everything listens on a block of loopback addresses of its own (127.X.Y.0/24), so two demos can run at once.",
+        after_long_help = "Examples:\n  heddle demo\n  heddle demo --keep          leave it running to play with"
+    )]
+    Demo(demo::DemoArgs),
+    /// Compile YAML into Envoy resources, offline.
+    #[command(
+        long_about = "Runs the control plane's own compiler over files and prints the Envoy resources of every sidecar, or of one. \
+                      Findings go to standard error; exits with 1 if one of them is an error.",
+        after_long_help = "Examples:\n  heddle compile -f manifests/\n  heddle compile -f world.yaml --proxy shop/reviews -o json\n  \
+                           kubectl get mesh,ts,ap,svc,pods,endpointslices -A -o yaml | heddle compile -f -"
+    )]
+    Compile(compile::CompileArgs),
+    /// Find mistakes, in files or on the cluster.
+    #[command(
+        long_about = "Runs the control plane's own compiler over files or over what the cluster holds, and prints its findings and the \
+                      conditions that status would carry. Exits with 1 if one of the findings is an error.",
+        after_long_help = "Examples:\n  heddle analyze -f manifests/\n  heddle analyze\n  heddle analyze --context staging -o json"
+    )]
+    Analyze(analyze::AnalyzeArgs),
+    /// Print or apply the control plane.
+    #[command(
+        long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
+                      server-side as field manager `heddle-cli`. Applying again changes nothing.",
+        after_long_help = "Examples:\n  heddle install > heddle.yaml\n  heddle install --apply --wait\n  heddle install --apply --dry-run"
+    )]
+    Install(install::InstallArgs),
+    /// Take the control plane away again.
+    #[command(
+        long_about = "Deletes the webhook, the control plane, the API definitions with all their objects, the namespace and the cluster \
+                      roles, in this order. Works with the control plane already dead. Running pods keep their sidecars, certificates and \
+                      last configuration; pods that start later have no sidecar.",
+        after_long_help = "Examples:\n  heddle uninstall --dry-run\n  heddle uninstall\n  heddle uninstall --keep-crds"
+    )]
+    Uninstall(uninstall::UninstallArgs),
+    /// Check the cluster and the control plane.
+    #[command(
+        long_about = "Looks at the version of Kubernetes, your rights, the API definitions, the control plane, its webhook and root \
+                      certificate, and at pods that should have a sidecar and have none. Each failure comes with what to do; exits with 1 \
+                      if there is one.",
+        after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
+    )]
+    Check(check::CheckArgs),
+    /// Look at the sidecars.
+    #[command(subcommand)]
+    Proxy(proxy::ProxyCommand),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("heddle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Demo(args) => demo::run(&args).await.map(done),
+        Command::Compile(args) => compile::run(&args).map(on_errors),
+        Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
+        Command::Install(args) => install::run(&args).await.map(done),
+        Command::Uninstall(args) => uninstall::run(&args).await.map(done),
+        Command::Check(args) => check::run(&args).await.map(done),
+        Command::Proxy(command) => proxy::run(&command).await.map(done),
+    }
+}
+
+fn on_errors(errors: usize) -> ExitCode {
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

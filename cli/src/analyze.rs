@@ -1,0 +1,92 @@
+//! `heddle analyze`: what is wrong with the objects, and what their status would say.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use heddle_policy_compiler::{Compiled, Finding, ObjectRef, ObjectStatus};
+use serde_json::{Value, json};
+
+use crate::cluster::ClusterArgs;
+use crate::findings;
+use crate::sources::Objects;
+use crate::table;
+
+/// Options of `heddle analyze`.
+#[derive(Args, Debug)]
+pub struct AnalyzeArgs {
+    /// Files or folders of YAML in place of the cluster; `-` is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: findings on standard error, conditions as a table.
+    Text,
+    /// For programs: one JSON document on standard output.
+    Json,
+}
+
+/// Runs the command; gives the number of errors.
+pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
+    let objects = if args.paths.is_empty() {
+        Objects::from_cluster(&args.cluster.client().await?).await?
+    } else {
+        Objects::from_paths(&args.paths)?
+    };
+    let (compiled, found) = objects.compile();
+    match args.output {
+        Output::Text => {
+            findings::report(&found);
+            if !compiled.statuses.is_empty() {
+                println!("{}\n", conditions(&compiled));
+            }
+            println!("{} objects of ours, {} sidecars: {}", compiled.statuses.len(), compiled.proxies.len(), findings::summary(&found));
+        }
+        Output::Json => println!("{}", serde_json::to_string_pretty(&as_json(&compiled, &found))?),
+    }
+    Ok(findings::errors(&found))
+}
+
+fn conditions(compiled: &Compiled) -> String {
+    let rows: Vec<Vec<String>> = compiled.statuses.iter().flat_map(|(object, status)| rows(object, status)).collect();
+    table::render(&["OBJECT", "CONDITION", "STATUS", "REASON", "MESSAGE"], &rows)
+}
+
+fn rows(object: &ObjectRef, status: &ObjectStatus) -> Vec<Vec<String>> {
+    let conditions = status.conditions.iter().map(|condition| {
+        let (kind, status) = (condition.kind.as_str(), condition.status.as_str());
+        vec![object.to_string(), kind.to_owned(), status.to_owned(), condition.reason.clone(), condition.message.clone()]
+    });
+    conditions.collect()
+}
+
+fn as_json(compiled: &Compiled, found: &[Finding]) -> Value {
+    let findings: Vec<Value> = found
+        .iter()
+        .map(|finding| {
+            json!({
+                "severity": finding.severity.as_str(), "object": finding.object.to_string(), "field": finding.field,
+                "code": finding.code, "message": finding.message, "fix": finding.fix,
+            })
+        })
+        .collect();
+    let objects: Vec<Value> = compiled
+        .statuses
+        .iter()
+        .map(|(object, status)| {
+            let conditions = status.conditions.iter().map(|c| {
+                json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message})
+            });
+            json!({"object": object.to_string(), "conditions": conditions.collect::<Vec<_>>()})
+        })
+        .collect();
+    json!({"findings": findings, "objects": objects})
+}

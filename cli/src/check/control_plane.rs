@@ -1,0 +1,130 @@
+//! The control plane itself: definitions, replicas, webhook, root certificate.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use x509_parser::pem::Pem;
+
+use super::Outcome;
+use crate::cluster::{self, NAMESPACE};
+
+const WEBHOOK: &str = "heddle-injector";
+const DEPLOYMENT: &str = "heddle-operator";
+const SERVICE: &str = "heddle";
+const CA_SECRET: &str = "heddle-ca";
+/// Under this the root's end is a failure and no more a date in the distance.
+const CA_DAYS_LEFT: i64 = 30;
+const INSTALL: &str = "heddle install --apply --wait";
+
+pub(super) async fn all(client: &Client) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for kind in heddle_crds::Kind::ALL {
+        outcomes.push(Outcome::of(definition(client, *kind).await, kind.name()));
+    }
+    outcomes.push(Outcome::of(replicas(client).await, "replicas"));
+    outcomes.push(Outcome::of(webhook(client).await, "webhook"));
+    outcomes.push(Outcome::of(endpoints(client).await, "endpoints of the control plane"));
+    outcomes.push(Outcome::of(root(client).await, "root certificate"));
+    outcomes
+}
+
+async fn definition(client: &Client, kind: heddle_crds::Kind) -> Result<Outcome> {
+    let name = format!("{}.{}", kind.plural(), heddle_crds::GROUP);
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let Some(definition) = cluster::find(&format!("get {name}"), api.get(&name)).await? else {
+        return Ok(Outcome::Fail(format!("{name} is not installed"), INSTALL.to_owned()));
+    };
+    let conditions = definition.status.and_then(|status| status.conditions).unwrap_or_default();
+    let established = conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+    let served = definition.spec.versions.iter().any(|version| version.served && version.name == heddle_crds::VERSION);
+    Ok(if established && served {
+        Outcome::Ok(format!("{name} is served as {}", heddle_crds::VERSION))
+    } else {
+        Outcome::Fail(format!("{name} is not served as {}", heddle_crds::VERSION), INSTALL.to_owned())
+    })
+}
+
+async fn replicas(client: &Client) -> Result<Outcome> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let Some(deployment) = cluster::find("get the Deployment", api.get(DEPLOYMENT)).await? else {
+        return Ok(Outcome::Fail(format!("Deployment {NAMESPACE}/{DEPLOYMENT} is not there"), INSTALL.to_owned()));
+    };
+    let wanted = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    let seen = format!("{ready} of {wanted} replicas are ready");
+    Ok(if ready >= wanted {
+        Outcome::Ok(seen)
+    } else {
+        Outcome::Fail(seen, format!("kubectl -n {NAMESPACE} describe pods"))
+    })
+}
+
+async fn webhook(client: &Client) -> Result<Outcome> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let Some(configuration) = cluster::find("get the webhook", api.get(WEBHOOK)).await? else {
+        return Ok(Outcome::Fail(format!("MutatingWebhookConfiguration {WEBHOOK} is not there: no pod gets a sidecar"), INSTALL.to_owned()));
+    };
+    let webhooks = configuration.webhooks.unwrap_or_default();
+    let bare: Vec<&str> = webhooks
+        .iter()
+        .filter(|webhook| webhook.client_config.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()))
+        .map(|webhook| webhook.name.as_str())
+        .collect();
+    Ok(if bare.is_empty() {
+        Outcome::Ok(format!("the webhook has its CA bundle ({} rules)", webhooks.len()))
+    } else {
+        let fix = format!("the operator writes it: kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}");
+        Outcome::Fail(format!("no caBundle in {}: pods of the mesh cannot start", bare.join(", ")), fix)
+    })
+}
+
+async fn endpoints(client: &Client) -> Result<Outcome> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
+    let params = ListParams::default().labels(&format!("kubernetes.io/service-name={SERVICE}"));
+    let slices = cluster::call("list the control plane's endpoints", api.list(&params)).await?;
+    let endpoints = slices.items.iter().flat_map(|slice| slice.endpoints.iter());
+    let ready = endpoints.filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)).count();
+    Ok(if ready > 0 {
+        Outcome::Ok(format!("Service {NAMESPACE}/{SERVICE} has {ready} ready endpoints"))
+    } else {
+        let fix = format!("kubectl -n {NAMESPACE} get pods -o wide; until then pods of the mesh cannot start");
+        Outcome::Fail(format!("Service {NAMESPACE}/{SERVICE} has no ready endpoint"), fix)
+    })
+}
+
+async fn root(client: &Client) -> Result<Outcome> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+    let Some(secret) = cluster::find("get the CA", api.get(CA_SECRET)).await? else {
+        return Ok(Outcome::Fail(format!("Secret {NAMESPACE}/{CA_SECRET} is not there"), format!("kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}")));
+    };
+    let ends = secret.data.unwrap_or_default().values().flat_map(|value| ends_of(&value.0)).min();
+    let end = ends.with_context(|| format!("Secret {NAMESPACE}/{CA_SECRET} holds no certificate"))?;
+    let days = (end - now()) / 86_400;
+    Ok(if days < 0 {
+        Outcome::Fail("the root certificate has expired".to_owned(), renew())
+    } else if days < CA_DAYS_LEFT {
+        Outcome::Fail(format!("the root certificate ends in {days} days"), renew())
+    } else {
+        Outcome::Ok(format!("the root certificate is good for {days} days"))
+    })
+}
+
+/// There is no rotation command yet; a new root needs new sidecars.
+fn renew() -> String {
+    format!("kubectl -n {NAMESPACE} delete secret {CA_SECRET}, restart deploy/{DEPLOYMENT}, then restart the pods of the mesh")
+}
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
+/// `notAfter` of every certificate of a PEM text, as Unix time; keys and other blocks are passed over.
+fn ends_of(pem: &[u8]) -> Vec<i64> {
+    let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok).filter(|block| block.label == "CERTIFICATE");
+    blocks.filter_map(|block| block.parse_x509().ok().map(|certificate| certificate.validity().not_after.timestamp())).collect()
+}

@@ -1,0 +1,109 @@
+//! The way to a cluster: one client with timeouts, and calls that cannot hang.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::{Api, Client, Config};
+
+/// Where the control plane lives.
+pub const NAMESPACE: &str = "heddle-system";
+/// The longest that one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+
+/// Which cluster.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterArgs {
+    /// The context of the kubeconfig; without it the current one, or the pod's own service account.
+    #[arg(long, value_name = "NAME", global = true)]
+    pub context: Option<String>,
+}
+
+impl ClusterArgs {
+    /// A client, with a timeout on everything.
+    pub async fn client(&self) -> Result<Client> {
+        let mut config = match &self.context {
+            Some(context) => {
+                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                let kubeconfig = Kubeconfig::read().context("cannot read the kubeconfig")?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use that context")?
+            }
+            None => Config::infer().await.context("no cluster: neither a kubeconfig nor a pod's service account (fix: set KUBECONFIG)")?,
+        };
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(CALL_TIMEOUT);
+        config.write_timeout = Some(CALL_TIMEOUT);
+        Client::try_from(config).context("cannot build a client of the cluster")
+    }
+}
+
+/// A call that ends in time, with what it was for in its error.
+pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    let outcome = tokio::time::timeout(CALL_TIMEOUT, future).await;
+    outcome.with_context(|| format!("{what}: no answer from the API server in {} s", CALL_TIMEOUT.as_secs()))?.with_context(|| what.to_owned())
+}
+
+/// `Ok(None)` where the API server knows no such object, or no such kind.
+pub async fn find<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<Option<T>> {
+    match call(what, future).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+/// `Kind namespace/name`, as messages name an object.
+pub fn describe(object: &DynamicObject) -> String {
+    let kind = object.types.as_ref().map_or("object", |types| types.kind.as_str());
+    let name = object.metadata.name.as_deref().unwrap_or("?");
+    object.metadata.namespace.as_deref().map_or_else(|| format!("{kind} {name}"), |namespace| format!("{kind} {namespace}/{name}"))
+}
+
+/// The API of one object, by its own `apiVersion` and `kind`.
+pub fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
+    let types = object.types.as_ref().context("an object without apiVersion and kind")?;
+    let resource = resource_of(types)?;
+    let client = client.clone();
+    Ok(match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    })
+}
+
+/// The resource of a kind; all kinds that we use have the regular plural.
+pub fn resource_of(types: &TypeMeta) -> Result<ApiResource> {
+    Ok(ApiResource::from_gvk(&GroupVersionKind::try_from(types)?))
+}
+
+/// All objects of a kind in the cluster (or one namespace), page by page; none where the kind does not exist.
+pub async fn list(client: &Client, api_version: &str, kind: &str, namespace: Option<&str>) -> Result<Vec<DynamicObject>> {
+    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let resource = resource_of(&types)?;
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let what = format!("list {}", resource.plural);
+    let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let Some(page) = find(&what, api.list(&params)).await? else { return Ok(found) };
+        let next = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        // Items of a list come without their type; readers of single objects need it.
+        found.extend(page.items.into_iter().map(|item| DynamicObject { types: Some(types.clone()), ..item }));
+        match next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}

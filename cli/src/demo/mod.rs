@@ -1,0 +1,114 @@
+//! `heddle demo`: the mesh at work on one machine. The real control plane, real agents, stock Envoys; only the services are toys.
+
+mod apps;
+mod children;
+mod client;
+mod edges;
+mod load;
+mod mesh;
+mod prometheus;
+mod status;
+mod steps;
+mod term;
+mod world;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use children::Children;
+use mesh::Mesh;
+use term::Term;
+use world::WorkDir;
+
+/// Options of `heddle demo`.
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Leave everything running at the end, until Ctrl-C, and say what to play with.
+    #[arg(long)]
+    keep: bool,
+    /// Where to write objects, logs and sockets; a temporary folder without it. Keep the path short: Unix sockets go in here.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where heddle-operator and heddle-agent are; beside this binary without it.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// The Envoy to use; without it the one on PATH, else the one that `make envoy` fetched.
+    #[arg(long, value_name = "FILE", env = "HEDDLE_ENVOY")]
+    envoy: Option<PathBuf>,
+}
+
+/// Runs the command. Whatever way it ends, all processes end with it.
+pub async fn run(args: &DemoArgs) -> Result<()> {
+    let binaries = mesh::Binaries::find(args.bin_dir.as_deref(), args.envoy.as_deref())?;
+    let seed = random();
+    let net = apps::free_net(seed)?;
+    let root = root(args, seed)?;
+    let dir = WorkDir::create(root.clone(), net.clone())?;
+    let mut children = Children::new(dir.logs());
+    let mut term = Term::new();
+    let stopped = stopped()?;
+    let outcome = tokio::select! {
+        outcome = play(args, &mut term, &mut children, &dir, &net, &binaries) => outcome,
+        () = stopped => Err(anyhow::anyhow!("stopped")),
+    };
+    children.stop().await;
+    finish(args, &term, outcome, root)
+}
+
+async fn play(args: &DemoArgs, term: &mut Term, children: &mut Children, dir: &WorkDir, net: &apps::Net, binaries: &mesh::Binaries) -> Result<()> {
+    let apps = apps::start(net).await?;
+    let mut mesh = Mesh::start(term, children, dir, net, binaries).await?;
+    steps::all(term, &mut mesh).await?;
+    if args.keep {
+        mesh.say_what_to_play_with(term);
+        std::future::pending::<()>().await;
+    }
+    drop(apps);
+    Ok(())
+}
+
+/// The verdict; the folder stays where it helps to find out what went wrong.
+fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> Result<()> {
+    let (held, failed) = term.verdict();
+    // After --keep, Ctrl-C is how it ends.
+    let kept_and_ended = args.keep && held > 0;
+    let errors = failed.len();
+    if errors == 0 && (outcome.is_ok() || kept_and_ended) {
+        term.note("");
+        term.note(&format!("{} {held} expectations held, in {:.0} s.", term.paint("1;32", "All well:"), term.elapsed()));
+        if args.dir.is_none() && !args.keep {
+            // What cannot be deleted in a temporary folder harms nobody.
+            let _ = std::fs::remove_dir_all(root);
+        }
+        return Ok(());
+    }
+    let logs = root.join("logs");
+    outcome.with_context(|| format!("the demo broke off; logs are in {}", logs.display()))?;
+    bail!("{errors} of {} expectations failed; logs are in {}", usize::try_from(held).unwrap_or(0) + errors, logs.display())
+}
+
+fn root(args: &DemoArgs, seed: u64) -> Result<PathBuf> {
+    let root = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("heddle-demo-{:08x}", seed >> 32)));
+    std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    root.canonicalize().with_context(|| format!("cannot find {}", root.display()))
+}
+
+/// The standard library seeds its hashers at random, which is random enough to pick a block of addresses.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Ends at Ctrl-C or SIGTERM.
+fn stopped() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,71 @@
+//! What the demo prints: numbered steps, notes, and expectations that are kept count of.
+
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+/// Prints, and remembers what did not come out as expected.
+pub struct Term {
+    colour: bool,
+    started: Instant,
+    step: u32,
+    held: u32,
+    failed: Vec<String>,
+}
+
+impl Term {
+    /// Colours only for a terminal, and never where `NO_COLOR` asks for none.
+    pub fn new() -> Self {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { colour, started: Instant::now(), step: 0, held: 0, failed: Vec::new() }
+    }
+
+    /// The title of the next step.
+    pub fn step(&mut self, title: &str) {
+        self.step += 1;
+        let number = self.step;
+        self.line(&format!("\n{} {}", self.paint("1;36", &format!("{number}.")), self.paint("1", title)));
+    }
+
+    /// A fact.
+    pub fn note(&self, text: &str) {
+        self.line(&format!("   {text}"));
+    }
+
+    /// A block of text, dimmed and indented.
+    pub fn block(&self, text: &str) {
+        for line in text.lines() {
+            self.line(&format!("     {}", self.paint("2", line)));
+        }
+    }
+
+    /// A measured expectation: `said` is printed either way, a miss is remembered.
+    pub fn expect(&mut self, holds: bool, said: &str) {
+        if holds {
+            self.held += 1;
+            self.line(&format!("   {} {said}", self.paint("32", "✓")));
+        } else {
+            self.line(&format!("   {} {said}", self.paint("1;31", "✗")));
+            self.failed.push(said.to_owned());
+        }
+    }
+
+    /// How many expectations held, and those that did not.
+    pub fn verdict(&self) -> (u32, &[String]) {
+        (self.held, &self.failed)
+    }
+
+    /// Seconds since the start.
+    pub fn elapsed(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// `text` in an ANSI colour where colours are wanted.
+    pub fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn line(&self, text: &str) {
+        // A reader that went away (`heddle demo | head`) is no reason to fail.
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}

@@ -1,0 +1,53 @@
+//! Findings of the compiler, as people and CI read them.
+
+use heddle_policy_compiler::{Finding, Severity};
+
+/// One line: `error: AuthPolicy shop/checkout: spec.rules[2].to.ports[0]: ... (fix: ...)`.
+pub fn line(finding: &Finding) -> String {
+    let mut line = format!("{}: {}: ", finding.severity.as_str(), finding.object);
+    if !finding.field.is_empty() {
+        line.push_str(&finding.field);
+        line.push_str(": ");
+    }
+    line.push_str(&finding.message);
+    if !finding.fix.is_empty() {
+        line.push_str(&format!(" (fix: {})", finding.fix));
+    }
+    line
+}
+
+/// Sorted, errors first, each once.
+pub fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+/// Writes all to standard error.
+pub fn report(findings: &[Finding]) {
+    for finding in findings {
+        eprintln!("{}", line(finding));
+    }
+}
+
+/// How many are errors.
+pub fn errors(findings: &[Finding]) -> usize {
+    findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+}
+
+/// `2 errors, 1 warning`, or that there is nothing to say.
+pub fn summary(findings: &[Finding]) -> String {
+    let count = |severity: Severity, one: &str, many: &str| {
+        let n = findings.iter().filter(|finding| finding.severity == severity).count();
+        (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
+    };
+    let parts: Vec<String> = [
+        count(Severity::Error, "error", "errors"),
+        count(Severity::Warning, "warning", "warnings"),
+        count(Severity::Info, "note", "notes"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if parts.is_empty() { "no findings".to_owned() } else { parts.join(", ") }
+}
