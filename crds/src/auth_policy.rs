@@ -59,11 +59,19 @@ use crate::{LastGood, strict};
 )]
 pub struct AuthPolicySpec {
     /// The workloads, by their pods' labels. With neither `selector` nor `target`: every workload of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub selector: Option<WorkloadSelector>,
 
     /// The workloads behind a service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub target: Option<PolicyTarget>,
 
     /// `Enforce` applies the rules. `Audit` changes no verdict and reports the one that would fall.
@@ -71,7 +79,11 @@ pub struct AuthPolicySpec {
     pub mode: PolicyMode,
 
     /// Whether the workloads demand mTLS. Left out: the Mesh's mode holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mtls: Option<Mtls>,
 
     /// Alternatives, at most 64: a request matches if any rule matches.
@@ -191,10 +203,18 @@ pub struct AuthRule {
     #[serde(default)]
     pub action: Action,
     /// Who calls. Left out: anybody, also callers without an identity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub from: Option<Source>,
     /// What is called. Left out: anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub to: Option<Operation>,
 }
 
@@ -299,19 +319,35 @@ pub struct HeaderMatch {
     )]
     pub name: String,
     /// The whole value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(max = 4096))]
     pub exact: Option<String>,
     /// The beginning of the value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 1, max = 4096))]
     pub prefix: Option<String>,
     /// A regular expression (RE2) that matches the whole value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 1, max = 1024))]
     pub regex: Option<String>,
     /// `true`: the header is there, whatever its value; `false`: it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub present: Option<bool>,
 }
 

@@ -13,14 +13,26 @@ pub enum Scope {
     Namespaced,
 }
 
+/// What becomes of a null in an optional field of a spec that has no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nulls {
+    /// The API server takes it for a field left out, which is what templates mean that render a missing value.
+    Pruned,
+    /// It stays and the type refuses it: left out, the field would mean "any", and a template whose value is missing
+    /// must not open what its author meant to close.
+    Refused,
+}
+
 /// Makes a derived definition what an API server and its users like to see.
 ///
 /// - Formats: Rust's unsigned integers become `uint16` and the like, at which an API server warns; `minimum` and
 ///   `maximum` stand beside them, so the signed formats say the same.
-/// - `nullable` in the spec: without it the API server takes a null for a field left out, which is what templates mean
-///   that render a missing value; and the stored object has one form.
+/// - `nullable` in the spec: see [`Nulls`]. The derive's own follows the Rust type, not the meaning.
 /// - Descriptions: rustdoc's links and line breaks are for rustdoc.
-pub(crate) fn polished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+pub(crate) fn polished(
+    mut crd: CustomResourceDefinition,
+    nulls: Nulls,
+) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version
             .schema
@@ -33,7 +45,7 @@ pub(crate) fn polished(mut crd: CustomResourceDefinition) -> CustomResourceDefin
                 .as_mut()
                 .and_then(|properties| properties.get_mut("spec"))
             {
-                walk(spec, &mut |schema| schema.nullable = None);
+                walk(spec, &mut |schema| judge_nulls(schema, nulls));
             }
         }
     }
@@ -58,6 +70,17 @@ fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProp
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         walk(values, visit);
+    }
+}
+
+fn judge_nulls(schema: &mut JSONSchemaProps, nulls: Nulls) {
+    let required = schema.required.clone().unwrap_or_default();
+    for (name, field) in schema.properties.iter_mut().flatten() {
+        let open = field.default.is_none() && !required.contains(name);
+        field.nullable = match nulls {
+            Nulls::Refused if open => Some(true),
+            Nulls::Refused | Nulls::Pruned => None,
+        };
     }
 }
 

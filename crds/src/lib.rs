@@ -29,6 +29,7 @@ mod traffic_split;
 
 pub use auth_policy::*;
 pub use conditions::*;
+use crd::Nulls;
 pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
 pub use mesh::*;
@@ -77,7 +78,7 @@ macro_rules! kinds {
             /// The definition to install in a cluster.
             #[must_use]
             pub fn crd(self) -> CustomResourceDefinition {
-                crd::polished(match self { $(Self::$kind => $kind::crd()),* })
+                crd::polished(match self { $(Self::$kind => $kind::crd()),* }, self.nulls())
             }
         }
     };
@@ -95,6 +96,13 @@ impl Kind {
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    const fn nulls(self) -> Nulls {
+        match self {
+            Self::Mesh | Self::TrafficSplit => Nulls::Pruned,
+            Self::AuthPolicy => Nulls::Refused,
+        }
     }
 
     /// The plural as it stands in URLs and RBAC rules.

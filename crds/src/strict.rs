@@ -11,13 +11,26 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    let list = Vec::deserialize(deserializer)?;
-    if list.is_empty() {
-        return Err(D::Error::custom(
+    match Option::<Vec<T>>::deserialize(deserializer)? {
+        Some(list) if !list.is_empty() => Ok(list),
+        Some(_) | None => Err(D::Error::custom(
             "the list is empty: leave the field out, or name at least one value",
-        ));
+        )),
     }
-    Ok(list)
+}
+
+/// A field that may be left out, but not be null: see [`crate::crd::Nulls`].
+pub(crate) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    match Option::deserialize(deserializer)? {
+        Some(value) => Ok(Some(value)),
+        None => Err(D::Error::custom(
+            "the field is null: leave it out, or give it a value",
+        )),
+    }
 }
 
 /// The same for labels that select.
