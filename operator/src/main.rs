@@ -1,2 +1,80 @@
-//! (docs)
-fn main() {}
+//! `heddle-operator`: the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use heddle_operator::standalone;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The control plane of the Heddle service mesh. Without a command it runs on Kubernetes.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    /// What is logged, such as `info` or `heddle_operator=debug,info`.
+    #[arg(long, env = "HEDDLE_LOG", default_value = "info", global = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Without Kubernetes: reads a directory of YAML files.
+    Standalone(Standalone),
+}
+
+#[derive(Args)]
+struct Standalone {
+    /// The directory; every `*.yaml` and `*.yml` in it is read, at any depth, and read again when it changes.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where the root of trust, tokens, trust bundle and statuses are written.
+    #[arg(long)]
+    runtime_dir: PathBuf,
+    /// Where proxies connect, by mTLS.
+    #[arg(long, default_value = "127.0.0.1:15010")]
+    ads_address: SocketAddr,
+    /// Where agents get certificates, by TLS and their token.
+    #[arg(long, default_value = "127.0.0.1:15011")]
+    ca_address: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let stop = until_signalled()?;
+    match cli.command {
+        Some(Command::Standalone(given)) => {
+            let options = standalone::Options {
+                directory: given.dir,
+                runtime: given.runtime_dir,
+                ads: given.ads_address,
+                ca: given.ca_address,
+            };
+            standalone::run(options, stop).await.context("the control plane stops")
+        }
+        None => anyhow::bail!("not yet"),
+    }
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+fn until_signalled() -> anyhow::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop");
+        cancelled.cancel();
+    });
+    Ok(stop)
+}

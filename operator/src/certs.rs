@@ -1,0 +1,201 @@
+//! The control plane's own certificates: issued by its own CA, renewed in place, never written to disk.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use heddle_identity::{Ca, CaError, Jitter, RotationPlan, SpiffeId, TrustDomain};
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use tokio_util::sync::CancellationToken;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::tasks::{Ended, chain};
+
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// After a failed renewal; two thirds of the certificate's life remain for tries.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    /// The CA did not sign.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// rustls did not take what the CA signed.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+fn tls(error: impl std::fmt::Display) -> CertError {
+    CertError::Tls(error.to_string())
+}
+
+/// The certificate of all listeners, with a renewal that reaches them without a restart.
+#[derive(Debug)]
+pub struct OwnCertificate {
+    ca: Arc<Ca>,
+    id: SpiffeId,
+    ips: Vec<IpAddr>,
+    current: RwLock<(Arc<CertifiedKey>, RotationPlan)>,
+}
+
+impl OwnCertificate {
+    /// A first certificate.
+    ///
+    /// # Errors
+    /// When the CA does not sign.
+    pub fn issue(ca: Arc<Ca>, trust_domain: TrustDomain, ips: Vec<IpAddr>) -> Result<Self, CertError> {
+        let id = SpiffeId::control_plane(trust_domain);
+        let current = RwLock::new(issue(&ca, &id, &ips)?);
+        Ok(Self { ca, id, ips, current })
+    }
+
+    /// Renews the certificate well before its end, for as long as the process lives.
+    ///
+    /// # Errors
+    /// Never: a failed renewal is logged and tried again.
+    pub async fn rotate(self: Arc<Self>, stop: CancellationToken) -> Ended {
+        loop {
+            let plan = self.current.read().unwrap_or_else(PoisonError::into_inner).1;
+            let wait = plan.wait(SystemTime::now(), Jitter::NONE);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
+            }
+            match issue(&self.ca, &self.id, &self.ips) {
+                Ok(fresh) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+                    tracing::info!("the control plane's own certificate is renewed");
+                }
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the control plane's own certificate could not be renewed");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// TLS that asks the client for nothing.
+    ///
+    /// # Errors
+    /// When rustls refuses the setup.
+    pub fn server(self: &Arc<Self>, alpn: &[&str]) -> Result<Arc<ServerConfig>, CertError> {
+        let config = builder()?.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
+        Ok(with_alpn(config, alpn))
+    }
+
+    /// TLS that demands a certificate of this CA.
+    ///
+    /// # Errors
+    /// When rustls refuses the setup.
+    pub fn mutual(self: &Arc<Self>, alpn: &[&str]) -> Result<Arc<ServerConfig>, CertError> {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(self.ca.trust_bundle().as_bytes()) {
+            roots.add(root.map_err(tls)?).map_err(tls)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(tls)?;
+        let config = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(Arc::<Self>::clone(self));
+        Ok(with_alpn(config, alpn))
+    }
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).0))
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>, CertError> {
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(tls)
+}
+
+fn with_alpn(mut config: ServerConfig, alpn: &[&str]) -> Arc<ServerConfig> {
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    // A resumed session would skip the check of a certificate that may be over by now.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+fn issue(ca: &Ca, id: &SpiffeId, ips: &[IpAddr]) -> Result<(Arc<CertifiedKey>, RotationPlan), CertError> {
+    let now = SystemTime::now();
+    let names = [
+        "heddle.heddle-system.svc.cluster.local",
+        "heddle.heddle-system.svc",
+        "heddle.heddle-system",
+        "localhost",
+    ];
+    let server = ca.server_certificate(&names.map(str::to_owned), ips, id, LIFETIME, now)?;
+    let key = provider().key_provider.load_private_key(server.key.private_key_der()).map_err(tls)?;
+    let plan = RotationPlan::new(now, server.issued.not_after);
+    Ok((Arc::new(CertifiedKey::new(server.issued.chain, key)), plan))
+}
+
+/// Why a certificate does not say who its bearer is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhoError {
+    /// No certificate.
+    #[error("no certificate was presented")]
+    Missing,
+    /// Not parseable, or without exactly one URI.
+    #[error("the certificate does not hold exactly one URI")]
+    NotOne,
+    /// The URI is no id of this mesh.
+    #[error("{0}")]
+    NotOurs(String),
+}
+
+/// The identity in a certificate that the TLS handshake has verified.
+///
+/// # Errors
+/// When there is no certificate, or it names no single identity of the trust domain.
+pub fn identity_of(chain: &[CertificateDer<'_>], trust_domain: &TrustDomain) -> Result<SpiffeId, WhoError> {
+    let leaf = chain.first().ok_or(WhoError::Missing)?;
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| WhoError::NotOne)?;
+    let names = certificate.subject_alternative_name().ok().flatten().ok_or(WhoError::NotOne)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(WhoError::NotOne) };
+    let id: SpiffeId = uri.parse().map_err(|error: heddle_identity::SpiffeError| WhoError::NotOurs(error.to_string()))?;
+    if id.trust_domain() == trust_domain {
+        Ok(id)
+    } else {
+        Err(WhoError::NotOurs(format!("`{id}` is not of the trust domain `{trust_domain}`")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_identity::WorkloadKey;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_from_what_the_ca_signed() {
+        let domain: TrustDomain = "cluster.local".parse().unwrap();
+        let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let id = SpiffeId::new(domain.clone(), "shop", "cart").unwrap();
+        let csr = WorkloadKey::generate().unwrap().csr(&id).unwrap();
+        let issued = ca.issue(&csr, &id, LIFETIME, SystemTime::now()).unwrap();
+        assert_eq!(identity_of(&issued.chain, &domain), Ok(id));
+        let other: TrustDomain = "elsewhere".parse().unwrap();
+        assert!(matches!(identity_of(&issued.chain, &other), Err(WhoError::NotOurs(_))));
+        assert_eq!(identity_of(&[], &domain), Err(WhoError::Missing));
+        assert_eq!(identity_of(&[CertificateDer::from(vec![1, 2, 3])], &domain), Err(WhoError::NotOne));
+    }
+}

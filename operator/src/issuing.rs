@@ -1,0 +1,193 @@
+//! Port 15011: certificates for pods that prove who they are by their token.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::BoxFuture;
+use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueResponse, bearer};
+use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
+use heddle_policy_compiler::PodRef;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::listen::{Connection, accept_all};
+use crate::metrics::{Metrics, Outcome};
+use crate::picture::{Pictures, leaf_lifetime};
+use crate::tasks::{Ended, chain};
+
+const SHORTEST: Duration = Duration::from_secs(10 * 60);
+const MAX_CONNECTIONS: usize = 4096;
+/// A request is about 1 kB.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests in work at a time: each costs a review by the API server.
+const MAX_IN_WORK: usize = 64;
+/// A pod may ask so often in a [`WINDOW`]; an agent asks once, and once more on an error.
+const MAX_PER_POD: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Whom a token belongs to: always a pod, never a service account alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The pod.
+    pub pod: PodRef,
+    /// The service account that it runs as.
+    pub service_account: Arc<str>,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Nobody's token, or one for another purpose.
+    #[error("the token is not valid here: {0}")]
+    Invalid(String),
+    /// It cannot be told at the moment.
+    #[error("the token cannot be judged now: {0}")]
+    Unavailable(String),
+}
+
+/// Says whose token it is.
+pub trait TokenAuthenticator: Send + Sync + 'static {
+    /// The pod that bears the token.
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, TokenError>>;
+}
+
+/// The service.
+pub struct Issuer {
+    ca: Arc<Ca>,
+    trust_domain: TrustDomain,
+    tokens: Arc<dyn TokenAuthenticator>,
+    pictures: Pictures,
+    metrics: Arc<Metrics>,
+    in_work: Semaphore,
+    asked: Mutex<BTreeMap<PodRef, (Instant, u32)>>,
+}
+
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issuer").field("ca", &self.ca).finish_non_exhaustive()
+    }
+}
+
+impl Issuer {
+    /// Issues from the CA to those that the authenticator knows.
+    #[must_use]
+    pub fn new(
+        ca: Arc<Ca>,
+        trust_domain: TrustDomain,
+        tokens: Arc<dyn TokenAuthenticator>,
+        pictures: Pictures,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let in_work = Semaphore::new(MAX_IN_WORK);
+        Self { ca, trust_domain, tokens, pictures, metrics, in_work, asked: Mutex::default() }
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// When the HTTP/2 server fails as a whole.
+    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) -> Ended {
+        let (accepted, connections) = mpsc::channel::<Connection>(1);
+        let service = IdentityServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let serving = tonic::transport::Server::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .max_concurrent_streams(8)
+            .add_service(service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections).map(Ok::<_, std::io::Error>), stop.cancelled());
+        tokio::select! {
+            served = serving => Ok(served?),
+            () = accept_all(listener, tls, MAX_CONNECTIONS, accepted) => Ok(()),
+        }
+    }
+
+    async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, (&'static str, Status)> {
+        let token = bearer(request.metadata())
+            .ok_or_else(|| ("no_token", Status::unauthenticated("metadata `authorization: Bearer <token>` is missing")))?;
+        let _place = self
+            .in_work
+            .try_acquire()
+            .map_err(|_| ("busy", Status::resource_exhausted("too many requests at once: try again")))?;
+        let caller = self.tokens.authenticate(token).await.map_err(|error| match error {
+            TokenError::Invalid(_) => ("token", Status::unauthenticated(error.to_string())),
+            TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
+        })?;
+        self.admit(&caller.pod)?;
+        let id = SpiffeId::new(self.trust_domain.clone(), &caller.pod.namespace, &caller.service_account)
+            .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
+        let issued_at = SystemTime::now();
+        let request = request.into_inner();
+        let lifetime = self.lifetime(request.lifetime_seconds);
+        let issued = self.ca.issue(&request.csr, &id, lifetime, issued_at).map_err(|error| match error {
+            IssueError::Csr(_) => ("csr", Status::invalid_argument(error.to_string())),
+            IssueError::Ca(_) => {
+                tracing::error!(error = chain(&error), "the CA could not sign");
+                ("ca", Status::unavailable("the certificate authority cannot sign now"))
+            }
+        })?;
+        tracing::info!(pod = %caller.pod, %id, "issued a certificate");
+        Ok(IssueResponse {
+            certificate_chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+            trust_bundle: self.ca.trust_bundle().to_owned(),
+            not_before: unix(issued.not_before),
+            issued_at: unix(issued_at),
+            not_after: unix(issued.not_after),
+            spiffe_id: id.to_string(),
+        })
+    }
+
+    fn lifetime(&self, asked: u64) -> Duration {
+        let longest = leaf_lifetime(&self.pictures).max(SHORTEST);
+        if asked == 0 { longest } else { Duration::from_secs(asked).clamp(SHORTEST, longest) }
+    }
+
+    /// A pod that asks without end is a fault of its own and must not become everyone's.
+    fn admit(&self, pod: &PodRef) -> Result<(), (&'static str, Status)> {
+        let now = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() > 10_000 {
+            asked.retain(|_, (since, _)| now.duration_since(*since) < WINDOW);
+        }
+        let (since, count) = asked.entry(pod.clone()).or_insert((now, 0));
+        if now.duration_since(*since) >= WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > MAX_PER_POD {
+            return Err(("rate", Status::resource_exhausted("this pod asks too often: wait a minute")));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for Issuer {
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+        let from = request.extensions().get::<SocketAddr>().copied();
+        match self.answer(request).await {
+            Ok(response) => {
+                self.metrics.issued.inc();
+                Ok(Response::new(response))
+            }
+            Err((reason, status)) => {
+                self.metrics.issue_refused.get_or_create(&Outcome { reason }).inc();
+                tracing::warn!(?from, reason, message = status.message(), "no certificate issued");
+                Err(status)
+            }
+        }
+    }
+}
+
+fn unix(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(since).unwrap_or(i64::MAX)
+}

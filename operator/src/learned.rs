@@ -1,0 +1,91 @@
+//! What the mesh itself has learned from the proxies: which generation of which object Envoy refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use heddle_policy_compiler::{ObjectRef, Refusal};
+use tokio::sync::watch;
+
+/// The refusals seen by this process. A refusal stands until the object's generation changes or the object is gone.
+#[derive(Debug)]
+pub struct Learned {
+    refusals: Mutex<BTreeMap<ObjectRef, Refusal>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self { refusals: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Learned {
+    /// Keeps a refusal. The first text for a generation stays, so that a status does not flap between two wordings.
+    /// Returns whether it is new.
+    pub fn refuse(&self, refusal: Refusal) -> bool {
+        let mut refusals = self.lock();
+        if refusals.get(&refusal.object).is_some_and(|known| known.generation >= refusal.generation) {
+            return false;
+        }
+        refusals.insert(refusal.object.clone(), refusal);
+        drop(refusals);
+        self.changed.send_modify(|tick| *tick += 1);
+        true
+    }
+
+    /// Forgets what is about objects that are gone, or about another generation than the present one. Makes no tick:
+    /// whoever calls has just compiled without it, for the compiler too takes only a refusal of the present generation.
+    pub fn retain(&self, present: &BTreeMap<ObjectRef, i64>) {
+        self.lock().retain(|object, refusal| present.get(object).is_some_and(|generation| *generation <= refusal.generation));
+    }
+
+    /// All refusals.
+    #[must_use]
+    pub fn all(&self) -> Vec<Refusal> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The objects refused.
+    #[must_use]
+    pub fn objects(&self) -> BTreeSet<ObjectRef> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Ticks with every new refusal.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Refusal>> {
+        // A panic elsewhere leaves the map whole: every change is a plain insert or remove.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_policy_compiler::ObjectKind;
+
+    use super::*;
+
+    fn refusal(generation: i64, text: &str) -> Refusal {
+        let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
+        Refusal { object, generation, text: text.to_owned() }
+    }
+
+    #[test]
+    fn the_first_text_of_a_generation_stays_until_the_next() {
+        let learned = Learned::default();
+        assert!(learned.refuse(refusal(1, "first")));
+        assert!(!learned.refuse(refusal(1, "second")));
+        assert!(learned.refuse(refusal(2, "third")));
+        assert!(!learned.refuse(refusal(1, "late")));
+        assert_eq!(learned.all(), [refusal(2, "third")]);
+        let object = refusal(2, "").object;
+        learned.retain(&BTreeMap::from([(object.clone(), 2)]));
+        assert_eq!(learned.all().len(), 1);
+        learned.retain(&BTreeMap::from([(object, 3)]));
+        assert!(learned.all().is_empty());
+    }
+}

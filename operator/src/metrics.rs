@@ -1,0 +1,162 @@
+//! What the control plane counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds_server::{Counters, ResourceKind};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Which of some outcomes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Outcome {
+    /// In one word.
+    pub reason: &'static str,
+}
+
+/// Which watch.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Watch {
+    /// The kind watched.
+    pub kind: &'static str,
+}
+
+/// All metrics but those of the discovery server, which are read from it when they are asked for.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// From a change seen to its acknowledgement by one proxy, in seconds.
+    pub convergence: Histogram,
+    /// Certificates issued.
+    pub issued: Counter,
+    /// Requests for certificates refused, by reason.
+    pub issue_refused: Family<Outcome, Counter>,
+    /// Streams refused for who the caller is, by reason.
+    pub admission_refused: Family<Outcome, Counter>,
+    /// Objects read.
+    pub objects: Gauge,
+    /// Failures of watches on the API server.
+    pub watch_errors: Family<Watch, Counter>,
+    /// Pods that the webhook saw, by outcome.
+    pub injections: Family<Outcome, Counter>,
+    /// Failed writes to the API server, by kind.
+    pub write_errors: Family<Watch, Counter>,
+    compile_seconds: Histogram,
+    findings: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("heddle");
+        let convergence = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let compile_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        let metrics = Self {
+            convergence,
+            issued: Counter::default(),
+            issue_refused: Family::default(),
+            admission_refused: Family::default(),
+            objects: Gauge::default(),
+            watch_errors: Family::default(),
+            injections: Family::default(),
+            write_errors: Family::default(),
+            compile_seconds,
+            findings: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("convergence_seconds", "From a change seen to its acknowledgement by a proxy", metrics.convergence.clone());
+        registry.register("compile_seconds", "Duration of one compile", metrics.compile_seconds.clone());
+        registry.register("certificates_issued", "Certificates issued", metrics.issued.clone());
+        registry.register("certificate_requests_refused", "Requests for certificates refused", metrics.issue_refused.clone());
+        registry.register("streams_not_admitted", "Discovery streams refused for who the caller is", metrics.admission_refused.clone());
+        registry.register("objects", "Objects read", metrics.objects.clone());
+        registry.register("findings", "Findings that stand", metrics.findings.clone());
+        registry.register("watch_errors", "Failures of watches on the API server", metrics.watch_errors.clone());
+        registry.register("write_errors", "Failed writes to the API server", metrics.write_errors.clone());
+        registry.register("injections", "Pods seen by the webhook", metrics.injections.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// A compile is done.
+    pub fn compiled(&self, took: Duration, findings: usize) {
+        self.compile_seconds.observe(took.as_secs_f64());
+        self.findings.set(i64::try_from(findings).unwrap_or(i64::MAX));
+    }
+
+    /// Adds what the discovery server counts.
+    pub fn count_server(&mut self, counters: Arc<Counters>) {
+        self.registry.register_collector(Box::new(Server(counters)));
+    }
+
+    /// All metrics as Prometheus reads them.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[derive(Debug)]
+struct Server(Arc<Counters>);
+
+impl Collector for Server {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.0.snapshot();
+        for (name, help, value) in [
+            ("connections_open", "Open connections of proxies", counts.connections_open),
+            ("streams_open", "Open discovery streams", counts.streams_open),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        for (name, help, value) in [
+            ("connections_refused", "Connections refused because too many were open", counts.connections_refused),
+            ("handshakes_failed", "TLS handshakes that failed", counts.handshakes_failed),
+            ("streams", "Discovery streams admitted", counts.streams),
+            ("streams_refused", "Discovery streams refused", counts.streams_refused),
+            ("response_bytes", "Bytes of discovery responses", counts.bytes),
+            ("undecodable_requests", "Discovery requests that could not be decoded", counts.undecodable),
+            ("unknown_type_requests", "Discovery requests for a type that is not served", counts.unknown_types),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        for (name, help, per_kind) in [
+            ("pushes", "Discovery responses sent", &counts.responses),
+            ("nacks", "Discovery responses refused by proxies", &counts.nacks),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, ConstCounter::new(0u64).metric_type())?;
+            for kind in ResourceKind::ALL {
+                let labels = [("type", kind.label())];
+                ConstCounter::new(per_kind.get(kind)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_can_be_read() {
+        let mut metrics = Metrics::default();
+        metrics.count_server(Arc::default());
+        metrics.compiled(Duration::from_millis(3), 2);
+        metrics.issue_refused.get_or_create(&Outcome { reason: "token" }).inc();
+        let text = metrics.text().unwrap();
+        for line in ["heddle_findings 2", "heddle_streams_open 0", "heddle_nacks_total{type=\"lds\"} 0", "heddle_certificate_requests_refused_total{reason=\"token\"} 1"] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

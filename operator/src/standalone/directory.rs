@@ -1,0 +1,395 @@
+//! The directory as a source of objects: every `*.yaml` and `*.yml` in it, at any depth.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heddle_crds::{AuthPolicyStatus, TrafficSplitStatus};
+use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, Severity, ingest::parse_yaml};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Statuses;
+use super::files::about;
+use crate::objects::{ObjectSource, Objects, is_ours, reference};
+use crate::tasks::Ended;
+
+const INTERVAL: Duration = Duration::from_millis(200);
+const MAX_DEPTH: usize = 16;
+const MAX_FILES: usize = 10_000;
+const MAX_BYTES: u64 = 4 << 20;
+
+/// What tells an unchanged file: time of change, length, and the file itself, for a rename puts another in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    changed: (i64, i64),
+    length: u64,
+    inode: u64,
+}
+
+#[derive(Debug)]
+struct Read {
+    stamp: Stamp,
+    objects: Vec<KubeObject>,
+    findings: Vec<Finding>,
+}
+
+/// The content that an object had, and the generation that it got.
+#[derive(Debug)]
+struct Generation {
+    content: Value,
+    number: i64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    files: BTreeMap<PathBuf, Read>,
+    generations: BTreeMap<ObjectRef, Generation>,
+    /// What is wrong with the directory as a whole.
+    findings: Vec<Finding>,
+}
+
+/// A directory of YAML files.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    statuses: Arc<Statuses>,
+    known: Mutex<Known>,
+    changed: watch::Sender<u64>,
+}
+
+impl Directory {
+    /// Reads the directory for the first time.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read. A faulty file in it is only a finding.
+    pub fn open(path: PathBuf, statuses: Arc<Statuses>) -> io::Result<Self> {
+        fs::read_dir(&path).map_err(|error| about(&path, error))?;
+        let directory = Self { path, statuses, known: Mutex::default(), changed: watch::Sender::new(0) };
+        directory.scan();
+        Ok(directory)
+    }
+
+    /// Looks for changes five times a second. Polling sees renames, links and mounts alike.
+    ///
+    /// # Errors
+    /// When the memory of statuses is gone.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) -> Ended {
+        let mut statuses = self.statuses.changes();
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = statuses.changed() => {
+                    changed.map_err(|_| "the memory of statuses is gone")?;
+                    self.changed.send_modify(|tick| *tick += 1);
+                }
+                _ = interval.tick() => {
+                    let this = Arc::clone(&self);
+                    if tokio::task::spawn_blocking(move || this.scan()).await? {
+                        self.changed.send_modify(|tick| *tick += 1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what changed; returns whether anything did.
+    fn scan(&self) -> bool {
+        let mut found = BTreeMap::new();
+        let mut findings = Vec::new();
+        if let Err(error) = list(&self.path, 0, &mut found) {
+            findings.push(unreadable(&self.path, &error));
+        }
+        let mut known = self.lock();
+        let mut changed = known.findings != findings;
+        let whole = findings.is_empty();
+        known.findings = findings;
+        if whole {
+            let before = known.files.len();
+            known.files.retain(|path, _| found.contains_key(path));
+            changed |= known.files.len() != before;
+        }
+        for (path, stamp) in found {
+            if known.files.get(&path).is_some_and(|file| file.stamp == stamp) {
+                continue;
+            }
+            let old = known.files.remove(&path);
+            let read = read(&path, &self.name(&path), stamp, old);
+            known.files.insert(path, read);
+            changed = true;
+        }
+        changed
+    }
+
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.path).unwrap_or(path).display().to_string()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ObjectSource for Directory {
+    fn objects(&self) -> Objects {
+        let mut known = self.lock();
+        let mut findings = known.findings.clone();
+        let mut objects: BTreeMap<ObjectRef, (String, KubeObject)> = BTreeMap::new();
+        for (path, file) in &known.files {
+            let name = self.name(path);
+            findings.extend(file.findings.iter().cloned());
+            for object in &file.objects {
+                let Some(reference) = reference(object) else { continue };
+                if let Some((first, _)) = objects.get(&reference) {
+                    let message = format!("it is in {first} and in {name}; the latter counts");
+                    findings.push(Finding::warning(&reference, "", "Duplicate", message).fix("remove one"));
+                }
+                objects.insert(reference, (name.clone(), object.clone()));
+            }
+        }
+        known.generations.retain(|object, _| objects.contains_key(object));
+        let complete = |(reference, (_, object)): (ObjectRef, (String, KubeObject))| {
+            if !is_ours(reference.kind) {
+                return object;
+            }
+            let number = generation(&mut known.generations, &reference, &object);
+            self.statuses.with(&reference, |status| complete(object, number, status))
+        };
+        let objects = objects.into_iter().map(complete).collect();
+        Objects { objects, findings, refusals: Vec::new() }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// As an API server does: another content is another generation.
+fn generation(generations: &mut BTreeMap<ObjectRef, Generation>, reference: &ObjectRef, object: &KubeObject) -> i64 {
+    let content = content(object);
+    let known = generations.get(reference);
+    let number = match known {
+        Some(known) if known.content == content => return known.number,
+        Some(known) => known.number + 1,
+        None => 1,
+    };
+    generations.insert(reference.clone(), Generation { content, number });
+    number
+}
+
+fn content(object: &KubeObject) -> Value {
+    let json = |spec: Result<Value, serde_json::Error>| spec.unwrap_or_default();
+    match object {
+        KubeObject::Mesh(mesh) => json(serde_json::to_value(&mesh.spec)),
+        KubeObject::TrafficSplit(split) => json(serde_json::to_value(&split.spec)),
+        KubeObject::AuthPolicy(policy) => json(serde_json::to_value(&policy.spec)),
+        KubeObject::Unreadable(object) => object.value.get("spec").cloned().unwrap_or_default(),
+        KubeObject::Namespace(_)
+        | KubeObject::Service(_)
+        | KubeObject::EndpointSlice(_)
+        | KubeObject::Pod(_)
+        | KubeObject::Template(_) => Value::Null,
+    }
+}
+
+/// Adds what an API server would have kept: the generation, and of the status what the compiler reads.
+fn complete(object: KubeObject, number: i64, status: Option<&crate::status::WrittenStatus>) -> KubeObject {
+    let last_good = status.and_then(|status| status.last_good.clone());
+    let weights = status.map(|status| status.weights.clone()).unwrap_or_default();
+    match object {
+        KubeObject::Mesh(mut mesh) => {
+            Arc::make_mut(&mut mesh).metadata.generation = Some(number);
+            KubeObject::Mesh(mesh)
+        }
+        KubeObject::TrafficSplit(mut split) => {
+            let inner = Arc::make_mut(&mut split);
+            inner.metadata.generation = Some(number);
+            inner.status = Some(TrafficSplitStatus { last_good, weights, ..TrafficSplitStatus::default() });
+            KubeObject::TrafficSplit(split)
+        }
+        KubeObject::AuthPolicy(mut policy) => {
+            let inner = Arc::make_mut(&mut policy);
+            inner.metadata.generation = Some(number);
+            inner.status = Some(AuthPolicyStatus { last_good, ..AuthPolicyStatus::default() });
+            KubeObject::AuthPolicy(policy)
+        }
+        KubeObject::Unreadable(mut unreadable) => {
+            let inner = Arc::make_mut(&mut unreadable);
+            inner.generation = number;
+            if let Value::Object(fields) = &mut inner.value {
+                fields.insert("status".to_owned(), serde_json::json!({"lastGood": last_good, "weights": weights}));
+            }
+            KubeObject::Unreadable(unreadable)
+        }
+        other @ (KubeObject::Namespace(_)
+        | KubeObject::Service(_)
+        | KubeObject::EndpointSlice(_)
+        | KubeObject::Pod(_)
+        | KubeObject::Template(_)) => other,
+    }
+}
+
+fn list(path: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        // Editors and mounts keep hidden things beside the real ones.
+        if path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            // It went away in this moment, or is a link to nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if metadata.is_dir() && depth < MAX_DEPTH {
+            list(&path, depth + 1, found)?;
+        } else if metadata.is_file() && is_yaml && found.len() < MAX_FILES {
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            found.insert(path, Stamp { changed, length: metadata.len(), inode: metadata.ino() });
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file. What cannot be read now keeps what it said before.
+fn read(path: &Path, name: &str, stamp: Stamp, old: Option<Read>) -> Read {
+    let (mut objects, findings) = match text(path, stamp) {
+        Ok(text) => parse_yaml(name, &text),
+        Err(error) => (Vec::new(), vec![unreadable(Path::new(name), &error)]),
+    };
+    let errors: Vec<&ObjectRef> = findings.iter().filter(|finding| finding.severity == Severity::Error).map(|finding| &finding.object).collect();
+    // A document that is no YAML may have been any of the objects that are missing now.
+    let any = errors.iter().any(|object| object.kind == ObjectKind::Document);
+    for before in old.map(|old| old.objects).unwrap_or_default() {
+        let Some(old) = reference(&before) else { continue };
+        let missing = !objects.iter().any(|object| reference(object).as_ref() == Some(&old));
+        if missing && (any || errors.contains(&&old)) {
+            objects.push(before);
+        }
+    }
+    Read { stamp, objects, findings }
+}
+
+fn text(path: &Path, stamp: Stamp) -> io::Result<String> {
+    if stamp.length > MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
+    }
+    fs::read_to_string(path)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Finding {
+    let file = ObjectRef::cluster(ObjectKind::Document, &path.display().to_string());
+    Finding::error(&file, "", "Unreadable", error.to_string()).fix("until it can be read, what it said last counts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPLIT: &str = "apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {name: reviews, namespace: shop}
+spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
+";
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        source: Directory,
+    }
+
+    impl Fixture {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                write(directory.path(), name, text);
+            }
+            let source = Directory::open(directory.path().to_owned(), Arc::default()).unwrap();
+            Self { directory, source }
+        }
+
+        fn write(&self, name: &str, text: &str) -> bool {
+            write(self.directory.path(), name, text);
+            self.source.scan()
+        }
+
+        fn generation(&self) -> Option<i64> {
+            self.source.objects().objects.iter().find_map(|object| match object {
+                KubeObject::TrafficSplit(split) => split.metadata.generation,
+                KubeObject::Unreadable(object) => Some(object.generation),
+                _ => None,
+            })
+        }
+    }
+
+    fn write(directory: &Path, name: &str, text: &str) {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // As tools do it: beside, then moved.
+        let beside = path.with_extension("tmp");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, path).unwrap();
+    }
+
+    fn split(weight: u32) -> String {
+        SPLIT.replace("WEIGHT", &weight.to_string())
+    }
+
+    #[test]
+    fn another_content_is_another_generation() {
+        let fixture = Fixture::new(&[("deep/er/split.yml", &split(1)), ("notes.txt", "no: [yaml"), (".hidden.yaml", "no: [yaml")]);
+        assert_eq!(fixture.generation(), Some(1));
+        assert!(!fixture.source.scan(), "nothing changed");
+        assert!(fixture.write("deep/er/split.yml", &format!("# a comment\n{}", split(1))));
+        assert_eq!(fixture.generation(), Some(1));
+        assert!(fixture.write("deep/er/split.yml", &split(2)));
+        assert_eq!(fixture.generation(), Some(2));
+        fs::remove_file(fixture.directory.path().join("deep/er/split.yml")).unwrap();
+        assert!(fixture.source.scan());
+        assert_eq!(fixture.generation(), None);
+        assert!(fixture.source.objects().findings.is_empty());
+    }
+
+    #[test]
+    fn a_faulty_file_keeps_its_last_good_documents() {
+        let fixture = Fixture::new(&[("all.yaml", &format!("{}---\n{SERVICE}", split(1)))]);
+        assert!(fixture.write("all.yaml", &format!("kind: [\n---\n{SERVICE}")));
+        let objects = fixture.source.objects();
+        assert_eq!(objects.objects.len(), 2);
+        assert_eq!(objects.findings.len(), 1, "{:?}", objects.findings);
+        assert_eq!(fixture.generation(), Some(1));
+        assert!(fixture.write("all.yaml", SERVICE), "a document that is gone is gone");
+        assert_eq!(fixture.source.objects().objects.len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_a_new_generation_and_not_the_old_object() {
+        let fixture = Fixture::new(&[("split.yaml", &split(1))]);
+        assert!(fixture.write("split.yaml", &split(1).replace("service: reviews,", "servise: reviews,")));
+        assert_eq!(fixture.generation(), Some(2));
+        assert_eq!(fixture.source.objects().objects.len(), 1);
+    }
+
+    #[test]
+    fn of_two_the_latter_counts_and_it_is_said() {
+        let fixture = Fixture::new(&[("a.yaml", &split(1)), ("b.yaml", &split(2))]);
+        let objects = fixture.source.objects();
+        assert_eq!(objects.objects.len(), 1);
+        assert_eq!(objects.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["Duplicate"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_that_names_it() {
+        let error = Directory::open("/nowhere/at/all".into(), Arc::default()).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/at/all"), "{error}");
+    }
+}

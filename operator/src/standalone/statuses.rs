@@ -1,0 +1,170 @@
+//! Statuses without an API server: kept in memory, written to files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heddle_crds::API_VERSION;
+use heddle_policy_compiler::ObjectRef;
+use heddle_xds_server::Registry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::files::write_atomically;
+use crate::learned::Learned;
+use crate::metrics::Metrics;
+use crate::picture::{Picture, Pictures};
+use crate::serving::MeshSource;
+use crate::status::{ProxyState, Report, Rounds, WrittenStatus, blame_all};
+use crate::tasks::Ended;
+
+/// Many acknowledgements that come together are one look.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The statuses of all our objects.
+#[derive(Debug)]
+pub struct Statuses {
+    all: Mutex<BTreeMap<ObjectRef, WrittenStatus>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self { all: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Statuses {
+    /// Shows the status of an object to a closure.
+    pub fn with<T>(&self, object: &ObjectRef, show: impl FnOnce(Option<&WrittenStatus>) -> T) -> T {
+        show(self.lock().get(object))
+    }
+
+    /// Ticks whenever something of a status changes that the compiler reads.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn last_good(&self, object: &ObjectRef) -> Option<i64> {
+        self.with(object, |status| Some(status?.last_good.as_ref()?.generation))
+    }
+
+    fn update(&self, picture: &Picture, report: &Report, now: &Time) -> Vec<Value> {
+        let mut all = self.lock();
+        all.retain(|object, _| picture.compiled.statuses.contains_key(object));
+        let mut matters = false;
+        let mut items = Vec::new();
+        for (object, compiled) in &picture.compiled.statuses {
+            let before = all.entry(object.clone()).or_default();
+            let after = before.next(object.kind, compiled, report.tally(object), now);
+            matters |= before.last_good != after.last_good || before.weights != after.weights;
+            items.push(item(object, &after));
+            *before = after;
+        }
+        drop(all);
+        if matters {
+            self.changed.send_modify(|tick| *tick += 1);
+        }
+        items
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, WrittenStatus>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
+    let mut metadata = json!({"name": &*object.name, "generation": status.observed_generation});
+    if let Value::Object(fields) = &mut metadata
+        && !object.namespace.is_empty()
+    {
+        fields.insert("namespace".to_owned(), Value::from(&*object.namespace));
+    }
+    json!({"apiVersion": API_VERSION, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
+}
+
+/// What statuses are made of.
+#[derive(Debug)]
+pub struct Watched {
+    /// What should be.
+    pub pictures: Pictures,
+    /// What each proxy should have.
+    pub mesh: Arc<MeshSource>,
+    /// What each proxy has.
+    pub registry: Arc<Registry>,
+    /// Where refusals go.
+    pub learned: Arc<Learned>,
+    /// Where times go.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Writes the files whenever they would say something else.
+///
+/// # Errors
+/// When a file cannot be written, or what it is made of is gone.
+pub async fn publish(mut watched: Watched, statuses: Arc<Statuses>, runtime: PathBuf, stop: CancellationToken) -> Ended {
+    let mut rounds = Rounds::default();
+    let mut acks = watched.registry.changes();
+    let mut written = Written::default();
+    loop {
+        acks.mark_unchanged();
+        let newest = watched.pictures.borrow_and_update().clone();
+        if let Some(picture) = newest {
+            let round = rounds.look(&picture, &watched.mesh, &watched.registry, &watched.metrics);
+            blame_all(&picture, &round, &watched.learned, |object| statuses.last_good(object));
+            let report = Report::of(&picture, round.summaries.iter());
+            let items = statuses.update(&picture, &report, &Time(Timestamp::now()));
+            written.write(&runtime, &picture, items, &round.proxies)?;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = watched.pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+            changed = acks.changed() => {
+                changed.map_err(|_| "the discovery server is gone")?;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The files as they are, so that nothing is written twice.
+#[derive(Default)]
+struct Written {
+    status: String,
+    proxies: String,
+}
+
+impl Written {
+    fn write(&mut self, runtime: &Path, picture: &Picture, items: Vec<Value>, proxies: &[ProxyState]) -> Ended {
+        let findings: Vec<Value> = picture.findings.iter().map(finding).collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items, "findings": findings});
+        let status = serde_saphyr::to_string(&list)?;
+        let proxies = serde_json::to_string_pretty(proxies)?;
+        replace(&mut self.status, status, &runtime.join("status.yaml"))?;
+        replace(&mut self.proxies, proxies, &runtime.join("proxies.json"))
+    }
+}
+
+fn replace(known: &mut String, fresh: String, path: &Path) -> Ended {
+    if *known != fresh {
+        write_atomically(path, fresh.as_bytes())?;
+        *known = fresh;
+    }
+    Ok(())
+}
+
+fn finding(finding: &heddle_policy_compiler::Finding) -> Value {
+    json!({
+        "severity": finding.severity.as_str(),
+        "object": finding.object.to_string(),
+        "field": finding.field,
+        "code": finding.code,
+        "message": finding.message,
+        "fix": finding.fix,
+    })
+}

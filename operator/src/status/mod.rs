@@ -1,0 +1,11 @@
+//! From acknowledgements to statuses: who runs what, who is to blame for a refusal, and what each object is to say.
+
+mod blame;
+mod report;
+mod round;
+mod written;
+
+pub use blame::{Blame, blame_all};
+pub use report::{NAMED, Refused, Report, Tally, object_key};
+pub use round::{ProxyState, RefusedResource, Round, Rounds, State, Summary};
+pub use written::WrittenStatus;
