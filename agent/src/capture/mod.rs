@@ -1,0 +1,25 @@
+//! Traffic capture: sends the pod's TCP connections to the sidecar, by nftables rules made over netlink, so that the sidecar image needs
+//! neither `nft` nor `iptables`. One table of ours, replaced as a whole in one transaction; nothing else is touched.
+//!
+//! UDP is not captured.
+
+mod expression;
+mod netlink;
+mod node;
+mod rules;
+mod settings;
+
+pub use netlink::CaptureError;
+pub use rules::{Chain, Rule, Verdict, plan};
+pub use settings::{CaptureSettings, SettingsError};
+
+/// Puts the rules in force, replacing those of an earlier run.
+///
+/// # Errors
+/// The kernel's refusal, naming the step: without `NET_ADMIN`, or without nftables NAT.
+pub fn apply(settings: &CaptureSettings) -> Result<(), CaptureError> {
+    let mut settings = settings.clone();
+    settings.node_addresses.extend(node::default_gateways());
+    netlink::add_ipv6_source()?;
+    netlink::replace_table(&plan(&settings))
+}

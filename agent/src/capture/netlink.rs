@@ -1,0 +1,149 @@
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::expression::{attribute, compile, nested, number, text};
+use super::rules::{APP_SOURCE_V6, Chain, Rule};
+
+const TABLE: &str = "heddle";
+const NFPROTO_INET: u8 = 1;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const DELETE_TABLE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 2;
+const NEW_CHAIN: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 3;
+const NEW_RULE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 6;
+const RTM_NEWADDR: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const REQUEST: u16 = 0x01;
+const ACK: u16 = 0x04;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+const HEADER: usize = 16;
+
+/// The kernel did not take the rules.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {errno}; capture needs the capability NET_ADMIN, and nftables with NAT (nf_tables, nft_redir) in the kernel")]
+pub struct CaptureError {
+    step: &'static str,
+    errno: Errno,
+}
+
+fn failed(step: &'static str) -> impl Fn(Errno) -> CaptureError {
+    move |errno| CaptureError { step, errno }
+}
+
+/// A netlink message; its sequence number tells which one an answer is about.
+fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// `struct nfgenmsg`, then attributes.
+fn body(family: u8, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![family, 0];
+    bytes.extend(resource.to_be_bytes());
+    bytes.extend(attributes.concat());
+    bytes
+}
+
+fn chain_name(chain: Chain) -> &'static str {
+    match chain {
+        Chain::Output => "output",
+        Chain::Prerouting => "prerouting",
+    }
+}
+
+/// A base chain of type nat at the usual destination NAT priority.
+fn new_chain(chain: Chain) -> Vec<u8> {
+    let (hook, priority): (u32, i32) = match chain {
+        Chain::Prerouting => (0, -100),
+        Chain::Output => (3, -100),
+    };
+    let hook = nested(4, &[number(1, hook), attribute(2, &priority.to_be_bytes())]);
+    body(NFPROTO_INET, 0, &[text(1, TABLE), text(3, chain_name(chain)), hook, text(7, "nat")])
+}
+
+fn new_rule(rule: &Rule) -> Vec<u8> {
+    let program = nested(4, &compile(&rule.matches, rule.verdict));
+    body(NFPROTO_INET, 0, &[text(1, TABLE), text(2, chain_name(rule.chain)), program])
+}
+
+/// Replaces our table in one transaction: all of it is in force, or what was before.
+pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
+    let table = body(NFPROTO_INET, 0, &[text(1, TABLE)]);
+    // Created first, so that the removal that follows always finds one.
+    let mut steps = vec![(NEW_TABLE, CREATE, table.clone()), (DELETE_TABLE, 0, table.clone()), (NEW_TABLE, CREATE, table)];
+    steps.extend([Chain::Prerouting, Chain::Output].map(|chain| (NEW_CHAIN, CREATE, new_chain(chain))));
+    steps.extend(rules.iter().map(|rule| (NEW_RULE, CREATE | APPEND, new_rule(rule))));
+
+    let bound = body(0, NFNL_SUBSYS_NFTABLES, &[]);
+    let mut batch = message(BATCH_BEGIN, REQUEST, 0, &bound);
+    let mut awaited = 0;
+    for (sequence, (kind, flags, body)) in (1..).zip(&steps) {
+        batch.extend(message(*kind, REQUEST | ACK | flags, sequence, body));
+        awaited += 1;
+    }
+    batch.extend(message(BATCH_END, REQUEST, 0, &bound));
+    exchange(SockProtocol::NetlinkNetFilter, &batch, awaited).map_err(failed("nftables rules"))
+}
+
+/// Gives loopback the IPv6 address that the sidecar calls the application from; IPv4 has all of 127.0.0.0/8.
+pub(super) fn add_ipv6_source() -> Result<(), CaptureError> {
+    if !std::path::Path::new("/proc/thread-self/net/if_inet6").exists() {
+        return Ok(());
+    }
+    // `struct ifaddrmsg`: family, prefix length, flags, scope, interface (loopback is the first).
+    let mut address = vec![10, 128, 0, 0];
+    address.extend(1u32.to_ne_bytes());
+    for kind in [1, 2] {
+        address.extend(attribute(kind, &APP_SOURCE_V6.octets()));
+    }
+    match exchange(SockProtocol::NetlinkRoute, &message(RTM_NEWADDR, REQUEST | ACK | CREATE, 1, &address), 1) {
+        // There already; or IPv6 is switched off for this pod, and nothing needs the address.
+        Ok(()) | Err(Errno::EEXIST | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EADDRNOTAVAIL) => Ok(()),
+        Err(errno) => Err(failed("IPv6 source address")(errno)),
+    }
+}
+
+/// Sends and reads as many answers; the first error is the result.
+fn exchange(protocol: SockProtocol, bytes: &[u8], answers: usize) -> Result<(), Errno> {
+    let socket: OwnedFd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
+    sendto(socket.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut seen = 0;
+    while seen < answers {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        while let Some((kind, payload, after)) = split(rest) {
+            rest = after;
+            if kind != NLMSG_ERROR {
+                continue;
+            }
+            seen += 1;
+            let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+            if code != 0 {
+                return Err(Errno::from_raw(-code));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first message: its type, its payload, and what follows it.
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let payload = bytes.get(HEADER..length)?;
+    Some((kind, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}

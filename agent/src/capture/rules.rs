@@ -1,0 +1,99 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::CaptureSettings;
+use super::expression::Match;
+
+/// The mark of first connections to a destination just learned: IP TOS, and the IPv6 traffic class.
+const MARK: u8 = 0x9c;
+/// Where the sidecar's own connections to the application come from.
+pub(super) const APP_SOURCE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(APP_SOURCE_V6)];
+pub(super) const APP_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+const OUTBOUND: u16 = 15001;
+const OUTBOUND_MARKED: u16 = 15002;
+const INBOUND: u16 = 15006;
+const INBOUND_NODE: u16 = 15007;
+const READINESS: u16 = 15021;
+
+/// A hook of the pod's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// Connections that the pod makes.
+    Output,
+    /// Connections that come to the pod.
+    Prerouting,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on as it is.
+    Accept,
+    /// It goes to this local port.
+    Redirect(u16),
+}
+
+/// One rule: all matches must hold; every rule is for TCP only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub(super) chain: Chain,
+    pub(super) matches: Vec<Match>,
+    pub(super) verdict: Verdict,
+}
+
+/// The rules, in order; the first that matches decides.
+pub fn plan(settings: &CaptureSettings) -> Vec<Rule> {
+    let mut rules = outbound(settings);
+    rules.extend(inbound(settings));
+    rules
+}
+
+fn outbound(settings: &CaptureSettings) -> Vec<Rule> {
+    let loopback: [IpNet; 2] = [IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)), IpAddr::V6(Ipv6Addr::LOCALHOST).into()];
+    let own = Match::Uid(settings.proxy_uid);
+    let mut rules = Vec::new();
+    let mut add = |matches: Vec<Match>, verdict| rules.push(Rule { chain: Chain::Output, matches, verdict });
+
+    // Before the exclusion of the sidecar's own user: it is the sidecar that marks.
+    add(vec![Match::TosV4(MARK)], Verdict::Redirect(OUTBOUND_MARKED));
+    add(vec![Match::TrafficClassV6(MARK)], Verdict::Redirect(OUTBOUND_MARKED));
+    for source in APP_SOURCE {
+        add(vec![Match::Source(source.into())], Verdict::Accept);
+    }
+    for net in loopback {
+        add(vec![Match::Destination(net)], Verdict::Accept);
+    }
+    for port in &settings.exclude_inbound_ports {
+        add(vec![own.clone(), Match::OutLoopback, Match::Port(*port)], Verdict::Accept);
+    }
+    // The pod calls itself through one of its services: its own sidecar is the server's, too.
+    add(vec![own.clone(), Match::OutLoopback], Verdict::Redirect(INBOUND));
+    add(vec![own], Verdict::Accept);
+    for port in &settings.exclude_outbound_ports {
+        add(vec![Match::Port(*port)], Verdict::Accept);
+    }
+    for net in &settings.exclude_outbound_cidrs {
+        add(vec![Match::Destination(*net)], Verdict::Accept);
+    }
+    add(Vec::new(), Verdict::Redirect(OUTBOUND));
+    rules
+}
+
+fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut add = |matches: Vec<Match>, verdict| rules.push(Rule { chain: Chain::Prerouting, matches, verdict });
+
+    for port in settings.exclude_inbound_ports.iter().chain([&READINESS]) {
+        add(vec![Match::Port(*port)], Verdict::Accept);
+    }
+    for address in &settings.node_addresses {
+        let node = Match::Source((*address).into());
+        for port in &settings.tcp_probe_ports {
+            add(vec![node.clone(), Match::Port(*port)], Verdict::Accept);
+        }
+        add(vec![node], Verdict::Redirect(INBOUND_NODE));
+    }
+    add(Vec::new(), Verdict::Redirect(INBOUND));
+    rules
+}
