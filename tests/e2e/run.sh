@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# run.sh: the end-to-end suite on a real cluster.
+# With KUBECONFIG: on that cluster, whose nodes must have the images (HEDDLE_E2E_NODE says how to run a command on its node).
+# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../..
+export HEDDLE_CACHE=${HEDDLE_CACHE:-$root/.cache/e2e}
+
+if [ -z "${KUBECONFIG:-}" ]; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "NOT RUN: the cluster tests need root (or KUBECONFIG of a cluster with the images)" >&2
+    exit 1
+  fi
+  "$here/cluster/setup.sh"
+  "$here/cluster/build.sh"
+  make -C "$root" --no-print-directory envoy build
+  # Rules of the sidecar's capture, in network namespaces of the test's own.
+  cargo test --manifest-path "$root/Cargo.toml" -p heddle-agent --test capture
+  cargo build --manifest-path "$root/Cargo.toml" -p heddle-e2e --tests
+  images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
+
+  export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+  export HEDDLE_E2E_STATE=${HEDDLE_E2E_STATE:-$HEDDLE_CACHE/state}
+  "$here/cluster/up.sh"
+  trap '[ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe' EXIT
+  # shellcheck disable=SC2086 # two paths
+  "$here/cluster/load-images.sh" "$HEDDLE_CACHE"/images/{echo,prometheus}.tar $images > /dev/null
+  export KUBECONFIG=$HEDDLE_E2E_STATE/kubeconfig
+  export KUBECTL="$HEDDLE_CACHE/bin/kube kubectl"
+  export HEDDLE_E2E_NODE=$here/cluster/node.sh
+fi
+export KUBECTL=${KUBECTL:-kubectl} HEDDLE=${HEDDLE:-$root/target/debug/heddle}
+
+$KUBECTL apply -k "$root/config/default" > /dev/null || { sleep 2; $KUBECTL apply -k "$root/config/default"; }
+$KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s
+
+# Nothing that an installation's own manifests hold has been changed by the running control plane.
+drift=$($KUBECTL diff -k "$root/config/default" || true)
+[ -z "$drift" ] || { echo "drift after install: $drift" >&2; exit 1; }
+
+cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test traffic --test security -- --test-threads=3
+# The last: it changes the whole mesh, and ends it.
+cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test mesh -- --nocapture
