@@ -316,7 +316,7 @@ fn documents(folder: &str) -> Vec<(Kind, Value)> {
 #[test]
 fn samples_parse() {
     let mut samples = documents("config/samples");
-    samples.extend(documents("config/mesh"));
+    samples.extend(documents("config/default"));
     assert_eq!(samples.len(), Kind::ALL.len(), "one sample of each kind");
     for (kind, document) in samples {
         match kind {
