@@ -32,8 +32,11 @@ if [ -z "${KUBECONFIG:-}" ]; then
 fi
 export KUBECTL=${KUBECTL:-kubectl} HEDDLE=${HEDDLE:-$root/target/debug/heddle}
 
-$KUBECTL apply -k "$root/config/default" > /dev/null || { sleep 2; $KUBECTL apply -k "$root/config/default"; }
+$KUBECTL apply -k "$root/config/default"
 $KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s
+
+$KUBECTL wait --for=condition=Established crd/meshes.heddle.dev crd/trafficsplits.heddle.dev crd/authpolicies.heddle.dev
+$KUBECTL apply -f "$root/config/samples/mesh.yaml"
 
 # Nothing that an installation's own manifests hold has been changed by the running control plane.
 drift=$($KUBECTL diff -k "$root/config/default" || true)

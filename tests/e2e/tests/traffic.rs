@@ -310,7 +310,7 @@ fn the_control_plane_dies_while_traffic_flows() -> Result<()> {
         "delete",
         "pods",
         "-l",
-        "app=heddle-operator",
+        "app.kubernetes.io/component=operator",
         "--grace-period=0",
         "--force",
     ])?;
