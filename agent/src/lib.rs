@@ -1,1 +1,21 @@
-//! (docs)
+//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, and traffic capture.
+//!
+//! Deliberately absent: policies, and any key on a disk.
+
+mod admin;
+mod bootstrap;
+pub mod capture;
+mod dir;
+mod drain;
+mod envoy;
+mod issuance;
+mod life;
+mod readiness;
+mod sds;
+mod secrets;
+mod settings;
+
+pub use bootstrap::bootstrap;
+pub use envoy::exec as exec_envoy;
+pub use life::run;
+pub use settings::{LogFormat, Settings, SettingsError, log_level};

@@ -14,18 +14,32 @@ use nix::sys::socket::{getsockopt, sockopt};
 const PORTS: [u16; 8] = [15001, 15002, 15006, 15007, 15021, 3306, 8080, 9999];
 
 fn sh(script: &str) -> String {
-    let output = Command::new("bash").args(["-euc", script]).output().expect("bash runs");
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("bash")
+        .args(["-euc", script])
+        .output()
+        .expect("bash runs");
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn original_destination(stream: &TcpStream) -> SocketAddr {
     if stream.local_addr().expect("a local address").is_ipv4() {
         let address = getsockopt(stream, sockopt::OriginalDst).expect("an original destination");
-        SocketAddr::from((u32::from_be(address.sin_addr.s_addr).to_be_bytes(), u16::from_be(address.sin_port)))
+        SocketAddr::from((
+            u32::from_be(address.sin_addr.s_addr).to_be_bytes(),
+            u16::from_be(address.sin_port),
+        ))
     } else {
-        let address = getsockopt(stream, sockopt::Ip6tOriginalDst).expect("an original destination");
-        SocketAddr::from((Ipv6Addr::from(address.sin6_addr.s6_addr), u16::from_be(address.sin6_port)))
+        let address =
+            getsockopt(stream, sockopt::Ip6tOriginalDst).expect("an original destination");
+        SocketAddr::from((
+            Ipv6Addr::from(address.sin6_addr.s6_addr),
+            u16::from_be(address.sin6_port),
+        ))
     }
 }
 
@@ -46,11 +60,20 @@ fn listen(at: IpAddr, port: u16) {
 }
 
 fn v6_only(port: u16) -> TcpListener {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket};
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket,
+    };
     use std::os::fd::AsRawFd;
-    let fd = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    let fd = socket(
+        AddressFamily::Inet6,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
     setsockopt(&fd, sockopt::Ipv6V6Only, &true).expect("IPv6 only");
-    let address: SockaddrIn6 = std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into();
+    let address: SockaddrIn6 =
+        std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into();
     bind(fd.as_raw_fd(), &address).expect("a free port");
     listen(&fd, Backlog::new(16).expect("a small backlog")).expect("listening");
     fd.into()
@@ -58,13 +81,17 @@ fn v6_only(port: u16) -> TcpListener {
 
 /// What a connection from user `uid` gets back; `options` are socat's.
 fn connect(uid: u32, to: &str, options: &str) -> String {
-    sh(&format!("setpriv --reuid={uid} --clear-groups timeout 5 socat -u TCP:{to},connect-timeout=3{options} -"))
+    sh(&format!(
+        "setpriv --reuid={uid} --clear-groups timeout 5 socat -u TCP:{to},connect-timeout=3{options} -"
+    ))
 }
 
 /// The pod's half: its end of the wire, the servers, the rules.
 fn pod() {
-    sh("ip link set lo up; ip link add pod0 type veth peer name node0; ip link set pod0 up; ip addr add 10.77.0.2/24 dev pod0; \
-        ip -6 addr add fd77::2/64 dev pod0 nodad; ip route add default via 10.77.0.1 dev pod0; ip -6 route add default via fd77::1 dev pod0");
+    sh(
+        "ip link set lo up; ip link add pod0 type veth peer name node0; ip link set pod0 up; ip addr add 10.77.0.2/24 dev pod0; \
+        ip -6 addr add fd77::2/64 dev pod0 nodad; ip route add default via 10.77.0.1 dev pod0; ip -6 route add default via fd77::1 dev pod0",
+    );
     for port in PORTS {
         listen(IpAddr::from([0, 0, 0, 0]), port);
         listen(IpAddr::from([0; 16]), port);
@@ -76,7 +103,9 @@ fn pod() {
         ("HEDDLE_EXCLUDE_OUTBOUND_PORTS", "9999"),
         ("HEDDLE_EXCLUDE_OUTBOUND_CIDRS", "10.77.0.2/32"),
     ]);
-    let settings = CaptureSettings::read(|name| environment.get(name).map(|value| (*value).to_owned())).expect("the settings");
+    let settings =
+        CaptureSettings::read(|name| environment.get(name).map(|value| (*value).to_owned()))
+            .expect("the settings");
     // The second run replaces what the first made.
     for _ in 0..2 {
         apply(&settings).expect("the rules");
@@ -98,10 +127,20 @@ fn connections_land_where_they_should() {
             (1000, "[fd96::12]:80", "", "15001 [fd96::12]:80"),
             // The mark of a first connection goes before the exclusion of the sidecar's own user.
             (1337, "10.96.0.12:80", ",tos=156", "15002 10.96.0.12:80"),
-            (1337, "[fd96::12]:80", ",ipv6-tclass=156", "15002 [fd96::12]:80"),
+            (
+                1337,
+                "[fd96::12]:80",
+                ",ipv6-tclass=156",
+                "15002 [fd96::12]:80",
+            ),
             // The sidecar to its own pod: the inbound side; to the application as the application's client: straight.
             (1337, "10.77.0.2:8080", "", "15006 10.77.0.2:8080"),
-            (1337, "10.77.0.2:8080", ",bind=127.0.0.6", "8080 10.77.0.2:8080"),
+            (
+                1337,
+                "10.77.0.2:8080",
+                ",bind=127.0.0.6",
+                "8080 10.77.0.2:8080",
+            ),
             (1337, "[fd77::2]:8080", ",bind=[::6]", "8080 [fd77::2]:8080"),
             // Loopback and what is excluded stay as they are.
             (1000, "127.0.0.1:8080", "", "8080 127.0.0.1:8080"),
@@ -109,7 +148,11 @@ fn connections_land_where_they_should() {
         ];
         for (uid, to, options, expected) in outbound {
             // A connection that no rule touched has no original destination but its own.
-            assert_eq!(connect(uid, to, options), expected, "uid {uid} to {to} {options}");
+            assert_eq!(
+                connect(uid, to, options),
+                expected,
+                "uid {uid} to {to} {options}"
+            );
         }
         finished.recv().expect("the node's half");
     });
@@ -118,7 +161,11 @@ fn connections_land_where_they_should() {
     let node = std::thread::spawn(move || {
         let target = format!("/proc/{}/task/{tid}/ns/net", std::process::id());
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: this test needs root");
-        let own = format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid());
+        let own = format!(
+            "/proc/{}/task/{}/ns/net",
+            std::process::id(),
+            nix::unistd::gettid()
+        );
         sh(&format!(
             "nsenter --net={target} ip link set node0 netns {own}; ip link set lo up; ip link set node0 up; \
              for a in 1 9 5; do ip addr add 10.77.0.$a/24 dev node0; ip -6 addr add fd77::$a/64 dev node0 nodad; done"
@@ -136,7 +183,11 @@ fn connections_land_where_they_should() {
             ("10.77.0.5", "10.77.0.2:3306", "15006 10.77.0.2:3306"),
         ];
         for (from, to, expected) in inbound {
-            assert_eq!(connect(0, to, &format!(",bind={from}")), expected, "{from} to {to}");
+            assert_eq!(
+                connect(0, to, &format!(",bind={from}")),
+                expected,
+                "{from} to {to}"
+            );
         }
         finish.send(()).expect("the pod's half waits");
     });

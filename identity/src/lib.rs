@@ -5,6 +5,7 @@
 //! (by a token this crate never reads) and where the root is kept ([`RootStore`]).
 
 mod ca;
+mod credential;
 mod csr;
 mod key;
 mod rotation;
@@ -13,6 +14,7 @@ mod store;
 pub mod wire;
 
 pub use ca::{Ca, CaError, IssueError, Issued, ServerIdentity};
+pub use credential::{AnswerError, Credential};
 pub use csr::{CheckedCsr, CsrError, MAX_CSR_BYTES, check_csr};
 pub use key::{KeyError, RootPem, WorkloadKey};
 pub use rotation::{Jitter, RotationPlan};

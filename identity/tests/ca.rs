@@ -378,3 +378,89 @@ fn secrets_do_not_print() {
         );
     }
 }
+
+#[test]
+fn the_asker_takes_only_what_fits() {
+    use heddle_identity::{Credential, wire::IssueResponse};
+    let now = SystemTime::now();
+    let ((ca, _), (other_ca, _)) = (
+        Ca::create(&domain(), now).unwrap(),
+        Ca::create(&domain(), now).unwrap(),
+    );
+    let (key, other_key) = (
+        WorkloadKey::generate().unwrap(),
+        WorkloadKey::generate().unwrap(),
+    );
+    let answer = |ca: &Ca, key: &WorkloadKey, who: &SpiffeId| {
+        let issued = ca.issue(&key.csr(who).unwrap(), who, HOUR, now).unwrap();
+        IssueResponse {
+            certificate_chain: issued.chain.iter().map(|c| c.to_vec()).collect(),
+            trust_bundle: ca.trust_bundle().to_owned(),
+            not_before: seconds(issued.not_before),
+            issued_at: seconds(now),
+            not_after: seconds(issued.not_after),
+            spiffe_id: who.to_string(),
+        }
+    };
+    let sound = answer(&ca, &key, &id("cart"));
+    let taken = Credential::accept(sound.clone(), &key, &id("cart")).unwrap();
+    assert_eq!(taken.lifetime, HOUR);
+    assert!(taken.chain_pem().starts_with("-----BEGIN CERTIFICATE"));
+    for (what, answer, says) in [
+        (
+            "another key",
+            answer(&ca, &other_key, &id("cart")),
+            "another key",
+        ),
+        (
+            "another identity",
+            answer(&ca, &key, &id("admin")),
+            "another identity",
+        ),
+        (
+            "nothing",
+            IssueResponse {
+                certificate_chain: vec![],
+                ..sound.clone()
+            },
+            "no certificate",
+        ),
+        (
+            "garbage",
+            IssueResponse {
+                certificate_chain: vec![vec![1, 2, 3]],
+                ..sound.clone()
+            },
+            "no certificate",
+        ),
+        (
+            "an ended one",
+            IssueResponse {
+                issued_at: sound.not_after,
+                ..sound.clone()
+            },
+            "over",
+        ),
+        (
+            "no root",
+            IssueResponse {
+                trust_bundle: String::new(),
+                ..sound.clone()
+            },
+            "no root",
+        ),
+        (
+            "another root",
+            IssueResponse {
+                trust_bundle: other_ca.trust_bundle().into(),
+                ..sound.clone()
+            },
+            "no root",
+        ),
+    ] {
+        let error = Credential::accept(answer, &key, &id("cart"))
+            .expect_err(what)
+            .to_string();
+        assert!(error.contains(says), "{what}: {error}");
+    }
+}

@@ -1,149 +1,194 @@
+//! The few netlink messages capture needs: headers, attributes, and one exchange with the kernel.
+//!
+//! By hand, because the crates there are for nftables need a C library, or bring far more than these lines
+//! (`docs/design/` says which were looked at).
+
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
 
-use super::expression::{attribute, compile, nested, number, text};
-use super::rules::{APP_SOURCE_V6, Chain, Rule};
-
-const TABLE: &str = "heddle";
-const NFPROTO_INET: u8 = 1;
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
-const DELETE_TABLE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 2;
-const NEW_CHAIN: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 3;
-const NEW_RULE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 6;
-const RTM_NEWADDR: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
-const REQUEST: u16 = 0x01;
-const ACK: u16 = 0x04;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-const HEADER: usize = 16;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_APPEND: u16 = 0x800;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLA_F_NESTED: u16 = 0x8000;
 
-/// The kernel did not take the rules.
+const RTM_NEWADDR: u16 = 20;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 2;
+const RT_SCOPE_HOST: u8 = 254;
+
+/// Why the kernel did not do it.
 #[derive(Debug, thiserror::Error)]
-#[error("{step}: {errno}; capture needs the capability NET_ADMIN, and nftables with NAT (nf_tables, nft_redir) in the kernel")]
-pub struct CaptureError {
-    step: &'static str,
-    errno: Errno,
+pub(crate) enum NetlinkError {
+    #[error("netlink: {0}")]
+    System(#[from] Errno),
+    #[error("netlink: message {message}: {errno}")]
+    Refused { message: u32, errno: Errno },
+    #[error("netlink: the kernel's answer makes no sense")]
+    Answer,
 }
 
-fn failed(step: &'static str) -> impl Fn(Errno) -> CaptureError {
-    move |errno| CaptureError { step, errno }
-}
-
-/// A netlink message; its sequence number tells which one an answer is about.
-fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// `struct nfgenmsg`, then attributes.
-fn body(family: u8, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = vec![family, 0];
-    bytes.extend(resource.to_be_bytes());
-    bytes.extend(attributes.concat());
-    bytes
-}
-
-fn chain_name(chain: Chain) -> &'static str {
-    match chain {
-        Chain::Output => "output",
-        Chain::Prerouting => "prerouting",
+impl NetlinkError {
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::System(errno) | Self::Refused { errno, .. } => Some(*errno),
+            Self::Answer => None,
+        }
     }
 }
 
-/// A base chain of type nat at the usual destination NAT priority.
-fn new_chain(chain: Chain) -> Vec<u8> {
-    let (hook, priority): (u32, i32) = match chain {
-        Chain::Prerouting => (0, -100),
-        Chain::Output => (3, -100),
-    };
-    let hook = nested(4, &[number(1, hook), attribute(2, &priority.to_be_bytes())]);
-    body(NFPROTO_INET, 0, &[text(1, TABLE), text(3, chain_name(chain)), hook, text(7, "nat")])
+/// Several messages that the kernel takes together or not at all.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+    /// How many of the messages are answered.
+    answered: usize,
+    pub(super) rules: usize,
 }
 
-fn new_rule(rule: &Rule) -> Vec<u8> {
-    let program = nested(4, &compile(&rule.matches, rule.verdict));
-    body(NFPROTO_INET, 0, &[text(1, TABLE), text(2, chain_name(rule.chain)), program])
-}
-
-/// Replaces our table in one transaction: all of it is in force, or what was before.
-pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
-    let table = body(NFPROTO_INET, 0, &[text(1, TABLE)]);
-    // Created first, so that the removal that follows always finds one.
-    let mut steps = vec![(NEW_TABLE, CREATE, table.clone()), (DELETE_TABLE, 0, table.clone()), (NEW_TABLE, CREATE, table)];
-    steps.extend([Chain::Prerouting, Chain::Output].map(|chain| (NEW_CHAIN, CREATE, new_chain(chain))));
-    steps.extend(rules.iter().map(|rule| (NEW_RULE, CREATE | APPEND, new_rule(rule))));
-
-    let bound = body(0, NFNL_SUBSYS_NFTABLES, &[]);
-    let mut batch = message(BATCH_BEGIN, REQUEST, 0, &bound);
-    let mut awaited = 0;
-    for (sequence, (kind, flags, body)) in (1..).zip(&steps) {
-        batch.extend(message(*kind, REQUEST | ACK | flags, sequence, body));
-        awaited += 1;
+impl Batch {
+    /// A message that the kernel answers.
+    pub(super) fn message(&mut self, kind: u16, flags: u16, body: &[u8]) {
+        self.push(kind, flags | NLM_F_ACK, body);
+        self.answered += 1;
     }
-    batch.extend(message(BATCH_END, REQUEST, 0, &bound));
-    exchange(SockProtocol::NetlinkNetFilter, &batch, awaited).map_err(failed("nftables rules"))
-}
 
-/// Gives loopback the IPv6 address that the sidecar calls the application from; IPv4 has all of 127.0.0.0/8.
-pub(super) fn add_ipv6_source() -> Result<(), CaptureError> {
-    if !std::path::Path::new("/proc/thread-self/net/if_inet6").exists() {
-        return Ok(());
+    /// A message that it does not answer.
+    pub(super) fn bracket(&mut self, kind: u16, body: &[u8]) {
+        self.push(kind, 0, body);
     }
-    // `struct ifaddrmsg`: family, prefix length, flags, scope, interface (loopback is the first).
-    let mut address = vec![10, 128, 0, 0];
-    address.extend(1u32.to_ne_bytes());
-    for kind in [1, 2] {
-        address.extend(attribute(kind, &APP_SOURCE_V6.octets()));
-    }
-    match exchange(SockProtocol::NetlinkRoute, &message(RTM_NEWADDR, REQUEST | ACK | CREATE, 1, &address), 1) {
-        // There already; or IPv6 is switched off for this pod, and nothing needs the address.
-        Ok(()) | Err(Errno::EEXIST | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EADDRNOTAVAIL) => Ok(()),
-        Err(errno) => Err(failed("IPv6 source address")(errno)),
+
+    fn push(&mut self, kind: u16, flags: u16, body: &[u8]) {
+        let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend(0u32.to_ne_bytes());
+        self.bytes.extend(body);
+        pad(&mut self.bytes);
+        self.sequence += 1;
     }
 }
 
-/// Sends and reads as many answers; the first error is the result.
-fn exchange(protocol: SockProtocol, bytes: &[u8], answers: usize) -> Result<(), Errno> {
-    let socket: OwnedFd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
-    sendto(socket.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut buffer = vec![0; 1 << 16];
-    let mut seen = 0;
-    while seen < answers {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        while let Some((kind, payload, after)) = split(rest) {
-            rest = after;
-            if kind != NLMSG_ERROR {
-                continue;
-            }
-            seen += 1;
-            let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// A row of attributes.
+#[derive(Default, Clone)]
+pub(super) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(super) fn after(header: &[u8]) -> Self {
+        Self(header.to_vec())
+    }
+
+    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        pad(&mut self.0);
+        self
+    }
+
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+        self.bytes(kind, &[value.as_bytes(), &[0]].concat())
+    }
+
+    /// nf_tables' numbers are in network order.
+    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
+        self.bytes(kind | NLA_F_NESTED, &inner.0)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Hands a batch of nf_tables to the kernel.
+pub(super) fn commit(batch: &Batch) -> Result<(), NetlinkError> {
+    exchange(SockProtocol::NetlinkNetFilter, batch)
+}
+
+/// Adds an address, or finds it there.
+pub(super) fn add_loopback_address(ip: Ipv6Addr, interface: u32) -> Result<(), NetlinkError> {
+    let family = u8::try_from(AddressFamily::Inet6 as i32).unwrap_or_default();
+    let mut header = vec![family, 128, IFA_F_NODAD, RT_SCOPE_HOST];
+    header.extend(interface.to_ne_bytes());
+    let body = Attributes::after(&header)
+        .bytes(IFA_LOCAL, &ip.octets())
+        .bytes(IFA_ADDRESS, &ip.octets());
+    let mut batch = Batch::default();
+    batch.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body.as_bytes());
+    exchange(SockProtocol::NetlinkRoute, &batch)
+}
+
+fn exchange(protocol: SockProtocol, batch: &Batch) -> Result<(), NetlinkError> {
+    let kernel = NetlinkAddr::new(0, 0);
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )?;
+    bind(socket.as_raw_fd(), &kernel)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
+    sendto(socket.as_raw_fd(), &batch.bytes, &kernel, MsgFlags::empty())?;
+    let mut answered = 0;
+    let mut first_refusal = None;
+    // After a refusal the kernel still answers the rest of what it looked at; the first one is the reason.
+    while answered < batch.answered {
+        for (message, code) in answers(&socket)? {
+            answered += 1;
             if code != 0 {
-                return Err(Errno::from_raw(-code));
+                let errno = Errno::from_raw(code.wrapping_neg());
+                first_refusal.get_or_insert(NetlinkError::Refused { message, errno });
             }
+        }
+        if let Some(refusal) = first_refusal {
+            return Err(refusal);
         }
     }
     Ok(())
 }
 
-/// The first message: its type, its payload, and what follows it.
-fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let payload = bytes.get(HEADER..length)?;
-    Some((kind, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+/// The sequence number and the code of each answer in the next datagram.
+fn answers(socket: &OwnedFd) -> Result<Vec<(u32, i32)>, NetlinkError> {
+    let mut buffer = vec![0u8; 64 * 1024];
+    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let mut rest = buffer.get(..length).ok_or(NetlinkError::Answer)?;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let number = |at: usize| Some(u32::from_ne_bytes(rest.get(at..at + 4)?.try_into().ok()?));
+        let length = usize::try_from(number(0).ok_or(NetlinkError::Answer)?)
+            .map_err(|_| NetlinkError::Answer)?;
+        let kind = rest
+            .get(4..6)
+            .and_then(|b| b.try_into().ok())
+            .map(u16::from_ne_bytes);
+        if kind != Some(NLMSG_ERROR) || length < 20 {
+            return Err(NetlinkError::Answer);
+        }
+        let code = number(16).ok_or(NetlinkError::Answer)?.cast_signed();
+        found.push((number(8).ok_or(NetlinkError::Answer)?, code));
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(found)
 }

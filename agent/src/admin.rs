@@ -1,0 +1,181 @@
+//! Envoy's admin interface over its private Unix socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Where to ask Envoy.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin(PathBuf);
+
+/// The figures that readiness looks at.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Configured {
+    pub(crate) clusters: bool,
+    pub(crate) listeners: bool,
+    pub(crate) warming: u64,
+}
+
+impl Admin {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self(socket)
+    }
+
+    /// Whether Envoy says LIVE.
+    pub(crate) async fn live(&self) -> Result<bool> {
+        Ok(self.ask(Method::GET, "/ready").await?.0 == StatusCode::OK)
+    }
+
+    pub(crate) async fn configured(&self) -> Result<Configured> {
+        let filter = r"^(cluster_manager\.cds\.update_success|listener_manager\.lds\.update_success|listener_manager\.total_listeners_warming)$";
+        let mut found = Configured::default();
+        for (name, value) in self.stats(filter).await? {
+            match name.as_str() {
+                "cluster_manager.cds.update_success" => found.clusters = value > 0,
+                "listener_manager.lds.update_success" => found.listeners = value > 0,
+                "listener_manager.total_listeners_warming" => found.warming = value,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many connections and requests would be cut now. An HTTP connection without a request is idle and doesn't count.
+    pub(crate) async fn busy(&self) -> Result<u64> {
+        let filter = r"^(listener\..*\.downstream_cx_active|http\..*\.downstream_(cx|rq)_active)$";
+        Ok(busy(&self.stats(filter).await?))
+    }
+
+    /// Tells callers to go elsewhere; connections live on, and outbound is not touched.
+    pub(crate) async fn drain_inbound(&self) -> Result<()> {
+        match self
+            .ask(
+                Method::POST,
+                "/drain_listeners?inboundonly&graceful&skip_exit",
+            )
+            .await?
+        {
+            (StatusCode::OK, _) => Ok(()),
+            (status, _) => bail!("Envoy answers {status} to the request to drain"),
+        }
+    }
+
+    async fn stats(&self, filter: &str) -> Result<Vec<(String, u64)>> {
+        let (status, text) = self
+            .ask(Method::GET, &format!("/stats?filter={}", encoded(filter)))
+            .await?;
+        if status != StatusCode::OK {
+            bail!("Envoy answers {status} to the request for its figures");
+        }
+        Ok(text
+            .lines()
+            .filter_map(|l| l.rsplit_once(": "))
+            .filter_map(|(n, v)| Some((n.to_owned(), v.parse().ok()?)))
+            .collect())
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {
+        tokio::time::timeout(TIMEOUT, self.exchange(method, path))
+            .await
+            .context("Envoy's admin socket does not answer")?
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {
+        let stream = UnixStream::connect(&self.0)
+            .await
+            .context("Envoy's admin socket can't be reached")?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "admin")
+            .body(Empty::<Bytes>::new())?;
+        let exchange = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER)
+                .collect()
+                .await;
+            let body = body
+                .map_err(|e| anyhow::anyhow!("Envoy's answer can't be read: {e}"))?
+                .to_bytes();
+            anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        };
+        tokio::pin!(connection);
+        tokio::pin!(exchange);
+        // The connection may close once the answer has been read in part: then the rest is in the body already.
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = &mut connection => { ended?; exchange.await }
+        }
+    }
+}
+
+fn busy(stats: &[(String, u64)]) -> u64 {
+    let own = |name: &str| name.starts_with("listener.admin.") || name.starts_with("http.admin.");
+    let per_worker = |name: &str| name.contains(".worker_") || name.contains(".main_thread.");
+    let sum = |prefix: &str, suffix: &str| -> u64 {
+        let counts = |name: &str| {
+            name.starts_with(prefix) && name.ends_with(suffix) && !own(name) && !per_worker(name)
+        };
+        stats
+            .iter()
+            .filter(|(name, _)| counts(name))
+            .map(|(_, value)| value)
+            .sum()
+    };
+    let tcp = sum("listener.", ".downstream_cx_active")
+        .saturating_sub(sum("http.", ".downstream_cx_active"));
+    tcp + sum("http.", ".downstream_rq_active")
+}
+
+/// All but letters and digits, which is more than needed and never wrong.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_http_connections_keep_nobody_waiting() {
+        let stats = |rows: &[(&str, u64)]| {
+            rows.iter()
+                .map(|(n, v)| ((*n).to_owned(), *v))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(busy(&[]), 0);
+        assert_eq!(
+            busy(&stats(&[
+                ("listener.admin.downstream_cx_active", 1),
+                ("http.admin.downstream_cx_active", 1),
+                ("http.admin.downstream_rq_active", 1),
+                ("listener.0.0.0.0_15006.downstream_cx_active", 5),
+                ("listener.0.0.0.0_15006.worker_0.downstream_cx_active", 5),
+                ("http.in.downstream_cx_active", 3),
+                ("http.in.downstream_rq_active", 1),
+            ])),
+            3,
+            "two TCP connections and one request"
+        );
+    }
+}

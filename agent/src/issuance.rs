@@ -1,0 +1,193 @@
+//! Gets the workload's certificate, and the next one in time.
+
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use heddle_identity::wire::{IdentityClient, IssueRequest, set_bearer};
+use heddle_identity::{Credential, Jitter, RotationPlan, WorkloadKey};
+use tokio::sync::watch;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::secrets::Publisher;
+use crate::settings::Settings;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// A control plane that comes back is found within this time.
+const LAST_RETRY: Duration = Duration::from_secs(20);
+/// The longest sleep: a suspended machine or a clock that is set must not make a renewal late by more.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// What others may know of the current certificate: whether there is one.
+pub(crate) type HasCertificate = watch::Sender<bool>;
+
+/// Renews for ever; only a fault of our own ends it.
+pub(crate) async fn keep_certified(
+    settings: &Settings,
+    publisher: &Publisher,
+    ready: &HasCertificate,
+) -> Result<()> {
+    let mut trust = settings.trust_bundle.clone();
+    let mut plan: Option<RotationPlan> = None;
+    loop {
+        let credential = until_issued(settings, publisher, &trust, plan.as_ref()).await?;
+        let now = SystemTime::now();
+        let expires = now
+            .checked_add(credential.lifetime)
+            .context("the certificate's end is beyond all time")?;
+        let next = RotationPlan::new(now, expires);
+        tracing::info!(id = %settings.id, lifetime_s = credential.lifetime.as_secs(), "certificate issued");
+        trust = credential.trust_bundle;
+        ready.send_replace(true);
+        plan = Some(next);
+        let jitter = chance();
+        loop {
+            let wait = next.wait(SystemTime::now(), jitter);
+            if wait.is_zero() {
+                break;
+            }
+            tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
+        }
+    }
+}
+
+async fn until_issued(
+    settings: &Settings,
+    publisher: &Publisher,
+    trust: &str,
+    plan: Option<&RotationPlan>,
+) -> Result<Credential> {
+    let mut attempt = 0;
+    loop {
+        match issue(settings, trust).await {
+            Ok((credential, key)) => {
+                publisher.publish(
+                    &credential.chain_pem(),
+                    &key.private_key_pem(),
+                    &credential.trust_bundle,
+                );
+                return Ok(credential);
+            }
+            Err(error) => {
+                let pause = backoff(attempt, chance());
+                tell(&error, pause, plan);
+                attempt += 1;
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// One attempt: a fresh key, the token as it is now, a fresh connection, so that nothing stale outlives a failure.
+async fn issue(settings: &Settings, trust: &str) -> Result<(Credential, WorkloadKey)> {
+    let key = WorkloadKey::generate()?;
+    let csr = key.csr(&settings.id)?;
+    let token = tokio::fs::read_to_string(&settings.token_file)
+        .await
+        .with_context(|| {
+            format!(
+                "the pod's token {} can't be read",
+                settings.token_file.display()
+            )
+        })?;
+    let mut request = Request::new(IssueRequest {
+        csr,
+        lifetime_seconds: 0,
+    });
+    set_bearer(request.metadata_mut(), &token).context("the pod's token is no text")?;
+    request.set_timeout(TIMEOUT);
+    let host = &settings.control_plane;
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(trust))
+        .domain_name(host);
+    let authority = match settings.control_plane_ip() {
+        Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+        Some(std::net::IpAddr::V4(_)) | None => host.clone(),
+    };
+    let channel = Endpoint::from_shared(format!("https://{authority}:{}", settings.ca_port))?
+        .connect_timeout(TIMEOUT)
+        .timeout(TIMEOUT)
+        .tls_config(tls)?
+        .connect()
+        .await
+        .with_context(|| {
+            format!(
+                "the control plane {authority}:{} can't be reached",
+                settings.ca_port
+            )
+        })?;
+    let answer = tokio::time::timeout(TIMEOUT, IdentityClient::new(channel).issue(request))
+        .await
+        .context("the control plane does not answer")?
+        .map_err(said)?;
+    let credential = Credential::accept(answer.into_inner(), &key, &settings.id)?;
+    Ok((credential, key))
+}
+
+/// The control plane's own words; of the rest of a status (metadata) nothing belongs into a log.
+fn said(status: Status) -> anyhow::Error {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::Unauthenticated => {
+            anyhow::anyhow!("the control plane does not accept the pod's token: {message}")
+        }
+        Code::PermissionDenied | Code::InvalidArgument => {
+            anyhow::anyhow!("the control plane refuses the certificate: {message}")
+        }
+        code => anyhow::anyhow!("the control plane failed ({code:?}): {message}"),
+    }
+}
+
+fn tell(error: &anyhow::Error, pause: Duration, plan: Option<&RotationPlan>) {
+    let state = match plan {
+        None => "there is none yet",
+        Some(plan) if plan.expired(SystemTime::now()) => {
+            "the one in use has expired: every connection of the mesh fails"
+        }
+        Some(_) => "the one in use still holds",
+    };
+    tracing::error!(
+        error = format!("{error:#}"),
+        retry_in_s = pause.as_secs_f32(),
+        state,
+        "no certificate could be had"
+    );
+}
+
+/// Doubling, half of it by chance.
+fn backoff(attempt: u32, jitter: Jitter) -> Duration {
+    let whole = FIRST_RETRY
+        .saturating_mul(2u32.saturating_pow(attempt))
+        .min(LAST_RETRY);
+    whole.mul_f64(0.5 + 0.5 * jitter.share())
+}
+
+/// The standard library seeds each hasher by the system's randomness, which is chance enough to spread pods.
+pub(crate) fn chance() -> Jitter {
+    let bits = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    Jitter::new((bits >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_grow_and_stay_bounded() {
+        let at = |n, share| backoff(n, Jitter::new(share)).as_millis();
+        assert_eq!((at(0, 0.0), at(0, 1.0)), (250, 500));
+        assert_eq!(at(2, 1.0), 2000);
+        assert_eq!((at(40, 1.0), at(u32::MAX, 0.0)), (20_000, 10_000));
+    }
+
+    #[test]
+    fn chance_differs() {
+        let all: std::collections::BTreeSet<u64> =
+            (0..50).map(|_| chance().share().to_bits()).collect();
+        assert!(all.len() > 40);
+    }
+}

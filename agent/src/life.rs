@@ -1,0 +1,164 @@
+//! The sidecar's life from start to end.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::Admin;
+use crate::bootstrap::bootstrap;
+use crate::dir::{self, PrivateDir};
+use crate::drain::drain;
+use crate::envoy::Envoy;
+use crate::readiness::{self, Readiness};
+use crate::secrets::Publisher;
+use crate::settings::Settings;
+use crate::{issuance, sds};
+
+/// What Envoy gets to end by itself once it was asked.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the sidecar until it is told to end, or until Envoy or a part of the agent fails.
+///
+/// # Errors
+/// When the sidecar can't start, or a part of the agent fails.
+pub async fn run(settings: Settings) -> Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let dir = PrivateDir::open(&settings.runtime_dir)?;
+    let settings = Arc::new(settings);
+    let admin = Admin::new(dir.admin());
+    let readiness = Arc::new(Readiness::new(admin.clone()));
+    let certified = watch::Sender::new(false);
+    let mut first_certificate = certified.subscribe();
+    let mut parts = parts(&settings, &dir, &readiness, certified)?;
+    write_bootstrap(&settings, &dir)?;
+    // Envoy would ask for secrets that are not there, and back off: it starts when they are.
+    tokio::select! {
+        found = first_certificate.wait_for(|there| *there) => { found?; }
+        failed = failure(&mut parts) => return Err(failed),
+        () = signals.end.come() => return Ok(ExitCode::SUCCESS),
+    }
+    dir::remove(&dir.admin())?;
+    let mut envoy = Envoy::start(&settings, &dir.bootstrap())?;
+    let failed = loop {
+        tokio::select! {
+            ended = envoy.ended() => {
+                let ended = ended?;
+                tracing::error!(?ended, "Envoy ended unasked");
+                return Ok(ExitCode::from(ended.unexpected_exit_code()));
+            }
+            failed = failure(&mut parts) => break Some(failed),
+            () = signals.end.come() => break None,
+            _ = signals.reopen.recv() => envoy.signal(Signal::SIGUSR1),
+        }
+    };
+    if failed.is_none() {
+        tracing::info!("draining");
+        tokio::select! {
+            () = drain(&readiness, &admin, settings.drain) => {}
+            ended = envoy.ended() => return Ok(ExitCode::from(ended?.unexpected_exit_code())),
+            () = signals.end.come() => tracing::info!("told twice: not waiting any longer"),
+        }
+    }
+    stop(&mut envoy).await?;
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+type Parts = JoinSet<Result<()>>;
+
+/// What runs beside Envoy. None of it ever ends well: the first end is the agent's.
+fn parts(
+    settings: &Arc<Settings>,
+    dir: &PrivateDir,
+    readiness: &Arc<Readiness>,
+    certified: issuance::HasCertificate,
+) -> Result<Parts> {
+    let mut parts = Parts::new();
+    for listener in readiness::listen(&settings.ready)? {
+        parts.spawn(readiness::serve(listener, Arc::clone(readiness)));
+    }
+    let publisher = Publisher::new(&settings.trust_bundle);
+    let (socket, secrets) = (dir.sds(), publisher.subscribe());
+    parts.spawn(async move { sds::serve(&socket, secrets).await });
+    let settings = Arc::clone(settings);
+    parts.spawn(async move { issuance::keep_certified(&settings, &publisher, &certified).await });
+    Ok(parts)
+}
+
+async fn failure(parts: &mut Parts) -> anyhow::Error {
+    match parts.join_next().await {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => anyhow::Error::new(error).context("a part of the agent died"),
+        Some(Ok(Ok(()))) | None => anyhow::anyhow!("a part of the agent ended unasked"),
+    }
+}
+
+async fn stop(envoy: &mut Envoy) -> Result<()> {
+    envoy.signal(Signal::SIGTERM);
+    if let Ok(ended) = tokio::time::timeout(STOP_TIMEOUT, envoy.ended()).await {
+        tracing::info!(ended = ?ended?, "Envoy ended");
+        return Ok(());
+    }
+    tracing::warn!("Envoy does not end; it is killed");
+    envoy.signal(Signal::SIGKILL);
+    envoy.ended().await.map(|_| ())
+}
+
+fn write_bootstrap(settings: &Settings, dir: &PrivateDir) -> Result<()> {
+    let text = serde_json::to_vec_pretty(&bootstrap(settings, &dir.sds(), &dir.admin()))?;
+    write_private(&dir.bootstrap(), &text)
+        .with_context(|| format!("{} can't be written", dir.bootstrap().display()))
+}
+
+fn write_private(path: &Path, text: &[u8]) -> Result<()> {
+    dir::remove(path)?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text)?;
+    Ok(())
+}
+
+struct Signals {
+    end: End,
+    /// Envoy opens its logs anew.
+    reopen: SignalStream,
+}
+
+struct End {
+    terminate: SignalStream,
+    interrupt: SignalStream,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let end = End {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Self {
+            end,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+impl End {
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

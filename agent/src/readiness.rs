@@ -1,0 +1,169 @@
+//! `GET /healthz/ready`: 200 or 503, and nothing else is told.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use crate::admin::Admin;
+
+/// Anyone may ask: so Envoy is asked no more often than this, and few are answered at a time.
+const KEPT: Duration = Duration::from_millis(200);
+const AT_A_TIME: usize = 32;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is known of readiness.
+pub(crate) struct Readiness {
+    admin: Admin,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The first configuration is in force. It stays so: a later listener that warms takes nobody out of service.
+    configured: bool,
+    draining: bool,
+    last: Option<(Instant, bool)>,
+}
+
+impl Readiness {
+    pub(crate) fn new(admin: Admin) -> Self {
+        Self {
+            admin,
+            state: Mutex::new(State {
+                configured: false,
+                draining: false,
+                last: None,
+            }),
+        }
+    }
+
+    /// From now on the answer is no.
+    pub(crate) async fn drain(&self) {
+        self.state.lock().await.draining = true;
+    }
+
+    pub(crate) async fn ready(&self) -> bool {
+        let mut state = self.state.lock().await;
+        if state.draining {
+            return false;
+        }
+        if let Some((at, ready)) = state.last
+            && at.elapsed() < KEPT
+        {
+            return ready;
+        }
+        let ready = self.ask(&mut state.configured).await.unwrap_or(false);
+        state.last = Some((Instant::now(), ready));
+        ready
+    }
+
+    async fn ask(&self, configured: &mut bool) -> Result<bool> {
+        if !self.admin.live().await? {
+            return Ok(false);
+        }
+        if !*configured {
+            let found = self.admin.configured().await?;
+            *configured = found.clusters && found.listeners && found.warming == 0;
+            if *configured {
+                tracing::info!("the first configuration is in force");
+            }
+        }
+        Ok(*configured)
+    }
+}
+
+/// Listens on all that can be: where IPv6 is switched off, IPv4 alone will do.
+pub(crate) fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    let mut failure = None;
+    for address in addresses {
+        match bind(*address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if address.is_ipv6() => {
+                tracing::debug!(%address, %error, "no readiness over IPv6");
+                failure = Some(
+                    anyhow::Error::new(error)
+                        .context(format!("readiness can't be served on {address}")),
+                );
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("readiness can't be served on {address}"));
+            }
+        }
+    }
+    match (listeners.is_empty(), failure) {
+        (true, Some(error)) => Err(error),
+        (true, None) | (false, _) => Ok(listeners),
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if address.is_ipv6() {
+        // Else `[::]` would take the port of `0.0.0.0` too.
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv6V6Only, &true)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(128)
+}
+
+/// Answers until the listener fails.
+pub(crate) async fn serve(listener: TcpListener, readiness: Arc<Readiness>) -> Result<()> {
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // Out of descriptors or an aborted connection: neither is a reason to stop answering.
+            Err(error) => {
+                tracing::debug!(%error, "a readiness connection was lost");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let readiness = Arc::clone(&readiness);
+        tokio::spawn(async move {
+            let answer = service_fn(|request| answer(request, &readiness));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(TIMEOUT)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            // Whoever asks badly or slowly gets nothing, and it is no matter of the log.
+            let _ = tokio::time::timeout(TIMEOUT, connection).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    readiness: &Readiness,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let status = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz/ready") if readiness.ready().await => {
+            StatusCode::OK
+        }
+        (&Method::GET | &Method::HEAD, "/healthz/ready") => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::NOT_FOUND,
+    };
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = status;
+    Ok(response)
+}

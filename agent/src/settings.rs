@@ -1,0 +1,298 @@
+//! The environment, parsed once at the edge.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heddle_identity::{SpiffeError, SpiffeId};
+
+/// What in the environment is missing or no good.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Not set, or empty.
+    #[error("the environment variable {0} is not set")]
+    Missing(&'static str),
+    /// Set to what it can't be.
+    #[error("the environment variable {name} is `{value}`: {why}")]
+    Bad {
+        /// Which.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        why: &'static str,
+    },
+    /// The parts make no identity.
+    #[error("HEDDLE_TRUST_DOMAIN, POD_NAMESPACE and POD_SERVICE_ACCOUNT make no identity")]
+    Identity(#[from] SpiffeError),
+}
+
+/// How lines are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// From `HEDDLE_LOG_FORMAT`: `json`, or else text.
+    pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Self {
+        match read("HEDDLE_LOG_FORMAT").as_deref() {
+            Some("json") => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// All that `heddle-agent run` takes from its environment.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The control plane's host: a DNS name or an address.
+    pub control_plane: String,
+    /// Where ADS is served.
+    pub ads_port: u16,
+    /// Where certificates are issued.
+    pub ca_port: u16,
+    /// The roots to trust until the control plane names newer ones, in PEM.
+    pub trust_bundle: String,
+    /// Who this workload is.
+    pub id: SpiffeId,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's token, renewed by the kubelet, so read anew at every use.
+    pub token_file: PathBuf,
+    /// Envoy's binary.
+    pub envoy: PathBuf,
+    /// For the sockets and the bootstrap.
+    pub runtime_dir: PathBuf,
+    /// Where readiness is answered.
+    pub ready: Vec<SocketAddr>,
+    /// Envoy's worker threads.
+    pub concurrency: u32,
+    /// In Envoy's words.
+    pub log_level: String,
+    /// How lines are logged, Envoy's too.
+    pub log_format: LogFormat,
+    /// How long connections get to end.
+    pub drain: Duration,
+}
+
+const LEVELS: [&str; 7] = [
+    "trace", "debug", "info", "warning", "error", "critical", "off",
+];
+
+impl Settings {
+    /// Reads the environment through `read`, so that a test needs none.
+    ///
+    /// # Errors
+    /// When a variable is missing or no good; the text names it.
+    pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let env = Env(&read);
+        let id = SpiffeId::new(
+            env.need("HEDDLE_TRUST_DOMAIN")?.parse()?,
+            &env.need("POD_NAMESPACE")?,
+            &env.need("POD_SERVICE_ACCOUNT")?,
+        )?;
+        let trust_bundle = env.need("HEDDLE_TRUST_BUNDLE")?;
+        if !trust_bundle.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(bad(
+                "HEDDLE_TRUST_BUNDLE",
+                "...",
+                "it should hold certificates in PEM",
+            ));
+        }
+        let log_level = env.or("HEDDLE_LOG_LEVEL", "warning");
+        if !LEVELS.contains(&log_level.as_str()) {
+            return Err(bad(
+                "HEDDLE_LOG_LEVEL",
+                &log_level,
+                "it should be trace, debug, info, warning, error, critical or off",
+            ));
+        }
+        Ok(Self {
+            control_plane: env.host("HEDDLE_CONTROL_PLANE")?,
+            ads_port: env.number("HEDDLE_ADS_PORT", 15010)?,
+            ca_port: env.number("HEDDLE_CA_PORT", 15011)?,
+            trust_bundle,
+            id,
+            pod: env.need("POD_NAME")?,
+            token_file: env.need("HEDDLE_TOKEN_FILE")?.into(),
+            envoy: env.or("HEDDLE_ENVOY", "/usr/local/bin/envoy").into(),
+            runtime_dir: env.or("HEDDLE_RUNTIME_DIR", "/run/heddle").into(),
+            ready: env.addresses("HEDDLE_READY_ADDR", "0.0.0.0:15021,[::]:15021")?,
+            concurrency: env.number("HEDDLE_CONCURRENCY", 2)?,
+            log_level,
+            log_format: LogFormat::from_env(&read),
+            drain: Duration::from_secs(env.number("HEDDLE_DRAIN_SECONDS", 5)?),
+        })
+    }
+
+    /// Envoy's node id.
+    pub fn node_id(&self) -> String {
+        format!("{}/{}", self.id.namespace(), self.pod)
+    }
+
+    /// The control plane's address, where it is one rather than a name.
+    pub fn control_plane_ip(&self) -> Option<IpAddr> {
+        self.control_plane.parse().ok()
+    }
+}
+
+/// The agent's own level for a level in Envoy's words.
+pub fn log_level(envoy: &str) -> &'static str {
+    match envoy {
+        "trace" => "trace",
+        "debug" => "debug",
+        "info" => "info",
+        "error" | "critical" => "error",
+        "off" => "off",
+        _ => "warn",
+    }
+}
+
+struct Env<'a, F>(&'a F);
+
+impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
+    fn get(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn need(&self, name: &'static str) -> Result<String, SettingsError> {
+        self.get(name).ok_or(SettingsError::Missing(name))
+    }
+
+    fn or(&self, name: &str, default: &str) -> String {
+        self.get(name).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn number<T: std::str::FromStr>(
+        &self,
+        name: &'static str,
+        default: T,
+    ) -> Result<T, SettingsError> {
+        match self.get(name) {
+            Some(value) => value
+                .parse()
+                .map_err(|_| bad(name, &value, "it should be a number")),
+            None => Ok(default),
+        }
+    }
+
+    fn host(&self, name: &'static str) -> Result<String, SettingsError> {
+        let value = self.need(name)?;
+        let bare = value
+            .strip_prefix('[')
+            .and_then(|v| v.strip_suffix(']'))
+            .unwrap_or(&value);
+        let dns = bare
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        if dns || bare.parse::<IpAddr>().is_ok() {
+            Ok(bare.to_owned())
+        } else {
+            Err(bad(
+                name,
+                &value,
+                "it should be a DNS name or an address, without a port",
+            ))
+        }
+    }
+
+    fn addresses(
+        &self,
+        name: &'static str,
+        default: &str,
+    ) -> Result<Vec<SocketAddr>, SettingsError> {
+        let value = self.or(name, default);
+        let parse = |one: &str| one.trim().parse();
+        value
+            .split(',')
+            .map(parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| {
+                bad(
+                    name,
+                    &value,
+                    "it should be address:port, separated by commas",
+                )
+            })
+    }
+}
+
+fn bad(name: &'static str, value: &str, why: &'static str) -> SettingsError {
+    SettingsError::Bad {
+        name,
+        value: value.chars().take(200).collect(),
+        why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: [(&str, &str); 7] = [
+        ("HEDDLE_CONTROL_PLANE", "heddle-operator.heddle-system.svc"),
+        ("HEDDLE_TRUST_BUNDLE", "-----BEGIN CERTIFICATE-----"),
+        ("HEDDLE_TRUST_DOMAIN", "cluster.local"),
+        ("HEDDLE_TOKEN_FILE", "/t"),
+        ("POD_NAME", "cart-0"),
+        ("POD_NAMESPACE", "shop"),
+        ("POD_SERVICE_ACCOUNT", "cart"),
+    ];
+
+    fn with(name: &str, value: &str) -> Result<Settings, SettingsError> {
+        Settings::from_env(|asked| {
+            let known = SOUND
+                .iter()
+                .find(|(n, _)| *n == asked)
+                .map(|(_, v)| (*v).to_owned());
+            if asked == name {
+                Some(value.to_owned())
+            } else {
+                known
+            }
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_architecture() {
+        let settings = with("", "").unwrap();
+        assert_eq!((settings.ads_port, settings.ca_port), (15010, 15011));
+        assert_eq!(
+            settings.ready,
+            [
+                "0.0.0.0:15021".parse().unwrap(),
+                "[::]:15021".parse().unwrap()
+            ]
+        );
+        assert_eq!(settings.node_id(), "shop/cart-0");
+        assert_eq!(
+            with("HEDDLE_CONTROL_PLANE", "[::1]").unwrap().control_plane,
+            "::1"
+        );
+    }
+
+    #[test]
+    fn what_is_no_good_is_named() {
+        for (name, _) in SOUND {
+            let error = with(name, "").unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        for (name, value) in [
+            ("HEDDLE_ADS_PORT", "70000"),
+            ("HEDDLE_CONTROL_PLANE", "host:15010"),
+            ("HEDDLE_CONTROL_PLANE", "https://host"),
+            ("HEDDLE_LOG_LEVEL", "loud"),
+            ("HEDDLE_READY_ADDR", "15021"),
+            ("HEDDLE_TRUST_BUNDLE", "/a/file"),
+            ("HEDDLE_DRAIN_SECONDS", "-1"),
+            ("POD_NAMESPACE", "a/b"),
+        ] {
+            let error = with(name, value).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
