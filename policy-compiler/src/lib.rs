@@ -18,6 +18,7 @@ mod envoy;
 mod finding;
 pub mod ingest;
 mod kinds;
+pub mod print;
 mod resource;
 mod status;
 pub mod world;

@@ -24,7 +24,7 @@ use crate::world::{NamespacedName, Port, Protocol, Service, SpiffeId, World};
 const OUTBOUND: u16 = 15001;
 const OUTBOUND_MARKED: u16 = 15002;
 /// How long a client of a port without a declared protocol may be silent before its bytes count as TCP.
-const DETECT_MS: i32 = 20;
+const DETECT_MS: u16 = 20;
 
 /// Who calls: what the listeners of a pod say about their own side.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,7 +26,7 @@ const INBOUND_NODE: u16 = 15007;
 const ADMIN_CLUSTER: &str = "heddle-admin";
 /// How long a client may be silent before it counts as one that waits for the server to speak first. More than the 200 ms after which
 /// Linux sends a lost segment again, so that one lost ClientHello does not turn mTLS into plain bytes.
-const SILENCE_MS: i32 = 250;
+const SILENCE_MS: u16 = 250;
 
 /// Compiles the server's side of a class of pods.
 pub(crate) fn server(input: &Inbound) -> Vec<Arc<Resource>> {

@@ -77,8 +77,8 @@ fn listener_filter(name: &str, config: envoy_types::pb::google::protobuf::Any) -
 }
 
 /// How long to wait for a client's first bytes, and to go on without them then.
-pub(crate) fn wait(listener: &mut v3::Listener, milliseconds_: i32) {
-    listener.listener_filters_timeout = milliseconds(milliseconds_);
+pub(crate) fn wait(listener: &mut v3::Listener, silence_ms: u16) {
+    listener.listener_filters_timeout = milliseconds(silence_ms);
     listener.continue_on_listener_filters_timeout = true;
 }
 

@@ -2,6 +2,7 @@
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, config};
+use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::any;
@@ -60,6 +61,8 @@ fn sum(name: &str, value_format: &str, tags: &[config::Tag]) -> config::Counter 
 }
 
 fn logger(config: Config) -> accesslog::AccessLog {
+    // No prefix: the names are whole. (Envoy wants one of scope and the older stat_prefix.)
+    let config = Config { stats_scope: Some(Scope::default()), ..config };
     accesslog::AccessLog {
         name: "envoy.access_loggers.stats".to_owned(),
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&config))),

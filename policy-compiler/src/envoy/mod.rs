@@ -34,8 +34,8 @@ const fn seconds(seconds: i64) -> Option<Duration> {
     Some(Duration { seconds, nanos: 0 })
 }
 
-const fn milliseconds(milliseconds: i32) -> Option<Duration> {
-    Some(Duration { seconds: 0, nanos: milliseconds * 1_000_000 })
+fn milliseconds(milliseconds: u16) -> Option<Duration> {
+    Some(Duration { seconds: i64::from(milliseconds / 1000), nanos: i32::from(milliseconds % 1000) * 1_000_000 })
 }
 
 const fn number(value: u32) -> Option<UInt32Value> {

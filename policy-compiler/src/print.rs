@@ -1,0 +1,43 @@
+//! Resources as people read them: Envoy's canonical JSON, with every `Any` expanded.
+
+use std::sync::OnceLock;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+
+use crate::resource::Resource;
+
+/// The descriptors of the very envoy-types that the resources were built with, see `build.rs`.
+static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy-types.bin"));
+
+fn pool() -> Option<&'static DescriptorPool> {
+    static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
+    POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).ok()).as_ref()
+}
+
+/// A resource as JSON, in the field names that Envoy's documentation uses. `Null` only if the bytes are no such message, which the
+/// compiler never makes.
+#[must_use]
+pub fn to_json(resource: &Resource) -> Value {
+    decode(resource).unwrap_or_default()
+}
+
+fn decode(resource: &Resource) -> Option<Value> {
+    let descriptor = pool()?.get_message_by_name(resource.key.kind.message())?;
+    let message = DynamicMessage::decode(descriptor, resource.body.clone()).ok()?;
+    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
+    let value = message.serialize_with_options(serde_json::value::Serializer, &options).ok()?;
+    Some(sorted(value))
+}
+
+/// Keys in order, whatever map serde_json was built with.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: std::collections::BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(ordered.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}

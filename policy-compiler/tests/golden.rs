@@ -1,0 +1,128 @@
+//! Every case of `tests/golden`: real Kubernetes YAML in, all that comes of it out. `BLESS=1` rewrites the outputs.
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use heddle_policy_compiler::{Compiled, KubeObject, NamespacedName, ResourceKind, compile, print};
+use serde_json::Value;
+
+#[test]
+fn outputs_are_as_blessed() -> Result<()> {
+    let bless = std::env::var_os("BLESS").is_some();
+    let (base, _) = harness::world(harness::base()?);
+    let base = harness::views(&compile(&base));
+    let mut wrong = Vec::new();
+    let mut expected = BTreeSet::new();
+    for case in harness::cases()? {
+        let (findings, compiled) = harness::compile_case(&case)?;
+        let some = findings.len() + compiled.findings.len() > 0;
+        if case.findings.is_some_and(|must| must != some) {
+            wrong.push(format!("{}: findings: {:#?}", case.name, findings.iter().chain(&compiled.findings).map(ToString::to_string).collect::<Vec<_>>()));
+        }
+        let Some(output) = &case.output else { continue };
+        expected.insert(output.clone());
+        let text = serde_saphyr::to_string(&harness::report(&findings, &compiled, &base))?;
+        if bless {
+            fs::write(output, &text)?;
+        } else if fs::read_to_string(output).ok().as_deref() != Some(text.as_str()) {
+            let actual = std::env::temp_dir().join(format!("{}.actual", case.name.replace('/', "_")));
+            fs::write(&actual, &text)?;
+            wrong.push(format!("{}: differs; now: {} (BLESS=1 accepts it)", case.name, actual.display()));
+        }
+    }
+    for file in harness::files(&harness::folder())?.into_iter().filter(|f| f.to_string_lossy().ends_with(".out.yaml") && !expected.contains(f)) {
+        if bless { fs::remove_file(&file)? } else { wrong.push(format!("{}: no case", file.display())) }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Every rotation and the reverse: whatever came first, the bytes are the same.
+#[test]
+fn order_of_objects_does_not_change_a_byte() -> Result<()> {
+    for case in harness::cases()? {
+        let (all, _) = harness::objects(&case)?;
+        let views = |objects: Vec<KubeObject>| {
+            let compiled = compile(&harness::world(objects).0);
+            (harness::views(&compiled), compiled.statuses, compiled.findings)
+        };
+        let first = views(all.clone());
+        let mut rotated = all.clone();
+        rotated.rotate_left(all.len() / 3);
+        for other in [all.iter().rev().cloned().collect(), rotated] {
+            ensure!(first == views(other), "{}", case.name);
+        }
+    }
+    Ok(())
+}
+
+/// What a resource requires is in the same view, and so is every cluster and route configuration that it names.
+#[test]
+fn references_resolve() -> Result<()> {
+    // Of the bootstrap; and one that deliberately does not exist.
+    let elsewhere = ["heddle-sds", "heddle-admin", "refused", "unknown"];
+    for case in harness::cases()? {
+        let (_, compiled) = harness::compile_case(&case)?;
+        for (pod, view) in harness::views(&compiled) {
+            for (key, resource) in &view.resources {
+                let place = || format!("{}: {pod}: {key}", case.name);
+                for required in &resource.requires {
+                    ensure!(view.resources.contains_key(required), "{} requires {required}", place());
+                }
+                let mut names = Vec::new();
+                named(&print::to_json(resource), &mut names);
+                for (field, name) in names {
+                    let kind = if field == "route_config_name" { ResourceKind::Route } else { ResourceKind::Cluster };
+                    let there = view.resources.keys().any(|k| k.kind == kind && *k.name == *name);
+                    ensure!(there || elsewhere.contains(&name.as_str()), "{} names {field} {name}", place());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every string under a key that refers to another resource.
+fn named(value: &Value, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(name) if ["cluster", "cluster_name", "route_config_name"].contains(&key.as_str()) => found.push((key.clone(), name.clone())),
+                    other => named(other, found),
+                }
+                if key == "weighted_clusters" {
+                    let names = value.pointer("/clusters").and_then(Value::as_array).into_iter().flatten().filter_map(|c| c.get("name")?.as_str());
+                    found.extend(names.map(|name| ("cluster".to_owned(), name.to_owned())));
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| named(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The base itself, in full for one server that is a client too.
+#[test]
+fn base_is_as_blessed() -> Result<()> {
+    let (world, findings) = harness::world(harness::base()?);
+    let compiled = compile(&world);
+    if !findings.is_empty() || !compiled.findings.is_empty() {
+        bail!("{findings:?} {:?}", compiled.findings);
+    }
+    // HTTP, TCP, undeclared; a pod by its address; nothing the mesh knows.
+    let dialled = ["10.96.0.20:80", "10.96.0.30:3306", "10.96.0.40:6379", "10.0.0.51:7000", "203.0.113.9:443"];
+    let wanted = dialled.iter().map(|at| Ok(Compiled::on_demand_name(at.parse()?, harness::HOUR))).collect::<Result<_>>()?;
+    let view = compiled.view(&NamespacedName::new("shop", "reviews-v1-abc-x1"), &wanted).context("no such proxy")?;
+    let resources: Vec<Value> = view.resources.values().map(|r| serde_json::json!({"resource": r.key.to_string(), "config": print::to_json(r)})).collect();
+    let text = serde_saphyr::to_string(&resources)?;
+    let path = harness::folder().join("base.view.yaml");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &text)?;
+    }
+    ensure!(fs::read_to_string(&path).ok().as_deref() == Some(text.as_str()), "{} differs (BLESS=1 accepts it)", path.display());
+    Ok(())
+}

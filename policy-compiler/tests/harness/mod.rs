@@ -1,0 +1,176 @@
+//! What the tests over goldens share: reading cases, compiling them, and saying what came out.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use heddle_policy_compiler::{Compiled, Finding, KubeObject, Resource, ResourceKey, View, World, compile, ingest, print};
+use serde_json::{Value, json};
+
+/// Stands for the hour in on-demand names.
+pub const HOUR: &str = "0";
+
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// One input with the place of its output.
+pub struct Case {
+    pub name: String,
+    pub input: PathBuf,
+    /// None for samples, which have no golden and are a world of their own.
+    pub output: Option<PathBuf>,
+    /// Whether there must be findings (`err/`), must be none (`ok/`), or may be some (samples).
+    pub findings: Option<bool>,
+}
+
+/// Every case of the tree, and the samples that the project gives to users.
+pub fn cases() -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (part, findings) in [("ok", false), ("err", true)] {
+        for input in files(&folder().join(part))?.into_iter().filter(|f| is_input(f)) {
+            let name = input.strip_prefix(folder())?.display().to_string();
+            let output = Some(input.with_extension("out.yaml"));
+            cases.push(Case { name, input, output, findings: Some(findings) });
+        }
+    }
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    for input in files(&samples)?.into_iter().filter(|f| is_input(f)) {
+        cases.push(Case { name: format!("samples/{}", input.file_name().unwrap().display()), input, output: None, findings: None });
+    }
+    ensure!(cases.iter().any(|c| c.output.is_some()), "no cases");
+    Ok(cases)
+}
+
+pub fn is_input(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".yaml") && !name.ends_with(".out.yaml") && name != "kustomization.yaml"
+}
+
+/// All files below a folder, sorted; none if there is no such folder.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if !folder.is_dir() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The objects of a text, with what is wrong with it.
+pub fn read(path: &Path) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(ingest::parse_yaml(&name, &text))
+}
+
+pub fn base() -> Result<Vec<KubeObject>> {
+    let (objects, findings) = read(&folder().join("base.yaml"))?;
+    ensure!(findings.is_empty(), "base.yaml: {findings:?}");
+    Ok(objects)
+}
+
+/// A world of these objects, in this order.
+pub fn world(objects: impl IntoIterator<Item = KubeObject>) -> (World, Vec<Finding>) {
+    let mut builder = World::builder();
+    let findings = objects.into_iter().flat_map(|object| builder.apply(object)).collect();
+    (builder.build(), findings)
+}
+
+/// The view of each proxy that has dialled every address there is, and one that there is not.
+pub fn views(compiled: &Compiled) -> BTreeMap<String, View> {
+    let unknown = "203.0.113.9:443".parse().unwrap();
+    let wanted: BTreeSet<Arc<str>> = compiled.destinations().chain([unknown]).map(|at| Compiled::on_demand_name(at, HOUR)).collect();
+    compiled.proxies.keys().map(|pod| (pod.to_string(), compiled.view(pod, &wanted).unwrap())).collect()
+}
+
+/// What a case does: findings, statuses, and the resources that differ from the base.
+pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String, View>) -> Value {
+    let mut all: Vec<&Finding> = findings.iter().chain(&compiled.findings).collect();
+    all.sort();
+    let findings: Vec<Value> = all
+        .iter()
+        .map(|f| json!({"severity": f.severity.as_str(), "object": f.object.to_string(), "field": f.field, "code": f.code, "message": f.message, "fix": f.fix}))
+        .collect();
+    let statuses: BTreeMap<String, Value> = compiled.statuses.iter().map(|(object, status)| (object.to_string(), status_json(status))).collect();
+    let (changed, removed) = differences(base, &views(compiled));
+    json!({"findings": findings, "statuses": statuses, "changed": changed, "removed": removed})
+}
+
+fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
+    let conditions: Vec<Value> = status
+        .conditions
+        .iter()
+        .map(|c| json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message}))
+        .collect();
+    let mut value = json!({"observedGeneration": status.observed_generation, "conditions": conditions});
+    let map = value.as_object_mut().unwrap();
+    map.insert("inForce".to_owned(), status.in_force.as_ref().map_or(Value::Null, |s| json!({"generation": s.generation})));
+    if !status.weights.is_empty() {
+        map.insert("weights".to_owned(), status.weights.iter().map(|w| json!({"backend": w.backend, "weight": w.weight})).collect());
+    }
+    value
+}
+
+type ByResource = BTreeMap<(ResourceKey, String), (Arc<Resource>, Vec<String>)>;
+
+fn differences(before: &BTreeMap<String, View>, after: &BTreeMap<String, View>) -> (Vec<Value>, Vec<Value>) {
+    let mut changed: ByResource = BTreeMap::new();
+    let mut removed: BTreeMap<ResourceKey, Vec<String>> = BTreeMap::new();
+    let nothing = View::default();
+    for (pod, view) in after {
+        let old = before.get(pod).unwrap_or(&nothing);
+        for (key, resource) in view.resources.iter().filter(|(key, r)| old.resources.get(*key).is_none_or(|o| o.version != r.version)) {
+            let entry = changed.entry((key.clone(), resource.version.to_string())).or_insert_with(|| (Arc::clone(resource), Vec::new()));
+            entry.1.push(pod.clone());
+        }
+    }
+    for (pod, view) in before {
+        let new = after.get(pod).unwrap_or(&nothing);
+        for key in view.resources.keys().filter(|key| !new.resources.contains_key(*key)) {
+            removed.entry(key.clone()).or_default().push(pod.clone());
+        }
+    }
+    let all: Vec<String> = after.keys().cloned().collect();
+    let proxies = |pods: Vec<String>| if pods == all { json!("all") } else { json!(pods) };
+    let mut last = None;
+    let changed = changed
+        .into_values()
+        .map(|(resource, pods)| {
+            let mut value = json!({
+                "resource": resource.key.to_string(), "proxies": proxies(pods), "version": resource.version.to_string(),
+                "requires": resource.requires.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "origins": resource.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            });
+            // Workload classes have their own versions of a listener, all alike: one of them is enough to read.
+            if last.replace(resource.key.clone()).as_ref() != Some(&resource.key) {
+                value["config"] = print::to_json(&resource);
+            }
+            value
+        })
+        .collect();
+    let removed = removed.into_iter().map(|(key, pods)| json!({"resource": key.to_string(), "proxies": proxies(pods)})).collect();
+    (changed, removed)
+}
+
+/// All objects of a case: those of the base first.
+pub fn objects(case: &Case) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
+    let (objects, findings) = read(&case.input)?;
+    let below = if case.output.is_some() { base()? } else { Vec::new() };
+    Ok((below.into_iter().chain(objects).collect(), findings))
+}
+
+/// Compiles a case.
+pub fn compile_case(case: &Case) -> Result<(Vec<Finding>, Compiled)> {
+    let (objects, mut findings) = objects(case)?;
+    let (world, more) = world(objects);
+    findings.extend(more);
+    Ok((findings, compile(&world)))
+}
