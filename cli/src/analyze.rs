@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::ClusterArgs;
 use crate::findings;
-use crate::sources::Objects;
+use crate::sources::{Objects, Outcome};
 use crate::table;
+use crate::out::say;
 
 /// Options of `heddle analyze`.
 #[derive(Args, Debug)]
@@ -41,16 +42,18 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     } else {
         Objects::from_paths(&args.paths)?
     };
-    let (compiled, found) = objects.compile();
+    let Outcome { compiled, findings: found, .. } = objects.compile();
     match args.output {
         Output::Text => {
             findings::report(&found);
             if !compiled.statuses.is_empty() {
-                println!("{}\n", conditions(&compiled));
+                say!("{}\n", conditions(&compiled));
             }
-            println!("{} objects of ours, {} sidecars: {}", compiled.statuses.len(), compiled.proxies.len(), findings::summary(&found));
+            let (objects, sidecars) = (compiled.statuses.len(), compiled.proxies.len());
+            let (objects, sidecars) = (findings::plural(objects, "policy object"), findings::plural(sidecars, "sidecar"));
+            say!("{objects}, {sidecars}: {}", findings::summary(&found));
         }
-        Output::Json => println!("{}", serde_json::to_string_pretty(&as_json(&compiled, &found))?),
+        Output::Json => say!("{}", serde_json::to_string_pretty(&as_json(&compiled, &found))?),
     }
     Ok(findings::errors(&found))
 }

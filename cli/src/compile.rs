@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use heddle_policy_compiler::{Compiled, PodRef};
-use serde_json::Value;
+use heddle_policy_compiler::{Compiled, PodRef, Resource, World, print};
+use serde_json::{Value, json};
 
 use crate::findings;
-use crate::sources::Objects;
+use crate::sources::{Objects, Outcome};
+use crate::out::say;
 
 /// Options of `heddle compile`.
 #[derive(Args, Debug)]
@@ -20,6 +22,9 @@ pub struct CompileArgs {
     /// Only this sidecar: a pod, or a workload, whose pods are all printed.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     proxy: Option<String>,
+    /// Also what a sidecar that captures would be told on demand, for every destination that the mesh knows.
+    #[arg(long)]
+    outbound: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -34,33 +39,39 @@ enum Output {
     Json,
 }
 
+/// The time bucket in the names of on-demand clusters, in place of an hour.
+const OFFLINE: &str = "offline";
+
 /// Runs the command; gives the number of errors.
 pub fn run(args: &CompileArgs) -> Result<usize> {
-    let (compiled, found) = Objects::from_paths(&args.paths)?.compile();
-    findings::report(&found);
-    let pods = selected(&compiled, args.proxy.as_deref())?;
-    let views: BTreeMap<String, Value> = pods.iter().map(|pod| (pod.to_string(), view(&compiled, pod))).collect();
+    let outcome = Objects::from_paths(&args.paths)?.compile();
+    let Outcome { world, compiled, findings: found } = &outcome;
+    findings::report(found);
+    let pods = selected(world, compiled, args.proxy.as_deref())?;
+    let wanted = if args.outbound { on_demand(compiled) } else { BTreeSet::new() };
+    let views: BTreeMap<String, Value> = pods.iter().map(|pod| (pod.to_string(), view(compiled, pod, &wanted))).collect();
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&views)?),
+        Output::Json => say!("{}", serde_json::to_string_pretty(&views)?),
         Output::Yaml => {
             for (pod, view) in views {
-                print!("---\n# {pod}\n{}", serde_saphyr::to_string(&view)?);
+                crate::out::text(format_args!("---\n# {pod}\n{}", serde_saphyr::to_string(&view)?));
             }
         }
     }
-    eprintln!("{} sidecars: {}", pods.len(), findings::summary(&found));
-    Ok(findings::errors(&found))
+    eprintln!("{}: {}", findings::plural(pods.len(), "sidecar"), findings::summary(found));
+    Ok(findings::errors(found))
 }
 
-/// The pods that a name means: the pod of that name, else those whose name starts with the workload's.
-fn selected(compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
-    let Some(wanted) = wanted else { return Ok(compiled.proxies.keys().cloned().collect()) };
+/// The pods that a name means: the pod of that name, else those of the workload of that name.
+fn selected(world: &World, compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
     let all = || compiled.proxies.keys();
+    let Some(wanted) = wanted else { return Ok(all().cloned().collect()) };
     let exact: Vec<PodRef> = all().filter(|pod| pod.to_string() == wanted).cloned().collect();
     if !exact.is_empty() {
         return Ok(exact);
     }
-    let of_workload: Vec<PodRef> = all().filter(|pod| pod.to_string().strip_prefix(wanted).is_some_and(|rest| rest.starts_with('-'))).cloned().collect();
+    let owner = |pod: &PodRef| world.workloads().get(pod).map(|workload| format!("{}/{}", pod.namespace, workload.owner));
+    let of_workload: Vec<PodRef> = all().filter(|pod| owner(pod).as_deref() == Some(wanted)).cloned().collect();
     if of_workload.is_empty() {
         let known: Vec<String> = all().map(ToString::to_string).collect();
         bail!("no sidecar {wanted}; there are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") });
@@ -68,7 +79,24 @@ fn selected(compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
     Ok(of_workload)
 }
 
-fn view(compiled: &Compiled, pod: &PodRef) -> Value {
-    let view = compiled.view(pod, &BTreeSet::new()).unwrap_or_default();
-    serde_json::json!({"resources": view.resources.keys().map(ToString::to_string).collect::<Vec<_>>()})
+fn on_demand(compiled: &Compiled) -> BTreeSet<Arc<str>> {
+    compiled.destinations().map(|at| Compiled::on_demand_name(at, OFFLINE)).collect()
+}
+
+/// Everything about one sidecar: each resource with whom it comes from, and what must be acknowledged before it.
+fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value {
+    let view = compiled.view(pod, wanted).unwrap_or_default();
+    let identity = compiled.proxies.get(pod).map(|proxy| proxy.identity.to_string());
+    json!({"identity": identity, "resources": view.resources.values().map(|one| resource(one)).collect::<Vec<_>>()})
+}
+
+fn resource(resource: &Resource) -> Value {
+    json!({
+        "name": resource.key.name.as_ref(),
+        "type": resource.key.kind.message(),
+        "version": resource.version.as_ref(),
+        "origins": resource.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "requires": resource.requires.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "resource": print::to_json(resource),
+    })
 }

@@ -37,17 +37,22 @@ pub fn errors(findings: &[Finding]) -> usize {
 
 /// `2 errors, 1 warning`, or that there is nothing to say.
 pub fn summary(findings: &[Finding]) -> String {
-    let count = |severity: Severity, one: &str, many: &str| {
+    let count = |severity: Severity, one: &str| {
         let n = findings.iter().filter(|finding| finding.severity == severity).count();
-        (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
+        (n > 0).then(|| plural(n, one))
     };
     let parts: Vec<String> = [
-        count(Severity::Error, "error", "errors"),
-        count(Severity::Warning, "warning", "warnings"),
-        count(Severity::Info, "note", "notes"),
+        count(Severity::Error, "error"),
+        count(Severity::Warning, "warning"),
+        count(Severity::Info, "note"),
     ]
     .into_iter()
     .flatten()
     .collect();
     if parts.is_empty() { "no findings".to_owned() } else { parts.join(", ") }
+}
+
+/// `1 sidecar`, `2 sidecars`.
+pub fn plural(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::manifests;
+use crate::out::say;
 
 /// Our own name in `managedFields`; what the operator writes later (the webhook's `caBundle`) is not ours, and is left alone.
 const FIELD_MANAGER: &str = "heddle-cli";
@@ -43,7 +44,7 @@ pub struct InstallArgs {
 pub async fn run(args: &InstallArgs) -> Result<()> {
     let objects = manifests::all()?;
     if !args.apply {
-        print!("{}", manifests::print(&objects)?);
+        crate::out::text(format_args!("{}", manifests::print(&objects)?));
         return Ok(());
     }
     let client = args.cluster.client().await?;
@@ -59,7 +60,7 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
     }
     for object in &rest {
         if args.dry_run && is_ours(object) {
-            println!("{} (its kind is not installed by a dry run, so it was not tried)", cluster::describe(object));
+            say!("{} (its kind is not installed by a dry run, so it was not tried)", cluster::describe(object));
             continue;
         }
         apply(&client, object, args).await?;
@@ -86,7 +87,7 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
     let patch = Patch::Apply(object);
     let outcome = cluster::call(&what, api.patch(name, &params, &patch)).await;
     match outcome {
-        Ok(_) => println!("{} {}", cluster::describe(object), if args.dry_run { "would be applied" } else { "applied" }),
+        Ok(_) => say!("{} {}", cluster::describe(object), if args.dry_run { "would be applied" } else { "applied" }),
         Err(error) if is_conflict(&error) => {
             bail!("{what}: {:#} (fix: --force takes the fields over)", error.root_cause())
         }
@@ -115,7 +116,7 @@ async fn rolled_out(client: &Client, timeout: Duration) -> Result<()> {
     outcome.with_context(|| {
         format!("the control plane is not ready after {} s (fix: kubectl -n {NAMESPACE} describe pods)", timeout.as_secs())
     })??;
-    println!("the control plane is ready");
+    say!("the control plane is ready");
     Ok(())
 }
 

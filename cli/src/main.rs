@@ -8,6 +8,7 @@ mod demo;
 mod findings;
 mod install;
 mod manifests;
+mod out;
 mod proxy;
 mod sources;
 mod table;

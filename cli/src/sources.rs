@@ -27,6 +27,16 @@ pub struct Objects {
     findings: Vec<Finding>,
 }
 
+/// A world and what became of it.
+pub struct Outcome {
+    /// What went in.
+    pub world: World,
+    /// What came out.
+    pub compiled: Compiled,
+    /// What reading and compiling found, sorted.
+    pub findings: Vec<Finding>,
+}
+
 impl Objects {
     /// All YAML and JSON of files and folders (recursively); `-` is standard input.
     pub fn from_paths(paths: &[PathBuf]) -> Result<Self> {
@@ -57,17 +67,17 @@ impl Objects {
         Ok(all)
     }
 
-    /// Compiles them; all findings, sorted.
-    pub fn compile(self) -> (Compiled, Vec<Finding>) {
+    /// Compiles them.
+    pub fn compile(self) -> Outcome {
         let mut builder = World::builder();
         let mut findings = self.findings;
         for object in self.objects {
             findings.extend(builder.apply(object));
         }
-        let compiled = compile(&builder.build());
+        let world = builder.build();
+        let compiled = compile(&world);
         findings.extend(compiled.findings.iter().cloned());
-        let findings = findings::sorted(findings);
-        (compiled, findings)
+        Outcome { world, compiled, findings: findings::sorted(findings) }
     }
 
     fn add(&mut self, (objects, findings): (Vec<KubeObject>, Vec<Finding>)) {

@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, DynamicObject};
 
 use crate::cluster::{self, ClusterArgs};
 use crate::manifests;
+use crate::out::say;
 
 /// Between two looks at what is still there.
 const POLL: Duration = Duration::from_millis(500);
@@ -60,7 +61,7 @@ pub async fn run(args: &UninstallArgs) -> Result<()> {
     let objects = plan(args.keep_crds)?;
     if args.dry_run {
         for object in &objects {
-            println!("{} would be deleted", cluster::describe(object));
+            say!("{} would be deleted", cluster::describe(object));
         }
         return Ok(());
     }
@@ -69,9 +70,9 @@ pub async fn run(args: &UninstallArgs) -> Result<()> {
     for object in &objects {
         delete(&client, object, deadline).await?;
     }
-    println!("uninstalled; running pods keep their sidecars and their last configuration until they restart");
+    say!("uninstalled; running pods keep their sidecars and their last configuration until they restart");
     if !args.keep_crds {
-        println!("namespaces keep their label heddle.dev/inject: it is yours");
+        say!("namespaces keep their label heddle.dev/inject: it is yours");
     }
     Ok(())
 }
@@ -93,12 +94,12 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
     let verb = format!("delete {what}");
     // In the foreground: the Deployment is gone when its pods are.
     if cluster::find(&verb, api.delete(name, &DeleteParams::foreground())).await?.is_none() {
-        println!("{what} is not there");
+        say!("{what} is not there");
         return Ok(());
     }
     loop {
         let Some(left) = cluster::find(&verb, api.get(name)).await? else {
-            println!("{what} deleted");
+            say!("{what} deleted");
             return Ok(());
         };
         if Instant::now() > deadline {

@@ -9,6 +9,7 @@ use clap::Args;
 use kube::Client;
 
 use crate::cluster::ClusterArgs;
+use crate::out::say;
 
 /// Options of `heddle check`.
 #[derive(Args, Debug)]
@@ -59,15 +60,15 @@ pub async fn run(args: &CheckArgs) -> Result<()> {
 
 /// Prints a section; gives the number of failures.
 fn section(title: &str, outcomes: Vec<Outcome>) -> usize {
-    println!("{title}");
+    say!("{title}");
     let mut failures = 0;
     for outcome in outcomes {
         match outcome {
-            Outcome::Ok(text) => println!("  ok    {text}"),
-            Outcome::Note(text, fix) => println!("  note  {text}\n        fix: {fix}"),
+            Outcome::Ok(text) => say!("  ok    {text}"),
+            Outcome::Note(text, fix) => say!("  note  {text}\n        fix: {fix}"),
             Outcome::Fail(text, fix) => {
                 failures += 1;
-                println!("  FAIL  {text}\n        fix: {fix}");
+                say!("  FAIL  {text}\n        fix: {fix}");
             }
         }
     }

@@ -128,7 +128,7 @@ impl<'a> Mesh<'a> {
     }
 
     async fn wait_ready(&mut self, pod: &str, host: u8) -> Result<()> {
-        let url = format!("http://{}/readyz", self.net.at(host, 15021));
+        let url = format!("http://{}/healthz/ready", self.net.at(host, 15021));
         let (client, started) = (client::fresh(), std::time::Instant::now());
         loop {
             if client::get(&client, &url, "agent", PROBE_TIMEOUT).await.is_ok_and(|reply| reply.status == 200) {

@@ -13,6 +13,7 @@ mod term;
 mod world;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -93,7 +94,8 @@ fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> R
 
 fn root(args: &DemoArgs, seed: u64) -> Result<PathBuf> {
     let root = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("heddle-demo-{:08x}", seed >> 32)));
-    std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    // Tokens and Envoy's admin sockets are in here: nobody else's business.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).with_context(|| format!("cannot make {}", root.display()))?;
     root.canonicalize().with_context(|| format!("cannot find {}", root.display()))
 }
 
