@@ -54,13 +54,32 @@ pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) 
 pub async fn find<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<Option<T>> {
     match call(what, future).await {
         Ok(found) => Ok(Some(found)),
-        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) if refusal(&error) == Some(404) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
+/// The HTTP status with which the API server refused a call.
+pub fn refusal(error: &anyhow::Error) -> Option<u16> {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// An error in one line. What the API server says is said once, and in its own words.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref::<kube::Error>() {
+            parts.push(status.message.clone());
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    // Some errors repeat their source in their own text.
+    parts.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
+    parts.join(": ")
 }
 
 /// `Kind namespace/name`, as messages name an object.

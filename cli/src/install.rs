@@ -88,16 +88,14 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
     let outcome = cluster::call(&what, api.patch(name, &params, &patch)).await;
     match outcome {
         Ok(_) => say!("{} {}", cluster::describe(object), if args.dry_run { "would be applied" } else { "applied" }),
-        Err(error) if is_conflict(&error) => {
-            bail!("{what}: {:#} (fix: --force takes the fields over)", error.root_cause())
+        // On a fresh cluster a dry run makes no namespace, so nothing can be tried in it.
+        Err(error) if args.dry_run && object.metadata.namespace.is_some() && cluster::refusal(&error) == Some(404) => {
+            say!("{} (not tried: its namespace is not there yet)", cluster::describe(object));
         }
+        Err(error) if cluster::refusal(&error) == Some(409) => bail!("{} (fix: --force takes the fields over)", cluster::explain(&error)),
         Err(error) => return Err(error),
     }
     Ok(())
-}
-
-fn is_conflict(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 async fn established(client: &Client, object: &DynamicObject) -> Result<()> {

@@ -101,7 +101,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("heddle: {error:#}");
+            eprintln!("heddle: {}", cluster::explain(&error));
             ExitCode::FAILURE
         }
     }

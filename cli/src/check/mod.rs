@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kube::Client;
 
-use crate::cluster::ClusterArgs;
+use crate::cluster::{ClusterArgs, explain, refusal};
 use crate::out::say;
 
 /// Options of `heddle check`.
@@ -34,11 +34,12 @@ enum Outcome {
 impl Outcome {
     /// A check that could not be made is a note if the caller merely lacks rights, a failure else.
     fn of(result: Result<Self>, what: &str) -> Self {
-        result.unwrap_or_else(|error| match error.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) if status.code == 403 => {
-                Self::Note(format!("{what}: not allowed to look ({})", status.message), "run it with more rights to see this too".to_owned())
+        result.unwrap_or_else(|error| {
+            let why = explain(&error);
+            match refusal(&error) {
+                Some(403) => Self::Note(format!("{what}: not allowed to look ({why})"), "run it with more rights to see this too".to_owned()),
+                _ => Self::Fail(format!("{what}: {why}"), "see whether the API server answers".to_owned()),
             }
-            _ => Self::Fail(format!("{what}: {error:#}"), "see whether the API server answers".to_owned()),
         })
     }
 }
