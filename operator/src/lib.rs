@@ -11,6 +11,7 @@
 //! annotations.
 
 pub mod certs;
+pub mod inject;
 pub mod issuing;
 pub mod learned;
 pub mod listen;

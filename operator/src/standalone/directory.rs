@@ -374,6 +374,7 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
     #[test]
     fn an_object_that_cannot_be_read_is_a_new_generation_and_not_the_old_object() {
         let fixture = Fixture::new(&[("split.yaml", &split(1))]);
+        assert_eq!(fixture.generation(), Some(1));
         assert!(fixture.write("split.yaml", &split(1).replace("service: reviews,", "servise: reviews,")));
         assert_eq!(fixture.generation(), Some(2));
         assert_eq!(fixture.source.objects().objects.len(), 1);
