@@ -17,61 +17,79 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
-const timeout = 10 * time.Second
-
 // report is what a run counted.
 type report struct {
 	Count        uint64            `json:"count"`
 	Versions     map[string]uint64 `json:"versions"`
+	Pods         map[string]uint64 `json:"pods"`
 	Statuses     map[string]uint64 `json:"statuses"`
 	Errors       uint64            `json:"errors"`
 	ErrorSamples []string          `json:"error_samples"`
+	Seconds      float64           `json:"seconds"`
 	P50          float64           `json:"p50_ms"`
 	P99          float64           `json:"p99_ms"`
+	Max          float64           `json:"max_ms"`
 	mutex        sync.Mutex
 	times        []time.Duration
 }
 
-// send makes one request: the status, and the version that answered.
-type send func() (status, version string, err error)
+// reply says how a request was answered, and by whom.
+type reply struct{ status, version, pod string }
+
+// send makes one request; an error means that no answer came.
+type send func() (reply, error)
+
+// options are what the flags say about a single request.
+type options struct {
+	target, method string
+	headers        headers
+	keepalive      bool
+	timeout        time.Duration
+}
+
+// headers collects a flag that may be given several times.
+type headers []string
+
+func (h *headers) String() string { return strings.Join(*h, ", ") }
+
+func (h *headers) Set(header string) error {
+	if !strings.Contains(header, ":") {
+		return fmt.Errorf("%q is not of the form name: value", header)
+	}
+	*h = append(*h, header)
+	return nil
+}
 
 func client(args []string) int {
+	var o options
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	count := flags.Uint64("n", 1, "requests")
-	workers := flags.Int("c", 1, "concurrent workers")
+	workers := flags.Int("c", 1, "concurrent workers, each with connections of its own")
 	rate := flags.Float64("qps", 0, "requests a second over all workers; 0: as fast as answered")
-	protocol := flags.String("proto", "http", "http, grpc or tcp")
-	method := flags.String("method", "GET", "HTTP method")
-	header := flags.String("H", "", "one HTTP header, name: value")
-	keepalive := flags.Bool("keepalive", true, "keep HTTP connections")
+	protocol := flags.String("proto", "http", "http, h2c, grpc or tcp (always a connection for each request)")
+	flags.StringVar(&o.method, "method", "GET", "HTTP method")
+	flags.Var(&o.headers, "H", "HTTP header, name: value; may be repeated")
+	flags.BoolVar(&o.keepalive, "keepalive", true, "keep HTTP and gRPC connections")
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "for one request")
 	_ = flags.Parse(args)
-	target := flags.Arg(0)
-
-	var make func() (send, error)
-	switch *protocol {
-	case "http":
-		make = func() (send, error) { return overHTTP(target, *method, *header, *keepalive) }
-	case "grpc":
-		make = func() (send, error) { return overGRPC(target) }
-	case "tcp":
-		make = func() (send, error) { return func() (string, string, error) { return overTCP(target) }, nil }
-	default:
-		fmt.Fprintln(os.Stderr, "echo client: -proto is http, grpc or tcp")
+	if o.target = flags.Arg(0); o.target == "" {
+		fmt.Fprintln(os.Stderr, "echo client: where to?")
 		return 2
 	}
 
-	result := &report{Versions: map[string]uint64{}, Statuses: map[string]uint64{}}
+	result := &report{Versions: map[string]uint64{}, Pods: map[string]uint64{}, Statuses: map[string]uint64{}, ErrorSamples: []string{}}
 	var next atomic.Uint64
 	var group sync.WaitGroup
 	start := time.Now()
 	for range *workers {
-		one, err := make()
+		one, err := over(*protocol, o)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "echo client:", err)
 			return 2
@@ -92,13 +110,27 @@ func client(args []string) int {
 		}()
 	}
 	group.Wait()
+	result.Seconds = time.Since(start).Seconds()
 	result.print()
 	return 0
 }
 
+// over makes the sender of one worker.
+func over(protocol string, o options) (send, error) {
+	switch protocol {
+	case "http", "h2c":
+		return overHTTP(o, protocol == "h2c"), nil
+	case "grpc":
+		return overGRPC(o)
+	case "tcp":
+		return func() (reply, error) { return overTCP(o) }, nil
+	}
+	return nil, fmt.Errorf("-proto is http, h2c, grpc or tcp, not %s", protocol)
+}
+
 func (r *report) time(one send) {
 	begin := time.Now()
-	status, version, err := one()
+	answered, err := one()
 	took := time.Since(begin)
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -111,80 +143,115 @@ func (r *report) time(one send) {
 		}
 		return
 	}
-	r.Statuses[status]++
-	if version != "" {
-		r.Versions[version]++
+	r.Statuses[answered.status]++
+	if answered.version != "" {
+		r.Versions[answered.version]++
+	}
+	if answered.pod != "" {
+		r.Pods[answered.pod]++
 	}
 }
 
 func (r *report) print() {
 	sort.Slice(r.times, func(i, j int) bool { return r.times[i] < r.times[j] })
+	milliseconds := func(i int) float64 { return float64(r.times[i].Microseconds()) / 1000 }
 	if n := len(r.times); n > 0 {
-		r.P50 = float64(r.times[n/2].Microseconds()) / 1000
-		r.P99 = float64(r.times[n*99/100].Microseconds()) / 1000
+		r.P50, r.P99, r.Max = milliseconds(n/2), milliseconds(n*99/100), milliseconds(n-1)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(r)
 }
 
-func overHTTP(url, method, header string, keepalive bool) (send, error) {
-	transport := &http.Transport{DisableKeepAlives: !keepalive}
-	web := &http.Client{Transport: transport, Timeout: timeout}
-	return func() (string, string, error) {
-		request, err := http.NewRequest(method, url, nil)
+func overHTTP(o options, h2c bool) send {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2c)
+	protocols.SetUnencryptedHTTP2(h2c)
+	transport := &http.Transport{DisableKeepAlives: !o.keepalive, Protocols: protocols}
+	web := &http.Client{Transport: transport, Timeout: o.timeout}
+	return func() (reply, error) {
+		request, err := http.NewRequest(o.method, o.target, nil)
 		if err != nil {
-			return "", "", err
+			return reply{}, err
 		}
-		if name, value, found := strings.Cut(header, ":"); found {
-			request.Header.Set(name, strings.TrimSpace(value))
+		for _, header := range o.headers {
+			name, value, _ := strings.Cut(header, ":")
+			// Go takes the host from a field of its own, never from the headers.
+			if strings.EqualFold(name, "host") {
+				request.Host = strings.TrimSpace(value)
+			} else {
+				request.Header.Add(name, strings.TrimSpace(value))
+			}
 		}
 		response, err := web.Do(request)
 		if err != nil {
-			return "", "", err
+			return reply{}, err
 		}
 		defer response.Body.Close()
 		_, err = io.Copy(io.Discard, response.Body)
-		return fmt.Sprint(response.StatusCode), response.Header.Get("x-version"), err
-	}, nil
+		return reply{fmt.Sprint(response.StatusCode), response.Header.Get("x-version"), response.Header.Get("x-pod")}, err
+	}
 }
 
-func overGRPC(target string) (send, error) {
-	connection, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func overGRPC(o options) (send, error) {
+	dial := func() (*grpc.ClientConn, error) {
+		return grpc.NewClient("passthrough:///"+o.target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	}
+	kept, err := dial()
 	if err != nil {
 		return nil, err
 	}
-	stub := healthpb.NewHealthClient(connection)
-	return func() (string, string, error) {
-		within, cancel := context.WithTimeout(context.Background(), timeout)
-		defer cancel()
-		var headers metadata.MD
-		_, err := stub.Check(within, &healthpb.HealthCheckRequest{}, grpc.Header(&headers))
-		if err != nil {
-			return "", "", err
+	return func() (reply, error) {
+		connection := kept
+		if !o.keepalive {
+			fresh, err := dial()
+			if err != nil {
+				return reply{}, err
+			}
+			defer fresh.Close()
+			connection = fresh
 		}
-		return status.Code(err).String(), strings.Join(headers.Get("x-version"), ""), nil
+		return check(connection, o)
 	}, nil
 }
 
+// check asks the health service once.
+func check(connection *grpc.ClientConn, o options) (reply, error) {
+	within, cancel := context.WithTimeout(context.Background(), o.timeout)
+	defer cancel()
+	for _, header := range o.headers {
+		name, value, _ := strings.Cut(header, ":")
+		within = metadata.AppendToOutgoingContext(within, name, strings.TrimSpace(value))
+	}
+	var headers metadata.MD
+	_, err := healthpb.NewHealthClient(connection).Check(within, &healthpb.HealthCheckRequest{}, grpc.Header(&headers))
+	code := status.Code(err)
+	switch code {
+	// What the client library itself says when nobody answers. A proxy's refusal (PermissionDenied, for one) is an answer.
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
+		return reply{}, err
+	}
+	return reply{code.String(), strings.Join(headers.Get("x-version"), ""), strings.Join(headers.Get("x-pod"), "")}, nil
+}
+
 // overTCP waits for the server's greeting, then has a line sent back.
-func overTCP(target string) (string, string, error) {
-	connection, err := net.DialTimeout("tcp", target, timeout)
+func overTCP(o options) (reply, error) {
+	connection, err := net.DialTimeout("tcp", o.target, o.timeout)
 	if err != nil {
-		return "", "", err
+		return reply{}, err
 	}
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(timeout))
+	_ = connection.SetDeadline(time.Now().Add(o.timeout))
 	lines := bufio.NewReader(connection)
 	greeting, err := lines.ReadString('\n')
 	if err != nil {
-		return "", "", err
+		return reply{}, err
 	}
 	fmt.Fprintln(connection, "ping")
 	back, err := lines.ReadString('\n')
 	if err != nil {
-		return "", "", err
+		return reply{}, err
 	}
 	if back != "ping\n" {
-		return "", "", fmt.Errorf("sent ping, got %q", back)
+		return reply{}, fmt.Errorf("sent ping, got %q", back)
 	}
-	return "ok", strings.TrimSpace(strings.TrimPrefix(greeting, "hello ")), nil
+	return reply{status: "ok", version: strings.TrimSpace(strings.TrimPrefix(greeting, "hello "))}, nil
 }

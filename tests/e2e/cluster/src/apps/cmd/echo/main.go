@@ -1,8 +1,10 @@
 // echo is the suite's application: a server that says who answered, and a client that counts.
 //
-//	echo [-http :8080] [-grpc :9090] [-tcp :3306]   serves HTTP/1.1 and h2c, gRPC, and a server-first TCP protocol
-//	echo client [flags] URL                         sends requests and prints one line of JSON with the counts
-//	echo version                                    prints VERSION
+//	echo [flags]              serves HTTP/1.1 and h2c, gRPC, and a server-first TCP protocol
+//	echo client [flags] URL   sends requests and prints one line of JSON with the counts
+//	echo version              prints VERSION
+//
+// `echo -h` and `echo client -h` list the flags.
 package main
 
 import (

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,12 +21,16 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// serve answers until SIGTERM, then finishes what is under way.
+// grace bounds how long requests under way may take to end after SIGTERM.
+const grace = 10 * time.Second
+
+// serve answers until SIGTERM, goes on for the drain time, then finishes what is under way.
 func serve(args []string) error {
 	flags := flag.NewFlagSet("echo", flag.ExitOnError)
 	httpAddress := flags.String("http", ":8080", "HTTP/1.1 and h2c")
 	grpcAddress := flags.String("grpc", ":9090", "gRPC health service")
 	tcpAddress := flags.String("tcp", ":3306", "server-first TCP")
+	drain := flags.Duration("drain", seconds("DRAIN_SECONDS"), "how long to serve on after SIGTERM (default: DRAIN_SECONDS)")
 	_ = flags.Parse(args)
 
 	version, pod := os.Getenv("VERSION"), hostname()
@@ -58,10 +63,23 @@ func serve(args []string) error {
 		return err
 	case <-stop:
 	}
-	within, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	// Callers learn of the end only after the signal: until then they still come.
+	time.Sleep(*drain)
+
+	within, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	rpc.GracefulStop()
-	return web.Shutdown(within)
+	ended := make(chan struct{})
+	go func() {
+		rpc.GracefulStop()
+		close(ended)
+	}()
+	err = web.Shutdown(within)
+	select {
+	case <-ended:
+	case <-within.Done():
+		rpc.Stop()
+	}
+	return err
 }
 
 func hostname() string {
@@ -69,14 +87,28 @@ func hostname() string {
 	return name
 }
 
-// answer tells who answered, and what it was sent.
+// seconds reads a number of seconds from the environment; absent or unusable is none.
+func seconds(variable string) time.Duration {
+	n, _ := strconv.ParseFloat(os.Getenv(variable), 64)
+	return time.Duration(n * float64(time.Second))
+}
+
+// answer tells who answered, and what it was sent. The query `delay=200ms` makes it wait, `status=503` says with what to answer.
 func answer(version, pod string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
+		if delay, err := time.ParseDuration(r.URL.Query().Get("delay")); err == nil {
+			time.Sleep(delay)
+		}
 		w.Header().Set("x-version", version)
+		w.Header().Set("x-pod", pod)
 		w.Header().Set("content-type", "application/json")
+		if status, err := strconv.Atoi(r.URL.Query().Get("status")); err == nil && status >= 200 && status <= 599 {
+			w.WriteHeader(status)
+		}
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"version": version, "pod": pod, "method": r.Method, "host": r.Host, "path": r.URL.RequestURI(), "from": r.RemoteAddr, "headers": r.Header,
+			"version": version, "pod": pod, "protocol": r.Proto, "method": r.Method, "host": r.Host,
+			"path": r.URL.RequestURI(), "from": r.RemoteAddr, "headers": r.Header,
 		})
 	})
 }
