@@ -8,15 +8,25 @@ use std::{env, fs, io};
 const FOLDERS: [&str; 3] = ["crd", "default", "rbac"];
 
 fn main() -> io::Result<()> {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").canonicalize()?;
+    let config = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../config")
+        .canonicalize()?;
     let mut table = String::from("&[\n");
     for folder in FOLDERS {
         let folder = config.join(folder);
         println!("cargo::rerun-if-changed={}", folder.display());
         for file in yaml_files(&folder)? {
-            let name = file.strip_prefix(&config).unwrap_or(&file).display().to_string();
+            let name = file
+                .strip_prefix(&config)
+                .unwrap_or(&file)
+                .display()
+                .to_string();
             // Writing to a String cannot fail.
-            let _ = writeln!(table, "    ({name:?}, include_str!({:?})),", file.display().to_string());
+            let _ = writeln!(
+                table,
+                "    ({name:?}, include_str!({:?})),",
+                file.display().to_string()
+            );
         }
     }
     table.push_str("]\n");
@@ -28,7 +38,10 @@ fn yaml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             files.push(path);
         }
     }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::ClusterArgs;
 use crate::findings;
+use crate::out::say;
 use crate::sources::{Objects, Outcome};
 use crate::table;
-use crate::out::say;
 
 /// Options of `heddle analyze`.
 #[derive(Args, Debug)]
@@ -42,7 +42,11 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     } else {
         Objects::from_paths(&args.paths)?
     };
-    let Outcome { compiled, findings: found, .. } = objects.compile();
+    let Outcome {
+        compiled,
+        findings: found,
+        ..
+    } = objects.compile();
     match args.output {
         Output::Text => {
             findings::report(&found);
@@ -50,23 +54,42 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
                 say!("{}\n", conditions(&compiled));
             }
             let (objects, sidecars) = (compiled.statuses.len(), compiled.proxies.len());
-            let (objects, sidecars) = (findings::plural(objects, "policy object"), findings::plural(sidecars, "sidecar"));
+            let (objects, sidecars) = (
+                findings::plural(objects, "policy object"),
+                findings::plural(sidecars, "sidecar"),
+            );
             say!("{objects}, {sidecars}: {}", findings::summary(&found));
         }
-        Output::Json => say!("{}", serde_json::to_string_pretty(&as_json(&compiled, &found))?),
+        Output::Json => say!(
+            "{}",
+            serde_json::to_string_pretty(&as_json(&compiled, &found))?
+        ),
     }
     Ok(findings::errors(&found))
 }
 
 fn conditions(compiled: &Compiled) -> String {
-    let rows: Vec<Vec<String>> = compiled.statuses.iter().flat_map(|(object, status)| rows(object, status)).collect();
-    table::render(&["OBJECT", "CONDITION", "STATUS", "REASON", "MESSAGE"], &rows)
+    let rows: Vec<Vec<String>> = compiled
+        .statuses
+        .iter()
+        .flat_map(|(object, status)| rows(object, status))
+        .collect();
+    table::render(
+        &["OBJECT", "CONDITION", "STATUS", "REASON", "MESSAGE"],
+        &rows,
+    )
 }
 
 fn rows(object: &ObjectRef, status: &ObjectStatus) -> Vec<Vec<String>> {
     let conditions = status.conditions.iter().map(|condition| {
         let (kind, status) = (condition.kind.as_str(), condition.status.as_str());
-        vec![object.to_string(), kind.to_owned(), status.to_owned(), condition.reason.clone(), condition.message.clone()]
+        vec![
+            object.to_string(),
+            kind.to_owned(),
+            status.to_owned(),
+            condition.reason.clone(),
+            condition.message.clone(),
+        ]
     });
     conditions.collect()
 }

@@ -47,11 +47,21 @@ impl ClusterArgs {
 /// A call that ends in time, with what it was for in its error.
 pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
     let outcome = tokio::time::timeout(CALL_TIMEOUT, future).await;
-    outcome.with_context(|| format!("{what}: no answer from the API server in {} s", CALL_TIMEOUT.as_secs()))?.with_context(|| what.to_owned())
+    outcome
+        .with_context(|| {
+            format!(
+                "{what}: no answer from the API server in {} s",
+                CALL_TIMEOUT.as_secs()
+            )
+        })?
+        .with_context(|| what.to_owned())
 }
 
 /// `Ok(None)` where the API server knows no such object, or no such kind.
-pub async fn find<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<Option<T>> {
+pub async fn find<T>(
+    what: &str,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>> {
     match call(what, future).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if refusal(&error) == Some(404) => Ok(None),
@@ -84,14 +94,23 @@ pub fn explain(error: &anyhow::Error) -> String {
 
 /// `Kind namespace/name`, as messages name an object.
 pub fn describe(object: &DynamicObject) -> String {
-    let kind = object.types.as_ref().map_or("object", |types| types.kind.as_str());
+    let kind = object
+        .types
+        .as_ref()
+        .map_or("object", |types| types.kind.as_str());
     let name = object.metadata.name.as_deref().unwrap_or("?");
-    object.metadata.namespace.as_deref().map_or_else(|| format!("{kind} {name}"), |namespace| format!("{kind} {namespace}/{name}"))
+    object.metadata.namespace.as_deref().map_or_else(
+        || format!("{kind} {name}"),
+        |namespace| format!("{kind} {namespace}/{name}"),
+    )
 }
 
 /// The API of one object, by its own `apiVersion` and `kind`.
 pub fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
-    let types = object.types.as_ref().context("an object without apiVersion and kind")?;
+    let types = object
+        .types
+        .as_ref()
+        .context("an object without apiVersion and kind")?;
     let resource = resource_of(types)?;
     let client = client.clone();
     Ok(match &object.metadata.namespace {
@@ -106,8 +125,16 @@ pub fn resource_of(types: &TypeMeta) -> Result<ApiResource> {
 }
 
 /// All objects of a kind in the cluster (or one namespace), page by page; none where the kind does not exist.
-pub async fn list(client: &Client, api_version: &str, kind: &str, namespace: Option<&str>) -> Result<Vec<DynamicObject>> {
-    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+pub async fn list(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+) -> Result<Vec<DynamicObject>> {
+    let types = TypeMeta {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+    };
     let resource = resource_of(&types)?;
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -116,10 +143,19 @@ pub async fn list(client: &Client, api_version: &str, kind: &str, namespace: Opt
     let what = format!("list {}", resource.plural);
     let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
-        let Some(page) = find(&what, api.list(&params)).await? else { return Ok(found) };
-        let next = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        let Some(page) = find(&what, api.list(&params)).await? else {
+            return Ok(found);
+        };
+        let next = page
+            .metadata
+            .continue_
+            .clone()
+            .filter(|token| !token.is_empty());
         // Items of a list come without their type; readers of single objects need it.
-        found.extend(page.items.into_iter().map(|item| DynamicObject { types: Some(types.clone()), ..item }));
+        found.extend(page.items.into_iter().map(|item| DynamicObject {
+            types: Some(types.clone()),
+            ..item
+        }));
         match next {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),

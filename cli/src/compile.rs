@@ -10,8 +10,8 @@ use heddle_policy_compiler::{Compiled, PodRef, Resource, World, print};
 use serde_json::{Value, json};
 
 use crate::findings;
-use crate::sources::{Objects, Outcome};
 use crate::out::say;
+use crate::sources::{Objects, Outcome};
 
 /// Options of `heddle compile`.
 #[derive(Args, Debug)]
@@ -45,48 +45,92 @@ const OFFLINE: &str = "offline";
 /// Runs the command; gives the number of errors.
 pub fn run(args: &CompileArgs) -> Result<usize> {
     let outcome = Objects::from_paths(&args.paths)?.compile();
-    let Outcome { world, compiled, findings: found } = &outcome;
+    let Outcome {
+        world,
+        compiled,
+        findings: found,
+    } = &outcome;
     findings::report(found);
     let pods = selected(world, compiled, args.proxy.as_deref())?;
-    let wanted = if args.outbound { on_demand(compiled) } else { BTreeSet::new() };
-    let views: BTreeMap<String, Value> = pods.iter().map(|pod| (pod.to_string(), view(compiled, pod, &wanted))).collect();
+    let wanted = if args.outbound {
+        on_demand(compiled)
+    } else {
+        BTreeSet::new()
+    };
+    let views: BTreeMap<String, Value> = pods
+        .iter()
+        .map(|pod| (pod.to_string(), view(compiled, pod, &wanted)))
+        .collect();
     match args.output {
         Output::Json => say!("{}", serde_json::to_string_pretty(&views)?),
         Output::Yaml => {
             for (pod, view) in views {
-                crate::out::text(format_args!("---\n# {pod}\n{}", serde_saphyr::to_string(&view)?));
+                crate::out::text(format_args!(
+                    "---\n# {pod}\n{}",
+                    serde_saphyr::to_string(&view)?
+                ));
             }
         }
     }
-    eprintln!("{}: {}", findings::plural(pods.len(), "sidecar"), findings::summary(found));
+    eprintln!(
+        "{}: {}",
+        findings::plural(pods.len(), "sidecar"),
+        findings::summary(found)
+    );
     Ok(findings::errors(found))
 }
 
 /// The pods that a name means: the pod of that name, else those of the workload of that name.
 fn selected(world: &World, compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
     let all = || compiled.proxies.keys();
-    let Some(wanted) = wanted else { return Ok(all().cloned().collect()) };
-    let exact: Vec<PodRef> = all().filter(|pod| pod.to_string() == wanted).cloned().collect();
+    let Some(wanted) = wanted else {
+        return Ok(all().cloned().collect());
+    };
+    let exact: Vec<PodRef> = all()
+        .filter(|pod| pod.to_string() == wanted)
+        .cloned()
+        .collect();
     if !exact.is_empty() {
         return Ok(exact);
     }
-    let owner = |pod: &PodRef| world.workloads().get(pod).map(|workload| format!("{}/{}", pod.namespace, workload.owner));
-    let of_workload: Vec<PodRef> = all().filter(|pod| owner(pod).as_deref() == Some(wanted)).cloned().collect();
+    let owner = |pod: &PodRef| {
+        world
+            .workloads()
+            .get(pod)
+            .map(|workload| format!("{}/{}", pod.namespace, workload.owner))
+    };
+    let of_workload: Vec<PodRef> = all()
+        .filter(|pod| owner(pod).as_deref() == Some(wanted))
+        .cloned()
+        .collect();
     if of_workload.is_empty() {
         let known: Vec<String> = all().map(ToString::to_string).collect();
-        bail!("no sidecar {wanted}; there are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") });
+        bail!(
+            "no sidecar {wanted}; there are: {}",
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        );
     }
     Ok(of_workload)
 }
 
 fn on_demand(compiled: &Compiled) -> BTreeSet<Arc<str>> {
-    compiled.destinations().map(|at| Compiled::on_demand_name(at, OFFLINE)).collect()
+    compiled
+        .destinations()
+        .map(|at| Compiled::on_demand_name(at, OFFLINE))
+        .collect()
 }
 
 /// Everything about one sidecar: each resource with whom it comes from, and what must be acknowledged before it.
 fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value {
     let view = compiled.view(pod, wanted).unwrap_or_default();
-    let identity = compiled.proxies.get(pod).map(|proxy| proxy.identity.to_string());
+    let identity = compiled
+        .proxies
+        .get(pod)
+        .map(|proxy| proxy.identity.to_string());
     json!({"identity": identity, "resources": view.resources.values().map(|one| resource(one)).collect::<Vec<_>>()})
 }
 

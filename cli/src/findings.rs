@@ -32,13 +32,19 @@ pub fn report(findings: &[Finding]) {
 
 /// How many are errors.
 pub fn errors(findings: &[Finding]) -> usize {
-    findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+    findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .count()
 }
 
 /// `2 errors, 1 warning`, or that there is nothing to say.
 pub fn summary(findings: &[Finding]) -> String {
     let count = |severity: Severity, one: &str| {
-        let n = findings.iter().filter(|finding| finding.severity == severity).count();
+        let n = findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count();
         (n > 0).then(|| plural(n, one))
     };
     let parts: Vec<String> = [
@@ -49,7 +55,11 @@ pub fn summary(findings: &[Finding]) -> String {
     .into_iter()
     .flatten()
     .collect();
-    if parts.is_empty() { "no findings".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "no findings".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 /// `1 sidecar`, `2 sidecars`.

@@ -60,7 +60,10 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
     }
     for object in &rest {
         if args.dry_run && is_ours(object) {
-            say!("{} (its kind is not installed by a dry run, so it was not tried)", cluster::describe(object));
+            say!(
+                "{} (its kind is not installed by a dry run, so it was not tried)",
+                cluster::describe(object)
+            );
             continue;
         }
         apply(&client, object, args).await?;
@@ -72,27 +75,60 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
 }
 
 fn is_crd(object: &DynamicObject) -> bool {
-    object.types.as_ref().is_some_and(|types| types.kind == "CustomResourceDefinition")
+    object
+        .types
+        .as_ref()
+        .is_some_and(|types| types.kind == "CustomResourceDefinition")
 }
 
 fn is_ours(object: &DynamicObject) -> bool {
-    object.types.as_ref().is_some_and(|types| types.api_version == heddle_crds::API_VERSION)
+    object
+        .types
+        .as_ref()
+        .is_some_and(|types| types.api_version == heddle_crds::API_VERSION)
 }
 
 async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> Result<()> {
     let what = format!("apply {}", cluster::describe(object));
-    let name = object.metadata.name.as_deref().context("an object without a name in config/")?;
-    let params = PatchParams { dry_run: args.dry_run, force: args.force, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let name = object
+        .metadata
+        .name
+        .as_deref()
+        .context("an object without a name in config/")?;
+    let params = PatchParams {
+        dry_run: args.dry_run,
+        force: args.force,
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let api = cluster::api_of(client, object)?;
     let patch = Patch::Apply(object);
     let outcome = cluster::call(&what, api.patch(name, &params, &patch)).await;
     match outcome {
-        Ok(_) => say!("{} {}", cluster::describe(object), if args.dry_run { "would be applied" } else { "applied" }),
+        Ok(_) => say!(
+            "{} {}",
+            cluster::describe(object),
+            if args.dry_run {
+                "would be applied"
+            } else {
+                "applied"
+            }
+        ),
         // On a fresh cluster a dry run makes no namespace, so nothing can be tried in it.
-        Err(error) if args.dry_run && object.metadata.namespace.is_some() && cluster::refusal(&error) == Some(404) => {
-            say!("{} (not tried: its namespace is not there yet)", cluster::describe(object));
+        Err(error)
+            if args.dry_run
+                && object.metadata.namespace.is_some()
+                && cluster::refusal(&error) == Some(404) =>
+        {
+            say!(
+                "{} (not tried: its namespace is not there yet)",
+                cluster::describe(object)
+            );
         }
-        Err(error) if cluster::refusal(&error) == Some(409) => bail!("{} (fix: --force takes the fields over)", cluster::explain(&error)),
+        Err(error) if cluster::refusal(&error) == Some(409) => bail!(
+            "{} (fix: --force takes the fields over)",
+            cluster::explain(&error)
+        ),
         Err(error) => return Err(error),
     }
     Ok(())
@@ -100,19 +136,33 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
 
 async fn established(client: &Client, object: &DynamicObject) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let name = object.metadata.name.as_deref().context("a CustomResourceDefinition without a name")?;
+    let name = object
+        .metadata
+        .name
+        .as_deref()
+        .context("a CustomResourceDefinition without a name")?;
     let wait = await_condition(api, name, conditions::is_crd_established());
     let outcome = tokio::time::timeout(CRD_TIMEOUT, wait).await;
-    outcome.with_context(|| format!("the API server does not serve {name} after {} s", CRD_TIMEOUT.as_secs()))??;
+    outcome.with_context(|| {
+        format!(
+            "the API server does not serve {name} after {} s",
+            CRD_TIMEOUT.as_secs()
+        )
+    })??;
     Ok(())
 }
 
 async fn rolled_out(client: &Client, timeout: Duration) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
-    let wait = await_condition(api, "heddle-operator", |deployment: Option<&Deployment>| deployment.is_some_and(is_rolled_out));
+    let wait = await_condition(api, "heddle-operator", |deployment: Option<&Deployment>| {
+        deployment.is_some_and(is_rolled_out)
+    });
     let outcome = tokio::time::timeout(timeout, wait).await;
     outcome.with_context(|| {
-        format!("the control plane is not ready after {} s (fix: kubectl -n {NAMESPACE} describe pods)", timeout.as_secs())
+        format!(
+            "the control plane is not ready after {} s (fix: kubectl -n {NAMESPACE} describe pods)",
+            timeout.as_secs()
+        )
     })??;
     say!("the control plane is ready");
     Ok(())
@@ -120,7 +170,11 @@ async fn rolled_out(client: &Client, timeout: Duration) -> Result<()> {
 
 /// Every replica is of the newest generation and available.
 fn is_rolled_out(deployment: &Deployment) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     deployment.status.as_ref().is_some_and(|status| {
         status.observed_generation >= deployment.metadata.generation
             && status.updated_replicas.unwrap_or(0) >= wanted

@@ -46,7 +46,10 @@ struct Image {
 /// All objects of `config/default`, in the order in which they can be applied.
 pub fn all() -> Result<Vec<DynamicObject>> {
     let values = folder("default")?;
-    values.into_iter().map(|value| serde_json::from_value(value).context("an object of config/")).collect()
+    values
+        .into_iter()
+        .map(|value| serde_json::from_value(value).context("an object of config/"))
+        .collect()
 }
 
 /// The objects as one YAML text.
@@ -57,8 +60,8 @@ pub fn print(objects: &[DynamicObject]) -> Result<String> {
 
 fn folder(name: &str) -> Result<Vec<Value>> {
     let path = format!("{name}/kustomization.yaml");
-    let kustomization: Kustomization =
-        serde_saphyr::from_str(text(&path)?).with_context(|| format!("config/{path} uses more than heddle understands"))?;
+    let kustomization: Kustomization = serde_saphyr::from_str(text(&path)?)
+        .with_context(|| format!("config/{path} uses more than heddle understands"))?;
     let mut objects = Vec::new();
     for resource in &kustomization.resources {
         match resource.strip_prefix("../") {
@@ -79,19 +82,34 @@ fn folder(name: &str) -> Result<Vec<Value>> {
 
 fn text(path: &str) -> Result<&'static str> {
     let found = FILES.iter().find(|(name, _)| *name == path);
-    found.map(|(_, text)| *text).with_context(|| format!("config/{path} is not part of this build"))
+    found
+        .map(|(_, text)| *text)
+        .with_context(|| format!("config/{path} is not part of this build"))
 }
 
 fn documents(text: &str) -> Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+    Ok(documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect())
 }
 
 fn label(object: &mut Value, pairs: &BTreeMap<String, String>) -> Result<()> {
-    let Some(Value::Object(metadata)) = object.get_mut("metadata") else { bail!("an object without metadata in config/") };
-    let labels = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
-    let Value::Object(labels) = labels else { bail!("labels that are no map in config/") };
-    labels.extend(pairs.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))));
+    let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
+        bail!("an object without metadata in config/")
+    };
+    let labels = metadata
+        .entry("labels")
+        .or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let Value::Object(labels) = labels else {
+        bail!("labels that are no map in config/")
+    };
+    labels.extend(
+        pairs
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::String(value.clone()))),
+    );
     Ok(())
 }
 
@@ -101,9 +119,12 @@ fn replace_image(value: &mut Value, image: &Image) {
             if let Some(Value::String(text)) = map.get_mut("image") {
                 *text = with_image(text, image);
             }
-            map.values_mut().for_each(|value| replace_image(value, image));
+            map.values_mut()
+                .for_each(|value| replace_image(value, image));
         }
-        Value::Array(items) => items.iter_mut().for_each(|value| replace_image(value, image)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|value| replace_image(value, image)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -111,13 +132,21 @@ fn replace_image(value: &mut Value, image: &Image) {
 fn with_image(text: &str, image: &Image) -> String {
     // The tag follows the last colon behind the last slash: a registry may have a port.
     let path = text.rfind('/').map_or(0, |slash| slash + 1);
-    let colon = text.get(path..).and_then(|rest| rest.find(':')).map(|at| path + at);
-    let (name, tag) = colon.and_then(|at| text.split_at_checked(at)).unwrap_or((text, ""));
+    let colon = text
+        .get(path..)
+        .and_then(|rest| rest.find(':'))
+        .map(|at| path + at);
+    let (name, tag) = colon
+        .and_then(|at| text.split_at_checked(at))
+        .unwrap_or((text, ""));
     if name != image.name {
         return text.to_owned();
     }
     let name = image.new_name.as_deref().unwrap_or(name);
-    image.new_tag.as_ref().map_or_else(|| format!("{name}{tag}"), |new| format!("{name}:{new}"))
+    image
+        .new_tag
+        .as_ref()
+        .map_or_else(|| format!("{name}{tag}"), |new| format!("{name}:{new}"))
 }
 
 #[cfg(test)]
@@ -127,8 +156,19 @@ mod tests {
     #[test]
     fn the_whole_of_config_default_is_understood() {
         let objects = all().unwrap();
-        let kinds: Vec<&str> = objects.iter().filter_map(|o| o.types.as_ref()).map(|t| t.kind.as_str()).collect();
-        for kind in ["Namespace", "CustomResourceDefinition", "ClusterRole", "Deployment", "Service", "MutatingWebhookConfiguration"] {
+        let kinds: Vec<&str> = objects
+            .iter()
+            .filter_map(|o| o.types.as_ref())
+            .map(|t| t.kind.as_str())
+            .collect();
+        for kind in [
+            "Namespace",
+            "CustomResourceDefinition",
+            "ClusterRole",
+            "Deployment",
+            "Service",
+            "MutatingWebhookConfiguration",
+        ] {
             assert!(kinds.contains(&kind), "{kind} is missing among {kinds:?}");
         }
         assert_eq!(kinds.first(), Some(&"Namespace"));
@@ -138,13 +178,22 @@ mod tests {
     fn every_object_carries_the_label_of_the_kustomization() {
         for object in all().unwrap() {
             let labels = object.metadata.labels.unwrap_or_default();
-            assert_eq!(labels.get("app.kubernetes.io/part-of").map(String::as_str), Some("heddle"), "{:?}", object.metadata.name);
+            assert_eq!(
+                labels.get("app.kubernetes.io/part-of").map(String::as_str),
+                Some("heddle"),
+                "{:?}",
+                object.metadata.name
+            );
         }
     }
 
     #[test]
     fn images_are_replaced_by_name_only() {
-        let image = Image { name: "host:5000/a".into(), new_name: None, new_tag: Some("2".into()) };
+        let image = Image {
+            name: "host:5000/a".into(),
+            new_name: None,
+            new_tag: Some("2".into()),
+        };
         assert_eq!(with_image("host:5000/a:1", &image), "host:5000/a:2");
         assert_eq!(with_image("host:5000/a", &image), "host:5000/a:2");
         assert_eq!(with_image("host:5000/ab:1", &image), "host:5000/ab:1");

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
-use crate::table;
 use crate::out::say;
+use crate::table;
 
 /// The ConfigMaps in which each replica of the control plane publishes what it knows.
 const REPLICA_PREFIX: &str = "heddle-replica-";
@@ -96,8 +96,10 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
 /// Prints the proxies of a standalone control plane; gives the number of those amiss.
 fn standalone(folder: &Path) -> Result<usize> {
     let path = folder.join("proxies.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let proxies: Vec<ProxyState> = serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let proxies: Vec<ProxyState> = serde_json::from_str(&text)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     let row = |proxy: &ProxyState| {
         let state = if !proxy.connected {
             "not connected".to_owned()
@@ -108,10 +110,25 @@ fn standalone(folder: &Path) -> Result<usize> {
         } else {
             format!("runs all {}", proxy.resources)
         };
-        vec![proxy.proxy.clone(), state, kilobytes(proxy.bytes), proxy.version.clone(), proxy.identity.clone()]
+        vec![
+            proxy.proxy.clone(),
+            state,
+            kilobytes(proxy.bytes),
+            proxy.version.clone(),
+            proxy.identity.clone(),
+        ]
     };
-    say!("{}", table::render(&["PROXY", "RESOURCES", "SENT", "ENVOY", "IDENTITY"], &proxies.iter().map(row).collect::<Vec<_>>()));
-    Ok(proxies.iter().filter(|proxy| !proxy.connected || proxy.behind > 0 || !proxy.refused.is_empty()).count())
+    say!(
+        "{}",
+        table::render(
+            &["PROXY", "RESOURCES", "SENT", "ENVOY", "IDENTITY"],
+            &proxies.iter().map(row).collect::<Vec<_>>()
+        )
+    );
+    Ok(proxies
+        .iter()
+        .filter(|proxy| !proxy.connected || proxy.behind > 0 || !proxy.refused.is_empty())
+        .count())
 }
 
 fn kilobytes(bytes: u64) -> String {
@@ -131,7 +148,14 @@ async fn in_cluster(client: &Client) -> Result<usize> {
     let maps = cluster::list(client, "v1", "ConfigMap", Some(NAMESPACE)).await?;
     let mut replicas = 0;
     for map in &maps {
-        let Some(replica) = map.metadata.name.as_deref().and_then(|name| name.strip_prefix(REPLICA_PREFIX)) else { continue };
+        let Some(replica) = map
+            .metadata
+            .name
+            .as_deref()
+            .and_then(|name| name.strip_prefix(REPLICA_PREFIX))
+        else {
+            continue;
+        };
         replicas += 1;
         for report in reports(map.data.get("data")) {
             take(replica, &report, &mut known);
@@ -142,7 +166,12 @@ async fn in_cluster(client: &Client) -> Result<usize> {
     }
     let rows: Vec<Vec<String>> = known.iter().map(|(pod, known)| row(pod, known)).collect();
     say!("{}", table::render(&["PROXY", "REPLICA", "STATE"], &rows));
-    Ok(known.values().filter(|known| known.replica.is_none() || !known.waiting.is_empty() || !known.refused.is_empty()).count())
+    Ok(known
+        .values()
+        .filter(|known| {
+            known.replica.is_none() || !known.waiting.is_empty() || !known.refused.is_empty()
+        })
+        .count())
 }
 
 fn row(pod: &str, known: &Known) -> Vec<String> {
@@ -155,17 +184,31 @@ fn row(pod: &str, known: &Known) -> Vec<String> {
     } else {
         "runs all that is known of it".to_owned()
     };
-    vec![pod.to_owned(), known.replica.clone().unwrap_or_else(|| "-".to_owned()), state]
+    vec![
+        pod.to_owned(),
+        known.replica.clone().unwrap_or_else(|| "-".to_owned()),
+        state,
+    ]
 }
 
 /// The pods that have a sidecar and are not over.
 async fn meshed_pods(client: &Client) -> Result<BTreeMap<String, Known>> {
     let mut found = BTreeMap::new();
     for pod in cluster::list(client, "v1", "Pod", None).await? {
-        let containers = ["/spec/initContainers", "/spec/containers"].into_iter().filter_map(|path| pod.data.pointer(path)?.as_array()).flatten();
-        let meshed = containers.filter_map(|container| container.get("name")?.as_str()).any(|name| name == PROXY);
-        let over = matches!(pod.data.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
-        if let (true, false, Some(namespace), Some(name)) = (meshed, over, &pod.metadata.namespace, &pod.metadata.name) {
+        let containers = ["/spec/initContainers", "/spec/containers"]
+            .into_iter()
+            .filter_map(|path| pod.data.pointer(path)?.as_array())
+            .flatten();
+        let meshed = containers
+            .filter_map(|container| container.get("name")?.as_str())
+            .any(|name| name == PROXY);
+        let over = matches!(
+            pod.data.pointer("/status/phase").and_then(Value::as_str),
+            Some("Succeeded" | "Failed")
+        );
+        if let (true, false, Some(namespace), Some(name)) =
+            (meshed, over, &pod.metadata.namespace, &pod.metadata.name)
+        {
             found.insert(format!("{namespace}/{name}"), Known::default());
         }
     }
@@ -174,8 +217,13 @@ async fn meshed_pods(client: &Client) -> Result<BTreeMap<String, Known>> {
 
 /// The reports among the values of a ConfigMap.
 fn reports(data: Option<&Value>) -> Vec<Report> {
-    let values = data.and_then(Value::as_object).into_iter().flat_map(|map| map.values());
-    values.filter_map(|value| serde_json::from_str(value.as_str()?).ok()).collect()
+    let values = data
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|map| map.values());
+    values
+        .filter_map(|value| serde_json::from_str(value.as_str()?).ok())
+        .collect()
 }
 
 fn take(replica: &str, report: &Report, known: &mut BTreeMap<String, Known>) {
@@ -188,7 +236,10 @@ fn take(replica: &str, report: &Report, known: &mut BTreeMap<String, Known>) {
         for waiting in &tally.waiting {
             // `<namespace>/<pod>`, and perhaps a remark.
             let proxy = waiting.split(' ').next().unwrap_or(waiting);
-            if let Some(known) = known.get_mut(proxy).filter(|_| report.connected.contains(proxy)) {
+            if let Some(known) = known
+                .get_mut(proxy)
+                .filter(|_| report.connected.contains(proxy))
+            {
                 known.waiting.push(object.clone());
             }
         }
@@ -208,7 +259,11 @@ mod tests {
     fn a_report_tells_who_waits_and_who_refuses() {
         let data = serde_json::json!({"report": r#"{"connected": ["a/b", "a/c"], "objects": {"AuthPolicy/a/p": {"generation": 1,
             "programmed": 0, "total": 2, "waiting": ["a/b"], "refused": [{"proxy": "a/c", "resource": "r", "text": "no"}]}}}"#});
-        let mut known = BTreeMap::from([("a/b".to_owned(), Known::default()), ("a/c".to_owned(), Known::default()), ("a/d".to_owned(), Known::default())]);
+        let mut known = BTreeMap::from([
+            ("a/b".to_owned(), Known::default()),
+            ("a/c".to_owned(), Known::default()),
+            ("a/d".to_owned(), Known::default()),
+        ]);
         for report in reports(Some(&data)) {
             take("one", &report, &mut known);
         }

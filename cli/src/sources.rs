@@ -44,12 +44,15 @@ impl Objects {
         for path in paths {
             if path.as_os_str() == "-" {
                 let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .context("cannot read standard input")?;
                 all.add(ingest::parse_yaml("-", &text));
                 continue;
             }
             for file in files(path)? {
-                let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
                 all.add(ingest::parse_yaml(&file.display().to_string(), &text));
             }
         }
@@ -77,7 +80,11 @@ impl Objects {
         let world = builder.build();
         let compiled = compile(&world);
         findings.extend(compiled.findings.iter().cloned());
-        Outcome { world, compiled, findings: findings::sorted(findings) }
+        Outcome {
+            world,
+            compiled,
+            findings: findings::sorted(findings),
+        }
     }
 
     fn add(&mut self, (objects, findings): (Vec<KubeObject>, Vec<Finding>)) {
@@ -88,18 +95,28 @@ impl Objects {
 
 /// The files of a path, sorted, so that output does not hang on the file system's order.
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let metadata =
+        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut found = Vec::new();
-    let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut children: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+    let entries =
+        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut children: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<std::io::Result<_>>()?;
     children.sort();
     for child in children {
-        let hidden = child.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let kustomization = child.file_stem().is_some_and(|stem| stem == "kustomization");
-        let readable = child.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json");
+        let hidden = child
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let kustomization = child
+            .file_stem()
+            .is_some_and(|stem| stem == "kustomization");
+        let readable = child.extension().is_some_and(|extension| {
+            extension == "yaml" || extension == "yml" || extension == "json"
+        });
         if hidden || kustomization {
             continue;
         }

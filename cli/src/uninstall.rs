@@ -70,7 +70,9 @@ pub async fn run(args: &UninstallArgs) -> Result<()> {
     for object in &objects {
         delete(&client, object, deadline).await?;
     }
-    say!("uninstalled; running pods keep their sidecars and their last configuration until they restart");
+    say!(
+        "uninstalled; running pods keep their sidecars and their last configuration until they restart"
+    );
     if !args.keep_crds {
         say!("namespaces keep their label heddle.dev/inject: it is yours");
     }
@@ -89,11 +91,18 @@ fn plan(keep_crds: bool) -> Result<Vec<DynamicObject>> {
 
 async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> Result<()> {
     let what = cluster::describe(object);
-    let name = object.metadata.name.as_deref().context("an object without a name in config/")?;
+    let name = object
+        .metadata
+        .name
+        .as_deref()
+        .context("an object without a name in config/")?;
     let api = cluster::api_of(client, object)?;
     let verb = format!("delete {what}");
     // In the foreground: the Deployment is gone when its pods are.
-    if cluster::find(&verb, api.delete(name, &DeleteParams::foreground())).await?.is_none() {
+    if cluster::find(&verb, api.delete(name, &DeleteParams::foreground()))
+        .await?
+        .is_none()
+    {
         say!("{what} is not there");
         return Ok(());
     }
@@ -103,7 +112,10 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
             return Ok(());
         };
         if Instant::now() > deadline {
-            bail!("{what} is still there{} (fix: run heddle uninstall again, or look at its status)", why_left(&left));
+            bail!(
+                "{what} is still there{} (fix: run heddle uninstall again, or look at its status)",
+                why_left(&left)
+            );
         }
         tokio::time::sleep(POLL).await;
     }
@@ -112,13 +124,25 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
 /// What the API server says holds an object back.
 fn why_left(object: &DynamicObject) -> String {
     let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
-    let conditions = object.data.pointer("/status/conditions").and_then(serde_json::Value::as_array);
-    let messages = conditions.into_iter().flatten().filter(|c| c.get("status").and_then(|s| s.as_str()) == Some("True"));
-    let mut reasons: Vec<String> = messages.filter_map(|c| c.get("message")?.as_str().map(str::to_owned)).collect();
+    let conditions = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(serde_json::Value::as_array);
+    let messages = conditions
+        .into_iter()
+        .flatten()
+        .filter(|c| c.get("status").and_then(|s| s.as_str()) == Some("True"));
+    let mut reasons: Vec<String> = messages
+        .filter_map(|c| c.get("message")?.as_str().map(str::to_owned))
+        .collect();
     if !finalizers.is_empty() {
         reasons.push(format!("finalizers {}", finalizers.join(", ")));
     }
-    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+    if reasons.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", reasons.join("; "))
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +150,11 @@ mod tests {
     use super::*;
 
     fn kinds(keep_crds: bool) -> Vec<String> {
-        let mut kinds: Vec<String> = plan(keep_crds).unwrap().into_iter().map(|o| o.types.unwrap().kind).collect();
+        let mut kinds: Vec<String> = plan(keep_crds)
+            .unwrap()
+            .into_iter()
+            .map(|o| o.types.unwrap().kind)
+            .collect();
         kinds.dedup();
         kinds
     }
@@ -134,7 +162,10 @@ mod tests {
     #[test]
     fn the_webhook_goes_first_and_the_rights_last() {
         let kinds = kinds(false);
-        assert_eq!(kinds.first().map(String::as_str), Some("MutatingWebhookConfiguration"));
+        assert_eq!(
+            kinds.first().map(String::as_str),
+            Some("MutatingWebhookConfiguration")
+        );
         let at = |kind: &str| kinds.iter().position(|k| k == kind).unwrap();
         assert!(at("Deployment") < at("CustomResourceDefinition"));
         assert!(at("CustomResourceDefinition") < at("Namespace"));
@@ -151,7 +182,10 @@ mod tests {
         for object in manifests::all().unwrap() {
             let kind = object.types.unwrap().kind;
             let goes_along = object.metadata.namespace.is_some() || kind == "Mesh";
-            assert!(stage(&kind).is_some() || goes_along, "{kind} would be left behind");
+            assert!(
+                stage(&kind).is_some() || goes_along,
+                "{kind} would be left behind"
+            );
         }
     }
 }

@@ -1,5 +1,10 @@
 //! The binary from outside: exit codes and messages.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +14,12 @@ use serde_json::Value;
 /// Runs `heddle` in the folder of the fixtures, out of reach of any cluster.
 fn heddle(args: &[&str]) -> Output {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    Command::new(env!("CARGO_BIN_EXE_heddle")).args(args).current_dir(fixtures).env("KUBECONFIG", "/does/not/exist").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(args)
+        .current_dir(fixtures)
+        .env("KUBECONFIG", "/does/not/exist")
+        .output()
+        .unwrap()
 }
 
 struct Case {
@@ -23,14 +33,19 @@ const CASES: &[Case] = &[
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "sound.yaml"],
         code: 0,
-        out: &["TrafficSplit shop/reviews  ResolvedRefs  True", "1 policy object, 1 sidecar: no findings"],
+        out: &[
+            "TrafficSplit shop/reviews  ResolvedRefs  True",
+            "1 policy object, 1 sidecar: no findings",
+        ],
         err: &[],
     },
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "missing-backend.yaml"],
         code: 1,
         out: &["BackendNotFound", "1 error"],
-        err: &["error: TrafficSplit shop/reviews: spec.backends[1].service: service shop/reviews-v9 does not exist (fix: "],
+        err: &[
+            "error: TrafficSplit shop/reviews: spec.backends[1].service: service shop/reviews-v9 does not exist (fix: ",
+        ],
     },
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "unknown-field.yaml"],
@@ -42,7 +57,9 @@ const CASES: &[Case] = &[
         args: &["analyze", "-f", "shop.yaml", "-f", "conflict.yaml"],
         code: 1,
         out: &["TrafficSplit shop/b-reviews  Conflicted    True    Conflict"],
-        err: &["error: TrafficSplit shop/b-reviews: spec.service: TrafficSplit shop/a-reviews wins"],
+        err: &[
+            "error: TrafficSplit shop/b-reviews: spec.service: TrafficSplit shop/a-reviews wins",
+        ],
     },
     // What cannot be read hides nothing that can.
     Case {
@@ -52,9 +69,21 @@ const CASES: &[Case] = &[
         err: &["error: Document not-yaml.yaml: document at line 1:"],
     },
     Case {
-        args: &["compile", "-f", "shop.yaml", "-f", "sound.yaml", "--proxy", "shop/reviews-v2"],
+        args: &[
+            "compile",
+            "-f",
+            "shop.yaml",
+            "-f",
+            "sound.yaml",
+            "--proxy",
+            "shop/reviews-v2",
+        ],
         code: 0,
-        out: &["# shop/reviews-v2", "identity: spiffe://cluster.local/ns/shop/sa/reviews", "name: inbound"],
+        out: &[
+            "# shop/reviews-v2",
+            "identity: spiffe://cluster.local/ns/shop/sa/reviews",
+            "name: inbound",
+        ],
         err: &["1 sidecar: no findings"],
     },
     Case {
@@ -69,58 +98,145 @@ const CASES: &[Case] = &[
         out: &[],
         err: &["no sidecar shop/nobody; there are: shop/reviews-v2"],
     },
-    Case { args: &["compile", "-f", "nowhere"], code: 1, out: &[], err: &["cannot read nowhere"] },
-    Case { args: &["compile"], code: 2, out: &[], err: &["--filename"] },
-    Case { args: &["analyze"], code: 1, out: &[], err: &["heddle: "] },
-    Case { args: &["install"], code: 0, out: &["kind: CustomResourceDefinition", "kind: Deployment", "trafficsplits.heddle.dev"], err: &[] },
-    Case { args: &["install", "--wait"], code: 2, out: &[], err: &["--apply"] },
+    Case {
+        args: &["compile", "-f", "nowhere"],
+        code: 1,
+        out: &[],
+        err: &["cannot read nowhere"],
+    },
+    Case {
+        args: &["compile"],
+        code: 2,
+        out: &[],
+        err: &["--filename"],
+    },
+    Case {
+        args: &["analyze"],
+        code: 1,
+        out: &[],
+        err: &["heddle: "],
+    },
+    Case {
+        args: &["install"],
+        code: 0,
+        out: &[
+            "kind: CustomResourceDefinition",
+            "kind: Deployment",
+            "trafficsplits.heddle.dev",
+        ],
+        err: &[],
+    },
+    Case {
+        args: &["install", "--wait"],
+        code: 2,
+        out: &[],
+        err: &["--apply"],
+    },
     Case {
         args: &["uninstall", "--dry-run"],
         code: 0,
-        out: &["MutatingWebhookConfiguration heddle-injector would be deleted\nDeployment heddle-system/heddle-operator would be deleted"],
+        out: &[
+            "MutatingWebhookConfiguration heddle-injector would be deleted\nDeployment heddle-system/heddle-operator would be deleted",
+        ],
         err: &[],
     },
-    Case { args: &["proxy", "status", "--runtime-dir", "nowhere"], code: 1, out: &[], err: &["cannot read nowhere/proxies.json"] },
+    Case {
+        args: &["proxy", "status", "--runtime-dir", "nowhere"],
+        code: 1,
+        out: &[],
+        err: &["cannot read nowhere/proxies.json"],
+    },
     Case {
         args: &["proxy", "status", "--runtime-dir", "runtime"],
         code: 1,
-        out: &["shop/a-1  runs all 4", "shop/b-1  behind by 2 of 4", "shop/c-1  not connected"],
+        out: &[
+            "shop/a-1  runs all 4",
+            "shop/b-1  behind by 2 of 4",
+            "shop/c-1  not connected",
+        ],
         err: &["2 sidecars are not as they should be"],
     },
-    Case { args: &["demo", "--bin-dir", "nowhere"], code: 1, out: &[], err: &["nowhere/heddle-operator is not there (fix: "] },
+    Case {
+        args: &["demo", "--bin-dir", "nowhere"],
+        code: 1,
+        out: &[],
+        err: &["nowhere/heddle-operator is not there (fix: "],
+    },
 ];
 
 #[test]
 fn exit_codes_and_messages() {
     for case in CASES {
         let output = heddle(case.args);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(case.code), "{:?}\n{out}\n{err}", case.args);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(case.code),
+            "{:?}\n{out}\n{err}",
+            case.args
+        );
         for part in case.out {
-            assert!(out.contains(part), "{:?}: {part:?} is not in standard output:\n{out}", case.args);
+            assert!(
+                out.contains(part),
+                "{:?}: {part:?} is not in standard output:\n{out}",
+                case.args
+            );
         }
         for part in case.err {
-            assert!(err.contains(part), "{:?}: {part:?} is not in standard error:\n{err}", case.args);
+            assert!(
+                err.contains(part),
+                "{:?}: {part:?} is not in standard error:\n{err}",
+                case.args
+            );
         }
     }
 }
 
 #[test]
 fn compile_says_of_each_resource_what_it_is_and_whom_it_comes_from() {
-    let output = heddle(&["compile", "-f", "shop.yaml", "-f", "sound.yaml", "--outbound", "-o", "json"]);
+    let output = heddle(&[
+        "compile",
+        "-f",
+        "shop.yaml",
+        "-f",
+        "sound.yaml",
+        "--outbound",
+        "-o",
+        "json",
+    ]);
     let views: Value = serde_json::from_slice(&output.stdout).unwrap();
     let resources = views["shop/reviews-v2"]["resources"].as_array().unwrap();
     assert!(!resources.is_empty());
     for resource in resources {
-        assert!(resource["type"].as_str().unwrap().starts_with("envoy.config."), "{resource}");
+        assert!(
+            resource["type"]
+                .as_str()
+                .unwrap()
+                .starts_with("envoy.config."),
+            "{resource}"
+        );
         assert!(!resource["resource"].is_null(), "{resource}");
-        assert!(resource["origins"].is_array() && resource["requires"].is_array(), "{resource}");
+        assert!(
+            resource["origins"].is_array() && resource["requires"].is_array(),
+            "{resource}"
+        );
     }
 }
 
 #[test]
 fn analyze_for_programs_is_one_json_document() {
-    let output = heddle(&["analyze", "-f", "shop.yaml", "-f", "missing-backend.yaml", "-o", "json"]);
+    let output = heddle(&[
+        "analyze",
+        "-f",
+        "shop.yaml",
+        "-f",
+        "missing-backend.yaml",
+        "-o",
+        "json",
+    ]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["findings"][0]["object"], "TrafficSplit shop/reviews");
     assert_eq!(report["findings"][0]["field"], "spec.backends[1].service");

@@ -1,7 +1,9 @@
 //! What the cluster must offer: its version, and the caller's rights.
 
 use anyhow::Result;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
@@ -17,7 +19,11 @@ const NEEDED: [(&str, &str, bool); 7] = [
     ("apiextensions.k8s.io", "customresourcedefinitions", false),
     ("rbac.authorization.k8s.io", "clusterroles", false),
     ("rbac.authorization.k8s.io", "clusterrolebindings", false),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        false,
+    ),
     ("apps", "deployments", true),
     ("", "services", true),
 ];
@@ -31,13 +37,22 @@ pub(super) async fn all(client: &Client) -> Vec<Outcome> {
 
 async fn version(client: &Client) -> Result<Outcome> {
     let version = cluster::call("ask for the version", client.apiserver_version()).await?;
-    let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().unwrap_or(0);
+    let number = |text: &str| {
+        text.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+            .parse::<u32>()
+            .unwrap_or(0)
+    };
     let (major, minor) = (number(&version.major), number(&version.minor));
     let seen = format!("Kubernetes {}", version.git_version);
     Ok(if (major, minor) >= (1, OLDEST_MINOR) {
         Outcome::Ok(seen)
     } else {
-        Outcome::Fail(format!("{seen} is too old"), format!("upgrade the cluster to 1.{OLDEST_MINOR} or newer"))
+        Outcome::Fail(
+            format!("{seen} is too old"),
+            format!("upgrade the cluster to 1.{OLDEST_MINOR} or newer"),
+        )
     })
 }
 
@@ -53,11 +68,20 @@ async fn rights(client: &Client) -> Result<Outcome> {
     Ok(if missing.is_empty() {
         Outcome::Ok("you may install and uninstall".to_owned())
     } else {
-        Outcome::Note(format!("you may not: {}", missing.join(", ")), "install as somebody who is bound to cluster-admin".to_owned())
+        Outcome::Note(
+            format!("you may not: {}", missing.join(", ")),
+            "install as somebody who is bound to cluster-admin".to_owned(),
+        )
     })
 }
 
-async fn allowed(client: &Client, group: &str, resource: &str, namespaced: bool, verb: &str) -> Result<bool> {
+async fn allowed(
+    client: &Client,
+    group: &str,
+    resource: &str,
+    namespaced: bool,
+    verb: &str,
+) -> Result<bool> {
     let attributes = ResourceAttributes {
         group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),
@@ -66,10 +90,17 @@ async fn allowed(client: &Client, group: &str, resource: &str, namespaced: bool,
         ..ResourceAttributes::default()
     };
     let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..SelfSubjectAccessReviewSpec::default() },
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let answer = cluster::call("ask for your rights", api.create(&PostParams::default(), &review)).await?;
+    let answer = cluster::call(
+        "ask for your rights",
+        api.create(&PostParams::default(), &review),
+    )
+    .await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }

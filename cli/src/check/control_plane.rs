@@ -28,7 +28,10 @@ pub(super) async fn all(client: &Client) -> Vec<Outcome> {
     }
     outcomes.push(Outcome::of(replicas(client).await, "replicas"));
     outcomes.push(Outcome::of(webhook(client).await, "webhook"));
-    outcomes.push(Outcome::of(endpoints(client).await, "endpoints of the control plane"));
+    outcomes.push(Outcome::of(
+        endpoints(client).await,
+        "endpoints of the control plane",
+    ));
     outcomes.push(Outcome::of(root(client).await, "root certificate"));
     outcomes
 }
@@ -37,25 +40,46 @@ async fn definition(client: &Client, kind: heddle_crds::Kind) -> Result<Outcome>
     let name = format!("{}.{}", kind.plural(), heddle_crds::GROUP);
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let Some(definition) = cluster::find(&format!("get {name}"), api.get(&name)).await? else {
-        return Ok(Outcome::Fail(format!("{name} is not installed"), INSTALL.to_owned()));
+        return Ok(Outcome::Fail(
+            format!("{name} is not installed"),
+            INSTALL.to_owned(),
+        ));
     };
-    let conditions = definition.status.and_then(|status| status.conditions).unwrap_or_default();
-    let established = conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
-    let served = definition.spec.versions.iter().any(|version| version.served && version.name == heddle_crds::VERSION);
+    let conditions = definition
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let established = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Established" && condition.status == "True");
+    let served = definition
+        .spec
+        .versions
+        .iter()
+        .any(|version| version.served && version.name == heddle_crds::VERSION);
     Ok(if established && served {
         Outcome::Ok(format!("{name} is served as {}", heddle_crds::VERSION))
     } else {
-        Outcome::Fail(format!("{name} is not served as {}", heddle_crds::VERSION), INSTALL.to_owned())
+        Outcome::Fail(
+            format!("{name} is not served as {}", heddle_crds::VERSION),
+            INSTALL.to_owned(),
+        )
     })
 }
 
 async fn replicas(client: &Client) -> Result<Outcome> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let Some(deployment) = cluster::find("get the Deployment", api.get(DEPLOYMENT)).await? else {
-        return Ok(Outcome::Fail(format!("Deployment {NAMESPACE}/{DEPLOYMENT} is not there"), INSTALL.to_owned()));
+        return Ok(Outcome::Fail(
+            format!("Deployment {NAMESPACE}/{DEPLOYMENT} is not there"),
+            INSTALL.to_owned(),
+        ));
     };
     let wanted = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    let ready = deployment
+        .status
+        .and_then(|status| status.ready_replicas)
+        .unwrap_or(0);
     let seen = format!("{ready} of {wanted} replicas are ready");
     Ok(if ready >= wanted {
         Outcome::Ok(seen)
@@ -67,19 +91,38 @@ async fn replicas(client: &Client) -> Result<Outcome> {
 async fn webhook(client: &Client) -> Result<Outcome> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let Some(configuration) = cluster::find("get the webhook", api.get(WEBHOOK)).await? else {
-        return Ok(Outcome::Fail(format!("MutatingWebhookConfiguration {WEBHOOK} is not there: no pod gets a sidecar"), INSTALL.to_owned()));
+        return Ok(Outcome::Fail(
+            format!("MutatingWebhookConfiguration {WEBHOOK} is not there: no pod gets a sidecar"),
+            INSTALL.to_owned(),
+        ));
     };
     let webhooks = configuration.webhooks.unwrap_or_default();
     let bare: Vec<&str> = webhooks
         .iter()
-        .filter(|webhook| webhook.client_config.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()))
+        .filter(|webhook| {
+            webhook
+                .client_config
+                .ca_bundle
+                .as_ref()
+                .is_none_or(|bundle| bundle.0.is_empty())
+        })
         .map(|webhook| webhook.name.as_str())
         .collect();
     Ok(if bare.is_empty() {
-        Outcome::Ok(format!("the webhook has its CA bundle ({} rules)", webhooks.len()))
+        Outcome::Ok(format!(
+            "the webhook has its CA bundle ({} rules)",
+            webhooks.len()
+        ))
     } else {
-        let fix = format!("the operator writes it: kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}");
-        Outcome::Fail(format!("no caBundle in {}: pods of the mesh cannot start", bare.join(", ")), fix)
+        let fix =
+            format!("the operator writes it: kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}");
+        Outcome::Fail(
+            format!(
+                "no caBundle in {}: pods of the mesh cannot start",
+                bare.join(", ")
+            ),
+            fix,
+        )
     })
 }
 
@@ -88,22 +131,46 @@ async fn endpoints(client: &Client) -> Result<Outcome> {
     let params = ListParams::default().labels(&format!("kubernetes.io/service-name={SERVICE}"));
     let slices = cluster::call("list the control plane's endpoints", api.list(&params)).await?;
     let endpoints = slices.items.iter().flat_map(|slice| slice.endpoints.iter());
-    let ready = endpoints.filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)).count();
+    let ready = endpoints
+        .filter(|endpoint| {
+            endpoint
+                .conditions
+                .as_ref()
+                .and_then(|c| c.ready)
+                .unwrap_or(true)
+        })
+        .count();
     Ok(if ready > 0 {
-        Outcome::Ok(format!("Service {NAMESPACE}/{SERVICE} has {ready} ready endpoints"))
+        Outcome::Ok(format!(
+            "Service {NAMESPACE}/{SERVICE} has {ready} ready endpoints"
+        ))
     } else {
-        let fix = format!("kubectl -n {NAMESPACE} get pods -o wide; until then pods of the mesh cannot start");
-        Outcome::Fail(format!("Service {NAMESPACE}/{SERVICE} has no ready endpoint"), fix)
+        let fix = format!(
+            "kubectl -n {NAMESPACE} get pods -o wide; until then pods of the mesh cannot start"
+        );
+        Outcome::Fail(
+            format!("Service {NAMESPACE}/{SERVICE} has no ready endpoint"),
+            fix,
+        )
     })
 }
 
 async fn root(client: &Client) -> Result<Outcome> {
     let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let Some(secret) = cluster::find("get the CA", api.get(CA_SECRET)).await? else {
-        return Ok(Outcome::Fail(format!("Secret {NAMESPACE}/{CA_SECRET} is not there"), format!("kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}")));
+        return Ok(Outcome::Fail(
+            format!("Secret {NAMESPACE}/{CA_SECRET} is not there"),
+            format!("kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}"),
+        ));
     };
-    let ends = secret.data.unwrap_or_default().values().flat_map(|value| ends_of(&value.0)).min();
-    let end = ends.with_context(|| format!("Secret {NAMESPACE}/{CA_SECRET} holds no certificate"))?;
+    let ends = secret
+        .data
+        .unwrap_or_default()
+        .values()
+        .flat_map(|value| ends_of(&value.0))
+        .min();
+    let end =
+        ends.with_context(|| format!("Secret {NAMESPACE}/{CA_SECRET} holds no certificate"))?;
     let days = (end - now()) / 86_400;
     Ok(if days < 0 {
         Outcome::Fail("the root certificate has expired".to_owned(), renew())
@@ -116,15 +183,28 @@ async fn root(client: &Client) -> Result<Outcome> {
 
 /// There is no rotation command yet; a new root needs new sidecars.
 fn renew() -> String {
-    format!("kubectl -n {NAMESPACE} delete secret {CA_SECRET}, restart deploy/{DEPLOYMENT}, then restart the pods of the mesh")
+    format!(
+        "kubectl -n {NAMESPACE} delete secret {CA_SECRET}, restart deploy/{DEPLOYMENT}, then restart the pods of the mesh"
+    )
 }
 
 fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs().cast_signed())
 }
 
 /// `notAfter` of every certificate of a PEM text, as Unix time; keys and other blocks are passed over.
 fn ends_of(pem: &[u8]) -> Vec<i64> {
-    let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok).filter(|block| block.label == "CERTIFICATE");
-    blocks.filter_map(|block| block.parse_x509().ok().map(|certificate| certificate.validity().not_after.timestamp())).collect()
+    let blocks = Pem::iter_from_buffer(pem)
+        .filter_map(Result::ok)
+        .filter(|block| block.label == "CERTIFICATE");
+    blocks
+        .filter_map(|block| {
+            block
+                .parse_x509()
+                .ok()
+                .map(|certificate| certificate.validity().not_after.timestamp())
+        })
+        .collect()
 }

@@ -37,8 +37,14 @@ impl Outcome {
         result.unwrap_or_else(|error| {
             let why = explain(&error);
             match refusal(&error) {
-                Some(403) => Self::Note(format!("{what}: not allowed to look ({why})"), "run it with more rights to see this too".to_owned()),
-                _ => Self::Fail(format!("{what}: {why}"), "see whether the API server answers".to_owned()),
+                Some(403) => Self::Note(
+                    format!("{what}: not allowed to look ({why})"),
+                    "run it with more rights to see this too".to_owned(),
+                ),
+                _ => Self::Fail(
+                    format!("{what}: {why}"),
+                    "see whether the API server answers".to_owned(),
+                ),
             }
         })
     }
@@ -77,6 +83,11 @@ fn section(title: &str, outcomes: Vec<Outcome>) -> usize {
 }
 
 /// All objects of a namespace's or the cluster's kind, or what a failed list means.
-async fn listed(client: &Client, api_version: &str, kind: &str, namespace: Option<&str>) -> Result<Vec<kube::api::DynamicObject>> {
+async fn listed(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+) -> Result<Vec<kube::api::DynamicObject>> {
     crate::cluster::list(client, api_version, kind, namespace).await
 }

@@ -16,24 +16,37 @@ const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
 const NAMED: usize = 10;
 
 pub(super) async fn all(client: &Client) -> Vec<Outcome> {
-    vec![Outcome::of(unmeshed(client).await, "pods without a sidecar")]
+    vec![Outcome::of(
+        unmeshed(client).await,
+        "pods without a sidecar",
+    )]
 }
 
 async fn unmeshed(client: &Client) -> Result<Outcome> {
     let api: Api<Namespace> = Api::all(client.clone());
     let params = ListParams::default().labels(&format!("{INJECT}=enabled"));
     let namespaces = cluster::call("list namespaces", api.list(&params)).await?;
-    let namespaces: BTreeSet<String> = namespaces.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect();
+    let namespaces: BTreeSet<String> = namespaces
+        .items
+        .into_iter()
+        .filter_map(|namespace| namespace.metadata.name)
+        .collect();
     if namespaces.is_empty() {
         let fix = format!("kubectl label namespace NAME {INJECT}=enabled, then restart its pods");
-        return Ok(Outcome::Note("no namespace asks for sidecars".to_owned(), fix));
+        return Ok(Outcome::Note(
+            "no namespace asks for sidecars".to_owned(),
+            fix,
+        ));
     }
     let (mut meshed, mut without) = (0, Vec::new());
     for namespace in &namespaces {
         for pod in super::listed(client, "v1", "Pod", Some(namespace)).await? {
             match state(&pod) {
                 State::Meshed => meshed += 1,
-                State::Without => without.push(format!("{namespace}/{}", pod.metadata.name.as_deref().unwrap_or("?"))),
+                State::Without => without.push(format!(
+                    "{namespace}/{}",
+                    pod.metadata.name.as_deref().unwrap_or("?")
+                )),
                 State::Exempt => {}
             }
         }
@@ -43,12 +56,25 @@ async fn unmeshed(client: &Client) -> Result<Outcome> {
 
 fn verdict(meshed: usize, without: &[String], namespaces: usize) -> Outcome {
     if without.is_empty() {
-        return Outcome::Ok(format!("all {meshed} pods of {namespaces} labelled namespaces have a sidecar"));
+        return Outcome::Ok(format!(
+            "all {meshed} pods of {namespaces} labelled namespaces have a sidecar"
+        ));
     }
     let named: Vec<&str> = without.iter().take(NAMED).map(String::as_str).collect();
-    let more = if without.len() > NAMED { format!(" and {} more", without.len() - NAMED) } else { String::new() };
-    let text = format!("{} pods run without a sidecar: {}{more}", without.len(), named.join(", "));
-    Outcome::Fail(text, format!("restart them (kubectl rollout restart), or label them {INJECT}=disabled"))
+    let more = if without.len() > NAMED {
+        format!(" and {} more", without.len() - NAMED)
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "{} pods run without a sidecar: {}{more}",
+        without.len(),
+        named.join(", ")
+    );
+    Outcome::Fail(
+        text,
+        format!("restart them (kubectl rollout restart), or label them {INJECT}=disabled"),
+    )
 }
 
 enum State {
@@ -59,11 +85,18 @@ enum State {
 }
 
 fn state(pod: &DynamicObject) -> State {
-    let Ok(pod) = pod.clone().try_parse::<Pod>() else { return State::Exempt };
+    let Ok(pod) = pod.clone().try_parse::<Pod>() else {
+        return State::Exempt;
+    };
     let spec = pod.spec.unwrap_or_default();
     let phase = pod.status.and_then(|status| status.phase);
     let finished = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
-    let declined = pod.metadata.labels.unwrap_or_default().get(INJECT).is_some_and(|value| value == "disabled");
+    let declined = pod
+        .metadata
+        .labels
+        .unwrap_or_default()
+        .get(INJECT)
+        .is_some_and(|value| value == "disabled");
     if has_proxy(&spec) {
         State::Meshed
     } else if finished || declined || spec.host_network.unwrap_or(false) {
@@ -74,5 +107,9 @@ fn state(pod: &DynamicObject) -> State {
 }
 
 fn has_proxy(spec: &PodSpec) -> bool {
-    spec.init_containers.iter().flatten().chain(&spec.containers).any(|container| container.name == PROXY)
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .any(|container| container.name == PROXY)
 }

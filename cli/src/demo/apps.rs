@@ -69,16 +69,29 @@ struct App {
 pub async fn start(net: &Net) -> Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     for (host, version, ratings) in [(121, "v1", net.at(54, 8080)), (122, "v2", net.at(55, 8080))] {
-        let app = App { version, ratings: format!("http://{ratings}/ratings"), client: client::pooled() };
-        let router = Router::new().route("/reviews", get(reviews)).with_state(app);
+        let app = App {
+            version,
+            ratings: format!("http://{ratings}/ratings"),
+            client: client::pooled(),
+        };
+        let router = Router::new()
+            .route("/reviews", get(reviews))
+            .with_state(app);
         serve(&mut tasks, net.at(host, 9080), router).await?;
     }
-    serve(&mut tasks, net.at(131, 8080), Router::new().route("/ratings", get(ratings))).await?;
+    serve(
+        &mut tasks,
+        net.at(131, 8080),
+        Router::new().route("/ratings", get(ratings)),
+    )
+    .await?;
     Ok(tasks)
 }
 
 async fn serve(tasks: &mut JoinSet<()>, address: String, router: Router) -> Result<()> {
-    let listener = TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
     tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%address, %error, "a service of the demo ended");
@@ -89,10 +102,23 @@ async fn serve(tasks: &mut JoinSet<()>, address: String, router: Router) -> Resu
 
 async fn reviews(State(app): State<App>, headers: HeaderMap) -> (StatusCode, Json<Answer>) {
     let below = client::get(&app.client, &app.ratings, "ratings.shop", CALL_TIMEOUT).await;
-    let ratings: Option<Answer> = below.ok().filter(|reply| reply.status == 200).and_then(|reply| reply.json());
+    let ratings: Option<Answer> = below
+        .ok()
+        .filter(|reply| reply.status == 200)
+        .and_then(|reply| reply.json());
     // A chain with a broken end is a failed request, so that the demo's count of failures covers both hops.
-    let status = if ratings.is_some() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-    (status, Json(Answer { ratings: ratings.map(Box::new), ..answer("reviews", app.version, &headers) }))
+    let status = if ratings.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::BAD_GATEWAY
+    };
+    (
+        status,
+        Json(Answer {
+            ratings: ratings.map(Box::new),
+            ..answer("reviews", app.version, &headers)
+        }),
+    )
 }
 
 async fn ratings(headers: HeaderMap) -> Json<Answer> {
@@ -100,8 +126,16 @@ async fn ratings(headers: HeaderMap) -> Json<Answer> {
 }
 
 fn answer(service: &str, version: &str, headers: &HeaderMap) -> Answer {
-    let peer = headers.get("x-forwarded-client-cert").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Answer { service: service.to_owned(), version: version.to_owned(), peer, ratings: None }
+    let peer = headers
+        .get("x-forwarded-client-cert")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    Answer {
+        service: service.to_owned(),
+        version: version.to_owned(),
+        peer,
+        ratings: None,
+    }
 }
 
 /// A free block: nobody listens on its control-plane address. The second demo of a machine gets another one.

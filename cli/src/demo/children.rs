@@ -30,7 +30,10 @@ pub struct Children {
 impl Children {
     /// Logs go to a directory, one file per process.
     pub fn new(logs: PathBuf) -> Self {
-        Self { logs, processes: Vec::new() }
+        Self {
+            logs,
+            processes: Vec::new(),
+        }
     }
 
     /// Starts a process.
@@ -46,8 +49,16 @@ impl Children {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        self.processes.push(Process { name: name.to_owned(), child, group, log });
+        let group = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .map(Pid::from_raw);
+        self.processes.push(Process {
+            name: name.to_owned(),
+            child,
+            group,
+            log,
+        });
         Ok(())
     }
 
@@ -55,7 +66,12 @@ impl Children {
     pub fn all_alive(&mut self) -> Result<()> {
         for process in &mut self.processes {
             if let Some(status) = process.child.try_wait()? {
-                bail!("{} ended ({status}); the end of {}:\n{}", process.name, process.log.display(), tail(&process.log));
+                bail!(
+                    "{} ended ({status}); the end of {}:\n{}",
+                    process.name,
+                    process.log.display(),
+                    tail(&process.log)
+                );
             }
         }
         Ok(())

@@ -44,35 +44,53 @@ pub fn pooled() -> HttpClient {
 
 /// A client that opens a connection for each request: what is in force for a new connection shows at once.
 pub fn fresh() -> HttpClient {
-    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(HttpConnector::new())
+    Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build(HttpConnector::new())
 }
 
 /// `GET url` with a Host of one's own.
 pub async fn get(client: &HttpClient, url: &str, host: &str, timeout: Duration) -> Result<Reply> {
-    let request = Request::get(url).header(http::header::HOST, host).body(Empty::new())?;
+    let request = Request::get(url)
+        .header(http::header::HOST, host)
+        .body(Empty::new())?;
     let call = async {
         let response = client.request(request).await.map_err(root_cause)?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.context("the body broke off")?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .context("the body broke off")?
+            .to_bytes();
         Ok(Reply { status, body })
     };
-    tokio::time::timeout(timeout, call).await.with_context(|| format!("no answer in {timeout:?}"))?
+    tokio::time::timeout(timeout, call)
+        .await
+        .with_context(|| format!("no answer in {timeout:?}"))?
 }
 
 /// `GET path` over a Unix socket.
 pub async fn get_unix(socket: &Path, path: &str, timeout: Duration) -> Result<Reply> {
     let call = async {
-        let stream = UnixStream::connect(socket).await.with_context(|| format!("{}", socket.display()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stream = UnixStream::connect(socket)
+            .await
+            .with_context(|| format!("{}", socket.display()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let request = Request::get(path).header(http::header::HOST, "admin").body(Empty::<Bytes>::new())?;
+        let request = Request::get(path)
+            .header(http::header::HOST, "admin")
+            .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         driver.abort();
         Ok(Reply { status, body })
     };
-    tokio::time::timeout(timeout, call).await.with_context(|| format!("no answer in {timeout:?}"))?
+    tokio::time::timeout(timeout, call)
+        .await
+        .with_context(|| format!("no answer in {timeout:?}"))?
 }
 
 /// The innermost cause says more than "client error (SendRequest)".

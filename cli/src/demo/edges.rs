@@ -49,18 +49,33 @@ pub struct Reading {
 pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
     let mut pairs = BTreeMap::new();
     for sidecar in sidecars {
-        let reply = client::get_unix(&sidecar.admin, STATS, ADMIN_TIMEOUT).await.with_context(|| format!("metrics of {}", sidecar.pod))?;
+        let reply = client::get_unix(&sidecar.admin, STATS, ADMIN_TIMEOUT)
+            .await
+            .with_context(|| format!("metrics of {}", sidecar.pod))?;
         if reply.status != 200 {
-            bail!("metrics of {}: {} {}", sidecar.pod, reply.status, reply.text());
+            bail!(
+                "metrics of {}: {} {}",
+                sidecar.pod,
+                reply.status,
+                reply.text()
+            );
         }
         take(&sidecar.pod, &prometheus::parse(&reply.text()), &mut pairs);
     }
-    Ok(Reading { at: Instant::now(), pairs })
+    Ok(Reading {
+        at: Instant::now(),
+        pairs,
+    })
 }
 
 fn take(pod: &str, samples: &[Sample], pairs: &mut BTreeMap<Pair, Counted>) {
-    for sample in samples.iter().filter(|sample| sample.label(REPORTER.0) == REPORTER.1) {
-        let counted = pairs.entry((pod.to_owned(), sample.label(SERVICE).to_owned())).or_default();
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.label(REPORTER.0) == REPORTER.1)
+    {
+        let counted = pairs
+            .entry((pod.to_owned(), sample.label(SERVICE).to_owned()))
+            .or_default();
         match (sample.name.as_str(), sample.label("quantile")) {
             (REQUESTS, _) => {
                 counted.all += sample.value;
@@ -69,8 +84,12 @@ fn take(pod: &str, samples: &[Sample], pairs: &mut BTreeMap<Pair, Counted>) {
                 }
             }
             // One series per response code; the slowest speaks for all, and an empty one is no number.
-            (DURATION, "0.5") if sample.value.is_finite() => counted.p50 = counted.p50.max(sample.value),
-            (DURATION, "0.99") if sample.value.is_finite() => counted.p99 = counted.p99.max(sample.value),
+            (DURATION, "0.5") if sample.value.is_finite() => {
+                counted.p50 = counted.p50.max(sample.value)
+            }
+            (DURATION, "0.99") if sample.value.is_finite() => {
+                counted.p99 = counted.p99.max(sample.value)
+            }
             _ => {}
         }
     }
@@ -80,7 +99,10 @@ fn take(pod: &str, samples: &[Sample], pairs: &mut BTreeMap<Pair, Counted>) {
 pub fn table(before: &Reading, after: &Reading) -> String {
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(0.001);
     let row = |((pod, service), now): (&Pair, &Counted)| {
-        let earlier = before.pairs.get(&(pod.clone(), service.clone())).map_or(0.0, |counted| counted.all);
+        let earlier = before
+            .pairs
+            .get(&(pod.clone(), service.clone()))
+            .map_or(0.0, |counted| counted.all);
         vec![
             pod.clone(),
             service.clone(),
@@ -91,14 +113,26 @@ pub fn table(before: &Reading, after: &Reading) -> String {
             format!("{:.1} ms", now.p99),
         ]
     };
-    let rows: Vec<Vec<String>> = after.pairs.iter().filter(|(_, counted)| counted.all > 0.0).map(row).collect();
-    table::render(&["CALLER", "SERVICE", "REQUESTS", "RATE", "SUCCESS", "P50", "P99"], &rows)
+    let rows: Vec<Vec<String>> = after
+        .pairs
+        .iter()
+        .filter(|(_, counted)| counted.all > 0.0)
+        .map(row)
+        .collect();
+    table::render(
+        &[
+            "CALLER", "SERVICE", "REQUESTS", "RATE", "SUCCESS", "P50", "P99",
+        ],
+        &rows,
+    )
 }
 
 impl Reading {
     /// Requests of a caller to a service.
     pub fn requests(&self, pod: &str, service: &str) -> f64 {
-        self.pairs.get(&(pod.to_owned(), service.to_owned())).map_or(0.0, |counted| counted.all)
+        self.pairs
+            .get(&(pod.to_owned(), service.to_owned()))
+            .map_or(0.0, |counted| counted.all)
     }
 }
 
@@ -117,6 +151,14 @@ envoy_heddle_request_duration_ms{reporter="source",destination_service="a",respo
         let mut pairs = BTreeMap::new();
         take("p", &prometheus::parse(text), &mut pairs);
         let counted = pairs.get(&("p".to_owned(), "a".to_owned())).unwrap();
-        assert_eq!(*counted, Counted { good: 9.0, all: 10.0, p50: 1.5, p99: 4.0 });
+        assert_eq!(
+            *counted,
+            Counted {
+                good: 9.0,
+                all: 10.0,
+                p50: 1.5,
+                p99: 4.0
+            }
+        );
     }
 }

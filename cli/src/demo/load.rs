@@ -46,10 +46,22 @@ impl Tally {
 
     /// What came on top of an earlier reading.
     pub fn since(&self, before: &Self) -> Self {
-        let by_version =
-            self.by_version.iter().map(|(version, count)| (version.clone(), count - before.of(version))).collect();
-        let errors = self.errors.iter().skip(before.errors.len()).cloned().collect();
-        Self { by_version, failed: self.failed - before.failed, errors }
+        let by_version = self
+            .by_version
+            .iter()
+            .map(|(version, count)| (version.clone(), count - before.of(version)))
+            .collect();
+        let errors = self
+            .errors
+            .iter()
+            .skip(before.errors.len())
+            .cloned()
+            .collect();
+        Self {
+            by_version,
+            failed: self.failed - before.failed,
+            errors,
+        }
     }
 }
 
@@ -69,7 +81,8 @@ impl Load {
             let (url, client, tally) = (url.to_owned(), client.clone(), Arc::clone(&tally));
             workers.spawn(async move {
                 let offset = Duration::from_micros(1_000_000 * worker / PER_SECOND);
-                let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 * WORKERS / PER_SECOND));
+                let mut tick =
+                    tokio::time::interval(Duration::from_micros(1_000_000 * WORKERS / PER_SECOND));
                 tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 tokio::time::sleep(offset).await;
                 loop {
@@ -79,12 +92,18 @@ impl Load {
                 }
             });
         }
-        Self { tally, _workers: workers }
+        Self {
+            tally,
+            _workers: workers,
+        }
     }
 
     /// The counts so far.
     pub fn read(&self) -> Tally {
-        self.tally.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |tally| tally.clone())
+        self.tally.lock().map_or_else(
+            |poisoned| poisoned.into_inner().clone(),
+            |tally| tally.clone(),
+        )
     }
 
     /// Waits for so many more requests, and gives their counts alone.
@@ -99,20 +118,29 @@ impl Load {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        Ok(tokio::time::timeout(within, enough).await.unwrap_or_else(|_| self.read().since(&before)))
+        Ok(tokio::time::timeout(within, enough)
+            .await
+            .unwrap_or_else(|_| self.read().since(&before)))
     }
 }
 
 async fn once(client: &client::HttpClient, url: &str, host: &str) -> Result<String, String> {
-    let reply = client::get(client, url, host, CALL_TIMEOUT).await.map_err(|error| format!("{error:#}"))?;
+    let reply = client::get(client, url, host, CALL_TIMEOUT)
+        .await
+        .map_err(|error| format!("{error:#}"))?;
     if reply.status != 200 {
         return Err(format!("{} {}", reply.status, reply.text()));
     }
-    reply.json::<Answer>().map(|answer| answer.version).ok_or_else(|| format!("unreadable: {}", reply.text()))
+    reply
+        .json::<Answer>()
+        .map(|answer| answer.version)
+        .ok_or_else(|| format!("unreadable: {}", reply.text()))
 }
 
 fn count(tally: &Mutex<Tally>, outcome: Result<String, String>) {
-    let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut tally = tally
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     match outcome {
         Ok(version) => *tally.by_version.entry(version).or_default() += 1,
         Err(error) => {

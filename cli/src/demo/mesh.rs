@@ -20,8 +20,13 @@ const POLL: Duration = Duration::from_millis(30);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The host part of each pod's address, its name and service account, as `demo/world/*.yaml` have them.
-const PODS: [(&str, &str, u8); 5] =
-    [("frontend-1", "frontend", 11), ("batch-1", "batch", 12), ("reviews-v1-1", "reviews", 21), ("reviews-v2-1", "reviews", 22), ("ratings-1", "ratings", 31)];
+const PODS: [(&str, &str, u8); 5] = [
+    ("frontend-1", "frontend", 11),
+    ("batch-1", "batch", 12),
+    ("reviews-v1-1", "reviews", 21),
+    ("reviews-v2-1", "reviews", 22),
+    ("ratings-1", "ratings", 31),
+];
 
 /// The programs that the demo starts.
 pub struct Binaries {
@@ -34,24 +39,48 @@ impl Binaries {
     /// Finds them, or says how to get them.
     pub fn find(folder: Option<&Path>, envoy: Option<&Path>) -> Result<Self> {
         let own = std::env::current_exe().context("where is this binary?")?;
-        let folder = folder.or_else(|| own.parent()).context("where is this binary?")?;
+        let folder = folder
+            .or_else(|| own.parent())
+            .context("where is this binary?")?;
         let program = |name: &str| {
             let path = folder.join(name);
-            if path.is_file() { Ok(path) } else { bail!("{} is not there (fix: cargo build --bins, or --bin-dir)", path.display()) }
+            if path.is_file() {
+                Ok(path)
+            } else {
+                bail!(
+                    "{} is not there (fix: cargo build --bins, or --bin-dir)",
+                    path.display()
+                )
+            }
         };
-        Ok(Self { operator: program("heddle-operator")?, agent: program("heddle-agent")?, envoy: find_envoy(envoy, &own)? })
+        Ok(Self {
+            operator: program("heddle-operator")?,
+            agent: program("heddle-agent")?,
+            envoy: find_envoy(envoy, &own)?,
+        })
     }
 }
 
 fn find_envoy(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     if let Some(given) = given {
-        return given.canonicalize().with_context(|| format!("{} is not there (fix: make envoy, or HEDDLE_ENVOY)", given.display()));
+        return given.canonicalize().with_context(|| {
+            format!(
+                "{} is not there (fix: make envoy, or HEDDLE_ENVOY)",
+                given.display()
+            )
+        });
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
     // target/debug/heddle: the repository is three steps up.
-    let cached = own.ancestors().nth(3).map(|repository| repository.join(".cache/envoy/envoy"));
-    on_path.chain(cached).find(|candidate| candidate.is_file()).context("no Envoy found (fix: make envoy, or set HEDDLE_ENVOY)")
+    let cached = own
+        .ancestors()
+        .nth(3)
+        .map(|repository| repository.join(".cache/envoy/envoy"));
+    on_path
+        .chain(cached)
+        .find(|candidate| candidate.is_file())
+        .context("no Envoy found (fix: make envoy, or set HEDDLE_ENVOY)")
 }
 
 /// A running mesh.
@@ -68,37 +97,69 @@ pub struct Mesh<'a> {
 
 impl<'a> Mesh<'a> {
     /// Starts everything and waits until every sidecar is ready.
-    pub async fn start(term: &mut Term, children: &'a mut Children, dir: &'a WorkDir, net: &'a Net, binaries: &Binaries) -> Result<Self> {
+    pub async fn start(
+        term: &mut Term,
+        children: &'a mut Children,
+        dir: &'a WorkDir,
+        net: &'a Net,
+        binaries: &Binaries,
+    ) -> Result<Self> {
         term.step("A mesh on this machine");
         term.note(&format!("objects in {}", dir.world().display()));
         children.start("control-plane", control_plane(dir, net, binaries))?;
         let status = StatusFile::new(dir.runtime().join("status.yaml"));
-        let mut mesh = Mesh { children, dir, net, status };
-        let bundle = mesh.wait_for_file(&dir.runtime().join("trust-bundle.pem")).await?;
+        let mut mesh = Mesh {
+            children,
+            dir,
+            net,
+            status,
+        };
+        let bundle = mesh
+            .wait_for_file(&dir.runtime().join("trust-bundle.pem"))
+            .await?;
         for (pod, account, host) in PODS {
             let token = dir.runtime().join("tokens").join(format!("shop_{pod}"));
             mesh.wait_for_file(&token).await?;
-            mesh.children.start(pod, agent(&mesh, binaries, (pod, account, host), &token, &bundle)?)?;
+            mesh.children.start(
+                pod,
+                agent(&mesh, binaries, (pod, account, host), &token, &bundle)?,
+            )?;
         }
         for (pod, _, host) in PODS {
             mesh.wait_ready(pod, host).await?;
         }
-        let said = format!("control plane and {} sidecars (stock Envoy) ready after {:.1} s", PODS.len(), term.elapsed());
+        let said = format!(
+            "control plane and {} sidecars (stock Envoy) ready after {:.1} s",
+            PODS.len(),
+            term.elapsed()
+        );
         term.expect(true, &said);
         Ok(mesh)
     }
 
     /// The sidecars whose metrics can be read.
     pub fn sidecars(&self) -> Vec<Sidecar> {
-        PODS.iter().map(|(pod, ..)| Sidecar { pod: (*pod).to_owned(), admin: self.dir.sidecar(pod).join("admin.sock") }).collect()
+        PODS.iter()
+            .map(|(pod, ..)| Sidecar {
+                pod: (*pod).to_owned(),
+                admin: self.dir.sidecar(pod).join("admin.sock"),
+            })
+            .collect()
     }
 
     /// Prints what `--keep` leaves to the user.
     pub fn say_what_to_play_with(&self, term: &mut Term) {
         let net = self.net;
         term.step("It is yours until Ctrl-C");
-        term.note(&format!("edit or add objects in {}; their status is in {}", self.dir.world().display(), self.dir.runtime().join("status.yaml").display()));
-        term.block(&format!("vi {}", self.dir.world().join("split.yaml").display()));
+        term.note(&format!(
+            "edit or add objects in {}; their status is in {}",
+            self.dir.world().display(),
+            self.dir.runtime().join("status.yaml").display()
+        ));
+        term.block(&format!(
+            "vi {}",
+            self.dir.world().join("split.yaml").display()
+        ));
         term.note("call as frontend, as batch, and without an identity:");
         term.block(&format!(
             "curl http://{}/reviews\ncurl -i http://{}/ratings\ncurl -i http://{}/reviews",
@@ -131,7 +192,10 @@ impl<'a> Mesh<'a> {
         let url = format!("http://{}/healthz/ready", self.net.at(host, 15021));
         let (client, started) = (client::fresh(), std::time::Instant::now());
         loop {
-            if client::get(&client, &url, "agent", PROBE_TIMEOUT).await.is_ok_and(|reply| reply.status == 200) {
+            if client::get(&client, &url, "agent", PROBE_TIMEOUT)
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+            {
                 return Ok(());
             }
             self.still_coming(started, &format!("readiness of {pod}"))?;
@@ -142,7 +206,11 @@ impl<'a> Mesh<'a> {
     fn still_coming(&mut self, started: std::time::Instant, what: &str) -> Result<()> {
         self.children.all_alive()?;
         if started.elapsed() > READY_TIMEOUT {
-            bail!("{what} did not come in {} s; see {}", READY_TIMEOUT.as_secs(), self.dir.logs().display());
+            bail!(
+                "{what} did not come in {} s; see {}",
+                READY_TIMEOUT.as_secs(),
+                self.dir.logs().display()
+            );
         }
         Ok(())
     }
@@ -150,14 +218,31 @@ impl<'a> Mesh<'a> {
 
 fn control_plane(dir: &WorkDir, net: &Net, binaries: &Binaries) -> Command {
     let mut command = Command::new(&binaries.operator);
-    command.arg("standalone").arg("--dir").arg(dir.world()).arg("--runtime-dir").arg(dir.runtime());
-    command.args(["--ads-address", &net.at(1, 15010), "--ca-address", &net.at(1, 15011)]);
+    command
+        .arg("standalone")
+        .arg("--dir")
+        .arg(dir.world())
+        .arg("--runtime-dir")
+        .arg(dir.runtime());
+    command.args([
+        "--ads-address",
+        &net.at(1, 15010),
+        "--ca-address",
+        &net.at(1, 15011),
+    ]);
     command
 }
 
-fn agent(mesh: &Mesh<'_>, binaries: &Binaries, (pod, account, host): (&str, &str, u8), token: &Path, bundle: &str) -> Result<Command> {
+fn agent(
+    mesh: &Mesh<'_>,
+    binaries: &Binaries,
+    (pod, account, host): (&str, &str, u8),
+    token: &Path,
+    bundle: &str,
+) -> Result<Command> {
     let runtime = mesh.dir.sidecar(pod);
-    std::fs::create_dir_all(&runtime).with_context(|| format!("cannot make {}", runtime.display()))?;
+    std::fs::create_dir_all(&runtime)
+        .with_context(|| format!("cannot make {}", runtime.display()))?;
     let mut command = Command::new(&binaries.agent);
     command
         .env("HEDDLE_CONTROL_PLANE", mesh.net.ip(1))

@@ -60,7 +60,14 @@ pub async fn run(args: &DemoArgs) -> Result<()> {
     finish(args, &term, outcome, root)
 }
 
-async fn play(args: &DemoArgs, term: &mut Term, children: &mut Children, dir: &WorkDir, net: &apps::Net, binaries: &mesh::Binaries) -> Result<()> {
+async fn play(
+    args: &DemoArgs,
+    term: &mut Term,
+    children: &mut Children,
+    dir: &WorkDir,
+    net: &apps::Net,
+    binaries: &mesh::Binaries,
+) -> Result<()> {
     let apps = apps::start(net).await?;
     let mut mesh = Mesh::start(term, children, dir, net, binaries).await?;
     steps::all(term, &mut mesh).await?;
@@ -80,7 +87,11 @@ fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> R
     let errors = failed.len();
     if errors == 0 && (outcome.is_ok() || kept_and_ended) {
         term.note("");
-        term.note(&format!("{} {held} expectations held, in {:.0} s.", term.paint("1;32", "All well:"), term.elapsed()));
+        term.note(&format!(
+            "{} {held} expectations held, in {:.0} s.",
+            term.paint("1;32", "All well:"),
+            term.elapsed()
+        ));
         if args.dir.is_none() && !args.keep {
             // What cannot be deleted in a temporary folder harms nobody.
             let _ = std::fs::remove_dir_all(root);
@@ -89,14 +100,26 @@ fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> R
     }
     let logs = root.join("logs");
     outcome.with_context(|| format!("the demo broke off; logs are in {}", logs.display()))?;
-    bail!("{errors} of {} expectations failed; logs are in {}", usize::try_from(held).unwrap_or(0) + errors, logs.display())
+    bail!(
+        "{errors} of {} expectations failed; logs are in {}",
+        usize::try_from(held).unwrap_or(0) + errors,
+        logs.display()
+    )
 }
 
 fn root(args: &DemoArgs, seed: u64) -> Result<PathBuf> {
-    let root = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("heddle-demo-{:08x}", seed >> 32)));
+    let root = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("heddle-demo-{:08x}", seed >> 32)));
     // Tokens and Envoy's admin sockets are in here: nobody else's business.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).with_context(|| format!("cannot make {}", root.display()))?;
-    root.canonicalize().with_context(|| format!("cannot find {}", root.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&root)
+        .with_context(|| format!("cannot make {}", root.display()))?;
+    root.canonicalize()
+        .with_context(|| format!("cannot find {}", root.display()))
 }
 
 /// The standard library seeds its hashers at random, which is random enough to pick a block of addresses.
@@ -106,7 +129,10 @@ fn random() -> u64 {
 
 /// Ends at Ctrl-C or SIGTERM.
 fn stopped() -> Result<impl Future<Output = ()>> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -22,7 +22,10 @@ impl Sample {
 
 /// All samples of a text; comments and what cannot be read are passed over.
 pub fn parse(text: &str) -> Vec<Sample> {
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(sample)
+        .collect()
 }
 
 fn sample(line: &str) -> Option<Sample> {
@@ -31,7 +34,11 @@ fn sample(line: &str) -> Option<Sample> {
         Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),
         None => (head, BTreeMap::new()),
     };
-    Some(Sample { name: name.to_owned(), labels, value: value.parse().ok()? })
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value: value.parse().ok()?,
+    })
 }
 
 /// `a="1",b="2"`, with backslash escapes in the values.
@@ -66,7 +73,10 @@ mod tests {
         let text = "# TYPE a counter\na{b=\"x,y\",c=\"say \\\"hi\\\"\"} 3\nplain 1.5\nbroken{";
         let samples = parse(text);
         assert_eq!(samples.len(), 2);
-        assert_eq!((samples[0].label("b"), samples[0].label("c")), ("x,y", "say \"hi\""));
+        assert_eq!(
+            (samples[0].label("b"), samples[0].label("c")),
+            ("x,y", "say \"hi\"")
+        );
         assert_eq!((samples[1].name.as_str(), samples[1].value), ("plain", 1.5));
     }
 }

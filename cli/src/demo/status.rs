@@ -27,24 +27,46 @@ impl ObjectStatus {
     /// A condition; empty if it is not there.
     pub fn condition(&self, kind: &str) -> Condition {
         let conditions = self.0.pointer("/conditions").and_then(Value::as_array);
-        let found = conditions.into_iter().flatten().find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
-        let text = |key: &str| found.and_then(|c| c.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Condition { status: text("status"), reason: text("reason"), message: text("message") }
+        let found = conditions
+            .into_iter()
+            .flatten()
+            .find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
+        let text = |key: &str| {
+            found
+                .and_then(|c| c.get(key))
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Condition {
+            status: text("status"),
+            reason: text("reason"),
+            message: text("message"),
+        }
     }
 
     /// The generation that the status is about.
     pub fn generation(&self) -> i64 {
-        self.0.pointer("/observedGeneration").and_then(Value::as_i64).unwrap_or(0)
+        self.0
+            .pointer("/observedGeneration")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
     }
 
     /// Sidecars that run it, `n/m`.
     pub fn proxies(&self) -> &str {
-        self.0.pointer("/proxies").and_then(Value::as_str).unwrap_or("?")
+        self.0
+            .pointer("/proxies")
+            .and_then(Value::as_str)
+            .unwrap_or("?")
     }
 
     /// Weights in force, `95/5`.
     pub fn weights(&self) -> &str {
-        self.0.pointer("/weightsInForce").and_then(Value::as_str).unwrap_or("?")
+        self.0
+            .pointer("/weightsInForce")
+            .and_then(Value::as_str)
+            .unwrap_or("?")
     }
 }
 
@@ -63,11 +85,19 @@ impl StatusFile {
     pub fn read(&self, kind: &str, namespace: &str, name: &str) -> Option<ObjectStatus> {
         let text = std::fs::read_to_string(&self.path).ok()?;
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).ok()?;
-        documents.iter().find_map(|document| find(document, kind, namespace, name)).map(ObjectStatus)
+        documents
+            .iter()
+            .find_map(|document| find(document, kind, namespace, name))
+            .map(ObjectStatus)
     }
 
     /// Waits until the status of an object is as wanted; the last one seen is part of the error.
-    pub async fn wait(&self, (kind, namespace, name): (&str, &str, &str), within: Duration, wanted: impl Fn(&ObjectStatus) -> bool) -> Result<ObjectStatus> {
+    pub async fn wait(
+        &self,
+        (kind, namespace, name): (&str, &str, &str),
+        within: Duration,
+        wanted: impl Fn(&ObjectStatus) -> bool,
+    ) -> Result<ObjectStatus> {
         let mut last = None;
         let found = async {
             loop {
@@ -81,8 +111,14 @@ impl StatusFile {
         match tokio::time::timeout(within, found).await {
             Ok(status) => Ok(status),
             Err(_) => {
-                let seen = last.map_or_else(|| "no status at all".to_owned(), |status| status.0.to_string());
-                bail!("{kind} {namespace}/{name} after {} s: {seen}", within.as_secs())
+                let seen = last.map_or_else(
+                    || "no status at all".to_owned(),
+                    |status| status.0.to_string(),
+                );
+                bail!(
+                    "{kind} {namespace}/{name} after {} s: {seen}",
+                    within.as_secs()
+                )
             }
         }
     }
@@ -91,13 +127,24 @@ impl StatusFile {
 /// An object of a list or a document of its own.
 fn find(value: &Value, kind: &str, namespace: &str, name: &str) -> Option<Value> {
     match value {
-        Value::Array(items) => items.iter().find_map(|item| find(item, kind, namespace, name)),
+        Value::Array(items) => items
+            .iter()
+            .find_map(|item| find(item, kind, namespace, name)),
         Value::Object(map) => {
-            let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            if text("/kind") == kind && text("/metadata/name") == name && text("/metadata/namespace") == namespace {
+            let text = |pointer: &str| {
+                value
+                    .pointer(pointer)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            if text("/kind") == kind
+                && text("/metadata/name") == name
+                && text("/metadata/namespace") == namespace
+            {
                 return map.get("status").cloned();
             }
-            map.get("items").and_then(|items| find(items, kind, namespace, name))
+            map.get("items")
+                .and_then(|items| find(items, kind, namespace, name))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }

@@ -31,7 +31,10 @@ const FAULTY: (&str, &str, &str) = ("TrafficSplit", "shop", "ratings");
 
 /// All steps, under one steady load.
 pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
-    let load = Load::start(&format!("http://{}/reviews", mesh.net.at(51, 9080)), "reviews.shop");
+    let load = Load::start(
+        &format!("http://{}/reviews", mesh.net.at(51, 9080)),
+        "reviews.shop",
+    );
     let first = edges::read(&mesh.sidecars()).await?;
     split(term, mesh, &load).await?;
     identity(term, mesh).await?;
@@ -45,11 +48,24 @@ pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
 }
 
 /// A change is live when its status says so; how long that took is part of the show.
-async fn apply(mesh: &Mesh<'_>, change: Change, object: (&str, &str, &str), wanted: impl Fn(&ObjectStatus) -> bool) -> Result<(ObjectStatus, Duration)> {
-    let before = mesh.status.read(object.0, object.1, object.2).map_or(0, |status| status.generation());
+async fn apply(
+    mesh: &Mesh<'_>,
+    change: Change,
+    object: (&str, &str, &str),
+    wanted: impl Fn(&ObjectStatus) -> bool,
+) -> Result<(ObjectStatus, Duration)> {
+    let before = mesh
+        .status
+        .read(object.0, object.1, object.2)
+        .map_or(0, |status| status.generation());
     mesh.dir.apply(change)?;
     let started = std::time::Instant::now();
-    let status = mesh.status.wait(object, STATUS_TIMEOUT, |status| status.generation() > before && wanted(status)).await?;
+    let status = mesh
+        .status
+        .wait(object, STATUS_TIMEOUT, |status| {
+            status.generation() > before && wanted(status)
+        })
+        .await?;
     Ok((status, started.elapsed()))
 }
 
@@ -68,13 +84,28 @@ async fn split(term: &mut Term, mesh: &Mesh<'_>, load: &Load) -> Result<()> {
     let before = load.read();
     for (change, title, wanted, points) in phases {
         let (status, took) = apply(mesh, change, SPLIT, programmed).await?;
-        term.note(&format!("{title}: Programmed on {} sidecars in {} ms", status.proxies(), took.as_millis()));
+        term.note(&format!(
+            "{title}: Programmed on {} sidecars in {} ms",
+            status.proxies(),
+            took.as_millis()
+        ));
         let tally = load.next(REQUESTS, PHASE_TIMEOUT).await?;
         let share = share(&tally, "v1");
-        let said = format!("v1 {share:.1} %, v2 {:.1} % of {} requests", self::share(&tally, "v2"), tally.sent());
-        term.expect((share - wanted).abs() <= points && tally.sent() >= REQUESTS, &said);
+        let said = format!(
+            "v1 {share:.1} %, v2 {:.1} % of {} requests",
+            self::share(&tally, "v2"),
+            tally.sent()
+        );
+        term.expect(
+            (share - wanted).abs() <= points && tally.sent() >= REQUESTS,
+            &said,
+        );
     }
-    no_failures(term, "while the split was applied, moved and rolled back", &load.read().since(&before));
+    no_failures(
+        term,
+        "while the split was applied, moved and rolled back",
+        &load.read().since(&before),
+    );
     Ok(())
 }
 
@@ -85,7 +116,14 @@ fn share(tally: &Tally, version: &str) -> f64 {
 }
 
 fn no_failures(term: &mut Term, when: &str, tally: &Tally) {
-    term.expect(tally.failed == 0 && tally.sent() > 0, &format!("{} of {} requests failed {when}", tally.failed, tally.sent()));
+    term.expect(
+        tally.failed == 0 && tally.sent() > 0,
+        &format!(
+            "{} of {} requests failed {when}",
+            tally.failed,
+            tally.sent()
+        ),
+    );
     if tally.failed > 0 {
         term.block(&tally.errors.join("\n"));
     }
@@ -94,88 +132,175 @@ fn no_failures(term: &mut Term, when: &str, tally: &Tally) {
 async fn identity(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
     term.step("Mutual TLS with identities of our own CA");
     let reply = call(&mesh.net.at(51, 9080), "/reviews").await?;
-    let answer: Answer = reply.json().with_context(|| format!("reviews answered {} {}", reply.status, reply.text()))?;
-    let callers = [("reviews", "frontend", answer.peer.clone()), ("ratings", "reviews", answer.ratings.and_then(|ratings| ratings.peer))];
+    let answer: Answer = reply
+        .json()
+        .with_context(|| format!("reviews answered {} {}", reply.status, reply.text()))?;
+    let callers = [
+        ("reviews", "frontend", answer.peer.clone()),
+        (
+            "ratings",
+            "reviews",
+            answer.ratings.and_then(|ratings| ratings.peer),
+        ),
+    ];
     for (service, caller, header) in callers {
         let peer = header.as_deref().and_then(uri_of).unwrap_or("nobody");
-        term.expect(peer == format!("spiffe://cluster.local/ns/shop/sa/{caller}"), &format!("{service} was called by {peer}"));
+        term.expect(
+            peer == format!("spiffe://cluster.local/ns/shop/sa/{caller}"),
+            &format!("{service} was called by {peer}"),
+        );
     }
     let plain = mesh.net.at(21, 9080);
     let before = call(&plain, "/reviews").await;
-    term.expect(status_of(&before) == Some(200), &format!("Permissive: a caller in plain text is answered: {}", outcome(&before)));
+    term.expect(
+        status_of(&before) == Some(200),
+        &format!(
+            "Permissive: a caller in plain text is answered: {}",
+            outcome(&before)
+        ),
+    );
     let (_, took) = apply(mesh, Change::Strict, STRICT, programmed).await?;
-    term.note(&format!("AuthPolicy with mtls.mode Strict applied: Programmed in {} ms", took.as_millis()));
+    term.note(&format!(
+        "AuthPolicy with mtls.mode Strict applied: Programmed in {} ms",
+        took.as_millis()
+    ));
     let after = call(&plain, "/reviews").await;
-    term.expect(after.is_err(), &format!("Strict: the same caller is refused: {}", outcome(&after)));
+    term.expect(
+        after.is_err(),
+        &format!("Strict: the same caller is refused: {}", outcome(&after)),
+    );
     let meshed = call(&mesh.net.at(51, 9080), "/reviews").await;
-    term.expect(status_of(&meshed) == Some(200), &format!("frontend, by mutual TLS: {}", outcome(&meshed)));
+    term.expect(
+        status_of(&meshed) == Some(200),
+        &format!("frontend, by mutual TLS: {}", outcome(&meshed)),
+    );
     Ok(())
 }
 
 /// The caller's `URI=` of the last element of `x-forwarded-client-cert`: the one that our own sidecar saw.
 fn uri_of(header: &str) -> Option<&str> {
     let element = header.rsplit(',').next()?;
-    element.split(';').find_map(|pair| pair.trim().strip_prefix("URI=")).map(|uri| uri.trim_matches('"'))
+    element
+        .split(';')
+        .find_map(|pair| pair.trim().strip_prefix("URI="))
+        .map(|uri| uri.trim_matches('"'))
 }
 
 async fn policy(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
     term.step("Authorization by identity");
     let batch = mesh.net.at(53, 8080);
     let before = calls(&batch, "/ratings").await;
-    term.expect(before.answered(200) == CALLS, &format!("without a policy batch may call ratings: {before}"));
+    term.expect(
+        before.answered(200) == CALLS,
+        &format!("without a policy batch may call ratings: {before}"),
+    );
     let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, programmed).await?;
-    term.note(&format!("AuthPolicy ratings-callers (only shop/reviews) applied: Programmed in {} ms", took.as_millis()));
+    term.note(&format!(
+        "AuthPolicy ratings-callers (only shop/reviews) applied: Programmed in {} ms",
+        took.as_millis()
+    ));
     judged(term, mesh).await;
     Ok(())
 }
 
 /// `reviews` in, everybody else out.
 async fn judged(term: &mut Term, mesh: &Mesh<'_>) {
-    for (who, address) in [("batch", mesh.net.at(53, 8080)), ("frontend", mesh.net.at(52, 8080))] {
+    for (who, address) in [
+        ("batch", mesh.net.at(53, 8080)),
+        ("frontend", mesh.net.at(52, 8080)),
+    ] {
         let seen = calls(&address, "/ratings").await;
-        term.expect(seen.answered(403) == CALLS, &format!("{who} calls ratings: {seen}"));
+        term.expect(
+            seen.answered(403) == CALLS,
+            &format!("{who} calls ratings: {seen}"),
+        );
     }
     let chain = calls(&mesh.net.at(51, 9080), "/reviews").await;
-    term.expect(chain.answered(200) == CALLS, &format!("reviews calls ratings (behind frontend's call of reviews): {chain}"));
+    term.expect(
+        chain.answered(200) == CALLS,
+        &format!("reviews calls ratings (behind frontend's call of reviews): {chain}"),
+    );
 }
 
 async fn faulty(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
     term.step("A faulty object is set aside and says so");
     term.note("TrafficSplit ratings names a service that does not exist:");
-    let (status, _) = apply(mesh, Change::FaultySplit, FAULTY, |status| status.condition("ResolvedRefs").status == "False").await?;
+    let (status, _) = apply(mesh, Change::FaultySplit, FAULTY, |status| {
+        status.condition("ResolvedRefs").status == "False"
+    })
+    .await?;
     let condition = status.condition("ResolvedRefs");
-    term.block(&format!("ResolvedRefs={} {}: {}", condition.status, condition.reason, condition.message));
-    term.expect(condition.message.contains("ratings-v9"), "its status names what is missing");
+    term.block(&format!(
+        "ResolvedRefs={} {}: {}",
+        condition.status, condition.reason, condition.message
+    ));
+    term.expect(
+        condition.message.contains("ratings-v9"),
+        "its status names what is missing",
+    );
     let (split, took) = apply(mesh, Change::SplitEven, SPLIT, programmed).await?;
-    let said = format!("another object is changed meanwhile: {} in force on {} sidecars in {} ms", split.weights(), split.proxies(), took.as_millis());
+    let said = format!(
+        "another object is changed meanwhile: {} in force on {} sidecars in {} ms",
+        split.weights(),
+        split.proxies(),
+        took.as_millis()
+    );
     term.expect(split.weights() == "50/50", &said);
     judged(term, mesh).await;
     mesh.dir.remove(Change::FaultySplit)
 }
 
 async fn refused(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
-    term.step("What Envoy itself refuses comes back to the object, and the last good version stays");
+    term.step(
+        "What Envoy itself refuses comes back to the object, and the last good version stays",
+    );
     term.note("AuthPolicy ratings-callers is given a broken regular expression:");
-    let (status, took) = apply(mesh, Change::RefusedPolicy, CALLERS, |status| status.condition("Programmed").reason == "RejectedByProxy").await?;
+    let (status, took) = apply(mesh, Change::RefusedPolicy, CALLERS, |status| {
+        status.condition("Programmed").reason == "RejectedByProxy"
+    })
+    .await?;
     let condition = status.condition("Programmed");
-    term.block(&format!("Programmed={} {} (after {} ms): {}", condition.status, condition.reason, took.as_millis(), condition.message));
-    term.expect(condition.status == "False", "its status carries Envoy's own words");
+    term.block(&format!(
+        "Programmed={} {} (after {} ms): {}",
+        condition.status,
+        condition.reason,
+        took.as_millis(),
+        condition.message
+    ));
+    term.expect(
+        condition.status == "False",
+        "its status carries Envoy's own words",
+    );
     judged(term, mesh).await;
     let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, programmed).await?;
-    term.expect(true, &format!("mended: Programmed again in {} ms", took.as_millis()));
+    term.expect(
+        true,
+        &format!("mended: Programmed again in {} ms", took.as_millis()),
+    );
     Ok(())
 }
 
-async fn edges_table(term: &mut Term, mesh: &Mesh<'_>, first: &edges::Reading, total: &Tally) -> Result<()> {
+async fn edges_table(
+    term: &mut Term,
+    mesh: &Mesh<'_>,
+    first: &edges::Reading,
+    total: &Tally,
+) -> Result<()> {
     term.step("Who calls whom, from the proxies' own metrics");
     let now = edges::read(&mesh.sidecars()).await?;
     term.block(&edges::table(first, &now));
     let reviews = now.requests("frontend-1", "reviews");
     #[expect(clippy::cast_precision_loss, reason = "counts of a demo are small")]
     let sent = total.sent() as f64;
-    term.expect(reviews >= sent, &format!("the proxies counted all {sent} requests of frontend ({reviews})"));
+    term.expect(
+        reviews >= sent,
+        &format!("the proxies counted all {sent} requests of frontend ({reviews})"),
+    );
     let ratings = now.requests("batch-1", "ratings");
-    term.expect(ratings > 0.0, &format!("and the {ratings} of batch, refused ones included"));
+    term.expect(
+        ratings > 0.0,
+        &format!("and the {ratings} of batch, refused ones included"),
+    );
     Ok(())
 }
 
@@ -190,7 +315,11 @@ impl Seen {
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<String> = self.0.iter().map(|(outcome, count)| format!("{count} × {outcome}")).collect();
+        let parts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(outcome, count)| format!("{count} × {outcome}"))
+            .collect();
         f.write_str(&parts.join(", "))
     }
 }
@@ -198,14 +327,23 @@ impl std::fmt::Display for Seen {
 async fn calls(address: &str, path: &str) -> Seen {
     let mut seen = std::collections::BTreeMap::new();
     for _ in 0..CALLS {
-        let key = call(address, path).await.map_or_else(|error| format!("{error:#}"), |reply| reply.status.to_string());
+        let key = call(address, path).await.map_or_else(
+            |error| format!("{error:#}"),
+            |reply| reply.status.to_string(),
+        );
         *seen.entry(key).or_default() += 1;
     }
     Seen(seen)
 }
 
 async fn call(address: &str, path: &str) -> Result<Reply> {
-    client::get(&client::fresh(), &format!("http://{address}{path}"), address, CALL_TIMEOUT).await
+    client::get(
+        &client::fresh(),
+        &format!("http://{address}{path}"),
+        address,
+        CALL_TIMEOUT,
+    )
+    .await
 }
 
 fn status_of(result: &Result<Reply>) -> Option<u16> {

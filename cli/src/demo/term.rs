@@ -16,14 +16,24 @@ impl Term {
     /// Colours only for a terminal, and never where `NO_COLOR` asks for none.
     pub fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, started: Instant::now(), step: 0, held: 0, failed: Vec::new() }
+        Self {
+            colour,
+            started: Instant::now(),
+            step: 0,
+            held: 0,
+            failed: Vec::new(),
+        }
     }
 
     /// The title of the next step.
     pub fn step(&mut self, title: &str) {
         self.step += 1;
         let number = self.step;
-        self.line(&format!("\n{} {}", self.paint("1;36", &format!("{number}.")), self.paint("1", title)));
+        self.line(&format!(
+            "\n{} {}",
+            self.paint("1;36", &format!("{number}.")),
+            self.paint("1", title)
+        ));
     }
 
     /// A fact.
@@ -61,7 +71,11 @@ impl Term {
 
     /// `text` in an ANSI colour where colours are wanted.
     pub fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn line(&self, text: &str) {

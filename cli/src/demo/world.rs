@@ -10,9 +10,18 @@ use super::apps::Net;
 /// The objects that are there from the start.
 const WORLD: [(&str, &str); 4] = [
     ("mesh.yaml", include_str!("../../demo/world/mesh.yaml")),
-    ("clients.yaml", include_str!("../../demo/world/clients.yaml")),
-    ("reviews.yaml", include_str!("../../demo/world/reviews.yaml")),
-    ("ratings.yaml", include_str!("../../demo/world/ratings.yaml")),
+    (
+        "clients.yaml",
+        include_str!("../../demo/world/clients.yaml"),
+    ),
+    (
+        "reviews.yaml",
+        include_str!("../../demo/world/reviews.yaml"),
+    ),
+    (
+        "ratings.yaml",
+        include_str!("../../demo/world/ratings.yaml"),
+    ),
 ];
 
 /// What a step applies.
@@ -36,12 +45,27 @@ impl Change {
     /// The file of the world that it writes, and the text.
     const fn file(self) -> (&'static str, &'static str) {
         match self {
-            Self::SplitMostlyV1 => ("split.yaml", include_str!("../../demo/steps/split-95-5.yaml")),
-            Self::SplitEven => ("split.yaml", include_str!("../../demo/steps/split-50-50.yaml")),
+            Self::SplitMostlyV1 => (
+                "split.yaml",
+                include_str!("../../demo/steps/split-95-5.yaml"),
+            ),
+            Self::SplitEven => (
+                "split.yaml",
+                include_str!("../../demo/steps/split-50-50.yaml"),
+            ),
             Self::Strict => ("strict.yaml", include_str!("../../demo/steps/strict.yaml")),
-            Self::RatingsCallers => ("ratings-callers.yaml", include_str!("../../demo/steps/ratings-callers.yaml")),
-            Self::FaultySplit => ("faulty-split.yaml", include_str!("../../demo/steps/faulty-split.yaml")),
-            Self::RefusedPolicy => ("ratings-callers.yaml", include_str!("../../demo/steps/refused-policy.yaml")),
+            Self::RatingsCallers => (
+                "ratings-callers.yaml",
+                include_str!("../../demo/steps/ratings-callers.yaml"),
+            ),
+            Self::FaultySplit => (
+                "faulty-split.yaml",
+                include_str!("../../demo/steps/faulty-split.yaml"),
+            ),
+            Self::RefusedPolicy => (
+                "ratings-callers.yaml",
+                include_str!("../../demo/steps/refused-policy.yaml"),
+            ),
         }
     }
 }
@@ -57,10 +81,14 @@ impl WorkDir {
     pub fn create(root: PathBuf, net: Net) -> Result<Self> {
         let dir = Self { root, net };
         if dir.world().exists() {
-            bail!("{} has a world of an earlier demo (fix: delete it, or give another --dir)", dir.root.display());
+            bail!(
+                "{} has a world of an earlier demo (fix: delete it, or give another --dir)",
+                dir.root.display()
+            );
         }
         for folder in [dir.world(), dir.runtime(), dir.logs()] {
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         for (name, text) in WORLD {
             dir.write(name, text)?;
@@ -117,11 +145,19 @@ mod tests {
 
     #[test]
     fn the_world_and_every_step_can_be_read() {
-        let steps = [Change::SplitMostlyV1, Change::SplitEven, Change::Strict, Change::RatingsCallers, Change::FaultySplit, Change::RefusedPolicy];
+        let steps = [
+            Change::SplitMostlyV1,
+            Change::SplitEven,
+            Change::Strict,
+            Change::RatingsCallers,
+            Change::FaultySplit,
+            Change::RefusedPolicy,
+        ];
         let texts = WORLD.into_iter().chain(steps.into_iter().map(Change::file));
         let mut builder = World::builder();
         for (name, text) in texts {
-            let (objects, mut findings) = ingest::parse_yaml(name, &text.replace("${NET}", "127.77.7"));
+            let (objects, mut findings) =
+                ingest::parse_yaml(name, &text.replace("${NET}", "127.77.7"));
             assert!(!objects.is_empty(), "{name} holds nothing");
             findings.extend(objects.into_iter().flat_map(|object| builder.apply(object)));
             assert!(findings.is_empty(), "{findings:?}");
