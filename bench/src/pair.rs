@@ -1,0 +1,186 @@
+//! The yardstick for the sidecars: two stock Envoys with static configurations written by hand, mutual TLS between them,
+//! nothing else. Certificates are the bench's own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, IsCa, Issuer, KeyPair, SanType,
+};
+use serde_json::{Value, json};
+
+use crate::children::{Running, free_address, until};
+use crate::load;
+
+const START: Duration = Duration::from_secs(30);
+const CLIENT: &str = "spiffe://bench/ns/bench/sa/client";
+const SERVER: &str = "spiffe://bench/ns/bench/sa/server";
+
+/// The running pair.
+#[derive(Debug)]
+pub struct Pair {
+    /// The client's side.
+    pub client: Running,
+    /// The server's side.
+    pub server: Running,
+    /// Where the client's side listens for the application.
+    pub entry: SocketAddr,
+}
+
+impl Pair {
+    /// Starts both in front of an application, and waits until a request passes.
+    ///
+    /// # Errors
+    /// When Envoy ends, or no request passes in time.
+    pub async fn start(
+        envoy: &Path,
+        concurrency: u32,
+        application: SocketAddr,
+        work: &Path,
+    ) -> Result<Self> {
+        let (entry, middle) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
+        let (client_tls, server_tls) = certificates()?;
+        let validated = |tls: &Tls, peer: &str, kind: &str| transport_socket(tls, peer, kind);
+        let client = bootstrap(
+            listener(entry, None),
+            cluster(
+                middle,
+                Some(validated(&client_tls, SERVER, "UpstreamTlsContext")),
+            ),
+        );
+        let server = bootstrap(
+            listener(
+                middle,
+                Some(validated(&server_tls, CLIENT, "DownstreamTlsContext")),
+            ),
+            cluster(application, None),
+        );
+        let mut server = start(envoy, concurrency, "pair-server", &server, work)?;
+        let mut client = start(envoy, concurrency, "pair-client", &client, work)?;
+        until(
+            "the hand-written pair",
+            START,
+            &mut [&mut server, &mut client],
+            async || load::once(entry, "echo", Duration::from_secs(1)).await,
+        )
+        .await?;
+        Ok(Self {
+            client,
+            server,
+            entry,
+        })
+    }
+}
+
+fn start(
+    envoy: &Path,
+    concurrency: u32,
+    name: &str,
+    config: &Value,
+    work: &Path,
+) -> Result<Running> {
+    let path = work.join(format!("{name}.json"));
+    std::fs::write(&path, config.to_string())?;
+    let mut command = Command::new(envoy);
+    command.arg("--config-path").arg(path).args([
+        "--concurrency",
+        &concurrency.to_string(),
+        "--log-level",
+        "warning",
+        "--disable-hot-restart",
+    ]);
+    Running::start(name, work, command)
+}
+
+struct Tls {
+    trust: String,
+    chain: String,
+    key: String,
+}
+
+/// The client's and the server's, of one root.
+fn certificates() -> Result<(Tls, Tls)> {
+    let root_key = KeyPair::generate()?;
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let trust = root.self_signed(&root_key)?.pem();
+    let issuer = Issuer::new(root, root_key);
+    let leaf = |id: &str| -> Result<Tls> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        // rcgen gives every certificate the same name; one named as its issuer counts as self-signed.
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.try_into()?)];
+        let chain = params.signed_by(&key, &issuer)?.pem();
+        Ok(Tls {
+            trust: trust.clone(),
+            chain,
+            key: key.serialize_pem(),
+        })
+    };
+    Ok((leaf(CLIENT)?, leaf(SERVER)?))
+}
+
+fn transport_socket(tls: &Tls, peer: &str, kind: &str) -> Value {
+    let mut context = json!({
+        "@type": format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}"),
+        "common_tls_context": {
+            // Envoy's clients end at 1.2 unless told otherwise.
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificates": [{
+                "certificate_chain": {"inline_string": tls.chain},
+                "private_key": {"inline_string": tls.key},
+            }],
+            "validation_context": {
+                "trusted_ca": {"inline_string": tls.trust},
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": peer}}],
+            },
+        },
+    });
+    if let (true, Some(context)) = (kind.starts_with("Downstream"), context.as_object_mut()) {
+        context.insert("require_client_certificate".to_owned(), json!(true));
+    }
+    json!({"name": "tls", "typed_config": context})
+}
+
+fn listener(address: SocketAddr, transport_socket: Option<Value>) -> Value {
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "route_config": {"virtual_hosts": [{
+            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "next"}}],
+        }]},
+        "http_filters": [{
+            "name": "router",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+        }],
+    });
+    let mut chain = json!({"filters": [{"name": "http", "typed_config": manager}]});
+    if let (Some(socket), Some(chain)) = (transport_socket, chain.as_object_mut()) {
+        chain.insert("transport_socket".to_owned(), socket);
+    }
+    json!({"name": "in", "address": socket_address(address), "filter_chains": [chain]})
+}
+
+fn cluster(address: SocketAddr, transport_socket: Option<Value>) -> Value {
+    let endpoint = json!({"endpoint": {"address": socket_address(address)}});
+    let mut cluster = json!({
+        "name": "next", "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": "next", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    });
+    if let (Some(socket), Some(cluster)) = (transport_socket, cluster.as_object_mut()) {
+        cluster.insert("transport_socket".to_owned(), socket);
+    }
+    cluster
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+fn bootstrap(listener: Value, cluster: Value) -> Value {
+    json!({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+}

@@ -1,0 +1,63 @@
+//! Where the parts to measure are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The binaries, and where they come from.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The repository.
+    pub repo: PathBuf,
+    /// `heddle-operator`.
+    pub operator: PathBuf,
+    /// `heddle-agent`.
+    pub agent: PathBuf,
+    /// Stock Envoy.
+    pub envoy: PathBuf,
+}
+
+impl Parts {
+    /// Of this repository, built now in the profile of this very binary.
+    ///
+    /// # Errors
+    /// When the build fails or Envoy is missing.
+    pub fn build() -> Result<Self> {
+        let repo = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("the crate has no parent")?
+            .to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&repo).args([
+            "build",
+            "--bins",
+            "--package",
+            "heddle-operator",
+            "--package",
+            "heddle-agent",
+        ]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        if !cargo.status().context("cargo")?.success() {
+            bail!("heddle-operator and heddle-agent could not be built");
+        }
+        let here = std::env::current_exe()?;
+        let bin = here.parent().context("this binary has no directory")?;
+        let envoy = std::env::var_os("HEDDLE_ENVOY")
+            .map_or_else(|| repo.join(".cache/envoy/envoy"), PathBuf::from);
+        if !envoy.is_file() {
+            bail!(
+                "there is no Envoy at {}: run `make envoy`, or set HEDDLE_ENVOY",
+                envoy.display()
+            );
+        }
+        Ok(Self {
+            operator: bin.join("heddle-operator"),
+            agent: bin.join("heddle-agent"),
+            envoy,
+            repo,
+        })
+    }
+}
