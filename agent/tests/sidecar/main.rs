@@ -1,0 +1,291 @@
+//! The agent with a real stock Envoy against a small control plane with a real CA.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod plane;
+mod pod;
+mod resources;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use heddle_agent::{Settings, bootstrap};
+use nix::sys::signal::{Signal, kill};
+use pod::{DEADLINE, Pod, alive, envoy, get, until};
+
+async fn started() -> Pod {
+    let mut pod = Pod::new().await;
+    let mut command = pod.command();
+    pod.start(&mut command);
+    pod.until_ready().await;
+    pod
+}
+
+#[test]
+fn the_bootstrap_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    for (host, format) in [
+        ("127.0.0.1", "text"),
+        ("fd00::1", "json"),
+        ("heddle-operator.heddle-system.svc", "json"),
+    ] {
+        let settings = Settings::from_env(|name| {
+            let value = match name {
+                "HEDDLE_CONTROL_PLANE" => host,
+                "HEDDLE_LOG_FORMAT" => format,
+                "HEDDLE_TRUST_BUNDLE" => "-----BEGIN CERTIFICATE-----",
+                "HEDDLE_TRUST_DOMAIN" => "cluster.local",
+                "HEDDLE_TOKEN_FILE" | "POD_NAME" | "POD_NAMESPACE" | "POD_SERVICE_ACCOUNT" => "x",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
+        .unwrap();
+        let config = bootstrap(
+            &settings,
+            &dir.path().join("sds.sock"),
+            &dir.path().join("admin.sock"),
+        );
+        let path = dir.path().join("envoy.json");
+        std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+        let output = Command::new(envoy())
+            .args(["--mode", "validate", "-c"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        assert!(!said.to_lowercase().contains("deprecated"), "{said}");
+        assert!(!said.to_lowercase().contains("unknown field"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn leaves_change_while_requests_flow() {
+    let mut pod = Pod::new().await;
+    *pod.plane.lifetime.lock().unwrap() = Duration::from_secs(3);
+    let mut command = pod.command();
+    pod.start(&mut command);
+    pod.until_ready().await;
+    let mut serials = BTreeSet::new();
+    let end = Instant::now() + DEADLINE;
+    let mut requests = 0;
+    while serials.len() < 4 {
+        let answer = get(pod.ports.outbound, "/").await.unwrap();
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, "hello"),
+            "after {requests} requests\n{}",
+            pod.log()
+        );
+        serials.insert(answer.serial.expect("the inbound side saw a certificate"));
+        requests += 1;
+        assert!(Instant::now() < end, "{serials:?} in {requests} requests");
+    }
+    assert!(pod.plane.issued.load(Ordering::SeqCst) >= 4);
+    assert!(requests > 50, "only {requests} requests");
+    assert!(pod.is_ready().await);
+}
+
+#[tokio::test]
+async fn nothing_private_is_written_or_logged() {
+    let pod = started().await;
+    let run = pod.dir.path().join("run");
+    assert_eq!(
+        std::fs::metadata(&run).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    let names: BTreeSet<String> = run
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["admin.sock", "envoy.json", "sds.sock"]
+            .map(str::to_owned)
+            .into()
+    );
+    for text in [
+        std::fs::read_to_string(run.join("envoy.json")).unwrap(),
+        pod.log(),
+    ] {
+        assert!(
+            !text.contains("PRIVATE") && !text.contains(plane::TOKEN),
+            "{text}"
+        );
+    }
+    let environment = std::fs::read(format!("/proc/{}/environ", pod.envoy_pid())).unwrap();
+    assert_eq!(
+        environment, b"",
+        "Envoy gets nothing of the agent's environment"
+    );
+    for path in ["/", "/healthz", "/healthz/ready/x"] {
+        assert_eq!(get(pod.ready, path).await.unwrap().status, 404);
+    }
+    let answer = get(pod.ready, "/healthz/ready").await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn metrics_are_reached_through_the_admin_cluster() {
+    let pod = started().await;
+    get(pod.ports.outbound, "/").await.unwrap();
+    let answer = get(pod.ports.metrics, "/stats/prometheus").await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
+    assert!(
+        answer.body.contains("envoy_http_downstream_rq_active"),
+        "{}",
+        answer.body
+    );
+    assert!(
+        !answer.body.contains("envoy_cluster_upstream_rq_time"),
+        "what nobody reads is not kept"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_token_is_read_anew() {
+    let mut pod = Pod::new().await;
+    pod.write_token("an-old-token");
+    let mut command = pod.command();
+    pod.start(&mut command);
+    let refused = || async { pod.plane.refused.load(Ordering::SeqCst) >= 2 };
+    until("two refusals", refused, || pod.log()).await;
+    assert!(!pod.is_ready().await);
+    let log = pod.log();
+    assert!(
+        log.contains("does not accept the pod's token") && log.contains("the token has expired"),
+        "{log}"
+    );
+    assert!(!log.contains("an-old-token"), "{log}");
+    pod.write_token(plane::TOKEN);
+    pod.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_control_plane_of_another_root_gets_no_token() {
+    let mut pod = Pod::new().await;
+    let (stranger, _) = heddle_identity::Ca::create(&plane::domain(), SystemTime::now()).unwrap();
+    let mut command = pod.command();
+    command
+        .env("HEDDLE_TRUST_BUNDLE", stranger.trust_bundle())
+        .env("HEDDLE_LOG_FORMAT", "json");
+    pod.start(&mut command);
+    let tried = || async {
+        pod.log()
+            .lines()
+            .filter(|l| l.contains("no certificate could be had"))
+            .count()
+            >= 2
+    };
+    until("two attempts", tried, || pod.log()).await;
+    let (issued, refused) = (&pod.plane.issued, &pod.plane.refused);
+    assert_eq!(
+        (
+            issued.load(Ordering::SeqCst),
+            refused.load(Ordering::SeqCst)
+        ),
+        (0, 0),
+        "no request came through"
+    );
+    let log = pod.log();
+    let line: serde_json::Value =
+        serde_json::from_str(log.lines().find(|l| l.contains("could be had")).unwrap()).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(
+        line["error"].as_str().unwrap().contains("can't be reached"),
+        "{line}"
+    );
+    // Told to end before Envoy ever ran, it ends at once.
+    kill(pod.pid(), Signal::SIGTERM).unwrap();
+    assert_eq!(pod.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_lets_requests_end_and_outbound_work() {
+    let mut pod = started().await;
+    let outbound = pod.ports.outbound;
+    let slow = tokio::spawn(async move { get(outbound, "/slow").await });
+    pod.begun.acquire().await.unwrap().forget();
+    kill(pod.pid(), Signal::SIGTERM).unwrap();
+    until(
+        "not ready any more",
+        || async { !pod.is_ready().await },
+        || pod.log(),
+    )
+    .await;
+    assert_eq!(get(pod.ready, "/healthz/ready").await.unwrap().status, 503);
+    // Longer than the quiet time: the slow request alone keeps the sidecar up.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        let answer = get(outbound, "/").await.unwrap();
+        assert_eq!(answer.status, 200, "{}", pod.log());
+        assert!(!answer.close, "outbound is not drained");
+    }
+    pod.slow.add_permits(1);
+    let answer = slow.await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+    let began = Instant::now();
+    assert_eq!(pod.ended().await.code(), Some(0), "{}", pod.log());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "nothing was left to wait for"
+    );
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_the_waiting() {
+    let mut pod = started().await;
+    let outbound = pod.ports.outbound;
+    let slow = tokio::spawn(async move { get(outbound, "/slow").await });
+    pod.begun.acquire().await.unwrap().forget();
+    kill(pod.pid(), Signal::SIGTERM).unwrap();
+    until(
+        "draining",
+        || async { pod.log().contains("draining") },
+        || pod.log(),
+    )
+    .await;
+    kill(pod.pid(), Signal::SIGTERM).unwrap();
+    assert_eq!(pod.ended().await.code(), Some(0));
+    assert!(slow.await.unwrap().map_or(true, |a| a.status != 200));
+}
+
+#[tokio::test]
+async fn the_agent_ends_as_envoy_does() {
+    let mut pod = started().await;
+    kill(pod.envoy_pid(), Signal::SIGKILL).unwrap();
+    assert_eq!(pod.ended().await.code(), Some(137));
+    assert!(pod.log().contains("Envoy ended unasked"), "{}", pod.log());
+}
+
+#[tokio::test]
+async fn envoy_does_not_outlive_the_agent() {
+    let mut pod = started().await;
+    let child = pod.envoy_pid();
+    kill(pod.pid(), Signal::SIGKILL).unwrap();
+    pod.ended().await;
+    until("Envoy is gone", || async { !alive(child) }, || pod.log()).await;
+}
+
+#[tokio::test]
+async fn an_envoy_that_is_not_there_is_one_clear_line() {
+    let mut pod = Pod::new().await;
+    let mut command = pod.command();
+    command.env("HEDDLE_ENVOY", "/no/such/envoy");
+    pod.start(&mut command);
+    assert_eq!(pod.ended().await.code(), Some(1));
+    assert!(pod.log().contains("/no/such/envoy"), "{}", pod.log());
+}
