@@ -59,7 +59,11 @@ impl ObjectRef {
     /// An object of a namespace.
     #[must_use]
     pub fn new(kind: ObjectKind, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// A cluster-scoped object.
@@ -122,18 +126,41 @@ pub struct Finding {
 impl Finding {
     /// An error.
     #[must_use]
-    pub fn error(object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn error(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self::new(Severity::Error, object, field, code, message)
     }
 
     /// A warning.
     #[must_use]
-    pub fn warning(object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self::new(Severity::Warning, object, field, code, message)
     }
 
-    fn new(severity: Severity, object: &ObjectRef, field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity, object: object.clone(), field: field.into(), code, message: message.into(), fix: String::new() }
+    fn new(
+        severity: Severity,
+        object: &ObjectRef,
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity,
+            object: object.clone(),
+            field: field.into(),
+            code,
+            message: message.into(),
+            fix: String::new(),
+        }
     }
 
     /// Adds what to do about it.

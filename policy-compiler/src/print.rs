@@ -12,7 +12,8 @@ static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy-type
 
 fn pool() -> Option<&'static DescriptorPool> {
     static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
-    POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).ok()).as_ref()
+    POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).ok())
+        .as_ref()
 }
 
 /// A resource as JSON, in the field names that Envoy's documentation uses. `Null` only if the bytes are no such message, which the
@@ -25,8 +26,12 @@ pub fn to_json(resource: &Resource) -> Value {
 fn decode(resource: &Resource) -> Option<Value> {
     let descriptor = pool()?.get_message_by_name(resource.key.kind.message())?;
     let message = DynamicMessage::decode(descriptor, resource.body.clone()).ok()?;
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
-    let value = message.serialize_with_options(serde_json::value::Serializer, &options).ok()?;
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(false);
+    let value = message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .ok()?;
     Some(sorted(value))
 }
 
@@ -34,7 +39,10 @@ fn decode(resource: &Resource) -> Option<Value> {
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let ordered: std::collections::BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            let ordered: std::collections::BTreeMap<String, Value> = map
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
             Value::Object(ordered.into_iter().collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),

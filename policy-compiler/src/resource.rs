@@ -62,7 +62,10 @@ impl ResourceKey {
     /// A key.
     #[must_use]
     pub fn new(kind: ResourceKind, name: &str) -> Self {
-        Self { kind, name: name.into() }
+        Self {
+            kind,
+            name: name.into(),
+        }
     }
 }
 
@@ -88,11 +91,23 @@ pub struct Resource {
 }
 
 impl Resource {
-    pub(crate) fn new(kind: ResourceKind, name: &str, body: Vec<u8>, mut requires: Vec<ResourceKey>, origins: BTreeSet<ObjectRef>) -> Arc<Self> {
+    pub(crate) fn new(
+        kind: ResourceKind,
+        name: &str,
+        body: Vec<u8>,
+        mut requires: Vec<ResourceKey>,
+        origins: BTreeSet<ObjectRef>,
+    ) -> Arc<Self> {
         requires.sort();
         requires.dedup();
         let version = version_of(&body);
-        Arc::new(Self { key: ResourceKey::new(kind, name), version, body: body.into(), requires, origins })
+        Arc::new(Self {
+            key: ResourceKey::new(kind, name),
+            version,
+            body: body.into(),
+            requires,
+            origins,
+        })
     }
 }
 
@@ -119,7 +134,8 @@ pub struct View {
 impl View {
     pub(crate) fn add(&mut self, resources: &[Arc<Resource>]) {
         for resource in resources {
-            self.resources.insert(resource.key.clone(), Arc::clone(resource));
+            self.resources
+                .insert(resource.key.clone(), Arc::clone(resource));
         }
     }
 }

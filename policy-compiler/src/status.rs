@@ -17,11 +17,23 @@ pub struct ObjectStatus {
 }
 
 impl ObjectStatus {
-    pub(crate) fn set(&mut self, kind: ConditionType, holds: bool, reason: &str, message: impl Into<String>) {
+    pub(crate) fn set(
+        &mut self,
+        kind: ConditionType,
+        holds: bool,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         self.conditions.retain(|c| c.kind != kind);
-        let verdict = Verdict { kind, status: ConditionStatus::from(holds), reason: reason.to_owned(), message: message.into() };
+        let verdict = Verdict {
+            kind,
+            status: ConditionStatus::from(holds),
+            reason: reason.to_owned(),
+            message: message.into(),
+        };
         self.conditions.push(verdict);
-        self.conditions.sort_by_key(|c| ConditionType::ALL.iter().position(|k| *k == c.kind));
+        self.conditions
+            .sort_by_key(|c| ConditionType::ALL.iter().position(|k| *k == c.kind));
     }
 
     /// The condition of that type.

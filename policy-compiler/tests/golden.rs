@@ -20,7 +20,15 @@ fn outputs_are_as_blessed() -> Result<()> {
         let (findings, compiled) = harness::compile_case(&case)?;
         let some = findings.len() + compiled.findings.len() > 0;
         if case.findings.is_some_and(|must| must != some) {
-            wrong.push(format!("{}: findings: {:#?}", case.name, findings.iter().chain(&compiled.findings).map(ToString::to_string).collect::<Vec<_>>()));
+            wrong.push(format!(
+                "{}: findings: {:#?}",
+                case.name,
+                findings
+                    .iter()
+                    .chain(&compiled.findings)
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+            ));
         }
         let Some(output) = &case.output else { continue };
         expected.insert(output.clone());
@@ -28,13 +36,25 @@ fn outputs_are_as_blessed() -> Result<()> {
         if bless {
             fs::write(output, &text)?;
         } else if fs::read_to_string(output).ok().as_deref() != Some(text.as_str()) {
-            let actual = std::env::temp_dir().join(format!("{}.actual", case.name.replace('/', "_")));
+            let actual =
+                std::env::temp_dir().join(format!("{}.actual", case.name.replace('/', "_")));
             fs::write(&actual, &text)?;
-            wrong.push(format!("{}: differs; now: {} (BLESS=1 accepts it)", case.name, actual.display()));
+            wrong.push(format!(
+                "{}: differs; now: {} (BLESS=1 accepts it)",
+                case.name,
+                actual.display()
+            ));
         }
     }
-    for file in harness::files(&harness::folder())?.into_iter().filter(|f| f.to_string_lossy().ends_with(".out.yaml") && !expected.contains(f)) {
-        if bless { fs::remove_file(&file)? } else { wrong.push(format!("{}: no case", file.display())) }
+    for file in harness::files(&harness::folder())?
+        .into_iter()
+        .filter(|f| f.to_string_lossy().ends_with(".out.yaml") && !expected.contains(f))
+    {
+        if bless {
+            fs::remove_file(&file)?
+        } else {
+            wrong.push(format!("{}: no case", file.display()))
+        }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
@@ -47,7 +67,11 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
         let (all, _) = harness::objects(&case)?;
         let views = |objects: Vec<KubeObject>| {
             let compiled = compile(&harness::world(objects).0);
-            (harness::views(&compiled), compiled.statuses, compiled.findings)
+            (
+                harness::views(&compiled),
+                compiled.statuses,
+                compiled.findings,
+            )
         };
         let first = views(all.clone());
         let mut rotated = all.clone();
@@ -70,14 +94,29 @@ fn references_resolve() -> Result<()> {
             for (key, resource) in &view.resources {
                 let place = || format!("{}: {pod}: {key}", case.name);
                 for required in &resource.requires {
-                    ensure!(view.resources.contains_key(required), "{} requires {required}", place());
+                    ensure!(
+                        view.resources.contains_key(required),
+                        "{} requires {required}",
+                        place()
+                    );
                 }
                 let mut names = Vec::new();
                 named(&print::to_json(resource), &mut names);
                 for (field, name) in names {
-                    let kind = if field == "route_config_name" { ResourceKind::Route } else { ResourceKind::Cluster };
-                    let there = view.resources.keys().any(|k| k.kind == kind && *k.name == *name);
-                    ensure!(there || elsewhere.contains(&name.as_str()), "{} names {field} {name}", place());
+                    let kind = if field == "route_config_name" {
+                        ResourceKind::Route
+                    } else {
+                        ResourceKind::Cluster
+                    };
+                    let there = view
+                        .resources
+                        .keys()
+                        .any(|k| k.kind == kind && *k.name == *name);
+                    ensure!(
+                        there || elsewhere.contains(&name.as_str()),
+                        "{} names {field} {name}",
+                        place()
+                    );
                 }
             }
         }
@@ -91,11 +130,21 @@ fn named(value: &Value, found: &mut Vec<(String, String)>) {
         Value::Object(map) => {
             for (key, value) in map {
                 match value {
-                    Value::String(name) if ["cluster", "cluster_name", "route_config_name"].contains(&key.as_str()) => found.push((key.clone(), name.clone())),
+                    Value::String(name)
+                        if ["cluster", "cluster_name", "route_config_name"]
+                            .contains(&key.as_str()) =>
+                    {
+                        found.push((key.clone(), name.clone()))
+                    }
                     other => named(other, found),
                 }
                 if key == "weighted_clusters" {
-                    let names = value.pointer("/clusters").and_then(Value::as_array).into_iter().flatten().filter_map(|c| c.get("name")?.as_str());
+                    let names = value
+                        .pointer("/clusters")
+                        .and_then(Value::as_array)
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|c| c.get("name")?.as_str());
                     found.extend(names.map(|name| ("cluster".to_owned(), name.to_owned())));
                 }
             }
@@ -114,15 +163,34 @@ fn base_is_as_blessed() -> Result<()> {
         bail!("{findings:?} {:?}", compiled.findings);
     }
     // HTTP, TCP, undeclared; a pod by its address; nothing the mesh knows.
-    let dialled = ["10.96.0.20:80", "10.96.0.30:3306", "10.96.0.40:6379", "10.0.0.51:7000", "203.0.113.9:443"];
-    let wanted = dialled.iter().map(|at| Ok(Compiled::on_demand_name(at.parse()?, harness::HOUR))).collect::<Result<_>>()?;
-    let view = compiled.view(&NamespacedName::new("shop", "reviews-v1-abc-x1"), &wanted).context("no such proxy")?;
-    let resources: Vec<Value> = view.resources.values().map(|r| serde_json::json!({"resource": r.key.to_string(), "config": print::to_json(r)})).collect();
+    let dialled = [
+        "10.96.0.20:80",
+        "10.96.0.30:3306",
+        "10.96.0.40:6379",
+        "10.0.0.51:7000",
+        "203.0.113.9:443",
+    ];
+    let wanted = dialled
+        .iter()
+        .map(|at| Ok(Compiled::on_demand_name(at.parse()?, harness::HOUR)))
+        .collect::<Result<_>>()?;
+    let view = compiled
+        .view(&NamespacedName::new("shop", "reviews-v1-abc-x1"), &wanted)
+        .context("no such proxy")?;
+    let resources: Vec<Value> = view
+        .resources
+        .values()
+        .map(|r| serde_json::json!({"resource": r.key.to_string(), "config": print::to_json(r)}))
+        .collect();
     let text = serde_saphyr::to_string(&resources)?;
     let path = harness::folder().join("base.view.yaml");
     if std::env::var_os("BLESS").is_some() {
         fs::write(&path, &text)?;
     }
-    ensure!(fs::read_to_string(&path).ok().as_deref() == Some(text.as_str()), "{} differs (BLESS=1 accepts it)", path.display());
+    ensure!(
+        fs::read_to_string(&path).ok().as_deref() == Some(text.as_str()),
+        "{} differs (BLESS=1 accepts it)",
+        path.display()
+    );
     Ok(())
 }

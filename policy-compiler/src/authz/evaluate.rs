@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use super::{HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule, RuleAction, Source, spelling};
+use super::{
+    HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule, RuleAction, Source, spelling,
+};
 use crate::world::SpiffeId;
 
 /// A request, or a connection when `http` is None.
@@ -59,25 +61,44 @@ impl Decision {
 /// Judges a request. With `audited`, as if every audited rule were enforced.
 #[must_use]
 pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision {
-    if let Some(rule) = authz.rules(RuleAction::Deny, audited).find(|rule| matches(rule, request)) {
+    if let Some(rule) = authz
+        .rules(RuleAction::Deny, audited)
+        .find(|rule| matches(rule, request))
+    {
         return Decision::DeniedBy(Arc::clone(&rule.id));
     }
     if !authz.needs_allow(audited) {
         return Decision::AllowedByDefault;
     }
-    let allowed = authz.rules(RuleAction::Allow, audited).find(|rule| matches(rule, request));
-    allowed.map_or(Decision::NoAllowMatched, |rule| Decision::AllowedBy(Arc::clone(&rule.id)))
+    let allowed = authz
+        .rules(RuleAction::Allow, audited)
+        .find(|rule| matches(rule, request));
+    allowed.map_or(Decision::NoAllowMatched, |rule| {
+        Decision::AllowedBy(Arc::clone(&rule.id))
+    })
 }
 
 fn matches(rule: &Rule, request: &Request) -> bool {
-    from(&rule.from, request) && rule.to.covers(request.port) && to(&rule.to, rule.action, request.http.as_ref())
+    from(&rule.from, request)
+        && rule.to.covers(request.port)
+        && to(&rule.to, rule.action, request.http.as_ref())
 }
 
 fn from(source: &Source, request: &Request) -> bool {
     let peer = request.peer.as_ref();
     (source.identities.is_empty() || peer.is_some_and(|p| source.identities.contains(p)))
-        && (source.identity_prefixes.is_empty() || peer.is_some_and(|p| source.identity_prefixes.iter().any(|n| p.as_str().starts_with(&**n))))
-        && (source.blocks.is_empty() || source.blocks.iter().any(|block| block.contains(&request.source)))
+        && (source.identity_prefixes.is_empty()
+            || peer.is_some_and(|p| {
+                source
+                    .identity_prefixes
+                    .iter()
+                    .any(|n| p.as_str().starts_with(&**n))
+            }))
+        && (source.blocks.is_empty()
+            || source
+                .blocks
+                .iter()
+                .any(|block| block.contains(&request.source)))
 }
 
 fn to(operation: &Operation, action: RuleAction, http: Option<&HttpRequest>) -> bool {
@@ -88,13 +109,21 @@ fn to(operation: &Operation, action: RuleAction, http: Option<&HttpRequest>) -> 
     let path = http.path.split(['?', '#']).next().unwrap_or_default();
     (operation.methods.is_empty() || operation.methods.iter().any(|m| **m == *http.method))
         && (operation.paths.is_empty() || on_path(&operation.paths, action, path))
-        && operation.headers.iter().all(|header| on_header(&header.name, &header.value, action, http))
+        && operation
+            .headers
+            .iter()
+            .all(|header| on_header(&header.name, &header.value, action, http))
 }
 
 fn on_path(patterns: &[PathPattern], action: RuleAction, path: &str) -> bool {
     let winding = whole(spelling::DOT_DOT, path);
     match action {
-        RuleAction::Deny => winding || patterns.iter().any(|pattern| whole(&spelling::denied(pattern), path)),
+        RuleAction::Deny => {
+            winding
+                || patterns
+                    .iter()
+                    .any(|pattern| whole(&spelling::denied(pattern), path))
+        }
         RuleAction::Allow => {
             !winding
                 && patterns.iter().any(|pattern| match pattern {
@@ -105,9 +134,19 @@ fn on_path(patterns: &[PathPattern], action: RuleAction, path: &str) -> bool {
     }
 }
 
-fn on_header(name: &str, pattern: &HeaderValuePattern, action: RuleAction, http: &HttpRequest) -> bool {
+fn on_header(
+    name: &str,
+    pattern: &HeaderValuePattern,
+    action: RuleAction,
+    http: &HttpRequest,
+) -> bool {
     let value = |name: &str| {
-        let values: Vec<&str> = http.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
+        let values: Vec<&str> = http
+            .headers
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .collect();
         // As Envoy sees a repeated header.
         (!values.is_empty()).then(|| values.join(","))
     };

@@ -128,7 +128,9 @@ pub struct PortAuthz {
 impl PortAuthz {
     /// The enforced rules of an action; with `audited`, those in audit too.
     pub(crate) fn rules(&self, action: RuleAction, audited: bool) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter(move |rule| rule.action == action && (audited || !rule.audit))
+        self.rules
+            .iter()
+            .filter(move |rule| rule.action == action && (audited || !rule.audit))
     }
 
     /// Whether anything is in audit, so that there is a second verdict to report.

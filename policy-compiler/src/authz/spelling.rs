@@ -13,7 +13,8 @@ const SEPARATOR: &str = r"(?:/|\\|%2[fF]|%5[cC])";
 /// Parameters of a segment.
 const PARAMETERS: &str = "(?:(?:;|%3[bB])[^/]*)?";
 /// One or more separators with nothing or single dots between.
-const GAP: &str = r"(?:(?:/|\\|%2[fF]|%5[cC])(?:(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:/|\\|%2[fF]|%5[cC]))*)+";
+const GAP: &str =
+    r"(?:(?:/|\\|%2[fF]|%5[cC])(?:(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:/|\\|%2[fF]|%5[cC]))*)+";
 
 /// Matches every path with a segment `..`.
 pub(crate) const DOT_DOT: &str = r".*(?:/|\\|%2[fF]|%5[cC])(?:\.|%2[eE])(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:(?:/|\\|%2[fF]|%5[cC]).*)?";
@@ -32,7 +33,8 @@ pub(crate) fn denied(pattern: &PathPattern) -> String {
         for byte in decoded(segment) {
             spell(&mut expression, byte);
         }
-        if !(index == last && open) && !segment.is_empty() {
+        let unfinished = index == last && open;
+        if !unfinished && !segment.is_empty() {
             expression.push_str(PARAMETERS);
         }
     }
@@ -74,7 +76,10 @@ fn decoded(segment: &str) -> Vec<u8> {
     let mut rest = segment.as_bytes();
     while let [first, tail @ ..] = rest {
         if let (b'%', [high, low, after @ ..]) = (first, tail)
-            && let (Some(high), Some(low)) = (char::from(*high).to_digit(16), char::from(*low).to_digit(16))
+            && let (Some(high), Some(low)) = (
+                char::from(*high).to_digit(16),
+                char::from(*low).to_digit(16),
+            )
             && let Ok(byte) = u8::try_from(high * 16 + low)
         {
             bytes.push(byte);
@@ -97,7 +102,10 @@ pub(crate) fn header_names(name: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     for character in name.chars() {
         if character == '-' {
-            names = names.iter().flat_map(|n| [format!("{n}-"), format!("{n}_")]).collect();
+            names = names
+                .iter()
+                .flat_map(|n| [format!("{n}-"), format!("{n}_")])
+                .collect();
         } else {
             names.iter_mut().for_each(|n| n.push(character));
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::endpoints::{backends, identities};
+use crate::envoy::cluster;
 use crate::envoy::endpoint::{Group, assignment};
 use crate::envoy::route::{self, Target as RouteTarget};
 use crate::envoy::tls::Alpn;
-use crate::envoy::cluster;
 use crate::finding::{ObjectKind, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::traffic_split::{Split, Splits, Target};
@@ -47,19 +47,35 @@ pub(crate) struct Scope<'a> {
 /// Compiles the client's side of every service.
 pub(crate) fn units(scope: &Scope<'_>) -> Units {
     let mut pairs: BTreeMap<(NamespacedName, Port), Pair> = BTreeMap::new();
-    let ports = || scope.world.services.values().flat_map(|s| s.ports.values().map(move |p| (s, p)));
+    let ports = || {
+        scope
+            .world
+            .services
+            .values()
+            .flat_map(|s| s.ports.values().map(move |p| (s, p)))
+    };
     for (service, port) in ports() {
         let key = (service.name.clone(), port.port);
-        let split = scope.splits.get(&key).filter(|_| port.protocol != Protocol::Http);
-        pairs.insert(key, service_pair(scope, &service.name, port.port, port.protocol, split));
+        let split = scope
+            .splits
+            .get(&key)
+            .filter(|_| port.protocol != Protocol::Http);
+        pairs.insert(
+            key,
+            service_pair(scope, &service.name, port.port, port.protocol, split),
+        );
     }
     let mut units = Units::new();
     // Headless services can be backends, but nobody dials them: their callers dial pods.
     for (service, port) in ports().filter(|(service, _)| !service.headless) {
         let key = (service.name.clone(), port.port);
         let unit = match (port.protocol, scope.splits.get(&key)) {
-            (Protocol::Http, Some(split)) => split_unit(scope, &service.name, port.port, split, &pairs),
-            (Protocol::Http | Protocol::Detect | Protocol::Tcp, _) => plain_unit(&service.name, port.port, port.protocol, pairs.get(&key)),
+            (Protocol::Http, Some(split)) => {
+                split_unit(scope, &service.name, port.port, split, &pairs)
+            }
+            (Protocol::Http | Protocol::Detect | Protocol::Tcp, _) => {
+                plain_unit(&service.name, port.port, port.protocol, pairs.get(&key))
+            }
         };
         units.insert(key, unit);
     }
@@ -74,11 +90,30 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn, groups: &[Group], origins: &BTreeSet<ObjectRef>, cluster_origins: &BTreeSet<ObjectRef>) -> Self {
+    fn new(
+        name: &str,
+        identities: &BTreeSet<SpiffeId>,
+        alpn: Alpn,
+        groups: &[Group],
+        origins: &BTreeSet<ObjectRef>,
+        cluster_origins: &BTreeSet<ObjectRef>,
+    ) -> Self {
         let cluster = cluster::eds(name, identities, alpn).encode_to_vec();
-        let cluster = Resource::new(ResourceKind::Cluster, name, cluster, Vec::new(), cluster_origins.clone());
+        let cluster = Resource::new(
+            ResourceKind::Cluster,
+            name,
+            cluster,
+            Vec::new(),
+            cluster_origins.clone(),
+        );
         let endpoints = assignment(name, groups).encode_to_vec();
-        let endpoints = Resource::new(ResourceKind::Endpoints, name, endpoints, vec![cluster.key.clone()], origins.clone());
+        let endpoints = Resource::new(
+            ResourceKind::Endpoints,
+            name,
+            endpoints,
+            vec![cluster.key.clone()],
+            origins.clone(),
+        );
         Self { cluster, endpoints }
     }
 
@@ -92,14 +127,23 @@ impl Pair {
 }
 
 /// `out|ns/service|port`. On ports that are no HTTP, a split shifts weight in the endpoints of this one cluster.
-fn service_pair(scope: &Scope<'_>, service: &NamespacedName, port: Port, protocol: Protocol, split: Option<&Arc<Split>>) -> Pair {
+fn service_pair(
+    scope: &Scope<'_>,
+    service: &NamespacedName,
+    port: Port,
+    protocol: Protocol,
+    split: Option<&Arc<Split>>,
+) -> Pair {
     let trust_domain = &scope.settings.trust_domain;
     let mut known = identities(scope.world, trust_domain, service, port, None);
     let own = origin(service);
     let mut origins = BTreeSet::from([own.clone()]);
     let mut groups = Vec::new();
     match split {
-        None => groups.push(Group { weight: 1, backends: backends(scope.world, service, port, None) }),
+        None => groups.push(Group {
+            weight: 1,
+            backends: backends(scope.world, service, port, None),
+        }),
         Some(split) => {
             origins.insert(split.object.clone());
             for share in &split.shares {
@@ -108,7 +152,10 @@ fn service_pair(scope: &Scope<'_>, service: &NamespacedName, port: Port, protoco
                     Target::Labels(labels) => (service, Some(labels)),
                 };
                 known.extend(identities(scope.world, trust_domain, name, port, subset));
-                groups.push(Group { weight: share.weight, backends: backends(scope.world, name, port, subset) });
+                groups.push(Group {
+                    weight: share.weight,
+                    backends: backends(scope.world, name, port, subset),
+                });
             }
         }
     }
@@ -121,22 +168,58 @@ fn service_pair(scope: &Scope<'_>, service: &NamespacedName, port: Port, protoco
     Pair::new(&name, &known, alpn, &groups, &origins, &origins)
 }
 
-fn subset_pair(scope: &Scope<'_>, service: &NamespacedName, port: Port, split: &Split, index: usize, labels: &Labels) -> Pair {
-    let name = format!("{}|{}/{}/{index}", out_name(service, port), split.object.namespace, split.object.name);
-    let known = identities(scope.world, &scope.settings.trust_domain, service, port, Some(labels));
-    let groups = [Group { weight: 1, backends: backends(scope.world, service, port, Some(labels)) }];
+fn subset_pair(
+    scope: &Scope<'_>,
+    service: &NamespacedName,
+    port: Port,
+    split: &Split,
+    index: usize,
+    labels: &Labels,
+) -> Pair {
+    let name = format!(
+        "{}|{}/{}/{index}",
+        out_name(service, port),
+        split.object.namespace,
+        split.object.name
+    );
+    let known = identities(
+        scope.world,
+        &scope.settings.trust_domain,
+        service,
+        port,
+        Some(labels),
+    );
+    let groups = [Group {
+        weight: 1,
+        backends: backends(scope.world, service, port, Some(labels)),
+    }];
     let origins = BTreeSet::from([origin(service), split.object.clone()]);
     Pair::new(&name, &known, Alpn::Http, &groups, &origins, &origins)
 }
 
-fn plain_unit(service: &NamespacedName, port: Port, protocol: Protocol, pair: Option<&Pair>) -> Unit {
-    let Some(pair) = pair else { return Unit::default() };
+fn plain_unit(
+    service: &NamespacedName,
+    port: Port,
+    protocol: Protocol,
+    pair: Option<&Pair>,
+) -> Unit {
+    let Some(pair) = pair else {
+        return Unit::default();
+    };
     let name = out_name(service, port);
     let origins = pair.endpoints.origins.clone();
-    let mut unit = Unit { resources: pair.all().to_vec(), route: None, cluster: pair.cluster.key.name.clone(), origins: origins.clone() };
+    let mut unit = Unit {
+        resources: pair.all().to_vec(),
+        route: None,
+        cluster: pair.cluster.key.name.clone(),
+        origins: origins.clone(),
+    };
     match protocol {
         Protocol::Http | Protocol::Detect => {
-            let targets = [RouteTarget { cluster: name.clone(), weight: 1 }];
+            let targets = [RouteTarget {
+                cluster: name.clone(),
+                weight: 1,
+            }];
             add_route(&mut unit, &name, &targets, pair.keys().to_vec());
         }
         Protocol::Tcp => {}
@@ -145,11 +228,26 @@ fn plain_unit(service: &NamespacedName, port: Port, protocol: Protocol, pair: Op
 }
 
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
-fn split_unit(scope: &Scope<'_>, service: &NamespacedName, port: Port, split: &Split, pairs: &BTreeMap<(NamespacedName, Port), Pair>) -> Unit {
+fn split_unit(
+    scope: &Scope<'_>,
+    service: &NamespacedName,
+    port: Port,
+    split: &Split,
+    pairs: &BTreeMap<(NamespacedName, Port), Pair>,
+) -> Unit {
     let name = out_name(service, port);
-    let mut unit = Unit { cluster: name.as_str().into(), origins: BTreeSet::from([origin(service), split.object.clone()]), ..Unit::default() };
+    let mut unit = Unit {
+        cluster: name.as_str().into(),
+        origins: BTreeSet::from([origin(service), split.object.clone()]),
+        ..Unit::default()
+    };
     // The service as a whole stays known beside its parts: what was under way when the split came goes on.
-    unit.resources.extend(pairs.get(&(service.clone(), port)).into_iter().flat_map(Pair::all));
+    unit.resources.extend(
+        pairs
+            .get(&(service.clone(), port))
+            .into_iter()
+            .flat_map(Pair::all),
+    );
     let mut targets = Vec::new();
     let mut requires = Vec::new();
     for (index, share) in split.shares.iter().enumerate() {
@@ -160,7 +258,10 @@ fn split_unit(scope: &Scope<'_>, service: &NamespacedName, port: Port, split: &S
         // A backend service is there and not headless, or the split would not be in force; else nothing can be sent to it.
         let Some(pair) = pair else { continue };
         if share.weight > 0 {
-            targets.push(RouteTarget { cluster: pair.cluster.key.name.to_string(), weight: share.weight });
+            targets.push(RouteTarget {
+                cluster: pair.cluster.key.name.to_string(),
+                weight: share.weight,
+            });
         }
         // Backends without weight stay known: streams that began there go on, and weight can come back at once.
         requires.extend(pair.keys());
@@ -172,11 +273,21 @@ fn split_unit(scope: &Scope<'_>, service: &NamespacedName, port: Port, split: &S
 
 fn add_route(unit: &mut Unit, name: &str, targets: &[RouteTarget], requires: Vec<ResourceKey>) {
     let body = route::outbound(name, targets).encode_to_vec();
-    let resource = Resource::new(ResourceKind::Route, name, body, requires, unit.origins.clone());
+    let resource = Resource::new(
+        ResourceKind::Route,
+        name,
+        body,
+        requires,
+        unit.origins.clone(),
+    );
     unit.route = Some(Arc::clone(&resource.key.name));
     unit.resources.push(resource);
 }
 
 fn origin(service: &NamespacedName) -> ObjectRef {
-    ObjectRef { kind: ObjectKind::Service, namespace: Arc::clone(&service.namespace), name: Arc::clone(&service.name) }
+    ObjectRef {
+        kind: ObjectKind::Service,
+        namespace: Arc::clone(&service.namespace),
+        name: Arc::clone(&service.name),
+    }
 }

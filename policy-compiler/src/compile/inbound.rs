@@ -10,7 +10,9 @@ use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
-use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, TargetPort, Workload, selects};
+use crate::world::{
+    Capture, Port, Probe, ProbeKind, Protocol, Service, TargetPort, Workload, selects,
+};
 
 /// Everything the server's side of a pod depends on: pods with equal inputs share their resources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,12 +47,24 @@ pub(crate) struct InboundPort {
 const OWN_PORTS: std::ops::RangeInclusive<u16> = 15000..=15021;
 
 /// The services that select a pod.
-pub(crate) fn services_of<'a>(services: &'a [&'a Service], workload: &Workload) -> Vec<&'a Service> {
-    services.iter().copied().filter(|s| s.name.namespace == workload.name.namespace && selects(&s.selector, &workload.labels)).collect()
+pub(crate) fn services_of<'a>(
+    services: &'a [&'a Service],
+    workload: &Workload,
+) -> Vec<&'a Service> {
+    services
+        .iter()
+        .copied()
+        .filter(|s| {
+            s.name.namespace == workload.name.namespace && selects(&s.selector, &workload.labels)
+        })
+        .collect()
 }
 
 /// The ports that services lead to, with what they say the ports speak.
-pub(crate) fn service_targets<'a>(services: &[&'a Service], workload: &Workload) -> BTreeMap<Port, Vec<(&'a Service, Protocol)>> {
+pub(crate) fn service_targets<'a>(
+    services: &[&'a Service],
+    workload: &Workload,
+) -> BTreeMap<Port, Vec<(&'a Service, Protocol)>> {
     let mut targets: BTreeMap<Port, Vec<(&Service, Protocol)>> = BTreeMap::new();
     for service in services {
         for port in service.ports.values() {
@@ -59,7 +73,10 @@ pub(crate) fn service_targets<'a>(services: &[&'a Service], workload: &Workload)
                 TargetPort::Name(name) => workload.port_named(name),
             };
             if let Some(target) = target {
-                targets.entry(target).or_default().push((service, port.protocol));
+                targets
+                    .entry(target)
+                    .or_default()
+                    .push((service, port.protocol));
             }
         }
     }
@@ -68,35 +85,79 @@ pub(crate) fn service_targets<'a>(services: &[&'a Service], workload: &Workload)
 
 /// What a port of a pod speaks: what its services say; where none leads to it, what its own name says.
 /// If services disagree, HTTP wins over TCP and both over nothing: policies can look into HTTP.
-pub(crate) fn protocol_of(port: Port, targets: &BTreeMap<Port, Vec<(&Service, Protocol)>>, workload: &Workload) -> Protocol {
+pub(crate) fn protocol_of(
+    port: Port,
+    targets: &BTreeMap<Port, Vec<(&Service, Protocol)>>,
+    workload: &Workload,
+) -> Protocol {
     match targets.get(&port) {
-        Some(said) => said.iter().map(|(_, protocol)| *protocol).min().unwrap_or(Protocol::Detect),
+        Some(said) => said
+            .iter()
+            .map(|(_, protocol)| *protocol)
+            .min()
+            .unwrap_or(Protocol::Detect),
         None => {
-            let name = workload.ports.iter().find(|p| p.port == port).and_then(|p| p.name.as_deref());
+            let name = workload
+                .ports
+                .iter()
+                .find(|p| p.port == port)
+                .and_then(|p| p.name.as_deref());
             Protocol::of(None, name)
         }
     }
 }
 
 /// Collects the input for one pod. Conflicts and rules without effect go to the statuses of their policies.
-pub(crate) fn inbound(workload: &Workload, services: &[&Service], policies: &[Policy], settings: &Settings, outcome: &mut Outcome) -> Inbound {
-    let policies: Vec<&Policy> = policies.iter().filter(|policy| policy.selects(workload)).collect();
+pub(crate) fn inbound(
+    workload: &Workload,
+    services: &[&Service],
+    policies: &[Policy],
+    settings: &Settings,
+    outcome: &mut Outcome,
+) -> Inbound {
+    let policies: Vec<&Policy> = policies
+        .iter()
+        .filter(|policy| policy.selects(workload))
+        .collect();
     let services = services_of(services, workload);
     let targets = service_targets(&services, workload);
-    let declared: BTreeSet<Port> = workload.ports.iter().map(|p| p.port).chain(targets.keys().copied()).collect();
-    let named = policies.iter().flat_map(|p| p.rules.iter().flat_map(|r| r.to.ports.iter()).chain(p.mtls.iter().flat_map(|m| m.ports.keys())));
+    let declared: BTreeSet<Port> = workload
+        .ports
+        .iter()
+        .map(|p| p.port)
+        .chain(targets.keys().copied())
+        .collect();
+    let named = policies.iter().flat_map(|p| {
+        p.rules
+            .iter()
+            .flat_map(|r| r.to.ports.iter())
+            .chain(p.mtls.iter().flat_map(|m| m.ports.keys()))
+    });
     let probed = workload.probes.iter().map(|p| &p.port);
-    let all: BTreeSet<Port> = declared.iter().chain(named).chain(probed).copied().filter(|p| !OWN_PORTS.contains(&p.get())).collect();
+    let all: BTreeSet<Port> = declared
+        .iter()
+        .chain(named)
+        .chain(probed)
+        .copied()
+        .filter(|p| !OWN_PORTS.contains(&p.get()))
+        .collect();
     let port = |port: Option<Port>, outcome: &mut Outcome| {
         let said = port.and_then(|port| targets.get(&port));
         InboundPort {
-            protocol: port.map_or(Protocol::Detect, |port| protocol_of(port, &targets, workload)),
+            protocol: port.map_or(Protocol::Detect, |port| {
+                protocol_of(port, &targets, workload)
+            }),
             plain: plain(port, &policies, settings, workload, outcome),
             authz: port_authz(port, &policies, settings),
-            service: said.and_then(|said| said.iter().map(|(service, _)| &service.name.name).min()).cloned(),
+            service: said
+                .and_then(|said| said.iter().map(|(service, _)| &service.name.name).min())
+                .cloned(),
         }
     };
-    let ports: BTreeMap<Port, InboundPort> = all.into_iter().map(|number| (number, port(Some(number), outcome))).collect();
+    let ports: BTreeMap<Port, InboundPort> = all
+        .into_iter()
+        .map(|number| (number, port(Some(number), outcome)))
+        .collect();
     let rest = port(None, outcome);
     for policy in &policies {
         report_without_http(policy, &ports, &declared, workload, outcome);
@@ -107,18 +168,39 @@ pub(crate) fn inbound(workload: &Workload, services: &[&Service], policies: &[Po
         namespace: Arc::clone(&workload.name.namespace),
         owner: Arc::clone(&workload.owner),
         capture: workload.capture.clone(),
-        binds: if standalone { workload.ips.clone() } else { Vec::new() },
+        binds: if standalone {
+            workload.ips.clone()
+        } else {
+            Vec::new()
+        },
         ports,
         rest,
-        probes: workload.probes.iter().filter(|p| p.kind != ProbeKind::Tcp).cloned().collect(),
+        probes: workload
+            .probes
+            .iter()
+            .filter(|p| p.kind != ProbeKind::Tcp)
+            .cloned()
+            .collect(),
         metrics: metrics_authz(settings),
-        origins: policies.iter().map(|p| p.object.clone()).chain(settings.origin.clone()).collect(),
+        origins: policies
+            .iter()
+            .map(|p| p.object.clone())
+            .chain(settings.origin.clone())
+            .collect(),
     }
 }
 
 /// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.
-fn plain(port: Option<Port>, policies: &[&Policy], settings: &Settings, workload: &Workload, outcome: &mut Outcome) -> bool {
-    let mut said = policies.iter().filter_map(|policy| Some((policy, policy.mtls.as_ref()?.of(port))));
+fn plain(
+    port: Option<Port>,
+    policies: &[&Policy],
+    settings: &Settings,
+    workload: &Workload,
+    outcome: &mut Outcome,
+) -> bool {
+    let mut said = policies
+        .iter()
+        .filter_map(|policy| Some((policy, policy.mtls.as_ref()?.of(port))));
     let winner = said.next();
     if let Some((first, mode)) = winner {
         for (loser, _) in said.filter(|(_, other)| *other != mode) {
@@ -132,21 +214,50 @@ fn plain(port: Option<Port>, policies: &[&Policy], settings: &Settings, workload
     }
 }
 
-fn conflict(loser: &Policy, winner: &Policy, port: Option<Port>, workload: &Workload, outcome: &mut Outcome) {
-    let port = port.map_or_else(|| "the other ports".to_owned(), |port| format!("port {port}"));
-    let message = format!("{} wins spec.mtls for {port} of {}/{}, for its name is smaller", winner.object, workload.name.namespace, workload.owner);
-    outcome.once(&loser.object, ConditionType::Conflicted, true, reason::CONFLICT, &message);
-    outcome.findings.push(Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message).fix("say it in one of the two"));
+fn conflict(
+    loser: &Policy,
+    winner: &Policy,
+    port: Option<Port>,
+    workload: &Workload,
+    outcome: &mut Outcome,
+) {
+    let port = port.map_or_else(
+        || "the other ports".to_owned(),
+        |port| format!("port {port}"),
+    );
+    let message = format!(
+        "{} wins spec.mtls for {port} of {}/{}, for its name is smaller",
+        winner.object, workload.name.namespace, workload.owner
+    );
+    outcome.once(
+        &loser.object,
+        ConditionType::Conflicted,
+        true,
+        reason::CONFLICT,
+        &message,
+    );
+    outcome.findings.push(
+        Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message)
+            .fix("say it in one of the two"),
+    );
 }
 
 fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> PortAuthz {
-    let mut rules: Vec<Rule> = policies.iter().flat_map(|p| &p.rules).filter(|rule| rule.to.covers(port)).cloned().collect();
+    let mut rules: Vec<Rule> = policies
+        .iter()
+        .flat_map(|p| &p.rules)
+        .filter(|rule| rule.to.covers(port))
+        .cloned()
+        .collect();
     for rule in &mut rules {
         // The port is decided here, once; what is left of the rule is what a request is held against.
         rule.to.ports = Vec::new();
     }
     rules.sort_by(|a, b| a.id.cmp(&b.id));
-    PortAuthz { rules, default_allow: settings.default_allow || settings.mode == MeshMode::Observe }
+    PortAuthz {
+        rules,
+        default_allow: settings.default_allow || settings.mode == MeshMode::Observe,
+    }
 }
 
 fn metrics_authz(settings: &Settings) -> PortAuthz {
@@ -154,28 +265,68 @@ fn metrics_authz(settings: &Settings) -> PortAuthz {
         id: "mesh/metrics-readers".into(),
         action: RuleAction::from(Action::Allow),
         audit: false,
-        from: Source { identities: settings.metrics_readers.clone(), ..Source::default() },
+        from: Source {
+            identities: settings.metrics_readers.clone(),
+            ..Source::default()
+        },
         to: Operation::default(),
     };
     // Without readers there is no rule: one with an empty list would let in everybody.
-    let rules = if settings.metrics_readers.is_empty() { Vec::new() } else { vec![rule] };
-    PortAuthz { rules, default_allow: false }
+    let rules = if settings.metrics_readers.is_empty() {
+        Vec::new()
+    } else {
+        vec![rule]
+    };
+    PortAuthz {
+        rules,
+        default_allow: false,
+    }
 }
 
 /// A rule with HTTP fields on a port that carries no HTTP does not do what its author thinks.
-fn report_without_http(policy: &Policy, ports: &BTreeMap<Port, InboundPort>, declared: &BTreeSet<Port>, workload: &Workload, outcome: &mut Outcome) {
-    for (index, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.to.needs_http()) {
+fn report_without_http(
+    policy: &Policy,
+    ports: &BTreeMap<Port, InboundPort>,
+    declared: &BTreeSet<Port>,
+    workload: &Workload,
+    outcome: &mut Outcome,
+) {
+    for (index, rule) in policy
+        .rules
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| rule.to.needs_http())
+    {
         // A port that only the rule itself names may be anything; one that the pod or a service declares is meant.
-        for (number, port) in ports.iter().filter(|(number, _)| rule.to.covers(Some(**number)) && declared.contains(number)) {
+        for (number, port) in ports
+            .iter()
+            .filter(|(number, _)| rule.to.covers(Some(**number)) && declared.contains(number))
+        {
             let problem = match port.protocol {
                 Protocol::Http => continue,
                 Protocol::Tcp => "carries no HTTP",
-                Protocol::Detect => "does not declare a protocol, so that HTTP sent as plain bytes would pass unseen",
+                Protocol::Detect => {
+                    "does not declare a protocol, so that HTTP sent as plain bytes would pass unseen"
+                }
             };
-            let place = format!("port {number} of {}/{}", workload.name.namespace, workload.owner);
+            let place = format!(
+                "port {number} of {}/{}",
+                workload.name.namespace, workload.owner
+            );
             let message = format!("spec.rules[{index}] has HTTP fields, and {place} {problem}");
-            outcome.once(&policy.object, ConditionType::Enforced, false, reason::NOT_HTTP, &message);
-            let finding = Finding::warning(&policy.object, format!("spec.rules[{index}].to"), reason::NOT_HTTP, message);
+            outcome.once(
+                &policy.object,
+                ConditionType::Enforced,
+                false,
+                reason::NOT_HTTP,
+                &message,
+            );
+            let finding = Finding::warning(
+                &policy.object,
+                format!("spec.rules[{index}].to"),
+                reason::NOT_HTTP,
+                message,
+            );
             outcome.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
         }
     }

@@ -70,8 +70,17 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Sets a condition unless it already has this verdict: the first reason found stays, and audit outranks what is only a detail.
-    pub(crate) fn once(&mut self, object: &ObjectRef, kind: ConditionType, holds: bool, reason: &str, message: &str) {
-        let Some(status) = self.statuses.get_mut(object) else { return };
+    pub(crate) fn once(
+        &mut self,
+        object: &ObjectRef,
+        kind: ConditionType,
+        holds: bool,
+        reason: &str,
+        message: &str,
+    ) {
+        let Some(status) = self.statuses.get_mut(object) else {
+            return;
+        };
         let same = |c: &heddle_crds::Verdict| c.status == heddle_crds::ConditionStatus::from(holds);
         if !status.condition(kind).is_some_and(same) {
             status.set(kind, holds, reason, message);
@@ -95,7 +104,8 @@ impl Compiled {
             };
             match self.destinations.get(&at) {
                 Some(here) => {
-                    let resources = client::destination(&class.caller, at, Listens::Handed, here, &self.units);
+                    let resources =
+                        client::destination(&class.caller, at, Listens::Handed, here, &self.units);
                     view.add(&[client::marked(name, at, &resources)]);
                     view.add(&resources);
                 }
@@ -128,7 +138,11 @@ fn on_demand_address(name: &str) -> Option<SocketAddr> {
 }
 
 pub(crate) fn service_ref(name: &NamespacedName) -> ObjectRef {
-    ObjectRef { kind: ObjectKind::Service, namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) }
+    ObjectRef {
+        kind: ObjectKind::Service,
+        namespace: Arc::clone(&name.namespace),
+        name: Arc::clone(&name.name),
+    }
 }
 
 /// Compiles a world.
@@ -140,7 +154,11 @@ pub fn compile(world: &World) -> Compiled {
     let splits = traffic_split::splits(world, &mut outcome);
     let policies = auth_policy::policies(world, &settings, &mut outcome);
 
-    let units = clusters::units(&Scope { world, settings: &settings, splits: &splits });
+    let units = clusters::units(&Scope {
+        world,
+        settings: &settings,
+        splits: &splits,
+    });
     let destinations = client::destinations(world, &settings.trust_domain);
     let services: Vec<&Service> = world.services.values().collect();
     let mut classes: BTreeMap<(Caller, Inbound), Arc<Class>> = BTreeMap::new();
@@ -148,30 +166,73 @@ pub fn compile(world: &World) -> Compiled {
     let mesh: BTreeSet<ObjectRef> = settings.origin.iter().cloned().collect();
     for workload in world.workloads.values().filter(|w| w.meshed && w.alive) {
         let identity = workload.identity(&settings.trust_domain);
-        let caller =
-            Caller { namespace: Arc::clone(&workload.name.namespace), owner: Arc::clone(&workload.owner), principal: identity.clone() };
+        let caller = Caller {
+            namespace: Arc::clone(&workload.name.namespace),
+            owner: Arc::clone(&workload.owner),
+            principal: identity.clone(),
+        };
         let input = inbound::inbound(workload, &services, &policies, &settings, &mut outcome);
-        let class = classes.entry((caller, input)).or_insert_with_key(|(caller, input)| Arc::new(class(caller, input, world, &units, &mesh)));
-        let proxy = Proxy { pod: workload.name.clone(), identity, ready: workload.ready, class: Arc::clone(class) };
+        let class = classes
+            .entry((caller, input))
+            .or_insert_with_key(|(caller, input)| {
+                Arc::new(class(caller, input, world, &units, &mesh))
+            });
+        let proxy = Proxy {
+            pod: workload.name.clone(),
+            identity,
+            ready: workload.ready,
+            class: Arc::clone(class),
+        };
         proxies.insert(workload.name.clone(), proxy);
     }
-    let Outcome { statuses, mut findings } = outcome;
+    let Outcome {
+        statuses,
+        mut findings,
+    } = outcome;
     findings.sort();
     findings.dedup();
-    Compiled { proxies, statuses, findings, units, destinations, pass_unknown: settings.pass_unknown, mesh }
+    Compiled {
+        proxies,
+        statuses,
+        findings,
+        units,
+        destinations,
+        pass_unknown: settings.pass_unknown,
+        mesh,
+    }
 }
 
-fn class(caller: &Caller, input: &Inbound, world: &World, units: &Units, mesh: &BTreeSet<ObjectRef>) -> Class {
+fn class(
+    caller: &Caller,
+    input: &Inbound,
+    world: &World,
+    units: &Units,
+    mesh: &BTreeSet<ObjectRef>,
+) -> Class {
     let mut base = server::server(input);
     match &input.capture {
         Capture::Redirect => base.extend(client::capture_listeners(mesh)),
         Capture::Standalone(standalone) => {
             for ((name, port), at) in &standalone.upstreams {
-                let protocol = world.services.get(name).and_then(|s| s.ports.get(port)).map(|p| p.protocol);
-                let here = protocol.map(|protocol| client::Destination::Service { name: name.clone(), port: *port, protocol });
-                base.extend(here.into_iter().flat_map(|here| client::destination(caller, *at, Listens::Bound, &here, units)));
+                let protocol = world
+                    .services
+                    .get(name)
+                    .and_then(|s| s.ports.get(port))
+                    .map(|p| p.protocol);
+                let here = protocol.map(|protocol| client::Destination::Service {
+                    name: name.clone(),
+                    port: *port,
+                    protocol,
+                });
+                base.extend(here.into_iter().flat_map(|here| {
+                    client::destination(caller, *at, Listens::Bound, &here, units)
+                }));
             }
         }
     }
-    Class { caller: caller.clone(), on_demand: input.capture == Capture::Redirect, base }
+    Class {
+        caller: caller.clone(),
+        on_demand: input.capture == Capture::Redirect,
+        base,
+    }
 }

@@ -32,25 +32,60 @@ const SILENCE_MS: u16 = 250;
 pub(crate) fn server(input: &Inbound) -> Vec<Arc<Resource>> {
     let mut resources = Vec::new();
     let mut clusters = Vec::new();
-    for (port, inbound) in input.ports.iter().map(|(port, inbound)| (Some(*port), inbound)).chain(rest(input)) {
+    for (port, inbound) in input
+        .ports
+        .iter()
+        .map(|(port, inbound)| (Some(*port), inbound))
+        .chain(rest(input))
+    {
         let name = in_name(port);
-        let cluster = resource(input, ResourceKind::Cluster, &name, application(input, &name, port).encode_to_vec(), Vec::new());
+        let cluster = resource(
+            input,
+            ResourceKind::Cluster,
+            &name,
+            application(input, &name, port).encode_to_vec(),
+            Vec::new(),
+        );
         if inbound.protocol != Protocol::Tcp {
             let body = route::inbound(&name, &name, &[], &Others::Judged(&inbound.authz));
-            resources.push(resource(input, ResourceKind::Route, &name, body, vec![cluster.key.clone()]));
+            resources.push(resource(
+                input,
+                ResourceKind::Route,
+                &name,
+                body,
+                vec![cluster.key.clone()],
+            ));
         }
         clusters.push(cluster.key.clone());
         resources.push(cluster);
     }
     let metrics = in_name(Some(Port::METRICS));
-    resources.push(resource(input, ResourceKind::Route, &metrics, route::metrics(&metrics, ADMIN_CLUSTER, &input.metrics), Vec::new()));
+    resources.push(resource(
+        input,
+        ResourceKind::Route,
+        &metrics,
+        route::metrics(&metrics, ADMIN_CLUSTER, &input.metrics),
+        Vec::new(),
+    ));
     let main = main_listener(input);
-    resources.push(resource(input, ResourceKind::Listener, "inbound", main.encode_to_vec(), clusters.clone()));
+    resources.push(resource(
+        input,
+        ResourceKind::Listener,
+        "inbound",
+        main.encode_to_vec(),
+        clusters.clone(),
+    ));
     match input.capture {
         // The kubelet has no way around the sidecar only where capture took it there.
         Capture::Redirect => {
             resources.extend(probe_routes(input));
-            resources.push(resource(input, ResourceKind::Listener, "inbound-node", node_listener(input).encode_to_vec(), clusters));
+            resources.push(resource(
+                input,
+                ResourceKind::Listener,
+                "inbound-node",
+                node_listener(input).encode_to_vec(),
+                clusters,
+            ));
         }
         Capture::Standalone(_) => {}
     }
@@ -62,7 +97,13 @@ fn rest(input: &Inbound) -> Option<(Option<Port>, &InboundPort)> {
     (input.capture == Capture::Redirect).then_some((None, &input.rest))
 }
 
-fn resource(input: &Inbound, kind: ResourceKind, name: &str, body: Vec<u8>, requires: Vec<ResourceKey>) -> Arc<Resource> {
+fn resource(
+    input: &Inbound,
+    kind: ResourceKind,
+    name: &str,
+    body: Vec<u8>,
+    requires: Vec<ResourceKey>,
+) -> Arc<Resource> {
     Resource::new(kind, name, body, requires, input.origins.clone())
 }
 
@@ -75,9 +116,18 @@ fn node_name(port: Port) -> String {
     format!("in-node|{port}")
 }
 
-fn application(input: &Inbound, name: &str, port: Option<Port>) -> envoy_types::pb::envoy::config::cluster::v3::Cluster {
+fn application(
+    input: &Inbound,
+    name: &str,
+    port: Option<Port>,
+) -> envoy_types::pb::envoy::config::cluster::v3::Cluster {
     match (&input.capture, port) {
-        (Capture::Standalone(standalone), Some(port)) => cluster::fixed(name, SocketAddr::new(standalone.app, port.get()), None, Alpn::Tcp),
+        (Capture::Standalone(standalone), Some(port)) => cluster::fixed(
+            name,
+            SocketAddr::new(standalone.app, port.get()),
+            None,
+            Alpn::Tcp,
+        ),
         (Capture::Standalone(_) | Capture::Redirect, _) => cluster::application(name),
     }
 }
@@ -89,14 +139,25 @@ fn main_listener(input: &Inbound) -> listener::Listener {
     };
     // Never use_original_dst here: a pod that learned its own address would hand inbound traffic to an outbound listener.
     let redirect = input.capture == Capture::Redirect;
-    listener.listener_filters.extend(redirect.then(build::original_dst));
+    listener
+        .listener_filters
+        .extend(redirect.then(build::original_dst));
     listener.listener_filters.push(build::tls_inspector());
     let mut looks = false;
-    for (port, inbound) in input.ports.iter().map(|(port, inbound)| (Some(*port), inbound)).chain(rest(input)) {
-        listener.filter_chains.extend(mesh_chains(input, port, inbound));
+    for (port, inbound) in input
+        .ports
+        .iter()
+        .map(|(port, inbound)| (Some(*port), inbound))
+        .chain(rest(input))
+    {
+        listener
+            .filter_chains
+            .extend(mesh_chains(input, port, inbound));
         if inbound.plain {
             looks |= inbound.protocol == Protocol::Detect;
-            listener.filter_chains.extend(plain_chains(input, port, inbound));
+            listener
+                .filter_chains
+                .extend(plain_chains(input, port, inbound));
         }
     }
     listener.filter_chains.push(metrics_chain(input));
@@ -107,9 +168,14 @@ fn main_listener(input: &Inbound) -> listener::Listener {
 fn bound(input: &Inbound) -> listener::Listener {
     let ports = || input.ports.keys().copied().chain([Port::METRICS]);
     let loopback = IpAddr::from([127, 0, 0, 1]);
-    let mut all = input.binds.iter().flat_map(|ip| ports().map(move |port| SocketAddr::new(*ip, port.get())));
+    let mut all = input
+        .binds
+        .iter()
+        .flat_map(|ip| ports().map(move |port| SocketAddr::new(*ip, port.get())));
     // A pod without an address yet binds nothing that anyone could call.
-    let first = all.next().unwrap_or_else(|| SocketAddr::new(loopback, INBOUND));
+    let first = all
+        .next()
+        .unwrap_or_else(|| SocketAddr::new(loopback, INBOUND));
     let mut listener = build::bound("inbound", first, TrafficDirection::Inbound);
     build::also_at(&mut listener, all);
     listener
@@ -118,55 +184,141 @@ fn bound(input: &Inbound) -> listener::Listener {
 /// HTTP detection where it is wanted, and how long to wait for a client's first bytes.
 fn finish(mut listener: listener::Listener, input: &Inbound, looks: bool) -> listener::Listener {
     if looks {
-        let known: Vec<Port> = input.ports.iter().filter(|(_, p)| p.protocol != Protocol::Detect).map(|(port, _)| *port).collect();
-        listener.listener_filters.push(build::http_inspector(&known));
+        let known: Vec<Port> = input
+            .ports
+            .iter()
+            .filter(|(_, p)| p.protocol != Protocol::Detect)
+            .map(|(port, _)| *port)
+            .collect();
+        listener
+            .listener_filters
+            .push(build::http_inspector(&known));
     }
     // Plain text in which the server may speak first cannot be told from a slow ClientHello but by waiting. Elsewhere nothing is
     // gained by going on, so the wait is long.
-    let silent = input.ports.values().any(|port| port.plain && port.protocol != Protocol::Http);
+    let silent = input
+        .ports
+        .values()
+        .any(|port| port.plain && port.protocol != Protocol::Http);
     build::wait(&mut listener, if silent { SILENCE_MS } else { 5_000 });
     listener
 }
 
-fn mesh_chains(input: &Inbound, port: Option<Port>, inbound: &InboundPort) -> Vec<listener::FilterChain> {
+fn mesh_chains(
+    input: &Inbound,
+    port: Option<Port>,
+    inbound: &InboundPort,
+) -> Vec<listener::FilterChain> {
     let name = in_name(port);
     let socket = || Some(tls::downstream(&input.trust_domain));
     match inbound.protocol {
         // What the caller announces does not change what a declared port is: else HTTP sent as TCP would pass by the rules for HTTP.
-        Protocol::Http => vec![chain(&format!("{name} mesh"), port, Takes::Mesh, http(input, &name, inbound), socket())],
-        Protocol::Tcp => vec![chain(&format!("{name} mesh"), port, Takes::Mesh, tcp(input, &name, inbound), socket())],
+        Protocol::Http => vec![chain(
+            &format!("{name} mesh"),
+            port,
+            Takes::Mesh,
+            http(input, &name, inbound),
+            socket(),
+        )],
+        Protocol::Tcp => vec![chain(
+            &format!("{name} mesh"),
+            port,
+            Takes::Mesh,
+            tcp(input, &name, inbound),
+            socket(),
+        )],
         Protocol::Detect => vec![
-            chain(&format!("{name} mesh http"), port, Takes::MeshOf(Alpn::Http), http(input, &name, inbound), socket()),
-            chain(&format!("{name} mesh tcp"), port, Takes::MeshOf(Alpn::Tcp), tcp(input, &name, inbound), socket()),
+            chain(
+                &format!("{name} mesh http"),
+                port,
+                Takes::MeshOf(Alpn::Http),
+                http(input, &name, inbound),
+                socket(),
+            ),
+            chain(
+                &format!("{name} mesh tcp"),
+                port,
+                Takes::MeshOf(Alpn::Tcp),
+                tcp(input, &name, inbound),
+                socket(),
+            ),
         ],
     }
 }
 
-fn plain_chains(input: &Inbound, port: Option<Port>, inbound: &InboundPort) -> Vec<listener::FilterChain> {
+fn plain_chains(
+    input: &Inbound,
+    port: Option<Port>,
+    inbound: &InboundPort,
+) -> Vec<listener::FilterChain> {
     let name = in_name(port);
     match inbound.protocol {
-        Protocol::Http => vec![chain(&format!("{name} plain"), port, Takes::Rest, http(input, &name, inbound), None)],
-        Protocol::Tcp => vec![chain(&format!("{name} plain"), port, Takes::Rest, tcp(input, &name, inbound), None)],
+        Protocol::Http => vec![chain(
+            &format!("{name} plain"),
+            port,
+            Takes::Rest,
+            http(input, &name, inbound),
+            None,
+        )],
+        Protocol::Tcp => vec![chain(
+            &format!("{name} plain"),
+            port,
+            Takes::Rest,
+            tcp(input, &name, inbound),
+            None,
+        )],
         Protocol::Detect => vec![
-            chain(&format!("{name} plain http"), port, Takes::PlainHttp, http(input, &name, inbound), None),
-            chain(&format!("{name} plain tcp"), port, Takes::Rest, tcp(input, &name, inbound), None),
+            chain(
+                &format!("{name} plain http"),
+                port,
+                Takes::PlainHttp,
+                http(input, &name, inbound),
+                None,
+            ),
+            chain(
+                &format!("{name} plain tcp"),
+                port,
+                Takes::Rest,
+                tcp(input, &name, inbound),
+                None,
+            ),
         ],
     }
 }
 
 fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     let name = in_name(Some(Port::METRICS));
-    let filters = vec![connection_manager(Side::Server, "metrics", Routes::Named(&name), &edge(input, None))];
-    chain(&format!("{name} mesh"), Some(Port::METRICS), Takes::Mesh, filters, Some(tls::downstream(&input.trust_domain)))
+    let filters = vec![connection_manager(
+        Side::Server,
+        "metrics",
+        Routes::Named(&name),
+        &edge(input, None),
+    )];
+    chain(
+        &format!("{name} mesh"),
+        Some(Port::METRICS),
+        Takes::Mesh,
+        filters,
+        Some(tls::downstream(&input.trust_domain)),
+    )
 }
 
 fn http(input: &Inbound, routes: &str, inbound: &InboundPort) -> Vec<listener::Filter> {
-    vec![connection_manager(Side::Server, "inbound", Routes::Named(routes), &edge(input, inbound.service.as_ref()))]
+    vec![connection_manager(
+        Side::Server,
+        "inbound",
+        Routes::Named(routes),
+        &edge(input, inbound.service.as_ref()),
+    )]
 }
 
 fn tcp(input: &Inbound, cluster: &str, inbound: &InboundPort) -> Vec<listener::Filter> {
     let mut filters = rbac::network(&inbound.authz);
-    filters.push(tcp_proxy("inbound", cluster, Some(&edge(input, inbound.service.as_ref()))));
+    filters.push(tcp_proxy(
+        "inbound",
+        cluster,
+        Some(&edge(input, inbound.service.as_ref())),
+    ));
     filters
 }
 
@@ -176,30 +328,55 @@ fn edge(input: &Inbound, service: Option<&Arc<str>>) -> Edge {
         ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%".to_owned()),
         ("destination_namespace", input.namespace.to_string()),
         ("destination_workload", input.owner.to_string()),
-        ("destination_service", service.map_or_else(|| "-".to_owned(), ToString::to_string)),
+        (
+            "destination_service",
+            service.map_or_else(|| "-".to_owned(), ToString::to_string),
+        ),
     ])
 }
 
 fn probe_route(probe: &Probe) -> Option<ProbeRoute> {
     match &probe.kind {
-        ProbeKind::Http { path } => Some(ProbeRoute { method: "GET", path: path.to_string() }),
-        ProbeKind::Grpc => Some(ProbeRoute { method: "POST", path: "/grpc.health.v1.Health/Check".to_owned() }),
+        ProbeKind::Http { path } => Some(ProbeRoute {
+            method: "GET",
+            path: path.to_string(),
+        }),
+        ProbeKind::Grpc => Some(ProbeRoute {
+            method: "POST",
+            path: "/grpc.health.v1.Health/Check".to_owned(),
+        }),
         ProbeKind::Https | ProbeKind::Tcp => None,
     }
 }
 
 /// The probes that can be told by method and path, of one port.
 fn probes_at(input: &Inbound, port: Port) -> Vec<ProbeRoute> {
-    input.probes.iter().filter(|p| p.port == port).filter_map(probe_route).collect()
+    input
+        .probes
+        .iter()
+        .filter(|p| p.port == port)
+        .filter_map(probe_route)
+        .collect()
 }
 
 fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
-    let with_probes = input.ports.iter().map(|(port, inbound)| (*port, inbound, probes_at(input, *port))).filter(|(_, _, probes)| !probes.is_empty());
+    let with_probes = input
+        .ports
+        .iter()
+        .map(|(port, inbound)| (*port, inbound, probes_at(input, *port)))
+        .filter(|(_, _, probes)| !probes.is_empty());
     with_probes
         .map(|(port, inbound, probes)| {
-            let others = if inbound.plain { Others::Judged(&inbound.authz) } else { Others::Refused };
+            let others = if inbound.plain {
+                Others::Judged(&inbound.authz)
+            } else {
+                Others::Refused
+            };
             let body = route::inbound(&node_name(port), &in_name(Some(port)), &probes, &others);
-            let requires = vec![ResourceKey::new(ResourceKind::Cluster, &in_name(Some(port)))];
+            let requires = vec![ResourceKey::new(
+                ResourceKind::Cluster,
+                &in_name(Some(port)),
+            )];
             resource(input, ResourceKind::Route, &node_name(port), body, requires)
         })
         .collect()
@@ -210,8 +387,15 @@ fn node_listener(input: &Inbound) -> listener::Listener {
     let mut listener = build::wildcard("inbound-node", INBOUND_NODE, TrafficDirection::Inbound);
     listener.listener_filters = vec![build::original_dst(), build::tls_inspector()];
     let mut looks = false;
-    for (port, inbound) in input.ports.iter().map(|(port, inbound)| (Some(*port), inbound)).chain(rest(input)) {
-        listener.filter_chains.extend(mesh_chains(input, port, inbound));
+    for (port, inbound) in input
+        .ports
+        .iter()
+        .map(|(port, inbound)| (Some(*port), inbound))
+        .chain(rest(input))
+    {
+        listener
+            .filter_chains
+            .extend(mesh_chains(input, port, inbound));
         let (chains, detects) = node_chains(input, port, inbound);
         looks |= detects;
         listener.filter_chains.extend(chains);
@@ -223,18 +407,34 @@ fn node_listener(input: &Inbound) -> listener::Listener {
 fn finish_node(listener: listener::Listener, input: &Inbound, looks: bool) -> listener::Listener {
     let mut listener = finish(listener, input, false);
     if looks {
-        let detects = |port: Port, inbound: &InboundPort| inbound.protocol == Protocol::Detect || !probes_at(input, port).is_empty();
-        let known: Vec<Port> = input.ports.iter().filter(|(port, p)| !detects(**port, p)).map(|(port, _)| *port).collect();
-        listener.listener_filters.push(build::http_inspector(&known));
+        let detects = |port: Port, inbound: &InboundPort| {
+            inbound.protocol == Protocol::Detect || !probes_at(input, port).is_empty()
+        };
+        let known: Vec<Port> = input
+            .ports
+            .iter()
+            .filter(|(port, p)| !detects(**port, p))
+            .map(|(port, _)| *port)
+            .collect();
+        listener
+            .listener_filters
+            .push(build::http_inspector(&known));
     }
     listener
 }
 
 /// The plain-text chains of a port on `inbound-node`, and whether they need HTTP detection.
-fn node_chains(input: &Inbound, port: Option<Port>, inbound: &InboundPort) -> (Vec<listener::FilterChain>, bool) {
+fn node_chains(
+    input: &Inbound,
+    port: Option<Port>,
+    inbound: &InboundPort,
+) -> (Vec<listener::FilterChain>, bool) {
     let name = in_name(port);
     let probes = port.map(|port| probes_at(input, port)).unwrap_or_default();
-    let https = input.probes.iter().any(|p| Some(p.port) == port && p.kind == ProbeKind::Https);
+    let https = input
+        .probes
+        .iter()
+        .any(|p| Some(p.port) == port && p.kind == ProbeKind::Https);
     let mut chains = Vec::new();
     if let (Some(number), false) = (port, probes.is_empty()) {
         let filters = http(input, &node_name(number), inbound);
@@ -247,14 +447,33 @@ fn node_chains(input: &Inbound, port: Option<Port>, inbound: &InboundPort) -> (V
     }
     if https {
         // Opaque: the kubelet's TLS ends in the application. Only what comes from the node's own addresses gets here.
-        let filters = vec![tcp_proxy("inbound", &name, Some(&edge(input, inbound.service.as_ref())))];
-        chains.push(chain(&format!("{name} probe https"), port, Takes::Rest, filters, None));
+        let filters = vec![tcp_proxy(
+            "inbound",
+            &name,
+            Some(&edge(input, inbound.service.as_ref())),
+        )];
+        chains.push(chain(
+            &format!("{name} probe https"),
+            port,
+            Takes::Rest,
+            filters,
+            None,
+        ));
     } else if inbound.plain {
         // The chain for probes already takes plain HTTP, with the policies for all else.
         let taken = !chains.is_empty();
-        let more = plain_chains(input, port, inbound).into_iter().filter(|c| !taken || c.filter_chain_match.as_ref().is_none_or(|m| m.application_protocols.is_empty()));
+        let more = plain_chains(input, port, inbound).into_iter().filter(|c| {
+            !taken
+                || c.filter_chain_match
+                    .as_ref()
+                    .is_none_or(|m| m.application_protocols.is_empty())
+        });
         chains.extend(more);
     }
-    let looks = chains.iter().any(|c| c.filter_chain_match.as_ref().is_some_and(|m| !m.application_protocols.is_empty()));
+    let looks = chains.iter().any(|c| {
+        c.filter_chain_match
+            .as_ref()
+            .is_some_and(|m| !m.application_protocols.is_empty())
+    });
     (chains, looks)
 }

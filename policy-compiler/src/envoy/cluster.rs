@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use envoy_types::pb::envoy::config::cluster::v3 as v3;
+use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
@@ -20,23 +20,39 @@ const MARK: i64 = 0x9c;
 
 /// A cluster whose endpoints come by EDS under the same name.
 pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3::Cluster {
-    let eds = v3::cluster::EdsClusterConfig { eds_config: Some(ads()), ..Default::default() };
+    let eds = v3::cluster::EdsClusterConfig {
+        eds_config: Some(ads()),
+        ..Default::default()
+    };
     v3::Cluster {
         eds_cluster_config: Some(eds),
         transport_socket_matches: mtls_match(identities, alpn),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
-        common_lb_config: Some(lb_config(Some(v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
-            v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
-        )))),
+        common_lb_config: Some(lb_config(Some(
+            v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
+            ),
+        ))),
         ..base(name, v3::cluster::DiscoveryType::Eds)
     }
 }
 
 /// A cluster of one address. `identity` is there if it is a meshed pod.
-pub(crate) fn fixed(name: &str, at: SocketAddr, identity: Option<&SpiffeId>, alpn: Alpn) -> v3::Cluster {
+pub(crate) fn fixed(
+    name: &str,
+    at: SocketAddr,
+    identity: Option<&SpiffeId>,
+    alpn: Alpn,
+) -> v3::Cluster {
     let endpoint = super::endpoint::Backend { at, meshed: false };
     v3::Cluster {
-        load_assignment: Some(super::endpoint::assignment(name, &[super::endpoint::Group { weight: 1, backends: vec![endpoint] }])),
+        load_assignment: Some(super::endpoint::assignment(
+            name,
+            &[super::endpoint::Group {
+                weight: 1,
+                backends: vec![endpoint],
+            }],
+        )),
         transport_socket: identity.map(|id| tls::upstream(std::iter::once(id), alpn)),
         ..base(name, v3::cluster::DiscoveryType::Static)
     }
@@ -55,13 +71,22 @@ pub(crate) fn marked(name: &str, at: SocketAddr) -> v3::Cluster {
         ..Default::default()
     };
     let mut cluster = fixed(name, at, None, Alpn::Tcp);
-    cluster.upstream_bind_config = Some(core::BindConfig { socket_options: vec![mark], ..Default::default() });
+    cluster.upstream_bind_config = Some(core::BindConfig {
+        socket_options: vec![mark],
+        ..Default::default()
+    });
     cluster
 }
 
 /// The application behind the sidecar, at whatever address of the pod was called. The source address tells capture to leave the connection alone.
 pub(crate) fn application(name: &str) -> v3::Cluster {
-    let extra = core::ExtraSourceAddress { address: Some(socket_address(IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)), 0)), ..Default::default() };
+    let extra = core::ExtraSourceAddress {
+        address: Some(socket_address(
+            IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
+            0,
+        )),
+        ..Default::default()
+    };
     let bind = core::BindConfig {
         source_address: Some(socket_address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), 0)),
         extra_source_addresses: vec![extra],
@@ -91,7 +116,9 @@ fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
     }
 }
 
-fn lb_config(locality: Option<v3::cluster::common_lb_config::LocalityConfigSpecifier>) -> v3::cluster::CommonLbConfig {
+fn lb_config(
+    locality: Option<v3::cluster::common_lb_config::LocalityConfigSpecifier>,
+) -> v3::cluster::CommonLbConfig {
     v3::cluster::CommonLbConfig {
         // Never send to endpoints that are known to be bad because many are.
         healthy_panic_threshold: Some(envoy_types::pb::envoy::r#type::v3::Percent { value: 0.0 }),
@@ -109,7 +136,10 @@ fn no_limits() -> v3::CircuitBreakers {
         max_retries: number(1024),
         ..Default::default()
     };
-    v3::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+    v3::CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..Default::default()
+    }
 }
 
 /// HTTP/1.1 stays HTTP/1.1 and HTTP/2 stays HTTP/2, end to end.
@@ -120,10 +150,18 @@ fn protocol_options() -> http::HttpProtocolOptions {
         http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
         http3_protocol_options: None,
     };
-    http::HttpProtocolOptions { upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)), ..Default::default() }
+    http::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+            options,
+        )),
+        ..Default::default()
+    }
 }
 
-fn mtls_match(identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> Vec<v3::cluster::TransportSocketMatch> {
+fn mtls_match(
+    identities: &BTreeSet<SpiffeId>,
+    alpn: Alpn,
+) -> Vec<v3::cluster::TransportSocketMatch> {
     if identities.is_empty() {
         return Vec::new();
     }
@@ -136,6 +174,10 @@ fn mtls_match(identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> Vec<v3::cluster::T
 
 /// `{heddle: mtls}`.
 pub(super) fn mtls_struct() -> Struct {
-    let value = Value { kind: Some(value::Kind::StringValue(MTLS_MATCH.1.to_owned())) };
-    Struct { fields: HashMap::from([(MTLS_MATCH.0.to_owned(), value)]) }
+    let value = Value {
+        kind: Some(value::Kind::StringValue(MTLS_MATCH.1.to_owned())),
+    };
+    Struct {
+        fields: HashMap::from([(MTLS_MATCH.0.to_owned(), value)]),
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::endpoint::v3 as v3;
+use envoy_types::pb::envoy::config::endpoint::v3;
 
 use super::cluster::mtls_struct;
 use super::{address, number};
@@ -25,14 +25,26 @@ pub(crate) struct Group {
 
 /// A `ClusterLoadAssignment` with one locality per group.
 pub(crate) fn assignment(name: &str, groups: &[Group]) -> v3::ClusterLoadAssignment {
-    let endpoints = groups.iter().enumerate().filter(|(_, group)| group.weight > 0).map(|(index, group)| locality(index, group)).collect();
-    v3::ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints, ..Default::default() }
+    let endpoints = groups
+        .iter()
+        .enumerate()
+        .filter(|(_, group)| group.weight > 0)
+        .map(|(index, group)| locality(index, group))
+        .collect();
+    v3::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints,
+        ..Default::default()
+    }
 }
 
 fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
     v3::LocalityLbEndpoints {
         // Localities must differ; these are backends of a split and no places.
-        locality: Some(core::Locality { sub_zone: index.to_string(), ..Default::default() }),
+        locality: Some(core::Locality {
+            sub_zone: index.to_string(),
+            ..Default::default()
+        }),
         lb_endpoints: group.backends.iter().map(lb_endpoint).collect(),
         load_balancing_weight: number(group.weight),
         ..Default::default()
@@ -40,10 +52,20 @@ fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
 }
 
 fn lb_endpoint(backend: &Backend) -> v3::LbEndpoint {
-    let endpoint = v3::Endpoint { address: Some(address(backend.at)), ..Default::default() };
+    let endpoint = v3::Endpoint {
+        address: Some(address(backend.at)),
+        ..Default::default()
+    };
     let metadata = backend.meshed.then(|| core::Metadata {
-        filter_metadata: HashMap::from([("envoy.transport_socket_match".to_owned(), mtls_struct())]),
+        filter_metadata: HashMap::from([(
+            "envoy.transport_socket_match".to_owned(),
+            mtls_struct(),
+        )]),
         ..Default::default()
     });
-    v3::LbEndpoint { metadata, host_identifier: Some(v3::lb_endpoint::HostIdentifier::Endpoint(endpoint)), ..Default::default() }
+    v3::LbEndpoint {
+        metadata,
+        host_identifier: Some(v3::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    }
 }

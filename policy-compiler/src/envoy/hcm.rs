@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as v3;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3;
 
 use super::metrics::{self, Edge};
 use super::network::filter;
@@ -24,29 +24,49 @@ pub(crate) enum Side {
 }
 
 /// The HTTP filters by side. The position in the list is the order in which requests pass them; the router comes after all.
-const FILTERS: [(Side, &str, &str); 2] = [(Side::Server, DENY_FILTER, RBAC), (Side::Server, ALLOW_FILTER, RBAC)];
+const FILTERS: [(Side, &str, &str); 2] = [
+    (Side::Server, DENY_FILTER, RBAC),
+    (Side::Server, ALLOW_FILTER, RBAC),
+];
 
 /// Where the routes come from.
 pub(crate) enum Routes<'a> {
     /// By RDS, under this name.
     Named(&'a str),
     /// In place: they can never change.
-    Inline(route::RouteConfiguration),
+    Inline(Box<route::RouteConfiguration>),
 }
 
 /// The network filter.
-pub(crate) fn connection_manager(side: Side, stat_prefix: &str, routes: Routes<'_>, edge: &Edge) -> listener::Filter {
+pub(crate) fn connection_manager(
+    side: Side,
+    stat_prefix: &str,
+    routes: Routes<'_>,
+    edge: &Edge,
+) -> listener::Filter {
     use v3::http_connection_manager as hcm;
     let route_specifier = match routes {
-        Routes::Named(name) => hcm::RouteSpecifier::Rds(v3::Rds { config_source: Some(ads()), route_config_name: name.to_owned() }),
-        Routes::Inline(config) => hcm::RouteSpecifier::RouteConfig(config),
+        Routes::Named(name) => hcm::RouteSpecifier::Rds(v3::Rds {
+            config_source: Some(ads()),
+            route_config_name: name.to_owned(),
+        }),
+        Routes::Inline(config) => hcm::RouteSpecifier::RouteConfig(*config),
     };
     let (forward, details) = match side {
         // What the application says about certificates is never believed.
         Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None),
-        Side::Server => (hcm::ForwardClientCertDetails::SanitizeSet, Some(hcm::SetCurrentClientCertDetails { uri: true, ..Default::default() })),
+        Side::Server => (
+            hcm::ForwardClientCertDetails::SanitizeSet,
+            Some(hcm::SetCurrentClientCertDetails {
+                uri: true,
+                ..Default::default()
+            }),
+        ),
     };
-    let upgrade = hcm::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() };
+    let upgrade = hcm::UpgradeConfig {
+        upgrade_type: "websocket".to_owned(),
+        ..Default::default()
+    };
     let manager = v3::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: stat_prefix.to_owned(),
@@ -55,7 +75,10 @@ pub(crate) fn connection_manager(side: Side, stat_prefix: &str, routes: Routes<'
         http_protocol_options: Some(http1_options()),
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
         max_request_headers_kb: number(128),
-        common_http_protocol_options: Some(core::HttpProtocolOptions { max_headers_count: number(200), ..Default::default() }),
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            max_headers_count: number(200),
+            ..Default::default()
+        }),
         // Streams may be silent for as long as they like.
         stream_idle_timeout: seconds(0),
         // The peer's address is known from the connection; what the headers say about it is for the application.
@@ -72,16 +95,31 @@ pub(crate) fn connection_manager(side: Side, stat_prefix: &str, routes: Routes<'
         access_log: vec![metrics::http(edge)],
         ..Default::default()
     };
-    filter("envoy.filters.network.http_connection_manager", any(&manager))
+    filter(
+        "envoy.filters.network.http_connection_manager",
+        any(&manager),
+    )
 }
 
 fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     use v3::http_filter::ConfigType;
     let mine = FILTERS.iter().filter(|(of, _, _)| *of == side);
-    let mut filters: Vec<_> =
-        mine.map(|(_, name, config)| v3::HttpFilter { name: (*name).to_owned(), config_type: Some(ConfigType::TypedConfig(empty_any(config))), ..Default::default() }).collect();
-    let router = Router { suppress_envoy_headers: true, ..Default::default() };
-    filters.push(v3::HttpFilter { name: "envoy.filters.http.router".to_owned(), config_type: Some(ConfigType::TypedConfig(any(&router))), ..Default::default() });
+    let mut filters: Vec<_> = mine
+        .map(|(_, name, config)| v3::HttpFilter {
+            name: (*name).to_owned(),
+            config_type: Some(ConfigType::TypedConfig(empty_any(config))),
+            ..Default::default()
+        })
+        .collect();
+    let router = Router {
+        suppress_envoy_headers: true,
+        ..Default::default()
+    };
+    filters.push(v3::HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&router))),
+        ..Default::default()
+    });
     filters
 }
 
@@ -90,15 +128,18 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
     use core::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
     let preserve_case = core::TypedExtensionConfig {
         name: "preserve_case".to_owned(),
-        typed_config: Some(empty_any("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig")),
+        typed_config: Some(empty_any(
+            "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
+        )),
     };
     core::Http1ProtocolOptions {
         accept_http_10: true,
         enable_trailers: true,
-        header_key_format: Some(HeaderKeyFormat { header_format: Some(HeaderFormat::StatefulFormatter(preserve_case)) }),
+        header_key_format: Some(HeaderKeyFormat {
+            header_format: Some(HeaderFormat::StatefulFormatter(preserve_case)),
+        }),
         // Some Java clients offer `Upgrade: TLS/1.2` or `h2c` with every request; a server may ignore that, and a 403 would surprise.
         ignore_http_11_upgrade: vec![prefix("TLS/"), prefix("h2c")],
         ..Default::default()
     }
 }
-

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::listener::v3 as v3;
+use envoy_types::pb::envoy::config::listener::v3;
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
@@ -17,8 +17,18 @@ pub(super) const BUFFER: u32 = 64 * 1024;
 
 /// Both wildcard addresses of a capture port.
 pub(crate) fn wildcard(name: &str, port: u16, direction: core::TrafficDirection) -> v3::Listener {
-    let v6 = v3::AdditionalAddress { address: Some(address(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))), ..Default::default() };
-    let mut listener = bound(name, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), direction);
+    let v6 = v3::AdditionalAddress {
+        address: Some(address(SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            port,
+        ))),
+        ..Default::default()
+    };
+    let mut listener = bound(
+        name,
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        direction,
+    );
     listener.additional_addresses = vec![v6];
     listener
 }
@@ -36,22 +46,36 @@ pub(crate) fn bound(name: &str, at: SocketAddr, direction: core::TrafficDirectio
 
 /// A listener for a destination that capture hands over: it has the address, but no socket of its own.
 pub(crate) fn handed(name: &str, at: SocketAddr) -> v3::Listener {
-    v3::Listener { bind_to_port: truth(false), ..bound(name, at, core::TrafficDirection::Outbound) }
+    v3::Listener {
+        bind_to_port: truth(false),
+        ..bound(name, at, core::TrafficDirection::Outbound)
+    }
 }
 
 /// More addresses for a bound listener.
 pub(crate) fn also_at(listener: &mut v3::Listener, more: impl Iterator<Item = SocketAddr>) {
-    listener.additional_addresses.extend(more.map(|at| v3::AdditionalAddress { address: Some(address(at)), ..Default::default() }));
+    listener
+        .additional_addresses
+        .extend(more.map(|at| v3::AdditionalAddress {
+            address: Some(address(at)),
+            ..Default::default()
+        }));
 }
 
 /// Finds out where the connection was going before it was captured.
 pub(crate) fn original_dst() -> v3::ListenerFilter {
-    listener_filter("envoy.filters.listener.original_dst", any(&OriginalDst::default()))
+    listener_filter(
+        "envoy.filters.listener.original_dst",
+        any(&OriginalDst::default()),
+    )
 }
 
 /// Reads the ClientHello, if there is one.
 pub(crate) fn tls_inspector() -> v3::ListenerFilter {
-    listener_filter("envoy.filters.listener.tls_inspector", any(&TlsInspector::default()))
+    listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        any(&TlsInspector::default()),
+    )
 }
 
 /// Looks whether the first bytes are HTTP, but at the ports that say what they speak.
@@ -60,20 +84,34 @@ pub(crate) fn http_inspector(except: &[Port]) -> v3::ListenerFilter {
     let predicate = |rule| v3::ListenerFilterChainMatchPredicate { rule: Some(rule) };
     let port = |port: &Port| {
         let (start, end) = (i32::from(port.get()), i32::from(port.get()) + 1);
-        predicate(Rule::DestinationPortRange(envoy_types::pb::envoy::r#type::v3::Int32Range { start, end }))
+        predicate(Rule::DestinationPortRange(
+            envoy_types::pb::envoy::r#type::v3::Int32Range { start, end },
+        ))
     };
-    let mut filter = listener_filter("envoy.filters.listener.http_inspector", any(&HttpInspector::default()));
+    let mut filter = listener_filter(
+        "envoy.filters.listener.http_inspector",
+        any(&HttpInspector::default()),
+    );
     filter.filter_disabled = match except {
         [] => None,
         [only] => Some(port(only)),
         // An `or` of fewer than two is refused by Envoy's own validation.
-        several => Some(predicate(Rule::OrMatch(MatchSet { rules: several.iter().map(port).collect() }))),
+        several => Some(predicate(Rule::OrMatch(MatchSet {
+            rules: several.iter().map(port).collect(),
+        }))),
     };
     filter
 }
 
-fn listener_filter(name: &str, config: envoy_types::pb::google::protobuf::Any) -> v3::ListenerFilter {
-    v3::ListenerFilter { name: name.to_owned(), config_type: Some(v3::listener_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+fn listener_filter(
+    name: &str,
+    config: envoy_types::pb::google::protobuf::Any,
+) -> v3::ListenerFilter {
+    v3::ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(v3::listener_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }
 
 /// How long to wait for a client's first bytes, and to go on without them then.
@@ -96,11 +134,30 @@ pub(crate) enum Takes {
 }
 
 /// A filter chain of a port, or (None) of all ports without chains of their own.
-pub(crate) fn chain(name: &str, port: Option<Port>, takes: Takes, filters: Vec<v3::Filter>, socket: Option<core::TransportSocket>) -> v3::FilterChain {
+pub(crate) fn chain(
+    name: &str,
+    port: Option<Port>,
+    takes: Takes,
+    filters: Vec<v3::Filter>,
+    socket: Option<core::TransportSocket>,
+) -> v3::FilterChain {
     let (transport, protocols): (&str, Vec<String>) = match takes {
-        Takes::Mesh => ("tls", vec![Alpn::Http.as_str().to_owned(), Alpn::Tcp.as_str().to_owned()]),
+        Takes::Mesh => (
+            "tls",
+            vec![
+                Alpn::Http.as_str().to_owned(),
+                Alpn::Tcp.as_str().to_owned(),
+            ],
+        ),
         Takes::MeshOf(alpn) => ("tls", vec![alpn.as_str().to_owned()]),
-        Takes::PlainHttp => ("raw_buffer", vec!["http/1.0".to_owned(), "http/1.1".to_owned(), "h2c".to_owned()]),
+        Takes::PlainHttp => (
+            "raw_buffer",
+            vec![
+                "http/1.0".to_owned(),
+                "http/1.1".to_owned(),
+                "h2c".to_owned(),
+            ],
+        ),
         Takes::Rest => ("", Vec::new()),
     };
     let matching = v3::FilterChainMatch {
@@ -110,5 +167,11 @@ pub(crate) fn chain(name: &str, port: Option<Port>, takes: Takes, filters: Vec<v
         ..Default::default()
     };
     let empty = matching == v3::FilterChainMatch::default();
-    v3::FilterChain { name: name.to_owned(), filter_chain_match: (!empty).then_some(matching), filters, transport_socket: socket, ..Default::default() }
+    v3::FilterChain {
+        name: name.to_owned(),
+        filter_chain_match: (!empty).then_some(matching),
+        filters,
+        transport_socket: socket,
+        ..Default::default()
+    }
 }

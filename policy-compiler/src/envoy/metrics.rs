@@ -25,7 +25,11 @@ pub(crate) fn http(edge: &Edge) -> accesslog::AccessLog {
         unit: config::histogram::Unit::Milliseconds.into(),
         value_format: "%DURATION%".to_owned(),
     };
-    logger(Config { counters: vec![one("heddle_requests_total", &tags)], histograms: vec![duration], ..Default::default() })
+    logger(Config {
+        counters: vec![one("heddle_requests_total", &tags)],
+        histograms: vec![duration],
+        ..Default::default()
+    })
 }
 
 /// For TCP proxies: once per connection, at its end.
@@ -37,32 +41,57 @@ pub(crate) fn tcp(edge: &Edge) -> accesslog::AccessLog {
         sum("heddle_tcp_received_bytes", "%BYTES_RECEIVED%", &tags),
         sum("heddle_tcp_sent_bytes", "%BYTES_SENT%", &tags),
     ];
-    logger(Config { counters, ..Default::default() })
+    logger(Config {
+        counters,
+        ..Default::default()
+    })
 }
 
 fn tags(edge: &Edge, protocol: &str) -> Vec<config::Tag> {
-    edge.0.iter().map(|(name, value)| tag(name, value)).chain([tag("protocol", protocol)]).collect()
+    edge.0
+        .iter()
+        .map(|(name, value)| tag(name, value))
+        .chain([tag("protocol", protocol)])
+        .collect()
 }
 
 fn tag(name: &str, value: &str) -> config::Tag {
-    config::Tag { name: name.to_owned(), value_format: value.to_owned(), rules: None }
+    config::Tag {
+        name: name.to_owned(),
+        value_format: value.to_owned(),
+        rules: None,
+    }
 }
 
 fn stat(name: &str, tags: &[config::Tag]) -> Option<config::Stat> {
-    Some(config::Stat { name: name.to_owned(), tags: tags.to_vec() })
+    Some(config::Stat {
+        name: name.to_owned(),
+        tags: tags.to_vec(),
+    })
 }
 
 fn one(name: &str, tags: &[config::Tag]) -> config::Counter {
-    config::Counter { stat: stat(name, tags), value_fixed: Some(UInt64Value { value: 1 }), ..Default::default() }
+    config::Counter {
+        stat: stat(name, tags),
+        value_fixed: Some(UInt64Value { value: 1 }),
+        ..Default::default()
+    }
 }
 
 fn sum(name: &str, value_format: &str, tags: &[config::Tag]) -> config::Counter {
-    config::Counter { stat: stat(name, tags), value_format: value_format.to_owned(), ..Default::default() }
+    config::Counter {
+        stat: stat(name, tags),
+        value_format: value_format.to_owned(),
+        ..Default::default()
+    }
 }
 
 fn logger(config: Config) -> accesslog::AccessLog {
     // No prefix: the names are whole. (Envoy wants one of scope and the older stat_prefix.)
-    let config = Config { stats_scope: Some(Scope::default()), ..config };
+    let config = Config {
+        stats_scope: Some(Scope::default()),
+        ..config
+    };
     accesslog::AccessLog {
         name: "envoy.access_loggers.stats".to_owned(),
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&config))),

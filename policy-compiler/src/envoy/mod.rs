@@ -22,12 +22,18 @@ use prost::{Message, Name};
 const UNLIMITED: u32 = 1 << 30;
 
 fn any<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+    Any {
+        type_url: M::type_url(),
+        value: message.encode_to_vec(),
+    }
 }
 
 /// An `Any` of a message without content, by full name.
 fn empty_any(name: &str) -> Any {
-    Any { type_url: format!("type.googleapis.com/{name}"), value: Vec::new() }
+    Any {
+        type_url: format!("type.googleapis.com/{name}"),
+        value: Vec::new(),
+    }
 }
 
 const fn seconds(seconds: i64) -> Option<Duration> {
@@ -35,7 +41,10 @@ const fn seconds(seconds: i64) -> Option<Duration> {
 }
 
 fn milliseconds(milliseconds: u16) -> Option<Duration> {
-    Some(Duration { seconds: i64::from(milliseconds / 1000), nanos: i32::from(milliseconds % 1000) * 1_000_000 })
+    Some(Duration {
+        seconds: i64::from(milliseconds / 1000),
+        nanos: i32::from(milliseconds % 1000) * 1_000_000,
+    })
 }
 
 const fn number(value: u32) -> Option<UInt32Value> {
@@ -49,13 +58,20 @@ const fn truth(value: bool) -> Option<BoolValue> {
 fn socket_address(ip: IpAddr, port: u16) -> core::SocketAddress {
     core::SocketAddress {
         address: ip.to_string(),
-        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(u32::from(port))),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(u32::from(
+            port,
+        ))),
         ..Default::default()
     }
 }
 
 fn address(at: SocketAddr) -> core::Address {
-    core::Address { address: Some(core::address::Address::SocketAddress(socket_address(at.ip(), at.port()))) }
+    core::Address {
+        address: Some(core::address::Address::SocketAddress(socket_address(
+            at.ip(),
+            at.port(),
+        ))),
+    }
 }
 
 /// "From the same ADS stream."
@@ -64,13 +80,18 @@ fn ads() -> core::ConfigSource {
         // A proxy that waits for an answer is better off than one that goes on without: no timeout that would activate half a configuration.
         initial_fetch_timeout: seconds(0),
         resource_api_version: core::ApiVersion::V3.into(),
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default())),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource::default(),
+        )),
         ..Default::default()
     }
 }
 
 fn string_matcher(pattern: matcher::string_matcher::MatchPattern) -> matcher::StringMatcher {
-    matcher::StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+    matcher::StringMatcher {
+        match_pattern: Some(pattern),
+        ignore_case: false,
+    }
 }
 
 fn exact(text: impl Into<String>) -> matcher::StringMatcher {
@@ -82,6 +103,9 @@ fn prefix(text: impl Into<String>) -> matcher::StringMatcher {
 }
 
 fn regex(text: impl Into<String>) -> matcher::StringMatcher {
-    let regex = matcher::RegexMatcher { regex: text.into(), ..Default::default() };
+    let regex = matcher::RegexMatcher {
+        regex: text.into(),
+        ..Default::default()
+    };
     string_matcher(matcher::string_matcher::MatchPattern::SafeRegex(regex))
 }

@@ -12,7 +12,10 @@ use super::tls::Alpn;
 use super::{ads, any, number, seconds};
 
 pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
-    listener::Filter { name: name.to_owned(), config_type: Some(listener::filter::ConfigType::TypedConfig(config)) }
+    listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 /// Everything to one cluster. Idle connections live on: databases and brokers expect that.
@@ -29,36 +32,67 @@ pub(crate) fn tcp_proxy(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -
 /// To the cluster whose name the filter state holds, fetched when it is not there yet.
 pub(crate) fn on_demand() -> Vec<listener::Filter> {
     // The hour in the name is how long a refusal is remembered: Envoy asks for a name at most once per stream.
-    let name = set_state("envoy.tcp_proxy.cluster", "dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME(%Y%m%d%H)%", state::filter_state_value::SharedWithUpstream::None);
-    let fetch = tcp::tcp_proxy::OnDemand { odcds_config: Some(ads()), timeout: seconds(5), ..Default::default() };
-    let proxy = tcp::TcpProxy { on_demand: Some(fetch), ..proxy("outbound", "unknown") };
+    let name = set_state(
+        "envoy.tcp_proxy.cluster",
+        "dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME(%Y%m%d%H)%",
+        state::filter_state_value::SharedWithUpstream::None,
+    );
+    let fetch = tcp::tcp_proxy::OnDemand {
+        odcds_config: Some(ads()),
+        timeout: seconds(5),
+        ..Default::default()
+    };
+    let proxy = tcp::TcpProxy {
+        on_demand: Some(fetch),
+        ..proxy("outbound", "unknown")
+    };
     vec![name, filter("envoy.filters.network.tcp_proxy", any(&proxy))]
 }
 
 /// Tells the server's sidecar that this stream is no HTTP, whatever the cluster's own offer is.
 pub(crate) fn say_tcp() -> listener::Filter {
-    set_state("envoy.network.application_protocols", Alpn::Tcp.as_str(), state::filter_state_value::SharedWithUpstream::Once)
+    set_state(
+        "envoy.network.application_protocols",
+        Alpn::Tcp.as_str(),
+        state::filter_state_value::SharedWithUpstream::Once,
+    )
 }
 
 fn proxy(stat_prefix: &str, cluster: &str) -> tcp::TcpProxy {
     tcp::TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
-        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
+        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster(
+            cluster.to_owned(),
+        )),
         idle_timeout: seconds(0),
         ..Default::default()
     }
 }
 
-fn set_state(key: &str, value: &str, shared: state::filter_state_value::SharedWithUpstream) -> listener::Filter {
-    let text = core::DataSource { specifier: Some(core::data_source::Specifier::InlineString(value.to_owned())), ..Default::default() };
-    let format =
-        core::SubstitutionFormatString { format: Some(core::substitution_format_string::Format::TextFormatSource(text)), ..Default::default() };
+fn set_state(
+    key: &str,
+    value: &str,
+    shared: state::filter_state_value::SharedWithUpstream,
+) -> listener::Filter {
+    let text = core::DataSource {
+        specifier: Some(core::data_source::Specifier::InlineString(value.to_owned())),
+        ..Default::default()
+    };
+    let format = core::SubstitutionFormatString {
+        format: Some(core::substitution_format_string::Format::TextFormatSource(
+            text,
+        )),
+        ..Default::default()
+    };
     let value = state::FilterStateValue {
         key: Some(state::filter_state_value::Key::ObjectKey(key.to_owned())),
         value: Some(state::filter_state_value::Value::FormatString(format)),
         shared_with_upstream: shared.into(),
         ..Default::default()
     };
-    let config = set_filter_state::Config { on_new_connection: vec![value], ..Default::default() };
+    let config = set_filter_state::Config {
+        on_new_connection: vec![value],
+        ..Default::default()
+    };
     filter("envoy.filters.network.set_filter_state", any(&config))
 }

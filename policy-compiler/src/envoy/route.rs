@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::route::v3 as v3;
+use envoy_types::pb::envoy::config::route::v3;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
@@ -26,11 +26,23 @@ pub(crate) struct Target {
 pub(crate) fn outbound(name: &str, targets: &[Target]) -> v3::RouteConfiguration {
     let route = v3::Route {
         r#match: Some(everything()),
-        action: Some(v3::route::Action::Route(action(cluster_specifier(targets), CLIENT_RETRIES))),
+        action: Some(v3::route::Action::Route(action(
+            cluster_specifier(targets),
+            CLIENT_RETRIES,
+        ))),
         ..Default::default()
     };
-    let host = v3::VirtualHost { name: "all".to_owned(), domains: vec!["*".to_owned()], routes: vec![route], ..Default::default() };
-    v3::RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], ..Default::default() }
+    let host = v3::VirtualHost {
+        name: "all".to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+        ..Default::default()
+    };
+    v3::RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![host],
+        ..Default::default()
+    }
 }
 
 fn cluster_specifier(targets: &[Target]) -> v3::route_action::ClusterSpecifier {
@@ -38,17 +50,26 @@ fn cluster_specifier(targets: &[Target]) -> v3::route_action::ClusterSpecifier {
     if let [only] = targets {
         return ClusterSpecifier::Cluster(only.cluster.clone());
     }
-    let weight = |target: &Target| v3::weighted_cluster::ClusterWeight { name: target.cluster.clone(), weight: number(target.weight), ..Default::default() };
-    ClusterSpecifier::WeightedClusters(v3::WeightedCluster { clusters: targets.iter().map(weight).collect(), ..Default::default() })
+    let weight = |target: &Target| v3::weighted_cluster::ClusterWeight {
+        name: target.cluster.clone(),
+        weight: number(target.weight),
+        ..Default::default()
+    };
+    ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
+        clusters: targets.iter().map(weight).collect(),
+        ..Default::default()
+    })
 }
 
 fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::RouteAction {
     // Another host, if there is one.
     let predicate = v3::retry_policy::RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(v3::retry_policy::retry_host_predicate::ConfigType::TypedConfig(super::empty_any(
-            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
-        ))),
+        config_type: Some(
+            v3::retry_policy::retry_host_predicate::ConfigType::TypedConfig(super::empty_any(
+                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            )),
+        ),
     };
     let retry = v3::RetryPolicy {
         retry_on: retry_on.to_owned(),
@@ -58,12 +79,20 @@ fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::Ro
         ..Default::default()
     };
     // No timeout that nobody asked for: Envoy's default would cut every response at 15 s.
-    v3::RouteAction { cluster_specifier: Some(cluster), timeout: seconds(0), retry_policy: Some(retry), ..Default::default() }
+    v3::RouteAction {
+        cluster_specifier: Some(cluster),
+        timeout: seconds(0),
+        retry_policy: Some(retry),
+        ..Default::default()
+    }
 }
 
 /// Every path, `*` of `OPTIONS *` included.
 fn everything() -> v3::RouteMatch {
-    v3::RouteMatch { path_specifier: Some(v3::route_match::PathSpecifier::Prefix(String::new())), ..Default::default() }
+    v3::RouteMatch {
+        path_specifier: Some(v3::route_match::PathSpecifier::Prefix(String::new())),
+        ..Default::default()
+    }
 }
 
 /// A probe of the kubelet: exactly one method and one path.
@@ -82,8 +111,18 @@ pub(crate) enum Others<'a> {
 }
 
 /// The routes of one port of a workload. The policies hang on the route configuration, so that a change of theirs drains no connection.
-pub(crate) fn inbound(name: &str, cluster: &str, probes: &[ProbeRoute], others: &Others<'_>) -> Vec<u8> {
-    let forward = || Some(action(v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()), SERVER_RETRIES));
+pub(crate) fn inbound(
+    name: &str,
+    cluster: &str,
+    probes: &[ProbeRoute],
+    others: &Others<'_>,
+) -> Vec<u8> {
+    let forward = || {
+        Some(action(
+            v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()),
+            SERVER_RETRIES,
+        ))
+    };
     let mut routes: Vec<wire::Route> = probes
         .iter()
         .map(|probe| wire::Route {
@@ -97,41 +136,86 @@ pub(crate) fn inbound(name: &str, cluster: &str, probes: &[ProbeRoute], others: 
     let (last, policies) = match others {
         Others::Judged(authz) => {
             let (deny, allow) = rbac::per_route(authz);
-            (wire::Route { route: forward(), ..Default::default() }, rbac_config(deny, allow))
+            (
+                wire::Route {
+                    route: forward(),
+                    ..Default::default()
+                },
+                rbac_config(deny, allow),
+            )
         }
-        Others::Refused => (wire::Route { direct_response: Some(refusal()), ..Default::default() }, BTreeMap::new()),
+        Others::Refused => (
+            wire::Route {
+                direct_response: Some(refusal()),
+                ..Default::default()
+            },
+            BTreeMap::new(),
+        ),
     };
-    routes.push(wire::Route { r#match: Some(everything()), name: "all".to_owned(), ..last });
+    routes.push(wire::Route {
+        r#match: Some(everything()),
+        name: "all".to_owned(),
+        ..last
+    });
     configuration(name, routes, policies)
 }
 
 /// The sidecar's own metrics, for the readers that the policies name.
 pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
     let to_stats = |path: &str| {
-        let mut action = action(v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()), SERVER_RETRIES);
+        let mut action = action(
+            v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()),
+            SERVER_RETRIES,
+        );
         action.prefix_rewrite = "/stats/prometheus".to_owned();
         // The admin interface can stop the process: only reading is let through, and only this path.
-        let probe = ProbeRoute { method: "GET", path: path.to_owned() };
-        wire::Route { name: "metrics".to_owned(), r#match: Some(exactly(&probe)), route: Some(action), ..Default::default() }
+        let probe = ProbeRoute {
+            method: "GET",
+            path: path.to_owned(),
+        };
+        wire::Route {
+            name: "metrics".to_owned(),
+            r#match: Some(exactly(&probe)),
+            route: Some(action),
+            ..Default::default()
+        }
     };
     let (deny, allow) = rbac::per_route(authz);
-    configuration(name, vec![to_stats("/metrics"), to_stats("/stats/prometheus")], rbac_config(deny, allow))
+    configuration(
+        name,
+        vec![to_stats("/metrics"), to_stats("/stats/prometheus")],
+        rbac_config(deny, allow),
+    )
 }
 
 fn configuration(name: &str, routes: Vec<wire::Route>, policies: BTreeMap<String, Any>) -> Vec<u8> {
-    let host = wire::VirtualHost { name: "all".to_owned(), domains: vec!["*".to_owned()], routes };
-    wire::RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], typed_per_filter_config: policies }.encode_to_vec()
+    let host = wire::VirtualHost {
+        name: "all".to_owned(),
+        domains: vec!["*".to_owned()],
+        routes,
+    };
+    wire::RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![host],
+        typed_per_filter_config: policies,
+    }
+    .encode_to_vec()
 }
 
 fn rbac_config(deny: Any, allow: Any) -> BTreeMap<String, Any> {
-    BTreeMap::from([(DENY_FILTER.to_owned(), deny), (ALLOW_FILTER.to_owned(), allow)])
+    BTreeMap::from([
+        (DENY_FILTER.to_owned(), deny),
+        (ALLOW_FILTER.to_owned(), allow),
+    ])
 }
 
 fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     let method = v3::HeaderMatcher {
         name: ":method".to_owned(),
-        header_match_specifier: Some(v3::header_matcher::HeaderMatchSpecifier::StringMatch(string_matcher(MatchPattern::Exact(probe.method.to_owned())))),
+        header_match_specifier: Some(v3::header_matcher::HeaderMatchSpecifier::StringMatch(
+            string_matcher(MatchPattern::Exact(probe.method.to_owned())),
+        )),
         ..Default::default()
     };
     v3::RouteMatch {
@@ -144,8 +228,14 @@ fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
 
 fn refusal() -> v3::DirectResponseAction {
     let body = core::DataSource {
-        specifier: Some(core::data_source::Specifier::InlineString("heddle: only mTLS is accepted here, and the kubelet's probes\n".to_owned())),
+        specifier: Some(core::data_source::Specifier::InlineString(
+            "heddle: only mTLS is accepted here, and the kubelet's probes\n".to_owned(),
+        )),
         ..Default::default()
     };
-    v3::DirectResponseAction { status: 403, body: Some(body), ..Default::default() }
+    v3::DirectResponseAction {
+        status: 403,
+        body: Some(body),
+        ..Default::default()
+    }
 }

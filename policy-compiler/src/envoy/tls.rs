@@ -23,18 +23,31 @@ impl Alpn {
 }
 
 /// The client's side: shows our certificate, takes only these identities.
-pub(crate) fn upstream<'a>(identities: impl Iterator<Item = &'a SpiffeId>, alpn: Alpn) -> core::TransportSocket {
+pub(crate) fn upstream<'a>(
+    identities: impl Iterator<Item = &'a SpiffeId>,
+    alpn: Alpn,
+) -> core::TransportSocket {
     let sans = identities.map(|id| san(exact(id.as_str()))).collect();
     let common = common(sans, vec![alpn.as_str().to_owned()]);
-    socket(any(&tls::UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() }))
+    socket(any(&tls::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        ..Default::default()
+    }))
 }
 
 /// The server's side: demands a certificate of this trust domain. Which identity may do what is the policies' matter.
 pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     // No ALPN of the server's own: were one chosen, the codec would take it for the HTTP version instead of reading the preface.
     // The offer is still in the ClientHello, where the filter chains match it.
-    let common = common(vec![san(prefix(format!("spiffe://{trust_domain}/")))], Vec::new());
-    let context = tls::DownstreamTlsContext { common_tls_context: Some(common), require_client_certificate: truth(true), ..Default::default() };
+    let common = common(
+        vec![san(prefix(format!("spiffe://{trust_domain}/")))],
+        Vec::new(),
+    );
+    let context = tls::DownstreamTlsContext {
+        common_tls_context: Some(common),
+        require_client_certificate: truth(true),
+        ..Default::default()
+    };
     socket(any(&context))
 }
 
@@ -45,9 +58,15 @@ fn socket(config: envoy_types::pb::google::protobuf::Any) -> core::TransportSock
     }
 }
 
-fn common(sans: Vec<tls::SubjectAltNameMatcher>, alpn_protocols: Vec<String>) -> tls::CommonTlsContext {
+fn common(
+    sans: Vec<tls::SubjectAltNameMatcher>,
+    alpn_protocols: Vec<String>,
+) -> tls::CommonTlsContext {
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let validation = tls::CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
+    let validation = tls::CertificateValidationContext {
+        match_typed_subject_alt_names: sans,
+        ..Default::default()
+    };
     let combined = CombinedCertificateValidationContext {
         default_validation_context: Some(validation),
         validation_context_sds_secret_config: Some(secret("trust")),
@@ -55,7 +74,11 @@ fn common(sans: Vec<tls::SubjectAltNameMatcher>, alpn_protocols: Vec<String>) ->
     };
     // Both ends are ours: nothing older than 1.3 has a reason.
     let version = i32::from(tls::tls_parameters::TlsProtocol::TlSv13);
-    let params = tls::TlsParameters { tls_minimum_protocol_version: version, tls_maximum_protocol_version: version, ..Default::default() };
+    let params = tls::TlsParameters {
+        tls_minimum_protocol_version: version,
+        tls_maximum_protocol_version: version,
+        ..Default::default()
+    };
     tls::CommonTlsContext {
         tls_params: Some(params),
         tls_certificate_sds_secret_configs: vec![secret("workload")],
@@ -65,14 +88,26 @@ fn common(sans: Vec<tls::SubjectAltNameMatcher>, alpn_protocols: Vec<String>) ->
     }
 }
 
-fn san(matcher: envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher) -> tls::SubjectAltNameMatcher {
-    tls::SubjectAltNameMatcher { san_type: tls::subject_alt_name_matcher::SanType::Uri.into(), matcher: Some(matcher), ..Default::default() }
+fn san(
+    matcher: envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher,
+) -> tls::SubjectAltNameMatcher {
+    tls::SubjectAltNameMatcher {
+        san_type: tls::subject_alt_name_matcher::SanType::Uri.into(),
+        matcher: Some(matcher),
+        ..Default::default()
+    }
 }
 
 /// A secret from the agent's socket, which the bootstrap knows as the cluster `heddle-sds`.
 fn secret(name: &str) -> tls::SdsSecretConfig {
-    let grpc = core::grpc_service::EnvoyGrpc { cluster_name: "heddle-sds".to_owned(), ..Default::default() };
-    let service = core::GrpcService { target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)), ..Default::default() };
+    let grpc = core::grpc_service::EnvoyGrpc {
+        cluster_name: "heddle-sds".to_owned(),
+        ..Default::default()
+    };
+    let service = core::GrpcService {
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+        ..Default::default()
+    };
     let api = core::ApiConfigSource {
         api_type: core::api_config_source::ApiType::Grpc.into(),
         transport_api_version: core::ApiVersion::V3.into(),
@@ -83,8 +118,13 @@ fn secret(name: &str) -> tls::SdsSecretConfig {
         // Without a key there is nothing to serve: wait, the agent is a process of the same pod.
         initial_fetch_timeout: super::seconds(0),
         resource_api_version: core::ApiVersion::V3.into(),
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(api)),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(
+            api,
+        )),
         ..Default::default()
     };
-    tls::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
+    tls::SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(source),
+    }
 }

@@ -75,14 +75,33 @@ pub struct Unreadable {
 
 pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Option<NamespacedName> {
     let name = metadata.name.as_deref()?;
-    Some(NamespacedName::new(metadata.namespace.as_deref().unwrap_or("default"), name))
+    Some(NamespacedName::new(
+        metadata.namespace.as_deref().unwrap_or("default"),
+        name,
+    ))
 }
 
 /// The name, or a finding that there is none.
-fn named(kind: ObjectKind, metadata: &ObjectMeta, findings: &mut Vec<Finding>) -> Option<(NamespacedName, ObjectRef)> {
+fn named(
+    kind: ObjectKind,
+    metadata: &ObjectMeta,
+    findings: &mut Vec<Finding>,
+) -> Option<(NamespacedName, ObjectRef)> {
     let Some(name) = namespaced_name(metadata) else {
-        let nameless = ObjectRef::new(kind, metadata.namespace.as_deref().unwrap_or("default"), "?");
-        findings.push(Finding::error(&nameless, "metadata.name", "NameMissing", "the object has no name").fix("give it one"));
+        let nameless = ObjectRef::new(
+            kind,
+            metadata.namespace.as_deref().unwrap_or("default"),
+            "?",
+        );
+        findings.push(
+            Finding::error(
+                &nameless,
+                "metadata.name",
+                "NameMissing",
+                "the object has no name",
+            )
+            .fix("give it one"),
+        );
         return None;
     };
     let object = ObjectRef::new(kind, &name.namespace, &name.name);
@@ -90,5 +109,8 @@ fn named(kind: ObjectKind, metadata: &ObjectMeta, findings: &mut Vec<Finding>) -
 }
 
 fn labels(map: Option<&std::collections::BTreeMap<String, String>>) -> crate::world::Labels {
-    map.into_iter().flatten().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
+    map.into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+        .collect()
 }

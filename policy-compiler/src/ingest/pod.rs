@@ -21,8 +21,14 @@ pub(crate) fn pod(object: &core::Pod, findings: &mut Vec<Finding>) -> Option<Wor
     let meshed = standalone.is_some() || (has_proxy && !spec.host_network.unwrap_or(false));
     let status = object.status.as_ref();
     let phase = status.and_then(|s| s.phase.as_deref());
-    let alive = !matches!(phase, Some("Succeeded" | "Failed")) && object.metadata.deletion_timestamp.is_none();
-    let ready = status.is_some_and(|s| s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"));
+    let alive = !matches!(phase, Some("Succeeded" | "Failed"))
+        && object.metadata.deletion_timestamp.is_none();
+    let ready = status.is_some_and(|s| {
+        s.conditions
+            .iter()
+            .flatten()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+    });
     let ports = ports(spec, &reference, findings);
     Some(Workload {
         owner: owner(&object.metadata, &name.name),
@@ -48,8 +54,14 @@ pub(crate) fn template(object: &WorkloadTemplate, findings: &mut Vec<Finding>) -
     let ports = ports(spec, &reference, findings);
     let meshed = containers(spec).any(|c| c.name == PROXY_CONTAINER);
     let mut labels = labels(metadata.labels.as_ref());
-    if let Some(inject) = metadata.annotations.as_ref().and_then(|a| a.get(INJECT_LABEL)) {
-        labels.entry(INJECT_LABEL.into()).or_insert_with(|| inject.as_str().into());
+    if let Some(inject) = metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(INJECT_LABEL))
+    {
+        labels
+            .entry(INJECT_LABEL.into())
+            .or_insert_with(|| inject.as_str().into());
     }
     Some(Workload {
         owner: Arc::clone(&name.name),
@@ -67,28 +79,56 @@ pub(crate) fn template(object: &WorkloadTemplate, findings: &mut Vec<Finding>) -
 }
 
 fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
 }
 
 /// The containers whose ports and probes are the application's.
 fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    sidecars.chain(&spec.containers).filter(|c| c.name != PROXY_CONTAINER)
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    sidecars
+        .chain(&spec.containers)
+        .filter(|c| c.name != PROXY_CONTAINER)
 }
 
 fn service_account(spec: &core::PodSpec) -> Arc<str> {
-    spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default").into()
+    spec.service_account_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default")
+        .into()
 }
 
-fn pod_ips(status: Option<&core::PodStatus>, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<std::net::IpAddr> {
-    let Some(status) = status else { return Vec::new() };
+fn pod_ips(
+    status: Option<&core::PodStatus>,
+    pod: &ObjectRef,
+    findings: &mut Vec<Finding>,
+) -> Vec<std::net::IpAddr> {
+    let Some(status) = status else {
+        return Vec::new();
+    };
     let several: Vec<&String> = status.pod_ips.iter().flatten().map(|p| &p.ip).collect();
-    let texts = if several.is_empty() { status.pod_ip.iter().collect() } else { several };
+    let texts = if several.is_empty() {
+        status.pod_ip.iter().collect()
+    } else {
+        several
+    };
     let mut ips = Vec::new();
     for text in texts.into_iter().filter(|text| !text.is_empty()) {
         match text.parse() {
             Ok(ip) => ips.push(ip),
-            Err(_) => findings.push(Finding::error(pod, "status.podIPs", "Invalid", format!("{text:?} is no IP address"))),
+            Err(_) => findings.push(Finding::error(
+                pod,
+                "status.podIPs",
+                "Invalid",
+                format!("{text:?} is no IP address"),
+            )),
         }
     }
     ips
@@ -97,14 +137,23 @@ fn pod_ips(status: Option<&core::PodStatus>, pod: &ObjectRef, findings: &mut Vec
 /// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own.
 fn owner(metadata: &ObjectMeta, pod_name: &str) -> Arc<str> {
     let owners = metadata.owner_references.iter().flatten();
-    let Some(owner) = owners.clone().find(|o| o.controller == Some(true)).or_else(|| owners.clone().next()) else {
+    let Some(owner) = owners
+        .clone()
+        .find(|o| o.controller == Some(true))
+        .or_else(|| owners.clone().next())
+    else {
         return pod_name.into();
     };
     let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
-    let without_hash = label("pod-template-hash").and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    let without_hash = label("pod-template-hash")
+        .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
     let stem = match owner.kind.as_str() {
         "ReplicaSet" => without_hash,
-        "Job" => owner.name.rsplit_once('-').filter(|(_, run)| run.len() >= 8 && run.bytes().all(|b| b.is_ascii_digit())).map(|(stem, _)| stem),
+        "Job" => owner
+            .name
+            .rsplit_once('-')
+            .filter(|(_, run)| run.len() >= 8 && run.bytes().all(|b| b.is_ascii_digit()))
+            .map(|(stem, _)| stem),
         _ => None,
     };
     stem.unwrap_or(&owner.name).into()
@@ -113,10 +162,22 @@ fn owner(metadata: &ObjectMeta, pod_name: &str) -> Arc<str> {
 fn ports(spec: &core::PodSpec, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<ContainerPort> {
     let mut found = Vec::new();
     for container in applications(spec) {
-        for port in container.ports.iter().flatten().filter(|p| p.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")) {
+        for port in container.ports.iter().flatten().filter(|p| {
+            p.protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "TCP")
+        }) {
             match Port::try_from(port.container_port) {
-                Ok(number) => found.push(ContainerPort { port: number, name: port.name.as_deref().map(Into::into) }),
-                Err(n) => findings.push(Finding::error(pod, format!("spec.containers[{}].ports", container.name), "Invalid", format!("{n} is no port"))),
+                Ok(number) => found.push(ContainerPort {
+                    port: number,
+                    name: port.name.as_deref().map(Into::into),
+                }),
+                Err(n) => findings.push(Finding::error(
+                    pod,
+                    format!("spec.containers[{}].ports", container.name),
+                    "Invalid",
+                    format!("{n} is no port"),
+                )),
             }
         }
     }
@@ -125,16 +186,35 @@ fn ports(spec: &core::PodSpec, pod: &ObjectRef, findings: &mut Vec<Finding>) -> 
     found
 }
 
-fn probes(spec: &core::PodSpec, ports: &[ContainerPort], pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<Probe> {
+fn probes(
+    spec: &core::PodSpec,
+    ports: &[ContainerPort],
+    pod: &ObjectRef,
+    findings: &mut Vec<Finding>,
+) -> Vec<Probe> {
     let mut found = Vec::new();
     for container in applications(spec) {
-        let all = [("livenessProbe", &container.liveness_probe), ("readinessProbe", &container.readiness_probe), ("startupProbe", &container.startup_probe)];
-        for (field, probe) in all.into_iter().filter_map(|(field, probe)| Some((field, probe.as_ref()?))) {
+        let all = [
+            ("livenessProbe", &container.liveness_probe),
+            ("readinessProbe", &container.readiness_probe),
+            ("startupProbe", &container.startup_probe),
+        ];
+        for (field, probe) in all
+            .into_iter()
+            .filter_map(|(field, probe)| Some((field, probe.as_ref()?)))
+        {
             match read_probe(probe, ports) {
                 Ok(probe) => found.extend(probe),
                 Err(reason) => {
-                    let finding = Finding::warning(pod, format!("spec.containers[{}].{field}", container.name), "ProbePortUnknown", reason);
-                    findings.push(finding.fix("under Strict this probe is refused: name a declared port, or a number"));
+                    let finding = Finding::warning(
+                        pod,
+                        format!("spec.containers[{}].{field}", container.name),
+                        "ProbePortUnknown",
+                        reason,
+                    );
+                    findings.push(finding.fix(
+                        "under Strict this probe is refused: name a declared port, or a number",
+                    ));
                 }
             }
         }
@@ -148,26 +228,50 @@ fn read_probe(probe: &core::Probe, ports: &[ContainerPort]) -> Result<Option<Pro
     let port_of = |port: &IntOrString| match port {
         IntOrString::Int(number) => Port::try_from(*number).map_err(|n| format!("{n} is no port")),
         IntOrString::String(name) => {
-            let named = ports.iter().find(|p| p.name.as_deref() == Some(name.as_str())).map(|p| p.port);
-            named.or_else(|| Port::try_from(name.parse::<i32>().ok()?).ok()).ok_or_else(|| format!("no container port is named {name:?}"))
+            let named = ports
+                .iter()
+                .find(|p| p.name.as_deref() == Some(name.as_str()))
+                .map(|p| p.port);
+            named
+                .or_else(|| Port::try_from(name.parse::<i32>().ok()?).ok())
+                .ok_or_else(|| format!("no container port is named {name:?}"))
         }
     };
     if let Some(http) = &probe.http_get {
         let kind = if http.scheme.as_deref() == Some("HTTPS") {
             ProbeKind::Https
         } else {
-            let path = http.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
+            let path = http
+                .path
+                .as_deref()
+                .filter(|p| !p.is_empty())
+                .unwrap_or("/");
             let path = path.split(['?', '#']).next().unwrap_or(path);
             // The kubelet puts the slash in front itself.
-            ProbeKind::Http { path: if path.starts_with('/') { path.into() } else { format!("/{path}").into() } }
+            ProbeKind::Http {
+                path: if path.starts_with('/') {
+                    path.into()
+                } else {
+                    format!("/{path}").into()
+                },
+            }
         };
-        return Ok(Some(Probe { port: port_of(&http.port)?, kind }));
+        return Ok(Some(Probe {
+            port: port_of(&http.port)?,
+            kind,
+        }));
     }
     if let Some(grpc) = &probe.grpc {
-        return Ok(Some(Probe { port: Port::try_from(grpc.port).map_err(|n| format!("{n} is no port"))?, kind: ProbeKind::Grpc }));
+        return Ok(Some(Probe {
+            port: Port::try_from(grpc.port).map_err(|n| format!("{n} is no port"))?,
+            kind: ProbeKind::Grpc,
+        }));
     }
     if let Some(tcp) = &probe.tcp_socket {
-        return Ok(Some(Probe { port: port_of(&tcp.port)?, kind: ProbeKind::Tcp }));
+        return Ok(Some(Probe {
+            port: port_of(&tcp.port)?,
+            kind: ProbeKind::Tcp,
+        }));
     }
     // Exec probes never touch the network.
     Ok(None)

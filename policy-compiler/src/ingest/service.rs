@@ -15,29 +15,69 @@ pub(crate) fn service(object: &core::Service, findings: &mut Vec<Finding>) -> Op
         return None;
     }
     let single = spec.cluster_ip.iter();
-    let addresses: Vec<&String> = spec.cluster_ips.as_ref().map_or_else(|| single.collect(), |ips| ips.iter().collect());
+    let addresses: Vec<&String> = spec
+        .cluster_ips
+        .as_ref()
+        .map_or_else(|| single.collect(), |ips| ips.iter().collect());
     let headless = addresses.iter().any(|ip| ip.as_str() == "None");
     let mut cluster_ips = Vec::new();
-    for ip in addresses.into_iter().filter(|ip| !headless && !ip.is_empty()) {
+    for ip in addresses
+        .into_iter()
+        .filter(|ip| !headless && !ip.is_empty())
+    {
         match ip.parse() {
             Ok(ip) => cluster_ips.push(ip),
-            Err(_) => findings.push(Finding::error(&reference, "spec.clusterIPs", "Invalid", format!("{ip:?} is no IP address"))),
+            Err(_) => findings.push(Finding::error(
+                &reference,
+                "spec.clusterIPs",
+                "Invalid",
+                format!("{ip:?} is no IP address"),
+            )),
         }
     }
     let ports = spec.ports.iter().flatten().enumerate();
-    let ports = ports.filter_map(|(index, port)| service_port(index, port, &reference, findings)).map(|p| (p.port, p)).collect();
+    let ports = ports
+        .filter_map(|(index, port)| service_port(index, port, &reference, findings))
+        .map(|p| (p.port, p))
+        .collect();
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
-    Some(Service { name, cluster_ips, headless, ports, selector: labels(spec.selector.as_ref()), publish_not_ready })
+    Some(Service {
+        name,
+        cluster_ips,
+        headless,
+        ports,
+        selector: labels(spec.selector.as_ref()),
+        publish_not_ready,
+    })
 }
 
-fn service_port(index: usize, port: &core::ServicePort, service: &ObjectRef, findings: &mut Vec<Finding>) -> Option<ServicePort> {
+fn service_port(
+    index: usize,
+    port: &core::ServicePort,
+    service: &ObjectRef,
+    findings: &mut Vec<Finding>,
+) -> Option<ServicePort> {
     // UDP and SCTP are not captured.
-    if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
+    if port
+        .protocol
+        .as_deref()
+        .is_some_and(|protocol| protocol != "TCP")
+    {
         return None;
     }
     let mut checked = |field: &str, number: i32| {
-        let wrong = |n| Finding::error(service, format!("spec.ports[{index}].{field}"), "Invalid", format!("{n} is no port")).fix("use 1 to 65535");
-        Port::try_from(number).map_err(|n| findings.push(wrong(n))).ok()
+        let wrong = |n| {
+            Finding::error(
+                service,
+                format!("spec.ports[{index}].{field}"),
+                "Invalid",
+                format!("{n} is no port"),
+            )
+            .fix("use 1 to 65535")
+        };
+        Port::try_from(number)
+            .map_err(|n| findings.push(wrong(n)))
+            .ok()
     };
     let number = checked("port", port.port)?;
     let target = match &port.target_port {
@@ -50,5 +90,10 @@ fn service_port(index: usize, port: &core::ServicePort, service: &ObjectRef, fin
         },
     };
     let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref());
-    Some(ServicePort { port: number, name: port.name.as_deref().unwrap_or_default().into(), protocol, target })
+    Some(ServicePort {
+        port: number,
+        name: port.name.as_deref().unwrap_or_default().into(),
+        protocol,
+        target,
+    })
 }

@@ -11,21 +11,38 @@ const APP: &str = "heddle.dev/standalone-app";
 const UPSTREAMS: &str = "heddle.dev/standalone-upstreams";
 
 /// None if the pod is not standalone.
-pub(super) fn standalone(metadata: &ObjectMeta, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Option<Standalone> {
+pub(super) fn standalone(
+    metadata: &ObjectMeta,
+    pod: &ObjectRef,
+    findings: &mut Vec<Finding>,
+) -> Option<Standalone> {
     let annotations = metadata.annotations.as_ref()?;
     let text = annotations.get(APP)?.trim();
     let Ok(app) = text.parse() else {
         let field = format!("metadata.annotations[{APP}]");
-        findings.push(Finding::error(pod, field, "Invalid", format!("{text:?} is no IP address")).fix("write for example 127.0.1.1"));
+        findings.push(
+            Finding::error(pod, field, "Invalid", format!("{text:?} is no IP address"))
+                .fix("write for example 127.0.1.1"),
+        );
         return None;
     };
     let mut upstreams = BTreeMap::new();
-    for entry in annotations.get(UPSTREAMS).map(String::as_str).unwrap_or_default().split(',').map(str::trim).filter(|e| !e.is_empty()) {
+    for entry in annotations
+        .get(UPSTREAMS)
+        .map(String::as_str)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|e| !e.is_empty())
+    {
         if let Some((key, address)) = upstream(entry) {
             upstreams.insert(key, address);
         } else {
             let field = format!("metadata.annotations[{UPSTREAMS}]");
-            findings.push(Finding::error(pod, field, "Invalid", format!("{entry:?} cannot be read")).fix("write <namespace>/<service>:<port>=<ip:port>"));
+            findings.push(
+                Finding::error(pod, field, "Invalid", format!("{entry:?} cannot be read"))
+                    .fix("write <namespace>/<service>:<port>=<ip:port>"),
+            );
         }
     }
     Some(Standalone { app, upstreams })
@@ -36,5 +53,8 @@ fn upstream(entry: &str) -> Option<((NamespacedName, Port), std::net::SocketAddr
     let (name, port) = service.trim().rsplit_once(':')?;
     let (namespace, name) = name.split_once('/')?;
     let port = Port::try_from(port.parse::<i32>().ok()?).ok()?;
-    Some(((NamespacedName::new(namespace, name), port), address.trim().parse().ok()?))
+    Some((
+        (NamespacedName::new(namespace, name), port),
+        address.trim().parse().ok()?,
+    ))
 }

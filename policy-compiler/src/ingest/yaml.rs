@@ -16,7 +16,10 @@ use crate::finding::{Finding, ObjectKind, ObjectRef};
 pub fn parse_yaml(source_name: &str, text: &str) -> (Vec<KubeObject>, Vec<Finding>) {
     let (mut objects, mut findings) = (Vec::new(), Vec::new());
     for (line, document) in documents(text) {
-        if document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        if document
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+        {
             continue;
         }
         match serde_saphyr::from_str::<Value>(&document) {
@@ -24,7 +27,12 @@ pub fn parse_yaml(source_name: &str, text: &str) -> (Vec<KubeObject>, Vec<Findin
             Err(error) => {
                 let message = error.to_string();
                 let source = ObjectRef::cluster(ObjectKind::Document, source_name);
-                findings.push(Finding::error(&source, format!("document at line {line}"), "NotYaml", message.trim().to_owned()));
+                findings.push(Finding::error(
+                    &source,
+                    format!("document at line {line}"),
+                    "NotYaml",
+                    message.trim().to_owned(),
+                ));
             }
         }
     }
@@ -55,13 +63,34 @@ fn documents(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-fn parse_value(source_name: &str, mut value: Value, objects: &mut Vec<KubeObject>, findings: &mut Vec<Finding>) {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (api_version, kind, namespace, name) = (text("/apiVersion"), text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
+fn parse_value(
+    source_name: &str,
+    mut value: Value,
+    objects: &mut Vec<KubeObject>,
+    findings: &mut Vec<Finding>,
+) {
+    let text = |pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (api_version, kind, namespace, name) = (
+        text("/apiVersion"),
+        text("/kind"),
+        text("/metadata/namespace"),
+        text("/metadata/name"),
+    );
     if kind.is_empty() || api_version.is_empty() {
         if !value.is_null() {
             let source = ObjectRef::cluster(ObjectKind::Document, source_name);
-            findings.push(Finding::error(&source, "", "NotAnObject", "apiVersion or kind is missing"));
+            findings.push(Finding::error(
+                &source,
+                "",
+                "NotAnObject",
+                "apiVersion or kind is missing",
+            ));
         }
         return;
     }
@@ -78,7 +107,9 @@ fn parse_value(source_name: &str, mut value: Value, objects: &mut Vec<KubeObject
         ("", "Service") => ObjectKind::Service,
         ("", "Pod") => ObjectKind::Pod,
         ("discovery.k8s.io", "EndpointSlice") => ObjectKind::EndpointSlice,
-        ("apps", "Deployment" | "StatefulSet" | "DaemonSet") | ("batch", "Job" | "CronJob") => ObjectKind::Workload,
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet") | ("batch", "Job" | "CronJob") => {
+            ObjectKind::Workload
+        }
         ("heddle.dev", "Mesh") => ObjectKind::Mesh,
         ("heddle.dev", "TrafficSplit") => ObjectKind::TrafficSplit,
         ("heddle.dev", "AuthPolicy") => ObjectKind::AuthPolicy,
@@ -90,11 +121,20 @@ fn parse_value(source_name: &str, mut value: Value, objects: &mut Vec<KubeObject
         _ if namespace.is_empty() => "default",
         _ => namespace.as_str(),
     };
-    let reference = ObjectRef::new(object_kind, namespace, if name.is_empty() { "?" } else { &name });
+    let reference = ObjectRef::new(
+        object_kind,
+        namespace,
+        if name.is_empty() { "?" } else { &name },
+    );
     match read(object_kind, &kind, &value) {
         Ok(object) => objects.extend(object),
         Err(unread) => {
-            findings.push(Finding::error(&reference, unread.path.clone(), "Invalid", unread.reason.clone()));
+            findings.push(Finding::error(
+                &reference,
+                unread.path.clone(),
+                "Invalid",
+                unread.reason.clone(),
+            ));
             objects.extend(unreadable(reference, &unread, value));
         }
     }
@@ -113,7 +153,10 @@ struct Unread {
 fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        Unread { path: if path == "." { String::new() } else { path }, reason: error.into_inner().to_string() }
+        Unread {
+            path: if path == "." { String::new() } else { path },
+            reason: error.into_inner().to_string(),
+        }
     })
 }
 
@@ -133,24 +176,58 @@ fn read(kind: ObjectKind, name: &str, value: &Value) -> Result<Option<KubeObject
 
 fn workload(kind: &str, value: &Value) -> Result<Option<KubeObject>, Unread> {
     let (metadata, template): (ObjectMeta, Option<core::PodTemplateSpec>) = match kind {
-        "Deployment" => typed::<apps::Deployment>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?,
-        "StatefulSet" => typed::<apps::StatefulSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?,
-        "DaemonSet" => typed::<apps::DaemonSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?,
+        "Deployment" => {
+            typed::<apps::Deployment>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
+        }
+        "StatefulSet" => {
+            typed::<apps::StatefulSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
+        }
+        "DaemonSet" => {
+            typed::<apps::DaemonSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
+        }
         "Job" => typed::<batch::Job>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?,
-        "CronJob" => typed::<batch::CronJob>(value).map(|o| (o.metadata, o.spec.and_then(|s| s.job_template.spec).map(|s| s.template)))?,
+        "CronJob" => typed::<batch::CronJob>(value).map(|o| {
+            (
+                o.metadata,
+                o.spec.and_then(|s| s.job_template.spec).map(|s| s.template),
+            )
+        })?,
         _ => return Ok(None),
     };
-    Ok(template.map(|template| KubeObject::Template(Arc::new(WorkloadTemplate { kind: kind.to_owned(), metadata, template }))))
+    Ok(template.map(|template| {
+        KubeObject::Template(Arc::new(WorkloadTemplate {
+            kind: kind.to_owned(),
+            metadata,
+            template,
+        }))
+    }))
 }
 
 /// Our own kinds stay in the world even when they cannot be read; others are as if absent.
 fn unreadable(object: ObjectRef, unread: &Unread, value: Value) -> Option<KubeObject> {
     match object.kind {
         ObjectKind::Mesh | ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => {
-            let generation = value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
-            let reason = if unread.path.is_empty() { unread.reason.clone() } else { format!("{}: {}", unread.path, unread.reason) };
-            Some(KubeObject::Unreadable(Arc::new(Unreadable { object, generation, reason, value })))
+            let generation = value
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64)
+                .unwrap_or_default();
+            let reason = if unread.path.is_empty() {
+                unread.reason.clone()
+            } else {
+                format!("{}: {}", unread.path, unread.reason)
+            };
+            Some(KubeObject::Unreadable(Arc::new(Unreadable {
+                object,
+                generation,
+                reason,
+                value,
+            })))
         }
-        ObjectKind::Document | ObjectKind::Namespace | ObjectKind::Service | ObjectKind::EndpointSlice | ObjectKind::Pod | ObjectKind::Workload => None,
+        ObjectKind::Document
+        | ObjectKind::Namespace
+        | ObjectKind::Service
+        | ObjectKind::EndpointSlice
+        | ObjectKind::Pod
+        | ObjectKind::Workload => None,
     }
 }

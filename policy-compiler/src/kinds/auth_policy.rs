@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use heddle_crds::{AuthPolicySpec, AuthRule, ConditionType, HeaderMatch, HeaderValue, MeshMode, MtlsMode, PolicyMode, reason};
+use heddle_crds::{
+    AuthPolicySpec, AuthRule, ConditionType, HeaderMatch, HeaderValue, MeshMode, MtlsMode,
+    PolicyMode, reason,
+};
 
-use crate::authz::{HeaderPattern, HeaderValuePattern, Operation, PathPattern, Rule, RuleAction, Source};
+use crate::authz::{
+    HeaderPattern, HeaderValuePattern, Operation, PathPattern, Rule, RuleAction, Source,
+};
 use crate::compile::Outcome;
 use crate::finding::ObjectRef;
 use crate::kinds::mesh::Settings;
@@ -40,7 +45,8 @@ pub(crate) struct MtlsRules {
 impl MtlsRules {
     /// What it says about one port; None stands for every port that nobody names.
     pub(crate) fn of(&self, port: Option<Port>) -> MtlsMode {
-        port.and_then(|port| self.ports.get(&port).copied()).unwrap_or(self.rest)
+        port.and_then(|port| self.ports.get(&port).copied())
+            .unwrap_or(self.rest)
     }
 }
 
@@ -60,9 +66,23 @@ pub(crate) fn policies(world: &World, settings: &Settings, outcome: &mut Outcome
     let mut policies = Vec::new();
     for declared in world.policies.values() {
         let namespace = Arc::clone(&declared.object.namespace);
-        let judged = judge(declared, world.refusals.get(&declared.object), |spec| check(world, &namespace, spec), &mut outcome.findings);
-        let Judged { spec, mut status, trouble } = judged;
-        status.set(ConditionType::Conflicted, false, reason::NO_CONFLICT, "no other policy says something else about mTLS");
+        let judged = judge(
+            declared,
+            world.refusals.get(&declared.object),
+            |spec| check(world, &namespace, spec),
+            &mut outcome.findings,
+        );
+        let Judged {
+            spec,
+            mut status,
+            trouble,
+        } = judged;
+        status.set(
+            ConditionType::Conflicted,
+            false,
+            reason::NO_CONFLICT,
+            "no other policy says something else about mTLS",
+        );
         let policy = match (&spec, trouble) {
             (Some(spec), _) => {
                 set_enforced(&mut status, spec, settings);
@@ -77,28 +97,69 @@ pub(crate) fn policies(world: &World, settings: &Settings, outcome: &mut Outcome
     policies
 }
 
-fn set_enforced(status: &mut crate::status::ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {
+fn set_enforced(
+    status: &mut crate::status::ObjectStatus,
+    spec: &AuthPolicySpec,
+    settings: &Settings,
+) {
     if settings.mode == MeshMode::Observe {
-        status.set(ConditionType::Enforced, false, reason::AUDIT, "the Mesh observes: every policy only reports");
+        status.set(
+            ConditionType::Enforced,
+            false,
+            reason::AUDIT,
+            "the Mesh observes: every policy only reports",
+        );
     } else if spec.mode == PolicyMode::Audit {
-        status.set(ConditionType::Enforced, false, reason::AUDIT, "spec.mode is Audit: the policy only reports");
+        status.set(
+            ConditionType::Enforced,
+            false,
+            reason::AUDIT,
+            "spec.mode is Audit: the policy only reports",
+        );
     } else {
-        status.set(ConditionType::Enforced, true, reason::ENFORCED, "every rule decides");
+        status.set(
+            ConditionType::Enforced,
+            true,
+            reason::ENFORCED,
+            "every rule decides",
+        );
     }
 }
 
 /// Unusable, and never was good: what it selects is denied, for nobody knows what its author meant to let pass.
-fn faulty(world: &World, settings: &Settings, declared: &Declared<AuthPolicySpec>, trouble: &str, status: &mut crate::status::ObjectStatus) -> Option<Policy> {
+fn faulty(
+    world: &World,
+    settings: &Settings,
+    declared: &Declared<AuthPolicySpec>,
+    trouble: &str,
+    status: &mut crate::status::ObjectStatus,
+) -> Option<Policy> {
     let object = &declared.object;
     let (selector, audit) = match &declared.spec {
-        Ok(spec) => (selector(world, object, spec), spec.mode == PolicyMode::Audit),
-        Err(_) => (raw_selector(world, object, &declared.raw_spec), declared.raw_spec.get("mode").and_then(|m| m.as_str()) == Some("Audit")),
+        Ok(spec) => (
+            selector(world, object, spec),
+            spec.mode == PolicyMode::Audit,
+        ),
+        Err(_) => (
+            raw_selector(world, object, &declared.raw_spec),
+            declared.raw_spec.get("mode").and_then(|m| m.as_str()) == Some("Audit"),
+        ),
     };
     if audit {
-        status.set(ConditionType::Enforced, false, reason::AUDIT, format!("unusable ({trouble}), and only reporting by spec.mode"));
+        status.set(
+            ConditionType::Enforced,
+            false,
+            reason::AUDIT,
+            format!("unusable ({trouble}), and only reporting by spec.mode"),
+        );
         return None;
     }
-    status.set(ConditionType::Enforced, false, reason::DENIED, format!("unusable ({trouble}), so all that it selects is denied"));
+    status.set(
+        ConditionType::Enforced,
+        false,
+        reason::DENIED,
+        format!("unusable ({trouble}), so all that it selects is denied"),
+    );
     let rule = Rule {
         id: format!("{}/{}/unusable", object.namespace, object.name).into(),
         action: RuleAction::Deny,
@@ -106,14 +167,27 @@ fn faulty(world: &World, settings: &Settings, declared: &Declared<AuthPolicySpec
         from: Source::default(),
         to: Operation::default(),
     };
-    Some(Policy { object: object.clone(), selector, rules: vec![rule], mtls: None })
+    Some(Policy {
+        object: object.clone(),
+        selector,
+        rules: vec![rule],
+        mtls: None,
+    })
 }
 
 /// As much of the selector as can be read; else the whole namespace.
 fn raw_selector(world: &World, object: &ObjectRef, spec: &serde_json::Value) -> Selector {
-    let labels = spec.pointer("/selector/matchLabels").cloned().and_then(|v| serde_json::from_value::<BTreeMap<String, String>>(v).ok());
+    let labels = spec
+        .pointer("/selector/matchLabels")
+        .cloned()
+        .and_then(|v| serde_json::from_value::<BTreeMap<String, String>>(v).ok());
     if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
-        return Selector::Labels(labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect());
+        return Selector::Labels(
+            labels
+                .iter()
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                .collect(),
+        );
     }
     match spec.pointer("/target/service").and_then(|s| s.as_str()) {
         Some(service) => of_service(world, object, service),
@@ -123,14 +197,23 @@ fn raw_selector(world: &World, object: &ObjectRef, spec: &serde_json::Value) -> 
 
 fn selector(world: &World, object: &ObjectRef, spec: &AuthPolicySpec) -> Selector {
     match (&spec.selector, &spec.target) {
-        (Some(selector), _) => Selector::Labels(selector.match_labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect()),
+        (Some(selector), _) => Selector::Labels(
+            selector
+                .match_labels
+                .iter()
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                .collect(),
+        ),
         (None, Some(target)) => of_service(world, object, &target.service),
         (None, None) => Selector::All,
     }
 }
 
 fn of_service(world: &World, object: &ObjectRef, service: &str) -> Selector {
-    let name = NamespacedName { namespace: Arc::clone(&object.namespace), name: service.into() };
+    let name = NamespacedName {
+        namespace: Arc::clone(&object.namespace),
+        name: service.into(),
+    };
     match world.services.get(&name) {
         Some(service) if !service.selector.is_empty() => Selector::Labels(service.selector.clone()),
         Some(_) | None => Selector::Nothing,
@@ -140,16 +223,31 @@ fn of_service(world: &World, object: &ObjectRef, service: &str) -> Selector {
 fn check(world: &World, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     if spec.selector.is_some() && spec.target.is_some() {
-        problems.push(Problem::invalid("spec", "selector and target exclude each other", "remove one"));
+        problems.push(Problem::invalid(
+            "spec",
+            "selector and target exclude each other",
+            "remove one",
+        ));
     }
     if spec.mtls.is_none() && spec.rules.is_empty() {
-        problems.push(Problem::invalid("spec", "a policy with neither rules nor mtls does nothing", "add one (to deny everything: rules: [{action: Deny}])"));
+        problems.push(Problem::invalid(
+            "spec",
+            "a policy with neither rules nor mtls does nothing",
+            "add one (to deny everything: rules: [{action: Deny}])",
+        ));
     }
     if let Some(target) = &spec.target
-        && !world.services.contains_key(&NamespacedName::new(namespace, &target.service))
+        && !world
+            .services
+            .contains_key(&NamespacedName::new(namespace, &target.service))
     {
         let message = format!("service {namespace}/{} does not exist", target.service);
-        problems.push(Problem::unresolved(reason::SERVICE_NOT_FOUND, "spec.target.service", message, "create it, or correct the name"));
+        problems.push(Problem::unresolved(
+            reason::SERVICE_NOT_FOUND,
+            "spec.target.service",
+            message,
+            "create it, or correct the name",
+        ));
     }
     for (index, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{index}]"), rule, &mut problems);
@@ -160,28 +258,84 @@ fn check(world: &World, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> 
 fn check_rule(field: &str, rule: &AuthRule, problems: &mut Vec<Problem>) {
     if let Some(from) = &rule.from {
         if from.identities.is_empty() && from.namespaces.is_empty() && from.ip_blocks.is_empty() {
-            problems.push(Problem::invalid(format!("{field}.from"), "from is empty", "name identities, namespaces or ipBlocks, or leave from out to match anybody"));
+            problems.push(Problem::invalid(
+                format!("{field}.from"),
+                "from is empty",
+                "name identities, namespaces or ipBlocks, or leave from out to match anybody",
+            ));
         }
-        for (index, text) in from.identities.iter().enumerate().filter(|(_, text)| identity("cluster.local", text).is_none()) {
-            problems.push(Problem::invalid(format!("{field}.from.identities[{index}]"), format!("{text:?} is no identity"), "write <namespace>/<service account> or spiffe://..."));
+        for (index, text) in from
+            .identities
+            .iter()
+            .enumerate()
+            .filter(|(_, text)| identity("cluster.local", text).is_none())
+        {
+            problems.push(Problem::invalid(
+                format!("{field}.from.identities[{index}]"),
+                format!("{text:?} is no identity"),
+                "write <namespace>/<service account> or spiffe://...",
+            ));
         }
-        for (index, text) in from.namespaces.iter().enumerate().filter(|(_, text)| !dns_label(text)) {
-            problems.push(Problem::invalid(format!("{field}.from.namespaces[{index}]"), format!("{text:?} is no namespace"), ""));
+        for (index, text) in from
+            .namespaces
+            .iter()
+            .enumerate()
+            .filter(|(_, text)| !dns_label(text))
+        {
+            problems.push(Problem::invalid(
+                format!("{field}.from.namespaces[{index}]"),
+                format!("{text:?} is no namespace"),
+                "",
+            ));
         }
-        for (index, text) in from.ip_blocks.iter().enumerate().filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err()) {
-            problems.push(Problem::invalid(format!("{field}.from.ipBlocks[{index}]"), format!("{text:?} is no block of addresses"), "write for example 10.0.0.0/8"));
+        for (index, text) in from
+            .ip_blocks
+            .iter()
+            .enumerate()
+            .filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err())
+        {
+            problems.push(Problem::invalid(
+                format!("{field}.from.ipBlocks[{index}]"),
+                format!("{text:?} is no block of addresses"),
+                "write for example 10.0.0.0/8",
+            ));
         }
     }
     let Some(to) = &rule.to else { return };
     if to.ports.is_empty() && !to.needs_http() {
-        problems.push(Problem::invalid(format!("{field}.to"), "to is empty", "name ports, methods, paths or headers, or leave to out to match anything"));
+        problems.push(Problem::invalid(
+            format!("{field}.to"),
+            "to is empty",
+            "name ports, methods, paths or headers, or leave to out to match anything",
+        ));
     }
-    for (index, text) in to.paths.iter().enumerate().filter(|(_, text)| path(text).is_none()) {
-        problems.push(Problem::invalid(format!("{field}.to.paths[{index}]"), format!("{text:?} is no path"), "begin with / and use * only at the end"));
+    for (index, text) in to
+        .paths
+        .iter()
+        .enumerate()
+        .filter(|(_, text)| path(text).is_none())
+    {
+        problems.push(Problem::invalid(
+            format!("{field}.to.paths[{index}]"),
+            format!("{text:?} is no path"),
+            "begin with / and use * only at the end",
+        ));
     }
-    for (index, header) in to.headers.iter().enumerate().filter(|(_, header)| header_pattern(header).is_none()) {
-        let message = format!("header {:?} takes exactly one of exact, prefix, regex and present", header.name);
-        problems.push(Problem::invalid(format!("{field}.to.headers[{index}]"), message, "keep one"));
+    for (index, header) in to
+        .headers
+        .iter()
+        .enumerate()
+        .filter(|(_, header)| header_pattern(header).is_none())
+    {
+        let message = format!(
+            "header {:?} takes exactly one of exact, prefix, regex and present",
+            header.name
+        );
+        problems.push(Problem::invalid(
+            format!("{field}.to.headers[{index}]"),
+            message,
+            "keep one",
+        ));
     }
 }
 
@@ -194,22 +348,45 @@ fn read(world: &World, settings: &Settings, object: &ObjectRef, spec: &AuthPolic
         from: source(&settings.trust_domain, rule),
         to: operation(rule),
     };
-    let mtls = spec.mtls.as_ref().filter(|_| spec.mode == PolicyMode::Enforce);
-    let mtls = mtls.map(|mtls| MtlsRules { rest: mtls.mode, ports: mtls.ports.iter().map(|p| (p.port.into(), p.mode)).collect() });
-    Policy { object: object.clone(), selector: selector(world, object, spec), rules: spec.rules.iter().enumerate().map(rule).collect(), mtls }
+    let mtls = spec
+        .mtls
+        .as_ref()
+        .filter(|_| spec.mode == PolicyMode::Enforce);
+    let mtls = mtls.map(|mtls| MtlsRules {
+        rest: mtls.mode,
+        ports: mtls.ports.iter().map(|p| (p.port.into(), p.mode)).collect(),
+    });
+    Policy {
+        object: object.clone(),
+        selector: selector(world, object, spec),
+        rules: spec.rules.iter().enumerate().map(rule).collect(),
+        mtls,
+    }
 }
 
 fn source(trust_domain: &str, rule: &AuthRule) -> Source {
-    let Some(from) = &rule.from else { return Source::default() };
+    let Some(from) = &rule.from else {
+        return Source::default();
+    };
     Source {
-        identities: sorted(from.identities.iter().filter_map(|text| identity(trust_domain, text))),
-        identity_prefixes: sorted(from.namespaces.iter().map(|ns| format!("spiffe://{trust_domain}/ns/{ns}/").into())),
+        identities: sorted(
+            from.identities
+                .iter()
+                .filter_map(|text| identity(trust_domain, text)),
+        ),
+        identity_prefixes: sorted(
+            from.namespaces
+                .iter()
+                .map(|ns| format!("spiffe://{trust_domain}/ns/{ns}/").into()),
+        ),
         blocks: sorted(from.ip_blocks.iter().filter_map(|text| text.parse().ok())),
     }
 }
 
 fn operation(rule: &AuthRule) -> Operation {
-    let Some(to) = &rule.to else { return Operation::default() };
+    let Some(to) = &rule.to else {
+        return Operation::default();
+    };
     Operation {
         ports: sorted(to.ports.iter().map(|port| Port::from(*port))),
         methods: sorted(to.methods.iter().map(|m| m.as_str().into())),
@@ -230,21 +407,39 @@ fn identity(trust_domain: &str, text: &str) -> Option<SpiffeId> {
         return SpiffeId::parse(text);
     }
     let (namespace, account) = text.split_once('/')?;
-    let name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    let name = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    };
     (dns_label(namespace) && name(account)).then(|| SpiffeId::new(trust_domain, namespace, account))
 }
 
 fn dns_label(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn path(text: &str) -> Option<PathPattern> {
-    let (body, open) = text.strip_suffix('*').map_or((text, false), |body| (body, true));
+    let (body, open) = text
+        .strip_suffix('*')
+        .map_or((text, false), |body| (body, true));
     // Control characters never reach a path, and in an expression they would mean something else.
-    if !body.starts_with('/') || body.chars().any(|c| matches!(c, '*' | '?' | '#') || c.is_control()) {
+    if !body.starts_with('/')
+        || body
+            .chars()
+            .any(|c| matches!(c, '*' | '?' | '#') || c.is_control())
+    {
         return None;
     }
-    Some(if open { PathPattern::Prefix(body.into()) } else { PathPattern::Exact(body.into()) })
+    Some(if open {
+        PathPattern::Prefix(body.into())
+    } else {
+        PathPattern::Exact(body.into())
+    })
 }
 
 fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
@@ -261,5 +456,8 @@ fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
         HeaderValue::Present => HeaderValuePattern::Present,
         HeaderValue::Absent => HeaderValuePattern::Absent,
     };
-    Some(HeaderPattern { name: header.name.to_ascii_lowercase().into(), value })
+    Some(HeaderPattern {
+        name: header.name.to_ascii_lowercase().into(),
+        value,
+    })
 }

@@ -26,19 +26,40 @@ pub(crate) struct Settings {
 pub(crate) fn settings(world: &World, outcome: &mut Outcome) -> Settings {
     let mut spec = None;
     for (name, declared) in &world.meshes {
-        let mut judged = judge(declared, world.refusals.get(&declared.object), check, &mut outcome.findings);
-        judged.status.conditions.retain(|c| c.kind != ConditionType::ResolvedRefs);
+        let mut judged = judge(
+            declared,
+            world.refusals.get(&declared.object),
+            check,
+            &mut outcome.findings,
+        );
+        judged
+            .status
+            .conditions
+            .retain(|c| c.kind != ConditionType::ResolvedRefs);
         if **name == *MESH_NAME {
             spec = judged.spec.map(|spec| (spec, declared.object.clone()));
         } else {
-            judged.status.set(ConditionType::Accepted, false, reason::NOT_THE_MESH, format!("only the Mesh named {MESH_NAME} counts"));
+            judged.status.set(
+                ConditionType::Accepted,
+                false,
+                reason::NOT_THE_MESH,
+                format!("only the Mesh named {MESH_NAME} counts"),
+            );
             judged.status.in_force = None;
         }
-        outcome.statuses.insert(declared.object.clone(), judged.status);
+        outcome
+            .statuses
+            .insert(declared.object.clone(), judged.status);
     }
-    let (spec, origin) = spec.map_or_else(|| (MeshSpec::default(), None), |(spec, object)| (spec, Some(object)));
-    let reader = |r: &heddle_crds::ServiceAccountRef| SpiffeId::new(&spec.trust_domain, &r.namespace, &r.service_account);
-    let mut metrics_readers: Vec<SpiffeId> = spec.telemetry.metrics_readers.iter().map(reader).collect();
+    let (spec, origin) = spec.map_or_else(
+        || (MeshSpec::default(), None),
+        |(spec, object)| (spec, Some(object)),
+    );
+    let reader = |r: &heddle_crds::ServiceAccountRef| {
+        SpiffeId::new(&spec.trust_domain, &r.namespace, &r.service_account)
+    };
+    let mut metrics_readers: Vec<SpiffeId> =
+        spec.telemetry.metrics_readers.iter().map(reader).collect();
     metrics_readers.sort();
     metrics_readers.dedup();
     Settings {
@@ -53,10 +74,19 @@ pub(crate) fn settings(world: &World, outcome: &mut Outcome) -> Settings {
 
 /// The API server has checked the rest by the schema; a file has not been there.
 fn check(spec: &MeshSpec) -> Vec<Problem> {
-    let clean = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+    let clean = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    };
     let mut problems = Vec::new();
     if !clean(&spec.trust_domain) {
-        problems.push(Problem::invalid("spec.trustDomain", format!("{:?} is no trust domain", spec.trust_domain), "use lower-case letters, digits, dots and dashes"));
+        problems.push(Problem::invalid(
+            "spec.trustDomain",
+            format!("{:?} is no trust domain", spec.trust_domain),
+            "use lower-case letters, digits, dots and dashes",
+        ));
     }
     problems
 }

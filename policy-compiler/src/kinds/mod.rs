@@ -26,12 +26,33 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>, fix: &'static str) -> Self {
-        Self { condition: ConditionType::Accepted, reason: reason::INVALID, field: field.into(), message: message.into(), fix }
+    pub(crate) fn invalid(
+        field: impl Into<String>,
+        message: impl Into<String>,
+        fix: &'static str,
+    ) -> Self {
+        Self {
+            condition: ConditionType::Accepted,
+            reason: reason::INVALID,
+            field: field.into(),
+            message: message.into(),
+            fix,
+        }
     }
 
-    pub(crate) fn unresolved(reason: &'static str, field: impl Into<String>, message: impl Into<String>, fix: &'static str) -> Self {
-        Self { condition: ConditionType::ResolvedRefs, reason, field: field.into(), message: message.into(), fix }
+    pub(crate) fn unresolved(
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        fix: &'static str,
+    ) -> Self {
+        Self {
+            condition: ConditionType::ResolvedRefs,
+            reason,
+            field: field.into(),
+            message: message.into(),
+            fix,
+        }
     }
 }
 
@@ -51,7 +72,10 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     check: impl Fn(&S) -> Vec<Problem>,
     findings: &mut Vec<Finding>,
 ) -> Judged<S> {
-    let mut status = ObjectStatus { observed_generation: declared.generation, ..Default::default() };
+    let mut status = ObjectStatus {
+        observed_generation: declared.generation,
+        ..Default::default()
+    };
     let (spec, problems) = match &declared.spec {
         Ok(spec) => (Some(spec.clone()), check(spec)),
         // Reading already reported this one.
@@ -59,20 +83,57 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     };
     let refused = |generation: i64| refusal.filter(|r| r.generation == generation);
     let rejected = refused(declared.generation);
-    if let Some(spec) = spec.as_ref().filter(|_| problems.is_empty() && rejected.is_none()) {
-        status.set(ConditionType::Accepted, true, reason::ACCEPTED, "the spec is valid");
-        status.set(ConditionType::ResolvedRefs, true, reason::RESOLVED_REFS, "all that the spec names exists");
+    if let Some(spec) = spec
+        .as_ref()
+        .filter(|_| problems.is_empty() && rejected.is_none())
+    {
+        status.set(
+            ConditionType::Accepted,
+            true,
+            reason::ACCEPTED,
+            "the spec is valid",
+        );
+        status.set(
+            ConditionType::ResolvedRefs,
+            true,
+            reason::RESOLVED_REFS,
+            "all that the spec names exists",
+        );
         status.in_force = LastGood::of(declared.generation, spec).ok();
-        return Judged { spec: Some(spec.clone()), status, trouble: None };
+        return Judged {
+            spec: Some(spec.clone()),
+            status,
+            trouble: None,
+        };
     }
     // The last good one must still be usable today, and must not be what Envoy refused.
-    let last = declared.last_good.as_ref().filter(|last| last.generation != declared.generation && refused(last.generation).is_none());
-    let last = last.and_then(|last| Some((last, last.read::<S>().ok()?))).filter(|(_, spec)| check(spec).is_empty());
-    let consequence = last.as_ref().map_or_else(String::new, |(last, _)| format!(" (generation {} stays in force)", last.generation));
-    report(&mut status, declared, &problems, rejected, &consequence, findings);
+    let last = declared.last_good.as_ref().filter(|last| {
+        last.generation != declared.generation && refused(last.generation).is_none()
+    });
+    let last = last
+        .and_then(|last| Some((last, last.read::<S>().ok()?)))
+        .filter(|(_, spec)| check(spec).is_empty());
+    let consequence = last.as_ref().map_or_else(String::new, |(last, _)| {
+        format!(" (generation {} stays in force)", last.generation)
+    });
+    report(
+        &mut status,
+        declared,
+        &problems,
+        rejected,
+        &consequence,
+        findings,
+    );
     status.in_force = last.as_ref().map(|(last, _)| (*last).clone());
-    let trouble = problems.first().map(sentence).or_else(|| rejected.map(|r| format!("Envoy refused it: {}", r.text)));
-    Judged { spec: last.map(|(_, spec)| spec), status, trouble }
+    let trouble = problems
+        .first()
+        .map(sentence)
+        .or_else(|| rejected.map(|r| format!("Envoy refused it: {}", r.text)));
+    Judged {
+        spec: last.map(|(_, spec)| spec),
+        status,
+        trouble,
+    }
 }
 
 fn report<S>(
@@ -83,29 +144,69 @@ fn report<S>(
     consequence: &str,
     findings: &mut Vec<Finding>,
 ) {
-    for (kind, good, fine) in
-        [(ConditionType::Accepted, reason::ACCEPTED, "the spec is valid"), (ConditionType::ResolvedRefs, reason::RESOLVED_REFS, "all that the spec names exists")]
-    {
+    for (kind, good, fine) in [
+        (
+            ConditionType::Accepted,
+            reason::ACCEPTED,
+            "the spec is valid",
+        ),
+        (
+            ConditionType::ResolvedRefs,
+            reason::RESOLVED_REFS,
+            "all that the spec names exists",
+        ),
+    ] {
         let of_kind: Vec<&Problem> = problems.iter().filter(|p| p.condition == kind).collect();
         match of_kind.first() {
             None => status.set(kind, true, good, fine),
             Some(first) => {
                 let text: Vec<String> = of_kind.iter().map(|p| sentence(p)).collect();
-                status.set(kind, false, first.reason, format!("{}{consequence}", text.join("; ")));
+                status.set(
+                    kind,
+                    false,
+                    first.reason,
+                    format!("{}{consequence}", text.join("; ")),
+                );
             }
         }
     }
     if let Some(refusal) = rejected {
-        status.set(ConditionType::Programmed, false, reason::REJECTED_BY_PROXY, format!("{}{consequence}", refusal.text));
-        findings.push(Finding::error(&declared.object, "spec", reason::REJECTED_BY_PROXY, format!("Envoy refused it: {}", refusal.text)));
+        status.set(
+            ConditionType::Programmed,
+            false,
+            reason::REJECTED_BY_PROXY,
+            format!("{}{consequence}", refusal.text),
+        );
+        findings.push(Finding::error(
+            &declared.object,
+            "spec",
+            reason::REJECTED_BY_PROXY,
+            format!("Envoy refused it: {}", refusal.text),
+        ));
     }
     if declared.spec.is_ok() {
-        findings.extend(problems.iter().map(|p| Finding::error(&declared.object, p.field.clone(), p.reason, p.message.clone()).fix(p.fix)));
+        findings.extend(problems.iter().map(|p| {
+            Finding::error(
+                &declared.object,
+                p.field.clone(),
+                p.reason,
+                p.message.clone(),
+            )
+            .fix(p.fix)
+        }));
     }
 }
 
 fn sentence(problem: &Problem) -> String {
-    let place = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
-    let fix = if problem.fix.is_empty() { String::new() } else { format!(": {}", problem.fix) };
+    let place = if problem.field.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", problem.field)
+    };
+    let fix = if problem.fix.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", problem.fix)
+    };
     format!("{place}{}{fix}", problem.message)
 }

@@ -43,28 +43,72 @@ pub(crate) fn splits(world: &World, outcome: &mut Outcome) -> Splits {
     // In the order of names, so that the smallest wins whatever came first.
     for declared in world.splits.values() {
         let namespace = Arc::clone(&declared.object.namespace);
-        let mut judged = judge(declared, world.refusals.get(&declared.object), |spec| check(world, &namespace, spec), &mut outcome.findings);
-        judged.status.set(ConditionType::Conflicted, false, reason::NO_CONFLICT, "no other split claims the same");
+        let mut judged = judge(
+            declared,
+            world.refusals.get(&declared.object),
+            |spec| check(world, &namespace, spec),
+            &mut outcome.findings,
+        );
+        judged.status.set(
+            ConditionType::Conflicted,
+            false,
+            reason::NO_CONFLICT,
+            "no other split claims the same",
+        );
         if let Some(spec) = &judged.spec {
-            let service = NamespacedName { namespace, name: spec.service.as_str().into() };
+            let service = NamespacedName {
+                namespace,
+                name: spec.service.as_str().into(),
+            };
             let ports = claimed(world, &service, spec);
-            match ports.iter().find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?))) {
+            match ports
+                .iter()
+                .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?)))
+            {
                 Some((port, winner)) => {
-                    let message = format!("{} wins service {service} port {port}, for its name is smaller", winner.object);
-                    outcome.findings.push(Finding::error(&declared.object, "spec.service", reason::CONFLICT, message.clone()).fix("remove one of the two"));
-                    judged.status.set(ConditionType::Conflicted, true, reason::CONFLICT, message);
+                    let message = format!(
+                        "{} wins service {service} port {port}, for its name is smaller",
+                        winner.object
+                    );
+                    outcome.findings.push(
+                        Finding::error(
+                            &declared.object,
+                            "spec.service",
+                            reason::CONFLICT,
+                            message.clone(),
+                        )
+                        .fix("remove one of the two"),
+                    );
+                    judged
+                        .status
+                        .set(ConditionType::Conflicted, true, reason::CONFLICT, message);
                     judged.status.in_force = None;
                 }
                 None => {
-                    let weights = weigh(world, declared, spec, &service, &ports, &mut judged.status);
+                    let weights =
+                        weigh(world, declared, spec, &service, &ports, &mut judged.status);
                     judged.status.weights = named(spec, &weights);
-                    let shares = spec.backends.iter().zip(&weights).filter_map(|(backend, weight)| share(&service, backend, *weight)).collect();
-                    let split = Arc::new(Split { object: declared.object.clone(), shares });
-                    splits.extend(ports.iter().map(|port| ((service.clone(), *port), Arc::clone(&split))));
+                    let shares = spec
+                        .backends
+                        .iter()
+                        .zip(&weights)
+                        .filter_map(|(backend, weight)| share(&service, backend, *weight))
+                        .collect();
+                    let split = Arc::new(Split {
+                        object: declared.object.clone(),
+                        shares,
+                    });
+                    splits.extend(
+                        ports
+                            .iter()
+                            .map(|port| ((service.clone(), *port), Arc::clone(&split))),
+                    );
                 }
             }
         }
-        outcome.statuses.insert(declared.object.clone(), judged.status);
+        outcome
+            .statuses
+            .insert(declared.object.clone(), judged.status);
     }
     splits
 }
@@ -72,7 +116,11 @@ pub(crate) fn splits(world: &World, outcome: &mut Outcome) -> Splits {
 fn claimed(world: &World, service: &NamespacedName, spec: &TrafficSplitSpec) -> BTreeSet<Port> {
     match spec.port {
         Some(port) => BTreeSet::from([port.into()]),
-        None => world.services.get(service).map(|s| s.ports.keys().copied().collect()).unwrap_or_default(),
+        None => world
+            .services
+            .get(service)
+            .map(|s| s.ports.keys().copied().collect())
+            .unwrap_or_default(),
     }
 }
 
@@ -81,39 +129,88 @@ fn check(world: &World, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem
     let name = NamespacedName::new(namespace, &spec.service);
     let service = world.services.get(&name);
     match service {
-        None => problems.push(Problem::unresolved(reason::SERVICE_NOT_FOUND, "spec.service", format!("service {name} does not exist"), "create it, or correct the name")),
+        None => problems.push(Problem::unresolved(
+            reason::SERVICE_NOT_FOUND,
+            "spec.service",
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        )),
         Some(service) if service.headless => {
-            problems.push(Problem::invalid("spec.service", format!("service {name} is headless: its callers choose the pod themselves"), "split a service with a cluster IP"));
+            problems.push(Problem::invalid(
+                "spec.service",
+                format!("service {name} is headless: its callers choose the pod themselves"),
+                "split a service with a cluster IP",
+            ));
         }
         Some(service) => {
-            if let Some(port) = spec.port.map(Port::from).filter(|port| !service.ports.contains_key(port)) {
-                problems.push(Problem::unresolved(reason::PORT_NOT_FOUND, "spec.port", format!("{port} is no port of service {name}"), "name one of its ports"));
+            if let Some(port) = spec
+                .port
+                .map(Port::from)
+                .filter(|port| !service.ports.contains_key(port))
+            {
+                problems.push(Problem::unresolved(
+                    reason::PORT_NOT_FOUND,
+                    "spec.port",
+                    format!("{port} is no port of service {name}"),
+                    "name one of its ports",
+                ));
             }
         }
     }
     if spec.backends.is_empty() || spec.backends.len() > 32 {
-        problems.push(Problem::invalid("spec.backends", format!("{} backends", spec.backends.len()), "name 1 to 32"));
+        problems.push(Problem::invalid(
+            "spec.backends",
+            format!("{} backends", spec.backends.len()),
+            "name 1 to 32",
+        ));
     }
     if spec.backends.iter().all(|b| b.weight == 0) {
-        problems.push(Problem::invalid("spec.backends", "all weights are zero", "give at least one backend a weight"));
+        problems.push(Problem::invalid(
+            "spec.backends",
+            "all weights are zero",
+            "give at least one backend a weight",
+        ));
     }
     let mut seen = BTreeSet::new();
     for (index, backend) in spec.backends.iter().enumerate() {
         let field = format!("spec.backends[{index}]");
         if backend.weight > Backend::MAX_WEIGHT {
-            problems.push(Problem::invalid(format!("{field}.weight"), format!("{} is too large", backend.weight), "use 0 to 1000000"));
+            problems.push(Problem::invalid(
+                format!("{field}.weight"),
+                format!("{} is too large", backend.weight),
+                "use 0 to 1000000",
+            ));
         }
         if !seen.insert(backend.display_name()) {
-            problems.push(Problem::invalid(field.clone(), format!("{} is named twice", backend.display_name()), "add the weights up in one"));
+            problems.push(Problem::invalid(
+                field.clone(),
+                format!("{} is named twice", backend.display_name()),
+                "add the weights up in one",
+            ));
         }
-        problems.extend(check_target(world, namespace, spec, service, backend, &field));
+        problems.extend(check_target(
+            world, namespace, spec, service, backend, &field,
+        ));
     }
     problems
 }
 
-fn check_target(world: &World, namespace: &str, spec: &TrafficSplitSpec, service: Option<&Service>, backend: &Backend, field: &str) -> Option<Problem> {
+fn check_target(
+    world: &World,
+    namespace: &str,
+    spec: &TrafficSplitSpec,
+    service: Option<&Service>,
+    backend: &Backend,
+    field: &str,
+) -> Option<Problem> {
     let backend_name = match backend.target() {
-        None => return Some(Problem::invalid(field, "a backend takes exactly one of service and labels", "remove one, or add the missing one")),
+        None => {
+            return Some(Problem::invalid(
+                field,
+                "a backend takes exactly one of service and labels",
+                "remove one, or add the missing one",
+            ));
+        }
         // Labels that no pod has yet are a backend without endpoints, not a mistake.
         Some(BackendTarget::Labels(_)) => return None,
         Some(BackendTarget::Service(name)) => name,
@@ -121,17 +218,42 @@ fn check_target(world: &World, namespace: &str, spec: &TrafficSplitSpec, service
     let name = NamespacedName::new(namespace, backend_name);
     let field = format!("{field}.service");
     let Some(target) = world.services.get(&name) else {
-        return Some(Problem::unresolved(reason::BACKEND_NOT_FOUND, field, format!("service {name} does not exist"), "create it, or correct the name"));
+        return Some(Problem::unresolved(
+            reason::BACKEND_NOT_FOUND,
+            field,
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        ));
     };
-    let ports: Vec<Port> = spec.port.map_or_else(|| service.map(|s| s.ports.keys().copied().collect()).unwrap_or_default(), |port| vec![port.into()]);
+    let ports: Vec<Port> = spec.port.map_or_else(
+        || {
+            service
+                .map(|s| s.ports.keys().copied().collect())
+                .unwrap_or_default()
+        },
+        |port| vec![port.into()],
+    );
     let missing = ports.iter().find(|port| !target.ports.contains_key(port))?;
-    Some(Problem::unresolved(reason::PORT_NOT_FOUND, field, format!("{missing} is no port of service {name}"), "give the backend the ports of the service that is split"))
+    Some(Problem::unresolved(
+        reason::PORT_NOT_FOUND,
+        field,
+        format!("{missing} is no port of service {name}"),
+        "give the backend the ports of the service that is split",
+    ))
 }
 
 fn share(service: &NamespacedName, backend: &Backend, weight: u32) -> Option<Share> {
     let target = match backend.target()? {
-        BackendTarget::Service(name) => Target::Service(NamespacedName { namespace: Arc::clone(&service.namespace), name: name.into() }),
-        BackendTarget::Labels(labels) => Target::Labels(labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect()),
+        BackendTarget::Service(name) => Target::Service(NamespacedName {
+            namespace: Arc::clone(&service.namespace),
+            name: name.into(),
+        }),
+        BackendTarget::Labels(labels) => Target::Labels(
+            labels
+                .iter()
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                .collect(),
+        ),
     };
     Some(Share { target, weight })
 }
@@ -150,15 +272,38 @@ fn weigh(
     if world.offline {
         return wanted;
     }
-    let ready: Vec<Readiness> = spec.backends.iter().map(|backend| backend_readiness(world, service, ports, backend)).collect();
-    let takes = |weights: &[u32]| weights.iter().any(|w| *w > 0) && weights.iter().zip(&ready).all(|(weight, r)| *weight == 0 || r.ready > 0);
+    let ready: Vec<Readiness> = spec
+        .backends
+        .iter()
+        .map(|backend| backend_readiness(world, service, ports, backend))
+        .collect();
+    let takes = |weights: &[u32]| {
+        weights.iter().any(|w| *w > 0)
+            && weights
+                .iter()
+                .zip(&ready)
+                .all(|(weight, r)| *weight == 0 || r.ready > 0)
+    };
     if takes(&wanted) {
         return wanted;
     }
-    let only_ready = |weights: &[u32]| -> Vec<u32> { weights.iter().zip(&ready).map(|(weight, r)| if r.ready > 0 { *weight } else { 0 }).collect() };
+    let only_ready = |weights: &[u32]| -> Vec<u32> {
+        weights
+            .iter()
+            .zip(&ready)
+            .map(|(weight, r)| if r.ready > 0 { *weight } else { 0 })
+            .collect()
+    };
     let held = in_force(spec, &declared.weights);
-    let candidates = [held.clone(), Some(only_ready(&wanted)), held.map(|weights| only_ready(&weights))];
-    let weights = candidates.into_iter().flatten().find(|weights| takes(weights));
+    let candidates = [
+        held.clone(),
+        Some(only_ready(&wanted)),
+        held.map(|weights| only_ready(&weights)),
+    ];
+    let weights = candidates
+        .into_iter()
+        .flatten()
+        .find(|weights| takes(weights));
     let waiting: Vec<String> = spec
         .backends
         .iter()
@@ -166,29 +311,59 @@ fn weigh(
         .filter(|(backend, r)| backend.weight > 0 && r.ready == 0)
         .map(|(backend, r)| format!("{} 0/{} endpoints ready", backend.display_name(), r.all))
         .collect();
-    let consequence = if weights.is_some() { "no weight moves there" } else { "no backend can take the traffic" };
+    let consequence = if weights.is_some() {
+        "no weight moves there"
+    } else {
+        "no backend can take the traffic"
+    };
     // The objects that the spec names exist; that they cannot take traffic yet is said here, where a reader looks first.
-    status.set(ConditionType::ResolvedRefs, false, "BackendNotReady", format!("{}: {consequence}", waiting.join(", ")));
+    status.set(
+        ConditionType::ResolvedRefs,
+        false,
+        "BackendNotReady",
+        format!("{}: {consequence}", waiting.join(", ")),
+    );
     weights.unwrap_or(wanted)
 }
 
-fn backend_readiness(world: &World, service: &NamespacedName, ports: &BTreeSet<Port>, backend: &Backend) -> Readiness {
+fn backend_readiness(
+    world: &World,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+    backend: &Backend,
+) -> Readiness {
     let of_port = |port: &Port| match share(service, backend, backend.weight).map(|s| s.target) {
         Some(Target::Service(name)) => readiness(world, &name, *port, None),
         Some(Target::Labels(labels)) => readiness(world, service, *port, Some(&labels)),
         None => Readiness::default(),
     };
     // A backend is as ready as its worst port.
-    ports.iter().map(of_port).min_by_key(|r| r.ready).unwrap_or_default()
+    ports
+        .iter()
+        .map(of_port)
+        .min_by_key(|r| r.ready)
+        .unwrap_or_default()
 }
 
 /// `status.weights` in the order of the backends; None if it speaks of none of them.
 fn in_force(spec: &TrafficSplitSpec, weights: &[WeightInForce]) -> Option<Vec<u32>> {
-    let of = |backend: &Backend| weights.iter().find(|w| w.backend == backend.display_name()).map_or(0, |w| w.weight);
+    let of = |backend: &Backend| {
+        weights
+            .iter()
+            .find(|w| w.backend == backend.display_name())
+            .map_or(0, |w| w.weight)
+    };
     let found: Vec<u32> = spec.backends.iter().map(of).collect();
     found.iter().any(|w| *w > 0).then_some(found)
 }
 
 fn named(spec: &TrafficSplitSpec, weights: &[u32]) -> Vec<WeightInForce> {
-    spec.backends.iter().zip(weights).map(|(backend, weight)| WeightInForce { backend: backend.display_name(), weight: *weight }).collect()
+    spec.backends
+        .iter()
+        .zip(weights)
+        .map(|(backend, weight)| WeightInForce {
+            backend: backend.display_name(),
+            weight: *weight,
+        })
+        .collect()
 }

@@ -52,14 +52,21 @@ impl WorldBuilder {
                 }
             }
             KubeObject::Mesh(mesh) => {
-                if let Some(mesh) = Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, None) {
+                if let Some(mesh) =
+                    Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, None)
+                {
                     self.meshes.insert(Arc::clone(&mesh.object.name), mesh);
                 }
             }
             KubeObject::TrafficSplit(split) => self.split(&split),
             KubeObject::AuthPolicy(policy) => {
                 let last_good = policy.status.as_ref().and_then(|s| s.last_good.as_ref());
-                if let Some(policy) = Declared::readable(ObjectKind::AuthPolicy, &policy.metadata, &policy.spec, last_good) {
+                if let Some(policy) = Declared::readable(
+                    ObjectKind::AuthPolicy,
+                    &policy.metadata,
+                    &policy.spec,
+                    last_good,
+                ) {
                     self.policies.insert(name_of(&policy.object), policy);
                 }
             }
@@ -69,8 +76,14 @@ impl WorldBuilder {
     }
 
     fn namespace(&mut self, namespace: &core::Namespace) {
-        let Some(name) = namespace.metadata.name.as_deref() else { return };
-        let label = namespace.metadata.labels.as_ref().and_then(|l| l.get(INJECT_LABEL));
+        let Some(name) = namespace.metadata.name.as_deref() else {
+            return;
+        };
+        let label = namespace
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(INJECT_LABEL));
         if label.map(String::as_str) == Some("enabled") {
             self.injecting.insert(name.into());
         } else {
@@ -81,7 +94,12 @@ impl WorldBuilder {
     fn split(&mut self, split: &heddle_crds::TrafficSplit) {
         let status = split.status.as_ref();
         let last_good = status.and_then(|s| s.last_good.as_ref());
-        if let Some(mut declared) = Declared::readable(ObjectKind::TrafficSplit, &split.metadata, &split.spec, last_good) {
+        if let Some(mut declared) = Declared::readable(
+            ObjectKind::TrafficSplit,
+            &split.metadata,
+            &split.spec,
+            last_good,
+        ) {
             declared.weights = status.map(|s| s.weights.clone()).unwrap_or_default();
             self.splits.insert(name_of(&declared.object), declared);
         }
@@ -90,13 +108,18 @@ impl WorldBuilder {
     fn unreadable(&mut self, object: &Unreadable) {
         match object.object.kind {
             ObjectKind::Mesh => {
-                self.meshes.insert(Arc::clone(&object.object.name), Declared::unreadable(object));
+                self.meshes.insert(
+                    Arc::clone(&object.object.name),
+                    Declared::unreadable(object),
+                );
             }
             ObjectKind::TrafficSplit => {
-                self.splits.insert(name_of(&object.object), Declared::unreadable(object));
+                self.splits
+                    .insert(name_of(&object.object), Declared::unreadable(object));
             }
             ObjectKind::AuthPolicy => {
-                self.policies.insert(name_of(&object.object), Declared::unreadable(object));
+                self.policies
+                    .insert(name_of(&object.object), Declared::unreadable(object));
             }
             // Only our own kinds have a say while they cannot be read.
             ObjectKind::Document
@@ -122,15 +145,22 @@ impl WorldBuilder {
         let offline = self.pods.is_empty() && self.slices.is_empty();
         let mut workloads = self.pods;
         for (name, mut template) in self.templates {
-            let has_pods = workloads.values().any(|w| w.name.namespace == name.namespace && w.owner == template.owner);
+            let has_pods = workloads
+                .values()
+                .any(|w| w.name.namespace == name.namespace && w.owner == template.owner);
             if !has_pods {
                 // What the webhook would do: the pod's own label first, else the namespace's.
-                let label = template.labels.get(INJECT_LABEL).map(|label| &**label == "enabled");
-                template.meshed |= label.unwrap_or_else(|| self.injecting.contains(&name.namespace));
+                let label = template
+                    .labels
+                    .get(INJECT_LABEL)
+                    .map(|label| &**label == "enabled");
+                template.meshed |=
+                    label.unwrap_or_else(|| self.injecting.contains(&name.namespace));
                 workloads.entry(name).or_insert(template);
             }
         }
-        let mut endpoints: BTreeMap<NamespacedName, BTreeMap<Arc<str>, Vec<Endpoint>>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<NamespacedName, BTreeMap<Arc<str>, Vec<Endpoint>>> =
+            BTreeMap::new();
         for slice in self.slices.into_values() {
             let service = endpoints.entry(slice.service).or_default();
             for (port, list) in slice.by_port {
@@ -156,5 +186,8 @@ impl WorldBuilder {
 }
 
 fn name_of(object: &ObjectRef) -> NamespacedName {
-    NamespacedName { namespace: Arc::clone(&object.namespace), name: Arc::clone(&object.name) }
+    NamespacedName {
+        namespace: Arc::clone(&object.namespace),
+        name: Arc::clone(&object.name),
+    }
 }

@@ -27,11 +27,31 @@ pub struct Declared<S> {
 }
 
 impl<S: Clone + DeserializeOwned + Serialize> Declared<S> {
-    pub(super) fn readable(kind: ObjectKind, metadata: &ObjectMeta, spec: &S, last_good: Option<&LastGood>) -> Option<Self> {
-        let default_namespace = if kind == ObjectKind::Mesh { "" } else { "default" };
-        let object = ObjectRef::new(kind, metadata.namespace.as_deref().unwrap_or(default_namespace), metadata.name.as_deref()?);
+    pub(super) fn readable(
+        kind: ObjectKind,
+        metadata: &ObjectMeta,
+        spec: &S,
+        last_good: Option<&LastGood>,
+    ) -> Option<Self> {
+        let default_namespace = if kind == ObjectKind::Mesh {
+            ""
+        } else {
+            "default"
+        };
+        let object = ObjectRef::new(
+            kind,
+            metadata.namespace.as_deref().unwrap_or(default_namespace),
+            metadata.name.as_deref()?,
+        );
         let generation = metadata.generation.unwrap_or_default();
-        Some(Self { object, generation, spec: Ok(spec.clone()), raw_spec: Value::Null, last_good: last_good.cloned(), weights: Vec::new() })
+        Some(Self {
+            object,
+            generation,
+            spec: Ok(spec.clone()),
+            raw_spec: Value::Null,
+            last_good: last_good.cloned(),
+            weights: Vec::new(),
+        })
     }
 
     pub(super) fn unreadable(unreadable: &Unreadable) -> Self {
@@ -41,8 +61,11 @@ impl<S: Clone + DeserializeOwned + Serialize> Declared<S> {
             generation: unreadable.generation,
             spec: Err(unreadable.reason.clone()),
             raw_spec: part("/spec").unwrap_or_default(),
-            last_good: part("/status/lastGood").and_then(|value| serde_json::from_value(value).ok()),
-            weights: part("/status/weights").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
+            last_good: part("/status/lastGood")
+                .and_then(|value| serde_json::from_value(value).ok()),
+            weights: part("/status/weights")
+                .and_then(|value| serde_json::from_value(value).ok())
+                .unwrap_or_default(),
         }
     }
 }

@@ -73,7 +73,10 @@ impl World {
     /// The pod that has an address, if exactly one living pod has it (pods of the host's network share theirs).
     #[must_use]
     pub fn workload_at(&self, ip: IpAddr) -> Option<&Workload> {
-        let mut found = self.workloads.values().filter(|w| w.alive && w.ips.contains(&ip));
+        let mut found = self
+            .workloads
+            .values()
+            .filter(|w| w.alive && w.ips.contains(&ip));
         let first = found.next()?;
         found.next().is_none().then_some(first)
     }

@@ -24,7 +24,10 @@ impl NamespacedName {
     /// Joins the two.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -56,7 +59,11 @@ impl TryFrom<i32> for Port {
     type Error = i32;
 
     fn try_from(value: i32) -> Result<Self, i32> {
-        u16::try_from(value).ok().and_then(NonZeroU16::new).map(Self).ok_or(value)
+        u16::try_from(value)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .map(Self)
+            .ok_or(value)
     }
 }
 
@@ -75,7 +82,10 @@ impl fmt::Display for Port {
 /// Whether every pair of the selector is among the labels. An empty selector selects nothing here: callers that mean "all" say so.
 #[must_use]
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// A SPIFFE id of a workload of this mesh.
@@ -94,7 +104,12 @@ impl SpiffeId {
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("spiffe://")?;
         let (domain, path) = rest.split_once('/')?;
-        let clean = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+        let clean = |part: &str| {
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
+        };
         (clean(domain) && clean(path) && !path.ends_with('/')).then(|| Self(text.into()))
     }
 

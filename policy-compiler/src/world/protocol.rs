@@ -27,15 +27,22 @@ impl Protocol {
     pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
         app_protocol
             .and_then(Self::word)
-            .or_else(|| port_name.map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix)).and_then(Self::word))
+            .or_else(|| {
+                port_name
+                    .map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix))
+                    .and_then(Self::word)
+            })
             .unwrap_or(Self::Detect)
     }
 
     fn word(word: &str) -> Option<Self> {
         match word.to_ascii_lowercase().as_str() {
-            "http" | "http2" | "h2c" | "grpc" | "ws" | "kubernetes.io/h2c" | "kubernetes.io/ws" => Some(Self::Http),
-            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mysql" | "postgres" | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats"
-            | "kafka" | "smtp" | "ldap" | "cassandra" | "memcached" | "mqtt" => Some(Self::Tcp),
+            "http" | "http2" | "h2c" | "grpc" | "ws" | "kubernetes.io/h2c" | "kubernetes.io/ws" => {
+                Some(Self::Http)
+            }
+            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mysql" | "postgres"
+            | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats" | "kafka" | "smtp"
+            | "ldap" | "cassandra" | "memcached" | "mqtt" => Some(Self::Tcp),
             _ => None,
         }
     }

@@ -95,6 +95,9 @@ impl Workload {
     /// The port of that name.
     #[must_use]
     pub fn port_named(&self, name: &str) -> Option<Port> {
-        self.ports.iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.port)
+        self.ports
+            .iter()
+            .find(|p| p.name.as_deref() == Some(name))
+            .map(|p| p.port)
     }
 }

@@ -1,5 +1,11 @@
 //! What the tests over goldens share: reading cases, compiling them, and saying what came out.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests; each test binary uses a part of this"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use heddle_policy_compiler::{Compiled, Finding, KubeObject, Resource, ResourceKey, View, World, compile, ingest, print};
+use heddle_policy_compiler::{
+    Compiled, Finding, KubeObject, Resource, ResourceKey, View, World, compile, ingest, print,
+};
 use serde_json::{Value, json};
 
 /// Stands for the hour in on-demand names.
@@ -31,15 +39,28 @@ pub struct Case {
 pub fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (part, findings) in [("ok", false), ("err", true)] {
-        for input in files(&folder().join(part))?.into_iter().filter(|f| is_input(f)) {
+        for input in files(&folder().join(part))?
+            .into_iter()
+            .filter(|f| is_input(f))
+        {
             let name = input.strip_prefix(folder())?.display().to_string();
             let output = Some(input.with_extension("out.yaml"));
-            cases.push(Case { name, input, output, findings: Some(findings) });
+            cases.push(Case {
+                name,
+                input,
+                output,
+                findings: Some(findings),
+            });
         }
     }
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
     for input in files(&samples)?.into_iter().filter(|f| is_input(f)) {
-        cases.push(Case { name: format!("samples/{}", input.file_name().unwrap().display()), input, output: None, findings: None });
+        cases.push(Case {
+            name: format!("samples/{}", input.file_name().unwrap().display()),
+            input,
+            output: None,
+            findings: None,
+        });
     }
     ensure!(cases.iter().any(|c| c.output.is_some()), "no cases");
     Ok(cases)
@@ -58,7 +79,11 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path)?)
+        } else {
+            found.push(path)
+        }
     }
     found.sort();
     Ok(found)
@@ -67,7 +92,11 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The objects of a text, with what is wrong with it.
 pub fn read(path: &Path) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     Ok(ingest::parse_yaml(&name, &text))
 }
 
@@ -80,15 +109,26 @@ pub fn base() -> Result<Vec<KubeObject>> {
 /// A world of these objects, in this order.
 pub fn world(objects: impl IntoIterator<Item = KubeObject>) -> (World, Vec<Finding>) {
     let mut builder = World::builder();
-    let findings = objects.into_iter().flat_map(|object| builder.apply(object)).collect();
+    let findings = objects
+        .into_iter()
+        .flat_map(|object| builder.apply(object))
+        .collect();
     (builder.build(), findings)
 }
 
 /// The view of each proxy that has dialled every address there is, and one that there is not.
 pub fn views(compiled: &Compiled) -> BTreeMap<String, View> {
     let unknown = "203.0.113.9:443".parse().unwrap();
-    let wanted: BTreeSet<Arc<str>> = compiled.destinations().chain([unknown]).map(|at| Compiled::on_demand_name(at, HOUR)).collect();
-    compiled.proxies.keys().map(|pod| (pod.to_string(), compiled.view(pod, &wanted).unwrap())).collect()
+    let wanted: BTreeSet<Arc<str>> = compiled
+        .destinations()
+        .chain([unknown])
+        .map(|at| Compiled::on_demand_name(at, HOUR))
+        .collect();
+    compiled
+        .proxies
+        .keys()
+        .map(|pod| (pod.to_string(), compiled.view(pod, &wanted).unwrap()))
+        .collect()
 }
 
 /// What a case does: findings, statuses, and the resources that differ from the base.
@@ -99,7 +139,11 @@ pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String,
         .iter()
         .map(|f| json!({"severity": f.severity.as_str(), "object": f.object.to_string(), "field": f.field, "code": f.code, "message": f.message, "fix": f.fix}))
         .collect();
-    let statuses: BTreeMap<String, Value> = compiled.statuses.iter().map(|(object, status)| (object.to_string(), status_json(status))).collect();
+    let statuses: BTreeMap<String, Value> = compiled
+        .statuses
+        .iter()
+        .map(|(object, status)| (object.to_string(), status_json(status)))
+        .collect();
     let (changed, removed) = differences(base, &views(compiled));
     json!({"findings": findings, "statuses": statuses, "changed": changed, "removed": removed})
 }
@@ -110,40 +154,76 @@ fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
         .iter()
         .map(|c| json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message}))
         .collect();
-    let mut value = json!({"observedGeneration": status.observed_generation, "conditions": conditions});
+    let mut value =
+        json!({"observedGeneration": status.observed_generation, "conditions": conditions});
     let map = value.as_object_mut().unwrap();
-    map.insert("inForce".to_owned(), status.in_force.as_ref().map_or(Value::Null, |s| json!({"generation": s.generation})));
+    map.insert(
+        "inForce".to_owned(),
+        status
+            .in_force
+            .as_ref()
+            .map_or(Value::Null, |s| json!({"generation": s.generation})),
+    );
     if !status.weights.is_empty() {
-        map.insert("weights".to_owned(), status.weights.iter().map(|w| json!({"backend": w.backend, "weight": w.weight})).collect());
+        map.insert(
+            "weights".to_owned(),
+            status
+                .weights
+                .iter()
+                .map(|w| json!({"backend": w.backend, "weight": w.weight}))
+                .collect(),
+        );
     }
     value
 }
 
 type ByResource = BTreeMap<(ResourceKey, String), (Arc<Resource>, Vec<String>)>;
 
-fn differences(before: &BTreeMap<String, View>, after: &BTreeMap<String, View>) -> (Vec<Value>, Vec<Value>) {
+fn differences(
+    before: &BTreeMap<String, View>,
+    after: &BTreeMap<String, View>,
+) -> (Vec<Value>, Vec<Value>) {
     let mut changed: ByResource = BTreeMap::new();
     let mut removed: BTreeMap<ResourceKey, Vec<String>> = BTreeMap::new();
     let nothing = View::default();
     for (pod, view) in after {
         let old = before.get(pod).unwrap_or(&nothing);
-        for (key, resource) in view.resources.iter().filter(|(key, r)| old.resources.get(*key).is_none_or(|o| o.version != r.version)) {
-            let entry = changed.entry((key.clone(), resource.version.to_string())).or_insert_with(|| (Arc::clone(resource), Vec::new()));
+        for (key, resource) in view.resources.iter().filter(|(key, r)| {
+            old.resources
+                .get(*key)
+                .is_none_or(|o| o.version != r.version)
+        }) {
+            let entry = changed
+                .entry((key.clone(), resource.version.to_string()))
+                .or_insert_with(|| (Arc::clone(resource), Vec::new()));
             entry.1.push(pod.clone());
         }
     }
     for (pod, view) in before {
         let new = after.get(pod).unwrap_or(&nothing);
-        for key in view.resources.keys().filter(|key| !new.resources.contains_key(*key)) {
+        for key in view
+            .resources
+            .keys()
+            .filter(|key| !new.resources.contains_key(*key))
+        {
             removed.entry(key.clone()).or_default().push(pod.clone());
         }
     }
     let all: Vec<String> = after.keys().cloned().collect();
-    let proxies = |pods: Vec<String>| if pods == all { json!("all") } else { json!(pods) };
+    let proxies = |pods: Vec<String>| {
+        if pods == all {
+            json!("all")
+        } else {
+            json!(pods)
+        }
+    };
     let mut last = None;
+    let known: BTreeMap<&ResourceKey, &Arc<Resource>> =
+        before.values().flat_map(|view| &view.resources).collect();
     let changed = changed
         .into_values()
         .map(|(resource, pods)| {
+            let pods_of = pods.clone();
             let mut value = json!({
                 "resource": resource.key.to_string(), "proxies": proxies(pods), "version": resource.version.to_string(),
                 "requires": resource.requires.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -151,19 +231,82 @@ fn differences(before: &BTreeMap<String, View>, after: &BTreeMap<String, View>) 
             });
             // Workload classes have their own versions of a listener, all alike: one of them is enough to read.
             if last.replace(resource.key.clone()).as_ref() != Some(&resource.key) {
-                value["config"] = print::to_json(&resource);
+                let first = pods_first(&pods_of, before).and_then(|view| view.resources.get(&resource.key)).or_else(|| known.get(&resource.key).copied());
+                let config = print::to_json(&resource);
+                let config = first.map_or(Some(config.clone()), |first| difference(&print::to_json(first), &config));
+                value.as_object_mut().expect("an object").insert("config".to_owned(), config.unwrap_or_default());
             }
             value
         })
         .collect();
-    let removed = removed.into_iter().map(|(key, pods)| json!({"resource": key.to_string(), "proxies": proxies(pods)})).collect();
+    let removed = removed
+        .into_iter()
+        .map(|(key, pods)| json!({"resource": key.to_string(), "proxies": proxies(pods)}))
+        .collect();
     (changed, removed)
+}
+
+/// The view that the first of these pods had before.
+fn pods_first<'a>(pods: &[String], before: &'a BTreeMap<String, View>) -> Option<&'a View> {
+    before.get(pods.first()?)
+}
+
+/// What is new or other in `after`: fields that differ, and of lists of named things the things that differ. What is gone is null.
+fn difference(before: &Value, after: &Value) -> Option<Value> {
+    if before == after {
+        return None;
+    }
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let changed = keys
+                .into_iter()
+                .filter_map(|key| match (old.get(key), new.get(key)) {
+                    (Some(old), Some(new)) if key == "name" || key == "@type" => Some((
+                        key.clone(),
+                        if old == new { old.clone() } else { new.clone() },
+                    )),
+                    (Some(old), Some(new)) => Some((key.clone(), difference(old, new)?)),
+                    (None, Some(new)) => Some((key.clone(), new.clone())),
+                    (_, None) => Some((key.clone(), Value::Null)),
+                });
+            Some(Value::Object(changed.collect()))
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+            let named: BTreeMap<String, &Value> = old
+                .iter()
+                .filter_map(|value| Some((name(value)?, value)))
+                .collect();
+            let unique = named.len() == old.len()
+                && new.iter().filter_map(name).collect::<BTreeSet<_>>().len() == new.len();
+            if !unique {
+                return Some(after.clone());
+            }
+            let there: BTreeSet<String> = new.iter().filter_map(name).collect();
+            let changed = new.iter().filter_map(|value| {
+                name(value)
+                    .and_then(|n| named.get(&n).copied())
+                    .map_or(Some(value.clone()), |old| difference(old, value))
+            });
+            let gone = named
+                .keys()
+                .filter(|name| !there.contains(*name))
+                .map(|name| json!({"name": name, "gone": true}));
+            Some(Value::Array(changed.chain(gone).collect()))
+        }
+        _ => Some(after.clone()),
+    }
 }
 
 /// All objects of a case: those of the base first.
 pub fn objects(case: &Case) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
     let (objects, findings) = read(&case.input)?;
-    let below = if case.output.is_some() { base()? } else { Vec::new() };
+    let below = if case.output.is_some() {
+        base()?
+    } else {
+        Vec::new()
+    };
     Ok((below.into_iter().chain(objects).collect(), findings))
 }
 
