@@ -107,11 +107,12 @@ impl Pair {
             cluster_origins.clone(),
         );
         let endpoints = assignment(name, groups).encode_to_vec();
+        // They require nothing: Envoy asks for them once it has the cluster, and acknowledges the cluster once it has them.
         let endpoints = Resource::new(
             ResourceKind::Endpoints,
             name,
             endpoints,
-            vec![cluster.key.clone()],
+            Vec::new(),
             origins.clone(),
         );
         Self { cluster, endpoints }
