@@ -52,6 +52,9 @@ lint: ## format, clippy, generated files, crate borders
 gen: ## write all generated files
 	cargo xtask gen
 
+nightly: ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests
+	tests/gitops/run.sh
+
 bench: envoy ## the figures of docs/performance.md
 	cargo build --release --workspace --bins
 	cargo xtask bench
