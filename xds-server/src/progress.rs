@@ -265,7 +265,13 @@ impl Progress {
                 self.acked.extend(held);
             }
             Note::Acked { key, version } => {
-                self.rejected.remove(&key);
+                if self
+                    .rejected
+                    .get(&key)
+                    .is_some_and(|refused| refused.version == version)
+                {
+                    self.rejected.remove(&key);
+                }
                 self.acked.insert(key, version);
             }
             Note::Dropped { key } => {

@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use futures::stream::{self, Stream};
 use prost::Message;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
 use crate::counters::{add, sub};
@@ -26,6 +27,9 @@ use crate::source::{NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
 
 /// A client that opens a stream and says nothing is sent away after this long.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// A client that reconnects tells all that it holds within this: it sends its first requests back to back.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What the two protocols do differently on the wire.
 pub(crate) trait Protocol: Send + Sync + 'static {
@@ -98,6 +102,7 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
         view: None,
         queue: VecDeque::new(),
         unknown_type_logged: false,
+        settle_at: Instant::now() + SETTLED,
         over: false,
     };
     stream::unfold(pump, |mut pump| async move {
@@ -118,6 +123,7 @@ struct Pump<P: Protocol, S: ResourceSource> {
     view: Option<Arc<View>>,
     queue: VecDeque<P::Response>,
     unknown_type_logged: bool,
+    settle_at: Instant,
     over: bool,
 }
 
@@ -142,6 +148,7 @@ enum Event<R> {
     Failed(Status),
     Changed,
     SourceGone,
+    Settled,
     Stopping,
 }
 
@@ -166,6 +173,10 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                     self.changes = None;
                     Ok(())
                 }
+                Event::Settled => {
+                    self.session.settled();
+                    Ok(())
+                }
                 Event::Stopping => Err(Status::unavailable("the server is shutting down")),
             };
             if let Err(status) = outcome {
@@ -188,6 +199,13 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 },
             }
         };
+        let (unsettled, settle_at) = (self.session.is_unsettled(), self.settle_at);
+        let settled = async {
+            match unsettled {
+                true => tokio::time::sleep_until(settle_at).await,
+                false => std::future::pending().await,
+            }
+        };
         let changed = async {
             match &mut self.changes {
                 Some(changes) => changes.changed().await.is_ok(),
@@ -201,6 +219,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 Err(status) => Event::Failed(status),
             },
             alive = changed => if alive { Event::Changed } else { Event::SourceGone },
+            () = settled => Event::Settled,
             _ = self.stopping.wait_for(|stopping| *stopping) => Event::Stopping,
         }
     }

@@ -11,7 +11,7 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::resource::{Name, ResourceKey, ResourceKind};
 
 use super::channel::Held;
-use super::{Fault, Heard, Note, Push, Session};
+use super::{Fault, Heard, Note, Push, Sent, Session};
 
 const WILDCARD: &str = "*";
 
@@ -22,6 +22,7 @@ impl Session {
     /// A fault ends the stream.
     pub fn delta_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Heard, Fault> {
         let fresh = !self.heard_any && request.initial_resource_versions.is_empty();
+        self.unsettled |= !self.heard_any && !fresh;
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {
             return Ok(Heard::default());
@@ -114,13 +115,17 @@ impl Session {
         fresh: bool,
     ) {
         let view = self.view.clone();
-        let channel = self.channels.get_mut(kind);
         let mut noted = BTreeMap::new();
         for (name, version) in versions {
             let (name, version): (Name, Arc<str>) = (name.as_str().into(), version.as_str().into());
-            if !channel.subscription.covers(&name) {
+            if !self.channels.get(kind).subscription.covers(&name) {
                 continue;
             }
+            let version = match kind {
+                ResourceKind::Endpoints => self.take_endpoints_version(&name, &version),
+                ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => version,
+            };
+            let channel = self.channels.get_mut(kind);
             let mut held = Held {
                 version: Arc::clone(&version),
                 resource: None,
@@ -131,12 +136,25 @@ impl Session {
             channel.held.insert(Name::clone(&name), held);
             noted.insert(ResourceKey { kind, name }, version);
         }
-        channel.answer_due &= noted.is_empty();
+        self.channels.get_mut(kind).answer_due &= noted.is_empty();
         self.notes.push(Note::Opened {
             kind,
             fresh,
             held: noted,
         });
+    }
+
+    /// Endpoints that were sent for another version of their cluster than the client has leave it in warming.
+    fn take_endpoints_version(&mut self, name: &Name, wire: &Arc<str>) -> Arc<str> {
+        let (version, cluster) = match wire.rsplit_once('@') {
+            Some((version, cluster)) => (version.into(), Some(cluster)),
+            None => (Arc::clone(wire), None),
+        };
+        if self.cluster_version(name).map(|v| &**v) != cluster {
+            let endpoints = self.channels.get_mut(ResourceKind::Endpoints);
+            endpoints.warm.insert(Name::clone(name));
+        }
+        version
     }
 }
 
@@ -145,12 +163,12 @@ impl Push {
     #[must_use]
     pub fn into_delta(self) -> DeltaDiscoveryResponse {
         let type_url = self.kind.type_url();
-        let wire = |resource: Arc<crate::Resource>| Wire {
-            name: resource.key.name.to_string(),
-            version: resource.version.to_string(),
+        let wire = |sent: Sent| Wire {
+            name: sent.resource.key.name.to_string(),
+            version: sent.version.to_string(),
             resource: Some(Any {
                 type_url: type_url.to_owned(),
-                value: resource.body.to_vec(),
+                value: sent.resource.body.to_vec(),
             }),
             ..Wire::default()
         };

@@ -21,7 +21,15 @@ impl Session {
         let Some(target) = view.resources.get(required) else {
             return true;
         };
+        // Envoy holds the ACK of a cluster back until the cluster is warm, that is, until it has its endpoints. They follow in the stream's order.
+        if (by.kind, required.kind) == (ResourceKind::Endpoints, ResourceKind::Cluster) {
+            return true;
+        }
         let channel = self.channels.get(required.kind);
+        let leaving = channel.in_flight.as_ref();
+        if leaving.is_some_and(|response| response.removed.contains(&required.name)) {
+            return false;
+        }
         if channel
             .held
             .get(&required.name)

@@ -140,9 +140,19 @@ pub struct Push {
     /// Its nonce, unique within the stream.
     pub nonce: String,
     /// The resources in it: the changed ones, or all for the complete kinds under [`Flavor::Sotw`].
-    pub resources: Vec<Arc<Resource>>,
+    pub resources: Vec<Sent>,
     /// The names removed or not there; empty under [`Flavor::Sotw`].
     pub removed: Vec<Name>,
+}
+
+/// A resource as it goes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The resource.
+    pub resource: Arc<Resource>,
+    /// Its version on the wire. That of endpoints also says for which version of their cluster they were sent, so that
+    /// after a reconnect, to whichever replica, it shows whether the cluster still waits for them.
+    pub version: Arc<str>,
 }
 
 /// The state of one stream.
@@ -156,6 +166,8 @@ pub struct Session {
     wanted: BTreeSet<Name>,
     nonces: u64,
     heard_any: bool,
+    /// The client brought things along, and may not have told of all of them yet.
+    unsettled: bool,
     notes: Vec<Note>,
 }
 
@@ -172,6 +184,7 @@ impl Session {
             wanted: BTreeSet::new(),
             nonces: 0,
             heard_any: false,
+            unsettled: false,
             notes: Vec::new(),
         }
     }
@@ -200,6 +213,18 @@ impl Session {
             }
         }
         self.view = Some(view);
+    }
+
+    /// A client that reconnects tells kind by kind what it holds. Until this is called nothing is taken from it, for
+    /// what would refer to it may not have been mentioned yet. The caller decides how long that may take.
+    pub const fn settled(&mut self) {
+        self.unsettled = false;
+    }
+
+    /// Whether [`Session::settled`] is waited for.
+    #[must_use]
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// Whether some response waits for the client's answer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
 
 use super::channel::{InFlight, Suspects};
-use super::{Flavor, Push, Session};
+use super::{Flavor, Push, Sent, Session};
 
 /// What a response would hold.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Session {
                 pushes.push(self.launch(kind, Draft::default()));
             }
         }
-        if pushes.is_empty() {
+        if pushes.is_empty() && !self.unsettled {
             pushes.extend(self.next_removal(&view));
         }
         pushes
@@ -91,19 +91,29 @@ impl Session {
             .iter()
             .filter(|name| view.get(kind, name).is_none());
         let lingering = lingering.filter_map(|name| channel.held.get(name)?.resource.clone());
-        let wanted = view.of(kind).filter(|resource| {
+        let wanted = view.of(kind).filter_map(|resource| {
             let name = &resource.key.name;
-            if !channel.subscription.covers(name)
-                || channel.rejected.get(name) == Some(&resource.version)
-            {
-                return false;
+            if !channel.subscription.covers(name) {
+                return None;
             }
-            if channel.held.get(name).is_some_and(|held| held.is(resource)) {
-                return channel.asked.contains(name) || channel.warm.contains(name);
+            let held = channel.held.get(name);
+            if held.is_some_and(|held| held.is(resource)) {
+                let again = channel.asked.contains(name) || channel.warm.contains(name);
+                let refused = channel.rejected.get(name) == Some(&resource.version);
+                return Some(resource).filter(|_| again && !refused).cloned();
             }
-            self.waits_for(resource, view).is_none()
+            if channel.rejected.get(name) == Some(&resource.version) {
+                // An updated cluster is better off with its last good endpoints than with none.
+                return held
+                    .filter(|_| channel.warm.contains(name))?
+                    .resource
+                    .clone();
+            }
+            Some(resource)
+                .filter(|resource| self.waits_for(resource, view).is_none())
+                .cloned()
         });
-        lingering.chain(wanted.cloned()).collect()
+        lingering.chain(wanted).collect()
     }
 
     /// The names asked for that do not exist. They stay subscribed, and are sent once they do.
@@ -185,12 +195,35 @@ impl Session {
         } else {
             Vec::new()
         };
+        let sent = |resource: Arc<Resource>| Sent {
+            version: self.wire_version(&resource),
+            resource,
+        };
+        let resources = resources.into_values().map(sent).collect();
         Push {
             kind,
             nonce,
-            resources: resources.into_values().collect(),
+            resources,
             removed,
         }
+    }
+
+    fn wire_version(&self, resource: &Resource) -> Arc<str> {
+        let marked = self.flavor == Flavor::Delta && resource.key.kind == ResourceKind::Endpoints;
+        let cluster = self.cluster_version(&resource.key.name);
+        match cluster.filter(|_| marked) {
+            Some(cluster) => format!("{}@{cluster}", resource.version).into(),
+            None => Arc::clone(&resource.version),
+        }
+    }
+
+    /// The version of a cluster that the client has, or will have once it has read all we sent.
+    pub(super) fn cluster_version(&self, name: &Name) -> Option<&Arc<str>> {
+        let clusters = self.channels.get(ResourceKind::Cluster);
+        let sent = clusters.in_flight.as_ref();
+        let sent = sent.and_then(|response| response.updates.get(name));
+        sent.map(|resource| &resource.version)
+            .or_else(|| clusters.held.get(name).map(|held| &held.version))
     }
 
     /// Envoy warms an updated cluster with endpoints that it does not ask for again.

@@ -1,14 +1,13 @@
 //! State-of-the-world xDS: requests in, responses out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::resource::{Name, ResourceKind};
 
-use super::{Fault, Heard, Note, Push, Session};
+use super::{Fault, Heard, Note, Push, Sent, Session};
 
 const WILDCARD: &str = "*";
 
@@ -106,9 +105,9 @@ impl Push {
     #[must_use]
     pub fn into_sotw(self) -> DiscoveryResponse {
         let type_url = self.kind.type_url();
-        let wire = |resource: Arc<crate::Resource>| Any {
+        let wire = |sent: Sent| Any {
             type_url: type_url.to_owned(),
-            value: resource.body.to_vec(),
+            value: sent.resource.body.to_vec(),
         };
         DiscoveryResponse {
             // Versions are per resource here; the protocol only wants one that differs from the last.

@@ -41,7 +41,10 @@ impl Session {
         for (name, resource) in response.updates {
             let channel = self.channels.get_mut(kind);
             channel.doubtful.remove(&name);
-            channel.rejected.remove(&name);
+            // The last good version may be accepted once more while a newer one stays refused.
+            if channel.rejected.get(&name) == Some(&resource.version) {
+                channel.rejected.remove(&name);
+            }
             if channel.subscription.covers(&name) {
                 let version = Arc::clone(&resource.version);
                 let key = resource.key.clone();
@@ -69,6 +72,22 @@ impl Session {
             if !channel.held.contains_key(name) {
                 channel.doubtful.insert(Name::clone(name));
             }
+        }
+        if kind == ResourceKind::Endpoints {
+            // Their clusters wait for endpoints still; but what is held and refused now can't be what they get.
+            let newer = |(name, resource): &(&Name, &Arc<Resource>)| {
+                !channel
+                    .held
+                    .get(*name)
+                    .is_some_and(|held| held.is(resource))
+            };
+            let waiting: Vec<Name> = response
+                .updates
+                .iter()
+                .filter(newer)
+                .map(|(name, _)| Name::clone(name))
+                .collect();
+            channel.warm.extend(waiting);
         }
         if let (1, Some(culprit)) = (response.updates.len(), response.updates.values().next()) {
             self.reject(culprit, text);

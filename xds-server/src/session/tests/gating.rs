@@ -1,0 +1,212 @@
+//! What waits for what, and what goes when.
+
+use super::{Flavor, run};
+
+const ON_DEMAND: &str = "view C:a=1 E:a=1 L:l=1 R:r=1<C:a,E:a C:dst|x=1<C:a,E:a,L:l,R:r";
+
+const RULES: &[(&str, &str)] = &[
+    (
+        "an on-demand cluster is released after listener, route and endpoints",
+        "
+        view absent=dst|x
+        > C
+        < C#1
+        > C nonce=1
+        > L
+        < L#2
+        > L nonce=2
+        > C sub=dst|x
+        < C#3 -dst|x
+        > C nonce=3
+        ON_DEMAND
+        < C#4 a=1
+        < L#5 l=1
+        > L nonce=5
+        > R sub=r
+        > C nonce=4
+        > E sub=a
+        < E#6 a=1@1
+        > E nonce=6
+        < R#7 r=1
+        > R nonce=7
+        < C#8 dst|x=1",
+    ),
+    (
+        "after a reconnect an on-demand cluster waits for listeners not asked for yet",
+        "
+        ON_DEMAND
+        > C sub=*,dst|x has=a:1
+        > E sub=a has=a:1@1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        < C#1 dst|x=1",
+    ),
+    (
+        "a listener does not wait for a route that nobody can ask for yet",
+        "
+        view L:l=1<R:r R:r=1
+        > L
+        < L#1 l=1
+        > L nonce=1
+        > R sub=r
+        < R#2 r=1",
+    ),
+    (
+        "a route asked for is updated before the listener that requires it",
+        "
+        view L:l=1<R:r R:r=1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        view L:l=2<R:r R:r=2
+        < R#1 r=2
+        > R nonce=1
+        < L#2 l=2",
+    ),
+    (
+        "a cluster does not wait for its own endpoints",
+        "
+        view C:a=1<E:a E:a=1
+        > C
+        < C#1 a=1",
+    ),
+    (
+        "a route does not wait for clusters that the client asks for by name, and later",
+        "
+        view C:a=1 E:a=1 R:r=1<C:a,E:a
+        > R sub=r
+        < R#1 r=1",
+    ),
+    (
+        "what is required but not in the view does not count",
+        "
+        view R:r=1<C:a,E:a
+        > C
+        < C#1
+        > R sub=r
+        < R#2 r=1",
+    ),
+    (
+        "endpoints without a cluster do not count",
+        "
+        view R:r=1<E:a E:a=1
+        > C
+        < C#1
+        > R sub=r
+        < R#2 r=1",
+    ),
+    (
+        "removals come last, what refers before what is referred to",
+        "
+        view C:a=1 E:a=1 L:l=1<C:a,E:a C:dst|x=1<C:a,E:a,L:l
+        > C sub=*,dst|x has=a:1,dst|x:1
+        > E sub=a has=a:1@1
+        > L sub=* has=l:1
+        settled
+        view C:b=1 absent=dst|x
+        < C#1 b=1
+        > C nonce=1
+        < C#2 -dst|x
+        > C nonce=2
+        < L#3 -l
+        > L nonce=3
+        < C#4 -a
+        > E unsub=a
+        > C nonce=4",
+    ),
+    (
+        "a cluster stays while a route that the client holds requires it",
+        "
+        view C:a=1 L:l=1 R:r=1<C:a
+        > C sub=* has=a:1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        settled
+        view C:b=1 L:l=1 R:r=2<C:b
+        < C#1 b=1
+        > C nonce=1
+        < R#2 r=2
+        > R nonce=2
+        < C#3 -a",
+    ),
+    (
+        "a cluster stays while the route that would leave it is refused",
+        "
+        view C:a=1 R:r=1<C:a
+        > C sub=* has=a:1
+        > R sub=r has=r:1
+        settled
+        view C:b=1 R:r=2<C:b
+        < C#1 b=1
+        > C nonce=1
+        < R#2 r=2
+        > R nonce=2 nack=no
+        view C:b=1 R:r=3<C:b
+        < R#3 r=3
+        > R nonce=3
+        < C#4 -a",
+    ),
+    (
+        "a cluster stays for a draining listener until the client gives up the route",
+        "
+        view C:a=1 L:l=1 R:r=1<C:a
+        > C sub=* has=a:1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        settled
+        view
+        < L#1 -l
+        > L nonce=1
+        < R#2 -r
+        > R nonce=2
+        > R unsub=r
+        < C#3 -a",
+    ),
+    (
+        "a route that comes back before the client gave it up is sent again",
+        "
+        view R:r=1
+        > R sub=r has=r:1
+        settled
+        view
+        < R#1 -r
+        > R nonce=1
+        view R:r=1
+        < R#2 r=1",
+    ),
+    (
+        "what a client brought along of unknown content keeps clusters until it is updated",
+        "
+        view C:b=1 E:b=1 R:r=2<C:b,E:b
+        > C sub=* has=a:1
+        < C#1 b=1
+        > R sub=r has=r:1
+        > C nonce=1
+        > E sub=b
+        < E#2 b=1@1
+        > E nonce=2
+        < R#3 r=2
+        > R nonce=3
+        settled
+        < C#4 -a",
+    ),
+    (
+        "a cluster asked for again while it only stays for a route is given again",
+        "
+        view C:a=1 R:r=1<C:a
+        > C sub=* has=a:1
+        > R sub=r has=r:1
+        settled
+        view C:b=1 R:r=2<C:b
+        < C#1 b=1
+        > C nonce=1 nack=no
+        > C sub=a
+        < C#2 a=1",
+    ),
+];
+
+#[test]
+fn rules() {
+    for (name, script) in RULES {
+        run(Flavor::Delta, name, &script.replace("ON_DEMAND", ON_DEMAND));
+    }
+}

@@ -1,0 +1,229 @@
+//! Scripts: each line is an event or what has to come of it, so a rule of the protocol is a few lines of text.
+//!
+//! ```text
+//! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view; `<` lists what is required
+//! > C sub=*,a unsub=b has=a:1 nonce=1 nack=text     an incremental request
+//! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
+//! < C#1 a=1 -b                                      a response: nonce, resources, removals
+//! settled                                           the client has told all that it holds
+//! notes R:r refused 1                               what was recorded since the last such line
+//! wanted dst|x                                      the on-demand names
+//! ```
+//! Responses that no `<` line expects fail the script.
+
+mod delta;
+mod endpoints;
+mod gating;
+mod model;
+mod property;
+mod refusals;
+mod sotw;
+
+use std::collections::VecDeque;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::google::rpc::Status;
+
+use super::*;
+
+/// Runs a script and says at which line it went wrong.
+fn run(flavor: Flavor, name: &str, script: &str) {
+    let limits = Limits {
+        max_wanted: 2,
+        max_names: 4,
+        max_name_len: 16,
+        max_response_bytes: 64,
+        ..Limits::default()
+    };
+    let mut session = Session::new(flavor, limits);
+    let mut sent: VecDeque<String> = VecDeque::new();
+    let mut notes: Vec<String> = Vec::new();
+    for (number, line) in script
+        .lines()
+        .map(str::trim)
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+    {
+        let at = format!("{name}, line {number}: {line}");
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match verb {
+            "<" => {
+                assert_eq!(sent.pop_front().as_deref(), Some(rest), "{at}");
+                continue;
+            }
+            "wanted" => {
+                assert_eq!(
+                    session
+                        .wanted()
+                        .iter()
+                        .map(|n| &**n)
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                    rest,
+                    "{at}"
+                );
+                continue;
+            }
+            "notes" => {
+                assert_eq!(std::mem::take(&mut notes).join(", "), rest, "{at}");
+                continue;
+            }
+            _ => assert_eq!(sent, [""; 0], "{at}: not expected before"),
+        }
+        match verb {
+            "settled" => session.settled(),
+            "view" => session.set_view(Arc::new(view(rest))),
+            ">" => match (request(&mut session, flavor, rest), rest.contains("fault")) {
+                (Ok(_), false) => {}
+                (Err(_), true) => continue,
+                (outcome, _) => panic!("{at}: {outcome:?}"),
+            },
+            _ => panic!("{at}: not a verb"),
+        }
+        sent.extend(session.poll().iter().map(show));
+        notes.extend(session.take_notes().iter().filter_map(note));
+    }
+    assert_eq!(sent, [""; 0], "{name}: not expected at the end");
+}
+
+fn kind(letter: &str) -> ResourceKind {
+    match letter {
+        "C" => ResourceKind::Cluster,
+        "E" => ResourceKind::Endpoints,
+        "L" => ResourceKind::Listener,
+        "R" => ResourceKind::Route,
+        _ => panic!("{letter} is no kind"),
+    }
+}
+
+fn letter(kind: ResourceKind) -> &'static str {
+    match kind {
+        ResourceKind::Cluster => "C",
+        ResourceKind::Endpoints => "E",
+        ResourceKind::Listener => "L",
+        ResourceKind::Route => "R",
+    }
+}
+
+fn key(text: &str) -> ResourceKey {
+    let (letter, name) = text.split_once(':').unwrap();
+    ResourceKey::new(kind(letter), name)
+}
+
+fn view(text: &str) -> View {
+    let absent = text
+        .split(' ')
+        .filter_map(|w| w.strip_prefix("absent="))
+        .map(Name::from)
+        .collect();
+    let resources = text
+        .split_whitespace()
+        .filter(|word| !word.starts_with("absent="))
+        .map(|word| {
+            let (what, requires) = word.split_once('<').unwrap_or((word, ""));
+            let (name, version) = what.split_once('=').unwrap();
+            let requires = requires
+                .split(',')
+                .filter(|r| !r.is_empty())
+                .map(key)
+                .collect();
+            Resource {
+                key: key(name),
+                version: version.into(),
+                body: what.as_bytes().to_vec().into(),
+                requires,
+            }
+        });
+    View {
+        absent,
+        ..resources.collect()
+    }
+}
+
+fn request(session: &mut Session, flavor: Flavor, text: &str) -> Result<Heard, Fault> {
+    let (letter, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let type_url = if letter == "X" {
+        "type.googleapis.com/x"
+    } else {
+        kind(letter).type_url()
+    }
+    .to_owned();
+    let (rest, nack) = rest
+        .split_once("nack=")
+        .map_or((rest, None), |(rest, text)| (rest, Some(text)));
+    let field = |name: &str| {
+        rest.split(' ')
+            .find_map(|word| word.strip_prefix(name))
+            .unwrap_or_default()
+    };
+    let list = |name: &str| {
+        field(name)
+            .split(',')
+            .filter(|n| !n.is_empty())
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let node = Some(Node {
+        id: field("node=").to_owned(),
+        ..Node::default()
+    })
+    .filter(|node| !node.id.is_empty());
+    let error_detail = nack.map(|text| Status {
+        message: text.to_owned(),
+        ..Status::default()
+    });
+    let response_nonce = field("nonce=").to_owned();
+    match flavor {
+        Flavor::Delta => session.delta_request(&DeltaDiscoveryRequest {
+            node,
+            type_url,
+            resource_names_subscribe: list("sub="),
+            resource_names_unsubscribe: list("unsub="),
+            initial_resource_versions: list("has=")
+                .iter()
+                .filter_map(|pair| {
+                    pair.split_once(':')
+                        .map(|(name, version)| (name.into(), version.into()))
+                })
+                .collect(),
+            response_nonce,
+            error_detail,
+            ..DeltaDiscoveryRequest::default()
+        }),
+        Flavor::Sotw => session.sotw_request(&DiscoveryRequest {
+            node,
+            type_url,
+            resource_names: list("names="),
+            response_nonce,
+            error_detail,
+            ..DiscoveryRequest::default()
+        }),
+    }
+}
+
+fn show(push: &Push) -> String {
+    let resources = push
+        .resources
+        .iter()
+        .map(|sent| format!(" {}={}", sent.resource.key.name, sent.version));
+    let removed = push.removed.iter().map(|name| format!(" -{name}"));
+    let content: String = resources.chain(removed).collect();
+    format!("{}#{}{content}", letter(push.kind), push.nonce)
+}
+
+fn note(note: &Note) -> Option<String> {
+    let show = |key: &ResourceKey| format!("{}:{}", letter(key.kind), key.name);
+    match note {
+        Note::Opened { held, .. } if held.is_empty() => None,
+        Note::Opened { held, .. } => Some(format!(
+            "has {}",
+            held.keys().map(show).collect::<Vec<_>>().join(" ")
+        )),
+        Note::Acked { key, version } => Some(format!("{} runs {version}", show(key))),
+        Note::Dropped { key } => Some(format!("{} gone", show(key))),
+        Note::Rejected { key, version, text } => {
+            Some(format!("{} refused {version} ({text})", show(key)))
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Random worlds, random edits, random delays, disconnections and refusals: whatever happens, a client is never given
+//! something that refers to what it does not have, nothing waits forever, and in the end both sides agree.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use proptest::prelude::*;
+
+use super::super::*;
+use super::model::{Client, body};
+
+const SERVICES: usize = 4;
+
+/// One service: a cluster with endpoints, and if it is exposed a listener, a route and an on-demand cluster.
+#[derive(Clone, Debug, Default)]
+struct Service {
+    exists: bool,
+    exposed: bool,
+    tcp: bool,
+    cluster: u8,
+    endpoints: u8,
+    listener: u8,
+    /// The services that its route sends to, besides itself.
+    backends: BTreeSet<usize>,
+    bad: Option<ResourceKind>,
+}
+
+type World = [Service; SERVICES];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Edit(usize, Edit),
+    Want(usize),
+    ToServer,
+    ToClient,
+    Settle,
+    Drain,
+    Reconnect,
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Exists(bool),
+    Exposed(bool, bool),
+    Version(ResourceKind),
+    Backends(BTreeSet<usize>),
+    Bad(Option<ResourceKind>),
+}
+
+fn kinds() -> impl Strategy<Value = ResourceKind> {
+    prop::sample::select(ResourceKind::ALL.to_vec())
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        2 => any::<bool>().prop_map(Edit::Exists),
+        2 => any::<(bool, bool)>().prop_map(|(exposed, tcp)| Edit::Exposed(exposed, tcp)),
+        4 => kinds().prop_map(Edit::Version),
+        3 => prop::collection::btree_set(0..SERVICES, 0..3).prop_map(Edit::Backends),
+        1 => prop::option::of(kinds()).prop_map(Edit::Bad),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..SERVICES, edit()).prop_map(|(at, edit)| Step::Edit(at, edit)),
+        2 => (0..SERVICES).prop_map(Step::Want),
+        10 => Just(Step::ToServer),
+        10 => Just(Step::ToClient),
+        2 => Just(Step::Settle),
+        1 => Just(Step::Drain),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn apply(world: &mut World, at: usize, edit: Edit) {
+    let service = &mut world[at];
+    match edit {
+        Edit::Exists(exists) => service.exists = exists,
+        Edit::Exposed(exposed, tcp) => (service.exposed, service.tcp) = (exposed, tcp),
+        Edit::Version(ResourceKind::Cluster) => service.cluster = service.cluster.wrapping_add(1),
+        Edit::Version(ResourceKind::Endpoints) => {
+            service.endpoints = service.endpoints.wrapping_add(1)
+        }
+        Edit::Version(ResourceKind::Listener | ResourceKind::Route) => {
+            service.listener = service.listener.wrapping_add(1);
+        }
+        Edit::Backends(backends) => service.backends = backends,
+        Edit::Bad(bad) => service.bad = bad,
+    }
+}
+
+fn on_demand(i: usize) -> String {
+    format!("dst|{i}")
+}
+
+fn key(kind: ResourceKind, i: usize) -> ResourceKey {
+    ResourceKey::new(kind, format!("s{i}"))
+}
+
+/// As the compiler does: consistent in itself, and with requirements for all that is referred to.
+fn compile(world: &World, wanted: &BTreeSet<Name>) -> View {
+    use ResourceKind::{Cluster, Endpoints, Listener, Route};
+    let mut view = View::default();
+    let mut add = |key: ResourceKey,
+                   bad: bool,
+                   seed: u8,
+                   refers: Vec<ResourceKey>,
+                   requires: Vec<ResourceKey>| {
+        let fixed = key.name.starts_with("dst|");
+        let body = body(bad, fixed, &refers);
+        let version = format!("{seed}/{}", body.replace('\n', ","));
+        let body = body.into_bytes().into();
+        view.resources.insert(
+            key.clone(),
+            Arc::new(Resource {
+                key,
+                version: version.into(),
+                body,
+                requires,
+            }),
+        );
+    };
+    for (i, service) in world.iter().enumerate().filter(|(_, s)| s.exists) {
+        let is_bad = |kind| service.bad == Some(kind);
+        add(
+            key(Cluster, i),
+            is_bad(Cluster),
+            service.cluster,
+            vec![],
+            vec![],
+        );
+        add(
+            key(Endpoints, i),
+            is_bad(Endpoints),
+            service.endpoints,
+            vec![],
+            vec![],
+        );
+        if !service.exposed {
+            continue;
+        }
+        let backends: BTreeSet<usize> = service
+            .backends
+            .iter()
+            .copied()
+            .filter(|b| world[*b].exists)
+            .chain([i])
+            .collect();
+        let clusters: Vec<_> = backends.iter().map(|b| key(Cluster, *b)).collect();
+        let with_endpoints: Vec<_> = backends
+            .iter()
+            .flat_map(|b| [key(Cluster, *b), key(Endpoints, *b)])
+            .collect();
+        let mut ready = with_endpoints.clone();
+        ready.push(key(Listener, i));
+        if service.tcp {
+            add(
+                key(Listener, i),
+                is_bad(Listener),
+                service.listener,
+                clusters,
+                with_endpoints,
+            );
+        } else {
+            add(
+                key(Listener, i),
+                is_bad(Listener),
+                0,
+                vec![key(Route, i)],
+                vec![key(Route, i)],
+            );
+            add(
+                key(Route, i),
+                is_bad(Route),
+                service.listener,
+                clusters,
+                with_endpoints,
+            );
+            ready.push(key(Route, i));
+        }
+        if wanted.contains(&*on_demand(i)) {
+            add(
+                ResourceKey::new(Cluster, on_demand(i)),
+                false,
+                0,
+                ready.clone(),
+                ready,
+            );
+        }
+    }
+    let known = |name: &&Name| {
+        !view
+            .resources
+            .contains_key(&ResourceKey::new(Cluster, Name::clone(name)))
+    };
+    view.absent = wanted.iter().filter(known).cloned().collect();
+    view
+}
+
+struct Pair {
+    world: World,
+    client: Client,
+    session: Session,
+    to_client: VecDeque<DeltaDiscoveryResponse>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut pair = Self {
+            world: World::default(),
+            client: Client::default(),
+            session: Session::new(Flavor::Delta, Limits::default()),
+            to_client: VecDeque::new(),
+        };
+        pair.reconnect();
+        pair
+    }
+
+    fn reconnect(&mut self) {
+        self.session = Session::new(Flavor::Delta, Limits::default());
+        self.to_client.clear();
+        self.client.connect();
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        self.session
+            .set_view(Arc::new(compile(&self.world, self.session.wanted())));
+        self.poll();
+    }
+
+    fn poll(&mut self) {
+        self.to_client
+            .extend(self.session.poll().into_iter().map(Push::into_delta));
+    }
+
+    fn to_server(&mut self) -> bool {
+        let Some(request) = self.client.out.pop_front() else {
+            return false;
+        };
+        if self.session.delta_request(&request).unwrap().wanted_changed {
+            self.refresh();
+        }
+        self.poll();
+        true
+    }
+
+    fn to_client(&mut self) -> bool {
+        let Some(response) = self.to_client.pop_front() else {
+            return false;
+        };
+        self.client.receive(&response);
+        true
+    }
+
+    /// Exchanges all there is to say. Not ending is a fault too.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.to_server() || self.to_client() {
+                continue;
+            }
+            if !self.session.is_unsettled() {
+                return;
+            }
+            self.session.settled();
+            self.poll();
+        }
+        panic!("the two never come to rest");
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Edit(at, edit) => {
+                apply(&mut self.world, at, edit);
+                self.refresh();
+            }
+            Step::Want(i) => self.client.want(&on_demand(i)),
+            Step::ToServer => drop(self.to_server()),
+            Step::ToClient => drop(self.to_client()),
+            Step::Settle => self.settle(),
+            Step::Drain => self.client.drain(),
+            Step::Reconnect => self.reconnect(),
+            Step::Restart => {
+                let faults = std::mem::take(&mut self.client.faults);
+                self.client = Client::default();
+                self.client.faults = faults;
+                self.reconnect();
+            }
+        }
+    }
+
+    /// After all has been said: everything that nothing bad stands in the way of is there, and nothing else.
+    fn check(&self, healthy: bool) {
+        let view = compile(&self.world, self.session.wanted());
+        for (key, resource) in &view.resources {
+            let held = self
+                .client
+                .held
+                .get(key)
+                .map(|h| h.version.split('@').next().unwrap());
+            if reachable(&view, key) {
+                assert_eq!(
+                    held,
+                    Some(&*resource.version),
+                    "{key} is not in sync; waiting: {:?}",
+                    self.session.waiting()
+                );
+            }
+        }
+        if healthy {
+            let surplus: Vec<_> = self
+                .client
+                .held
+                .keys()
+                .filter(|key| !view.resources.contains_key(key))
+                .collect();
+            assert!(surplus.is_empty(), "the client still holds {surplus:?}");
+            let cold: Vec<_> = self.client.held.iter().filter(|(_, h)| !h.warm).collect();
+            assert!(cold.is_empty(), "clusters left in warming: {cold:?}");
+        }
+    }
+}
+
+fn is_bad(resource: &Resource) -> bool {
+    resource.body.starts_with(b"!")
+}
+
+/// Whether nothing that the resource needs, or that has to ask for it, is bad.
+fn reachable(view: &View, key: &ResourceKey) -> bool {
+    use ResourceKind::{Cluster, Endpoints, Listener, Route};
+    let Some(resource) = view.resources.get(key) else {
+        return true;
+    };
+    let asked_by = match key.kind {
+        Endpoints => Some(ResourceKey::new(Cluster, key.name.clone())),
+        Route => Some(ResourceKey::new(Listener, key.name.clone())),
+        Cluster | Listener => None,
+    };
+    let asker_is_bad = asked_by
+        .and_then(|by| view.resources.get(&by))
+        .is_some_and(|by| is_bad(by));
+    // A listener does not wait for a route that is bad as long as nobody has it; whether somebody has, varies.
+    !is_bad(resource)
+        && !asker_is_bad
+        && resource
+            .requires
+            .iter()
+            .all(|required| reachable(view, required))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_sides_agree_in_the_end(steps in prop::collection::vec(step(), 1..80)) {
+        let mut pair = Pair::new();
+        for step in steps {
+            pair.take(step);
+            prop_assert_eq!(&pair.client.faults, &Vec::<String>::new());
+        }
+        pair.settle();
+        pair.check(false);
+        // And once nothing is bad any more, all is as the view says.
+        for service in &mut pair.world {
+            service.bad = None;
+        }
+        pair.refresh();
+        for _ in 0..3 {
+            pair.settle();
+            pair.client.drain();
+        }
+        pair.settle();
+        pair.check(true);
+        prop_assert_eq!(&pair.client.faults, &Vec::<String>::new());
+    }
+}
