@@ -2,22 +2,24 @@
 # build.sh: builds Kubernetes, CoreDNS, the CNI plugins and the test applications from their Go modules, and packs the images
 # that the cluster itself needs. Everything lands in $HEDDLE_CACHE, under a key made of the sources: unchanged sources cost nothing.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-cache=${HEDDLE_CACHE:-$here/../../../.cache/e2e}
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 mkdir -p "$cache/bin" "$cache/images"
-cache=$(cd "$cache" && pwd)
+# Two builds at once into one cache would write the same files.
+exec 9> "$cache/lock"
+flock 9
 
-export GOFLAGS="-mod=mod -buildvcs=false" CGO_ENABLED=0
+export GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=0
 kubernetes=34.4
 
 # A line that changes whenever a file below the given paths does.
 key() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16); }
 
-# once NAME KEY COMMAND…: runs COMMAND unless it already ran with this key.
+# once NAME OUTPUT KEY COMMAND…: runs COMMAND unless OUTPUT is there and was made with this key.
 once() {
-  local name=$1 key=$2
-  shift 2
-  [ "$(cat "$cache/$name.key" 2>/dev/null)" != "$key" ] || return 0
+  local name=$1 output=$2 key=$3
+  shift 3
+  [ ! -e "$cache/$output" ] || [ "$(cat "$cache/$name.key" 2>/dev/null)" != "$key" ] || return 0
   echo "cluster: building $name" >&2
   "$@"
   echo "$key" > "$cache/$name.key"
@@ -56,11 +58,11 @@ pack_prometheus() {
 }
 unpack_base() { rootfs base libc6 libgcc-s1 ca-certificates; }
 
-once kube "$(key src/kube)" build_kube
-once coredns "$(key src/dns)" build_dns
-once cni "$(key src/cni)" build_cni
-once apps "$(key src/apps)" build_apps
-once images "$(key mkimage.py src/apps src/dns)" pack_cluster
-once echo-image "$(key mkimage.py src/apps)" pack_echo
-once prometheus-image "$(key mkimage.py rootfs.sh)" pack_prometheus
-once base-rootfs "$(key rootfs.sh)" unpack_base
+once kube bin/kube "$(key src/kube)" build_kube
+once coredns bin/coredns "$(key src/dns)" build_dns
+once cni bin/cni/bridge "$(key src/cni)" build_cni
+once apps bin/echo "$(key src/apps)" build_apps
+once images images/coredns.tar "$(key mkimage.py src/apps src/dns)" pack_cluster
+once echo-image images/echo.tar "$(key mkimage.py src/apps)" pack_echo
+once prometheus-image images/prometheus.tar "$(key mkimage.py rootfs.sh)" pack_prometheus
+once base-rootfs rootfs/base "$(key rootfs.sh)" unpack_base

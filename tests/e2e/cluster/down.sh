@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
 # down.sh [--wipe]: ends the recorded processes (the node's first takes all of the node's with it) and puts the machine back.
+# With --wipe the state goes too: etcd's data, images, logs.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-state=${HEDDLE_E2E_STATE:-${HEDDLE_CACHE:-$here/../../../.cache/e2e}/state}
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 
-[ -e "$state/pids" ] || { echo "cluster: not up"; exit 0; }
-while read -r _ pid; do kill -KILL "$pid" 2>/dev/null || true; done < "$state/pids"
-while read -r _ pid; do while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done; done < "$state/pids"
-sysctl -q -p "$state/sysctl" || true
+wipe() { [ "${1:-}" != --wipe ] || rm -rf "$state"; }
+[ -e "$state/pids" ] || { echo "cluster: not up"; wipe "$@"; exit 0; }
+
+while read -r _ pid start; do ! still_ours "$pid" "$start" || kill -KILL "$pid" 2>/dev/null || true; done < "$state/pids"
+while read -r _ pid start; do while still_ours "$pid" "$start"; do sleep 0.1; done; done < "$state/pids"
+
+# The machine's own values come back with the end of its last cluster.
+restore_sysctls() {
+  rm -f "$registered"
+  [ -n "$(others)" ] || [ ! -e "$state/sysctl" ] || sysctl -q -p "$state/sysctl" || echo "cluster: not all of $state/sysctl could be restored" >&2
+}
+mkdir -p "$registry"
+(flock 9 && restore_sysctls) 9> "$registry/lock"
 
 # Removed from the leaves up, once the kernel has let go of the dead processes.
 remove_cgroups() {
@@ -18,7 +28,9 @@ remove_cgroups() {
   done < "$state/cgroups"
   return $left
 }
-for _ in $(seq 50); do remove_cgroups && break; sleep 0.2; done
+if [ -e "$state/cgroups" ]; then
+  for _ in $(seq 50); do remove_cgroups && break; sleep 0.2; done
+fi
 
-rm -f "$state/pids" "$state/api.sock"
-[ "${1:-}" != --wipe ] || rm -rf "$state"
+rm -f "$state/pids" "$state/api.sock" "$state/kubeconfig"
+wipe "$@"

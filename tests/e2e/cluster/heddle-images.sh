@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # heddle-images.sh BIN_DIR: the two images of the Dockerfile, from the same files, where no Docker and no image registry is.
-# Needs build.sh to have run, and HEDDLE_ENVOY. Prints the archives' paths.
+# Needs build.sh to have run. Envoy is HEDDLE_ENVOY, or else fetched. Prints the archives' paths.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-bin=$1
-cache=$(cd "${HEDDLE_CACHE:-$here/../../../.cache/e2e}" && pwd)
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+bin=${1:?the directory of the built binaries}
+
+for name in heddle-operator heddle-agent heddle; do [ -x "$bin/$name" ] || die "no $name in $bin"; done
+[ -d "$cache/rootfs/base" ] || die "no root file system in $cache: run build.sh"
+HEDDLE_ENVOY=${HEDDLE_ENVOY:-$cache/envoy/envoy}
+"$here/../../../scripts/envoy.sh" "$HEDDLE_ENVOY" >&2
 
 # Debug information is most of a development build and of no use in a pod.
 stripped=$(mktemp -d)

@@ -58,7 +58,9 @@ run kube-apiserver "$kube" kube-apiserver --etcd-servers=http://127.0.0.1:2379 -
   --requestheader-client-ca-file=$pki/front-proxy-ca.crt --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User \
   --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- \
   --proxy-client-cert-file=$pki/front-proxy-client.crt --proxy-client-key-file=$pki/front-proxy-client.key
-run relay socat "UNIX-LISTEN:$state/api.sock,fork,unlink-early" TCP:127.0.0.1:6443
+# From the state's own directory: a socket's path may have no more than 107 characters.
+cd "$state"
+run relay socat UNIX-LISTEN:api.sock,fork,unlink-early TCP:127.0.0.1:6443
 
 until ctr version > /dev/null 2>&1; do sleep 0.1; done
 # The pause image must be there before the first pod is.

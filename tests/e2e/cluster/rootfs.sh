@@ -26,6 +26,11 @@ chmod 1777 tmp
 printf 'root:x:0:0:root:/root:/bin/sh\nheddle:x:1337:1337::/:/bin/false\nnonroot:x:65532:65532::/:/bin/false\n' > etc/passwd
 printf 'root:x:0:\nheddle:x:1337:\nnonroot:x:65532:\n' > etc/group
 ldconfig -r "$root"
+# What the package's script would have made of its certificates.
+if [ -d usr/share/ca-certificates ]; then
+  mkdir -p etc/ssl/certs
+  find usr/share/ca-certificates -name '*.crt' -print0 | sort -z | xargs -0 cat > etc/ssl/certs/ca-certificates.crt
+fi
 if [ -e bin/busybox ]; then
   for applet in $(bin/busybox --list); do
     [ -e "bin/$applet" ] || [ -e "usr/bin/$applet" ] || [ -e "usr/sbin/$applet" ] || ln -s busybox "bin/$applet"

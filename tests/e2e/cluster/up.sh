@@ -1,63 +1,100 @@
 #!/usr/bin/env bash
 # up.sh: starts the one-node cluster in namespaces of its own, and waits until its node is ready and its DNS answers.
-# The machine gets only the API, on 127.0.0.1:$HEDDLE_E2E_PORT. State, kubeconfig and logs are in $HEDDLE_E2E_STATE.
+# The machine gets only the API, on 127.0.0.1:$HEDDLE_E2E_PORT (a free port if unset). State, kubeconfig and logs are in
+# $HEDDLE_E2E_STATE: with another state and port a second cluster runs beside the first. Root only; needs build.sh to have run.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-export HEDDLE_CACHE=${HEDDLE_CACHE:-$here/../../../.cache/e2e}
-export HEDDLE_E2E_STATE=${HEDDLE_E2E_STATE:-$HEDDLE_CACHE/state}
-port=${HEDDLE_E2E_PORT:-6443}
-state=$HEDDLE_E2E_STATE
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 
-[ ! -e "$state/pids" ] || { echo "already up, or not taken down: $state/pids" >&2; exit 1; }
-mkdir -p "$state"
+[ "$(id -u)" -eq 0 ] || die "root is needed"
+"$here/setup.sh" --check
+[ -x "$cache/bin/kube" ] && [ -e "$cache/images/coredns.tar" ] || die "nothing built in $cache: run build.sh"
+[ ! -e /sys/fs/cgroup/cgroup.controllers ] || die "this machine has cgroup v2 only, which this node is not made for; where Docker is: make e2e-kind"
+
+# What a reboot or a kill left behind is taken down first; what runs stays.
+if [ -e "$state/pids" ]; then
+  read -r _ pid start < "$state/pids"
+  ! still_ours "$pid" "$start" || die "already up, KUBECONFIG=$state/kubeconfig"
+  "$here/down.sh"
+fi
+mkdir -p "$state" "$registry"
+: > "$state/pids"
 trap '[ $? -eq 0 ] || "$here/down.sh"' EXIT
 
-# The kubelet sets these for the whole machine; down.sh puts them back.
-for name in vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes; do
-  echo "$name=$(sysctl -n $name)"
-done > "$state/sysctl"
+# The kubelet sets these for the whole machine. Where another cluster is up, the values it found are the machine's.
+save_sysctls() {
+  local other name
+  other=$(others | head -1)
+  if [ -n "$other" ]; then
+    cp "$other/sysctl" "$state/sysctl"
+  else
+    for name in vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes; do
+      echo "$name=$(sysctl -n $name)"
+    done > "$state/sysctl"
+  fi
+  ln -sfn "$state" "$registered"
+}
+(flock 9 && save_sysctls) 9> "$registry/lock"
 
 # The node's cgroup: below the caller's own, in every hierarchy.
-: > "$state/cgroups"
-while IFS=: read -r _ controllers path; do
-  [ -n "$controllers" ] || continue
-  parent=/sys/fs/cgroup/${controllers#name=}${path%/}
-  cgroup=$parent/heddle-e2e-$$
-  mkdir -p "$cgroup"
-  echo "$cgroup" >> "$state/cgroups"
-  # A cpuset takes no process before it has been given its CPUs.
-  if [ "$controllers" = cpuset ]; then
-    cat "$parent/cpuset.cpus" > "$cgroup/cpuset.cpus"
-    cat "$parent/cpuset.mems" > "$cgroup/cpuset.mems"
-  fi
-done < /proc/self/cgroup
+make_cgroups() {
+  local controllers path parent cgroup
+  while IFS=: read -r _ controllers path; do
+    [ -n "$controllers" ] || continue
+    parent=/sys/fs/cgroup/${controllers#name=}${path%/}
+    cgroup=$parent/heddle-e2e-$$
+    mkdir -p "$cgroup"
+    echo "$cgroup"
+    # A cpuset takes no process before it has been given its CPUs.
+    if [ "$controllers" = cpuset ]; then
+      cat "$parent/cpuset.cpus" > "$cgroup/cpuset.cpus"
+      cat "$parent/cpuset.mems" > "$cgroup/cpuset.mems"
+    fi
+  done < /proc/self/cgroup
+}
+make_cgroups > "$state/cgroups"
+
+# Modules are the machine's to load; a kernel that has them built in knows nothing to load.
+for module in overlay br_netfilter nf_conntrack; do modprobe -q $module 2>/dev/null || true; done
 
 # One process whose end is the end of all that runs on the node.
+# shellcheck disable=SC2016 # expanded by the inner shell
 setsid bash -c 'while read -r cgroup; do echo $$ > "$cgroup/cgroup.procs"; done < "$HEDDLE_E2E_STATE/cgroups"
   exec unshare --mount --net --uts --ipc --cgroup --pid --fork --mount-proc --kill-child=SIGKILL bash "$1/node-init.sh"' _ "$here" \
   > "$state/node.log" 2>&1 < /dev/null &
 node=$!
-echo "node $node" > "$state/pids"
+record node $node
 
+# Why the node did not come up: its own log, and the ends of its components' logs.
+explain() {
+  tail -n 20 "$state/node.log"
+  tail -n 5 "$state"/root/var/log/components/*.log 2>/dev/null || true
+}
 # within SECONDS WHAT COMMAND…: until it succeeds, or the node is gone, or the time is up.
 within() {
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" > /dev/null 2>&1; do
-    kill -0 $node 2>/dev/null && [ $SECONDS -lt $end ] || { echo "cluster: no $what; log:" >&2; tail -20 "$state/node.log" >&2; exit 1; }
+    kill -0 $node 2>/dev/null && [ $SECONDS -lt $end ] || { explain >&2; die "no $what"; }
     sleep 0.2
   done
 }
 within 60 "API socket" test -S "$state/api.sock"
-setsid socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" "UNIX-CONNECT:$state/api.sock" > /dev/null 2>&1 < /dev/null &
-echo "relay $!" >> "$state/pids"
-within 90 "kubeconfig" test -s "$state/root/etc/kubernetes/pki/admin.kubeconfig"
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+port=${HEDDLE_E2E_PORT:-$(free_port)}
+# From the state's own directory: a socket's path may have no more than 107 characters.
+(cd "$state" && exec setsid socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" UNIX-CONNECT:api.sock) > "$state/relay.log" 2>&1 < /dev/null &
+record relay $!
+within 90 "kubeconfig" test -s "$state/root/etc/kubernetes/pki/kubelet.kubeconfig"
 (umask 077 && sed "s/127.0.0.1:6443/127.0.0.1:$port/" "$state/root/etc/kubernetes/pki/admin.kubeconfig" > "$state/kubeconfig")
 
-kubectl() { "$HEDDLE_CACHE/bin/kube" kubectl --kubeconfig "$state/kubeconfig" "$@"; }
-within 120 "API server" kubectl get --raw /readyz
+kubectl() { "$cache/bin/kube" kubectl --kubeconfig "$state/kubeconfig" "$@"; }
+within 120 "API server on 127.0.0.1:$port ($(cat "$state/relay.log"))" kubectl get --raw /readyz
 within 60 "CoreDNS manifest" kubectl apply -f "$here/manifests/coredns.yaml"
 node_ready() { kubectl get nodes | grep -q ' Ready'; }
 within 120 "ready node" node_ready
 kubectl -n kube-system rollout status deployment/coredns --timeout=120s > /dev/null
-echo "cluster: up, KUBECONFIG=$state/kubeconfig"
+dns_answers() { "$here/node.sh" python3 - < "$here/dnsq.py" 10.96.0.10 kubernetes.default.svc.cluster.local | grep -qx 10.96.0.1; }
+within 60 "answer from DNS" dns_answers
+echo "cluster: up after ${SECONDS} s, KUBECONFIG=$state/kubeconfig"

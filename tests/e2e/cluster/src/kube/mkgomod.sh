@@ -1,21 +1,27 @@
-#!/bin/bash
-# writes ./go.mod for Kubernetes v1.$1 from upstream's own go.mod: same requires, staging replaces -> published v0.$1
-set -eu
-V=$1   # e.g. 34.4
-MOD=$(go mod download -json k8s.io/kubernetes@v1.$V | sed -n 's/.*"GoMod": "\(.*\)",/\1/p')
-# not every sample repository's patch version is on the module proxy, and no component imports them: an empty local module stands in
-STUB='k8s.io/sample-(cli-plugin|controller|apiserver)'
-mkdir -p stub; printf 'module stub\n\ngo 1.24.0\n' > stub/go.mod
-STAGING=$(sed -n 's#^\t\(k8s.io/[^ ]*\) => ./staging.*#\1#p' "$MOD")
+#!/usr/bin/env bash
+# mkgomod.sh VERSION (34.4, say): writes go.mod for Kubernetes v1.VERSION from upstream's own. Upstream replaces its staging modules by
+# folders of its repository; here they are required and replaced by their published v0.VERSION. `go mod tidy` has no place here.
+set -euo pipefail
+cd "$(dirname "$0")"
+version=$1
+upstream=$(go mod download -json "k8s.io/kubernetes@v1.$version" | sed -n 's/.*"GoMod": "\(.*\)",/\1/p')
+staging=$(sed -n 's#^\t\(k8s.io/[^ ]*\) => ./staging.*#\1#p' "$upstream")
+
+# Not every patch version of the sample repositories is published, and no component imports them: an empty module stands in.
+sample='k8s.io/sample-(cli-plugin|controller|apiserver)'
+mkdir -p stub
+printf 'module stub\n\ngo 1.24.0\n' > stub/go.mod
+
 {
-  echo "module heddle.dev/e2e/kube"; echo
-  grep '^go ' "$MOD"; echo
-  # the version-pinned requirements of upstream, minus the staging ones (v0.0.0)
-  echo "require ("; echo "	k8s.io/kubernetes v1.$V"
-  sed -n '/^require (/,/^)/p' "$MOD" | grep -vE '^(require|\))' | grep -v ' v0\.0\.0\( \|$\)'
-  for m in $STAGING; do [[ $m =~ $STUB ]] || echo "	$m v0.$V"; done
-  echo ")"; echo
-  echo "replace ("
-  for m in $STAGING; do if [[ $m =~ $STUB ]]; then echo "	$m => ./stub"; else echo "	$m => $m v0.$V"; fi; done
-  echo ")"
+  printf 'module heddle.dev/e2e/kube\n\n'
+  grep '^go ' "$upstream"
+  printf '\nrequire (\n\tk8s.io/kubernetes v1.%s\n' "$version"
+  # All that upstream pins, but the staging modules, which have no version there.
+  sed -n '/^require (/,/^)/p' "$upstream" | grep -vE '^(require|\))' | grep -vE ' v0\.0\.0( |$)'
+  for module in $staging; do [[ $module =~ $sample ]] || printf '\t%s v0.%s\n' "$module" "$version"; done
+  printf ')\n\nreplace (\n'
+  for module in $staging; do
+    if [[ $module =~ $sample ]]; then printf '\t%s => ./stub\n' "$module"; else printf '\t%s => %s v0.%s\n' "$module" "$module" "$version"; fi
+  done
+  printf ')\n'
 } > go.mod
