@@ -13,6 +13,7 @@
 pub mod certs;
 pub mod inject;
 pub mod issuing;
+pub mod kubernetes;
 pub mod learned;
 pub mod listen;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! A TLS listener with bounds: so many connections, so long for a handshake.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,12 +28,17 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// Binds an address; the error names it.
+/// Binds an address; the error names it. Where there is no IPv6 at all, `[::]` means `0.0.0.0`.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    let any_v6 = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if any_v6 => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+        bound => bound,
+    };
+    bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// Accepts at most `max` connections at a time; their handshakes run side by side. Ends when the receiver is dropped.

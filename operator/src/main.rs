@@ -1,11 +1,12 @@
 //! `heddle-operator`: the control plane.
 
-use std::net::SocketAddr;
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use heddle_operator::standalone;
+use heddle_operator::{kubernetes, standalone};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -17,8 +18,29 @@ struct Cli {
     /// What is logged, such as `info` or `heddle_operator=debug,info`.
     #[arg(long, env = "HEDDLE_LOG", default_value = "info", global = true)]
     log: String,
+    #[command(flatten)]
+    kubernetes: OnKubernetes,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(Args)]
+struct OnKubernetes {
+    /// This pod's name.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
+    /// This pod's namespace.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "heddle-system")]
+    pod_namespace: String,
+    /// This pod's address.
+    #[arg(long, env = "POD_IP")]
+    pod_ip: Option<IpAddr>,
+    /// The image that the webhook puts into pods.
+    #[arg(long, env = "HEDDLE_SIDECAR_IMAGE")]
+    sidecar_image: Option<String>,
+    /// The address to listen on.
+    #[arg(long, env = "HEDDLE_LISTEN", default_value = "::")]
+    listen: IpAddr,
 }
 
 #[derive(Subcommand)]
@@ -47,7 +69,7 @@ struct Standalone {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     let stop = until_signalled()?;
     match cli.command {
         Some(Command::Standalone(given)) => {
@@ -59,7 +81,16 @@ async fn main() -> anyhow::Result<()> {
             };
             standalone::run(options, stop).await.context("the control plane stops")
         }
-        None => anyhow::bail!("not yet"),
+        None => {
+            let options = kubernetes::Options {
+                pod: cli.kubernetes.pod_name.context("POD_NAME is not set: on Kubernetes the manifest does it; without Kubernetes use `standalone`")?,
+                namespace: cli.kubernetes.pod_namespace,
+                ip: cli.kubernetes.pod_ip,
+                sidecar_image: cli.kubernetes.sidecar_image.context("HEDDLE_SIDECAR_IMAGE is not set")?,
+                listen: cli.kubernetes.listen,
+            };
+            kubernetes::run(options, stop).await.context("the control plane stops")
+        }
     }
 }
 

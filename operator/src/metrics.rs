@@ -1,6 +1,6 @@
 //! What the control plane counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use heddle_xds_server::{Counters, ResourceKind};
@@ -48,6 +48,7 @@ pub struct Metrics {
     pub write_errors: Family<Watch, Counter>,
     compile_seconds: Histogram,
     findings: Gauge,
+    server: Server,
 }
 
 impl Default for Metrics {
@@ -66,6 +67,7 @@ impl Default for Metrics {
             write_errors: Family::default(),
             compile_seconds,
             findings: Gauge::default(),
+            server: Server::default(),
             registry: Registry::default(),
         };
         registry.register("convergence_seconds", "From a change seen to its acknowledgement by a proxy", metrics.convergence.clone());
@@ -78,6 +80,7 @@ impl Default for Metrics {
         registry.register("watch_errors", "Failures of watches on the API server", metrics.watch_errors.clone());
         registry.register("write_errors", "Failed writes to the API server", metrics.write_errors.clone());
         registry.register("injections", "Pods seen by the webhook", metrics.injections.clone());
+        registry.register_collector(Box::new(metrics.server.clone()));
         Self { registry, ..metrics }
     }
 }
@@ -90,8 +93,9 @@ impl Metrics {
     }
 
     /// Adds what the discovery server counts.
-    pub fn count_server(&mut self, counters: Arc<Counters>) {
-        self.registry.register_collector(Box::new(Server(counters)));
+    pub fn count_server(&self, counters: Arc<Counters>) {
+        // Said once; of a second server nothing would be counted.
+        let _ = self.server.0.set(counters);
     }
 
     /// All metrics as Prometheus reads them.
@@ -105,12 +109,12 @@ impl Metrics {
     }
 }
 
-#[derive(Debug)]
-struct Server(Arc<Counters>);
+#[derive(Clone, Debug, Default)]
+struct Server(Arc<OnceLock<Arc<Counters>>>);
 
 impl Collector for Server {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let counts = self.0.snapshot();
+        let Some(counts) = self.0.get().map(|counters| counters.snapshot()) else { return Ok(()) };
         for (name, help, value) in [
             ("connections_open", "Open connections of proxies", counts.connections_open),
             ("streams_open", "Open discovery streams", counts.streams_open),
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn every_metric_can_be_read() {
-        let mut metrics = Metrics::default();
+        let metrics = Metrics::default();
         metrics.count_server(Arc::default());
         metrics.compiled(Duration::from_millis(3), 2);
         metrics.issue_refused.get_or_create(&Outcome { reason: "token" }).inc();

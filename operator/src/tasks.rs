@@ -56,6 +56,21 @@ impl Tasks {
         self.set.spawn(async move { (name, task.await) });
     }
 
+    /// Waits for something beside the tasks; `None` if all were told to end before it came.
+    ///
+    /// # Errors
+    /// When a task ends before it is told to.
+    pub async fn during<T>(&mut self, something: impl Future<Output = T>) -> Result<Option<T>, TaskError> {
+        tokio::select! {
+            value = something => Ok(Some(value)),
+            () = self.stop.cancelled() => Ok(None),
+            Some(ended) = self.set.join_next() => {
+                early(ended, &self.stop)?;
+                Ok(None)
+            }
+        }
+    }
+
     /// Waits until the stop token is cancelled, then for all tasks to end.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod probes;
 use heddle_crds::MeshSpec;
 use k8s_openapi::api::core::v1::Pod;
 
+pub use containers::AUDIENCE;
 pub use patch::Patched;
 
 /// Containers, volumes and annotations of ours have these names.

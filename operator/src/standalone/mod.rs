@@ -86,11 +86,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     tracing::info!(ads = %ads.local_addr()?, ca = %issuing.local_addr()?, root = ca.fingerprint(), %trust_domain, "listening");
 
     let learned = Arc::new(Learned::default());
-    let mut metrics = Metrics::default();
     let (pictures, newest) = watch::channel(None);
     let mut tasks = Tasks::new(stop);
     let parts = Parts { trust_domain, ca, own, newest, learned, statuses, directory, options };
-    parts.start(&mut tasks, &mut metrics, Arc::new(pictures), ads, issuing)?;
+    parts.start(&mut tasks, Arc::new(pictures), ads, issuing)?;
     Ok(tasks.run().await?)
 }
 
@@ -110,12 +109,11 @@ impl Parts {
     fn start(
         self,
         tasks: &mut Tasks,
-        metrics: &mut Metrics,
         pictures: Arc<watch::Sender<Option<Arc<picture::Picture>>>>,
         ads: TcpListener,
         issuing: TcpListener,
     ) -> Result<(), Error> {
-        let metrics = Arc::new(std::mem::take(metrics));
+        let metrics = Arc::new(Metrics::default());
         let stop = tasks.stop();
         tasks.spawn("certificate rotation", Arc::clone(&self.own).rotate(stop.clone()));
         tasks.spawn("directory", Arc::clone(&self.directory).watch(stop.clone()));

@@ -1,0 +1,90 @@
+//! Who may read metrics and proxy states: whoever Kubernetes lets `get` that path.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, UserInfo};
+use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use sha2::{Digest, Sha256};
+
+use super::tokens::review;
+use super::{CallError, call};
+use crate::issuing::TokenError;
+
+/// A scraper asks every few seconds; a right taken away holds for no longer than this.
+const KEPT: Duration = Duration::from_secs(30);
+const MAX_KEPT: usize = 256;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Granted,
+    /// Nobody that the API server knows.
+    Unknown,
+    /// Somebody without the right.
+    Forbidden,
+    /// The API server does not say.
+    Unavailable,
+}
+
+type Question = ([u8; 32], String);
+
+pub(super) struct Authorizer {
+    tokens: Api<TokenReview>,
+    rights: Api<SubjectAccessReview>,
+    kept: Mutex<HashMap<Question, (Instant, Access)>>,
+}
+
+impl Authorizer {
+    pub(super) fn new(client: &Client) -> Self {
+        Self { tokens: Api::all(client.clone()), rights: Api::all(client.clone()), kept: Mutex::default() }
+    }
+
+    /// Whether the bearer of the token may `get` the path.
+    pub(super) async fn judge(&self, token: &str, path: &str) -> Access {
+        let question = (Sha256::digest(token.as_bytes()).into(), path.to_owned());
+        if let Some(known) = self.known(&question) {
+            return known;
+        }
+        let access = match review(&self.tokens, token, None).await {
+            Ok(user) => self.may(user, path).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the rights of a caller cannot be asked for");
+                Access::Unavailable
+            }),
+            Err(TokenError::Invalid(_)) => Access::Unknown,
+            Err(TokenError::Unavailable(_)) => Access::Unavailable,
+        };
+        if access != Access::Unavailable {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= MAX_KEPT {
+                kept.clear();
+            }
+            kept.insert(question, (Instant::now(), access));
+        }
+        access
+    }
+
+    fn known(&self, question: &Question) -> Option<Access> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(question).filter(|(since, _)| since.elapsed() < KEPT).map(|(_, access)| *access)
+    }
+
+    async fn may(&self, user: UserInfo, path: &str) -> Result<Access, CallError> {
+        let attributes = NonResourceAttributes { path: Some(path.to_owned()), verb: Some("get".to_owned()) };
+        let spec = SubjectAccessReviewSpec {
+            user: user.username,
+            uid: user.uid,
+            groups: user.groups,
+            extra: user.extra,
+            non_resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let asked = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let answer = call(self.rights.create(&PostParams::default(), &asked)).await?;
+        let allowed = answer.status.is_some_and(|status| status.allowed);
+        Ok(if allowed { Access::Granted } else { Access::Forbidden })
+    }
+}

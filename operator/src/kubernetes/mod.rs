@@ -1,0 +1,70 @@
+//! The control plane on Kubernetes: several replicas that all serve, one of which writes statuses.
+
+mod authorize;
+mod ca_bundle;
+mod cache;
+mod http;
+mod leader;
+mod peers;
+mod root;
+mod run;
+mod statuses;
+mod strip;
+mod tokens;
+mod webhook;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub use run::{Error, run};
+
+/// No call to the API server may take longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The namespace of everything of ours but users' objects.
+const NAMESPACE: &str = "heddle-system";
+
+/// Who this replica is and what it gives out; from its environment.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This pod's name.
+    pub pod: String,
+    /// This pod's namespace.
+    pub namespace: String,
+    /// This pod's address.
+    pub ip: Option<IpAddr>,
+    /// The image that the webhook puts into pods.
+    pub sidecar_image: String,
+    /// The address to listen on; all ports are fixed.
+    pub listen: IpAddr,
+}
+
+/// A call that failed or took too long.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API server, or the way to it.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// It did not answer.
+    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl CallError {
+    /// The HTTP status, if the API server gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            Self::Api(_) | Self::Timeout => None,
+        }
+    }
+}
+
+/// Every call goes through here: none may last for ever.
+async fn call<T>(future: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, future).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(CallError::Timeout),
+    }
+}

@@ -1,0 +1,216 @@
+//! What the replicas tell each other: each writes one ConfigMap of its own, and reads the others'.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use heddle_policy_compiler::{ObjectKind, ObjectRef, PodRef, Refusal};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use super::{NAMESPACE, Options, call};
+use crate::learned::Learned;
+use crate::metrics::{Metrics, Watch};
+use crate::status::Report;
+use crate::tasks::{Ended, chain};
+
+const LABEL: &str = "heddle.dev/replica";
+const KEY: &str = "report.json";
+/// At most so often is a report written.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A ConfigMap may have 1 MiB.
+const MAX_BYTES: usize = 900_000;
+
+/// One replica's word.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Word {
+    pub(super) report: Report,
+    #[serde(default)]
+    refusals: Vec<Refused>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Refused {
+    kind: String,
+    namespace: String,
+    name: String,
+    generation: i64,
+    text: String,
+}
+
+impl Word {
+    pub(super) fn new(report: Report, learned: &Learned) -> Self {
+        let refusals = learned.all().into_iter().map(|refusal| Refused {
+            kind: refusal.object.kind.as_str().to_owned(),
+            namespace: refusal.object.namespace.to_string(),
+            name: refusal.object.name.to_string(),
+            generation: refusal.generation,
+            text: refusal.text,
+        });
+        Self { report, refusals: refusals.collect() }
+    }
+
+    fn refusals(&self) -> impl Iterator<Item = Refusal> {
+        let kind = |name: &str| match name {
+            "TrafficSplit" => Some(ObjectKind::TrafficSplit),
+            "AuthPolicy" => Some(ObjectKind::AuthPolicy),
+            "Mesh" => Some(ObjectKind::Mesh),
+            // A newer replica's kind.
+            _ => None,
+        };
+        self.refusals.iter().filter_map(move |refused| {
+            let object = ObjectRef::new(kind(&refused.kind)?, &refused.namespace, &refused.name);
+            Some(Refusal { object, generation: refused.generation, text: refused.text.clone() })
+        })
+    }
+}
+
+/// The other replicas.
+pub(super) struct Peers {
+    me: String,
+    words: Mutex<BTreeMap<String, Word>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Peers {
+    pub(super) fn new(me: String) -> Self {
+        Self { me, words: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// Ticks with every change.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The others' reports. One whose pod is gone does not count: its proxies are elsewhere by now.
+    pub(super) fn reports(&self, cache: &Cache) -> Vec<Report> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
+        words.iter().filter(|(name, _)| **name != self.me && there(name)).map(|(_, word)| word.report.clone()).collect()
+    }
+
+    /// Reads what the others write. What they learned is learned here too, so that all compile the same.
+    pub(super) async fn listen(self: Arc<Self>, client: Client, learned: Arc<Learned>, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+        let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
+        let config = watcher::Config::default().labels(LABEL);
+        let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
+        let mut listing = BTreeMap::new();
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                event = events.next() => event.ok_or("the watch ended")?,
+            };
+            match event {
+                Ok(event) => self.take(event, &mut listing, &learned),
+                Err(error) => {
+                    metrics.watch_errors.get_or_create(&Watch { kind: "ConfigMap" }).inc();
+                    tracing::warn!(error = chain(&error), "the other replicas cannot be watched; trying again");
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: Event<ConfigMap>, listing: &mut BTreeMap<String, Word>, learned: &Learned) {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => listing.clear(),
+            Event::InitApply(map) => listing.extend(word(&map)),
+            Event::InitDone => *words = std::mem::take(listing),
+            Event::Apply(map) => words.extend(word(&map)),
+            Event::Delete(map) => _ = words.remove(&replica(&map)),
+        }
+        let refusals: Vec<Refusal> = words.iter().filter(|(name, _)| **name != self.me).flat_map(|(_, word)| word.refusals()).collect();
+        drop(words);
+        for refusal in refusals {
+            learned.refuse(refusal);
+        }
+        self.changed.send_modify(|tick| *tick += 1);
+    }
+}
+
+fn replica(map: &ConfigMap) -> String {
+    let name = map.name_any();
+    name.strip_prefix("heddle-replica-").unwrap_or(&name).to_owned()
+}
+
+fn word(map: &ConfigMap) -> Option<(String, Word)> {
+    let text = map.data.as_ref()?.get(KEY)?;
+    match serde_json::from_str(text) {
+        Ok(word) => Some((replica(map), word)),
+        Err(error) => {
+            tracing::warn!(%error, map = map.name_any(), "another replica's report cannot be read");
+            None
+        }
+    }
+}
+
+/// Writes this replica's word whenever it changes, at most once a second.
+pub(super) async fn speak(client: Client, options: Options, uid: String, mut words: watch::Receiver<Word>, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+    let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
+    let name = format!("heddle-replica-{}", options.pod);
+    let params = PatchParams::apply("heddle-operator").force();
+    let mut written = None;
+    loop {
+        let word = words.borrow_and_update().clone();
+        if written.as_ref() != Some(&word) {
+            let text = serde_json::to_string(&word)?;
+            if text.len() > MAX_BYTES {
+                tracing::error!(bytes = text.len(), "this replica's report is too large to be written: statuses lag behind");
+            } else {
+                let map = json!({
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {
+                        "name": name,
+                        "labels": {LABEL: "true"},
+                        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": options.pod, "uid": uid}],
+                    },
+                    "data": {KEY: text},
+                });
+                match call(api.patch(&name, &params, &Patch::Apply(map))).await {
+                    Ok(_) => written = Some(word),
+                    Err(error) => {
+                        metrics.write_errors.get_or_create(&Watch { kind: "ConfigMap" }).inc();
+                        tracing::warn!(error = chain(&error), "this replica's report could not be written; trying again");
+                    }
+                }
+            }
+        }
+        let pending = written.as_ref() != Some(&*words.borrow());
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        if !pending {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = words.changed() => changed.map_err(|_| "nobody counts any more")?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_survives_the_way() {
+        let learned = Learned::default();
+        let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
+        learned.refuse(Refusal { object, generation: 3, text: "no".to_owned() });
+        let word = Word::new(Report::default(), &learned);
+        let again: Word = serde_json::from_str(&serde_json::to_string(&word).unwrap()).unwrap();
+        assert_eq!(again, word);
+        assert_eq!(again.refusals().collect::<Vec<_>>(), learned.all());
+    }
+}
