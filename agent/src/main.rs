@@ -58,8 +58,8 @@ fn run() -> Result<ExitCode> {
 }
 
 fn init() -> Result<ExitCode> {
-    let settings = capture::Settings::from_env(env)?;
-    capture::install(&settings)?;
+    let settings = capture::CaptureSettings::read(env)?;
+    capture::apply(&settings)?;
     tracing::info!("the pod's traffic goes to the sidecar");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,16 @@
 //! Capture in real network namespaces, a pod's and its node's: which port a connection lands on, and with which original destination.
 //! Needs root, iproute2, util-linux and socat; `make e2e` runs it.
 #![allow(missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "capture/init.rs"]
+mod init;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -68,18 +68,39 @@ fn meta(key: u32) -> Vec<u8> {
 }
 
 fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    expression("payload", &[number(1, REGISTER), number(2, base), number(3, offset), number(4, length)])
+    expression(
+        "payload",
+        &[
+            number(1, REGISTER),
+            number(2, base),
+            number(3, offset),
+            number(4, length),
+        ],
+    )
 }
 
 fn mask(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).unwrap_or_default();
     let zero = vec![0; bytes.len()];
-    let data = [number(1, REGISTER), number(2, REGISTER), number(3, length), nested(4, &[attribute(1, bytes)]), nested(5, &[attribute(1, &zero)])];
+    let data = [
+        number(1, REGISTER),
+        number(2, REGISTER),
+        number(3, length),
+        nested(4, &[attribute(1, bytes)]),
+        nested(5, &[attribute(1, &zero)]),
+    ];
     expression("bitwise", &data)
 }
 
 fn equals(value: &[u8]) -> Vec<u8> {
-    expression("cmp", &[number(1, REGISTER), number(2, 0), nested(3, &[attribute(1, value)])])
+    expression(
+        "cmp",
+        &[
+            number(1, REGISTER),
+            number(2, 0),
+            nested(3, &[attribute(1, value)]),
+        ],
+    )
 }
 
 fn family(protocol: u8) -> [Vec<u8>; 2] {
@@ -92,28 +113,50 @@ pub(super) fn compile(matches: &[Match], verdict: Verdict) -> Vec<Vec<u8>> {
     for condition in matches {
         match condition {
             Match::Uid(uid) => program.extend([meta(META_SKUID), equals(&uid.to_ne_bytes())]),
-            Match::OutLoopback => program.extend([meta(META_OIF), equals(&LOOPBACK_INDEX.to_ne_bytes())]),
-            Match::Port(port) => program.extend([payload(BASE_TRANSPORT, 2, 2), equals(&port.to_be_bytes())]),
+            Match::OutLoopback => {
+                program.extend([meta(META_OIF), equals(&LOOPBACK_INDEX.to_ne_bytes())])
+            }
+            Match::Port(port) => {
+                program.extend([payload(BASE_TRANSPORT, 2, 2), equals(&port.to_be_bytes())])
+            }
             Match::Source(net) => program.extend(address(net, 12, 8)),
             Match::Destination(net) => program.extend(address(net, 16, 24)),
             Match::TosV4(tos) => {
                 program.extend(family(NFPROTO_IPV4));
-                program.extend([payload(BASE_NETWORK, 1, 1), equals(&[*tos])]);
+                // Without the two low bits: congestion control may set them, and the mark must hold even so.
+                program.extend([
+                    payload(BASE_NETWORK, 1, 1),
+                    mask(&[0xfc]),
+                    equals(&[*tos & 0xfc]),
+                ]);
             }
             Match::TrafficClassV6(class) => {
                 program.extend(family(NFPROTO_IPV6));
                 // The class lies across the first two bytes, after the version.
-                program.extend([payload(BASE_NETWORK, 0, 2), mask(&[0x0f, 0xf0]), equals(&(u16::from(*class) << 4).to_be_bytes())]);
+                program.extend([
+                    payload(BASE_NETWORK, 0, 2),
+                    mask(&[0x0f, 0xf0]),
+                    equals(&(u16::from(*class) << 4).to_be_bytes()),
+                ]);
             }
         }
     }
     match verdict {
         Verdict::Accept => {
             let code = nested(2, &[number(1, NF_ACCEPT)]);
-            program.push(expression("immediate", &[number(1, VERDICT_REGISTER), nested(2, &[code])]));
+            program.push(expression(
+                "immediate",
+                &[number(1, VERDICT_REGISTER), nested(2, &[code])],
+            ));
         }
         Verdict::Redirect(port) => {
-            program.push(expression("immediate", &[number(1, REGISTER), nested(2, &[attribute(1, &port.to_be_bytes())])]));
+            program.push(expression(
+                "immediate",
+                &[
+                    number(1, REGISTER),
+                    nested(2, &[attribute(1, &port.to_be_bytes())]),
+                ],
+            ));
             program.push(expression("redir", &[number(1, REGISTER)]));
         }
     }
@@ -131,6 +174,10 @@ fn address(net: &IpNet, offset_v4: u32, offset_v6: u32) -> Vec<Vec<u8>> {
         IpNet::V6(_) => (NFPROTO_IPV6, offset_v6, 16),
     };
     let mut program = family(protocol).to_vec();
-    program.extend([payload(BASE_NETWORK, offset, length), mask(&bytes(net.netmask())), equals(&bytes(net.network()))]);
+    program.extend([
+        payload(BASE_NETWORK, offset, length),
+        mask(&bytes(net.netmask())),
+        equals(&bytes(net.network())),
+    ]);
     program
 }

@@ -1,194 +1,205 @@
-//! The few netlink messages capture needs: headers, attributes, and one exchange with the kernel.
-//!
-//! By hand, because the crates there are for nftables need a C library, or bring far more than these lines
-//! (`docs/design/` says which were looked at).
+//! The exchange with the kernel: nf_tables' messages in one batch, and loopback's address.
 
-use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
     setsockopt, socket, sockopt,
 };
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-pub(super) const NLM_F_CREATE: u16 = 0x400;
-pub(super) const NLM_F_APPEND: u16 = 0x800;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLA_F_NESTED: u16 = 0x8000;
+use super::expression::{attribute, compile, nested, number, text};
+use super::rules::{APP_SOURCE_V6, Chain, Rule};
 
+const TABLE: &str = "heddle";
+const NFPROTO_INET: u8 = 1;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const DELETE_TABLE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 2;
+const NEW_CHAIN: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 3;
+const NEW_RULE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 6;
 const RTM_NEWADDR: u16 = 20;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_F_NODAD: u8 = 2;
-const RT_SCOPE_HOST: u8 = 254;
+const NLMSG_ERROR: u16 = 2;
+const REQUEST: u16 = 0x01;
+const ACK: u16 = 0x04;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+const HEADER: usize = 16;
 
-/// Why the kernel did not do it.
+/// The kernel did not take the rules.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NetlinkError {
-    #[error("netlink: {0}")]
-    System(#[from] Errno),
-    #[error("netlink: message {message}: {errno}")]
-    Refused { message: u32, errno: Errno },
-    #[error("netlink: the kernel's answer makes no sense")]
-    Answer,
+#[error("{step}: {errno}; {}", hint(*.errno))]
+pub struct CaptureError {
+    step: &'static str,
+    errno: Errno,
 }
 
-impl NetlinkError {
-    pub(super) fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::System(errno) | Self::Refused { errno, .. } => Some(*errno),
-            Self::Answer => None,
+/// What the operator can do about it.
+fn hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM | Errno::EACCES => "capture needs the capability NET_ADMIN, and the user root",
+        Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EAFNOSUPPORT => {
+            "capture needs nftables with NAT in the node's kernel (nf_tables, nft_chain_nat, nft_redir)"
         }
+        _ => "the kernel does not take it",
     }
 }
 
-/// Several messages that the kernel takes together or not at all.
-#[derive(Default)]
-pub(super) struct Batch {
-    bytes: Vec<u8>,
-    sequence: u32,
-    /// How many of the messages are answered.
-    answered: usize,
-    pub(super) rules: usize,
+fn failed(step: &'static str) -> impl Fn(Errno) -> CaptureError {
+    move |errno| CaptureError { step, errno }
 }
 
-impl Batch {
-    /// A message that the kernel answers.
-    pub(super) fn message(&mut self, kind: u16, flags: u16, body: &[u8]) {
-        self.push(kind, flags | NLM_F_ACK, body);
-        self.answered += 1;
-    }
+/// A netlink message; its sequence number tells which one an answer is about.
+fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
 
-    /// A message that it does not answer.
-    pub(super) fn bracket(&mut self, kind: u16, body: &[u8]) {
-        self.push(kind, 0, body);
-    }
+/// `struct nfgenmsg`, then attributes.
+fn body(family: u8, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![family, 0];
+    bytes.extend(resource.to_be_bytes());
+    bytes.extend(attributes.concat());
+    bytes
+}
 
-    fn push(&mut self, kind: u16, flags: u16, body: &[u8]) {
-        let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        self.bytes.extend(self.sequence.to_ne_bytes());
-        self.bytes.extend(0u32.to_ne_bytes());
-        self.bytes.extend(body);
-        pad(&mut self.bytes);
-        self.sequence += 1;
+fn chain_name(chain: Chain) -> &'static str {
+    match chain {
+        Chain::Output => "output",
+        Chain::Prerouting => "prerouting",
     }
 }
 
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+/// A base chain of type nat at the usual destination NAT priority.
+fn new_chain(chain: Chain) -> Vec<u8> {
+    let (hook, priority): (u32, i32) = match chain {
+        Chain::Prerouting => (0, -100),
+        Chain::Output => (3, -100),
+    };
+    let hook = nested(4, &[number(1, hook), attribute(2, &priority.to_be_bytes())]);
+    body(
+        NFPROTO_INET,
+        0,
+        &[
+            text(1, TABLE),
+            text(3, chain_name(chain)),
+            hook,
+            text(7, "nat"),
+        ],
+    )
 }
 
-/// A row of attributes.
-#[derive(Default, Clone)]
-pub(super) struct Attributes(Vec<u8>);
+fn new_rule(rule: &Rule) -> Vec<u8> {
+    let program = nested(4, &compile(&rule.matches, rule.verdict));
+    body(
+        NFPROTO_INET,
+        0,
+        &[text(1, TABLE), text(2, chain_name(rule.chain)), program],
+    )
+}
 
-impl Attributes {
-    pub(super) fn after(header: &[u8]) -> Self {
-        Self(header.to_vec())
+/// Replaces our table in one transaction: all of it is in force, or what was before.
+pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
+    let table = body(NFPROTO_INET, 0, &[text(1, TABLE)]);
+    // Created first, so that the removal that follows always finds one.
+    let mut steps = vec![
+        (NEW_TABLE, CREATE, table.clone()),
+        (DELETE_TABLE, 0, table.clone()),
+        (NEW_TABLE, CREATE, table),
+    ];
+    steps.extend(
+        [Chain::Prerouting, Chain::Output].map(|chain| (NEW_CHAIN, CREATE, new_chain(chain))),
+    );
+    steps.extend(
+        rules
+            .iter()
+            .map(|rule| (NEW_RULE, CREATE | APPEND, new_rule(rule))),
+    );
+
+    let bound = body(0, NFNL_SUBSYS_NFTABLES, &[]);
+    let mut batch = message(BATCH_BEGIN, REQUEST, 0, &bound);
+    for (sequence, (kind, flags, body)) in (1..).zip(&steps) {
+        // The kernel tells every refusal unasked. An answer to each step would be more than a socket holds, with some hundred rules.
+        let answer = if sequence as usize == steps.len() {
+            ACK
+        } else {
+            0
+        };
+        batch.extend(message(*kind, REQUEST | answer | flags, sequence, body));
     }
+    batch.extend(message(BATCH_END, REQUEST, 0, &bound));
+    exchange(SockProtocol::NetlinkNetFilter, &batch).map_err(failed("nftables rules"))
+}
 
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        pad(&mut self.0);
-        self
+/// Gives loopback the IPv6 address that the sidecar calls the application from; IPv4 has all of 127.0.0.0/8.
+pub(super) fn add_ipv6_source() -> Result<(), CaptureError> {
+    if !std::path::Path::new("/proc/thread-self/net/if_inet6").exists() {
+        return Ok(());
     }
-
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
-        self.bytes(kind, &[value.as_bytes(), &[0]].concat())
+    // `struct ifaddrmsg`: family, prefix length, flags, scope, interface (loopback is the first).
+    let mut address = vec![10, 128, 0, 0];
+    address.extend(1u32.to_ne_bytes());
+    for kind in [1, 2] {
+        address.extend(attribute(kind, &APP_SOURCE_V6.octets()));
     }
-
-    /// nf_tables' numbers are in network order.
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
-        self.bytes(kind | NLA_F_NESTED, &inner.0)
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    match exchange(
+        SockProtocol::NetlinkRoute,
+        &message(RTM_NEWADDR, REQUEST | ACK | CREATE, 1, &address),
+    ) {
+        // There already; or IPv6 is switched off for this pod, and nothing needs the address.
+        Ok(()) | Err(Errno::EEXIST | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EADDRNOTAVAIL) => {
+            Ok(())
+        }
+        Err(errno) => Err(failed("IPv6 source address")(errno)),
     }
 }
 
-/// Hands a batch of nf_tables to the kernel.
-pub(super) fn commit(batch: &Batch) -> Result<(), NetlinkError> {
-    exchange(SockProtocol::NetlinkNetFilter, batch)
-}
-
-/// Adds an address, or finds it there.
-pub(super) fn add_loopback_address(ip: Ipv6Addr, interface: u32) -> Result<(), NetlinkError> {
-    let family = u8::try_from(AddressFamily::Inet6 as i32).unwrap_or_default();
-    let mut header = vec![family, 128, IFA_F_NODAD, RT_SCOPE_HOST];
-    header.extend(interface.to_ne_bytes());
-    let body = Attributes::after(&header)
-        .bytes(IFA_LOCAL, &ip.octets())
-        .bytes(IFA_ADDRESS, &ip.octets());
-    let mut batch = Batch::default();
-    batch.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body.as_bytes());
-    exchange(SockProtocol::NetlinkRoute, &batch)
-}
-
-fn exchange(protocol: SockProtocol, batch: &Batch) -> Result<(), NetlinkError> {
-    let kernel = NetlinkAddr::new(0, 0);
-    let socket = socket(
+/// Sends, and reads until the first refusal, or the one answer that was asked for.
+fn exchange(protocol: SockProtocol, bytes: &[u8]) -> Result<(), Errno> {
+    let socket: OwnedFd = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         protocol,
     )?;
-    bind(socket.as_raw_fd(), &kernel)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
-    sendto(socket.as_raw_fd(), &batch.bytes, &kernel, MsgFlags::empty())?;
-    let mut answered = 0;
-    let mut first_refusal = None;
-    // After a refusal the kernel still answers the rest of what it looked at; the first one is the reason.
-    while answered < batch.answered {
-        for (message, code) in answers(&socket)? {
-            answered += 1;
-            if code != 0 {
-                let errno = Errno::from_raw(code.wrapping_neg());
-                first_refusal.get_or_insert(NetlinkError::Refused { message, errno });
-            }
-        }
-        if let Some(refusal) = first_refusal {
-            return Err(refusal);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
+    sendto(
+        socket.as_raw_fd(),
+        bytes,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let (kind, payload) =
+            split(buffer.get(..length).unwrap_or_default()).ok_or(Errno::EBADMSG)?;
+        if kind == NLMSG_ERROR {
+            let code = payload
+                .first_chunk()
+                .map(|bytes| i32::from_ne_bytes(*bytes))
+                .ok_or(Errno::EBADMSG)?;
+            return if code == 0 {
+                Ok(())
+            } else {
+                Err(Errno::from_raw(code.wrapping_neg()))
+            };
         }
     }
-    Ok(())
 }
 
-/// The sequence number and the code of each answer in the next datagram.
-fn answers(socket: &OwnedFd) -> Result<Vec<(u32, i32)>, NetlinkError> {
-    let mut buffer = vec![0u8; 64 * 1024];
-    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    let mut rest = buffer.get(..length).ok_or(NetlinkError::Answer)?;
-    let mut found = Vec::new();
-    while !rest.is_empty() {
-        let number = |at: usize| Some(u32::from_ne_bytes(rest.get(at..at + 4)?.try_into().ok()?));
-        let length = usize::try_from(number(0).ok_or(NetlinkError::Answer)?)
-            .map_err(|_| NetlinkError::Answer)?;
-        let kind = rest
-            .get(4..6)
-            .and_then(|b| b.try_into().ok())
-            .map(u16::from_ne_bytes);
-        if kind != Some(NLMSG_ERROR) || length < 20 {
-            return Err(NetlinkError::Answer);
-        }
-        let code = number(16).ok_or(NetlinkError::Answer)?.cast_signed();
-        found.push((number(8).ok_or(NetlinkError::Answer)?, code));
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(found)
+/// The first message: its type and its payload.
+fn split(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    Some((kind, bytes.get(HEADER..length)?))
 }

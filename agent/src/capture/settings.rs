@@ -1,3 +1,5 @@
+//! The environment of `heddle-agent init`.
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -42,7 +44,11 @@ impl CaptureSettings {
             tcp_probe_ports: list(&lookup, "HEDDLE_TCP_PROBE_PORTS", "port")?,
             exclude_inbound_ports: list(&lookup, "HEDDLE_EXCLUDE_INBOUND_PORTS", "port")?,
             exclude_outbound_ports: list(&lookup, "HEDDLE_EXCLUDE_OUTBOUND_PORTS", "port")?,
-            exclude_outbound_cidrs: list(&lookup, "HEDDLE_EXCLUDE_OUTBOUND_CIDRS", "address block like 10.0.0.0/8")?,
+            exclude_outbound_cidrs: list(
+                &lookup,
+                "HEDDLE_EXCLUDE_OUTBOUND_CIDRS",
+                "address block like 10.0.0.0/8",
+            )?,
         })
     }
 }
@@ -56,7 +62,13 @@ fn list<T: std::str::FromStr + Ord>(
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
-        .map(|item| item.parse().map_err(|_| SettingsError { variable, value: item.to_owned(), expected }))
+        .map(|item| {
+            item.parse().map_err(|_| SettingsError {
+                variable,
+                value: item.to_owned(),
+                expected,
+            })
+        })
         .collect()
 }
 
@@ -66,11 +78,29 @@ mod tests {
 
     #[test]
     fn settings_come_from_the_environment_and_faults_name_the_variable() {
-        let read = |name: &'static str, value: &'static str| CaptureSettings::read(|n| (n == name).then(|| value.to_owned()));
+        let read = |name: &'static str, value: &'static str| {
+            CaptureSettings::read(|n| (n == name).then(|| value.to_owned()))
+        };
         assert_eq!(read("NOTHING", "").unwrap().proxy_uid, 1337);
-        assert_eq!(read("HEDDLE_TCP_PROBE_PORTS", "80, 81").unwrap().tcp_probe_ports, [80, 81].into());
-        assert_eq!(read("HEDDLE_HOST_IPS", "10.0.0.1,fd00::1").unwrap().node_addresses.len(), 2);
-        let error = read("HEDDLE_EXCLUDE_OUTBOUND_CIDRS", "10.0.0.0").unwrap_err().to_string();
-        assert!(error.contains("HEDDLE_EXCLUDE_OUTBOUND_CIDRS") && error.contains("10.0.0.0"), "{error}");
+        assert_eq!(
+            read("HEDDLE_TCP_PROBE_PORTS", "80, 81")
+                .unwrap()
+                .tcp_probe_ports,
+            [80, 81].into()
+        );
+        assert_eq!(
+            read("HEDDLE_HOST_IPS", "10.0.0.1,fd00::1")
+                .unwrap()
+                .node_addresses
+                .len(),
+            2
+        );
+        let error = read("HEDDLE_EXCLUDE_OUTBOUND_CIDRS", "10.0.0.0")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("HEDDLE_EXCLUDE_OUTBOUND_CIDRS") && error.contains("10.0.0.0"),
+            "{error}"
+        );
     }
 }

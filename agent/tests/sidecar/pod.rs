@@ -114,7 +114,10 @@ impl Pod {
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         // Envoy begins with a hundred lines on what it has built in.
-        log.lines().filter(|l| !l.contains("envoy::main   ")).map(|l| format!("{l}\n")).collect()
+        log.lines()
+            .filter(|l| !l.contains("envoy::main   "))
+            .map(|l| format!("{l}\n"))
+            .collect()
     }
 
     pub fn pid(&self) -> Pid {
