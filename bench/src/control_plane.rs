@@ -105,22 +105,34 @@ impl ControlPlane {
             .join(format!("{}_{}", pod.namespace, pod.name))
     }
 
-    /// Certificates for a pod: its token, a fresh key, a CSR.
+    /// Waits until a pod has a token, which is after the first compile.
     ///
     /// # Errors
-    /// When the CA refuses.
+    /// When it has none in time.
+    pub async fn token_of(&self, pod: &Pod) -> Result<String> {
+        let path = self.token(pod);
+        let read =
+            async || std::fs::read_to_string(&path).with_context(|| path.display().to_string());
+        until("a token", START, &mut [], read).await
+    }
+
+    /// Certificates for a pod: its token, a fresh key, a CSR. Tried again while the CA is busy.
+    ///
+    /// # Errors
+    /// When the CA refuses for good.
     pub async fn enroll(&self, pod: &Pod) -> Result<Credentials> {
         let authority = Authority {
             address: self.ca.to_string(),
             server_name: SERVER_NAME.to_owned(),
             trust: std::fs::read_to_string(self.trust_bundle())?,
         };
-        let path = self.token(pod);
-        let token = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let token = self.token_of(pod).await?;
         let domain: TrustDomain = TRUST_DOMAIN.parse()?;
         let id = SpiffeId::new(domain, &pod.namespace, &pod.service_account)?;
-        Credentials::enroll(&authority, &id, &token)
-            .await
-            .with_context(|| format!("a certificate for {}", pod.name))
+        let what = format!("a certificate for {}", pod.name);
+        until(&what, START, &mut [], async || {
+            Credentials::enroll(&authority, &id, &token).await
+        })
+        .await
     }
 }

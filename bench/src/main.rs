@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use heddle_bench::load::Load;
 use heddle_bench::paths::Parts;
@@ -65,6 +66,9 @@ struct Options {
     /// Worker threads of every Envoy.
     #[arg(long, default_value_t = 2)]
     concurrency: u32,
+    /// Where heddle-operator and heddle-agent are; default: they are built now.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
     /// The page to write, of `all`; default: docs/performance.md of the repository.
     #[arg(long)]
     page: Option<PathBuf>,
@@ -97,11 +101,22 @@ impl Options {
     }
 }
 
-const WORK_TIMES: usize = 3;
+/// A debug build would hash for minutes; its figures are worth nothing anyway.
+const WORK_TIMES: usize = if cfg!(debug_assertions) { 0 } else { 3 };
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Cli::parse().command {
+    // Told to stop, it still ends the processes it has started.
+    let mut stop = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = run(Cli::parse().command) => done,
+        _ = stop.recv() => bail!("told to stop"),
+        _ = tokio::signal::ctrl_c() => bail!("told to stop"),
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
         Command::All(options) => {
             let (report, parts) = report(&options, true, true).await?;
             let page = options
@@ -130,7 +145,7 @@ async fn report(
     with_propagation: bool,
     with_latency: bool,
 ) -> Result<(Report, Parts)> {
-    let parts = Parts::build()?;
+    let parts = Parts::find(options.bin_dir.as_deref())?;
     let before = (machine::load_average(), machine::fixed_work(WORK_TIMES));
     let mut report = Report {
         conditions: machine::conditions(&parts.repo, &parts.envoy),

@@ -19,45 +19,58 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Of this repository, built now in the profile of this very binary.
+    /// Of this repository: binaries of a directory, or built now in the profile of this very binary.
     ///
     /// # Errors
     /// When the build fails or Envoy is missing.
-    pub fn build() -> Result<Self> {
+    pub fn find(binaries: Option<&Path>) -> Result<Self> {
         let repo = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .context("the crate has no parent")?
             .to_owned();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(&repo).args([
-            "build",
-            "--bins",
-            "--package",
-            "heddle-operator",
-            "--package",
-            "heddle-agent",
-        ]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        if !cargo.status().context("cargo")?.success() {
-            bail!("heddle-operator and heddle-agent could not be built");
-        }
-        let here = std::env::current_exe()?;
-        let bin = here.parent().context("this binary has no directory")?;
+        let bin = match binaries {
+            Some(directory) => directory.to_owned(),
+            None => build(&repo)?,
+        };
         let envoy = std::env::var_os("HEDDLE_ENVOY")
             .map_or_else(|| repo.join(".cache/envoy/envoy"), PathBuf::from);
-        if !envoy.is_file() {
-            bail!(
-                "there is no Envoy at {}: run `make envoy`, or set HEDDLE_ENVOY",
-                envoy.display()
-            );
-        }
-        Ok(Self {
+        let parts = Self {
             operator: bin.join("heddle-operator"),
             agent: bin.join("heddle-agent"),
             envoy,
             repo,
-        })
+        };
+        for path in [&parts.operator, &parts.agent, &parts.envoy] {
+            if !path.is_file() {
+                bail!(
+                    "there is no {} (Envoy: `make envoy`, or set HEDDLE_ENVOY)",
+                    path.display()
+                );
+            }
+        }
+        Ok(parts)
     }
+}
+
+fn build(repo: &Path) -> Result<PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repo).args([
+        "build",
+        "--bins",
+        "--package",
+        "heddle-operator",
+        "--package",
+        "heddle-agent",
+    ]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    if !cargo.status().context("cargo")?.success() {
+        bail!("heddle-operator and heddle-agent could not be built");
+    }
+    let here = std::env::current_exe()?;
+    Ok(here
+        .parent()
+        .context("this binary has no directory")?
+        .to_owned())
 }

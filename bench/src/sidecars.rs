@@ -79,6 +79,9 @@ impl Sidecars {
             WORLD.replace("${NET}", &addresses.net),
         )?;
         let mut control_plane = ControlPlane::start(&parts.operator, &dir, work).await?;
+        for account in ["server", "client"] {
+            control_plane.token_of(&pod_of(account)).await?;
+        }
         let ready = |host| addresses.at(host, 15021);
         let agent =
             |account: &str, ready| agent(parts, &control_plane, concurrency, account, ready, work);
@@ -121,6 +124,14 @@ impl Sidecars {
     }
 }
 
+fn pod_of(account: &str) -> Pod {
+    Pod {
+        namespace: "bench".to_owned(),
+        name: format!("{account}-1"),
+        service_account: account.to_owned(),
+    }
+}
+
 fn agent(
     parts: &Parts,
     control_plane: &ControlPlane,
@@ -129,11 +140,7 @@ fn agent(
     ready: SocketAddr,
     work: &Path,
 ) -> Result<Running> {
-    let pod = Pod {
-        namespace: "bench".to_owned(),
-        name: format!("{account}-1"),
-        service_account: account.to_owned(),
-    };
+    let pod = pod_of(account);
     let runtime = work.join(account);
     std::fs::create_dir_all(&runtime)?;
     let mut command = Command::new(&parts.agent);

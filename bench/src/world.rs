@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 pub const PODS: usize = 10;
 const SERVICES_OF_A_NAMESPACE: usize = 10;
 const PER_OCTET: usize = 250;
+/// Of the deployments' one replica set each.
+const HASH: &str = "5d4f8c7b9";
 /// The service port of all services.
 pub const PORT: u16 = 80;
 
@@ -190,7 +192,9 @@ fn service_yaml(service: usize) -> String {
         let _ = write!(
             out,
             "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: {namespace}\n  \
-             labels: {{app: {name}, heddle.dev/inject: enabled}}\nspec:\n  serviceAccountName: {name}\n  \
+             labels: {{app: {name}, pod-template-hash: {HASH}, heddle.dev/inject: enabled}}\n  \
+             ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: {name}-{HASH}, uid: {name}, controller: true}}]\n\
+             spec:\n  serviceAccountName: {name}\n  initContainers: [{{name: heddle-proxy, image: proxy, restartPolicy: Always}}]\n  \
              containers: [{{name: app, image: app, ports: [{{name: http, containerPort: 8080}}]}}]\n\
              status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{{ip: {ip}}}]\n  \
              conditions: [{{type: Ready, status: \"True\"}}]\n"
