@@ -14,6 +14,8 @@ mod sources;
 mod table;
 mod uninstall;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -89,6 +91,15 @@ enum Command {
         after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
     )]
     Check(check::CheckArgs),
+    /// Becomes a program that ends with the demo; the demo starts its processes this way.
+    #[command(name = demo::CHILD, hide = true)]
+    DemoChild {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Look at the sidecars.
     #[command(subcommand)]
     Proxy(proxy::ProxyCommand),
@@ -114,6 +125,9 @@ async fn run(command: Command) -> Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match command {
         Command::Demo(args) => demo::run(&args).await.map(done),
+        Command::DemoChild { program, arguments } => {
+            Err(demo::become_program(&program, &arguments))
+        }
         Command::Compile(args) => compile::run(&args).map(on_errors),
         Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
         Command::Install(args) => install::run(&args).await.map(done),

@@ -1,15 +1,19 @@
 //! The demo's processes: each one with a log file, all of them ended, whatever happens to the demo.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
+/// The hidden command behind which every process is started.
+pub const CHILD: &str = "demo-child";
 /// How long a process may take to end by itself.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -37,18 +41,18 @@ impl Children {
     }
 
     /// Starts a process.
-    pub fn start(&mut self, name: &str, mut command: Command) -> Result<()> {
+    pub fn start(&mut self, name: &str, command: &Command) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let err = out.try_clone()?;
-        let child = command
+        let child = bound_to_us(command)?
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let group = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -107,6 +111,31 @@ impl Drop for Children {
     fn drop(&mut self) {
         self.end_by_force();
     }
+}
+
+/// The same command by way of [`become_program`], which ends with this process even if it is killed.
+fn bound_to_us(command: &Command) -> Result<tokio::process::Command> {
+    let own = std::env::current_exe().context("where is this binary?")?;
+    let mut bound = tokio::process::Command::new(own);
+    bound.arg(CHILD).arg(command.get_program());
+    bound.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    Ok(bound)
+}
+
+/// Becomes another program, which the kernel tells to end when the demo does, however that came about.
+pub fn become_program(program: &Path, arguments: &[OsString]) -> anyhow::Error {
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM) {
+        return anyhow::Error::new(error)
+            .context("cannot ask the kernel to end this with the demo");
+    }
+    let error = Command::new(program).args(arguments).exec();
+    anyhow::Error::new(error).context(format!("cannot start {}", program.display()))
 }
 
 /// The last lines of a log.

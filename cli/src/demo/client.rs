@@ -93,9 +93,7 @@ pub async fn get_unix(socket: &Path, path: &str, timeout: Duration) -> Result<Re
         .with_context(|| format!("no answer in {timeout:?}"))?
 }
 
-/// The innermost cause says more than "client error (SendRequest)".
+/// The innermost cause alone says what "client error (SendRequest)" hides.
 fn root_cause(error: hyper_util::client::legacy::Error) -> anyhow::Error {
-    let error = anyhow::Error::new(error);
-    let cause = error.root_cause().to_string();
-    error.context(cause)
+    anyhow::Error::msg(anyhow::Error::new(error).root_cause().to_string())
 }

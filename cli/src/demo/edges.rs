@@ -11,24 +11,27 @@ use super::prometheus::{self, Sample};
 use crate::table;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
-const STATS: &str = "/stats/prometheus?filter=heddle_request&histogram_buckets=summary";
+const STATS: &str = "/stats/prometheus?filter=heddle_request";
 const REQUESTS: &str = "envoy_heddle_requests_total";
-const DURATION: &str = "envoy_heddle_request_duration_ms";
+const BUCKET: &str = "envoy_heddle_request_duration_ms_bucket";
 /// The label that says which side reports, and the reporter whose view is shown: the caller's, whose times hold the network too.
 const REPORTER: (&str, &str) = ("reporter", "source");
-/// The label of the service that was called.
-const SERVICE: &str = "destination_service";
 
-/// Caller and service.
-type Pair = (String, String);
+/// Who called what, and which backend of it answered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    caller: String,
+    service: String,
+    backend: String,
+}
 
-/// What one caller's Envoy counted for one service.
+/// What the caller's Envoy counted for it.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Counted {
     good: f64,
     all: f64,
-    p50: f64,
-    p99: f64,
+    /// Requests up to each bound in milliseconds, as Prometheus has them.
+    buckets: Vec<(f64, f64)>,
 }
 
 /// A sidecar whose metrics are read.
@@ -42,12 +45,12 @@ pub struct Sidecar {
 /// One reading of all sidecars.
 pub struct Reading {
     at: Instant,
-    pairs: BTreeMap<Pair, Counted>,
+    edges: BTreeMap<Edge, Counted>,
 }
 
 /// Reads every sidecar once.
 pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
-    let mut pairs = BTreeMap::new();
+    let mut edges = BTreeMap::new();
     for sidecar in sidecars {
         let reply = client::get_unix(&sidecar.admin, STATS, ADMIN_TIMEOUT)
             .await
@@ -60,79 +63,128 @@ pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
                 reply.text()
             );
         }
-        take(&sidecar.pod, &prometheus::parse(&reply.text()), &mut pairs);
+        take(&sidecar.pod, &prometheus::parse(&reply.text()), &mut edges);
     }
     Ok(Reading {
         at: Instant::now(),
-        pairs,
+        edges,
     })
 }
 
-fn take(pod: &str, samples: &[Sample], pairs: &mut BTreeMap<Pair, Counted>) {
+fn take(pod: &str, samples: &[Sample], edges: &mut BTreeMap<Edge, Counted>) {
     for sample in samples
         .iter()
         .filter(|sample| sample.label(REPORTER.0) == REPORTER.1)
     {
-        let counted = pairs
-            .entry((pod.to_owned(), sample.label(SERVICE).to_owned()))
-            .or_default();
-        match (sample.name.as_str(), sample.label("quantile")) {
-            (REQUESTS, _) => {
+        let edge = Edge {
+            caller: pod.to_owned(),
+            service: sample.label("destination_service").to_owned(),
+            backend: backend(sample.label("upstream_cluster")).to_owned(),
+        };
+        let counted = edges.entry(edge).or_default();
+        match sample.name.as_str() {
+            REQUESTS => {
                 counted.all += sample.value;
                 if sample.label("response_code").starts_with('2') {
                     counted.good += sample.value;
                 }
             }
-            // One series per response code; the slowest speaks for all, and an empty one is no number.
-            (DURATION, "0.5") if sample.value.is_finite() => {
-                counted.p50 = counted.p50.max(sample.value)
-            }
-            (DURATION, "0.99") if sample.value.is_finite() => {
-                counted.p99 = counted.p99.max(sample.value)
-            }
+            BUCKET => counted.bucket(sample.label("le"), sample.value),
             _ => {}
         }
     }
 }
 
+/// `out|shop/reviews-v1|9080` is the service `reviews-v1`.
+fn backend(cluster: &str) -> &str {
+    let service = cluster.split('|').nth(1).unwrap_or(cluster);
+    service.rsplit('/').next().unwrap_or(service)
+}
+
+impl Counted {
+    fn bucket(&mut self, bound: &str, count: f64) {
+        let bound = bound.parse().unwrap_or(f64::INFINITY);
+        match self
+            .buckets
+            .iter_mut()
+            .find(|(known, _)| known.total_cmp(&bound).is_eq())
+        {
+            Some((_, sum)) => *sum += count,
+            None => self.buckets.push((bound, count)),
+        }
+    }
+
+    /// As `histogram_quantile` of Prometheus: linear within a bucket.
+    fn quantile(&self, share: f64) -> Option<f64> {
+        let mut buckets = self.buckets.clone();
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let rank = share
+            * buckets
+                .last()
+                .map(|(_, all)| *all)
+                .filter(|all| *all > 0.0)?;
+        let (mut from, mut below) = (0.0, 0.0);
+        for (bound, count) in buckets {
+            if count >= rank {
+                let within = if count > below {
+                    (rank - below) / (count - below)
+                } else {
+                    1.0
+                };
+                return Some(if bound.is_finite() {
+                    from + (bound - from) * within
+                } else {
+                    from
+                });
+            }
+            (from, below) = (bound, count);
+        }
+        None
+    }
+}
+
+fn millis(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+}
+
 /// All edges, with rates between two readings.
 pub fn table(before: &Reading, after: &Reading) -> String {
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(0.001);
-    let row = |((pod, service), now): (&Pair, &Counted)| {
-        let earlier = before
-            .pairs
-            .get(&(pod.clone(), service.clone()))
-            .map_or(0.0, |counted| counted.all);
+    let row = |(edge, now): (&Edge, &Counted)| {
+        let earlier = before.edges.get(edge).map_or(0.0, |counted| counted.all);
         vec![
-            pod.clone(),
-            service.clone(),
+            edge.caller.clone(),
+            edge.service.clone(),
+            edge.backend.clone(),
             format!("{:.0}", now.all),
-            format!("{:.0}/s", (now.all - earlier) / seconds),
+            format!("{:.1}/s", (now.all - earlier) / seconds),
             format!("{:.1} %", 100.0 * now.good / now.all.max(1.0)),
-            format!("{:.1} ms", now.p50),
-            format!("{:.1} ms", now.p99),
+            millis(now.quantile(0.5)),
+            millis(now.quantile(0.99)),
         ]
     };
     let rows: Vec<Vec<String>> = after
-        .pairs
+        .edges
         .iter()
         .filter(|(_, counted)| counted.all > 0.0)
         .map(row)
         .collect();
     table::render(
         &[
-            "CALLER", "SERVICE", "REQUESTS", "RATE", "SUCCESS", "P50", "P99",
+            "CALLER", "SERVICE", "BACKEND", "REQUESTS", "RATE", "SUCCESS", "P50", "P99",
         ],
         &rows,
     )
 }
 
 impl Reading {
-    /// Requests of a caller to a service.
-    pub fn requests(&self, pod: &str, service: &str) -> f64 {
-        self.pairs
-            .get(&(pod.to_owned(), service.to_owned()))
-            .map_or(0.0, |counted| counted.all)
+    /// Requests of a caller to a service, whatever backend answered.
+    pub fn requests(&self, caller: &str, service: &str) -> f64 {
+        let edges = self
+            .edges
+            .iter()
+            .filter(|(edge, _)| edge.caller == caller && edge.service == service);
+        edges.map(|(_, counted)| counted.all).sum()
     }
 }
 
@@ -142,23 +194,28 @@ mod tests {
 
     #[test]
     fn requests_add_up_over_response_codes_and_only_the_callers_view_counts() {
-        let text = r#"envoy_heddle_requests_total{reporter="source",destination_service="a",response_code="200"} 9
-envoy_heddle_requests_total{reporter="source",destination_service="a",response_code="403"} 1
-envoy_heddle_requests_total{reporter="destination",destination_service="a",response_code="200"} 70
-envoy_heddle_request_duration_ms{reporter="source",destination_service="a",response_code="200",quantile="0.5"} 1.5
-envoy_heddle_request_duration_ms{reporter="source",destination_service="a",response_code="403",quantile="0.5"} NaN
-envoy_heddle_request_duration_ms{reporter="source",destination_service="a",response_code="200",quantile="0.99"} 4"#;
-        let mut pairs = BTreeMap::new();
-        take("p", &prometheus::parse(text), &mut pairs);
-        let counted = pairs.get(&("p".to_owned(), "a".to_owned())).unwrap();
-        assert_eq!(
-            *counted,
-            Counted {
-                good: 9.0,
-                all: 10.0,
-                p50: 1.5,
-                p99: 4.0
-            }
-        );
+        let text = r#"envoy_heddle_requests_total{reporter="source",destination_service="a",upstream_cluster="out|shop/a|80",response_code="200"} 9
+envoy_heddle_requests_total{reporter="source",destination_service="a",upstream_cluster="out|shop/a|80",response_code="403"} 1
+envoy_heddle_requests_total{reporter="destination",destination_service="a",response_code="200"} 70"#;
+        let mut edges = BTreeMap::new();
+        take("p", &prometheus::parse(text), &mut edges);
+        let edge = Edge {
+            caller: "p".into(),
+            service: "a".into(),
+            backend: "a".into(),
+        };
+        assert_eq!(edges.len(), 1);
+        assert_eq!((edges[&edge].good, edges[&edge].all), (9.0, 10.0));
+    }
+
+    #[test]
+    fn quantiles_lie_within_their_bucket() {
+        let mut counted = Counted::default();
+        for (bound, count) in [("1", 10.0), ("5", 20.0), ("+Inf", 20.0)] {
+            counted.bucket(bound, count);
+        }
+        assert_eq!(counted.quantile(0.25), Some(0.5));
+        assert_eq!(counted.quantile(0.75), Some(3.0));
+        assert_eq!(Counted::default().quantile(0.5), None);
     }
 }

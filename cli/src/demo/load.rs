@@ -12,7 +12,7 @@ use super::apps::Answer;
 use super::client;
 
 const WORKERS: u64 = 8;
-const PER_SECOND: u64 = 400;
+const PER_SECOND: u64 = 300;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first failures are kept word by word, the rest only counted.
 const KEPT_ERRORS: usize = 5;

@@ -1,10 +1,10 @@
 //! Brings the mesh up: control plane, then an agent and an Envoy beside every application.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
 
 use super::apps::Net;
 use super::children::Children;
@@ -106,7 +106,7 @@ impl<'a> Mesh<'a> {
     ) -> Result<Self> {
         term.step("A mesh on this machine");
         term.note(&format!("objects in {}", dir.world().display()));
-        children.start("control-plane", control_plane(dir, net, binaries))?;
+        children.start("control-plane", &control_plane(dir, net, binaries))?;
         let status = StatusFile::new(dir.runtime().join("status.yaml"));
         let mut mesh = Mesh {
             children,
@@ -122,7 +122,7 @@ impl<'a> Mesh<'a> {
             mesh.wait_for_file(&token).await?;
             mesh.children.start(
                 pod,
-                agent(&mesh, binaries, (pod, account, host), &token, &bundle)?,
+                &agent(&mesh, binaries, (pod, account, host), &token, &bundle)?,
             )?;
         }
         for (pod, _, host) in PODS {

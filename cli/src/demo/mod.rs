@@ -20,6 +20,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use children::{CHILD, become_program};
+
 use children::Children;
 use mesh::Mesh;
 use term::Term;

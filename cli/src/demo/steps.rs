@@ -75,7 +75,7 @@ fn programmed(status: &ObjectStatus) -> bool {
 
 async fn split(term: &mut Term, mesh: &Mesh<'_>, load: &Load) -> Result<()> {
     term.step("Traffic splitting, moved and rolled back under load");
-    term.note("frontend calls reviews 400 times a second; reviews calls ratings each time");
+    term.note("frontend calls reviews up to 300 times a second; reviews calls ratings each time");
     let phases = [
         (Change::SplitMostlyV1, "95/5", 95.0, POINTS_UNEVEN),
         (Change::SplitEven, "50/50", 50.0, POINTS_EVEN),
