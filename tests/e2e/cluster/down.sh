@@ -29,7 +29,13 @@ remove_cgroups() {
   return $left
 }
 if [ -e "$state/cgroups" ]; then
-  for _ in $(seq 50); do remove_cgroups && break; sleep 0.2; done
+  # Only then is all of the node dead, what its first process started included.
+  gone=
+  for _ in $(seq 100); do
+    if remove_cgroups; then gone=1; break; fi
+    sleep 0.2
+  done
+  [ -n "$gone" ] || die "something of the node is still alive, see $state/cgroups"
 fi
 
 rm -f "$state/pids" "$state/api.sock" "$state/kubeconfig"

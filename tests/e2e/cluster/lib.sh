@@ -19,13 +19,17 @@ die() {
 }
 
 # When a process started, in clock ticks: with its id this names it for good, for ids are used again.
-started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20 || true; }
 
 # record NAME PID: notes a process for down.sh.
 record() { echo "$1 $2 $(started "$2")" >> "$state/pids"; }
 
-# still_ours PID START: whether the recorded process is still there.
-still_ours() { [ -d "/proc/$1" ] && { [ -z "${2:-}" ] || [ "$(started "$1")" = "$2" ]; }; }
+# still_ours PID START: whether the recorded process still runs; one that nobody has reaped yet does not.
+still_ours() {
+  local now
+  now=$(started "$1")
+  [ -n "$now" ] && [ "$now" = "${2:-$now}" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+}
 
 # Clusters other than ours that are up; drops links whose cluster is not.
 others() {

@@ -62,20 +62,22 @@ for module in overlay br_netfilter nf_conntrack; do modprobe -q $module 2>/dev/n
 setsid bash -c 'while read -r cgroup; do echo $$ > "$cgroup/cgroup.procs"; done < "$HEDDLE_E2E_STATE/cgroups"
   exec unshare --mount --net --uts --ipc --cgroup --pid --fork --mount-proc --kill-child=SIGKILL bash "$1/node-init.sh"' _ "$here" \
   > "$state/node.log" 2>&1 < /dev/null &
-node=$!
-record node $node
+record node $!
+# Else bash would tell of its death when down.sh ends it.
+disown
 
 # Why the node did not come up: its own log, and the ends of its components' logs.
 explain() {
-  tail -n 20 "$state/node.log"
+  tail -n 20 "$state/node.log" "$state/relay.log" 2>/dev/null || true
   tail -n 5 "$state"/root/var/log/components/*.log 2>/dev/null || true
 }
-# within SECONDS WHAT COMMAND…: until it succeeds, or the node is gone, or the time is up.
+all_alive() { while read -r _ pid start; do still_ours "$pid" "$start" || return 1; done < "$state/pids"; }
+# within SECONDS WHAT COMMAND…: until it succeeds, or one of the recorded processes is gone, or the time is up.
 within() {
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" > /dev/null 2>&1; do
-    kill -0 $node 2>/dev/null && [ $SECONDS -lt $end ] || { explain >&2; die "no $what"; }
+    all_alive && [ $SECONDS -lt $end ] || { explain >&2; die "no $what"; }
     sleep 0.2
   done
 }
@@ -86,11 +88,12 @@ port=${HEDDLE_E2E_PORT:-$(free_port)}
 # From the state's own directory: a socket's path may have no more than 107 characters.
 (cd "$state" && exec setsid socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" UNIX-CONNECT:api.sock) > "$state/relay.log" 2>&1 < /dev/null &
 record relay $!
+disown
 within 90 "kubeconfig" test -s "$state/root/etc/kubernetes/pki/kubelet.kubeconfig"
 (umask 077 && sed "s/127.0.0.1:6443/127.0.0.1:$port/" "$state/root/etc/kubernetes/pki/admin.kubeconfig" > "$state/kubeconfig")
 
 kubectl() { "$cache/bin/kube" kubectl --kubeconfig "$state/kubeconfig" "$@"; }
-within 120 "API server on 127.0.0.1:$port ($(cat "$state/relay.log"))" kubectl get --raw /readyz
+within 120 "API server on 127.0.0.1:$port" kubectl get --raw /readyz
 within 60 "CoreDNS manifest" kubectl apply -f "$here/manifests/coredns.yaml"
 node_ready() { kubectl get nodes | grep -q ' Ready'; }
 within 120 "ready node" node_ready

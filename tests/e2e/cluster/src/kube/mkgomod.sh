@@ -25,3 +25,6 @@ printf 'module stub\n\ngo 1.24.0\n' > stub/go.mod
   done
   printf ')\n'
 } > go.mod
+
+# Go adds what upstream leaves implicit, and sorts.
+go list -mod=mod -deps . > /dev/null
