@@ -1,0 +1,200 @@
+//! What the tests share: a source to edit, a server to start, certificates, waiting with a bound.
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+pub mod pki;
+pub mod resources;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_xds_server::*;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// No wait of a test is longer.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+/// A source whose view the test edits.
+pub struct Fixture {
+    resources: Mutex<BTreeMap<ResourceKey, Resource>>,
+    on_demand: Mutex<BTreeMap<Name, Resource>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Fixture {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            resources: Mutex::default(),
+            on_demand: Mutex::default(),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    pub fn put(&self, resources: impl IntoIterator<Item = Resource>) {
+        let new = resources.into_iter().map(|r| (r.key.clone(), r));
+        self.resources.lock().unwrap().extend(new);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn put_on_demand(&self, resource: Resource) {
+        let name = Name::clone(&resource.key.name);
+        self.on_demand.lock().unwrap().insert(name, resource);
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+impl ResourceSource for Fixture {
+    /// Anybody who gives a node id, but `denied` and `unknown`; the id is the subscriber.
+    fn admit(&self, _peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
+        match node.id.as_str() {
+            "" => Err(Refusal::Unauthenticated("no node id".to_owned())),
+            "denied" => Err(Refusal::Denied("not you".to_owned())),
+            id => Ok(id.into()),
+        }
+    }
+
+    fn view(&self, _who: &SubscriberId, wanted: &BTreeSet<Name>) -> Option<Arc<View>> {
+        let on_demand = self.on_demand.lock().unwrap();
+        let known = wanted
+            .iter()
+            .filter_map(|name| on_demand.get(name).cloned());
+        let base = self.resources.lock().unwrap();
+        let mut view: View = base.values().cloned().chain(known).collect();
+        view.absent = wanted
+            .iter()
+            .filter(|name| !on_demand.contains_key(*name))
+            .cloned()
+            .collect();
+        Some(Arc::new(view))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// A server that runs until it is stopped or dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub registry: Arc<Registry>,
+    pub counters: Arc<Counters>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Running {
+    pub async fn start(source: &Arc<Fixture>, security: Security, at: &str) -> Self {
+        Self::with(source, security, at, Options::default()).await
+    }
+
+    pub async fn with(
+        source: &Arc<Fixture>,
+        security: Security,
+        at: &str,
+        options: Options,
+    ) -> Self {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(Arc::clone(source), options);
+        let (registry, counters) = (server.registry(), server.counters());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            server
+                .serve(listener, security, async move { drop(stopped.await) })
+                .await
+        });
+        Self {
+            address,
+            registry,
+            counters,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// Ends the server as an operator would, and waits for it.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        tokio::time::timeout(BOUND, self.task)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Waits until the progress of a subscriber is as wanted.
+    pub async fn until(
+        &self,
+        who: &str,
+        what: &str,
+        is: impl Fn(&Progress) -> bool,
+    ) -> Arc<Progress> {
+        let mut changes = self.registry.changes();
+        let waiting = async {
+            loop {
+                match self.registry.get(&who.into()) {
+                    Some(progress) if is(&progress) => return progress,
+                    _ => changes.changed().await.unwrap(),
+                }
+            }
+        };
+        match tokio::time::timeout(BOUND, waiting).await {
+            Ok(progress) => progress,
+            Err(_) => panic!("{who}: never {what}: {:#?}", self.registry.get(&who.into())),
+        }
+    }
+}
+
+/// A process that ends with the test, by its own id.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        Self(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A tool given by an environment variable, or where `make` puts it.
+pub fn tool(variable: &str, place: &str, make: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned();
+    let path = std::env::var_os(variable).map_or_else(|| root.join(place), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is not there: run `make {make}`, or set {variable}",
+        path.display()
+    );
+    path
+}
+
+/// A port that was free a moment ago. Whoever binds it fails loudly if it is no more.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
