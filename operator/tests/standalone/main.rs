@@ -1,0 +1,102 @@
+//! The whole way without Kubernetes: the control plane's binary, real agents, real stock Envoys, requests counted.
+//!
+//! Needs Envoy (`make envoy`, or `HEDDLE_ENVOY`) and the agent's binary beside the operator's (`make build`, or `HEDDLE_AGENT`).
+
+mod harness;
+mod strangers;
+
+use harness::{Fixture, Status};
+
+const CALLERS: &str = "
+apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: callers, namespace: shop}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  rules: [{from: {identities: [shop/CALLER]}, to: {methods: [GET]HEADERS}}]
+";
+
+fn callers(caller: &str, headers: &str) -> String {
+    CALLERS.replace("CALLER", caller).replace("HEADERS", headers)
+}
+
+fn split(v1: u32, v2: u32) -> String {
+    format!(
+        "
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {{name: reviews, namespace: shop}}
+spec: {{service: reviews, backends: [{{service: reviews-v1, weight: {v1}}}, {{service: reviews-v2, weight: {v2}}}]}}
+"
+    )
+}
+
+fn programmed(generation: i64) -> impl Fn(&Status) -> bool {
+    move |status| status.generation == generation && status.programmed == ("True".to_owned(), "Programmed".to_owned())
+}
+
+#[test]
+fn from_files_to_requests_and_back_to_statuses() {
+    let mut mesh = Fixture::start();
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+
+    mesh.apply("split.yaml", &split(95, 5));
+    mesh.status("TrafficSplit", "reviews", programmed(1));
+    let v2 = mesh.requests(400).of("v2");
+    assert!((4..=44).contains(&v2), "5 % of 400 requests: {v2}");
+
+    mesh.apply("split.yaml", &split(50, 50));
+    let status = mesh.status("TrafficSplit", "reviews", programmed(2));
+    assert_eq!((status.proxies.as_str(), status.weights.as_str()), ("1/1", "50/50"));
+    // From the moment the status says so, on the first request: the old weights are gone.
+    let v2 = mesh.requests(400).of("v2");
+    assert!((150..=250).contains(&v2), "half of 400 requests: {v2}");
+
+    mesh.apply("callers.yaml", &callers("frontend", ""));
+    mesh.status("AuthPolicy", "callers", programmed(1));
+    assert_eq!(mesh.requests(40).of("denied"), 0);
+
+    // Behind v2 there is no sidecar, so half of the requests still pass.
+    mesh.apply("callers.yaml", &callers("somebody", ""));
+    mesh.status("AuthPolicy", "callers", programmed(2));
+    let answers = mesh.requests(100);
+    assert_eq!(answers.of("v1"), 0, "{answers:?}");
+    assert_eq!(answers.of("denied") + answers.of("v2"), 100, "{answers:?}");
+
+    refused_by_envoy(&mesh);
+    strangers::are_refused(&mesh);
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+    assert_eq!(mesh.requests(20).of("v1"), 20);
+
+    restart(&mut mesh);
+}
+
+fn refused_by_envoy(mesh: &Fixture) {
+    let rejected = |generation| move |status: &Status| status.generation == generation && status.programmed.1 == "RejectedByProxy";
+    mesh.apply("callers.yaml", &callers("frontend", ", headers: [{name: x-tier, regex: \"(gold\"}]"));
+    let status = mesh.status("AuthPolicy", "callers", rejected(3));
+    assert_eq!(status.programmed.0, "False");
+    assert!(status.message.contains("(gold"), "Envoy's own words: {}", status.message);
+    assert_eq!(mesh.requests(40).of("v1"), 0, "the last good generation stays in force");
+
+    // Everything else goes on, at the same sidecar and at others.
+    mesh.apply("split.yaml", &split(100, 0));
+    mesh.status("TrafficSplit", "reviews", programmed(3));
+    assert_eq!(mesh.requests(20).of("denied"), 20);
+
+    mesh.apply("callers.yaml", &callers("frontend", ""));
+    mesh.status("AuthPolicy", "callers", programmed(4));
+    assert_eq!(mesh.requests(20).of("v1"), 20);
+}
+
+fn restart(mesh: &mut Fixture) {
+    let root = mesh.trust_bundle();
+    mesh.stop_control_plane();
+    assert_eq!(mesh.requests(20).of("v1"), 20, "what is known goes on without a control plane");
+    mesh.start_control_plane();
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+    assert_eq!(mesh.trust_bundle(), root);
+    mesh.apply("split.yaml", &split(0, 100));
+    mesh.status("TrafficSplit", "reviews", |status| status.weights == "0/100" && status.programmed.0 == "True");
+    assert_eq!(mesh.requests(20).of("v2"), 20);
+}
