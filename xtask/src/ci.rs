@@ -45,6 +45,14 @@ pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Measures, and writes the figures into their page.
+pub fn bench(repo: &Repo) -> Result<()> {
+    step(
+        repo,
+        &["run", "--release", "--package", "heddle-bench", "--", "all"],
+    )
+}
+
 fn step(repo: &Repo, arguments: &[&str]) -> Result<()> {
     eprintln!("== cargo {}", arguments.join(" "));
     let status = repo

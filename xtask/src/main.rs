@@ -40,6 +40,8 @@ enum Task {
     },
     /// All that a change must pass: format, clippy, gen --check, tidy, tests
     Ci,
+    /// Measure all figures of docs/performance.md, on this machine, in release builds
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -60,5 +62,6 @@ fn run(task: Task) -> Result<()> {
         Task::Bless { filter } => ci::bless(&repo, filter.as_deref()),
         Task::Tidy { strict } => tidy::run(&repo, strict),
         Task::Ci => ci::run(&repo),
+        Task::Bench => ci::bench(&repo),
     }
 }
