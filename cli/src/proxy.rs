@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use kube::Client;
+use kube::api::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use crate::table;
 
 /// The ConfigMaps in which each replica of the control plane publishes what it knows.
 const REPLICA_PREFIX: &str = "heddle-replica-";
+const REPORT_KEY: &str = "report.json";
 const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
 
 /// What to look at.
@@ -57,7 +59,13 @@ struct ProxyState {
     identity: String,
 }
 
-/// What a replica publishes: its own proxies, and how far each object is on them.
+/// What a replica publishes, in one key of its ConfigMap.
+#[derive(Deserialize)]
+struct Word {
+    report: Report,
+}
+
+/// A replica's own proxies, and how far each object is on them.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Report {
@@ -157,9 +165,7 @@ async fn in_cluster(client: &Client) -> Result<usize> {
             continue;
         };
         replicas += 1;
-        for report in reports(map.data.get("data")) {
-            take(replica, &report, &mut known);
-        }
+        take(replica, &report(map)?, &mut known);
     }
     if replicas == 0 {
         bail!("no replica of the control plane has reported yet (fix: heddle check)");
@@ -215,15 +221,16 @@ async fn meshed_pods(client: &Client) -> Result<BTreeMap<String, Known>> {
     Ok(found)
 }
 
-/// The reports among the values of a ConfigMap.
-fn reports(data: Option<&Value>) -> Vec<Report> {
-    let values = data
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(|map| map.values());
-    values
-        .filter_map(|value| serde_json::from_str(value.as_str()?).ok())
-        .collect()
+/// The report in a replica's ConfigMap.
+fn report(map: &DynamicObject) -> Result<Report> {
+    let text = map
+        .data
+        .get("data")
+        .and_then(|data| data.get(REPORT_KEY)?.as_str());
+    let text = text.with_context(|| format!("{} holds no {REPORT_KEY}", cluster::describe(map)))?;
+    let word: Word = serde_json::from_str(text)
+        .with_context(|| format!("{} cannot be read", cluster::describe(map)))?;
+    Ok(word.report)
 }
 
 fn take(replica: &str, report: &Report, known: &mut BTreeMap<String, Known>) {
@@ -257,16 +264,15 @@ mod tests {
 
     #[test]
     fn a_report_tells_who_waits_and_who_refuses() {
-        let data = serde_json::json!({"report": r#"{"connected": ["a/b", "a/c"], "objects": {"AuthPolicy/a/p": {"generation": 1,
-            "programmed": 0, "total": 2, "waiting": ["a/b"], "refused": [{"proxy": "a/c", "resource": "r", "text": "no"}]}}}"#});
-        let mut known = BTreeMap::from([
-            ("a/b".to_owned(), Known::default()),
-            ("a/c".to_owned(), Known::default()),
-            ("a/d".to_owned(), Known::default()),
-        ]);
-        for report in reports(Some(&data)) {
-            take("one", &report, &mut known);
-        }
+        let text = r#"{"report": {"connected": ["a/b", "a/c"], "objects": {"AuthPolicy/a/p": {"generation": 1, "programmed": 0, "total": 2,
+            "waiting": ["a/b"], "refused": [{"proxy": "a/c", "resource": "r", "text": "no"}]}}}, "refusals": []}"#;
+        let map = serde_json::json!({"metadata": {"name": "heddle-replica-one"}, "data": {"report.json": text}});
+        let map: DynamicObject = serde_json::from_value(map).unwrap();
+        let mut known: BTreeMap<String, Known> = ["a/b", "a/c", "a/d"]
+            .into_iter()
+            .map(|pod| (pod.to_owned(), Known::default()))
+            .collect();
+        take("one", &report(&map).unwrap(), &mut known);
         let states: Vec<Vec<String>> = known.iter().map(|(pod, known)| row(pod, known)).collect();
         assert_eq!(states[0], ["a/b", "one", "waits for AuthPolicy/a/p"]);
         assert_eq!(states[1], ["a/c", "one", "refuses AuthPolicy/a/p: no"]);
