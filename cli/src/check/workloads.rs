@@ -9,6 +9,7 @@ use kube::{Api, Client};
 
 use super::Outcome;
 use crate::cluster;
+use crate::findings::plural;
 
 const INJECT: &str = heddle_policy_compiler::ingest::INJECT_LABEL;
 const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
@@ -67,8 +68,8 @@ fn verdict(meshed: usize, without: &[String], namespaces: usize) -> Outcome {
         String::new()
     };
     let text = format!(
-        "{} pods run without a sidecar: {}{more}",
-        without.len(),
+        "{} without a sidecar: {}{more}",
+        plural(without.len(), "pod"),
         named.join(", ")
     );
     Outcome::Fail(
