@@ -64,12 +64,17 @@ impl MeshSource {
     /// When the compiling loop is gone.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) -> Ended {
         let mut pictures = self.pictures.clone();
+        let mut domain = self.trust_domain.to_string();
         loop {
             let newest = pictures.borrow_and_update().clone();
             if let Some(picture) = newest {
                 lock(&self.views).retain(|pod, _| picture.compiled.proxies.contains_key(pod));
                 lock(&self.interned).retain(|_, resource| resource.strong_count() > 0);
                 self.ticks.send_replace(picture.revision);
+                if picture.mesh.trust_domain != domain {
+                    picture.mesh.trust_domain.clone_into(&mut domain);
+                    tracing::error!(now = domain, at_start = %self.trust_domain, "Mesh default: spec.trustDomain is another than at the start: restart the control plane, then the workloads");
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -23,7 +23,7 @@ use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
 use crate::picture::{Picture, Pictures};
 use crate::serving::MeshSource;
-use crate::status::{ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, object_key};
+use crate::status::{ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key};
 use crate::tasks::{Ended, chain};
 
 /// Acknowledgements that come together are one look.
@@ -203,7 +203,7 @@ impl Writer {
 /// All replicas together. A ready proxy that hangs on none of them counts as not connected, by what it should have.
 fn sum(count: &Count, others: &[Report]) -> Report {
     let picture = &count.picture;
-    let generations = picture.compiled.statuses.iter().map(|(object, status)| (object_key(object), status.observed_generation)).collect();
+    let generations = picture.compiled.statuses.iter().map(|(object, status)| (object_key(object), in_force(status))).collect();
     let mut report = count.own.clone();
     for other in others {
         report.add(other, &generations);

@@ -6,6 +6,9 @@ mod round;
 mod written;
 
 pub use blame::{Blame, blame_all};
-pub use report::{NAMED, Refused, Report, Tally, object_key};
+pub use report::{NAMED, Refused, Report, Tally, in_force, object_key};
 pub use round::{ProxyState, RefusedResource, Round, Rounds, State, Summary};
 pub use written::WrittenStatus;
+
+#[cfg(test)]
+mod tests;

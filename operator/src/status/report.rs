@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_policy_compiler::{ObjectKind, ObjectRef, PodRef};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef};
 use serde::{Deserialize, Serialize};
 
 use super::{State, Summary};
@@ -26,7 +26,8 @@ pub struct Refused {
 /// How far one generation of one object is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// The generation counted.
+    /// The generation that is in force, by which proxies were counted; 0 if none is. While a refused generation is set
+    /// aside this is an older one, so nobody takes its proxies for runners of the refused one.
     pub generation: i64,
     /// Proxies that run it.
     pub programmed: u32,
@@ -51,6 +52,12 @@ pub struct Report {
 #[must_use]
 pub fn object_key(object: &ObjectRef) -> String {
     format!("{}/{}/{}", object.kind.as_str(), object.namespace, object.name)
+}
+
+/// The generation of what the compiled resources carry; 0 for none.
+#[must_use]
+pub fn in_force(status: &ObjectStatus) -> i64 {
+    status.in_force.as_ref().map_or(0, |in_force| in_force.generation)
 }
 
 /// The kinds that reach proxies and have `Programmed`.
@@ -82,7 +89,7 @@ impl Report {
             for (object, state) in &summary.objects {
                 let Some(status) = picture.compiled.statuses.get(object) else { continue };
                 let tally = report.objects.entry(object_key(object)).or_default();
-                tally.generation = status.observed_generation;
+                tally.generation = in_force(status);
                 tally.add(pod, summary, state);
             }
         }
@@ -133,10 +140,11 @@ impl Tally {
         }
     }
 
-    /// `n/m`.
+    /// Of all that should run a generation those that do, as `n/m`.
     #[must_use]
-    pub fn ratio(&self) -> String {
-        format!("{}/{}", self.programmed, self.total)
+    pub fn ratio(&self, generation: i64) -> String {
+        let runs = if self.generation == generation { self.programmed } else { 0 };
+        format!("{runs}/{}", self.total)
     }
 
     /// Those who do not run it yet, for a message.

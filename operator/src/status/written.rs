@@ -53,7 +53,7 @@ impl WrittenStatus {
             observed_generation: generation,
             conditions,
             last_good: if is_policy(kind) { self.last_good(compiled, tally) } else { None },
-            proxies: is_policy(kind).then(|| tally.map_or_else(|| "0/0".to_owned(), Tally::ratio)),
+            proxies: is_policy(kind).then(|| tally.map_or_else(|| "0/0".to_owned(), |tally| tally.ratio(compiled.observed_generation))),
             weights: compiled.weights.clone(),
             weights_in_force: (!compiled.weights.is_empty()).then_some(line),
         }
@@ -94,7 +94,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
     let Some(tally) = tally.filter(|tally| tally.total > 0) else {
         return verdict(true, reason::NO_SUBSCRIBERS, "no ready pod with a sidecar needs it".to_owned());
     };
-    let ratio = tally.ratio();
+    let ratio = tally.ratio(compiled.observed_generation);
     if let Some(refused) = tally.refused.first() {
         let message = format!("{ratio} proxies run it; {} refuses {}: {}", refused.proxy, refused.resource, refused.text);
         return verdict(false, reason::REJECTED_BY_PROXY, message);
