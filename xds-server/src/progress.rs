@@ -283,3 +283,132 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::ResourceKind::{Cluster, Listener};
+    use crate::resource::{Resource, ResourceKind};
+
+    fn key(kind: ResourceKind) -> ResourceKey {
+        ResourceKey::new(kind, "a")
+    }
+
+    fn acked(kind: ResourceKind) -> Note {
+        Note::Acked {
+            key: key(kind),
+            version: "1".into(),
+        }
+    }
+
+    fn opened(fresh: bool) -> Note {
+        let held = if fresh {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([(key(Cluster), "1".into())])
+        };
+        Note::Opened {
+            kind: Cluster,
+            fresh,
+            held,
+        }
+    }
+
+    fn report(
+        registry: &Registry,
+        who: &SubscriberId,
+        token: StreamToken,
+        notes: Vec<Note>,
+    ) -> Arc<Progress> {
+        registry.report(
+            who,
+            token,
+            Report {
+                notes,
+                ..Report::default()
+            },
+        );
+        registry.get(who).unwrap()
+    }
+
+    #[test]
+    fn a_reconnect_keeps_what_was_acknowledged_unless_the_client_lost_it() {
+        for (fresh, left) in [(false, 2), (true, 0)] {
+            let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+            let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+            report(
+                &registry,
+                &who,
+                connect(),
+                vec![acked(Cluster), acked(Listener)],
+            );
+            let token = connect();
+            assert_eq!(
+                registry.get(&who).unwrap().acked.len(),
+                2,
+                "until it says what it has"
+            );
+            assert_eq!(
+                report(&registry, &who, token, vec![opened(fresh)])
+                    .acked
+                    .len(),
+                left,
+                "fresh: {fresh}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_older_stream_does_not_speak_any_more() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let (old, new) = (connect(), connect());
+        assert_eq!(
+            report(&registry, &who, old, vec![acked(Cluster)])
+                .acked
+                .len(),
+            0
+        );
+        registry.disconnect(&who, old);
+        assert!(registry.get(&who).unwrap().connected);
+        registry.disconnect(&who, new);
+        assert!(!registry.get(&who).unwrap().connected);
+    }
+
+    #[test]
+    fn a_refusal_lasts_as_long_as_the_view_has_what_was_refused() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let refused = Note::Rejected {
+            key: key(Cluster),
+            version: "2".into(),
+            text: "no".into(),
+        };
+        let progress = report(
+            &registry,
+            &who,
+            token,
+            vec![acked(Cluster), refused, acked(Cluster)],
+        );
+        assert_eq!(
+            progress.rejected.len(),
+            1,
+            "the last good, acknowledged once more, changes nothing"
+        );
+        for (version, left) in [("2", 1), ("3", 0)] {
+            let body = bytes::Bytes::new();
+            let resource = Resource {
+                key: key(Cluster),
+                version: version.into(),
+                body,
+                requires: vec![],
+            };
+            registry.prune(&who, token, &View::from_iter([resource]));
+            assert_eq!(
+                registry.get(&who).unwrap().rejected.len(),
+                left,
+                "{version}"
+            );
+        }
+    }
+}

@@ -1,4 +1,11 @@
 //! Stock Envoy over incremental ADS and mTLS on loopback: traffic, an update, a refusal, on demand, a reconnect.
+// Clippy takes only the test functions themselves for tests, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 mod support;
 

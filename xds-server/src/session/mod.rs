@@ -97,7 +97,7 @@ pub struct Heard {
     pub refused: bool,
 }
 
-/// What a step did to the client's holdings, for [`crate::progress`].
+/// What a step did to the client's holdings, for [`crate::Progress`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// The first request of a kind on this stream, with what the client holds already.

@@ -74,25 +74,13 @@ impl Session {
             }
         }
         if kind == ResourceKind::Endpoints {
-            // Their clusters wait for endpoints still; but what is held and refused now can't be what they get.
-            let newer = |(name, resource): &(&Name, &Arc<Resource>)| {
-                !channel
-                    .held
-                    .get(*name)
-                    .is_some_and(|held| held.is(resource))
-            };
-            let waiting: Vec<Name> = response
-                .updates
-                .iter()
-                .filter(newer)
-                .map(|(name, _)| Name::clone(name))
-                .collect();
-            channel.warm.extend(waiting);
+            self.still_warm(&response);
         }
         if let (1, Some(culprit)) = (response.updates.len(), response.updates.values().next()) {
             self.reject(culprit, text);
             return;
         }
+        let channel = self.channels.get_mut(kind);
         let named: Vec<&Name> = response
             .updates
             .keys()
@@ -123,6 +111,16 @@ impl Session {
         channel
             .apart
             .extend(groups.into_iter().filter(|group| !group.is_empty()));
+    }
+
+    /// The clusters of refused endpoints wait for some still; but what is held and refused now can't be what they get.
+    fn still_warm(&mut self, response: &InFlight) {
+        let channel = self.channels.get_mut(ResourceKind::Endpoints);
+        for (name, resource) in &response.updates {
+            if !channel.held.get(name).is_some_and(|held| held.is(resource)) {
+                channel.warm.insert(Name::clone(name));
+            }
+        }
     }
 
     fn reject(&mut self, resource: &Resource, text: &str) {

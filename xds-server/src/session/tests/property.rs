@@ -101,103 +101,73 @@ fn key(kind: ResourceKind, i: usize) -> ResourceKey {
     ResourceKey::new(kind, format!("s{i}"))
 }
 
-/// As the compiler does: consistent in itself, and with requirements for all that is referred to.
-fn compile(world: &World, wanted: &BTreeSet<Name>) -> View {
-    use ResourceKind::{Cluster, Endpoints, Listener, Route};
-    let mut view = View::default();
-    let mut add = |key: ResourceKey,
-                   bad: bool,
-                   seed: u8,
-                   refers: Vec<ResourceKey>,
-                   requires: Vec<ResourceKey>| {
+/// A view in the making, as the compiler makes it: consistent in itself, and with requirements for all that is referred to.
+#[derive(Default)]
+struct Compiled(View);
+
+impl Compiled {
+    fn add(
+        &mut self,
+        key: ResourceKey,
+        bad: Option<ResourceKind>,
+        seed: u8,
+        refers: &[ResourceKey],
+        requires: &[ResourceKey],
+    ) {
         let fixed = key.name.starts_with("dst|");
-        let body = body(bad, fixed, &refers);
-        let version = format!("{seed}/{}", body.replace('\n', ","));
-        let body = body.into_bytes().into();
-        view.resources.insert(
-            key.clone(),
-            Arc::new(Resource {
-                key,
-                version: version.into(),
-                body,
-                requires,
-            }),
-        );
-    };
-    for (i, service) in world.iter().enumerate().filter(|(_, s)| s.exists) {
-        let is_bad = |kind| service.bad == Some(kind);
-        add(
-            key(Cluster, i),
-            is_bad(Cluster),
-            service.cluster,
-            vec![],
-            vec![],
-        );
-        add(
-            key(Endpoints, i),
-            is_bad(Endpoints),
-            service.endpoints,
-            vec![],
-            vec![],
-        );
-        if !service.exposed {
-            continue;
-        }
-        let backends: BTreeSet<usize> = service
-            .backends
-            .iter()
-            .copied()
-            .filter(|b| world[*b].exists)
-            .chain([i])
-            .collect();
+        let body = body(bad == Some(key.kind) && !fixed, fixed, refers);
+        let version = format!("{seed}/{}", body.replace('\n', ",")).into();
+        let (body, requires) = (body.into_bytes().into(), requires.to_vec());
+        let resource = Resource {
+            key: key.clone(),
+            version,
+            body,
+            requires,
+        };
+        self.0.resources.insert(key, Arc::new(resource));
+    }
+
+    fn expose(&mut self, i: usize, world: &World, wanted: &BTreeSet<Name>) {
+        use ResourceKind::{Cluster, Endpoints, Listener, Route};
+        let (service, bad) = (&world[i], world[i].bad);
+        let backends = service.backends.iter().copied();
+        let backends: BTreeSet<usize> = backends.filter(|b| world[*b].exists).chain([i]).collect();
         let clusters: Vec<_> = backends.iter().map(|b| key(Cluster, *b)).collect();
-        let with_endpoints: Vec<_> = backends
-            .iter()
-            .flat_map(|b| [key(Cluster, *b), key(Endpoints, *b)])
-            .collect();
-        let mut ready = with_endpoints.clone();
+        let endpoints = backends.iter().map(|b| key(Endpoints, *b));
+        let targets: Vec<_> = clusters.iter().cloned().chain(endpoints).collect();
+        let mut ready = targets.clone();
         ready.push(key(Listener, i));
         if service.tcp {
-            add(
-                key(Listener, i),
-                is_bad(Listener),
-                service.listener,
-                clusters,
-                with_endpoints,
-            );
+            let seed = service.listener;
+            self.add(key(Listener, i), bad, seed, &clusters, &targets);
         } else {
-            add(
-                key(Listener, i),
-                is_bad(Listener),
-                0,
-                vec![key(Route, i)],
-                vec![key(Route, i)],
-            );
-            add(
-                key(Route, i),
-                is_bad(Route),
-                service.listener,
-                clusters,
-                with_endpoints,
-            );
-            ready.push(key(Route, i));
+            let route = [key(Route, i)];
+            self.add(key(Listener, i), bad, 0, &route, &route);
+            self.add(key(Route, i), bad, service.listener, &clusters, &targets);
+            ready.extend(route);
         }
         if wanted.contains(&*on_demand(i)) {
-            add(
-                ResourceKey::new(Cluster, on_demand(i)),
-                false,
-                0,
-                ready.clone(),
-                ready,
-            );
+            let on_demand = ResourceKey::new(Cluster, on_demand(i));
+            self.add(on_demand, None, 0, &ready, &ready);
         }
     }
-    let known = |name: &&Name| {
-        !view
-            .resources
-            .contains_key(&ResourceKey::new(Cluster, Name::clone(name)))
-    };
-    view.absent = wanted.iter().filter(known).cloned().collect();
+}
+
+fn compile(world: &World, wanted: &BTreeSet<Name>) -> View {
+    use ResourceKind::{Cluster, Endpoints};
+    let mut compiled = Compiled::default();
+    for (i, service) in world.iter().enumerate().filter(|(_, s)| s.exists) {
+        compiled.add(key(Cluster, i), service.bad, service.cluster, &[], &[]);
+        compiled.add(key(Endpoints, i), service.bad, service.endpoints, &[], &[]);
+        if service.exposed {
+            compiled.expose(i, world, wanted);
+        }
+    }
+    let mut view = compiled.0;
+    let absent = wanted
+        .iter()
+        .filter(|name| view.get(Cluster, name).is_none());
+    view.absent = absent.cloned().collect();
     view
 }
 
@@ -238,7 +208,7 @@ impl Pair {
             .extend(self.session.poll().into_iter().map(Push::into_delta));
     }
 
-    fn to_server(&mut self) -> bool {
+    fn forward(&mut self) -> bool {
         let Some(request) = self.client.out.pop_front() else {
             return false;
         };
@@ -249,7 +219,7 @@ impl Pair {
         true
     }
 
-    fn to_client(&mut self) -> bool {
+    fn deliver(&mut self) -> bool {
         let Some(response) = self.to_client.pop_front() else {
             return false;
         };
@@ -260,7 +230,7 @@ impl Pair {
     /// Exchanges all there is to say. Not ending is a fault too.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            if self.to_server() || self.to_client() {
+            if self.forward() || self.deliver() {
                 continue;
             }
             if !self.session.is_unsettled() {
@@ -279,8 +249,8 @@ impl Pair {
                 self.refresh();
             }
             Step::Want(i) => self.client.want(&on_demand(i)),
-            Step::ToServer => drop(self.to_server()),
-            Step::ToClient => drop(self.to_client()),
+            Step::ToServer => drop(self.forward()),
+            Step::ToClient => drop(self.deliver()),
             Step::Settle => self.settle(),
             Step::Drain => self.client.drain(),
             Step::Reconnect => self.reconnect(),
@@ -343,7 +313,7 @@ fn reachable(view: &View, key: &ResourceKey) -> bool {
     let asker_is_bad = asked_by
         .and_then(|by| view.resources.get(&by))
         .is_some_and(|by| is_bad(by));
-    // A listener does not wait for a route that is bad as long as nobody has it; whether somebody has, varies.
+    // A listener may or may not wait for a bad route, depending on who has it already: nothing is claimed of those.
     !is_bad(resource)
         && !asker_is_bad
         && resource
