@@ -143,4 +143,19 @@ impl PortAuthz {
     pub(crate) fn needs_allow(&self, audited: bool) -> bool {
         !self.default_allow || self.rules(RuleAction::Allow, audited).next().is_some()
     }
+
+    /// Whether no connection of bytes can ever pass, whoever calls (with or without an identity). Envoy judges bytes only when the
+    /// client has sent some: where the server speaks first, its greeting would already be out.
+    pub(crate) fn refuses_bytes(&self, identified: bool) -> bool {
+        let bytes = |rule: &&Rule| !rule.to.needs_http();
+        let anonymous =
+            |from: &Source| from.identities.is_empty() && from.identity_prefixes.is_empty();
+        let denied = self
+            .rules(RuleAction::Deny, false)
+            .filter(bytes)
+            .any(|rule| anonymous(&rule.from) && rule.from.blocks.is_empty());
+        let mut allows = self.rules(RuleAction::Allow, false).filter(bytes);
+        denied
+            || (self.needs_allow(false) && !allows.any(|rule| identified || anonymous(&rule.from)))
+    }
 }

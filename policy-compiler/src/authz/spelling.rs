@@ -9,15 +9,14 @@ use std::fmt::Write;
 use super::PathPattern;
 
 /// What some servers take for `/`.
-const SEPARATOR: &str = r"(?:/|\\|%2[fF]|%5[cC])";
+const SEPARATOR: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))";
 /// Parameters of a segment.
 const PARAMETERS: &str = "(?:(?:;|%3[bB])[^/]*)?";
 /// One or more separators with nothing or single dots between.
-const GAP: &str =
-    r"(?:(?:/|\\|%2[fF]|%5[cC])(?:(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:/|\\|%2[fF]|%5[cC]))*)+";
+const GAP: &str = r"(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*)+";
 
 /// Matches every path with a segment `..`.
-pub(crate) const DOT_DOT: &str = r".*(?:/|\\|%2[fF]|%5[cC])(?:\.|%2[eE])(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:(?:/|\\|%2[fF]|%5[cC]).*)?";
+pub(crate) const DOT_DOT: &str = r".*(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE])(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC])).*)?";
 
 /// An expression (RE2, for the whole path without query) for all spellings of a Deny rule's path.
 pub(crate) fn denied(pattern: &PathPattern) -> String {

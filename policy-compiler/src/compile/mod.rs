@@ -19,11 +19,12 @@ use client::{Caller, Destinations, Listens};
 use clusters::{Scope, Units};
 use inbound::Inbound;
 
+use crate::authz::PortAuthz;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 use crate::kinds::{auth_policy, mesh, traffic_split};
 use crate::resource::{Resource, View};
 use crate::status::ObjectStatus;
-use crate::world::{Capture, NamespacedName, PodRef, Service, SpiffeId, World};
+use crate::world::{Capture, NamespacedName, PodRef, Port, Service, SpiffeId, World};
 
 /// One meshed pod.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ struct Class {
     /// Captured pods are told destinations on demand; for others all are declared.
     on_demand: bool,
     base: Vec<Arc<Resource>>,
+    input: Inbound,
 }
 
 /// The result of a compile.
@@ -116,6 +118,21 @@ impl Compiled {
             }
         }
         Some(view)
+    }
+
+    /// What decides requests to a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).
+    #[must_use]
+    pub fn authz(&self, pod: &PodRef, port: Port) -> Option<&PortAuthz> {
+        let input = &self.proxies.get(pod)?.class.input;
+        if port == Port::METRICS {
+            return Some(&input.metrics);
+        }
+        Some(
+            input
+                .ports
+                .get(&port)
+                .map_or(&input.rest.authz, |port| &port.authz),
+        )
     }
 
     /// Every address that the mesh knows.
@@ -234,5 +251,6 @@ fn class(
         caller: caller.clone(),
         on_demand: input.capture == Capture::Redirect,
         base,
+        input: input.clone(),
     }
 }

@@ -224,7 +224,7 @@ fn mesh_chains(
             &format!("{name} mesh"),
             port,
             Takes::Mesh,
-            tcp(input, &name, inbound),
+            tcp(input, &name, inbound, Peer::Identified),
             socket(),
         )],
         Protocol::Detect => vec![
@@ -239,7 +239,7 @@ fn mesh_chains(
                 &format!("{name} mesh tcp"),
                 port,
                 Takes::MeshOf(Alpn::Tcp),
-                tcp(input, &name, inbound),
+                tcp(input, &name, inbound, Peer::Identified),
                 socket(),
             ),
         ],
@@ -264,7 +264,7 @@ fn plain_chains(
             &format!("{name} plain"),
             port,
             Takes::Rest,
-            tcp(input, &name, inbound),
+            tcp(input, &name, inbound, Peer::Anonymous),
             None,
         )],
         Protocol::Detect => vec![
@@ -279,7 +279,7 @@ fn plain_chains(
                 &format!("{name} plain tcp"),
                 port,
                 Takes::Rest,
-                tcp(input, &name, inbound),
+                tcp(input, &name, inbound, Peer::Anonymous),
                 None,
             ),
         ],
@@ -312,14 +312,26 @@ fn http(input: &Inbound, routes: &str, inbound: &InboundPort) -> Vec<listener::F
     )]
 }
 
-fn tcp(input: &Inbound, cluster: &str, inbound: &InboundPort) -> Vec<listener::Filter> {
+/// Bytes to the application if the policies let them. Where they can let nobody pass, the application is not even connected to.
+fn tcp(input: &Inbound, cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
     let mut filters = rbac::network(&inbound.authz);
+    let refused = inbound.authz.refuses_bytes(peer == Peer::Identified);
+    let cluster = if refused { "refused" } else { cluster };
     filters.push(tcp_proxy(
         "inbound",
         cluster,
         Some(&edge(input, inbound.service.as_ref())),
     ));
     filters
+}
+
+/// What is known of whoever gets to a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// mTLS: it has an identity.
+    Identified,
+    /// Plain text: it has none.
+    Anonymous,
 }
 
 fn edge(input: &Inbound, service: Option<&Arc<str>>) -> Edge {

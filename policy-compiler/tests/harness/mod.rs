@@ -7,6 +7,8 @@
     reason = "tests; each test binary uses a part of this"
 )]
 
+pub mod envoy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,82 @@
+//! A real Envoy: where it is, and a view as a bootstrap without a control plane.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use heddle_policy_compiler::{ResourceKind, View, print};
+use serde_json::{Value, json};
+
+pub fn binary() -> Result<PathBuf> {
+    let path = std::env::var_os("HEDDLE_ENVOY").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/envoy/envoy"),
+        PathBuf::from,
+    );
+    ensure!(
+        path.is_file(),
+        "no Envoy at {}: set HEDDLE_ENVOY",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The view without a control plane: endpoints and routes are where they are used.
+pub fn bootstrap(view: &View) -> Value {
+    let of = |kind| {
+        view.resources
+            .values()
+            .filter(move |r| r.key.kind == kind)
+            .map(|r| print::to_json(r))
+            .collect::<Vec<Value>>()
+    };
+    let by_name = |kind, name: &str| {
+        view.resources
+            .values()
+            .find(|r| r.key.kind == kind && *r.key.name == *name)
+            .map(|r| print::to_json(r))
+    };
+    let mut clusters = of(ResourceKind::Cluster);
+    for cluster in clusters.iter_mut().filter(|c| c["type"] == "EDS") {
+        let name = cluster["name"].as_str().unwrap().to_owned();
+        cluster["load_assignment"] = by_name(ResourceKind::Endpoints, &name).unwrap();
+        cluster["type"] = json!("STATIC");
+        cluster
+            .as_object_mut()
+            .unwrap()
+            .remove("eds_cluster_config");
+    }
+    for name in ["heddle-sds", "heddle-admin", "xds"] {
+        clusters.push(json!({"name": name, "type": "STATIC", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}}));
+    }
+    let mut listeners = of(ResourceKind::Listener);
+    listeners.iter_mut().for_each(|listener| {
+        inline_routes(listener, &|name| {
+            by_name(ResourceKind::Route, name).unwrap()
+        })
+    });
+    let ads = json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]});
+    json!({
+        "node": {"id": "test", "cluster": "test"},
+        "dynamic_resources": {"ads_config": ads},
+        // As in the agent's bootstrap: the default of 100 is too small for the spellings of a path.
+        "layered_runtime": {"layers": [{"name": "heddle", "static_layer": {"re2.max_program_size.error_level": 1024}}]},
+        "static_resources": {"clusters": clusters, "listeners": listeners},
+    })
+}
+
+fn inline_routes(value: &mut Value, route: &dyn Fn(&str) -> Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(rds) = map.remove("rds") {
+                map.insert(
+                    "route_config".to_owned(),
+                    route(rds["route_config_name"].as_str().unwrap()),
+                );
+            }
+            map.values_mut()
+                .for_each(|value| inline_routes(value, route));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| inline_routes(item, route)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,493 @@
+//! Real Envoys, a client's and a server's, with real mTLS on loopback: what Envoy answers is what the evaluator says.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
+use heddle_policy_compiler::world::{Port, SpiffeId};
+use heddle_policy_compiler::{Compiled, NamespacedName, World, compile, ingest};
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
+use serde_json::{Value, json};
+
+/// One policy per HTTP port, from 8001 up.
+const POLICIES: [&str; 8] = [
+    "[{from: {identities: [shop/client]}, to: {ports: [PORT], methods: [GET]}}]",
+    "[{action: Deny, to: {ports: [PORT], paths: [/admin, /private/*]}}]",
+    "[{to: {ports: [PORT], paths: [/api/*, /healthz]}}, {action: Deny, from: {identities: [shop/client]}, to: {ports: [PORT], methods: [DELETE]}}]",
+    "[{from: {namespaces: [other]}, to: {ports: [PORT]}}]",
+    "[{to: {ports: [PORT], headers: [{name: x-tier, exact: gold}]}}, {action: Deny, to: {ports: [PORT], headers: [{name: x-a-b, prefix: evil}]}}]",
+    "[{from: {ipBlocks: [127.0.0.0/8]}, to: {ports: [PORT], methods: [GET, POST], paths: [/*]}}]",
+    "[{action: Deny, to: {ports: [PORT], paths: [/api/v4/projects/with/a/rather/long/name/and-still-more-of-it/so-that-the-expression-becomes-large]}}]",
+    "[{to: {ports: [PORT], headers: [{name: x-tier, regex: 'g.*d'}, {name: x-none, present: false}]}}]",
+];
+const TCP: u16 = 8101;
+const UNDECLARED: u16 = 8102;
+
+fn manifest() -> String {
+    let ports: Vec<u16> = (8001..).take(POLICIES.len()).collect();
+    let (mut service_ports, mut slice_ports) = (String::new(), String::new());
+    let mut upstreams = Vec::new();
+    for port in ports.iter().copied().chain([TCP, UNDECLARED]) {
+        let name = match port {
+            TCP => "tcp".to_owned(),
+            UNDECLARED => "x".to_owned(),
+            http => format!("http-{http}"),
+        };
+        writeln!(
+            service_ports,
+            "  - {{name: {name}, port: {port}, protocol: TCP, targetPort: {port}}}"
+        )
+        .unwrap();
+        writeln!(
+            slice_ports,
+            "- {{name: {name}, port: {port}, protocol: TCP}}"
+        )
+        .unwrap();
+        upstreams.push(format!("shop/api:{port}=127.77.0.6:{port}"));
+    }
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: api, namespace: shop}}\nspec:\n  clusterIP: 10.96.0.1\n  selector: {{app: api}}\n  ports:\n{service_ports}"
+    );
+    write!(
+        text,
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: api-1, namespace: shop, labels: {{kubernetes.io/service-name: api}}}}\naddressType: IPv4\nports:\n{slice_ports}endpoints: [{{addresses: [127.77.0.2], targetRef: {{kind: Pod, name: api, namespace: shop}}}}]\n"
+    )
+    .unwrap();
+    for (pod, ip, app, upstreams) in [
+        ("api", "127.77.0.2", "127.77.0.3", String::new()),
+        ("client", "127.77.0.4", "127.77.0.5", upstreams.join(", ")),
+    ] {
+        write!(
+            text,
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: shop, labels: {{app: {pod}}}, annotations: {{heddle.dev/standalone-app: {app}, heddle.dev/standalone-upstreams: \"{upstreams}\"}}}}\nspec: {{serviceAccountName: {pod}, containers: [{{name: app}}]}}\nstatus: {{podIPs: [{{ip: {ip}}}]}}\n"
+        )
+        .unwrap();
+    }
+    for (port, rules) in ports.iter().zip(POLICIES) {
+        let rules = rules.replace("PORT", &port.to_string());
+        write!(text, "---\napiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: p{port}, namespace: shop}}\nspec: {{target: {{service: api}}, rules: {rules}}}\n").unwrap();
+    }
+    write!(text, "---\napiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: tcp, namespace: shop}}\nspec: {{target: {{service: api}}, rules: [{{from: {{identities: [shop/client]}}, to: {{ports: [{TCP}, {UNDECLARED}]}}}}]}}\n").unwrap();
+    text
+}
+
+fn compiled() -> Result<Compiled> {
+    let (objects, findings) = ingest::parse_yaml("traffic", &manifest());
+    ensure!(findings.is_empty(), "{findings:#?}");
+    let mut builder = World::builder();
+    let findings: Vec<_> = objects
+        .into_iter()
+        .flat_map(|object| builder.apply(object))
+        .collect();
+    let compiled = compile(&builder.build());
+    ensure!(
+        findings.is_empty() && compiled.findings.is_empty(),
+        "{findings:#?} {:#?}",
+        compiled.findings
+    );
+    Ok(compiled)
+}
+
+/// An Envoy that ends with the test.
+struct Envoy(Child);
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Trust {
+    ca: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Trust {
+    fn new() -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let ca = params.self_signed(&key)?.pem();
+        Ok(Self {
+            ca,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// Certificate and key of an identity.
+    fn issue(&self, id: &SpiffeId) -> Result<(String, String)> {
+        let mut params = CertificateParams::default();
+        // Not the name of the issuer, or it would count as its own.
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        let key = KeyPair::generate()?;
+        Ok((
+            params.signed_by(&key, &self.issuer)?.pem(),
+            key.serialize_pem(),
+        ))
+    }
+}
+
+/// What the agent would answer by SDS, in place.
+fn inline_secrets(value: &mut Value, ca: &str, pair: &(String, String)) {
+    let text = |text: &str| json!({"inline_string": text});
+    match value {
+        Value::Object(map) => {
+            if map.remove("tls_certificate_sds_secret_configs").is_some() {
+                map.insert(
+                    "tls_certificates".to_owned(),
+                    json!([{"certificate_chain": text(&pair.0), "private_key": text(&pair.1)}]),
+                );
+            }
+            if let Some(mut combined) = map.remove("combined_validation_context") {
+                let mut validation = combined["default_validation_context"].take();
+                validation["trusted_ca"] = text(ca);
+                map.insert("validation_context".to_owned(), validation);
+            }
+            map.values_mut()
+                .for_each(|value| inline_secrets(value, ca, pair));
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| inline_secrets(item, ca, pair)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn start(
+    compiled: &Compiled,
+    pod: &str,
+    trust: &Trust,
+    folder: &Path,
+    admin: &str,
+) -> Result<Envoy> {
+    let pod_ref = NamespacedName::new("shop", pod);
+    let view = compiled
+        .view(&pod_ref, &BTreeSet::new())
+        .context("no such proxy")?;
+    let mut config = harness::envoy::bootstrap(&view);
+    inline_secrets(
+        &mut config,
+        &trust.ca,
+        &trust.issue(&compiled.proxies[&pod_ref].identity)?,
+    );
+    let (ip, port) = admin.split_once(':').context("admin address")?;
+    config["admin"] =
+        json!({"address": {"socket_address": {"address": ip, "port_value": port.parse::<u16>()?}}});
+    config.as_object_mut().unwrap().remove("dynamic_resources");
+    let file = folder.join(format!("{pod}.json"));
+    fs::write(&file, config.to_string())?;
+    let log = fs::File::create(folder.join(format!("{pod}.log")))?;
+    let child = Command::new(harness::envoy::binary()?)
+        .args([
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+            "-c",
+        ])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    let envoy = Envoy(child);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !http(admin, "GET", "/ready", "").is_ok_and(|answer| answer.contains("LIVE")) {
+        ensure!(
+            Instant::now() < deadline,
+            "{pod} is not ready: {}",
+            fs::read_to_string(folder.join(format!("{pod}.log")))?
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(envoy)
+}
+
+fn serve(at: String, answer: impl Fn(&mut TcpStream) + Send + Clone + 'static) -> Result<()> {
+    let listener = TcpListener::bind(at)?;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(&mut stream));
+        }
+    });
+    Ok(())
+}
+
+/// Answers with what it was sent, so that a test sees what the application sees.
+fn mirror(stream: &mut TcpStream) {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => seen.extend_from_slice(&buffer[..n]),
+        }
+    }
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        seen.len()
+    );
+    let _ = stream.write_all(&seen);
+}
+
+/// Speaks first.
+fn greeter(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"hello\n");
+    let mut buffer = [0; 64];
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        let _ = stream.write_all(&buffer[..n]);
+    }
+}
+
+fn connect(at: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&at.parse::<SocketAddr>()?, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    Ok(stream)
+}
+
+fn http(at: &str, method: &str, path: &str, headers: &str) -> Result<String> {
+    let mut stream = connect(at)?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: api\r\n{headers}Connection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    // To the end of the body and not of the connection: Envoy leaves a refused client a second to read.
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        let body = text.split_once("\r\n\r\n");
+        let length = body.and_then(|(head, _)| {
+            head.split("content-length: ")
+                .nth(1)?
+                .lines()
+                .next()?
+                .parse::<usize>()
+                .ok()
+        });
+        if body
+            .zip(length)
+            .is_some_and(|((_, body), length)| body.len() >= length)
+        {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn status(answer: &str) -> u16 {
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_default()
+}
+
+#[test]
+fn envoy_answers_as_the_evaluator_says() -> Result<()> {
+    let compiled = compiled()?;
+    let folder = tempfile::tempdir()?;
+    let trust = Trust::new()?;
+    for port in (8001..).take(POLICIES.len()).chain([UNDECLARED]) {
+        serve(format!("127.77.0.3:{port}"), mirror)?;
+    }
+    serve(format!("127.77.0.3:{TCP}"), greeter)?;
+    let _server = start(&compiled, "api", &trust, folder.path(), "127.77.0.8:9901")?;
+    let _client = start(
+        &compiled,
+        "client",
+        &trust,
+        folder.path(),
+        "127.77.0.9:9901",
+    )?;
+
+    transparent()?;
+    bytes()?;
+    metrics()?;
+    policies(&compiled)
+}
+
+fn policies(compiled: &Compiled) -> Result<()> {
+    let paths = [
+        "/",
+        "/admin",
+        "//admin",
+        "/%61dmin",
+        "/admin;x",
+        "/admin/",
+        "/x/../admin",
+        "/admins",
+        "/private/x",
+        "/private%2fx",
+        "/api/x",
+        "/api/a%2Fb",
+        "/api/..%2fadmin",
+        "/api/../admin",
+        "/healthz?probe=1",
+        "/healthz/",
+        "/api/v4/projects/with/a/rather/long/name/and-still-more-of-it/so-that-the-expression-becomes-large",
+    ];
+    let headers = [
+        "",
+        "X-Tier: gold\r\n",
+        "x-tier: tin\r\n",
+        "x-a-b: evil2\r\n",
+        "x_a_b: evil\r\nx-tier: gold\r\n",
+        "x-none: 1\r\nx-tier: gold\r\n",
+    ];
+    let requests = paths
+        .iter()
+        .flat_map(|path| ["GET", "DELETE"].map(|method| (method, *path, "")))
+        .chain(headers.iter().map(|h| ("GET", "/", *h)));
+    let requests: Vec<(&str, &str, &str)> = requests.collect();
+    let peers = [
+        (
+            "127.77.0.6",
+            Some(SpiffeId::new("cluster.local", "shop", "client")),
+        ),
+        ("127.77.0.2", None),
+    ];
+    let mut wrong = Vec::new();
+    let (mut passed, mut refused) = (0, 0);
+    for port in (8001..).take(POLICIES.len()) {
+        let authz = compiled
+            .authz(
+                &NamespacedName::new("shop", "api"),
+                Port::try_from(i32::from(port)).unwrap(),
+            )
+            .context("no authz")?;
+        for (method, path, headers) in &requests {
+            for (ip, peer) in &peers {
+                let names = headers
+                    .lines()
+                    .filter_map(|l| l.split_once(": "))
+                    .map(|(n, v)| (n.to_lowercase(), v.to_owned()))
+                    .collect();
+                let parts = HttpRequest {
+                    method: (*method).to_owned(),
+                    path: (*path).to_owned(),
+                    headers: names,
+                };
+                let request = Request {
+                    peer: peer.clone(),
+                    source: "127.0.0.1".parse()?,
+                    port: None,
+                    http: Some(parts),
+                };
+                let said = evaluate(authz, &request, false);
+                let code = status(&http(&format!("{ip}:{port}"), method, path, headers)?);
+                if said.allowed() {
+                    passed += 1
+                } else {
+                    refused += 1
+                }
+                if code != if said.allowed() { 200 } else { 403 } {
+                    wrong.push(format!(
+                        "{port} {method} {path} {headers:?} from {peer:?}: {said:?}, but {code}"
+                    ));
+                }
+            }
+        }
+    }
+    ensure!(
+        passed > 50 && refused > 50,
+        "{passed} passed, {refused} refused"
+    );
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// The application sees what was sent.
+fn transparent() -> Result<()> {
+    let answer = http(
+        "127.77.0.6:8007",
+        "GET",
+        "/api/v4/projects/a%2Fb//./c;d?e=%2f",
+        "X-CamelCase: Yes\r\nUpgrade: TLS/1.2\r\nx-forwarded-client-cert: forged\r\n",
+    )?;
+    ensure!(status(&answer) == 200, "{answer}");
+    ensure!(
+        answer.contains("GET /api/v4/projects/a%2Fb//./c;d?e=%2f HTTP/1.1\r\n"),
+        "{answer}"
+    );
+    ensure!(answer.contains("X-CamelCase: Yes\r\n"), "{answer}");
+    ensure!(
+        answer.contains("URI=spiffe://cluster.local/ns/shop/sa/client")
+            && !answer.contains("forged"),
+        "{answer}"
+    );
+    Ok(())
+}
+
+/// TCP, server first, allowed and not; and a port without a declared protocol.
+fn bytes() -> Result<()> {
+    let mut stream = connect(&format!("127.77.0.6:{TCP}"))?;
+    let mut buffer = [0; 6];
+    stream.read_exact(&mut buffer)?;
+    stream.write_all(b"ping")?;
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo)?;
+    ensure!(&buffer == b"hello\n" && &echo == b"ping");
+    let mut stream = connect(&format!("127.77.0.2:{TCP}"))?;
+    let _ = stream.write_all(b"ping");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    ensure!(
+        answer.is_empty(),
+        "a caller without identity got {:?}",
+        String::from_utf8_lossy(&answer)
+    );
+    ensure!(status(&http(&format!("127.77.0.6:{UNDECLARED}"), "GET", "/", "")?) == 200);
+    ensure!(status(&http(&format!("127.77.0.2:{UNDECLARED}"), "GET", "/", "")?) == 403);
+    Ok(())
+}
+
+fn metrics() -> Result<()> {
+    let server = http(
+        "127.77.0.8:9901",
+        "GET",
+        "/stats/prometheus?filter=heddle",
+        "",
+    )?;
+    let client = http(
+        "127.77.0.9:9901",
+        "GET",
+        "/stats/prometheus?filter=heddle",
+        "",
+    )?;
+    let requests = |text: &str| {
+        text.lines()
+            .find(|l| l.contains("heddle_requests_total{"))
+            .map(str::to_owned)
+    };
+    let line = requests(&server).with_context(|| server.clone())?;
+    ensure!(
+        line.contains("reporter=\"destination\"")
+            && line.contains("source_principal=")
+            && line.contains("response_code=\""),
+        "{line}"
+    );
+    let line = requests(&client).with_context(|| client.clone())?;
+    ensure!(
+        line.contains("reporter=\"source\"") && line.contains("destination_service=\"api\""),
+        "{line}"
+    );
+    println!("{line}");
+    Ok(())
+}
