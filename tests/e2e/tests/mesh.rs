@@ -48,12 +48,9 @@ fn leaf_rotates_under_load() -> Result<()> {
     Echo::new("server").deploy(&ns)?;
     Echo::new("client").deploy(&ns)?;
     let issued = || -> Result<usize> {
-        let pod = ns.kubectl.pods("app=client")?.join(" ");
-        Ok(ns
-            .kubectl
-            .run(&["logs", &pod, "-c", "heddle-proxy"])?
-            .matches("certificate issued")
-            .count())
+        let logs = ["-n", "heddle-system", "logs", "-l", "app.kubernetes.io/component=operator", "--tail=-1"];
+        let client = format!("issued a certificate pod={}/client-", ns.name);
+        Ok(Kubectl::cluster().run(&logs)?.matches(&client).count())
     };
     let before = issued()?;
     let report = Load::from(&ns.kubectl, "client")
@@ -126,7 +123,7 @@ spec:
         "--timeout=120s",
     ])?;
     eventually("the edge in Prometheus", Duration::from_secs(60), || {
-        let query = "http://127.0.0.1:9090/api/v1/query?query=heddle_requests_total";
+        let query = "http://127.0.0.1:9090/api/v1/query?query=envoy_heddle_requests_total";
         let series = ns
             .kubectl
             .exec("deployment/prometheus", "app", &["wget", "-qO-", query])?;
