@@ -154,7 +154,7 @@ fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
         .flag("-n=1500")
         .flag("-qps=100")
         .start("http://server/")?;
-    heddle(&["uninstall", "--yes"])?;
+    heddle(&["uninstall"])?;
     let report = load.report()?;
     assert_eq!(
         (report.status("200"), report.errors),
