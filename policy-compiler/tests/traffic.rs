@@ -369,7 +369,7 @@ fn policies(compiled: &Compiled) -> Result<()> {
         let authz = compiled
             .authz(
                 &NamespacedName::new("shop", "api"),
-                Port::try_from(i32::from(port)).unwrap(),
+                Port::try_from(port).unwrap(),
             )
             .context("no authz")?;
         for (method, path, headers) in &requests {

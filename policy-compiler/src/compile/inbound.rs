@@ -121,26 +121,9 @@ pub(crate) fn inbound(
         .collect();
     let services = services_of(services, workload);
     let targets = service_targets(&services, workload);
-    let declared: BTreeSet<Port> = workload
-        .ports
-        .iter()
-        .map(|p| p.port)
-        .chain(targets.keys().copied())
-        .collect();
-    let named = policies.iter().flat_map(|p| {
-        p.rules
-            .iter()
-            .flat_map(|r| r.to.ports.iter())
-            .chain(p.mtls.iter().flat_map(|m| m.ports.keys()))
-    });
-    let probed = workload.probes.iter().map(|p| &p.port);
-    let all: BTreeSet<Port> = declared
-        .iter()
-        .chain(named)
-        .chain(probed)
-        .copied()
-        .filter(|p| !OWN_PORTS.contains(&p.get()))
-        .collect();
+    let own = workload.ports.iter().map(|p| p.port);
+    let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
+    let all = all_ports(&declared, &policies, workload);
     let port = |port: Option<Port>, outcome: &mut Outcome| {
         let said = port.and_then(|port| targets.get(&port));
         InboundPort {
@@ -162,25 +145,20 @@ pub(crate) fn inbound(
     for policy in &policies {
         report_without_http(policy, &ports, &declared, workload, outcome);
     }
-    let standalone = workload.capture != Capture::Redirect;
+    let binds = match workload.capture {
+        Capture::Redirect => Vec::new(),
+        Capture::Standalone(_) => workload.ips.clone(),
+    };
+    let probes = workload.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
     Inbound {
         trust_domain: Arc::clone(&settings.trust_domain),
         namespace: Arc::clone(&workload.name.namespace),
         owner: Arc::clone(&workload.owner),
         capture: workload.capture.clone(),
-        binds: if standalone {
-            workload.ips.clone()
-        } else {
-            Vec::new()
-        },
+        binds,
         ports,
         rest,
-        probes: workload
-            .probes
-            .iter()
-            .filter(|p| p.kind != ProbeKind::Tcp)
-            .cloned()
-            .collect(),
+        probes: probes.cloned().collect(),
         metrics: metrics_authz(settings),
         origins: policies
             .iter()
@@ -188,6 +166,25 @@ pub(crate) fn inbound(
             .chain(settings.origin.clone())
             .collect(),
     }
+}
+
+/// Every port that anybody names: the pod, its services, its policies, its probes.
+fn all_ports(
+    declared: &BTreeSet<Port>,
+    policies: &[&Policy],
+    workload: &Workload,
+) -> BTreeSet<Port> {
+    let ruled = policies
+        .iter()
+        .flat_map(|p| p.rules.iter().flat_map(|rule| &rule.to.ports));
+    let mtls = policies
+        .iter()
+        .flat_map(|p| p.mtls.iter().flat_map(|mtls| mtls.ports.keys()));
+    let probed = workload.probes.iter().map(|p| &p.port);
+    let all = declared.iter().chain(ruled).chain(mtls).chain(probed);
+    all.copied()
+        .filter(|port| !OWN_PORTS.contains(&port.get()))
+        .collect()
 }
 
 /// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.

@@ -32,12 +32,7 @@ const SILENCE_MS: u16 = 250;
 pub(crate) fn server(input: &Inbound) -> Vec<Arc<Resource>> {
     let mut resources = Vec::new();
     let mut clusters = Vec::new();
-    for (port, inbound) in input
-        .ports
-        .iter()
-        .map(|(port, inbound)| (Some(*port), inbound))
-        .chain(rest(input))
-    {
+    for (port, inbound) in all_ports(input) {
         let name = in_name(port);
         let cluster = resource(
             input,
@@ -92,9 +87,13 @@ pub(crate) fn server(input: &Inbound) -> Vec<Arc<Resource>> {
     resources
 }
 
-/// A port that nobody names can be reached only where capture brings everything.
-fn rest(input: &Inbound) -> Option<(Option<Port>, &InboundPort)> {
-    (input.capture == Capture::Redirect).then_some((None, &input.rest))
+/// Every port by its number, and the rest: a port that nobody names can be reached only where capture brings everything.
+fn all_ports(input: &Inbound) -> impl Iterator<Item = (Option<Port>, &InboundPort)> {
+    let rest = (input.capture == Capture::Redirect).then_some((None, &input.rest));
+    let named = input.ports.iter();
+    named
+        .map(|(port, inbound)| (Some(*port), inbound))
+        .chain(rest)
 }
 
 fn resource(
@@ -144,12 +143,7 @@ fn main_listener(input: &Inbound) -> listener::Listener {
         .extend(redirect.then(build::original_dst));
     listener.listener_filters.push(build::tls_inspector());
     let mut looks = false;
-    for (port, inbound) in input
-        .ports
-        .iter()
-        .map(|(port, inbound)| (Some(*port), inbound))
-        .chain(rest(input))
-    {
+    for (port, inbound) in all_ports(input) {
         listener
             .filter_chains
             .extend(mesh_chains(input, port, inbound));
@@ -399,12 +393,7 @@ fn node_listener(input: &Inbound) -> listener::Listener {
     let mut listener = build::wildcard("inbound-node", INBOUND_NODE, TrafficDirection::Inbound);
     listener.listener_filters = vec![build::original_dst(), build::tls_inspector()];
     let mut looks = false;
-    for (port, inbound) in input
-        .ports
-        .iter()
-        .map(|(port, inbound)| (Some(*port), inbound))
-        .chain(rest(input))
-    {
+    for (port, inbound) in all_ports(input) {
         listener
             .filter_chains
             .extend(mesh_chains(input, port, inbound));

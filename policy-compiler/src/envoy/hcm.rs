@@ -37,6 +37,19 @@ pub(crate) enum Routes<'a> {
     Inline(Box<route::RouteConfiguration>),
 }
 
+impl Routes<'_> {
+    fn specifier(self) -> v3::http_connection_manager::RouteSpecifier {
+        use v3::http_connection_manager::RouteSpecifier;
+        match self {
+            Self::Named(name) => RouteSpecifier::Rds(v3::Rds {
+                config_source: Some(ads()),
+                route_config_name: name.to_owned(),
+            }),
+            Self::Inline(config) => RouteSpecifier::RouteConfig(*config),
+        }
+    }
+}
+
 /// The network filter.
 pub(crate) fn connection_manager(
     side: Side,
@@ -45,13 +58,6 @@ pub(crate) fn connection_manager(
     edge: &Edge,
 ) -> listener::Filter {
     use v3::http_connection_manager as hcm;
-    let route_specifier = match routes {
-        Routes::Named(name) => hcm::RouteSpecifier::Rds(v3::Rds {
-            config_source: Some(ads()),
-            route_config_name: name.to_owned(),
-        }),
-        Routes::Inline(config) => hcm::RouteSpecifier::RouteConfig(*config),
-    };
     let (forward, details) = match side {
         // What the application says about certificates is never believed.
         Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None),
@@ -63,14 +69,10 @@ pub(crate) fn connection_manager(
             }),
         ),
     };
-    let upgrade = hcm::UpgradeConfig {
-        upgrade_type: "websocket".to_owned(),
-        ..Default::default()
-    };
     let manager = v3::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: stat_prefix.to_owned(),
-        route_specifier: Some(route_specifier),
+        route_specifier: Some(routes.specifier()),
         http_filters: http_filters(side),
         http_protocol_options: Some(http1_options()),
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
@@ -91,7 +93,10 @@ pub(crate) fn connection_manager(
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         forward_client_cert_details: forward.into(),
         set_current_client_cert_details: details,
-        upgrade_configs: vec![upgrade],
+        upgrade_configs: vec![hcm::UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
         access_log: vec![metrics::http(edge)],
         ..Default::default()
     };

@@ -102,19 +102,9 @@ fn parse_value(
         }
         return;
     }
-    let object_kind = match (group(&api_version), kind.as_str()) {
-        ("", "Namespace") => ObjectKind::Namespace,
-        ("", "Service") => ObjectKind::Service,
-        ("", "Pod") => ObjectKind::Pod,
-        ("discovery.k8s.io", "EndpointSlice") => ObjectKind::EndpointSlice,
-        ("apps", "Deployment" | "StatefulSet" | "DaemonSet") | ("batch", "Job" | "CronJob") => {
-            ObjectKind::Workload
-        }
-        ("heddle.dev", "Mesh") => ObjectKind::Mesh,
-        ("heddle.dev", "TrafficSplit") => ObjectKind::TrafficSplit,
-        ("heddle.dev", "AuthPolicy") => ObjectKind::AuthPolicy,
-        // Everything else of a chart is none of the mesh's business.
-        _ => return,
+    // Everything else of a chart is none of the mesh's business.
+    let Some(object_kind) = kind_of(&api_version, &kind) else {
+        return;
     };
     let namespace = match object_kind {
         ObjectKind::Mesh | ObjectKind::Namespace => "",
@@ -126,7 +116,18 @@ fn parse_value(
         namespace,
         if name.is_empty() { "?" } else { &name },
     );
-    match read(object_kind, &kind, &value) {
+    take(reference, &kind, value, objects, findings);
+}
+
+/// Reads one object of a kind that counts.
+fn take(
+    reference: ObjectRef,
+    kind: &str,
+    value: Value,
+    objects: &mut Vec<KubeObject>,
+    findings: &mut Vec<Finding>,
+) {
+    match read(reference.kind, kind, &value) {
         Ok(object) => objects.extend(object),
         Err(unread) => {
             findings.push(Finding::error(
@@ -138,6 +139,22 @@ fn parse_value(
             objects.extend(unreadable(reference, &unread, value));
         }
     }
+}
+
+fn kind_of(api_version: &str, kind: &str) -> Option<ObjectKind> {
+    Some(match (group(api_version), kind) {
+        ("", "Namespace") => ObjectKind::Namespace,
+        ("", "Service") => ObjectKind::Service,
+        ("", "Pod") => ObjectKind::Pod,
+        ("discovery.k8s.io", "EndpointSlice") => ObjectKind::EndpointSlice,
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet") | ("batch", "Job" | "CronJob") => {
+            ObjectKind::Workload
+        }
+        ("heddle.dev", "Mesh") => ObjectKind::Mesh,
+        ("heddle.dev", "TrafficSplit") => ObjectKind::TrafficSplit,
+        ("heddle.dev", "AuthPolicy") => ObjectKind::AuthPolicy,
+        _ => return None,
+    })
 }
 
 fn group(api_version: &str) -> &str {

@@ -257,51 +257,60 @@ fn check(world: &World, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> 
 
 fn check_rule(field: &str, rule: &AuthRule, problems: &mut Vec<Problem>) {
     if let Some(from) = &rule.from {
-        if from.identities.is_empty() && from.namespaces.is_empty() && from.ip_blocks.is_empty() {
-            problems.push(Problem::invalid(
-                format!("{field}.from"),
-                "from is empty",
-                "name identities, namespaces or ipBlocks, or leave from out to match anybody",
-            ));
-        }
-        for (index, text) in from
-            .identities
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| identity("cluster.local", text).is_none())
-        {
-            problems.push(Problem::invalid(
-                format!("{field}.from.identities[{index}]"),
-                format!("{text:?} is no identity"),
-                "write <namespace>/<service account> or spiffe://...",
-            ));
-        }
-        for (index, text) in from
-            .namespaces
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| !dns_label(text))
-        {
-            problems.push(Problem::invalid(
-                format!("{field}.from.namespaces[{index}]"),
-                format!("{text:?} is no namespace"),
-                "",
-            ));
-        }
-        for (index, text) in from
-            .ip_blocks
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err())
-        {
-            problems.push(Problem::invalid(
-                format!("{field}.from.ipBlocks[{index}]"),
-                format!("{text:?} is no block of addresses"),
-                "write for example 10.0.0.0/8",
-            ));
-        }
+        check_from(field, from, problems);
     }
-    let Some(to) = &rule.to else { return };
+    if let Some(to) = &rule.to {
+        check_to(field, to, problems);
+    }
+}
+
+fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Problem>) {
+    if from.identities.is_empty() && from.namespaces.is_empty() && from.ip_blocks.is_empty() {
+        problems.push(Problem::invalid(
+            format!("{field}.from"),
+            "from is empty",
+            "name identities, namespaces or ipBlocks, or leave from out to match anybody",
+        ));
+    }
+    for (index, text) in from
+        .identities
+        .iter()
+        .enumerate()
+        .filter(|(_, text)| identity("cluster.local", text).is_none())
+    {
+        problems.push(Problem::invalid(
+            format!("{field}.from.identities[{index}]"),
+            format!("{text:?} is no identity"),
+            "write <namespace>/<service account> or spiffe://...",
+        ));
+    }
+    for (index, text) in from
+        .namespaces
+        .iter()
+        .enumerate()
+        .filter(|(_, text)| !dns_label(text))
+    {
+        problems.push(Problem::invalid(
+            format!("{field}.from.namespaces[{index}]"),
+            format!("{text:?} is no namespace"),
+            "",
+        ));
+    }
+    for (index, text) in from
+        .ip_blocks
+        .iter()
+        .enumerate()
+        .filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err())
+    {
+        problems.push(Problem::invalid(
+            format!("{field}.from.ipBlocks[{index}]"),
+            format!("{text:?} is no block of addresses"),
+            "write for example 10.0.0.0/8",
+        ));
+    }
+}
+
+fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem>) {
     if to.ports.is_empty() && !to.needs_http() {
         problems.push(Problem::invalid(
             format!("{field}.to"),

@@ -65,6 +65,20 @@ pub(crate) struct Judged<S> {
     pub(crate) trouble: Option<String>,
 }
 
+/// What is said where nothing is wrong.
+const FINE: [(ConditionType, &str, &str); 2] = [
+    (
+        ConditionType::Accepted,
+        reason::ACCEPTED,
+        "the spec is valid",
+    ),
+    (
+        ConditionType::ResolvedRefs,
+        reason::RESOLVED_REFS,
+        "all that the spec names exists",
+    ),
+];
+
 /// Chooses between the spec and the last good one, and says why.
 pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     declared: &Declared<S>,
@@ -87,18 +101,9 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
         .as_ref()
         .filter(|_| problems.is_empty() && rejected.is_none())
     {
-        status.set(
-            ConditionType::Accepted,
-            true,
-            reason::ACCEPTED,
-            "the spec is valid",
-        );
-        status.set(
-            ConditionType::ResolvedRefs,
-            true,
-            reason::RESOLVED_REFS,
-            "all that the spec names exists",
-        );
+        for (kind, good, fine) in FINE {
+            status.set(kind, true, good, fine);
+        }
         status.in_force = LastGood::of(declared.generation, spec).ok();
         return Judged {
             spec: Some(spec.clone()),
@@ -144,18 +149,7 @@ fn report<S>(
     consequence: &str,
     findings: &mut Vec<Finding>,
 ) {
-    for (kind, good, fine) in [
-        (
-            ConditionType::Accepted,
-            reason::ACCEPTED,
-            "the spec is valid",
-        ),
-        (
-            ConditionType::ResolvedRefs,
-            reason::RESOLVED_REFS,
-            "all that the spec names exists",
-        ),
-    ] {
+    for (kind, good, fine) in FINE {
         let of_kind: Vec<&Problem> = problems.iter().filter(|p| p.condition == kind).collect();
         match of_kind.first() {
             None => status.set(kind, true, good, fine),

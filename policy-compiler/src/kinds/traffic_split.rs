@@ -9,6 +9,7 @@ use crate::compile::Outcome;
 use crate::compile::endpoints::{Readiness, readiness};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{Problem, judge};
+use crate::status::ObjectStatus;
 use crate::world::{Declared, Labels, NamespacedName, Port, Service, World};
 
 /// Where a share of the calls goes.
@@ -55,62 +56,64 @@ pub(crate) fn splits(world: &World, outcome: &mut Outcome) -> Splits {
             reason::NO_CONFLICT,
             "no other split claims the same",
         );
-        if let Some(spec) = &judged.spec {
-            let service = NamespacedName {
-                namespace,
-                name: spec.service.as_str().into(),
-            };
-            let ports = claimed(world, &service, spec);
-            match ports
-                .iter()
-                .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?)))
-            {
-                Some((port, winner)) => {
-                    let message = format!(
-                        "{} wins service {service} port {port}, for its name is smaller",
-                        winner.object
-                    );
-                    outcome.findings.push(
-                        Finding::error(
-                            &declared.object,
-                            "spec.service",
-                            reason::CONFLICT,
-                            message.clone(),
-                        )
-                        .fix("remove one of the two"),
-                    );
-                    judged
-                        .status
-                        .set(ConditionType::Conflicted, true, reason::CONFLICT, message);
-                    judged.status.in_force = None;
-                }
-                None => {
-                    let weights =
-                        weigh(world, declared, spec, &service, &ports, &mut judged.status);
-                    judged.status.weights = named(spec, &weights);
-                    let shares = spec
-                        .backends
-                        .iter()
-                        .zip(&weights)
-                        .filter_map(|(backend, weight)| share(&service, backend, *weight))
-                        .collect();
-                    let split = Arc::new(Split {
-                        object: declared.object.clone(),
-                        shares,
-                    });
-                    splits.extend(
-                        ports
-                            .iter()
-                            .map(|port| ((service.clone(), *port), Arc::clone(&split))),
-                    );
-                }
-            }
+        if let Some(spec) = judged.spec.take() {
+            let status = &mut judged.status;
+            outcome
+                .findings
+                .extend(claim(world, declared, &spec, status, &mut splits));
         }
         outcome
             .statuses
             .insert(declared.object.clone(), judged.status);
     }
     splits
+}
+
+/// Puts a usable split in force, unless another has the same service and port.
+fn claim(
+    world: &World,
+    declared: &Declared<TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+    status: &mut ObjectStatus,
+    splits: &mut Splits,
+) -> Option<Finding> {
+    let object = &declared.object;
+    let service = NamespacedName {
+        namespace: Arc::clone(&object.namespace),
+        name: spec.service.as_str().into(),
+    };
+    let ports = claimed(world, &service, spec);
+    let taken = ports
+        .iter()
+        .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?)));
+    if let Some((port, winner)) = taken {
+        let winner = &winner.object;
+        let message =
+            format!("{winner} wins service {service} port {port}, for its name is smaller");
+        status.set(
+            ConditionType::Conflicted,
+            true,
+            reason::CONFLICT,
+            message.clone(),
+        );
+        status.in_force = None;
+        let finding = Finding::error(object, "spec.service", reason::CONFLICT, message);
+        return Some(finding.fix("remove one of the two"));
+    }
+    let weights = weigh(world, declared, spec, &service, &ports, status);
+    status.weights = named(spec, &weights);
+    let weighted = spec.backends.iter().zip(&weights);
+    let shares = weighted.filter_map(|(backend, weight)| share(&service, backend, *weight));
+    let split = Arc::new(Split {
+        object: object.clone(),
+        shares: shares.collect(),
+    });
+    splits.extend(
+        ports
+            .iter()
+            .map(|port| ((service.clone(), *port), Arc::clone(&split))),
+    );
+    None
 }
 
 fn claimed(world: &World, service: &NamespacedName, spec: &TrafficSplitSpec) -> BTreeSet<Port> {
@@ -157,6 +160,17 @@ fn check(world: &World, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem
             }
         }
     }
+    check_backends(world, namespace, spec, service, &mut problems);
+    problems
+}
+
+fn check_backends(
+    world: &World,
+    namespace: &str,
+    spec: &TrafficSplitSpec,
+    service: Option<&Service>,
+    problems: &mut Vec<Problem>,
+) {
     if spec.backends.is_empty() || spec.backends.len() > 32 {
         problems.push(Problem::invalid(
             "spec.backends",
@@ -192,7 +206,6 @@ fn check(world: &World, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem
             world, namespace, spec, service, backend, &field,
         ));
     }
-    problems
 }
 
 fn check_target(
@@ -265,7 +278,7 @@ fn weigh(
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
-    status: &mut crate::status::ObjectStatus,
+    status: &mut ObjectStatus,
 ) -> Vec<u32> {
     let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
     // Manifests in a directory have no endpoints, and nothing to wait for.
@@ -304,13 +317,7 @@ fn weigh(
         .into_iter()
         .flatten()
         .find(|weights| takes(weights));
-    let waiting: Vec<String> = spec
-        .backends
-        .iter()
-        .zip(&ready)
-        .filter(|(backend, r)| backend.weight > 0 && r.ready == 0)
-        .map(|(backend, r)| format!("{} 0/{} endpoints ready", backend.display_name(), r.all))
-        .collect();
+    let waiting = waiting(spec, &ready);
     let consequence = if weights.is_some() {
         "no weight moves there"
     } else {
@@ -321,9 +328,18 @@ fn weigh(
         ConditionType::ResolvedRefs,
         false,
         "BackendNotReady",
-        format!("{}: {consequence}", waiting.join(", ")),
+        format!("{waiting}: {consequence}"),
     );
     weights.unwrap_or(wanted)
+}
+
+/// The backends that should get traffic and cannot take it.
+fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
+    let pairs = spec.backends.iter().zip(ready);
+    let waiting = pairs.filter(|(backend, r)| backend.weight > 0 && r.ready == 0);
+    let names = waiting
+        .map(|(backend, r)| format!("{} 0/{} endpoints ready", backend.display_name(), r.all));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn backend_readiness(
