@@ -51,10 +51,19 @@ impl OwnCertificate {
     ///
     /// # Errors
     /// When the CA does not sign.
-    pub fn issue(ca: Arc<Ca>, trust_domain: TrustDomain, ips: Vec<IpAddr>) -> Result<Self, CertError> {
+    pub fn issue(
+        ca: Arc<Ca>,
+        trust_domain: TrustDomain,
+        ips: Vec<IpAddr>,
+    ) -> Result<Self, CertError> {
         let id = SpiffeId::control_plane(trust_domain);
         let current = RwLock::new(issue(&ca, &id, &ips)?);
-        Ok(Self { ca, id, ips, current })
+        Ok(Self {
+            ca,
+            id,
+            ips,
+            current,
+        })
     }
 
     /// Renews the certificate well before its end, for as long as the process lives.
@@ -63,7 +72,11 @@ impl OwnCertificate {
     /// Never: a failed renewal is logged and tried again.
     pub async fn rotate(self: Arc<Self>, stop: CancellationToken) -> Ended {
         loop {
-            let plan = self.current.read().unwrap_or_else(PoisonError::into_inner).1;
+            let plan = self
+                .current
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .1;
             let wait = plan.wait(SystemTime::now(), Jitter::NONE);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -75,7 +88,10 @@ impl OwnCertificate {
                     tracing::info!("the control plane's own certificate is renewed");
                 }
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "the control plane's own certificate could not be renewed");
+                    tracing::error!(
+                        error = chain(&error),
+                        "the control plane's own certificate could not be renewed"
+                    );
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -87,7 +103,9 @@ impl OwnCertificate {
     /// # Errors
     /// When rustls refuses the setup.
     pub fn server(self: &Arc<Self>, alpn: &[&str]) -> Result<Arc<ServerConfig>, CertError> {
-        let config = builder()?.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
+        let config = builder()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
         Ok(with_alpn(config, alpn))
     }
 
@@ -100,15 +118,25 @@ impl OwnCertificate {
         for root in CertificateDer::pem_slice_iter(self.ca.trust_bundle().as_bytes()) {
             roots.add(root.map_err(tls)?).map_err(tls)?;
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(tls)?;
-        let config = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(Arc::<Self>::clone(self));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(tls)?;
+        let config = builder()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::<Self>::clone(self));
         Ok(with_alpn(config, alpn))
     }
 }
 
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).0))
+        Some(Arc::clone(
+            &self
+                .current
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0,
+        ))
     }
 }
 
@@ -123,14 +151,21 @@ fn builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier
 }
 
 fn with_alpn(mut config: ServerConfig, alpn: &[&str]) -> Arc<ServerConfig> {
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.alpn_protocols = alpn
+        .iter()
+        .map(|protocol| protocol.as_bytes().to_vec())
+        .collect();
     // A resumed session would skip the check of a certificate that may be over by now.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Arc::new(config)
 }
 
-fn issue(ca: &Ca, id: &SpiffeId, ips: &[IpAddr]) -> Result<(Arc<CertifiedKey>, RotationPlan), CertError> {
+fn issue(
+    ca: &Ca,
+    id: &SpiffeId,
+    ips: &[IpAddr],
+) -> Result<(Arc<CertifiedKey>, RotationPlan), CertError> {
     let now = SystemTime::now();
     let names = [
         "heddle.heddle-system.svc.cluster.local",
@@ -139,7 +174,10 @@ fn issue(ca: &Ca, id: &SpiffeId, ips: &[IpAddr]) -> Result<(Arc<CertifiedKey>, R
         "localhost",
     ];
     let server = ca.server_certificate(&names.map(str::to_owned), ips, id, LIFETIME, now)?;
-    let key = provider().key_provider.load_private_key(server.key.private_key_der()).map_err(tls)?;
+    let key = provider()
+        .key_provider
+        .load_private_key(server.key.private_key_der())
+        .map_err(tls)?;
     let plan = RotationPlan::new(now, server.issued.not_after);
     Ok((Arc::new(CertifiedKey::new(server.issued.chain, key)), plan))
 }
@@ -162,20 +200,37 @@ pub enum WhoError {
 ///
 /// # Errors
 /// When there is no certificate, or it names no single identity of the trust domain.
-pub fn identity_of(chain: &[CertificateDer<'_>], trust_domain: &TrustDomain) -> Result<SpiffeId, WhoError> {
+pub fn identity_of(
+    chain: &[CertificateDer<'_>],
+    trust_domain: &TrustDomain,
+) -> Result<SpiffeId, WhoError> {
     let leaf = chain.first().ok_or(WhoError::Missing)?;
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| WhoError::NotOne)?;
-    let names = certificate.subject_alternative_name().ok().flatten().ok_or(WhoError::NotOne)?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(WhoError::NotOne) };
-    let id: SpiffeId = uri.parse().map_err(|error: heddle_identity::SpiffeError| WhoError::NotOurs(error.to_string()))?;
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .ok_or(WhoError::NotOne)?;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+    let (Some(uri), None) = (uris.next(), uris.next()) else {
+        return Err(WhoError::NotOne);
+    };
+    let id: SpiffeId = uri
+        .parse()
+        .map_err(|error: heddle_identity::SpiffeError| WhoError::NotOurs(error.to_string()))?;
     if id.trust_domain() == trust_domain {
         Ok(id)
     } else {
-        Err(WhoError::NotOurs(format!("`{id}` is not of the trust domain `{trust_domain}`")))
+        Err(WhoError::NotOurs(format!(
+            "`{id}` is not of the trust domain `{trust_domain}`"
+        )))
     }
 }
 
@@ -194,8 +249,14 @@ mod tests {
         let issued = ca.issue(&csr, &id, LIFETIME, SystemTime::now()).unwrap();
         assert_eq!(identity_of(&issued.chain, &domain), Ok(id));
         let other: TrustDomain = "elsewhere".parse().unwrap();
-        assert!(matches!(identity_of(&issued.chain, &other), Err(WhoError::NotOurs(_))));
+        assert!(matches!(
+            identity_of(&issued.chain, &other),
+            Err(WhoError::NotOurs(_))
+        ));
         assert_eq!(identity_of(&[], &domain), Err(WhoError::Missing));
-        assert_eq!(identity_of(&[CertificateDer::from(vec![1, 2, 3])], &domain), Err(WhoError::NotOne));
+        assert_eq!(
+            identity_of(&[CertificateDer::from(vec![1, 2, 3])], &domain),
+            Err(WhoError::NotOne)
+        );
     }
 }

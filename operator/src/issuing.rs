@@ -10,6 +10,7 @@ use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueRespons
 use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
 use heddle_policy_compiler::PodRef;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
@@ -33,6 +34,9 @@ const MAX_IN_WORK: usize = 64;
 /// A pod may ask so often in a [`WINDOW`]; an agent asks once, and once more on an error.
 const MAX_PER_POD: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// The reason in one word, for the metric, and the answer.
+type Refused = (&'static str, Status);
 
 /// Whom a token belongs to: always a pod, never a service account alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +77,9 @@ pub struct Issuer {
 
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issuer").field("ca", &self.ca).finish_non_exhaustive()
+        f.debug_struct("Issuer")
+            .field("ca", &self.ca)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,14 +94,27 @@ impl Issuer {
         metrics: Arc<Metrics>,
     ) -> Self {
         let in_work = Semaphore::new(MAX_IN_WORK);
-        Self { ca, trust_domain, tokens, pictures, metrics, in_work, asked: Mutex::default() }
+        Self {
+            ca,
+            trust_domain,
+            tokens,
+            pictures,
+            metrics,
+            in_work,
+            asked: Mutex::default(),
+        }
     }
 
     /// Serves until told to stop.
     ///
     /// # Errors
     /// When the HTTP/2 server fails as a whole.
-    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) -> Ended {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        stop: CancellationToken,
+    ) -> Ended {
         let (accepted, connections) = mpsc::channel::<Connection>(1);
         let service = IdentityServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES);
         let serving = tonic::transport::Server::builder()
@@ -104,40 +123,33 @@ impl Issuer {
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .max_concurrent_streams(8)
             .add_service(service)
-            .serve_with_incoming_shutdown(ReceiverStream::new(connections).map(Ok::<_, std::io::Error>), stop.cancelled());
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(connections).map(Ok::<_, std::io::Error>),
+                stop.cancelled(),
+            );
         tokio::select! {
             served = serving => Ok(served?),
             () = accept_all(listener, tls, MAX_CONNECTIONS, accepted) => Ok(()),
         }
     }
 
-    async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, (&'static str, Status)> {
-        let token = bearer(request.metadata())
-            .ok_or_else(|| ("no_token", Status::unauthenticated("metadata `authorization: Bearer <token>` is missing")))?;
-        let _place = self
-            .in_work
-            .try_acquire()
-            .map_err(|_| ("busy", Status::resource_exhausted("too many requests at once: try again")))?;
-        let caller = self.tokens.authenticate(token).await.map_err(|error| match error {
-            TokenError::Invalid(_) => ("token", Status::unauthenticated(error.to_string())),
-            TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
-        })?;
-        self.admit(&caller.pod)?;
-        let id = SpiffeId::new(self.trust_domain.clone(), &caller.pod.namespace, &caller.service_account)
-            .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
+    async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, Refused> {
+        let id = self.caller(&request).await?;
         let issued_at = SystemTime::now();
         let request = request.into_inner();
         let lifetime = self.lifetime(request.lifetime_seconds);
-        let issued = self.ca.issue(&request.csr, &id, lifetime, issued_at).map_err(|error| match error {
+        let issued = self.ca.issue(&request.csr, &id, lifetime, issued_at);
+        let issued = issued.map_err(|error| match error {
             IssueError::Csr(_) => ("csr", Status::invalid_argument(error.to_string())),
             IssueError::Ca(_) => {
                 tracing::error!(error = chain(&error), "the CA could not sign");
-                ("ca", Status::unavailable("the certificate authority cannot sign now"))
+                let text = "the certificate authority cannot sign now";
+                ("ca", Status::unavailable(text))
             }
         })?;
-        tracing::info!(pod = %caller.pod, %id, "issued a certificate");
+        let der = |certificate: &CertificateDer<'_>| certificate.to_vec();
         Ok(IssueResponse {
-            certificate_chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+            certificate_chain: issued.chain.iter().map(der).collect(),
             trust_bundle: self.ca.trust_bundle().to_owned(),
             not_before: unix(issued.not_before),
             issued_at: unix(issued_at),
@@ -146,13 +158,42 @@ impl Issuer {
         })
     }
 
+    /// Who asks, by the token alone.
+    async fn caller(&self, request: &Request<IssueRequest>) -> Result<SpiffeId, Refused> {
+        let Some(token) = bearer(request.metadata()) else {
+            let text = "metadata `authorization: Bearer <token>` is missing";
+            return Err(("no_token", Status::unauthenticated(text)));
+        };
+        let Ok(_place) = self.in_work.try_acquire() else {
+            let text = "too many requests at once: try again";
+            return Err(("busy", Status::resource_exhausted(text)));
+        };
+        let caller = self.tokens.authenticate(token).await;
+        let Caller {
+            pod,
+            service_account,
+        } = caller.map_err(|error| match error {
+            TokenError::Invalid(_) => ("token", Status::unauthenticated(error.to_string())),
+            TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
+        })?;
+        self.admit(&pod)?;
+        let id = SpiffeId::new(self.trust_domain.clone(), &pod.namespace, &service_account)
+            .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
+        tracing::info!(%pod, %id, "asks for a certificate");
+        Ok(id)
+    }
+
     fn lifetime(&self, asked: u64) -> Duration {
         let longest = leaf_lifetime(&self.pictures).max(SHORTEST);
-        if asked == 0 { longest } else { Duration::from_secs(asked).clamp(SHORTEST, longest) }
+        if asked == 0 {
+            longest
+        } else {
+            Duration::from_secs(asked).clamp(SHORTEST, longest)
+        }
     }
 
     /// A pod that asks without end is a fault of its own and must not become everyone's.
-    fn admit(&self, pod: &PodRef) -> Result<(), (&'static str, Status)> {
+    fn admit(&self, pod: &PodRef) -> Result<(), Refused> {
         let now = Instant::now();
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() > 10_000 {
@@ -164,7 +205,10 @@ impl Issuer {
         }
         *count += 1;
         if *count > MAX_PER_POD {
-            return Err(("rate", Status::resource_exhausted("this pod asks too often: wait a minute")));
+            return Err((
+                "rate",
+                Status::resource_exhausted("this pod asks too often: wait a minute"),
+            ));
         }
         Ok(())
     }
@@ -172,7 +216,10 @@ impl Issuer {
 
 #[tonic::async_trait]
 impl Identity for Issuer {
-    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
+    async fn issue(
+        &self,
+        request: Request<IssueRequest>,
+    ) -> Result<Response<IssueResponse>, Status> {
         let from = request.extensions().get::<SocketAddr>().copied();
         match self.answer(request).await {
             Ok(response) => {
@@ -180,8 +227,16 @@ impl Identity for Issuer {
                 Ok(Response::new(response))
             }
             Err((reason, status)) => {
-                self.metrics.issue_refused.get_or_create(&Outcome { reason }).inc();
-                tracing::warn!(?from, reason, message = status.message(), "no certificate issued");
+                self.metrics
+                    .issue_refused
+                    .get_or_create(&Outcome { reason })
+                    .inc();
+                tracing::warn!(
+                    ?from,
+                    reason,
+                    message = status.message(),
+                    "no certificate issued"
+                );
                 Err(status)
             }
         }
@@ -189,6 +244,9 @@ impl Identity for Issuer {
 }
 
 fn unix(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     i64::try_from(since).unwrap_or(i64::MAX)
 }

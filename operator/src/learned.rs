@@ -15,7 +15,10 @@ pub struct Learned {
 
 impl Default for Learned {
     fn default() -> Self {
-        Self { refusals: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            refusals: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -24,7 +27,10 @@ impl Learned {
     /// Returns whether it is new.
     pub fn refuse(&self, refusal: Refusal) -> bool {
         let mut refusals = self.lock();
-        if refusals.get(&refusal.object).is_some_and(|known| known.generation >= refusal.generation) {
+        if refusals
+            .get(&refusal.object)
+            .is_some_and(|known| known.generation >= refusal.generation)
+        {
             return false;
         }
         refusals.insert(refusal.object.clone(), refusal);
@@ -36,7 +42,11 @@ impl Learned {
     /// Forgets what is about objects that are gone, or about another generation than the present one. Makes no tick:
     /// whoever calls has just compiled without it, for the compiler too takes only a refusal of the present generation.
     pub fn retain(&self, present: &BTreeMap<ObjectRef, i64>) {
-        self.lock().retain(|object, refusal| present.get(object).is_some_and(|generation| *generation <= refusal.generation));
+        self.lock().retain(|object, refusal| {
+            present
+                .get(object)
+                .is_some_and(|generation| *generation <= refusal.generation)
+        });
     }
 
     /// All refusals.
@@ -71,7 +81,11 @@ mod tests {
 
     fn refusal(generation: i64, text: &str) -> Refusal {
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
-        Refusal { object, generation, text: text.to_owned() }
+        Refusal {
+            object,
+            generation,
+            text: text.to_owned(),
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod listen;
 pub mod metrics;
 pub mod objects;
 pub mod picture;
+pub mod plane;
 pub mod serving;
 pub mod standalone;
 pub mod status;

@@ -38,11 +38,18 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         Err(_) if any_v6 => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
         bound => bound,
     };
-    bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    bound.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
 }
 
 /// Accepts at most `max` connections at a time; their handshakes run side by side. Ends when the receiver is dropped.
-pub async fn accept_all(listener: TcpListener, config: Arc<ServerConfig>, max: usize, accepted: mpsc::Sender<Connection>) {
+pub async fn accept_all(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    max: usize,
+    accepted: mpsc::Sender<Connection>,
+) {
     let (places, acceptor) = (Arc::new(Semaphore::new(max)), TlsAcceptor::from(config));
     let mut handshakes = JoinSet::new();
     loop {
@@ -72,10 +79,19 @@ pub async fn accept_all(listener: TcpListener, config: Arc<ServerConfig>, max: u
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, tcp: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) -> Option<Connection> {
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+) -> Option<Connection> {
     let _ = tcp.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
-        Ok(Ok(tls)) => Some(Connection { tls: Box::new(tls), address, _place: place }),
+        Ok(Ok(tls)) => Some(Connection {
+            tls: Box::new(tls),
+            address,
+            _place: place,
+        }),
         Ok(Err(error)) => {
             tracing::info!(%address, %error, "handshake failed");
             None
@@ -96,13 +112,21 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(self.tls.as_mut()).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(self.tls.as_mut()).poll_write(cx, buf)
     }
 
@@ -127,10 +151,20 @@ impl Accepted {
     ///
     /// # Errors
     /// When the listener has no address.
-    pub fn start(listener: TcpListener, config: Arc<ServerConfig>, max: usize) -> io::Result<(Self, impl Future<Output = ()> + Send)> {
+    pub fn start(
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+        max: usize,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send)> {
         let (accepted, connections) = mpsc::channel(1);
         let address = listener.local_addr()?;
-        Ok((Self { connections, address }, accept_all(listener, config, max, accepted)))
+        Ok((
+            Self {
+                connections,
+                address,
+            },
+            accept_all(listener, config, max, accepted),
+        ))
     }
 }
 

@@ -69,7 +69,11 @@ struct Standalone {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let stop = until_signalled()?;
     match cli.command {
         Some(Command::Standalone(given)) => {
@@ -79,7 +83,9 @@ async fn main() -> anyhow::Result<()> {
                 ads: given.ads_address,
                 ca: given.ca_address,
             };
-            standalone::run(options, stop).await.context("the control plane stops")
+            standalone::run(options, stop)
+                .await
+                .context("the control plane stops")
         }
         None => {
             let options = kubernetes::Options {
@@ -89,14 +95,19 @@ async fn main() -> anyhow::Result<()> {
                 sidecar_image: cli.kubernetes.sidecar_image.context("HEDDLE_SIDECAR_IMAGE is not set")?,
                 listen: cli.kubernetes.listen,
             };
-            kubernetes::run(options, stop).await.context("the control plane stops")
+            kubernetes::run(options, stop)
+                .await
+                .context("the control plane stops")
         }
     }
 }
 
 /// A token that SIGTERM or SIGINT cancels.
 fn until_signalled() -> anyhow::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let stop = CancellationToken::new();
     let cancelled = stop.clone();
     tokio::spawn(async move {

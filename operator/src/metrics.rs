@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use heddle_xds_server::{Counters, ResourceKind};
+use heddle_xds_server::{Counters, Counts, PerKind, ResourceKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 /// Which of some outcomes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -70,26 +70,71 @@ impl Default for Metrics {
             server: Server::default(),
             registry: Registry::default(),
         };
-        registry.register("convergence_seconds", "From a change seen to its acknowledgement by a proxy", metrics.convergence.clone());
-        registry.register("compile_seconds", "Duration of one compile", metrics.compile_seconds.clone());
-        registry.register("certificates_issued", "Certificates issued", metrics.issued.clone());
-        registry.register("certificate_requests_refused", "Requests for certificates refused", metrics.issue_refused.clone());
-        registry.register("streams_not_admitted", "Discovery streams refused for who the caller is", metrics.admission_refused.clone());
-        registry.register("objects", "Objects read", metrics.objects.clone());
-        registry.register("findings", "Findings that stand", metrics.findings.clone());
-        registry.register("watch_errors", "Failures of watches on the API server", metrics.watch_errors.clone());
-        registry.register("write_errors", "Failed writes to the API server", metrics.write_errors.clone());
-        registry.register("injections", "Pods seen by the webhook", metrics.injections.clone());
-        registry.register_collector(Box::new(metrics.server.clone()));
-        Self { registry, ..metrics }
+        metrics.register(&mut registry);
+        Self {
+            registry,
+            ..metrics
+        }
     }
+}
+
+impl Metrics {
+    fn register(&self, r: &mut Registry) {
+        let m = self;
+        add(
+            r,
+            "convergence_seconds",
+            "From a change seen to its acknowledgement by a proxy",
+            &m.convergence,
+        );
+        add(
+            r,
+            "compile_seconds",
+            "Duration of one compile",
+            &m.compile_seconds,
+        );
+        add(r, "certificates_issued", "Certificates issued", &m.issued);
+        add(
+            r,
+            "certificate_requests_refused",
+            "Requests for certificates refused",
+            &m.issue_refused,
+        );
+        add(
+            r,
+            "streams_not_admitted",
+            "Discovery streams refused for who the caller is",
+            &m.admission_refused,
+        );
+        add(r, "objects", "Objects read", &m.objects);
+        add(r, "findings", "Findings that stand", &m.findings);
+        add(
+            r,
+            "watch_errors",
+            "Failures of watches on the API server",
+            &m.watch_errors,
+        );
+        add(
+            r,
+            "write_errors",
+            "Failed writes to the API server",
+            &m.write_errors,
+        );
+        add(r, "injections", "Pods seen by the webhook", &m.injections);
+        r.register_collector(Box::new(m.server.clone()));
+    }
+}
+
+fn add(registry: &mut Registry, name: &str, help: &str, metric: &(impl Metric + Clone)) {
+    registry.register(name, help, metric.clone());
 }
 
 impl Metrics {
     /// A compile is done.
     pub fn compiled(&self, took: Duration, findings: usize) {
         self.compile_seconds.observe(took.as_secs_f64());
-        self.findings.set(i64::try_from(findings).unwrap_or(i64::MAX));
+        self.findings
+            .set(i64::try_from(findings).unwrap_or(i64::MAX));
     }
 
     /// Adds what the discovery server counts.
@@ -114,38 +159,98 @@ struct Server(Arc<OnceLock<Arc<Counters>>>);
 
 impl Collector for Server {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(counts) = self.0.get().map(|counters| counters.snapshot()) else { return Ok(()) };
-        for (name, help, value) in [
-            ("connections_open", "Open connections of proxies", counts.connections_open),
-            ("streams_open", "Open discovery streams", counts.streams_open),
-        ] {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        for (name, help, value) in [
-            ("connections_refused", "Connections refused because too many were open", counts.connections_refused),
-            ("handshakes_failed", "TLS handshakes that failed", counts.handshakes_failed),
-            ("streams", "Discovery streams admitted", counts.streams),
-            ("streams_refused", "Discovery streams refused", counts.streams_refused),
-            ("response_bytes", "Bytes of discovery responses", counts.bytes),
-            ("undecodable_requests", "Discovery requests that could not be decoded", counts.undecodable),
-            ("unknown_type_requests", "Discovery requests for a type that is not served", counts.unknown_types),
-        ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
-        }
-        for (name, help, per_kind) in [
-            ("pushes", "Discovery responses sent", &counts.responses),
-            ("nacks", "Discovery responses refused by proxies", &counts.nacks),
-        ] {
-            let mut family = encoder.encode_descriptor(name, help, None, ConstCounter::new(0u64).metric_type())?;
-            for kind in ResourceKind::ALL {
-                let labels = [("type", kind.label())];
-                ConstCounter::new(per_kind.get(kind)).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
+        let Some(counts) = self.0.get().map(|counters| counters.snapshot()) else {
+            return Ok(());
+        };
+        open(&mut encoder, &counts)?;
+        let e = &mut encoder;
+        counter(
+            e,
+            "connections_refused",
+            "Connections beyond the bound",
+            counts.connections_refused,
+        )?;
+        counter(
+            e,
+            "handshakes_failed",
+            "TLS handshakes that failed",
+            counts.handshakes_failed,
+        )?;
+        counter(e, "streams", "Discovery streams admitted", counts.streams)?;
+        counter(
+            e,
+            "streams_refused",
+            "Discovery streams refused",
+            counts.streams_refused,
+        )?;
+        counter(
+            e,
+            "response_bytes",
+            "Bytes of discovery responses",
+            counts.bytes,
+        )?;
+        counter(
+            e,
+            "undecodable_requests",
+            "Discovery requests that are none",
+            counts.undecodable,
+        )?;
+        counter(
+            e,
+            "unknown_type_requests",
+            "Requests for what is not served",
+            counts.unknown_types,
+        )?;
+        per_kind(e, "pushes", "Discovery responses sent", &counts.responses)?;
+        per_kind(
+            e,
+            "nacks",
+            "Discovery responses refused by proxies",
+            &counts.nacks,
+        )
     }
+}
+
+fn open(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
+    gauge(
+        e,
+        "connections_open",
+        "Open connections of proxies",
+        counts.connections_open,
+    )?;
+    gauge(
+        e,
+        "streams_open",
+        "Open discovery streams",
+        counts.streams_open,
+    )
+}
+
+type Encoded = Result<(), std::fmt::Error>;
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Encoded {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Encoded {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn per_kind(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: &PerKind,
+) -> Encoded {
+    let kind = ConstCounter::new(0u64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for kind in ResourceKind::ALL {
+        let labels = [("type", kind.label())];
+        ConstCounter::new(counts.get(kind)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -157,9 +262,17 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_server(Arc::default());
         metrics.compiled(Duration::from_millis(3), 2);
-        metrics.issue_refused.get_or_create(&Outcome { reason: "token" }).inc();
+        metrics
+            .issue_refused
+            .get_or_create(&Outcome { reason: "token" })
+            .inc();
         let text = metrics.text().unwrap();
-        for line in ["heddle_findings 2", "heddle_streams_open 0", "heddle_nacks_total{type=\"lds\"} 0", "heddle_certificate_requests_refused_total{reason=\"token\"} 1"] {
+        for line in [
+            "heddle_findings 2",
+            "heddle_streams_open 0",
+            "heddle_nacks_total{type=\"lds\"} 0",
+            "heddle_certificate_requests_refused_total{reason=\"token\"} 1",
+        ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }

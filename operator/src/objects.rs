@@ -22,7 +22,9 @@ impl Objects {
     #[must_use]
     pub fn mesh(&self) -> MeshSpec {
         let named = |object: &KubeObject| match object {
-            KubeObject::Mesh(mesh) if mesh.metadata.name.as_deref() == Some(MESH_NAME) => Some(mesh.spec.clone()),
+            KubeObject::Mesh(mesh) if mesh.metadata.name.as_deref() == Some(MESH_NAME) => {
+                Some(mesh.spec.clone())
+            }
             _ => None,
         };
         self.objects.iter().find_map(named).unwrap_or_default()
@@ -31,7 +33,11 @@ impl Objects {
     /// Our own kinds among the objects.
     #[must_use]
     pub fn ours(&self) -> BTreeSet<ObjectRef> {
-        self.objects.iter().filter_map(reference).filter(|object| is_ours(object.kind)).collect()
+        self.objects
+            .iter()
+            .filter_map(reference)
+            .filter(|object| is_ours(object.kind))
+            .collect()
     }
 }
 

@@ -40,13 +40,20 @@ impl Picture {
     /// The pod's identity parts, if the pod is known: its service account.
     #[must_use]
     pub fn service_account(&self, pod: &PodRef) -> Option<Arc<str>> {
-        self.world.workloads().get(pod).map(|workload| Arc::clone(&workload.service_account))
+        self.world
+            .workloads()
+            .get(pod)
+            .map(|workload| Arc::clone(&workload.service_account))
     }
 
     /// The generations of our objects.
     #[must_use]
     pub fn generations(&self) -> BTreeMap<ObjectRef, i64> {
-        self.compiled.statuses.iter().map(|(object, status)| (object.clone(), status.observed_generation)).collect()
+        self.compiled
+            .statuses
+            .iter()
+            .map(|(object, status)| (object.clone(), status.observed_generation))
+            .collect()
     }
 }
 
@@ -70,9 +77,16 @@ pub async fn run(
         changes.mark_unchanged();
         lessons.mark_unchanged();
         let before = pictures.borrow().clone();
-        let (source, learned, timed) = (Arc::clone(&source), Arc::clone(&learned), Arc::clone(&metrics));
+        let (source, learned, timed) = (
+            Arc::clone(&source),
+            Arc::clone(&learned),
+            Arc::clone(&metrics),
+        );
         // The compiler may take the time it needs without holding up a stream.
-        let picture = tokio::task::spawn_blocking(move || paint(&*source, &learned, before.as_deref(), seen, &timed)).await?;
+        let picture = tokio::task::spawn_blocking(move || {
+            paint(&*source, &learned, before.as_deref(), seen, &timed)
+        })
+        .await?;
         pictures.send_replace(Some(Arc::new(picture)));
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -82,14 +96,30 @@ pub async fn run(
     }
 }
 
-fn paint(source: &dyn ObjectSource, learned: &Learned, before: Option<&Picture>, seen: Instant, metrics: &Metrics) -> Picture {
-    let Objects { objects, mut findings, refusals } = {
+fn paint(
+    source: &dyn ObjectSource,
+    learned: &Learned,
+    before: Option<&Picture>,
+    seen: Instant,
+    metrics: &Metrics,
+) -> Picture {
+    let Objects {
+        objects,
+        mut findings,
+        refusals,
+    } = {
         let mut read = source.objects();
         read.refusals.extend(learned.all());
         read
     };
-    let mesh = Objects { objects: objects.clone(), ..Objects::default() }.mesh();
-    metrics.objects.set(i64::try_from(objects.len()).unwrap_or(i64::MAX));
+    let mesh = Objects {
+        objects: objects.clone(),
+        ..Objects::default()
+    }
+    .mesh();
+    metrics
+        .objects
+        .set(i64::try_from(objects.len()).unwrap_or(i64::MAX));
     let mut builder = World::builder();
     for object in objects {
         findings.extend(builder.apply(object));
@@ -106,33 +136,61 @@ fn paint(source: &dyn ObjectSource, learned: &Learned, before: Option<&Picture>,
     report(&findings, before);
     let revision = before.map_or(1, |before| before.revision + 1);
     let changed_in = changed_in(&compiled, before, revision);
-    let picture = Picture { revision, world, compiled, mesh, findings, changed_in, seen: Some(seen), at: Some(SystemTime::now()) };
+    let picture = Picture {
+        revision,
+        world,
+        compiled,
+        mesh,
+        findings,
+        changed_in,
+        seen: Some(seen),
+        at: Some(SystemTime::now()),
+    };
     learned.retain(&picture.generations());
     tracing::debug!(revision, took = ?seen.elapsed(), proxies = picture.compiled.proxies.len(), "compiled");
     picture
 }
 
-fn changed_in(compiled: &Compiled, before: Option<&Picture>, revision: u64) -> BTreeMap<ObjectRef, u64> {
+fn changed_in(
+    compiled: &Compiled,
+    before: Option<&Picture>,
+    revision: u64,
+) -> BTreeMap<ObjectRef, u64> {
     let since = |object: &ObjectRef, generation: i64| {
         let before = before?;
         let known = before.compiled.statuses.get(object)?;
         (known.observed_generation == generation).then(|| before.changed_in.get(object).copied())?
     };
     let statuses = compiled.statuses.iter();
-    statuses.map(|(object, status)| (object.clone(), since(object, status.observed_generation).unwrap_or(revision))).collect()
+    statuses
+        .map(|(object, status)| {
+            (
+                object.clone(),
+                since(object, status.observed_generation).unwrap_or(revision),
+            )
+        })
+        .collect()
 }
 
 /// Says each finding once: when it appears, and when it is gone.
 fn report(findings: &[Finding], before: Option<&Picture>) {
-    let known = before.map(|before| before.findings.as_slice()).unwrap_or_default();
-    for finding in findings.iter().filter(|finding| known.binary_search(finding).is_err()) {
+    let known = before
+        .map(|before| before.findings.as_slice())
+        .unwrap_or_default();
+    for finding in findings
+        .iter()
+        .filter(|finding| known.binary_search(finding).is_err())
+    {
         match finding.severity {
             Severity::Error => tracing::error!(code = finding.code, "{finding}"),
             Severity::Warning => tracing::warn!(code = finding.code, "{finding}"),
             Severity::Info => tracing::info!(code = finding.code, "{finding}"),
         }
     }
-    for finding in known.iter().filter(|finding| findings.binary_search(finding).is_err()) {
+    for finding in known
+        .iter()
+        .filter(|finding| findings.binary_search(finding).is_err())
+    {
         tracing::info!(code = finding.code, "no longer so: {finding}");
     }
 }
@@ -141,5 +199,8 @@ fn report(findings: &[Finding], before: Option<&Picture>) {
 #[must_use]
 pub fn leaf_lifetime(pictures: &Pictures) -> Duration {
     let longest = |picture: &Arc<Picture>| picture.mesh.certificates.lifetime.get();
-    pictures.borrow().as_ref().map_or_else(|| MeshSpec::default().certificates.lifetime.get(), longest)
+    pictures
+        .borrow()
+        .as_ref()
+        .map_or_else(|| MeshSpec::default().certificates.lifetime.get(), longest)
 }

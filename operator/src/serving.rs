@@ -85,7 +85,12 @@ impl MeshSource {
 
     /// What a proxy should have in the picture; `None` if it is no meshed pod there. The same `Arc` again where nothing changed.
     #[must_use]
-    pub fn seen(&self, picture: &Picture, pod: &PodRef, wanted: &BTreeSet<Name>) -> Option<Arc<Seen>> {
+    pub fn seen(
+        &self,
+        picture: &Picture,
+        pod: &PodRef,
+        wanted: &BTreeSet<Name>,
+    ) -> Option<Arc<Seen>> {
         let before = {
             let views = lock(&self.views);
             let cached = views.get(pod).filter(|cached| cached.wanted == *wanted);
@@ -100,12 +105,23 @@ impl MeshSource {
             Some(before) => {
                 let wire = self.wire(&view);
                 // Another origin alone is nothing to send.
-                let wire = if *before.wire == wire { Arc::clone(&before.wire) } else { Arc::new(wire) };
+                let wire = if *before.wire == wire {
+                    Arc::clone(&before.wire)
+                } else {
+                    Arc::new(wire)
+                };
                 Arc::new(Seen { policy: view, wire })
             }
-            None => Arc::new(Seen { wire: Arc::new(self.wire(&view)), policy: view }),
+            None => Arc::new(Seen {
+                wire: Arc::new(self.wire(&view)),
+                policy: view,
+            }),
         };
-        let cached = Cached { revision: picture.revision, wanted: wanted.clone(), seen: Arc::clone(&seen) };
+        let cached = Cached {
+            revision: picture.revision,
+            wanted: wanted.clone(),
+            seen: Arc::clone(&seen),
+        };
         lock(&self.views).insert(pod.clone(), cached);
         Some(seen)
     }
@@ -116,29 +132,49 @@ impl MeshSource {
             let resource = intern(&mut interned, resource);
             (resource.key.clone(), resource)
         });
-        xds::View { resources: resources.collect(), absent: view.absent.clone() }
+        xds::View {
+            resources: resources.collect(),
+            absent: view.absent.clone(),
+        }
     }
 
     fn newest(&self) -> Option<Arc<Picture>> {
         self.pictures.borrow().clone()
     }
 
-    fn decide(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, (&'static str, Refusal)> {
+    fn decide(
+        &self,
+        peer: &Peer,
+        node: &NodeInfo,
+    ) -> Result<SubscriberId, (&'static str, Refusal)> {
         let id = identity_of(&peer.certificates, &self.trust_domain)
             .map_err(|error| ("certificate", Refusal::Unauthenticated(error.to_string())))?;
         let denied = |reason, why: String| Err((reason, Refusal::Denied(why)));
         let Some(pod) = pod_of(&node.id) else {
-            return denied("node_id", "the node id is not of the form <namespace>/<pod>".to_owned());
+            return denied(
+                "node_id",
+                "the node id is not of the form <namespace>/<pod>".to_owned(),
+            );
         };
         // Said before the pod is looked up, so that nobody learns which pods other namespaces have.
         if &*pod.namespace != id.namespace() {
-            return denied("namespace", format!("`{id}` may not speak for a pod of another namespace"));
+            return denied(
+                "namespace",
+                format!("`{id}` may not speak for a pod of another namespace"),
+            );
         }
         let unavailable = |why: &str| Err(("not_yet", Refusal::Unavailable(why.to_owned())));
-        let Some(picture) = self.newest() else { return unavailable("the cluster has not been read yet") };
-        let Some(account) = picture.service_account(&pod) else { return unavailable("the pod is not known yet") };
+        let Some(picture) = self.newest() else {
+            return unavailable("the cluster has not been read yet");
+        };
+        let Some(account) = picture.service_account(&pod) else {
+            return unavailable("the pod is not known yet");
+        };
         if &*account != id.service_account() {
-            return denied("service_account", format!("`{id}` is not the identity of that pod"));
+            return denied(
+                "service_account",
+                format!("`{id}` is not the identity of that pod"),
+            );
         }
         if !picture.compiled.proxies.contains_key(&pod) {
             return unavailable("the pod is not one with a sidecar, or is over");
@@ -149,14 +185,19 @@ impl MeshSource {
 
 impl std::fmt::Debug for MeshSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MeshSource").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+        f.debug_struct("MeshSource")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
     }
 }
 
 impl ResourceSource for MeshSource {
     fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
         self.decide(peer, node).map_err(|(reason, refusal)| {
-            self.metrics.admission_refused.get_or_create(&Outcome { reason }).inc();
+            self.metrics
+                .admission_refused
+                .get_or_create(&Outcome { reason })
+                .inc();
             refusal
         })
     }
@@ -194,10 +235,16 @@ pub const fn wire_kind(kind: policy::ResourceKind) -> xds::ResourceKind {
 /// The key as the server calls it.
 #[must_use]
 pub fn wire_key(key: &policy::ResourceKey) -> xds::ResourceKey {
-    xds::ResourceKey { kind: wire_kind(key.kind), name: Arc::clone(&key.name) }
+    xds::ResourceKey {
+        kind: wire_kind(key.kind),
+        name: Arc::clone(&key.name),
+    }
 }
 
-fn intern(interned: &mut HashMap<Version, Weak<xds::Resource>>, resource: &policy::Resource) -> Arc<xds::Resource> {
+fn intern(
+    interned: &mut HashMap<Version, Weak<xds::Resource>>,
+    resource: &policy::Resource,
+) -> Arc<xds::Resource> {
     let key = wire_key(&resource.key);
     let requires: Vec<_> = resource.requires.iter().map(wire_key).collect();
     let version = (key.clone(), Arc::clone(&resource.version));
@@ -206,7 +253,12 @@ fn intern(interned: &mut HashMap<Version, Weak<xds::Resource>>, resource: &polic
     if let Some(known) = known.filter(|known| known.requires == requires) {
         return known;
     }
-    let fresh = xds::Resource { key, version: Arc::clone(&resource.version), body: resource.body.clone(), requires };
+    let fresh = xds::Resource {
+        key,
+        version: Arc::clone(&resource.version),
+        body: resource.body.clone(),
+        requires,
+    };
     let fresh = Arc::new(fresh);
     interned.insert(version, Arc::downgrade(&fresh));
     fresh
@@ -223,7 +275,10 @@ mod tests {
 
     #[test]
     fn a_node_id_is_a_namespace_and_a_pod() {
-        assert_eq!(pod_of("shop/cart-1"), Some(NamespacedName::new("shop", "cart-1")));
+        assert_eq!(
+            pod_of("shop/cart-1"),
+            Some(NamespacedName::new("shop", "cart-1"))
+        );
         for text in ["", "/", "shop", "shop/", "/cart", "a/b/c"] {
             assert_eq!(pod_of(text), None, "{text}");
         }

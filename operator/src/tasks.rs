@@ -42,7 +42,10 @@ impl Tasks {
     /// Tasks that end when `stop` says so.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { set: JoinSet::new(), stop }
+        Self {
+            set: JoinSet::new(),
+            stop,
+        }
     }
 
     /// The token that tells every task to end.
@@ -52,7 +55,11 @@ impl Tasks {
     }
 
     /// Starts a task. It has to end soon after [`Tasks::stop`] is cancelled, and not before.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = Ended> + Send + 'static) {
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Ended> + Send + 'static,
+    ) {
         self.set.spawn(async move { (name, task.await) });
     }
 
@@ -60,7 +67,10 @@ impl Tasks {
     ///
     /// # Errors
     /// When a task ends before it is told to.
-    pub async fn during<T>(&mut self, something: impl Future<Output = T>) -> Result<Option<T>, TaskError> {
+    pub async fn during<T>(
+        &mut self,
+        something: impl Future<Output = T>,
+    ) -> Result<Option<T>, TaskError> {
         tokio::select! {
             value = something => Ok(Some(value)),
             () = self.stop.cancelled() => Ok(None),
@@ -90,12 +100,21 @@ impl Tasks {
 }
 
 /// A task that ends in the moment in which all are told to is not a failure.
-fn early(ended: Result<(&'static str, Ended), tokio::task::JoinError>, stop: &CancellationToken) -> Result<(), TaskError> {
+fn early(
+    ended: Result<(&'static str, Ended), tokio::task::JoinError>,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
     let (task, result) = ended?;
     match result {
         Ok(()) if stop.is_cancelled() => Ok(()),
-        Ok(()) => Err(TaskError::Ended { task, why: "it was not told to".to_owned() }),
-        Err(error) => Err(TaskError::Ended { task, why: chain(&*error) }),
+        Ok(()) => Err(TaskError::Ended {
+            task,
+            why: "it was not told to".to_owned(),
+        }),
+        Err(error) => Err(TaskError::Ended {
+            task,
+            why: chain(&*error),
+        }),
     }
 }
 

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::checks::{EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_CIDRS, EXCLUDE_OUTBOUND_PORTS, PROXY_UID};
+use super::checks::{
+    EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_CIDRS, EXCLUDE_OUTBOUND_PORTS, PROXY_UID,
+};
 use super::{Sidecar, names};
 
 /// The audience of tokens for the control plane.
@@ -19,8 +21,19 @@ const READY_PORT: u16 = 15021;
 /// The init container that sets up capture.
 pub(super) fn init(pod: &Pod, sidecar: &Sidecar, probe_ports: &BTreeSet<u16>) -> Value {
     let annotation = |key: &str| {
-        let value = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
-        value.map(|value| value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().join(","))
+        let value = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(key));
+        value.map(|value| {
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .collect::<Vec<_>>()
+                .join(",")
+        })
     };
     let ports: Vec<String> = probe_ports.iter().map(u16::to_string).collect();
     let mut env = vec![

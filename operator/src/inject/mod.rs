@@ -70,10 +70,15 @@ pub enum Verdict {
 #[must_use]
 pub fn judge(pod: &Pod, sidecar: &Sidecar) -> Verdict {
     let labels = pod.metadata.labels.as_ref();
-    if labels.and_then(|labels| labels.get(names::INJECT)).is_some_and(|value| value == "disabled") {
+    if labels
+        .and_then(|labels| labels.get(names::INJECT))
+        .is_some_and(|value| value == "disabled")
+    {
         return Verdict::Leave;
     }
-    let Some(spec) = pod.spec.as_ref() else { return Verdict::Refuse("the pod has no spec".to_owned()) };
+    let Some(spec) = pod.spec.as_ref() else {
+        return Verdict::Refuse("the pod has no spec".to_owned());
+    };
     if let Some(reason) = checks::cannot_be_meshed(spec) {
         let patch = patch::not_injected(pod, &reason);
         return Verdict::Skip { reason, patch };

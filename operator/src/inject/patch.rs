@@ -26,28 +26,59 @@ pub struct Patched {
 pub(super) fn patch(pod: &Pod, spec: &PodSpec, sidecar: &Sidecar) -> Patched {
     let (probe_ports, warnings) = probes::tcp_probe_ports(spec);
     let mut operations = Vec::new();
-    init_containers(spec, containers::init(pod, sidecar, &probe_ports), containers::proxy(sidecar), &mut operations);
+    init_containers(
+        spec,
+        containers::init(pod, sidecar, &probe_ports),
+        containers::proxy(sidecar),
+        &mut operations,
+    );
     volumes(spec, &mut operations);
     pre_stop(spec, &mut operations);
-    entry(pod.metadata.labels.as_ref(), "labels", names::MESHED, "true", &mut operations);
-    Patched { patch: Patch(operations), warnings }
+    entry(
+        pod.metadata.labels.as_ref(),
+        "labels",
+        names::MESHED,
+        "true",
+        &mut operations,
+    );
+    Patched {
+        patch: Patch(operations),
+        warnings,
+    }
 }
 
 /// Notes on the pod why it has no sidecar.
 pub(super) fn not_injected(pod: &Pod, reason: &str) -> Patch {
     let mut operations = Vec::new();
-    entry(pod.metadata.annotations.as_ref(), "annotations", names::NOT_INJECTED, reason, &mut operations);
+    entry(
+        pod.metadata.annotations.as_ref(),
+        "annotations",
+        names::NOT_INJECTED,
+        reason,
+        &mut operations,
+    );
     Patch(operations)
 }
 
-fn init_containers(spec: &PodSpec, init: Value, proxy: Value, operations: &mut Vec<PatchOperation>) {
+fn init_containers(
+    spec: &PodSpec,
+    init: Value,
+    proxy: Value,
+    operations: &mut Vec<PatchOperation>,
+) {
     let present = spec.init_containers.as_deref().unwrap_or_default();
     let place = |name: &str| present.iter().position(|container| container.name == name);
     let (init_at, proxy_at) = (place(names::INIT), place(names::PROXY));
     if let (Some(init_at), Some(proxy_at)) = (init_at, proxy_at) {
         for (at, ours) in [(init_at, &init), (proxy_at, &proxy)] {
-            if present.get(at).is_some_and(|container| !is_same(container, ours)) {
-                operations.push(replace(&["spec", "initContainers", &at.to_string()], ours.clone()));
+            if present
+                .get(at)
+                .is_some_and(|container| !is_same(container, ours))
+            {
+                operations.push(replace(
+                    &["spec", "initContainers", &at.to_string()],
+                    ours.clone(),
+                ));
             }
         }
         return;
@@ -69,10 +100,12 @@ fn is_same(present: &Container, ours: &Value) -> bool {
 
 fn holds(present: &Value, ours: &Value) -> bool {
     match (present, ours) {
-        (Value::Object(present), Value::Object(ours)) => {
-            ours.iter().all(|(key, ours)| present.get(key).is_some_and(|present| holds(present, ours)) || is_empty(ours))
-        }
-        (Value::Array(present), Value::Array(ours)) => ours.iter().all(|ours| present.iter().any(|present| holds(present, ours))),
+        (Value::Object(present), Value::Object(ours)) => ours.iter().all(|(key, ours)| {
+            present.get(key).is_some_and(|present| holds(present, ours)) || is_empty(ours)
+        }),
+        (Value::Array(present), Value::Array(ours)) => ours
+            .iter()
+            .all(|ours| present.iter().any(|present| holds(present, ours))),
         (present, ours) => present == ours,
     }
 }
@@ -88,7 +121,10 @@ fn volumes(spec: &PodSpec, operations: &mut Vec<PatchOperation>) {
         operations.push(add(&["spec", "volumes"], json!([])));
     }
     for volume in containers::volumes() {
-        let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
+        let name = volume
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !present.iter().any(|present| present.name == name) {
             operations.push(add(&["spec", "volumes", "-"], volume));
         }
@@ -97,16 +133,31 @@ fn volumes(spec: &PodSpec, operations: &mut Vec<PatchOperation>) {
 
 /// A container that is told to stop stops at once, while callers still send: so it is told a little later.
 fn pre_stop(spec: &PodSpec, operations: &mut Vec<PatchOperation>) {
-    if spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE) < LEAST_GRACE {
+    if spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE)
+        < LEAST_GRACE
+    {
         return;
     }
     let sleep = json!({"sleep": {"seconds": PRE_STOP_SECONDS}});
-    for (index, container) in spec.containers.iter().enumerate().filter(|(_, container)| container.name != names::PROXY) {
+    for (index, container) in spec
+        .containers
+        .iter()
+        .enumerate()
+        .filter(|(_, container)| container.name != names::PROXY)
+    {
         let at = index.to_string();
         match &container.lifecycle {
-            None => operations.push(add(&["spec", "containers", &at, "lifecycle"], json!({"preStop": sleep}))),
+            None => operations.push(add(
+                &["spec", "containers", &at, "lifecycle"],
+                json!({"preStop": sleep}),
+            )),
             Some(lifecycle) if lifecycle.pre_stop.is_none() => {
-                operations.push(add(&["spec", "containers", &at, "lifecycle", "preStop"], sleep.clone()));
+                operations.push(add(
+                    &["spec", "containers", &at, "lifecycle", "preStop"],
+                    sleep.clone(),
+                ));
             }
             Some(_) => {}
         }
@@ -128,9 +179,15 @@ fn entry(
 }
 
 fn add(path: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
+    PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
+        value,
+    })
 }
 
 fn replace(path: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Replace(ReplaceOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
+    PatchOperation::Replace(ReplaceOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
+        value,
+    })
 }

@@ -12,8 +12,16 @@ use super::checks::others;
 pub(super) fn tcp_probe_ports(spec: &PodSpec) -> (BTreeSet<u16>, Vec<String>) {
     let (mut ports, mut unresolved) = (BTreeSet::new(), Vec::new());
     for (field, container) in others(spec) {
-        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-        for socket in probes.into_iter().flatten().filter_map(|probe| probe.tcp_socket.as_ref()) {
+        let probes = [
+            &container.liveness_probe,
+            &container.readiness_probe,
+            &container.startup_probe,
+        ];
+        for socket in probes
+            .into_iter()
+            .flatten()
+            .filter_map(|probe| probe.tcp_socket.as_ref())
+        {
             match port(container, &socket.port) {
                 Some(port) => _ = ports.insert(port),
                 None => unresolved.push(format!(
@@ -31,8 +39,15 @@ fn port(container: &Container, port: &IntOrString) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok().filter(|port| *port > 0),
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
-            named.map_or_else(|| name.parse().ok(), |port| u16::try_from(port.container_port).ok())
+            let named = container
+                .ports
+                .iter()
+                .flatten()
+                .find(|port| port.name.as_deref() == Some(name));
+            named.map_or_else(
+                || name.parse().ok(),
+                |port| u16::try_from(port.container_port).ok(),
+            )
         }
     }
 }

@@ -28,20 +28,31 @@ fn judged(pod: &Value) -> Verdict {
 }
 
 fn injected(pod: &Value) -> Value {
-    let Verdict::Inject(patched) = judged(pod) else { panic!("not injected: {:?}", judged(pod)) };
+    let Verdict::Inject(patched) = judged(pod) else {
+        panic!("not injected: {:?}", judged(pod))
+    };
     let mut after = pod.clone();
     json_patch::patch(&mut after, &patched.patch).unwrap();
     after
 }
 
 fn names_of(pod: &Value, pointer: &str) -> Vec<String> {
-    let list = pod.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-    list.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    let list = pod
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    list.iter()
+        .map(|item| item["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn variable(container: &Value, name: &str) -> Value {
     let env = container["env"].as_array().unwrap();
-    env.iter().find(|variable| variable["name"] == name).cloned().unwrap_or_default()
+    env.iter()
+        .find(|variable| variable["name"] == name)
+        .cloned()
+        .unwrap_or_default()
 }
 
 #[test]
@@ -52,12 +63,27 @@ fn the_sidecar_comes_first_and_nothing_of_the_users_changes() {
         pod["metadata"]["labels"] = json!({"app": "cart"});
     });
     let after = injected(&before);
-    assert_eq!(names_of(&after, "/spec/initContainers"), ["heddle-init", "heddle-proxy", "migrate"]);
-    assert_eq!(names_of(&after, "/spec/volumes"), ["data", "heddle-token", "heddle-runtime"]);
-    assert_eq!(after["spec"]["initContainers"][2], before["spec"]["initContainers"][0]);
-    assert_eq!(after["metadata"]["labels"], json!({"app": "cart", "heddle.dev/meshed": "true"}));
+    assert_eq!(
+        names_of(&after, "/spec/initContainers"),
+        ["heddle-init", "heddle-proxy", "migrate"]
+    );
+    assert_eq!(
+        names_of(&after, "/spec/volumes"),
+        ["data", "heddle-token", "heddle-runtime"]
+    );
+    assert_eq!(
+        after["spec"]["initContainers"][2],
+        before["spec"]["initContainers"][0]
+    );
+    assert_eq!(
+        after["metadata"]["labels"],
+        json!({"app": "cart", "heddle.dev/meshed": "true"})
+    );
     let mut app = after["spec"]["containers"][0].clone();
-    assert_eq!(app["lifecycle"], json!({"preStop": {"sleep": {"seconds": 5}}}));
+    assert_eq!(
+        app["lifecycle"],
+        json!({"preStop": {"sleep": {"seconds": 5}}})
+    );
     app.as_object_mut().unwrap().remove("lifecycle");
     assert_eq!(app, before["spec"]["containers"][0]);
     // The API's own types take all of it.
@@ -67,25 +93,45 @@ fn the_sidecar_comes_first_and_nothing_of_the_users_changes() {
 #[test]
 fn asked_again_it_changes_nothing() {
     let once = injected(&pod(|_| {}));
-    let Verdict::Inject(again) = judged(&once) else { panic!() };
+    let Verdict::Inject(again) = judged(&once) else {
+        panic!()
+    };
     assert!(again.patch.0.is_empty(), "{}", again.patch);
     // Nor when the API server has filled in defaults.
     let mut filled = once.clone();
     filled["spec"]["initContainers"][1]["imagePullPolicy"] = json!("IfNotPresent");
     filled["spec"]["initContainers"][1]["startupProbe"]["successThreshold"] = json!(1);
-    let Verdict::Inject(again) = judged(&filled) else { panic!() };
+    let Verdict::Inject(again) = judged(&filled) else {
+        panic!()
+    };
     assert!(again.patch.0.is_empty(), "{}", again.patch);
 }
 
 #[test]
 fn what_another_webhook_added_is_taken_in() {
     let mut pod = injected(&pod(|_| {}));
-    let other = json!({"name": "other", "image": "other", "readinessProbe": {"tcpSocket": {"port": 9000}}});
-    pod["spec"]["containers"].as_array_mut().unwrap().push(other);
+    let other =
+        json!({"name": "other", "image": "other", "readinessProbe": {"tcpSocket": {"port": 9000}}});
+    pod["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(other);
     let after = injected(&pod);
-    assert_eq!(variable(&after["spec"]["initContainers"][0], "HEDDLE_TCP_PROBE_PORTS")["value"], "9000");
-    assert_eq!(names_of(&after, "/spec/initContainers"), ["heddle-init", "heddle-proxy"]);
-    assert_eq!(after["spec"]["containers"][1]["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
+    assert_eq!(
+        variable(
+            &after["spec"]["initContainers"][0],
+            "HEDDLE_TCP_PROBE_PORTS"
+        )["value"],
+        "9000"
+    );
+    assert_eq!(
+        names_of(&after, "/spec/initContainers"),
+        ["heddle-init", "heddle-proxy"]
+    );
+    assert_eq!(
+        after["spec"]["containers"][1]["lifecycle"]["preStop"]["sleep"]["seconds"],
+        5
+    );
 }
 
 #[test]
@@ -93,22 +139,46 @@ fn the_sidecar_has_no_more_rights_than_it_needs() {
     let after = injected(&pod(|_| {}));
     let init = &after["spec"]["initContainers"][0];
     assert_eq!(init["args"], json!(["init"]));
-    assert_eq!(init["securityContext"]["capabilities"], json!({"add": ["NET_ADMIN"], "drop": ["ALL"]}));
+    assert_eq!(
+        init["securityContext"]["capabilities"],
+        json!({"add": ["NET_ADMIN"], "drop": ["ALL"]})
+    );
     assert_eq!(init["securityContext"]["runAsUser"], 0);
     let proxy = &after["spec"]["initContainers"][1];
     assert_eq!(proxy["restartPolicy"], "Always");
-    assert_eq!(proxy["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    assert_eq!(
+        proxy["securityContext"]["capabilities"],
+        json!({"drop": ["ALL"]})
+    );
     assert_eq!(proxy["securityContext"]["runAsUser"], 1337);
     for container in [init, proxy] {
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
-        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        assert_eq!(
+            container["securityContext"]["allowPrivilegeEscalation"],
+            false
+        );
     }
-    assert_eq!(variable(proxy, "POD_NAME")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
-    assert_eq!(variable(init, "HEDDLE_HOST_IPS")["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIPs");
-    assert_eq!(proxy["resources"]["requests"], json!({"cpu": "50m", "memory": "64Mi"}));
-    assert_eq!(proxy["startupProbe"]["httpGet"], json!({"path": "/healthz/ready", "port": 15021}));
+    assert_eq!(
+        variable(proxy, "POD_NAME")["valueFrom"]["fieldRef"]["fieldPath"],
+        "metadata.name"
+    );
+    assert_eq!(
+        variable(init, "HEDDLE_HOST_IPS")["valueFrom"]["fieldRef"]["fieldPath"],
+        "status.hostIPs"
+    );
+    assert_eq!(
+        proxy["resources"]["requests"],
+        json!({"cpu": "50m", "memory": "64Mi"})
+    );
+    assert_eq!(
+        proxy["startupProbe"]["httpGet"],
+        json!({"path": "/healthz/ready", "port": 15021})
+    );
     let token = &after["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
-    assert_eq!(token, &json!({"audience": "heddle.dev", "expirationSeconds": 3600, "path": "token"}));
+    assert_eq!(
+        token,
+        &json!({"audience": "heddle.dev", "expirationSeconds": 3600, "path": "token"})
+    );
 }
 
 #[test]
@@ -120,10 +190,22 @@ fn tcp_probes_are_found_by_number_and_name() {
         app["startupProbe"] = json!({"tcpSocket": {"port": "nowhere"}});
     });
     let after = injected(&before);
-    assert_eq!(variable(&after["spec"]["initContainers"][0], "HEDDLE_TCP_PROBE_PORTS")["value"], "5432,8080");
-    let Verdict::Inject(patched) = judged(&before) else { panic!() };
+    assert_eq!(
+        variable(
+            &after["spec"]["initContainers"][0],
+            "HEDDLE_TCP_PROBE_PORTS"
+        )["value"],
+        "5432,8080"
+    );
+    let Verdict::Inject(patched) = judged(&before) else {
+        panic!()
+    };
     assert_eq!(patched.warnings.len(), 1);
-    assert!(patched.warnings[0].contains("`nowhere`"), "{:?}", patched.warnings);
+    assert!(
+        patched.warnings[0].contains("`nowhere`"),
+        "{:?}",
+        patched.warnings
+    );
 }
 
 #[test]
@@ -135,22 +217,38 @@ fn exclusions_reach_capture_in_one_form() {
         });
     });
     let init = injected(&before)["spec"]["initContainers"][0].clone();
-    assert_eq!(variable(&init, "HEDDLE_EXCLUDE_INBOUND_PORTS")["value"], "22,9100");
-    assert_eq!(variable(&init, "HEDDLE_EXCLUDE_OUTBOUND_CIDRS")["value"], "10.1.0.0/16,fd00::/8");
-    assert_eq!(variable(&init, "HEDDLE_EXCLUDE_OUTBOUND_PORTS"), Value::Null);
+    assert_eq!(
+        variable(&init, "HEDDLE_EXCLUDE_INBOUND_PORTS")["value"],
+        "22,9100"
+    );
+    assert_eq!(
+        variable(&init, "HEDDLE_EXCLUDE_OUTBOUND_CIDRS")["value"],
+        "10.1.0.0/16,fd00::/8"
+    );
+    assert_eq!(
+        variable(&init, "HEDDLE_EXCLUDE_OUTBOUND_PORTS"),
+        Value::Null
+    );
 }
 
 #[test]
 fn pre_stop_is_added_only_where_none_is_and_time_allows() {
     let own = json!({"preStop": {"exec": {"command": ["drain"]}}});
     let cases = [
-        (json!({}), json!(null), json!({"preStop": {"sleep": {"seconds": 5}}})),
+        (
+            json!({}),
+            json!(null),
+            json!({"preStop": {"sleep": {"seconds": 5}}}),
+        ),
         (json!({"lifecycle": own}), json!(null), own.clone()),
         (json!({}), json!(5), json!(null)),
     ];
     for (lifecycle, grace, expected) in cases {
         let after = injected(&pod(|pod| {
-            pod["spec"]["containers"][0].as_object_mut().unwrap().extend(lifecycle.as_object().unwrap().clone());
+            pod["spec"]["containers"][0]
+                .as_object_mut()
+                .unwrap()
+                .extend(lifecycle.as_object().unwrap().clone());
             if grace != Value::Null {
                 pod["spec"]["terminationGracePeriodSeconds"] = grace;
             }
@@ -163,16 +261,41 @@ fn pre_stop_is_added_only_where_none_is_and_time_allows() {
 fn what_cannot_work_is_refused_with_its_name() {
     type Change = fn(&mut Value);
     let cases: [(Change, &str); 7] = [
-        (|pod| pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 1337}), "spec.containers[app] runs as user 1337"),
-        (|pod| pod["spec"]["securityContext"] = json!({"runAsUser": 1337}), "spec.containers[app] runs as user 1337"),
-        (|pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15006}]), "port 15006 is the sidecar's own"),
+        (
+            |pod| pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 1337}),
+            "spec.containers[app] runs as user 1337",
+        ),
+        (
+            |pod| pod["spec"]["securityContext"] = json!({"runAsUser": 1337}),
+            "spec.containers[app] runs as user 1337",
+        ),
+        (
+            |pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15006}]),
+            "port 15006 is the sidecar's own",
+        ),
         (
             |pod| pod["spec"]["initContainers"] = json!([{"name": "side", "restartPolicy": "Always", "ports": [{"containerPort": 15020}]}]),
             "spec.initContainers[side].ports: port 15020",
         ),
-        (|pod| pod["metadata"]["annotations"] = json!({"heddle.dev/exclude-inbound-ports": "ssh"}), "\"ssh\" is not a port"),
-        (|pod| pod["metadata"]["annotations"] = json!({"heddle.dev/exclude-outbound-ports": "0"}), "\"0\" is not a port"),
-        (|pod| pod["metadata"]["annotations"] = json!({"heddle.dev/exclude-outbound-cidrs": "10.0.0.0/33"}), "is not an address block"),
+        (
+            |pod| {
+                pod["metadata"]["annotations"] = json!({"heddle.dev/exclude-inbound-ports": "ssh"})
+            },
+            "\"ssh\" is not a port",
+        ),
+        (
+            |pod| {
+                pod["metadata"]["annotations"] = json!({"heddle.dev/exclude-outbound-ports": "0"})
+            },
+            "\"0\" is not a port",
+        ),
+        (
+            |pod| {
+                pod["metadata"]["annotations"] =
+                    json!({"heddle.dev/exclude-outbound-cidrs": "10.0.0.0/33"})
+            },
+            "is not an address block",
+        ),
     ];
     for (change, expected) in cases {
         match judged(&pod(change)) {
@@ -180,7 +303,9 @@ fn what_cannot_work_is_refused_with_its_name() {
             other => panic!("{expected}: {other:?}"),
         }
     }
-    let udp = pod(|pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15006, "protocol": "UDP"}]));
+    let udp = pod(|pod| {
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15006, "protocol": "UDP"}])
+    });
     injected(&udp);
 }
 
@@ -188,16 +313,30 @@ fn what_cannot_work_is_refused_with_its_name() {
 fn what_is_none_of_the_meshs_business_is_left_alone() {
     type Change = fn(&mut Value);
     let cases: [(Change, &str); 3] = [
-        (|pod| pod["spec"]["hostNetwork"] = json!(true), "hostNetwork"),
-        (|pod| pod["spec"]["os"] = json!({"name": "windows"}), "Windows"),
-        (|pod| pod["spec"]["nodeSelector"] = json!({"kubernetes.io/os": "windows"}), "Windows"),
+        (
+            |pod| pod["spec"]["hostNetwork"] = json!(true),
+            "hostNetwork",
+        ),
+        (
+            |pod| pod["spec"]["os"] = json!({"name": "windows"}),
+            "Windows",
+        ),
+        (
+            |pod| pod["spec"]["nodeSelector"] = json!({"kubernetes.io/os": "windows"}),
+            "Windows",
+        ),
     ];
     for (change, expected) in cases {
         let mut pod = pod(change);
-        let Verdict::Skip { reason, patch } = judged(&pod) else { panic!("{expected}") };
+        let Verdict::Skip { reason, patch } = judged(&pod) else {
+            panic!("{expected}")
+        };
         assert!(reason.contains(expected), "{reason}");
         json_patch::patch(&mut pod, &patch).unwrap();
-        assert_eq!(pod["metadata"]["annotations"]["heddle.dev/not-injected"], json!(reason));
+        assert_eq!(
+            pod["metadata"]["annotations"]["heddle.dev/not-injected"],
+            json!(reason)
+        );
         assert_eq!(names_of(&pod, "/spec/initContainers"), Vec::<String>::new());
     }
     let disabled = pod(|pod| pod["metadata"]["labels"] = json!({"heddle.dev/inject": "disabled"}));

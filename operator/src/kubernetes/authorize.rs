@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, UserInfo};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use sha2::{Digest, Sha256};
@@ -40,7 +42,11 @@ pub(super) struct Authorizer {
 
 impl Authorizer {
     pub(super) fn new(client: &Client) -> Self {
-        Self { tokens: Api::all(client.clone()), rights: Api::all(client.clone()), kept: Mutex::default() }
+        Self {
+            tokens: Api::all(client.clone()),
+            rights: Api::all(client.clone()),
+            kept: Mutex::default(),
+        }
     }
 
     /// Whether the bearer of the token may `get` the path.
@@ -69,11 +75,16 @@ impl Authorizer {
 
     fn known(&self, question: &Question) -> Option<Access> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(question).filter(|(since, _)| since.elapsed() < KEPT).map(|(_, access)| *access)
+        kept.get(question)
+            .filter(|(since, _)| since.elapsed() < KEPT)
+            .map(|(_, access)| *access)
     }
 
     async fn may(&self, user: UserInfo, path: &str) -> Result<Access, CallError> {
-        let attributes = NonResourceAttributes { path: Some(path.to_owned()), verb: Some("get".to_owned()) };
+        let attributes = NonResourceAttributes {
+            path: Some(path.to_owned()),
+            verb: Some("get".to_owned()),
+        };
         let spec = SubjectAccessReviewSpec {
             user: user.username,
             uid: user.uid,
@@ -82,9 +93,16 @@ impl Authorizer {
             non_resource_attributes: Some(attributes),
             ..SubjectAccessReviewSpec::default()
         };
-        let asked = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let asked = SubjectAccessReview {
+            spec,
+            ..SubjectAccessReview::default()
+        };
         let answer = call(self.rights.create(&PostParams::default(), &asked)).await?;
         let allowed = answer.status.is_some_and(|status| status.allowed);
-        Ok(if allowed { Access::Granted } else { Access::Forbidden })
+        Ok(if allowed {
+            Access::Granted
+        } else {
+            Access::Forbidden
+        })
     }
 }

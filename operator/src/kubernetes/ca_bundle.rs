@@ -20,7 +20,12 @@ const NAME: &str = "heddle-injector";
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// Keeps the bundle in place: somebody may apply the manifest anew, or install it after us.
-pub(super) async fn keep(client: Client, ca: Arc<Ca>, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+pub(super) async fn keep(
+    client: Client,
+    ca: Arc<Ca>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Ended {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client);
     let mut failing = false;
     loop {
@@ -30,14 +35,26 @@ pub(super) async fn keep(client: Client, ca: Arc<Ca>, metrics: Arc<Metrics>, sto
             Ok(true) => tracing::info!("the webhook's CA bundle is set"),
             Ok(false) => {}
             Err(error) => {
-                metrics.write_errors.get_or_create(&Watch { kind: "MutatingWebhookConfiguration" }).inc();
+                metrics
+                    .write_errors
+                    .get_or_create(&Watch {
+                        kind: "MutatingWebhookConfiguration",
+                    })
+                    .inc();
                 if !failing {
-                    tracing::error!(error = chain(&error), "the webhook's CA bundle could not be set: no pod can be injected; trying again");
+                    tracing::error!(
+                        error = chain(&error),
+                        "the webhook's CA bundle could not be set: no pod can be injected; trying again"
+                    );
                 }
             }
         }
         failing = failed;
-        let wait = if failing { Duration::from_secs(2) } else { PERIOD };
+        let wait = if failing {
+            Duration::from_secs(2)
+        } else {
+            PERIOD
+        };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
@@ -50,7 +67,11 @@ async fn put(api: &Api<MutatingWebhookConfiguration>, bundle: &str) -> Result<bo
     let present = call(api.get(NAME)).await?;
     let webhooks = present.webhooks.unwrap_or_default();
     let right = |webhook: &k8s_openapi::api::admissionregistration::v1::MutatingWebhook| {
-        webhook.client_config.ca_bundle.as_ref().is_some_and(|present| present.0 == bundle.as_bytes())
+        webhook
+            .client_config
+            .ca_bundle
+            .as_ref()
+            .is_some_and(|present| present.0 == bundle.as_bytes())
     };
     if webhooks.iter().all(right) {
         return Ok(false);
@@ -64,7 +85,9 @@ async fn put(api: &Api<MutatingWebhookConfiguration>, bundle: &str) -> Result<bo
 
 fn body<'a>(names: impl Iterator<Item = &'a str>, bundle: &str) -> Value {
     let bundle = STANDARD.encode(bundle);
-    let webhooks: Vec<Value> = names.map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+    let webhooks: Vec<Value> = names
+        .map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}}))
+        .collect();
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -80,6 +103,9 @@ mod tests {
     #[test]
     fn only_names_and_bundles_are_applied() {
         let body = body(["a", "b"].into_iter(), "x");
-        assert_eq!(body["webhooks"], json!([{"name": "a", "clientConfig": {"caBundle": "eA=="}}, {"name": "b", "clientConfig": {"caBundle": "eA=="}}]));
+        assert_eq!(
+            body["webhooks"],
+            json!([{"name": "a", "clientConfig": {"caBundle": "eA=="}}, {"name": "b", "clientConfig": {"caBundle": "eA=="}}])
+        );
     }
 }

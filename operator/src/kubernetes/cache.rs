@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use heddle_crds::Kind;
-use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, PodRef, ingest::parse_json};
+use heddle_policy_compiler::{
+    Finding, KubeObject, ObjectKind, ObjectRef, PodRef, ingest::parse_json,
+};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
@@ -52,22 +54,43 @@ const WATCHED: usize = 4 + Kind::ALL.len();
 
 impl Cache {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { kinds: Mutex::default(), changed: watch::Sender::new(0), synced: watch::Sender::new(false), metrics }
+        Self {
+            kinds: Mutex::default(),
+            changed: watch::Sender::new(0),
+            synced: watch::Sender::new(false),
+            metrics,
+        }
     }
 
     /// Starts the watches.
     pub(super) fn start(self: &Arc<Self>, client: &Client, tasks: &mut Tasks) {
         let one = |object: KubeObject| (vec![object], Vec::new());
-        self.follow::<core::Pod>(tasks, "Pod", Api::all(client.clone()), move |o| one(KubeObject::Pod(Arc::new(strip::pod(o)))));
-        self.follow::<core::Service>(tasks, "Service", Api::all(client.clone()), move |o| one(KubeObject::Service(Arc::new(strip::service(o)))));
-        self.follow::<EndpointSlice>(tasks, "EndpointSlice", Api::all(client.clone()), move |o| one(KubeObject::EndpointSlice(Arc::new(strip::slice(o)))));
-        self.follow::<core::Namespace>(tasks, "Namespace", Api::all(client.clone()), move |o| one(KubeObject::Namespace(Arc::new(strip::namespace(o)))));
+        self.follow::<core::Pod>(tasks, "Pod", Api::all(client.clone()), move |o| {
+            one(KubeObject::Pod(Arc::new(strip::pod(o))))
+        });
+        self.follow::<core::Service>(tasks, "Service", Api::all(client.clone()), move |o| {
+            one(KubeObject::Service(Arc::new(strip::service(o))))
+        });
+        self.follow::<EndpointSlice>(tasks, "EndpointSlice", Api::all(client.clone()), move |o| {
+            one(KubeObject::EndpointSlice(Arc::new(strip::slice(o))))
+        });
+        self.follow::<core::Namespace>(tasks, "Namespace", Api::all(client.clone()), move |o| {
+            one(KubeObject::Namespace(Arc::new(strip::namespace(o))))
+        });
         for kind in Kind::ALL {
             let gvk = GroupVersionKind::gvk(heddle_crds::GROUP, heddle_crds::VERSION, kind.name());
             let resource = ApiResource::from_gvk_with_plural(&gvk, &kind.plural());
             // Untyped, for one object that today's types cannot read must not hide all others.
-            let types = TypeMeta { api_version: heddle_crds::API_VERSION.to_owned(), kind: kind.name().to_owned() };
-            self.follow::<DynamicObject>(tasks, kind.name(), Api::all_with(client.clone(), &resource), move |object| ours(object, &types));
+            let types = TypeMeta {
+                api_version: heddle_crds::API_VERSION.to_owned(),
+                kind: kind.name().to_owned(),
+            };
+            self.follow::<DynamicObject>(
+                tasks,
+                kind.name(),
+                Api::all_with(client.clone(), &resource),
+                move |object| ours(object, &types),
+            );
         }
     }
 
@@ -80,9 +103,19 @@ impl Cache {
     pub(super) fn pod(&self, pod: &PodRef) -> Option<(String, String)> {
         let object = ObjectRef::new(ObjectKind::Pod, &pod.namespace, &pod.name);
         let kinds = self.lock();
-        let KubeObject::Pod(pod) = &kinds.get("Pod")?.objects.get(&object)?.object else { return None };
-        let account = pod.spec.as_ref()?.service_account_name.clone().filter(|name| !name.is_empty());
-        Some((pod.metadata.uid.clone()?, account.unwrap_or_else(|| "default".to_owned())))
+        let KubeObject::Pod(pod) = &kinds.get("Pod")?.objects.get(&object)?.object else {
+            return None;
+        };
+        let account = pod
+            .spec
+            .as_ref()?
+            .service_account_name
+            .clone()
+            .filter(|name| !name.is_empty());
+        Some((
+            pod.metadata.uid.clone()?,
+            account.unwrap_or_else(|| "default".to_owned()),
+        ))
     }
 
     /// The status of an object as the API server has it.
@@ -92,15 +125,29 @@ impl Cache {
         serde_json::from_value(status).ok()
     }
 
-    fn follow<K>(self: &Arc<Self>, tasks: &mut Tasks, kind: &'static str, api: Api<K>, convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send + Sync + 'static)
-    where
+    fn follow<K>(
+        self: &Arc<Self>,
+        tasks: &mut Tasks,
+        kind: &'static str,
+        api: Api<K>,
+        convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send + Sync + 'static,
+    ) where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let (this, stop) = (Arc::clone(self), tasks.stop());
-        tasks.spawn(kind, async move { this.watch(kind, api, convert, stop).await });
+        tasks.spawn(
+            kind,
+            async move { this.watch(kind, api, convert, stop).await },
+        );
     }
 
-    async fn watch<K>(self: Arc<Self>, kind: &'static str, api: Api<K>, convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send, stop: CancellationToken) -> Ended
+    async fn watch<K>(
+        self: Arc<Self>,
+        kind: &'static str,
+        api: Api<K>,
+        convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send,
+        stop: CancellationToken,
+    ) -> Ended
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -121,7 +168,10 @@ impl Cache {
                     self.take(kind, event, &convert, &mut listing);
                 }
                 Err(error) => {
-                    self.metrics.watch_errors.get_or_create(&Watch { kind }).inc();
+                    self.metrics
+                        .watch_errors
+                        .get_or_create(&Watch { kind })
+                        .inc();
                     // Said once: a backoff repeats it for as long as it lasts.
                     if !std::mem::replace(&mut failing, true) {
                         report(kind, &error);
@@ -131,7 +181,13 @@ impl Cache {
         }
     }
 
-    fn take<K>(&self, kind: &'static str, event: Event<K>, convert: &impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>), listing: &mut BTreeMap<ObjectRef, Held>) {
+    fn take<K>(
+        &self,
+        kind: &'static str,
+        event: Event<K>,
+        convert: &impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>),
+        listing: &mut BTreeMap<ObjectRef, Held>,
+    ) {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => listing.extend(held(convert(object))),
@@ -140,11 +196,15 @@ impl Cache {
                 let kept = kinds.entry(kind).or_default();
                 let fresh = std::mem::take(listing);
                 let same = kept.synced && prints(&kept.objects) == prints(&fresh);
-                *kept = Kept { synced: true, objects: fresh };
+                *kept = Kept {
+                    synced: true,
+                    objects: fresh,
+                };
                 let all = kinds.len() == WATCHED && kinds.values().all(|kept| kept.synced);
                 drop(kinds);
                 if all {
-                    self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+                    self.synced
+                        .send_if_modified(|synced| !std::mem::replace(synced, true));
                 }
                 if !same {
                     self.tick();
@@ -153,7 +213,12 @@ impl Cache {
             Event::Apply(object) => {
                 let mut changed = false;
                 for (reference, fresh) in held(convert(object)) {
-                    let before = self.lock().entry(kind).or_default().objects.insert(reference, fresh.clone());
+                    let before = self
+                        .lock()
+                        .entry(kind)
+                        .or_default()
+                        .objects
+                        .insert(reference, fresh.clone());
                     changed |= before.is_none_or(|before| before.print != fresh.print);
                 }
                 if changed {
@@ -162,7 +227,11 @@ impl Cache {
             }
             Event::Delete(object) => {
                 for (reference, _) in held(convert(object)) {
-                    self.lock().entry(kind).or_default().objects.remove(&reference);
+                    self.lock()
+                        .entry(kind)
+                        .or_default()
+                        .objects
+                        .remove(&reference);
                 }
                 self.tick();
             }
@@ -211,15 +280,27 @@ fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObject>, Vec<Fi
     }
 }
 
-fn held((objects, findings): (Vec<KubeObject>, Vec<Finding>)) -> impl Iterator<Item = (ObjectRef, Held)> {
+fn held(
+    (objects, findings): (Vec<KubeObject>, Vec<Finding>),
+) -> impl Iterator<Item = (ObjectRef, Held)> {
     objects.into_iter().filter_map(move |object| {
         let print = print(&object);
-        Some((reference(&object)?, Held { print, findings: findings.clone(), object }))
+        Some((
+            reference(&object)?,
+            Held {
+                print,
+                findings: findings.clone(),
+                object,
+            },
+        ))
     })
 }
 
 fn prints(objects: &BTreeMap<ObjectRef, Held>) -> Vec<(&ObjectRef, u64)> {
-    objects.iter().map(|(reference, held)| (reference, held.print)).collect()
+    objects
+        .iter()
+        .map(|(reference, held)| (reference, held.print))
+        .collect()
 }
 
 /// A hash of what the compiler reads. Of our own objects that is the generation, and of the status what is an input.
@@ -232,14 +313,21 @@ fn print(object: &KubeObject) -> u64 {
         KubeObject::Template(_) => Ok(String::new()),
         KubeObject::Mesh(o) => serde_json::to_string(&(&o.metadata.uid, &o.spec)),
         KubeObject::TrafficSplit(o) => {
-            let status = o.status.as_ref().map(|status| (&status.last_good, &status.weights));
+            let status = o
+                .status
+                .as_ref()
+                .map(|status| (&status.last_good, &status.weights));
             serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, status))
         }
         KubeObject::AuthPolicy(o) => {
             let last_good = o.status.as_ref().map(|status| &status.last_good);
             serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, last_good))
         }
-        KubeObject::Unreadable(o) => serde_json::to_string(&(o.generation, o.value.get("spec"), o.value.pointer("/status/lastGood"))),
+        KubeObject::Unreadable(o) => serde_json::to_string(&(
+            o.generation,
+            o.value.get("spec"),
+            o.value.pointer("/status/lastGood"),
+        )),
     };
     let mut hasher = DefaultHasher::new();
     text.unwrap_or_default().hash(&mut hasher);
@@ -263,8 +351,14 @@ fn status_of(object: &KubeObject) -> Option<Value> {
 
 fn report(kind: &'static str, error: &watcher::Error) {
     let text = chain(error);
-    if text.contains("404") || text.contains("NotFound") || text.contains("could not find the requested resource") {
-        tracing::error!(kind, "the API server does not know this kind: install the CRDs (config/crd); trying again until it does");
+    if text.contains("404")
+        || text.contains("NotFound")
+        || text.contains("could not find the requested resource")
+    {
+        tracing::error!(
+            kind,
+            "the API server does not know this kind: install the CRDs (config/crd); trying again until it does"
+        );
     } else {
         tracing::warn!(kind, error = text, "the watch failed; trying again");
     }

@@ -25,12 +25,24 @@ const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Tells nothing but whether the process lives, and whether it serves.
-pub(super) async fn health(listener: TcpListener, ready: watch::Receiver<bool>, stop: CancellationToken) -> Ended {
+pub(super) async fn health(
+    listener: TcpListener,
+    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+) -> Ended {
     let readiness = move || async move {
-        if *ready.borrow() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not yet\n") }
+        if *ready.borrow() {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not yet\n")
+        }
     };
-    let router = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
-    Ok(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readiness));
+    Ok(axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await?)
 }
 
 /// What is shown to those who may see it.
@@ -40,7 +52,12 @@ pub(super) struct Shown {
     pub(super) authorizer: Authorizer,
 }
 
-pub(super) async fn admin(listener: TcpListener, tls: Arc<ServerConfig>, shown: Arc<Shown>, stop: CancellationToken) -> Ended {
+pub(super) async fn admin(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shown: Arc<Shown>,
+    stop: CancellationToken,
+) -> Ended {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
@@ -50,7 +67,12 @@ pub(super) async fn admin(listener: TcpListener, tls: Arc<ServerConfig>, shown: 
 }
 
 /// Serves a router over TLS until told to stop.
-pub(super) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, stop: CancellationToken) -> Ended {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    stop: CancellationToken,
+) -> Ended {
     let (accepted, accepting) = Accepted::start(listener, tls, MAX_CONNECTIONS)?;
     let until = stop.clone();
     let serving = axum::serve(accepted, router).with_graceful_shutdown(until.cancelled_owned());
@@ -63,17 +85,37 @@ pub(super) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router:
 }
 
 async fn authorize(State(shown): State<Arc<Shown>>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).filter(|token| token.len() < 16 * 1024) else {
-        return (StatusCode::UNAUTHORIZED, "a Kubernetes token is needed: Authorization: Bearer <token>\n").into_response();
+    let header = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let Some(token) = header
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(str::trim)
+        .filter(|token| token.len() < 16 * 1024)
+    else {
+        return (
+            StatusCode::UNAUTHORIZED,
+            "a Kubernetes token is needed: Authorization: Bearer <token>\n",
+        )
+            .into_response();
     };
     let path = request.uri().path().to_owned();
     let answer = async {
         match shown.authorizer.judge(token, &path).await {
             Access::Granted => None,
-            Access::Unknown => Some((StatusCode::UNAUTHORIZED, "the API server does not know this token\n".to_owned())),
-            Access::Forbidden => Some((StatusCode::FORBIDDEN, format!("the right to `get` the nonResourceURL {path} is missing\n"))),
-            Access::Unavailable => Some((StatusCode::SERVICE_UNAVAILABLE, "the API server does not answer\n".to_owned())),
+            Access::Unknown => Some((
+                StatusCode::UNAUTHORIZED,
+                "the API server does not know this token\n".to_owned(),
+            )),
+            Access::Forbidden => Some((
+                StatusCode::FORBIDDEN,
+                format!("the right to `get` the nonResourceURL {path} is missing\n"),
+            )),
+            Access::Unavailable => Some((
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the API server does not answer\n".to_owned(),
+            )),
         }
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
@@ -86,7 +128,10 @@ async fn authorize(State(shown): State<Arc<Shown>>, request: Request, next: Next
 async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     match shown.metrics.text() {
         Ok(text) => {
-            let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+            let kind = [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )];
             (kind, Body::from(text)).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -94,6 +139,10 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn proxies(State(shown): State<Arc<Shown>>) -> Response {
-    let proxies = shown.proxies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let proxies = shown
+        .proxies
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     axum::Json(proxies).into_response()
 }

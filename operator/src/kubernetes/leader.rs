@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -37,14 +37,23 @@ struct Seen {
 
 impl Seen {
     fn step(&mut self, lease: &Lease, me: &str, now: Instant) -> Step {
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.as_deref())
+            .unwrap_or_default();
         if holder.is_empty() || holder == me {
             return Step::Take;
         }
         if self.version != lease.metadata.resource_version || self.since.is_none() {
-            *self = Self { version: lease.metadata.resource_version.clone(), since: Some(now) };
+            *self = Self {
+                version: lease.metadata.resource_version.clone(),
+                since: Some(now),
+            };
         }
-        let over = self.since.is_some_and(|since| now.duration_since(since) > DURATION);
+        let over = self
+            .since
+            .is_some_and(|since| now.duration_since(since) > DURATION);
         if over { Step::Take } else { Step::Wait }
     }
 }
@@ -58,7 +67,11 @@ pub(super) struct Election {
 
 impl Election {
     pub(super) fn new(client: &Client, me: String) -> Self {
-        Self { leases: Api::namespaced(client.clone(), NAMESPACE), me, leads: watch::Sender::new(false) }
+        Self {
+            leases: Api::namespaced(client.clone(), NAMESPACE),
+            me,
+            leads: watch::Sender::new(false),
+        }
     }
 
     /// Whether this replica leads.
@@ -74,7 +87,9 @@ impl Election {
             match self.attempt(&mut seen).await {
                 Ok(true) => renewed = Some(Instant::now()),
                 Ok(false) => renewed = None,
-                Err(error) => tracing::warn!(error = chain(&error), "the Lease could not be renewed"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "the Lease could not be renewed")
+                }
             }
             self.tell(renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE));
             tokio::select! {
@@ -90,7 +105,10 @@ impl Election {
     }
 
     fn tell(&self, leads: bool) {
-        if self.leads.send_if_modified(|now| std::mem::replace(now, leads) != leads) {
+        if self
+            .leads
+            .send_if_modified(|now| std::mem::replace(now, leads) != leads)
+        {
             tracing::info!(leads, "leader election");
         }
     }
@@ -98,8 +116,14 @@ impl Election {
     async fn attempt(&self, seen: &mut Seen) -> Result<bool, CallError> {
         let params = PostParams::default();
         let Some(mut lease) = call(self.leases.get_opt(NAME)).await? else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.spec(None, &self.me)) };
+            let metadata = ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            };
+            let lease = Lease {
+                metadata,
+                spec: Some(self.spec(None, &self.me)),
+            };
             return won(call(self.leases.create(&params, &lease)).await);
         };
         if seen.step(&lease, &self.me, Instant::now()) == Step::Wait {
@@ -113,11 +137,16 @@ impl Election {
     fn spec(&self, before: Option<&LeaseSpec>, holder: &str) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         let kept = before.filter(|before| before.holder_identity.as_deref() == Some(holder));
-        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0) + i32::from(kept.is_none());
+        let transitions = before
+            .and_then(|before| before.lease_transitions)
+            .unwrap_or(0)
+            + i32::from(kept.is_none());
         LeaseSpec {
             holder_identity: Some(holder.to_owned()),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: kept.and_then(|kept| kept.acquire_time.clone()).or_else(|| Some(now.clone())),
+            acquire_time: kept
+                .and_then(|kept| kept.acquire_time.clone())
+                .or_else(|| Some(now.clone())),
             renew_time: Some(now),
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
@@ -126,15 +155,25 @@ impl Election {
 
     async fn release(&self) {
         let released = async {
-            let Some(mut lease) = call(self.leases.get_opt(NAME)).await? else { return Ok(()) };
-            if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(self.me.as_str()) {
+            let Some(mut lease) = call(self.leases.get_opt(NAME)).await? else {
+                return Ok(());
+            };
+            if lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.holder_identity.as_deref())
+                == Some(self.me.as_str())
+            {
                 lease.spec = Some(self.spec(lease.spec.as_ref(), ""));
                 call(self.leases.replace(NAME, &PostParams::default(), &lease)).await?;
             }
             Ok::<_, CallError>(())
         };
         if let Err(error) = released.await {
-            tracing::warn!(error = chain(&error), "the Lease could not be given back; it runs out by itself");
+            tracing::warn!(
+                error = chain(&error),
+                "the Lease could not be given back; it runs out by itself"
+            );
         }
     }
 }
@@ -153,14 +192,29 @@ mod tests {
     use super::*;
 
     fn lease(holder: &str, version: &str) -> Lease {
-        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
-        Lease { metadata, spec: Some(LeaseSpec { holder_identity: Some(holder.to_owned()), ..LeaseSpec::default() }) }
+        let metadata = ObjectMeta {
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        Lease {
+            metadata,
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.to_owned()),
+                ..LeaseSpec::default()
+            }),
+        }
     }
 
     #[test]
     fn anothers_lease_is_taken_only_when_it_is_not_renewed() {
         let (mut seen, start) = (Seen::default(), Instant::now());
-        let mut at = |holder, version, seconds| seen.step(&lease(holder, version), "me", start + Duration::from_secs(seconds));
+        let mut at = |holder, version, seconds| {
+            seen.step(
+                &lease(holder, version),
+                "me",
+                start + Duration::from_secs(seconds),
+            )
+        };
         assert_eq!(at("me", "1", 0), Step::Take);
         assert_eq!(at("", "1", 0), Step::Take);
         assert_eq!(at("you", "2", 0), Step::Wait);

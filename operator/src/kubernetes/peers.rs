@@ -56,7 +56,10 @@ impl Word {
             generation: refusal.generation,
             text: refusal.text,
         });
-        Self { report, refusals: refusals.collect() }
+        Self {
+            report,
+            refusals: refusals.collect(),
+        }
     }
 
     fn refusals(&self) -> impl Iterator<Item = Refusal> {
@@ -69,7 +72,11 @@ impl Word {
         };
         self.refusals.iter().filter_map(move |refused| {
             let object = ObjectRef::new(kind(&refused.kind)?, &refused.namespace, &refused.name);
-            Some(Refusal { object, generation: refused.generation, text: refused.text.clone() })
+            Some(Refusal {
+                object,
+                generation: refused.generation,
+                text: refused.text.clone(),
+            })
         })
     }
 }
@@ -83,7 +90,11 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(me: String) -> Self {
-        Self { me, words: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            me,
+            words: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 
     /// Ticks with every change.
@@ -95,11 +106,21 @@ impl Peers {
     pub(super) fn reports(&self, cache: &Cache) -> Vec<Report> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
-        words.iter().filter(|(name, _)| **name != self.me && there(name)).map(|(_, word)| word.report.clone()).collect()
+        words
+            .iter()
+            .filter(|(name, _)| **name != self.me && there(name))
+            .map(|(_, word)| word.report.clone())
+            .collect()
     }
 
     /// Reads what the others write. What they learned is learned here too, so that all compile the same.
-    pub(super) async fn listen(self: Arc<Self>, client: Client, learned: Arc<Learned>, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+    pub(super) async fn listen(
+        self: Arc<Self>,
+        client: Client,
+        learned: Arc<Learned>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Ended {
         let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
         let config = watcher::Config::default().labels(LABEL);
         let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
@@ -112,14 +133,25 @@ impl Peers {
             match event {
                 Ok(event) => self.take(event, &mut listing, &learned),
                 Err(error) => {
-                    metrics.watch_errors.get_or_create(&Watch { kind: "ConfigMap" }).inc();
-                    tracing::warn!(error = chain(&error), "the other replicas cannot be watched; trying again");
+                    metrics
+                        .watch_errors
+                        .get_or_create(&Watch { kind: "ConfigMap" })
+                        .inc();
+                    tracing::warn!(
+                        error = chain(&error),
+                        "the other replicas cannot be watched; trying again"
+                    );
                 }
             }
         }
     }
 
-    fn take(&self, event: Event<ConfigMap>, listing: &mut BTreeMap<String, Word>, learned: &Learned) {
+    fn take(
+        &self,
+        event: Event<ConfigMap>,
+        listing: &mut BTreeMap<String, Word>,
+        learned: &Learned,
+    ) {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Init => listing.clear(),
@@ -128,7 +160,11 @@ impl Peers {
             Event::Apply(map) => words.extend(word(&map)),
             Event::Delete(map) => _ = words.remove(&replica(&map)),
         }
-        let refusals: Vec<Refusal> = words.iter().filter(|(name, _)| **name != self.me).flat_map(|(_, word)| word.refusals()).collect();
+        let refusals: Vec<Refusal> = words
+            .iter()
+            .filter(|(name, _)| **name != self.me)
+            .flat_map(|(_, word)| word.refusals())
+            .collect();
         drop(words);
         for refusal in refusals {
             learned.refuse(refusal);
@@ -139,7 +175,9 @@ impl Peers {
 
 fn replica(map: &ConfigMap) -> String {
     let name = map.name_any();
-    name.strip_prefix("heddle-replica-").unwrap_or(&name).to_owned()
+    name.strip_prefix("heddle-replica-")
+        .unwrap_or(&name)
+        .to_owned()
 }
 
 fn word(map: &ConfigMap) -> Option<(String, Word)> {
@@ -154,7 +192,14 @@ fn word(map: &ConfigMap) -> Option<(String, Word)> {
 }
 
 /// Writes this replica's word whenever it changes, at most once a second.
-pub(super) async fn speak(client: Client, options: Options, uid: String, mut words: watch::Receiver<Word>, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+pub(super) async fn speak(
+    client: Client,
+    options: Options,
+    uid: String,
+    mut words: watch::Receiver<Word>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Ended {
     let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
     let name = format!("heddle-replica-{}", options.pod);
     let params = PatchParams::apply("heddle-operator").force();
@@ -164,7 +209,10 @@ pub(super) async fn speak(client: Client, options: Options, uid: String, mut wor
         if written.as_ref() != Some(&word) {
             let text = serde_json::to_string(&word)?;
             if text.len() > MAX_BYTES {
-                tracing::error!(bytes = text.len(), "this replica's report is too large to be written: statuses lag behind");
+                tracing::error!(
+                    bytes = text.len(),
+                    "this replica's report is too large to be written: statuses lag behind"
+                );
             } else {
                 let map = json!({
                     "apiVersion": "v1",
@@ -179,8 +227,14 @@ pub(super) async fn speak(client: Client, options: Options, uid: String, mut wor
                 match call(api.patch(&name, &params, &Patch::Apply(map))).await {
                     Ok(_) => written = Some(word),
                     Err(error) => {
-                        metrics.write_errors.get_or_create(&Watch { kind: "ConfigMap" }).inc();
-                        tracing::warn!(error = chain(&error), "this replica's report could not be written; trying again");
+                        metrics
+                            .write_errors
+                            .get_or_create(&Watch { kind: "ConfigMap" })
+                            .inc();
+                        tracing::warn!(
+                            error = chain(&error),
+                            "this replica's report could not be written; trying again"
+                        );
                     }
                 }
             }
@@ -207,7 +261,11 @@ mod tests {
     fn a_word_survives_the_way() {
         let learned = Learned::default();
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
-        learned.refuse(Refusal { object, generation: 3, text: "no".to_owned() });
+        learned.refuse(Refusal {
+            object,
+            generation: 3,
+            text: "no".to_owned(),
+        });
         let word = Word::new(Report::default(), &learned);
         let again: Word = serde_json::from_str(&serde_json::to_string(&word).unwrap()).unwrap();
         assert_eq!(again, word);

@@ -4,8 +4,8 @@ use heddle_identity::{Created, RootPem, RootStore};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 
 use super::{CallError, NAMESPACE, call};
 
@@ -46,14 +46,23 @@ impl RootStore for SecretRoot {
             let bytes = data.get(key).ok_or(SecretError::Content(key))?;
             String::from_utf8(bytes.0.clone()).map_err(|_| SecretError::Content(key))
         };
-        Ok(Some(RootPem { certificates: text(CERTIFICATES)?, private_key: text(KEY)? }))
+        Ok(Some(RootPem {
+            certificates: text(CERTIFICATES)?,
+            private_key: text(KEY)?,
+        }))
     }
 
     async fn create(&self, root: &RootPem) -> Result<Created, SecretError> {
         let bytes = |text: &String| ByteString(text.clone().into_bytes());
-        let data = [(CERTIFICATES.to_owned(), bytes(&root.certificates)), (KEY.to_owned(), bytes(&root.private_key))];
+        let data = [
+            (CERTIFICATES.to_owned(), bytes(&root.certificates)),
+            (KEY.to_owned(), bytes(&root.private_key)),
+        ];
         let secret = Secret {
-            metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            },
             data: Some(data.into()),
             ..Secret::default()
         };

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use heddle_crds::{API_VERSION, ConditionStatus, ConditionType, Kind, condition, reason};
 use heddle_policy_compiler::ObjectRef;
-use heddle_xds_server::Registry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +21,10 @@ use super::{CallError, call};
 use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
 use crate::picture::{Picture, Pictures};
-use crate::serving::MeshSource;
-use crate::status::{ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key};
+use crate::plane::Served;
+use crate::status::{
+    ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key,
+};
 use crate::tasks::{Ended, chain};
 
 /// Acknowledgements that come together are one look.
@@ -49,8 +50,7 @@ pub(super) struct Count {
 /// What is counted, and for whom.
 pub(super) struct Counter {
     pub(super) pictures: Pictures,
-    pub(super) mesh: Arc<MeshSource>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) served: Served,
     pub(super) learned: Arc<Learned>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cache: Arc<Cache>,
@@ -63,7 +63,7 @@ impl Counter {
     /// Counts whenever something changed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let mut rounds = Rounds::default();
-        let mut acks = self.registry.changes();
+        let mut acks = self.served.registry.changes();
         loop {
             acks.mark_unchanged();
             let newest = self.pictures.borrow_and_update().clone();
@@ -82,18 +82,35 @@ impl Counter {
     }
 
     fn count(&self, rounds: &mut Rounds, picture: Arc<Picture>) {
-        let round = rounds.look(&picture, &self.mesh, &self.registry, &self.metrics);
+        let round = rounds.look(
+            &picture,
+            &self.served.mesh,
+            &self.served.registry,
+            &self.metrics,
+        );
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
         blame_all(&picture, &round, &self.learned, good);
-        let own = Report::of(&picture, round.summaries.iter().filter(|(_, summary)| summary.connected));
+        let own = Report::of(
+            &picture,
+            round
+                .summaries
+                .iter()
+                .filter(|(_, summary)| summary.connected),
+        );
         let word = Word::new(own.clone(), &self.learned);
         self.words.send_if_modified(|now| {
             let changed = *now != word;
             *now = word;
             changed
         });
-        round.proxies.clone_into(&mut self.proxies.lock().unwrap_or_else(PoisonError::into_inner));
-        self.counts.send_replace(Arc::new(Count { picture, round, own }));
+        round
+            .proxies
+            .clone_into(&mut self.proxies.lock().unwrap_or_else(PoisonError::into_inner));
+        self.counts.send_replace(Arc::new(Count {
+            picture,
+            round,
+            own,
+        }));
     }
 }
 
@@ -122,7 +139,11 @@ impl Writer {
             } else {
                 sent.clear();
             }
-            let pause = if retry { Duration::from_secs(1) } else { WRITE_PAUSE };
+            let pause = if retry {
+                Duration::from_secs(1)
+            } else {
+                WRITE_PAUSE
+            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
@@ -172,8 +193,14 @@ impl Writer {
                 Err(error) if error.code() == Some(404) => {}
                 Err(error) => {
                     all = false;
-                    self.metrics.write_errors.get_or_create(&Watch { kind: "status" }).inc();
-                    tracing::warn!(error = chain(&error), "the status of {object} could not be written; trying again");
+                    self.metrics
+                        .write_errors
+                        .get_or_create(&Watch { kind: "status" })
+                        .inc();
+                    tracing::warn!(
+                        error = chain(&error),
+                        "the status of {object} could not be written; trying again"
+                    );
                 }
             }
         }
@@ -203,13 +230,25 @@ impl Writer {
 /// All replicas together. A ready proxy that hangs on none of them counts as not connected, by what it should have.
 fn sum(count: &Count, others: &[Report]) -> Report {
     let picture = &count.picture;
-    let generations = picture.compiled.statuses.iter().map(|(object, status)| (object_key(object), in_force(status))).collect();
+    let generations = picture
+        .compiled
+        .statuses
+        .iter()
+        .map(|(object, status)| (object_key(object), in_force(status)))
+        .collect();
     let mut report = count.own.clone();
     for other in others {
         report.add(other, &generations);
     }
     let elsewhere = |pod: &str| report.connected.contains(pod);
-    let nowhere = Report::of(picture, count.round.summaries.iter().filter(|(pod, _)| !elsewhere(&pod.to_string())));
+    let nowhere = Report::of(
+        picture,
+        count
+            .round
+            .summaries
+            .iter()
+            .filter(|(pod, _)| !elsewhere(&pod.to_string())),
+    );
     report.add(&nowhere, &generations);
     report
 }
@@ -217,9 +256,18 @@ fn sum(count: &Count, others: &[Report]) -> Report {
 /// Right after a start nothing is known of the proxies: that they have not been heard is no news.
 fn hold_back(after: &mut WrittenStatus, before: &WrittenStatus) {
     let kind = ConditionType::Programmed;
-    let Some(old) = condition(&before.conditions, kind) else { return };
-    let good = old.status == ConditionStatus::True.as_str() && old.observed_generation == after.observed_generation;
-    let Some(new) = after.conditions.iter_mut().find(|condition| condition.type_ == kind.as_str()) else { return };
+    let Some(old) = condition(&before.conditions, kind) else {
+        return;
+    };
+    let good = old.status == ConditionStatus::True.as_str()
+        && old.observed_generation == after.observed_generation;
+    let Some(new) = after
+        .conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == kind.as_str())
+    else {
+        return;
+    };
     if good && new.reason == reason::PENDING {
         *new = old.clone();
         after.proxies.clone_from(&before.proxies);

@@ -35,7 +35,9 @@ fn container(full: core::Container) -> core::Container {
 pub(super) fn pod(full: core::Pod) -> core::Pod {
     let spec = full.spec.map(|spec| core::PodSpec {
         containers: spec.containers.into_iter().map(container).collect(),
-        init_containers: spec.init_containers.map(|containers| containers.into_iter().map(container).collect()),
+        init_containers: spec
+            .init_containers
+            .map(|containers| containers.into_iter().map(container).collect()),
         host_network: spec.host_network,
         service_account_name: spec.service_account_name,
         ..core::PodSpec::default()
@@ -44,30 +46,54 @@ pub(super) fn pod(full: core::Pod) -> core::Pod {
         phase: status.phase,
         pod_ip: status.pod_ip,
         pod_ips: status.pod_ips,
-        conditions: status.conditions.map(|conditions| conditions.into_iter().filter(|c| c.type_ == "Ready").map(ready).collect()),
+        conditions: status.conditions.map(|conditions| {
+            conditions
+                .into_iter()
+                .filter(|c| c.type_ == "Ready")
+                .map(ready)
+                .collect()
+        }),
         ..core::PodStatus::default()
     });
-    core::Pod { metadata: metadata(full.metadata, true), spec, status }
+    core::Pod {
+        metadata: metadata(full.metadata, true),
+        spec,
+        status,
+    }
 }
 
 /// The times of a probe's condition move without a change.
 fn ready(full: core::PodCondition) -> core::PodCondition {
-    core::PodCondition { type_: full.type_, status: full.status, ..core::PodCondition::default() }
+    core::PodCondition {
+        type_: full.type_,
+        status: full.status,
+        ..core::PodCondition::default()
+    }
 }
 
 /// A service, whose annotations some controllers write all the time.
 pub(super) fn service(full: core::Service) -> core::Service {
-    core::Service { metadata: metadata(full.metadata, false), spec: full.spec, status: None }
+    core::Service {
+        metadata: metadata(full.metadata, false),
+        spec: full.spec,
+        status: None,
+    }
 }
 
 /// A slice, likewise.
 pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
-    EndpointSlice { metadata: metadata(full.metadata, false), ..full }
+    EndpointSlice {
+        metadata: metadata(full.metadata, false),
+        ..full
+    }
 }
 
 /// A namespace: its labels.
 pub(super) fn namespace(full: core::Namespace) -> core::Namespace {
-    core::Namespace { metadata: metadata(full.metadata, false), ..core::Namespace::default() }
+    core::Namespace {
+        metadata: metadata(full.metadata, false),
+        ..core::Namespace::default()
+    }
 }
 
 #[cfg(test)]
@@ -87,8 +113,17 @@ mod tests {
                 {"type": "Ready", "status": "True", "lastProbeTime": "2026-01-01T00:00:00Z"}, {"type": "Initialized", "status": "True"}]},
         });
         let kept = serde_json::to_value(pod(serde_json::from_value(full).unwrap())).unwrap();
-        assert_eq!(kept["spec"], json!({"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"containerPort": 80}]}]}));
-        assert_eq!(kept["status"], json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}));
-        assert_eq!(kept["metadata"], json!({"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart"}}));
+        assert_eq!(
+            kept["spec"],
+            json!({"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"containerPort": 80}]}]})
+        );
+        assert_eq!(
+            kept["status"],
+            json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]})
+        );
+        assert_eq!(
+            kept["metadata"],
+            json!({"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart"}})
+        );
     }
 }

@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
+use kube::core::admission::{
+    AdmissionRequest, AdmissionResponse, AdmissionReview, SerializePatchError,
+};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,53 +33,71 @@ pub(super) struct Injector {
 }
 
 impl Injector {
-    pub(super) async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) -> Ended {
-        let router = Router::new().route("/inject", post(inject)).layer(DefaultBodyLimit::max(MAX_BYTES)).with_state(Arc::new(self));
+    pub(super) async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        stop: CancellationToken,
+    ) -> Ended {
+        let router = Router::new()
+            .route("/inject", post(inject))
+            .layer(DefaultBodyLimit::max(MAX_BYTES))
+            .with_state(Arc::new(self));
         serve(listener, tls, router, stop).await
+    }
+
+    fn sidecar(&self) -> Sidecar {
+        let newest = self.pictures.borrow();
+        let mesh = newest.as_ref().map(|picture| picture.mesh.clone());
+        Sidecar {
+            image: self.image.clone(),
+            control_plane: "heddle.heddle-system.svc".to_owned(),
+            trust_bundle: self.trust_bundle.clone(),
+            mesh: mesh.unwrap_or_default(),
+        }
     }
 
     fn answer(&self, request: &AdmissionRequest<Pod>) -> AdmissionResponse {
         let response = AdmissionResponse::from(request);
-        let Some(pod) = &request.object else { return response };
-        let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref()).cloned().unwrap_or_default();
+        let Some(pod) = &request.object else {
+            return response;
+        };
+        let metadata = &pod.metadata;
+        let name = metadata.name.as_ref().or(metadata.generate_name.as_ref());
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        let mesh = self.pictures.borrow().as_ref().map(|picture| picture.mesh.clone()).unwrap_or_default();
-        let sidecar = Sidecar {
-            image: self.image.clone(),
-            control_plane: "heddle.heddle-system.svc".to_owned(),
-            trust_bundle: self.trust_bundle.clone(),
-            mesh,
-        };
-        let verdict = judge(pod, &sidecar);
-        let count = |reason| _ = self.metrics.injections.get_or_create(&Outcome { reason }).inc();
-        let patched = |response: AdmissionResponse, patch: json_patch::Patch| {
-            if patch.0.is_empty() { Ok(response) } else { response.with_patch(patch) }
-        };
-        let result = match verdict {
+        let (counted, result) = match judge(pod, &self.sidecar()) {
             Verdict::Inject(injected) => {
-                count("injected");
-                tracing::debug!(namespace, name, "injected");
-                patched(response, injected.patch).map(|response| warning(response, injected.warnings))
+                let response = warning(response, injected.warnings);
+                ("injected", patched(response, injected.patch))
             }
-            Verdict::Leave => {
-                count("left");
-                Ok(response)
-            }
+            Verdict::Leave => ("left", Ok(response)),
             Verdict::Skip { reason, patch } => {
-                count("skipped");
                 tracing::warn!(namespace, name, reason, "the pod gets no sidecar");
-                patched(response, patch).map(|response| warning(response, vec![format!("no sidecar: {reason}")]))
+                let response = warning(response, vec![format!("no sidecar: {reason}")]);
+                ("skipped", patched(response, patch))
             }
             Verdict::Refuse(reason) => {
-                count("refused");
                 tracing::warn!(namespace, name, reason, "the pod is refused");
-                Ok(response.deny(format!("heddle: {reason}")))
+                ("refused", Ok(response.deny(format!("heddle: {reason}"))))
             }
         };
+        let outcome = Outcome { reason: counted };
+        self.metrics.injections.get_or_create(&outcome).inc();
         result.unwrap_or_else(|error| {
             tracing::error!(%error, namespace, name, "the patch could not be written");
             AdmissionResponse::invalid("heddle: the patch could not be written")
         })
+    }
+}
+
+fn patched(
+    response: AdmissionResponse,
+    patch: json_patch::Patch,
+) -> Result<AdmissionResponse, SerializePatchError> {
+    if patch.0.is_empty() {
+        Ok(response)
+    } else {
+        response.with_patch(patch)
     }
 }
 
@@ -88,7 +108,10 @@ fn warning(mut response: AdmissionResponse, warnings: Vec<String>) -> AdmissionR
     response
 }
 
-async fn inject(State(injector): State<Arc<Injector>>, Json(review): Json<AdmissionReview<Pod>>) -> Response {
+async fn inject(
+    State(injector): State<Arc<Injector>>,
+    Json(review): Json<AdmissionReview<Pod>>,
+) -> Response {
     let request: Result<AdmissionRequest<Pod>, _> = review.try_into();
     match request {
         Ok(request) => Json(injector.answer(&request).into_review()).into_response(),

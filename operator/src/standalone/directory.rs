@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heddle_crds::{AuthPolicyStatus, TrafficSplitStatus};
-use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, Severity, ingest::parse_yaml};
+use heddle_policy_compiler::{
+    Finding, KubeObject, ObjectKind, ObjectRef, Severity, ingest::parse_yaml,
+};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +72,12 @@ impl Directory {
     /// When the directory itself cannot be read. A faulty file in it is only a finding.
     pub fn open(path: PathBuf, statuses: Arc<Statuses>) -> io::Result<Self> {
         fs::read_dir(&path).map_err(|error| about(&path, error))?;
-        let directory = Self { path, statuses, known: Mutex::default(), changed: watch::Sender::new(0) };
+        let directory = Self {
+            path,
+            statuses,
+            known: Mutex::default(),
+            changed: watch::Sender::new(0),
+        };
         directory.scan();
         Ok(directory)
     }
@@ -117,7 +124,11 @@ impl Directory {
             changed |= known.files.len() != before;
         }
         for (path, stamp) in found {
-            if known.files.get(&path).is_some_and(|file| file.stamp == stamp) {
+            if known
+                .files
+                .get(&path)
+                .is_some_and(|file| file.stamp == stamp)
+            {
                 continue;
             }
             let old = known.files.remove(&path);
@@ -129,7 +140,10 @@ impl Directory {
     }
 
     fn name(&self, path: &Path) -> String {
-        path.strip_prefix(&self.path).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.path)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -146,24 +160,35 @@ impl ObjectSource for Directory {
             let name = self.name(path);
             findings.extend(file.findings.iter().cloned());
             for object in &file.objects {
-                let Some(reference) = reference(object) else { continue };
+                let Some(reference) = reference(object) else {
+                    continue;
+                };
                 if let Some((first, _)) = objects.get(&reference) {
                     let message = format!("it is in {first} and in {name}; the latter counts");
-                    findings.push(Finding::warning(&reference, "", "Duplicate", message).fix("remove one"));
+                    findings.push(
+                        Finding::warning(&reference, "", "Duplicate", message).fix("remove one"),
+                    );
                 }
                 objects.insert(reference, (name.clone(), object.clone()));
             }
         }
-        known.generations.retain(|object, _| objects.contains_key(object));
+        known
+            .generations
+            .retain(|object, _| objects.contains_key(object));
         let complete = |(reference, (_, object)): (ObjectRef, (String, KubeObject))| {
             if !is_ours(reference.kind) {
                 return object;
             }
             let number = generation(&mut known.generations, &reference, &object);
-            self.statuses.with(&reference, |status| complete(object, number, status))
+            self.statuses
+                .with(&reference, |status| complete(object, number, status))
         };
         let objects = objects.into_iter().map(complete).collect();
-        Objects { objects, findings, refusals: Vec::new() }
+        Objects {
+            objects,
+            findings,
+            refusals: Vec::new(),
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -172,7 +197,11 @@ impl ObjectSource for Directory {
 }
 
 /// As an API server does: another content is another generation.
-fn generation(generations: &mut BTreeMap<ObjectRef, Generation>, reference: &ObjectRef, object: &KubeObject) -> i64 {
+fn generation(
+    generations: &mut BTreeMap<ObjectRef, Generation>,
+    reference: &ObjectRef,
+    object: &KubeObject,
+) -> i64 {
     let content = content(object);
     let known = generations.get(reference);
     let number = match known {
@@ -200,9 +229,15 @@ fn content(object: &KubeObject) -> Value {
 }
 
 /// Adds what an API server would have kept: the generation, and of the status what the compiler reads.
-fn complete(object: KubeObject, number: i64, status: Option<&crate::status::WrittenStatus>) -> KubeObject {
+fn complete(
+    object: KubeObject,
+    number: i64,
+    status: Option<&crate::status::WrittenStatus>,
+) -> KubeObject {
     let last_good = status.and_then(|status| status.last_good.clone());
-    let weights = status.map(|status| status.weights.clone()).unwrap_or_default();
+    let weights = status
+        .map(|status| status.weights.clone())
+        .unwrap_or_default();
     match object {
         KubeObject::Mesh(mut mesh) => {
             Arc::make_mut(&mut mesh).metadata.generation = Some(number);
@@ -211,20 +246,30 @@ fn complete(object: KubeObject, number: i64, status: Option<&crate::status::Writ
         KubeObject::TrafficSplit(mut split) => {
             let inner = Arc::make_mut(&mut split);
             inner.metadata.generation = Some(number);
-            inner.status = Some(TrafficSplitStatus { last_good, weights, ..TrafficSplitStatus::default() });
+            inner.status = Some(TrafficSplitStatus {
+                last_good,
+                weights,
+                ..TrafficSplitStatus::default()
+            });
             KubeObject::TrafficSplit(split)
         }
         KubeObject::AuthPolicy(mut policy) => {
             let inner = Arc::make_mut(&mut policy);
             inner.metadata.generation = Some(number);
-            inner.status = Some(AuthPolicyStatus { last_good, ..AuthPolicyStatus::default() });
+            inner.status = Some(AuthPolicyStatus {
+                last_good,
+                ..AuthPolicyStatus::default()
+            });
             KubeObject::AuthPolicy(policy)
         }
         KubeObject::Unreadable(mut unreadable) => {
             let inner = Arc::make_mut(&mut unreadable);
             inner.generation = number;
             if let Value::Object(fields) = &mut inner.value {
-                fields.insert("status".to_owned(), serde_json::json!({"lastGood": last_good, "weights": weights}));
+                fields.insert(
+                    "status".to_owned(),
+                    serde_json::json!({"lastGood": last_good, "weights": weights}),
+                );
             }
             KubeObject::Unreadable(unreadable)
         }
@@ -240,7 +285,10 @@ fn list(path: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
         // Editors and mounts keep hidden things beside the real ones.
-        if path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.')) {
+        if path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'))
+        {
             continue;
         }
         let metadata = match fs::metadata(&path) {
@@ -249,12 +297,21 @@ fn list(path: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let is_yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
         if metadata.is_dir() && depth < MAX_DEPTH {
             list(&path, depth + 1, found)?;
         } else if metadata.is_file() && is_yaml && found.len() < MAX_FILES {
             let changed = (metadata.ctime(), metadata.ctime_nsec());
-            found.insert(path, Stamp { changed, length: metadata.len(), inode: metadata.ino() });
+            found.insert(
+                path,
+                Stamp {
+                    changed,
+                    length: metadata.len(),
+                    inode: metadata.ino(),
+                },
+            );
         }
     }
     Ok(())
@@ -266,29 +323,47 @@ fn read(path: &Path, name: &str, stamp: Stamp, old: Option<Read>) -> Read {
         Ok(text) => parse_yaml(name, &text),
         Err(error) => (Vec::new(), vec![unreadable(Path::new(name), &error)]),
     };
-    let errors: Vec<&ObjectRef> = findings.iter().filter(|finding| finding.severity == Severity::Error).map(|finding| &finding.object).collect();
+    let errors: Vec<&ObjectRef> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(|finding| &finding.object)
+        .collect();
     // A document that is no YAML may have been any of the objects that are missing now.
-    let any = errors.iter().any(|object| object.kind == ObjectKind::Document);
+    let any = errors
+        .iter()
+        .any(|object| object.kind == ObjectKind::Document);
     for before in old.map(|old| old.objects).unwrap_or_default() {
-        let Some(old) = reference(&before) else { continue };
-        let missing = !objects.iter().any(|object| reference(object).as_ref() == Some(&old));
+        let Some(old) = reference(&before) else {
+            continue;
+        };
+        let missing = !objects
+            .iter()
+            .any(|object| reference(object).as_ref() == Some(&old));
         if missing && (any || errors.contains(&&old)) {
             objects.push(before);
         }
     }
-    Read { stamp, objects, findings }
+    Read {
+        stamp,
+        objects,
+        findings,
+    }
 }
 
 fn text(path: &Path, stamp: Stamp) -> io::Result<String> {
     if stamp.length > MAX_BYTES {
-        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
+        return Err(io::Error::other(format!(
+            "it is larger than {} MiB",
+            MAX_BYTES >> 20
+        )));
     }
     fs::read_to_string(path)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Finding {
     let file = ObjectRef::cluster(ObjectKind::Document, &path.display().to_string());
-    Finding::error(&file, "", "Unreadable", error.to_string()).fix("until it can be read, what it said last counts")
+    Finding::error(&file, "", "Unreadable", error.to_string())
+        .fix("until it can be read, what it said last counts")
 }
 
 #[cfg(test)]
@@ -323,11 +398,15 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         }
 
         fn generation(&self) -> Option<i64> {
-            self.source.objects().objects.iter().find_map(|object| match object {
-                KubeObject::TrafficSplit(split) => split.metadata.generation,
-                KubeObject::Unreadable(object) => Some(object.generation),
-                _ => None,
-            })
+            self.source
+                .objects()
+                .objects
+                .iter()
+                .find_map(|object| match object {
+                    KubeObject::TrafficSplit(split) => split.metadata.generation,
+                    KubeObject::Unreadable(object) => Some(object.generation),
+                    _ => None,
+                })
         }
     }
 
@@ -346,7 +425,11 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
 
     #[test]
     fn another_content_is_another_generation() {
-        let fixture = Fixture::new(&[("deep/er/split.yml", &split(1)), ("notes.txt", "no: [yaml"), (".hidden.yaml", "no: [yaml")]);
+        let fixture = Fixture::new(&[
+            ("deep/er/split.yml", &split(1)),
+            ("notes.txt", "no: [yaml"),
+            (".hidden.yaml", "no: [yaml"),
+        ]);
         assert_eq!(fixture.generation(), Some(1));
         assert!(!fixture.source.scan(), "nothing changed");
         assert!(fixture.write("deep/er/split.yml", &format!("# a comment\n{}", split(1))));
@@ -367,7 +450,10 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         assert_eq!(objects.objects.len(), 2);
         assert_eq!(objects.findings.len(), 1, "{:?}", objects.findings);
         assert_eq!(fixture.generation(), Some(1));
-        assert!(fixture.write("all.yaml", SERVICE), "a document that is gone is gone");
+        assert!(
+            fixture.write("all.yaml", SERVICE),
+            "a document that is gone is gone"
+        );
         assert_eq!(fixture.source.objects().objects.len(), 1);
     }
 
@@ -375,7 +461,10 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
     fn an_object_that_cannot_be_read_is_a_new_generation_and_not_the_old_object() {
         let fixture = Fixture::new(&[("split.yaml", &split(1))]);
         assert_eq!(fixture.generation(), Some(1));
-        assert!(fixture.write("split.yaml", &split(1).replace("service: reviews,", "servise: reviews,")));
+        assert!(fixture.write(
+            "split.yaml",
+            &split(1).replace("service: reviews,", "servise: reviews,")
+        ));
         assert_eq!(fixture.generation(), Some(2));
         assert_eq!(fixture.source.objects().objects.len(), 1);
     }
@@ -385,12 +474,21 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         let fixture = Fixture::new(&[("a.yaml", &split(1)), ("b.yaml", &split(2))]);
         let objects = fixture.source.objects();
         assert_eq!(objects.objects.len(), 1);
-        assert_eq!(objects.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["Duplicate"]);
+        assert_eq!(
+            objects
+                .findings
+                .iter()
+                .map(|finding| finding.code)
+                .collect::<Vec<_>>(),
+            ["Duplicate"]
+        );
     }
 
     #[test]
     fn a_directory_that_is_not_there_is_an_error_that_names_it() {
-        let error = Directory::open("/nowhere/at/all".into(), Arc::default()).unwrap_err().to_string();
+        let error = Directory::open("/nowhere/at/all".into(), Arc::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/nowhere/at/all"), "{error}");
     }
 }

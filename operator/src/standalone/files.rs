@@ -11,7 +11,11 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| about(path, error))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| about(path, error))
 }
 
 /// Writes a file beside its place and moves it there: a reader sees the old or the new content, never a part.
@@ -20,7 +24,9 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
 /// When the file cannot be written; the error names it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = beside(path);
-    fs::write(&beside, content).and_then(|()| fs::rename(&beside, path)).map_err(|error| about(path, error))
+    fs::write(&beside, content)
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(|error| about(path, error))
 }
 
 /// Writes a file that only its user can read, in place of any there.
@@ -29,7 +35,9 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// When the file cannot be written; the error names it.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = beside(path);
-    private(&beside, content).and_then(|()| fs::rename(&beside, path)).map_err(|error| about(path, error))
+    private(&beside, content)
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(|error| about(path, error))
 }
 
 /// Writes a file that only its user can read, unless one is there. Returns whether it was written.
@@ -61,16 +69,28 @@ pub fn read_private(path: &Path) -> io::Result<Option<String>> {
     };
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
-        let why = format!("others can read it (mode {:o}): remove it, or `chmod 600` it", mode & 0o777);
-        return Err(about(path, io::Error::new(io::ErrorKind::PermissionDenied, why)));
+        let why = format!(
+            "others can read it (mode {:o}): remove it, or `chmod 600` it",
+            mode & 0o777
+        );
+        return Err(about(
+            path,
+            io::Error::new(io::ErrorKind::PermissionDenied, why),
+        ));
     }
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| about(path, error))?;
+    file.read_to_string(&mut text)
+        .map_err(|error| about(path, error))?;
     Ok(Some(text))
 }
 
 fn private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     // The mode above is for a new file only.
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(content)?;
@@ -99,9 +119,18 @@ mod tests {
         assert!(!create_private(&path, b"two").unwrap());
         assert_eq!(read_private(&path).unwrap().as_deref(), Some("one"));
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        assert!(read_private(&path).unwrap_err().to_string().contains("mode 644"));
+        assert!(
+            read_private(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("mode 644")
+        );
         write_private(&path, b"three").unwrap();
         assert_eq!(read_private(&path).unwrap().as_deref(), Some("three"));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing is left beside"
+        );
     }
 }

@@ -14,10 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use heddle_identity::{Ca, TrustDomain};
-use heddle_xds_server::{Options as XdsOptions, Registry, Security, Server};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use heddle_identity::TrustDomain;
 use tokio_util::sync::CancellationToken;
 
 pub use directory::Directory;
@@ -26,14 +23,10 @@ pub use root::FileRoot;
 pub use statuses::{Statuses, publish};
 pub use tokens::TokenFiles;
 
-use crate::certs::{CertError, OwnCertificate};
-use crate::issuing::Issuer;
-use crate::learned::Learned;
+use crate::certs::CertError;
 use crate::listen::bind;
-use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
-use crate::picture::{self, Pictures};
-use crate::serving::MeshSource;
+use crate::plane::{Plane, Sockets};
 use crate::tasks::{TaskError, Tasks};
 
 /// Where everything is.
@@ -76,68 +69,34 @@ pub enum Error {
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     files::private_directory(&options.runtime)?;
     let statuses = Arc::new(Statuses::default());
-    let directory = Arc::new(Directory::open(options.directory.clone(), Arc::clone(&statuses))?);
+    let directory = Directory::open(options.directory.clone(), Arc::clone(&statuses))?;
+    let directory = Arc::new(directory);
     let trust_domain: TrustDomain = directory.objects().mesh().trust_domain.parse()?;
     let root = FileRoot::new(options.runtime.join("ca"))?;
-    let ca = Arc::new(heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?);
-    write_atomically(&options.runtime.join("trust-bundle.pem"), ca.trust_bundle().as_bytes())?;
-    let own = Arc::new(OwnCertificate::issue(Arc::clone(&ca), trust_domain.clone(), vec![options.ads.ip(), options.ca.ip()])?);
-    let (ads, issuing) = (bind(options.ads).await?, bind(options.ca).await?);
-    tracing::info!(ads = %ads.local_addr()?, ca = %issuing.local_addr()?, root = ca.fingerprint(), %trust_domain, "listening");
+    let ca = heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?;
+    let bundle = options.runtime.join("trust-bundle.pem");
+    write_atomically(&bundle, ca.trust_bundle().as_bytes())?;
+    let sockets = Sockets {
+        ads: bind(options.ads).await?,
+        issuing: bind(options.ca).await?,
+    };
+    tracing::info!(
+        ads = %sockets.ads.local_addr()?,
+        ca = %sockets.issuing.local_addr()?,
+        root = ca.fingerprint(),
+        %trust_domain,
+        "listening"
+    );
+    let ips = vec![options.ads.ip(), options.ca.ip()];
+    let plane = Plane::new(ca, trust_domain, ips, Arc::default())?;
 
-    let learned = Arc::new(Learned::default());
-    let (pictures, newest) = watch::channel(None);
-    let mut tasks = Tasks::new(stop);
-    let parts = Parts { trust_domain, ca, own, newest, learned, statuses, directory, options };
-    parts.start(&mut tasks, Arc::new(pictures), ads, issuing)?;
+    let mut tasks = Tasks::new(stop.clone());
+    tasks.spawn("directory", Arc::clone(&directory).watch(stop.clone()));
+    let tokens = Arc::new(TokenFiles::open(options.runtime.join("tokens"))?);
+    let token_files = Arc::clone(&tokens).follow(plane.pictures.clone(), stop.clone());
+    tasks.spawn("tokens", token_files);
+    let served = plane.start(directory, tokens, sockets, &mut tasks)?;
+    let statuses = publish(plane, served, statuses, options.runtime, stop);
+    tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)
-}
-
-/// What the tasks share.
-struct Parts {
-    trust_domain: TrustDomain,
-    ca: Arc<Ca>,
-    own: Arc<OwnCertificate>,
-    newest: Pictures,
-    learned: Arc<Learned>,
-    statuses: Arc<Statuses>,
-    directory: Arc<Directory>,
-    options: Options,
-}
-
-impl Parts {
-    fn start(
-        self,
-        tasks: &mut Tasks,
-        pictures: Arc<watch::Sender<Option<Arc<picture::Picture>>>>,
-        ads: TcpListener,
-        issuing: TcpListener,
-    ) -> Result<(), Error> {
-        let metrics = Arc::new(Metrics::default());
-        let stop = tasks.stop();
-        tasks.spawn("certificate rotation", Arc::clone(&self.own).rotate(stop.clone()));
-        tasks.spawn("directory", Arc::clone(&self.directory).watch(stop.clone()));
-        let source: Arc<dyn ObjectSource> = Arc::<Directory>::clone(&self.directory);
-        tasks.spawn("compiler", picture::run(source, Arc::clone(&self.learned), pictures, Arc::clone(&metrics), stop.clone()));
-
-        let mesh = Arc::new(MeshSource::new(self.newest.clone(), self.trust_domain.clone(), Arc::clone(&metrics)));
-        tasks.spawn("views", Arc::clone(&mesh).follow(stop.clone()));
-        let server = Server::new(Arc::clone(&mesh), XdsOptions::default());
-        let registry: Arc<Registry> = server.registry();
-        let mutual = self.own.mutual(&["h2"])?;
-        let until = stop.clone();
-        tasks.spawn("discovery", async move {
-            let security = Security::mtls(move || Arc::clone(&mutual));
-            Ok(server.serve(ads, security, until.cancelled_owned()).await?)
-        });
-
-        let tokens = Arc::new(TokenFiles::open(self.options.runtime.join("tokens"))?);
-        tasks.spawn("tokens", Arc::clone(&tokens).follow(self.newest.clone(), stop.clone()));
-        let issuer = Issuer::new(self.ca, self.trust_domain, tokens, self.newest.clone(), Arc::clone(&metrics));
-        tasks.spawn("issuing", issuer.serve(issuing, self.own.server(&["h2"])?, stop.clone()));
-
-        let watched = statuses::Watched { pictures: self.newest, mesh, registry, learned: self.learned, metrics };
-        tasks.spawn("statuses", publish(watched, self.statuses, self.options.runtime, stop));
-        Ok(())
-    }
 }

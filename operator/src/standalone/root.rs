@@ -40,19 +40,38 @@ impl RootStore for FileRoot {
     type Error = FileRootError;
 
     async fn load(&self) -> Result<Option<RootPem>, FileRootError> {
-        let Some(text) = read_private(&self.0)? else { return Ok(None) };
-        let content = || FileRootError::Content { path: self.0.display().to_string() };
+        let Some(text) = read_private(&self.0)? else {
+            return Ok(None);
+        };
+        let content = || FileRootError::Content {
+            path: self.0.display().to_string(),
+        };
         let (mut certificates, mut private_key) = (String::new(), String::new());
         for block in pem::parse_many(text).map_err(|_| content())? {
-            let place = if block.tag() == "CERTIFICATE" { &mut certificates } else { &mut private_key };
+            let place = if block.tag() == "CERTIFICATE" {
+                &mut certificates
+            } else {
+                &mut private_key
+            };
             place.push_str(&pem::encode(&block));
         }
-        if certificates.is_empty() || private_key.is_empty() { Err(content()) } else { Ok(Some(RootPem { certificates, private_key })) }
+        if certificates.is_empty() || private_key.is_empty() {
+            Err(content())
+        } else {
+            Ok(Some(RootPem {
+                certificates,
+                private_key,
+            }))
+        }
     }
 
     async fn create(&self, root: &RootPem) -> Result<Created, FileRootError> {
         let content = format!("{}{}", root.certificates, root.private_key);
-        Ok(if create_private(&self.0, content.as_bytes())? { Created::Yes } else { Created::AlreadyThere })
+        Ok(if create_private(&self.0, content.as_bytes())? {
+            Created::Yes
+        } else {
+            Created::AlreadyThere
+        })
     }
 }
 
@@ -67,11 +86,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = FileRoot::new(directory.path().join("ca")).unwrap();
         let domain = "cluster.local".parse().unwrap();
-        let first = heddle_identity::open(&store, &domain, SystemTime::now()).await.unwrap();
-        let again = heddle_identity::open(&store, &domain, SystemTime::now()).await.unwrap();
+        let first = heddle_identity::open(&store, &domain, SystemTime::now())
+            .await
+            .unwrap();
+        let again = heddle_identity::open(&store, &domain, SystemTime::now())
+            .await
+            .unwrap();
         assert_eq!(first.fingerprint(), again.fingerprint());
         std::fs::write(&store.0, "rubbish").unwrap();
-        let error = heddle_identity::open(&store, &domain, SystemTime::now()).await.unwrap_err();
+        let error = heddle_identity::open(&store, &domain, SystemTime::now())
+            .await
+            .unwrap_err();
         assert!(format!("{error:?}").contains("Content"), "{error:?}");
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use heddle_crds::API_VERSION;
 use heddle_policy_compiler::ObjectRef;
-use heddle_xds_server::Registry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -15,10 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::files::write_atomically;
-use crate::learned::Learned;
-use crate::metrics::Metrics;
-use crate::picture::{Picture, Pictures};
-use crate::serving::MeshSource;
+use crate::picture::Picture;
+use crate::plane::{Plane, Served};
 use crate::status::{ProxyState, Report, Rounds, WrittenStatus, blame_all};
 use crate::tasks::Ended;
 
@@ -34,7 +31,10 @@ pub struct Statuses {
 
 impl Default for Statuses {
     fn default() -> Self {
-        Self { all: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            all: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -51,7 +51,9 @@ impl Statuses {
     }
 
     fn last_good(&self, object: &ObjectRef) -> Option<i64> {
-        self.with(object, |status| Some(status?.last_good.as_ref()?.generation))
+        self.with(object, |status| {
+            Some(status?.last_good.as_ref()?.generation)
+        })
     }
 
     fn update(&self, picture: &Picture, report: &Report, now: &Time) -> Vec<Value> {
@@ -88,42 +90,36 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
     json!({"apiVersion": API_VERSION, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
 }
 
-/// What statuses are made of.
-#[derive(Debug)]
-pub struct Watched {
-    /// What should be.
-    pub pictures: Pictures,
-    /// What each proxy should have.
-    pub mesh: Arc<MeshSource>,
-    /// What each proxy has.
-    pub registry: Arc<Registry>,
-    /// Where refusals go.
-    pub learned: Arc<Learned>,
-    /// Where times go.
-    pub metrics: Arc<Metrics>,
-}
-
 /// Writes the files whenever they would say something else.
 ///
 /// # Errors
 /// When a file cannot be written, or what it is made of is gone.
-pub async fn publish(mut watched: Watched, statuses: Arc<Statuses>, runtime: PathBuf, stop: CancellationToken) -> Ended {
+pub async fn publish(
+    plane: Plane,
+    served: Served,
+    statuses: Arc<Statuses>,
+    runtime: PathBuf,
+    stop: CancellationToken,
+) -> Ended {
     let mut rounds = Rounds::default();
-    let mut acks = watched.registry.changes();
+    let mut acks = served.registry.changes();
+    let mut pictures = plane.pictures.clone();
     let mut written = Written::default();
     loop {
         acks.mark_unchanged();
-        let newest = watched.pictures.borrow_and_update().clone();
+        let newest = pictures.borrow_and_update().clone();
         if let Some(picture) = newest {
-            let round = rounds.look(&picture, &watched.mesh, &watched.registry, &watched.metrics);
-            blame_all(&picture, &round, &watched.learned, |object| statuses.last_good(object));
+            let round = rounds.look(&picture, &served.mesh, &served.registry, &plane.metrics);
+            blame_all(&picture, &round, &plane.learned, |object| {
+                statuses.last_good(object)
+            });
             let report = Report::of(&picture, round.summaries.iter());
             let items = statuses.update(&picture, &report, &Time(Timestamp::now()));
             written.write(&runtime, &picture, items, &round.proxies)?;
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            changed = watched.pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+            changed = pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
             changed = acks.changed() => {
                 changed.map_err(|_| "the discovery server is gone")?;
                 tokio::time::sleep(PAUSE).await;
@@ -140,9 +136,16 @@ struct Written {
 }
 
 impl Written {
-    fn write(&mut self, runtime: &Path, picture: &Picture, items: Vec<Value>, proxies: &[ProxyState]) -> Ended {
+    fn write(
+        &mut self,
+        runtime: &Path,
+        picture: &Picture,
+        items: Vec<Value>,
+        proxies: &[ProxyState],
+    ) -> Ended {
         let findings: Vec<Value> = picture.findings.iter().map(finding).collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": items, "findings": findings});
+        let list =
+            json!({"apiVersion": "v1", "kind": "List", "items": items, "findings": findings});
         let status = serde_saphyr::to_string(&list)?;
         let proxies = serde_json::to_string_pretty(proxies)?;
         replace(&mut self.status, status, &runtime.join("status.yaml"))?;

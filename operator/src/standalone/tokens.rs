@@ -37,7 +37,10 @@ impl TokenFiles {
     /// When the directory cannot be made.
     pub fn open(directory: PathBuf) -> io::Result<Self> {
         private_directory(&directory)?;
-        Ok(Self { directory, callers: RwLock::default() })
+        Ok(Self {
+            directory,
+            callers: RwLock::default(),
+        })
     }
 
     /// Keeps a token for each meshed pod, and none for others.
@@ -61,20 +64,37 @@ impl TokenFiles {
         let pods: BTreeSet<&PodRef> = picture.compiled.proxies.keys().collect();
         let known: BTreeMap<PodRef, (Fingerprint, Caller)> = {
             let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
-            callers.iter().map(|(print, caller)| (caller.pod.clone(), (*print, caller.clone()))).collect()
+            callers
+                .iter()
+                .map(|(print, caller)| (caller.pod.clone(), (*print, caller.clone())))
+                .collect()
         };
         let mut fresh = BTreeMap::new();
         for pod in &pods {
-            let Some(service_account) = picture.service_account(pod) else { continue };
+            let Some(service_account) = picture.service_account(pod) else {
+                continue;
+            };
             let print = match known.get(*pod) {
                 Some((print, _)) => *print,
                 None => self.token(pod)?,
             };
-            fresh.insert(print, Caller { pod: (*pod).clone(), service_account });
+            fresh.insert(
+                print,
+                Caller {
+                    pod: (*pod).clone(),
+                    service_account,
+                },
+            );
         }
         *self.callers.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         for pod in known.keys().filter(|pod| !pods.contains(pod)) {
-            std::fs::remove_file(self.path(pod)).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+            std::fs::remove_file(self.path(pod)).or_else(|error| {
+                if error.kind() == io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
         }
         Ok(())
     }
@@ -83,7 +103,9 @@ impl TokenFiles {
     fn token(&self, pod: &PodRef) -> io::Result<Fingerprint> {
         let path = self.path(pod);
         let old = read_private(&path).ok().flatten();
-        let sound = |token: &String| token.len() == LENGTH && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let sound = |token: &String| {
+            token.len() == LENGTH && token.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
         if let Some(token) = old.filter(sound) {
             return Ok(fingerprint(&token));
         }
@@ -95,7 +117,8 @@ impl TokenFiles {
     fn path(&self, pod: &PodRef) -> PathBuf {
         // Neither part can hold a `_` or a `/`: the names come from checked objects, and are checked here again.
         let plain = |part: &str| part.replace(['/', '_', '\0'], "-");
-        self.directory.join(format!("{}_{}", plain(&pod.namespace), plain(&pod.name)))
+        self.directory
+            .join(format!("{}_{}", plain(&pod.namespace), plain(&pod.name)))
     }
 }
 
@@ -103,13 +126,18 @@ impl TokenAuthenticator for TokenFiles {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, TokenError>> {
         let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
         let caller = callers.get(&fingerprint(token)).cloned();
-        std::future::ready(caller.ok_or_else(|| TokenError::Invalid("it is no token of a pod".to_owned()))).boxed()
+        std::future::ready(
+            caller.ok_or_else(|| TokenError::Invalid("it is no token of a pod".to_owned())),
+        )
+        .boxed()
     }
 }
 
 fn random() -> io::Result<String> {
     let mut bytes = [0u8; LENGTH / 2];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no randomness"))?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -128,10 +156,20 @@ mod tests {
         let tokens = TokenFiles::open(directory.path().to_owned()).unwrap();
         let print = tokens.token(&pod).unwrap();
         assert_eq!(print, tokens.token(&pod).unwrap());
-        let caller = Caller { pod: pod.clone(), service_account: "cart".into() };
-        tokens.callers.write().unwrap().insert(print, caller.clone());
+        let caller = Caller {
+            pod: pod.clone(),
+            service_account: "cart".into(),
+        };
+        tokens
+            .callers
+            .write()
+            .unwrap()
+            .insert(print, caller.clone());
         let text = std::fs::read_to_string(directory.path().join("shop_cart-1")).unwrap();
         assert_eq!(tokens.authenticate(&text).await, Ok(caller));
-        assert!(matches!(tokens.authenticate("0000").await, Err(TokenError::Invalid(_))));
+        assert!(matches!(
+            tokens.authenticate("0000").await,
+            Err(TokenError::Invalid(_))
+        ));
     }
 }

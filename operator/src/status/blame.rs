@@ -21,7 +21,12 @@ pub enum Blame {
 
 /// Judges every refusal of a round, and keeps what comes of it. `last_good` says which generation of an object is known
 /// to be good.
-pub fn blame_all(picture: &Picture, round: &Round, learned: &Learned, last_good: impl Fn(&ObjectRef) -> Option<i64>) {
+pub fn blame_all(
+    picture: &Picture,
+    round: &Round,
+    learned: &Learned,
+    last_good: impl Fn(&ObjectRef) -> Option<i64>,
+) {
     let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
     for (pod, summary) in &round.summaries {
         for refused in &summary.refused {
@@ -43,8 +48,16 @@ pub fn blame_all(picture: &Picture, round: &Round, learned: &Learned, last_good:
 /// Finds the object to set aside. Of several that it may have been, in this order: the one whose own values Envoy's text
 /// repeats; else those not known to be good; of these the one changed last.
 #[must_use]
-pub fn blame(picture: &Picture, refused: &RefusedResource, proven: impl Fn(&ObjectRef, i64) -> bool) -> Blame {
-    let mut suspects: Vec<Suspect<'_>> = refused.origins.iter().filter_map(|object| Suspect::of(picture, object, refused)).collect();
+pub fn blame(
+    picture: &Picture,
+    refused: &RefusedResource,
+    proven: impl Fn(&ObjectRef, i64) -> bool,
+) -> Blame {
+    let mut suspects: Vec<Suspect<'_>> = refused
+        .origins
+        .iter()
+        .filter_map(|object| Suspect::of(picture, object, refused))
+        .collect();
     for suspect in &mut suspects {
         suspect.unproven = !proven(suspect.object, suspect.generation);
     }
@@ -54,7 +67,11 @@ pub fn blame(picture: &Picture, refused: &RefusedResource, proven: impl Fn(&Obje
         rank(a).cmp(&rank(b)).then_with(|| b.object.cmp(a.object))
     });
     worst.map_or(Blame::Nobody, |suspect| {
-        Blame::Object(Refusal { object: suspect.object.clone(), generation: suspect.generation, text: shortened(&refused.text) })
+        Blame::Object(Refusal {
+            object: suspect.object.clone(),
+            generation: suspect.generation,
+            text: shortened(&refused.text),
+        })
     })
 }
 
@@ -71,7 +88,10 @@ impl<'a> Suspect<'a> {
     /// An object whose present spec is in force; what is in force of an older one was good before.
     fn of(picture: &Picture, object: &'a ObjectRef, refused: &RefusedResource) -> Option<Self> {
         let status = picture.compiled.statuses.get(object)?;
-        let in_force = status.in_force.as_ref().filter(|in_force| in_force.generation == status.observed_generation)?;
+        let in_force = status
+            .in_force
+            .as_ref()
+            .filter(|in_force| in_force.generation == status.observed_generation)?;
         Some(Self {
             object,
             generation: status.observed_generation,
@@ -87,13 +107,25 @@ fn longest_repeated(spec: &Value, text: &str) -> usize {
         // Short words are in every text.
         Value::String(value) if value.len() >= 4 && text.contains(value.as_str()) => value.len(),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::Array(items) => items.iter().map(|item| longest_repeated(item, text)).max().unwrap_or(0),
-        Value::Object(fields) => fields.values().map(|field| longest_repeated(field, text)).max().unwrap_or(0),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| longest_repeated(item, text))
+            .max()
+            .unwrap_or(0),
+        Value::Object(fields) => fields
+            .values()
+            .map(|field| longest_repeated(field, text))
+            .max()
+            .unwrap_or(0),
     }
 }
 
 fn shortened(text: &str) -> String {
-    if text.len() <= MAX_TEXT { text.to_owned() } else { text.chars().take(MAX_TEXT).chain("...".chars()).collect() }
+    if text.len() <= MAX_TEXT {
+        text.to_owned()
+    } else {
+        text.chars().take(MAX_TEXT).chain("...".chars()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -111,8 +143,15 @@ mod tests {
     fn picture(objects: &[(&str, i64, i64, u64, Value)]) -> Picture {
         let mut picture = Picture::default();
         for (name, generation, in_force, changed_in, spec) in objects {
-            let in_force = Some(LastGood { generation: *in_force, spec: spec.clone() });
-            let status = ObjectStatus { observed_generation: *generation, in_force, ..ObjectStatus::default() };
+            let in_force = Some(LastGood {
+                generation: *in_force,
+                spec: spec.clone(),
+            });
+            let status = ObjectStatus {
+                observed_generation: *generation,
+                in_force,
+                ..ObjectStatus::default()
+            };
             picture.compiled.statuses.insert(policy(name), status);
             picture.changed_in.insert(policy(name), *changed_in);
         }
@@ -120,11 +159,17 @@ mod tests {
     }
 
     fn refused(text: &str) -> RefusedResource {
-        RefusedResource { resource: "rds:in|80".into(), text: text.into(), origins: vec![policy("a"), policy("b")] }
+        RefusedResource {
+            resource: "rds:in|80".into(),
+            text: text.into(),
+            origins: vec![policy("a"), policy("b")],
+        }
     }
 
     fn blamed(picture: &Picture, text: &str, proven: &[&str]) -> Option<String> {
-        match blame(picture, &refused(text), |object, _| proven.contains(&&*object.name)) {
+        match blame(picture, &refused(text), |object, _| {
+            proven.contains(&&*object.name)
+        }) {
             Blame::Object(refusal) => Some(refusal.object.name.to_string()),
             Blame::Nobody => None,
         }
@@ -134,9 +179,20 @@ mod tests {
     fn the_object_whose_value_is_repeated_is_to_blame() {
         let regex = json!({"rules": [{"to": {"headers": [{"regex": "(gold"}]}}]});
         let picture = picture(&[("a", 1, 1, 1, regex), ("b", 1, 1, 9, json!({}))]);
-        assert_eq!(blamed(&picture, "missing ): (gold", &["a"]).as_deref(), Some("a"));
-        assert_eq!(blamed(&picture, "something else", &[]).as_deref(), Some("b"), "changed last");
-        assert_eq!(blamed(&picture, "something else", &["b"]).as_deref(), Some("a"), "not known to be good");
+        assert_eq!(
+            blamed(&picture, "missing ): (gold", &["a"]).as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            blamed(&picture, "something else", &[]).as_deref(),
+            Some("b"),
+            "changed last"
+        );
+        assert_eq!(
+            blamed(&picture, "something else", &["b"]).as_deref(),
+            Some("a"),
+            "not known to be good"
+        );
     }
 
     #[test]

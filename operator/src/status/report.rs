@@ -51,13 +51,21 @@ pub struct Report {
 /// An object as the key of a map: `<kind>/<namespace>/<name>`.
 #[must_use]
 pub fn object_key(object: &ObjectRef) -> String {
-    format!("{}/{}/{}", object.kind.as_str(), object.namespace, object.name)
+    format!(
+        "{}/{}/{}",
+        object.kind.as_str(),
+        object.namespace,
+        object.name
+    )
 }
 
 /// The generation of what the compiled resources carry; 0 for none.
 #[must_use]
 pub fn in_force(status: &ObjectStatus) -> i64 {
-    status.in_force.as_ref().map_or(0, |in_force| in_force.generation)
+    status
+        .in_force
+        .as_ref()
+        .map_or(0, |in_force| in_force.generation)
 }
 
 /// The kinds that reach proxies and have `Programmed`.
@@ -77,17 +85,27 @@ pub(super) const fn is_policy(kind: ObjectKind) -> bool {
 impl Report {
     /// Sums up some proxies. Only those whose pod is ready count.
     #[must_use]
-    pub fn of<'a>(picture: &Picture, summaries: impl Iterator<Item = (&'a PodRef, &'a Arc<Summary>)>) -> Self {
+    pub fn of<'a>(
+        picture: &Picture,
+        summaries: impl Iterator<Item = (&'a PodRef, &'a Arc<Summary>)>,
+    ) -> Self {
         let mut report = Self::default();
         for (pod, summary) in summaries {
             if summary.connected {
                 report.connected.insert(pod.to_string());
             }
-            if !picture.compiled.proxies.get(pod).is_some_and(|proxy| proxy.ready) {
+            if !picture
+                .compiled
+                .proxies
+                .get(pod)
+                .is_some_and(|proxy| proxy.ready)
+            {
                 continue;
             }
             for (object, state) in &summary.objects {
-                let Some(status) = picture.compiled.statuses.get(object) else { continue };
+                let Some(status) = picture.compiled.statuses.get(object) else {
+                    continue;
+                };
                 let tally = report.objects.entry(object_key(object)).or_default();
                 tally.generation = in_force(status);
                 tally.add(pod, summary, state);
@@ -100,7 +118,9 @@ impl Report {
     pub fn add(&mut self, other: &Self, generations: &BTreeMap<String, i64>) {
         self.connected.extend(other.connected.iter().cloned());
         for (key, theirs) in &other.objects {
-            let Some(generation) = generations.get(key) else { continue };
+            let Some(generation) = generations.get(key) else {
+                continue;
+            };
             let ours = self.objects.entry(key.clone()).or_default();
             ours.generation = *generation;
             ours.total += theirs.total;
@@ -128,13 +148,21 @@ impl Tally {
             State::Runs => self.programmed += 1,
             State::Waits => {
                 if self.waiting.len() < NAMED {
-                    let why = if summary.connected { "" } else { " (not connected)" };
+                    let why = if summary.connected {
+                        ""
+                    } else {
+                        " (not connected)"
+                    };
                     self.waiting.push(format!("{pod}{why}"));
                 }
             }
             State::Refuses { resource, text } => {
                 if self.refused.len() < NAMED {
-                    self.refused.push(Refused { proxy: pod.to_string(), resource: resource.clone(), text: text.to_string() });
+                    self.refused.push(Refused {
+                        proxy: pod.to_string(),
+                        resource: resource.clone(),
+                        text: text.to_string(),
+                    });
                 }
             }
         }
@@ -143,16 +171,30 @@ impl Tally {
     /// Of all that should run a generation those that do, as `n/m`.
     #[must_use]
     pub fn ratio(&self, generation: i64) -> String {
-        let runs = if self.generation == generation { self.programmed } else { 0 };
+        let runs = if self.generation == generation {
+            self.programmed
+        } else {
+            0
+        };
         format!("{runs}/{}", self.total)
     }
 
     /// Those who do not run it yet, for a message.
     #[must_use]
     pub fn laggards(&self) -> String {
-        let behind = usize::try_from(self.total.saturating_sub(self.programmed)).unwrap_or(usize::MAX);
-        let refusing = self.refused.iter().map(|refused| format!("{} (refuses)", refused.proxy));
-        let mut names: Vec<String> = self.waiting.iter().cloned().chain(refusing).take(NAMED).collect();
+        let behind =
+            usize::try_from(self.total.saturating_sub(self.programmed)).unwrap_or(usize::MAX);
+        let refusing = self
+            .refused
+            .iter()
+            .map(|refused| format!("{} (refuses)", refused.proxy));
+        let mut names: Vec<String> = self
+            .waiting
+            .iter()
+            .cloned()
+            .chain(refusing)
+            .take(NAMED)
+            .collect();
         if behind > names.len() {
             names.push(format!("{} more", behind - names.len()));
         }

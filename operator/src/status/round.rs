@@ -115,24 +115,37 @@ pub struct Rounds {
 
 impl std::fmt::Debug for Rounds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rounds").field("proxies", &self.looked.len()).finish()
+        f.debug_struct("Rounds")
+            .field("proxies", &self.looked.len())
+            .finish()
     }
 }
 
 impl Rounds {
     /// Looks at every meshed pod of the picture.
-    pub fn look(&mut self, picture: &Picture, source: &MeshSource, registry: &Registry, metrics: &Metrics) -> Round {
+    pub fn look(
+        &mut self,
+        picture: &Picture,
+        source: &MeshSource,
+        registry: &Registry,
+        metrics: &Metrics,
+    ) -> Round {
         let progresses = registry.snapshot();
-        self.looked.retain(|pod, _| picture.compiled.proxies.contains_key(pod));
+        self.looked
+            .retain(|pod, _| picture.compiled.proxies.contains_key(pod));
         let mut round = Round::default();
         let nothing = std::collections::BTreeSet::<Name>::new();
         for (pod, proxy) in &picture.compiled.proxies {
             let progress = progresses.get(&SubscriberId::from(pod.to_string().as_str()));
             let wanted = progress.map_or(&nothing, |progress| &progress.wanted);
-            let Some(seen) = source.seen(picture, pod, wanted) else { continue };
+            let Some(seen) = source.seen(picture, pod, wanted) else {
+                continue;
+            };
             let looked = self.looked.remove(pod);
             let looked = look_at(looked, seen, progress.cloned(), picture, metrics);
-            round.summaries.insert(pod.clone(), Arc::clone(&looked.summary));
+            round
+                .summaries
+                .insert(pod.clone(), Arc::clone(&looked.summary));
             round.proxies.push(state(pod, proxy, &looked));
             self.looked.insert(pod.clone(), looked);
         }
@@ -146,16 +159,30 @@ impl Rounds {
     }
 }
 
-fn look_at(before: Option<Looked>, seen: Arc<Seen>, progress: Option<Arc<Progress>>, picture: &Picture, metrics: &Metrics) -> Looked {
-    let revision = |progress: &Option<Arc<Progress>>| progress.as_ref().map(|progress| progress.revision);
+fn look_at(
+    before: Option<Looked>,
+    seen: Arc<Seen>,
+    progress: Option<Arc<Progress>>,
+    picture: &Picture,
+    metrics: &Metrics,
+) -> Looked {
+    let revision =
+        |progress: &Option<Arc<Progress>>| progress.as_ref().map(|progress| progress.revision);
     if let Some(before) = &before
         && Arc::ptr_eq(&before.seen, &seen)
         && revision(&before.progress) == revision(&progress)
     {
-        return Looked { seen, progress, summary: Arc::clone(&before.summary), behind_since: before.behind_since, synced: before.synced.clone() };
+        return Looked {
+            seen,
+            progress,
+            summary: Arc::clone(&before.summary),
+            behind_since: before.behind_since,
+            synced: before.synced.clone(),
+        };
     }
     let summary = Arc::new(summarise(&seen, progress.as_deref()));
-    let (behind_since, mut synced) = before.map_or((None, None), |before| (before.behind_since, before.synced));
+    let (behind_since, mut synced) =
+        before.map_or((None, None), |before| (before.behind_since, before.synced));
     let behind_since = (summary.behind > 0).then(|| behind_since.unwrap_or_else(SystemTime::now));
     if summary.behind == 0 && summary.connected {
         if let (Some(old), Some(since)) = (&synced, picture.seen)
@@ -165,22 +192,45 @@ fn look_at(before: Option<Looked>, seen: Arc<Seen>, progress: Option<Arc<Progres
         }
         synced = Some(Arc::clone(&seen.wire));
     }
-    Looked { seen, progress, summary, behind_since, synced }
+    Looked {
+        seen,
+        progress,
+        summary,
+        behind_since,
+        synced,
+    }
 }
 
 fn summarise(seen: &Seen, progress: Option<&Progress>) -> Summary {
     let connected = progress.is_some_and(|progress| progress.connected);
-    let mut summary = Summary { connected, resources: seen.policy.resources.len(), ..Summary::default() };
+    let mut summary = Summary {
+        connected,
+        resources: seen.policy.resources.len(),
+        ..Summary::default()
+    };
     for (key, resource) in &seen.policy.resources {
         let key = wire_key(key);
-        let acked = progress.is_some_and(|progress| progress.acked.get(&key) == Some(&resource.version));
-        let refused = progress.and_then(|progress| progress.rejected.get(&key)).filter(|refused| refused.version == resource.version);
-        let policies = resource.origins.iter().filter(|object| is_policy(object.kind));
+        let acked =
+            progress.is_some_and(|progress| progress.acked.get(&key) == Some(&resource.version));
+        let refused = progress
+            .and_then(|progress| progress.rejected.get(&key))
+            .filter(|refused| refused.version == resource.version);
+        let policies = resource
+            .origins
+            .iter()
+            .filter(|object| is_policy(object.kind));
         let state = match refused {
             Some(refused) => {
                 let origins = policies.clone().cloned().collect();
-                summary.refused.push(RefusedResource { resource: key.to_string(), text: Arc::clone(&refused.text), origins });
-                State::Refuses { resource: key.to_string(), text: Arc::clone(&refused.text) }
+                summary.refused.push(RefusedResource {
+                    resource: key.to_string(),
+                    text: Arc::clone(&refused.text),
+                    origins,
+                });
+                State::Refuses {
+                    resource: key.to_string(),
+                    text: Arc::clone(&refused.text),
+                }
             }
             None if acked => State::Runs,
             None => State::Waits,
@@ -200,7 +250,11 @@ fn summarise(seen: &Seen, progress: Option<&Progress>) -> Summary {
 
 fn state(pod: &PodRef, proxy: &heddle_policy_compiler::Proxy, looked: &Looked) -> ProxyState {
     let progress = looked.progress.as_deref();
-    let unix = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let unix = |time: SystemTime| {
+        time.duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    };
     ProxyState {
         proxy: pod.to_string(),
         connected: looked.summary.connected,
@@ -211,10 +265,17 @@ fn state(pod: &PodRef, proxy: &heddle_policy_compiler::Proxy, looked: &Looked) -
         behind_since: looked.behind_since.map(unix),
         resources: looked.summary.resources,
         on_demand: progress.map_or(0, |progress| progress.wanted.len()),
-        refused: looked.summary.refused.iter().map(|refused| format!("{}: {}", refused.resource, refused.text)).collect(),
+        refused: looked
+            .summary
+            .refused
+            .iter()
+            .map(|refused| format!("{}: {}", refused.resource, refused.text))
+            .collect(),
         bytes: progress.map_or(0, |progress| progress.bytes),
         responses: progress.map_or(0, |progress| progress.responses),
-        version: progress.map(|progress| progress.node.user_agent.clone()).unwrap_or_default(),
+        version: progress
+            .map(|progress| progress.node.user_agent.clone())
+            .unwrap_or_default(),
         identity: proxy.identity.to_string(),
     }
 }

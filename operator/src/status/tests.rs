@@ -18,11 +18,22 @@ fn at(seconds: i64) -> Time {
 
 /// A valid object of which this generation is in force; 0 for none.
 fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
-    let verdict = |kind| Verdict { kind, status: ConditionStatus::True, reason: kind.to_string(), message: String::new() };
+    let verdict = |kind| Verdict {
+        kind,
+        status: ConditionStatus::True,
+        reason: kind.to_string(),
+        message: String::new(),
+    };
     ObjectStatus {
         observed_generation: observed,
-        conditions: vec![verdict(ConditionType::Accepted), verdict(ConditionType::ResolvedRefs)],
-        in_force: (in_force > 0).then(|| LastGood { generation: in_force, spec: json!({"of": in_force}) }),
+        conditions: vec![
+            verdict(ConditionType::Accepted),
+            verdict(ConditionType::ResolvedRefs),
+        ],
+        in_force: (in_force > 0).then(|| LastGood {
+            generation: in_force,
+            spec: json!({"of": in_force}),
+        }),
         weights: Vec::new(),
     }
 }
@@ -39,42 +50,90 @@ fn rejected(observed: i64, in_force: i64) -> ObjectStatus {
 }
 
 fn tally(generation: i64, programmed: u32, total: u32) -> Tally {
-    let waiting = (programmed..total).map(|n| format!("shop/pod-{n}")).take(NAMED).collect();
-    Tally { generation, programmed, total, waiting, refused: Vec::new() }
+    let waiting = (programmed..total)
+        .map(|n| format!("shop/pod-{n}"))
+        .take(NAMED)
+        .collect();
+    Tally {
+        generation,
+        programmed,
+        total,
+        waiting,
+        refused: Vec::new(),
+    }
 }
 
 fn report(tally: Tally) -> Report {
-    Report { objects: BTreeMap::from([(object_key(&object()), tally)]), ..Report::default() }
+    Report {
+        objects: BTreeMap::from([(object_key(&object()), tally)]),
+        ..Report::default()
+    }
 }
 
 fn said(status: &WrittenStatus) -> (String, String, String) {
     let condition = condition(&status.conditions, ConditionType::Programmed).unwrap();
-    (condition.status.clone(), condition.reason.clone(), condition.message.clone())
+    (
+        condition.status.clone(),
+        condition.reason.clone(),
+        condition.message.clone(),
+    )
 }
 
-fn next(before: &WrittenStatus, compiled: &ObjectStatus, tally: Option<&Tally>, seconds: i64) -> WrittenStatus {
+fn next(
+    before: &WrittenStatus,
+    compiled: &ObjectStatus,
+    tally: Option<&Tally>,
+    seconds: i64,
+) -> WrittenStatus {
     before.next(ObjectKind::AuthPolicy, compiled, tally, &at(seconds))
 }
 
 #[test]
 fn programmed_says_what_the_proxies_do() {
     let refusal = Tally {
-        refused: vec![Refused { proxy: "shop/a".into(), resource: "rds:in|80".into(), text: "missing )".into() }],
+        refused: vec![Refused {
+            proxy: "shop/a".into(),
+            resource: "rds:in|80".into(),
+            text: "missing )".into(),
+        }],
         ..tally(1, 1, 2)
     };
     let cases: [(Option<Tally>, &str, &str, &str); 6] = [
         (None, "True", reason::NO_SUBSCRIBERS, "0/0"),
         (Some(tally(1, 2, 2)), "True", reason::PROGRAMMED, "2/2"),
         (Some(tally(1, 1, 2)), "False", reason::PENDING, "shop/pod-1"),
-        (Some(tally(1, 0, 9)), "False", reason::PENDING, "shop/pod-4, 4 more"),
+        (
+            Some(tally(1, 0, 9)),
+            "False",
+            reason::PENDING,
+            "shop/pod-4, 4 more",
+        ),
         (Some(tally(7, 2, 2)), "False", reason::PENDING, "0/2"),
-        (Some(refusal), "False", reason::REJECTED_BY_PROXY, "shop/a refuses rds:in|80: missing )"),
+        (
+            Some(refusal),
+            "False",
+            reason::REJECTED_BY_PROXY,
+            "shop/a refuses rds:in|80: missing )",
+        ),
     ];
     for (tally, status, reason, part) in cases {
-        let after = next(&WrittenStatus::default(), &compiled(1, 1), tally.as_ref(), 1);
+        let after = next(
+            &WrittenStatus::default(),
+            &compiled(1, 1),
+            tally.as_ref(),
+            1,
+        );
         let said = said(&after);
-        assert_eq!((said.0.as_str(), said.1.as_str()), (status, reason), "{tally:?}");
-        assert!(said.2.contains(part) || after.proxies.as_deref() == Some(part), "{part}: {said:?} {:?}", after.proxies);
+        assert_eq!(
+            (said.0.as_str(), said.1.as_str()),
+            (status, reason),
+            "{tally:?}"
+        );
+        assert!(
+            said.2.contains(part) || after.proxies.as_deref() == Some(part),
+            "{part}: {said:?} {:?}",
+            after.proxies
+        );
     }
 }
 
@@ -85,16 +144,35 @@ fn what_is_not_in_force_is_not_programmed_and_says_why() {
     bad.conditions[1].reason = reason::BACKEND_NOT_FOUND.to_owned();
     let after = next(&WrittenStatus::default(), &bad, Some(&tally(1, 2, 2)), 1);
     let (status, reason, message) = said(&after);
-    assert_eq!((status.as_str(), reason.as_str()), ("False", reason::BACKEND_NOT_FOUND));
-    assert!(message.starts_with("generation 1 stays in force"), "{message}");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", reason::BACKEND_NOT_FOUND)
+    );
+    assert!(
+        message.starts_with("generation 1 stays in force"),
+        "{message}"
+    );
     assert_eq!(after.proxies.as_deref(), Some("0/2"));
 }
 
 #[test]
 fn the_same_again_changes_nothing_and_times_move_only_with_the_status() {
-    let first = next(&WrittenStatus::default(), &compiled(1, 1), Some(&tally(1, 1, 2)), 1);
-    assert_eq!(next(&first, &compiled(1, 1), Some(&tally(1, 1, 2)), 9), first);
-    let time = |status: &WrittenStatus, kind| condition(&status.conditions, kind).unwrap().last_transition_time.clone();
+    let first = next(
+        &WrittenStatus::default(),
+        &compiled(1, 1),
+        Some(&tally(1, 1, 2)),
+        1,
+    );
+    assert_eq!(
+        next(&first, &compiled(1, 1), Some(&tally(1, 1, 2)), 9),
+        first
+    );
+    let time = |status: &WrittenStatus, kind| {
+        condition(&status.conditions, kind)
+            .unwrap()
+            .last_transition_time
+            .clone()
+    };
     let second = next(&first, &compiled(1, 1), Some(&tally(1, 2, 2)), 9);
     assert_eq!(time(&second, ConditionType::Programmed), at(9));
     assert_eq!(time(&second, ConditionType::Accepted), at(1));
@@ -104,20 +182,47 @@ fn the_same_again_changes_nothing_and_times_move_only_with_the_status() {
 fn only_what_a_proxy_runs_becomes_the_last_good() {
     let good = |status: &WrittenStatus| status.last_good.as_ref().map(|last| last.generation);
     let none = WrittenStatus::default();
-    assert_eq!(good(&next(&none, &compiled(1, 1), Some(&tally(1, 0, 2)), 1)), None, "nobody yet");
-    assert_eq!(good(&next(&none, &compiled(1, 1), None, 1)), Some(1), "nobody needs it, and there is nothing better");
+    assert_eq!(
+        good(&next(&none, &compiled(1, 1), Some(&tally(1, 0, 2)), 1)),
+        None,
+        "nobody yet"
+    );
+    assert_eq!(
+        good(&next(&none, &compiled(1, 1), None, 1)),
+        Some(1),
+        "nobody needs it, and there is nothing better"
+    );
     let first = next(&none, &compiled(1, 1), Some(&tally(1, 1, 2)), 1);
     assert_eq!(good(&first), Some(1));
-    assert_eq!(good(&next(&first, &compiled(2, 2), None, 2)), Some(1), "nobody needs the new one");
-    assert_eq!(good(&next(&first, &compiled(2, 2), Some(&tally(2, 0, 2)), 2)), Some(1));
+    assert_eq!(
+        good(&next(&first, &compiled(2, 2), None, 2)),
+        Some(1),
+        "nobody needs the new one"
+    );
+    assert_eq!(
+        good(&next(&first, &compiled(2, 2), Some(&tally(2, 0, 2)), 2)),
+        Some(1)
+    );
     // Another replica has set generation 2 aside already; its proxies run generation 1.
-    assert_eq!(good(&next(&first, &compiled(2, 2), Some(&tally(1, 2, 2)), 2)), Some(1));
+    assert_eq!(
+        good(&next(&first, &compiled(2, 2), Some(&tally(1, 2, 2)), 2)),
+        Some(1)
+    );
     let refused = next(&first, &rejected(2, 1), Some(&tally(1, 2, 2)), 2);
-    assert_eq!((good(&refused), refused.proxies.as_deref()), (Some(1), Some("0/2")));
-    assert_eq!(good(&next(&refused, &compiled(3, 3), Some(&tally(3, 1, 2)), 3)), Some(3));
+    assert_eq!(
+        (good(&refused), refused.proxies.as_deref()),
+        (Some(1), Some("0/2"))
+    );
+    assert_eq!(
+        good(&next(&refused, &compiled(3, 3), Some(&tally(3, 1, 2)), 3)),
+        Some(3)
+    );
     // What nobody had needed was kept for want of better, and is refused now.
     let untried = next(&none, &compiled(1, 1), None, 1);
-    assert_eq!(good(&next(&untried, &rejected(1, 0), Some(&tally(0, 0, 1)), 2)), None);
+    assert_eq!(
+        good(&next(&untried, &rejected(1, 0), Some(&tally(0, 0, 1)), 2)),
+        None
+    );
 }
 
 #[test]

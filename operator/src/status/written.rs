@@ -1,6 +1,8 @@
 //! What an object's status says, as it is written.
 
-use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, reason, set_condition};
+use heddle_crds::{
+    ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, reason, set_condition,
+};
 use heddle_policy_compiler::{ObjectKind, ObjectStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
@@ -35,25 +37,53 @@ pub struct WrittenStatus {
 impl WrittenStatus {
     /// The status that follows. Equal to this one where nothing changed, times included.
     #[must_use]
-    pub fn next(&self, kind: ObjectKind, compiled: &ObjectStatus, tally: Option<&Tally>, now: &Time) -> Self {
+    pub fn next(
+        &self,
+        kind: ObjectKind,
+        compiled: &ObjectStatus,
+        tally: Option<&Tally>,
+        now: &Time,
+    ) -> Self {
         let generation = Some(compiled.observed_generation);
         let mut verdicts: Vec<Verdict> = compiled.conditions.clone();
         if is_policy(kind) && compiled.condition(ConditionType::Programmed).is_none() {
             verdicts.push(programmed(compiled, tally));
         }
         let mut conditions = self.conditions.clone();
-        conditions.retain(|condition| verdicts.iter().any(|verdict| verdict.kind.as_str() == condition.type_));
+        conditions.retain(|condition| {
+            verdicts
+                .iter()
+                .any(|verdict| verdict.kind.as_str() == condition.type_)
+        });
         for verdict in &verdicts {
             set_condition(&mut conditions, verdict, generation, now);
         }
-        let place = |condition: &Condition| ConditionType::ALL.iter().position(|kind| kind.as_str() == condition.type_);
+        let place = |condition: &Condition| {
+            ConditionType::ALL
+                .iter()
+                .position(|kind| kind.as_str() == condition.type_)
+        };
         conditions.sort_by_key(place);
-        let line = compiled.weights.iter().map(|weight| weight.weight.to_string()).collect::<Vec<_>>().join("/");
+        let line = compiled
+            .weights
+            .iter()
+            .map(|weight| weight.weight.to_string())
+            .collect::<Vec<_>>()
+            .join("/");
         Self {
             observed_generation: generation,
             conditions,
-            last_good: if is_policy(kind) { self.last_good(compiled, tally) } else { None },
-            proxies: is_policy(kind).then(|| tally.map_or_else(|| "0/0".to_owned(), |tally| tally.ratio(compiled.observed_generation))),
+            last_good: if is_policy(kind) {
+                self.last_good(compiled, tally)
+            } else {
+                None
+            },
+            proxies: is_policy(kind).then(|| {
+                tally.map_or_else(
+                    || "0/0".to_owned(),
+                    |tally| tally.ratio(compiled.observed_generation),
+                )
+            }),
             weights: compiled.weights.clone(),
             weights_in_force: (!compiled.weights.is_empty()).then_some(line),
         }
@@ -61,12 +91,25 @@ impl WrittenStatus {
 
     fn last_good(&self, compiled: &ObjectStatus, tally: Option<&Tally>) -> Option<LastGood> {
         let generation = compiled.observed_generation;
-        let holds = |kind| compiled.condition(kind).is_none_or(|verdict| verdict.status == ConditionStatus::True);
-        let refused = !holds(ConditionType::Programmed) || tally.is_some_and(|tally| !tally.refused.is_empty());
-        let before = self.last_good.clone().filter(|before| !(refused && before.generation == generation));
-        let present = compiled.in_force.as_ref().filter(|in_force| in_force.generation == generation);
-        let sound = !refused && holds(ConditionType::Accepted) && holds(ConditionType::ResolvedRefs);
-        let proven = tally.is_some_and(|tally| tally.generation == generation && tally.programmed > 0);
+        let holds = |kind| {
+            compiled
+                .condition(kind)
+                .is_none_or(|verdict| verdict.status == ConditionStatus::True)
+        };
+        let refused = !holds(ConditionType::Programmed)
+            || tally.is_some_and(|tally| !tally.refused.is_empty());
+        let before = self
+            .last_good
+            .clone()
+            .filter(|before| !(refused && before.generation == generation));
+        let present = compiled
+            .in_force
+            .as_ref()
+            .filter(|in_force| in_force.generation == generation);
+        let sound =
+            !refused && holds(ConditionType::Accepted) && holds(ConditionType::ResolvedRefs);
+        let proven =
+            tally.is_some_and(|tally| tally.generation == generation && tally.programmed > 0);
         // Nobody needs it: better than nothing, and no reason to forget what a proxy did take.
         let untried = tally.is_none_or(|tally| tally.total == 0) && before.is_none();
         match present {
@@ -83,7 +126,10 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
         reason: reason.to_owned(),
         message,
     };
-    let present = compiled.in_force.as_ref().is_some_and(|in_force| in_force.generation == compiled.observed_generation);
+    let present = compiled
+        .in_force
+        .as_ref()
+        .is_some_and(|in_force| in_force.generation == compiled.observed_generation);
     if !present && let Some(bad) = bad_news(compiled) {
         let instead = compiled.in_force.as_ref().map_or_else(
             || "nothing of it is in force".to_owned(),
@@ -92,17 +138,32 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
         return verdict(false, &bad.reason, format!("{instead}; {}", bad.message));
     }
     let Some(tally) = tally.filter(|tally| tally.total > 0) else {
-        return verdict(true, reason::NO_SUBSCRIBERS, "no ready pod with a sidecar needs it".to_owned());
+        return verdict(
+            true,
+            reason::NO_SUBSCRIBERS,
+            "no ready pod with a sidecar needs it".to_owned(),
+        );
     };
     let ratio = tally.ratio(compiled.observed_generation);
     if let Some(refused) = tally.refused.first() {
-        let message = format!("{ratio} proxies run it; {} refuses {}: {}", refused.proxy, refused.resource, refused.text);
+        let message = format!(
+            "{ratio} proxies run it; {} refuses {}: {}",
+            refused.proxy, refused.resource, refused.text
+        );
         return verdict(false, reason::REJECTED_BY_PROXY, message);
     }
     if tally.programmed == tally.total && tally.generation == compiled.observed_generation {
-        return verdict(true, reason::PROGRAMMED, format!("{ratio} proxies run generation {}", tally.generation));
+        return verdict(
+            true,
+            reason::PROGRAMMED,
+            format!("{ratio} proxies run generation {}", tally.generation),
+        );
     }
-    verdict(false, reason::PENDING, format!("{ratio} proxies run it; waiting for {}", tally.laggards()))
+    verdict(
+        false,
+        reason::PENDING,
+        format!("{ratio} proxies run it; waiting for {}", tally.laggards()),
+    )
 }
 
 /// The first condition that says why the present spec is not in force.

@@ -46,8 +46,16 @@ impl Process {
     fn start(mut command: Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).unwrap();
         let err = out.try_clone().unwrap();
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Self { child, log: log.to_owned() }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            log: log.to_owned(),
+        }
     }
 
     fn stop(&mut self) {
@@ -71,7 +79,11 @@ impl Drop for Process {
         if std::thread::panicking() {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(25).collect();
-            eprintln!("--- {}\n{}", self.log.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "--- {}\n{}",
+                self.log.display(),
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
     }
 }
@@ -92,11 +104,25 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         // Loopback addresses of this process's own: two tests on one machine do not meet.
         let pid = std::process::id();
-        let net = [100 + u8::try_from(pid / 250 % 100).unwrap(), u8::try_from(pid % 250).unwrap()];
+        let net = [
+            100 + u8::try_from(pid / 250 % 100).unwrap(),
+            u8::try_from(pid % 250).unwrap(),
+        ];
         let here = Ipv4Addr::new(127, net[0], net[1], 1);
-        let mut mesh = Self { agents: Vec::new(), control_plane: None, directory, net, ads: free(here), ca: free(here) };
+        let mut mesh = Self {
+            agents: Vec::new(),
+            control_plane: None,
+            directory,
+            net,
+            ads: free(here),
+            ca: free(here),
+        };
         fs::create_dir(mesh.path("world")).unwrap();
-        fs::write(mesh.path("world/world.yaml"), WORLD.replace("NET", &format!("127.{}.{}", net[0], net[1]))).unwrap();
+        fs::write(
+            mesh.path("world/world.yaml"),
+            WORLD.replace("NET", &format!("127.{}.{}", net[0], net[1])),
+        )
+        .unwrap();
         mesh.start_control_plane();
         application(SocketAddr::new(mesh.ip(121).into(), 9080), "v1");
         application(SocketAddr::new(mesh.ip(22).into(), 9080), "v2");
@@ -107,11 +133,27 @@ impl Fixture {
 
     pub fn start_control_plane(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heddle-operator"));
-        command.arg("standalone").arg("--dir").arg(self.path("world")).arg("--runtime-dir").arg(self.path("run"));
-        command.args(["--ads-address", &self.ads.to_string(), "--ca-address", &self.ca.to_string()]);
+        command
+            .arg("standalone")
+            .arg("--dir")
+            .arg(self.path("world"))
+            .arg("--runtime-dir")
+            .arg(self.path("run"));
+        command.args([
+            "--ads-address",
+            &self.ads.to_string(),
+            "--ca-address",
+            &self.ca.to_string(),
+        ]);
         self.control_plane = Some(Process::start(command, &self.path("operator.log")));
-        self.eventually("both tokens are there", || ["frontend-1", "reviews-v1-1"].into_iter().all(|pod| self.token_file(pod).is_file()));
-        self.eventually("the control plane listens", || TcpStream::connect(self.ca).is_ok());
+        self.eventually("both tokens are there", || {
+            ["frontend-1", "reviews-v1-1"]
+                .into_iter()
+                .all(|pod| self.token_file(pod).is_file())
+        });
+        self.eventually("the control plane listens", || {
+            TcpStream::connect(self.ca).is_ok()
+        });
     }
 
     pub fn stop_control_plane(&mut self) {
@@ -135,10 +177,14 @@ impl Fixture {
             .env("POD_SERVICE_ACCOUNT", account)
             .env("HEDDLE_ENVOY", envoy_binary())
             .env("HEDDLE_RUNTIME_DIR", &runtime)
-            .env("HEDDLE_READY_ADDR", SocketAddr::new(self.ip(host).into(), 15021).to_string())
+            .env(
+                "HEDDLE_READY_ADDR",
+                SocketAddr::new(self.ip(host).into(), 15021).to_string(),
+            )
             .env("HEDDLE_CONCURRENCY", "1")
             .env("HEDDLE_DRAIN_SECONDS", "1");
-        self.agents.push(Process::start(command, &self.path(&format!("{pod}.log"))));
+        self.agents
+            .push(Process::start(command, &self.path(&format!("{pod}.log"))));
     }
 
     fn ip(&self, host: u8) -> Ipv4Addr {
@@ -183,11 +229,18 @@ impl Fixture {
     }
 
     fn read_status(&self, kind: &str, name: &str) -> Option<Status> {
-        let list: Value = serde_saphyr::from_str(&fs::read_to_string(self.path("run/status.yaml")).ok()?).ok()?;
-        let item = list["items"].as_array()?.iter().find(|item| item["kind"] == kind && item["metadata"]["name"] == name)?;
+        let list: Value =
+            serde_saphyr::from_str(&fs::read_to_string(self.path("run/status.yaml")).ok()?).ok()?;
+        let item = list["items"]
+            .as_array()?
+            .iter()
+            .find(|item| item["kind"] == kind && item["metadata"]["name"] == name)?;
         let status = &item["status"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Programmed")?;
+        let condition = status["conditions"]
+            .as_array()?
+            .iter()
+            .find(|condition| condition["type"] == "Programmed")?;
         Some(Status {
             generation: status["observedGeneration"].as_i64()?,
             proxies: text(&status["proxies"]),
@@ -202,7 +255,10 @@ impl Fixture {
         self.eventually(&format!("{proxies:?} are in sync"), || {
             let text = fs::read_to_string(self.path("run/proxies.json")).unwrap_or_default();
             let all: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-            proxies.iter().all(|proxy| all.iter().any(|one| one["proxy"] == *proxy && one["inSync"] == true))
+            proxies.iter().all(|proxy| {
+                all.iter()
+                    .any(|one| one["proxy"] == *proxy && one["inSync"] == true)
+            })
         });
     }
 
@@ -238,7 +294,9 @@ fn request(to: SocketAddr) -> String {
         Ok(text)
     };
     match answer() {
-        Ok(text) if text.starts_with("HTTP/1.1 200") => text.rsplit("\r\n").next().unwrap_or_default().to_owned(),
+        Ok(text) if text.starts_with("HTTP/1.1 200") => {
+            text.rsplit("\r\n").next().unwrap_or_default().to_owned()
+        }
         Ok(text) if text.starts_with("HTTP/1.1 403") => "denied".to_owned(),
         Ok(text) => text,
         Err(error) => error.to_string(),
@@ -265,7 +323,12 @@ fn answer(mut stream: TcpStream, name: &str) {
         buffer.extend_from_slice(&chunk[..read]);
         if buffer.windows(4).any(|window| window == b"\r\n\r\n") {
             buffer.clear();
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+            // In one piece: what a formatter writes bit by bit waits for acknowledgements.
+            let text = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+                name.len()
+            );
+            let _ = stream.write_all(text.as_bytes());
         }
     }
 }
@@ -277,13 +340,21 @@ fn free(ip: Ipv4Addr) -> SocketAddr {
 fn agent_binary() -> PathBuf {
     let beside = || Path::new(env!("CARGO_BIN_EXE_heddle-operator")).with_file_name("heddle-agent");
     let path = std::env::var_os("HEDDLE_AGENT").map_or_else(beside, PathBuf::from);
-    assert!(path.is_file(), "{} is not there: cargo build -p heddle-agent, or HEDDLE_AGENT", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: cargo build -p heddle-agent, or HEDDLE_AGENT",
+        path.display()
+    );
     path
 }
 
 fn envoy_binary() -> PathBuf {
     let cached = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/envoy/envoy");
     let path = std::env::var_os("HEDDLE_ENVOY").map_or_else(cached, PathBuf::from);
-    assert!(path.is_file(), "{} is not there: make envoy, or HEDDLE_ENVOY", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: make envoy, or HEDDLE_ENVOY",
+        path.display()
+    );
     path
 }

@@ -20,7 +20,9 @@ spec:
 ";
 
 fn callers(caller: &str, headers: &str) -> String {
-    CALLERS.replace("CALLER", caller).replace("HEADERS", headers)
+    CALLERS
+        .replace("CALLER", caller)
+        .replace("HEADERS", headers)
 }
 
 fn split(v1: u32, v2: u32) -> String {
@@ -35,7 +37,10 @@ spec: {{service: reviews, backends: [{{service: reviews-v1, weight: {v1}}}, {{se
 }
 
 fn programmed(generation: i64) -> impl Fn(&Status) -> bool {
-    move |status| status.generation == generation && status.programmed == ("True".to_owned(), "Programmed".to_owned())
+    move |status| {
+        status.generation == generation
+            && status.programmed == ("True".to_owned(), "Programmed".to_owned())
+    }
 }
 
 #[test]
@@ -50,7 +55,10 @@ fn from_files_to_requests_and_back_to_statuses() {
 
     mesh.apply("split.yaml", &split(50, 50));
     let status = mesh.status("TrafficSplit", "reviews", programmed(2));
-    assert_eq!((status.proxies.as_str(), status.weights.as_str()), ("1/1", "50/50"));
+    assert_eq!(
+        (status.proxies.as_str(), status.weights.as_str()),
+        ("1/1", "50/50")
+    );
     // From the moment the status says so, on the first request: the old weights are gone.
     let v2 = mesh.requests(400).of("v2");
     assert!((150..=250).contains(&v2), "half of 400 requests: {v2}");
@@ -75,12 +83,27 @@ fn from_files_to_requests_and_back_to_statuses() {
 }
 
 fn refused_by_envoy(mesh: &Fixture) {
-    let rejected = |generation| move |status: &Status| status.generation == generation && status.programmed.1 == "RejectedByProxy";
-    mesh.apply("callers.yaml", &callers("frontend", ", headers: [{name: x-tier, regex: \"(gold\"}]"));
+    let rejected = |generation| {
+        move |status: &Status| {
+            status.generation == generation && status.programmed.1 == "RejectedByProxy"
+        }
+    };
+    mesh.apply(
+        "callers.yaml",
+        &callers("frontend", ", headers: [{name: x-tier, regex: \"(gold\"}]"),
+    );
     let status = mesh.status("AuthPolicy", "callers", rejected(3));
     assert_eq!(status.programmed.0, "False");
-    assert!(status.message.contains("(gold"), "Envoy's own words: {}", status.message);
-    assert_eq!(mesh.requests(40).of("v1"), 0, "the last good generation stays in force");
+    assert!(
+        status.message.contains("(gold"),
+        "Envoy's own words: {}",
+        status.message
+    );
+    assert_eq!(
+        mesh.requests(40).of("v1"),
+        0,
+        "the last good generation stays in force"
+    );
 
     // Everything else goes on, at the same sidecar and at others.
     mesh.apply("split.yaml", &split(100, 0));
@@ -95,11 +118,17 @@ fn refused_by_envoy(mesh: &Fixture) {
 fn restart(mesh: &mut Fixture) {
     let root = mesh.trust_bundle();
     mesh.stop_control_plane();
-    assert_eq!(mesh.requests(20).of("v1"), 20, "what is known goes on without a control plane");
+    assert_eq!(
+        mesh.requests(20).of("v1"),
+        20,
+        "what is known goes on without a control plane"
+    );
     mesh.start_control_plane();
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     assert_eq!(mesh.trust_bundle(), root);
     mesh.apply("split.yaml", &split(0, 100));
-    mesh.status("TrafficSplit", "reviews", |status| status.weights == "0/100" && status.programmed.0 == "True");
+    mesh.status("TrafficSplit", "reviews", |status| {
+        status.weights == "0/100" && status.programmed.0 == "True"
+    });
     assert_eq!(mesh.requests(20).of("v2"), 20);
 }

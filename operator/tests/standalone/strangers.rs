@@ -27,13 +27,22 @@ pub fn are_refused(mesh: &Fixture) {
 
 /// Bytes that are no TLS; the server closes, and goes on.
 fn garbage(to: SocketAddr) {
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0u8; 3000], &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3]] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0u8; 3000],
+        &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3],
+    ] {
         let mut stream = TcpStream::connect(to).unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
         let _ = stream.write_all(bytes);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(!answer.windows(4).any(|window| window == b"HTTP"), "{answer:?}");
+        assert!(
+            !answer.windows(4).any(|window| window == b"HTTP"),
+            "{answer:?}"
+        );
     }
 }
 
@@ -57,8 +66,14 @@ async fn node_ids(mesh: &Fixture) {
     let anonymous = subscribe(mesh, None, "shop/frontend-1").await.unwrap_err();
     assert_ne!(anonymous.code(), Code::Ok);
 
-    let (key, issued) = issue(mesh, Some(&mesh.token("frontend-1")), &id("frontend")).await.unwrap();
-    let chain: String = issued.certificate_chain.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone()))).collect();
+    let (key, issued) = issue(mesh, Some(&mesh.token("frontend-1")), &id("frontend"))
+        .await
+        .unwrap();
+    let chain: String = issued
+        .certificate_chain
+        .iter()
+        .map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone())))
+        .collect();
     let me = || Some(Identity::from_pem(&chain, key.private_key_pem()));
     for (node, expected) in [
         ("shop/reviews-v1-1", Code::PermissionDenied),
@@ -79,19 +94,36 @@ fn id(account: &str) -> SpiffeId {
 }
 
 async fn channel(mesh: &Fixture, to: SocketAddr, me: Option<Identity>) -> Result<Channel, Status> {
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(mesh.trust_bundle())).domain_name("localhost");
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(mesh.trust_bundle()))
+        .domain_name("localhost");
     if let Some(me) = me {
         tls = tls.identity(me);
     }
-    let endpoint = Endpoint::from_shared(format!("https://{to}")).unwrap().timeout(PATIENCE).connect_timeout(PATIENCE);
-    endpoint.tls_config(tls).unwrap().connect().await.map_err(|error| Status::unknown(error.to_string()))
+    let endpoint = Endpoint::from_shared(format!("https://{to}"))
+        .unwrap()
+        .timeout(PATIENCE)
+        .connect_timeout(PATIENCE);
+    endpoint
+        .tls_config(tls)
+        .unwrap()
+        .connect()
+        .await
+        .map_err(|error| Status::unknown(error.to_string()))
 }
 
 type Refused = (WorkloadKey, Status);
 
-async fn issue(mesh: &Fixture, token: Option<&str>, id: &SpiffeId) -> Result<(WorkloadKey, IssueResponse), Refused> {
+async fn issue(
+    mesh: &Fixture,
+    token: Option<&str>,
+    id: &SpiffeId,
+) -> Result<(WorkloadKey, IssueResponse), Refused> {
     let key = WorkloadKey::generate().unwrap();
-    let mut request = Request::new(IssueRequest { csr: key.csr(id).unwrap(), lifetime_seconds: 0 });
+    let mut request = Request::new(IssueRequest {
+        csr: key.csr(id).unwrap(),
+        lifetime_seconds: 0,
+    });
     if let Some(token) = token {
         set_bearer(request.metadata_mut(), token).unwrap();
     }
@@ -106,14 +138,27 @@ async fn issue(mesh: &Fixture, token: Option<&str>, id: &SpiffeId) -> Result<(Wo
 async fn subscribe(mesh: &Fixture, me: Option<Identity>, node: &str) -> Result<(), Status> {
     let mut client = AggregatedDiscoveryServiceClient::new(channel(mesh, mesh.ads, me).await?);
     let request = DeltaDiscoveryRequest {
-        node: Some(Node { id: node.to_owned(), ..Node::default() }),
+        node: Some(Node {
+            id: node.to_owned(),
+            ..Node::default()
+        }),
         type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned(),
         ..DeltaDiscoveryRequest::default()
     };
-    let requests = futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
+    let requests =
+        futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
     let first = async {
-        let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
-        responses.message().await?.map(drop).ok_or_else(|| Status::unknown("the stream ended"))
+        let mut responses = client
+            .delta_aggregated_resources(requests)
+            .await?
+            .into_inner();
+        responses
+            .message()
+            .await?
+            .map(drop)
+            .ok_or_else(|| Status::unknown("the stream ended"))
     };
-    tokio::time::timeout(PATIENCE, first).await.map_err(|_| Status::deadline_exceeded("no answer"))?
+    tokio::time::timeout(PATIENCE, first)
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer"))?
 }
