@@ -46,7 +46,7 @@ pub fn bootstrap(settings: &Settings, sds: &Path, admin: &Path) -> Value {
         "layered_runtime": { "layers": [{
             "name": "heddle",
             // The default of 100 refuses regular expressions that users do write.
-            "static_layer": { "re2.max_program_size.error_level": 1024 },
+            "static_layer": { "re2.max_program_size.error_level": 65536 },
         }] },
         "overload_manager": { "resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",

@@ -48,7 +48,14 @@ fn leaf_rotates_under_load() -> Result<()> {
     Echo::new("server").deploy(&ns)?;
     Echo::new("client").deploy(&ns)?;
     let issued = || -> Result<usize> {
-        let logs = ["-n", "heddle-system", "logs", "-l", "app.kubernetes.io/component=operator", "--tail=-1"];
+        let logs = [
+            "-n",
+            "heddle-system",
+            "logs",
+            "-l",
+            "app.kubernetes.io/component=operator",
+            "--tail=-1",
+        ];
         let client = format!("issued a certificate pod={}/client-", ns.name);
         Ok(Kubectl::cluster().run(&logs)?.matches(&client).count())
     };
