@@ -28,6 +28,7 @@ pub(crate) enum Nulls {
 /// - Formats: Rust's unsigned integers become `uint16` and the like, at which an API server warns; `minimum` and
 ///   `maximum` stand beside them, so the signed formats say the same.
 /// - `nullable` in the spec: see [`Nulls`]. The derive's own follows the Rust type, not the meaning.
+/// - Defaults within lists: said in the description, not filled in by the API server, see [`say_defaults_of_items`].
 /// - Descriptions: rustdoc's links and line breaks are for rustdoc.
 pub(crate) fn polished(
     mut crd: CustomResourceDefinition,
@@ -46,6 +47,7 @@ pub(crate) fn polished(
                 .and_then(|properties| properties.get_mut("spec"))
             {
                 walk(spec, &mut |schema| judge_nulls(schema, nulls));
+                walk(spec, &mut say_defaults_of_items);
             }
         }
     }
@@ -71,6 +73,22 @@ fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProp
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         walk(values, visit);
     }
+}
+
+/// A list is replaced as a whole: were its items' defaults filled in by the API server, a manifest that leaves them out would differ from the
+/// live object for ever, to tools that compare what each manager owns. The types have the same defaults, so nothing else changes.
+fn say_defaults_of_items(schema: &mut JSONSchemaProps) {
+    let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items else {
+        return;
+    };
+    walk(items, &mut |item| {
+        for field in item.properties.iter_mut().flat_map(|p| p.values_mut()) {
+            if let Some(default) = field.default.take() {
+                let text = field.description.get_or_insert_default();
+                text.push_str(&format!(" Default: {}.", default.0));
+            }
+        }
+    });
 }
 
 fn judge_nulls(schema: &mut JSONSchemaProps, nulls: Nulls) {
