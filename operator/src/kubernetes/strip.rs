@@ -5,13 +5,14 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-fn metadata(full: ObjectMeta, annotations: bool) -> ObjectMeta {
+/// Without annotations: controllers write them all the time, and those that mean something in a directory of YAML (where a pod's sidecar listens)
+/// must not let a user pass off a pod as meshed.
+fn metadata(full: ObjectMeta) -> ObjectMeta {
     ObjectMeta {
         name: full.name,
         namespace: full.namespace,
         uid: full.uid,
         labels: full.labels,
-        annotations: if annotations { full.annotations } else { None },
         generation: full.generation,
         deletion_timestamp: full.deletion_timestamp,
         owner_references: full.owner_references,
@@ -56,7 +57,7 @@ pub(super) fn pod(full: core::Pod) -> core::Pod {
         ..core::PodStatus::default()
     });
     core::Pod {
-        metadata: metadata(full.metadata, true),
+        metadata: metadata(full.metadata),
         spec,
         status,
     }
@@ -71,19 +72,19 @@ fn ready(full: core::PodCondition) -> core::PodCondition {
     }
 }
 
-/// A service, whose annotations some controllers write all the time.
+/// A service.
 pub(super) fn service(full: core::Service) -> core::Service {
     core::Service {
-        metadata: metadata(full.metadata, false),
+        metadata: metadata(full.metadata),
         spec: full.spec,
         status: None,
     }
 }
 
-/// A slice, likewise.
+/// A slice: all but what moves without a change.
 pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
     EndpointSlice {
-        metadata: metadata(full.metadata, false),
+        metadata: metadata(full.metadata),
         ..full
     }
 }
@@ -91,7 +92,7 @@ pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
 /// A namespace: its labels.
 pub(super) fn namespace(full: core::Namespace) -> core::Namespace {
     core::Namespace {
-        metadata: metadata(full.metadata, false),
+        metadata: metadata(full.metadata),
         ..core::Namespace::default()
     }
 }
