@@ -1,6 +1,5 @@
 //! Under what conditions the figures were measured, and how fast the machine was at a fixed piece of work.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -8,13 +7,14 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use crate::paths::Parts;
 use crate::stats::Sample;
 
 const GIBIBYTE: usize = 1 << 30;
 const BLOCK: usize = 1 << 16;
 
 /// The conditions, as lines of a list.
-pub fn conditions(repo: &Path, envoy: &Path) -> Vec<(&'static str, String)> {
+pub fn conditions(parts: &Parts) -> Vec<(&'static str, String)> {
     let cpu =
         field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -24,47 +24,48 @@ pub fn conditions(repo: &Path, envoy: &Path) -> Vec<(&'static str, String)> {
             || "unknown".to_owned(),
             |kib| format!("{:.1} GiB", kib / 1024.0 / 1024.0),
         );
-    let changed = output(
-        "git",
-        &["-C", &repo.display().to_string(), "status", "--porcelain"],
-    );
-    let changed = changed.map_or(0, |text| text.lines().count());
-    let commit = output(
-        "git",
-        &[
-            "-C",
-            &repo.display().to_string(),
-            "rev-parse",
-            "--short=12",
-            "HEAD",
-        ],
-    );
+    let everything = "everything on it, load client included, over loopback";
+    vec![
+        ("date", OffsetDateTime::now_utc().date().to_string()),
+        (
+            "machine",
+            format!("{cores} cores ({cpu}), {memory} memory; {everything}"),
+        ),
+        ("kernel", read_trimmed("/proc/sys/kernel/osrelease")),
+        ("Heddle", sources(parts)),
+        (
+            "Envoy",
+            output(&parts.envoy.display().to_string(), &["--version"]).unwrap_or_default(),
+        ),
+    ]
+}
+
+/// What the binaries were built from, as far as that is known.
+fn sources(parts: &Parts) -> String {
+    let git = |arguments: &[&str]| {
+        let repo = parts.repo.display().to_string();
+        output("git", &[&["-C", &repo], arguments].concat()).unwrap_or_default()
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    let changed = git(&["status", "--porcelain"]).lines().count();
     let build = if cfg!(debug_assertions) {
         "debug build: NOT comparable"
     } else {
         "release build"
     };
-    vec![
-        ("date", OffsetDateTime::now_utc().date().to_string()),
-        (
-            "machine",
-            format!(
-                "{cores} cores ({cpu}), {memory} memory; everything on it, load client included, over loopback"
-            ),
-        ),
-        ("kernel", read_trimmed("/proc/sys/kernel/osrelease")),
-        (
-            "Heddle",
-            format!(
-                "commit {}, {changed} files changed since, {build}",
-                commit.unwrap_or_default()
-            ),
-        ),
-        (
-            "Envoy",
-            output(&envoy.display().to_string(), &["--version"]).unwrap_or_default(),
-        ),
-    ]
+    if parts.built_now {
+        return format!("commit {commit}, {changed} files changed since, {build}");
+    }
+    let written = std::fs::metadata(&parts.operator)
+        .and_then(|of| of.modified())
+        .map(OffsetDateTime::from);
+    let written = written.map_or_else(
+        |_| "at an unknown time".to_owned(),
+        |at| format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute()),
+    );
+    format!(
+        "{build}, not made by this run but {written}; the sources are at commit {commit} now, {changed} files changed"
+    )
 }
 
 /// Load averages and the like, as the kernel says them.

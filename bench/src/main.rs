@@ -148,7 +148,7 @@ async fn report(
     let parts = Parts::find(options.bin_dir.as_deref())?;
     let before = (machine::load_average(), machine::fixed_work(WORK_TIMES));
     let mut report = Report {
-        conditions: machine::conditions(&parts.repo, &parts.envoy),
+        conditions: machine::conditions(&parts),
         load: [before.0, String::new()],
         work: [before.1, heddle_bench::stats::Sample::default()],
         propagation: None,

@@ -16,6 +16,8 @@ pub struct Parts {
     pub agent: PathBuf,
     /// Stock Envoy.
     pub envoy: PathBuf,
+    /// Whether the binaries were built just now, from what is in the repository.
+    pub built_now: bool,
 }
 
 impl Parts {
@@ -32,9 +34,11 @@ impl Parts {
             Some(directory) => directory.to_owned(),
             None => build(&repo)?,
         };
+        let built_now = binaries.is_none();
         let envoy = std::env::var_os("HEDDLE_ENVOY")
             .map_or_else(|| repo.join(".cache/envoy/envoy"), PathBuf::from);
         let parts = Self {
+            built_now,
             operator: bin.join("heddle-operator"),
             agent: bin.join("heddle-agent"),
             envoy,

@@ -13,6 +13,9 @@ use crate::stats::Sample;
 const BEGIN: &str = "<!-- begin: written by `cargo xtask bench` -->";
 const END: &str = "<!-- end -->";
 
+/// Load average up to which the machine counts as idle.
+const IDLE: f64 = 0.5;
+
 type RoundsOf = fn(&Run) -> &propagation::Rounds;
 type TurnOf = fn(&Round) -> latency::Turn;
 
@@ -43,6 +46,7 @@ impl Report {
             &mut out,
             &format!("- load average (1, 5, 15 min): {before} before, {after} after"),
         );
+        out.push_str(&busy(before));
         let [before, after] = &self.work;
         let work = format!("{} before, {} after", before.spread(2), after.spread(2));
         line(
@@ -84,6 +88,19 @@ fn between(page: &str, text: &str) -> Result<String> {
     Ok(format!("{head}{BEGIN}\n\n{}\n\n{END}{tail}", text.trim()))
 }
 
+/// A busy machine is said to have been one: what others did is in the figures.
+fn busy(load: &str) -> String {
+    let last_minute = load
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse::<f64>().ok());
+    match last_minute {
+        Some(load) if load <= IDLE => String::new(),
+        _ => "- **the machine was not idle when the run began: 99th percentiles, and differences and ratios of them, are not to be relied on**\n"
+            .to_owned(),
+    }
+}
+
 fn line(out: &mut String, text: &str) {
     // Writing to a String can't fail.
     let _ = writeln!(out, "{text}");
@@ -94,7 +111,7 @@ fn changes(plan: &propagation::Plan, all: &[propagation::Figures]) -> String {
         "\n### From a change to the last ACK\n\n\
          {} services of 10 endpoints; every proxy holds all of them, by on-demand names. {} runs with a fresh control plane, {} changes of \
          each kind in each. Times in ms from the rename of the YAML file; the directory source looks every {} ms, \
-         which is in the figures and explains most of them, the changes falling evenly over that time.\n\n",
+         and what passes until it looks is in the figures: the changes fall evenly over that time.\n\n",
         plan.services,
         plan.runs,
         plan.rounds,
@@ -235,6 +252,12 @@ fn processes(figures: &latency::Figures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_machine_is_named() {
+        assert!(busy("0.40 3.00 5.00").is_empty());
+        assert!(busy("2.83 4.49 6.45").contains("not idle") && busy("").contains("not idle"));
+    }
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
