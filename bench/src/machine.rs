@@ -1,5 +1,6 @@
 //! Under what conditions the figures were measured, and how fast the machine was at a fixed piece of work.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -33,11 +34,15 @@ pub fn conditions(parts: &Parts) -> Vec<(&'static str, String)> {
         ),
         ("kernel", read_trimmed("/proc/sys/kernel/osrelease")),
         ("Heddle", sources(parts)),
-        (
-            "Envoy",
-            output(&parts.envoy.display().to_string(), &["--version"]).unwrap_or_default(),
-        ),
+        ("Envoy", envoy_version(&parts.envoy)),
     ]
+}
+
+/// Without the path, which is of this machine alone.
+fn envoy_version(envoy: &Path) -> String {
+    let said = output(&envoy.display().to_string(), &["--version"]).unwrap_or_default();
+    said.rsplit_once("version: ")
+        .map_or(String::new(), |(_, version)| version.to_owned())
 }
 
 /// What the binaries were built from, as far as that is known.
