@@ -14,6 +14,11 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use crate::settings::{LogFormat, Settings};
 
+/// How long the connections of a listener that was replaced or removed live on, in seconds; those of TCP are cut then, and run
+/// the former policy until then. The control plane keeps the clusters behind a listener it removed for longer than this.
+/// A pod that ends takes no new connection after it either; how long it serves those it has is `HEDDLE_DRAIN_SECONDS`.
+const LISTENER_DRAIN: u32 = 30;
+
 /// How Envoy ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -94,13 +99,11 @@ fn next_ended() -> Result<Option<WaitStatus>> {
 fn arguments(settings: &Settings, config: &Path) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec!["--config-path".into(), config.into()];
     let level = settings.log_level.clone();
-    // A drain of zero seconds would be no drain, and Envoy refuses none.
-    let drain = settings.drain.as_secs().max(1).to_string();
     let concurrency = settings.concurrency.to_string();
     for (name, value) in [
         ("--log-level", level),
         ("--concurrency", concurrency),
-        ("--drain-time-s", drain),
+        ("--drain-time-s", LISTENER_DRAIN.to_string()),
         // Callers are told at once, rather than ever more often over the drain time.
         ("--drain-strategy", "immediate".to_owned()),
     ] {

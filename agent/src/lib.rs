@@ -10,6 +10,7 @@ mod drain;
 mod envoy;
 mod issuance;
 mod life;
+mod memory;
 mod readiness;
 mod sds;
 mod secrets;

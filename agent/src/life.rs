@@ -22,7 +22,7 @@ use crate::envoy::Envoy;
 use crate::readiness::{self, Readiness};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
-use crate::{issuance, sds};
+use crate::{issuance, memory, sds};
 
 /// What Envoy gets to end by itself once it was asked.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,7 +114,8 @@ async fn stop(envoy: &mut Envoy) -> Result<()> {
 }
 
 fn write_bootstrap(settings: &Settings, dir: &PrivateDir) -> Result<()> {
-    let text = serde_json::to_vec_pretty(&bootstrap(settings, &dir.sds(), &dir.admin()))?;
+    let config = bootstrap(settings, &dir.sds(), &dir.admin(), memory::limit());
+    let text = serde_json::to_vec_pretty(&config)?;
     write_private(&dir.bootstrap(), &text)
         .with_context(|| format!("{} can't be written", dir.bootstrap().display()))
 }

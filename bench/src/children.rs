@@ -62,6 +62,13 @@ impl Running {
         Ok(())
     }
 
+    /// Ends it at once, as a crash would: it can't put anything in order.
+    pub fn kill(mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

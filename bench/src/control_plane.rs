@@ -1,22 +1,18 @@
 //! The control plane's own binary over a directory of YAML.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heddle_identity::{SpiffeId, TrustDomain};
 
 use crate::children::{Running, free_address, until};
-use crate::sim::credentials::Authority;
-use crate::sim::{Credentials, Server};
-use crate::world::Pod;
+use crate::mesh::Pod;
+use crate::place::Place;
 
-const START: Duration = Duration::from_secs(60);
-const TRUST_DOMAIN: &str = "cluster.local";
-/// What both servers' certificates bear besides the SPIFFE id.
-const SERVER_NAME: &str = "localhost";
+/// A directory of many thousand objects is read before it serves.
+const START: Duration = Duration::from_secs(300);
 
 /// A running control plane.
 #[derive(Debug)]
@@ -35,7 +31,21 @@ impl ControlPlane {
     /// # Errors
     /// When it ends, or does not serve in time.
     pub async fn start(operator: &Path, world: &Path, work: &Path) -> Result<Self> {
-        let (ads, ca) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
+        Self::start_at(&Place::here(), "127.0.0.1", operator, world, work).await
+    }
+
+    /// The same at an address of another network.
+    ///
+    /// # Errors
+    /// When it ends, or does not serve in time.
+    pub async fn start_at(
+        place: &Place,
+        ip: &str,
+        operator: &Path,
+        world: &Path,
+        work: &Path,
+    ) -> Result<Self> {
+        let (ads, ca) = place.run(|| Ok((free_address(ip)?, free_address(ip)?)))?;
         let runtime = work.join("run");
         let mut command = Command::new(operator);
         command
@@ -50,7 +60,7 @@ impl ControlPlane {
                 "--ca-address",
                 &ca.to_string(),
             ]);
-        let mut process = Running::start("heddle-operator", work, command)?;
+        let mut process = place.run(|| Running::start("heddle-operator", work, command))?;
         let bundle = runtime.join("trust-bundle.pem");
         until(
             "the control plane",
@@ -58,12 +68,12 @@ impl ControlPlane {
             &mut [&mut process],
             async || {
                 std::fs::metadata(&bundle).with_context(|| bundle.display().to_string())?;
-                for address in [ads, ca] {
-                    tokio::net::TcpStream::connect(address)
-                        .await
-                        .with_context(|| address.to_string())?;
-                }
-                Ok(())
+                place.run(|| {
+                    for address in [ads, ca] {
+                        TcpStream::connect(address).with_context(|| address.to_string())?;
+                    }
+                    Ok(())
+                })
             },
         )
         .await?;
@@ -83,14 +93,6 @@ impl ControlPlane {
     /// The process itself.
     pub fn process(&mut self) -> &mut Running {
         &mut self.process
-    }
-
-    /// The ADS server, for simulated proxies.
-    pub fn server(&self) -> Server {
-        Server {
-            address: self.ads.to_string(),
-            server_name: SERVER_NAME.to_owned(),
-        }
     }
 
     /// Where the trust bundle is.
@@ -114,25 +116,5 @@ impl ControlPlane {
         let read =
             async || std::fs::read_to_string(&path).with_context(|| path.display().to_string());
         until("a token", START, &mut [], read).await
-    }
-
-    /// Certificates for a pod: its token, a fresh key, a CSR. Tried again while the CA is busy.
-    ///
-    /// # Errors
-    /// When the CA refuses for good.
-    pub async fn enroll(&self, pod: &Pod) -> Result<Credentials> {
-        let authority = Authority {
-            address: self.ca.to_string(),
-            server_name: SERVER_NAME.to_owned(),
-            trust: std::fs::read_to_string(self.trust_bundle())?,
-        };
-        let token = self.token_of(pod).await?;
-        let domain: TrustDomain = TRUST_DOMAIN.parse()?;
-        let id = SpiffeId::new(domain, &pod.namespace, &pod.service_account)?;
-        let what = format!("a certificate for {}", pod.name);
-        until(&what, START, &mut [], async || {
-            Credentials::enroll(&authority, &id, &token).await
-        })
-        .await
     }
 }

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::place::Place;
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 /// The requests here have a few hundred bytes; beyond this it is something else.
 const MAX_HEAD: usize = 16 * 1024;
@@ -17,8 +19,18 @@ const IDLE: Duration = Duration::from_secs(300);
 /// # Errors
 /// When the address can't be had.
 pub fn start(address: SocketAddr) -> Result<()> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("the application at {address}"))?;
+    start_at(&Place::here(), address)
+}
+
+/// The same in another network.
+///
+/// # Errors
+/// When the address can't be had there.
+pub fn start_at(place: &Place, address: SocketAddr) -> Result<()> {
+    let listener = place.run(|| {
+        std::net::TcpListener::bind(address)
+            .with_context(|| format!("the application at {address}"))
+    })?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -8,10 +8,10 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use heddle_bench::load::Load;
-use heddle_bench::paths::Parts;
-use heddle_bench::report::Report;
+use heddle_bench::page::{self, Conditions};
+use heddle_bench::paths::{ClusterParts, Parts};
 use heddle_bench::simulate::Simulate;
-use heddle_bench::{latency, machine, propagation};
+use heddle_bench::{flat, latency, machine, table};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Heddle on real parts")]
@@ -22,12 +22,38 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// All figures, into docs/performance.md.
-    All(Options),
-    /// From a change to the last ACK; printed only.
-    Propagation(Options),
-    /// What two sidecars add, and memory; printed only.
-    Latency(Options),
+    /// Everything: the table, the memory of sidecars, what sidecars add to a request.
+    All {
+        #[command(flatten)]
+        table: table::Plan,
+        #[command(flatten)]
+        memory: flat::Plan,
+        #[command(flatten)]
+        requests: Requests,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The control plane with simulated proxies on a real API server.
+    Table {
+        #[command(flatten)]
+        table: table::Plan,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A real sidecar's memory by the size of the mesh (root).
+    Memory {
+        #[command(flatten)]
+        memory: flat::Plan,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What two sidecars add to a request.
+    Latency {
+        #[command(flatten)]
+        requests: Requests,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The fixed piece of work alone.
     Work,
     /// Simulated proxies against any ADS server.
@@ -35,22 +61,20 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Args)]
-struct Options {
-    /// Services of the mesh, of 10 endpoints each.
-    #[arg(long, default_value_t = 100)]
-    services: usize,
-    /// Numbers of simulated proxies.
-    #[arg(long, value_delimiter = ',', default_value = "1,100,500")]
-    proxies: Vec<usize>,
-    /// Runs with a fresh control plane for each number.
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// Changes of each kind in each run.
-    #[arg(long, default_value_t = 20)]
-    rounds: usize,
-    /// The poll interval of the directory source, in milliseconds.
-    #[arg(long, default_value_t = 200)]
-    poll_ms: u64,
+struct Common {
+    /// Where heddle-operator and heddle-agent are; default: they are built now.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// The page to write; default: docs/performance.md of the repository. The plot goes beside it.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Print only.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Requests {
     /// Requests a second.
     #[arg(long, default_value_t = 500)]
     rate: u32,
@@ -66,26 +90,10 @@ struct Options {
     /// Worker threads of every Envoy.
     #[arg(long, default_value_t = 2)]
     concurrency: u32,
-    /// Where heddle-operator and heddle-agent are; default: they are built now.
-    #[arg(long)]
-    bin_dir: Option<PathBuf>,
-    /// The page to write, of `all`; default: docs/performance.md of the repository.
-    #[arg(long)]
-    page: Option<PathBuf>,
 }
 
-impl Options {
-    fn propagation(&self) -> propagation::Plan {
-        propagation::Plan {
-            services: self.services,
-            proxies: self.proxies.clone(),
-            runs: self.runs,
-            rounds: self.rounds,
-            poll: Duration::from_millis(self.poll_ms),
-        }
-    }
-
-    fn latency(&self) -> latency::Plan {
+impl Requests {
+    fn plan(&self) -> latency::Plan {
         let load = Load {
             rate: self.rate,
             connections: self.connections,
@@ -101,9 +109,6 @@ impl Options {
     }
 }
 
-/// A debug build would hash for minutes; its figures are worth nothing anyway.
-const WORK_TIMES: usize = if cfg!(debug_assertions) { 0 } else { 3 };
-
 #[tokio::main]
 async fn main() -> Result<()> {
     // Told to stop, it still ends the processes it has started.
@@ -117,56 +122,78 @@ async fn main() -> Result<()> {
 
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::All(options) => {
-            let (report, parts) = report(&options, true, true).await?;
-            let page = options
-                .page
-                .unwrap_or_else(|| parts.repo.join("docs/performance.md"));
-            report.write(&page)?;
-            println!("{}\nwritten to {}", report.markdown(), page.display());
+        Command::All {
+            table,
+            memory,
+            requests,
+            common,
+        } => {
+            let output = Output::new(common)?;
+            output.table(&table).await?;
+            output.memory(&memory).await?;
+            output.latency(&requests).await
         }
-        Command::Propagation(options) => {
-            println!("{}", report(&options, true, false).await?.0.markdown())
+        Command::Table { table, common } => Output::new(common)?.table(&table).await,
+        Command::Memory { memory, common } => Output::new(common)?.memory(&memory).await,
+        Command::Latency { requests, common } => Output::new(common)?.latency(&requests).await,
+        Command::Work => {
+            let work = machine::fixed_work(machine::WORK_TIMES)?;
+            println!("{}: {}", machine::WORK, work.spread(2));
+            Ok(())
         }
-        Command::Latency(options) => {
-            println!("{}", report(&options, false, true).await?.0.markdown())
-        }
-        Command::Work => println!(
-            "SHA-256 over 1 GiB, s: {}",
-            machine::fixed_work(WORK_TIMES).spread(2)
-        ),
-        Command::Simulate(simulate) => simulate.run().await?,
+        Command::Simulate(simulate) => simulate.run().await,
     }
-    Ok(())
 }
 
-async fn report(
-    options: &Options,
-    with_propagation: bool,
-    with_latency: bool,
-) -> Result<(Report, Parts)> {
-    let parts = Parts::find(options.bin_dir.as_deref())?;
-    let before = (machine::load_average(), machine::fixed_work(WORK_TIMES));
-    let mut report = Report {
-        conditions: machine::conditions(&parts),
-        load: [before.0, String::new()],
-        work: [before.1, heddle_bench::stats::Sample::default()],
-        propagation: None,
-        latency: None,
-    };
-    if with_propagation {
-        let plan = options.propagation();
-        let figures = propagation::measure(&parts.operator, &plan).await?;
-        report.propagation = Some((plan, figures));
+/// Where sections go.
+struct Output {
+    parts: Parts,
+    page: Option<PathBuf>,
+}
+
+impl Output {
+    fn new(common: Common) -> Result<Self> {
+        let parts = Parts::find(common.bin_dir.as_deref())?;
+        let page = common
+            .page
+            .unwrap_or_else(|| parts.repo.join("docs/performance.md"));
+        Ok(Self {
+            page: (!common.dry_run).then_some(page),
+            parts,
+        })
     }
-    if with_latency {
-        let plan = options.latency();
-        let figures = latency::measure(&parts, &plan).await?;
-        report.latency = Some((plan, figures));
+
+    async fn table(&self, plan: &table::Plan) -> Result<()> {
+        let cluster = ClusterParts::find(&self.parts.repo)?;
+        let conditions = Conditions::now(&self.parts)?;
+        let ledger = table::measure(&cluster, &self.parts.operator, plan).await?;
+        self.write("table", &table::markdown(plan, &ledger), &conditions)
     }
-    let [_, load] = &mut report.load;
-    *load = machine::load_average();
-    let [_, work] = &mut report.work;
-    *work = machine::fixed_work(WORK_TIMES);
-    Ok((report, parts))
+
+    async fn memory(&self, plan: &flat::Plan) -> Result<()> {
+        const PLOT: &str = "sidecar-memory.svg";
+        let conditions = Conditions::now(&self.parts)?;
+        let curve = flat::measure(&self.parts, plan).await?;
+        if let Some(page) = &self.page {
+            std::fs::write(page.with_file_name(PLOT), flat::svg(&curve))?;
+        }
+        self.write("memory", &flat::markdown(plan, &curve, PLOT), &conditions)
+    }
+
+    async fn latency(&self, requests: &Requests) -> Result<()> {
+        let conditions = Conditions::now(&self.parts)?;
+        let plan = requests.plan();
+        let figures = latency::measure(&self.parts, &plan).await?;
+        self.write("latency", &latency::markdown(&plan, &figures), &conditions)
+    }
+
+    fn write(&self, section: &str, text: &str, conditions: &Conditions) -> Result<()> {
+        let text = format!("{text}\n{}", conditions.markdown()?);
+        println!("{text}");
+        if let Some(page) = &self.page {
+            page::write(page, section, &text)?;
+            println!("written to {}", page.display());
+        }
+        Ok(())
+    }
 }

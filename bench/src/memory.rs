@@ -22,18 +22,27 @@ pub struct Memory {
 pub fn of(pid: u32) -> Result<Memory> {
     let status = format!("/proc/{pid}/status");
     let rollup = format!("/proc/{pid}/smaps_rollup");
-    let mebibytes = |path: &str, name: &str| -> Result<f64> {
-        let text = field(path, name).with_context(|| format!("{name} in {path}"))?;
-        let number = text.trim_end_matches("kB").trim();
-        Ok(number
-            .parse::<f64>()
-            .with_context(|| format!("{name} in {path}"))?
-            / 1024.0)
-    };
     Ok(Memory {
         anonymous: mebibytes(&status, "RssAnon")?,
         private: mebibytes(&rollup, "Private_Clean")? + mebibytes(&rollup, "Private_Dirty")?,
     })
+}
+
+/// The most that a process ever held at once, pages of its binary included, in MiB: `VmHWM`.
+///
+/// # Errors
+/// When there is no such process.
+pub fn peak(pid: u32) -> Result<f64> {
+    mebibytes(&format!("/proc/{pid}/status"), "VmHWM")
+}
+
+fn mebibytes(path: &str, name: &str) -> Result<f64> {
+    let text = field(path, name).with_context(|| format!("{name} in {path}"))?;
+    let number = text.trim_end_matches("kB").trim();
+    Ok(number
+        .parse::<f64>()
+        .with_context(|| format!("{name} in {path}"))?
+        / 1024.0)
 }
 
 /// The first descendant of a process with this name, such as an agent's Envoy.
@@ -74,6 +83,7 @@ mod tests {
     fn this_process_has_memory_and_children() {
         let memory = of(std::process::id()).unwrap();
         assert!(memory.anonymous > 0.0 && memory.private > 0.0);
+        assert!(peak(std::process::id()).unwrap() >= memory.anonymous);
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

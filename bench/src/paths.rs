@@ -56,6 +56,45 @@ impl Parts {
     }
 }
 
+/// What the real API server is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterParts {
+    /// Kubernetes' and etcd's programs in one binary.
+    pub kube: PathBuf,
+    /// Makes the certificates.
+    pub certificates: PathBuf,
+    /// Heddle's own manifests.
+    pub manifests: PathBuf,
+    /// Where the data of filled meshes is kept.
+    pub snapshots: PathBuf,
+}
+
+impl ClusterParts {
+    /// Of this repository.
+    ///
+    /// # Errors
+    /// When nothing is built yet.
+    pub fn find(repo: &Path) -> Result<Self> {
+        let cluster = repo.join("tests/e2e/cluster");
+        let cache =
+            std::env::var_os("HEDDLE_CACHE").map_or_else(|| repo.join(".cache/e2e"), PathBuf::from);
+        let kube = cache.join("bin/kube");
+        if !kube.is_file() {
+            bail!(
+                "there is no {}: run {}/build.sh",
+                kube.display(),
+                cluster.display()
+            );
+        }
+        Ok(Self {
+            kube,
+            certificates: cluster.join("certs.sh"),
+            manifests: repo.join("config/default"),
+            snapshots: repo.join(".cache/bench"),
+        })
+    }
+}
+
 fn build(repo: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(repo).args([

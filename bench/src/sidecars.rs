@@ -11,8 +11,8 @@ use crate::children::{Running, until};
 use crate::control_plane::ControlPlane;
 use crate::load;
 use crate::memory;
+use crate::mesh::Pod;
 use crate::paths::Parts;
-use crate::world::Pod;
 
 const START: Duration = Duration::from_secs(60);
 const APPLICATION_PORT: u16 = 8080;

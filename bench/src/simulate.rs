@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use time::OffsetDateTime;
 
 use crate::change::Change;
+use crate::mesh::this_hour;
+use crate::probe::{Probe, milliseconds};
 use crate::sim::proxy::Proxy;
-use crate::sim::{Credentials, Fleet, Member, Server};
+use crate::sim::{Credentials, Fleet, Member, Retry, Server};
 use crate::stats::Sample;
 
 /// Simulated proxies against an ADS server. `{i}` in a template is the proxy's number, `{hour}` in a name the UTC hour.
@@ -48,10 +49,13 @@ pub struct Simulate {
     /// Seconds to stay connected after synchronisation, and to wait for a change.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Come back when a stream breaks, as Envoy does, with what is held; else that is a failure.
+    #[arg(long)]
+    reconnect: bool,
     /// A shell command that makes a change; the clock starts when it has ended.
     #[arg(long, requires = "expect")]
     apply: Option<String>,
-    /// What the change looks like: `endpoints:<part of the name>:<healthy>` or `weights:<part of the name>:<a>/<b>`.
+    /// What the change looks like: `endpoints:<part of the name>:<healthy>`, `weights:<part of the name>:<a>/<b>` or `text:<text>`.
     #[arg(long, requires = "apply")]
     expect: Option<Change>,
 }
@@ -78,22 +82,31 @@ impl Simulate {
                 server_name,
             },
             members,
-        );
+            if self.reconnect {
+                Retry::AsEnvoy
+            } else {
+                Retry::Never
+            },
+        )?;
         let synced = fleet.synced(within).await?;
         println!(
             "{} proxies synchronised in {:.3} s; each holds {} resources, got {} bytes; {} names refused",
             fleet.size(),
-            synced.took.as_secs_f64(),
+            synced.took().as_secs_f64(),
             synced.resources,
             synced.bytes,
             synced.refused
         );
         let (Some(apply), Some(expect)) = (self.apply, self.expect) else {
             tokio::time::sleep(within).await;
+            let total = fleet.observer().total();
             println!(
-                "{} responses, {} bytes in all",
-                fleet.observer().responses(),
-                fleet.observer().bytes()
+                "{} responses and {} bytes in all; {} resources of {} bytes came though unchanged; {} streams broke",
+                total.responses,
+                total.bytes,
+                total.unchanged,
+                total.unchanged_bytes,
+                fleet.broken()
             );
             return fleet.all_up();
         };
@@ -131,49 +144,30 @@ impl Simulate {
             .iter()
             .map(String::as_str)
             .chain(lines)
-            .map(fill_hour)
+            .map(|name| name.replace("{hour}", &this_hour()))
             .collect())
     }
 }
 
 async fn change(fleet: &Fleet, apply: &str, expect: Change, within: Duration) -> Result<()> {
-    let armed = fleet.observer().arm(expect, fleet.size());
+    let probe = Probe::arm(fleet, expect, fleet.size());
     let from = Instant::now();
     let status = tokio::process::Command::new("sh")
         .args(["-c", apply])
         .status()
         .await?;
-    let command = from.elapsed();
+    let end = Instant::now();
     if !status.success() {
         bail!("`{apply}` failed: {status}");
     }
-    let arrivals = armed.arrivals(within).await?;
     // What came while the command still ran came at its end.
-    let times = Sample::new(
-        arrivals
-            .0
-            .iter()
-            .map(|time| time.saturating_sub(command).as_secs_f64() * 1e3),
-    );
+    let times = Sample::new(milliseconds(&probe.arrivals(within).await?, end));
     println!(
-        "ACK p50 {:.1}, p99 {:.1}, last {:.1} ms after the end of the command, which took {:.1} ms",
+        "arrival p50 {:.1}, p99 {:.1}, last {:.1} ms after the end of the command, which took {:.1} ms",
         times.median(),
         times.quantile(0.99),
         times.max(),
-        command.as_secs_f64() * 1e3
+        (end - from).as_secs_f64() * 1e3
     );
     fleet.all_up()
-}
-
-/// Puts the UTC hour, as Envoy's `%START_TIME(%Y%m%d%H)%` prints it, into a name.
-pub fn fill_hour(name: &str) -> String {
-    let now = OffsetDateTime::now_utc();
-    let hour = format!(
-        "{:04}{:02}{:02}{:02}",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        now.hour()
-    );
-    name.replace("{hour}", &hour)
 }

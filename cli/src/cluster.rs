@@ -27,8 +27,8 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// A client, with a timeout on everything.
-    pub async fn client(&self) -> Result<Client> {
+    /// Where the cluster is and who asks, with a timeout on everything.
+    pub async fn config(&self) -> Result<Config> {
         let mut config = match &self.context {
             Some(context) => {
                 let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
@@ -40,8 +40,18 @@ impl ClusterArgs {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(CALL_TIMEOUT);
         config.write_timeout = Some(CALL_TIMEOUT);
-        Client::try_from(config).context("cannot build a client of the cluster")
+        Ok(config)
     }
+
+    /// A client of that cluster.
+    pub async fn client(&self) -> Result<Client> {
+        client_of(self.config().await?)
+    }
+}
+
+/// A client.
+pub fn client_of(config: Config) -> Result<Client> {
+    Client::try_from(config).context("cannot build a client of the cluster")
 }
 
 /// A call that ends in time, with what it was for in its error.

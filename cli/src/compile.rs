@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use heddle_policy_compiler::{Compiled, PodRef, Resource, World, print};
+use heddle_policy_compiler::{Compiled, PodRef, Resource, Scope, print};
 use serde_json::{Value, json};
 
 use crate::findings;
@@ -46,12 +46,11 @@ const OFFLINE: &str = "offline";
 pub fn run(args: &CompileArgs) -> Result<usize> {
     let outcome = Objects::from_paths(&args.paths)?.compile();
     let Outcome {
-        world,
         compiled,
         findings: found,
     } = &outcome;
     findings::report(found);
-    let pods = selected(world, compiled, args.proxy.as_deref())?;
+    let pods = selected(compiled, args.proxy.as_deref())?;
     let wanted = if args.outbound {
         on_demand(compiled)
     } else {
@@ -81,7 +80,7 @@ pub fn run(args: &CompileArgs) -> Result<usize> {
 }
 
 /// The pods that a name means: the pod of that name, else those of the workload of that name.
-fn selected(world: &World, compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
+fn selected(compiled: &Compiled, wanted: Option<&str>) -> Result<Vec<PodRef>> {
     let all = || compiled.proxies.keys();
     let Some(wanted) = wanted else {
         return Ok(all().cloned().collect());
@@ -93,15 +92,11 @@ fn selected(world: &World, compiled: &Compiled, wanted: Option<&str>) -> Result<
     if !exact.is_empty() {
         return Ok(exact);
     }
-    let owner = |pod: &PodRef| {
-        world
-            .workloads()
-            .get(pod)
-            .map(|workload| format!("{}/{}", pod.namespace, workload.owner))
-    };
-    let of_workload: Vec<PodRef> = all()
-        .filter(|pod| owner(pod).as_deref() == Some(wanted))
-        .cloned()
+    let of_workload: Vec<PodRef> = compiled
+        .proxies
+        .values()
+        .filter(|proxy| proxy.workload().to_string() == wanted)
+        .map(|proxy| proxy.pod.clone())
         .collect();
     if of_workload.is_empty() {
         let known: Vec<String> = all().map(ToString::to_string).collect();
@@ -126,12 +121,19 @@ fn on_demand(compiled: &Compiled) -> BTreeSet<Arc<str>> {
 
 /// Everything about one sidecar: each resource with whom it comes from, and what must be acknowledged before it.
 fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value {
-    let view = compiled.view(pod, wanted).unwrap_or_default();
+    let nothing = BTreeSet::new();
+    let scope = Scope {
+        held: &nothing,
+        retiring: &nothing,
+        wanted,
+        refused: &BTreeSet::new(),
+    };
+    let view = compiled.view(pod, &scope).unwrap_or_default();
     let identity = compiled
         .proxies
         .get(pod)
         .map(|proxy| proxy.identity.to_string());
-    json!({"identity": identity, "resources": view.resources.values().map(|one| resource(one)).collect::<Vec<_>>()})
+    json!({"identity": identity, "resources": view.resources().values().map(|one| resource(one)).collect::<Vec<_>>()})
 }
 
 fn resource(resource: &Resource) -> Value {

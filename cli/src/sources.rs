@@ -27,10 +27,8 @@ pub struct Objects {
     findings: Vec<Finding>,
 }
 
-/// A world and what became of it.
+/// What became of the objects.
 pub struct Outcome {
-    /// What went in.
-    pub world: World,
     /// What came out.
     pub compiled: Compiled,
     /// What reading and compiling found, sorted.
@@ -77,11 +75,9 @@ impl Objects {
         for object in self.objects {
             findings.extend(builder.apply(object));
         }
-        let world = builder.build();
-        let compiled = compile(&world);
+        let compiled = compile(&builder.world());
         findings.extend(compiled.findings.iter().cloned());
         Outcome {
-            world,
             compiled,
             findings: findings::sorted(findings),
         }

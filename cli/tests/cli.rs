@@ -150,11 +150,35 @@ const CASES: &[Case] = &[
         args: &["proxy", "status", "--runtime-dir", "runtime"],
         code: 1,
         out: &[
-            "shop/a-1  runs all 4",
-            "shop/b-1  behind by 2 of 4",
-            "shop/c-1  not connected",
+            "shop/a-1  standalone  3      4          2 kB  envoy 1.40.0  in sync",
+            "shop/b-1  standalone  -      4          2 kB  envoy 1.40.0  behind by 2 of 4",
+            "shop/c-1  -           -      4          0 kB  -             never connected",
+            "3 sidecars, 1 in sync",
         ],
         err: &["2 sidecars are not as they should be"],
+    },
+    Case {
+        args: &["proxy", "status", "a-1", "--runtime-dir", "runtime"],
+        code: 0,
+        out: &[
+            "shop/a-1\n  identity   spiffe://cluster.local/ns/shop/sa/a",
+            "scope      3 destinations",
+        ],
+        err: &[],
+    },
+    Case {
+        args: &[
+            "proxy",
+            "status",
+            "nobody",
+            "--runtime-dir",
+            "runtime",
+            "-o",
+            "json",
+        ],
+        code: 1,
+        out: &["\"complete\": true"],
+        err: &["no sidecar nobody is known to the control plane"],
     },
     Case {
         args: &["demo", "--bin-dir", "nowhere"],

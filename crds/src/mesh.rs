@@ -77,6 +77,10 @@ pub struct MeshSpec {
     #[serde(default)]
     pub outbound: Action,
 
+    /// Which destinations a sidecar holds.
+    #[serde(default)]
+    pub scope: ScopeSettings,
+
     /// The certificates of workloads.
     #[serde(default)]
     pub certificates: Certificates,
@@ -98,6 +102,7 @@ impl Default for MeshSpec {
             mode: MeshMode::default(),
             default_action: Action::default(),
             outbound: Action::default(),
+            scope: ScopeSettings::default(),
             certificates: Certificates::default(),
             telemetry: Telemetry::default(),
             proxy: ProxySettings::default(),
@@ -132,6 +137,57 @@ pub enum MeshMode {
     Permissive,
     /// Only mTLS is accepted; policies are enforced.
     Strict,
+}
+
+/// Which destinations a sidecar holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScopeSettings {
+    /// `Enabled`: a sidecar is told of a destination of the mesh when its application first connects there, and the whole workload
+    /// keeps it. `Disabled`: it holds the destinations that are declared and no other of the mesh; they are declared by the pod
+    /// annotation `heddle.dev/destinations` (`<namespace>/<service>[:<port>]` or `<namespace>/*`, separated by commas), and without
+    /// it are the services of the pod's own namespace. Destinations that the mesh does not know follow `outbound` either way.
+    #[serde(default)]
+    pub on_demand: OnDemand,
+
+    /// How long a destination that was told on demand stays after its last use, from 10m to 8760h.
+    #[serde(default = "one_day")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10m') && duration(self) <= duration('8760h')").message(
+        "spec.scope.idleAfter must be from 10m to 8760h: write for example 24h"
+    ))]
+    pub idle_after: HumanDuration,
+}
+
+impl Default for ScopeSettings {
+    fn default() -> Self {
+        Self {
+            on_demand: OnDemand::default(),
+            idle_after: one_day(),
+        }
+    }
+}
+
+/// Whether sidecars are told destinations of the mesh when they are first used.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum OnDemand {
+    /// At first use.
+    #[default]
+    Enabled,
+    /// Only what is declared.
+    Disabled,
 }
 
 /// The certificates of workloads.

@@ -58,7 +58,8 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
         written,
         json!({
             "trustDomain": "cluster.local", "clusterDomain": "cluster.local", "mode": "Permissive",
-            "defaultAction": "Allow", "outbound": "Allow", "certificates": {"lifetime": "24h"},
+            "defaultAction": "Allow", "outbound": "Allow",
+            "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": []},
             "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10, "resources": {
                 "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}}

@@ -41,11 +41,9 @@ impl Learned {
 
     /// Forgets what is about objects that are gone, or about another generation than the present one. Makes no tick:
     /// whoever calls has just compiled without it, for the compiler too takes only a refusal of the present generation.
-    pub fn retain(&self, present: &BTreeMap<ObjectRef, i64>) {
+    pub fn retain(&self, present: impl Fn(&ObjectRef) -> Option<i64>) {
         self.lock().retain(|object, refusal| {
-            present
-                .get(object)
-                .is_some_and(|generation| *generation <= refusal.generation)
+            present(object).is_some_and(|generation| generation <= refusal.generation)
         });
     }
 
@@ -97,9 +95,9 @@ mod tests {
         assert!(!learned.refuse(refusal(1, "late")));
         assert_eq!(learned.all(), [refusal(2, "third")]);
         let object = refusal(2, "").object;
-        learned.retain(&BTreeMap::from([(object.clone(), 2)]));
+        learned.retain(|known| (*known == object).then_some(2));
         assert_eq!(learned.all().len(), 1);
-        learned.retain(&BTreeMap::from([(object, 3)]));
+        learned.retain(|known| (*known == object).then_some(3));
         assert!(learned.all().is_empty());
     }
 }

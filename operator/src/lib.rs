@@ -1,7 +1,8 @@
 //! The control plane: watches, compiles, serves, and tells the truth in statuses.
 //!
-//! Sources (Kubernetes reflectors, or a directory of YAML) give objects; a thread of its own compiles them into a
-//! [`picture::Picture`]; [`serving::MeshSource`] hands each proxy its view of the newest picture; what the proxies
+//! Sources (Kubernetes reflectors, or a directory of YAML) say what changed; a thread of its own compiles that into the next
+//! [`picture::Picture`]; [`serving::MeshSource`] hands each proxy its view of it, learns what each workload calls ([`scope`]),
+//! and wakes only the streams that a change concerns; what the proxies
 //! acknowledge and refuse comes back through [`status`] as conditions, and what they refuse also as an input of the
 //! next compile ([`learned`]).
 //!
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod objects;
 pub mod picture;
 pub mod plane;
+pub mod scope;
 pub mod serving;
 pub mod standalone;
 pub mod status;

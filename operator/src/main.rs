@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +19,9 @@ struct Cli {
     /// What is logged, such as `info` or `heddle_operator=debug,info`.
     #[arg(long, env = "HEDDLE_LOG", default_value = "info", global = true)]
     log: String,
+    /// How often proxies report which destinations they use, in seconds.
+    #[arg(long, env = "HEDDLE_LOAD_REPORT_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
+    load_report_seconds: u64,
     #[command(flatten)]
     kubernetes: OnKubernetes,
     #[command(subcommand)]
@@ -41,6 +45,12 @@ struct OnKubernetes {
     /// The address to listen on.
     #[arg(long, env = "HEDDLE_LISTEN", default_value = "::")]
     listen: IpAddr,
+    /// How often what proxies were given is held against the API server's own word, in seconds.
+    #[arg(long, env = "HEDDLE_AUDIT_SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    audit_seconds: u64,
+    /// How many proxies at a time.
+    #[arg(long, env = "HEDDLE_AUDIT_PROXIES", default_value_t = 100)]
+    audit_proxies: usize,
 }
 
 #[derive(Subcommand)]
@@ -75,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let stop = until_signalled()?;
+    let load_report_interval = Duration::from_secs(cli.load_report_seconds);
     match cli.command {
         Some(Command::Standalone(given)) => {
             let options = standalone::Options {
@@ -82,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
                 runtime: given.runtime_dir,
                 ads: given.ads_address,
                 ca: given.ca_address,
+                load_report_interval,
             };
             standalone::run(options, stop)
                 .await
@@ -94,6 +106,11 @@ async fn main() -> anyhow::Result<()> {
                 ip: cli.kubernetes.pod_ip,
                 sidecar_image: cli.kubernetes.sidecar_image.context("HEDDLE_SIDECAR_IMAGE is not set")?,
                 listen: cli.kubernetes.listen,
+                load_report_interval,
+                audit: kubernetes::AuditPlan {
+                    interval: Duration::from_secs(cli.kubernetes.audit_seconds),
+                    proxies: cli.kubernetes.audit_proxies,
+                },
             };
             kubernetes::run(options, stop)
                 .await

@@ -3,9 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use heddle_xds_server::{Counters, Counts, PerKind, ResourceKind};
+use heddle_policy_compiler::Recompiled;
+use heddle_xds_server::{Counters, Counts, Distribution, PerKind, ResourceKind};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -19,6 +23,12 @@ pub struct Outcome {
     pub reason: &'static str,
 }
 
+/// Which kind of compiled unit.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Unit {
+    unit: &'static str,
+}
+
 /// Which watch.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Watch {
@@ -30,8 +40,6 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// From a change seen to its acknowledgement by one proxy, in seconds.
-    pub convergence: Histogram,
     /// Certificates issued.
     pub issued: Counter,
     /// Requests for certificates refused, by reason.
@@ -47,17 +55,22 @@ pub struct Metrics {
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
     compile_seconds: Histogram,
+    recompiled: Family<Unit, Counter>,
     findings: Gauge,
+    scope_workloads: Gauge,
+    scope_destinations: Gauge,
+    scope_largest: Gauge,
+    audits: Counter,
+    audited: Counter,
+    audit_mismatches: Gauge,
     server: Server,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("heddle");
-        let convergence = Histogram::new(exponential_buckets(0.001, 2.0, 16));
         let compile_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let metrics = Self {
-            convergence,
             issued: Counter::default(),
             issue_refused: Family::default(),
             admission_refused: Family::default(),
@@ -66,7 +79,14 @@ impl Default for Metrics {
             injections: Family::default(),
             write_errors: Family::default(),
             compile_seconds,
+            recompiled: Family::default(),
             findings: Gauge::default(),
+            scope_workloads: Gauge::default(),
+            scope_destinations: Gauge::default(),
+            scope_largest: Gauge::default(),
+            audits: Counter::default(),
+            audited: Counter::default(),
+            audit_mismatches: Gauge::default(),
             server: Server::default(),
             registry: Registry::default(),
         };
@@ -83,15 +103,46 @@ impl Metrics {
         let m = self;
         add(
             r,
-            "convergence_seconds",
-            "From a change seen to its acknowledgement by a proxy",
-            &m.convergence,
-        );
-        add(
-            r,
             "compile_seconds",
             "Duration of one compile",
             &m.compile_seconds,
+        );
+        add(
+            r,
+            "recompiled_units",
+            "Units of the mesh that were compiled anew, by kind",
+            &m.recompiled,
+        );
+        add(
+            r,
+            "scope_workloads",
+            "Workloads that have learned destinations",
+            &m.scope_workloads,
+        );
+        add(
+            r,
+            "scope_destinations",
+            "Destinations that all workloads together have learned",
+            &m.scope_destinations,
+        );
+        add(
+            r,
+            "scope_largest",
+            "Destinations of the workload that has learned most",
+            &m.scope_largest,
+        );
+        add(
+            r,
+            "audits",
+            "Audits of what proxies run against the API server's own word",
+            &m.audits,
+        );
+        add(r, "audited_proxies", "Proxies audited", &m.audited);
+        add(
+            r,
+            "audit_mismatches",
+            "Resources that proxies of the last audit had otherwise than the API server's objects say; 0 is right",
+            &m.audit_mismatches,
         );
         add(r, "certificates_issued", "Certificates issued", &m.issued);
         add(
@@ -131,10 +182,29 @@ fn add(registry: &mut Registry, name: &str, help: &str, metric: &(impl Metric + 
 
 impl Metrics {
     /// A compile is done.
-    pub fn compiled(&self, took: Duration, findings: usize) {
+    pub fn compiled(&self, took: Duration, findings: usize, recompiled: &Recompiled) {
         self.compile_seconds.observe(took.as_secs_f64());
-        self.findings
-            .set(i64::try_from(findings).unwrap_or(i64::MAX));
+        self.findings.set(number(findings));
+        for (unit, count) in recompiled.by_kind() {
+            let counter = self.recompiled.get_or_create(&Unit { unit });
+            counter.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// How many destinations each workload has learned.
+    pub fn scope_sizes(&self, sizes: &[usize]) {
+        self.scope_workloads.set(number(sizes.len()));
+        self.scope_destinations.set(number(sizes.iter().sum()));
+        self.scope_largest
+            .set(number(sizes.iter().copied().max().unwrap_or(0)));
+    }
+
+    /// An audit is done: of so many proxies so many resources were wrong.
+    pub fn audited(&self, proxies: usize, wrong: usize) {
+        self.audits.inc();
+        self.audited
+            .inc_by(u64::try_from(proxies).unwrap_or(u64::MAX));
+        self.audit_mismatches.set(number(wrong));
     }
 
     /// Adds what the discovery server counts.
@@ -152,6 +222,10 @@ impl Metrics {
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -201,6 +275,30 @@ impl Collector for Server {
             "Requests for what is not served",
             counts.unknown_types,
         )?;
+        counter(
+            e,
+            "streams_shed",
+            "Discovery streams ended so that their proxies spread over the replicas",
+            counts.streams_shed,
+        )?;
+        counter(
+            e,
+            "load_reports",
+            "Load reports of proxies",
+            counts.load_reports,
+        )?;
+        histogram(
+            e,
+            "convergence_seconds",
+            "From a change seen to its acknowledgement by a proxy, for each change and proxy",
+            &counts.convergence,
+        )?;
+        histogram(
+            e,
+            "push_bytes",
+            "Sizes of discovery responses",
+            &counts.push_bytes,
+        )?;
         per_kind(e, "pushes", "Discovery responses sent", &counts.responses)?;
         per_kind(
             e,
@@ -238,6 +336,16 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
     counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
 }
 
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    seen: &Distribution,
+) -> Encoded {
+    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    encoder.encode_histogram::<NoLabelSet>(seen.sum, seen.count, &seen.buckets, None)
+}
+
 fn per_kind(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -261,7 +369,14 @@ mod tests {
     fn every_metric_can_be_read() {
         let metrics = Metrics::default();
         metrics.count_server(Arc::default());
-        metrics.compiled(Duration::from_millis(3), 2);
+        metrics.compiled(
+            Duration::from_millis(3),
+            2,
+            &Recompiled {
+                clients: 3,
+                ..Recompiled::default()
+            },
+        );
         metrics
             .issue_refused
             .get_or_create(&Outcome { reason: "token" })
@@ -270,6 +385,9 @@ mod tests {
         for line in [
             "heddle_findings 2",
             "heddle_streams_open 0",
+            "heddle_recompiled_units_total{unit=\"clients\"} 3",
+            "heddle_convergence_seconds_count 0",
+            "heddle_audit_mismatches 0",
             "heddle_nacks_total{type=\"lds\"} 0",
             "heddle_certificate_requests_refused_total{reason=\"token\"} 1",
         ] {

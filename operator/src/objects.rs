@@ -1,53 +1,42 @@
 //! Where objects come from, as a trait: Kubernetes and a directory are two implementations.
 
-use std::collections::BTreeSet;
+use std::time::Instant;
 
 use heddle_crds::{MESH_NAME, MeshSpec};
-use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, Refusal};
+use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef};
 use tokio::sync::watch;
 
-/// All objects at one moment.
+/// What happened to the objects since the last batch. Of several changes of one object the last one is in it.
 #[derive(Clone, Debug, Default)]
-pub struct Objects {
-    /// The objects, with `metadata.generation`, and with `status.lastGood` where there is one.
-    pub objects: Vec<KubeObject>,
-    /// What reading them found.
+pub struct Batch {
+    /// Each object that changed, with `metadata.generation`, and with `status.lastGood` where there is one; `None`: it is gone.
+    pub changes: Vec<(ObjectRef, Option<KubeObject>)>,
+    /// What reading found that still stands, of all objects.
     pub findings: Vec<Finding>,
-    /// What Envoy is known to have refused, from wherever the source keeps that.
-    pub refusals: Vec<Refusal>,
+    /// When the oldest of the changes was seen.
+    pub since: Option<Instant>,
+    /// Whether all has been read by now. Until then nothing is compiled, for what is not read yet would look deleted.
+    pub complete: bool,
 }
 
-impl Objects {
-    /// The settings of the mesh: those of the Mesh named `default`, else the defaults.
-    #[must_use]
-    pub fn mesh(&self) -> MeshSpec {
-        let named = |object: &KubeObject| match object {
-            KubeObject::Mesh(mesh) if mesh.metadata.name.as_deref() == Some(MESH_NAME) => {
-                Some(mesh.spec.clone())
-            }
-            _ => None,
-        };
-        self.objects.iter().find_map(named).unwrap_or_default()
-    }
-
-    /// Our own kinds among the objects.
-    #[must_use]
-    pub fn ours(&self) -> BTreeSet<ObjectRef> {
-        self.objects
-            .iter()
-            .filter_map(reference)
-            .filter(|object| is_ours(object.kind))
-            .collect()
-    }
-}
-
-/// Gives objects. Called from the compiling thread.
+/// Gives objects.
 pub trait ObjectSource: Send + Sync + 'static {
-    /// All objects now.
-    fn objects(&self) -> Objects;
+    /// What changed since the last call; at the first, everything. There is one reader.
+    fn take(&self) -> Batch;
 
-    /// Ticks whenever the objects may have changed. Several changes may be one tick.
+    /// Ticks whenever there is something to take. Several changes may be one tick.
     fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// The settings in an object, if it is the Mesh that counts.
+#[must_use]
+pub fn mesh_of(object: &KubeObject) -> Option<MeshSpec> {
+    match object {
+        KubeObject::Mesh(mesh) if mesh.metadata.name.as_deref() == Some(MESH_NAME) => {
+            Some(mesh.spec.clone())
+        }
+        _ => None,
+    }
 }
 
 /// Whether the kind is one of ours, which has a status.

@@ -3,16 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use heddle_crds::MeshSpec;
-use heddle_policy_compiler::{Compiled, Finding, ObjectRef, PodRef, Severity, World, compile};
+use heddle_crds::{MESH_NAME, MeshSpec};
+use heddle_policy_compiler::{
+    Compiled, Finding, ObjectKind, ObjectRef, PodRef, Severity, World, WorldBuilder, compile,
+};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::learned::Learned;
 use crate::metrics::Metrics;
-use crate::objects::{ObjectSource, Objects};
+use crate::objects::{ObjectSource, mesh_of};
 use crate::tasks::Ended;
 
 /// One compile: what went in and what came out.
@@ -25,69 +29,143 @@ pub struct Picture {
     /// What came out.
     pub compiled: Compiled,
     /// The settings of the mesh.
-    pub mesh: MeshSpec,
+    pub mesh: Arc<MeshSpec>,
     /// What reading and compiling found, sorted.
-    pub findings: Vec<Finding>,
+    pub findings: Arc<[Finding]>,
     /// For each of our objects: the revision of the first picture with its present generation.
-    pub changed_in: BTreeMap<ObjectRef, u64>,
+    pub changed_in: OrdMap<ObjectRef, u64>,
     /// When the change that made this picture was seen.
     pub seen: Option<Instant>,
-    /// The same by the wall clock.
-    pub at: Option<SystemTime>,
 }
 
 impl Picture {
     /// The pod's identity parts, if the pod is known: its service account.
     #[must_use]
     pub fn service_account(&self, pod: &PodRef) -> Option<Arc<str>> {
-        self.world
-            .workloads()
-            .get(pod)
-            .map(|workload| Arc::clone(&workload.service_account))
-    }
-
-    /// The generations of our objects.
-    #[must_use]
-    pub fn generations(&self) -> BTreeMap<ObjectRef, i64> {
-        self.compiled
-            .statuses
-            .iter()
-            .map(|(object, status)| (object.clone(), status.observed_generation))
-            .collect()
+        let workload = self.world.workloads().get(pod)?;
+        Some(Arc::clone(&workload.shape.service_account))
     }
 }
 
 /// The newest picture; `None` before the first.
 pub type Pictures = watch::Receiver<Option<Arc<Picture>>>;
 
+/// Told of every picture in turn, none left out: what changed is said from one to the next.
+pub trait Audience: Send + Sync + 'static {
+    /// A new picture, after the one of the last call.
+    fn shown(&self, picture: &Arc<Picture>);
+}
+
+/// Reads a source into the compiler's world.
+pub struct Reader {
+    source: Arc<dyn ObjectSource>,
+    changes: watch::Receiver<u64>,
+    builder: WorldBuilder,
+    mesh: Arc<MeshSpec>,
+    findings: Findings,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+/// What reading came to.
+struct Progress {
+    /// When the oldest change was seen.
+    since: Option<Instant>,
+    complete: bool,
+}
+
+impl Reader {
+    /// A reader that has read nothing yet.
+    #[must_use]
+    pub fn new(source: Arc<dyn ObjectSource>) -> Self {
+        Self {
+            changes: source.changes(),
+            source,
+            builder: World::builder(),
+            mesh: Arc::default(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Reads until the source has told everything once. What it tells in the meantime is taken as it comes, for as it comes it
+    /// needs several times the room.
+    ///
+    /// # Errors
+    /// When the source is gone.
+    pub async fn complete(&mut self) -> Ended {
+        loop {
+            self.changes.mark_unchanged();
+            if self.read().complete {
+                return Ok(());
+            }
+            self.changes
+                .changed()
+                .await
+                .map_err(|_| "the source of objects is gone")?;
+        }
+    }
+
+    /// The settings of the mesh as read so far: those of the Mesh named `default`, else the defaults.
+    #[must_use]
+    pub fn mesh(&self) -> &MeshSpec {
+        &self.mesh
+    }
+
+    fn read(&mut self) -> Progress {
+        let batch = self.source.take();
+        for (reference, object) in batch.changes {
+            if reference.kind == ObjectKind::Mesh && *reference.name == *MESH_NAME {
+                self.mesh = Arc::new(object.as_ref().and_then(mesh_of).unwrap_or_default());
+            }
+            let found = match object {
+                Some(object) => self.builder.apply(object),
+                None => {
+                    self.builder.remove(&reference);
+                    Vec::new()
+                }
+            };
+            self.findings.read(reference, found);
+        }
+        self.findings.source(batch.findings);
+        Progress {
+            since: batch.since,
+            complete: batch.complete,
+        }
+    }
+}
+
 /// Compiles whenever the objects or what was learned change, until told to stop.
 ///
 /// # Errors
 /// When the source is gone, or a compile panicked.
 pub async fn run(
-    source: Arc<dyn ObjectSource>,
+    reader: Reader,
     learned: Arc<Learned>,
-    pictures: Arc<watch::Sender<Option<Arc<Picture>>>>,
+    audience: Arc<dyn Audience>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Ended {
-    let (mut changes, mut lessons) = (source.changes(), learned.changes());
+    let (mut changes, mut lessons) = (reader.source.changes(), learned.changes());
+    let mut painter = Painter {
+        reader,
+        learned,
+        audience,
+        metrics,
+        newest: None,
+    };
     loop {
-        let seen = Instant::now();
         changes.mark_unchanged();
         lessons.mark_unchanged();
-        let before = pictures.borrow().clone();
-        let (source, learned, timed) = (
-            Arc::clone(&source),
-            Arc::clone(&learned),
-            Arc::clone(&metrics),
-        );
         // The compiler may take the time it needs without holding up a stream.
-        let picture = tokio::task::spawn_blocking(move || {
-            paint(&*source, &learned, before.as_deref(), seen, &timed)
+        painter = tokio::task::spawn_blocking(move || {
+            painter.paint(Instant::now());
+            painter
         })
         .await?;
-        pictures.send_replace(Some(Arc::new(picture)));
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = changes.changed() => changed.map_err(|_| "the source of objects is gone")?,
@@ -96,87 +174,142 @@ pub async fn run(
     }
 }
 
-fn paint(
-    source: &dyn ObjectSource,
-    learned: &Learned,
-    before: Option<&Picture>,
-    seen: Instant,
-    metrics: &Metrics,
-) -> Picture {
-    let Objects {
-        objects,
-        mut findings,
-        refusals,
-    } = {
-        let mut read = source.objects();
-        read.refusals.extend(learned.all());
-        read
-    };
-    let mesh = Objects {
-        objects: objects.clone(),
-        ..Objects::default()
+/// Holds what goes from one compile to the next.
+struct Painter {
+    reader: Reader,
+    learned: Arc<Learned>,
+    audience: Arc<dyn Audience>,
+    metrics: Arc<Metrics>,
+    newest: Option<Arc<Picture>>,
+}
+
+impl Painter {
+    fn paint(&mut self, woken: Instant) {
+        let progress = self.reader.read();
+        if !progress.complete {
+            return;
+        }
+        let Reader {
+            builder,
+            findings,
+            mesh,
+            ..
+        } = &mut self.reader;
+        builder.set_refusals(self.learned.all());
+        let world = builder.world();
+        let before = self.newest.as_deref();
+        let compiled = match before {
+            Some(before) => before.compiled.update(&world),
+            None => compile(&world),
+        };
+        let revision = before.map_or(1, |before| before.revision + 1);
+        let picture = Picture {
+            revision,
+            changed_in: changed_in(&compiled, before, revision),
+            mesh: Arc::clone(mesh),
+            findings: findings.all(&compiled.findings),
+            world,
+            compiled,
+            seen: Some(progress.since.unwrap_or(woken)),
+        };
+        report(&picture.findings, before);
+        let changes = picture.compiled.changes();
+        self.metrics
+            .compiled(woken.elapsed(), picture.findings.len(), &changes.recompiled);
+        let statuses = &picture.compiled.statuses;
+        self.learned.retain(|object| {
+            statuses
+                .get(object)
+                .map(|status| status.observed_generation)
+        });
+        tracing::debug!(revision, took = ?woken.elapsed(), "compiled");
+        let picture = Arc::new(picture);
+        self.newest = Some(Arc::clone(&picture));
+        self.audience.shown(&picture);
     }
-    .mesh();
-    metrics
-        .objects
-        .set(i64::try_from(objects.len()).unwrap_or(i64::MAX));
-    let mut builder = World::builder();
-    for object in objects {
-        findings.extend(builder.apply(object));
+}
+
+/// What was found where: by the source, by the compiler when it read an object, and by the compile. Put together anew
+/// only when one of them says something else.
+#[derive(Default)]
+struct Findings {
+    source: Vec<Finding>,
+    read: BTreeMap<ObjectRef, Vec<Finding>>,
+    compiled: Arc<[Finding]>,
+    all: Option<Arc<[Finding]>>,
+}
+
+impl Findings {
+    fn read(&mut self, object: ObjectRef, found: Vec<Finding>) {
+        let before = if found.is_empty() {
+            self.read.remove(&object)
+        } else {
+            self.read.insert(object.clone(), found)
+        };
+        if before.as_ref() != self.read.get(&object) {
+            self.all = None;
+        }
     }
-    for refusal in refusals {
-        builder.refuse(refusal);
+
+    fn source(&mut self, found: Vec<Finding>) {
+        if found != self.source {
+            self.source = found;
+            self.all = None;
+        }
     }
-    let world = builder.build();
-    let compiled = compile(&world);
-    findings.extend(compiled.findings.iter().cloned());
-    findings.sort();
-    findings.dedup();
-    metrics.compiled(seen.elapsed(), findings.len());
-    report(&findings, before);
-    let revision = before.map_or(1, |before| before.revision + 1);
-    let changed_in = changed_in(&compiled, before, revision);
-    let picture = Picture {
-        revision,
-        world,
-        compiled,
-        mesh,
-        findings,
-        changed_in,
-        seen: Some(seen),
-        at: Some(SystemTime::now()),
-    };
-    learned.retain(&picture.generations());
-    tracing::debug!(revision, took = ?seen.elapsed(), proxies = picture.compiled.proxies.len(), "compiled");
-    picture
+
+    fn all(&mut self, compiled: &Arc<[Finding]>) -> Arc<[Finding]> {
+        let same = Arc::ptr_eq(compiled, &self.compiled);
+        if let Some(all) = self.all.as_ref().filter(|_| same) {
+            return Arc::clone(all);
+        }
+        self.compiled = Arc::clone(compiled);
+        let read = self.read.values().flatten();
+        let mut all: Vec<Finding> = self
+            .source
+            .iter()
+            .chain(read)
+            .chain(&**compiled)
+            .cloned()
+            .collect();
+        all.sort();
+        all.dedup();
+        let all: Arc<[Finding]> = all.into();
+        self.all = Some(Arc::clone(&all));
+        all
+    }
 }
 
 fn changed_in(
     compiled: &Compiled,
     before: Option<&Picture>,
     revision: u64,
-) -> BTreeMap<ObjectRef, u64> {
-    let since = |object: &ObjectRef, generation: i64| {
-        let before = before?;
-        let known = before.compiled.statuses.get(object)?;
-        (known.observed_generation == generation).then(|| before.changed_in.get(object).copied())?
-    };
-    let statuses = compiled.statuses.iter();
-    statuses
-        .map(|(object, status)| {
-            (
-                object.clone(),
-                since(object, status.observed_generation).unwrap_or(revision),
-            )
-        })
-        .collect()
+) -> OrdMap<ObjectRef, u64> {
+    let nothing = OrdMap::new();
+    let (old, mut known) = before.map_or((&nothing, OrdMap::new()), |before| {
+        (&before.compiled.statuses, before.changed_in.clone())
+    });
+    for difference in old.diff(&compiled.statuses) {
+        match difference {
+            DiffItem::Add(object, _) => _ = known.insert(object.clone(), revision),
+            DiffItem::Update { old, new }
+                if old.1.observed_generation != new.1.observed_generation =>
+            {
+                known.insert(new.0.clone(), revision);
+            }
+            DiffItem::Update { .. } => {}
+            DiffItem::Remove(object, _) => _ = known.remove(object),
+        }
+    }
+    known
 }
 
 /// Says each finding once: when it appears, and when it is gone.
-fn report(findings: &[Finding], before: Option<&Picture>) {
-    let known = before
-        .map(|before| before.findings.as_slice())
-        .unwrap_or_default();
+fn report(findings: &Arc<[Finding]>, before: Option<&Picture>) {
+    if before.is_some_and(|before| Arc::ptr_eq(&before.findings, findings)) {
+        return;
+    }
+    let known = before.map_or(&[][..], |before| &*before.findings);
     for finding in findings
         .iter()
         .filter(|finding| known.binary_search(finding).is_err())

@@ -2,18 +2,18 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_identity::{Ca, TrustDomain};
 use heddle_xds_server::{Options as XdsOptions, Registry, Security, Server};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::certs::{CertError, OwnCertificate};
 use crate::issuing::{Issuer, TokenAuthenticator};
 use crate::learned::Learned;
 use crate::metrics::Metrics;
-use crate::objects::ObjectSource;
-use crate::picture::{self, Picture, Pictures};
+use crate::picture::{self, Pictures, Reader};
+use crate::scope::Scopes;
 use crate::serving::MeshSource;
 use crate::tasks::Tasks;
 
@@ -30,9 +30,13 @@ pub struct Plane {
     pub learned: Arc<Learned>,
     /// Counts it all.
     pub metrics: Arc<Metrics>,
+    /// What each workload calls.
+    pub scopes: Arc<Scopes>,
+    /// What each proxy should have.
+    pub mesh: Arc<MeshSource>,
     /// The newest picture.
     pub pictures: Pictures,
-    painted: Arc<watch::Sender<Option<Arc<Picture>>>>,
+    load_report_interval: Duration,
 }
 
 /// Where proxies and agents connect.
@@ -51,6 +55,8 @@ pub struct Served {
     pub mesh: Arc<MeshSource>,
     /// What each proxy has.
     pub registry: Arc<Registry>,
+    /// The discovery server.
+    pub server: Arc<Server<MeshSource>>,
 }
 
 impl Plane {
@@ -62,19 +68,28 @@ impl Plane {
         ca: Ca,
         trust_domain: TrustDomain,
         ips: Vec<IpAddr>,
+        load_report_interval: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<Self, CertError> {
         let ca = Arc::new(ca);
         let own = OwnCertificate::issue(Arc::clone(&ca), trust_domain.clone(), ips)?;
-        let (painted, pictures) = watch::channel(None);
+        let scopes = Arc::new(Scopes::default());
+        let mesh = MeshSource::new(
+            trust_domain.clone(),
+            Arc::clone(&scopes),
+            load_report_interval,
+            Arc::clone(&metrics),
+        );
         Ok(Self {
             trust_domain,
             ca,
             own: Arc::new(own),
             learned: Arc::default(),
             metrics,
-            pictures,
-            painted: Arc::new(painted),
+            scopes,
+            pictures: mesh.pictures(),
+            mesh: Arc::new(mesh),
+            load_report_interval,
         })
     }
 
@@ -84,7 +99,7 @@ impl Plane {
     /// When TLS cannot be set up.
     pub fn start(
         &self,
-        source: Arc<dyn ObjectSource>,
+        reader: Reader,
         tokens: Arc<dyn TokenAuthenticator>,
         sockets: Sockets,
         tasks: &mut Tasks,
@@ -92,29 +107,41 @@ impl Plane {
         let stop = tasks.stop();
         let rotation = Arc::clone(&self.own).rotate(stop.clone());
         tasks.spawn("certificate rotation", rotation);
-        let (learned, painted) = (Arc::clone(&self.learned), Arc::clone(&self.painted));
-        let compiler = picture::run(source, learned, painted, self.metrics(), stop.clone());
+        let (learned, mesh) = (Arc::clone(&self.learned), Arc::clone(&self.mesh));
+        let compiler = picture::run(reader, learned, mesh, self.metrics(), stop.clone());
         tasks.spawn("compiler", compiler);
+        tasks.spawn("scopes", Arc::clone(&self.mesh).sweep(stop.clone()));
 
-        let domain = self.trust_domain.clone();
-        let mesh = MeshSource::new(self.pictures.clone(), domain.clone(), self.metrics());
-        let mesh = Arc::new(mesh);
-        tasks.spawn("views", Arc::clone(&mesh).follow(stop.clone()));
-        let server = Server::new(Arc::clone(&mesh), XdsOptions::default());
+        let options = XdsOptions {
+            load_report_interval: self.load_report_interval,
+            ..XdsOptions::default()
+        };
+        let server = Arc::new(Server::new(Arc::clone(&self.mesh), options));
         let registry = server.registry();
         self.metrics.count_server(server.counters());
         let (mutual, until) = (self.own.mutual(&["h2"])?, stop.clone());
+        let serving = Arc::clone(&server);
         tasks.spawn("discovery", async move {
             let security = Security::mtls(move || Arc::clone(&mutual));
             let until = until.cancelled_owned();
-            Ok(server.serve(sockets.ads, security, until).await?)
+            Ok(serving.serve(sockets.ads, security, until).await?)
         });
 
         let (ca, pictures) = (Arc::clone(&self.ca), self.pictures.clone());
-        let issuer = Issuer::new(ca, domain, tokens, pictures, self.metrics());
+        let issuer = Issuer::new(
+            ca,
+            self.trust_domain.clone(),
+            tokens,
+            pictures,
+            self.metrics(),
+        );
         let tls = self.own.server(&["h2"])?;
         tasks.spawn("issuing", issuer.serve(sockets.issuing, tls, stop));
-        Ok(Served { mesh, registry })
+        Ok(Served {
+            mesh: Arc::clone(&self.mesh),
+            registry,
+            server,
+        })
     }
 
     /// The metrics, for one more who counts.

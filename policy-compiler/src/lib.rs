@@ -2,6 +2,7 @@
 //!
 //! # Guarantees
 //!
+//! - An update ([`Compiled::update`]) equals a cold compile in all that can be seen of it, and costs what differs.
 //! - Pure and total: no I/O, no clock, no randomness; [`compile`] cannot fail. A bad object is a [`Finding`] and an
 //!   [`ObjectStatus`], and everything else still compiles.
 //! - The same [`World`] yields the same bytes, whatever the order in which objects came.
@@ -23,9 +24,12 @@ mod resource;
 mod status;
 pub mod world;
 
-pub use compile::{Compiled, Proxy, compile};
+pub use compile::{
+    Bucket, Changes, Compiled, Dependency, Destination, DestinationKind, Family,
+    InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, on_demand_address,
+};
 pub use finding::{Finding, ObjectKind, ObjectRef, Severity};
 pub use ingest::{KubeObject, Unreadable, WorkloadTemplate};
-pub use resource::{Resource, ResourceKey, ResourceKind, View};
+pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};
 pub use status::ObjectStatus;
-pub use world::{NamespacedName, PodRef, Refusal, World, WorldBuilder};
+pub use world::{NamespacedName, PodRef, Refusal, WorkloadRef, World, WorldBuilder};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::compile::Dependency;
 use crate::finding::ObjectRef;
 
 /// The four xDS types the mesh uses. The order is the one of a safe send: make before break.
@@ -122,20 +123,45 @@ fn version_of(body: &[u8]) -> Arc<str> {
     text.into()
 }
 
+/// Resources that stand or fall together. One that is unchanged between compiles, or shared by several proxies, is the very same `Arc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The resources. The same resource may be in several parts of a view; then it is the very same `Arc`.
+    pub resources: Vec<Arc<Resource>>,
+}
+
+impl Part {
+    /// This part, in the very `Arc`s of an earlier one as far as it says the same.
+    pub(crate) fn like(mut self, earlier: &Arc<Self>) -> Arc<Self> {
+        if self == **earlier {
+            return Arc::clone(earlier);
+        }
+        for resource in &mut self.resources {
+            if let Some(same) = earlier.resources.iter().find(|old| *old == resource) {
+                *resource = Arc::clone(same);
+            }
+        }
+        Arc::new(self)
+    }
+}
+
 /// Everything one proxy should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// The resources by key.
-    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
-    /// Names that the proxy wants and shall not get.
+    /// What it is made of.
+    pub parts: Vec<Arc<Part>>,
+    /// Names that the proxy asked for and shall not get.
     pub absent: BTreeSet<Arc<str>>,
+    /// What the view was made from: as long as none of it is touched, it stays as it is.
+    pub depends: BTreeSet<Dependency>,
 }
 
 impl View {
-    pub(crate) fn add(&mut self, resources: &[Arc<Resource>]) {
-        for resource in resources {
-            self.resources
-                .insert(resource.key.clone(), Arc::clone(resource));
-        }
+    /// The resources of all parts by key.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<ResourceKey, Arc<Resource>> {
+        let all = self.parts.iter().flat_map(|part| &part.resources);
+        all.map(|resource| (resource.key.clone(), Arc::clone(resource)))
+            .collect()
     }
 }

@@ -25,7 +25,7 @@ fn outputs_are_as_blessed() -> Result<()> {
                 case.name,
                 findings
                     .iter()
-                    .chain(&compiled.findings)
+                    .chain(compiled.findings.iter())
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
             ));
@@ -174,11 +174,10 @@ fn base_is_as_blessed() -> Result<()> {
         .iter()
         .map(|at| Ok(Compiled::on_demand_name(at.parse()?, harness::HOUR)))
         .collect::<Result<_>>()?;
-    let view = compiled
-        .view(&NamespacedName::new("shop", "reviews-v1-abc-x1"), &wanted)
-        .context("no such proxy")?;
+    let pod = NamespacedName::new("shop", "reviews-v1-abc-x1");
+    let view = harness::view(&compiled, &pod, &wanted).context("no such proxy")?;
     let resources: Vec<Value> = view
-        .resources
+        .resources()
         .values()
         .map(|r| serde_json::json!({"resource": r.key.to_string(), "config": print::to_json(r)}))
         .collect();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use heddle_policy_compiler::authz::{
     Decision, HttpRequest, Operation, PathPattern, PortAuthz, Request, Rule, RuleAction, Source,
-    evaluate,
+    could_admit, evaluate,
 };
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{KubeObject, compile, ingest};
@@ -141,6 +141,7 @@ fn request() -> impl Strategy<Value = Request> {
 
 fn rule() -> impl Strategy<Value = Rule> {
     let identities = prop::sample::subsequence(vec!["frontend", "db"], 0..=2);
+    let namespaces = prop::sample::subsequence(vec!["shop", "legacy"], 0..=1);
     let blocks = prop::sample::subsequence(vec!["10.0.0.0/8", "fd00::/8"], 0..=2);
     let methods = prop::sample::subsequence(vec!["GET", "POST"], 0..=2);
     let paths = prop::sample::subsequence(
@@ -155,14 +156,14 @@ fn rule() -> impl Strategy<Value = Rule> {
     (
         any::<bool>(),
         any::<bool>(),
-        identities,
+        (identities, namespaces),
         blocks,
         methods,
         paths,
         0..1000_u32,
     )
         .prop_map(
-            |(deny, audit, identities, blocks, methods, paths, id)| Rule {
+            |(deny, audit, (identities, namespaces), blocks, methods, paths, id)| Rule {
                 id: format!("shop/p/{id}").into(),
                 action: if deny {
                     RuleAction::Deny
@@ -175,7 +176,10 @@ fn rule() -> impl Strategy<Value = Rule> {
                         .into_iter()
                         .map(|sa| SpiffeId::new("cluster.local", "shop", sa))
                         .collect(),
-                    identity_prefixes: Vec::new(),
+                    identity_prefixes: namespaces
+                        .into_iter()
+                        .map(|ns| format!("spiffe://cluster.local/ns/{ns}/").into())
+                        .collect(),
                     blocks: blocks.into_iter().map(|b| b.parse().unwrap()).collect(),
                 },
                 to: Operation {
@@ -241,12 +245,94 @@ proptest! {
         prop_assert!(evaluate(&before, &request, false).allowed() || !evaluate(&after, &request, false).allowed());
     }
 
+    /// Whom scope leaves out, every request of theirs would be denied.
+    #[test]
+    fn who_could_never_be_admitted_never_is(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
+        let authz = PortAuthz { rules, default_allow };
+        if let Some(peer) = &request.peer
+            && !could_admit(&authz, peer)
+        {
+            prop_assert!(!evaluate(&authz, &request, false).allowed());
+        }
+    }
+
     /// Rules in audit change no verdict.
     #[test]
     fn audit_changes_no_verdict(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
         let all = PortAuthz { rules, default_allow };
         let enforced = PortAuthz { rules: all.rules.iter().filter(|r| !r.audit).cloned().collect(), default_allow };
         prop_assert_eq!(evaluate(&all, &request, false), evaluate(&enforced, &request, false));
+    }
+}
+
+#[test]
+fn scope_narrows_where_nothing_could_ever_pass() {
+    let id = |account| SpiffeId::new("cluster.local", "shop", account);
+    let rule = |action, audit, from: Source, to: Operation| Rule {
+        id: "t/p/0".into(),
+        action,
+        audit,
+        from,
+        to,
+    };
+    let of = |account| Source {
+        identities: vec![id(account)],
+        ..Source::default()
+    };
+    let namespace = |name: &str| Source {
+        identity_prefixes: vec![format!("spiffe://cluster.local/ns/{name}/").into()],
+        ..Source::default()
+    };
+    let near = |mut source: Source| {
+        source.blocks = vec!["10.0.0.0/8".parse().unwrap()];
+        source
+    };
+    let get = || Operation {
+        methods: vec!["GET".into()],
+        ..Operation::default()
+    };
+    let any = Operation::default;
+    let (allow, deny) = (RuleAction::Allow, RuleAction::Deny);
+    // What the rules say, the default, and whether the identity of `a` could pass.
+    let cases = [
+        (vec![], true, true),
+        (vec![], false, false),
+        (vec![rule(allow, false, of("a"), any())], false, true),
+        (vec![rule(allow, false, of("a"), get())], false, true),
+        (vec![rule(allow, false, of("b"), any())], true, false),
+        (vec![rule(allow, true, of("b"), any())], true, true),
+        (
+            vec![rule(allow, false, namespace("shop"), any())],
+            false,
+            true,
+        ),
+        (
+            vec![rule(allow, false, namespace("other"), any())],
+            true,
+            false,
+        ),
+        (
+            vec![rule(allow, false, near(Source::default()), any())],
+            false,
+            true,
+        ),
+        (vec![rule(deny, false, of("a"), any())], true, false),
+        (
+            vec![rule(deny, false, Source::default(), any())],
+            true,
+            false,
+        ),
+        (vec![rule(deny, true, of("a"), any())], true, true),
+        (vec![rule(deny, false, of("a"), get())], true, true),
+        (vec![rule(deny, false, near(of("a")), any())], true, true),
+        (vec![rule(deny, false, of("b"), any())], true, true),
+    ];
+    for (rules, default_allow, expected) in cases {
+        let authz = PortAuthz {
+            rules,
+            default_allow,
+        };
+        assert_eq!(could_admit(&authz, &id("a")), expected, "{authz:?}");
     }
 }
 

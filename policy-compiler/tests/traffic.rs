@@ -90,7 +90,7 @@ fn compiled() -> Result<Compiled> {
         .into_iter()
         .flat_map(|object| builder.apply(object))
         .collect();
-    let compiled = compile(&builder.build());
+    let compiled = compile(&builder.world());
     ensure!(
         findings.is_empty() && compiled.findings.is_empty(),
         "{findings:#?} {:#?}",
@@ -174,10 +174,8 @@ fn start(
     admin: &str,
 ) -> Result<Envoy> {
     let pod_ref = NamespacedName::new("shop", pod);
-    let view = compiled
-        .view(&pod_ref, &BTreeSet::new())
-        .context("no such proxy")?;
-    let mut config = harness::envoy::bootstrap(&view);
+    let view = harness::view(compiled, &pod_ref, &BTreeSet::new()).context("no such proxy")?;
+    let mut config = harness::envoy::bootstrap(&view.into());
     inline_secrets(
         &mut config,
         &trust.ca,

@@ -17,6 +17,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   make -C "$root" --no-print-directory envoy build
   # Rules of the sidecar's capture, in network namespaces of the test's own.
   cargo test --manifest-path "$root/Cargo.toml" -p heddle-agent --test capture
+  # Scope by use, with real Envoys in such namespaces (HEDDLE_SCOPE_EDITS=10000 for the long run of random edits).
+  cargo test --manifest-path "$root/Cargo.toml" -p heddle-scope-tests --test scope -- --nocapture --test-threads=2
   cargo build --manifest-path "$root/Cargo.toml" -p heddle-e2e --tests
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 

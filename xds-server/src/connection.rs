@@ -1,4 +1,4 @@
-//! Accepted connections, plain or mTLS, as tonic takes them.
+//! Accepted connections, plain or mTLS.
 
 use std::fmt;
 use std::io;
@@ -11,9 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
-use crate::serve::Place;
 use crate::source::Peer;
 
 /// Gives the TLS configuration for the next connection, so that certificates and trust can rotate.
@@ -34,13 +32,13 @@ impl Security {
         Self::Mtls(Arc::new(provider))
     }
 
-    pub(crate) async fn accept(&self, tcp: TcpStream, place: Place) -> io::Result<Connection> {
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<(Connection, Peer)> {
         let mut peer = Peer {
             address: tcp.peer_addr().ok(),
             ..Peer::default()
         };
         let io = match self {
-            Self::Plain => Io::Plain(tcp),
+            Self::Plain => Connection::Plain(tcp),
             Self::Mtls(provider) => {
                 let tls = TlsAcceptor::from(speaking_h2(provider()))
                     .accept(tcp)
@@ -51,14 +49,10 @@ impl Security {
                     .peer_certificates()
                     .unwrap_or_default()
                     .into();
-                Io::Tls(Box::new(tls))
+                Connection::Tls(Box::new(tls))
             }
         };
-        Ok(Connection {
-            io,
-            peer,
-            _place: place,
-        })
+        Ok((io, peer))
     }
 }
 
@@ -71,7 +65,7 @@ impl fmt::Debug for Security {
     }
 }
 
-/// gRPC clients insist on ALPN `h2`.
+/// gRPC clients insist on ALPN `h2`. A configuration that has it is used as it is; another is copied for each connection.
 fn speaking_h2(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     const H2: &[u8] = b"h2";
     if config.alpn_protocols.iter().any(|protocol| protocol == H2) {
@@ -82,24 +76,10 @@ fn speaking_h2(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// One connection; it gives its place back when it is dropped.
-pub(crate) struct Connection {
-    io: Io,
-    peer: Peer,
-    _place: Place,
-}
-
-enum Io {
+/// One connection, after its handshake.
+pub(crate) enum Connection {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
 }
 
 impl AsyncRead for Connection {
@@ -108,9 +88,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -121,23 +101,41 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         }
     }
 }

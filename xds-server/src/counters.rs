@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::histogram::{Distribution, Sizes, Times};
 use crate::resource::ResourceKind;
 
 /// The counters at one moment. All but `connections_open` and `streams_open` only grow.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// TCP connections that are open.
     pub connections_open: u64,
@@ -29,6 +30,14 @@ pub struct Counts {
     pub undecodable: u64,
     /// Requests for a type that is not served; they are left unanswered.
     pub unknown_types: u64,
+    /// Streams that were ended so that their clients go elsewhere.
+    pub streams_shed: u64,
+    /// Load reports taken.
+    pub load_reports: u64,
+    /// Seconds from when a change was seen until a client had answered for all of the view that it led to.
+    pub convergence: Distribution,
+    /// Bytes of each response.
+    pub push_bytes: Distribution,
 }
 
 /// One number for each kind.
@@ -71,6 +80,10 @@ pub struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) undecodable: AtomicU64,
     pub(crate) unknown_types: AtomicU64,
+    pub(crate) streams_shed: AtomicU64,
+    pub(crate) load_reports: AtomicU64,
+    pub(crate) convergence: Times,
+    pub(crate) push_bytes: Sizes,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +130,10 @@ impl Counters {
             bytes: read(&self.bytes),
             undecodable: read(&self.undecodable),
             unknown_types: read(&self.unknown_types),
+            streams_shed: read(&self.streams_shed),
+            load_reports: read(&self.load_reports),
+            convergence: self.convergence.snapshot(),
+            push_bytes: self.push_bytes.snapshot(),
         }
     }
 }

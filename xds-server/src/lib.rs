@@ -1,8 +1,8 @@
 //! An aggregated discovery service (ADS), incremental and state of the world, for Envoy and gRPC.
 //!
 //! It serves whatever a [`ResourceSource`] gives it, and knows neither Kubernetes nor any policy. The protocol is a
-//! state machine without I/O ([`session`]); tonic only moves its messages. What the clients acknowledged and refused
-//! is kept in a [`Registry`].
+//! state machine without I/O ([`session`]), fed from HTTP/2 streams. How the clients stand to their views is kept in a
+//! [`Registry`]. Load reports are served on the same connections.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -15,8 +15,16 @@
 //! # Ok(()) }
 //! ```
 
+mod accept;
+mod admission;
 mod connection;
+mod convergence;
 mod counters;
+mod expiry;
+mod grpc;
+mod histogram;
+mod loads;
+mod open;
 mod progress;
 mod resource;
 mod serve;
@@ -24,11 +32,13 @@ mod service;
 pub mod session;
 mod source;
 mod stream;
+mod wire;
 
 pub use connection::{Security, TlsProvider};
 pub use counters::{Counters, Counts, PerKind};
+pub use histogram::Distribution;
 pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
-pub use resource::{Name, Resource, ResourceKey, ResourceKind, View};
+pub use resource::{Name, Part, Resource, ResourceKey, ResourceKind, View};
 pub use serve::{Options, ServeError, Server};
 pub use session::{Flavor, Limits};
-pub use source::{NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
+pub use source::{Asked, Load, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};

@@ -1,14 +1,15 @@
-//! Who runs what: the acknowledgements and refusals of every subscriber, kept for the source's owner to read.
+//! Who runs what: how every subscriber stands to its view, kept for the source's owner to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::resource::{Name, ResourceKey, View};
-use crate::session::{Flavor, Note};
-use crate::source::{NodeInfo, SubscriberId};
+use crate::resource::{Resource, ResourceKey, View};
+use crate::session::{Flavor, Standing};
+use crate::source::{Asked, NodeInfo, SubscriberId};
 
 /// The longest text of a refusal that is kept, in bytes.
 pub const MAX_TEXT: usize = 4096;
@@ -23,6 +24,9 @@ pub struct Rejection {
 }
 
 /// What is known of one subscriber.
+///
+/// One that reconnects with what it holds is described as before until it has told what that is; one that has lost
+/// everything is behind at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Whether a stream is open.
@@ -30,21 +34,36 @@ pub struct Progress {
     /// Since when it is (dis)connected.
     pub since: SystemTime,
     /// What the client said of itself.
-    pub node: NodeInfo,
+    pub node: Arc<NodeInfo>,
     /// How it speaks.
     pub flavor: Flavor,
-    /// The version of each resource that the client has acknowledged and not been told to drop since.
-    pub acked: BTreeMap<ResourceKey, Arc<str>>,
-    /// The resources refused at the version that the view has.
-    pub rejected: BTreeMap<ResourceKey, Rejection>,
-    /// The on-demand names asked for.
-    pub wanted: BTreeSet<Name>,
+    /// What it asked for beyond what it is given anyway.
+    pub asked: Arc<Asked>,
+    /// The view that the stream works towards; the last one if it is disconnected.
+    pub view: Option<Arc<View>>,
+    /// What is in that view and not acknowledged, with the refusal if the client refused the view's version.
+    pub behind: BTreeMap<ResourceKey, Option<Rejection>>,
+    /// How many resources the client holds.
+    pub resources: usize,
     /// Encoded bytes of all responses, over all streams.
     pub bytes: u64,
     /// Number of all responses, over all streams.
     pub responses: u64,
     /// Grows with every change of any subscriber; see [`Registry::changed_since`].
     pub revision: u64,
+}
+
+impl Progress {
+    /// Whether the client has acknowledged the resource at exactly this version. It looks through the view.
+    #[must_use]
+    pub fn runs(&self, resource: &Resource) -> bool {
+        let same = |other: &Arc<Resource>| {
+            std::ptr::eq(&raw const **other, resource)
+                || (other.version == resource.version && other.key == resource.key)
+        };
+        !self.behind.contains_key(&resource.key)
+            && self.view.iter().any(|view| view.iter().any(same))
+    }
 }
 
 /// One stream's right to report on its subscriber: the newest stream has it.
@@ -54,23 +73,70 @@ pub(crate) struct StreamToken(u64);
 /// What one step of a stream did.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub notes: Vec<Note>,
-    pub wanted: Option<BTreeSet<Name>>,
+    pub standings: Standings,
+    /// The view and what was asked for, if they are others.
+    pub scope: Option<(Option<Arc<View>>, Arc<Asked>)>,
+    pub resources: Option<usize>,
     pub bytes: u64,
     pub responses: u64,
 }
 
+/// How the subscriber stands to its view now.
+#[derive(Debug)]
+pub(crate) enum Standings {
+    /// To these resources; to all others as before.
+    Changed(Vec<(ResourceKey, Standing)>),
+    /// It is behind in these, and in nothing else.
+    Whole(BTreeMap<ResourceKey, Option<Rejection>>),
+}
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self::Changed(Vec::new())
+    }
+}
+
 impl Report {
     fn is_empty(&self) -> bool {
-        self.notes.is_empty() && self.wanted.is_none() && self.responses == 0
+        let same = matches!(&self.standings, Standings::Changed(changed) if changed.is_empty());
+        same && self.scope.is_none() && self.responses == 0
     }
+
+    fn apply(self, progress: &mut Progress) {
+        if let Some((view, asked)) = self.scope {
+            (progress.view, progress.asked) = (view, asked);
+        }
+        match self.standings {
+            Standings::Whole(behind) => progress.behind = behind,
+            Standings::Changed(changed) => {
+                for (key, standing) in changed {
+                    match standing {
+                        Standing::InSync => progress.behind.remove(&key),
+                        Standing::Behind(refused) => progress.behind.insert(key, refused),
+                    };
+                }
+            }
+        }
+        progress.resources = self.resources.unwrap_or(progress.resources);
+        progress.bytes += self.bytes;
+        progress.responses += self.responses;
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The stream that speaks for the subscriber.
+    stream: u64,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     revision: u64,
     streams: u64,
-    subscribers: BTreeMap<SubscriberId, (u64, Arc<Progress>)>,
+    subscribers: BTreeMap<SubscriberId, Entry>,
+    /// The subscribers by the revision of their progress.
+    by_revision: BTreeMap<u64, SubscriberId>,
 }
 
 /// The progress of all subscribers.
@@ -97,30 +163,32 @@ impl Registry {
     /// A consistent picture of all subscribers; cheap, for the entries are shared.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<SubscriberId, Arc<Progress>> {
-        self.lock()
-            .subscribers
-            .iter()
-            .map(|(id, (_, p))| (id.clone(), Arc::clone(p)))
+        let inner = self.lock();
+        let entries = inner.subscribers.iter();
+        entries
+            .map(|(id, entry)| (id.clone(), Arc::clone(&entry.progress)))
             .collect()
     }
 
     /// The progress of one subscriber.
     #[must_use]
     pub fn get(&self, who: &SubscriberId) -> Option<Arc<Progress>> {
-        self.lock().subscribers.get(who).map(|(_, p)| Arc::clone(p))
+        let inner = self.lock();
+        let entry = inner.subscribers.get(who)?;
+        Some(Arc::clone(&entry.progress))
     }
 
-    /// The subscribers whose progress has a revision above `revision`. Forgotten ones do not show.
+    /// The subscribers whose progress has a revision above `revision`, oldest change first; it costs no more than
+    /// these. Forgotten ones do not show.
     #[must_use]
     pub fn changed_since(&self, revision: u64) -> Vec<(SubscriberId, Arc<Progress>)> {
         let inner = self.lock();
-        let changed = inner
-            .subscribers
-            .iter()
-            .filter(|(_, (_, p))| p.revision > revision);
-        changed
-            .map(|(id, (_, p))| (id.clone(), Arc::clone(p)))
-            .collect()
+        let newer = (Bound::Excluded(revision), Bound::Unbounded);
+        let changed = inner.by_revision.range(newer).filter_map(|(_, id)| {
+            let entry = inner.subscribers.get(id)?;
+            Some((id.clone(), Arc::clone(&entry.progress)))
+        });
+        changed.collect()
     }
 
     /// Ticks with the newest revision whenever any progress has changed.
@@ -132,13 +200,13 @@ impl Registry {
     /// Drops what is known of a subscriber that will not come back. One that is connected stays.
     pub fn forget(&self, who: &SubscriberId) {
         let mut inner = self.lock();
-        if inner
-            .subscribers
-            .get(who)
-            .is_some_and(|(_, p)| !p.connected)
-        {
+        let known = inner.subscribers.get(who);
+        let gone = known.filter(|entry| !entry.progress.connected);
+        if let Some(revision) = gone.map(|entry| entry.progress.revision) {
             inner.subscribers.remove(who);
-            self.tick(&mut inner);
+            inner.by_revision.remove(&revision);
+            inner.revision += 1;
+            self.changed.send_replace(inner.revision);
         }
     }
 
@@ -151,211 +219,141 @@ impl Registry {
         let mut inner = self.lock();
         inner.streams += 1;
         let stream = inner.streams;
-        let revision = self.tick(&mut inner);
-        let fresh = Progress {
-            connected: true,
-            since: SystemTime::now(),
-            node,
-            flavor,
-            acked: BTreeMap::new(),
-            rejected: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            bytes: 0,
-            responses: 0,
-            revision,
-        };
-        let progress = match inner.subscribers.remove(who) {
-            // What it had acknowledged stands until the new stream's requests say what it holds.
-            Some((_, old)) => {
-                let old = Arc::unwrap_or_clone(old);
-                Progress {
-                    acked: old.acked,
-                    rejected: old.rejected,
-                    bytes: old.bytes,
-                    responses: old.responses,
-                    ..fresh
-                }
+        let entry = inner.subscribers.entry(who.clone()).or_insert_with(|| {
+            let progress = Progress {
+                connected: false,
+                since: SystemTime::UNIX_EPOCH,
+                node: Arc::default(),
+                flavor,
+                asked: Arc::default(),
+                view: None,
+                behind: BTreeMap::new(),
+                resources: 0,
+                bytes: 0,
+                responses: 0,
+                revision: 0,
+            };
+            Entry {
+                stream,
+                progress: Arc::new(progress),
             }
-            None => fresh,
-        };
-        inner
-            .subscribers
-            .insert(who.clone(), (stream, Arc::new(progress)));
-        StreamToken(stream)
+        });
+        entry.stream = stream;
+        let token = StreamToken(stream);
+        self.update(&mut inner, who, token, |progress| {
+            progress.connected = true;
+            progress.since = SystemTime::now();
+            progress.node = Arc::new(node);
+            progress.flavor = flavor;
+        });
+        token
     }
 
     pub(crate) fn disconnect(&self, who: &SubscriberId, token: StreamToken) {
-        self.update(who, token, |progress| {
+        self.update(&mut self.lock(), who, token, |progress| {
             progress.connected = false;
             progress.since = SystemTime::now();
         });
     }
 
     pub(crate) fn report(&self, who: &SubscriberId, token: StreamToken, report: Report) {
-        if report.is_empty() {
-            return;
-        }
-        self.update(who, token, |progress| {
-            for note in report.notes {
-                progress.take(note);
-            }
-            if let Some(wanted) = report.wanted {
-                progress.wanted = wanted;
-            }
-            progress.bytes += report.bytes;
-            progress.responses += report.responses;
-        });
-    }
-
-    /// A refusal counts only while the view still has what was refused.
-    pub(crate) fn prune(&self, who: &SubscriberId, token: StreamToken, view: &View) {
-        let stands = |key: &ResourceKey, refused: &Rejection| {
-            view.resources
-                .get(key)
-                .is_some_and(|r| r.version == refused.version)
-        };
-        let stale = |progress: &Arc<Progress>| {
-            progress
-                .rejected
-                .iter()
-                .any(|(key, refused)| !stands(key, refused))
-        };
-        if self.get(who).as_ref().is_some_and(stale) {
-            self.update(who, token, |progress| {
-                progress
-                    .rejected
-                    .retain(|key, refused| stands(key, refused))
-            });
+        if !report.is_empty() {
+            self.update(&mut self.lock(), who, token, |p| report.apply(p));
         }
     }
 
-    fn update(&self, who: &SubscriberId, token: StreamToken, change: impl FnOnce(&mut Progress)) {
-        let mut inner = self.lock();
-        let next = inner.revision + 1;
-        let Some((stream, progress)) = inner.subscribers.get_mut(who) else {
+    /// Changes what is known of a subscriber, if the stream may. Whoever reads the picture of before keeps that.
+    fn update(
+        &self,
+        inner: &mut Inner,
+        who: &SubscriberId,
+        token: StreamToken,
+        change: impl FnOnce(&mut Progress),
+    ) {
+        let Some(entry) = inner.subscribers.get_mut(who) else {
             return;
         };
-        if *stream != token.0 {
+        if entry.stream != token.0 {
             return;
         }
-        let progress = Arc::make_mut(progress);
-        change(progress);
-        progress.revision = next;
-        self.tick(&mut inner);
-    }
-
-    fn tick(&self, inner: &mut Inner) -> u64 {
         inner.revision += 1;
+        let progress = Arc::make_mut(&mut entry.progress);
+        change(progress);
+        let before = std::mem::replace(&mut progress.revision, inner.revision);
+        let id = inner.by_revision.remove(&before);
+        inner
+            .by_revision
+            .insert(inner.revision, id.unwrap_or_else(|| who.clone()));
         self.changed.send_replace(inner.revision);
-        inner.revision
     }
 
-    /// A panic elsewhere while the lock was held leaves the map whole: every change is a plain insert or remove.
+    /// A panic elsewhere while the lock was held leaves the maps whole: every change is a plain insert or remove.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Progress {
-    fn take(&mut self, note: Note) {
-        match note {
-            Note::Opened { kind, fresh, held } => {
-                // A client that starts with nothing has lost also the kinds it has not asked for yet.
-                self.acked.retain(|key, _| !fresh && key.kind != kind);
-                self.acked.extend(held);
-            }
-            Note::Acked { key, version } => {
-                if self
-                    .rejected
-                    .get(&key)
-                    .is_some_and(|refused| refused.version == version)
-                {
-                    self.rejected.remove(&key);
-                }
-                self.acked.insert(key, version);
-            }
-            Note::Dropped { key } => {
-                self.acked.remove(&key);
-            }
-            Note::Rejected { key, version, text } => {
-                self.rejected.insert(key, Rejection { version, text });
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::ResourceKind::{Cluster, Listener};
-    use crate::resource::{Resource, ResourceKind};
+    use crate::resource::ResourceKind::Cluster;
 
-    fn key(kind: ResourceKind) -> ResourceKey {
-        ResourceKey::new(kind, "a")
-    }
-
-    fn acked(kind: ResourceKind) -> Note {
-        Note::Acked {
-            key: key(kind),
-            version: "1".into(),
+    fn resource(name: &str, version: &str) -> Resource {
+        Resource {
+            key: ResourceKey::new(Cluster, name),
+            version: version.into(),
+            body: bytes::Bytes::new(),
+            requires: vec![],
         }
     }
 
-    fn opened(fresh: bool) -> Note {
-        let held = if fresh {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([(key(Cluster), "1".into())])
-        };
-        Note::Opened {
-            kind: Cluster,
-            fresh,
-            held,
+    fn scope(resources: impl IntoIterator<Item = Resource>) -> Report {
+        let view = Arc::new(View::from_iter(resources));
+        Report {
+            scope: Some((Some(view), Arc::default())),
+            ..Report::default()
         }
     }
 
-    fn report(
-        registry: &Registry,
-        who: &SubscriberId,
-        token: StreamToken,
-        notes: Vec<Note>,
-    ) -> Arc<Progress> {
-        registry.report(
-            who,
-            token,
-            Report {
-                notes,
-                ..Report::default()
-            },
-        );
-        registry.get(who).unwrap()
+    fn standing(name: &str, standing: Standing) -> Report {
+        Report {
+            standings: Standings::Changed(vec![(ResourceKey::new(Cluster, name), standing)]),
+            ..Report::default()
+        }
     }
 
     #[test]
-    fn a_reconnect_keeps_what_was_acknowledged_unless_the_client_lost_it() {
-        for (fresh, left) in [(false, 2), (true, 0)] {
-            let (registry, who) = (Registry::default(), SubscriberId::from("n"));
-            let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
-            report(
-                &registry,
-                &who,
-                connect(),
-                vec![acked(Cluster), acked(Listener)],
-            );
-            let token = connect();
-            assert_eq!(
-                registry.get(&who).unwrap().acked.len(),
-                2,
-                "until it says what it has"
-            );
-            assert_eq!(
-                report(&registry, &who, token, vec![opened(fresh)])
-                    .acked
-                    .len(),
-                left,
-                "fresh: {fresh}"
-            );
-        }
+    fn what_is_in_the_view_and_not_behind_runs() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let report = |report| {
+            registry.report(&who, token, report);
+            registry.get(&who).unwrap()
+        };
+        let a = resource("a", "1");
+        assert!(!report(standing("a", Standing::InSync)).runs(&a));
+        assert!(report(scope([a.clone()])).runs(&a));
+        assert!(!report(standing("a", Standing::Behind(None))).runs(&a));
+        let progress = report(standing("a", Standing::InSync));
+        assert!(progress.runs(&a) && !progress.runs(&resource("a", "2")));
+    }
+
+    #[test]
+    fn the_last_word_stands_until_there_is_a_new_one() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let token = connect();
+        registry.report(&who, token, scope([resource("a", "1")]));
+        registry.disconnect(&who, token);
+        let token = connect();
+        assert!(registry.get(&who).unwrap().runs(&resource("a", "1")));
+        let lacking = [(ResourceKey::new(Cluster, "a"), None)];
+        let report = Report {
+            standings: Standings::Whole(lacking.into()),
+            ..scope([resource("a", "1")])
+        };
+        registry.report(&who, token, report);
+        assert!(!registry.get(&who).unwrap().runs(&resource("a", "1")));
     }
 
     #[test]
@@ -363,12 +361,8 @@ mod tests {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let (old, new) = (connect(), connect());
-        assert_eq!(
-            report(&registry, &who, old, vec![acked(Cluster)])
-                .acked
-                .len(),
-            0
-        );
+        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        assert_eq!(registry.get(&who).unwrap().behind.len(), 0);
         registry.disconnect(&who, old);
         assert!(registry.get(&who).unwrap().connected);
         registry.disconnect(&who, new);
@@ -376,39 +370,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_lasts_as_long_as_the_view_has_what_was_refused() {
-        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
-        let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
-        let refused = Note::Rejected {
-            key: key(Cluster),
-            version: "2".into(),
-            text: "no".into(),
-        };
-        let progress = report(
-            &registry,
-            &who,
-            token,
-            vec![acked(Cluster), refused, acked(Cluster)],
-        );
-        assert_eq!(
-            progress.rejected.len(),
-            1,
-            "the last good, acknowledged once more, changes nothing"
-        );
-        for (version, left) in [("2", 1), ("3", 0)] {
-            let body = bytes::Bytes::new();
-            let resource = Resource {
-                key: key(Cluster),
-                version: version.into(),
-                body,
-                requires: vec![],
-            };
-            registry.prune(&who, token, &View::from_iter([resource]));
-            assert_eq!(
-                registry.get(&who).unwrap().rejected.len(),
-                left,
-                "{version}"
-            );
+    fn changes_are_found_by_revision() {
+        let registry = Registry::default();
+        let ids: Vec<SubscriberId> = ["a", "b", "c"].map(SubscriberId::from).into();
+        let connect = |id| registry.connect(id, NodeInfo::default(), Flavor::Delta);
+        let tokens: Vec<_> = ids.iter().map(connect).collect();
+        let seen = *registry.changes().borrow();
+        assert_eq!(registry.changed_since(seen).len(), 0);
+        for (id, token) in ids.iter().zip(&tokens).rev() {
+            registry.disconnect(id, *token);
         }
+        registry.disconnect(&ids[1], tokens[1]);
+        let changed = |since| -> Vec<_> {
+            let changed = registry.changed_since(since);
+            changed.iter().map(|(id, _)| id.to_string()).collect()
+        };
+        assert_eq!(changed(seen), ["c", "a", "b"]);
+        registry.forget(&ids[0]);
+        assert_eq!(changed(0), ["c", "b"]);
+        assert_eq!(registry.snapshot().len(), 2);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -115,45 +116,52 @@ pub struct Resource {
     pub requires: Vec<ResourceKey>,
 }
 
+/// Resources that come, change and go together.
+///
+/// Parts are immutable and shared: between views, between subscribers, and over time. The same `Arc` means that nothing
+/// in it changed, and is not looked into again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The resources, in no particular order, each key once.
+    pub resources: Box<[Arc<Resource>]>,
+}
+
 /// All that one subscriber may hold at one moment. A view is consistent in itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// The resources by key.
-    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    /// The parts, in no particular order. A key may stand in several of them, then everywhere at the same version.
+    pub parts: Vec<Arc<Part>>,
     /// On-demand names that are to be refused. One that stands neither here nor among the resources is left
     /// unanswered until it does.
     pub absent: BTreeSet<Name>,
+    /// When the change that led to this view was seen; how long it took until all was acknowledged is measured from here.
+    pub since: Option<Instant>,
 }
 
 impl View {
-    /// The resource of a kind and name.
-    #[must_use]
-    pub fn get(&self, kind: ResourceKind, name: &Name) -> Option<&Arc<Resource>> {
-        self.resources.get(&ResourceKey {
-            kind,
-            name: Name::clone(name),
-        })
+    /// Every resource of every part.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.parts.iter().flat_map(|part| part.resources.iter())
     }
 
-    /// The resources of one kind, by name.
-    pub fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<Resource>> {
-        let first = ResourceKey::new(kind, "");
-        self.resources
-            .range(first..)
-            .take_while(move |(key, _)| key.kind == kind)
-            .map(|(_, resource)| resource)
+    /// The resources by key. It costs the whole view: for display and tests.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<ResourceKey, Arc<Resource>> {
+        self.iter()
+            .map(|resource| (resource.key.clone(), Arc::clone(resource)))
+            .collect()
     }
 }
 
+/// A view of one part.
 impl FromIterator<Resource> for View {
     fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
-        let resources = resources
-            .into_iter()
-            .map(|r| (r.key.clone(), Arc::new(r)))
-            .collect();
+        let part = Part {
+            resources: resources.into_iter().map(Arc::new).collect(),
+        };
         Self {
-            resources,
-            absent: BTreeSet::new(),
+            parts: vec![Arc::new(part)],
+            ..Self::default()
         }
     }
 }

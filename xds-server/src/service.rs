@@ -1,21 +1,27 @@
-//! The gRPC service: hands each stream to [`crate::stream`].
+//! The gRPC services: hands each stream to who answers it.
 
-use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use futures::Stream;
-use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::counters::Counters;
+use crate::grpc::{Requests, Responses};
+use crate::loads;
+use crate::open::{Link, OpenStreams};
 use crate::progress::Registry;
 use crate::session::Limits;
-use crate::source::{Peer, ResourceSource};
-use crate::stream::{Delta, Sotw, responses};
+use crate::source::ResourceSource;
+use crate::stream::{self, Delta, Sotw};
+
+const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const LOADS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 
 /// What all streams share.
 pub(crate) struct Shared<S> {
@@ -23,48 +29,46 @@ pub(crate) struct Shared<S> {
     pub registry: Arc<Registry>,
     pub counters: Arc<Counters>,
     pub limits: Limits,
-    pub stopping: watch::Sender<bool>,
+    pub max_request_bytes: usize,
+    pub load_report_interval: Duration,
+    pub open: Arc<OpenStreams>,
+    /// Once cancelled, every stream and connection ends.
+    pub stopping: CancellationToken,
 }
 
-pub(crate) struct Ads<S>(pub Arc<Shared<S>>);
-
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[async_trait]
-impl<S: ResourceSource> AggregatedDiscoveryService for Ads<S> {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let peer = peer(&request);
-        Ok(Response::new(Box::pin(responses::<Sotw, S>(
-            Arc::clone(&self.0),
-            peer,
-            request.into_inner(),
-        ))))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = peer(&request);
-        Ok(Response::new(Box::pin(responses::<Delta, S>(
-            Arc::clone(&self.0),
-            peer,
-            request.into_inner(),
-        ))))
+impl<S> Shared<S> {
+    /// What a client is told that has done nothing wrong.
+    pub fn sent_away(&self) -> Status {
+        Status::unavailable(match self.stopping.is_cancelled() {
+            true => "the server is shutting down",
+            false => "another server has more room",
+        })
     }
 }
 
-/// Without the connection's own word a peer has proven nothing.
-fn peer<T>(request: &Request<T>) -> Peer {
-    request
-        .extensions()
-        .get::<Peer>()
-        .cloned()
-        .unwrap_or_default()
+/// Begins to answer a request.
+pub(crate) fn answer<S: ResourceSource>(
+    shared: &Arc<Shared<S>>,
+    link: &Arc<Link>,
+    request: Request<Incoming>,
+) -> Response<Responses> {
+    let (head, body) = request.into_parts();
+    let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+    let max_bytes = shared.max_request_bytes;
+    match (&head.method, head.uri.path()) {
+        (&Method::POST, DELTA) => {
+            let inbound = Requests::new(body, max_bytes);
+            Responses::begin(stream::responses::<Delta, S>(shared, link, inbound))
+        }
+        (&Method::POST, SOTW) => {
+            let inbound = Requests::new(body, max_bytes);
+            Responses::begin(stream::responses::<Sotw, S>(shared, link, inbound))
+        }
+        (&Method::POST, LOADS) => Responses::begin(loads::responses(
+            shared,
+            link,
+            Requests::new(body, max_bytes),
+        )),
+        _ => Status::unimplemented("no such method").into_http(),
+    }
 }

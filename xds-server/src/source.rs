@@ -68,6 +68,27 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+/// What a client has asked for beyond what it is given anyway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The on-demand clusters asked for and not given up.
+    pub names: BTreeSet<Name>,
+    /// The listeners with the on-demand prefix that a reconnecting client brought along, and was not told to drop since.
+    /// They show what it has learned, also to a server that has never seen it.
+    pub listeners: BTreeSet<Name>,
+}
+
+/// What a client says of the traffic to one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The cluster's name.
+    pub cluster: Name,
+    /// Requests or connections begun since the report before.
+    pub issued: u64,
+    /// Requests or connections that go on.
+    pub active: u64,
+}
+
 /// Where the resources come from.
 ///
 /// All methods are called from the streams' own tasks and must not block.
@@ -78,12 +99,19 @@ pub trait ResourceSource: Send + Sync + 'static {
     /// The refusal ends the stream; it is logged and counted.
     fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal>;
 
-    /// All that the subscriber may hold now, given the on-demand names it asked for.
+    /// All that the subscriber may hold now, given what it asked for.
     ///
     /// `None` means that nothing is known: the client keeps what it has. Returning the same `Arc` again is how
-    /// a source says cheaply that nothing changed for this subscriber.
-    fn view(&self, who: &SubscriberId, wanted: &BTreeSet<Name>) -> Option<Arc<View>>;
+    /// a source says cheaply that nothing changed for this subscriber; the same parts in another view, how it says that
+    /// only the others did.
+    fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<View>>;
 
-    /// Ticks whenever any view may have changed. Several changes may be one tick.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Ticks when the view of this subscriber may have changed. Several changes may be one tick. It is called once
+    /// for each stream, after it is admitted and before its first view.
+    fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64>;
+
+    /// Takes a load report. The stream it came by was admitted as any other.
+    fn loads(&self, who: &SubscriberId, loads: &[Load]) {
+        let _ = (who, loads);
+    }
 }

@@ -1,32 +1,33 @@
-//! One stream: moves messages between tonic and a session, and reports what the session did.
+//! One discovery stream: moves messages between the connection and a session, and reports what the session did.
 //!
 //! The stream of responses is pulled by the connection, so a client that does not read makes us hold no more than
 //! what is in flight, and a stream that nobody polls any more is dropped with its connection.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures::stream::{self, Stream};
 use prost::Message;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
+use crate::admission::{self, FIRST_REQUEST};
+use crate::convergence::Convergence;
 use crate::counters::{add, sub};
-use crate::progress::{Report, StreamToken};
-use crate::resource::View;
+use crate::grpc::{Broken, Requests};
+use crate::open::{Link, OpenStream};
+use crate::progress::{Report, Standings, StreamToken};
 use crate::service::Shared;
 use crate::session::{Fault, Flavor, Heard, Push, Session};
-use crate::source::{NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
-
-/// A client that opens a stream and says nothing is sent away after this long.
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
+use crate::source::{ResourceSource, SubscriberId};
+use crate::wire;
 
 /// A client that reconnects tells all that it holds within this: it sends its first requests back to back.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -34,12 +35,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// What the two protocols do differently on the wire.
 pub(crate) trait Protocol: Send + Sync + 'static {
     const FLAVOR: Flavor;
-    type Request: Send + 'static;
-    type Response: Message + Send + 'static;
+    type Request: Message + Default + 'static;
     fn node(request: &Self::Request) -> Option<&Node>;
     fn type_url(request: &Self::Request) -> &str;
     fn hear(session: &mut Session, request: &Self::Request) -> Result<Heard, Fault>;
-    fn response(push: Push) -> Self::Response;
 }
 
 pub(crate) struct Delta;
@@ -47,7 +46,6 @@ pub(crate) struct Delta;
 impl Protocol for Delta {
     const FLAVOR: Flavor = Flavor::Delta;
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
 
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()
@@ -58,9 +56,6 @@ impl Protocol for Delta {
     fn hear(session: &mut Session, request: &Self::Request) -> Result<Heard, Fault> {
         session.delta_request(request)
     }
-    fn response(push: Push) -> Self::Response {
-        push.into_delta()
-    }
 }
 
 pub(crate) struct Sotw;
@@ -68,7 +63,6 @@ pub(crate) struct Sotw;
 impl Protocol for Sotw {
     const FLAVOR: Flavor = Flavor::Sotw;
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
 
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()
@@ -79,33 +73,35 @@ impl Protocol for Sotw {
     fn hear(session: &mut Session, request: &Self::Request) -> Result<Heard, Fault> {
         session.sotw_request(request)
     }
-    fn response(push: Push) -> Self::Response {
-        push.into_sotw()
-    }
 }
 
-/// The responses to a stream of requests.
+/// The frames that answer a stream of requests.
 pub(crate) fn responses<P: Protocol, S: ResourceSource>(
     shared: Arc<Shared<S>>,
-    peer: Peer,
-    inbound: Streaming<P::Request>,
-) -> impl Stream<Item = Result<P::Response, Status>> + Send + 'static {
-    let (changes, stopping) = (shared.source.changes(), shared.stopping.subscribe());
+    link: Arc<Link>,
+    inbound: Requests<P::Request>,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+    let opened = Instant::now();
     let pump = Pump::<P, S> {
         session: Session::new(P::FLAVOR, shared.limits.clone()),
+        ending: shared.stopping.child_token(),
         shared,
-        peer,
+        link,
         inbound,
-        changes: Some(changes),
-        stopping,
+        changes: None,
         admitted: None,
-        view: None,
+        expires: None,
         queue: VecDeque::new(),
         unknown_type_logged: false,
-        settle_at: Instant::now() + SETTLED,
+        told: false,
+        scope_changed: false,
+        view_changed: false,
+        convergence: Convergence::default(),
+        opened,
+        timer: Box::pin(tokio::time::sleep_until(opened + FIRST_REQUEST)),
         over: false,
     };
-    stream::unfold(pump, |mut pump| async move {
+    stream::unfold(Box::new(pump), |mut pump| async move {
         let item = pump.next().await?;
         Some((item, pump))
     })
@@ -114,16 +110,25 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
 struct Pump<P: Protocol, S: ResourceSource> {
     shared: Arc<Shared<S>>,
     session: Session,
-    peer: Peer,
-    inbound: Streaming<P::Request>,
-    /// `None` once the source has gone: then nothing changes any more.
+    link: Arc<Link>,
+    inbound: Requests<P::Request>,
+    /// `None` before the stream is admitted, and once the source has gone: then nothing changes any more.
     changes: Option<watch::Receiver<u64>>,
-    stopping: watch::Receiver<bool>,
+    /// The server stops, or wants this client to go elsewhere.
+    ending: CancellationToken,
     admitted: Option<Admitted<S>>,
-    view: Option<Arc<View>>,
-    queue: VecDeque<P::Response>,
+    expires: Option<Instant>,
+    /// One of each kind at most.
+    queue: VecDeque<Push>,
     unknown_type_logged: bool,
-    settle_at: Instant,
+    /// The client's standing has been published; before it would only show what it has not told yet.
+    told: bool,
+    /// The view or what was asked for is another than published.
+    scope_changed: bool,
+    view_changed: bool,
+    convergence: Convergence,
+    opened: Instant,
+    timer: Pin<Box<Sleep>>,
     over: bool,
 }
 
@@ -132,6 +137,7 @@ struct Admitted<S: ResourceSource> {
     who: SubscriberId,
     token: StreamToken,
     shared: Arc<Shared<S>>,
+    _open: OpenStream,
 }
 
 impl<S: ResourceSource> Drop for Admitted<S> {
@@ -145,18 +151,26 @@ impl<S: ResourceSource> Drop for Admitted<S> {
 enum Event<R> {
     Request(R),
     Closed,
-    Failed(Status),
+    Broken(Broken),
     Changed,
     SourceGone,
+    Due(Due),
+    Ending,
+}
+
+/// What a stream waits for by the clock.
+#[derive(Clone, Copy)]
+enum Due {
+    FirstRequest,
     Settled,
-    Stopping,
+    Expired,
 }
 
 impl<P: Protocol, S: ResourceSource> Pump<P, S> {
-    async fn next(&mut self) -> Option<Result<P::Response, Status>> {
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
-            if let Some(response) = self.queue.pop_front() {
-                return Some(Ok(response));
+            if let Some(push) = self.queue.pop_front() {
+                return Some(Ok(wire::frame(&push, P::FLAVOR)));
             }
             if self.over {
                 return None;
@@ -164,7 +178,9 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             let outcome = match self.event().await {
                 Event::Request(request) => self.hear(&request),
                 Event::Closed => return None,
-                Event::Failed(status) => Err(self.inbound_failed(status)?),
+                Event::Broken(broken) => {
+                    Err(admission::broken(&self.shared, &self.name(), &broken)?)
+                }
                 Event::Changed => {
                     self.refresh();
                     Ok(())
@@ -173,11 +189,15 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                     self.changes = None;
                     Ok(())
                 }
-                Event::Settled => {
+                Event::Due(Due::Settled) => {
                     self.session.settled();
                     Ok(())
                 }
-                Event::Stopping => Err(Status::unavailable("the server is shutting down")),
+                Event::Due(Due::FirstRequest) => {
+                    Err(Status::deadline_exceeded("no request on the stream"))
+                }
+                Event::Due(Due::Expired) => Err(admission::expired()),
+                Event::Ending => Err(self.shared.sent_away()),
             };
             if let Err(status) = outcome {
                 self.over = true;
@@ -189,39 +209,52 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
     }
 
     async fn event(&mut self) -> Event<P::Request> {
-        let admitted = self.admitted.is_some();
-        let message = async {
-            match admitted {
-                true => self.inbound.message().await,
-                false => match tokio::time::timeout(FIRST_REQUEST, self.inbound.message()).await {
-                    Ok(message) => message,
-                    Err(_) => Err(Status::deadline_exceeded("no request on the stream")),
-                },
+        let due = self.due();
+        if let Some((at, _)) = due
+            && self.timer.deadline() != at
+        {
+            self.timer.as_mut().reset(at);
+        }
+        let timer = self.timer.as_mut();
+        let elapsed = async {
+            match due {
+                Some((_, due)) => {
+                    timer.await;
+                    due
+                }
+                None => std::future::pending().await,
             }
         };
-        let (unsettled, settle_at) = (self.session.is_unsettled(), self.settle_at);
-        let settled = async {
-            match unsettled {
-                true => tokio::time::sleep_until(settle_at).await,
-                false => std::future::pending().await,
-            }
-        };
+        let changes = &mut self.changes;
         let changed = async {
-            match &mut self.changes {
+            match changes {
                 Some(changes) => changes.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            message = message => match message {
+            message = self.inbound.next() => match message {
                 Ok(Some(request)) => Event::Request(request),
                 Ok(None) => Event::Closed,
-                Err(status) => Event::Failed(status),
+                Err(broken) => Event::Broken(broken),
             },
             alive = changed => if alive { Event::Changed } else { Event::SourceGone },
-            () = settled => Event::Settled,
-            _ = self.stopping.wait_for(|stopping| *stopping) => Event::Stopping,
+            due = elapsed => Event::Due(due),
+            () = self.ending.cancelled() => Event::Ending,
         }
+    }
+
+    fn due(&self) -> Option<(Instant, Due)> {
+        if self.admitted.is_none() {
+            return Some((self.opened + FIRST_REQUEST, Due::FirstRequest));
+        }
+        let settled = Some((self.opened + SETTLED, Due::Settled));
+        let expired = self.expires.map(|at| (at, Due::Expired));
+        settled
+            .filter(|_| self.session.is_unsettled())
+            .into_iter()
+            .chain(expired)
+            .min_by_key(|(at, _)| *at)
     }
 
     fn hear(&mut self, request: &P::Request) -> Result<(), Status> {
@@ -241,38 +274,30 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 }
             }
         }
-        if heard.wanted_changed || self.view.is_none() {
+        self.scope_changed |= heard.asked_changed;
+        if heard.asked_changed || self.session.view().is_none() {
             self.refresh();
-        }
-        if heard.wanted_changed {
-            self.report(Report {
-                wanted: Some(self.session.wanted().clone()),
-                ..Report::default()
-            });
         }
         Ok(())
     }
 
     fn admit(&mut self, node: Option<&Node>) -> Result<(), Status> {
-        let node = node.map(node_info).unwrap_or_default();
         let shared = &self.shared;
-        let who = shared.source.admit(&self.peer, &node).map_err(|refusal| {
-            add(&shared.counters.streams_refused, 1);
-            tracing::warn!(peer = ?self.peer.address, node = node.id, %refusal, "stream refused");
-            match refusal {
-                Refusal::Unauthenticated(_) => Status::unauthenticated(refusal.to_string()),
-                Refusal::Denied(_) => Status::permission_denied(refusal.to_string()),
-                Refusal::Unavailable(_) => Status::unavailable(refusal.to_string()),
-            }
-        })?;
+        let admission = admission::admit(shared, &self.link, node)?;
+        let (who, node) = (admission.who, admission.node);
         add(&shared.counters.streams, 1);
         add(&shared.counters.streams_open, 1);
-        tracing::info!(subscriber = %who, peer = ?self.peer.address, node = node.id, flavor = ?P::FLAVOR, "stream opened");
-        let token = shared.registry.connect(&who, node, P::FLAVOR);
+        let peer = self.link.peer.address;
+        tracing::info!(subscriber = %who, ?peer, node = node.id, flavor = ?P::FLAVOR, "stream opened");
+        self.changes = Some(shared.source.subscribe(&who));
+        self.expires = admission.expires;
         self.admitted = Some(Admitted {
+            token: shared.registry.connect(&who, node, P::FLAVOR),
             who,
-            token,
             shared: Arc::clone(shared),
+            _open: shared
+                .open
+                .enter(self.ending.clone(), Arc::clone(&self.link)),
         });
         Ok(())
     }
@@ -282,50 +307,65 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         let Some(admitted) = &self.admitted else {
             return;
         };
-        let Some(view) = self
-            .shared
-            .source
-            .view(&admitted.who, self.session.wanted())
-        else {
+        let asked = self.session.asked();
+        let Some(view) = self.shared.source.view(&admitted.who, asked) else {
             return;
         };
-        if self
-            .view
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, &view))
-        {
-            return;
+        let before = self.session.view();
+        if before.is_none_or(|before| !Arc::ptr_eq(before, &view)) {
+            self.session.set_view(view);
+            (self.view_changed, self.scope_changed) = (true, true);
         }
-        self.shared
-            .registry
-            .prune(&admitted.who, admitted.token, &view);
-        self.session.set_view(Arc::clone(&view));
-        self.view = Some(view);
     }
 
     /// Lets the session say what to send, and reports what it did.
     fn step(&mut self) {
         let mut report = Report::default();
+        let counters = &self.shared.counters;
         for push in self.session.poll() {
-            let kind = push.kind;
-            let response = P::response(push);
-            let bytes = u64::try_from(response.encoded_len()).unwrap_or(u64::MAX);
-            add(self.shared.counters.responses.of(kind), 1);
-            add(&self.shared.counters.bytes, bytes);
+            let bytes = wire::length(&push, P::FLAVOR);
+            add(counters.responses.of(push.kind), 1);
+            add(&counters.bytes, bytes);
+            counters.push_bytes.observe(bytes);
             report.bytes += bytes;
             report.responses += 1;
-            self.queue.push_back(response);
+            self.queue.push_back(push);
         }
-        report.notes = self.session.take_notes();
-        self.report(report);
+        let changed = self.session.take_standings();
+        self.measure();
+        if self.told {
+            report.standings = Standings::Changed(changed);
+        } else if self.session.has_told() {
+            self.told = true;
+            self.scope_changed = true;
+            report.standings = Standings::Whole(self.session.behind());
+        }
+        if self.told {
+            report.resources = Some(self.session.held_count());
+            if std::mem::take(&mut self.scope_changed) {
+                let asked = Arc::clone(self.session.asked());
+                report.scope = Some((self.session.view().cloned(), asked));
+            }
+        }
+        if let Some(admitted) = &self.admitted {
+            let registry = &self.shared.registry;
+            registry.report(&admitted.who, admitted.token, report);
+        }
     }
 
-    fn report(&self, report: Report) {
-        if let Some(admitted) = &self.admitted {
-            self.shared
-                .registry
-                .report(&admitted.who, admitted.token, report);
+    /// How long the client took for the views that it has answered for.
+    fn measure(&mut self) {
+        let changed = std::mem::take(&mut self.view_changed);
+        if !changed && !self.convergence.is_waiting() {
+            return;
         }
+        let (newest, answered) = (self.session.views(), self.session.answered_views());
+        if changed {
+            let since = self.session.view().and_then(|view| view.since);
+            self.convergence.began(newest, since, answered);
+        }
+        self.convergence
+            .reached(answered, &self.shared.counters.convergence);
     }
 
     fn fault(&self, fault: &Fault) -> Status {
@@ -337,46 +377,10 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         }
     }
 
-    /// A message that can't be decoded is the client's fault and told to it; else the connection is just gone.
-    fn inbound_failed(&self, status: Status) -> Option<Status> {
-        match status.code() {
-            Code::Internal | Code::OutOfRange => {
-                add(&self.shared.counters.undecodable, 1);
-                add(&self.shared.counters.streams_refused, 1);
-                tracing::warn!(subscriber = %self.name(), %status, "undecodable request");
-                Some(Status::invalid_argument(status.message().to_owned()))
-            }
-            Code::DeadlineExceeded => Some(status),
-            _ => {
-                tracing::debug!(subscriber = %self.name(), %status, "stream broke off");
-                None
-            }
-        }
-    }
-
     fn name(&self) -> String {
         match &self.admitted {
             Some(admitted) => admitted.who.to_string(),
-            None => format!("{:?}", self.peer.address),
+            None => format!("{:?}", self.link.peer.address),
         }
-    }
-}
-
-fn node_info(node: &Node) -> NodeInfo {
-    let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => match &build.version {
-            Some(v) => format!("{}.{}.{}", v.major_number, v.minor_number, v.patch),
-            None => String::new(),
-        },
-        None => String::new(),
-    };
-    let user_agent = format!("{} {version}", node.user_agent_name)
-        .trim()
-        .to_owned();
-    NodeInfo {
-        id: node.id.clone(),
-        cluster: node.cluster.clone(),
-        user_agent,
     }
 }

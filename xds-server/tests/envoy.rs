@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_xds_server::Options;
 use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route};
 use support::pki::Pki;
 use support::resources::{
     bad_listener, cluster, endpoints, http_listener, key, on_demand_listener, route, static_cluster,
 };
-use support::{BOUND, Fixture, Process, Running, free_port, tool};
+use support::{BOUND, Fixture, Process, Running, free_port, runs, tool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -103,6 +104,8 @@ fn bootstrap(pki: &Pki, ads: SocketAddr, admin: u16) -> String {
                            "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}]},
             "cds_config": source, "lds_config": source,
         },
+        "cluster_manager": {"load_stats_config": {"api_type": "GRPC", "transport_api_version": "V3",
+                            "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}]}},
         "static_resources": {"clusters": [{
             "name": "ads", "type": "STATIC", "connect_timeout": "1s",
             "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
@@ -157,7 +160,11 @@ async fn envoy_runs_what_it_is_given() {
         route("svc", "svc", "v1"),
         on_demand_listener("unknown", unknown),
     ]);
-    let server = Running::start(&source, pki.security(), "127.0.0.1:0").await;
+    let options = Options {
+        load_report_interval: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let server = Running::with(&source, pki.security(), "127.0.0.1:0", options).await;
     let log = Log(tempfile::NamedTempFile::new().unwrap());
     let _envoy = start_envoy(
         &bootstrap(&pki, server.address, admin),
@@ -172,9 +179,7 @@ async fn envoy_runs_what_it_is_given() {
         key(Route, "svc"),
     ];
     let progress = server
-        .until(NODE, "in sync", |p| {
-            all.iter().all(|k| p.acked.contains_key(k))
-        })
+        .until(NODE, "in sync", |p| all.iter().all(|k| runs(p, k)))
         .await;
     assert!(
         progress.node.user_agent.starts_with("envoy 1."),
@@ -206,6 +211,7 @@ async fn envoy_runs_what_it_is_given() {
     );
 
     on_demand(&server, &source, unknown, backend).await;
+    loads(&source, front).await;
     refusal(&server, &source).await;
     reconnect(server, &source, &pki, front).await;
 }
@@ -226,11 +232,42 @@ async fn on_demand(server: &Running, source: &Arc<Fixture>, port: u16, backend: 
         .unwrap();
     assert!(answer.contains("hello"), "{answer:?}");
     server
-        .until(NODE, "asked on demand", |p| p.wanted.contains(&*name))
+        .until(NODE, "asked on demand", |p| p.asked.names.contains(&*name))
         .await;
     server
-        .until(NODE, "told", |p| p.acked.contains_key(&key(Cluster, &name)))
+        .until(NODE, "told", |p| runs(p, &key(Cluster, &name)))
         .await;
+}
+
+/// Traffic to a cluster shows in a load report, and is counted once.
+async fn loads(source: &Arc<Fixture>, port: u16) {
+    let issued = || -> Option<u64> {
+        let all = source.loads.lock().unwrap();
+        let loads = all.iter().flat_map(|(who, loads)| {
+            assert_eq!(who.as_str(), NODE);
+            loads
+        });
+        let loads = loads.filter(|l| &*l.cluster == "svc").map(|l| l.issued);
+        loads.reduce(|sum, n| sum + n)
+    };
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let told = async {
+        // Envoy counts from the first report that has the cluster.
+        while issued().is_none() {
+            pace.tick().await;
+        }
+        let before = issued();
+        for _ in 0..10 {
+            get(port, "/").await.unwrap();
+        }
+        while issued() < before.map(|n| n + 10) {
+            pace.tick().await;
+        }
+        assert_eq!(issued(), before.map(|n| n + 10));
+    };
+    tokio::time::timeout(BOUND, told)
+        .await
+        .expect("the loads are never reported");
 }
 
 /// What Envoy refuses is recorded with its text, and holds up nothing else.
@@ -244,10 +281,11 @@ async fn refusal(server: &Running, source: &Arc<Fixture>) {
     until_answer(other, "/", "x-version: v4").await;
     let bad = key(Listener, "bad");
     let progress = server
-        .until(NODE, "refused", |p| p.rejected.contains_key(&bad))
+        .until(NODE, "refused", |p| {
+            p.behind.len() == 1 && p.behind.get(&bad).is_some_and(Option::is_some)
+        })
         .await;
-    assert_eq!(progress.rejected.len(), 1, "{:?}", progress.rejected);
-    let text = &progress.rejected[&bad].text;
+    let text = &progress.behind[&bad].as_ref().unwrap().text;
     assert!(text.contains("bad"), "{text}");
     assert!(server.counters.snapshot().nacks.listener > 0);
 }
@@ -259,10 +297,10 @@ async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16
     let server = Running::start(source, pki.security(), &address.to_string()).await;
     let after = server
         .until(NODE, "back", |p| {
-            p.acked == before.acked && !p.rejected.is_empty()
+            p.behind == before.behind && p.resources == before.resources
         })
         .await;
-    assert_eq!(after.wanted, before.wanted);
+    assert_eq!(after.asked.names, before.asked.names);
     let sent = server.counters.snapshot().responses;
     assert_eq!(
         (sent.cluster, sent.endpoints, sent.route),

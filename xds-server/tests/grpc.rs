@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route};
 use heddle_xds_server::{Flavor, Security};
 use support::resources::{api_listener, cluster, endpoints, key, route};
-use support::{Fixture, Process, Running, tool};
+use support::{Fixture, Process, Running, runs, tool};
 
 const NODE: &str = "shop/grpc-0";
 
@@ -82,12 +82,10 @@ async fn grpc_finds_a_service() {
         key(Endpoints, "a"),
     ];
     let progress = server
-        .until(NODE, "in sync", |p| {
-            all.iter().all(|k| p.acked.contains_key(k))
-        })
+        .until(NODE, "in sync", |p| all.iter().all(|k| runs(p, k)))
         .await;
     assert_eq!(
-        (progress.flavor, progress.acked.len()),
+        (progress.flavor, progress.resources),
         (Flavor::Sotw, 4),
         "only what it asked for"
     );
@@ -95,9 +93,7 @@ async fn grpc_finds_a_service() {
     // Its cluster moves: the client asks for the new one by name, and uses it once it has its endpoints.
     source.put([route("svc", "b", "2")]);
     server
-        .until(NODE, "moved", |p| {
-            p.acked.contains_key(&key(Endpoints, "b"))
-        })
+        .until(NODE, "moved", |p| runs(p, &key(Endpoints, "b")))
         .await;
     let answers = std::iter::repeat_with(|| client.call()).take(1000);
     let wrong = answers.take_while(|answer| answer == "one").count();

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod link;
 mod plane;
 mod pod;
 mod resources;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_agent::{Settings, bootstrap};
+use link::Link;
 use nix::sys::signal::{Signal, kill};
 use pod::{DEADLINE, Pod, alive, envoy, get, until};
 
@@ -33,10 +35,10 @@ async fn started() -> Pod {
 #[test]
 fn the_bootstrap_is_valid() {
     let dir = tempfile::tempdir().unwrap();
-    for (host, format) in [
-        ("127.0.0.1", "text"),
-        ("fd00::1", "json"),
-        ("heddle-operator.heddle-system.svc", "json"),
+    for (host, format, memory) in [
+        ("127.0.0.1", "text", None),
+        ("fd00::1", "json", Some(64 << 20)),
+        ("heddle-operator.heddle-system.svc", "json", Some(256 << 20)),
     ] {
         let settings = Settings::from_env(|name| {
             let value = match name {
@@ -54,6 +56,7 @@ fn the_bootstrap_is_valid() {
             &settings,
             &dir.path().join("sds.sock"),
             &dir.path().join("admin.sock"),
+            memory,
         );
         let path = dir.path().join("envoy.json");
         std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
@@ -144,22 +147,61 @@ async fn metrics_are_reached_through_the_admin_cluster() {
     let answer = get(pod.ports.metrics, "/stats/prometheus").await.unwrap();
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
+    for kept in [
+        "envoy_heddle_requests_total{reporter=\"outbound\"} 1",
+        "envoy_heddle_request_duration_ms_count{reporter=\"outbound\"}",
+        "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"outbound\"",
+        "envoy_listener_downstream_cx_active{envoy_listener_address=\"inbound\"",
+        "envoy_cluster_upstream_cx_active{envoy_cluster_name=\"heddle-control-plane\"",
+        "envoy_control_plane_connected_state",
+    ] {
+        assert!(answer.body.contains(kept), "{kept}: {}", answer.body);
+    }
     assert!(
-        answer.body.contains("envoy_http_downstream_rq_active"),
-        "{}",
+        !answer.body.contains("envoy_cluster_name=\"app\""),
+        "what nobody reads is not kept: {}",
         answer.body
     );
-    let kept = |name: &str| {
-        answer
-            .body
-            .lines()
-            .any(|l| l.starts_with(name) && l.contains("\"app\""))
+}
+
+#[tokio::test]
+async fn loads_are_reported_to_the_replica_that_serves_ads() {
+    let pod = started().await;
+    let seen = &pod.plane.seen;
+    let counted = |cluster: &str| seen.loads.lock().unwrap().get(cluster).copied() >= Some(1);
+    let reported = || async {
+        // What a cluster carried before its first period began is not reported, so one request would prove nothing.
+        get(pod.ports.outbound, "/").await.unwrap();
+        counted("app") && counted("to-itself")
     };
-    assert!(kept("envoy_cluster_upstream_cx_active{"), "{}", answer.body);
-    assert!(
-        !kept("envoy_cluster_upstream_rq_time"),
-        "what nobody reads is not kept"
+    until("the loads", reported, || format!("{:?}", seen.loads)).await;
+    let connection = seen.streams.lock().unwrap()[0];
+    assert_eq!(
+        *seen.reporters.lock().unwrap(),
+        [("shop/cart-0".to_owned(), connection)]
     );
+}
+
+#[tokio::test]
+async fn a_control_plane_that_falls_silent_is_left_for_another_connection() {
+    let mut pod = Pod::new().await;
+    let link = Link::to(pod.plane.ads).await;
+    let mut command = pod.command();
+    command.env("HEDDLE_ADS_PORT", link.address.port().to_string());
+    pod.start(&mut command);
+    pod.until_ready().await;
+    let seen = &pod.plane.seen;
+    let both = |count: usize| {
+        let (streams, reporters) = (seen.streams.lock().unwrap(), seen.reporters.lock().unwrap());
+        let together = streams.last() == reporters.last().map(|(_, connection)| connection);
+        streams.len() >= count && reporters.len() >= count && together
+    };
+    until("both streams", || async { both(1) }, || pod.log()).await;
+    link.silence();
+    until("both streams again", || async { both(2) }, || pod.log()).await;
+    assert_eq!(link.connections.load(Ordering::SeqCst), 2);
+    assert!(pod.is_ready().await, "nobody is taken out of service by it");
+    assert_eq!(get(pod.ports.outbound, "/").await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! A control plane of a few lines: a real CA and ADS over mTLS with fixed resources.
+//! A control plane of a few lines: a real CA, and over mTLS ADS with fixed resources and load reports.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,11 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
+    LoadReportingService, LoadReportingServiceServer,
+};
+use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
+use envoy_types::pb::google::protobuf::Duration as Interval;
 use futures::{Stream, StreamExt};
 use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueResponse, bearer};
 use heddle_identity::{Ca, SpiffeId, TrustDomain};
@@ -32,6 +38,18 @@ pub struct Plane {
     pub refused: AtomicUsize,
     pub ads: SocketAddr,
     pub issuing: SocketAddr,
+    pub seen: Arc<Seen>,
+}
+
+/// What came over mTLS.
+#[derive(Default)]
+pub struct Seen {
+    /// The connections of the ADS streams, in their order.
+    pub streams: Mutex<Vec<SocketAddr>>,
+    /// The node and the connection of each stream of load reports.
+    pub reporters: Mutex<Vec<(String, SocketAddr)>>,
+    /// Requests by cluster.
+    pub loads: Mutex<BTreeMap<String, u64>>,
 }
 
 pub fn domain() -> TrustDomain {
@@ -74,6 +92,7 @@ impl Plane {
             refused: AtomicUsize::new(0),
             ads: ads.local_addr().unwrap(),
             issuing: issuing.local_addr().unwrap(),
+            seen: Arc::default(),
             ca,
         });
         let mutual = tls
@@ -85,11 +104,14 @@ impl Plane {
             .unwrap()
             .add_service(issuer);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(issuing)));
-        let source = AggregatedDiscoveryServiceServer::new(Ads(resources));
+        let seen = Arc::clone(&plane.seen);
+        let source = AggregatedDiscoveryServiceServer::new(Ads { resources, seen });
+        let loads = LoadReportingServiceServer::new(Loads(Arc::clone(&plane.seen)));
         let server = Server::builder()
             .tls_config(mutual)
             .unwrap()
-            .add_service(source);
+            .add_service(source)
+            .add_service(loads);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(ads)));
         plane
     }
@@ -123,7 +145,10 @@ impl Identity for Plane {
     }
 }
 
-struct Ads(Resources);
+struct Ads {
+    resources: Resources,
+    seen: Arc<Seen>,
+}
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -143,7 +168,9 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let resources = self.0.clone();
+        let peer = request.remote_addr().unwrap();
+        self.seen.streams.lock().unwrap().push(peer);
+        let resources = self.resources.clone();
         let answers = request.into_inner().filter_map(move |ask| {
             let answer = ask.ok().filter(|a| a.response_nonce.is_empty()).map(|ask| {
                 if let Some(error) = ask.error_detail {
@@ -164,6 +191,46 @@ impl AggregatedDiscoveryService for Ads {
                     type_url: ask.type_url.clone(),
                     ..Default::default()
                 })
+            });
+            std::future::ready(answer)
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+struct Loads(Arc<Seen>);
+
+#[tonic::async_trait]
+impl LoadReportingService for Loads {
+    type StreamLoadStatsStream = Answers<LoadStatsResponse>;
+
+    async fn stream_load_stats(
+        &self,
+        request: Request<Streaming<LoadStatsRequest>>,
+    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
+        let (seen, peer) = (Arc::clone(&self.0), request.remote_addr().unwrap());
+        let mut greeted = false;
+        let answers = request.into_inner().filter_map(move |report| {
+            let answer = report.ok().and_then(|report| {
+                let mut loads = seen.loads.lock().unwrap();
+                for cluster in report.cluster_stats {
+                    let localities = cluster.upstream_locality_stats.iter();
+                    let issued: u64 = localities.map(|l| l.total_issued_requests).sum();
+                    *loads.entry(cluster.cluster_name).or_default() += issued;
+                }
+                // Every report names its node; the first one asks what to report.
+                let node = report
+                    .node
+                    .filter(|_| !std::mem::replace(&mut greeted, true))?;
+                seen.reporters.lock().unwrap().push((node.id, peer));
+                Some(Ok(LoadStatsResponse {
+                    send_all_clusters: true,
+                    load_reporting_interval: Some(Interval {
+                        seconds: 0,
+                        nanos: 200_000_000,
+                    }),
+                    ..Default::default()
+                }))
             });
             std::future::ready(answer)
         });

@@ -79,6 +79,7 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
     };
     json!({
         "name": name,
+        "stat_prefix": name,
         "address": address(at),
         "traffic_direction": direction,
         "filter_chains": [{ "filters": [{
@@ -86,6 +87,7 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                 "stat_prefix": name,
+                "access_log": [golden(name)],
                 "route_config": { "virtual_hosts": [{
                     "name": name,
                     "domains": ["*"],
@@ -98,6 +100,17 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
             },
         }] }],
     })
+}
+
+/// The golden metrics under their own names, with one tag.
+fn golden(reporter: &str) -> Value {
+    let stat = |name: &str| json!({ "name": name, "tags": [{ "name": "reporter", "value_format": reporter }] });
+    json!({ "name": "envoy.access_loggers.stats", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
+        "stats_scope": {},
+        "counters": [{ "stat": stat("heddle_requests_total"), "value_fixed": 1 }],
+        "histograms": [{ "stat": stat("heddle_request_duration_ms"), "unit": "Milliseconds", "value_format": "%DURATION%" }],
+    } })
 }
 
 fn tls(kind: &str, peer: &Value) -> Value {

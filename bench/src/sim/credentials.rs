@@ -1,14 +1,21 @@
-//! What a simulated proxy shows: certificates from files, or enrolled by a real CSR as the agent does it.
+//! What a simulated proxy shows: certificates from files, signed by the mesh's root, or enrolled by a real CSR as the
+//! agent does it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use heddle_identity::wire::{IdentityClient, IssueRequest, set_bearer};
-use heddle_identity::{SpiffeId, WorkloadKey};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use heddle_identity::{Ca, SpiffeId, WorkloadKey};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longer than any measurement.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// TLS material of one proxy, in PEM.
 #[derive(Clone)]
@@ -42,6 +49,20 @@ impl Credentials {
         })
     }
 
+    /// Straight from the mesh's root, without asking anybody: what enrolling costs is measured apart.
+    ///
+    /// # Errors
+    /// When the root does not sign.
+    pub fn sign(root: &Ca, id: &SpiffeId) -> Result<Self> {
+        let key = WorkloadKey::generate()?;
+        let issued = root.issue(&key.csr(id)?, id, LIFETIME, SystemTime::now())?;
+        Ok(Self {
+            trust: root.trust_bundle().to_owned(),
+            chain: issued.chain.iter().map(|der| pem_of(der)).collect(),
+            key: key.private_key_pem(),
+        })
+    }
+
     /// From the mesh's CA: a fresh key, a CSR and the pod's token.
     ///
     /// # Errors
@@ -68,22 +89,40 @@ impl Credentials {
             .issue(request)
             .await?
             .into_inner();
-        let encode = |der: Vec<u8>| pem::encode(&pem::Pem::new("CERTIFICATE", der));
-        let chain = issued.certificate_chain.into_iter().map(encode).collect();
+        let chain = issued.certificate_chain.iter();
         Ok(Self {
             trust: issued.trust_bundle,
-            chain,
+            chain: chain.map(|der| pem_of(der)).collect(),
             key: key.private_key_pem(),
         })
     }
 
-    /// As tonic wants it.
-    pub fn tls(&self, server_name: &str) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .domain_name(server_name)
-            .ca_certificate(Certificate::from_pem(&self.trust))
-            .identity(Identity::from_pem(&self.chain, &self.key))
+    /// As a TLS client wants it. No session is resumed: each proxy is another machine.
+    ///
+    /// # Errors
+    /// When the PEM is none.
+    pub fn client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(self.trust.as_bytes()) {
+            roots.add(root?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .context("the certificate chain")?;
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).context("the private key")?;
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        config.resumption = rustls::client::Resumption::disabled();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
     }
+}
+
+fn pem_of(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec()))
 }
 
 /// Where certificates are issued, and how to know that it is the right place.
@@ -95,4 +134,19 @@ pub struct Authority {
     pub server_name: String,
     /// The trust bundle, in PEM.
     pub trust: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_root_signs_makes_a_client() {
+        let domain = "cluster.local".parse().unwrap();
+        let (root, _) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let id = SpiffeId::new(domain, "shop", "cart").unwrap();
+        let credentials = Credentials::sign(&root, &id).unwrap();
+        credentials.client_config().unwrap();
+        assert!(!format!("{credentials:?}").contains("PRIVATE"));
+    }
 }

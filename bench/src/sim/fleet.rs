@@ -1,26 +1,21 @@
-//! Many simulated proxies at once, each with a connection of its own.
+//! Many simulated proxies at once, each with a connection of its own, all on one thread.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use tokio::sync::{mpsc, watch};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 
+use super::credentials::Credentials;
+use super::observer::Observer;
 use super::proxy::Proxy;
-use super::{Credentials, Observer};
-
-/// Envoy's own defaults for its HTTP/2 connections.
-const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
-/// Above what a whole mesh takes in one response.
-const MAX_RESPONSE: usize = 256 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// More requests than a proxy ever has under way; beyond it, it waits, as Envoy does.
-const REQUESTS_UNDER_WAY: usize = 256;
+use super::response::Response;
+use super::retry::{Backoff, Retry};
+use super::stream::{Speaker, speak};
 
 /// The ADS server.
 #[derive(Debug, Clone)]
@@ -43,9 +38,12 @@ pub struct Member {
 /// How far a fleet has come.
 #[derive(Debug, Clone, Default)]
 struct State {
-    synced: usize,
+    /// When each that holds everything came to hold it, since the start.
+    synced: Vec<Duration>,
     resources: usize,
     refused: usize,
+    /// Streams that broke.
+    broken: u64,
     failure: Option<String>,
 }
 
@@ -53,17 +51,19 @@ struct State {
 #[derive(Debug)]
 pub struct Fleet {
     size: usize,
-    started: Instant,
+    /// `<process>/task/<thread>` of the only thread.
+    task: PathBuf,
     observer: Arc<Observer>,
     state: watch::Receiver<State>,
-    _tasks: JoinSet<()>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What the first synchronisation took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Synced {
-    /// From the first connection until the last proxy held everything.
-    pub took: Duration,
+    /// For each proxy, from the first connection until it held everything.
+    pub times: Vec<Duration>,
     /// Message bytes per proxy.
     pub bytes: u64,
     /// Resources per proxy.
@@ -72,34 +72,53 @@ pub struct Synced {
     pub refused: usize,
 }
 
+impl Synced {
+    /// Until the last of them held everything.
+    pub fn took(&self) -> Duration {
+        self.times.iter().copied().max().unwrap_or_default()
+    }
+}
+
 impl Fleet {
     /// Connects all of them at once.
-    pub fn start(server: &Server, members: Vec<Member>) -> Self {
-        let (sender, state) = watch::channel(State::default());
-        let observer = Arc::new(Observer::default());
-        let (size, started) = (members.len(), Instant::now());
-        let mut tasks = JoinSet::new();
-        let sender = Arc::new(sender);
-        for (index, member) in members.into_iter().enumerate() {
-            let (server, observer, sender) =
-                (server.clone(), Arc::clone(&observer), Arc::clone(&sender));
-            tasks.spawn(async move {
-                if let Err(error) = run(index, &server, member, &observer, &sender).await {
-                    sender.send_modify(|state| {
-                        state
-                            .failure
-                            .get_or_insert_with(|| format!("proxy {index}: {error:#}"));
-                    });
-                }
-            });
+    ///
+    /// # Errors
+    /// When TLS can't be set up, or there is no thread to be had.
+    pub fn start(server: &Server, members: Vec<Member>, retry: Retry) -> Result<Self> {
+        let mut prepared = Vec::new();
+        for Member { proxy, credentials } in members {
+            let tls = credentials.map(|c| c.client_config()).transpose()?;
+            prepared.push((proxy, tls));
         }
-        Self {
+        let (progress, state) = watch::channel(State::default());
+        let (stop, stopped) = oneshot::channel();
+        let observer = Arc::new(Observer::default());
+        let size = prepared.len();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let common = Arc::new(Common {
+            server: server.clone(),
+            retry,
+            started: Instant::now(),
+            observer: Arc::clone(&observer),
+            progress,
+        });
+        let thread = std::thread::Builder::new().name("fleet".to_owned());
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = thread.spawn(move || {
+            // Nobody listens only where the fleet is gone already.
+            let _ = tell.send(std::fs::read_link("/proc/thread-self"));
+            runtime.block_on(all(&common, prepared, stopped));
+        })?;
+        Ok(Self {
+            task: told.recv()??,
             size,
-            started,
             observer,
             state,
-            _tasks: tasks,
-        }
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// How many there are.
@@ -108,23 +127,41 @@ impl Fleet {
     }
 
     /// Who sees what they get.
-    pub fn observer(&self) -> &Observer {
+    pub fn observer(&self) -> &Arc<Observer> {
         &self.observer
+    }
+
+    /// CPU seconds that its thread has used so far.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let path = Path::new("/proc").join(&self.task).join("schedstat");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let nanoseconds = text.split(' ').next().unwrap_or_default();
+        Ok(nanoseconds.parse::<f64>()? / 1e9)
+    }
+
+    /// Streams that have broken so far.
+    pub fn broken(&self) -> u64 {
+        self.state.borrow().broken
     }
 
     /// Waits until each holds everything it asked for.
     ///
     /// # Errors
-    /// When one fails, or it takes too long.
+    /// When one fails for good, or it takes too long.
     pub async fn synced(&mut self, within: Duration) -> Result<Synced> {
         let size = self.size;
         let done = self
             .state
-            .wait_for(|state| state.synced >= size || state.failure.is_some());
+            .wait_for(|state| state.synced.len() >= size || state.failure.is_some());
         let Ok(state) = tokio::time::timeout(within, done).await else {
+            let state = self.state.borrow();
             bail!(
-                "{} of {size} proxies were synchronised in {within:?}",
-                self.state.borrow().synced
+                "{} of {size} proxies were synchronised in {within:?}; {} streams broke",
+                state.synced.len(),
+                state.broken
             );
         };
         let state = state.context("the proxies have ended")?.clone();
@@ -133,14 +170,14 @@ impl Fleet {
         }
         let each = self.size.max(1);
         Ok(Synced {
-            took: self.started.elapsed(),
-            bytes: self.observer.bytes() / each as u64,
+            times: state.synced,
+            bytes: self.observer.total().bytes / each as u64,
             resources: state.resources / each,
             refused: state.refused,
         })
     }
 
-    /// Whether all streams still stand.
+    /// Whether none has failed for good.
     ///
     /// # Errors
     /// With the first failure.
@@ -152,69 +189,109 @@ impl Fleet {
     }
 }
 
-async fn run(
-    index: usize,
-    server: &Server,
-    member: Member,
-    observer: &Observer,
-    progress: &watch::Sender<State>,
-) -> Result<()> {
-    let Member {
-        mut proxy,
-        credentials,
-    } = member;
-    let mut client =
-        AggregatedDiscoveryServiceClient::new(connect(server, credentials.as_ref()).await?)
-            .max_decoding_message_size(MAX_RESPONSE);
-    let (sender, requests) = mpsc::channel(REQUESTS_UNDER_WAY);
-    for request in proxy.open() {
-        sender.send(request).await.context("the stream has ended")?;
-    }
-    let mut stream = client
-        .delta_aggregated_resources(ReceiverStream::new(requests))
-        .await?
-        .into_inner();
-    let mut synced = false;
-    while let Some(response) = stream.message().await? {
-        let reached = observer.received(&response);
-        for request in proxy.receive(&response)? {
-            sender.send(request).await.context("the stream has ended")?;
-        }
-        if let Some(reached) = reached {
-            reached.acknowledged(index);
-        }
-        if !synced && proxy.synced() {
-            synced = true;
-            progress.send_modify(|state| {
-                state.synced += 1;
-                state.resources += proxy.resources();
-                state.refused += proxy.refused();
-            });
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed by it.
+            let _ = thread.join();
         }
     }
-    bail!("the server has closed the stream")
 }
 
-async fn connect(server: &Server, credentials: Option<&Credentials>) -> Result<Channel> {
-    let scheme = if credentials.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", server.address))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    if let Some(credentials) = credentials {
-        endpoint = endpoint.tls_config(
-            credentials
-                .tls(&server.server_name)
-                .timeout(CONNECT_TIMEOUT),
-        )?;
+/// What all proxies of a fleet share.
+struct Common {
+    server: Server,
+    retry: Retry,
+    started: Instant,
+    observer: Arc<Observer>,
+    progress: watch::Sender<State>,
+}
+
+async fn all(
+    common: &Arc<Common>,
+    members: Vec<(Proxy, Option<Arc<rustls::ClientConfig>>)>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let mut tasks = JoinSet::new();
+    for (index, (proxy, tls)) in members.into_iter().enumerate() {
+        let common = Arc::clone(common);
+        tasks.spawn(async move {
+            if let Err(error) = live(index, &common, proxy, tls).await {
+                common.progress.send_modify(|state| {
+                    state
+                        .failure
+                        .get_or_insert_with(|| format!("proxy {index}: {error:#}"));
+                });
+            }
+        });
     }
-    endpoint
-        .connect()
-        .await
-        .with_context(|| format!("the ADS server at {}", server.address))
+    // It ends by the sender's being dropped, which is an error of no interest.
+    let _ = stopped.await;
+}
+
+/// One proxy, stream after stream.
+async fn live(
+    index: usize,
+    common: &Common,
+    proxy: Proxy,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<()> {
+    let mut backoff = Backoff::new(index as u64);
+    let mut one = One {
+        index,
+        common,
+        proxy,
+        synced: false,
+        heard: false,
+    };
+    loop {
+        one.heard = false;
+        let ended = speak(&common.server, tls.as_ref(), &mut one).await;
+        common.progress.send_modify(|state| state.broken += 1);
+        if common.retry == Retry::Never {
+            return ended;
+        }
+        if one.heard {
+            backoff.reset();
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+struct One<'a> {
+    index: usize,
+    common: &'a Common,
+    proxy: Proxy,
+    synced: bool,
+    /// Whether something came on this stream.
+    heard: bool,
+}
+
+impl Speaker for One<'_> {
+    fn open(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        self.proxy.open()
+    }
+
+    fn receive(
+        &mut self,
+        at: Instant,
+        response: &Response<'_>,
+        out: &mut Vec<DeltaDiscoveryRequest>,
+    ) -> Result<()> {
+        let before = self.proxy.tally();
+        self.proxy.receive(response, out)?;
+        self.heard = true;
+        let observer = &self.common.observer;
+        observer.received(self.index, at, response, (before, self.proxy.tally()));
+        if !self.synced && self.proxy.synced() {
+            self.synced = true;
+            self.common.progress.send_modify(|state| {
+                state.synced.push(at - self.common.started);
+                state.resources += self.proxy.resources();
+                state.refused += self.proxy.refused();
+            });
+        }
+        Ok(())
+    }
 }

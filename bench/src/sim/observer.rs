@@ -1,130 +1,72 @@
-//! Sees every response that reaches any simulated proxy, and notes when a change reached each of them.
+//! Sees every response that reaches any simulated proxy, counts it, and shows it to whoever watches.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
-use anyhow::{Result, bail};
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
-use prost::Message;
-use tokio::sync::watch;
+use super::proxy::Tally;
+use super::response::Response;
 
-use crate::change::Change;
-
-/// One change being waited for.
-#[derive(Debug)]
-struct Probe {
-    change: Change,
-    from: Instant,
-    expected: usize,
-    seen: Mutex<BTreeMap<usize, Duration>>,
-    complete: watch::Sender<bool>,
-}
-
-/// When a change was acknowledged: one time for each proxy that it reached.
-#[derive(Debug, Clone)]
-pub struct Arrivals(pub Vec<Duration>);
-
-impl Arrivals {
-    /// Until the last of them.
-    pub fn last(&self) -> Duration {
-        self.0.iter().copied().max().unwrap_or_default()
-    }
+/// Somebody who waits for something to come.
+pub trait Watcher: Send + Sync {
+    /// A response reached a proxy. Called on the fleet's only thread: it has to be quick.
+    fn response(&self, proxy: usize, at: Instant, response: &Response<'_>);
 }
 
 /// What all proxies of a fleet report to.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Observer {
-    probe: RwLock<Option<Arc<Probe>>>,
-    bytes: AtomicU64,
+    watcher: RwLock<Option<Arc<dyn Watcher>>>,
     responses: AtomicU64,
+    bytes: AtomicU64,
+    resources: AtomicU64,
+    unchanged: AtomicU64,
+    unchanged_bytes: AtomicU64,
 }
 
-/// A change that is being waited for; the clock runs.
-#[derive(Debug)]
-pub struct Armed {
-    probe: Arc<Probe>,
-    complete: watch::Receiver<bool>,
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer")
+            .field("total", &self.total())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Observer {
-    /// Starts the clock for a change that is about to be made, and that so many proxies must acknowledge.
-    pub fn arm(&self, change: Change, expected: usize) -> Armed {
-        let (sender, complete) = watch::channel(false);
-        let mut slot = self.probe.write().unwrap_or_else(PoisonError::into_inner);
-        let probe = Arc::new(Probe {
-            change,
-            from: Instant::now(),
-            expected,
-            seen: Mutex::new(BTreeMap::new()),
-            complete: sender,
-        });
-        *slot = Some(Arc::clone(&probe));
-        Armed { probe, complete }
+    /// Shows everything that comes from now on to this one, and to no other.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
+        *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
     }
 
-    /// Looks at a response; whether it brings the change being waited for.
-    pub(super) fn received(&self, response: &DeltaDiscoveryResponse) -> Option<Reached> {
-        self.bytes
-            .fetch_add(response.encoded_len() as u64, Ordering::Relaxed);
-        self.responses.fetch_add(1, Ordering::Relaxed);
-        let probe = self
-            .probe
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()?;
-        probe.change.is_in(response).then_some(Reached(probe))
-    }
-
-    /// Bytes of all responses so far, as messages: before HTTP/2 framing and TLS.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// How many responses there were so far.
-    pub fn responses(&self) -> u64 {
-        self.responses.load(Ordering::Relaxed)
-    }
-}
-
-/// A proxy has got the change and not acknowledged it yet.
-#[derive(Debug)]
-pub(super) struct Reached(Arc<Probe>);
-
-impl Reached {
-    /// The ACK is handed to the stream.
-    pub(super) fn acknowledged(self, proxy: usize) {
-        let elapsed = self.0.from.elapsed();
-        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry(proxy).or_insert(elapsed);
-        if seen.len() >= self.0.expected {
-            self.0.complete.send_replace(true);
+    /// What came on all streams together.
+    pub fn total(&self) -> Tally {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            responses: get(&self.responses),
+            bytes: get(&self.bytes),
+            resources: get(&self.resources),
+            unchanged: get(&self.unchanged),
+            unchanged_bytes: get(&self.unchanged_bytes),
         }
     }
-}
 
-impl Armed {
-    /// Waits for the last ACK.
-    ///
-    /// # Errors
-    /// When not all have acknowledged in time: that is no figure but a failure.
-    pub async fn arrivals(mut self, within: Duration) -> Result<Arrivals> {
-        let waited =
-            tokio::time::timeout(within, self.complete.wait_for(|complete| *complete)).await;
-        let seen = self
-            .probe
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if waited.is_err() {
-            bail!(
-                "{:?} reached {} of {} proxies in {within:?}",
-                self.probe.change,
-                seen.len(),
-                self.probe.expected
-            );
+    pub(super) fn received(
+        &self,
+        proxy: usize,
+        at: Instant,
+        response: &Response<'_>,
+        (before, after): (Tally, Tally),
+    ) {
+        let add = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
+        add(&self.responses, after.responses - before.responses);
+        add(&self.bytes, after.bytes - before.bytes);
+        add(&self.resources, after.resources - before.resources);
+        add(&self.unchanged, after.unchanged - before.unchanged);
+        let unchanged = after.unchanged_bytes - before.unchanged_bytes;
+        add(&self.unchanged_bytes, unchanged);
+        let watcher = self.watcher.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = &*watcher {
+            watcher.response(proxy, at, response);
         }
-        Ok(Arrivals(seen.values().copied().collect()))
     }
 }

@@ -1,28 +1,13 @@
-//! What a proxy says on a delta-ADS stream, as a state machine without I/O: Envoy's order of asking.
+//! What a proxy says on a delta-ADS stream, as a state machine without I/O: Envoy's order of asking, also after a
+//! broken stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result};
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::config::listener::v3::{Listener, filter::ConfigType};
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, http_connection_manager::RouteSpecifier,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-};
-use prost::Message;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-/// Type URL of clusters.
-pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
-/// Type URL of endpoints.
-pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
-/// Type URL of listeners.
-pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
-/// Type URL of routes.
-pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+use super::response::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Response, endpoints_of, routes_of};
 
 /// How far the proxy has come in what Envoy does at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +22,69 @@ enum Phase {
     Started,
 }
 
-/// One proxy's side of a stream.
+/// What came on a proxy's streams so far.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Responses.
+    pub responses: u64,
+    /// Message bytes: before HTTP/2 framing and TLS.
+    pub bytes: u64,
+    /// Resources in them.
+    pub resources: u64,
+    /// Resources that it held in this very version.
+    pub unchanged: u64,
+    /// Bytes of these.
+    pub unchanged_bytes: u64,
+}
+
+/// One proxy's side of a stream, and what it holds from one stream to the next.
 #[derive(Debug)]
 pub struct Proxy {
-    node: Option<Node>,
+    node: Node,
+    introduced: bool,
     on_demand: BTreeSet<String>,
+    /// Those of them that have been asked for.
+    demanded: BTreeSet<String>,
     phase: Phase,
-    /// Endpoints and routes asked for by name, from the clusters and listeners that refer to them.
-    asked: BTreeMap<&'static str, BTreeSet<String>>,
-    held: BTreeMap<&'static str, BTreeMap<String, String>>,
+    kinds: [Kind; 4],
     refused: BTreeSet<String>,
+    tally: Tally,
+}
+
+/// What a proxy knows of one type.
+#[derive(Debug)]
+struct Kind {
+    url: &'static str,
+    /// Versions by name.
+    held: HashMap<Box<str>, Box<str>>,
+    /// Endpoints and routes are asked for by name.
+    asked: BTreeSet<String>,
+    /// Which of those names each cluster or listener refers to.
+    refers: HashMap<Box<str>, Vec<String>>,
+}
+
+impl Kind {
+    fn new(url: &'static str) -> Self {
+        Self {
+            url,
+            held: HashMap::new(),
+            asked: BTreeSet::new(),
+            refers: HashMap::new(),
+        }
+    }
+
+    fn has_all(&self) -> bool {
+        self.asked
+            .iter()
+            .all(|name| self.held.contains_key(name.as_str()))
+    }
+}
+
+/// What a response changed in what the proxy wants by name.
+#[derive(Debug, Default)]
+struct Wants {
+    new: Vec<String>,
+    gone: Vec<String>,
 }
 
 impl Proxy {
@@ -59,18 +97,29 @@ impl Proxy {
             ..Node::default()
         };
         Self {
-            node: Some(node),
+            node,
+            introduced: false,
             on_demand: on_demand.into_iter().collect(),
+            demanded: BTreeSet::new(),
             phase: Phase::Clusters,
-            asked: BTreeMap::new(),
-            held: BTreeMap::new(),
+            kinds: [CLUSTER, ENDPOINTS, LISTENER, ROUTE].map(Kind::new),
             refused: BTreeSet::new(),
+            tally: Tally::default(),
         }
     }
 
-    /// What opens the stream: all clusters, with the node.
+    /// What opens a stream: all clusters, with the node. On a later stream also what it holds, of every type.
     pub fn open(&mut self) -> Vec<DeltaDiscoveryRequest> {
-        vec![self.request(CLUSTER)]
+        self.introduced = false;
+        if self.phase == Phase::Clusters {
+            return vec![self.request(CLUSTER)];
+        }
+        let listeners = matches!(self.phase, Phase::Listeners | Phase::Started);
+        let urls = [CLUSTER, ENDPOINTS, LISTENER, ROUTE];
+        urls.into_iter()
+            .filter(|url| *url != LISTENER || listeners)
+            .filter_map(|url| self.again(url))
+            .collect()
     }
 
     /// Takes a response in: its ACK, and what Envoy asks for in consequence.
@@ -79,52 +128,50 @@ impl Proxy {
     /// When a resource is not what its type says. A real Envoy would refuse it; here it ends the measurement.
     pub fn receive(
         &mut self,
-        response: &DeltaDiscoveryResponse,
-    ) -> Result<Vec<DeltaDiscoveryRequest>> {
-        let mut out = vec![DeltaDiscoveryRequest {
-            response_nonce: response.nonce.clone(),
-            ..self.request(&response.type_url)
-        }];
-        let wanted = self.remember(response)?;
-        match known(&response.type_url) {
-            Some(CLUSTER) => {
-                out.extend(self.ask_for(ENDPOINTS, wanted));
+        response: &Response<'_>,
+        out: &mut Vec<DeltaDiscoveryRequest>,
+    ) -> Result<()> {
+        out.push(DeltaDiscoveryRequest {
+            response_nonce: response.nonce.to_owned(),
+            ..self.request(response.type_url)
+        });
+        let wants = self.remember(response)?;
+        match response.type_url {
+            CLUSTER => {
+                self.ask(ENDPOINTS, wants, out);
                 if self.phase == Phase::Clusters {
                     self.phase = Phase::Endpoints;
                 }
             }
-            Some(LISTENER) => {
-                out.extend(self.ask_for(ROUTE, wanted));
+            LISTENER => {
+                self.ask(ROUTE, wants, out);
                 if self.phase == Phase::Listeners {
                     self.phase = Phase::Started;
-                    out.extend(self.ask_on_demand());
+                    self.demand(out);
                 }
             }
             _ => {}
         }
         // Envoy starts its listeners when every cluster of the first answer has its endpoints.
-        if self.phase == Phase::Endpoints && self.has_all(ENDPOINTS) {
+        if self.phase == Phase::Endpoints && self.kind(ENDPOINTS).is_some_and(Kind::has_all) {
             self.phase = Phase::Listeners;
             out.push(self.request(LISTENER));
         }
-        Ok(out)
+        Ok(())
     }
 
-    /// Whether the start is over and every name asked for is there or refused.
+    /// Whether the start is over, every name asked for is there or refused, and every destination can be reached.
     pub fn synced(&self) -> bool {
-        let clusters = self.held.get(CLUSTER);
-        let there = |name| {
-            clusters.is_some_and(|held| held.contains_key(name)) || self.refused.contains(name)
-        };
+        let all = |url| self.kind(url).is_some_and(Kind::has_all);
         self.phase == Phase::Started
-            && self.has_all(ENDPOINTS)
-            && self.has_all(ROUTE)
-            && self.on_demand.iter().all(|name| there(name.as_str()))
+            && all(ENDPOINTS)
+            && all(ROUTE)
+            && self.on_demand.iter().all(|name| self.reaches(name))
     }
 
     /// How many resources it holds.
     pub fn resources(&self) -> usize {
-        self.held.values().map(BTreeMap::len).sum()
+        self.kinds.iter().map(|kind| kind.held.len()).sum()
     }
 
     /// Names asked for on demand that the server refused.
@@ -132,122 +179,192 @@ impl Proxy {
         self.refused.len()
     }
 
+    /// What came so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn kind(&self, url: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.url == url)
+    }
+
+    fn kind_mut(&mut self, url: &str) -> Option<&mut Kind> {
+        self.kinds.iter_mut().find(|kind| kind.url == url)
+    }
+
+    fn holds(&self, url: &str, name: &str) -> bool {
+        self.kind(url)
+            .is_some_and(|kind| kind.held.contains_key(name))
+    }
+
+    fn reaches(&self, name: &str) -> bool {
+        self.holds(CLUSTER, name) || self.refused.contains(name) || self.listens(name)
+    }
+
+    /// Whether a listener takes this destination's connections, so that Envoy would not ask for the name at all.
+    fn listens(&self, name: &str) -> bool {
+        listener_of(name).is_some_and(|listener| self.holds(LISTENER, listener))
+    }
+
     fn request(&mut self, type_url: &str) -> DeltaDiscoveryRequest {
         // Envoy says who it is in the first request of a stream only.
+        let node = (!std::mem::replace(&mut self.introduced, true)).then(|| self.node.clone());
         DeltaDiscoveryRequest {
-            node: self.node.take(),
+            node,
             type_url: type_url.to_owned(),
             ..Default::default()
         }
     }
 
-    fn ask_on_demand(&mut self) -> Option<DeltaDiscoveryRequest> {
-        if self.on_demand.is_empty() {
+    /// The first request of a type on a later stream.
+    fn again(&mut self, url: &'static str) -> Option<DeltaDiscoveryRequest> {
+        let demanded = &self.demanded;
+        let kind = self.kinds.iter().find(|kind| kind.url == url)?;
+        let names: Vec<String> = match url {
+            // Together with names the wildcard has to be spelled out.
+            CLUSTER if !demanded.is_empty() => ["*".to_owned()]
+                .into_iter()
+                .chain(demanded.iter().cloned())
+                .collect(),
+            _ => kind.asked.iter().cloned().collect(),
+        };
+        if names.is_empty() && matches!(url, ENDPOINTS | ROUTE) {
             return None;
         }
-        let names = self.on_demand.iter().cloned().collect();
+        let held = kind.held.iter();
+        let held = held.map(|(name, version)| (name.to_string(), version.to_string()));
+        let held = held.collect();
         Some(DeltaDiscoveryRequest {
             resource_names_subscribe: names,
-            ..self.request(CLUSTER)
+            initial_resource_versions: held,
+            ..self.request(url)
         })
     }
 
-    /// One request with the names that are new, as Envoy sends it after it has taken a whole response in.
-    fn ask_for(&mut self, kind: &'static str, names: Vec<String>) -> Option<DeltaDiscoveryRequest> {
-        let asked = self.asked.entry(kind).or_default();
-        let new: Vec<String> = names
-            .into_iter()
-            .filter(|name| asked.insert(name.clone()))
-            .collect();
-        if new.is_empty() {
-            return None;
+    /// The destinations that it calls first of all, but those that its workload's scope holds already.
+    fn demand(&mut self, out: &mut Vec<DeltaDiscoveryRequest>) {
+        let unknown = self.on_demand.iter().filter(|name| !self.reaches(name));
+        let names: Vec<String> = unknown.cloned().collect();
+        if names.is_empty() {
+            return;
         }
-        Some(DeltaDiscoveryRequest {
-            resource_names_subscribe: new,
-            ..self.request(kind)
-        })
+        self.demanded.extend(names.iter().cloned());
+        out.push(DeltaDiscoveryRequest {
+            resource_names_subscribe: names,
+            ..self.request(CLUSTER)
+        });
     }
 
-    fn has_all(&self, kind: &'static str) -> bool {
-        let held = self.held.get(kind);
-        self.asked.get(kind).is_none_or(|asked| {
-            asked
-                .iter()
-                .all(|name| held.is_some_and(|h| h.contains_key(name)))
-        })
-    }
-
-    /// Notes names and versions; gives the names that the resources refer to.
-    fn remember(&mut self, response: &DeltaDiscoveryResponse) -> Result<Vec<String>> {
-        let Some(kind) = known(&response.type_url) else {
-            return Ok(Vec::new());
+    /// One request with the names that are new or gone, as Envoy sends it after it has taken a whole response in.
+    fn ask(&mut self, url: &'static str, wants: Wants, out: &mut Vec<DeltaDiscoveryRequest>) {
+        let Some(kind) = self.kind_mut(url) else {
+            return;
         };
-        let held = self.held.entry(kind).or_default();
-        let mut wanted = Vec::new();
+        let new: Vec<String> = wants
+            .new
+            .into_iter()
+            .filter(|name| kind.asked.insert(name.clone()))
+            .collect();
+        let gone: Vec<String> = wants
+            .gone
+            .into_iter()
+            .filter(|name| kind.asked.remove(name))
+            .collect();
+        for name in &gone {
+            kind.held.remove(name.as_str());
+        }
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        out.push(DeltaDiscoveryRequest {
+            resource_names_subscribe: new,
+            resource_names_unsubscribe: gone,
+            ..self.request(url)
+        });
+    }
+
+    /// Notes names and versions; gives the names that are wanted in consequence, and no more.
+    fn remember(&mut self, response: &Response<'_>) -> Result<Wants> {
+        self.tally.responses += 1;
+        self.tally.bytes += response.size as u64;
+        self.tally.resources += response.resources.len() as u64;
+        let (mut wants, mut tally) = (Wants::default(), self.tally);
+        let Some(kind) = self.kind_mut(response.type_url) else {
+            return Ok(wants);
+        };
         for resource in &response.resources {
-            held.insert(resource.name.clone(), resource.version.clone());
-            if kind == CLUSTER {
-                self.refused.remove(&resource.name);
-            }
-            if let Some(body) = &resource.resource {
-                let of = || format!("{kind} {}", resource.name);
-                match kind {
-                    CLUSTER => wanted.extend(endpoints_of(&body.value).with_context(of)?),
-                    LISTENER => wanted.extend(routes_of(&body.value).with_context(of)?),
-                    _ => {}
+            match kind.held.get_mut(resource.name) {
+                Some(version) if **version == *resource.version => {
+                    tally.unchanged += 1;
+                    tally.unchanged_bytes += resource.size as u64;
+                }
+                Some(version) => *version = resource.version.into(),
+                None => {
+                    kind.held
+                        .insert(resource.name.into(), resource.version.into());
                 }
             }
+            let referred = referred(kind.url, resource.body)
+                .with_context(|| format!("{} {}", kind.url, resource.name))?;
+            kind.refer(resource.name, referred, &mut wants);
         }
-        for name in &response.removed_resources {
-            held.remove(name);
-            if kind == CLUSTER && self.on_demand.contains(name) {
-                self.refused.insert(name.clone());
+        for name in &response.removed {
+            kind.held.remove(*name);
+            kind.refer(name, Vec::new(), &mut wants);
+        }
+        self.tally = tally;
+        if response.type_url == CLUSTER {
+            self.note_refusals(response);
+        }
+        Ok(wants)
+    }
+
+    fn note_refusals(&mut self, response: &Response<'_>) {
+        for resource in &response.resources {
+            self.refused.remove(resource.name);
+        }
+        for name in &response.removed {
+            if self.on_demand.contains(*name) {
+                self.refused.insert((*name).to_owned());
             }
         }
-        Ok(wanted)
     }
 }
 
-fn known(type_url: &str) -> Option<&'static str> {
-    [CLUSTER, ENDPOINTS, LISTENER, ROUTE]
-        .into_iter()
-        .find(|known| *known == type_url)
-}
-
-fn endpoints_of(body: &[u8]) -> Result<Option<String>> {
-    let cluster = Cluster::decode(body)?;
-    if cluster.cluster_discovery_type != Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()))
-    {
-        return Ok(None);
-    }
-    let service = cluster
-        .eds_cluster_config
-        .map(|config| config.service_name)
-        .filter(|name| !name.is_empty());
-    Ok(Some(service.unwrap_or(cluster.name)))
-}
-
-fn routes_of(body: &[u8]) -> Result<Vec<String>> {
-    let listener = Listener::decode(body)?;
-    let chains = listener
-        .filter_chains
-        .into_iter()
-        .chain(listener.default_filter_chain);
-    let mut names = Vec::new();
-    for filter in chains.flat_map(|chain| chain.filters) {
-        let Some(ConfigType::TypedConfig(config)) = filter.config_type else {
-            continue;
+impl Kind {
+    /// A cluster or listener refers to these names now.
+    fn refer(&mut self, name: &str, to: Vec<String>, wants: &mut Wants) {
+        let before = if to.is_empty() {
+            self.refers.remove(name)
+        } else {
+            wants.new.extend(to.iter().cloned());
+            self.refers.insert(name.into(), to)
         };
-        if !config.type_url.ends_with(".HttpConnectionManager") {
-            continue;
+        for old in before.into_iter().flatten() {
+            if !self.refers.values().flatten().any(|still| *still == old) {
+                wants.gone.push(old);
+            }
         }
-        let manager = HttpConnectionManager::decode(config.value.as_slice())?;
-        if let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier {
-            names.push(rds.route_config_name);
-        }
+    }
+}
+
+fn referred(url: &str, body: &[u8]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    match url {
+        CLUSTER => names.extend(endpoints_of(body)?.map(str::to_owned)),
+        LISTENER => routes_of(body, &mut |name| names.push(name.to_owned()))?,
+        _ => {}
     }
     Ok(names)
 }
 
+/// The listener of an on-demand name `dst|<address>|<hour>`.
+fn listener_of(name: &str) -> Option<&str> {
+    let (listener, _) = name.rsplit_once('|')?;
+    listener.starts_with("dst|").then_some(listener)
+}
+
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;

@@ -141,7 +141,7 @@ impl WorkDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_policy_compiler::{World, ingest};
+    use heddle_policy_compiler::{World, compile, ingest};
 
     #[test]
     fn the_world_and_every_step_can_be_read() {
@@ -162,6 +162,6 @@ mod tests {
             findings.extend(objects.into_iter().flat_map(|object| builder.apply(object)));
             assert!(findings.is_empty(), "{findings:?}");
         }
-        assert_eq!(builder.build().workloads().len(), 5);
+        assert_eq!(compile(&builder.world()).proxies.len(), 5);
     }
 }

@@ -1,10 +1,11 @@
 //! The cluster as the watches tell it: stripped objects by name, and a tick only for what the compiler would read.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::StreamExt;
 use heddle_crds::Kind;
@@ -24,28 +25,110 @@ use tokio_util::sync::CancellationToken;
 
 use super::strip;
 use crate::metrics::{Metrics, Watch};
-use crate::objects::{ObjectSource, Objects, is_ours, reference};
+use crate::objects::{Batch, ObjectSource, is_ours, reference};
 use crate::status::WrittenStatus;
 use crate::tasks::{Ended, Tasks, chain};
 
-#[derive(Clone)]
-struct Held {
-    object: KubeObject,
-    findings: Vec<Finding>,
+/// What is kept of an object, so that a change of what nobody reads is no change.
+struct Known {
     print: u64,
+    kept: Kept,
+}
+
+enum Kept {
+    Nothing,
+    /// For tokens.
+    Pod {
+        uid: Box<str>,
+        account: Box<str>,
+    },
+    /// One of ours, for its status.
+    Ours(KubeObject),
 }
 
 #[derive(Default)]
-struct Kept {
+struct Watched {
     synced: bool,
-    objects: BTreeMap<ObjectRef, Held>,
+    objects: HashMap<Key, Known>,
+}
+
+/// Namespace and name.
+type Key = (Box<str>, Box<str>);
+
+fn key(object: &ObjectRef) -> Key {
+    ((*object.namespace).into(), (*object.name).into())
+}
+
+/// What the compiling thread has not taken yet.
+#[derive(Default)]
+struct Pending {
+    changes: BTreeMap<ObjectRef, Option<KubeObject>>,
+    since: Option<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    kinds: HashMap<&'static str, Watched>,
+    pending: Pending,
+    findings: BTreeMap<ObjectRef, Vec<Finding>>,
+}
+
+impl State {
+    fn complete(&self) -> bool {
+        self.kinds.len() == WATCHED && self.kinds.values().all(|watched| watched.synced)
+    }
+
+    /// Takes an object as it is now. Returns whether the compiler would read anything new.
+    fn apply(
+        &mut self,
+        kind: &'static str,
+        reference: ObjectRef,
+        object: KubeObject,
+        findings: &[Finding],
+    ) -> bool {
+        let known = Known {
+            print: print(&object),
+            kept: kept(&object),
+        };
+        let fresh = known.print;
+        let before = self
+            .kinds
+            .entry(kind)
+            .or_default()
+            .objects
+            .insert(key(&reference), known);
+        if before.is_some_and(|before| before.print == fresh) {
+            return false;
+        }
+        if findings.is_empty() {
+            self.findings.remove(&reference);
+        } else {
+            self.findings.insert(reference.clone(), findings.to_vec());
+        }
+        self.change(reference, Some(object));
+        true
+    }
+
+    fn remove(&mut self, kind: &'static str, reference: ObjectRef) {
+        self.kinds
+            .entry(kind)
+            .or_default()
+            .objects
+            .remove(&key(&reference));
+        self.findings.remove(&reference);
+        self.change(reference, None);
+    }
+
+    fn change(&mut self, reference: ObjectRef, object: Option<KubeObject>) {
+        self.pending.since.get_or_insert_with(Instant::now);
+        self.pending.changes.insert(reference, object);
+    }
 }
 
 /// All that is watched.
 pub(super) struct Cache {
-    kinds: Mutex<HashMap<&'static str, Kept>>,
+    state: Mutex<State>,
     changed: watch::Sender<u64>,
-    synced: watch::Sender<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -55,9 +138,8 @@ const WATCHED: usize = 4 + Kind::ALL.len();
 impl Cache {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            kinds: Mutex::default(),
+            state: Mutex::default(),
             changed: watch::Sender::new(0),
-            synced: watch::Sender::new(false),
             metrics,
         }
     }
@@ -78,13 +160,7 @@ impl Cache {
             one(KubeObject::Namespace(Arc::new(strip::namespace(o))))
         });
         for kind in Kind::ALL {
-            let gvk = GroupVersionKind::gvk(heddle_crds::GROUP, heddle_crds::VERSION, kind.name());
-            let resource = ApiResource::from_gvk_with_plural(&gvk, &kind.plural());
-            // Untyped, for one object that today's types cannot read must not hide all others.
-            let types = TypeMeta {
-                api_version: heddle_crds::API_VERSION.to_owned(),
-                kind: kind.name().to_owned(),
-            };
+            let Ours { resource, types } = Ours::of(*kind);
             self.follow::<DynamicObject>(
                 tasks,
                 kind.name(),
@@ -94,35 +170,23 @@ impl Cache {
         }
     }
 
-    /// Whether every kind has been listed once; stays true.
-    pub(super) fn synced(&self) -> watch::Receiver<bool> {
-        self.synced.subscribe()
-    }
-
     /// A pod's uid and service account, if the pod is alive.
     pub(super) fn pod(&self, pod: &PodRef) -> Option<(String, String)> {
-        let object = ObjectRef::new(ObjectKind::Pod, &pod.namespace, &pod.name);
-        let kinds = self.lock();
-        let KubeObject::Pod(pod) = &kinds.get("Pod")?.objects.get(&object)?.object else {
-            return None;
-        };
-        let account = pod
-            .spec
-            .as_ref()?
-            .service_account_name
-            .clone()
-            .filter(|name| !name.is_empty());
-        Some((
-            pod.metadata.uid.clone()?,
-            account.unwrap_or_else(|| "default".to_owned()),
-        ))
+        let key = ((*pod.namespace).into(), (*pod.name).into());
+        match &self.lock().kinds.get("Pod")?.objects.get(&key)?.kept {
+            Kept::Pod { uid, account } => Some((uid.to_string(), account.to_string())),
+            Kept::Nothing | Kept::Ours(_) => None,
+        }
     }
 
     /// The status of an object as the API server has it.
     pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
-        let kinds = self.lock();
-        let status = status_of(&kinds.get(object.kind.as_str())?.objects.get(object)?.object)?;
-        serde_json::from_value(status).ok()
+        let state = self.lock();
+        let watched = state.kinds.get(object.kind.as_str())?;
+        let Kept::Ours(object) = &watched.objects.get(&key(object))?.kept else {
+            return None;
+        };
+        serde_json::from_value(status_of(object)?).ok()
     }
 
     fn follow<K>(
@@ -153,7 +217,7 @@ impl Cache {
     {
         let config = watcher::Config::default().page_size(500);
         let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
-        let mut listing = BTreeMap::new();
+        let mut listing = HashSet::new();
         let mut failing = false;
         loop {
             let event = tokio::select! {
@@ -186,78 +250,92 @@ impl Cache {
         kind: &'static str,
         event: Event<K>,
         convert: &impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>),
-        listing: &mut BTreeMap<ObjectRef, Held>,
+        listing: &mut HashSet<Key>,
     ) {
-        match event {
-            Event::Init => listing.clear(),
-            Event::InitApply(object) => listing.extend(held(convert(object))),
-            Event::InitDone => {
-                let mut kinds = self.lock();
-                let kept = kinds.entry(kind).or_default();
-                let fresh = std::mem::take(listing);
-                let same = kept.synced && prints(&kept.objects) == prints(&fresh);
-                *kept = Kept {
-                    synced: true,
-                    objects: fresh,
-                };
-                let all = kinds.len() == WATCHED && kinds.values().all(|kept| kept.synced);
-                drop(kinds);
-                if all {
-                    self.synced
-                        .send_if_modified(|synced| !std::mem::replace(synced, true));
-                }
-                if !same {
-                    self.tick();
-                }
+        let named = |(objects, findings): (Vec<KubeObject>, Vec<Finding>)| {
+            let all = objects.into_iter();
+            let all: Vec<_> = all
+                .filter_map(|object| Some((reference(&object)?, object)))
+                .collect();
+            (all, findings)
+        };
+        let changed = match event {
+            Event::Init => {
+                listing.clear();
+                false
             }
+            Event::InitApply(object) => {
+                let (objects, findings) = named(convert(object));
+                listing.extend(objects.iter().map(|(reference, _)| key(reference)));
+                self.apply(kind, objects, &findings)
+            }
+            Event::InitDone => self.listed(kind, &std::mem::take(listing)),
             Event::Apply(object) => {
-                let mut changed = false;
-                for (reference, fresh) in held(convert(object)) {
-                    let before = self
-                        .lock()
-                        .entry(kind)
-                        .or_default()
-                        .objects
-                        .insert(reference, fresh.clone());
-                    changed |= before.is_none_or(|before| before.print != fresh.print);
-                }
-                if changed {
-                    self.tick();
-                }
+                let (objects, findings) = named(convert(object));
+                self.apply(kind, objects, &findings)
             }
             Event::Delete(object) => {
-                for (reference, _) in held(convert(object)) {
-                    self.lock()
-                        .entry(kind)
-                        .or_default()
-                        .objects
-                        .remove(&reference);
+                let mut state = self.lock();
+                for (reference, _) in named(convert(object)).0 {
+                    state.remove(kind, reference);
                 }
-                self.tick();
+                true
             }
-        }
-    }
-
-    fn tick(&self) {
-        // Nothing is compiled from half a cluster: what is not listed yet would look deleted.
-        if *self.synced.borrow() {
+        };
+        if changed {
             self.changed.send_modify(|tick| *tick += 1);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Kept>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn apply(
+        &self,
+        kind: &'static str,
+        objects: Vec<(ObjectRef, KubeObject)>,
+        findings: &[Finding],
+    ) -> bool {
+        let mut state = self.lock();
+        let mut changed = false;
+        for (reference, object) in objects {
+            changed |= state.apply(kind, reference, object, findings);
+        }
+        changed
+    }
+
+    /// A listing is over: what is not in it is gone.
+    fn listed(&self, kind: &'static str, listing: &HashSet<Key>) -> bool {
+        let mut state = self.lock();
+        let watched = state.kinds.entry(kind).or_default();
+        let first = !std::mem::replace(&mut watched.synced, true);
+        let known = watched.objects.keys();
+        let gone: Vec<Key> = known
+            .filter(|key| !listing.contains(*key))
+            .cloned()
+            .collect();
+        for (namespace, name) in &gone {
+            if let Some(kind_of) = object_kind(kind) {
+                state.remove(kind, ObjectRef::new(kind_of, namespace, name));
+            }
+        }
+        // The last listing completes the picture even if it was empty.
+        first || !gone.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the maps whole: every change is a plain insert or remove.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ObjectSource for Cache {
-    fn objects(&self) -> Objects {
-        let mut all = Objects::default();
-        for held in self.lock().values().flat_map(|kept| kept.objects.values()) {
-            all.objects.push(held.object.clone());
-            all.findings.extend(held.findings.iter().cloned());
+    fn take(&self) -> Batch {
+        let mut state = self.lock();
+        let Pending { changes, since } = std::mem::take(&mut state.pending);
+        Batch {
+            changes: changes.into_iter().collect(),
+            findings: state.findings.values().flatten().cloned().collect(),
+            since,
+            complete: state.complete(),
         }
-        all
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -265,8 +343,70 @@ impl ObjectSource for Cache {
     }
 }
 
+fn object_kind(name: &str) -> Option<ObjectKind> {
+    match name {
+        "Pod" => Some(ObjectKind::Pod),
+        "Service" => Some(ObjectKind::Service),
+        "EndpointSlice" => Some(ObjectKind::EndpointSlice),
+        "Namespace" => Some(ObjectKind::Namespace),
+        "Mesh" => Some(ObjectKind::Mesh),
+        "TrafficSplit" => Some(ObjectKind::TrafficSplit),
+        "AuthPolicy" => Some(ObjectKind::AuthPolicy),
+        _ => None,
+    }
+}
+
+fn kept(object: &KubeObject) -> Kept {
+    match object {
+        KubeObject::Pod(pod) => {
+            let account = pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.service_account_name.as_deref());
+            let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+            match &pod.metadata.uid {
+                Some(uid) => Kept::Pod {
+                    uid: uid.as_str().into(),
+                    account: account.into(),
+                },
+                None => Kept::Nothing,
+            }
+        }
+        KubeObject::Mesh(_) | KubeObject::TrafficSplit(_) | KubeObject::AuthPolicy(_) => {
+            Kept::Ours(object.clone())
+        }
+        KubeObject::Unreadable(unreadable) if is_ours(unreadable.object.kind) => {
+            Kept::Ours(object.clone())
+        }
+        KubeObject::Unreadable(_)
+        | KubeObject::Namespace(_)
+        | KubeObject::Service(_)
+        | KubeObject::EndpointSlice(_)
+        | KubeObject::Template(_) => Kept::Nothing,
+    }
+}
+
+/// How one of our kinds is read: untyped, for one object that today's types cannot read must not hide all others.
+pub(super) struct Ours {
+    pub(super) resource: ApiResource,
+    pub(super) types: TypeMeta,
+}
+
+impl Ours {
+    pub(super) fn of(kind: Kind) -> Self {
+        let gvk = GroupVersionKind::gvk(heddle_crds::GROUP, heddle_crds::VERSION, kind.name());
+        Self {
+            resource: ApiResource::from_gvk_with_plural(&gvk, &kind.plural()),
+            types: TypeMeta {
+                api_version: heddle_crds::API_VERSION.to_owned(),
+                kind: kind.name().to_owned(),
+            },
+        }
+    }
+}
+
 /// One of our own objects, perhaps unreadable.
-fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObject>, Vec<Finding>) {
+pub(super) fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObject>, Vec<Finding>) {
     // The items of a list need not say what they are.
     object.types = Some(types.clone());
     object.metadata.managed_fields = None;
@@ -278,29 +418,6 @@ fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObject>, Vec<Fi
             (Vec::new(), Vec::new())
         }
     }
-}
-
-fn held(
-    (objects, findings): (Vec<KubeObject>, Vec<Finding>),
-) -> impl Iterator<Item = (ObjectRef, Held)> {
-    objects.into_iter().filter_map(move |object| {
-        let print = print(&object);
-        Some((
-            reference(&object)?,
-            Held {
-                print,
-                findings: findings.clone(),
-                object,
-            },
-        ))
-    })
-}
-
-fn prints(objects: &BTreeMap<ObjectRef, Held>) -> Vec<(&ObjectRef, u64)> {
-    objects
-        .iter()
-        .map(|(reference, held)| (reference, held.print))
-        .collect()
 }
 
 /// A hash of what the compiler reads. Of our own objects that is the generation, and of the status what is an input.

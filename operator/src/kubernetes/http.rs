@@ -1,6 +1,6 @@
 //! Plain health on 15021; metrics and proxy states on 15014, over TLS and by the caller's rights.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::authorize::{Access, Authorizer};
+use super::statuses::Shown;
 use crate::listen::Accepted;
 use crate::metrics::Metrics;
-use crate::status::ProxyState;
 use crate::tasks::Ended;
 
 const MAX_CONNECTIONS: usize = 64;
@@ -45,24 +45,24 @@ pub(super) async fn health(
         .await?)
 }
 
-/// What is shown to those who may see it.
-pub(super) struct Shown {
+/// Answers those who may ask.
+pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) proxies: Arc<Mutex<Vec<ProxyState>>>,
+    pub(super) shown: Arc<Shown>,
     pub(super) authorizer: Authorizer,
 }
 
 pub(super) async fn admin(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    shown: Arc<Shown>,
+    admin: Arc<Admin>,
     stop: CancellationToken,
 ) -> Ended {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
-        .layer(from_fn_with_state(Arc::clone(&shown), authorize))
-        .with_state(shown);
+        .layer(from_fn_with_state(Arc::clone(&admin), authorize))
+        .with_state(admin);
     serve(listener, tls, router, stop).await
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn authorize(State(shown): State<Arc<Shown>>, request: Request, next: Next) -> Response {
+async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let header = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -102,7 +102,7 @@ async fn authorize(State(shown): State<Arc<Shown>>, request: Request, next: Next
     };
     let path = request.uri().path().to_owned();
     let answer = async {
-        match shown.authorizer.judge(token, &path).await {
+        match admin.authorizer.judge(token, &path).await {
             Access::Granted => None,
             Access::Unknown => Some((
                 StatusCode::UNAUTHORIZED,
@@ -125,8 +125,8 @@ async fn authorize(State(shown): State<Arc<Shown>>, request: Request, next: Next
     }
 }
 
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    match shown.metrics.text() {
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.metrics.text() {
         Ok(text) => {
             let kind = [(
                 header::CONTENT_TYPE,
@@ -138,11 +138,6 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     }
 }
 
-async fn proxies(State(shown): State<Arc<Shown>>) -> Response {
-    let proxies = shown
-        .proxies
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
-    axum::Json(proxies).into_response()
+async fn proxies(State(admin): State<Arc<Admin>>) -> Response {
+    axum::Json(admin.shown.states()).into_response()
 }

@@ -1,5 +1,6 @@
 //! The control plane on Kubernetes: several replicas that all serve, one of which writes statuses.
 
+mod audit;
 mod authorize;
 mod ca_bundle;
 mod cache;
@@ -8,6 +9,8 @@ mod leader;
 mod peers;
 mod root;
 mod run;
+mod scopes;
+mod spread;
 mod statuses;
 mod strip;
 mod tokens;
@@ -37,6 +40,19 @@ pub struct Options {
     pub sidecar_image: String,
     /// The address to listen on; all ports are fixed.
     pub listen: IpAddr,
+    /// How often proxies report their loads.
+    pub load_report_interval: Duration,
+    /// How often proxies are held against the API server's own word.
+    pub audit: AuditPlan,
+}
+
+/// How often, and how many proxies at a time, are held against the API server's own word.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditPlan {
+    /// From the end of one audit to the next.
+    pub interval: Duration,
+    /// Proxies in one audit.
+    pub proxies: usize,
 }
 
 /// A call that failed or took too long.

@@ -1,7 +1,7 @@
 //! How the parts on Kubernetes are put together.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_identity::{Ca, TrustDomain};
@@ -11,23 +11,24 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Auditor;
 use super::authorize::Authorizer;
 use super::cache::Cache;
-use super::http::{self, Shown};
+use super::http::{self, Admin};
 use super::leader::Election;
 use super::peers::{Peers, Word, speak};
 use super::root::{SecretError, SecretRoot};
-use super::statuses::{Count, Counter, Writer};
+use super::scopes::ScopeStore;
+use super::statuses::{Count, Counter, Shown, Writer};
 use super::tokens::Tokens;
 use super::webhook::Injector;
-use super::{Options, ca_bundle};
+use super::{Options, ca_bundle, spread};
 use crate::certs::CertError;
 use crate::listen::bind;
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
-use crate::picture::Pictures;
+use crate::picture::{Pictures, Reader};
 use crate::plane::{Plane, Served, Sockets};
-use crate::status::ProxyState;
 use crate::tasks::{TaskError, Tasks, chain};
 
 /// Between attempts to reach what the start needs.
@@ -54,6 +55,9 @@ pub enum Error {
     /// The Mesh names no usable trust domain.
     #[error("Mesh default: spec.trustDomain: {0}")]
     TrustDomain(#[from] heddle_identity::SpiffeError),
+    /// The watches are gone.
+    #[error("{0}")]
+    Source(#[from] crate::tasks::Failure),
     /// A task ended.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -88,13 +92,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         cache,
     };
     if let Some(base) = tasks.during(starting.prepare(metrics)).await? {
-        let (plane, uid) = base?;
+        let (plane, reader, uid) = base?;
         let tokens = Arc::new(Tokens::new(&starting.client, Arc::clone(&starting.cache)));
-        let source: Arc<dyn ObjectSource> = Arc::<Cache>::clone(&starting.cache);
-        let served = plane.start(source, tokens, sockets, &mut tasks)?;
-        let proxies = Arc::default();
-        starting.doors(&plane, admin, webhook, &proxies, &mut tasks)?;
-        starting.statuses(&plane, served, uid, proxies, &mut tasks);
+        let served = plane.start(reader, tokens, sockets, &mut tasks)?;
+        let shown = Arc::default();
+        starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
+        starting.statuses(&plane, served, uid, shown, &mut tasks);
         tasks.spawn("readiness", readiness(plane.pictures, ready, tasks.stop()));
     }
     Ok(tasks.run().await?)
@@ -108,16 +111,18 @@ struct Starting {
 
 impl Starting {
     /// Waits for the cluster to be read, for the root, and for this pod's uid.
-    async fn prepare(&self, metrics: Arc<Metrics>) -> Result<(Plane, String), Error> {
-        let mut synced = self.cache.synced();
-        // The sender lives in the cache, which is held here.
-        let _ = synced.wait_for(|synced| *synced).await;
-        let trust_domain: TrustDomain = self.cache.objects().mesh().trust_domain.parse()?;
+    async fn prepare(&self, metrics: Arc<Metrics>) -> Result<(Plane, Reader, String), Error> {
+        let source: Arc<dyn ObjectSource> = Arc::<Cache>::clone(&self.cache);
+        let mut reader = Reader::new(source);
+        reader.complete().await?;
+        let trust_domain: TrustDomain = reader.mesh().trust_domain.parse()?;
         let ca = self.root(&trust_domain).await?;
         let uid = self.own_uid().await;
         tracing::info!(root = ca.fingerprint(), %trust_domain, "the cluster is read, the root is there");
         let ips = self.options.ip.into_iter().collect();
-        Ok((Plane::new(ca, trust_domain, ips, metrics)?, uid))
+        let interval = self.options.load_report_interval;
+        let plane = Plane::new(ca, trust_domain, ips, interval, metrics)?;
+        Ok((plane, reader, uid))
     }
 
     /// The webhook, and what people and Prometheus ask.
@@ -126,7 +131,7 @@ impl Starting {
         plane: &Plane,
         admin: TcpListener,
         webhook: TcpListener,
-        proxies: &Arc<Mutex<Vec<ProxyState>>>,
+        shown: &Arc<Shown>,
         tasks: &mut Tasks,
     ) -> Result<(), CertError> {
         let (stop, alpn) = (tasks.stop(), ["h2", "http/1.1"]);
@@ -141,13 +146,13 @@ impl Starting {
         let (ca, client) = (Arc::clone(&plane.ca), self.client.clone());
         let bundle = ca_bundle::keep(client, ca, plane.metrics(), stop.clone());
         tasks.spawn("CA bundle", bundle);
-        let shown = Shown {
+        let answers = Admin {
             metrics: plane.metrics(),
-            proxies: Arc::clone(proxies),
+            shown: Arc::clone(shown),
             authorizer: Authorizer::new(&self.client),
         };
         let tls = plane.own.server(&alpn)?;
-        tasks.spawn("metrics", http::admin(admin, tls, Arc::new(shown), stop));
+        tasks.spawn("metrics", http::admin(admin, tls, Arc::new(answers), stop));
         Ok(())
     }
 
@@ -157,7 +162,7 @@ impl Starting {
         plane: &Plane,
         served: Served,
         uid: String,
-        proxies: Arc<Mutex<Vec<ProxyState>>>,
+        shown: Arc<Shown>,
         tasks: &mut Tasks,
     ) {
         let (stop, client) = (tasks.stop(), || self.client.clone());
@@ -176,6 +181,32 @@ impl Starting {
             stop.clone(),
         );
         tasks.spawn("report", speaking);
+        let store = ScopeStore::new(
+            client(),
+            Arc::clone(&plane.scopes),
+            Arc::clone(&plane.mesh),
+            plane.metrics(),
+        );
+        let store = Arc::new(store);
+        tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
+        tasks.spawn("scope store", store.keep(stop.clone()));
+        let server = Arc::clone(&served.server);
+        let spreading = spread::run(
+            server,
+            Arc::clone(&peers),
+            Arc::clone(&self.cache),
+            stop.clone(),
+        );
+        tasks.spawn("spread", spreading);
+        let auditor = Auditor {
+            client: client(),
+            mesh: Arc::clone(&plane.mesh),
+            registry: Arc::clone(&served.registry),
+            learned: Arc::clone(&plane.learned),
+            metrics: plane.metrics(),
+            plan: self.options.audit,
+        };
+        tasks.spawn("audit", auditor.run(stop.clone()));
         let election = Election::new(&self.client, self.options.pod.clone());
         let (counts, counted) = watch::channel(Arc::new(Count::default()));
         let writer = Writer {
@@ -193,11 +224,10 @@ impl Starting {
             pictures: plane.pictures.clone(),
             served,
             learned: Arc::clone(&plane.learned),
-            metrics: plane.metrics(),
             cache: Arc::clone(&self.cache),
             counts,
             words,
-            proxies,
+            shown,
         };
         tasks.spawn("counting", counter.run(stop));
     }

@@ -1,7 +1,7 @@
 //! Counting what the proxies run, on every replica; writing it into statuses, on the leader.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -23,7 +23,7 @@ use crate::metrics::{Metrics, Watch};
 use crate::picture::{Picture, Pictures};
 use crate::plane::Served;
 use crate::status::{
-    ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key,
+    ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key, states,
 };
 use crate::tasks::{Ended, chain};
 
@@ -41,7 +41,7 @@ const WRITERS: usize = 8;
 #[derive(Default)]
 pub(super) struct Count {
     picture: Arc<Picture>,
-    /// All proxies, those that are connected here and those that are not.
+    /// The proxies that have, or had, a stream here.
     round: Round,
     /// Of those connected here.
     own: Report,
@@ -52,11 +52,10 @@ pub(super) struct Counter {
     pub(super) pictures: Pictures,
     pub(super) served: Served,
     pub(super) learned: Arc<Learned>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) cache: Arc<Cache>,
     pub(super) counts: watch::Sender<Arc<Count>>,
     pub(super) words: watch::Sender<Word>,
-    pub(super) proxies: Arc<Mutex<Vec<ProxyState>>>,
+    pub(super) shown: Arc<Shown>,
 }
 
 impl Counter {
@@ -73,29 +72,27 @@ impl Counter {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
-                changed = acks.changed() => {
-                    changed.map_err(|_| "the discovery server is gone")?;
-                    tokio::time::sleep(PAUSE).await;
-                }
+                changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
             }
+            // The streams come first.
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
     fn count(&self, rounds: &mut Rounds, picture: Arc<Picture>) {
-        let round = rounds.look(
-            &picture,
-            &self.served.mesh,
-            &self.served.registry,
-            &self.metrics,
-        );
+        let (round, changed) = rounds.look(&picture, &self.served.mesh, &self.served.registry);
+        self.shown.show(&picture, &round);
+        let before = Arc::clone(&self.counts.borrow());
+        let (old, new) = (&before.picture.compiled, &picture.compiled);
+        if !changed && old.proxies.ptr_eq(&new.proxies) && old.statuses.ptr_eq(&new.statuses) {
+            return;
+        }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
         blame_all(&picture, &round, &self.learned, good);
+        let connected = round.iter().filter(|(_, looked)| looked.summary.connected);
         let own = Report::of(
             &picture,
-            round
-                .summaries
-                .iter()
-                .filter(|(_, summary)| summary.connected),
+            connected.map(|(pod, looked)| (pod, &*looked.summary)),
         );
         let word = Word::new(own.clone(), &self.learned);
         self.words.send_if_modified(|now| {
@@ -103,14 +100,31 @@ impl Counter {
             *now = word;
             changed
         });
-        round
-            .proxies
-            .clone_into(&mut self.proxies.lock().unwrap_or_else(PoisonError::into_inner));
         self.counts.send_replace(Arc::new(Count {
             picture,
             round,
             own,
         }));
+    }
+}
+
+/// What people who ask are shown: put into words only when they ask.
+#[derive(Default)]
+pub(super) struct Shown(Mutex<(Arc<Picture>, Round)>);
+
+impl Shown {
+    fn show(&self, picture: &Arc<Picture>, round: &Round) {
+        *self.lock() = (Arc::clone(picture), round.clone());
+    }
+
+    /// How every meshed pod stands.
+    pub(super) fn states(&self) -> Vec<ProxyState> {
+        let (picture, round) = self.lock().clone();
+        states(&picture, &round)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Arc<Picture>, Round)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,16 +254,15 @@ fn sum(count: &Count, others: &[Report]) -> Report {
     for other in others {
         report.add(other, &generations);
     }
-    let elsewhere = |pod: &str| report.connected.contains(pod);
+    let nowhere = count.round.iter().filter(|(pod, looked)| {
+        !looked.summary.connected && !report.connected.contains(&pod.to_string())
+    });
     let nowhere = Report::of(
         picture,
-        count
-            .round
-            .summaries
-            .iter()
-            .filter(|(pod, _)| !elsewhere(&pod.to_string())),
+        nowhere.map(|(pod, looked)| (pod, &*looked.summary)),
     );
     report.add(&nowhere, &generations);
+    report.add_absent(picture, &count.round);
     report
 }
 

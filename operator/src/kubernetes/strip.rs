@@ -1,19 +1,25 @@
 //! What is kept of an object. A pod of some kilobytes becomes some hundred bytes, and a change of what is not kept is no
 //! change.
 
+use std::collections::BTreeMap;
+
+use heddle_policy_compiler::world::DESTINATIONS;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Without annotations: controllers write them all the time, and those that mean something in a directory of YAML (where a pod's sidecar listens)
-/// must not let a user pass off a pod as meshed.
+/// must not let a user pass off a pod as meshed. What a pod declares to call gives it no rights, so that one is kept.
 fn metadata(full: ObjectMeta) -> ObjectMeta {
+    let declared = full
+        .annotations
+        .and_then(|mut all| all.remove_entry(DESTINATIONS));
     ObjectMeta {
         name: full.name,
         namespace: full.namespace,
         uid: full.uid,
         labels: full.labels,
-        generation: full.generation,
+        annotations: declared.map(|entry| BTreeMap::from([entry])),
         deletion_timestamp: full.deletion_timestamp,
         owner_references: full.owner_references,
         ..ObjectMeta::default()
@@ -107,6 +113,7 @@ mod tests {
     fn what_the_compiler_reads_is_kept_and_what_moves_is_not() {
         let full = json!({
             "metadata": {"name": "cart-1", "namespace": "shop", "uid": "u", "resourceVersion": "7", "labels": {"app": "cart"},
+                "annotations": {"heddle.dev/destinations": "shop/*", "heddle.dev/standalone-app": "127.0.0.1"},
                 "managedFields": [{"manager": "kubelet"}]},
             "spec": {"serviceAccountName": "cart", "nodeName": "n", "containers": [
                 {"name": "app", "image": "cart", "env": [{"name": "A", "value": "B"}], "ports": [{"containerPort": 80}]}]},
@@ -124,7 +131,7 @@ mod tests {
         );
         assert_eq!(
             kept["metadata"],
-            json!({"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart"}})
+            json!({"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart"}, "annotations": {"heddle.dev/destinations": "shop/*"}})
         );
     }
 }

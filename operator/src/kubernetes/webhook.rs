@@ -48,7 +48,7 @@ impl Injector {
 
     fn sidecar(&self) -> Sidecar {
         let newest = self.pictures.borrow();
-        let mesh = newest.as_ref().map(|picture| picture.mesh.clone());
+        let mesh = newest.as_ref().map(|picture| (*picture.mesh).clone());
         Sidecar {
             image: self.image.clone(),
             control_plane: "heddle.heddle-system.svc".to_owned(),

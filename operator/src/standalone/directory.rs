@@ -6,19 +6,20 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_crds::{AuthPolicyStatus, TrafficSplitStatus};
 use heddle_policy_compiler::{
     Finding, KubeObject, ObjectKind, ObjectRef, Severity, ingest::parse_yaml,
 };
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Statuses;
 use super::files::about;
-use crate::objects::{ObjectSource, Objects, is_ours, reference};
+use crate::objects::{Batch, ObjectSource, is_ours, reference};
 use crate::tasks::Ended;
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -54,6 +55,10 @@ struct Known {
     generations: BTreeMap<ObjectRef, Generation>,
     /// What is wrong with the directory as a whole.
     findings: Vec<Finding>,
+    /// What was given out last.
+    given: BTreeMap<ObjectRef, KubeObject>,
+    /// When the oldest change was seen that was not given out yet.
+    since: Option<Instant>,
 }
 
 /// A directory of YAML files.
@@ -109,6 +114,7 @@ impl Directory {
 
     /// Reads what changed; returns whether anything did.
     fn scan(&self) -> bool {
+        let seen = Instant::now();
         let mut found = BTreeMap::new();
         let mut findings = Vec::new();
         if let Err(error) = list(&self.path, 0, &mut found) {
@@ -136,6 +142,9 @@ impl Directory {
             known.files.insert(path, read);
             changed = true;
         }
+        if changed {
+            known.since.get_or_insert(seen);
+        }
         changed
     }
 
@@ -151,48 +160,99 @@ impl Directory {
     }
 }
 
-impl ObjectSource for Directory {
-    fn objects(&self) -> Objects {
-        let mut known = self.lock();
+impl Directory {
+    /// All objects as they are now, and what reading them found.
+    #[must_use]
+    pub fn objects(&self) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
+        self.collect(&mut self.lock())
+    }
+
+    fn collect(&self, known: &mut Known) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
         let mut findings = known.findings.clone();
-        let mut objects: BTreeMap<ObjectRef, (String, KubeObject)> = BTreeMap::new();
+        let mut objects: BTreeMap<ObjectRef, (&Path, KubeObject)> = BTreeMap::new();
         for (path, file) in &known.files {
-            let name = self.name(path);
             findings.extend(file.findings.iter().cloned());
             for object in &file.objects {
                 let Some(reference) = reference(object) else {
                     continue;
                 };
                 if let Some((first, _)) = objects.get(&reference) {
+                    let (first, name) = (self.name(first), self.name(path));
                     let message = format!("it is in {first} and in {name}; the latter counts");
                     findings.push(
                         Finding::warning(&reference, "", "Duplicate", message).fix("remove one"),
                     );
                 }
-                objects.insert(reference, (name.clone(), object.clone()));
+                objects.insert(reference, (path, object.clone()));
             }
         }
-        known
-            .generations
-            .retain(|object, _| objects.contains_key(object));
-        let complete = |(reference, (_, object)): (ObjectRef, (String, KubeObject))| {
+        let generations = &mut known.generations;
+        generations.retain(|object, _| objects.contains_key(object));
+        let complete = |(reference, (_, object)): (ObjectRef, (&Path, KubeObject))| {
             if !is_ours(reference.kind) {
-                return object;
+                return (reference, object);
             }
-            let number = generation(&mut known.generations, &reference, &object);
-            self.statuses
-                .with(&reference, |status| complete(object, number, status))
+            let number = generation(generations, &reference, &object);
+            let object = self
+                .statuses
+                .with(&reference, |status| complete(object, number, status));
+            (reference, object)
         };
-        let objects = objects.into_iter().map(complete).collect();
-        Objects {
-            objects,
+        (objects.into_iter().map(complete).collect(), findings)
+    }
+}
+
+impl ObjectSource for Directory {
+    fn take(&self) -> Batch {
+        let mut known = self.lock();
+        let (objects, findings) = self.collect(&mut known);
+        let before = std::mem::replace(&mut known.given, objects.clone());
+        let gone = before.keys().filter(|object| !objects.contains_key(object));
+        let gone: Vec<_> = gone.map(|object| (object.clone(), None)).collect();
+        let same = |object: &ObjectRef, now: &KubeObject| {
+            before.get(object).is_some_and(|then| unchanged(then, now))
+        };
+        let fresh = objects
+            .into_iter()
+            .filter(|(object, now)| !same(object, now));
+        Batch {
+            changes: fresh
+                .map(|(object, now)| (object, Some(now)))
+                .chain(gone)
+                .collect(),
             findings,
-            refusals: Vec::new(),
+            since: known.since.take(),
+            complete: true,
         }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+}
+
+/// Whether nothing was read anew. Ours are completed with their status each time, so their content tells.
+fn unchanged(then: &KubeObject, now: &KubeObject) -> bool {
+    match (then, now) {
+        (KubeObject::Namespace(a), KubeObject::Namespace(b)) => Arc::ptr_eq(a, b),
+        (KubeObject::Service(a), KubeObject::Service(b)) => Arc::ptr_eq(a, b),
+        (KubeObject::EndpointSlice(a), KubeObject::EndpointSlice(b)) => Arc::ptr_eq(a, b),
+        (KubeObject::Pod(a), KubeObject::Pod(b)) => Arc::ptr_eq(a, b),
+        (KubeObject::Template(a), KubeObject::Template(b)) => Arc::ptr_eq(a, b),
+        (KubeObject::Mesh(a), KubeObject::Mesh(b)) => same_json(&**a, &**b),
+        (KubeObject::TrafficSplit(a), KubeObject::TrafficSplit(b)) => same_json(&**a, &**b),
+        (KubeObject::AuthPolicy(a), KubeObject::AuthPolicy(b)) => same_json(&**a, &**b),
+        (KubeObject::Unreadable(a), KubeObject::Unreadable(b)) => {
+            a.generation == b.generation && a.value == b.value
+        }
+        _ => false,
+    }
+}
+
+fn same_json<T: Serialize>(a: &T, b: &T) -> bool {
+    match (serde_json::to_value(a), serde_json::to_value(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
     }
 }
 
@@ -400,8 +460,8 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         fn generation(&self) -> Option<i64> {
             self.source
                 .objects()
-                .objects
-                .iter()
+                .0
+                .values()
                 .find_map(|object| match object {
                     KubeObject::TrafficSplit(split) => split.metadata.generation,
                     KubeObject::Unreadable(object) => Some(object.generation),
@@ -439,22 +499,22 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         fs::remove_file(fixture.directory.path().join("deep/er/split.yml")).unwrap();
         assert!(fixture.source.scan());
         assert_eq!(fixture.generation(), None);
-        assert!(fixture.source.objects().findings.is_empty());
+        assert!(fixture.source.objects().1.is_empty());
     }
 
     #[test]
     fn a_faulty_file_keeps_its_last_good_documents() {
         let fixture = Fixture::new(&[("all.yaml", &format!("{}---\n{SERVICE}", split(1)))]);
         assert!(fixture.write("all.yaml", &format!("kind: [\n---\n{SERVICE}")));
-        let objects = fixture.source.objects();
-        assert_eq!(objects.objects.len(), 2);
-        assert_eq!(objects.findings.len(), 1, "{:?}", objects.findings);
+        let (objects, findings) = fixture.source.objects();
+        assert_eq!(objects.len(), 2);
+        assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(fixture.generation(), Some(1));
         assert!(
             fixture.write("all.yaml", SERVICE),
             "a document that is gone is gone"
         );
-        assert_eq!(fixture.source.objects().objects.len(), 1);
+        assert_eq!(fixture.source.objects().0.len(), 1);
     }
 
     #[test]
@@ -466,17 +526,35 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
             &split(1).replace("service: reviews,", "servise: reviews,")
         ));
         assert_eq!(fixture.generation(), Some(2));
-        assert_eq!(fixture.source.objects().objects.len(), 1);
+        assert_eq!(fixture.source.objects().0.len(), 1);
+    }
+
+    #[test]
+    fn only_what_changed_is_given_out() {
+        let fixture = Fixture::new(&[("split.yaml", &split(1)), ("service.yaml", SERVICE)]);
+        let names = || -> Vec<(String, bool)> {
+            let batch = fixture.source.take();
+            let changes = batch.changes.iter();
+            changes
+                .map(|(object, now)| (object.to_string(), now.is_some()))
+                .collect()
+        };
+        assert_eq!(names().len(), 2);
+        assert_eq!(names(), []);
+        fixture.write("split.yaml", &split(2));
+        assert_eq!(names(), [("TrafficSplit shop/reviews".to_owned(), true)]);
+        fs::remove_file(fixture.directory.path().join("service.yaml")).unwrap();
+        assert!(fixture.source.scan());
+        assert_eq!(names(), [("Service shop/reviews".to_owned(), false)]);
     }
 
     #[test]
     fn of_two_the_latter_counts_and_it_is_said() {
         let fixture = Fixture::new(&[("a.yaml", &split(1)), ("b.yaml", &split(2))]);
-        let objects = fixture.source.objects();
-        assert_eq!(objects.objects.len(), 1);
+        let (objects, findings) = fixture.source.objects();
+        assert_eq!(objects.len(), 1);
         assert_eq!(
-            objects
-                .findings
+            findings
                 .iter()
                 .map(|finding| finding.code)
                 .collect::<Vec<_>>(),

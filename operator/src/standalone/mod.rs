@@ -1,18 +1,20 @@
 //! The control plane without Kubernetes: a directory of YAML in, a runtime directory out.
 //!
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
-//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`.
+//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/scopes`
+//! (what each workload calls).
 
 mod directory;
 mod files;
 mod root;
+mod scopes;
 mod statuses;
 mod tokens;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use heddle_identity::TrustDomain;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ pub use tokens::TokenFiles;
 use crate::certs::CertError;
 use crate::listen::bind;
 use crate::objects::ObjectSource;
+use crate::picture::Reader;
 use crate::plane::{Plane, Sockets};
 use crate::tasks::{TaskError, Tasks};
 
@@ -40,6 +43,8 @@ pub struct Options {
     pub ads: SocketAddr,
     /// Where agents get certificates (TLS).
     pub ca: SocketAddr,
+    /// How often proxies report their loads.
+    pub load_report_interval: Duration,
 }
 
 /// Why the standalone control plane does not run.
@@ -57,6 +62,9 @@ pub enum Error {
     /// The Mesh names no usable trust domain.
     #[error("Mesh default: spec.trustDomain: {0}")]
     TrustDomain(#[from] heddle_identity::SpiffeError),
+    /// The directory is gone.
+    #[error("{0}")]
+    Source(#[from] crate::tasks::Failure),
     /// A task ended.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -71,7 +79,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let statuses = Arc::new(Statuses::default());
     let directory = Directory::open(options.directory.clone(), Arc::clone(&statuses))?;
     let directory = Arc::new(directory);
-    let trust_domain: TrustDomain = directory.objects().mesh().trust_domain.parse()?;
+    let source: Arc<dyn ObjectSource> = Arc::<Directory>::clone(&directory);
+    let mut reader = Reader::new(source);
+    reader.complete().await?;
+    let trust_domain: TrustDomain = reader.mesh().trust_domain.parse()?;
     let root = FileRoot::new(options.runtime.join("ca"))?;
     let ca = heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?;
     let bundle = options.runtime.join("trust-bundle.pem");
@@ -88,14 +99,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         "listening"
     );
     let ips = vec![options.ads.ip(), options.ca.ip()];
-    let plane = Plane::new(ca, trust_domain, ips, Arc::default())?;
+    let plane = Plane::new(
+        ca,
+        trust_domain,
+        ips,
+        options.load_report_interval,
+        Arc::default(),
+    )?;
 
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("directory", Arc::clone(&directory).watch(stop.clone()));
     let tokens = Arc::new(TokenFiles::open(options.runtime.join("tokens"))?);
     let token_files = Arc::clone(&tokens).follow(plane.pictures.clone(), stop.clone());
     tasks.spawn("tokens", token_files);
-    let served = plane.start(directory, tokens, sockets, &mut tasks)?;
+    let store = options.runtime.join("scopes");
+    scopes::load(&store, &plane.scopes)?;
+    tasks.spawn(
+        "scope store",
+        scopes::keep(store, Arc::clone(&plane.scopes), stop.clone()),
+    );
+    let served = plane.start(reader, tokens, sockets, &mut tasks)?;
     let statuses = publish(plane, served, statuses, options.runtime, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)

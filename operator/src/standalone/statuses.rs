@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::write_atomically;
 use crate::picture::Picture;
 use crate::plane::{Plane, Served};
-use crate::status::{ProxyState, Report, Rounds, WrittenStatus, blame_all};
+use crate::status::{ProxyState, Report, Rounds, WrittenStatus, blame_all, states};
 use crate::tasks::Ended;
 
 /// Many acknowledgements that come together are one look.
@@ -103,28 +103,29 @@ pub async fn publish(
 ) -> Ended {
     let mut rounds = Rounds::default();
     let mut acks = served.registry.changes();
-    let mut pictures = plane.pictures.clone();
+    let mut pictures = served.mesh.pictures();
     let mut written = Written::default();
     loop {
         acks.mark_unchanged();
         let newest = pictures.borrow_and_update().clone();
         if let Some(picture) = newest {
-            let round = rounds.look(&picture, &served.mesh, &served.registry, &plane.metrics);
+            let (round, _) = rounds.look(&picture, &served.mesh, &served.registry);
             blame_all(&picture, &round, &plane.learned, |object| {
                 statuses.last_good(object)
             });
-            let report = Report::of(&picture, round.summaries.iter());
+            let known = round.iter().map(|(pod, looked)| (pod, &*looked.summary));
+            let mut report = Report::of(&picture, known);
+            report.add_absent(&picture, &round);
             let items = statuses.update(&picture, &report, &Time(Timestamp::now()));
-            written.write(&runtime, &picture, items, &round.proxies)?;
+            written.write(&runtime, &picture, items, &states(&picture, &round))?;
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
-            changed = acks.changed() => {
-                changed.map_err(|_| "the discovery server is gone")?;
-                tokio::time::sleep(PAUSE).await;
-            }
+            changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
         }
+        // The streams come first.
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

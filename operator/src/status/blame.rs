@@ -28,8 +28,8 @@ pub fn blame_all(
     last_good: impl Fn(&ObjectRef) -> Option<i64>,
 ) {
     let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
-    for (pod, summary) in &round.summaries {
-        for refused in &summary.refused {
+    for (pod, looked) in round {
+        for refused in &looked.summary.refused {
             match blame(picture, refused, proven) {
                 Blame::Object(refusal) => {
                     let (object, text) = (refusal.object.clone(), refusal.text.clone());
@@ -152,7 +152,10 @@ mod tests {
                 in_force,
                 ..ObjectStatus::default()
             };
-            picture.compiled.statuses.insert(policy(name), status);
+            picture
+                .compiled
+                .statuses
+                .insert(policy(name), status.into());
             picture.changed_in.insert(policy(name), *changed_in);
         }
         picture

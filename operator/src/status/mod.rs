@@ -6,8 +6,9 @@ mod round;
 mod written;
 
 pub use blame::{Blame, blame_all};
+pub(crate) use report::is_policy;
 pub use report::{NAMED, Refused, Report, Tally, in_force, object_key};
-pub use round::{ProxyState, RefusedResource, Round, Rounds, State, Summary};
+pub use round::{Looked, ProxyState, RefusedResource, Round, Rounds, State, Summary, states};
 pub use written::WrittenStatus;
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Sums over proxies, object by object: what a replica publishes, and what the leader adds up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef};
 use serde::{Deserialize, Serialize};
 
-use super::{State, Summary};
+use super::{Round, State, Summary};
 use crate::picture::Picture;
 
 /// So many proxies are named in a message; the others are counted.
@@ -69,7 +68,7 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
 }
 
 /// The kinds that reach proxies and have `Programmed`.
-pub(super) const fn is_policy(kind: ObjectKind) -> bool {
+pub(crate) const fn is_policy(kind: ObjectKind) -> bool {
     match kind {
         ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => true,
         ObjectKind::Document
@@ -83,35 +82,53 @@ pub(super) const fn is_policy(kind: ObjectKind) -> bool {
 }
 
 impl Report {
-    /// Sums up some proxies. Only those whose pod is ready count.
+    /// Sums up proxies. Only those whose pod is ready count.
     #[must_use]
     pub fn of<'a>(
         picture: &Picture,
-        summaries: impl Iterator<Item = (&'a PodRef, &'a Arc<Summary>)>,
+        proxies: impl Iterator<Item = (&'a PodRef, &'a Summary)>,
     ) -> Self {
         let mut report = Self::default();
-        for (pod, summary) in summaries {
+        for (pod, summary) in proxies {
             if summary.connected {
                 report.connected.insert(pod.to_string());
             }
-            if !picture
-                .compiled
-                .proxies
-                .get(pod)
-                .is_some_and(|proxy| proxy.ready)
-            {
-                continue;
-            }
-            for (object, state) in &summary.objects {
-                let Some(status) = picture.compiled.statuses.get(object) else {
-                    continue;
-                };
-                let tally = report.objects.entry(object_key(object)).or_default();
-                tally.generation = in_force(status);
-                tally.add(pod, summary, state);
+            for (object, state) in summary.objects.iter().filter(|_| summary.ready) {
+                if let Some(tally) = report.tally_of(picture, object) {
+                    tally.add(pod, summary.connected, state);
+                }
             }
         }
         report
+    }
+
+    /// Adds the ready pods that have a stream nowhere and never had one here. They wait for what decides their own side;
+    /// what they would call is not known.
+    pub fn add_absent(&mut self, picture: &Picture, known: &Round) {
+        let absent = picture
+            .compiled
+            .proxies
+            .iter()
+            .filter(|(pod, proxy)| proxy.ready && !known.contains_key(*pod));
+        for (pod, _) in absent {
+            let origins = picture.compiled.origins(pod).into_iter().flatten();
+            let mut policies = origins.filter(|object| is_policy(object.kind)).peekable();
+            if policies.peek().is_none() || self.connected.contains(&pod.to_string()) {
+                continue;
+            }
+            for object in policies {
+                if let Some(tally) = self.tally_of(picture, object) {
+                    tally.add(pod, false, &State::Waits);
+                }
+            }
+        }
+    }
+
+    fn tally_of(&mut self, picture: &Picture, object: &ObjectRef) -> Option<&mut Tally> {
+        let status = picture.compiled.statuses.get(object)?;
+        let tally = self.objects.entry(object_key(object)).or_default();
+        tally.generation = in_force(status);
+        Some(tally)
     }
 
     /// Adds the report of others. A tally of another generation counts its proxies as waiting: that replica is behind.
@@ -142,17 +159,13 @@ impl Report {
 }
 
 impl Tally {
-    fn add(&mut self, pod: &PodRef, summary: &Summary, state: &State) {
+    fn add(&mut self, pod: &PodRef, connected: bool, state: &State) {
         self.total += 1;
         match state {
             State::Runs => self.programmed += 1,
             State::Waits => {
                 if self.waiting.len() < NAMED {
-                    let why = if summary.connected {
-                        ""
-                    } else {
-                        " (not connected)"
-                    };
+                    let why = if connected { "" } else { " (not connected)" };
                     self.waiting.push(format!("{pod}{why}"));
                 }
             }

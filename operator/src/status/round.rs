@@ -1,17 +1,17 @@
-//! One look at all proxies against one picture. What did not change since the last look is not looked at again.
+//! A look at the proxies: how each stands to what it should have. Only those are looked at for whom something changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use heddle_policy_compiler::{ObjectRef, PodRef};
-use heddle_xds_server::{Name, Progress, Registry, SubscriberId, View};
+use heddle_policy_compiler::{ObjectRef, PodRef, Proxy};
+use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
+use imbl::OrdMap;
 use serde::Serialize;
 
 use super::report::is_policy;
-use crate::metrics::Metrics;
 use crate::picture::Picture;
-use crate::serving::{MeshSource, Seen, pod_of, wire_key};
+use crate::serving::{MeshSource, Seen, pod_of};
 
 /// How a proxy stands to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,21 +40,6 @@ pub struct RefusedResource {
     pub origins: Vec<ObjectRef>,
 }
 
-/// How one proxy stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Whether it has a stream here.
-    pub connected: bool,
-    /// Resources that it should have and has not acknowledged.
-    pub behind: usize,
-    /// Resources that it should have.
-    pub resources: usize,
-    /// What it refused.
-    pub refused: Vec<RefusedResource>,
-    /// By the objects that its view contains.
-    pub objects: BTreeMap<ObjectRef, State>,
-}
-
 /// What is told of one proxy to people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,6 +60,8 @@ pub struct ProxyState {
     pub behind_since: Option<u64>,
     /// Resources that it should have.
     pub resources: usize,
+    /// Destinations that its workload has learned.
+    pub scope: usize,
     /// Destinations that it asked for on demand.
     pub on_demand: usize,
     /// What it refused.
@@ -89,186 +76,192 @@ pub struct ProxyState {
     pub identity: String,
 }
 
-struct Looked {
-    seen: Arc<Seen>,
-    progress: Option<Arc<Progress>>,
-    summary: Arc<Summary>,
-    behind_since: Option<SystemTime>,
-    /// The last view that was acknowledged in full.
-    synced: Option<Arc<View>>,
+/// How one proxy stands, as far as statuses go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether it has a stream here.
+    pub connected: bool,
+    /// Whether its pod is ready, so that it counts.
+    pub ready: bool,
+    /// What it refused.
+    pub refused: Vec<RefusedResource>,
+    /// By the objects that its view contains.
+    pub objects: BTreeMap<ObjectRef, State>,
 }
 
-/// One look.
-#[derive(Debug, Default)]
-pub struct Round {
-    /// All meshed pods.
-    pub summaries: BTreeMap<PodRef, Arc<Summary>>,
-    /// The same for people.
-    pub proxies: Vec<ProxyState>,
+/// What is known of one proxy.
+#[derive(Debug)]
+pub struct Looked {
+    /// As far as statuses go.
+    pub summary: Arc<Summary>,
+    seen: Arc<Seen>,
+    progress: Arc<Progress>,
+    /// Resources that it should have and has not acknowledged.
+    behind: usize,
+    behind_since: Option<SystemTime>,
 }
+
+/// All proxies that have, or had, a stream here.
+pub type Round = OrdMap<PodRef, Arc<Looked>>;
 
 /// Looks again and again.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Rounds {
-    looked: BTreeMap<PodRef, Looked>,
-}
-
-impl std::fmt::Debug for Rounds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rounds")
-            .field("proxies", &self.looked.len())
-            .finish()
-    }
+    looked: Round,
+    heard: u64,
 }
 
 impl Rounds {
-    /// Looks at every meshed pod of the picture.
+    /// Looks at the proxies for whom something changed since the last call. Returns all, and whether any stands otherwise than before.
     pub fn look(
         &mut self,
         picture: &Picture,
         source: &MeshSource,
         registry: &Registry,
-        metrics: &Metrics,
-    ) -> Round {
-        let progresses = registry.snapshot();
-        self.looked
-            .retain(|pod, _| picture.compiled.proxies.contains_key(pod));
-        let mut round = Round::default();
-        let nothing = std::collections::BTreeSet::<Name>::new();
-        for (pod, proxy) in &picture.compiled.proxies {
-            let progress = progresses.get(&SubscriberId::from(pod.to_string().as_str()));
-            let wanted = progress.map_or(&nothing, |progress| &progress.wanted);
-            let Some(seen) = source.seen(picture, pod, wanted) else {
-                continue;
-            };
-            let looked = self.looked.remove(pod);
-            let looked = look_at(looked, seen, progress.cloned(), picture, metrics);
-            round
-                .summaries
-                .insert(pod.clone(), Arc::clone(&looked.summary));
-            round.proxies.push(state(pod, proxy, &looked));
-            self.looked.insert(pod.clone(), looked);
+    ) -> (Round, bool) {
+        let mut due: BTreeSet<Name> = source.take_changed();
+        for (who, progress) in registry.changed_since(self.heard) {
+            self.heard = self.heard.max(progress.revision);
+            due.insert(who.0);
         }
-        for who in progresses.keys() {
-            // What is known of a pod that is over helps nobody.
-            if pod_of(who.as_str()).is_none_or(|pod| !picture.compiled.proxies.contains_key(&pod)) {
-                registry.forget(who);
-            }
+        let mut changed = false;
+        for who in due {
+            changed |= self.look_at(&who, picture, source, registry);
         }
-        round
+        (self.looked.clone(), changed)
     }
-}
 
-fn look_at(
-    before: Option<Looked>,
-    seen: Arc<Seen>,
-    progress: Option<Arc<Progress>>,
-    picture: &Picture,
-    metrics: &Metrics,
-) -> Looked {
-    let revision =
-        |progress: &Option<Arc<Progress>>| progress.as_ref().map(|progress| progress.revision);
-    if let Some(before) = &before
-        && Arc::ptr_eq(&before.seen, &seen)
-        && revision(&before.progress) == revision(&progress)
-    {
-        return Looked {
+    fn look_at(
+        &mut self,
+        who: &Name,
+        picture: &Picture,
+        source: &MeshSource,
+        registry: &Registry,
+    ) -> bool {
+        let id = SubscriberId(Name::clone(who));
+        let (Some(pod), Some(progress)) = (pod_of(who), registry.get(&id)) else {
+            return false;
+        };
+        let Some(proxy) = picture.compiled.proxies.get(&pod) else {
+            // What is known of a pod that is over helps nobody.
+            registry.forget(&id);
+            source.forget(who);
+            return self.looked.remove(&pod).is_some();
+        };
+        let Some(seen) = source.expected(who) else {
+            return false;
+        };
+        let before = self.looked.get(&pod);
+        let (summary, behind) = summarise(proxy, &seen, &progress);
+        let known = before
+            .map(|before| &before.summary)
+            .filter(|known| ***known == summary);
+        let changed = known.is_none();
+        let summary = known.map_or_else(|| Arc::new(summary), Arc::clone);
+        let since = before.and_then(|before| before.behind_since);
+        let looked = Looked {
+            summary,
             seen,
             progress,
-            summary: Arc::clone(&before.summary),
-            behind_since: before.behind_since,
-            synced: before.synced.clone(),
+            behind,
+            behind_since: (behind > 0).then(|| since.unwrap_or_else(SystemTime::now)),
         };
-    }
-    let summary = Arc::new(summarise(&seen, progress.as_deref()));
-    let (behind_since, mut synced) =
-        before.map_or((None, None), |before| (before.behind_since, before.synced));
-    let behind_since = (summary.behind > 0).then(|| behind_since.unwrap_or_else(SystemTime::now));
-    if summary.behind == 0 && summary.connected {
-        if let (Some(old), Some(since)) = (&synced, picture.seen)
-            && !Arc::ptr_eq(old, &seen.wire)
-        {
-            metrics.convergence.observe(since.elapsed().as_secs_f64());
-        }
-        synced = Some(Arc::clone(&seen.wire));
-    }
-    Looked {
-        seen,
-        progress,
-        summary,
-        behind_since,
-        synced,
+        self.looked.insert(pod, Arc::new(looked));
+        changed
     }
 }
 
-fn summarise(seen: &Seen, progress: Option<&Progress>) -> Summary {
-    let connected = progress.is_some_and(|progress| progress.connected);
+fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
-        connected,
-        resources: seen.policy.resources.len(),
+        connected: progress.connected,
+        ready: proxy.ready,
         ..Summary::default()
     };
-    for (key, resource) in &seen.policy.resources {
-        let key = wire_key(key);
-        let acked =
-            progress.is_some_and(|progress| progress.acked.get(&key) == Some(&resource.version));
-        let refused = progress
-            .and_then(|progress| progress.rejected.get(&key))
-            .filter(|refused| refused.version == resource.version);
-        let policies = resource
-            .origins
-            .iter()
-            .filter(|object| is_policy(object.kind));
-        let state = match refused {
-            Some(refused) => {
-                let origins = policies.clone().cloned().collect();
-                summary.refused.push(RefusedResource {
-                    resource: key.to_string(),
-                    text: Arc::clone(&refused.text),
-                    origins,
-                });
-                State::Refuses {
-                    resource: key.to_string(),
-                    text: Arc::clone(&refused.text),
-                }
-            }
-            None if acked => State::Runs,
-            None => State::Waits,
-        };
-        summary.behind += usize::from(state != State::Runs);
-        for object in policies {
-            let known = summary.objects.entry(object.clone()).or_insert(State::Runs);
-            // The worst of all its resources counts.
-            *known = match (&*known, &state) {
-                (State::Refuses { .. }, _) | (State::Waits, State::Runs) => continue,
-                (State::Runs | State::Waits, _) => state.clone(),
-            };
+    for object in seen.parts.iter().flat_map(|part| &part.objects) {
+        if !summary.objects.contains_key(object) {
+            summary.objects.insert(object.clone(), State::Runs);
         }
     }
-    summary
+    let current = progress
+        .view
+        .as_ref()
+        .is_some_and(|view| Arc::ptr_eq(view, &seen.wire));
+    if current && progress.behind.is_empty() {
+        return (summary, 0);
+    }
+    let mut lagging = BTreeSet::new();
+    for part in &seen.parts {
+        let pairs = part.wire.resources.iter().zip(&part.policy.resources);
+        for (wire, resource) in pairs.filter(|(wire, _)| !progress.runs(wire)) {
+            if !lagging.insert(&wire.key) {
+                continue;
+            }
+            let policies = || {
+                resource
+                    .origins
+                    .iter()
+                    .filter(|object| is_policy(object.kind))
+            };
+            let refused = progress.behind.get(&wire.key).and_then(Option::as_ref);
+            let state = match refused.filter(|refused| refused.version == wire.version) {
+                Some(refused) => {
+                    summary.refused.push(RefusedResource {
+                        resource: wire.key.to_string(),
+                        text: Arc::clone(&refused.text),
+                        origins: policies().cloned().collect(),
+                    });
+                    State::Refuses {
+                        resource: wire.key.to_string(),
+                        text: Arc::clone(&refused.text),
+                    }
+                }
+                None => State::Waits,
+            };
+            for object in policies() {
+                // The worst of all its resources counts.
+                match summary.objects.get_mut(object) {
+                    Some(State::Refuses { .. }) | None => {}
+                    Some(known) => *known = state.clone(),
+                }
+            }
+        }
+    }
+    (summary, lagging.len())
 }
 
-fn state(pod: &PodRef, proxy: &heddle_policy_compiler::Proxy, looked: &Looked) -> ProxyState {
-    let progress = looked.progress.as_deref();
+/// What people are told of all meshed pods, also of those that never had a stream here.
+#[must_use]
+pub fn states(picture: &Picture, round: &Round) -> Vec<ProxyState> {
+    let proxies = picture.compiled.proxies.iter();
+    proxies
+        .map(|(pod, proxy)| state(pod, proxy, round.get(pod).map(|looked| &**looked)))
+        .collect()
+}
+
+fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
     let unix = |time: SystemTime| {
         time.duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs()
     };
+    let progress = looked.map(|looked| &*looked.progress);
+    let connected = progress.is_some_and(|progress| progress.connected);
+    let behind = looked.map_or(0, |looked| looked.behind);
+    let refused = looked
+        .into_iter()
+        .flat_map(|looked| &looked.summary.refused);
     ProxyState {
         proxy: pod.to_string(),
-        connected: looked.summary.connected,
+        connected,
         since: progress.map(|progress| unix(progress.since)),
         ready: proxy.ready,
-        in_sync: looked.summary.connected && looked.summary.behind == 0,
-        behind: looked.summary.behind,
-        behind_since: looked.behind_since.map(unix),
-        resources: looked.summary.resources,
-        on_demand: progress.map_or(0, |progress| progress.wanted.len()),
-        refused: looked
-            .summary
-            .refused
-            .iter()
+        in_sync: connected && behind == 0,
+        behind,
+        behind_since: looked.and_then(|looked| looked.behind_since).map(unix),
+        resources: looked.map_or(0, |looked| looked.seen.resources()),
+        scope: looked.map_or(0, |looked| looked.seen.scope),
+        on_demand: progress.map_or(0, |progress| progress.asked.names.len()),
+        refused: refused
             .map(|refused| format!("{}: {}", refused.resource, refused.text))
             .collect(),
         bytes: progress.map_or(0, |progress| progress.bytes),

@@ -1,5 +1,6 @@
 //! Authorization in our own words. What compiles to Envoy's RBAC, and what the evaluator judges, is this and nothing else.
 
+mod admission;
 mod evaluate;
 pub(crate) mod spelling;
 
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use heddle_crds::Action;
 use ipnet::IpNet;
 
+pub(crate) use admission::Admission;
+pub use admission::could_admit;
 pub use evaluate::{Decision, HttpRequest, Request, evaluate};
 
 use crate::world::{Port, SpiffeId};

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
-use super::Outcome;
+use super::outcome::Remarks;
 use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
-use crate::world::{
-    Capture, Port, Probe, ProbeKind, Protocol, Service, TargetPort, Workload, selects,
-};
+use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, Shape, TargetPort};
 
 /// Everything the server's side of a pod depends on: pods with equal inputs share their resources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +19,6 @@ pub(crate) struct Inbound {
     pub(crate) namespace: Arc<str>,
     pub(crate) owner: Arc<str>,
     pub(crate) capture: Capture,
-    /// The pod's addresses, where the sidecar binds them itself.
-    pub(crate) binds: Vec<std::net::IpAddr>,
     pub(crate) ports: BTreeMap<Port, InboundPort>,
     /// Every port that nobody names.
     pub(crate) rest: InboundPort,
@@ -30,6 +26,14 @@ pub(crate) struct Inbound {
     /// Who may read the sidecar's metrics.
     pub(crate) metrics: PortAuthz,
     pub(crate) origins: BTreeSet<ObjectRef>,
+}
+
+impl Inbound {
+    /// What decides requests to a port of the application.
+    pub(crate) fn authz(&self, port: Port) -> &PortAuthz {
+        let named = self.ports.get(&port);
+        &named.unwrap_or(&self.rest).authz
+    }
 }
 
 /// One port of a pod.
@@ -46,37 +50,36 @@ pub(crate) struct InboundPort {
 /// Ports of the sidecar itself, which are no application's.
 const OWN_PORTS: std::ops::RangeInclusive<u16> = 15000..=15021;
 
-/// The services that select a pod.
-pub(crate) fn services_of<'a>(
-    services: &'a [&'a Service],
-    workload: &Workload,
-) -> Vec<&'a Service> {
-    services
-        .iter()
-        .copied()
-        .filter(|s| {
-            s.name.namespace == workload.name.namespace && selects(&s.selector, &workload.labels)
-        })
-        .collect()
+/// A port of a service that leads to a port of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) port: Port,
+    pub(crate) protocol: Protocol,
+}
+
+/// Where a port of a service leads in pods of a shape.
+pub(crate) fn target(target: &TargetPort, shape: &Shape) -> Option<Port> {
+    match target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => shape.port_named(name),
+    }
 }
 
 /// The ports that services lead to, with what they say the ports speak.
 pub(crate) fn service_targets<'a>(
     services: &[&'a Service],
-    workload: &Workload,
-) -> BTreeMap<Port, Vec<(&'a Service, Protocol)>> {
-    let mut targets: BTreeMap<Port, Vec<(&Service, Protocol)>> = BTreeMap::new();
+    shape: &Shape,
+) -> BTreeMap<Port, Vec<Said<'a>>> {
+    let mut targets: BTreeMap<Port, Vec<Said<'_>>> = BTreeMap::new();
     for service in services {
         for port in service.ports.values() {
-            let target = match &port.target {
-                TargetPort::Number(number) => Some(*number),
-                TargetPort::Name(name) => workload.port_named(name),
-            };
-            if let Some(target) = target {
-                targets
-                    .entry(target)
-                    .or_default()
-                    .push((service, port.protocol));
+            if let Some(target) = target(&port.target, shape) {
+                targets.entry(target).or_default().push(Said {
+                    service,
+                    port: port.port,
+                    protocol: port.protocol,
+                });
             }
         }
     }
@@ -87,17 +90,17 @@ pub(crate) fn service_targets<'a>(
 /// If services disagree, HTTP wins over TCP and both over nothing: policies can look into HTTP.
 pub(crate) fn protocol_of(
     port: Port,
-    targets: &BTreeMap<Port, Vec<(&Service, Protocol)>>,
-    workload: &Workload,
+    targets: &BTreeMap<Port, Vec<Said<'_>>>,
+    shape: &Shape,
 ) -> Protocol {
     match targets.get(&port) {
         Some(said) => said
             .iter()
-            .map(|(_, protocol)| *protocol)
+            .map(|said| said.protocol)
             .min()
             .unwrap_or(Protocol::Detect),
         None => {
-            let name = workload
+            let name = shape
                 .ports
                 .iter()
                 .find(|p| p.port == port)
@@ -107,55 +110,45 @@ pub(crate) fn protocol_of(
     }
 }
 
-/// Collects the input for one pod. Conflicts and rules without effect go to the statuses of their policies.
+/// Collects the input for the pods of a shape, given the services that select them and the policies of the namespace. Conflicts and
+/// rules without effect are remarks for the statuses of their policies.
 pub(crate) fn inbound(
-    workload: &Workload,
+    shape: &Shape,
     services: &[&Service],
     policies: &[Policy],
     settings: &Settings,
-    outcome: &mut Outcome,
+    remarks: &mut Remarks,
 ) -> Inbound {
-    let policies: Vec<&Policy> = policies
-        .iter()
-        .filter(|policy| policy.selects(workload))
-        .collect();
-    let services = services_of(services, workload);
-    let targets = service_targets(&services, workload);
-    let own = workload.ports.iter().map(|p| p.port);
+    let policies: Vec<&Policy> = policies.iter().filter(|p| p.selects(shape)).collect();
+    let targets = service_targets(services, shape);
+    let own = shape.ports.iter().map(|p| p.port);
     let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
-    let all = all_ports(&declared, &policies, workload);
-    let port = |port: Option<Port>, outcome: &mut Outcome| {
+    let all = all_ports(&declared, &policies, shape);
+    let port = |port: Option<Port>, remarks: &mut Remarks| {
         let said = port.and_then(|port| targets.get(&port));
         InboundPort {
-            protocol: port.map_or(Protocol::Detect, |port| {
-                protocol_of(port, &targets, workload)
-            }),
-            plain: plain(port, &policies, settings, workload, outcome),
+            protocol: port.map_or(Protocol::Detect, |port| protocol_of(port, &targets, shape)),
+            plain: plain(port, &policies, settings, shape, remarks),
             authz: port_authz(port, &policies, settings),
             service: said
-                .and_then(|said| said.iter().map(|(service, _)| &service.name.name).min())
+                .and_then(|said| said.iter().map(|said| &said.service.name.name).min())
                 .cloned(),
         }
     };
     let ports: BTreeMap<Port, InboundPort> = all
         .into_iter()
-        .map(|number| (number, port(Some(number), outcome)))
+        .map(|number| (number, port(Some(number), remarks)))
         .collect();
-    let rest = port(None, outcome);
+    let rest = port(None, remarks);
     for policy in &policies {
-        report_without_http(policy, &ports, &declared, workload, outcome);
+        report_without_http(policy, &ports, &declared, shape, remarks);
     }
-    let binds = match workload.capture {
-        Capture::Redirect => Vec::new(),
-        Capture::Standalone(_) => workload.ips.clone(),
-    };
-    let probes = workload.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
+    let probes = shape.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
     Inbound {
         trust_domain: Arc::clone(&settings.trust_domain),
-        namespace: Arc::clone(&workload.name.namespace),
-        owner: Arc::clone(&workload.owner),
-        capture: workload.capture.clone(),
-        binds,
+        namespace: Arc::clone(&shape.namespace),
+        owner: Arc::clone(&shape.owner),
+        capture: shape.capture.clone(),
         ports,
         rest,
         probes: probes.cloned().collect(),
@@ -169,18 +162,14 @@ pub(crate) fn inbound(
 }
 
 /// Every port that anybody names: the pod, its services, its policies, its probes.
-fn all_ports(
-    declared: &BTreeSet<Port>,
-    policies: &[&Policy],
-    workload: &Workload,
-) -> BTreeSet<Port> {
+fn all_ports(declared: &BTreeSet<Port>, policies: &[&Policy], shape: &Shape) -> BTreeSet<Port> {
     let ruled = policies
         .iter()
         .flat_map(|p| p.rules.iter().flat_map(|rule| &rule.to.ports));
     let mtls = policies
         .iter()
         .flat_map(|p| p.mtls.iter().flat_map(|mtls| mtls.ports.keys()));
-    let probed = workload.probes.iter().map(|p| &p.port);
+    let probed = shape.probes.iter().map(|p| &p.port);
     let all = declared.iter().chain(ruled).chain(mtls).chain(probed);
     all.copied()
         .filter(|port| !OWN_PORTS.contains(&port.get()))
@@ -192,8 +181,8 @@ fn plain(
     port: Option<Port>,
     policies: &[&Policy],
     settings: &Settings,
-    workload: &Workload,
-    outcome: &mut Outcome,
+    shape: &Shape,
+    remarks: &mut Remarks,
 ) -> bool {
     let mut said = policies
         .iter()
@@ -201,7 +190,7 @@ fn plain(
     let winner = said.next();
     if let Some((first, mode)) = winner {
         for (loser, _) in said.filter(|(_, other)| *other != mode) {
-            conflict(loser, first, port, workload, outcome);
+            conflict(loser, first, port, shape, remarks);
         }
     }
     match (settings.mode, winner) {
@@ -215,8 +204,8 @@ fn conflict(
     loser: &Policy,
     winner: &Policy,
     port: Option<Port>,
-    workload: &Workload,
-    outcome: &mut Outcome,
+    shape: &Shape,
+    remarks: &mut Remarks,
 ) {
     let port = port.map_or_else(
         || "the other ports".to_owned(),
@@ -224,16 +213,16 @@ fn conflict(
     );
     let message = format!(
         "{} wins spec.mtls for {port} of {}/{}, for its name is smaller",
-        winner.object, workload.name.namespace, workload.owner
+        winner.object, shape.namespace, shape.owner
     );
-    outcome.once(
+    remarks.condition(
         &loser.object,
         ConditionType::Conflicted,
         true,
         reason::CONFLICT,
         &message,
     );
-    outcome.findings.push(
+    remarks.findings.push(
         Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message)
             .fix("say it in one of the two"),
     );
@@ -285,8 +274,8 @@ fn report_without_http(
     policy: &Policy,
     ports: &BTreeMap<Port, InboundPort>,
     declared: &BTreeSet<Port>,
-    workload: &Workload,
-    outcome: &mut Outcome,
+    shape: &Shape,
+    remarks: &mut Remarks,
 ) {
     for (index, rule) in policy
         .rules
@@ -306,12 +295,9 @@ fn report_without_http(
                     "does not declare a protocol, so that HTTP sent as plain bytes would pass unseen"
                 }
             };
-            let place = format!(
-                "port {number} of {}/{}",
-                workload.name.namespace, workload.owner
-            );
+            let place = format!("port {number} of {}/{}", shape.namespace, shape.owner);
             let message = format!("spec.rules[{index}] has HTTP fields, and {place} {problem}");
-            outcome.once(
+            remarks.condition(
                 &policy.object,
                 ConditionType::Enforced,
                 false,
@@ -324,7 +310,7 @@ fn report_without_http(
                 reason::NOT_HTTP,
                 message,
             );
-            outcome.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
+            remarks.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
         }
     }
 }

@@ -1,33 +1,63 @@
 //! From a world to what every proxy gets.
 //!
-//! Each step is a function of a small explicit input: the client's side of a service ([`clusters`]), the server's side of a class of pods
-//! ([`server`]), the listener of a destination ([`client`]). Pods with equal inputs share the result.
+//! Each unit is a function of a small explicit input: the splits and the policies of a namespace ([`crate::kinds`]), the server's side of
+//! the pods of a shape ([`classes`]), whom a service admits ([`admissions`]), the client's side of a service ([`clusters`]), the listener of
+//! a destination ([`listeners`]). An update ([`update`]) compiles the units whose inputs differ; a cold compile is an update from nothing.
+//! Bytes are made when a view first needs them, and once.
 
-mod client;
+mod addresses;
+mod admissions;
+mod changes;
+mod classes;
 mod clusters;
+mod differences;
 pub(crate) mod endpoints;
 mod inbound;
+mod known;
+mod listeners;
+mod lookup;
+mod memo;
+mod on_demand;
+mod outcome;
+mod reports;
+mod scope;
 mod server;
+mod update;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use heddle_crds::ConditionType;
+use imbl::{OrdMap, OrdSet};
 
-use client::{Caller, Destinations, Listens};
-use clusters::{Scope, Units};
-use inbound::Inbound;
+use addresses::Addresses;
+use admissions::Gates;
+use classes::{Served, Shapes};
+use clusters::{ClientSide, ClientSides, Wholes};
+use on_demand::ByAddress;
+use reports::Source;
+
+pub use changes::{Changes, Dependency, Recompiled, Replaced};
+pub(crate) use lookup::Lookup;
+pub use on_demand::{Bucket, on_demand_address};
+pub(crate) use outcome::Outcome;
+pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 
 use crate::authz::PortAuthz;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::kinds::{auth_policy, mesh, traffic_split};
-use crate::resource::{Resource, View};
+use crate::kinds::auth_policy::NamespacePolicies;
+use crate::kinds::mesh::Settings;
+use crate::kinds::traffic_split::{NamespaceSplits, Target};
+use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::world::{Capture, NamespacedName, PodRef, Port, Service, SpiffeId, World};
+use crate::world::{
+    Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
+};
 
 /// One meshed pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     /// Namespace and name of the pod: the node id is `namespace/name`.
     pub pod: PodRef,
@@ -35,123 +65,146 @@ pub struct Proxy {
     pub identity: SpiffeId,
     /// Whether the pod is Ready as the API knows it, so that it counts for `Programmed`.
     pub ready: bool,
-    class: Arc<Class>,
+    shape: Arc<Shape>,
 }
 
-/// What pods with equal inputs share.
-#[derive(Debug)]
-struct Class {
-    caller: Caller,
-    /// Captured pods are told destinations on demand; for others all are declared.
-    on_demand: bool,
-    base: Vec<Arc<Resource>>,
-    input: Inbound,
-}
+impl Proxy {
+    /// The workload that people deployed: pods of one workload learn their destinations together.
+    #[must_use]
+    pub fn workload(&self) -> WorkloadRef {
+        self.shape.workload()
+    }
 
-/// The result of a compile.
-#[derive(Clone, Debug, Default)]
-pub struct Compiled {
-    /// Every living meshed pod.
-    pub proxies: BTreeMap<PodRef, Proxy>,
-    /// What the status of each of our objects should say.
-    pub statuses: BTreeMap<ObjectRef, ObjectStatus>,
-    /// What users should know; sorted. Findings of ingest are not repeated here.
-    pub findings: Vec<Finding>,
-    units: Units,
-    destinations: Destinations,
-    pass_unknown: bool,
-    mesh: BTreeSet<ObjectRef>,
-}
-
-/// What judging the objects yields beside the resources.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    pub(crate) statuses: BTreeMap<ObjectRef, ObjectStatus>,
-    pub(crate) findings: Vec<Finding>,
-}
-
-impl Outcome {
-    /// Sets a condition unless it already has this verdict: the first reason found stays, and audit outranks what is only a detail.
-    pub(crate) fn once(
-        &mut self,
-        object: &ObjectRef,
-        kind: ConditionType,
-        holds: bool,
-        reason: &str,
-        message: &str,
-    ) {
-        let Some(status) = self.statuses.get_mut(object) else {
-            return;
-        };
-        let same = |c: &heddle_crds::Verdict| c.status == heddle_crds::ConditionStatus::from(holds);
-        if !status.condition(kind).is_some_and(same) {
-            status.set(kind, holds, reason, message);
-        }
+    /// Whether it is told destinations on demand, for capture brings everything to it.
+    #[must_use]
+    pub fn on_demand(&self) -> bool {
+        self.shape.capture == Capture::Redirect
     }
 }
 
+/// The result of a compile. The maps are persistent: keeping an old one costs what differs.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// Every living meshed pod.
+    pub proxies: OrdMap<PodRef, Proxy>,
+    /// What the status of each of our objects should say.
+    pub statuses: OrdMap<ObjectRef, Arc<ObjectStatus>>,
+    /// What users should know; sorted. Findings of ingest are not repeated here.
+    pub findings: Arc<[Finding]>,
+    changes: Arc<Changes>,
+    world: World,
+    settings: Arc<Settings>,
+    mesh: Arc<Outcome>,
+    splits: OrdMap<Arc<str>, Arc<NamespaceSplits>>,
+    policies: OrdMap<Arc<str>, Arc<NamespacePolicies>>,
+    /// The proxies by workload and shape.
+    pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,
+    served: OrdMap<WorkloadRef, Arc<Shapes>>,
+    gates: OrdMap<NamespacedName, Arc<Gates>>,
+    wholes: OrdMap<NamespacedName, Arc<Wholes>>,
+    clients: OrdMap<NamespacedName, Arc<ClientSides>>,
+    addresses: Addresses,
+    reported: OrdMap<Source, Arc<[Finding]>>,
+    /// The listeners that every captured pod has.
+    captured: Arc<OnceLock<Arc<Part>>>,
+    by_address: Arc<ByAddress>,
+}
+
+/// The names of a workload's proxies by shape.
+type PodsByShape = BTreeMap<Arc<Shape>, OrdSet<Arc<str>>>;
+
 impl Compiled {
-    /// What a proxy should have, given the names it asked for on demand. None: no such meshed pod.
+    /// Compiles a world, given this compile of an earlier one. The result equals a cold compile in every observable way; the cost is what
+    /// differs, and what was not touched is the very same `Arc`.
     #[must_use]
-    pub fn view(&self, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Option<View> {
-        let class = &self.proxies.get(pod)?.class;
-        let mut view = View::default();
-        view.add(&class.base);
-        for name in wanted {
-            let Some(at) = on_demand_address(name).filter(|_| class.on_demand) else {
-                if !view.resources.keys().any(|key| key.name == *name) {
-                    view.absent.insert(Arc::clone(name));
-                }
-                continue;
-            };
-            match self.destinations.get(&at) {
-                Some(here) => {
-                    let resources =
-                        client::destination(&class.caller, at, Listens::Handed, here, &self.units);
-                    view.add(&[client::marked(name, at, &resources)]);
-                    view.add(&resources);
-                }
-                None if self.pass_unknown => view.add(&[client::passthrough(name, at, &self.mesh)]),
-                None => {
-                    view.absent.insert(Arc::clone(name));
-                }
-            }
-        }
-        Some(view)
+    pub fn update(&self, world: &World) -> Self {
+        update::update(self, world)
+    }
+
+    /// What differs from the compile that this one was updated from.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The objects that decide a meshed pod's own side, and so reach its proxy whatever it calls.
+    #[must_use]
+    pub fn origins(&self, pod: &PodRef) -> Option<&BTreeSet<ObjectRef>> {
+        let served = self.served(&self.proxies.get(pod)?.shape)?;
+        Some(&served.class.input.origins)
     }
 
     /// What decides requests to a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).
     #[must_use]
     pub fn authz(&self, pod: &PodRef, port: Port) -> Option<&PortAuthz> {
-        let input = &self.proxies.get(pod)?.class.input;
-        if port == Port::METRICS {
-            return Some(&input.metrics);
-        }
-        Some(
-            input
-                .ports
-                .get(&port)
-                .map_or(&input.rest.authz, |port| &port.authz),
-        )
+        let input = &self.served(&self.proxies.get(pod)?.shape)?.class.input;
+        Some(if port == Port::METRICS {
+            &input.metrics
+        } else {
+            input.authz(port)
+        })
     }
 
-    /// Every address that the mesh knows.
-    pub fn destinations(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.destinations.keys().copied()
-    }
-
-    /// The on-demand name under which a proxy asks for an address in an hour (`%Y%m%d%H`).
+    /// How long a destination that was told on demand stays after its last use: `spec.scope.idleAfter` as far as it is in force.
     #[must_use]
-    pub fn on_demand_name(at: SocketAddr, hour: &str) -> Arc<str> {
-        format!("dst|{at}|{hour}").into()
+    pub fn idle_after(&self) -> Duration {
+        self.settings.idle_after
     }
-}
 
-/// `dst|<ip:port>|<bucket>`
-fn on_demand_address(name: &str) -> Option<SocketAddr> {
-    let (address, bucket) = name.strip_prefix("dst|")?.split_once('|')?;
-    let at: SocketAddr = address.parse().ok()?;
-    (!bucket.is_empty()).then(|| SocketAddr::new(at.ip().to_canonical(), at.port()))
+    /// The on-demand name under which a proxy asks for an address in a [`Bucket`] of time.
+    #[must_use]
+    pub fn on_demand_name(at: SocketAddr, bucket: &str) -> Arc<str> {
+        format!("dst|{at}|{bucket}").into()
+    }
+
+    fn served(&self, shape: &Shape) -> Option<&Arc<Served>> {
+        self.served.get(&shape.workload())?.get(shape)
+    }
+
+    fn client_side(&self, service: &NamespacedName, port: Port) -> Option<&Arc<ClientSide>> {
+        self.clients.get(service)?.get(&port)
+    }
+
+    fn capture(&self) -> Arc<Part> {
+        let make = || {
+            let origins = self.settings.origin.iter().cloned().collect();
+            Arc::new(listeners::capture_listeners(
+                self.settings.bucket(),
+                &origins,
+            ))
+        };
+        Arc::clone(self.captured.get_or_init(make))
+    }
+
+    /// Whether every pod behind a port of a service denies a caller, whatever it asks; with a split, the pods of every backend.
+    fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
+        let splits = self.splits.get(&service.namespace);
+        let split = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
+        match split {
+            None => self.backend_refuses(caller, service, port, None),
+            Some(split) => split.shares.iter().all(|share| match &share.target {
+                Target::Service(name) => self.backend_refuses(caller, name, port, None),
+                Target::Labels(labels) => self.backend_refuses(caller, service, port, Some(labels)),
+            }),
+        }
+    }
+
+    fn backend_refuses(
+        &self,
+        caller: &SpiffeId,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> bool {
+        let gate = self.gates.get(service).and_then(|gates| match subset {
+            None => gates.ports.get(&port),
+            Some(labels) => gates.subsets.get(&(port, labels.clone())),
+        });
+        // What has no sidecar judges nobody.
+        let whole = || self.wholes.get(service)?.get(&port);
+        gate.is_some_and(|gate| gate.refuses(caller))
+            && whole().is_some_and(|whole| !whole.unmeshed)
+    }
 }
 
 pub(crate) fn service_ref(name: &NamespacedName) -> ObjectRef {
@@ -165,92 +218,5 @@ pub(crate) fn service_ref(name: &NamespacedName) -> ObjectRef {
 /// Compiles a world.
 #[must_use]
 pub fn compile(world: &World) -> Compiled {
-    let mut outcome = Outcome::default();
-    // The kinds, in the order in which they need each other.
-    let settings = mesh::settings(world, &mut outcome);
-    let splits = traffic_split::splits(world, &mut outcome);
-    let policies = auth_policy::policies(world, &settings, &mut outcome);
-
-    let units = clusters::units(&Scope {
-        world,
-        settings: &settings,
-        splits: &splits,
-    });
-    let destinations = client::destinations(world, &settings.trust_domain);
-    let services: Vec<&Service> = world.services.values().collect();
-    let mut classes: BTreeMap<(Caller, Inbound), Arc<Class>> = BTreeMap::new();
-    let mut proxies = BTreeMap::new();
-    let mesh: BTreeSet<ObjectRef> = settings.origin.iter().cloned().collect();
-    for workload in world.workloads.values().filter(|w| w.meshed && w.alive) {
-        let identity = workload.identity(&settings.trust_domain);
-        let caller = Caller {
-            namespace: Arc::clone(&workload.name.namespace),
-            owner: Arc::clone(&workload.owner),
-            principal: identity.clone(),
-        };
-        let input = inbound::inbound(workload, &services, &policies, &settings, &mut outcome);
-        let class = classes
-            .entry((caller, input))
-            .or_insert_with_key(|(caller, input)| {
-                Arc::new(class(caller, input, world, &units, &mesh))
-            });
-        let proxy = Proxy {
-            pod: workload.name.clone(),
-            identity,
-            ready: workload.ready,
-            class: Arc::clone(class),
-        };
-        proxies.insert(workload.name.clone(), proxy);
-    }
-    let Outcome {
-        statuses,
-        mut findings,
-    } = outcome;
-    findings.sort();
-    findings.dedup();
-    Compiled {
-        proxies,
-        statuses,
-        findings,
-        units,
-        destinations,
-        pass_unknown: settings.pass_unknown,
-        mesh,
-    }
-}
-
-fn class(
-    caller: &Caller,
-    input: &Inbound,
-    world: &World,
-    units: &Units,
-    mesh: &BTreeSet<ObjectRef>,
-) -> Class {
-    let mut base = server::server(input);
-    match &input.capture {
-        Capture::Redirect => base.extend(client::capture_listeners(mesh)),
-        Capture::Standalone(standalone) => {
-            for ((name, port), at) in &standalone.upstreams {
-                let protocol = world
-                    .services
-                    .get(name)
-                    .and_then(|s| s.ports.get(port))
-                    .map(|p| p.protocol);
-                let here = protocol.map(|protocol| client::Destination::Service {
-                    name: name.clone(),
-                    port: *port,
-                    protocol,
-                });
-                base.extend(here.into_iter().flat_map(|here| {
-                    client::destination(caller, *at, Listens::Bound, &here, units)
-                }));
-            }
-        }
-    }
-    Class {
-        caller: caller.clone(),
-        on_demand: input.capture == Capture::Redirect,
-        base,
-        input: input.clone(),
-    }
+    Compiled::default().update(world)
 }

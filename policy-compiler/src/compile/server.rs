@@ -17,7 +17,7 @@ use crate::envoy::rbac;
 use crate::envoy::route::{self, Others, ProbeRoute};
 use crate::envoy::tls::{self, Alpn};
 use crate::resource::{Resource, ResourceKey, ResourceKind};
-use crate::world::{Capture, Port, Probe, ProbeKind, Protocol};
+use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
 /// Capture ports, see ARCHITECTURE.md.
 const INBOUND: u16 = 15006;
@@ -134,7 +134,7 @@ fn application(
 fn main_listener(input: &Inbound) -> listener::Listener {
     let mut listener = match input.capture {
         Capture::Redirect => build::wildcard("inbound", INBOUND, TrafficDirection::Inbound),
-        Capture::Standalone(_) => bound(input),
+        Capture::Standalone(ref standalone) => bound(input, standalone),
     };
     // Never use_original_dst here: a pod that learned its own address would hand inbound traffic to an outbound listener.
     let redirect = input.capture == Capture::Redirect;
@@ -159,10 +159,10 @@ fn main_listener(input: &Inbound) -> listener::Listener {
 }
 
 /// Standalone: every port of the application at every address of the pod.
-fn bound(input: &Inbound) -> listener::Listener {
+fn bound(input: &Inbound, standalone: &Standalone) -> listener::Listener {
     let ports = || input.ports.keys().copied().chain([Port::METRICS]);
     let loopback = IpAddr::from([127, 0, 0, 1]);
-    let mut all = input
+    let mut all = standalone
         .binds
         .iter()
         .flat_map(|ip| ports().map(move |port| SocketAddr::new(*ip, port.get())));

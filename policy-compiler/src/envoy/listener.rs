@@ -33,10 +33,16 @@ pub(crate) fn wildcard(name: &str, port: u16, direction: core::TrafficDirection)
     listener
 }
 
-/// A listener at one address.
+/// A listener at one address. All of a direction count into the same figures: the sidecar's bootstrap keeps those by these names,
+/// the agent asks them before it lets a pod end, and a destination has none of its own.
 pub(crate) fn bound(name: &str, at: SocketAddr, direction: core::TrafficDirection) -> v3::Listener {
+    let stat_prefix = match direction {
+        core::TrafficDirection::Inbound => "inbound",
+        core::TrafficDirection::Outbound | core::TrafficDirection::Unspecified => "outbound",
+    };
     v3::Listener {
         name: name.to_owned(),
+        stat_prefix: stat_prefix.to_owned(),
         address: Some(address(at)),
         per_connection_buffer_limit_bytes: number(BUFFER),
         traffic_direction: direction.into(),

@@ -3,13 +3,21 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3 as state;
+use envoy_types::pb::envoy::extensions::filters::network::local_ratelimit::v3 as local_ratelimit;
 use envoy_types::pb::envoy::extensions::filters::network::set_filter_state::v3 as set_filter_state;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use envoy_types::pb::envoy::r#type::v3::TokenBucket;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::metrics::{self, Edge};
 use super::tls::Alpn;
 use super::{ads, any, number, seconds};
+
+/// New destinations that a sidecar may ask for at once. An application that starts dials dozens; a scan of a network dials thousands, and
+/// each unknown address costs the sidecar a cluster and the control plane an answer.
+const NEW_DESTINATIONS: u32 = 512;
+/// How many more it may ask for in each second that follows: a /24 takes four seconds, a /16 a quarter of an hour.
+const NEW_DESTINATIONS_PER_SECOND: u32 = 64;
 
 pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
     listener::Filter {
@@ -30,11 +38,11 @@ pub(crate) fn tcp_proxy(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -
 }
 
 /// To the cluster whose name the filter state holds, fetched when it is not there yet.
-pub(crate) fn on_demand() -> Vec<listener::Filter> {
-    // The hour in the name is how long a refusal is remembered: Envoy asks for a name at most once per stream.
+/// `time` is the format of the bucket in the name: how long a refusal is remembered, for Envoy asks for a name at most once per stream.
+pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     let name = set_state(
         "envoy.tcp_proxy.cluster",
-        "dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME(%Y%m%d%H)%",
+        &format!("dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME({time})%"),
         state::filter_state_value::SharedWithUpstream::None,
     );
     let fetch = tcp::tcp_proxy::OnDemand {
@@ -46,7 +54,26 @@ pub(crate) fn on_demand() -> Vec<listener::Filter> {
         on_demand: Some(fetch),
         ..proxy("outbound", "unknown")
     };
-    vec![name, filter("envoy.filters.network.tcp_proxy", any(&proxy))]
+    vec![
+        limit_new_destinations(),
+        name,
+        filter("envoy.filters.network.tcp_proxy", any(&proxy)),
+    ]
+}
+
+/// Closes connections above the rate: what is known has listeners of its own and never gets here.
+fn limit_new_destinations() -> listener::Filter {
+    let bucket = TokenBucket {
+        max_tokens: NEW_DESTINATIONS,
+        tokens_per_fill: number(NEW_DESTINATIONS_PER_SECOND),
+        fill_interval: seconds(1),
+    };
+    let config = local_ratelimit::LocalRateLimit {
+        stat_prefix: "new_destinations".to_owned(),
+        token_bucket: Some(bucket),
+        ..Default::default()
+    };
+    filter("envoy.filters.network.local_ratelimit", any(&config))
 }
 
 /// Tells the server's sidecar that this stream is no HTTP, whatever the cluster's own offer is.

@@ -32,6 +32,22 @@ pub(crate) fn outbound(name: &str, targets: &[Target]) -> v3::RouteConfiguration
         ))),
         ..Default::default()
     };
+    one_host(name, route)
+}
+
+/// All requests refused, in the words of the server's sidecar: it would never let this caller in.
+pub(crate) fn forbidden(name: &str) -> v3::RouteConfiguration {
+    let route = v3::Route {
+        r#match: Some(everything()),
+        action: Some(v3::route::Action::DirectResponse(refusal(
+            "RBAC: access denied",
+        ))),
+        ..Default::default()
+    };
+    one_host(name, route)
+}
+
+fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     let host = v3::VirtualHost {
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
@@ -146,7 +162,9 @@ pub(crate) fn inbound(
         }
         Others::Refused => (
             wire::Route {
-                direct_response: Some(refusal()),
+                direct_response: Some(refusal(
+                    "heddle: only mTLS is accepted here, and the kubelet's probes\n",
+                )),
                 ..Default::default()
             },
             BTreeMap::new(),
@@ -226,11 +244,9 @@ fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
     }
 }
 
-fn refusal() -> v3::DirectResponseAction {
+fn refusal(text: &str) -> v3::DirectResponseAction {
     let body = core::DataSource {
-        specifier: Some(core::data_source::Specifier::InlineString(
-            "heddle: only mTLS is accepted here, and the kubelet's probes\n".to_owned(),
-        )),
+        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
         ..Default::default()
     };
     v3::DirectResponseAction {

@@ -1,23 +1,26 @@
 //! Discovery `EndpointSlice`.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::named;
 use crate::finding::{Finding, ObjectKind};
-use crate::world::{Endpoint, EndpointsByPort, NamespacedName, Port};
+use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port, tidy};
 
-/// What one slice adds to a service.
-#[derive(Clone, Debug)]
+/// What one slice adds to a service; sorted and without repetition.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceEndpoints {
     pub(crate) service: NamespacedName,
-    pub(crate) by_port: EndpointsByPort,
+    pub(crate) by_port: Arc<EndpointsByPort>,
 }
 
 /// Reads a slice; None for slices of no service and for those of host names.
 pub(crate) fn endpoint_slice(
     object: &discovery::EndpointSlice,
+    interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Option<(NamespacedName, SliceEndpoints)> {
+) -> Option<SliceEndpoints> {
     let (name, reference) = named(ObjectKind::EndpointSlice, &object.metadata, findings)?;
     let service = object
         .metadata
@@ -27,7 +30,7 @@ pub(crate) fn endpoint_slice(
     if object.address_type == "FQDN" {
         return None;
     }
-    let service = NamespacedName::new(&name.namespace, service);
+    let service = interner.name(&name.namespace, service);
     let mut by_port = EndpointsByPort::new();
     for (index, port) in object.ports.iter().flatten().enumerate() {
         if port
@@ -49,23 +52,27 @@ pub(crate) fn endpoint_slice(
             continue;
         };
         let list = by_port
-            .entry(port.name.as_deref().unwrap_or_default().into())
+            .entry(interner.text(port.name.as_deref().unwrap_or_default()))
             .or_default();
         for (index, endpoint) in object.endpoints.iter().enumerate() {
             list.extend(addresses(
-                endpoint, number, &name, index, &reference, findings,
+                endpoint, number, index, &reference, interner, findings,
             ));
         }
     }
-    Some((name, SliceEndpoints { service, by_port }))
+    tidy(&mut by_port);
+    Some(SliceEndpoints {
+        service,
+        by_port: Arc::new(by_port),
+    })
 }
 
 fn addresses(
     endpoint: &discovery::Endpoint,
     port: Port,
-    slice: &NamespacedName,
     index: usize,
     reference: &crate::finding::ObjectRef,
+    interner: &mut Interner,
     findings: &mut Vec<Finding>,
 ) -> Option<Endpoint> {
     let conditions = endpoint.conditions.as_ref();
@@ -73,16 +80,12 @@ fn addresses(
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-    let target = endpoint
-        .target_ref
-        .as_ref()
-        .filter(|r| r.kind.as_deref() == Some("Pod"));
-    let pod = target.and_then(|r| {
-        Some(NamespacedName::new(
-            r.namespace.as_deref().unwrap_or(&slice.namespace),
-            r.name.as_deref()?,
-        ))
+    let slice = &reference.namespace;
+    // A service's pods are of its own namespace; a slice has no say over others.
+    let target = endpoint.target_ref.as_ref().filter(|r| {
+        r.kind.as_deref() == Some("Pod") && r.namespace.as_deref().is_none_or(|ns| *ns == **slice)
     });
+    let pod = target.and_then(|r| Some(interner.name(slice, r.name.as_deref()?)));
     // All addresses of one endpoint are the same backend; the API tells consumers to use the first.
     let text = endpoint.addresses.first()?;
     match text.parse() {

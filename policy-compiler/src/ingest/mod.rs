@@ -107,10 +107,3 @@ fn named(
     let object = ObjectRef::new(kind, &name.namespace, &name.name);
     Some((name, object))
 }
-
-fn labels(map: Option<&std::collections::BTreeMap<String, String>>) -> crate::world::Labels {
-    map.into_iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-        .collect()
-}

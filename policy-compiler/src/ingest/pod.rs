@@ -1,25 +1,31 @@
 //! Core `Pod`, and the pod templates of workloads.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::standalone::standalone;
-use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, labels, named};
+use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::world::{Capture, ContainerPort, Port, Probe, ProbeKind, Workload};
+use crate::world::{
+    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, Port, Probe, ProbeKind,
+    Shape, Workload, read_destinations,
+};
 
 /// Reads a pod.
-pub(crate) fn pod(object: &core::Pod, findings: &mut Vec<Finding>) -> Option<Workload> {
+pub(crate) fn pod(
+    object: &core::Pod,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Option<Workload> {
     let (name, reference) = named(ObjectKind::Pod, &object.metadata, findings)?;
     let spec = object.spec.as_ref()?;
-    let standalone = standalone(&object.metadata, &reference, findings);
+    let status = object.status.as_ref();
+    let ips = pod_ips(status, &reference, findings);
+    let standalone = standalone(&object.metadata, &reference, &ips, findings);
     let has_proxy = containers(spec).any(|c| c.name == PROXY_CONTAINER);
     // What shares the node's network cannot be captured, whatever containers it has.
     let meshed = standalone.is_some() || (has_proxy && !spec.host_network.unwrap_or(false));
-    let status = object.status.as_ref();
     let phase = status.and_then(|s| s.phase.as_deref());
     let alive = !matches!(phase, Some("Succeeded" | "Failed"))
         && object.metadata.deletion_timestamp.is_none();
@@ -29,52 +35,82 @@ pub(crate) fn pod(object: &core::Pod, findings: &mut Vec<Finding>) -> Option<Wor
             .flatten()
             .any(|c| c.type_ == "Ready" && c.status == "True")
     });
-    let ports = ports(spec, &reference, findings);
-    Some(Workload {
-        owner: owner(&object.metadata, &name.name),
-        ips: pod_ips(status, &reference, findings),
-        labels: labels(object.metadata.labels.as_ref()),
-        service_account: service_account(spec),
+    let ports = ports(spec, &reference, interner, findings);
+    let owner = owner(&object.metadata, &name.name);
+    let shape = Shape {
+        destinations: destinations(&object.metadata, &name.namespace, owner, interner, findings),
+        namespace: interner.text(&name.namespace),
+        owner: interner.text(owner),
+        service_account: interner.text(service_account(spec)),
         meshed,
+        labels: interner.labels(object.metadata.labels.iter().flatten()),
         capture: standalone.map_or(Capture::Redirect, Capture::Standalone),
+        probes: probes(spec, &ports, &reference, interner, findings),
+        ports,
+    };
+    Some(Workload {
+        name: interner.name(&name.namespace, &name.name),
+        ips: ips.into(),
         ready,
         alive,
-        probes: probes(spec, &ports, &reference, findings),
-        ports,
-        name,
+        shape: interner.shape(shape),
     })
 }
 
+/// The annotation that declares what the pod calls. It is the same on every pod of a workload, so that is what a finding names.
+fn destinations(
+    metadata: &ObjectMeta,
+    namespace: &str,
+    owner: &str,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Option<Vec<DeclaredDestination>> {
+    let text = metadata.annotations.as_ref()?.get(DESTINATIONS)?;
+    let (declared, wrong) = read_destinations(text, interner);
+    let workload = ObjectRef::new(ObjectKind::Workload, namespace, owner);
+    let field = || format!("metadata.annotations[{DESTINATIONS}]");
+    findings.extend(wrong.into_iter().map(|entry| {
+        let message = format!("{entry:?} cannot be read, and is not in the scope of the pods");
+        Finding::error(&workload, field(), "Invalid", message)
+            .fix("write <namespace>/<service>, <namespace>/<service>:<port> or <namespace>/*, separated by commas")
+    }));
+    Some(declared)
+}
+
 /// Reads a pod template as one pod without an address.
-pub(crate) fn template(object: &WorkloadTemplate, findings: &mut Vec<Finding>) -> Option<Workload> {
+pub(crate) fn template(
+    object: &WorkloadTemplate,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Option<Workload> {
     let (name, reference) = named(ObjectKind::Workload, &object.metadata, findings)?;
     let spec = object.template.spec.as_ref()?;
     let no_metadata = ObjectMeta::default();
     let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
-    let ports = ports(spec, &reference, findings);
-    let meshed = containers(spec).any(|c| c.name == PROXY_CONTAINER);
-    let mut labels = labels(metadata.labels.as_ref());
-    if let Some(inject) = metadata
-        .annotations
-        .as_ref()
-        .and_then(|a| a.get(INJECT_LABEL))
-    {
-        labels
-            .entry(INJECT_LABEL.into())
-            .or_insert_with(|| inject.as_str().into());
+    let ports = ports(spec, &reference, interner, findings);
+    let mut labels = interner.labels(metadata.labels.iter().flatten());
+    let annotation = metadata.annotations.as_ref();
+    if let Some(inject) = annotation.and_then(|a| a.get(INJECT_LABEL)) {
+        let (key, value) = (interner.text(INJECT_LABEL), interner.text(inject));
+        labels.entry(key).or_insert(value);
     }
-    Some(Workload {
-        owner: Arc::clone(&name.name),
-        ips: Vec::new(),
+    let shape = Shape {
+        destinations: destinations(metadata, &name.namespace, &name.name, interner, findings),
+        namespace: interner.text(&name.namespace),
+        owner: interner.text(&name.name),
+        service_account: interner.text(service_account(spec)),
+        meshed: containers(spec).any(|c| c.name == PROXY_CONTAINER),
         labels,
-        service_account: service_account(spec),
-        meshed,
         capture: Capture::Redirect,
+        probes: probes(spec, &ports, &reference, interner, findings),
+        ports,
+    };
+    Some(Workload {
+        name: interner.name(&name.namespace, &name.name),
+        ips: Box::default(),
         ready: true,
         alive: true,
-        probes: probes(spec, &ports, &reference, findings),
-        ports,
-        name,
+        shape: interner.shape(shape),
     })
 }
 
@@ -97,12 +133,11 @@ fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> 
         .filter(|c| c.name != PROXY_CONTAINER)
 }
 
-fn service_account(spec: &core::PodSpec) -> Arc<str> {
+fn service_account(spec: &core::PodSpec) -> &str {
     spec.service_account_name
         .as_deref()
         .filter(|name| !name.is_empty())
         .unwrap_or("default")
-        .into()
 }
 
 fn pod_ips(
@@ -135,14 +170,14 @@ fn pod_ips(
 }
 
 /// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own.
-fn owner(metadata: &ObjectMeta, pod_name: &str) -> Arc<str> {
+fn owner<'a>(metadata: &'a ObjectMeta, pod_name: &'a str) -> &'a str {
     let owners = metadata.owner_references.iter().flatten();
     let Some(owner) = owners
         .clone()
         .find(|o| o.controller == Some(true))
         .or_else(|| owners.clone().next())
     else {
-        return pod_name.into();
+        return pod_name;
     };
     let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
     let without_hash = label("pod-template-hash")
@@ -156,10 +191,15 @@ fn owner(metadata: &ObjectMeta, pod_name: &str) -> Arc<str> {
             .map(|(stem, _)| stem),
         _ => None,
     };
-    stem.unwrap_or(&owner.name).into()
+    stem.unwrap_or(&owner.name)
 }
 
-fn ports(spec: &core::PodSpec, pod: &ObjectRef, findings: &mut Vec<Finding>) -> Vec<ContainerPort> {
+fn ports(
+    spec: &core::PodSpec,
+    pod: &ObjectRef,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Vec<ContainerPort> {
     let mut found = Vec::new();
     for container in applications(spec) {
         for port in container.ports.iter().flatten().filter(|p| {
@@ -170,7 +210,7 @@ fn ports(spec: &core::PodSpec, pod: &ObjectRef, findings: &mut Vec<Finding>) -> 
             match Port::try_from(port.container_port) {
                 Ok(number) => found.push(ContainerPort {
                     port: number,
-                    name: port.name.as_deref().map(Into::into),
+                    name: port.name.as_deref().map(|name| interner.text(name)),
                 }),
                 Err(n) => findings.push(Finding::error(
                     pod,
@@ -190,6 +230,7 @@ fn probes(
     spec: &core::PodSpec,
     ports: &[ContainerPort],
     pod: &ObjectRef,
+    interner: &mut Interner,
     findings: &mut Vec<Finding>,
 ) -> Vec<Probe> {
     let mut found = Vec::new();
@@ -203,7 +244,7 @@ fn probes(
             .into_iter()
             .filter_map(|(field, probe)| Some((field, probe.as_ref()?)))
         {
-            match read_probe(probe, ports) {
+            match read_probe(probe, ports, interner) {
                 Ok(probe) => found.extend(probe),
                 Err(reason) => {
                     let finding = Finding::warning(
@@ -224,7 +265,11 @@ fn probes(
     found
 }
 
-fn read_probe(probe: &core::Probe, ports: &[ContainerPort]) -> Result<Option<Probe>, String> {
+fn read_probe(
+    probe: &core::Probe,
+    ports: &[ContainerPort],
+    interner: &mut Interner,
+) -> Result<Option<Probe>, String> {
     let port_of = |port: &IntOrString| match port {
         IntOrString::Int(number) => Port::try_from(*number).map_err(|n| format!("{n} is no port")),
         IntOrString::String(name) => {
@@ -250,9 +295,9 @@ fn read_probe(probe: &core::Probe, ports: &[ContainerPort]) -> Result<Option<Pro
             // The kubelet puts the slash in front itself.
             ProbeKind::Http {
                 path: if path.starts_with('/') {
-                    path.into()
+                    interner.text(path)
                 } else {
-                    format!("/{path}").into()
+                    interner.text(&format!("/{path}"))
                 },
             }
         };

@@ -3,12 +3,16 @@
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{labels, named};
+use super::named;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::world::{Port, Protocol, Service, ServicePort, TargetPort};
+use crate::world::{Interner, Port, Protocol, Service, ServicePort, TargetPort};
 
 /// Reads a service; None for `ExternalName`, which is DNS only and never seen by a proxy.
-pub(crate) fn service(object: &core::Service, findings: &mut Vec<Finding>) -> Option<Service> {
+pub(crate) fn service(
+    object: &core::Service,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Option<Service> {
     let (name, reference) = named(ObjectKind::Service, &object.metadata, findings)?;
     let spec = object.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -37,16 +41,16 @@ pub(crate) fn service(object: &core::Service, findings: &mut Vec<Finding>) -> Op
     }
     let ports = spec.ports.iter().flatten().enumerate();
     let ports = ports
-        .filter_map(|(index, port)| service_port(index, port, &reference, findings))
+        .filter_map(|(index, port)| service_port(index, port, &reference, interner, findings))
         .map(|p| (p.port, p))
         .collect();
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
     Some(Service {
-        name,
+        name: interner.name(&name.namespace, &name.name),
         cluster_ips,
         headless,
         ports,
-        selector: labels(spec.selector.as_ref()),
+        selector: interner.labels(spec.selector.iter().flatten()),
         publish_not_ready,
     })
 }
@@ -55,6 +59,7 @@ fn service_port(
     index: usize,
     port: &core::ServicePort,
     service: &ObjectRef,
+    interner: &mut Interner,
     findings: &mut Vec<Finding>,
 ) -> Option<ServicePort> {
     // UDP and SCTP are not captured.
@@ -86,13 +91,13 @@ fn service_port(
         Some(IntOrString::Int(target)) => TargetPort::Number(checked("targetPort", *target)?),
         Some(IntOrString::String(name)) => match name.parse::<i32>() {
             Ok(target) => TargetPort::Number(checked("targetPort", target)?),
-            Err(_) => TargetPort::Name(name.as_str().into()),
+            Err(_) => TargetPort::Name(interner.text(name)),
         },
     };
     let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref());
     Some(ServicePort {
         port: number,
-        name: port.name.as_deref().unwrap_or_default().into(),
+        name: interner.text(port.name.as_deref().unwrap_or_default()),
         protocol,
         target,
     })

@@ -1,6 +1,7 @@
 //! The annotations of pods that nothing captures (the directory source).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -14,6 +15,7 @@ const UPSTREAMS: &str = "heddle.dev/standalone-upstreams";
 pub(super) fn standalone(
     metadata: &ObjectMeta,
     pod: &ObjectRef,
+    binds: &[IpAddr],
     findings: &mut Vec<Finding>,
 ) -> Option<Standalone> {
     let annotations = metadata.annotations.as_ref()?;
@@ -45,7 +47,11 @@ pub(super) fn standalone(
             );
         }
     }
-    Some(Standalone { app, upstreams })
+    Some(Standalone {
+        app,
+        binds: binds.to_vec(),
+        upstreams,
+    })
 }
 
 fn upstream(entry: &str) -> Option<((NamespacedName, Port), std::net::SocketAddr)> {

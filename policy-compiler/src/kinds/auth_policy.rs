@@ -1,6 +1,6 @@
 //! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_crds::{
@@ -11,11 +11,13 @@ use heddle_crds::{
 use crate::authz::{
     HeaderPattern, HeaderValuePattern, Operation, PathPattern, Rule, RuleAction, Source,
 };
-use crate::compile::Outcome;
+use crate::compile::{Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::mesh::Settings;
 use crate::kinds::{Judged, Problem, judge};
-use crate::world::{Declared, Labels, NamespacedName, Port, SpiffeId, Workload, World, selects};
+use crate::world::{
+    Declared, Labels, NamespacedName, Port, Shape, SpiffeId, World, in_namespace, selects,
+};
 
 /// Which workloads of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,25 +53,37 @@ impl MtlsRules {
 }
 
 impl Policy {
-    pub(crate) fn selects(&self, workload: &Workload) -> bool {
-        *workload.name.namespace == *self.object.namespace
+    pub(crate) fn selects(&self, shape: &Shape) -> bool {
+        *shape.namespace == *self.object.namespace
             && match &self.selector {
                 Selector::All => true,
-                Selector::Labels(labels) => selects(labels, &workload.labels),
+                Selector::Labels(labels) => selects(labels, &shape.labels),
                 Selector::Nothing => false,
             }
     }
 }
 
-/// Judges every policy, in the order of names.
-pub(crate) fn policies(world: &World, settings: &Settings, outcome: &mut Outcome) -> Vec<Policy> {
+/// The policies of a namespace, judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NamespacePolicies {
+    /// Those that count, in the order of names.
+    pub(crate) policies: Vec<Policy>,
+    /// What their statuses say, as far as it does not depend on the pods they select.
+    pub(crate) outcome: Outcome,
+    /// The services that were looked at.
+    pub(crate) services: BTreeSet<NamespacedName>,
+}
+
+/// Judges every policy of a namespace, in the order of names.
+pub(crate) fn policies(world: &World, namespace: &str, settings: &Settings) -> NamespacePolicies {
+    let lookup = Lookup::new(world);
+    let mut outcome = Outcome::default();
     let mut policies = Vec::new();
-    for declared in world.policies.values() {
-        let namespace = Arc::clone(&declared.object.namespace);
+    for (_, declared) in in_namespace(&world.policies, namespace) {
         let judged = judge(
             declared,
-            world.refusals.get(&declared.object),
-            |spec| check(world, &namespace, spec),
+            lookup.refusal(&declared.object),
+            |spec| check(&lookup, namespace, spec),
             &mut outcome.findings,
         );
         let Judged {
@@ -86,15 +100,19 @@ pub(crate) fn policies(world: &World, settings: &Settings, outcome: &mut Outcome
         let policy = match (&spec, trouble) {
             (Some(spec), _) => {
                 set_enforced(&mut status, spec, settings);
-                Some(read(world, settings, &declared.object, spec))
+                Some(read(&lookup, settings, &declared.object, spec))
             }
-            (None, Some(trouble)) => faulty(world, settings, declared, &trouble, &mut status),
+            (None, Some(trouble)) => faulty(&lookup, settings, declared, &trouble, &mut status),
             (None, None) => None,
         };
         policies.extend(policy);
         outcome.statuses.insert(declared.object.clone(), status);
     }
-    policies
+    NamespacePolicies {
+        policies,
+        outcome,
+        services: lookup.into_services(),
+    }
 }
 
 fn set_enforced(
@@ -128,7 +146,7 @@ fn set_enforced(
 
 /// Unusable, and never was good: what it selects is denied, for nobody knows what its author meant to let pass.
 fn faulty(
-    world: &World,
+    lookup: &Lookup<'_>,
     settings: &Settings,
     declared: &Declared<AuthPolicySpec>,
     trouble: &str,
@@ -137,11 +155,11 @@ fn faulty(
     let object = &declared.object;
     let (selector, audit) = match &declared.spec {
         Ok(spec) => (
-            selector(world, object, spec),
+            selector(lookup, object, spec),
             spec.mode == PolicyMode::Audit,
         ),
         Err(_) => (
-            raw_selector(world, object, &declared.raw_spec),
+            raw_selector(lookup, object, &declared.raw_spec),
             declared.raw_spec.get("mode").and_then(|m| m.as_str()) == Some("Audit"),
         ),
     };
@@ -176,7 +194,7 @@ fn faulty(
 }
 
 /// As much of the selector as can be read; else the whole namespace.
-fn raw_selector(world: &World, object: &ObjectRef, spec: &serde_json::Value) -> Selector {
+fn raw_selector(lookup: &Lookup<'_>, object: &ObjectRef, spec: &serde_json::Value) -> Selector {
     let labels = spec
         .pointer("/selector/matchLabels")
         .cloned()
@@ -190,12 +208,12 @@ fn raw_selector(world: &World, object: &ObjectRef, spec: &serde_json::Value) -> 
         );
     }
     match spec.pointer("/target/service").and_then(|s| s.as_str()) {
-        Some(service) => of_service(world, object, service),
+        Some(service) => of_service(lookup, object, service),
         None => Selector::All,
     }
 }
 
-fn selector(world: &World, object: &ObjectRef, spec: &AuthPolicySpec) -> Selector {
+fn selector(lookup: &Lookup<'_>, object: &ObjectRef, spec: &AuthPolicySpec) -> Selector {
     match (&spec.selector, &spec.target) {
         (Some(selector), _) => Selector::Labels(
             selector
@@ -204,23 +222,23 @@ fn selector(world: &World, object: &ObjectRef, spec: &AuthPolicySpec) -> Selecto
                 .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
                 .collect(),
         ),
-        (None, Some(target)) => of_service(world, object, &target.service),
+        (None, Some(target)) => of_service(lookup, object, &target.service),
         (None, None) => Selector::All,
     }
 }
 
-fn of_service(world: &World, object: &ObjectRef, service: &str) -> Selector {
+fn of_service(lookup: &Lookup<'_>, object: &ObjectRef, service: &str) -> Selector {
     let name = NamespacedName {
         namespace: Arc::clone(&object.namespace),
         name: service.into(),
     };
-    match world.services.get(&name) {
+    match lookup.service(&name) {
         Some(service) if !service.selector.is_empty() => Selector::Labels(service.selector.clone()),
         Some(_) | None => Selector::Nothing,
     }
 }
 
-fn check(world: &World, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> {
+fn check(lookup: &Lookup<'_>, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     if spec.selector.is_some() && spec.target.is_some() {
         problems.push(Problem::invalid(
@@ -237,9 +255,9 @@ fn check(world: &World, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> 
         ));
     }
     if let Some(target) = &spec.target
-        && !world
-            .services
-            .contains_key(&NamespacedName::new(namespace, &target.service))
+        && lookup
+            .service(&NamespacedName::new(namespace, &target.service))
+            .is_none()
     {
         let message = format!("service {namespace}/{} does not exist", target.service);
         problems.push(Problem::unresolved(
@@ -348,7 +366,12 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem
     }
 }
 
-fn read(world: &World, settings: &Settings, object: &ObjectRef, spec: &AuthPolicySpec) -> Policy {
+fn read(
+    lookup: &Lookup<'_>,
+    settings: &Settings,
+    object: &ObjectRef,
+    spec: &AuthPolicySpec,
+) -> Policy {
     let audit = spec.mode == PolicyMode::Audit || settings.mode == MeshMode::Observe;
     let rule = |(index, rule): (usize, &AuthRule)| Rule {
         id: format!("{}/{}/{index}", object.namespace, object.name).into(),
@@ -367,7 +390,7 @@ fn read(world: &World, settings: &Settings, object: &ObjectRef, spec: &AuthPolic
     });
     Policy {
         object: object.clone(),
-        selector: selector(world, object, spec),
+        selector: selector(lookup, object, spec),
         rules: spec.rules.iter().enumerate().map(rule).collect(),
         mtls,
     }

@@ -1,34 +1,48 @@
 //! `Mesh`: settings of the whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use heddle_crds::{Action, ConditionType, MESH_NAME, MeshMode, MeshSpec, reason};
+use heddle_crds::{Action, ConditionType, MESH_NAME, MeshMode, MeshSpec, OnDemand, reason};
 
-use crate::compile::Outcome;
+use crate::compile::Bucket;
+use crate::compile::{Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::{Problem, judge};
 use crate::world::{SpiffeId, World};
 
 /// What the one mesh that counts says, or the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) trust_domain: Arc<str>,
     pub(crate) mode: MeshMode,
     pub(crate) default_allow: bool,
     /// Whether destinations that nobody knows are passed through.
     pub(crate) pass_unknown: bool,
+    pub(crate) on_demand: OnDemand,
+    /// How long a destination stays that is no longer used.
+    pub(crate) idle_after: Duration,
     pub(crate) metrics_readers: Vec<SpiffeId>,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }
 
+impl Settings {
+    /// The bucket of time in on-demand names.
+    pub(crate) const fn bucket(&self) -> Bucket {
+        Bucket::of(self.idle_after)
+    }
+}
+
 /// Judges every `Mesh` and returns what counts.
-pub(crate) fn settings(world: &World, outcome: &mut Outcome) -> Settings {
+pub(crate) fn settings(world: &World) -> (Settings, Outcome) {
+    let lookup = Lookup::new(world);
+    let mut outcome = Outcome::default();
     let mut spec = None;
     for (name, declared) in &world.meshes {
         let mut judged = judge(
             declared,
-            world.refusals.get(&declared.object),
+            lookup.refusal(&declared.object),
             check,
             &mut outcome.findings,
         );
@@ -62,14 +76,17 @@ pub(crate) fn settings(world: &World, outcome: &mut Outcome) -> Settings {
         spec.telemetry.metrics_readers.iter().map(reader).collect();
     metrics_readers.sort();
     metrics_readers.dedup();
-    Settings {
+    let settings = Settings {
         trust_domain: spec.trust_domain.as_str().into(),
         mode: spec.mode,
         default_allow: spec.default_action == Action::Allow,
         pass_unknown: spec.outbound == Action::Allow,
+        on_demand: spec.scope.on_demand,
+        idle_after: spec.scope.idle_after.get(),
         metrics_readers,
         origin,
-    }
+    };
+    (settings, outcome)
 }
 
 /// The API server has checked the rest by the schema; a file has not been there.

@@ -1,6 +1,6 @@
 //! Our kinds, one file each: what an object says once it is judged, and what its status says about that.
 //!
-//! The explicit list of kinds is [`compile`](crate::compile::compile): mesh, splits, policies, in this order.
+//! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, policies, in this order.
 
 pub(crate) mod auth_policy;
 pub(crate) mod mesh;

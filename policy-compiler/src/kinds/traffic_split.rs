@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
-use crate::compile::Outcome;
-use crate::compile::endpoints::{Readiness, readiness};
+use crate::compile::endpoints::Readiness;
+use crate::compile::{Lookup, Outcome};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{Problem, judge};
 use crate::status::ObjectStatus;
-use crate::world::{Declared, Labels, NamespacedName, Port, Service, World};
+use crate::world::{Declared, Labels, NamespacedName, Port, Service, World, in_namespace};
 
 /// Where a share of the calls goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,16 +38,45 @@ pub(crate) struct Split {
 /// The splits in force by service and port.
 pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Arc<Split>>;
 
-/// Judges every split.
-pub(crate) fn splits(world: &World, outcome: &mut Outcome) -> Splits {
+/// The splits of a namespace, judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NamespaceSplits {
+    pub(crate) in_force: Splits,
+    pub(crate) outcome: Outcome,
+    /// The services that were looked at, definition or endpoints.
+    pub(crate) services: BTreeSet<NamespacedName>,
+}
+
+impl NamespaceSplits {
+    /// The services whose split in force has one of these among its backends.
+    pub(crate) fn with_backend<'a>(
+        &'a self,
+        backends: &'a BTreeSet<NamespacedName>,
+    ) -> impl Iterator<Item = &'a NamespacedName> {
+        let has = |split: &Split| {
+            split.shares.iter().any(|share| match &share.target {
+                Target::Service(name) => backends.contains(name),
+                Target::Labels(_) => false,
+            })
+        };
+        let split = self.in_force.iter();
+        split
+            .filter(move |(_, split)| has(split))
+            .map(|((service, _), _)| service)
+    }
+}
+
+/// Judges every split of a namespace.
+pub(crate) fn splits(world: &World, namespace: &str) -> NamespaceSplits {
+    let lookup = Lookup::new(world);
+    let mut outcome = Outcome::default();
     let mut splits = Splits::new();
     // In the order of names, so that the smallest wins whatever came first.
-    for declared in world.splits.values() {
-        let namespace = Arc::clone(&declared.object.namespace);
+    for (_, declared) in in_namespace(&world.splits, namespace) {
         let mut judged = judge(
             declared,
-            world.refusals.get(&declared.object),
-            |spec| check(world, &namespace, spec),
+            lookup.refusal(&declared.object),
+            |spec| check(&lookup, namespace, spec),
             &mut outcome.findings,
         );
         judged.status.set(
@@ -60,18 +89,22 @@ pub(crate) fn splits(world: &World, outcome: &mut Outcome) -> Splits {
             let status = &mut judged.status;
             outcome
                 .findings
-                .extend(claim(world, declared, &spec, status, &mut splits));
+                .extend(claim(&lookup, declared, &spec, status, &mut splits));
         }
         outcome
             .statuses
             .insert(declared.object.clone(), judged.status);
     }
-    splits
+    NamespaceSplits {
+        in_force: splits,
+        outcome,
+        services: lookup.into_services(),
+    }
 }
 
 /// Puts a usable split in force, unless another has the same service and port.
 fn claim(
-    world: &World,
+    lookup: &Lookup<'_>,
     declared: &Declared<TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     status: &mut ObjectStatus,
@@ -82,7 +115,7 @@ fn claim(
         namespace: Arc::clone(&object.namespace),
         name: spec.service.as_str().into(),
     };
-    let ports = claimed(world, &service, spec);
+    let ports = claimed(lookup, &service, spec);
     let taken = ports
         .iter()
         .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?)));
@@ -100,7 +133,7 @@ fn claim(
         let finding = Finding::error(object, "spec.service", reason::CONFLICT, message);
         return Some(finding.fix("remove one of the two"));
     }
-    let weights = weigh(world, declared, spec, &service, &ports, status);
+    let weights = weigh(lookup, declared, spec, &service, &ports, status);
     status.weights = named(spec, &weights);
     let weighted = spec.backends.iter().zip(&weights);
     let shares = weighted.filter_map(|(backend, weight)| share(&service, backend, *weight));
@@ -116,21 +149,24 @@ fn claim(
     None
 }
 
-fn claimed(world: &World, service: &NamespacedName, spec: &TrafficSplitSpec) -> BTreeSet<Port> {
+fn claimed(
+    lookup: &Lookup<'_>,
+    service: &NamespacedName,
+    spec: &TrafficSplitSpec,
+) -> BTreeSet<Port> {
     match spec.port {
         Some(port) => BTreeSet::from([port.into()]),
-        None => world
-            .services
-            .get(service)
+        None => lookup
+            .service(service)
             .map(|s| s.ports.keys().copied().collect())
             .unwrap_or_default(),
     }
 }
 
-fn check(world: &World, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
+fn check(lookup: &Lookup<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let name = NamespacedName::new(namespace, &spec.service);
-    let service = world.services.get(&name);
+    let service = lookup.service(&name);
     match service {
         None => problems.push(Problem::unresolved(
             reason::SERVICE_NOT_FOUND,
@@ -160,12 +196,12 @@ fn check(world: &World, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem
             }
         }
     }
-    check_backends(world, namespace, spec, service, &mut problems);
+    check_backends(lookup, namespace, spec, service, &mut problems);
     problems
 }
 
 fn check_backends(
-    world: &World,
+    lookup: &Lookup<'_>,
     namespace: &str,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
@@ -203,13 +239,13 @@ fn check_backends(
             ));
         }
         problems.extend(check_target(
-            world, namespace, spec, service, backend, &field,
+            lookup, namespace, spec, service, backend, &field,
         ));
     }
 }
 
 fn check_target(
-    world: &World,
+    lookup: &Lookup<'_>,
     namespace: &str,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
@@ -230,7 +266,7 @@ fn check_target(
     };
     let name = NamespacedName::new(namespace, backend_name);
     let field = format!("{field}.service");
-    let Some(target) = world.services.get(&name) else {
+    let Some(target) = lookup.service(&name) else {
         return Some(Problem::unresolved(
             reason::BACKEND_NOT_FOUND,
             field,
@@ -273,7 +309,7 @@ fn share(service: &NamespacedName, backend: &Backend, weight: u32) -> Option<Sha
 
 /// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
 fn weigh(
-    world: &World,
+    lookup: &Lookup<'_>,
     declared: &Declared<TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
@@ -282,13 +318,13 @@ fn weigh(
 ) -> Vec<u32> {
     let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
     // Manifests in a directory have no endpoints, and nothing to wait for.
-    if world.offline {
+    if lookup.offline() {
         return wanted;
     }
     let ready: Vec<Readiness> = spec
         .backends
         .iter()
-        .map(|backend| backend_readiness(world, service, ports, backend))
+        .map(|backend| backend_readiness(lookup, service, ports, backend))
         .collect();
     let takes = |weights: &[u32]| {
         weights.iter().any(|w| *w > 0)
@@ -343,14 +379,14 @@ fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
 }
 
 fn backend_readiness(
-    world: &World,
+    lookup: &Lookup<'_>,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     backend: &Backend,
 ) -> Readiness {
     let of_port = |port: &Port| match share(service, backend, backend.weight).map(|s| s.target) {
-        Some(Target::Service(name)) => readiness(world, &name, *port, None),
-        Some(Target::Labels(labels)) => readiness(world, service, *port, Some(&labels)),
+        Some(Target::Service(name)) => lookup.readiness(&name, *port, None),
+        Some(Target::Labels(labels)) => lookup.readiness(service, *port, Some(&labels)),
         None => Readiness::default(),
     };
     // A backend is as ready as its worst port.

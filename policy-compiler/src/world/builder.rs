@@ -1,28 +1,35 @@
-//! Collects objects in any order; the world that comes out does not know the order.
+//! Collects objects in any order, for as long as it lives; the world that comes out does not know the order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Declared, Endpoint, NamespacedName, Refusal, Service, Workload, World};
+use super::slices::Slices;
+use super::{Declared, Interner, NamespacedName, PodRef, Refusal, Service, Shape, Workload, World};
 use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::ingest::{self, INJECT_LABEL, KubeObject, SliceEndpoints, Unreadable};
+use crate::ingest::{self, INJECT_LABEL, KubeObject, Unreadable, namespaced_name};
 
-/// Takes objects one by one, then becomes a [`World`].
+/// Takes objects as they come and go, and yields a [`World`] whenever it is asked.
+///
+/// # Guarantees
+///
+/// - An object that reads as before leaves the world as it was: the very same value, so that nothing differs.
+/// - The cost of an object is its own, not the mesh's. Pod templates are the exception: with them, a world costs a look at every pod.
 #[derive(Clone, Debug, Default)]
 pub struct WorldBuilder {
-    meshes: BTreeMap<Arc<str>, Declared<heddle_crds::MeshSpec>>,
-    splits: BTreeMap<NamespacedName, Declared<heddle_crds::TrafficSplitSpec>>,
-    policies: BTreeMap<NamespacedName, Declared<heddle_crds::AuthPolicySpec>>,
+    meshes: OrdMap<Arc<str>, Arc<Declared<heddle_crds::MeshSpec>>>,
+    splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
+    policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
     /// Namespaces whose pods get a sidecar.
     injecting: BTreeSet<Arc<str>>,
-    services: BTreeMap<NamespacedName, Service>,
-    /// By the slice's own name: several slices make one service's endpoints.
-    slices: BTreeMap<NamespacedName, SliceEndpoints>,
-    pods: BTreeMap<NamespacedName, Workload>,
+    services: OrdMap<NamespacedName, Arc<Service>>,
+    slices: Slices,
+    pods: OrdMap<PodRef, Arc<Workload>>,
     templates: BTreeMap<NamespacedName, Workload>,
-    refusals: BTreeMap<ObjectRef, Refusal>,
+    refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    interner: Interner,
 }
 
 impl WorldBuilder {
@@ -32,47 +39,139 @@ impl WorldBuilder {
         match object {
             KubeObject::Namespace(namespace) => self.namespace(&namespace),
             KubeObject::Service(service) => {
-                if let Some(service) = ingest::service(&service, &mut findings) {
-                    self.services.insert(service.name.clone(), service);
-                }
+                let read = ingest::service(&service, &mut self.interner, &mut findings);
+                put(
+                    &mut self.services,
+                    namespaced_name(&service.metadata),
+                    read.map(|read| (read.name.clone(), read)),
+                );
             }
             KubeObject::EndpointSlice(slice) => {
-                if let Some((name, endpoints)) = ingest::endpoint_slice(&slice, &mut findings) {
-                    self.slices.insert(name, endpoints);
+                let read = ingest::endpoint_slice(&slice, &mut self.interner, &mut findings);
+                if let Some(name) = namespaced_name(&slice.metadata) {
+                    self.slices.put(&name, read);
                 }
             }
             KubeObject::Pod(pod) => {
-                if let Some(pod) = ingest::pod(&pod, &mut findings) {
-                    self.pods.insert(pod.name.clone(), pod);
-                }
+                let read = ingest::pod(&pod, &mut self.interner, &mut findings);
+                put(
+                    &mut self.pods,
+                    namespaced_name(&pod.metadata),
+                    read.map(|read| (read.name.clone(), read)),
+                );
             }
             KubeObject::Template(template) => {
-                if let Some(workload) = ingest::template(&template, &mut findings) {
-                    self.templates.insert(workload.name.clone(), workload);
+                let read = ingest::template(&template, &mut self.interner, &mut findings);
+                match (namespaced_name(&template.metadata), read) {
+                    (_, Some(read)) => {
+                        self.templates.insert(read.name.clone(), read);
+                    }
+                    (Some(name), None) => {
+                        self.templates.remove(&name);
+                    }
+                    (None, None) => {}
                 }
             }
             KubeObject::Mesh(mesh) => {
-                if let Some(mesh) =
-                    Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, None)
-                {
-                    self.meshes.insert(Arc::clone(&mesh.object.name), mesh);
-                }
+                let read = Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, None);
+                let read = read.map(|read| (Arc::clone(&read.object.name), read));
+                put(&mut self.meshes, None, read);
             }
             KubeObject::TrafficSplit(split) => self.split(&split),
             KubeObject::AuthPolicy(policy) => {
                 let last_good = policy.status.as_ref().and_then(|s| s.last_good.as_ref());
-                if let Some(policy) = Declared::readable(
+                let read = Declared::readable(
                     ObjectKind::AuthPolicy,
                     &policy.metadata,
                     &policy.spec,
                     last_good,
-                ) {
-                    self.policies.insert(name_of(&policy.object), policy);
-                }
+                );
+                put(&mut self.policies, None, read.map(named));
             }
             KubeObject::Unreadable(object) => self.unreadable(&object),
         }
         findings
+    }
+
+    /// Takes an object away. One that is not there is none.
+    pub fn remove(&mut self, object: &ObjectRef) {
+        let name = name_of(object);
+        match object.kind {
+            ObjectKind::Namespace => {
+                self.injecting.remove(&object.name);
+            }
+            ObjectKind::Mesh => {
+                take(&mut self.meshes, &object.name);
+            }
+            ObjectKind::Service => take(&mut self.services, &name),
+            ObjectKind::EndpointSlice => self.slices.put(&name, None),
+            ObjectKind::Pod => take(&mut self.pods, &name),
+            ObjectKind::Workload => {
+                self.templates.remove(&name);
+            }
+            ObjectKind::TrafficSplit => take(&mut self.splits, &name),
+            ObjectKind::AuthPolicy => take(&mut self.policies, &name),
+            ObjectKind::Document => {}
+        }
+    }
+
+    /// All that Envoy refused, in place of what was said before; of several refusals of one object the highest generation counts.
+    pub fn set_refusals(&mut self, refusals: impl IntoIterator<Item = Refusal>) {
+        let mut highest: BTreeMap<ObjectRef, Refusal> = BTreeMap::new();
+        for refusal in refusals {
+            let known = highest.get(&refusal.object);
+            if known.is_none_or(|known| *known < refusal) {
+                highest.insert(refusal.object.clone(), refusal);
+            }
+        }
+        let gone: Vec<ObjectRef> = self
+            .refusals
+            .keys()
+            .filter(|object| !highest.contains_key(*object))
+            .cloned()
+            .collect();
+        for object in gone {
+            self.refusals.remove(&object);
+        }
+        for (object, refusal) in highest {
+            put(&mut self.refusals, None, Some((object, refusal)));
+        }
+    }
+
+    /// The world as it is now. Pod templates stand in for workloads none of whose pods are known.
+    #[must_use]
+    pub fn world(&mut self) -> World {
+        World {
+            meshes: self.meshes.clone(),
+            splits: self.splits.clone(),
+            policies: self.policies.clone(),
+            services: self.services.clone(),
+            endpoints: self.slices.endpoints(),
+            workloads: self.workloads(),
+            offline: self.pods.is_empty() && self.slices.is_empty(),
+            refusals: self.refusals.clone(),
+        }
+    }
+
+    fn workloads(&mut self) -> OrdMap<PodRef, Arc<Workload>> {
+        let mut workloads = self.pods.clone();
+        if self.templates.is_empty() {
+            return workloads;
+        }
+        let with_pods: BTreeSet<NamespacedName> =
+            workloads.values().map(|w| w.shape.workload()).collect();
+        for (name, template) in &self.templates {
+            if with_pods.contains(&template.shape.workload()) || workloads.contains_key(name) {
+                continue;
+            }
+            let injecting = self.injecting.contains(&name.namespace);
+            let workload = Workload {
+                shape: self.interner.shape(injected(&template.shape, injecting)),
+                ..template.clone()
+            };
+            workloads.insert(name.clone(), Arc::new(workload));
+        }
+        workloads
     }
 
     fn namespace(&mut self, namespace: &core::Namespace) {
@@ -85,7 +184,7 @@ impl WorldBuilder {
             .as_ref()
             .and_then(|l| l.get(INJECT_LABEL));
         if label.map(String::as_str) == Some("enabled") {
-            self.injecting.insert(name.into());
+            self.injecting.insert(self.interner.text(name));
         } else {
             self.injecting.remove(name);
         }
@@ -94,32 +193,42 @@ impl WorldBuilder {
     fn split(&mut self, split: &heddle_crds::TrafficSplit) {
         let status = split.status.as_ref();
         let last_good = status.and_then(|s| s.last_good.as_ref());
-        if let Some(mut declared) = Declared::readable(
+        let read = Declared::readable(
             ObjectKind::TrafficSplit,
             &split.metadata,
             &split.spec,
             last_good,
-        ) {
+        );
+        let read = read.map(|mut declared| {
             declared.weights = status.map(|s| s.weights.clone()).unwrap_or_default();
-            self.splits.insert(name_of(&declared.object), declared);
-        }
+            named(declared)
+        });
+        put(&mut self.splits, None, read);
     }
 
     fn unreadable(&mut self, object: &Unreadable) {
         match object.object.kind {
             ObjectKind::Mesh => {
-                self.meshes.insert(
-                    Arc::clone(&object.object.name),
-                    Declared::unreadable(object),
+                let name = Arc::clone(&object.object.name);
+                put(
+                    &mut self.meshes,
+                    None,
+                    Some((name, Declared::unreadable(object))),
                 );
             }
             ObjectKind::TrafficSplit => {
-                self.splits
-                    .insert(name_of(&object.object), Declared::unreadable(object));
+                put(
+                    &mut self.splits,
+                    None,
+                    Some(named(Declared::unreadable(object))),
+                );
             }
             ObjectKind::AuthPolicy => {
-                self.policies
-                    .insert(name_of(&object.object), Declared::unreadable(object));
+                put(
+                    &mut self.policies,
+                    None,
+                    Some(named(Declared::unreadable(object))),
+                );
             }
             // Only our own kinds have a say while they cannot be read.
             ObjectKind::Document
@@ -130,59 +239,43 @@ impl WorldBuilder {
             | ObjectKind::Workload => {}
         }
     }
+}
 
-    /// Adds what Envoy refused; of several refusals of one object the highest generation counts.
-    pub fn refuse(&mut self, refusal: Refusal) {
-        let known = self.refusals.get(&refusal.object);
-        if known.is_none_or(|known| known < &refusal) {
-            self.refusals.insert(refusal.object.clone(), refusal);
-        }
+/// What the webhook would make of a template: the pod's own label counts first, else the namespace's.
+fn injected(shape: &Shape, injecting: bool) -> Shape {
+    let label = shape.labels.get(INJECT_LABEL);
+    Shape {
+        meshed: shape.meshed || label.map_or(injecting, |label| &**label == "enabled"),
+        ..shape.clone()
     }
+}
 
-    /// The world. Pod templates stand in for workloads none of whose pods are known.
-    #[must_use]
-    pub fn build(self) -> World {
-        let offline = self.pods.is_empty() && self.slices.is_empty();
-        let mut workloads = self.pods;
-        for (name, mut template) in self.templates {
-            let has_pods = workloads
-                .values()
-                .any(|w| w.name.namespace == name.namespace && w.owner == template.owner);
-            if !has_pods {
-                // What the webhook would do: the pod's own label first, else the namespace's.
-                let label = template
-                    .labels
-                    .get(INJECT_LABEL)
-                    .map(|label| &**label == "enabled");
-                template.meshed |=
-                    label.unwrap_or_else(|| self.injecting.contains(&name.namespace));
-                workloads.entry(name).or_insert(template);
+/// Puts what was read in its place, unless an equal value is there. An object of that name that reads as nothing takes its place away.
+fn put<K: Ord + Clone, V: PartialEq>(
+    map: &mut OrdMap<K, Arc<V>>,
+    name: Option<K>,
+    read: Option<(K, V)>,
+) {
+    match (read, name) {
+        (Some((key, value)), _) => {
+            if map.get(&key).is_none_or(|old| **old != value) {
+                map.insert(key, Arc::new(value));
             }
         }
-        let mut endpoints: BTreeMap<NamespacedName, BTreeMap<Arc<str>, Vec<Endpoint>>> =
-            BTreeMap::new();
-        for slice in self.slices.into_values() {
-            let service = endpoints.entry(slice.service).or_default();
-            for (port, list) in slice.by_port {
-                service.entry(port).or_default().extend(list);
-            }
-        }
-        for list in endpoints.values_mut().flat_map(BTreeMap::values_mut) {
-            list.sort();
-            // While a slice is being split, an endpoint may be in two of them for a moment.
-            list.dedup_by(|a, b| a.ip == b.ip && a.port == b.port);
-        }
-        World {
-            meshes: self.meshes,
-            splits: self.splits,
-            policies: self.policies,
-            services: self.services,
-            endpoints,
-            workloads,
-            offline,
-            refusals: self.refusals,
-        }
+        (None, Some(key)) => take(map, &key),
+        (None, None) => {}
     }
+}
+
+fn take<K: Ord + Clone, V>(map: &mut OrdMap<K, Arc<V>>, key: &K) {
+    // A removal of nothing would still copy the way to where it is not.
+    if map.contains_key(key) {
+        map.remove(key);
+    }
+}
+
+fn named<S>(declared: Declared<S>) -> (NamespacedName, Declared<S>) {
+    (name_of(&declared.object), declared)
 }
 
 fn name_of(object: &ObjectRef) -> NamespacedName {

@@ -10,7 +10,7 @@ use crate::finding::{ObjectKind, ObjectRef};
 use crate::ingest::Unreadable;
 
 /// One object of ours, before any judgement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Declared<S> {
     /// Which.
     pub object: ObjectRef,

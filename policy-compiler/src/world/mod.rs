@@ -1,22 +1,32 @@
 //! The input of a compile: an immutable, sorted picture of the cluster in our own valid types.
+//!
+//! The maps are persistent: a world is copied in no time, and what two worlds share need not be looked at to tell what differs.
 
 mod builder;
 mod declared;
+mod declared_destinations;
+mod intern;
 mod names;
 mod protocol;
 mod service;
+mod slices;
 mod workload;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 pub use builder::WorldBuilder;
 pub use declared::Declared;
-pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, selects};
+pub(crate) use declared_destinations::read as read_destinations;
+pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
+pub(crate) use intern::Interner;
+pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
 pub use protocol::Protocol;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
-pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Standalone, Workload};
+pub(crate) use slices::tidy;
+pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Shape, Standalone, Workload};
 
 use crate::finding::ObjectRef;
 
@@ -34,15 +44,15 @@ pub struct Refusal {
 /// All that a compile depends on.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    pub(crate) meshes: BTreeMap<Arc<str>, Declared<heddle_crds::MeshSpec>>,
-    pub(crate) splits: BTreeMap<NamespacedName, Declared<heddle_crds::TrafficSplitSpec>>,
-    pub(crate) policies: BTreeMap<NamespacedName, Declared<heddle_crds::AuthPolicySpec>>,
-    pub(crate) services: BTreeMap<NamespacedName, Service>,
-    pub(crate) endpoints: BTreeMap<NamespacedName, EndpointsByPort>,
-    pub(crate) workloads: BTreeMap<PodRef, Workload>,
+    pub(crate) meshes: OrdMap<Arc<str>, Arc<Declared<heddle_crds::MeshSpec>>>,
+    pub(crate) splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
+    pub(crate) policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
+    pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
+    pub(crate) endpoints: OrdMap<NamespacedName, Arc<EndpointsByPort>>,
+    pub(crate) workloads: OrdMap<PodRef, Arc<Workload>>,
     /// No endpoint slice and no pod is known: a directory of manifests, where readiness means nothing.
     pub(crate) offline: bool,
-    pub(crate) refusals: BTreeMap<ObjectRef, Refusal>,
+    pub(crate) refusals: OrdMap<ObjectRef, Arc<Refusal>>,
 }
 
 impl World {
@@ -54,20 +64,20 @@ impl World {
 
     /// The services by name.
     #[must_use]
-    pub const fn services(&self) -> &BTreeMap<NamespacedName, Service> {
+    pub const fn services(&self) -> &OrdMap<NamespacedName, Arc<Service>> {
         &self.services
     }
 
     /// The pods by name.
     #[must_use]
-    pub const fn workloads(&self) -> &BTreeMap<PodRef, Workload> {
+    pub const fn workloads(&self) -> &OrdMap<PodRef, Arc<Workload>> {
         &self.workloads
     }
 
     /// The endpoints of a service by port name.
     #[must_use]
     pub fn endpoints(&self, service: &NamespacedName) -> Option<&EndpointsByPort> {
-        self.endpoints.get(service)
+        self.endpoints.get(service).map(|endpoints| &**endpoints)
     }
 
     /// The pod that has an address, if exactly one living pod has it (pods of the host's network share theirs).
@@ -80,4 +90,13 @@ impl World {
         let first = found.next()?;
         found.next().is_none().then_some(first)
     }
+}
+
+/// The entries of one namespace, in order.
+pub(crate) fn in_namespace<'a, V>(
+    map: &'a OrdMap<NamespacedName, V>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a NamespacedName, &'a V)> {
+    map.range(NamespacedName::new(namespace, "")..)
+        .take_while(move |(name, _)| *name.namespace == *namespace)
 }

@@ -20,6 +20,9 @@ pub struct NamespacedName {
 /// A pod by namespace and name: the node id that its proxy presents.
 pub type PodRef = NamespacedName;
 
+/// What people deployed, by namespace and name: `shop/reviews` for the pod `shop/reviews-7d4b9c-x2x1z`.
+pub type WorkloadRef = NamespacedName;
+
 impl NamespacedName {
     /// Joins the two.
     #[must_use]
@@ -123,5 +126,24 @@ impl SpiffeId {
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_without_pairs_selects_nothing() {
+        let labels = Labels::from([("app".into(), "a".into()), ("tier".into(), "x".into())]);
+        assert!(!selects(&Labels::new(), &labels));
+        assert!(selects(
+            &Labels::from([("app".into(), "a".into())]),
+            &labels
+        ));
+        assert!(!selects(
+            &Labels::from([("app".into(), "b".into())]),
+            &labels
+        ));
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::names::{Labels, NamespacedName, PodRef, Port, SpiffeId};
+use super::declared_destinations::DeclaredDestination;
+use super::names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef};
 
 /// How the bytes get into and out of a pod's sidecar.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capture {
     /// All traffic is redirected to the sidecar by rules in the pod.
     Redirect,
@@ -16,10 +17,12 @@ pub enum Capture {
 }
 
 /// Where the listeners of an uncaptured pod are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Standalone {
     /// The address the application itself listens on.
     pub app: IpAddr,
+    /// The pod's own addresses, which the sidecar binds itself.
+    pub binds: Vec<IpAddr>,
     /// Service and port, and where the sidecar listens for it.
     pub upstreams: BTreeMap<(NamespacedName, Port), SocketAddr>,
 }
@@ -50,7 +53,7 @@ pub struct Probe {
 }
 
 /// A declared container port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerPort {
     /// The number.
     pub port: Port,
@@ -58,38 +61,43 @@ pub struct ContainerPort {
     pub name: Option<Arc<str>>,
 }
 
-/// A pod, or (offline) the pod template of a workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// Namespace and pod name.
-    pub name: PodRef,
-    /// The pod's addresses.
-    pub ips: Vec<IpAddr>,
-    /// The pod's labels.
-    pub labels: Labels,
-    /// `spec.serviceAccountName`, `default` when unset.
-    pub service_account: Arc<str>,
+/// What pods of one template have in common, and share one copy of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shape {
+    /// The namespace.
+    pub namespace: Arc<str>,
     /// The name of the workload that owns the pod (`reviews` for `reviews-7d4b9c-x2x1z`), else the pod's own.
     pub owner: Arc<str>,
+    /// `spec.serviceAccountName`, `default` when unset.
+    pub service_account: Arc<str>,
     /// Whether a sidecar of ours is in it.
     pub meshed: bool,
+    /// The pod's labels.
+    pub labels: Labels,
     /// Capture or standalone.
     pub capture: Capture,
-    /// `Ready` condition.
-    pub ready: bool,
-    /// Not in a final phase and not being deleted.
-    pub alive: bool,
     /// Declared TCP container ports, sorted.
     pub ports: Vec<ContainerPort>,
     /// Probes, sorted and without repetition.
     pub probes: Vec<Probe>,
+    /// The annotation `heddle.dev/destinations`, sorted. None: it is not there.
+    pub destinations: Option<Vec<DeclaredDestination>>,
 }
 
-impl Workload {
-    /// The pod's identity in a trust domain.
+impl Shape {
+    /// The identity of its pods in a trust domain.
     #[must_use]
     pub fn identity(&self, trust_domain: &str) -> SpiffeId {
-        SpiffeId::new(trust_domain, &self.name.namespace, &self.service_account)
+        SpiffeId::new(trust_domain, &self.namespace, &self.service_account)
+    }
+
+    /// The workload that people deployed.
+    #[must_use]
+    pub fn workload(&self) -> WorkloadRef {
+        WorkloadRef {
+            namespace: Arc::clone(&self.namespace),
+            name: Arc::clone(&self.owner),
+        }
     }
 
     /// The port of that name.
@@ -99,5 +107,28 @@ impl Workload {
             .iter()
             .find(|p| p.name.as_deref() == Some(name))
             .map(|p| p.port)
+    }
+}
+
+/// A pod, or (offline) the pod template of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Namespace and pod name.
+    pub name: PodRef,
+    /// The pod's addresses.
+    pub ips: Box<[IpAddr]>,
+    /// `Ready` condition.
+    pub ready: bool,
+    /// Not in a final phase and not being deleted.
+    pub alive: bool,
+    /// All else.
+    pub shape: Arc<Shape>,
+}
+
+impl Workload {
+    /// Whether a proxy of ours runs in it.
+    #[must_use]
+    pub fn proxied(&self) -> bool {
+        self.alive && self.shape.meshed
     }
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use heddle_policy_compiler::{ResourceKind, View, print};
+use heddle_policy_compiler::{ResourceKind, print};
 use serde_json::{Value, json};
+
+use super::Seen;
 
 pub fn binary() -> Result<PathBuf> {
     let path = std::env::var_os("HEDDLE_ENVOY").map_or_else(
@@ -20,7 +22,7 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// The view without a control plane: endpoints and routes are where they are used.
-pub fn bootstrap(view: &View) -> Value {
+pub fn bootstrap(view: &Seen) -> Value {
     let of = |kind| {
         view.resources
             .values()

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{
-    Compiled, Finding, KubeObject, Resource, ResourceKey, View, World, compile, ingest, print,
+    Compiled, Finding, KubeObject, PodRef, Resource, ResourceKey, Scope, View, World, compile,
+    ingest, print,
 };
 use serde_json::{Value, json};
 
@@ -115,11 +116,39 @@ pub fn world(objects: impl IntoIterator<Item = KubeObject>) -> (World, Vec<Findi
         .into_iter()
         .flat_map(|object| builder.apply(object))
         .collect();
-    (builder.build(), findings)
+    (builder.world(), findings)
+}
+
+/// Resources by key, and the names that are refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    pub absent: BTreeSet<Arc<str>>,
+}
+
+impl From<View> for Seen {
+    fn from(view: View) -> Self {
+        Self {
+            resources: view.resources(),
+            absent: view.absent,
+        }
+    }
+}
+
+/// The view of a proxy that has asked for these names and knows nothing else.
+pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Option<View> {
+    let (none, no_names) = (BTreeSet::new(), BTreeSet::new());
+    let scope = Scope {
+        held: &none,
+        retiring: &none,
+        wanted,
+        refused: &no_names,
+    };
+    compiled.view(pod, &scope)
 }
 
 /// The view of each proxy that has dialled every address there is, and one that there is not.
-pub fn views(compiled: &Compiled) -> BTreeMap<String, View> {
+pub fn views(compiled: &Compiled) -> BTreeMap<String, Seen> {
     let unknown = "203.0.113.9:443".parse().unwrap();
     let wanted: BTreeSet<Arc<str>> = compiled
         .destinations()
@@ -129,13 +158,16 @@ pub fn views(compiled: &Compiled) -> BTreeMap<String, View> {
     compiled
         .proxies
         .keys()
-        .map(|pod| (pod.to_string(), compiled.view(pod, &wanted).unwrap()))
+        .map(|pod| {
+            let view = view(compiled, pod, &wanted).unwrap();
+            (pod.to_string(), view.into())
+        })
         .collect()
 }
 
 /// What a case does: findings, statuses, and the resources that differ from the base.
-pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String, View>) -> Value {
-    let mut all: Vec<&Finding> = findings.iter().chain(&compiled.findings).collect();
+pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String, Seen>) -> Value {
+    let mut all: Vec<&Finding> = findings.iter().chain(compiled.findings.iter()).collect();
     all.sort();
     let findings: Vec<Value> = all
         .iter()
@@ -182,12 +214,12 @@ fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
 type ByResource = BTreeMap<(ResourceKey, String), (Arc<Resource>, Vec<String>)>;
 
 fn differences(
-    before: &BTreeMap<String, View>,
-    after: &BTreeMap<String, View>,
+    before: &BTreeMap<String, Seen>,
+    after: &BTreeMap<String, Seen>,
 ) -> (Vec<Value>, Vec<Value>) {
     let mut changed: ByResource = BTreeMap::new();
     let mut removed: BTreeMap<ResourceKey, Vec<String>> = BTreeMap::new();
-    let nothing = View::default();
+    let nothing = Seen::default();
     for (pod, view) in after {
         let old = before.get(pod).unwrap_or(&nothing);
         for (key, resource) in view.resources.iter().filter(|(key, r)| {
@@ -249,7 +281,7 @@ fn differences(
 }
 
 /// The view that the first of these pods had before.
-fn pods_first<'a>(pods: &[String], before: &'a BTreeMap<String, View>) -> Option<&'a View> {
+fn pods_first<'a>(pods: &[String], before: &'a BTreeMap<String, Seen>) -> Option<&'a Seen> {
     before.get(pods.first()?)
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The settings of the shared mesh, put back when dropped.
 struct MeshSettings;
@@ -29,10 +31,14 @@ impl Drop for MeshSettings {
     }
 }
 
-fn heddle(args: &[&str]) -> Result<String> {
-    let output = std::process::Command::new(std::env::var("HEDDLE")?)
+fn run_heddle(args: &[&str]) -> Result<std::process::Output> {
+    Ok(std::process::Command::new(std::env::var("HEDDLE")?)
         .args(args)
-        .output()?;
+        .output()?)
+}
+
+fn heddle(args: &[&str]) -> Result<String> {
+    let output = run_heddle(args)?;
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -147,7 +153,79 @@ spec:
 fn check_finds_nothing_wrong() -> Result<()> {
     let text = heddle(&["check"])?;
     assert!(text.contains("webhook"), "{text}");
-    heddle(&["proxy", "status"]).map(drop)
+    Ok(())
+}
+
+/// What `heddle proxy status -o json` prints.
+#[derive(Deserialize)]
+struct Status {
+    complete: bool,
+    replicas: Vec<IgnoredAny>,
+    proxies: Vec<Sidecar>,
+}
+
+#[derive(Deserialize)]
+struct Sidecar {
+    proxy: String,
+    replica: String,
+    bytes: u64,
+    version: String,
+}
+
+/// The replicas of the control plane, as Kubernetes names them.
+fn replicas() -> Result<Vec<String>> {
+    let names = Kubectl::cluster().run(&[
+        "-n",
+        "heddle-system",
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component=operator",
+        "--field-selector=status.phase=Running",
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ])?;
+    Ok(names.split_whitespace().map(str::to_owned).collect())
+}
+
+fn proxy_status_asks_every_replica() -> Result<()> {
+    let ns = Namespace::meshed("status")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    Load::from(&ns.kubectl, "client")
+        .flag("-n=5")
+        .run("http://server/")?;
+    let replicas = replicas()?;
+    // By its exit code: every sidecar in sync, every replica asked.
+    let text = eventually("all in sync", Duration::from_secs(60), || {
+        Ok(heddle(&["proxy", "status", "-o", "json"]).ok())
+    })?;
+    let status: Status = serde_json::from_str(&text)?;
+    assert!(status.complete, "{text}");
+    assert_eq!(status.replicas.len(), replicas.len(), "{text}");
+    let prefix = format!("{}/", ns.name);
+    let of_test: Vec<&Sidecar> = status
+        .proxies
+        .iter()
+        .filter(|sidecar| sidecar.proxy.starts_with(&prefix))
+        .collect();
+    assert_eq!(
+        of_test.len(),
+        2,
+        "each once, whichever replica serves it: {text}"
+    );
+    for sidecar in of_test {
+        assert!(replicas.contains(&sidecar.replica), "{text}");
+        assert!(
+            sidecar.bytes > 0 && sidecar.version.starts_with("envoy "),
+            "{text}"
+        );
+    }
+    let output = run_heddle(&["proxy", "status", "no-such-sidecar"])?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no sidecar no-such-sidecar"), "{said}");
+    Ok(())
 }
 
 fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
@@ -183,6 +261,7 @@ fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
 fn the_mesh_as_a_whole() -> Result<()> {
     for (name, step) in [
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
+        ("status", proxy_status_asks_every_replica),
         ("prometheus", prometheus_scrapes_the_sidecars),
         ("rotation", leaf_rotates_under_load),
         ("uninstall", uninstall_leaves_nothing_and_traffic_flows),

@@ -1,40 +1,32 @@
 //! Whether a resource may be sent yet.
 
-use crate::resource::{Resource, ResourceKey, ResourceKind, View};
+use crate::resource::{Resource, ResourceKey, ResourceKind};
 
 use super::Session;
 
 impl Session {
     /// The first requirement of `resource` that the client does not fulfil yet.
-    pub(super) fn waits_for<'r>(
-        &self,
-        resource: &'r Resource,
-        view: &View,
-    ) -> Option<&'r ResourceKey> {
+    pub(super) fn waits_for<'r>(&self, resource: &'r Resource) -> Option<&'r ResourceKey> {
         resource
             .requires
             .iter()
-            .find(|required| !self.fulfilled(&resource.key, required, view))
+            .find(|required| !self.fulfilled(&resource.key, required))
     }
 
-    fn fulfilled(&self, by: &ResourceKey, required: &ResourceKey, view: &View) -> bool {
-        let Some(target) = view.resources.get(required) else {
+    fn fulfilled(&self, by: &ResourceKey, required: &ResourceKey) -> bool {
+        let channel = self.channels.get(required.kind);
+        if channel.current(&required.name).is_none() {
             return true;
-        };
+        }
         // Envoy holds the ACK of a cluster back until the cluster is warm, that is, until it has its endpoints. They follow in the stream's order.
         if (by.kind, required.kind) == (ResourceKind::Endpoints, ResourceKind::Cluster) {
             return true;
         }
-        let channel = self.channels.get(required.kind);
         let leaving = channel.in_flight.as_ref();
         if leaving.is_some_and(|response| response.removed.contains(&required.name)) {
             return false;
         }
-        if channel
-            .held
-            .get(&required.name)
-            .is_some_and(|held| held.is(target))
-        {
+        if channel.in_sync(&required.name) {
             return !self.is_warming(required);
         }
         if channel.subscription.covers(&required.name) {
@@ -44,14 +36,10 @@ impl Session {
         match required.kind {
             ResourceKind::Cluster => true,
             ResourceKind::Endpoints => {
-                let own_cluster = ResourceKey {
-                    kind: ResourceKind::Cluster,
-                    name: required.name.clone(),
-                };
                 let clusters = self.channels.get(ResourceKind::Cluster);
-                let comes = view.resources.contains_key(&own_cluster)
+                let comes = clusters.current(&required.name).is_some()
                     && clusters.subscription.covers(&required.name);
-                !comes || *by == own_cluster
+                !comes || (by.kind, &by.name) == (ResourceKind::Cluster, &required.name)
             }
             // Listeners are asked for after clusters, so not yet having been asked is no answer.
             ResourceKind::Listener => channel.opened,

@@ -1,5 +1,8 @@
 //! One client's stream as a state machine: `(state, event) -> responses`, without I/O and without a clock.
 //!
+//! A view is a list of shared parts, of which only the changed ones are looked into, and [`Session::poll`] looks only at
+//! what may have to be sent: an event costs what it changes, whatever the client holds.
+//!
 //! The events are requests ([`Session::delta_request`], [`Session::sotw_request`]) and views ([`Session::set_view`]);
 //! [`Session::poll`] then says what to send. One response of a kind is in flight at a time: that bounds what a slow
 //! client makes us hold, and says what a refusal refers to.
@@ -26,18 +29,22 @@ mod gate;
 mod plan;
 mod removal;
 mod sotw;
+mod standing;
 mod verdict;
+mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 
+use crate::progress::Rejection;
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
-use channel::{Channel, Channels};
+use crate::source::Asked;
+use channel::Channels;
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +58,9 @@ pub enum Flavor {
 /// The bounds of a session, and how it knows on-demand names.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Clusters whose names start so are on-demand names.
+    /// Clusters whose names start so are on-demand names, and listeners were learned by them.
     pub on_demand_prefix: Name,
-    /// On-demand names passed on to the source; further ones are refused.
+    /// On-demand names, and learned listeners, passed on to the source; further names are refused.
     pub max_wanted: usize,
     /// Names of one kind that a client may subscribe to or claim to hold.
     pub max_names: usize,
@@ -89,47 +96,21 @@ pub enum Fault {
 /// What a request came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// The on-demand names are others than before: the view has to be fetched anew before the next `poll`.
-    pub wanted_changed: bool,
+    /// [`Session::asked`] is another than before: the view has to be fetched anew before the next `poll`.
+    pub asked_changed: bool,
     /// The kind that the request was about; `None` if it is not served, and the request ignored.
     pub kind: Option<ResourceKind>,
     /// Whether the request refused the response in flight.
     pub refused: bool,
 }
 
-/// What a step did to the client's holdings, for [`crate::Progress`].
+/// How a client stands to one resource of its view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// The first request of a kind on this stream, with what the client holds already.
-    Opened {
-        /// The kind.
-        kind: ResourceKind,
-        /// The client started the stream with nothing at all.
-        fresh: bool,
-        /// What it holds of this kind.
-        held: BTreeMap<ResourceKey, Arc<str>>,
-    },
-    /// The client runs this version.
-    Acked {
-        /// Which resource.
-        key: ResourceKey,
-        /// At which version.
-        version: Arc<str>,
-    },
-    /// The client no longer has the resource, or does not want it any more.
-    Dropped {
-        /// Which resource.
-        key: ResourceKey,
-    },
-    /// The client refused this version.
-    Rejected {
-        /// Which resource.
-        key: ResourceKey,
-        /// At which version.
-        version: Arc<str>,
-        /// The client's words.
-        text: Arc<str>,
-    },
+pub enum Standing {
+    /// It holds the version of the view, or the view does not have the resource any more.
+    InSync,
+    /// It does not, and may have refused that version.
+    Behind(Option<Rejection>),
 }
 
 /// A response to send.
@@ -163,12 +144,18 @@ pub struct Session {
     node_id: String,
     channels: Channels,
     view: Option<Arc<View>>,
-    wanted: BTreeSet<Name>,
+    /// How many views there were; each is known by its number.
+    views: u64,
+    asked: Arc<Asked>,
+    asked_changed: bool,
     nonces: u64,
     heard_any: bool,
     /// The client brought things along, and may not have told of all of them yet.
     unsettled: bool,
-    notes: Vec<Note>,
+    /// Something may have become free to be taken away since that was looked for.
+    removals_due: bool,
+    /// What the client lacks of the view, each with the number of the oldest view that it lacks it of.
+    behind: BTreeMap<ResourceKey, u64>,
 }
 
 impl Session {
@@ -181,38 +168,27 @@ impl Session {
             node_id: String::new(),
             channels: Channels::default(),
             view: None,
-            wanted: BTreeSet::new(),
+            views: 0,
+            asked: Arc::default(),
+            asked_changed: false,
             nonces: 0,
             heard_any: false,
             unsettled: false,
-            notes: Vec::new(),
+            removals_due: false,
+            behind: BTreeMap::new(),
         }
     }
 
-    /// The on-demand names that the client has asked for and not given up.
+    /// What the client has asked for beyond what it is given anyway.
     #[must_use]
-    pub const fn wanted(&self) -> &BTreeSet<Name> {
-        &self.wanted
+    pub const fn asked(&self) -> &Arc<Asked> {
+        &self.asked
     }
 
-    /// Takes what happened since the last call.
-    pub fn take_notes(&mut self) -> Vec<Note> {
-        std::mem::take(&mut self.notes)
-    }
-
-    /// Takes a new view; nothing is sent before [`Session::poll`].
-    pub fn set_view(&mut self, view: Arc<View>) {
-        for kind in ResourceKind::ALL {
-            let channel = self.channels.get_mut(kind);
-            // A refusal stands as long as the version that was refused.
-            channel.rejected.retain(|name, version| {
-                view.get(kind, name).is_some_and(|r| r.version == *version)
-            });
-            for (name, held) in &mut channel.held {
-                held.recognise(view.get(kind, name));
-            }
-        }
-        self.view = Some(view);
+    /// The newest view.
+    #[must_use]
+    pub const fn view(&self) -> Option<&Arc<View>> {
+        self.view.as_ref()
     }
 
     /// A client that reconnects tells kind by kind what it holds. Until this is called nothing is taken from it, for
@@ -246,8 +222,8 @@ impl Session {
         Ok(())
     }
 
-    fn is_on_demand(&self, key: &ResourceKey) -> bool {
-        key.kind == ResourceKind::Cluster && key.name.starts_with(&*self.limits.on_demand_prefix)
+    fn is_on_demand(&self, kind: ResourceKind, name: &str) -> bool {
+        kind == ResourceKind::Cluster && name.starts_with(&*self.limits.on_demand_prefix)
     }
 
     fn check_names<'a>(
@@ -263,27 +239,50 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, kind: ResourceKind, name: &Name) -> bool {
-        self.channels
-            .get_mut(kind)
-            .subscription
-            .names
-            .insert(Name::clone(name));
-        let key = ResourceKey {
-            kind,
-            name: Name::clone(name),
-        };
-        let room = self.wanted.len() < self.limits.max_wanted;
-        self.is_on_demand(&key) && room && self.wanted.insert(key.name)
+    /// What a name needs may have changed, and how the client stands to it.
+    fn touch(&mut self, kind: ResourceKind, name: &Name) {
+        let channel = self.channels.get_mut(kind);
+        channel.moved.insert(Name::clone(name));
+        if channel.opened {
+            channel.pending.insert(Name::clone(name));
+        }
     }
 
-    fn unsubscribe(&mut self, kind: ResourceKind, name: &Name) -> bool {
-        let channel: &mut Channel = self.channels.get_mut(kind);
+    /// The first request of a kind on this stream; returns whether this one is it.
+    fn open(&mut self, kind: ResourceKind) -> bool {
+        let channel = self.channels.get_mut(kind);
+        let first = !std::mem::replace(&mut channel.opened, true);
+        if first {
+            channel.look_at_all();
+        }
+        first
+    }
+
+    fn subscribe(&mut self, kind: ResourceKind, name: &Name) {
+        let channel = self.channels.get_mut(kind);
+        channel.subscription.names.insert(Name::clone(name));
+        self.touch(kind, name);
+        let known = self.asked.names.contains(name);
+        let room = self.asked.names.len() < self.limits.max_wanted;
+        if self.is_on_demand(kind, name) && room && !known {
+            Arc::make_mut(&mut self.asked)
+                .names
+                .insert(Name::clone(name));
+            self.asked_changed = true;
+        }
+    }
+
+    fn unsubscribe(&mut self, kind: ResourceKind, name: &Name) {
+        let channel = self.channels.get_mut(kind);
         channel.subscription.names.remove(name);
         if !channel.subscription.covers(name) {
             self.drop_held(kind, name);
         }
-        kind == ResourceKind::Cluster && self.wanted.remove(name)
+        self.touch(kind, name);
+        if kind == ResourceKind::Cluster && self.asked.names.contains(name) {
+            Arc::make_mut(&mut self.asked).names.remove(name);
+            self.asked_changed = true;
+        }
     }
 
     /// Forgets what the client holds of a name that it gave up or that it was told to remove.
@@ -291,13 +290,12 @@ impl Session {
         let channel = self.channels.get_mut(kind);
         channel.asked.remove(name);
         channel.doubtful.remove(name);
-        if channel.held.remove(name).is_some() {
-            self.notes.push(Note::Dropped {
-                key: ResourceKey {
-                    kind,
-                    name: Name::clone(name),
-                },
-            });
+        channel.let_go(name);
+        self.removals_due = true;
+        self.touch(kind, name);
+        if kind == ResourceKind::Listener && self.asked.listeners.contains(name) {
+            Arc::make_mut(&mut self.asked).listeners.remove(name);
+            self.asked_changed = true;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What to send next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
+use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 
 use super::channel::{InFlight, Suspects};
 use super::{Flavor, Push, Sent, Session};
@@ -21,6 +21,16 @@ impl Draft {
     }
 }
 
+/// What becomes of a name that was looked at.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Send(Arc<Resource>),
+    /// For a requirement; it has to be looked at again whatever happens next.
+    Wait,
+    /// There is nothing to send until something happens to the name.
+    Idle,
+}
+
 impl Session {
     /// The responses to send now, in order. They count as sent.
     pub fn poll(&mut self) -> Vec<Push> {
@@ -32,7 +42,12 @@ impl Session {
             if self.channels.get(kind).in_flight.is_some() {
                 continue;
             }
-            let draft = self.draft(kind, &view);
+            #[cfg(test)]
+            let expected = self.fresh_look(kind);
+            let ready = self.ready(kind);
+            #[cfg(test)]
+            assert_eq!(ready, expected, "{kind}: looked at too little");
+            let draft = self.draft(kind, &view.absent, ready);
             if !draft.is_empty() {
                 pushes.push(self.launch(kind, draft));
             }
@@ -47,14 +62,18 @@ impl Session {
             }
         }
         if pushes.is_empty() && !self.unsettled {
-            pushes.extend(self.next_removal(&view));
+            pushes.extend(self.next_removal());
         }
         pushes
     }
 
-    fn draft(&mut self, kind: ResourceKind, view: &View) -> Draft {
-        let removed = self.not_there(kind, view);
-        let ready = self.ready(kind, view);
+    fn draft(
+        &mut self,
+        kind: ResourceKind,
+        absent: &BTreeSet<Name>,
+        ready: Vec<Arc<Resource>>,
+    ) -> Draft {
+        let removed = self.not_there(kind, absent);
         let channel = self.channels.get_mut(kind);
         let apart = |resource: &Arc<Resource>| {
             channel
@@ -81,54 +100,103 @@ impl Session {
     }
 
     /// The resources of a kind that the client lacks or has asked for, and that may be sent.
-    fn ready(&self, kind: ResourceKind, view: &View) -> Vec<Arc<Resource>> {
-        let channel = self.channels.get(kind);
-        if !channel.opened {
-            return Vec::new();
+    fn ready(&mut self, kind: ResourceKind) -> Vec<Arc<Resource>> {
+        let (mut ready, mut idle) = (Vec::new(), Vec::new());
+        for name in &self.channels.get(kind).pending {
+            match self.verdict(kind, name) {
+                Verdict::Send(resource) => ready.push(resource),
+                Verdict::Wait => {}
+                Verdict::Idle => idle.push(Name::clone(name)),
+            }
         }
-        let lingering = channel
-            .asked
-            .iter()
-            .filter(|name| view.get(kind, name).is_none());
-        let lingering = lingering.filter_map(|name| channel.held.get(name)?.resource.clone());
-        let wanted = view.of(kind).filter_map(|resource| {
-            let name = &resource.key.name;
-            if !channel.subscription.covers(name) {
-                return None;
+        let channel = self.channels.get_mut(kind);
+        if idle.len() == channel.pending.len() {
+            channel.pending.clear();
+        }
+        for name in idle {
+            channel.pending.remove(&name);
+            if channel.is_surplus(&name) && channel.surplus.insert(name) {
+                self.removals_due = true;
             }
-            let held = channel.held.get(name);
-            if held.is_some_and(|held| held.is(resource)) {
-                let again = channel.asked.contains(name) || channel.warm.contains(name);
-                let refused = channel.rejected.get(name) == Some(&resource.version);
-                return Some(resource).filter(|_| again && !refused).cloned();
-            }
-            if channel.rejected.get(name) == Some(&resource.version) {
-                // An updated cluster is better off with its last good endpoints than with none.
-                return held
-                    .filter(|_| channel.warm.contains(name))?
-                    .resource
-                    .clone();
-            }
-            Some(resource)
-                .filter(|resource| self.waits_for(resource, view).is_none())
-                .cloned()
-        });
-        lingering.chain(wanted).collect()
+        }
+        ready
+    }
+
+    /// What [`Session::ready`] has to find, by a look at everything.
+    #[cfg(test)]
+    fn fresh_look(&self, kind: ResourceKind) -> Vec<Arc<Resource>> {
+        let channel = self.channels.get(kind);
+        let view = self.view.iter().flat_map(|view| view.resources());
+        let view: BTreeMap<_, _> = view.filter(|(key, _)| key.kind == kind).collect();
+        let current: Vec<_> = channel.currents().cloned().collect();
+        assert_eq!(current, view.values().cloned().collect::<Vec<_>>());
+        for (name, holding) in channel.holdings() {
+            let same = channel.current(name).map(|r| &r.version) == Some(holding.version);
+            assert_eq!(channel.in_sync(name), same && !holding.gone, "{name}");
+        }
+        assert_eq!(
+            channel.held_count(),
+            channel.holdings().filter(|(_, h)| !h.gone).count()
+        );
+        let names = view.keys().map(|key| &key.name);
+        let names: BTreeSet<&Name> = match channel.opened {
+            true => names.chain(&channel.asked).collect(),
+            false => BTreeSet::new(),
+        };
+        let ready = names
+            .into_iter()
+            .filter_map(|name| match self.verdict(kind, name) {
+                Verdict::Send(resource) => Some(resource),
+                Verdict::Wait | Verdict::Idle => None,
+            });
+        ready.collect()
+    }
+
+    fn verdict(&self, kind: ResourceKind, name: &Name) -> Verdict {
+        let channel = self.channels.get(kind);
+        let holding = channel.holding(name);
+        let again = || {
+            let last = holding.and_then(|holding| holding.resource.cloned());
+            last.map_or(Verdict::Idle, Verdict::Send)
+        };
+        let asked = channel.asked.contains(name);
+        let Some(resource) = channel.current(name) else {
+            return if asked { again() } else { Verdict::Idle };
+        };
+        if !channel.subscription.covers(name) {
+            return Verdict::Idle;
+        }
+        let refused = channel.rejected.get(name);
+        let refused = refused.is_some_and(|refused| refused.version == resource.version);
+        let warm = channel.warm.contains(name);
+        if channel.in_sync(name) {
+            return match (asked || warm) && !refused {
+                true => Verdict::Send(Arc::clone(resource)),
+                false => Verdict::Idle,
+            };
+        }
+        if refused {
+            // An updated cluster is better off with its last good endpoints than with none.
+            return if warm { again() } else { Verdict::Idle };
+        }
+        match self.waits_for(resource) {
+            Some(_) => Verdict::Wait,
+            None => Verdict::Send(Arc::clone(resource)),
+        }
     }
 
     /// The names asked for that do not exist. They stay subscribed, and are sent once they do.
-    fn not_there(&mut self, kind: ResourceKind, view: &View) -> Vec<Name> {
-        let (wanted, prefix) = (&self.wanted, &*self.limits.on_demand_prefix);
+    fn not_there(&mut self, kind: ResourceKind, absent: &BTreeSet<Name>) -> Vec<Name> {
+        let (wanted, prefix) = (&self.asked.names, &*self.limits.on_demand_prefix);
         let channel = self.channels.get_mut(kind);
         let missing = |name: &&Name| {
-            let unknown = view.get(kind, name).is_none();
+            let unknown = channel.current(name).is_none();
             let held = channel
-                .held
-                .get(*name)
-                .is_some_and(|held| held.resource.is_some());
+                .holding(name)
+                .is_some_and(|holding| holding.resource.is_some());
             let on_demand = kind == ResourceKind::Cluster && name.starts_with(prefix);
             // The source has not made up its mind about an on-demand name that it does not mention.
-            let undecided = on_demand && wanted.contains(*name) && !view.absent.contains(*name);
+            let undecided = on_demand && wanted.contains(*name) && !absent.contains(*name);
             unknown && !held && !undecided
         };
         let missing: Vec<Name> = channel.asked.iter().filter(missing).cloned().collect();
@@ -136,7 +204,9 @@ impl Session {
             Flavor::Delta => missing,
             // There are no words for it; a complete response says it by leaving the name out.
             Flavor::Sotw => {
-                channel.asked.retain(|name| !missing.contains(name));
+                for name in &missing {
+                    channel.asked.remove(name);
+                }
                 Vec::new()
             }
         }
@@ -171,14 +241,16 @@ impl Session {
             channel.asked.remove(name);
             channel.warm.remove(name);
         }
+        for name in updates.keys() {
+            channel.pending.remove(name);
+        }
         let mut resources = updates.clone();
         if complete {
             let kept = channel
-                .held
-                .iter()
+                .holdings()
                 .filter(|(name, _)| !draft.removed.contains(name));
             for (name, held) in kept {
-                if let (false, Some(resource)) = (resources.contains_key(name), &held.resource) {
+                if let (false, Some(resource)) = (resources.contains_key(name), held.resource) {
                     resources.insert(Name::clone(name), Arc::clone(resource));
                 }
             }
@@ -189,6 +261,7 @@ impl Session {
             nonce: nonce.clone(),
             updates,
             removed,
+            view: self.views,
         });
         let removed = if self.flavor == Flavor::Delta {
             draft.removed
@@ -223,35 +296,40 @@ impl Session {
         let sent = clusters.in_flight.as_ref();
         let sent = sent.and_then(|response| response.updates.get(name));
         sent.map(|resource| &resource.version)
-            .or_else(|| clusters.held.get(name).map(|held| &held.version))
+            .or_else(|| clusters.holding(name).map(|held| held.version))
     }
 
     /// Envoy warms an updated cluster with endpoints that it does not ask for again.
     fn will_warm(&mut self, clusters: &BTreeMap<Name, Arc<Resource>>) {
         for (name, cluster) in clusters {
-            let held = self.channels.get(ResourceKind::Cluster).held.get(name);
-            if !held.is_some_and(|held| held.is(cluster)) {
-                self.channels
-                    .get_mut(ResourceKind::Endpoints)
-                    .warm
-                    .insert(Name::clone(name));
+            if !self.channels.get(ResourceKind::Cluster).holds(cluster) {
+                self.warm(name);
             }
         }
+    }
+
+    /// The endpoints of a name have to be sent though unchanged.
+    pub(super) fn warm(&mut self, name: &Name) {
+        let endpoints = self.channels.get_mut(ResourceKind::Endpoints);
+        endpoints.warm.insert(Name::clone(name));
+        self.touch(ResourceKind::Endpoints, name);
     }
 
     /// What is in the view, wanted and not sent, with the requirement that each waits for; for display.
     #[must_use]
     pub fn waiting(&self) -> Vec<(ResourceKey, ResourceKey)> {
-        let Some(view) = &self.view else {
-            return Vec::new();
+        let lacking = |kind| {
+            let channel = self.channels.get(kind);
+            let lacks = |r: &&Arc<Resource>| {
+                let name = &r.key.name;
+                channel.subscription.covers(name) && !channel.in_sync(name)
+            };
+            channel.currents().filter(lacks)
         };
-        let lacking = view.resources.values().filter(|r| {
-            let channel = self.channels.get(r.key.kind);
-            let held = channel.held.get(&r.key.name).is_some_and(|held| held.is(r));
-            channel.subscription.covers(&r.key.name) && !held
-        });
-        lacking
-            .filter_map(|r| Some((r.key.clone(), self.waits_for(r, view)?.clone())))
+        ResourceKind::ALL
+            .into_iter()
+            .flat_map(lacking)
+            .filter_map(|r| Some((r.key.clone(), self.waits_for(r)?.clone())))
             .collect()
     }
 }

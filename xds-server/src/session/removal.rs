@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::resource::{Name, ResourceKey, ResourceKind, View};
+use crate::resource::{Name, ResourceKind};
 
 use super::plan::Draft;
 use super::{Flavor, Push, Session};
@@ -38,10 +38,17 @@ impl Wave {
 
 impl Session {
     /// The next response that only takes away. Called when all is quiet.
-    pub(super) fn next_removal(&mut self, view: &View) -> Option<Push> {
+    pub(super) fn next_removal(&mut self) -> Option<Push> {
+        #[cfg(test)]
+        self.check_surplus();
+        if !std::mem::take(&mut self.removals_due) {
+            #[cfg(test)]
+            assert!(WAVES.iter().all(|wave| self.removable(*wave).is_empty()));
+            return None;
+        }
         for wave in WAVES {
             let kind = wave.kind();
-            let removed = self.removable(wave, view);
+            let removed = self.removable(wave);
             if removed.is_empty() {
                 continue;
             }
@@ -62,64 +69,65 @@ impl Session {
         None
     }
 
-    fn removable(&self, wave: Wave, view: &View) -> Vec<Name> {
+    /// What nothing that the client holds refers to any more, of what the view does not have.
+    fn removable(&mut self, wave: Wave) -> Vec<Name> {
         let kind = wave.kind();
+        let mut surplus = std::mem::take(&mut self.channels.get_mut(kind).surplus);
         let channel = self.channels.get(kind);
-        let held = channel
-            .held
-            .iter()
-            .filter(|(_, held)| !held.gone)
-            .map(|(name, _)| name);
-        let surplus: Vec<ResourceKey> = held
-            .chain(&channel.doubtful)
-            .filter(|name| view.get(kind, name).is_none())
-            .map(|name| ResourceKey {
-                kind,
-                name: Name::clone(name),
-            })
-            .filter(|key| {
-                kind != ResourceKind::Cluster || self.is_on_demand(key) == (wave == Wave::OnDemand)
-            })
-            .collect();
-        if surplus.is_empty() {
-            return Vec::new();
+        surplus.retain(|name| channel.is_surplus(name));
+        let in_wave = |name: &&Name| {
+            kind != ResourceKind::Cluster
+                || self.is_on_demand(kind, name) == (wave == Wave::OnDemand)
+        };
+        let mut free: BTreeSet<Name> = surplus.iter().filter(in_wave).cloned().collect();
+        if wave != Wave::OnDemand && !free.is_empty() {
+            self.without_used(kind, &mut free);
         }
-        let in_use = self.in_use();
-        let used = |key: &ResourceKey| in_use.exact.contains(key) || in_use.kinds.contains(&kind);
-        let free: BTreeSet<Name> = surplus
-            .into_iter()
-            .filter(|key| wave == Wave::OnDemand || !used(key))
-            .map(|key| key.name)
-            .collect();
+        self.channels.get_mut(kind).surplus = surplus;
         free.into_iter().collect()
     }
 
-    /// What the things that the client holds require, at the versions it holds.
-    fn in_use(&self) -> InUse {
-        let mut in_use = InUse::default();
-        for kind in ResourceKind::ALL {
-            for (name, held) in &self.channels.get(kind).held {
-                let key = ResourceKey {
-                    kind,
-                    name: Name::clone(name),
-                };
-                match &held.resource {
-                    Some(resource) => in_use.exact.extend(resource.requires.iter().cloned()),
-                    None => in_use.kinds.extend(self.feared(&key)),
+    /// Leaves out what the things that the client holds require, at the versions it holds.
+    fn without_used(&self, kind: ResourceKind, names: &mut BTreeSet<Name>) {
+        for holder in ResourceKind::ALL {
+            for (name, holding) in self.channels.get(holder).holdings() {
+                match holding.resource {
+                    Some(resource) => {
+                        for required in resource.requires.iter().filter(|r| r.kind == kind) {
+                            names.remove(&required.name);
+                        }
+                    }
+                    None if self.feared(holder, name).contains(&kind) => names.clear(),
+                    None => {}
                 }
             }
         }
-        in_use
+    }
+
+    /// Everything that is surplus has to be known as such when all is quiet.
+    #[cfg(test)]
+    fn check_surplus(&self) {
+        for kind in ResourceKind::ALL {
+            let channel = self.channels.get(kind);
+            let names = channel.holdings().map(|(name, _)| name);
+            for name in names.chain(&channel.doubtful) {
+                let known = channel.surplus.contains(name);
+                assert!(
+                    known || !channel.is_surplus(name),
+                    "{kind}:{name} is surplus"
+                );
+            }
+        }
     }
 
     /// The kinds that something of unknown content may refer to.
     ///
     /// What the client brought along, and is no longer in the view, goes in an earlier wave; a route stays until the
     /// client gives it up.
-    fn feared(&self, key: &ResourceKey) -> &'static [ResourceKind] {
+    fn feared(&self, holder: ResourceKind, name: &str) -> &'static [ResourceKind] {
         use ResourceKind::{Cluster, Endpoints, Listener, Route};
-        match key.kind {
-            Cluster if self.is_on_demand(key) => &[Listener, Route, Cluster, Endpoints],
+        match holder {
+            Cluster if self.is_on_demand(holder, name) => &[Listener, Route, Cluster, Endpoints],
             Cluster | Endpoints => &[],
             Listener => &[Route, Cluster, Endpoints],
             Route => &[Cluster, Endpoints],
@@ -128,20 +136,16 @@ impl Session {
 
     /// The client has been told that a resource is gone.
     pub(super) fn removed(&mut self, kind: ResourceKind, name: &Name) {
+        // What it required may go now, and what comes in a later wave.
+        self.removals_due = true;
         let channel = self.channels.get_mut(kind);
         let still_used = kind == ResourceKind::Route && channel.subscription.covers(name);
-        match channel.held.get_mut(name) {
-            Some(held) if still_used => {
-                held.gone = true;
-                self.notes.push(super::Note::Dropped {
-                    key: ResourceKey {
-                        kind,
-                        name: Name::clone(name),
-                    },
-                });
-                self.channels.get_mut(kind).doubtful.remove(name);
-            }
-            Some(_) | None => self.drop_held(kind, name),
+        if still_used && channel.holding(name).is_some() {
+            channel.mark_gone(name);
+            channel.doubtful.remove(name);
+            self.touch(kind, name);
+        } else {
+            self.drop_held(kind, name);
         }
         if kind == ResourceKind::Cluster {
             self.channels
@@ -150,10 +154,4 @@ impl Session {
                 .remove(name);
         }
     }
-}
-
-#[derive(Default)]
-struct InUse {
-    exact: BTreeSet<ResourceKey>,
-    kinds: BTreeSet<ResourceKind>,
 }

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::progress::MAX_TEXT;
+use crate::progress::{MAX_TEXT, Rejection};
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 
-use super::channel::{Held, InFlight, Suspects};
+use super::Session;
+use super::channel::{InFlight, Suspects};
 use super::plan::halves;
-use super::{Note, Session};
 
 impl Session {
     /// Takes the answer to a response. An answer to any other response than the one in flight says nothing.
@@ -42,19 +42,20 @@ impl Session {
             let channel = self.channels.get_mut(kind);
             channel.doubtful.remove(&name);
             // The last good version may be accepted once more while a newer one stays refused.
-            if channel.rejected.get(&name) == Some(&resource.version) {
+            let refused = channel.rejected.get(&name);
+            if refused.is_some_and(|refused| refused.version == resource.version) {
                 channel.rejected.remove(&name);
             }
             if channel.subscription.covers(&name) {
-                let version = Arc::clone(&resource.version);
-                let key = resource.key.clone();
-                let held = Held {
-                    version: Arc::clone(&version),
-                    resource: Some(resource),
-                    gone: false,
-                };
-                channel.held.insert(name, held);
-                self.notes.push(Note::Acked { key, version });
+                let before = channel.holding(&name).and_then(|holding| holding.resource);
+                self.removals_due |= before.is_none_or(|r| r.requires != resource.requires);
+                channel.hold(resource);
+            }
+            self.touch(kind, &name);
+            // What it still lacks came after what was sent.
+            let key = ResourceKey { kind, name };
+            if let Some(oldest) = self.behind.get_mut(&key) {
+                *oldest = (*oldest).max(response.view + 1);
             }
         }
         for name in &response.removed {
@@ -67,11 +68,12 @@ impl Session {
         for name in &response.removed {
             self.removed(kind, name);
         }
-        let channel = self.channels.get_mut(kind);
         for name in response.updates.keys() {
-            if !channel.held.contains_key(name) {
+            let channel = self.channels.get_mut(kind);
+            if channel.holding(name).is_none() {
                 channel.doubtful.insert(Name::clone(name));
             }
+            self.touch(kind, name);
         }
         if kind == ResourceKind::Endpoints {
             self.still_warm(&response);
@@ -104,7 +106,7 @@ impl Session {
         };
         // What was sent though unchanged has to be sent again to be judged.
         for (name, resource) in &response.updates {
-            if channel.held.get(name).is_some_and(|held| held.is(resource)) {
+            if channel.holds(resource) {
                 channel.asked.insert(Name::clone(name));
             }
         }
@@ -115,26 +117,21 @@ impl Session {
 
     /// The clusters of refused endpoints wait for some still; but what is held and refused now can't be what they get.
     fn still_warm(&mut self, response: &InFlight) {
-        let channel = self.channels.get_mut(ResourceKind::Endpoints);
         for (name, resource) in &response.updates {
-            if !channel.held.get(name).is_some_and(|held| held.is(resource)) {
-                channel.warm.insert(Name::clone(name));
+            if !self.channels.get(ResourceKind::Endpoints).holds(resource) {
+                self.warm(name);
             }
         }
     }
 
     fn reject(&mut self, resource: &Resource, text: &str) {
         let ResourceKey { kind, name } = &resource.key;
-        let version = Arc::clone(&resource.version);
-        self.channels
-            .get_mut(*kind)
-            .rejected
-            .insert(Name::clone(name), Arc::clone(&version));
-        self.notes.push(Note::Rejected {
-            key: resource.key.clone(),
-            version,
+        let rejection = Rejection {
+            version: Arc::clone(&resource.version),
             text: cut(text).into(),
-        });
+        };
+        let rejected = &mut self.channels.get_mut(*kind).rejected;
+        rejected.insert(Name::clone(name), rejection);
     }
 }
 

@@ -2,15 +2,16 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod client;
 pub mod pki;
 pub mod resources;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_xds_server::*;
 use tokio::net::TcpListener;
@@ -20,11 +21,20 @@ use tokio::task::JoinHandle;
 /// No wait of a test is longer.
 pub const BOUND: Duration = Duration::from_secs(30);
 
-/// A source whose view the test edits.
+/// A source whose view the test edits. Each resource is a part of its own.
 pub struct Fixture {
-    resources: Mutex<BTreeMap<ResourceKey, Resource>>,
-    on_demand: Mutex<BTreeMap<Name, Resource>>,
+    resources: Mutex<BTreeMap<ResourceKey, Arc<Part>>>,
+    on_demand: Mutex<BTreeMap<Name, Arc<Part>>>,
     changed: watch::Sender<u64>,
+    since: Mutex<Option<Instant>>,
+    /// All that was ever asked for, in order.
+    pub asked: Mutex<Vec<Asked>>,
+    pub loads: Mutex<Vec<(SubscriberId, Vec<Load>)>>,
+}
+
+fn part(resource: Resource) -> Arc<Part> {
+    let resources = Box::new([Arc::new(resource)]);
+    Arc::new(Part { resources })
 }
 
 impl Fixture {
@@ -33,18 +43,31 @@ impl Fixture {
             resources: Mutex::default(),
             on_demand: Mutex::default(),
             changed: watch::Sender::new(0),
+            since: Mutex::default(),
+            asked: Mutex::default(),
+            loads: Mutex::default(),
         })
     }
 
     pub fn put(&self, resources: impl IntoIterator<Item = Resource>) {
-        let new = resources.into_iter().map(|r| (r.key.clone(), r));
+        let new = resources.into_iter().map(|r| (r.key.clone(), part(r)));
         self.resources.lock().unwrap().extend(new);
-        self.changed.send_modify(|n| *n += 1);
+        self.tick();
     }
 
     pub fn put_on_demand(&self, resource: Resource) {
         let name = Name::clone(&resource.key.name);
-        self.on_demand.lock().unwrap().insert(name, resource);
+        self.on_demand.lock().unwrap().insert(name, part(resource));
+        self.tick();
+    }
+
+    pub fn remove(&self, key: &ResourceKey) {
+        self.resources.lock().unwrap().remove(key);
+        self.tick();
+    }
+
+    fn tick(&self) {
+        *self.since.lock().unwrap() = Some(Instant::now());
         self.changed.send_modify(|n| *n += 1);
     }
 }
@@ -59,23 +82,27 @@ impl ResourceSource for Fixture {
         }
     }
 
-    fn view(&self, _who: &SubscriberId, wanted: &BTreeSet<Name>) -> Option<Arc<View>> {
+    fn view(&self, _who: &SubscriberId, asked: &Asked) -> Option<Arc<View>> {
+        self.asked.lock().unwrap().push(asked.clone());
         let on_demand = self.on_demand.lock().unwrap();
-        let known = wanted
-            .iter()
-            .filter_map(|name| on_demand.get(name).cloned());
+        let known = asked.names.iter().filter_map(|name| on_demand.get(name));
         let base = self.resources.lock().unwrap();
-        let mut view: View = base.values().cloned().chain(known).collect();
-        view.absent = wanted
-            .iter()
-            .filter(|name| !on_demand.contains_key(*name))
-            .cloned()
-            .collect();
-        Some(Arc::new(view))
+        let absent = asked.names.iter();
+        let absent = absent.filter(|name| !on_demand.contains_key(*name));
+        Some(Arc::new(View {
+            parts: base.values().chain(known).cloned().collect(),
+            absent: absent.cloned().collect(),
+            since: *self.since.lock().unwrap(),
+        }))
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn subscribe(&self, _who: &SubscriberId) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn loads(&self, who: &SubscriberId, loads: &[Load]) {
+        let mut all = self.loads.lock().unwrap();
+        all.push((who.clone(), loads.to_vec()));
     }
 }
 
@@ -84,6 +111,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub registry: Arc<Registry>,
     pub counters: Arc<Counters>,
+    pub server: Arc<Server<Fixture>>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
 }
@@ -101,11 +129,12 @@ impl Running {
     ) -> Self {
         let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(Arc::clone(source), options);
+        let server = Arc::new(Server::new(Arc::clone(source), options));
         let (registry, counters) = (server.registry(), server.counters());
         let (stop, stopped) = oneshot::channel::<()>();
+        let running = Arc::clone(&server);
         let task = tokio::spawn(async move {
-            server
+            running
                 .serve(listener, security, async move { drop(stopped.await) })
                 .await
         });
@@ -113,6 +142,7 @@ impl Running {
             address,
             registry,
             counters,
+            server,
             stop: Some(stop),
             task,
         }
@@ -149,6 +179,13 @@ impl Running {
             Err(_) => panic!("{who}: never {what}: {:#?}", self.registry.get(&who.into())),
         }
     }
+}
+
+/// Whether the resource of this key is in the subscriber's view and acknowledged.
+pub fn runs(progress: &Progress, key: &ResourceKey) -> bool {
+    let view = progress.view.as_ref();
+    let resource = view.and_then(|view| view.iter().find(|r| r.key == *key));
+    resource.is_some_and(|resource| progress.runs(resource))
 }
 
 /// A process that ends with the test, by its own id.

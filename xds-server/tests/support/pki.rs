@@ -37,9 +37,17 @@ impl Pki {
     }
 
     pub fn leaf(&self, name: &str) -> Leaf {
+        self.leaf_for(name, time::Duration::days(1))
+    }
+
+    /// A leaf that is valid from a day ago until then.
+    pub fn leaf_for(&self, name: &str, valid: time::Duration) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
+        let now = time::OffsetDateTime::now_utc();
+        params.not_before = now - time::Duration::days(1);
+        params.not_after = now + valid;
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf {
             certificate: certificate.pem(),

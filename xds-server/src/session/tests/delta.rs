@@ -13,9 +13,11 @@ const RULES: &[(&str, &str)] = &[
         > L
         < L#2 l=1
         > R
-        notes C:a runs 1
+        holds C:a=1
+        behind L:l, R:r
         > L nonce=2
-        notes L:l runs 1",
+        holds C:a=1 L:l=1
+        behind R:r",
     ),
     (
         "an empty one after explicit names means none",
@@ -98,10 +100,10 @@ const RULES: &[(&str, &str)] = &[
         > C sub=a
         < C#1 a=1
         > C nonce=7 sub=b
-        notes 
+        holds
         > C nonce=1
         < C#2 b=1
-        notes C:a runs 1",
+        holds C:a=1",
     ),
     (
         "a repeated subscription is answered again",
@@ -156,7 +158,8 @@ const RULES: &[(&str, &str)] = &[
         > C unsub=*
         view C:a=2 C:b=2
         < C#2 a=2
-        notes C:a runs 1, C:b runs 1, C:b gone",
+        holds C:a=1
+        behind C:a, C:b",
     ),
     (
         "a name given up while its response is in flight is not counted as held",
@@ -166,7 +169,7 @@ const RULES: &[(&str, &str)] = &[
         < C#1 a=1
         > C unsub=a
         > C nonce=1
-        notes ",
+        holds",
     ),
     (
         "after a reconnect only differences are sent, and what is gone is removed",
@@ -178,7 +181,8 @@ const RULES: &[(&str, &str)] = &[
         settled
         < C#2 -old
         > C nonce=2
-        notes has C:a C:b C:old, C:b runs 2, C:new runs 1, C:old gone",
+        holds C:a=1 C:b=2 C:new=1
+        behind",
     ),
     (
         "after a reconnect names asked for are answered unless they are unchanged",
@@ -193,6 +197,18 @@ const RULES: &[(&str, &str)] = &[
         view C:a=1
         > C sub=* has=a:1
         view C:a=1",
+    ),
+    (
+        "listeners learned by use show what a client has learned, until they are taken from it",
+        "
+        view L:a=1
+        > L sub=* has=a:1,dst|1:1,dst|2:1
+        learned dst|1 dst|2
+        view L:a=1 L:dst|1=1
+        settled
+        < L#1 -dst|2
+        > L nonce=1
+        learned dst|1",
     ),
     (
         "versions brought along count in the first request only",

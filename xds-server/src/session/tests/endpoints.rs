@@ -53,9 +53,10 @@ const RULES: &[(&str, &str)] = &[
         > C sub=* has=a:2
         > E sub=a has=a:1@1
         < E#1 a=1@2
-        notes has C:a, has E:a
+        holds C:a=2 E:a=1
         > E nonce=1
-        notes E:a runs 1",
+        holds C:a=2 E:a=1
+        behind",
     ),
     (
         "a route waits until an updated cluster is warm",

@@ -1,13 +1,15 @@
 //! Scripts: each line is an event or what has to come of it, so a rule of the protocol is a few lines of text.
 //!
 //! ```text
-//! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view; `<` lists what is required
+//! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view, a part for each resource; `<` lists what is required
 //! > C sub=*,a unsub=b has=a:1 nonce=1 nack=text     an incremental request
 //! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
 //! settled                                           the client has told all that it holds
-//! notes R:r refused 1                               what was recorded since the last such line
+//! holds C:a=1                                       what the client holds
+//! behind R:r refused 1 (text), R:s                  what it lacks of the view
 //! wanted dst|x                                      the on-demand names
+//! learned dst|x                                     the listeners learned by use
 //! ```
 //! Responses that no `<` line expects fail the script.
 
@@ -26,6 +28,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc::Status;
 
 use super::*;
+use crate::resource::Part;
 
 /// Runs a script and says at which line it went wrong.
 fn run(flavor: Flavor, name: &str, script: &str) {
@@ -38,7 +41,7 @@ fn run(flavor: Flavor, name: &str, script: &str) {
     };
     let mut session = Session::new(flavor, limits);
     let mut sent: VecDeque<String> = VecDeque::new();
-    let mut notes: Vec<String> = Vec::new();
+    let mut parts = BTreeMap::new();
     for (number, line) in script
         .lines()
         .map(str::trim)
@@ -53,27 +56,27 @@ fn run(flavor: Flavor, name: &str, script: &str) {
                 continue;
             }
             "wanted" => {
-                assert_eq!(
-                    session
-                        .wanted()
-                        .iter()
-                        .map(|n| &**n)
-                        .collect::<Vec<_>>()
-                        .join(" "),
-                    rest,
-                    "{at}"
-                );
+                assert_eq!(words(session.asked().names.iter()), rest, "{at}");
                 continue;
             }
-            "notes" => {
-                assert_eq!(std::mem::take(&mut notes).join(", "), rest, "{at}");
+            "learned" => {
+                assert_eq!(words(session.asked().listeners.iter()), rest, "{at}");
+                continue;
+            }
+            "holds" => {
+                assert_eq!(holds(&session), rest, "{at}");
+                continue;
+            }
+            "behind" => {
+                session.take_standings();
+                assert_eq!(behind(&session), rest, "{at}");
                 continue;
             }
             _ => assert_eq!(sent, [""; 0], "{at}: not expected before"),
         }
         match verb {
             "settled" => session.settled(),
-            "view" => session.set_view(Arc::new(view(rest))),
+            "view" => session.set_view(Arc::new(view(rest, &mut parts))),
             ">" => match (request(&mut session, flavor, rest), rest.contains("fault")) {
                 (Ok(_), false) => {}
                 (Err(_), true) => continue,
@@ -82,7 +85,6 @@ fn run(flavor: Flavor, name: &str, script: &str) {
             _ => panic!("{at}: not a verb"),
         }
         sent.extend(session.poll().iter().map(show));
-        notes.extend(session.take_notes().iter().filter_map(note));
     }
     assert_eq!(sent, [""; 0], "{name}: not expected at the end");
 }
@@ -111,33 +113,43 @@ fn key(text: &str) -> ResourceKey {
     ResourceKey::new(kind(letter), name)
 }
 
-fn view(text: &str) -> View {
+/// A part for each word; the same word is the same part.
+fn view(text: &str, parts: &mut BTreeMap<String, Arc<Part>>) -> View {
     let absent = text
         .split(' ')
         .filter_map(|w| w.strip_prefix("absent="))
         .map(Name::from)
         .collect();
-    let resources = text
+    let words = text
         .split_whitespace()
-        .filter(|word| !word.starts_with("absent="))
-        .map(|word| {
-            let (what, requires) = word.split_once('<').unwrap_or((word, ""));
-            let (name, version) = what.split_once('=').unwrap();
-            let requires = requires
-                .split(',')
-                .filter(|r| !r.is_empty())
-                .map(key)
-                .collect();
-            Resource {
-                key: key(name),
-                version: version.into(),
-                body: what.as_bytes().to_vec().into(),
-                requires,
-            }
+        .filter(|word| !word.starts_with("absent="));
+    let part = |word: &str| {
+        let part = parts.entry(word.to_owned()).or_insert_with(|| {
+            let resources = Box::new([Arc::new(resource(word))]);
+            Arc::new(Part { resources })
         });
+        Arc::clone(part)
+    };
     View {
+        parts: words.map(part).collect(),
         absent,
-        ..resources.collect()
+        since: None,
+    }
+}
+
+fn resource(word: &str) -> Resource {
+    let (what, requires) = word.split_once('<').unwrap_or((word, ""));
+    let (name, version) = what.split_once('=').unwrap();
+    let requires = requires
+        .split(',')
+        .filter(|r| !r.is_empty())
+        .map(key)
+        .collect();
+    Resource {
+        key: key(name),
+        version: version.into(),
+        body: what.as_bytes().to_vec().into(),
+        requires,
     }
 }
 
@@ -212,18 +224,30 @@ fn show(push: &Push) -> String {
     format!("{}#{}{content}", letter(push.kind), push.nonce)
 }
 
-fn note(note: &Note) -> Option<String> {
-    let show = |key: &ResourceKey| format!("{}:{}", letter(key.kind), key.name);
-    match note {
-        Note::Opened { held, .. } if held.is_empty() => None,
-        Note::Opened { held, .. } => Some(format!(
-            "has {}",
-            held.keys().map(show).collect::<Vec<_>>().join(" ")
-        )),
-        Note::Acked { key, version } => Some(format!("{} runs {version}", show(key))),
-        Note::Dropped { key } => Some(format!("{} gone", show(key))),
-        Note::Rejected { key, version, text } => {
-            Some(format!("{} refused {version} ({text})", show(key)))
-        }
-    }
+fn words<'a>(names: impl Iterator<Item = &'a Name>) -> String {
+    names.map(|n| &**n).collect::<Vec<_>>().join(" ")
+}
+
+fn holds(session: &Session) -> String {
+    let of = |kind| {
+        let holdings = session.channels.get(kind).holdings();
+        let mut held: Vec<_> = holdings
+            .filter(|(_, holding)| !holding.gone)
+            .map(|(name, holding)| format!("{}:{name}={}", letter(kind), holding.version))
+            .collect();
+        held.sort();
+        held
+    };
+    let all: Vec<_> = ResourceKind::ALL.into_iter().flat_map(of).collect();
+    all.join(" ")
+}
+
+fn behind(session: &Session) -> String {
+    let show = |(key, refused): (ResourceKey, Option<Rejection>)| {
+        let refused = refused.map(|r| format!(" refused {} ({})", r.version, r.text));
+        let (letter, name) = (letter(key.kind), key.name);
+        format!("{letter}:{name}{}", refused.unwrap_or_default())
+    };
+    let all: Vec<_> = session.behind().into_iter().map(show).collect();
+    all.join(", ")
 }

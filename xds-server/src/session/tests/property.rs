@@ -1,7 +1,7 @@
 //! Random worlds, random edits, random delays, disconnections and refusals: whatever happens, a client is never given
 //! something that refers to what it does not have, nothing waits forever, and in the end both sides agree.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::model::{Client, body};
+use crate::resource::Part;
+use crate::wire::reference;
 
 const SERVICES: usize = 4;
 
@@ -38,6 +40,17 @@ enum Step {
     Drain,
     Reconnect,
     Restart,
+    Regroup(Grouping),
+}
+
+/// How the resources of a view are put into parts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Grouping {
+    /// Each resource goes to one part of these many, or for some to two.
+    parts: u8,
+    seed: u8,
+    /// Nothing is shared with the views of before, though the content is the same.
+    anew: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +86,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Drain),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Restart),
+        3 => (0_u8..6, any::<u8>(), prop::bool::weighted(0.2))
+            .prop_map(|(parts, seed, anew)| Step::Regroup(Grouping { parts, seed, anew })),
     ]
 }
 
@@ -103,7 +118,7 @@ fn key(kind: ResourceKind, i: usize) -> ResourceKey {
 
 /// A view in the making, as the compiler makes it: consistent in itself, and with requirements for all that is referred to.
 #[derive(Default)]
-struct Compiled(View);
+struct Compiled(BTreeMap<ResourceKey, Arc<Resource>>);
 
 impl Compiled {
     fn add(
@@ -124,7 +139,7 @@ impl Compiled {
             body,
             requires,
         };
-        self.0.resources.insert(key, Arc::new(resource));
+        self.0.insert(key, Arc::new(resource));
     }
 
     fn expose(&mut self, i: usize, world: &World, wanted: &BTreeSet<Name>) {
@@ -153,7 +168,9 @@ impl Compiled {
     }
 }
 
-fn compile(world: &World, wanted: &BTreeSet<Name>) -> View {
+type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
+
+fn compile(world: &World, wanted: &BTreeSet<Name>) -> Resources {
     use ResourceKind::{Cluster, Endpoints};
     let mut compiled = Compiled::default();
     for (i, service) in world.iter().enumerate().filter(|(_, s)| s.exists) {
@@ -163,18 +180,63 @@ fn compile(world: &World, wanted: &BTreeSet<Name>) -> View {
             compiled.expose(i, world, wanted);
         }
     }
-    let mut view = compiled.0;
-    let absent = wanted
-        .iter()
-        .filter(|name| view.get(Cluster, name).is_none());
-    view.absent = absent.cloned().collect();
-    view
+    compiled.0
+}
+
+type Identity = (ResourceKey, Arc<str>);
+
+/// What was served before, so that what did not change is the very same again.
+#[derive(Default)]
+struct Memory {
+    resources: BTreeMap<Identity, Arc<Resource>>,
+    parts: BTreeMap<(usize, Vec<Identity>), Arc<Part>>,
+}
+
+impl Memory {
+    /// A view with its resources in parts, in any order.
+    fn view(&mut self, resources: &Resources, grouping: Grouping, asked: &Asked) -> View {
+        let count = usize::from(grouping.parts) + 1;
+        let mut groups = vec![Vec::new(); count];
+        for (i, (key, resource)) in resources.iter().enumerate() {
+            let identity = (key.clone(), Arc::clone(&resource.version));
+            let shared = self.resources.entry(identity);
+            let resource = shared.or_insert_with(|| Arc::clone(resource));
+            let mixed = key.name.len() + key.kind as usize * 7 + i + usize::from(grouping.seed);
+            groups[mixed % count].push(Arc::clone(resource));
+            if mixed.is_multiple_of(3) && count > 1 {
+                groups[(mixed + 1) % count].push(Arc::clone(resource));
+            }
+        }
+        let parts = groups.into_iter().enumerate().map(|(at, group)| {
+            let identity = |r: &Arc<Resource>| (r.key.clone(), Arc::clone(&r.version));
+            // Every part is as one compiled alone would be: sharing goes by content, and now and then by place as well.
+            let place = if at.is_multiple_of(2) { 0 } else { at };
+            let identity = (place, group.iter().map(identity).collect());
+            let part = self.parts.entry(identity).or_insert_with(|| {
+                let resources = group.into();
+                Arc::new(Part { resources })
+            });
+            Arc::clone(part)
+        });
+        let mut parts: Vec<_> = parts.collect();
+        parts.rotate_left(usize::from(grouping.seed) % count);
+        let cluster = |name: &Name| ResourceKey::new(ResourceKind::Cluster, Name::clone(name));
+        let absent = asked.names.iter();
+        let absent = absent.filter(|name| !resources.contains_key(&cluster(name)));
+        View {
+            parts,
+            absent: absent.cloned().collect(),
+            since: None,
+        }
+    }
 }
 
 struct Pair {
     world: World,
     client: Client,
     session: Session,
+    memory: Memory,
+    grouping: Grouping,
     to_client: VecDeque<DeltaDiscoveryResponse>,
 }
 
@@ -184,6 +246,8 @@ impl Pair {
             world: World::default(),
             client: Client::default(),
             session: Session::new(Flavor::Delta, Limits::default()),
+            memory: Memory::default(),
+            grouping: Grouping::default(),
             to_client: VecDeque::new(),
         };
         pair.reconnect();
@@ -198,21 +262,30 @@ impl Pair {
     }
 
     fn refresh(&mut self) {
-        self.session
-            .set_view(Arc::new(compile(&self.world, self.session.wanted())));
+        let asked = Arc::clone(self.session.asked());
+        let resources = compile(&self.world, &asked.names);
+        let view = self.memory.view(&resources, self.grouping, &asked);
+        self.session.set_view(Arc::new(view));
         self.poll();
     }
 
     fn poll(&mut self) {
-        self.to_client
-            .extend(self.session.poll().into_iter().map(Push::into_delta));
+        let pushes = self.session.poll();
+        self.to_client.extend(pushes.iter().map(reference::delta));
+        self.session.take_standings();
+        // As a look at the whole view says.
+        let resources = self.session.view().unwrap().resources();
+        let lacks = |r: &&Arc<Resource>| !self.session.channels.get(r.key.kind).holds(r);
+        let lacking: Vec<_> = resources.values().filter(lacks).map(|r| &r.key).collect();
+        let behind = self.session.behind();
+        assert_eq!(behind.keys().collect::<Vec<_>>(), lacking);
     }
 
     fn forward(&mut self) -> bool {
         let Some(request) = self.client.out.pop_front() else {
             return false;
         };
-        if self.session.delta_request(&request).unwrap().wanted_changed {
+        if self.session.delta_request(&request).unwrap().asked_changed {
             self.refresh();
         }
         self.poll();
@@ -253,6 +326,13 @@ impl Pair {
             Step::ToClient => drop(self.deliver()),
             Step::Settle => self.settle(),
             Step::Drain => self.client.drain(),
+            Step::Regroup(grouping) => {
+                self.grouping = grouping;
+                if grouping.anew {
+                    self.memory = Memory::default();
+                }
+                self.refresh();
+            }
             Step::Reconnect => self.reconnect(),
             Step::Restart => {
                 let faults = std::mem::take(&mut self.client.faults);
@@ -265,8 +345,8 @@ impl Pair {
 
     /// After all has been said: everything that nothing bad stands in the way of is there, and nothing else.
     fn check(&self, healthy: bool) {
-        let view = compile(&self.world, self.session.wanted());
-        for (key, resource) in &view.resources {
+        let view = compile(&self.world, &self.session.asked().names);
+        for (key, resource) in &view {
             let held = self
                 .client
                 .held
@@ -286,11 +366,12 @@ impl Pair {
                 .client
                 .held
                 .keys()
-                .filter(|key| !view.resources.contains_key(key))
+                .filter(|key| !view.contains_key(key))
                 .collect();
             assert!(surplus.is_empty(), "the client still holds {surplus:?}");
             let cold: Vec<_> = self.client.held.iter().filter(|(_, h)| !h.warm).collect();
             assert!(cold.is_empty(), "clusters left in warming: {cold:?}");
+            assert_eq!(self.session.answered_views(), self.session.views());
         }
     }
 }
@@ -300,9 +381,9 @@ fn is_bad(resource: &Resource) -> bool {
 }
 
 /// Whether nothing that the resource needs, or that has to ask for it, is bad.
-fn reachable(view: &View, key: &ResourceKey) -> bool {
+fn reachable(view: &Resources, key: &ResourceKey) -> bool {
     use ResourceKind::{Cluster, Endpoints, Listener, Route};
-    let Some(resource) = view.resources.get(key) else {
+    let Some(resource) = view.get(key) else {
         return true;
     };
     let asked_by = match key.kind {
@@ -311,7 +392,7 @@ fn reachable(view: &View, key: &ResourceKey) -> bool {
         Cluster | Listener => None,
     };
     let asker_is_bad = asked_by
-        .and_then(|by| view.resources.get(&by))
+        .and_then(|by| view.get(&by))
         .is_some_and(|by| is_bad(by));
     // A listener may or may not wait for a bad route, depending on who has it already: nothing is claimed of those.
     !is_bad(resource)

@@ -13,12 +13,14 @@ const RULES: &[(&str, &str)] = &[
         view C:a=2
         < C#2 a=2
         > C nonce=2 nack=bad a
-        notes C:a runs 1, C:a refused 2 (bad a)
+        holds C:a=1
+        behind C:a refused 2 (bad a)
         view C:a=2
         view C:a=3
         < C#3 a=3
         > C nonce=3
-        notes C:a runs 3",
+        holds C:a=3
+        behind",
     ),
     (
         "going back to the last good needs nothing sent",
@@ -43,7 +45,8 @@ const RULES: &[(&str, &str)] = &[
         > C nonce=2
         < C#3 b=1
         > C nonce=3 nack=cluster b: no
-        notes C:a runs 1, C:c runs 1, C:b refused 1 (cluster b: no)",
+        holds C:a=1 C:c=1
+        behind C:b refused 1 (cluster b: no)",
     ),
     (
         "one named without guilt is taken when it comes alone",
@@ -56,7 +59,8 @@ const RULES: &[(&str, &str)] = &[
         > C nonce=2 nack=a is like b
         < C#3 b=1
         > C nonce=3
-        notes C:a refused 1 (a is like b), C:b runs 1",
+        holds C:b=1
+        behind C:a refused 1 (a is like b)",
     ),
     (
         "without a name the group is halved until the culprit is alone",
@@ -73,7 +77,8 @@ const RULES: &[(&str, &str)] = &[
         > C nonce=4 nack=?
         < C#5 d=1
         > C nonce=5
-        notes C:a runs 1, C:b runs 1, C:c refused 1 (?), C:d runs 1",
+        holds C:a=1 C:b=1 C:d=1
+        behind C:c refused 1 (?)",
     ),
     (
         "what changes during the search is no suspect any more",
@@ -141,7 +146,7 @@ const RULES: &[(&str, &str)] = &[
         < C#1 a=1
         > C nonce=1
         > C nonce=1 nack=late
-        notes C:a runs 1
+        holds C:a=1
         view C:a=2
         < C#2 a=2",
     ),

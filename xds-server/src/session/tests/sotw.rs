@@ -90,7 +90,8 @@ const RULES: &[(&str, &str)] = &[
         view C:a=2 C:b=2
         < C#3 a=1 b=2
         > C nonce=3
-        notes C:a runs 1, C:b runs 1, C:a refused 2 (bad), C:b runs 2",
+        holds C:a=1 C:b=2
+        behind C:a refused 2 (bad)",
     ),
     (
         "of several, the culprit is found as with the incremental protocol",
@@ -103,7 +104,8 @@ const RULES: &[(&str, &str)] = &[
         > C nonce=2
         < C#3 a=1 b=1
         > C nonce=3 nack=b
-        notes C:a runs 1, C:b refused 1 (b)",
+        holds C:a=1
+        behind C:b refused 1 (b)",
     ),
     (
         "gRPC: listener, route, cluster, endpoints, each asked for by name after the one before",

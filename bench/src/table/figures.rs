@@ -1,0 +1,279 @@
+//! The figures of the table: what each is, what istiod took for it on two such cores, and what is aimed at.
+
+use std::collections::BTreeMap;
+
+use crate::stats::Sample;
+
+/// One figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Figure {
+    /// All proxies connect at once.
+    ConnectAll,
+    /// The control plane's CPU for each of them.
+    ConnectCpu,
+    /// Bytes to each of them.
+    ConnectBytes,
+    /// Resources that each of them holds.
+    ConnectResources,
+    /// Certificates for all of them.
+    EnrolAll,
+    /// The control plane's CPU for each certificate.
+    EnrolCpu,
+    /// One endpoint changes: median.
+    EndpointP50,
+    /// 99th percentile.
+    EndpointP99,
+    /// The slowest.
+    EndpointMax,
+    /// Median, from when the write was sent.
+    EndpointSentP50,
+    /// 99th percentile, from when the write was sent.
+    EndpointSentP99,
+    /// The control plane's CPU for each change.
+    EndpointCpu,
+    /// Bytes to each proxy for each change.
+    EndpointBytes,
+    /// The load program's CPU for each response.
+    EndpointClient,
+    /// One endpoint changes, one proxy: median.
+    SingleP50,
+    /// 99th percentile.
+    SingleP99,
+    /// A split changes: median.
+    SplitP50,
+    /// 99th percentile.
+    SplitP99,
+    /// The control plane's CPU for each change.
+    SplitCpu,
+    /// A policy changes: median.
+    PolicyP50,
+    /// 99th percentile.
+    PolicyP99,
+    /// Bytes for changes that change nothing.
+    MetadataBytes,
+    /// Units recompiled for them.
+    MetadataUnits,
+    /// Killed and restarted: until all are in sync.
+    RestartAll,
+    /// Until the control plane itself was ready.
+    RestartReady,
+    /// Resources resent though unchanged.
+    RestartUnchanged,
+    /// Their bytes.
+    RestartUnchangedBytes,
+    /// Many changes: median.
+    StormP50,
+    /// 99th percentile.
+    StormP99,
+    /// 99th percentile of the first quarter.
+    StormFirst,
+    /// 99th percentile of the last quarter.
+    StormLast,
+    /// Arrivals that were owed at the worst moment.
+    StormBacklog,
+    /// From the last write until nothing was owed.
+    StormDrain,
+    /// The control plane's share of one core.
+    StormCpu,
+    /// The control plane's memory in sync.
+    MemorySynced,
+    /// The most it held.
+    MemoryPeak,
+    /// 5,000 services: memory.
+    LargeMemory,
+    /// A split changes: median.
+    LargeSplitP50,
+    /// 99th percentile.
+    LargeSplitP99,
+    /// 10,000 services: memory.
+    HugeMemory,
+    /// The most it held.
+    HugePeak,
+    /// All proxies connect at once.
+    HugeConnectAll,
+    /// One endpoint of a service that a few use changes: median.
+    HugeEndpointP50,
+    /// 99th percentile.
+    HugeEndpointP99,
+    /// The same for a service that all use: 99th percentile.
+    HugeCommonP99,
+    /// From the start until ready.
+    HugeReady,
+    /// The first compile.
+    ColdCompile,
+    /// The compile of one endpoint's change.
+    ChangeCompile,
+}
+
+/// How a figure is printed and judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// What it is.
+    pub what: &'static str,
+    /// In which unit.
+    pub unit: &'static str,
+    /// What istiod took, if that was measured.
+    pub istiod: &'static str,
+    /// What is aimed at: at most so much.
+    pub target: Option<f64>,
+    /// Decimals to print.
+    pub decimals: usize,
+}
+
+const fn line(
+    what: &'static str,
+    unit: &'static str,
+    istiod: &'static str,
+    target: Option<f64>,
+    decimals: usize,
+) -> Line {
+    Line {
+        what,
+        unit,
+        istiod,
+        target,
+        decimals,
+    }
+}
+
+impl Figure {
+    /// How it is printed and judged.
+    pub const fn line(self) -> Line {
+        match self {
+            Self::ConnectAll => line("connect at once: all in sync", "s", "91", Some(3.0), 2),
+            Self::ConnectCpu => line("connect at once: CPU each", "ms", "135", Some(2.0), 2),
+            Self::ConnectBytes => line(
+                "sent to each at its first sync",
+                "KiB",
+                "3,210",
+                Some(40.0),
+                1,
+            ),
+            Self::ConnectResources => line("resources of each", "", "", None, 0),
+            Self::EnrolAll => line("enrolment of all (CSR, TokenReview)", "s", "", None, 2),
+            Self::EnrolCpu => line("enrolment: CPU each", "ms", "", None, 2),
+            Self::EndpointP50 => line("endpoint change, p50", "ms", "201", Some(10.0), 1),
+            Self::EndpointP99 => line("endpoint change, p99", "ms", "282", Some(25.0), 1),
+            Self::EndpointMax => line("endpoint change, slowest", "ms", "290", None, 1),
+            Self::EndpointSentP50 => {
+                line("the same from the write's sending, p50", "ms", "", None, 1)
+            }
+            Self::EndpointSentP99 => {
+                line("the same from the write's sending, p99", "ms", "", None, 1)
+            }
+            Self::EndpointCpu => line("endpoint change: CPU", "ms", "", None, 1),
+            Self::EndpointBytes => line("endpoint change: sent to each", "bytes", "", None, 0),
+            Self::EndpointClient => line("load program: CPU for each response", "µs", "", None, 1),
+            Self::SingleP50 => line("endpoint change, one proxy, p50", "ms", "101", Some(3.0), 1),
+            Self::SingleP99 => line("endpoint change, one proxy, p99", "ms", "102", Some(8.0), 1),
+            Self::SplitP50 => line("split change, p50", "ms", "2,240", Some(15.0), 1),
+            Self::SplitP99 => line("split change, p99", "ms", "4,203", Some(50.0), 1),
+            Self::SplitCpu => line("split change: CPU", "ms", "6,400", None, 1),
+            Self::PolicyP50 => line(
+                "policy change at its workload, p50",
+                "ms",
+                "",
+                Some(15.0),
+                1,
+            ),
+            Self::PolicyP99 => line(
+                "policy change at its workload, p99",
+                "ms",
+                "",
+                Some(50.0),
+                1,
+            ),
+            Self::MetadataBytes => line(
+                "sent for changes of metadata only",
+                "bytes",
+                "0",
+                Some(0.0),
+                0,
+            ),
+            Self::MetadataUnits => line("units recompiled for them", "", "", Some(0.0), 0),
+            Self::RestartAll => line("killed and restarted: all in sync", "s", "99", Some(3.3), 2),
+            Self::RestartReady => line("killed and restarted: ready itself", "s", "", None, 2),
+            Self::RestartUnchanged => {
+                line("resent though unchanged", "resources", "all", Some(0.0), 0)
+            }
+            Self::RestartUnchangedBytes => {
+                line("resent though unchanged", "bytes", "all", Some(0.0), 0)
+            }
+            Self::StormP50 => line("many changes, p50", "ms", "", None, 1),
+            Self::StormP99 => line("many changes, p99", "ms", "", Some(100.0), 1),
+            Self::StormFirst => line("many changes, p99 of the first quarter", "ms", "", None, 1),
+            Self::StormLast => line("many changes, p99 of the last quarter", "ms", "", None, 1),
+            Self::StormBacklog => line(
+                "many changes: arrivals owed at the worst moment",
+                "",
+                "",
+                None,
+                0,
+            ),
+            Self::StormDrain => line(
+                "many changes: nothing owed after the last",
+                "ms",
+                "",
+                None,
+                0,
+            ),
+            Self::StormCpu => line("many changes: CPU, of one core", "%", "", None, 0),
+            Self::MemorySynced => line("memory in sync (RssAnon)", "MiB", "892", Some(80.0), 1),
+            Self::MemoryPeak => line("memory, peak (VmHWM)", "MiB", "2,106", Some(120.0), 1),
+            Self::LargeMemory => line("memory in sync (RssAnon)", "MiB", "4,019", Some(150.0), 1),
+            Self::LargeSplitP50 => line("split change, p50", "ms", "3,650", Some(15.0), 1),
+            Self::LargeSplitP99 => line("split change, p99", "ms", "6,685", Some(50.0), 1),
+            Self::HugeMemory => line("memory in sync (RssAnon)", "MiB", "", Some(600.0), 1),
+            Self::HugePeak => line("memory, peak (VmHWM)", "MiB", "", None, 1),
+            Self::HugeConnectAll => line("connect at once: all in sync", "s", "", None, 2),
+            Self::HugeEndpointP50 => line("endpoint change, p50", "ms", "", None, 1),
+            Self::HugeEndpointP99 => line("endpoint change, p99", "ms", "", Some(50.0), 1),
+            Self::HugeCommonP99 => line(
+                "endpoint change of a service that all use, p99",
+                "ms",
+                "",
+                None,
+                1,
+            ),
+            Self::HugeReady => line("from its start until ready", "s", "", None, 2),
+            Self::ColdCompile => line("first compile", "s", "", Some(1.0), 3),
+            Self::ChangeCompile => line("compile of one endpoint's change", "ms", "", Some(1.0), 3),
+        }
+    }
+}
+
+/// What was measured: of each figure one value for each run.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger(BTreeMap<Figure, Vec<f64>>);
+
+impl Ledger {
+    /// Notes a value.
+    pub fn note(&mut self, figure: Figure, value: f64) {
+        self.0.entry(figure).or_default().push(value);
+    }
+
+    /// The values of all runs.
+    pub fn sample(&self, figure: Figure) -> Option<Sample> {
+        let values = self.0.get(&figure)?;
+        Some(Sample::new(values.iter().copied()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_all_runs_are_kept() {
+        let mut ledger = Ledger::default();
+        for value in [3.0, 1.0, 2.0] {
+            ledger.note(Figure::ConnectAll, value);
+        }
+        let sample = ledger.sample(Figure::ConnectAll).unwrap();
+        assert_eq!(
+            (sample.min(), sample.median(), sample.max()),
+            (1.0, 2.0, 3.0)
+        );
+        assert!(ledger.sample(Figure::SplitP50).is_none());
+    }
+}

@@ -1,0 +1,139 @@
+//! `heddle proxy`: which sidecar runs what.
+
+mod admin;
+mod merge;
+mod replicas;
+mod show;
+mod state;
+mod token;
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::cluster::ClusterArgs;
+use crate::findings::plural;
+use crate::out::say;
+use merge::{Picture, Replica};
+use state::ProxyState;
+
+/// What to look at.
+#[derive(Subcommand, Debug)]
+pub enum ProxyCommand {
+    /// Every sidecar: whether it is connected, and whether it runs what it should.
+    #[command(
+        long_about = "Asks every replica of the control plane, and prints every sidecar: which replica serves it, whether it runs all \
+                      that it should or since when it is behind, what its Envoy refused and why, and how much it was sent. Exits with 1 \
+                      if one of them is not connected, behind, or refuses something, or if a replica could not be asked.\n\n\
+                      A replica is asked through the API server (the right to `create` `pods/portforward` in heddle-system) with your own \
+                      token (the right to `get` /debug/proxies: ClusterRole heddle-proxy-reader). Where you have none, as with a client \
+                      certificate, a token of ServiceAccount heddle-system/heddle-proxy-reader is asked for.",
+        after_long_help = "Examples:\n  heddle proxy status\n  heddle proxy status shop/cart-7d9f8-x2x\n  heddle proxy status -o json | jq \
+                           '.proxies[] | select(.inSync | not)'\n  heddle proxy status --runtime-dir /tmp/heddle-demo-1/run"
+    )]
+    Status(StatusArgs),
+}
+
+/// Options of `heddle proxy status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Only this one, in full: `namespace/pod`, or the pod's name alone.
+    #[arg(value_name = "POD")]
+    pod: Option<String>,
+    /// The runtime folder of a standalone control plane, in place of the cluster.
+    #[arg(long, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// A table, or with POD a list.
+    Text,
+    /// One document for programs.
+    Json,
+}
+
+/// Runs the command.
+pub async fn run(command: &ProxyCommand) -> Result<()> {
+    let ProxyCommand::Status(args) = command;
+    let replicas = match &args.runtime_dir {
+        Some(folder) => vec![standalone(folder)?],
+        None => replicas::ask_all(&args.cluster).await?,
+    };
+    let mut picture = merge::merge(replicas);
+    if let Some(wanted) = &args.pod {
+        picture.keep(wanted);
+    }
+    match args.output {
+        Output::Json => say!("{}", show::json(&picture)?),
+        // What nobody answers is no table: the verdict says it.
+        Output::Text if !picture.is_answered() => {}
+        Output::Text if args.pod.is_some() => say!("{}", show::details(&picture, now())),
+        Output::Text => say!("{}", show::table(&picture, now())),
+    }
+    verdict(&picture, args.pod.as_deref())
+}
+
+/// The only replica there is writes what it knows into its runtime folder.
+fn standalone(folder: &Path) -> Result<Replica> {
+    let path = folder.join("proxies.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let proxies: Vec<ProxyState> = serde_json::from_str(&text)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(Replica {
+        name: "standalone".to_owned(),
+        answer: Ok(proxies),
+    })
+}
+
+/// What is wrong, if anything is: this is the exit code, and the last line of the output.
+fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
+    let mut wrong = Vec::new();
+    match (picture.amiss(), wanted) {
+        (_, Some(wanted)) if picture.proxies.is_empty() && picture.is_answered() => {
+            wrong.push(format!(
+                "no sidecar {wanted} is known to the control plane \
+             (fix: `heddle proxy status` names all)"
+            ))
+        }
+        (0, _) => {}
+        (1, _) => wrong.push("1 sidecar is not as it should be".to_owned()),
+        (n, _) => wrong.push(format!("{n} sidecars are not as they should be")),
+    }
+    let unasked: Vec<String> = picture
+        .unasked()
+        .map(|(replica, why)| format!("{replica}: {why}"))
+        .collect();
+    if !unasked.is_empty() {
+        let what = if picture.is_answered() {
+            let all = plural(picture.replicas.len(), "replica");
+            format!(
+                "this is partial, for {} of {all} could not be asked",
+                unasked.len()
+            )
+        } else {
+            "no replica of the control plane could be asked".to_owned()
+        };
+        wrong.push(format!("{what}\n  {}", unasked.join("\n  ")));
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", wrong.join("; "))
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

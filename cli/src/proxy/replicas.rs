@@ -1,0 +1,142 @@
+//! The replicas of the control plane, each asked by itself: through the API server to its admin port.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::task::JoinSet;
+
+use super::admin::{self, Trust};
+use super::merge::Replica;
+use super::state::ProxyState;
+use super::token::{self, Token};
+use crate::cluster::{self, ClusterArgs, NAMESPACE};
+
+/// `/metrics` and `/debug/proxies` of the control plane.
+const PORT: u16 = 15014;
+const PROXIES: &str = "/debug/proxies";
+const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
+/// The control plane keeps its root there, for the API server; whoever may look at webhooks may read it.
+const WEBHOOK: &str = "heddle-injector";
+/// For one replica, from the port-forward to the last byte.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// What the kubelet has to say comes beside the broken connection, in no order.
+const AFTERWORD: Duration = Duration::from_secs(1);
+
+/// Asks them all at once. One that fails is part of the answer.
+pub(super) async fn ask_all(args: &ClusterArgs) -> Result<Vec<Replica>> {
+    let config = args.config().await?;
+    let client = cluster::client_of(config.clone())?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let params = ListParams::default().labels(REPLICAS);
+    let found = cluster::call("list the replicas of the control plane", pods.list(&params)).await?;
+    let running: Vec<Pod> = found.items.into_iter().filter(is_running).collect();
+    if running.is_empty() {
+        bail!("no replica of the control plane is running (fix: heddle check)");
+    }
+    let trust = Trust::new(&roots(&client).await?)?;
+    let token = token::of_caller(&config, &client).await?;
+    let mut asking = JoinSet::new();
+    for pod in running {
+        let (pods, trust, token) = (pods.clone(), trust.clone(), token.clone());
+        asking.spawn(async move {
+            let answer = if is_ready(&pod) {
+                ask(&pods, &pod.name_any(), &trust, &token).await
+            } else {
+                // It may still hold streams, so that without it the picture is not whole.
+                Err(anyhow::anyhow!("it is not ready"))
+            };
+            Replica {
+                name: pod.name_any(),
+                answer: answer.map_err(|error| cluster::explain(&error)),
+            }
+        });
+    }
+    let mut replicas = Vec::new();
+    while let Some(asked) = asking.join_next().await {
+        replicas.push(asked.context("asking a replica failed")?);
+    }
+    Ok(replicas)
+}
+
+async fn ask(pods: &Api<Pod>, pod: &str, trust: &Trust, token: &Token) -> Result<Vec<ProxyState>> {
+    let asking = async {
+        let mut forwarder = pods
+            .portforward(pod, &[PORT])
+            .await
+            .context("no port-forward to it (it takes the right to `create` pods/portforward in heddle-system)")?;
+        let stream = forwarder.take_stream(PORT).context("no stream to it")?;
+        let afterword = forwarder.take_error(PORT);
+        let answer = admin::get(stream, trust, token, PROXIES).await;
+        let answer = match (answer, afterword) {
+            (Err(error), Some(afterword)) => {
+                match tokio::time::timeout(AFTERWORD, afterword).await {
+                    Ok(Some(said)) => Err(error.context(said)),
+                    Ok(None) | Err(_) => Err(error),
+                }
+            }
+            (answer, _) => answer,
+        };
+        forwarder.abort();
+        serde_json::from_slice(&answer?)
+            .context("its answer cannot be read: it may be of another version")
+    };
+    tokio::time::timeout(TIMEOUT, asking)
+        .await
+        .unwrap_or_else(|_| bail!("no answer in {} s", TIMEOUT.as_secs()))
+}
+
+/// The roots of the mesh, in PEM.
+async fn roots(client: &Client) -> Result<Vec<u8>> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let webhook = cluster::call("read the root of the mesh", api.get(WEBHOOK)).await?;
+    let bundle = webhook
+        .webhooks
+        .unwrap_or_default()
+        .into_iter()
+        .find_map(|webhook| webhook.client_config.ca_bundle);
+    bundle
+        .map(|bundle| bundle.0)
+        .filter(|bundle| !bundle.is_empty())
+        .with_context(|| format!("the webhook {WEBHOOK} has no CA bundle yet (fix: heddle check)"))
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Running")
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .any(|condition| condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_running_pods_hold_streams_and_only_ready_ones_answer() {
+        let pod = |phase: &str, ready: &str| -> Pod {
+            let status = serde_json::json!({"phase": phase, "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": ready}]});
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": status}))
+                .unwrap()
+        };
+        let what = |pod: &Pod| (is_running(pod), is_ready(pod));
+        assert_eq!(what(&pod("Running", "True")), (true, true));
+        assert_eq!(what(&pod("Running", "False")), (true, false));
+        assert_eq!(what(&pod("Pending", "False")), (false, false));
+        assert_eq!(what(&Pod::default()), (false, false));
+    }
+}

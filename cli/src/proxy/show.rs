@@ -1,0 +1,240 @@
+//! The picture in words: a table, one sidecar in full, JSON.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::merge::{Picture, Placed};
+use super::state::age;
+use crate::findings::plural;
+use crate::table;
+
+const HEAD: [&str; 7] = [
+    "PROXY",
+    "REPLICA",
+    "SCOPE",
+    "RESOURCES",
+    "SENT",
+    "ENVOY",
+    "STATE",
+];
+const UNKNOWN: &str = "-";
+
+/// A row for each sidecar, and how many there are.
+pub fn table(picture: &Picture, now: u64) -> String {
+    let rows: Vec<Vec<String>> = picture
+        .proxies
+        .iter()
+        .map(|placed| row(picture, placed, now))
+        .collect();
+    let well = picture
+        .proxies
+        .iter()
+        .filter(|placed| placed.state.is_well())
+        .count();
+    let asked = picture
+        .replicas
+        .iter()
+        .filter(|asked| asked.outcome.is_ok())
+        .count();
+    format!(
+        "{}\n{}, {well} in sync, as {} of the control plane {}",
+        table::render(&HEAD, &rows),
+        plural(rows.len(), "sidecar"),
+        plural(asked, "replica"),
+        if asked == 1 { "says" } else { "say" },
+    )
+}
+
+fn row(picture: &Picture, placed: &Placed, now: u64) -> Vec<String> {
+    let state = &placed.state;
+    vec![
+        state.proxy.clone(),
+        replica(placed).to_owned(),
+        state
+            .scope
+            .map_or_else(|| UNKNOWN.to_owned(), |scope| scope.to_string()),
+        state.resources.to_string(),
+        sent(state.bytes),
+        or_unknown(&state.version).to_owned(),
+        picture.standing(placed, now),
+    ]
+}
+
+/// All that is known of each, one fact a line.
+pub fn details(picture: &Picture, now: u64) -> String {
+    let all: Vec<String> = picture
+        .proxies
+        .iter()
+        .map(|placed| detail(picture, placed, now))
+        .collect();
+    all.join("\n\n")
+}
+
+fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
+    let state = &placed.state;
+    let since = match (state.connected, state.since) {
+        (true, Some(since)) => format!("for {}", age(now, since)),
+        (true, None) => "yes".to_owned(),
+        (false, Some(since)) => format!("not for {}", age(now, since)),
+        (false, None) => "never".to_owned(),
+    };
+    let scope = state
+        .scope
+        .map_or_else(|| UNKNOWN.to_owned(), |scope| plural(scope, "destination"));
+    let facts = [
+        ("identity", or_unknown(&state.identity).to_owned()),
+        ("envoy", or_unknown(&state.version).to_owned()),
+        (
+            "pod",
+            if state.ready { "ready" } else { "not ready" }.to_owned(),
+        ),
+        ("replica", replica(placed).to_owned()),
+        ("connected", since),
+        ("state", picture.standing(placed, now)),
+        ("scope", scope),
+        ("resources", state.resources.to_string()),
+        (
+            "sent",
+            format!(
+                "{} in {}",
+                sent(state.bytes),
+                plural_u64(state.responses, "response")
+            ),
+        ),
+    ];
+    let mut lines = vec![state.proxy.clone()];
+    lines.extend(
+        facts
+            .iter()
+            .map(|(name, value)| format!("  {name:<9}  {value}")),
+    );
+    lines.extend(
+        state
+            .refused
+            .iter()
+            .map(|refused| format!("  {:<9}  {refused}", "refused")),
+    );
+    lines.join("\n")
+}
+
+/// For programs: the sidecars as the replicas describe them, each with its replica, and whether that is all.
+pub fn json(picture: &Picture) -> Result<String> {
+    let replicas: Vec<Value> = picture
+        .replicas
+        .iter()
+        .map(|asked| match &asked.outcome {
+            Ok(serves) => json!({ "replica": asked.name, "asked": true, "proxies": serves }),
+            Err(why) => json!({ "replica": asked.name, "asked": false, "error": why }),
+        })
+        .collect();
+    let proxies: Result<Vec<Value>, _> = picture.proxies.iter().map(described).collect();
+    Ok(serde_json::to_string_pretty(&json!({
+        "complete": picture.is_complete(),
+        "replicas": replicas,
+        "proxies": proxies?,
+    }))?)
+}
+
+fn described(placed: &Placed) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(&placed.state)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("replica".to_owned(), json!(placed.replica));
+    }
+    Ok(value)
+}
+
+fn replica(placed: &Placed) -> &str {
+    placed.replica.as_deref().unwrap_or(UNKNOWN)
+}
+
+fn or_unknown(text: &str) -> &str {
+    if text.is_empty() { UNKNOWN } else { text }
+}
+
+fn sent(bytes: u64) -> String {
+    format!("{} kB", bytes.div_ceil(1000))
+}
+
+fn plural_u64(count: u64, noun: &str) -> String {
+    plural(usize::try_from(count).unwrap_or(usize::MAX), noun)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::merge::{Replica, merge};
+    use super::super::state::ProxyState;
+    use super::*;
+
+    fn picture() -> Picture {
+        let well = ProxyState {
+            proxy: "shop/cart-1".to_owned(),
+            connected: true,
+            since: Some(100),
+            ready: true,
+            in_sync: true,
+            scope: Some(5),
+            resources: 40,
+            bytes: 38_400,
+            responses: 12,
+            version: "envoy 1.40.0".to_owned(),
+            identity: "spiffe://cluster.local/ns/shop/sa/cart".to_owned(),
+            ..ProxyState::default()
+        };
+        let gone = ProxyState {
+            proxy: "shop/cart-2".to_owned(),
+            ..ProxyState::default()
+        };
+        merge(vec![
+            Replica {
+                name: "heddle-operator-a".to_owned(),
+                answer: Ok(vec![well, gone]),
+            },
+            Replica {
+                name: "heddle-operator-b".to_owned(),
+                answer: Err("no answer in 15 s".to_owned()),
+            },
+        ])
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each() {
+        let expected = "\
+PROXY        REPLICA            SCOPE  RESOURCES  SENT   ENVOY         STATE
+shop/cart-1  heddle-operator-a  5      40         39 kB  envoy 1.40.0  in sync
+shop/cart-2  -                  -      0          0 kB   -             not connected to a replica that was asked
+2 sidecars, 1 in sync, as 1 replica of the control plane says";
+        assert_eq!(table(&picture(), 160), expected);
+    }
+
+    #[test]
+    fn one_in_full_keeps_the_words_of_envoy() {
+        let mut picture = picture();
+        picture.keep("shop/cart-1");
+        for placed in &mut picture.proxies {
+            placed.state.refused = vec!["Cluster c: bad\nfield".to_owned()];
+        }
+        let text = details(&picture, 160);
+        for line in [
+            "shop/cart-1",
+            "  connected  for 60 s",
+            "  scope      5 destinations",
+            "  sent       39 kB in 12 responses",
+            "  refused    Cluster c: bad\nfield",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn json_says_whether_it_is_all() {
+        let value: Value = serde_json::from_str(&json(&picture()).unwrap()).unwrap();
+        assert_eq!(value["complete"], false);
+        assert_eq!(
+            value["replicas"][1],
+            serde_json::json!({"replica": "heddle-operator-b", "asked": false, "error": "no answer in 15 s"})
+        );
+        assert_eq!(value["proxies"][0]["replica"], "heddle-operator-a");
+        assert_eq!(value["proxies"][0]["inSync"], true);
+        assert_eq!(value["proxies"][1]["replica"], Value::Null);
+    }
+}

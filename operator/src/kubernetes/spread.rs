@@ -1,0 +1,107 @@
+//! Spreads proxies evenly over the replicas: one that has more than its share lets a few go at a time, and they connect
+//! anew, to any. A replica that joins fills up so, without all proxies coming at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds_server::Server;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use super::peers::Peers;
+use crate::serving::MeshSource;
+use crate::tasks::Ended;
+
+/// Longer than the reports of the other replicas take, so that every look sees what the one before did.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Of its surplus a replica lets go one in so many at a time: evenly spread within a minute or two.
+const SLOWNESS: usize = 10;
+
+/// Runs until told to stop.
+pub(super) async fn run(
+    server: Arc<Server<MeshSource>>,
+    peers: Arc<Peers>,
+    cache: Arc<Cache>,
+    stop: CancellationToken,
+) -> Ended {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let others: Vec<usize> = peers
+            .reports(&cache)
+            .iter()
+            .map(|report| report.connected.len())
+            .collect();
+        let mine = usize::try_from(server.counters().snapshot().streams_open).unwrap_or(usize::MAX);
+        let surplus = surplus(mine, &others);
+        if surplus > 0 {
+            tracing::info!(
+                mine,
+                ?others,
+                surplus,
+                "more proxies than this replica's share: some are let go"
+            );
+            server.shed(surplus.div_ceil(SLOWNESS));
+        }
+    }
+}
+
+/// How many proxies too many a replica has. A twentieth more than the mean, and a handful, is even enough.
+fn surplus(mine: usize, others: &[usize]) -> usize {
+    let replicas = others.len() + 1;
+    let mean = (mine + others.iter().sum::<usize>()).div_ceil(replicas);
+    let surplus = mine.saturating_sub(mean);
+    if surplus * 20 > mean && surplus > 5 {
+        surplus
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_clearly_too_many_lets_go() {
+        for (mine, others, expected) in [
+            (100, &[][..], 0),
+            (100, &[100], 0),
+            (104, &[96], 0),
+            (120, &[80], 20),
+            (80, &[120], 0),
+            (1000, &[0], 500),
+            (1000, &[1000, 0], 333),
+            (6, &[0], 0),
+        ] {
+            assert_eq!(surplus(mine, others), expected, "{mine} {others:?}");
+        }
+    }
+
+    #[test]
+    fn it_comes_to_an_end_and_never_goes_too_far() {
+        let mut replicas = [3000usize, 3000, 0];
+        for _ in 0..200 {
+            let before = replicas;
+            for me in 0..3 {
+                let others: Vec<usize> = (0..3)
+                    .filter(|other| *other != me)
+                    .map(|other| before[other])
+                    .collect();
+                let gone = surplus(before[me], &others).div_ceil(SLOWNESS);
+                // Those let go are spread over all three.
+                replicas[me] -= gone;
+                (0..3).for_each(|to| replicas[to] += gone / 3 + usize::from(to < gone % 3));
+            }
+        }
+        assert!(
+            replicas
+                .iter()
+                .all(|proxies| (1750..2150).contains(proxies)),
+            "{replicas:?}"
+        );
+        assert_eq!(replicas.iter().sum::<usize>(), 6000);
+    }
+}

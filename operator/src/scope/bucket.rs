@@ -1,0 +1,66 @@
+//! Which on-demand names are of now.
+
+use heddle_policy_compiler::Bucket;
+use k8s_openapi::jiff::Timestamp;
+
+use super::Seconds;
+
+/// The name of the bucket of a moment, in UTC.
+fn name_of(bucket: Bucket, at: Seconds) -> String {
+    i64::try_from(at)
+        .ok()
+        .and_then(|at| Timestamp::from_second(at).ok())
+        .map(|at| at.strftime(bucket.format()).to_string())
+        .unwrap_or_default()
+}
+
+/// Whether an on-demand name is of now, or of the bucket before or after: clocks differ, and answers take time. A name of
+/// another length is of another kind of bucket, and so old.
+#[must_use]
+pub fn is_recent(bucket: Bucket, name: &str, now: Seconds) -> bool {
+    let Some((_, time)) = name.rsplit_once('|') else {
+        return false;
+    };
+    // A second is less than clocks differ and answers take.
+    let reach = match bucket {
+        Bucket::Hour | Bucket::Minute => 1,
+        Bucket::Second => 20,
+    };
+    (0..=2 * reach).any(|step| {
+        let at = (now + step * bucket.seconds()).saturating_sub(reach * bucket.seconds());
+        time == name_of(bucket, at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // 2026-11-21T07:59:30Z
+    const NOW: Seconds = 1_795_247_970;
+
+    #[test]
+    fn the_buckets_beside_the_present_one_are_recent() {
+        assert_eq!(name_of(Bucket::Hour, NOW), "2026112107");
+        for (name, recent) in [
+            ("dst|10.0.0.1:80|2026112107", true),
+            ("dst|10.0.0.1:80|2026112108", true),
+            ("dst|10.0.0.1:80|2026112106", true),
+            ("dst|10.0.0.1:80|2026112105", false),
+            ("dst|10.0.0.1:80|202611210759", false),
+            ("dst", false),
+        ] {
+            assert_eq!(is_recent(Bucket::Hour, name, NOW), recent, "{name}");
+        }
+        assert!(is_recent(
+            Bucket::Second,
+            "dst|10.0.0.1:80|20261121075925",
+            NOW
+        ));
+        assert!(!is_recent(
+            Bucket::Second,
+            "dst|10.0.0.1:80|20261121075900",
+            NOW
+        ));
+    }
+}

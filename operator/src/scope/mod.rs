@@ -1,0 +1,352 @@
+//! What each workload calls, learned from what its proxies ask for: the next pod of a workload starts with what the
+//! others know, and what nobody uses any more leaves.
+//!
+//! A destination is *held* (its listener and all behind it are in the view of every pod of the workload), then, once
+//! unused for long, *retiring* (no listener, so that no new connection comes, but all behind it, for those that drain),
+//! then gone. Asked for again, it is held at once.
+//!
+//! Times are seconds since 1970, given by the caller.
+
+mod bucket;
+mod word;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use heddle_policy_compiler::{Destination, WorkloadRef};
+use tokio::sync::watch;
+
+pub use bucket::is_recent;
+pub use word::{key, parse, read, write};
+
+/// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 70 kB of
+/// a sidecar's memory each.
+pub const MAX_HELD: usize = 1024;
+
+/// For so long a listener that was taken away may still have connections: Envoy's `--drain-time-s`, which the agent
+/// sets, and as much again.
+pub const DRAIN_SECONDS: u64 = 2 * 30;
+
+/// Seconds since 1970.
+pub type Seconds = u64;
+
+/// What is in the views of a workload's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    /// Listener and all behind it.
+    pub held: BTreeSet<Destination>,
+    /// All behind it, no listener.
+    pub retiring: BTreeSet<Destination>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    used: Seconds,
+    /// What the store knows of `used`.
+    saved: Seconds,
+    retiring_since: Option<Seconds>,
+}
+
+#[derive(Default)]
+struct Workload {
+    entries: BTreeMap<Destination, Entry>,
+    sets: Arc<Sets>,
+}
+
+impl Workload {
+    fn rebuild(&mut self) {
+        let (mut held, mut retiring) = (BTreeSet::new(), BTreeSet::new());
+        for (destination, entry) in &self.entries {
+            let set = match entry.retiring_since {
+                None => &mut held,
+                Some(_) => &mut retiring,
+            };
+            set.insert(destination.clone());
+        }
+        self.sets = Arc::new(Sets { held, retiring });
+    }
+
+    /// Makes room for one more.
+    fn make_room(&mut self) {
+        while self.sets.held.len() >= MAX_HELD {
+            let held = self
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.retiring_since.is_none());
+            let oldest = held
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(destination, _)| destination.clone());
+            let Some(oldest) = oldest else { return };
+            self.entries.remove(&oldest);
+            self.rebuild();
+        }
+    }
+}
+
+/// The scopes of all workloads.
+///
+/// # Guarantees
+/// Bounded by [`MAX_HELD`] for each workload. What [`Scopes::of`] gives is the same `Arc` as long as nothing changed.
+#[derive(Default)]
+pub struct Scopes {
+    workloads: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    workloads: HashMap<WorkloadRef, Workload>,
+    unsaved: BTreeSet<WorkloadRef>,
+}
+
+impl std::fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scopes").finish_non_exhaustive()
+    }
+}
+
+impl Scopes {
+    /// What the pods of a workload should hold.
+    #[must_use]
+    pub fn of(&self, workload: &WorkloadRef) -> Arc<Sets> {
+        let inner = self.lock();
+        inner
+            .workloads
+            .get(workload)
+            .map(|workload| Arc::clone(&workload.sets))
+            .unwrap_or_default()
+    }
+
+    /// A pod of the workload asked for the destination. Returns whether that changes the scope.
+    pub fn learn(&self, workload: &WorkloadRef, destination: &Destination, now: Seconds) -> bool {
+        let mut inner = self.lock();
+        let known = inner.workloads.entry(workload.clone()).or_default();
+        if let Some(entry) = known.entries.get_mut(destination) {
+            entry.used = entry.used.max(now);
+            if entry.retiring_since.take().is_none() {
+                return false;
+            }
+        } else {
+            known.make_room();
+            known.entries.insert(
+                destination.clone(),
+                Entry {
+                    used: now,
+                    saved: 0,
+                    retiring_since: None,
+                },
+            );
+        }
+        known.rebuild();
+        inner.unsaved.insert(workload.clone());
+        drop(inner);
+        self.tick();
+        true
+    }
+
+    /// Destinations of the workload had traffic. The store is told once they are `save_after` newer than what it knows.
+    pub fn used(
+        &self,
+        workload: &WorkloadRef,
+        destinations: &BTreeSet<Destination>,
+        now: Seconds,
+        save_after: Seconds,
+    ) {
+        let mut inner = self.lock();
+        let Some(known) = inner.workloads.get_mut(workload) else {
+            return;
+        };
+        let mut save = false;
+        for destination in destinations {
+            if let Some(entry) = known.entries.get_mut(destination) {
+                entry.used = entry.used.max(now);
+                save |= entry.used.saturating_sub(entry.saved) >= save_after;
+            }
+        }
+        if save {
+            inner.unsaved.insert(workload.clone());
+            drop(inner);
+            self.tick();
+        }
+    }
+
+    /// Lets go of what has not been used for `idle` seconds and may go, given for how long it was not used. Returns the workloads whose scope changed.
+    pub fn sweep(
+        &self,
+        now: Seconds,
+        idle: Seconds,
+        may_go: impl Fn(&WorkloadRef, &Destination, Seconds) -> bool,
+    ) -> Vec<WorkloadRef> {
+        let mut inner = self.lock();
+        let mut swept = Vec::new();
+        for (name, workload) in &mut inner.workloads {
+            let mut changed = false;
+            workload.entries.retain(|_, entry| {
+                let quiet =
+                    |since: Seconds| now.saturating_sub(since.max(entry.used)) >= DRAIN_SECONDS;
+                let drained = entry.retiring_since.is_some_and(quiet);
+                changed |= drained;
+                !drained
+            });
+            for (destination, entry) in &mut workload.entries {
+                let unused = now.saturating_sub(entry.used);
+                if entry.retiring_since.is_none()
+                    && unused >= idle
+                    && may_go(name, destination, unused)
+                {
+                    entry.retiring_since = Some(now);
+                    changed = true;
+                }
+            }
+            if changed {
+                workload.rebuild();
+                swept.push(name.clone());
+            }
+        }
+        inner.unsaved.extend(swept.iter().cloned());
+        inner
+            .workloads
+            .retain(|_, workload| !workload.entries.is_empty());
+        drop(inner);
+        if !swept.is_empty() {
+            self.tick();
+        }
+        swept
+    }
+
+    /// Forgets destinations that are no more. Returns the workloads whose scope changed.
+    pub fn retain(&self, exists: impl Fn(&Destination) -> bool) -> Vec<WorkloadRef> {
+        let mut inner = self.lock();
+        let mut changed = Vec::new();
+        for (name, workload) in &mut inner.workloads {
+            let before = workload.entries.len();
+            workload
+                .entries
+                .retain(|destination, _| exists(destination));
+            if workload.entries.len() != before {
+                workload.rebuild();
+                changed.push(name.clone());
+            }
+        }
+        inner.unsaved.extend(changed.iter().cloned());
+        inner
+            .workloads
+            .retain(|_, workload| !workload.entries.is_empty());
+        drop(inner);
+        if !changed.is_empty() {
+            self.tick();
+        }
+        changed
+    }
+
+    /// Adds what the store knows of a workload: from before a restart, or from another replica. If it is the last word, for the
+    /// workload has no pods here, what the store does not have any more goes. Returns whether it changes the scope.
+    pub fn remember(
+        &self,
+        workload: &WorkloadRef,
+        stored: &BTreeMap<Destination, Seconds>,
+        last_word: bool,
+    ) -> bool {
+        let mut inner = self.lock();
+        let known = inner.workloads.entry(workload.clone()).or_default();
+        let before = known.entries.len();
+        known.entries.retain(|destination, entry| {
+            !last_word || entry.saved == 0 || stored.contains_key(destination)
+        });
+        let mut changed = known.entries.len() != before;
+        for (destination, used) in stored {
+            let room = known.entries.len() < MAX_HELD;
+            match known.entries.get_mut(destination) {
+                Some(entry) => {
+                    // Used elsewhere since it was let go here.
+                    if entry.retiring_since.is_some_and(|since| *used > since) {
+                        entry.retiring_since = None;
+                        changed = true;
+                    }
+                    entry.used = entry.used.max(*used);
+                    entry.saved = entry.saved.max(*used);
+                }
+                None if room => {
+                    known.entries.insert(
+                        destination.clone(),
+                        Entry {
+                            used: *used,
+                            saved: *used,
+                            retiring_since: None,
+                        },
+                    );
+                    changed = true;
+                }
+                None => {}
+            }
+        }
+        if changed {
+            known.rebuild();
+        }
+        if known.entries.is_empty() {
+            inner.workloads.remove(workload);
+        }
+        changed
+    }
+
+    /// What the store should know: each workload that changed since the last call, with what it holds; nothing: forget it.
+    pub fn unsaved(&self) -> BTreeMap<WorkloadRef, BTreeMap<Destination, Seconds>> {
+        let mut inner = self.lock();
+        let names = std::mem::take(&mut inner.unsaved);
+        let mut unsaved = BTreeMap::new();
+        for name in names {
+            let mut held = BTreeMap::new();
+            if let Some(workload) = inner.workloads.get_mut(&name) {
+                for (destination, entry) in &mut workload.entries {
+                    entry.saved = entry.used;
+                    if entry.retiring_since.is_none() {
+                        held.insert(destination.clone(), entry.used);
+                    }
+                }
+            }
+            unsaved.insert(name, held);
+        }
+        unsaved
+    }
+
+    /// What was taken by [`Scopes::unsaved`] could not be stored.
+    pub fn not_saved(&self, workloads: impl IntoIterator<Item = WorkloadRef>) {
+        self.lock().unsaved.extend(workloads);
+    }
+
+    /// The workloads that hold something.
+    #[must_use]
+    pub fn workloads(&self) -> Vec<WorkloadRef> {
+        self.lock().workloads.keys().cloned().collect()
+    }
+
+    /// The number of destinations held, by workload.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<usize> {
+        self.lock()
+            .workloads
+            .values()
+            .map(|workload| workload.sets.held.len())
+            .collect()
+    }
+
+    /// Ticks when there is something unsaved.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|tick| *tick += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves the maps whole: every change is a plain insert or remove.
+        self.workloads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

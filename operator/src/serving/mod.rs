@@ -1,0 +1,620 @@
+//! Hands each proxy its view of the newest picture, as the discovery server asks for it, and learns what it calls.
+
+mod parts;
+mod subscribers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use heddle_crds::OnDemand;
+use heddle_identity::TrustDomain;
+use heddle_policy_compiler::{
+    Bucket, Compiled, Dependency, Destination, NamespacedName, PodRef, Proxy, Scope, WorkloadRef,
+    on_demand_address,
+};
+use heddle_xds_server as xds;
+use heddle_xds_server::{Asked, Load, Name, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use parts::Parts;
+pub use parts::{Part, wire_key, wire_kind};
+use subscribers::{Cause, Subscribers};
+
+use crate::certs::identity_of;
+use crate::metrics::{Metrics, Outcome};
+use crate::picture::{Audience, Picture, Pictures};
+use crate::scope::{Scopes, Seconds, Sets, is_recent};
+use crate::tasks::Ended;
+
+/// Of the addresses that nobody knows, a proxy is let through to so many at a time, the others are refused: each costs it
+/// memory, and who calls more of them is scanning.
+const MAX_UNKNOWN: usize = 256;
+
+/// Old scopes are looked at this often at most.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// A workload none of whose pods is connected keeps its scope for so long: 30 days.
+const ABSENT: Seconds = 30 * 24 * 3600;
+
+/// What one proxy should have.
+#[derive(Debug)]
+pub struct Seen {
+    /// With the objects that each resource comes from.
+    pub parts: Vec<Arc<Part>>,
+    /// The same for the wire.
+    pub wire: Arc<xds::View>,
+    /// What has to change for another view to be due.
+    pub depends: Arc<BTreeSet<Dependency>>,
+    /// How many destinations the workload has learned.
+    pub scope: usize,
+    /// Whether time alone can change it: names that are answered only while they are recent.
+    passing: bool,
+}
+
+impl Seen {
+    /// The same with one part in the place of another; `None` if that other one is not in it.
+    fn with(
+        &self,
+        old: &Arc<heddle_policy_compiler::Part>,
+        new: &Arc<Part>,
+        since: Option<Instant>,
+    ) -> Option<Self> {
+        let at = self
+            .parts
+            .iter()
+            .position(|part| Arc::ptr_eq(&part.policy, old))?;
+        let (mut parts, mut wire) = (self.parts.clone(), self.wire.parts.clone());
+        *parts.get_mut(at)? = Arc::clone(new);
+        *wire.get_mut(at)? = Arc::clone(&new.wire);
+        let wire = xds::View {
+            parts: wire,
+            absent: self.wire.absent.clone(),
+            since,
+        };
+        Some(Self {
+            parts,
+            wire: Arc::new(wire),
+            depends: Arc::clone(&self.depends),
+            scope: self.scope,
+            passing: self.passing,
+        })
+    }
+
+    /// How many resources it has.
+    #[must_use]
+    pub fn resources(&self) -> usize {
+        let keys = self
+            .parts
+            .iter()
+            .flat_map(|part| part.wire.resources.iter().map(|resource| &resource.key));
+        keys.collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// The source of the discovery server.
+pub struct MeshSource {
+    painted: watch::Sender<Option<Arc<Picture>>>,
+    trust_domain: TrustDomain,
+    metrics: Arc<Metrics>,
+    scopes: Arc<Scopes>,
+    load_report_interval: Duration,
+    parts: Parts,
+    subscribers: Mutex<Subscribers>,
+}
+
+impl MeshSource {
+    /// Serves the pictures that it is shown; proxies have to be of the trust domain, and report their loads at the interval.
+    #[must_use]
+    pub fn new(
+        trust_domain: TrustDomain,
+        scopes: Arc<Scopes>,
+        load_report_interval: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            painted: watch::Sender::new(None),
+            trust_domain,
+            metrics,
+            scopes,
+            load_report_interval,
+            parts: Parts::default(),
+            subscribers: Mutex::default(),
+        }
+    }
+
+    /// The newest picture, again and again.
+    #[must_use]
+    pub fn pictures(&self) -> Pictures {
+        self.painted.subscribe()
+    }
+
+    /// What a proxy should have by now, given what it has asked for; `None` if it is no meshed pod.
+    #[must_use]
+    pub fn expected(&self, who: &Name) -> Option<Arc<Seen>> {
+        let (pod, asked) = {
+            let subscribers = self.lock();
+            let subscriber = subscribers.all.get(who)?;
+            if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
+                return Some(Arc::clone(seen));
+            }
+            (subscriber.pod.clone(), Arc::clone(&subscriber.asked))
+        };
+        self.look(who, &pod, &asked)
+    }
+
+    /// The versions that a proxy should have by another picture than ours, given what it has asked for.
+    #[must_use]
+    pub fn should(
+        &self,
+        picture: &Picture,
+        who: &Name,
+    ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
+        let asked = Arc::clone(&self.lock().all.get(who)?.asked);
+        let proxy = picture.compiled.proxies.get(&pod_of(who)?)?;
+        let seen = self.compute(picture, proxy, &proxy.workload(), &asked, None);
+        let resources = seen
+            .wire
+            .parts
+            .iter()
+            .flat_map(|part| part.resources.iter());
+        Some(
+            resources
+                .map(|resource| (resource.key.clone(), Arc::clone(&resource.version)))
+                .collect(),
+        )
+    }
+
+    /// The proxies whose views may be others than at the last call.
+    #[must_use]
+    pub fn take_changed(&self) -> BTreeSet<Name> {
+        self.lock().take_changed()
+    }
+
+    /// Forgets a proxy that is over.
+    pub fn forget(&self, who: &Name) {
+        self.lock().remove(who);
+    }
+
+    /// The scope of a workload was changed from elsewhere.
+    pub fn relearned(&self, workload: &WorkloadRef) {
+        self.lock().touch(&Cause::Learned(workload.clone()));
+    }
+
+    /// Whether a pod of the workload has a stream here.
+    #[must_use]
+    pub fn serves(&self, workload: &WorkloadRef) -> bool {
+        self.lock()
+            .of_workload(workload)
+            .any(|subscriber| subscriber.tick.receiver_count() > 0)
+    }
+
+    fn look(&self, who: &Name, pod: &PodRef, asked: &Asked) -> Option<Arc<Seen>> {
+        let picture = self.newest()?;
+        let proxy = picture.compiled.proxies.get(pod)?;
+        let workload = proxy.workload();
+        let (before, touched) = self.lock().begin(who, &workload)?;
+        let seen = self.compute(&picture, proxy, &workload, asked, before.as_deref());
+        let seen = before
+            .filter(|before| same(before, &seen))
+            .unwrap_or_else(|| Arc::new(seen));
+        let mut subscribers = self.lock();
+        subscribers.keep(who, Arc::clone(&seen), touched);
+        // What was painted in between was told only to those who depended on it by then.
+        if self
+            .painted
+            .borrow()
+            .as_ref()
+            .is_some_and(|newest| newest.revision != picture.revision)
+        {
+            subscribers.touch_one(who);
+        }
+        Some(seen)
+    }
+
+    fn compute(
+        &self,
+        picture: &Picture,
+        proxy: &Proxy,
+        workload: &WorkloadRef,
+        asked: &Asked,
+        before: Option<&Seen>,
+    ) -> Seen {
+        let sorted = self.sort(picture, proxy, workload, asked);
+        let scope = Scope {
+            held: &sorted.sets.held,
+            retiring: &sorted.sets.retiring,
+            wanted: &sorted.wanted,
+            refused: &sorted.refused,
+        };
+        let Some(view) = picture.compiled.view(&proxy.pod, &scope) else {
+            // The proxy was just found in this very picture.
+            return Seen {
+                parts: Vec::new(),
+                wire: Arc::default(),
+                depends: Arc::default(),
+                scope: 0,
+                passing: false,
+            };
+        };
+        let numbered = view.parts.iter().enumerate();
+        let parts: Vec<Arc<Part>> = numbered
+            .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
+            .collect();
+        let wire = xds::View {
+            parts: parts.iter().map(|part| Arc::clone(&part.wire)).collect(),
+            absent: view.absent,
+            since: picture.seen,
+        };
+        Seen {
+            parts,
+            wire: Arc::new(wire),
+            depends: Arc::new(view.depends),
+            scope: sorted.sets.held.len(),
+            passing: sorted.passing,
+        }
+    }
+
+    /// Mostly the proxy had the same part at the same place before.
+    fn part(
+        &self,
+        policy: &Arc<heddle_policy_compiler::Part>,
+        before: Option<&Arc<Part>>,
+    ) -> Arc<Part> {
+        let known = before.filter(|before| Arc::ptr_eq(&before.policy, policy));
+        known.map_or_else(|| self.parts.of(policy), Arc::clone)
+    }
+
+    /// Sorts the names that a proxy asked for into those that are answered and those that are refused, and learns what it calls.
+    fn sort(
+        &self,
+        picture: &Picture,
+        proxy: &Proxy,
+        workload: &WorkloadRef,
+        asked: &Asked,
+    ) -> Sorted {
+        let mut sorted = Sorted {
+            sets: self.scopes.of(workload),
+            ..Sorted::default()
+        };
+        let learns = proxy.on_demand() && picture.mesh.scope.on_demand == OnDemand::Enabled;
+        let bucket = Bucket::of(picture.mesh.scope.idle_after.get());
+        let now = now();
+        let mut learned = false;
+        let mut unknown = 0;
+        let learn = |sets: &Sets, destination: &Destination| {
+            learns
+                && !sets.held.contains(destination)
+                && self.scopes.learn(workload, destination, now)
+        };
+        // A proxy that comes back shows by its listeners what is in use.
+        for name in &asked.listeners {
+            let address = name
+                .strip_prefix("dst|")
+                .and_then(|address| address.parse().ok());
+            if let Some(destination) = address.and_then(|at| picture.compiled.destination_at(at)) {
+                learned |= learn(&sorted.sets, &destination);
+            }
+        }
+        for name in &asked.names {
+            let destination =
+                on_demand_address(name).and_then(|at| picture.compiled.destination_at(at));
+            let answered = match &destination {
+                Some(destination) if sorted.sets.held.contains(destination) => true,
+                Some(destination) => {
+                    let recent = is_recent(bucket, name, now);
+                    learned |= recent && learn(&sorted.sets, destination);
+                    recent
+                }
+                None => {
+                    sorted.passing = true;
+                    unknown += 1;
+                    unknown <= MAX_UNKNOWN && is_recent(bucket, name, now)
+                }
+            };
+            let names = if answered {
+                &mut sorted.wanted
+            } else {
+                &mut sorted.refused
+            };
+            names.insert(Name::clone(name));
+        }
+        if learned {
+            sorted.sets = self.scopes.of(workload);
+            self.relearned(workload);
+        }
+        sorted
+    }
+
+    /// Lets go of what nobody uses any more, and of what is over, until told to stop.
+    ///
+    /// # Errors
+    /// None; it ends when it is told to.
+    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) -> Ended {
+        loop {
+            let idle = self
+                .newest()
+                .map_or(SWEEP, |picture| picture.mesh.scope.idle_after.get());
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(SWEEP.min(idle / 3).max(Duration::from_millis(200))) => {}
+            }
+            if let Some(picture) = self.newest() {
+                self.sweep_once(&picture);
+            }
+        }
+    }
+
+    fn sweep_once(&self, picture: &Picture) {
+        let (now, compiled) = (now(), &picture.compiled);
+        let idle = picture.mesh.scope.idle_after.get();
+        let bucket = Bucket::of(idle);
+        let mut changed = self
+            .scopes
+            .retain(|destination| compiled.address_of(destination).is_some());
+        changed.extend(
+            self.scopes
+                .sweep(now, idle.as_secs(), |workload, destination, unused| {
+                    self.may_go(compiled, workload, destination, unused, |name| {
+                        is_recent(bucket, name, now)
+                    })
+                }),
+        );
+        let mut subscribers = self.lock();
+        for workload in changed {
+            subscribers.touch(&Cause::Learned(workload));
+        }
+        let passing: Vec<Name> = subscribers
+            .all
+            .iter()
+            .filter(|(_, subscriber)| subscriber.seen.as_ref().is_some_and(|seen| seen.passing))
+            .map(|(name, _)| Name::clone(name))
+            .collect();
+        for name in passing {
+            subscribers.touch_one(&name);
+        }
+        drop(subscribers);
+        self.parts.prune();
+        self.metrics.scope_sizes(&self.scopes.sizes());
+    }
+
+    /// Whether it is sure that nobody uses a destination, and that it can be asked for again.
+    fn may_go(
+        &self,
+        compiled: &Compiled,
+        workload: &WorkloadRef,
+        destination: &Destination,
+        unused: Seconds,
+        recent: impl Fn(&Name) -> bool,
+    ) -> bool {
+        let subscribers = self.lock();
+        let mut there = subscribers
+            .of_workload(workload)
+            .filter(|subscriber| subscriber.tick.receiver_count() > 0)
+            .peekable();
+        if there.peek().is_none() {
+            return unused >= ABSENT;
+        }
+        let at = compiled.address_of(destination);
+        there.all(|subscriber| {
+            // Three reports, for one may be late.
+            let heard = subscriber
+                .reported
+                .is_some_and(|at| at.elapsed() < 3 * self.load_report_interval);
+            let mut names = subscriber.asked.names.iter();
+            let asked = names.any(|name| on_demand_address(name) == at && recent(name));
+            heard && !asked
+        })
+    }
+
+    fn newest(&self) -> Option<Arc<Picture>> {
+        self.painted.borrow().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Subscribers> {
+        // A panic elsewhere leaves the maps whole: every change is a plain insert or remove.
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(
+        &self,
+        peer: &Peer,
+        node: &NodeInfo,
+    ) -> Result<SubscriberId, (&'static str, Refusal)> {
+        let id = identity_of(&peer.certificates, &self.trust_domain)
+            .map_err(|error| ("certificate", Refusal::Unauthenticated(error.to_string())))?;
+        let denied = |reason, why: String| Err((reason, Refusal::Denied(why)));
+        let Some(pod) = pod_of(&node.id) else {
+            return denied(
+                "node_id",
+                "the node id is not of the form <namespace>/<pod>".to_owned(),
+            );
+        };
+        // Said before the pod is looked up, so that nobody learns which pods other namespaces have.
+        if &*pod.namespace != id.namespace() {
+            return denied(
+                "namespace",
+                format!("`{id}` may not speak for a pod of another namespace"),
+            );
+        }
+        let unavailable = |why: &str| Err(("not_yet", Refusal::Unavailable(why.to_owned())));
+        let Some(picture) = self.newest() else {
+            return unavailable("the cluster has not been read yet");
+        };
+        let Some(account) = picture.service_account(&pod) else {
+            return unavailable("the pod is not known yet");
+        };
+        if &*account != id.service_account() {
+            return denied(
+                "service_account",
+                format!("`{id}` is not the identity of that pod"),
+            );
+        }
+        if !picture.compiled.proxies.contains_key(&pod) {
+            return unavailable("the pod is not one with a sidecar, or is over");
+        }
+        Ok(SubscriberId::from(node.id.as_str()))
+    }
+}
+
+impl std::fmt::Debug for MeshSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MeshSource")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResourceSource for MeshSource {
+    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
+        self.decide(peer, node).map_err(|(reason, refusal)| {
+            self.metrics
+                .admission_refused
+                .get_or_create(&Outcome { reason })
+                .inc();
+            refusal
+        })
+    }
+
+    fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<xds::View>> {
+        let (pod, asked) = {
+            let mut subscribers = self.lock();
+            let subscriber = subscribers.entry(&who.0)?;
+            if *subscriber.asked != *asked {
+                subscriber.asked = Arc::new(asked.clone());
+                subscriber.stale = true;
+            }
+            if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
+                return Some(Arc::clone(&seen.wire));
+            }
+            (subscriber.pod.clone(), Arc::clone(&subscriber.asked))
+        };
+        Some(Arc::clone(&self.look(&who.0, &pod, &asked)?.wire))
+    }
+
+    fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64> {
+        match self.lock().entry(&who.0) {
+            Some(subscriber) => subscriber.tick.subscribe(),
+            // No such id was ever admitted.
+            None => watch::Sender::new(0).subscribe(),
+        }
+    }
+
+    fn loads(&self, who: &SubscriberId, loads: &[Load]) {
+        let Some(picture) = self.newest() else { return };
+        let workload = {
+            let mut subscribers = self.lock();
+            let Some(subscriber) = subscribers.all.get_mut(&who.0) else {
+                return;
+            };
+            subscriber.reported = Some(Instant::now());
+            subscriber.workload.clone()
+        };
+        let Some(workload) = workload else { return };
+        let busy = loads
+            .iter()
+            .filter(|load| load.issued > 0 || load.active > 0);
+        let busy: BTreeSet<&str> = busy.map(|load| &*load.cluster).collect();
+        let sets = self.scopes.of(&workload);
+        let used = sets
+            .held
+            .iter()
+            .chain(&sets.retiring)
+            .filter(|destination| {
+                let clusters = picture.compiled.clusters_of(destination);
+                clusters.iter().any(|cluster| busy.contains(&**cluster))
+            });
+        let save_after = picture.mesh.scope.idle_after.get().as_secs() / 8;
+        self.scopes
+            .used(&workload, &used.cloned().collect(), now(), save_after);
+    }
+}
+
+impl Audience for MeshSource {
+    fn shown(&self, picture: &Arc<Picture>) {
+        let before = self.painted.send_replace(Some(Arc::clone(picture)));
+        let domain = |picture: &Picture| picture.mesh.trust_domain.clone();
+        if domain(picture) != self.trust_domain.to_string()
+            && before.as_deref().map(domain) != Some(domain(picture))
+        {
+            tracing::error!(now = domain(picture), at_start = %self.trust_domain, "Mesh default: spec.trustDomain is another than at the start: restart the control plane, then the workloads");
+        }
+        let changes = picture.compiled.changes();
+        let settings = before.is_none_or(|before| !Arc::ptr_eq(&before.mesh, &picture.mesh));
+        let replaced = changes.replaced.iter();
+        let replaced: Vec<_> = replaced
+            .map(|replaced| {
+                (
+                    &replaced.service,
+                    &replaced.old,
+                    self.parts.of(&replaced.new),
+                )
+            })
+            .collect();
+        let mut subscribers = self.lock();
+        if changes.all || settings {
+            subscribers.touch_all();
+            return;
+        }
+        // Before the others are told: of what is stale by then a new view is made anyway.
+        for (service, old, new) in &replaced {
+            let cause = Cause::Compiled(Dependency::Service((*service).clone()));
+            subscribers.replace(&cause, |seen| seen.with(old, new, picture.seen));
+        }
+        for dependency in &changes.touched {
+            subscribers.touch(&Cause::Compiled(dependency.clone()));
+        }
+    }
+}
+
+/// The names a proxy asked for, by what becomes of them.
+#[derive(Default)]
+struct Sorted {
+    sets: Arc<Sets>,
+    wanted: BTreeSet<Name>,
+    refused: BTreeSet<Name>,
+    passing: bool,
+}
+
+/// Whether two views say the same, as far as parts go.
+fn same(a: &Seen, b: &Seen) -> bool {
+    a.parts.len() == b.parts.len()
+        && a.wire.absent == b.wire.absent
+        && a.depends == b.depends
+        && (a.passing, a.scope) == (b.passing, b.scope)
+        && a.parts.iter().zip(&b.parts).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+fn now() -> Seconds {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// The pod that a node id names.
+#[must_use]
+pub fn pod_of(node_id: &str) -> Option<PodRef> {
+    let (namespace, name) = node_id.split_once('/')?;
+    let plain = |part: &str| !part.is_empty() && part.len() <= 253 && !part.contains('/');
+    (plain(namespace) && plain(name)).then(|| NamespacedName::new(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_is_a_namespace_and_a_pod() {
+        assert_eq!(
+            pod_of("shop/cart-1"),
+            Some(NamespacedName::new("shop", "cart-1"))
+        );
+        for text in ["", "/", "shop", "shop/", "/cart", "a/b/c"] {
+            assert_eq!(pod_of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Who has what in view, the other way round: from what changed to the subscribers that it concerns.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use heddle_policy_compiler::{Dependency, PodRef, WorkloadRef};
+use heddle_xds_server::{Asked, Name};
+use tokio::sync::watch;
+
+use super::{Seen, pod_of};
+
+/// What a view depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// Something compiled.
+    Compiled(Dependency),
+    /// What the workload has learned.
+    Learned(WorkloadRef),
+}
+
+/// One proxy, whether it has a stream or not.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) pod: PodRef,
+    pub(super) asked: Arc<Asked>,
+    pub(super) workload: Option<WorkloadRef>,
+    pub(super) seen: Option<Arc<Seen>>,
+    /// Something that the view depends on has changed since.
+    pub(super) stale: bool,
+    /// When it last reported its loads.
+    pub(super) reported: Option<Instant>,
+    /// Ticks whenever the view has become stale.
+    pub(super) tick: watch::Sender<u64>,
+    causes: Arc<BTreeSet<Dependency>>,
+}
+
+impl Subscriber {
+    fn new(pod: PodRef) -> Self {
+        Self {
+            pod,
+            asked: Arc::default(),
+            workload: None,
+            seen: None,
+            stale: true,
+            reported: None,
+            tick: watch::Sender::new(0),
+            causes: Arc::default(),
+        }
+    }
+}
+
+/// All subscribers, and what each of their views depends on.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    pub(super) all: HashMap<Name, Subscriber>,
+    by_cause: HashMap<Cause, HashSet<Name>>,
+    /// Those whose view is another, or stale, since the last [`Subscribers::take_changed`].
+    changed: BTreeSet<Name>,
+}
+
+impl Subscribers {
+    /// The subscriber of that name, new if need be; `None` if it can be no pod's.
+    pub(super) fn entry(&mut self, name: &Name) -> Option<&mut Subscriber> {
+        if !self.all.contains_key(name) {
+            self.all
+                .insert(Name::clone(name), Subscriber::new(pod_of(name)?));
+        }
+        self.all.get_mut(name)
+    }
+
+    /// A view is about to be computed. Gives the present one, and what [`Subscribers::keep`] wants to know.
+    pub(super) fn begin(
+        &mut self,
+        name: &Name,
+        workload: &WorkloadRef,
+    ) -> Option<(Option<Arc<Seen>>, u64)> {
+        let subscriber = self.all.get_mut(name)?;
+        if subscriber.workload.as_ref() != Some(workload) {
+            let before = subscriber.workload.replace(workload.clone());
+            if let Some(before) = before {
+                forget(&mut self.by_cause, &Cause::Learned(before), name);
+            }
+            note(&mut self.by_cause, Cause::Learned(workload.clone()), name);
+        }
+        Some((subscriber.seen.clone(), *subscriber.tick.borrow()))
+    }
+
+    /// Keeps a view, with what it depends on. It is stale already if the subscriber was touched since [`Subscribers::begin`].
+    pub(super) fn keep(&mut self, name: &Name, seen: Arc<Seen>, begun: u64) {
+        let Some(subscriber) = self.all.get_mut(name) else {
+            return;
+        };
+        // Mostly the causes are the same, and nothing is to be done.
+        if subscriber.causes != seen.depends {
+            let before = std::mem::replace(&mut subscriber.causes, Arc::clone(&seen.depends));
+            for gone in before.difference(&seen.depends) {
+                forget(&mut self.by_cause, &Cause::Compiled(gone.clone()), name);
+            }
+            for new in seen.depends.difference(&before) {
+                note(&mut self.by_cause, Cause::Compiled(new.clone()), name);
+            }
+        }
+        subscriber.seen = Some(seen);
+        subscriber.stale = *subscriber.tick.borrow() != begun;
+    }
+
+    /// Something changed: the views that depend on it are stale, and their streams are told.
+    pub(super) fn touch(&mut self, cause: &Cause) {
+        for name in self.by_cause.get(cause).into_iter().flatten() {
+            if let Some(subscriber) = self.all.get_mut(name) {
+                wake(subscriber);
+                self.changed.insert(Name::clone(name));
+            }
+        }
+    }
+
+    /// Something changed in a way that says what the views are now that depend on it; streams are told where one is another.
+    pub(super) fn replace(&mut self, cause: &Cause, with: impl Fn(&Seen) -> Option<Seen>) {
+        for name in self.by_cause.get(cause).into_iter().flatten() {
+            let Some(subscriber) = self.all.get_mut(name) else {
+                continue;
+            };
+            let seen = subscriber.seen.as_ref().filter(|_| !subscriber.stale);
+            if let Some(seen) = seen.and_then(|seen| with(seen)) {
+                subscriber.seen = Some(Arc::new(seen));
+                subscriber.tick.send_modify(|tick| *tick += 1);
+                self.changed.insert(Name::clone(name));
+            }
+        }
+    }
+
+    /// The same as [`Subscribers::touch`] for one.
+    pub(super) fn touch_one(&mut self, name: &Name) {
+        if let Some(subscriber) = self.all.get_mut(name) {
+            wake(subscriber);
+            self.changed.insert(Name::clone(name));
+        }
+    }
+
+    /// Everything changed.
+    pub(super) fn touch_all(&mut self) {
+        for (name, subscriber) in &mut self.all {
+            wake(subscriber);
+            self.changed.insert(Name::clone(name));
+        }
+    }
+
+    /// Whose views may be others than at the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Forgets a subscriber that has no stream and will not come back.
+    pub(super) fn remove(&mut self, name: &Name) {
+        if self
+            .all
+            .get(name)
+            .is_none_or(|subscriber| subscriber.tick.receiver_count() > 0)
+        {
+            return;
+        }
+        if let Some(subscriber) = self.all.remove(name) {
+            for cause in &*subscriber.causes {
+                forget(&mut self.by_cause, &Cause::Compiled(cause.clone()), name);
+            }
+            if let Some(workload) = subscriber.workload {
+                forget(&mut self.by_cause, &Cause::Learned(workload), name);
+            }
+        }
+        self.changed.remove(name);
+    }
+
+    /// The subscribers of a workload.
+    pub(super) fn of_workload(&self, workload: &WorkloadRef) -> impl Iterator<Item = &Subscriber> {
+        let names = self.by_cause.get(&Cause::Learned(workload.clone()));
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.all.get(name))
+    }
+}
+
+fn wake(subscriber: &mut Subscriber) {
+    subscriber.stale = true;
+    subscriber.tick.send_modify(|tick| *tick += 1);
+}
+
+fn note(by_cause: &mut HashMap<Cause, HashSet<Name>>, cause: Cause, name: &Name) {
+    by_cause.entry(cause).or_default().insert(Name::clone(name));
+}
+
+fn forget(by_cause: &mut HashMap<Cause, HashSet<Name>>, cause: &Cause, name: &Name) {
+    if let Some(names) = by_cause.get_mut(cause) {
+        names.remove(name);
+        if names.is_empty() {
+            by_cause.remove(cause);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Whom the pods of a service would never let in: what is left out of a caller's scope.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::classes::Served;
+use super::inbound::target;
+use crate::authz::Admission;
+use crate::kinds::traffic_split::{NamespaceSplits, Target};
+use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
+
+/// The admissions of all shapes of pods behind a port, none of them open to everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gate(BTreeSet<Admission>);
+
+impl Gate {
+    /// Whether every pod behind it denies the caller, whatever it asks.
+    pub(crate) fn refuses(&self, caller: &SpiffeId) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|admission| !admission.admits(caller))
+    }
+}
+
+/// The gates of a service: where there is none, somebody is open to everybody, or nobody is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gates {
+    pub(crate) ports: BTreeMap<Port, Gate>,
+    /// Of the pods with labels that a split names.
+    pub(crate) subsets: BTreeMap<(Port, Labels), Gate>,
+}
+
+impl Gates {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.subsets.is_empty()
+    }
+}
+
+/// Sums up the admissions of a service, given the shapes that it selects.
+pub(crate) fn gates(
+    service: &Service,
+    splits: Option<&NamespaceSplits>,
+    pods: &[(&Shape, &Served)],
+) -> Gates {
+    let mut gates = Gates::default();
+    for port in service.ports.values() {
+        let of = |subset: Option<&Labels>| {
+            let mut gate = Gate::default();
+            let chosen = pods
+                .iter()
+                .filter(|(shape, _)| subset.is_none_or(|labels| selects(labels, &shape.labels)));
+            for (shape, served) in chosen {
+                // Pods without the port cannot be what a caller reaches.
+                let Some(target) = target(&port.target, shape) else {
+                    continue;
+                };
+                let admission = Admission::of(served.class.input.authz(target));
+                if admission.open() {
+                    return None;
+                }
+                gate.0.insert(admission);
+            }
+            (!gate.0.is_empty()).then_some(gate)
+        };
+        gates.ports.extend(of(None).map(|gate| (port.port, gate)));
+        let key = (service.name.clone(), port.port);
+        let split = splits.and_then(|splits| splits.in_force.get(&key));
+        for share in split.iter().flat_map(|split| &split.shares) {
+            if let Target::Labels(labels) = &share.target {
+                let gate = of(Some(labels));
+                let key = (port.port, labels.clone());
+                gates.subsets.extend(gate.map(|gate| (key, gate)));
+            }
+        }
+    }
+    gates
+}

@@ -1,0 +1,186 @@
+//! What is at an address, and at what address a destination is.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::Compiled;
+use super::inbound::{Said, protocol_of, service_targets};
+use super::on_demand::pod_cluster_name;
+use super::scope::{Destination, DestinationKind, Family};
+use crate::finding::ObjectRef;
+use crate::world::{
+    NamespacedName, PodRef, Port, Protocol, Service, Shape, Workload, in_namespace, selects,
+};
+
+/// What is at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// A port of a service.
+    Service {
+        name: NamespacedName,
+        port: Port,
+        protocol: Protocol,
+    },
+    /// A port of a pod, dialled by the pod's own address.
+    Pod {
+        name: PodRef,
+        port: Port,
+        protocol: Protocol,
+        shape: Arc<Shape>,
+        /// The ports of services that lead there.
+        services: BTreeSet<(NamespacedName, Port)>,
+    },
+}
+
+impl Known {
+    /// The objects that define it.
+    pub(crate) fn origins(&self) -> BTreeSet<ObjectRef> {
+        match self {
+            Self::Service { name, .. } => BTreeSet::from([super::service_ref(name)]),
+            Self::Pod { services, .. } => services
+                .iter()
+                .map(|(name, _)| super::service_ref(name))
+                .collect(),
+        }
+    }
+}
+
+impl Compiled {
+    /// The destination at an address; None if the mesh does not know it.
+    #[must_use]
+    pub fn destination_at(&self, at: SocketAddr) -> Option<Destination> {
+        let family = Family::of(at.ip().to_canonical());
+        let (kind, name, port) = match self.known(at)? {
+            Known::Service { name, port, .. } => (DestinationKind::Service, name, port),
+            Known::Pod { name, port, .. } => (DestinationKind::Pod, name, port),
+        };
+        Some(Destination {
+            kind,
+            name,
+            port,
+            family,
+        })
+    }
+
+    /// The address of a destination; None if it is not there now.
+    #[must_use]
+    pub fn address_of(&self, destination: &Destination) -> Option<SocketAddr> {
+        let ips: &[IpAddr] = match destination.kind {
+            DestinationKind::Service => &self.world.services.get(&destination.name)?.cluster_ips,
+            DestinationKind::Pod => &self.world.workloads.get(&destination.name)?.ips,
+        };
+        let ip = ips
+            .iter()
+            .find(|ip| Family::of(**ip) == destination.family)?;
+        let at = SocketAddr::new(*ip, destination.port.get());
+        // Another may have the address, or the port.
+        (self.destination_at(at)? == *destination).then_some(at)
+    }
+
+    /// The clusters whose traffic shows that a destination is used: those of a split's backends too.
+    #[must_use]
+    pub fn clusters_of(&self, destination: &Destination) -> Vec<Arc<str>> {
+        match destination.kind {
+            DestinationKind::Service => self
+                .client_side(&destination.name, destination.port)
+                .map(|side| side.clusters().cloned().collect())
+                .unwrap_or_default(),
+            DestinationKind::Pod => self
+                .address_of(destination)
+                .map(pod_cluster_name)
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// Every address that the mesh knows. Looks at all of it: for tests and tools.
+    pub fn destinations(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.addresses.ips().flat_map(|ip| {
+            let of_services = self.addresses.services(ip).flat_map(|name| {
+                let service = self.world.services.get(name);
+                service.into_iter().flat_map(|s| s.ports.keys().copied())
+            });
+            let pod = self.addresses.pod(ip);
+            let pod = pod.and_then(|pod| self.world.workloads.get(pod));
+            let of_pod = pod.into_iter().flat_map(|pod| self.pod_ports(pod));
+            let ports: BTreeSet<Port> = of_services.chain(of_pod).collect();
+            ports
+                .into_iter()
+                .map(move |port| SocketAddr::new(ip, port.get()))
+        })
+    }
+
+    pub(crate) fn known(&self, at: SocketAddr) -> Option<Known> {
+        let ip = at.ip().to_canonical();
+        let number = Port::try_from(i32::from(at.port())).ok()?;
+        let mut services = self.addresses.services(ip);
+        let service = services.find_map(|name| {
+            let port = self.world.services.get(name)?.ports.get(&number)?;
+            Some(Known::Service {
+                name: name.clone(),
+                port: number,
+                protocol: port.protocol,
+            })
+        });
+        service.or_else(|| {
+            let pod = self.world.workloads.get(self.addresses.pod(ip)?)?;
+            self.known_pod(pod, number)
+        })
+    }
+
+    fn known_pod(&self, pod: &Workload, port: Port) -> Option<Known> {
+        let shape = &pod.shape;
+        let services = self.services_selecting(shape);
+        let targets = service_targets(&services, shape);
+        if !dialled(shape, port, targets.get(&port)) {
+            return None;
+        }
+        let protocol = if port == Port::METRICS {
+            Protocol::Http
+        } else {
+            protocol_of(port, &targets, shape)
+        };
+        let said = targets.get(&port).into_iter().flatten();
+        Some(Known::Pod {
+            name: pod.name.clone(),
+            port,
+            protocol,
+            shape: Arc::clone(shape),
+            services: said.map(|s| (s.service.name.clone(), s.port)).collect(),
+        })
+    }
+
+    fn pod_ports(&self, pod: &Workload) -> BTreeSet<Port> {
+        let services = self.services_selecting(&pod.shape);
+        let targets = service_targets(&services, &pod.shape);
+        let own = pod.shape.ports.iter().map(|p| p.port);
+        let all = own.chain(targets.keys().copied()).chain([Port::METRICS]);
+        all.filter(|port| dialled(&pod.shape, *port, targets.get(port)))
+            .collect()
+    }
+
+    fn services_selecting<'a>(&'a self, shape: &'a Shape) -> Vec<&'a Service> {
+        if let Some(served) = self.served(shape) {
+            let services = served.services.iter();
+            return services
+                .filter_map(|name| self.world.services.get(name))
+                .map(|service| &**service)
+                .collect();
+        }
+        let namespace = in_namespace(&self.world.services, &shape.namespace);
+        let services = namespace.map(|(_, service)| &**service);
+        services
+            .filter(|service| selects(&service.selector, &shape.labels))
+            .collect()
+    }
+}
+
+/// Whether a port of a pod is a destination: with a sidecar all that is declared, without one only what headless services lead to.
+fn dialled(shape: &Shape, port: Port, said: Option<&Vec<Said<'_>>>) -> bool {
+    if shape.meshed {
+        port == Port::METRICS || said.is_some() || shape.ports.iter().any(|p| p.port == port)
+    } else {
+        said.is_some_and(|said| said.iter().any(|said| said.service.headless))
+    }
+}

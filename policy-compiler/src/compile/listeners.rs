@@ -1,0 +1,198 @@
+//! The client's listeners: the constant ones of capture, and the one of each destination.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use prost::Message;
+
+use super::classes::Caller;
+use super::on_demand::Bucket;
+use crate::envoy::hcm::{Routes, Side, connection_manager};
+use crate::envoy::listener::{self as build, Takes, chain};
+use crate::envoy::metrics::Edge;
+use crate::envoy::network::{on_demand, say_tcp, tcp_proxy};
+use crate::envoy::route::{self, Target};
+use crate::finding::ObjectRef;
+use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::world::Protocol;
+
+const OUTBOUND: u16 = 15001;
+const OUTBOUND_MARKED: u16 = 15002;
+/// How long a client of a port without a declared protocol may be silent before its bytes count as TCP.
+const DETECT_MS: u16 = 20;
+/// A cluster that does not exist: what goes there is closed.
+const REFUSED: &str = "refused";
+
+/// The constant listeners of a captured pod.
+pub(crate) fn capture_listeners(bucket: Bucket, origins: &BTreeSet<ObjectRef>) -> Part {
+    let listener = |name: &str, port: u16, filters: Vec<listener::Filter>| {
+        let mut listener = build::wildcard(name, port, TrafficDirection::Outbound);
+        // A listener for the destination takes the connection if there is one.
+        listener.use_original_dst =
+            Some(envoy_types::pb::google::protobuf::BoolValue { value: true });
+        listener.listener_filters = vec![build::original_dst()];
+        listener.filter_chains = vec![chain(name, None, Takes::Rest, filters, None)];
+        Resource::new(
+            ResourceKind::Listener,
+            name,
+            listener.encode_to_vec(),
+            Vec::new(),
+            origins.clone(),
+        )
+    };
+    Part {
+        resources: vec![
+            listener("outbound", OUTBOUND, on_demand(bucket.format())),
+            // Whoever gets here has asked for a destination whose listener is gone again.
+            listener(
+                "outbound-marked",
+                OUTBOUND_MARKED,
+                vec![tcp_proxy("outbound", REFUSED, None)],
+            ),
+        ],
+    }
+}
+
+/// Where a destination's listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Listens {
+    /// Capture hands connections over.
+    Handed,
+    /// At a socket of its own.
+    Bound,
+}
+
+/// Where a listener leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leads {
+    /// By the service's routes, or to its cluster.
+    Service {
+        cluster: Arc<str>,
+        route: Option<Arc<str>>,
+    },
+    /// To one pod.
+    Pod { cluster: Arc<str> },
+    /// Nowhere: the caller would never be let in.
+    Refused,
+}
+
+/// All that decides the listener of a destination, beside its caller.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ListenerInput {
+    pub(crate) at: SocketAddr,
+    pub(crate) listens: Listens,
+    pub(crate) protocol: Protocol,
+    pub(crate) leads: Leads,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) service: Option<Arc<str>>,
+    pub(crate) origins: BTreeSet<ObjectRef>,
+}
+
+/// `dst|<ip:port>`
+fn listener_name(at: SocketAddr) -> String {
+    format!("dst|{at}")
+}
+
+/// Makes the listener of a destination.
+pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Part {
+    let name = listener_name(input.at);
+    let mut listener = match input.listens {
+        Listens::Handed => build::handed(&name, input.at),
+        Listens::Bound => build::bound(&name, input.at, TrafficDirection::Outbound),
+    };
+    let edge = edge(caller, input);
+    let http = || {
+        let routes = routes(&name, &input.leads)?;
+        Some(vec![connection_manager(
+            Side::Client,
+            "outbound",
+            routes,
+            &edge,
+        )])
+    };
+    let cluster = match &input.leads {
+        Leads::Service { cluster, .. } | Leads::Pod { cluster } => cluster,
+        Leads::Refused => REFUSED,
+    };
+    let tcp = || tcp_proxy("outbound", cluster, Some(&edge));
+    let chains = &mut listener.filter_chains;
+    match input.protocol {
+        Protocol::Http => {
+            chains.extend(http().map(|filters| chain("http", None, Takes::Rest, filters, None)));
+        }
+        Protocol::Tcp => chains.push(chain("tcp", None, Takes::Rest, vec![tcp()], None)),
+        Protocol::Detect => {
+            let http = http();
+            chains.extend(http.map(|filters| chain("http", None, Takes::PlainHttp, filters, None)));
+            let filters = vec![say_tcp(), tcp()];
+            chains.push(chain("tcp", None, Takes::Rest, filters, None));
+            listener.listener_filters.push(build::http_inspector(&[]));
+            build::wait(&mut listener, DETECT_MS);
+        }
+    }
+    let resource = Resource::new(
+        ResourceKind::Listener,
+        &name,
+        listener.encode_to_vec(),
+        requires(input),
+        input.origins.clone(),
+    );
+    Part {
+        resources: vec![resource],
+    }
+}
+
+fn routes<'a>(name: &str, leads: &'a Leads) -> Option<Routes<'a>> {
+    match leads {
+        Leads::Service { route, .. } => route.as_deref().map(Routes::Named),
+        Leads::Pod { cluster } => {
+            let target = Target {
+                cluster: cluster.to_string(),
+                weight: 1,
+            };
+            Some(Routes::Inline(Box::new(route::outbound(
+                cluster,
+                &[target],
+            ))))
+        }
+        Leads::Refused => Some(Routes::Inline(Box::new(route::forbidden(name)))),
+    }
+}
+
+/// HTTP waits for its routes by itself; TCP would run into a missing cluster.
+fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
+    let key = |kind, name: &Arc<str>| ResourceKey {
+        kind,
+        name: Arc::clone(name),
+    };
+    match (&input.leads, input.protocol) {
+        (Leads::Refused, _) | (Leads::Service { .. }, Protocol::Http) => Vec::new(),
+        (Leads::Pod { cluster }, _) => vec![key(ResourceKind::Cluster, cluster)],
+        (Leads::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
+            key(ResourceKind::Cluster, cluster),
+            key(ResourceKind::Endpoints, cluster),
+        ],
+    }
+}
+
+fn edge(caller: &Caller, input: &ListenerInput) -> Edge {
+    Edge(vec![
+        ("reporter", "source".to_owned()),
+        ("source_namespace", caller.namespace.to_string()),
+        ("source_workload", caller.owner.to_string()),
+        ("source_principal", caller.principal.to_string()),
+        ("destination_namespace", input.namespace.to_string()),
+        (
+            "destination_service",
+            input
+                .service
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
+        ),
+        // Tells the backends of a split apart.
+        ("upstream_cluster", "%UPSTREAM_CLUSTER%".to_owned()),
+    ])
+}

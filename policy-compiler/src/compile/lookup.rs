@@ -1,0 +1,59 @@
+//! What judging the objects of a namespace may look at. It remembers which services were looked at: those are the unit's inputs.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::endpoints::{self, Readiness};
+use crate::finding::ObjectRef;
+use crate::world::{Labels, NamespacedName, Port, Refusal, Service, World};
+
+/// A world seen by one unit.
+pub(crate) struct Lookup<'a> {
+    world: &'a World,
+    services: RefCell<BTreeSet<NamespacedName>>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) const fn new(world: &'a World) -> Self {
+        Self {
+            world,
+            services: RefCell::new(BTreeSet::new()),
+        }
+    }
+
+    /// A service, whether it is there or not.
+    pub(crate) fn service(&self, name: &NamespacedName) -> Option<&'a Service> {
+        self.note(name);
+        self.world.services.get(name).map(|service| &**service)
+    }
+
+    /// How many endpoints a service has, perhaps only of pods with these labels.
+    pub(crate) fn readiness(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> Readiness {
+        self.note(service);
+        endpoints::readiness(self.world, service, port, subset)
+    }
+
+    /// Whether readiness means nothing.
+    pub(crate) const fn offline(&self) -> bool {
+        self.world.offline
+    }
+
+    /// What Envoy refused of an object.
+    pub(crate) fn refusal(&self, object: &ObjectRef) -> Option<&'a Refusal> {
+        self.world.refusals.get(object).map(|refusal| &**refusal)
+    }
+
+    /// Every service that was looked at.
+    pub(crate) fn into_services(self) -> BTreeSet<NamespacedName> {
+        self.services.into_inner()
+    }
+
+    fn note(&self, name: &NamespacedName) {
+        self.services.borrow_mut().insert(name.clone());
+    }
+}

@@ -1,0 +1,164 @@
+//! What Envoy asks for by address: on-demand clusters, and the cluster of one pod.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+
+use super::memo::Memo;
+use crate::envoy::cluster;
+use crate::envoy::tls::Alpn;
+use crate::finding::ObjectRef;
+use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::world::SpiffeId;
+
+/// What was made by address, shared by all callers.
+#[derive(Debug, Default)]
+pub(crate) struct ByAddress {
+    pub(crate) pods: Memo<PodInput>,
+    pub(crate) on_demand: Memo<OnDemandInput>,
+}
+
+/// The bucket of time in an on-demand name. Envoy asks for a name once in the life of a stream; with the next bucket it asks anew for what
+/// was refused, or let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bucket {
+    /// `%Y%m%d%H`
+    Hour,
+    /// `%Y%m%d%H%M`
+    Minute,
+    /// `%Y%m%d%H%M%S`
+    Second,
+}
+
+impl Bucket {
+    /// The bucket where destinations may be unused so long: at most half of that, or one that was let go could not be asked for again.
+    #[must_use]
+    pub const fn of(idle_after: Duration) -> Self {
+        match idle_after.as_secs() {
+            7200.. => Self::Hour,
+            120.. => Self::Minute,
+            _ => Self::Second,
+        }
+    }
+
+    /// Its length in seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Hour => 3600,
+            Self::Minute => 60,
+            Self::Second => 1,
+        }
+    }
+
+    /// How the time is written, as strftime reads it.
+    #[must_use]
+    pub const fn format(self) -> &'static str {
+        match self {
+            Self::Hour => "%Y%m%d%H",
+            Self::Minute => "%Y%m%d%H%M",
+            Self::Second => "%Y%m%d%H%M%S",
+        }
+    }
+}
+
+/// The address in `dst|<ip:port>|<bucket>`: a destination that a proxy asks for when a connection goes there.
+#[must_use]
+pub fn on_demand_address(name: &str) -> Option<SocketAddr> {
+    let (address, bucket) = name.strip_prefix("dst|")?.split_once('|')?;
+    let at: SocketAddr = address.parse().ok()?;
+    (!bucket.is_empty()).then(|| SocketAddr::new(at.ip().to_canonical(), at.port()))
+}
+
+/// Where the connection goes whose cluster is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// To that same address again, marked, so that the listener takes it which is there by then; after all these.
+    Again { after: Vec<ResourceKey> },
+    /// Straight through: an address that nobody knows.
+    Through,
+}
+
+/// All that decides an on-demand cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OnDemandInput {
+    pub(crate) name: Arc<str>,
+    pub(crate) at: SocketAddr,
+    pub(crate) way: Way,
+    pub(crate) origins: BTreeSet<ObjectRef>,
+}
+
+/// The last step of an on-demand answer: the cluster that Envoy asked for.
+pub(crate) fn on_demand_cluster(input: &OnDemandInput) -> Part {
+    let (cluster, requires) = match &input.way {
+        Way::Again { after } => (cluster::marked(&input.name, input.at), after.clone()),
+        Way::Through => (
+            cluster::fixed(&input.name, input.at, None, Alpn::Tcp),
+            Vec::new(),
+        ),
+    };
+    let resource = Resource::new(
+        ResourceKind::Cluster,
+        &input.name,
+        cluster.encode_to_vec(),
+        requires,
+        input.origins.clone(),
+    );
+    Part {
+        resources: vec![resource],
+    }
+}
+
+/// All that decides the cluster of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PodInput {
+    pub(crate) at: SocketAddr,
+    pub(crate) alpn: Alpn,
+    pub(crate) identity: Option<SpiffeId>,
+    pub(crate) origins: BTreeSet<ObjectRef>,
+}
+
+/// `pod|<ip:port>`
+pub(crate) fn pod_cluster_name(at: SocketAddr) -> Arc<str> {
+    format!("pod|{at}").into()
+}
+
+/// The cluster is static, for nothing about it can change while the pod lives.
+pub(crate) fn pod_cluster(input: &PodInput) -> Part {
+    let name = pod_cluster_name(input.at);
+    let cluster = cluster::fixed(&name, input.at, input.identity.as_ref(), input.alpn);
+    let resource = Resource::new(
+        ResourceKind::Cluster,
+        &name,
+        cluster.encode_to_vec(),
+        Vec::new(),
+        input.origins.clone(),
+    );
+    Part {
+        resources: vec![resource],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_at_most_half_as_long_as_a_destination_may_be_unused() {
+        let cases = [
+            (86_400, Bucket::Hour),
+            (7200, Bucket::Hour),
+            (7199, Bucket::Minute),
+            (120, Bucket::Minute),
+            (3, Bucket::Second),
+        ];
+        for (idle, expected) in cases {
+            let bucket = Bucket::of(Duration::from_secs(idle));
+            assert_eq!(bucket, expected, "{idle}");
+            assert!(2 * bucket.seconds() <= idle, "{idle}");
+        }
+    }
+}

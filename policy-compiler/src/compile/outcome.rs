@@ -1,0 +1,68 @@
+//! What judging the objects yields beside the resources: statuses, and what people should know.
+
+use std::collections::BTreeMap;
+
+use heddle_crds::{ConditionStatus, ConditionType};
+
+use crate::finding::{Finding, ObjectRef};
+use crate::status::ObjectStatus;
+
+/// What one unit says about the objects that it judges.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) statuses: BTreeMap<ObjectRef, ObjectStatus>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// What a unit has to say about objects that another unit judges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Remarks {
+    conditions: Vec<Remark>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remark {
+    object: ObjectRef,
+    kind: ConditionType,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Remarks {
+    /// A condition as it is seen from here.
+    pub(crate) fn condition(
+        &mut self,
+        object: &ObjectRef,
+        kind: ConditionType,
+        holds: bool,
+        reason: &'static str,
+        message: &str,
+    ) {
+        self.conditions.push(Remark {
+            object: object.clone(),
+            kind,
+            holds,
+            reason,
+            message: message.to_owned(),
+        });
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.conditions.is_empty() && self.findings.is_empty()
+    }
+
+    /// Sets each condition unless it already has this verdict: the first reason found stays, and audit outranks what is only a detail.
+    pub(crate) fn apply(&self, statuses: &mut BTreeMap<ObjectRef, ObjectStatus>) {
+        for remark in &self.conditions {
+            let Some(status) = statuses.get_mut(&remark.object) else {
+                continue;
+            };
+            let said = status.condition(remark.kind).map(|c| c.status);
+            if said != Some(ConditionStatus::from(remark.holds)) {
+                status.set(remark.kind, remark.holds, remark.reason, &*remark.message);
+            }
+        }
+    }
+}

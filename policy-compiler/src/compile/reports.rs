@@ -1,0 +1,90 @@
+//! Statuses and findings, put together from what the units say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Compiled;
+use super::outcome::Remarks;
+use crate::finding::{Finding, ObjectRef};
+use crate::status::ObjectStatus;
+use crate::world::{WorkloadRef, in_namespace};
+
+/// A unit with something to say to people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    Mesh,
+    Splits(Arc<str>),
+    Policies(Arc<str>),
+    Workload(WorkloadRef),
+}
+
+impl Compiled {
+    /// Puts statuses in the place of those of the `old` objects.
+    pub(super) fn set_statuses<'a>(
+        &mut self,
+        old: impl Iterator<Item = &'a ObjectRef>,
+        new: BTreeMap<ObjectRef, ObjectStatus>,
+    ) {
+        for gone in old.filter(|object| !new.contains_key(*object)) {
+            self.statuses.remove(gone);
+        }
+        for (object, status) in new {
+            if self.statuses.get(&object).is_none_or(|old| **old != status) {
+                self.statuses.insert(object, Arc::new(status));
+            }
+        }
+    }
+
+    /// Puts findings in the place of those of a unit.
+    pub(super) fn set_findings(&mut self, source: Source, findings: &[Finding]) {
+        if findings.is_empty() {
+            if self.reported.contains_key(&source) {
+                self.reported.remove(&source);
+            }
+        } else if self
+            .reported
+            .get(&source)
+            .is_none_or(|old| **old != *findings)
+        {
+            self.reported.insert(source, findings.into());
+        }
+    }
+
+    /// All findings, sorted and without repetition.
+    pub(super) fn all_findings(&self) -> Arc<[Finding]> {
+        let mut all: Vec<Finding> = self
+            .reported
+            .values()
+            .flat_map(|findings| findings.iter().cloned())
+            .collect();
+        all.sort();
+        all.dedup();
+        if *all == *self.findings {
+            Arc::clone(&self.findings)
+        } else {
+            all.into()
+        }
+    }
+
+    /// What the statuses of a namespace's policies say, with what the pods that they select mean for them. The pods have their say in
+    /// the order of their names.
+    pub(super) fn policy_statuses(&self, namespace: &str) -> BTreeMap<ObjectRef, ObjectStatus> {
+        let judged = self.policies.get(namespace);
+        let mut statuses = judged
+            .map(|judged| judged.outcome.statuses.clone())
+            .unwrap_or_default();
+        let mut remarks: Vec<(&Arc<str>, &Remarks)> = Vec::new();
+        for (workload, shapes) in in_namespace(&self.served, namespace) {
+            let pods = self.pods.get(workload);
+            for (shape, served) in shapes.iter().filter(|(_, s)| !s.remarks.is_empty()) {
+                let first = pods.and_then(|pods| pods.get(shape)?.get_min());
+                remarks.extend(first.map(|first| (first, &served.remarks)));
+            }
+        }
+        remarks.sort_by_key(|(first, _)| *first);
+        for (_, remarks) in remarks {
+            remarks.apply(&mut statuses);
+        }
+        statuses
+    }
+}

@@ -1,0 +1,300 @@
+//! Pods: who is there, where, and what their server's side is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Update;
+use crate::compile::Proxy;
+use crate::compile::addresses::Claim;
+use crate::compile::changes::Dependency;
+use crate::compile::classes::{BySelector, Served, Shapes};
+use crate::compile::differences::Change;
+use crate::compile::reports::Source;
+use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
+
+type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
+
+impl Update<'_> {
+    /// Notes who came and went, at which addresses, behind which services.
+    pub(super) fn pods(&mut self) {
+        let mut behind: BTreeMap<Arc<str>, BTreeSet<NamespacedName>> = BTreeMap::new();
+        let pods = std::mem::take(&mut self.differs.pods);
+        for pod in &pods {
+            self.pod_addresses(pod);
+            if !self.all && !same_backend(pod) {
+                let pods = behind.entry(Arc::clone(&pod.key.namespace)).or_default();
+                pods.insert(pod.key.clone());
+            }
+            let (old, new) = (proxied(pod.old), proxied(pod.new));
+            if old != new {
+                if let Some(shape) = old {
+                    self.leave(shape, &pod.key.name);
+                }
+                if let Some(shape) = new {
+                    self.join(shape, &pod.key.name);
+                }
+            }
+            self.touch(Dependency::Pod(pod.key.clone()));
+        }
+        self.differs.pods = pods;
+        self.endpoints = std::mem::take(&mut self.differs.endpoints);
+        for (namespace, pods) in behind {
+            for (service, by_port) in in_namespace(&self.world.endpoints, &namespace) {
+                let mut there = by_port.values().flatten().filter_map(|e| e.pod.as_ref());
+                if there.any(|pod| pods.contains(pod)) {
+                    self.endpoints.insert(service.clone());
+                }
+            }
+        }
+    }
+
+    fn pod_addresses(&mut self, pod: &Pod<'_>) {
+        let living = |pod: Option<&Arc<Workload>>| pod.filter(|pod| pod.alive).cloned();
+        let (old, new) = (living(pod.old), living(pod.new));
+        let ips = |pod: &Option<Arc<Workload>>| pod.as_ref().map(|pod| pod.ips.clone());
+        let shape = |pod: &Option<Arc<Workload>>| pod.as_ref().map(|pod| Arc::clone(&pod.shape));
+        let (old_ips, new_ips) = (ips(&old), ips(&new));
+        if old_ips == new_ips && shape(&old) == shape(&new) {
+            return;
+        }
+        let (old_ips, new_ips) = (old_ips.unwrap_or_default(), new_ips.unwrap_or_default());
+        if old_ips != new_ips {
+            let claim = Claim::Pod(pod.key.clone());
+            for ip in &old_ips {
+                self.new.addresses.remove(ip.to_canonical(), &claim);
+            }
+            for ip in &new_ips {
+                self.new.addresses.add(ip.to_canonical(), claim.clone());
+            }
+        }
+        self.touch_addresses(old_ips.iter().chain(&new_ips));
+    }
+
+    fn leave(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
+        let workload = shape.workload();
+        self.moved(&workload, shape);
+        self.shapes.entry(workload.clone()).or_default();
+        let Some(pods) = self.new.pods.get_mut(&workload) else {
+            return;
+        };
+        let by_shape = Arc::make_mut(pods);
+        if let Some(names) = by_shape.get_mut(shape) {
+            names.remove(pod);
+            if names.is_empty() {
+                by_shape.remove(shape);
+            }
+        }
+        if by_shape.is_empty() {
+            self.new.pods.remove(&workload);
+        }
+    }
+
+    fn join(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
+        let workload = shape.workload();
+        self.moved(&workload, shape);
+        let pods = self.new.pods.entry(workload.clone()).or_default();
+        let names = Arc::make_mut(pods).entry(Arc::clone(shape)).or_default();
+        names.insert(Arc::clone(pod));
+        if self.old.served(shape).is_none() {
+            let shapes = self.shapes.entry(workload).or_default();
+            shapes.insert(Arc::clone(shape));
+        }
+    }
+
+    /// Which pod of a shape is the first decides the order in which shapes have their say.
+    fn moved(&mut self, workload: &WorkloadRef, shape: &Arc<Shape>) {
+        let served = self.old.served(shape);
+        if served.is_some_and(|served| !served.remarks.is_empty()) {
+            self.remarked.insert(Arc::clone(&workload.namespace));
+        }
+    }
+
+    /// Compiles the server's side of the shapes that are new, or that a changed policy or service selects.
+    pub(super) fn inbound(&mut self) {
+        self.select();
+        let mut namespaces: BTreeMap<Arc<str>, Vec<_>> = BTreeMap::new();
+        for (workload, shapes) in std::mem::take(&mut self.shapes) {
+            let namespace = Arc::clone(&workload.namespace);
+            namespaces
+                .entry(namespace)
+                .or_default()
+                .push((workload, shapes));
+        }
+        let world = self.world;
+        for (namespace, workloads) in namespaces {
+            let services = in_namespace(&world.services, &namespace).map(|(_, service)| service);
+            let some = workloads.iter().any(|(_, shapes)| !shapes.is_empty());
+            let by_selector = BySelector::new(services.take_while(|_| some));
+            for (workload, shapes) in workloads {
+                self.workload(&workload, &shapes, &by_selector);
+            }
+        }
+    }
+
+    /// Adds the shapes that a changed service selects or selected; all, if settings changed.
+    fn select(&mut self) {
+        if self.all {
+            for (workload, shapes) in &self.new.pods {
+                let all = self.shapes.entry(workload.clone()).or_default();
+                all.extend(shapes.keys().cloned());
+            }
+            return;
+        }
+        let mut selected = Vec::new();
+        let namespaces: BTreeSet<&Arc<str>> =
+            self.definitions.iter().map(|s| &s.namespace).collect();
+        for namespace in namespaces {
+            let services: Vec<&NamespacedName> = self
+                .definitions
+                .iter()
+                .filter(|service| service.namespace == *namespace)
+                .collect();
+            for (workload, shapes) in in_namespace(&self.new.pods, namespace) {
+                let selects = |shape: &Shape| {
+                    let before = self.old.served(shape);
+                    services.iter().any(|name| {
+                        let now = self.world.services.get(*name);
+                        before.is_some_and(|served| served.services.contains(*name))
+                            || now.is_some_and(|now| selects(&now.selector, &shape.labels))
+                    })
+                };
+                for shape in shapes.keys().filter(|shape| selects(shape)) {
+                    selected.push((workload.clone(), Arc::clone(shape)));
+                }
+            }
+        }
+        for (workload, shape) in selected {
+            self.shapes.entry(workload).or_default().insert(shape);
+        }
+    }
+
+    fn workload(
+        &mut self,
+        workload: &WorkloadRef,
+        scheduled: &BTreeSet<Arc<Shape>>,
+        services: &BySelector<'_>,
+    ) {
+        let none = Arc::default();
+        let old: Arc<Shapes> = self.old.served.get(workload).unwrap_or(&none).clone();
+        let pods = self.new.pods.get(workload).cloned().unwrap_or_default();
+        let mut new = Shapes::clone(&old);
+        new.retain(|shape, _| pods.contains_key(shape));
+        for (_, gone) in old.iter().filter(|(shape, _)| !pods.contains_key(*shape)) {
+            self.admitted.extend(gone.services.iter().cloned());
+        }
+        let mut differs = new.len() != old.len();
+        let policies = self.new.policies.get(&workload.namespace).cloned();
+        let policies = policies.as_ref().map_or(&[][..], |p| &p.policies);
+        for (shape, names) in pods.iter().filter(|(shape, _)| scheduled.contains(*shape)) {
+            self.recompiled.inbound += 1;
+            let known = new.values().chain(old.values()).map(|served| &served.class);
+            let services = services.selecting(&shape.labels);
+            let before = old.get(shape);
+            let served = Served::new(
+                shape,
+                &services,
+                policies,
+                &self.new.settings,
+                known,
+                before.map(|before| &**before),
+            );
+            if before.is_some_and(|before| before.same(&served)) {
+                continue;
+            }
+            if before.is_none_or(|before| !Arc::ptr_eq(&before.class, &served.class)) {
+                for name in names {
+                    self.touch(Dependency::Pod(NamespacedName {
+                        namespace: Arc::clone(&workload.namespace),
+                        name: Arc::clone(name),
+                    }));
+                }
+            }
+            let before = before.into_iter().flat_map(|before| &before.services);
+            self.admitted
+                .extend(before.chain(&served.services).cloned());
+            new.insert(Arc::clone(shape), Arc::new(served));
+            differs = true;
+        }
+        if !differs {
+            return;
+        }
+        self.remark(workload, &old, &new);
+        if new.is_empty() {
+            self.new.served.remove(workload);
+        } else {
+            self.new.served.insert(workload.clone(), Arc::new(new));
+        }
+    }
+
+    fn remark(&mut self, workload: &WorkloadRef, old: &Shapes, new: &Shapes) {
+        let silent = |shapes: &Shapes| shapes.values().all(|served| served.remarks.is_empty());
+        if silent(old) && silent(new) {
+            return;
+        }
+        self.remarked.insert(Arc::clone(&workload.namespace));
+        let findings = new.values().flat_map(|served| &served.remarks.findings);
+        let findings: Vec<_> = findings.cloned().collect();
+        self.new
+            .set_findings(Source::Workload(workload.clone()), &findings);
+    }
+
+    /// Describes the proxies that came or are others.
+    pub(super) fn proxies(&mut self) {
+        let (world, pods) = (self.world, std::mem::take(&mut self.differs.pods));
+        for pod in pods {
+            if proxied(pod.old).is_some() && proxied(pod.new).is_none() {
+                self.recompiled.proxies += 1;
+                self.new.proxies.remove(pod.key);
+            }
+            if !self.all {
+                self.proxy(pod.new);
+            }
+        }
+        if self.all {
+            for pod in world.workloads.values() {
+                self.proxy(Some(pod));
+            }
+        }
+    }
+
+    fn proxy(&mut self, pod: Option<&Arc<Workload>>) {
+        let Some(pod) = pod.filter(|pod| pod.proxied()) else {
+            return;
+        };
+        let Some(identity) = self.identity(&pod.shape) else {
+            return;
+        };
+        let proxy = Proxy {
+            pod: pod.name.clone(),
+            identity,
+            ready: pod.ready,
+            shape: Arc::clone(&pod.shape),
+        };
+        if self.new.proxies.get(&pod.name) != Some(&proxy) {
+            self.recompiled.proxies += 1;
+            self.new.proxies.insert(pod.name.clone(), proxy);
+        }
+    }
+
+    fn identity(&self, shape: &Shape) -> Option<SpiffeId> {
+        let served = self.new.served(shape)?;
+        Some(served.class.callers.caller.principal.clone())
+    }
+}
+
+/// The shape of a pod that has a proxy.
+fn proxied(pod: Option<&Arc<Workload>>) -> Option<&Arc<Shape>> {
+    pod.filter(|pod| pod.proxied()).map(|pod| &pod.shape)
+}
+
+/// Whether callers see the same pod behind an endpoint.
+fn same_backend(pod: &Pod<'_>) -> bool {
+    let (Some(old), Some(new)) = (pod.old, pod.new) else {
+        return false;
+    };
+    let (old, new) = (&old.shape, &new.shape);
+    Arc::ptr_eq(old, new)
+        || (old.meshed == new.meshed
+            && old.service_account == new.service_account
+            && old.labels == new.labels)
+}

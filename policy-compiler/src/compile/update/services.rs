@@ -1,0 +1,199 @@
+//! Services: their addresses, whom they admit, and their client's side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Update;
+use crate::compile::Compiled;
+use crate::compile::addresses::Claim;
+use crate::compile::admissions::{Gates, gates};
+use crate::compile::changes::{Dependency, Replaced};
+use crate::compile::classes::Served;
+use crate::compile::clusters::{ClientSides, Scene, Wholes, client_sides, wholes};
+use crate::kinds::traffic_split::Split;
+use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
+
+impl Update<'_> {
+    /// Notes which definitions differ, and the addresses.
+    pub(super) fn services(&mut self) {
+        for change in std::mem::take(&mut self.differs.services) {
+            let ips = |service: Option<&Arc<Service>>| {
+                service.map(|s| s.cluster_ips.clone()).unwrap_or_default()
+            };
+            let (old, new) = (ips(change.old), ips(change.new));
+            if old != new {
+                let claim = Claim::Service(change.key.clone());
+                for ip in &old {
+                    self.new.addresses.remove(ip.to_canonical(), &claim);
+                }
+                for ip in &new {
+                    self.new.addresses.add(ip.to_canonical(), claim.clone());
+                }
+            }
+            // Also where they stay: another port may be dialled there now.
+            self.touch_addresses(old.iter().chain(&new));
+            self.touch(Dependency::Service(change.key.clone()));
+            self.touch(Dependency::Namespace(Arc::clone(&change.key.namespace)));
+            self.definitions.insert(change.key.clone());
+        }
+    }
+
+    /// Sums up whom services admit, where pods, policies or definitions differ.
+    pub(super) fn admissions(&mut self) {
+        let mut services = std::mem::take(&mut self.admitted);
+        services.extend(self.definitions.iter().chain(&self.divided).cloned());
+        let namespaces: BTreeSet<&Arc<str>> = services.iter().map(|s| &s.namespace).collect();
+        let served = &self.new.served;
+        let mut pods: BTreeMap<&NamespacedName, Vec<(&Shape, &Served)>> = BTreeMap::new();
+        for namespace in namespaces {
+            for (shape, served) in in_namespace(served, namespace).flat_map(|(_, all)| &**all) {
+                for service in served.services.iter().filter(|s| services.contains(*s)) {
+                    pods.entry(service).or_default().push((shape, served));
+                }
+            }
+        }
+        let mut changed = Vec::new();
+        for name in &services {
+            self.recompiled.admissions += 1;
+            let splits = self.new.splits.get(&name.namespace).map(|splits| &**splits);
+            let pods = pods.get(name).map_or(&[][..], |pods| pods);
+            let service = self.world.services.get(name);
+            let new = service.map_or_else(Gates::default, |s| gates(s, splits, pods));
+            let old = self.new.gates.get(name);
+            if old.map_or(new.is_empty(), |old| **old == new) {
+                continue;
+            }
+            changed.push((name.clone(), new));
+        }
+        for (name, gates) in changed {
+            if gates.is_empty() {
+                self.new.gates.remove(&name);
+            } else {
+                self.new.gates.insert(name.clone(), Arc::new(gates));
+            }
+            self.gated.insert(name);
+        }
+    }
+
+    /// Compiles the client's side of services whose definition, endpoints or split differ, and of those whose split leads there.
+    pub(super) fn clients(&mut self) {
+        let mut services = self.definitions.clone();
+        services.extend(self.endpoints.iter().chain(&self.divided).cloned());
+        if self.all {
+            services.extend(self.world.services.keys().cloned());
+        }
+        services.extend(self.with_backend(&services));
+        for name in &services {
+            self.whole(name);
+        }
+        // What they lead to may itself have been compiled only for the sake of its own backends.
+        services.extend(self.with_backend(&services));
+        for name in &services {
+            self.recompiled.clients += 1;
+            self.client(name);
+        }
+        let gated = std::mem::take(&mut self.gated);
+        for name in self.with_backend(&gated).into_iter().chain(gated) {
+            self.touch(Dependency::Service(name));
+        }
+        for name in std::mem::take(&mut self.divided) {
+            if self.led_elsewhere(&name) {
+                self.touch(Dependency::Service(name));
+            }
+        }
+    }
+
+    /// Whether a split of the service leads elsewhere than before; weights alone let in nobody else.
+    fn led_elsewhere(&self, service: &NamespacedName) -> bool {
+        let targets = |compiled: &Compiled| {
+            let splits = compiled.splits.get(&service.namespace);
+            let in_force = splits.into_iter().flat_map(|splits| &splits.in_force);
+            let own = in_force.filter(|((name, _), _)| name == service);
+            let targets = |((_, port), split): (&(NamespacedName, Port), &Arc<Split>)| {
+                let targets = split.shares.iter().map(|share| share.target.clone());
+                (*port, targets.collect::<Vec<_>>())
+            };
+            own.map(targets).collect::<Vec<_>>()
+        };
+        targets(self.old) != targets(&self.new)
+    }
+
+    fn whole(&mut self, name: &NamespacedName) {
+        let Some(service) = self.world.services.get(name) else {
+            self.new.wholes.remove(name);
+            return;
+        };
+        let old = self.old.wholes.get(name);
+        let new = wholes(&self.scene(name), service, old.map(|old| &**old));
+        let Some(old) = old.cloned() else {
+            self.new.wholes.insert(name.clone(), Arc::new(new));
+            return;
+        };
+        let unmeshed = |wholes: &Wholes| -> Vec<bool> {
+            wholes.values().map(|whole| whole.unmeshed).collect()
+        };
+        if unmeshed(&old) != unmeshed(&new) {
+            self.gated.insert(name.clone());
+        }
+        if *old != new {
+            self.new.wholes.insert(name.clone(), Arc::new(new));
+        }
+    }
+
+    fn client(&mut self, name: &NamespacedName) {
+        let Some(service) = self.world.services.get(name) else {
+            self.new.clients.remove(name);
+            return;
+        };
+        let old = self.old.clients.get(name);
+        let known = &self.new.wholes;
+        let whole = |name: &NamespacedName| known.get(name);
+        let new = client_sides(&self.scene(name), service, whole, old.map(|old| &**old));
+        if old.is_some_and(|old| same(old, &new)) {
+            return;
+        }
+        match old.and_then(|old| replaced(name, old, &new)) {
+            Some(replaced) => self.replaced.extend(replaced),
+            None => self.touch(Dependency::Service(name.clone())),
+        }
+        self.new.clients.insert(name.clone(), Arc::new(new));
+    }
+
+    fn scene(&self, service: &NamespacedName) -> Scene<'_> {
+        let splits = self.new.splits.get(&service.namespace);
+        Scene {
+            world: self.world,
+            trust_domain: &self.new.settings.trust_domain,
+            splits: splits.map(|splits| &**splits),
+        }
+    }
+}
+
+/// What stands for what, if every port's side is alike. None: views have to be made anew.
+fn replaced(
+    service: &NamespacedName,
+    old: &ClientSides,
+    new: &ClientSides,
+) -> Option<Vec<Replaced>> {
+    if !old.keys().eq(new.keys()) {
+        return None;
+    }
+    let mut replaced = Vec::new();
+    for (old, new) in old.values().zip(new.values()) {
+        if !Arc::ptr_eq(old, new) {
+            let (old, new) = new.replaces(old)?;
+            replaced.push(Replaced {
+                service: service.clone(),
+                old,
+                new,
+            });
+        }
+    }
+    Some(replaced)
+}
+
+/// Whether every port's side was kept.
+fn same(old: &ClientSides, new: &ClientSides) -> bool {
+    let pairs = || old.iter().zip(new);
+    old.len() == new.len() && pairs().all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
+}

@@ -1,0 +1,391 @@
+//! What one proxy should have: parts, put together from what its scope holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use heddle_crds::OnDemand;
+
+use super::changes::Dependency;
+use super::classes::Class;
+use super::clusters::alpn;
+use super::known::Known;
+use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
+use super::on_demand::{
+    OnDemandInput, PodInput, Way, on_demand_address, on_demand_cluster, pod_cluster,
+    pod_cluster_name,
+};
+use super::scope::{Destination, DestinationKind, Scope};
+use super::{Compiled, Proxy};
+use crate::resource::{Part, ResourceKey, View};
+use crate::world::{
+    Capture, DeclaredDestination, NamespacedName, Port, Protocol, Standalone, in_namespace,
+};
+
+/// Names the parts of a view, in the order in which they stand in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Server,
+    Capture,
+    Service(NamespacedName, Port),
+    Pod(SocketAddr),
+    Listener(SocketAddr),
+    OnDemand(Arc<str>),
+}
+
+/// A view in the making.
+struct Viewer<'a> {
+    compiled: &'a Compiled,
+    proxy: &'a Proxy,
+    class: &'a Class,
+    parts: BTreeMap<Place, Arc<Part>>,
+    absent: BTreeSet<Arc<str>>,
+    depends: BTreeSet<Dependency>,
+}
+
+impl Compiled {
+    /// What a proxy should have, given what its scope holds. None: no such meshed pod.
+    #[must_use]
+    pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
+        let proxy = self.proxies.get(pod)?;
+        let class = &self.served(&proxy.shape)?.class;
+        let mut viewer = Viewer {
+            compiled: self,
+            proxy,
+            class,
+            parts: BTreeMap::from([(Place::Server, class.base())]),
+            absent: BTreeSet::new(),
+            depends: BTreeSet::from([Dependency::Pod(pod.clone())]),
+        };
+        match &proxy.shape.capture {
+            Capture::Redirect => viewer.captured(scope),
+            Capture::Standalone(standalone) => viewer.standalone(standalone, scope),
+        }
+        Some(View {
+            parts: viewer.parts.into_values().collect(),
+            absent: viewer.absent,
+            depends: viewer.depends,
+        })
+    }
+}
+
+impl Viewer<'_> {
+    fn captured(&mut self, scope: &Scope<'_>) {
+        self.parts.insert(Place::Capture, self.compiled.capture());
+        self.declared();
+        for destination in scope.held {
+            if let Some((at, known)) = self.find(destination)
+                && self.in_scope(&known)
+            {
+                self.destination(at, Listens::Handed, &known);
+            }
+        }
+        for destination in scope.retiring {
+            if let Some((at, known)) = self.find(destination) {
+                self.behind(at, &known);
+            }
+        }
+        for name in scope.wanted {
+            match on_demand_address(name) {
+                Some(at) => self.answer(name, at),
+                None => self.not_on_demand(name),
+            }
+        }
+        self.absent.extend(scope.refused.iter().cloned());
+    }
+
+    /// Without capture all destinations are declared, with the addresses to listen at.
+    fn standalone(&mut self, standalone: &Standalone, scope: &Scope<'_>) {
+        for ((name, port), at) in &standalone.upstreams {
+            self.depends.insert(Dependency::Service(name.clone()));
+            let service = self.compiled.world.services.get(name);
+            let definition = service.and_then(|s| s.ports.get(port));
+            if let Some(definition) = definition {
+                let known = Known::Service {
+                    name: name.clone(),
+                    port: *port,
+                    protocol: definition.protocol,
+                };
+                self.destination(*at, Listens::Bound, &known);
+            }
+        }
+        for name in scope.wanted {
+            self.not_on_demand(name);
+        }
+        self.absent.extend(scope.refused.iter().cloned());
+    }
+
+    fn not_on_demand(&mut self, name: &Arc<str>) {
+        let mut resources = self.parts.values().flat_map(|part| &part.resources);
+        if !resources.any(|resource| resource.key.name == *name) {
+            self.absent.insert(Arc::clone(name));
+        }
+    }
+
+    /// What is declared is there from the start.
+    fn declared(&mut self) {
+        let compiled = self.compiled;
+        for entry in self.declarations() {
+            match &entry {
+                DeclaredDestination::Service(name, port) => self.declared_service(name, *port),
+                DeclaredDestination::Namespace(namespace) => {
+                    self.depends
+                        .insert(Dependency::Namespace(Arc::clone(namespace)));
+                    for (name, _) in in_namespace(&compiled.world.services, namespace) {
+                        self.declared_service(name, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn declared_service(&mut self, name: &NamespacedName, port: Option<Port>) {
+        self.depends.insert(Dependency::Service(name.clone()));
+        let compiled = self.compiled;
+        let Some(service) = compiled.world.services.get(name) else {
+            return;
+        };
+        // Headless services have no address: their pods are told when they are dialled.
+        for ip in &service.cluster_ips {
+            for number in service
+                .ports
+                .keys()
+                .filter(|n| port.is_none_or(|p| p == **n))
+            {
+                let at = SocketAddr::new(*ip, number.get());
+                self.depends.insert(Dependency::Address(*ip));
+                if let Some(known) = compiled.known(at) {
+                    self.destination(at, Listens::Handed, &known);
+                }
+            }
+        }
+    }
+
+    /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
+    fn declarations(&self) -> Vec<DeclaredDestination> {
+        let shape = &self.proxy.shape;
+        match (&shape.destinations, self.compiled.settings.on_demand) {
+            (Some(declared), _) => declared.clone(),
+            (None, OnDemand::Enabled) => Vec::new(),
+            (None, OnDemand::Disabled) => {
+                vec![DeclaredDestination::Namespace(Arc::clone(&shape.namespace))]
+            }
+        }
+    }
+
+    /// Whether the proxy may have a destination.
+    fn in_scope(&self, known: &Known) -> bool {
+        if self.compiled.settings.on_demand == OnDemand::Enabled {
+            return true;
+        }
+        let declared = self.declarations();
+        let is_declared = |name: &NamespacedName, port: Port| {
+            declared.iter().any(|entry| match entry {
+                DeclaredDestination::Service(service, number) => {
+                    service == name && number.is_none_or(|number| number == port)
+                }
+                DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
+            })
+        };
+        match known {
+            Known::Service { name, port, .. } => is_declared(name, *port),
+            // A pod is dialled for the sake of the services that lead there, or as one of its namespace.
+            Known::Pod { name, services, .. } => {
+                let whole = DeclaredDestination::Namespace(Arc::clone(&name.namespace));
+                declared.contains(&whole)
+                    || services.iter().any(|(name, port)| is_declared(name, *port))
+            }
+        }
+    }
+
+    /// Where a destination is now.
+    fn find(&mut self, destination: &Destination) -> Option<(SocketAddr, Known)> {
+        let (world, name) = (&self.compiled.world, &destination.name);
+        let ips = match destination.kind {
+            DestinationKind::Service => {
+                self.depends.insert(Dependency::Service(name.clone()));
+                world.services.get(name).map(|s| &s.cluster_ips[..])
+            }
+            DestinationKind::Pod => world.workloads.get(name).map(|w| &w.ips[..]),
+        };
+        let ips = ips.unwrap_or_default().iter();
+        self.depends.extend(ips.map(|ip| Dependency::Address(*ip)));
+        let found = self.compiled.address_of(destination);
+        let found = found.and_then(|at| Some((at, self.compiled.known(at)?)));
+        if found.is_none() && destination.kind == DestinationKind::Pod {
+            // It may come, or a service may come that leads there.
+            self.depends.extend([
+                Dependency::Pod(name.clone()),
+                Dependency::Namespace(Arc::clone(&name.namespace)),
+            ]);
+        }
+        found
+    }
+
+    fn answer(&mut self, name: &Arc<str>, at: SocketAddr) {
+        self.depends.insert(Dependency::Address(at.ip()));
+        let Some(known) = self.compiled.known(at) else {
+            if self.compiled.settings.pass_unknown {
+                let origins = self.compiled.settings.origin.iter().cloned().collect();
+                self.on_demand(name, at, Way::Through, origins);
+            } else {
+                self.absent.insert(Arc::clone(name));
+            }
+            return;
+        };
+        let after = if self.in_scope(&known) {
+            self.destination(at, Listens::Handed, &known)
+        } else {
+            self.note(at, &known);
+            None
+        };
+        match after {
+            Some(after) => self.on_demand(name, at, Way::Again { after }, known.origins()),
+            None => {
+                self.absent.insert(Arc::clone(name));
+            }
+        }
+    }
+
+    fn on_demand(
+        &mut self,
+        name: &Arc<str>,
+        at: SocketAddr,
+        way: Way,
+        origins: BTreeSet<crate::finding::ObjectRef>,
+    ) {
+        let input = OnDemandInput {
+            name: Arc::clone(name),
+            at,
+            way,
+            origins,
+        };
+        let memo = &self.compiled.by_address.on_demand;
+        let part = memo.part(input, on_demand_cluster);
+        self.parts.insert(Place::OnDemand(Arc::clone(name)), part);
+    }
+
+    /// What a known destination depends on.
+    fn note(&mut self, at: SocketAddr, known: &Known) {
+        match known {
+            Known::Service { name, .. } => {
+                self.depends.insert(Dependency::Service(name.clone()));
+            }
+            Known::Pod { name, .. } => {
+                self.depends.extend([
+                    Dependency::Address(at.ip()),
+                    Dependency::Namespace(Arc::clone(&name.namespace)),
+                ]);
+            }
+        }
+    }
+
+    /// The listener and all behind it; returns what must be there before the first connection. None: nobody will let this caller in, and
+    /// its bytes are best refused by there being nothing.
+    fn destination(
+        &mut self,
+        at: SocketAddr,
+        listens: Listens,
+        known: &Known,
+    ) -> Option<Vec<ResourceKey>> {
+        let mut after = self.behind(at, known);
+        let input = self.listener(at, listens, known)?;
+        let callers = &self.class.callers;
+        let part = callers
+            .listeners
+            .part(input, |input| destination_listener(&callers.caller, input));
+        after.extend(part.resources.iter().map(|resource| resource.key.clone()));
+        self.parts.insert(Place::Listener(at), part);
+        after.sort();
+        after.dedup();
+        Some(after)
+    }
+
+    /// What a destination leads to.
+    fn behind(&mut self, at: SocketAddr, known: &Known) -> Vec<ResourceKey> {
+        self.note(at, known);
+        let (place, part) = match known {
+            Known::Service { name, port, .. } => {
+                let side = self.compiled.client_side(name, *port);
+                let Some(side) = side.filter(|_| !self.refused(known)) else {
+                    return Vec::new();
+                };
+                (Place::Service(name.clone(), *port), side.part())
+            }
+            Known::Pod {
+                shape, protocol, ..
+            } => {
+                let trust_domain = &self.compiled.settings.trust_domain;
+                let input = PodInput {
+                    at,
+                    alpn: alpn(*protocol),
+                    identity: shape.meshed.then(|| shape.identity(trust_domain)),
+                    origins: known.origins(),
+                };
+                let memo = &self.compiled.by_address.pods;
+                (Place::Pod(at), memo.part(input, pod_cluster))
+            }
+        };
+        let keys = part.resources.iter().map(|resource| resource.key.clone());
+        let keys = keys.collect();
+        self.parts.insert(place, part);
+        keys
+    }
+
+    fn listener(&self, at: SocketAddr, listens: Listens, known: &Known) -> Option<ListenerInput> {
+        let (leads, namespace, service, protocol) = match known {
+            Known::Service {
+                name,
+                port,
+                protocol,
+            } => {
+                let side = self.compiled.client_side(name, *port)?;
+                let refused = self.refused(known);
+                if refused && *protocol == Protocol::Tcp && listens == Listens::Handed {
+                    return None;
+                }
+                let leads = if refused {
+                    Leads::Refused
+                } else {
+                    Leads::Service {
+                        cluster: Arc::clone(side.cluster()?),
+                        route: side.route().cloned(),
+                    }
+                };
+                (leads, &name.namespace, Some(&name.name), protocol)
+            }
+            Known::Pod {
+                shape,
+                protocol,
+                services,
+                ..
+            } => {
+                let leads = Leads::Pod {
+                    cluster: pod_cluster_name(at),
+                };
+                let service = services.iter().map(|(name, _)| &name.name).min();
+                (leads, &shape.namespace, service, protocol)
+            }
+        };
+        Some(ListenerInput {
+            at,
+            listens,
+            protocol: *protocol,
+            leads,
+            namespace: Arc::clone(namespace),
+            service: service.cloned(),
+            origins: known.origins(),
+        })
+    }
+
+    /// Whether nobody there would ever let this caller in.
+    fn refused(&self, known: &Known) -> bool {
+        match known {
+            Known::Service { name, port, .. } => {
+                self.compiled
+                    .refuses(&self.class.callers.caller.principal, name, *port)
+            }
+            Known::Pod { .. } => false,
+        }
+    }
+}

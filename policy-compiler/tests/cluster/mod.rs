@@ -1,0 +1,73 @@
+//! Kubernetes objects in few words, for tests that edit a cluster.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tests; each test binary uses a part of this"
+)]
+
+use heddle_policy_compiler::{Finding, KubeObject, WorldBuilder, ingest};
+use serde_json::{Value, json};
+
+/// One object as the compiler reads it.
+pub fn object(value: Value) -> KubeObject {
+    let (mut objects, _) = ingest::parse_json("test", value);
+    objects.pop().unwrap()
+}
+
+pub fn apply(builder: &mut WorldBuilder, values: impl IntoIterator<Item = Value>) -> Vec<Finding> {
+    values
+        .into_iter()
+        .flat_map(|value| builder.apply(object(value)))
+        .collect()
+}
+
+pub fn service(name: &str, ip: &str, selector: Value, ports: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "selector": selector, "ports": ports}})
+}
+
+/// A pod with a sidecar, or without.
+pub fn pod(name: &str, app: &str, ip: &str, meshed: bool, ready: bool) -> Value {
+    let init = if meshed {
+        json!([{"name": "heddle-proxy", "image": "x", "restartPolicy": "Always"}])
+    } else {
+        json!([])
+    };
+    let owner = format!("{app}-abc");
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": app, "pod-template-hash": "abc"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": "1", "controller": true}]},
+        "spec": {"serviceAccountName": app, "initContainers": init,
+            "containers": [{"name": "app", "image": "x", "ports": [{"containerPort": 8080, "name": "http"}]}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": ip}],
+            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
+}
+
+/// A slice of a service: the pods with their addresses and whether they are ready.
+pub fn slice(name: &str, service: &str, port: Value, pods: &[(&str, &str, bool)]) -> Value {
+    let endpoints: Vec<Value> = pods
+        .iter()
+        .map(|(pod, ip, ready)| json!({"addresses": [ip], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod, "namespace": "shop"}}))
+        .collect();
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+        "ports": [port], "endpoints": endpoints})
+}
+
+pub fn split(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
+}
+
+pub fn policy(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
+}
+
+pub fn mesh(spec: Value) -> Value {
+    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": spec})
+}
+
+/// The same object with an annotation.
+pub fn annotated(mut value: Value, key: &str, text: &str) -> Value {
+    value["metadata"]["annotations"] = json!({ key: text });
+    value
+}

@@ -1,0 +1,14 @@
+//! Scope by use with the real control plane, real agents and real Envoys; see the library for what is what.
+//! Needs root, the binaries (`make build`, or `HEDDLE_BIN_DIR`) and Envoy (`make envoy`, or `HEDDLE_ENVOY`); `make e2e` runs it.
+
+mod becomes_known;
+mod changes;
+mod declared;
+mod edits;
+mod evicted;
+mod first;
+mod inbound;
+mod learned;
+mod narrowed;
+mod restart;
+mod scan;

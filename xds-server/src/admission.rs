@@ -1,0 +1,96 @@
+//! Who a stream speaks for, and for how long.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::counters::add;
+use crate::expiry;
+use crate::grpc::Broken;
+use crate::open::Link;
+use crate::service::Shared;
+use crate::source::{NodeInfo, Refusal, ResourceSource, SubscriberId};
+
+/// A client that opens a stream and says nothing is sent away after this long.
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// A stream that was let in.
+pub(crate) struct Admission {
+    pub who: SubscriberId,
+    pub node: NodeInfo,
+    /// When the client's certificate runs out.
+    pub expires: Option<Instant>,
+}
+
+/// Asks the source, by the first request of a stream.
+///
+/// # Errors
+/// The status to end the stream with.
+pub(crate) fn admit<S: ResourceSource>(
+    shared: &Shared<S>,
+    link: &Link,
+    node: Option<&Node>,
+) -> Result<Admission, Status> {
+    let (node, peer) = (node.map(node_info).unwrap_or_default(), &link.peer);
+    let expires = peer.certificates.first().and_then(expiry::end_of);
+    // A resumed TLS session does not verify the certificate again.
+    let admitted = match expires.is_some_and(|end| end <= Instant::now()) {
+        true => Err(Refusal::Unauthenticated(
+            "the certificate has expired".to_owned(),
+        )),
+        false => shared.source.admit(peer, &node),
+    };
+    let who = admitted.map_err(|refusal| {
+        add(&shared.counters.streams_refused, 1);
+        tracing::warn!(peer = ?peer.address, node = node.id, %refusal, "stream refused");
+        match refusal {
+            Refusal::Unauthenticated(_) => Status::unauthenticated(refusal.to_string()),
+            Refusal::Denied(_) => Status::permission_denied(refusal.to_string()),
+            Refusal::Unavailable(_) => Status::unavailable(refusal.to_string()),
+        }
+    })?;
+    Ok(Admission { who, node, expires })
+}
+
+/// The status for a stream whose certificate ran out while it was open.
+pub(crate) fn expired() -> Status {
+    Status::unauthenticated("the client certificate has expired")
+}
+
+/// What a client is told whose requests can't be read; nothing if it is gone.
+pub(crate) fn broken<S>(shared: &Shared<S>, stream: &str, broken: &Broken) -> Option<Status> {
+    match broken {
+        Broken::Undecodable(text) => {
+            add(&shared.counters.undecodable, 1);
+            add(&shared.counters.streams_refused, 1);
+            tracing::warn!(stream, text, "undecodable request");
+            Some(Status::invalid_argument(text.clone()))
+        }
+        Broken::Gone(error) => {
+            tracing::debug!(stream, %error, "stream broke off");
+            None
+        }
+    }
+}
+
+fn node_info(node: &Node) -> NodeInfo {
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => match &build.version {
+            Some(v) => format!("{}.{}.{}", v.major_number, v.minor_number, v.patch),
+            None => String::new(),
+        },
+        None => String::new(),
+    };
+    let user_agent = format!("{} {version}", node.user_agent_name)
+        .trim()
+        .to_owned();
+    NodeInfo {
+        id: node.id.clone(),
+        cluster: node.cluster.clone(),
+        user_agent,
+    }
+}

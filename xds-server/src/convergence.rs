@@ -1,0 +1,76 @@
+//! How long a change takes until a client runs it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::histogram::Times;
+
+/// Views that wait for their client at a time; further ones are not measured.
+const MAX_WAITING: usize = 64;
+
+/// The views of one stream that wait to be acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Convergence {
+    /// The change that the newest view knows of.
+    newest: Option<Instant>,
+    waiting: VecDeque<(u64, Instant)>,
+}
+
+impl Convergence {
+    /// A view was set, when the client had answered for those up to `answered`. What the first one tells happened before
+    /// the stream began; one that is no newer than the view before was not made by a change; and one that is
+    /// answered for at once changes nothing for this client.
+    pub fn began(&mut self, view: u64, since: Option<Instant>, answered: u64) {
+        let Some(since) = since else {
+            return;
+        };
+        let newer = self.newest.is_none_or(|newest| since > newest);
+        if newer && view > 1 && answered < view && self.waiting.len() < MAX_WAITING {
+            self.waiting.push_back((view, since));
+        }
+        if newer {
+            self.newest = Some(since);
+        }
+    }
+
+    /// Whether any view waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The client has answered for all views up to this one.
+    pub fn reached(&mut self, view: u64, times: &Times) {
+        while let Some((_, since)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= view) {
+            times.observe(since.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_change_is_measured_once_and_what_was_before_the_stream_never() {
+        let (mut convergence, times, start) =
+            (Convergence::default(), Times::default(), Instant::now());
+        let mut began = |view, millis, answered| {
+            convergence.began(view, Some(start + Duration::from_millis(millis)), answered);
+            convergence.reached(view, &times);
+            times.snapshot().count
+        };
+        assert_eq!(began(1, 1, 0), 0, "the first view");
+        assert_eq!(began(2, 1, 1), 0, "the same change");
+        assert_eq!(began(3, 2, 2), 1);
+        assert_eq!(began(4, 2, 3), 1);
+        assert_eq!(began(5, 3, 5), 1, "nothing for this client");
+        convergence.began(6, Some(start + Duration::from_millis(4)), 5);
+        convergence.began(7, Some(start + Duration::from_millis(5)), 5);
+        convergence.reached(5, &times);
+        assert!(convergence.is_waiting());
+        convergence.reached(7, &times);
+        assert_eq!(times.snapshot().count, 3);
+    }
+}

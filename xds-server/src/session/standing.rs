@@ -1,0 +1,94 @@
+//! How the client stands to its view: what it lacks, what it refused, and since which view.
+
+use std::collections::BTreeMap;
+
+use crate::progress::Rejection;
+use crate::resource::{ResourceKey, ResourceKind};
+
+use super::{Flavor, Session, Standing};
+
+impl Session {
+    /// How the client stands to the resources that something happened to since the last call.
+    pub fn take_standings(&mut self) -> Vec<(ResourceKey, Standing)> {
+        let mut standings = Vec::new();
+        for kind in ResourceKind::ALL {
+            for name in std::mem::take(&mut self.channels.get_mut(kind).moved) {
+                let key = ResourceKey { kind, name };
+                let standing = self.standing(&key);
+                match standing {
+                    Standing::InSync if self.behind.remove(&key).is_none() => continue,
+                    Standing::InSync => {}
+                    Standing::Behind(_) => {
+                        self.behind.entry(key.clone()).or_insert(self.views);
+                    }
+                }
+                standings.push((key, standing));
+            }
+        }
+        standings
+    }
+
+    fn standing(&self, key: &ResourceKey) -> Standing {
+        let channel = self.channels.get(key.kind);
+        match channel.current(&key.name) {
+            Some(resource) if !channel.in_sync(&key.name) => {
+                let refused = channel.rejected.get(&key.name);
+                let refused = refused.filter(|refused| refused.version == resource.version);
+                Standing::Behind(refused.cloned())
+            }
+            Some(_) | None => Standing::InSync,
+        }
+    }
+
+    /// All that the client lacks of the view, as of the last [`Session::take_standings`].
+    #[must_use]
+    pub fn behind(&self) -> BTreeMap<ResourceKey, Option<Rejection>> {
+        let lacking = self
+            .behind
+            .keys()
+            .filter_map(|key| match self.standing(key) {
+                Standing::InSync => None,
+                Standing::Behind(refused) => Some((key.clone(), refused)),
+            });
+        lacking.collect()
+    }
+
+    /// How many resources the client holds.
+    #[must_use]
+    pub fn held_count(&self) -> usize {
+        ResourceKind::ALL
+            .into_iter()
+            .map(|kind| self.channels.get(kind).held_count())
+            .sum()
+    }
+
+    /// Whether the client has told what it holds: it started with nothing, or opened every kind that the view has, or
+    /// had its time.
+    #[must_use]
+    pub fn has_told(&self) -> bool {
+        let opened = |kind| {
+            let channel = self.channels.get(kind);
+            channel.opened || channel.currents().next().is_none()
+        };
+        self.heard_any
+            && (!self.unsettled
+                || (self.flavor == Flavor::Delta && ResourceKind::ALL.into_iter().all(opened)))
+    }
+
+    /// The number of the newest view: each call of [`Session::set_view`] is the next one.
+    #[must_use]
+    pub const fn views(&self) -> u64 {
+        self.views
+    }
+
+    /// The client has answered for every view up to this number, in all that it subscribes to.
+    #[must_use]
+    pub fn answered_views(&self) -> u64 {
+        let waited_for = self.behind.iter().filter(|(key, _)| {
+            let channel = self.channels.get(key.kind);
+            channel.subscription.covers(&key.name) && !channel.rejected.contains_key(&key.name)
+        });
+        let oldest = waited_for.map(|(_, view)| view.saturating_sub(1)).min();
+        oldest.unwrap_or(self.views)
+    }
+}

@@ -1,0 +1,199 @@
+//! What a stream's life depends on besides the protocol: shedding, certificates, reconnects, load reports, measures.
+// Clippy takes only the test functions themselves for tests, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
+use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_client::LoadReportingServiceClient;
+use heddle_xds_server::ResourceKind::{Cluster, Listener};
+use heddle_xds_server::{Load, Options, Security};
+use support::client::{end, next, node, open, plain, request, tls};
+use support::pki::Pki;
+use support::resources::{api_listener, cluster, key};
+use support::{Fixture, Running, runs};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+#[tokio::test]
+async fn the_oldest_streams_are_shed_and_their_connections_close() {
+    let source = Fixture::new();
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let mut streams = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (out, answer) = open(plain(&server).await, vec![request(name, Cluster)]).await;
+        let mut stream = answer.unwrap();
+        let first = next(&mut stream).await.unwrap().unwrap();
+        streams.push((out, stream, first.nonce));
+    }
+    assert_eq!(server.server.shed(2), 2);
+    let (kept_out, mut kept, response_nonce) = streams.pop().unwrap();
+    for (_out, stream, _) in streams {
+        assert_eq!(end(Ok(stream)).await, Code::Unavailable);
+    }
+    while server.counters.snapshot().connections_open > 1 {
+        tokio::task::yield_now().await;
+    }
+    let ack = DeltaDiscoveryRequest {
+        response_nonce,
+        ..request("", Cluster)
+    };
+    kept_out.send(ack).await.unwrap();
+    kept_out.send(request("", Listener)).await.unwrap();
+    next(&mut kept).await.unwrap();
+    assert!(server.registry.get(&"c".into()).unwrap().connected);
+    assert_eq!(server.server.shed(7), 1);
+    assert_eq!(server.counters.snapshot().streams_shed, 3);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_certificate_of_its_client() {
+    let (pki, source) = (Pki::new(), Fixture::new());
+    let server = Running::start(&source, pki.security(), "127.0.0.1:0").await;
+    let leaf = pki.leaf_for("client", time::Duration::seconds(2));
+    let (_out, answer) = open(tls(&server, &pki, leaf), vec![request("n", Cluster)]).await;
+    let mut stream = answer.unwrap();
+    next(&mut stream).await.unwrap();
+    assert_eq!(end(Ok(stream)).await, Code::Unauthenticated);
+}
+
+fn holding(kind: heddle_xds_server::ResourceKind, held: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        resource_names_subscribe: vec!["*".into()],
+        initial_resource_versions: held
+            .iter()
+            .map(|name| ((*name).into(), "1".into()))
+            .collect(),
+        ..request("n", kind)
+    }
+}
+
+#[tokio::test]
+async fn one_that_reconnects_is_not_behind_before_it_has_told_what_it_holds() {
+    let source = Fixture::new();
+    source.put([cluster("a", 1), api_listener("l", "r")]);
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let (out, answer) = open(plain(&server).await, vec![holding(Cluster, &["a"])]).await;
+    let mut stream = answer.unwrap();
+    let first = server.until("n", "connected", |p| p.connected).await;
+    assert!(first.view.is_none() && first.behind.is_empty());
+    out.send(holding(Listener, &["l", "dst|1.2.3.4:80"]))
+        .await
+        .unwrap();
+    let told = server.until("n", "told", |p| p.view.is_some()).await;
+    assert_eq!((told.behind.len(), told.resources), (0, 3));
+    // The source was told what the client has learned, before anything was taken from it.
+    assert!(told.asked.listeners.contains("dst|1.2.3.4:80"));
+    assert_eq!(told.responses, 0);
+    assert_eq!(*source.asked.lock().unwrap().last().unwrap(), *told.asked);
+    let removal = next(&mut stream).await.unwrap().unwrap();
+    assert_eq!(removal.removed_resources, ["dst|1.2.3.4:80"]);
+
+    // One that has lost everything is behind at once.
+    drop((out, stream));
+    server.until("n", "gone", |p| !p.connected).await;
+    let (_out, answer) = open(plain(&server).await, vec![request("n", Cluster)]).await;
+    next(&mut answer.unwrap()).await.unwrap();
+    let progress = server.registry.get(&"n".into()).unwrap();
+    assert_eq!((progress.behind.len(), progress.resources), (2, 0));
+}
+
+#[tokio::test]
+async fn the_time_from_a_change_to_its_acknowledgement_is_measured() {
+    let source = Fixture::new();
+    source.put([cluster("a", 1)]);
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let (out, answer) = open(plain(&server).await, vec![request("n", Cluster)]).await;
+    let mut stream = answer.unwrap();
+    for version in 1..=3 {
+        let response = next(&mut stream).await.unwrap().unwrap();
+        let ack = DeltaDiscoveryRequest {
+            response_nonce: response.nonce,
+            ..request("", Cluster)
+        };
+        let measured = server.counters.snapshot().convergence.count;
+        assert_eq!(measured, u64::try_from(version).unwrap().saturating_sub(2));
+        out.send(ack).await.unwrap();
+        server
+            .until("n", "in sync", |p| runs(p, &key(Cluster, "a")))
+            .await;
+        source.put([cluster("a", version + 1)]);
+    }
+    let counts = server.counters.snapshot();
+    assert_eq!(counts.convergence.count, 2);
+    assert!(counts.push_bytes.count >= 3);
+    assert_eq!(counts.push_bytes.sum as u64, counts.bytes);
+}
+
+#[tokio::test]
+async fn load_reports_reach_the_source() {
+    let source = Fixture::new();
+    let options = Options {
+        load_report_interval: Duration::from_millis(1500),
+        ..Options::default()
+    };
+    let server = Running::with(&source, Security::Plain, "127.0.0.1:0", options).await;
+    let (out, outgoing) = mpsc::channel(8);
+    let first = LoadStatsRequest {
+        node: node("n"),
+        ..LoadStatsRequest::default()
+    };
+    out.send(first).await.unwrap();
+    let mut client = LoadReportingServiceClient::new(plain(&server).await);
+    let answer = client.stream_load_stats(ReceiverStream::new(outgoing));
+    let mut answers = answer.await.unwrap().into_inner();
+    let told = answers.message().await.unwrap().unwrap();
+    let interval = told.load_reporting_interval.unwrap();
+    assert!(told.send_all_clusters && told.clusters.is_empty());
+    assert_eq!((interval.seconds, interval.nanos), (1, 500_000_000));
+    let locality = |issued, active| UpstreamLocalityStats {
+        total_issued_requests: issued,
+        total_requests_in_progress: active,
+        ..UpstreamLocalityStats::default()
+    };
+    let stats = ClusterStats {
+        cluster_name: "a".into(),
+        upstream_locality_stats: vec![locality(3, 1), locality(4, 0)],
+        ..ClusterStats::default()
+    };
+    let report = LoadStatsRequest {
+        cluster_stats: vec![stats],
+        ..LoadStatsRequest::default()
+    };
+    out.send(report).await.unwrap();
+    while server.counters.snapshot().load_reports == 0 {
+        tokio::task::yield_now().await;
+    }
+    let expected = Load {
+        cluster: "a".into(),
+        issued: 7,
+        active: 1,
+    };
+    assert_eq!(
+        *source.loads.lock().unwrap(),
+        [("n".into(), vec![expected])]
+    );
+
+    let denied = LoadStatsRequest {
+        node: node("denied"),
+        ..LoadStatsRequest::default()
+    };
+    let refused = client.stream_load_stats(tokio_stream::once(denied)).await;
+    let status = refused.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    server.stop().await;
+    assert_eq!(
+        answers.message().await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
