@@ -10,7 +10,7 @@ HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test check unit e2e e2e-cluster e2e-kind build envoy python lint gen clean-e2e bench nightly
+.PHONY: help demo test check unit instructions e2e e2e-cluster e2e-kind build envoy python lint gen clean-e2e bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -18,11 +18,14 @@ help: ## what there is
 demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=1 leaves it running)
 	$(BIN)/heddle demo $(if $(KEEP),--keep)
 
-test: lint unit demo-checked e2e ## every test, on a real cluster too (root)
+test: lint unit instructions demo-checked e2e ## every test, on a real cluster too (root)
 	@echo "make test: all layers passed"
 
 unit: envoy python build ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e
+
+instructions: ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
+	cargo xtask instructions --check
 
 .PHONY: demo-checked
 demo-checked: envoy build

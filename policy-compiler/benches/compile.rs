@@ -2,28 +2,16 @@
 //!
 //!     cargo bench -p heddle-policy-compiler
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    missing_docs,
-    reason = "a benchmark"
-)]
+mod mesh;
 
-use std::collections::BTreeSet;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_policy_compiler::world::Port;
-use heddle_policy_compiler::{
-    Compiled, Destination, DestinationKind, Family, KubeObject, NamespacedName, Scope, World,
-    WorldBuilder, compile, ingest,
-};
-use serde_json::{Value, json};
+use heddle_policy_compiler::{World, compile};
+use mesh::{PODS, apply, everything, pod, policy, populate, read, service, slice, split};
+use serde_json::Value;
 
 const SERVICES: usize = 10_000;
-const PODS: usize = 10;
-const PER_NAMESPACE: usize = 10;
 
 fn main() {
     let empty = resident();
@@ -58,11 +46,11 @@ fn main() {
     measure(
         "cold compile, all bytes made",
         3,
-        || everything(&compile(&world)),
+        || everything(&compile(&world), SERVICES),
         drop,
     );
     println!("memory of all bytes: {} MB", {
-        let made = everything(&cold);
+        let made = everything(&cold, SERVICES);
         black_box(made);
         (resident().saturating_sub(compiled)) >> 20
     });
@@ -73,10 +61,10 @@ fn main() {
         for turn in 0..200 {
             let value = edits(turn);
             let start = Instant::now();
-            let object = read(value);
+            let objects = read(value);
             let reading = start.elapsed();
             let start = Instant::now();
-            builder.apply(object);
+            apply(&mut builder, objects);
             compiled = compiled.update(&builder.world());
             times.push(start.elapsed());
             black_box(reading);
@@ -89,32 +77,6 @@ fn main() {
     edit("one service change", &|turn| service(42, 8080 + turn % 2));
     edit("one policy change", &|turn| policy(42, turn % 2));
     edit("one split change", &|turn| split(42, turn % 2));
-}
-
-/// Views of one pod of each service, with a handful of neighbours, so that all bytes of all services are made.
-fn everything(compiled: &Compiled) -> usize {
-    let (none, no_names) = (BTreeSet::new(), BTreeSet::<Arc<str>>::new());
-    let mut bytes = 0;
-    for index in 0..SERVICES {
-        let held = BTreeSet::from([Destination {
-            kind: DestinationKind::Service,
-            name: named(index),
-            port: Port::try_from(80).unwrap(),
-            family: Family::V4,
-        }]);
-        let scope = Scope {
-            held: &held,
-            retiring: &none,
-            wanted: &no_names,
-            refused: &no_names,
-        };
-        let name = named(index);
-        let pod = NamespacedName::new(&name.namespace, &format!("{}-0", name.name));
-        let view = compiled.view(&pod, &scope).expect("a proxy");
-        let resources = view.parts.iter().flat_map(|part| &part.resources);
-        bytes += resources.map(|resource| resource.body.len()).sum::<usize>();
-    }
-    bytes
 }
 
 fn measure<T>(name: &str, runs: usize, mut run: impl FnMut() -> T, mut after: impl FnMut(T)) {
@@ -144,82 +106,4 @@ fn resident() -> usize {
         .find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
     kib.unwrap_or_default() * 1024
-}
-
-fn named(index: usize) -> NamespacedName {
-    NamespacedName::new(
-        &format!("team-{}", index / PER_NAMESPACE),
-        &format!("service-{index}"),
-    )
-}
-
-fn populate(builder: &mut WorldBuilder, index: usize) {
-    builder.apply(read(service(index, 8080)));
-    for number in 0..PODS {
-        builder.apply(read(pod(index, number, true)));
-    }
-    builder.apply(read(slice(index, true)));
-}
-
-fn read(value: Value) -> KubeObject {
-    let (mut objects, _) = ingest::parse_json("bench", value);
-    objects.pop().expect("one object")
-}
-
-fn service(index: usize, target: usize) -> Value {
-    let name = named(index);
-    let ip = format!(
-        "10.{}.{}.{}",
-        96 + (index >> 16),
-        (index >> 8) & 255,
-        index & 255
-    );
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": &*name.name, "namespace": &*name.namespace},
-        "spec": {"clusterIP": ip, "clusterIPs": [ip], "selector": {"app": &*name.name}, "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": target}]}})
-}
-
-fn pod_ip(index: usize, number: usize) -> String {
-    let serial = index * PODS + number;
-    format!(
-        "10.{}.{}.{}",
-        serial >> 16,
-        (serial >> 8) & 255,
-        serial & 255
-    )
-}
-
-fn pod(index: usize, number: usize, ready: bool) -> Value {
-    let name = named(index);
-    let (owner, namespace) = (&*name.name, &*name.namespace);
-    let own = format!("{owner}-{number}");
-    json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": own, "namespace": namespace, "labels": {"app": owner, "pod-template-hash": "abc", "version": "v1"},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{owner}-abc"), "uid": "1", "controller": true}]},
-        "spec": {"serviceAccountName": owner, "initContainers": [{"name": "heddle-proxy", "image": "x", "restartPolicy": "Always"}],
-            "containers": [{"name": "app", "image": "x", "ports": [{"containerPort": 8080, "name": "http"}], "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}}}]},
-        "status": {"phase": "Running", "podIPs": [{"ip": pod_ip(index, number)}],
-            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
-}
-
-fn slice(index: usize, ready: bool) -> Value {
-    let name = named(index);
-    let endpoints: Vec<Value> = (0..PODS).map(|number| json!({
-        "addresses": [pod_ip(index, number)], "conditions": {"ready": ready || number > 0},
-        "targetRef": {"kind": "Pod", "name": format!("{}-{number}", name.name), "namespace": &*name.namespace}})).collect();
-    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": format!("{}-x", name.name), "namespace": &*name.namespace, "labels": {"kubernetes.io/service-name": &*name.name}},
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints})
-}
-
-fn policy(index: usize, turn: usize) -> Value {
-    let name = named(index);
-    let caller = format!("{}/caller-{turn}", name.namespace);
-    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": "p", "namespace": &*name.namespace, "generation": turn},
-        "spec": {"target": {"service": &*name.name}, "rules": [{"from": {"identities": [caller]}}]}})
-}
-
-fn split(index: usize, turn: usize) -> Value {
-    let (name, other) = (named(index), named(index + 1));
-    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "metadata": {"name": "s", "namespace": &*name.namespace, "generation": turn},
-        "spec": {"service": &*name.name, "backends": [{"service": &*name.name, "weight": 9}, {"service": &*other.name, "weight": 1 + turn}]}})
 }

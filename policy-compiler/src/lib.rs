@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - An update ([`Compiled::update`]) equals a cold compile in all that can be seen of it, and costs what differs.
-//! - Pure and total: no I/O, no clock, no randomness; [`compile`] cannot fail. A bad object is a [`Finding`] and an
+//! - Pure and total: no I/O, no clock, no randomness; [`compile()`] cannot fail. A bad object is a [`Finding`] and an
 //!   [`ObjectStatus`], and everything else still compiles.
 //! - The same [`World`] yields the same bytes, whatever the order in which objects came.
 //! - A resource names what must be acknowledged before it ([`Resource::requires`]) and whom it comes from

@@ -194,7 +194,9 @@ impl Asked {
     }
 }
 
-fn views(compiled: &Compiled) -> BTreeMap<(PodRef, usize), View> {
+type Views = BTreeMap<(PodRef, usize), View>;
+
+fn views(compiled: &Compiled) -> Views {
     let asked = Asked::all();
     let pods = compiled.proxies.keys();
     pods.flat_map(|pod| {
@@ -222,8 +224,8 @@ fn same_as_cold(updated: &Compiled, cold: &Compiled) -> Result<(), TestCaseError
 }
 
 /// Whoever's view differs is told, and what is equal is the very same.
-fn says_what_it_did(old: &Compiled, new: &Compiled) -> Result<(), TestCaseError> {
-    let (before, after) = (views(old), views(new));
+fn says_what_it_did(old: &Compiled, before: &Views, new: &Compiled) -> Result<(), TestCaseError> {
+    let after = views(new);
     let changes = new.changes();
     for (key, view) in &after {
         let Some(earlier) = before.get(key) else {
@@ -299,8 +301,10 @@ proptest! {
         for edit in &edits {
             make(&mut builder, edit);
             let world = builder.world();
+            // Views are made of a compile while it is the newest.
+            let before = views(&compiled);
             let updated = compiled.update(&world);
-            says_what_it_did(&compiled, &updated)?;
+            says_what_it_did(&compiled, &before, &updated)?;
             same_as_cold(&updated, &compile(&world))?;
             compiled = updated;
         }

@@ -42,3 +42,4 @@ pub use resource::{Name, Part, Resource, ResourceKey, ResourceKind, View};
 pub use serve::{Options, ServeError, Server};
 pub use session::{Flavor, Limits};
 pub use source::{Asked, Load, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
+pub use wire::frame;

@@ -41,7 +41,7 @@ mod any {
 }
 
 /// The frame of a response.
-pub(crate) fn frame(push: &Push, flavor: Flavor) -> Bytes {
+pub fn frame(push: &Push, flavor: Flavor) -> Bytes {
     match flavor {
         Flavor::Delta => framed(delta_len(push), |out| write_delta(push, out)),
         Flavor::Sotw => framed(sotw_len(push), |out| write_sotw(push, out)),

@@ -2,6 +2,7 @@
 
 mod ci;
 mod generate;
+mod instructions;
 mod repo;
 mod tidy;
 
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use instructions::Purpose;
 use repo::Repo;
 
 #[derive(Parser)]
@@ -40,6 +42,17 @@ enum Task {
     },
     /// All that a change must pass: format, clippy, gen --check, tidy, tests
     Ci,
+    /// Count the instructions of compiles and pushes by callgrind, and compare them with xtask/instructions.json
+    Instructions {
+        /// Only cases whose name contains this
+        filter: Option<String>,
+        /// Fail if a case takes more than 10 % more than is committed
+        #[arg(long, conflicts_with = "bless")]
+        check: bool,
+        /// Write down what was counted
+        #[arg(long)]
+        bless: bool,
+    },
     /// Measure all figures of docs/performance.md, on this machine, in release builds
     Bench,
 }
@@ -62,6 +75,18 @@ fn run(task: Task) -> Result<()> {
         Task::Bless { filter } => ci::bless(&repo, filter.as_deref()),
         Task::Tidy { strict } => tidy::run(&repo, strict),
         Task::Ci => ci::run(&repo),
+        Task::Instructions {
+            filter,
+            check,
+            bless,
+        } => {
+            let purpose = match (check, bless) {
+                (_, true) => Purpose::Bless,
+                (true, false) => Purpose::Check,
+                (false, false) => Purpose::Show,
+            };
+            instructions::run(&repo, purpose, filter.as_deref())
+        }
         Task::Bench => ci::bench(&repo),
     }
 }

@@ -1,5 +1,7 @@
 //! The same change again and again: how long each took to reach every proxy concerned.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use super::plan::{CHANGE, REST};
@@ -40,7 +42,8 @@ pub enum Kind {
     Policy,
 }
 
-/// Makes so many changes, one after another, and one before that is not counted: caches and connections are cold.
+/// Makes so many changes, one after another, and one before that is not counted: caches and connections are cold. In the
+/// end all endpoints are ready again.
 ///
 /// # Errors
 /// When one does not arrive.
@@ -52,10 +55,14 @@ pub async fn run(
 ) -> Result<Rounds> {
     let (mut acknowledged, mut sent) = (Vec::new(), Vec::new());
     let (mut count, mut concerned, mut before) = (0_usize, 0_usize, None);
+    let mut touched = BTreeSet::new();
     for (round, (kind, expected)) in changes.into_iter().enumerate() {
         tokio::time::sleep(REST).await;
         if round == 1 {
             before = Some(Spent::now(fleet, pid)?);
+        }
+        if let Kind::Endpoint(service) = kind {
+            touched.insert(service);
         }
         let (ack, all) = one(ground, fleet, (kind, expected), round).await?;
         if round > 0 {
@@ -71,6 +78,9 @@ pub async fn run(
     let (before, after) = (before.unwrap_or_default(), Spent::now(fleet, pid)?);
     let responses = (after.total.responses - before.total.responses).max(1);
     let bytes = after.total.bytes - before.total.bytes;
+    for service in touched {
+        ground.set_ready(service, Ready::all()).await?;
+    }
     Ok(Rounds {
         acknowledged: Sample::new(acknowledged),
         sent: Sample::new(sent),

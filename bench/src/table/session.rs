@@ -12,7 +12,6 @@ use crate::machine::cpu_seconds;
 use crate::memory;
 use crate::mesh::{CHANGING, PODS};
 use crate::metrics::{COMPILE_SECONDS, COMPILES};
-use crate::objects::Ready;
 use crate::operator::Operator;
 use crate::sim::Fleet;
 use crate::sim::fleet::Synced;
@@ -39,7 +38,6 @@ pub async fn first(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Res
     if plan.has(Case::Endpoint) {
         let changes = repeat(Kind::Endpoint(CHANGING), size, plan);
         let rounds = rounds::run(ground, &fleet, operator.pid(), changes).await?;
-        ground.set_ready(CHANGING, Ready::all()).await?;
         note_endpoint(&rounds, ledger);
     }
     routes(ground, plan, &operator, &fleet, ledger).await?;

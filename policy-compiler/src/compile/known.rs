@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Compiled;
 use super::inbound::{Said, protocol_of, service_targets};
-use super::on_demand::pod_cluster_name;
+use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
 use crate::finding::ObjectRef;
 use crate::world::{
@@ -78,7 +78,8 @@ impl Compiled {
         (self.destination_at(at)? == *destination).then_some(at)
     }
 
-    /// The clusters whose traffic shows that a destination is used: those of a split's backends too.
+    /// The clusters whose traffic shows that a destination is used: those of a split's backends too. Pods of a service account share
+    /// theirs, and are used together.
     #[must_use]
     pub fn clusters_of(&self, destination: &Destination) -> Vec<Arc<str>> {
         match destination.kind {
@@ -88,9 +89,18 @@ impl Compiled {
                 .unwrap_or_default(),
             DestinationKind::Pod => self
                 .address_of(destination)
-                .map(pod_cluster_name)
+                .and_then(|at| self.pod_cluster(at))
                 .into_iter()
                 .collect(),
+        }
+    }
+
+    fn pod_cluster(&self, at: SocketAddr) -> Option<Arc<str>> {
+        match self.known(at)? {
+            Known::Pod {
+                shape, protocol, ..
+            } => Some(PodGroup::of(&shape, protocol).cluster_name()),
+            Known::Service { .. } => None,
         }
     }
 

@@ -13,8 +13,8 @@ use super::on_demand::Bucket;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
 use crate::envoy::metrics::Edge;
-use crate::envoy::network::{on_demand, say_tcp, tcp_proxy};
-use crate::envoy::route::{self, Target};
+use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_to};
+use crate::envoy::route;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::world::Protocol;
@@ -73,7 +73,7 @@ pub(crate) enum Leads {
         cluster: Arc<str>,
         route: Option<Arc<str>>,
     },
-    /// To one pod.
+    /// To the pod at the very address of the listener.
     Pod { cluster: Arc<str> },
     /// Nowhere: the caller would never be let in.
     Refused,
@@ -105,7 +105,7 @@ pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Pa
     };
     let edge = edge(caller, input);
     let http = || {
-        let routes = routes(&name, &input.leads)?;
+        let routes = routes(&name, input)?;
         Some(vec![connection_manager(
             Side::Client,
             "outbound",
@@ -113,11 +113,11 @@ pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Pa
             &edge,
         )])
     };
-    let cluster = match &input.leads {
-        Leads::Service { cluster, .. } | Leads::Pod { cluster } => cluster,
-        Leads::Refused => REFUSED,
+    let tcp = || match &input.leads {
+        Leads::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&edge)),
+        Leads::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &edge),
+        Leads::Refused => tcp_proxy("outbound", REFUSED, Some(&edge)),
     };
-    let tcp = || tcp_proxy("outbound", cluster, Some(&edge));
     let chains = &mut listener.filter_chains;
     match input.protocol {
         Protocol::Http => {
@@ -128,7 +128,7 @@ pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Pa
             let http = http();
             chains.extend(http.map(|filters| chain("http", None, Takes::PlainHttp, filters, None)));
             let filters = vec![say_tcp(), tcp()];
-            chains.push(chain("tcp", None, Takes::Rest, filters, None));
+            chains.push(chain("tcp", None, Takes::PlainBytes, filters, None));
             listener.listener_filters.push(build::http_inspector(&[]));
             build::wait(&mut listener, DETECT_MS);
         }
@@ -145,19 +145,10 @@ pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Pa
     }
 }
 
-fn routes<'a>(name: &str, leads: &'a Leads) -> Option<Routes<'a>> {
-    match leads {
+fn routes<'a>(name: &str, input: &'a ListenerInput) -> Option<Routes<'a>> {
+    match &input.leads {
         Leads::Service { route, .. } => route.as_deref().map(Routes::Named),
-        Leads::Pod { cluster } => {
-            let target = Target {
-                cluster: cluster.to_string(),
-                weight: 1,
-            };
-            Some(Routes::Inline(Box::new(route::outbound(
-                cluster,
-                &[target],
-            ))))
-        }
+        Leads::Pod { cluster } => Some(Routes::Inline(Box::new(route::to_one(cluster, input.at)))),
         Leads::Refused => Some(Routes::Inline(Box::new(route::forbidden(name)))),
     }
 }
@@ -170,8 +161,8 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
     };
     match (&input.leads, input.protocol) {
         (Leads::Refused, _) | (Leads::Service { .. }, Protocol::Http) => Vec::new(),
-        (Leads::Pod { cluster }, _) => vec![key(ResourceKind::Cluster, cluster)],
-        (Leads::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
+        (Leads::Pod { cluster }, _)
+        | (Leads::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
             key(ResourceKind::Cluster, cluster),
             key(ResourceKind::Endpoints, cluster),
         ],

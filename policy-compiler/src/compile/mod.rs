@@ -1,8 +1,8 @@
 //! From a world to what every proxy gets.
 //!
-//! Each unit is a function of a small explicit input: the splits and the policies of a namespace ([`crate::kinds`]), the server's side of
-//! the pods of a shape ([`classes`]), whom a service admits ([`admissions`]), the client's side of a service ([`clusters`]), the listener of
-//! a destination ([`listeners`]). An update ([`update`]) compiles the units whose inputs differ; a cold compile is an update from nothing.
+//! Each unit is a function of a small explicit input: the splits and the policies of a namespace (`kinds`), the server's side of
+//! the pods of a shape (`classes`), whom a service admits (`admissions`), the client's side of a service (`clusters`), the listener of
+//! a destination (`listeners`). An update (`update`) compiles the units whose inputs differ; a cold compile is an update from nothing.
 //! Bytes are made when a view first needs them, and once.
 
 mod addresses;
@@ -19,6 +19,7 @@ mod lookup;
 mod memo;
 mod on_demand;
 mod outcome;
+mod pods;
 mod reports;
 mod scope;
 mod server;

@@ -1,4 +1,4 @@
-//! What Envoy asks for by address: on-demand clusters, and the cluster of one pod.
+//! What Envoy asks for by address: on-demand clusters.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use prost::Message;
 
 use super::memo::Memo;
+use super::pods::{PodClusterInput, PodEndpointsInput};
 use crate::envoy::cluster;
-use crate::envoy::tls::Alpn;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-use crate::world::SpiffeId;
 
 /// What was made by address, shared by all callers.
 #[derive(Debug, Default)]
 pub(crate) struct ByAddress {
-    pub(crate) pods: Memo<PodInput>,
+    pub(crate) pod_clusters: Memo<PodClusterInput>,
+    pub(crate) pod_endpoints: Memo<PodEndpointsInput>,
     pub(crate) on_demand: Memo<OnDemandInput>,
 }
 
@@ -80,6 +80,9 @@ pub(crate) enum Way {
     Again { after: Vec<ResourceKey> },
     /// Straight through: an address that nobody knows.
     Through,
+    /// Nowhere: such an address where only what is known may be called. A cluster without endpoints refuses at once; without a cluster
+    /// the second connection would wait for one.
+    Nowhere,
 }
 
 /// All that decides an on-demand cluster.
@@ -95,46 +98,14 @@ pub(crate) struct OnDemandInput {
 pub(crate) fn on_demand_cluster(input: &OnDemandInput) -> Part {
     let (cluster, requires) = match &input.way {
         Way::Again { after } => (cluster::marked(&input.name, input.at), after.clone()),
-        Way::Through => (
-            cluster::fixed(&input.name, input.at, None, Alpn::Tcp),
-            Vec::new(),
-        ),
+        Way::Through => (cluster::fixed(&input.name, input.at), Vec::new()),
+        Way::Nowhere => (cluster::nowhere(&input.name), Vec::new()),
     };
     let resource = Resource::new(
         ResourceKind::Cluster,
         &input.name,
         cluster.encode_to_vec(),
         requires,
-        input.origins.clone(),
-    );
-    Part {
-        resources: vec![resource],
-    }
-}
-
-/// All that decides the cluster of one pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PodInput {
-    pub(crate) at: SocketAddr,
-    pub(crate) alpn: Alpn,
-    pub(crate) identity: Option<SpiffeId>,
-    pub(crate) origins: BTreeSet<ObjectRef>,
-}
-
-/// `pod|<ip:port>`
-pub(crate) fn pod_cluster_name(at: SocketAddr) -> Arc<str> {
-    format!("pod|{at}").into()
-}
-
-/// The cluster is static, for nothing about it can change while the pod lives.
-pub(crate) fn pod_cluster(input: &PodInput) -> Part {
-    let name = pod_cluster_name(input.at);
-    let cluster = cluster::fixed(&name, input.at, input.identity.as_ref(), input.alpn);
-    let resource = Resource::new(
-        ResourceKind::Cluster,
-        &name,
-        cluster.encode_to_vec(),
-        Vec::new(),
         input.origins.clone(),
     );
     Part {

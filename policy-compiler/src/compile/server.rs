@@ -147,8 +147,8 @@ fn main_listener(input: &Inbound) -> listener::Listener {
         listener
             .filter_chains
             .extend(mesh_chains(input, port, inbound));
+        looks |= inbound.protocol == Protocol::Detect;
         if inbound.plain {
-            looks |= inbound.protocol == Protocol::Detect;
             listener
                 .filter_chains
                 .extend(plain_chains(input, port, inbound));
@@ -193,7 +193,7 @@ fn finish(mut listener: listener::Listener, input: &Inbound, looks: bool) -> lis
     let silent = input
         .ports
         .values()
-        .any(|port| port.plain && port.protocol != Protocol::Http);
+        .any(|port| port.protocol != Protocol::Http);
     build::wait(&mut listener, if silent { SILENCE_MS } else { 5_000 });
     listener
 }
@@ -254,14 +254,18 @@ fn plain_chains(
             http(input, &name, inbound),
             None,
         )],
-        Protocol::Tcp => vec![chain(
-            &format!("{name} plain"),
-            port,
-            Takes::Rest,
-            tcp(input, &name, inbound, Peer::Anonymous),
-            None,
-        )],
+        Protocol::Tcp => vec![
+            chain(
+                &format!("{name} plain"),
+                port,
+                Takes::PlainBytes,
+                tcp(input, &name, inbound, Peer::Anonymous),
+                None,
+            ),
+            foreign_tls(input, port, inbound),
+        ],
         Protocol::Detect => vec![
+            foreign_tls(input, port, inbound),
             chain(
                 &format!("{name} plain http"),
                 port,
@@ -272,12 +276,28 @@ fn plain_chains(
             chain(
                 &format!("{name} plain tcp"),
                 port,
-                Takes::Rest,
+                Takes::PlainBytes,
                 tcp(input, &name, inbound, Peer::Anonymous),
                 None,
             ),
         ],
     }
+}
+
+/// An application's own TLS, from a caller without a sidecar: bytes like others.
+fn foreign_tls(
+    input: &Inbound,
+    port: Option<Port>,
+    inbound: &InboundPort,
+) -> listener::FilterChain {
+    let name = in_name(port);
+    chain(
+        &format!("{name} plain tls"),
+        port,
+        Takes::ForeignTls,
+        tcp(input, &name, inbound, Peer::Anonymous),
+        None,
+    )
 }
 
 fn metrics_chain(input: &Inbound) -> listener::FilterChain {

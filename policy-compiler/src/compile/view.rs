@@ -8,19 +8,16 @@ use heddle_crds::OnDemand;
 
 use super::changes::Dependency;
 use super::classes::Class;
-use super::clusters::alpn;
 use super::known::Known;
 use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
-use super::on_demand::{
-    OnDemandInput, PodInput, Way, on_demand_address, on_demand_cluster, pod_cluster,
-    pod_cluster_name,
+use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster};
+use super::pods::{
+    Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
 };
 use super::scope::{Destination, DestinationKind, Scope};
 use super::{Compiled, Proxy};
 use crate::resource::{Part, ResourceKey, View};
-use crate::world::{
-    Capture, DeclaredDestination, NamespacedName, Port, Protocol, Standalone, in_namespace,
-};
+use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalone, in_namespace};
 
 /// Names the parts of a view, in the order in which they stand in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +25,8 @@ enum Place {
     Server,
     Capture,
     Service(NamespacedName, Port),
-    Pod(SocketAddr),
+    PodCluster(PodGroup),
+    PodEndpoints(PodGroup),
     Listener(SocketAddr),
     OnDemand(Arc<str>),
 }
@@ -39,6 +37,8 @@ struct Viewer<'a> {
     proxy: &'a Proxy,
     class: &'a Class,
     parts: BTreeMap<Place, Arc<Part>>,
+    /// The pods that are called by their own addresses.
+    pods: BTreeMap<PodGroup, Called>,
     absent: BTreeSet<Arc<str>>,
     depends: BTreeSet<Dependency>,
 }
@@ -54,6 +54,7 @@ impl Compiled {
             proxy,
             class,
             parts: BTreeMap::from([(Place::Server, class.base())]),
+            pods: BTreeMap::new(),
             absent: BTreeSet::new(),
             depends: BTreeSet::from([Dependency::Pod(pod.clone())]),
         };
@@ -85,13 +86,32 @@ impl Viewer<'_> {
                 self.behind(at, &known);
             }
         }
+        let mut others = Vec::new();
         for name in scope.wanted {
             match on_demand_address(name) {
                 Some(at) => self.answer(name, at),
-                None => self.not_on_demand(name),
+                None => others.push(name),
             }
         }
+        self.called_pods();
+        for name in others {
+            self.not_on_demand(name);
+        }
         self.absent.extend(scope.refused.iter().cloned());
+    }
+
+    /// The clusters of the pods that are called, once all of those are known.
+    fn called_pods(&mut self) {
+        let made = &self.compiled.by_address;
+        let trust_domain = &self.compiled.settings.trust_domain;
+        for (group, called) in std::mem::take(&mut self.pods) {
+            let cluster = PodClusterInput::new(&group, &called, trust_domain);
+            let endpoints = PodEndpointsInput::new(&group, called);
+            let cluster = made.pod_clusters.part(cluster, pod_cluster);
+            let endpoints = made.pod_endpoints.part(endpoints, pod_endpoints);
+            self.parts.insert(Place::PodCluster(group.clone()), cluster);
+            self.parts.insert(Place::PodEndpoints(group), endpoints);
+        }
     }
 
     /// Without capture all destinations are declared, with the addresses to listen at.
@@ -225,12 +245,18 @@ impl Viewer<'_> {
     fn answer(&mut self, name: &Arc<str>, at: SocketAddr) {
         self.depends.insert(Dependency::Address(at.ip()));
         let Some(known) = self.compiled.known(at) else {
-            if self.compiled.settings.pass_unknown {
-                let origins = self.compiled.settings.origin.iter().cloned().collect();
-                self.on_demand(name, at, Way::Through, origins);
-            } else {
-                self.absent.insert(Arc::clone(name));
+            if let Some(pod) = self.compiled.addresses.pod(at.ip()) {
+                // A service may come that leads to this port of it.
+                self.depends
+                    .insert(Dependency::Namespace(Arc::clone(&pod.namespace)));
             }
+            let origins = self.compiled.settings.origin.iter().cloned().collect();
+            let way = if self.compiled.settings.pass_unknown {
+                Way::Through
+            } else {
+                Way::Nowhere
+            };
+            self.on_demand(name, at, way, origins);
             return;
         };
         let after = if self.in_scope(&known) {
@@ -239,12 +265,8 @@ impl Viewer<'_> {
             self.note(at, &known);
             None
         };
-        match after {
-            Some(after) => self.on_demand(name, at, Way::Again { after }, known.origins()),
-            None => {
-                self.absent.insert(Arc::clone(name));
-            }
-        }
+        let way = after.map_or(Way::Nowhere, |after| Way::Again { after });
+        self.on_demand(name, at, way, known.origins());
     }
 
     fn on_demand(
@@ -280,8 +302,7 @@ impl Viewer<'_> {
         }
     }
 
-    /// The listener and all behind it; returns what must be there before the first connection. None: nobody will let this caller in, and
-    /// its bytes are best refused by there being nothing.
+    /// The listener and all behind it; returns what must be there before the first connection. None: the service has no such port.
     fn destination(
         &mut self,
         at: SocketAddr,
@@ -304,32 +325,30 @@ impl Viewer<'_> {
     /// What a destination leads to.
     fn behind(&mut self, at: SocketAddr, known: &Known) -> Vec<ResourceKey> {
         self.note(at, known);
-        let (place, part) = match known {
+        match known {
             Known::Service { name, port, .. } => {
                 let side = self.compiled.client_side(name, *port);
                 let Some(side) = side.filter(|_| !self.refused(known)) else {
                     return Vec::new();
                 };
-                (Place::Service(name.clone(), *port), side.part())
+                let part = side.part();
+                let keys = part.resources.iter().map(|resource| resource.key.clone());
+                let keys = keys.collect();
+                let place = Place::Service(name.clone(), *port);
+                self.parts.insert(place, part);
+                keys
             }
             Known::Pod {
                 shape, protocol, ..
             } => {
-                let trust_domain = &self.compiled.settings.trust_domain;
-                let input = PodInput {
-                    at,
-                    alpn: alpn(*protocol),
-                    identity: shape.meshed.then(|| shape.identity(trust_domain)),
-                    origins: known.origins(),
-                };
-                let memo = &self.compiled.by_address.pods;
-                (Place::Pod(at), memo.part(input, pod_cluster))
+                let group = PodGroup::of(shape, *protocol);
+                let keys = group.keys();
+                let called = self.pods.entry(group).or_default();
+                called.addresses.insert(at);
+                called.origins.extend(known.origins());
+                keys
             }
-        };
-        let keys = part.resources.iter().map(|resource| resource.key.clone());
-        let keys = keys.collect();
-        self.parts.insert(place, part);
-        keys
+        }
     }
 
     fn listener(&self, at: SocketAddr, listens: Listens, known: &Known) -> Option<ListenerInput> {
@@ -341,9 +360,6 @@ impl Viewer<'_> {
             } => {
                 let side = self.compiled.client_side(name, *port)?;
                 let refused = self.refused(known);
-                if refused && *protocol == Protocol::Tcp && listens == Listens::Handed {
-                    return None;
-                }
                 let leads = if refused {
                     Leads::Refused
                 } else {
@@ -361,7 +377,7 @@ impl Viewer<'_> {
                 ..
             } => {
                 let leads = Leads::Pod {
-                    cluster: pod_cluster_name(at),
+                    cluster: PodGroup::of(shape, *protocol).cluster_name(),
                 };
                 let service = services.iter().map(|(name, _)| &name.name).min();
                 (leads, &shape.namespace, service, protocol)

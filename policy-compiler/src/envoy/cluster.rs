@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
-use envoy_types::pb::google::protobuf::{Struct, Value, value};
+use envoy_types::pb::google::protobuf::Struct;
 
 use super::hcm::http1_options;
 use super::tls::{self, Alpn};
-use super::{UNLIMITED, ads, any, number, seconds, socket_address};
+use super::{UNLIMITED, ads, any, number, seconds, socket_address, text_struct};
 use crate::world::SpiffeId;
 
 /// The key and value that mark an endpoint as meshed.
@@ -37,13 +37,35 @@ pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3
     }
 }
 
-/// A cluster of one address. `identity` is there if it is a meshed pod.
-pub(crate) fn fixed(
-    name: &str,
-    at: SocketAddr,
-    identity: Option<&SpiffeId>,
-    alpn: Alpn,
-) -> v3::Cluster {
+/// A cluster of pods whose endpoints come by EDS under the same name, each for those who ask for its address. `peer` is there if they
+/// are meshed.
+pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
+    use v3::cluster::lb_subset_config::{LbSubsetFallbackPolicy, LbSubsetSelector};
+    let eds = v3::cluster::EdsClusterConfig {
+        eds_config: Some(ads()),
+        ..Default::default()
+    };
+    let by_address = LbSubsetSelector {
+        keys: vec![super::endpoint::ADDRESS.to_owned()],
+        single_host_per_subset: true,
+        ..Default::default()
+    };
+    let subsets = v3::cluster::LbSubsetConfig {
+        // Nobody asks for another address than that of a listener; if the pod is gone, no other stands in for it.
+        fallback_policy: LbSubsetFallbackPolicy::NoFallback.into(),
+        subset_selectors: vec![by_address],
+        ..Default::default()
+    };
+    v3::Cluster {
+        eds_cluster_config: Some(eds),
+        lb_subset_config: Some(subsets),
+        transport_socket: peer.map(|(id, alpn)| tls::upstream(std::iter::once(id), alpn)),
+        ..base(name, v3::cluster::DiscoveryType::Eds)
+    }
+}
+
+/// A cluster of one address, for bytes in plain text.
+pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
     let endpoint = super::endpoint::Backend { at, meshed: false };
     v3::Cluster {
         load_assignment: Some(super::endpoint::assignment(
@@ -53,9 +75,13 @@ pub(crate) fn fixed(
                 backends: vec![endpoint],
             }],
         )),
-        transport_socket: identity.map(|id| tls::upstream(std::iter::once(id), alpn)),
         ..base(name, v3::cluster::DiscoveryType::Static)
     }
+}
+
+/// A cluster that refuses every connection at once.
+pub(crate) fn nowhere(name: &str) -> v3::Cluster {
+    base(name, v3::cluster::DiscoveryType::Static)
 }
 
 /// The first connection to a destination: to that same address again, marked, so that capture hands it to the listener that is there by then.
@@ -70,7 +96,7 @@ pub(crate) fn marked(name: &str, at: SocketAddr) -> v3::Cluster {
         value: Some(core::socket_option::Value::IntValue(MARK)),
         ..Default::default()
     };
-    let mut cluster = fixed(name, at, None, Alpn::Tcp);
+    let mut cluster = fixed(name, at);
     cluster.upstream_bind_config = Some(core::BindConfig {
         socket_options: vec![mark],
         ..Default::default()
@@ -174,10 +200,5 @@ fn mtls_match(
 
 /// `{heddle: mtls}`.
 pub(super) fn mtls_struct() -> Struct {
-    let value = Value {
-        kind: Some(value::Kind::StringValue(MTLS_MATCH.1.to_owned())),
-    };
-    Struct {
-        fields: HashMap::from([(MTLS_MATCH.0.to_owned(), value)]),
-    }
+    text_struct(MTLS_MATCH.0, MTLS_MATCH.1)
 }

@@ -1,13 +1,14 @@
 //! Endpoints.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3;
+use envoy_types::pb::google::protobuf::Struct;
 
 use super::cluster::mtls_struct;
-use super::{address, number};
+use super::{address, number, text_struct};
 
 /// One address, and whether it is spoken to by mTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +39,50 @@ pub(crate) fn assignment(name: &str, groups: &[Group]) -> v3::ClusterLoadAssignm
     }
 }
 
+/// The key by which an endpoint of a cluster of pods is asked for; the value is its address.
+pub(super) const ADDRESS: &str = "address";
+
+/// One endpoint for each address, to be had by [`only`].
+pub(crate) fn each_by_address(
+    name: &str,
+    addresses: &BTreeSet<SocketAddr>,
+) -> v3::ClusterLoadAssignment {
+    let endpoint = |at: &SocketAddr| v3::LbEndpoint {
+        metadata: Some(only(*at)),
+        host_identifier: Some(host(*at)),
+        ..Default::default()
+    };
+    let locality = v3::LocalityLbEndpoints {
+        lb_endpoints: addresses.iter().map(endpoint).collect(),
+        load_balancing_weight: number(1),
+        ..Default::default()
+    };
+    v3::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![locality],
+        ..Default::default()
+    }
+}
+
+/// What an endpoint says of itself, and what who wants no other asks for.
+pub(super) fn only(at: SocketAddr) -> core::Metadata {
+    metadata("envoy.lb", text_struct(ADDRESS, &at.to_string()))
+}
+
+fn metadata(filter: &str, fields: Struct) -> core::Metadata {
+    core::Metadata {
+        filter_metadata: HashMap::from([(filter.to_owned(), fields)]),
+        ..Default::default()
+    }
+}
+
+fn host(at: SocketAddr) -> v3::lb_endpoint::HostIdentifier {
+    v3::lb_endpoint::HostIdentifier::Endpoint(v3::Endpoint {
+        address: Some(address(at)),
+        ..Default::default()
+    })
+}
+
 fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
     v3::LocalityLbEndpoints {
         // Localities must differ; these are backends of a split and no places.
@@ -52,20 +97,10 @@ fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
 }
 
 fn lb_endpoint(backend: &Backend) -> v3::LbEndpoint {
-    let endpoint = v3::Endpoint {
-        address: Some(address(backend.at)),
-        ..Default::default()
-    };
-    let metadata = backend.meshed.then(|| core::Metadata {
-        filter_metadata: HashMap::from([(
-            "envoy.transport_socket_match".to_owned(),
-            mtls_struct(),
-        )]),
-        ..Default::default()
-    });
+    let meshed = || metadata("envoy.transport_socket_match", mtls_struct());
     v3::LbEndpoint {
-        metadata,
-        host_identifier: Some(v3::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        metadata: backend.meshed.then(meshed),
+        host_identifier: Some(host(backend.at)),
         ..Default::default()
     }
 }

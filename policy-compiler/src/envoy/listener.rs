@@ -135,6 +135,11 @@ pub(crate) enum Takes {
     MeshOf(Alpn),
     /// Plain text that looks like HTTP.
     PlainHttp,
+    /// Plain text that does not. Beside [`Takes::PlainHttp`] it has to say so: Envoy looks for the transport first and never goes back,
+    /// so that a chain for any transport would not get what is plain.
+    PlainBytes,
+    /// TLS that is not ours: the application's own. Beside [`Takes::Mesh`] for the same reason.
+    ForeignTls,
     /// Whatever no other chain of the port takes.
     Rest,
 }
@@ -164,6 +169,8 @@ pub(crate) fn chain(
                 "h2c".to_owned(),
             ],
         ),
+        Takes::PlainBytes => ("raw_buffer", Vec::new()),
+        Takes::ForeignTls => ("tls", Vec::new()),
         Takes::Rest => ("", Vec::new()),
     };
     let matching = v3::FilterChainMatch {

@@ -11,11 +11,14 @@ pub(crate) mod route;
 pub(crate) mod tls;
 mod wire;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
-use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
+use envoy_types::pb::google::protobuf::{
+    Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
+};
 use prost::{Message, Name};
 
 /// Larger than any real count: "no limit" where Envoy has a small default.
@@ -71,6 +74,16 @@ fn address(at: SocketAddr) -> core::Address {
             at.ip(),
             at.port(),
         ))),
+    }
+}
+
+/// `{key: text}`
+fn text_struct(key: &str, text: &str) -> Struct {
+    let value = Value {
+        kind: Some(value::Kind::StringValue(text.to_owned())),
+    };
+    Struct {
+        fields: HashMap::from([(key.to_owned(), value)]),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Network filters for bytes that are no HTTP.
 
+use std::net::SocketAddr;
+
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3 as state;
@@ -11,7 +13,7 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::metrics::{self, Edge};
 use super::tls::Alpn;
-use super::{ads, any, number, seconds};
+use super::{ads, any, endpoint, number, seconds};
 
 /// New destinations that a sidecar may ask for at once. An application that starts dials dozens; a scan of a network dials thousands, and
 /// each unknown address costs the sidecar a cluster and the control plane an answer.
@@ -28,13 +30,33 @@ pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
 
 /// Everything to one cluster. Idle connections live on: databases and brokers expect that.
 pub(crate) fn tcp_proxy(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -> listener::Filter {
+    filter(
+        "envoy.filters.network.tcp_proxy",
+        any(&metered(stat_prefix, cluster, edge)),
+    )
+}
+
+/// Everything to the one endpoint of a cluster that is at this address.
+pub(crate) fn tcp_proxy_to(
+    stat_prefix: &str,
+    cluster: &str,
+    at: SocketAddr,
+    edge: &Edge,
+) -> listener::Filter {
     let proxy = tcp::TcpProxy {
+        metadata_match: Some(endpoint::only(at)),
+        ..metered(stat_prefix, cluster, Some(edge))
+    };
+    filter("envoy.filters.network.tcp_proxy", any(&proxy))
+}
+
+fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -> tcp::TcpProxy {
+    tcp::TcpProxy {
         access_log: edge.map(metrics::tcp).into_iter().collect(),
         // Another endpoint, if the first does not take the connection: no byte was sent yet.
         max_connect_attempts: number(3),
         ..proxy(stat_prefix, cluster)
-    };
-    filter("envoy.filters.network.tcp_proxy", any(&proxy))
+    }
 }
 
 /// To the cluster whose name the filter state holds, fetched when it is not there yet.

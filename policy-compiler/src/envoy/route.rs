@@ -1,6 +1,7 @@
 //! Route configurations.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3;
@@ -8,7 +9,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::hcm::{ALLOW_FILTER, DENY_FILTER};
-use super::{number, rbac, seconds, string_matcher, wire};
+use super::{endpoint, number, rbac, seconds, string_matcher, wire};
 use crate::authz::PortAuthz;
 
 /// Retried by default is only what provably reached no application: safe for every method.
@@ -33,6 +34,24 @@ pub(crate) fn outbound(name: &str, targets: &[Target]) -> v3::RouteConfiguration
         ..Default::default()
     };
     one_host(name, route)
+}
+
+/// All requests to the one endpoint of a cluster that is at this address, whatever they say in `Host` or any other header.
+pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
+    let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
+    let mut action = action(specifier, CLIENT_RETRIES);
+    action.metadata_match = Some(endpoint::only(at));
+    if let Some(retry) = &mut action.retry_policy {
+        // There is no other host.
+        retry.retry_host_predicate.clear();
+        retry.host_selection_retry_max_attempts = 0;
+    }
+    let route = v3::Route {
+        r#match: Some(everything()),
+        action: Some(v3::route::Action::Route(action)),
+        ..Default::default()
+    };
+    one_host(cluster, route)
 }
 
 /// All requests refused, in the words of the server's sidecar: it would never let this caller in.
