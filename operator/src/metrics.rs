@@ -144,6 +144,12 @@ impl Metrics {
             "Resources that proxies of the last audit had otherwise than the API server's objects say; 0 is right",
             &m.audit_mismatches,
         );
+        m.register_doors(r);
+        r.register_collector(Box::new(m.server.clone()));
+    }
+
+    fn register_doors(&self, r: &mut Registry) {
+        let m = self;
         add(r, "certificates_issued", "Certificates issued", &m.issued);
         add(
             r,
@@ -172,7 +178,6 @@ impl Metrics {
             &m.write_errors,
         );
         add(r, "injections", "Pods seen by the webhook", &m.injections);
-        r.register_collector(Box::new(m.server.clone()));
     }
 }
 
@@ -237,44 +242,8 @@ impl Collector for Server {
             return Ok(());
         };
         open(&mut encoder, &counts)?;
+        streams(&mut encoder, &counts)?;
         let e = &mut encoder;
-        counter(
-            e,
-            "connections_refused",
-            "Connections beyond the bound",
-            counts.connections_refused,
-        )?;
-        counter(
-            e,
-            "handshakes_failed",
-            "TLS handshakes that failed",
-            counts.handshakes_failed,
-        )?;
-        counter(e, "streams", "Discovery streams admitted", counts.streams)?;
-        counter(
-            e,
-            "streams_refused",
-            "Discovery streams refused",
-            counts.streams_refused,
-        )?;
-        counter(
-            e,
-            "response_bytes",
-            "Bytes of discovery responses",
-            counts.bytes,
-        )?;
-        counter(
-            e,
-            "undecodable_requests",
-            "Discovery requests that are none",
-            counts.undecodable,
-        )?;
-        counter(
-            e,
-            "unknown_type_requests",
-            "Requests for what is not served",
-            counts.unknown_types,
-        )?;
         counter(
             e,
             "streams_shed",
@@ -307,6 +276,48 @@ impl Collector for Server {
             &counts.nacks,
         )
     }
+}
+
+/// Streams, and what came of them.
+fn streams(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
+    counter(
+        e,
+        "connections_refused",
+        "Connections beyond the bound",
+        counts.connections_refused,
+    )?;
+    counter(
+        e,
+        "handshakes_failed",
+        "TLS handshakes that failed",
+        counts.handshakes_failed,
+    )?;
+    counter(e, "streams", "Discovery streams admitted", counts.streams)?;
+    counter(
+        e,
+        "streams_refused",
+        "Discovery streams refused",
+        counts.streams_refused,
+    )?;
+    counter(
+        e,
+        "response_bytes",
+        "Bytes of discovery responses",
+        counts.bytes,
+    )?;
+    counter(
+        e,
+        "undecodable_requests",
+        "Discovery requests that are none",
+        counts.undecodable,
+    )?;
+    counter(
+        e,
+        "unknown_type_requests",
+        "Requests for what is not served",
+        counts.unknown_types,
+    )?;
+    Ok(())
 }
 
 fn open(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {

@@ -181,32 +181,7 @@ impl Starting {
             stop.clone(),
         );
         tasks.spawn("report", speaking);
-        let store = ScopeStore::new(
-            client(),
-            Arc::clone(&plane.scopes),
-            Arc::clone(&plane.mesh),
-            plane.metrics(),
-        );
-        let store = Arc::new(store);
-        tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
-        tasks.spawn("scope store", store.keep(stop.clone()));
-        let server = Arc::clone(&served.server);
-        let spreading = spread::run(
-            server,
-            Arc::clone(&peers),
-            Arc::clone(&self.cache),
-            stop.clone(),
-        );
-        tasks.spawn("spread", spreading);
-        let auditor = Auditor {
-            client: client(),
-            mesh: Arc::clone(&plane.mesh),
-            registry: Arc::clone(&served.registry),
-            learned: Arc::clone(&plane.learned),
-            metrics: plane.metrics(),
-            plan: self.options.audit,
-        };
-        tasks.spawn("audit", auditor.run(stop.clone()));
+        self.tend(plane, &served, &peers, tasks);
         let election = Election::new(&self.client, self.options.pod.clone());
         let (counts, counted) = watch::channel(Arc::new(Count::default()));
         let writer = Writer {
@@ -230,6 +205,37 @@ impl Starting {
             shown,
         };
         tasks.spawn("counting", counter.run(stop));
+    }
+
+    /// Scopes that outlive this replica, an even spread over the replicas, and the audit.
+    fn tend(&self, plane: &Plane, served: &Served, peers: &Arc<Peers>, tasks: &mut Tasks) {
+        let (stop, client) = (tasks.stop(), || self.client.clone());
+        let store = ScopeStore::new(
+            client(),
+            Arc::clone(&plane.scopes),
+            Arc::clone(&plane.mesh),
+            plane.metrics(),
+        );
+        let store = Arc::new(store);
+        tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
+        tasks.spawn("scope store", store.keep(stop.clone()));
+        let server = Arc::clone(&served.server);
+        let spreading = spread::run(
+            server,
+            Arc::clone(peers),
+            Arc::clone(&self.cache),
+            stop.clone(),
+        );
+        tasks.spawn("spread", spreading);
+        let auditor = Auditor {
+            client: client(),
+            mesh: Arc::clone(&plane.mesh),
+            registry: Arc::clone(&served.registry),
+            learned: Arc::clone(&plane.learned),
+            metrics: plane.metrics(),
+            plan: self.options.audit,
+        };
+        tasks.spawn("audit", auditor.run(stop.clone()));
     }
 
     /// The root, as soon as the API server gives it. What is wrong with the root itself is no reason to wait.

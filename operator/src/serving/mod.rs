@@ -1,22 +1,19 @@
 //! Hands each proxy its view of the newest picture, as the discovery server asks for it, and learns what it calls.
 
+mod names;
 mod parts;
 mod subscribers;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use heddle_crds::OnDemand;
 use heddle_identity::TrustDomain;
-use heddle_policy_compiler::{
-    Bucket, Compiled, Dependency, Destination, NamespacedName, PodRef, Proxy, Scope, WorkloadRef,
-    on_demand_address,
-};
+use heddle_policy_compiler::{Dependency, NamespacedName, PodRef, Proxy, Scope, WorkloadRef};
 use heddle_xds_server as xds;
 use heddle_xds_server::{Asked, Load, Name, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use parts::Parts;
 pub use parts::{Part, wire_key, wire_kind};
@@ -25,18 +22,7 @@ use subscribers::{Cause, Subscribers};
 use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Audience, Picture, Pictures};
-use crate::scope::{Scopes, Seconds, Sets, is_recent};
-use crate::tasks::Ended;
-
-/// Of the addresses that nobody knows, a proxy is let through to so many at a time, the others are refused: each costs it
-/// memory, and who calls more of them is scanning.
-const MAX_UNKNOWN: usize = 256;
-
-/// Old scopes are looked at this often at most.
-const SWEEP: Duration = Duration::from_secs(10);
-
-/// A workload none of whose pods is connected keeps its scope for so long: 30 days.
-const ABSENT: Seconds = 30 * 24 * 3600;
+use crate::scope::{Scopes, Seconds};
 
 /// What one proxy should have.
 #[derive(Debug)]
@@ -266,148 +252,6 @@ impl MeshSource {
         known.map_or_else(|| self.parts.of(policy), Arc::clone)
     }
 
-    /// Sorts the names that a proxy asked for into those that are answered and those that are refused, and learns what it calls.
-    fn sort(
-        &self,
-        picture: &Picture,
-        proxy: &Proxy,
-        workload: &WorkloadRef,
-        asked: &Asked,
-    ) -> Sorted {
-        let mut sorted = Sorted {
-            sets: self.scopes.of(workload),
-            ..Sorted::default()
-        };
-        let learns = proxy.on_demand() && picture.mesh.scope.on_demand == OnDemand::Enabled;
-        let bucket = Bucket::of(picture.mesh.scope.idle_after.get());
-        let now = now();
-        let mut learned = false;
-        let mut unknown = 0;
-        let learn = |sets: &Sets, destination: &Destination| {
-            learns
-                && !sets.held.contains(destination)
-                && self.scopes.learn(workload, destination, now)
-        };
-        // A proxy that comes back shows by its listeners what is in use.
-        for name in &asked.listeners {
-            let address = name
-                .strip_prefix("dst|")
-                .and_then(|address| address.parse().ok());
-            if let Some(destination) = address.and_then(|at| picture.compiled.destination_at(at)) {
-                learned |= learn(&sorted.sets, &destination);
-            }
-        }
-        for name in &asked.names {
-            let destination =
-                on_demand_address(name).and_then(|at| picture.compiled.destination_at(at));
-            let answered = match &destination {
-                Some(destination) if sorted.sets.held.contains(destination) => true,
-                Some(destination) => {
-                    let recent = is_recent(bucket, name, now);
-                    learned |= recent && learn(&sorted.sets, destination);
-                    recent
-                }
-                None => {
-                    sorted.passing = true;
-                    unknown += 1;
-                    unknown <= MAX_UNKNOWN && is_recent(bucket, name, now)
-                }
-            };
-            let names = if answered {
-                &mut sorted.wanted
-            } else {
-                &mut sorted.refused
-            };
-            names.insert(Name::clone(name));
-        }
-        if learned {
-            sorted.sets = self.scopes.of(workload);
-            self.relearned(workload);
-        }
-        sorted
-    }
-
-    /// Lets go of what nobody uses any more, and of what is over, until told to stop.
-    ///
-    /// # Errors
-    /// None; it ends when it is told to.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) -> Ended {
-        loop {
-            let idle = self
-                .newest()
-                .map_or(SWEEP, |picture| picture.mesh.scope.idle_after.get());
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(SWEEP.min(idle / 3).max(Duration::from_millis(200))) => {}
-            }
-            if let Some(picture) = self.newest() {
-                self.sweep_once(&picture);
-            }
-        }
-    }
-
-    fn sweep_once(&self, picture: &Picture) {
-        let (now, compiled) = (now(), &picture.compiled);
-        let idle = picture.mesh.scope.idle_after.get();
-        let bucket = Bucket::of(idle);
-        let mut changed = self
-            .scopes
-            .retain(|destination| compiled.address_of(destination).is_some());
-        changed.extend(
-            self.scopes
-                .sweep(now, idle.as_secs(), |workload, destination, unused| {
-                    self.may_go(compiled, workload, destination, unused, |name| {
-                        is_recent(bucket, name, now)
-                    })
-                }),
-        );
-        let mut subscribers = self.lock();
-        for workload in changed {
-            subscribers.touch(&Cause::Learned(workload));
-        }
-        let passing: Vec<Name> = subscribers
-            .all
-            .iter()
-            .filter(|(_, subscriber)| subscriber.seen.as_ref().is_some_and(|seen| seen.passing))
-            .map(|(name, _)| Name::clone(name))
-            .collect();
-        for name in passing {
-            subscribers.touch_one(&name);
-        }
-        drop(subscribers);
-        self.parts.prune();
-        self.metrics.scope_sizes(&self.scopes.sizes());
-    }
-
-    /// Whether it is sure that nobody uses a destination, and that it can be asked for again.
-    fn may_go(
-        &self,
-        compiled: &Compiled,
-        workload: &WorkloadRef,
-        destination: &Destination,
-        unused: Seconds,
-        recent: impl Fn(&Name) -> bool,
-    ) -> bool {
-        let subscribers = self.lock();
-        let mut there = subscribers
-            .of_workload(workload)
-            .filter(|subscriber| subscriber.tick.receiver_count() > 0)
-            .peekable();
-        if there.peek().is_none() {
-            return unused >= ABSENT;
-        }
-        let at = compiled.address_of(destination);
-        there.all(|subscriber| {
-            // Three reports, for one may be late.
-            let heard = subscriber
-                .reported
-                .is_some_and(|at| at.elapsed() < 3 * self.load_report_interval);
-            let mut names = subscriber.asked.names.iter();
-            let asked = names.any(|name| on_demand_address(name) == at && recent(name));
-            heard && !asked
-        })
-    }
-
     fn newest(&self) -> Option<Arc<Picture>> {
         self.painted.borrow().clone()
     }
@@ -568,15 +412,6 @@ impl Audience for MeshSource {
             subscribers.touch(&Cause::Compiled(dependency.clone()));
         }
     }
-}
-
-/// The names a proxy asked for, by what becomes of them.
-#[derive(Default)]
-struct Sorted {
-    sets: Arc<Sets>,
-    wanted: BTreeSet<Name>,
-    refused: BTreeSet<Name>,
-    passing: bool,
 }
 
 /// Whether two views say the same, as far as parts go.

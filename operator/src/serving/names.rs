@@ -1,0 +1,89 @@
+//! What becomes of the names that a proxy asked for, and what its workload learns by them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heddle_crds::OnDemand;
+use heddle_policy_compiler::{Bucket, Destination, Proxy, WorkloadRef, on_demand_address};
+use heddle_xds_server::{Asked, Name};
+
+use super::{MeshSource, now};
+use crate::picture::Picture;
+use crate::scope::{Sets, is_recent};
+
+/// Of the addresses that nobody knows, a proxy is let through to so many at a time, the others are refused: each costs it
+/// memory, and who calls more of them is scanning.
+const MAX_UNKNOWN: usize = 256;
+
+/// The names a proxy asked for, by what becomes of them.
+#[derive(Default)]
+pub(super) struct Sorted {
+    pub(super) sets: Arc<Sets>,
+    pub(super) wanted: BTreeSet<Name>,
+    pub(super) refused: BTreeSet<Name>,
+    /// Whether time alone can change it: names that are answered only while they are recent.
+    pub(super) passing: bool,
+}
+
+impl MeshSource {
+    /// Sorts the names that a proxy asked for into those that are answered and those that are refused, and learns what it calls.
+    pub(super) fn sort(
+        &self,
+        picture: &Picture,
+        proxy: &Proxy,
+        workload: &WorkloadRef,
+        asked: &Asked,
+    ) -> Sorted {
+        let mut sorted = Sorted {
+            sets: self.scopes.of(workload),
+            ..Sorted::default()
+        };
+        let learns = proxy.on_demand() && picture.mesh.scope.on_demand == OnDemand::Enabled;
+        let bucket = Bucket::of(picture.mesh.scope.idle_after.get());
+        let now = now();
+        let mut learned = false;
+        let mut unknown = 0;
+        let learn = |sets: &Sets, destination: &Destination| {
+            learns
+                && !sets.held.contains(destination)
+                && self.scopes.learn(workload, destination, now)
+        };
+        // A proxy that comes back shows by its listeners what is in use.
+        for name in &asked.listeners {
+            let address = name
+                .strip_prefix("dst|")
+                .and_then(|address| address.parse().ok());
+            if let Some(destination) = address.and_then(|at| picture.compiled.destination_at(at)) {
+                learned |= learn(&sorted.sets, &destination);
+            }
+        }
+        for name in &asked.names {
+            let destination =
+                on_demand_address(name).and_then(|at| picture.compiled.destination_at(at));
+            let answered = match &destination {
+                Some(destination) if sorted.sets.held.contains(destination) => true,
+                Some(destination) => {
+                    let recent = is_recent(bucket, name, now);
+                    learned |= recent && learn(&sorted.sets, destination);
+                    recent
+                }
+                None => {
+                    sorted.passing = true;
+                    unknown += 1;
+                    unknown <= MAX_UNKNOWN && is_recent(bucket, name, now)
+                }
+            };
+            let names = if answered {
+                &mut sorted.wanted
+            } else {
+                &mut sorted.refused
+            };
+            names.insert(Name::clone(name));
+        }
+        if learned {
+            sorted.sets = self.scopes.of(workload);
+            self.relearned(workload);
+        }
+        sorted
+    }
+}

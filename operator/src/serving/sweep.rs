@@ -1,0 +1,103 @@
+//! Lets go of what nobody uses any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_policy_compiler::{Bucket, Compiled, Destination, WorkloadRef, on_demand_address};
+use heddle_xds_server::Name;
+use tokio_util::sync::CancellationToken;
+
+use super::subscribers::Cause;
+use super::{MeshSource, now};
+use crate::picture::Picture;
+use crate::scope::{Seconds, is_recent};
+use crate::tasks::Ended;
+
+/// Old scopes are looked at this often at most.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// A workload none of whose pods is connected keeps its scope for so long: 30 days.
+const ABSENT: Seconds = 30 * 24 * 3600;
+
+impl MeshSource {
+    /// Lets go of what nobody uses any more, and of what is over, until told to stop.
+    ///
+    /// # Errors
+    /// None; it ends when it is told to.
+    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) -> Ended {
+        loop {
+            let idle = self
+                .newest()
+                .map_or(SWEEP, |picture| picture.mesh.scope.idle_after.get());
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(SWEEP.min(idle / 3).max(Duration::from_millis(200))) => {}
+            }
+            if let Some(picture) = self.newest() {
+                self.sweep_once(&picture);
+            }
+        }
+    }
+
+    fn sweep_once(&self, picture: &Picture) {
+        let (now, compiled) = (now(), &picture.compiled);
+        let idle = picture.mesh.scope.idle_after.get();
+        let bucket = Bucket::of(idle);
+        let mut changed = self
+            .scopes
+            .retain(|destination| compiled.address_of(destination).is_some());
+        changed.extend(
+            self.scopes
+                .sweep(now, idle.as_secs(), |workload, destination, unused| {
+                    self.may_go(compiled, workload, destination, unused, |name| {
+                        is_recent(bucket, name, now)
+                    })
+                }),
+        );
+        let mut subscribers = self.lock();
+        for workload in changed {
+            subscribers.touch(&Cause::Learned(workload));
+        }
+        let passing: Vec<Name> = subscribers
+            .all
+            .iter()
+            .filter(|(_, subscriber)| subscriber.seen.as_ref().is_some_and(|seen| seen.passing))
+            .map(|(name, _)| Name::clone(name))
+            .collect();
+        for name in passing {
+            subscribers.touch_one(&name);
+        }
+        drop(subscribers);
+        self.parts.prune();
+        self.metrics.scope_sizes(&self.scopes.sizes());
+    }
+
+    /// Whether it is sure that nobody uses a destination, and that it can be asked for again.
+    fn may_go(
+        &self,
+        compiled: &Compiled,
+        workload: &WorkloadRef,
+        destination: &Destination,
+        unused: Seconds,
+        recent: impl Fn(&Name) -> bool,
+    ) -> bool {
+        let subscribers = self.lock();
+        let mut there = subscribers
+            .of_workload(workload)
+            .filter(|subscriber| subscriber.tick.receiver_count() > 0)
+            .peekable();
+        if there.peek().is_none() {
+            return unused >= ABSENT;
+        }
+        let at = compiled.address_of(destination);
+        there.all(|subscriber| {
+            // Three reports, for one may be late.
+            let heard = subscriber
+                .reported
+                .is_some_and(|at| at.elapsed() < 3 * self.load_report_interval);
+            let mut names = subscriber.asked.names.iter();
+            let asked = names.any(|name| on_demand_address(name) == at && recent(name));
+            heard && !asked
+        })
+    }
+}
