@@ -121,12 +121,9 @@ fn application(
     port: Option<Port>,
 ) -> envoy_types::pb::envoy::config::cluster::v3::Cluster {
     match (&input.capture, port) {
-        (Capture::Standalone(standalone), Some(port)) => cluster::fixed(
-            name,
-            SocketAddr::new(standalone.app, port.get()),
-            None,
-            Alpn::Tcp,
-        ),
+        (Capture::Standalone(standalone), Some(port)) => {
+            cluster::fixed(name, SocketAddr::new(standalone.app, port.get()))
+        }
         (Capture::Standalone(_) | Capture::Redirect, _) => cluster::application(name),
     }
 }
