@@ -6,19 +6,14 @@ mod harness;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
+use harness::running::{Trust, connect, http, serve, start, status};
 use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, World, compile, ingest};
-use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
-use serde_json::{Value, json};
 
 /// One policy per HTTP port, from 8001 up.
 const POLICIES: [&str; 8] = [
@@ -99,132 +94,6 @@ fn compiled() -> Result<Compiled> {
     Ok(compiled)
 }
 
-/// An Envoy that ends with the test.
-struct Envoy(Child);
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Trust {
-    ca: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Trust {
-    fn new() -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = KeyPair::generate()?;
-        let ca = params.self_signed(&key)?.pem();
-        Ok(Self {
-            ca,
-            issuer: Issuer::new(params, key),
-        })
-    }
-
-    /// Certificate and key of an identity.
-    fn issue(&self, id: &SpiffeId) -> Result<(String, String)> {
-        let mut params = CertificateParams::default();
-        // Not the name of the issuer, or it would count as its own.
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
-        let key = KeyPair::generate()?;
-        Ok((
-            params.signed_by(&key, &self.issuer)?.pem(),
-            key.serialize_pem(),
-        ))
-    }
-}
-
-/// What the agent would answer by SDS, in place.
-fn inline_secrets(value: &mut Value, ca: &str, pair: &(String, String)) {
-    let text = |text: &str| json!({"inline_string": text});
-    match value {
-        Value::Object(map) => {
-            if map.remove("tls_certificate_sds_secret_configs").is_some() {
-                map.insert(
-                    "tls_certificates".to_owned(),
-                    json!([{"certificate_chain": text(&pair.0), "private_key": text(&pair.1)}]),
-                );
-            }
-            if let Some(mut combined) = map.remove("combined_validation_context") {
-                let mut validation = combined["default_validation_context"].take();
-                validation["trusted_ca"] = text(ca);
-                map.insert("validation_context".to_owned(), validation);
-            }
-            map.values_mut()
-                .for_each(|value| inline_secrets(value, ca, pair));
-        }
-        Value::Array(items) => items
-            .iter_mut()
-            .for_each(|item| inline_secrets(item, ca, pair)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-fn start(
-    compiled: &Compiled,
-    pod: &str,
-    trust: &Trust,
-    folder: &Path,
-    admin: &str,
-) -> Result<Envoy> {
-    let pod_ref = NamespacedName::new("shop", pod);
-    let view = harness::view(compiled, &pod_ref, &BTreeSet::new()).context("no such proxy")?;
-    let mut config = harness::envoy::bootstrap(&view.into());
-    inline_secrets(
-        &mut config,
-        &trust.ca,
-        &trust.issue(&compiled.proxies[&pod_ref].identity)?,
-    );
-    let (ip, port) = admin.split_once(':').context("admin address")?;
-    config["admin"] =
-        json!({"address": {"socket_address": {"address": ip, "port_value": port.parse::<u16>()?}}});
-    config.as_object_mut().unwrap().remove("dynamic_resources");
-    let file = folder.join(format!("{pod}.json"));
-    fs::write(&file, config.to_string())?;
-    let log = fs::File::create(folder.join(format!("{pod}.log")))?;
-    let child = Command::new(harness::envoy::binary()?)
-        .args([
-            "--disable-hot-restart",
-            "--concurrency",
-            "1",
-            "--log-level",
-            "warning",
-            "-c",
-        ])
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()?;
-    let envoy = Envoy(child);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !http(admin, "GET", "/ready", "").is_ok_and(|answer| answer.contains("LIVE")) {
-        ensure!(
-            Instant::now() < deadline,
-            "{pod} is not ready: {}",
-            fs::read_to_string(folder.join(format!("{pod}.log")))?
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(envoy)
-}
-
-fn serve(at: String, answer: impl Fn(&mut TcpStream) + Send + Clone + 'static) -> Result<()> {
-    let listener = TcpListener::bind(at)?;
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || answer(&mut stream));
-        }
-    });
-    Ok(())
-}
-
 /// Answers with what it was sent, so that a test sees what the application sees.
 fn mirror(stream: &mut TcpStream) {
     let mut seen = Vec::new();
@@ -252,67 +121,31 @@ fn greeter(stream: &mut TcpStream) {
     }
 }
 
-fn connect(at: &str) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&at.parse::<SocketAddr>()?, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    Ok(stream)
-}
-
-fn http(at: &str, method: &str, path: &str, headers: &str) -> Result<String> {
-    let mut stream = connect(at)?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: api\r\n{headers}Connection: close\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    // To the end of the body and not of the connection: Envoy leaves a refused client a second to read.
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        answer.extend_from_slice(&buffer[..n]);
-        let text = String::from_utf8_lossy(&answer).to_lowercase();
-        let body = text.split_once("\r\n\r\n");
-        let length = body.and_then(|(head, _)| {
-            head.split("content-length: ")
-                .nth(1)?
-                .lines()
-                .next()?
-                .parse::<usize>()
-                .ok()
-        });
-        if body
-            .zip(length)
-            .is_some_and(|((_, body), length)| body.len() >= length)
-        {
-            break;
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-fn status(answer: &str) -> u16 {
-    answer
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_default()
-}
-
 #[test]
 fn envoy_answers_as_the_evaluator_says() -> Result<()> {
     let compiled = compiled()?;
     let folder = tempfile::tempdir()?;
     let trust = Trust::new()?;
+    let none = BTreeSet::new();
     for port in (8001..).take(POLICIES.len()).chain([UNDECLARED]) {
         serve(format!("127.77.0.3:{port}"), mirror)?;
     }
     serve(format!("127.77.0.3:{TCP}"), greeter)?;
-    let _server = start(&compiled, "api", &trust, folder.path(), "127.77.0.8:9901")?;
+    let _server = start(
+        &compiled,
+        ("api", &none),
+        &trust,
+        folder.path(),
+        "127.77.0.8:9901",
+        |_| (),
+    )?;
     let _client = start(
         &compiled,
-        "client",
+        ("client", &none),
         &trust,
         folder.path(),
         "127.77.0.9:9901",
+        |_| (),
     )?;
 
     transparent()?;

@@ -8,6 +8,7 @@
 )]
 
 pub mod envoy;
+pub mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
