@@ -215,8 +215,11 @@ impl Cache {
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let config = watcher::Config::default().page_size(500);
-        let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
+        // One by one from the API server's own cache: pages would be read from etcd, one after the other.
+        let streamed = watcher::Config::default().streaming_lists();
+        let mut events = watch_objects(api.clone(), streamed)
+            .default_backoff()
+            .boxed();
         let mut listing = HashSet::new();
         let mut failing = false;
         loop {
@@ -230,6 +233,14 @@ impl Cache {
                         tracing::info!(kind, "the watch goes on");
                     }
                     self.take(kind, event, &convert, &mut listing);
+                }
+                Err(error) if knows_no_streams(&error) => {
+                    tracing::info!(
+                        kind,
+                        "the API server streams no lists; they are read in pages"
+                    );
+                    let paged = watcher::Config::default().page_size(500);
+                    events = watch_objects(api.clone(), paged).default_backoff().boxed();
                 }
                 Err(error) => {
                     self.metrics
@@ -464,6 +475,14 @@ fn status_of(object: &KubeObject) -> Option<Value> {
         | KubeObject::Pod(_)
         | KubeObject::Template(_) => None,
     }
+}
+
+/// Kubernetes before 1.32, or with the feature gate WatchList off, says that `sendInitialEvents` is invalid.
+fn knows_no_streams(error: &watcher::Error) -> bool {
+    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else {
+        return false;
+    };
+    status.code == 422 || (status.code == 400 && status.message.contains("sendInitialEvents"))
 }
 
 fn report(kind: &'static str, error: &watcher::Error) {
