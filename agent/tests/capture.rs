@@ -125,11 +125,14 @@ fn pod() {
 #[test]
 fn connections_land_where_they_should() {
     let (ready, is_ready) = std::sync::mpsc::channel();
+    let (link, is_linked) = std::sync::mpsc::channel::<()>();
     let (finish, finished) = std::sync::mpsc::channel::<()>();
     let pod = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: this test needs root");
         self::pod();
         ready.send(nix::unistd::gettid()).expect("the test waits");
+        // While the other end of the link moves, the pod has no network.
+        is_linked.recv().expect("the node's half");
 
         let outbound = [
             // An application's connection, by either family, keeps its destination.
@@ -180,6 +183,7 @@ fn connections_land_where_they_should() {
             "nsenter --net={target} ip link set node0 netns {own}; ip link set lo up; ip link set node0 up; \
              for a in 1 9 5; do ip addr add 10.77.0.$a/24 dev node0; ip -6 addr add fd77::$a/64 dev node0 nodad; done"
         ));
+        link.send(()).expect("the pod's half waits");
         let inbound = [
             ("10.77.0.5", "10.77.0.2:8080", "15006 10.77.0.2:8080"),
             ("[fd77::5]", "[fd77::2]:8080", "15006 [fd77::2]:8080"),
