@@ -58,6 +58,7 @@ gen: ## write all generated files
 nightly: ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests
 	tests/gitops/run.sh
 
-bench: envoy ## the figures of docs/performance.md
+bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)
+	tests/e2e/cluster/build.sh
 	cargo build --release --workspace --bins
 	cargo xtask bench

@@ -13,6 +13,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -89,6 +90,15 @@ pub fn load_average() -> String {
         .take(3)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// Lets this process, and those that it starts, open as many files as the machine allows: each simulated proxy is one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_file_limit() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("the limit of open files")
 }
 
 /// What the fixed piece of work is.

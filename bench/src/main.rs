@@ -112,11 +112,13 @@ impl Requests {
 #[tokio::main]
 async fn main() -> Result<()> {
     // Told to stop, it still ends the processes it has started.
-    let mut stop = signal(SignalKind::terminate())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    machine::raise_file_limit()?;
     tokio::select! {
         done = run(Cli::parse().command) => done,
-        _ = stop.recv() => bail!("told to stop"),
-        _ = tokio::signal::ctrl_c() => bail!("told to stop"),
+        _ = terminate.recv() => bail!("told to stop"),
+        _ = interrupt.recv() => bail!("told to stop"),
     }
 }
 
@@ -165,35 +167,50 @@ impl Output {
 
     async fn table(&self, plan: &table::Plan) -> Result<()> {
         let cluster = ClusterParts::find(&self.parts.repo)?;
-        let conditions = Conditions::now(&self.parts)?;
+        let conditions = Conditions::now(&self.parts).await?;
         let ledger = table::measure(&cluster, &self.parts.operator, plan).await?;
-        self.write("table", &table::markdown(plan, &ledger), &conditions)
+        let text = table::markdown(plan, &ledger);
+        self.write("table", &text, &conditions).await
     }
 
     async fn memory(&self, plan: &flat::Plan) -> Result<()> {
         const PLOT: &str = "sidecar-memory.svg";
-        let conditions = Conditions::now(&self.parts)?;
+        let conditions = Conditions::now(&self.parts).await?;
         let curve = flat::measure(&self.parts, plan).await?;
         if let Some(page) = &self.page {
             std::fs::write(page.with_file_name(PLOT), flat::svg(&curve))?;
         }
-        self.write("memory", &flat::markdown(plan, &curve, PLOT), &conditions)
+        let text = flat::markdown(plan, &curve, PLOT);
+        self.write("memory", &text, &conditions).await
     }
 
     async fn latency(&self, requests: &Requests) -> Result<()> {
-        let conditions = Conditions::now(&self.parts)?;
+        let conditions = Conditions::now(&self.parts).await?;
         let plan = requests.plan();
         let figures = latency::measure(&self.parts, &plan).await?;
-        self.write("latency", &latency::markdown(&plan, &figures), &conditions)
+        let text = latency::markdown(&plan, &figures);
+        self.write("latency", &text, &conditions).await
     }
 
-    fn write(&self, section: &str, text: &str, conditions: &Conditions) -> Result<()> {
-        let text = format!("{text}\n{}", conditions.markdown()?);
+    async fn write(&self, section: &str, text: &str, conditions: &Conditions) -> Result<()> {
+        let text = format!("{text}\n{}", conditions.markdown().await?);
         println!("{text}");
         if let Some(page) = &self.page {
             page::write(page, section, &text)?;
             println!("written to {}", page.display());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_of_all_commands_fit_together() {
+        Cli::command().debug_assert();
     }
 }

@@ -43,6 +43,15 @@ pub struct Pod {
     pub service_account: String,
 }
 
+/// A pod of the measured mesh, and the service that it is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// The service's number.
+    pub service: usize,
+    /// The pod.
+    pub pod: Pod,
+}
+
 impl Mesh {
     /// A mesh of so many services.
     ///
@@ -67,21 +76,22 @@ impl Mesh {
 
     /// Pods in the order in which simulated proxies take them: those of the service whose policy changes, then one of
     /// each other service, then the next of each.
-    pub fn pods(self) -> impl Iterator<Item = Pod> {
-        let first = (0..PODS).map(|index| pod(ROUTED, index));
+    pub fn pods(self) -> impl Iterator<Item = Backend> {
+        let first = (0..PODS).map(|index| backend(ROUTED, index));
         let rest = (0..PODS).flat_map(move |index| {
             (0..self.services)
                 .filter(|service| *service != ROUTED)
-                .map(move |service| pod(service, index))
+                .map(move |service| backend(service, index))
         });
         first.chain(rest)
     }
 
-    /// The services that a proxy uses: the two that change, and others, spread evenly over the mesh.
-    pub fn used_by(self, proxy: usize, count: usize) -> Vec<usize> {
+    /// The services that the pods of a service use: the two that change, and others, spread evenly over the mesh. All pods
+    /// of a workload use the same, as they do in truth: what one has learned the others start with.
+    pub fn used_by(self, workload: usize, count: usize) -> Vec<usize> {
         let own = count.saturating_sub(COMMON);
         let others = self.services - COMMON;
-        let spread = (0..own).map(|index| COMMON + (proxy * own + index) % others);
+        let spread = (0..own).map(|index| COMMON + (workload * own + index) % others);
         (0..COMMON.min(count)).chain(spread).collect()
     }
 
@@ -94,12 +104,13 @@ impl Mesh {
     }
 }
 
-fn pod(service: usize, index: usize) -> Pod {
-    Pod {
+fn backend(service: usize, index: usize) -> Backend {
+    let pod = Pod {
         namespace: namespace_of(service),
         name: pod_name(service, index),
         service_account: service_name(service),
-    }
+    };
+    Backend { service, pod }
 }
 
 /// The UTC hour, as it stands in on-demand names.
@@ -179,19 +190,23 @@ mod tests {
 
     #[test]
     fn every_pod_comes_once_and_those_of_the_policy_first() {
-        let pods: Vec<Pod> = Mesh::new(12).unwrap().pods().collect();
+        let pods: Vec<Backend> = Mesh::new(12).unwrap().pods().collect();
         assert_eq!(pods.len(), 120);
         assert_eq!(pods.iter().collect::<BTreeSet<_>>().len(), 120);
+        assert!(pods[..10].iter().all(|of| of.service == ROUTED));
         assert!(
             pods[..10]
                 .iter()
-                .all(|pod| pod.service_account == "svc-001")
+                .all(|of| of.pod.service_account == "svc-001")
         );
         assert_eq!(
-            (pods[10].name.as_str(), pods[11].name.as_str()),
+            (pods[10].pod.name.as_str(), pods[11].pod.name.as_str()),
             ("svc-000-0", "svc-002-0")
         );
-        assert_eq!(pods[20].namespace, "ns-1");
+        assert_eq!(
+            (pods[20].service, pods[20].pod.namespace.as_str()),
+            (11, "ns-1")
+        );
     }
 
     #[test]
@@ -200,7 +215,9 @@ mod tests {
         assert_eq!(mesh.used_by(0, 5), [0, 1, 2, 3, 4]);
         assert_eq!(mesh.used_by(1, 5), [0, 1, 5, 6, 7]);
         assert_eq!(mesh.used_by(0, 1), [0]);
-        let all: BTreeSet<usize> = (0..50).flat_map(|proxy| mesh.used_by(proxy, 5)).collect();
+        let all: BTreeSet<usize> = (0..50)
+            .flat_map(|workload| mesh.used_by(workload, 5))
+            .collect();
         assert_eq!(all.len(), 100);
         assert_eq!(
             mesh.names(&[0, 260], "2026010203"),

@@ -26,11 +26,11 @@ impl Conditions {
     ///
     /// # Errors
     /// When the fixed piece of work can't be done.
-    pub fn now(parts: &Parts) -> Result<Self> {
+    pub async fn now(parts: &Parts) -> Result<Self> {
         Ok(Self {
             lines: machine::conditions(parts),
             load: machine::load_average(),
-            work: machine::fixed_work(machine::WORK_TIMES)?,
+            work: work().await?,
         })
     }
 
@@ -38,7 +38,8 @@ impl Conditions {
     ///
     /// # Errors
     /// When it can't be done.
-    pub fn markdown(&self) -> Result<String> {
+    pub async fn markdown(&self) -> Result<String> {
+        let (load, work_after) = (machine::load_average(), work().await?);
         let mut out = String::new();
         let mut line = |text: String| {
             // Writing to a String can't fail.
@@ -47,9 +48,8 @@ impl Conditions {
         for (name, what) in &self.lines {
             line(format!("{name}: {what}"));
         }
-        let after = machine::load_average();
         line(format!(
-            "load average (1, 5, 15 min): {} before, {after} after",
+            "load average (1, 5, 15 min): {} before, {load} after",
             self.load
         ));
         if busy(&self.load) {
@@ -58,16 +58,20 @@ impl Conditions {
                     .to_owned(),
             );
         }
-        let after = machine::fixed_work(machine::WORK_TIMES)?;
         line(format!(
             "{}: {} before, {} after",
             machine::WORK,
             self.work.spread(2),
-            after.spread(2)
+            work_after.spread(2)
         ));
         line("every figure of several runs is `median (min to max)`".to_owned());
         Ok(out)
     }
+}
+
+/// The fixed piece of work, on a thread of its own: meanwhile signals are heard.
+async fn work() -> Result<Sample> {
+    tokio::task::spawn_blocking(|| machine::fixed_work(machine::WORK_TIMES)).await?
 }
 
 /// Puts a text between a section's markers.

@@ -35,6 +35,7 @@ const SCAN_AT_ONCE: usize = 64;
 
 /// What to run.
 #[derive(Debug, Clone, Args)]
+#[group(id = "memory")]
 pub struct Plan {
     /// Services of the meshes, of 10 pods each.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
@@ -43,8 +44,8 @@ pub struct Plan {
     #[arg(long, default_value_t = 10_000)]
     pub scan: usize,
     /// Runs, each with a fresh control plane and fresh sidecars.
-    #[arg(long = "memory-runs", default_value_t = 3)]
-    pub runs: usize,
+    #[arg(long, default_value_t = 3)]
+    pub memory_runs: usize,
 }
 
 /// Services that the first workload calls, and then in all.
@@ -56,9 +57,17 @@ const CALLS: [usize; 2] = [5, 50];
 /// When a process ends, or a scan does harm.
 pub async fn measure(parts: &Parts, plan: &Plan) -> Result<Curve> {
     let mut curve = Curve::default();
+    let [_, most] = CALLS;
+    ensure!(
+        plan.meshes.iter().all(|services| *services >= most),
+        "the meshes need the {most} services that are called"
+    );
     for &services in &plan.meshes {
-        for run in 1..=plan.runs {
-            eprintln!("memory: {services} services, run {run} of {}", plan.runs);
+        for run in 1..=plan.memory_runs {
+            eprintln!(
+                "memory: {services} services, run {run} of {}",
+                plan.memory_runs
+            );
             let from = Instant::now();
             one(parts, plan, Mesh::new(services)?, &mut curve).await?;
             eprintln!("memory: done in {:.0} s", from.elapsed().as_secs_f64());

@@ -17,7 +17,7 @@ pub fn markdown(plan: &Plan, curve: &Curve, plot: &str) -> String {
          Services of 10 pods without sidecars; every address is called once, for the first time, by HTTP. \
          The scan tries {} addresses, the mesh's own services first, then addresses that nobody has. {} runs, each with a fresh control plane and \
          fresh sidecars; each row but the second of the services has a sidecar of its own.\n\n",
-        plan.scan, plan.runs
+        plan.scan, plan.memory_runs
     );
     let meshes = curve.meshes();
     let mut head = String::from("| what was called |");
@@ -104,7 +104,7 @@ mod tests {
         let plan = Plan {
             meshes: vec![],
             scan: 10,
-            runs: 3,
+            memory_runs: 3,
         };
         let text = markdown(&plan, &curve(), "flat-memory.svg");
         let row = "| 5 services | 18.1 (18.0 to 18.2) | 18.6 (18.5 to 18.7) | 19.0 (18.9 to 19.1) | 5.0 % | 20 MB, 5 % | yes |";

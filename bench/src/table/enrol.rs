@@ -11,7 +11,7 @@ use super::stage::{Ground, identity};
 use crate::children::until;
 use crate::cluster::install::pod_token;
 use crate::machine::cpu_seconds;
-use crate::mesh::Pod;
+use crate::mesh::{Backend, Pod};
 use crate::operator::Operator;
 use crate::sim::Credentials;
 
@@ -32,7 +32,7 @@ pub async fn run(
 ) -> Result<()> {
     let authority = &ground.launch.authority(root.trust_bundle());
     let tokens: Vec<(Pod, String)> = stream::iter(ground.mesh.pods().take(proxies))
-        .map(async |pod| {
+        .map(async |Backend { pod, .. }| {
             let token = pod_token(&ground.api, &pod).await?;
             anyhow::Ok((pod, token))
         })

@@ -136,111 +136,251 @@ const fn line(
     }
 }
 
-impl Figure {
-    /// How it is printed and judged.
-    pub const fn line(self) -> Line {
-        match self {
-            Self::ConnectAll => line("connect at once: all in sync", "s", "91", Some(3.0), 2),
-            Self::ConnectCpu => line("connect at once: CPU each", "ms", "135", Some(2.0), 2),
-            Self::ConnectBytes => line(
-                "sent to each at its first sync",
-                "KiB",
-                "3,210",
-                Some(40.0),
-                1,
-            ),
-            Self::ConnectResources => line("resources of each", "", "", None, 0),
-            Self::EnrolAll => line("enrolment of all (CSR, TokenReview)", "s", "", None, 2),
-            Self::EnrolCpu => line("enrolment: CPU each", "ms", "", None, 2),
-            Self::EndpointP50 => line("endpoint change, p50", "ms", "201", Some(10.0), 1),
-            Self::EndpointP99 => line("endpoint change, p99", "ms", "282", Some(25.0), 1),
-            Self::EndpointMax => line("endpoint change, slowest", "ms", "290", None, 1),
-            Self::EndpointSentP50 => {
-                line("the same from the write's sending, p50", "ms", "", None, 1)
-            }
-            Self::EndpointSentP99 => {
-                line("the same from the write's sending, p99", "ms", "", None, 1)
-            }
-            Self::EndpointCpu => line("endpoint change: CPU", "ms", "", None, 1),
-            Self::EndpointBytes => line("endpoint change: sent to each", "bytes", "", None, 0),
-            Self::EndpointClient => line("load program: CPU for each response", "µs", "", None, 1),
-            Self::SingleP50 => line("endpoint change, one proxy, p50", "ms", "101", Some(3.0), 1),
-            Self::SingleP99 => line("endpoint change, one proxy, p99", "ms", "102", Some(8.0), 1),
-            Self::SplitP50 => line("split change, p50", "ms", "2,240", Some(15.0), 1),
-            Self::SplitP99 => line("split change, p99", "ms", "4,203", Some(50.0), 1),
-            Self::SplitCpu => line("split change: CPU", "ms", "6,400", None, 1),
-            Self::PolicyP50 => line(
-                "policy change at its workload, p50",
-                "ms",
-                "",
-                Some(15.0),
-                1,
-            ),
-            Self::PolicyP99 => line(
-                "policy change at its workload, p99",
-                "ms",
-                "",
-                Some(50.0),
-                1,
-            ),
-            Self::MetadataBytes => line(
-                "sent for changes of metadata only",
-                "bytes",
-                "0",
-                Some(0.0),
-                0,
-            ),
-            Self::MetadataUnits => line("units recompiled for them", "", "", Some(0.0), 0),
-            Self::RestartAll => line("killed and restarted: all in sync", "s", "99", Some(3.3), 2),
-            Self::RestartReady => line("killed and restarted: ready itself", "s", "", None, 2),
-            Self::RestartUnchanged => {
-                line("resent though unchanged", "resources", "all", Some(0.0), 0)
-            }
-            Self::RestartUnchangedBytes => {
-                line("resent though unchanged", "bytes", "all", Some(0.0), 0)
-            }
-            Self::StormP50 => line("many changes, p50", "ms", "", None, 1),
-            Self::StormP99 => line("many changes, p99", "ms", "", Some(100.0), 1),
-            Self::StormFirst => line("many changes, p99 of the first quarter", "ms", "", None, 1),
-            Self::StormLast => line("many changes, p99 of the last quarter", "ms", "", None, 1),
-            Self::StormBacklog => line(
-                "many changes: arrivals owed at the worst moment",
-                "",
-                "",
-                None,
-                0,
-            ),
-            Self::StormDrain => line(
-                "many changes: nothing owed after the last",
-                "ms",
-                "",
-                None,
-                0,
-            ),
-            Self::StormCpu => line("many changes: CPU, of one core", "%", "", None, 0),
-            Self::MemorySynced => line("memory in sync (RssAnon)", "MiB", "892", Some(80.0), 1),
-            Self::MemoryPeak => line("memory, peak (VmHWM)", "MiB", "2,106", Some(120.0), 1),
-            Self::LargeMemory => line("memory in sync (RssAnon)", "MiB", "4,019", Some(150.0), 1),
-            Self::LargeSplitP50 => line("split change, p50", "ms", "3,650", Some(15.0), 1),
-            Self::LargeSplitP99 => line("split change, p99", "ms", "6,685", Some(50.0), 1),
-            Self::HugeMemory => line("memory in sync (RssAnon)", "MiB", "", Some(600.0), 1),
-            Self::HugePeak => line("memory, peak (VmHWM)", "MiB", "", None, 1),
-            Self::HugeConnectAll => line("connect at once: all in sync", "s", "", None, 2),
-            Self::HugeEndpointP50 => line("endpoint change, p50", "ms", "", None, 1),
-            Self::HugeEndpointP99 => line("endpoint change, p99", "ms", "", Some(50.0), 1),
-            Self::HugeCommonP99 => line(
-                "endpoint change of a service that all use, p99",
-                "ms",
-                "",
-                None,
-                1,
-            ),
-            Self::HugeReady => line("from its start until ready", "s", "", None, 2),
-            Self::ColdCompile => line("first compile", "s", "", Some(1.0), 3),
-            Self::ChangeCompile => line("compile of one endpoint's change", "ms", "", Some(1.0), 3),
-        }
-    }
-}
+/// Of the first mesh, in the order of the table.
+pub const FIRST: &[(Figure, Line)] = &[
+    (
+        Figure::EndpointP50,
+        line("endpoint change, p50", "ms", "201", Some(10.0), 1),
+    ),
+    (
+        Figure::EndpointP99,
+        line("endpoint change, p99", "ms", "282", Some(25.0), 1),
+    ),
+    (
+        Figure::EndpointMax,
+        line("endpoint change, slowest", "ms", "290", None, 1),
+    ),
+    (
+        Figure::EndpointSentP50,
+        line("the same from the write's sending, p50", "ms", "", None, 1),
+    ),
+    (
+        Figure::EndpointSentP99,
+        line("the same from the write's sending, p99", "ms", "", None, 1),
+    ),
+    (
+        Figure::EndpointCpu,
+        line("endpoint change: CPU", "ms", "", None, 1),
+    ),
+    (
+        Figure::EndpointBytes,
+        line("endpoint change: sent to each", "bytes", "", None, 0),
+    ),
+    (
+        Figure::EndpointClient,
+        line("load program: CPU for each response", "µs", "", None, 1),
+    ),
+    (
+        Figure::SingleP50,
+        line("endpoint change, one proxy, p50", "ms", "101", Some(3.0), 1),
+    ),
+    (
+        Figure::SingleP99,
+        line("endpoint change, one proxy, p99", "ms", "102", Some(8.0), 1),
+    ),
+    (
+        Figure::SplitP50,
+        line("split change, p50", "ms", "2,240", Some(15.0), 1),
+    ),
+    (
+        Figure::SplitP99,
+        line("split change, p99", "ms", "4,203", Some(50.0), 1),
+    ),
+    (
+        Figure::SplitCpu,
+        line("split change: CPU", "ms", "6,400", None, 1),
+    ),
+    (
+        Figure::PolicyP50,
+        line(
+            "policy change at its workload, p50",
+            "ms",
+            "",
+            Some(15.0),
+            1,
+        ),
+    ),
+    (
+        Figure::PolicyP99,
+        line(
+            "policy change at its workload, p99",
+            "ms",
+            "",
+            Some(50.0),
+            1,
+        ),
+    ),
+    (
+        Figure::ConnectAll,
+        line("connect at once: all in sync", "s", "91", Some(3.0), 2),
+    ),
+    (
+        Figure::ConnectCpu,
+        line("connect at once: CPU each", "ms", "135", Some(2.0), 2),
+    ),
+    (
+        Figure::ConnectBytes,
+        line(
+            "sent to each at its first sync",
+            "KiB",
+            "3,210",
+            Some(40.0),
+            1,
+        ),
+    ),
+    (
+        Figure::ConnectResources,
+        line("resources of each", "", "", None, 0),
+    ),
+    (
+        Figure::EnrolAll,
+        line("enrolment of all (CSR, TokenReview)", "s", "", None, 2),
+    ),
+    (
+        Figure::EnrolCpu,
+        line("enrolment: CPU each", "ms", "", None, 2),
+    ),
+    (
+        Figure::RestartAll,
+        line("killed and restarted: all in sync", "s", "99", Some(3.3), 2),
+    ),
+    (
+        Figure::RestartReady,
+        line("killed and restarted: ready itself", "s", "", None, 2),
+    ),
+    (
+        Figure::RestartUnchanged,
+        line("resent though unchanged", "resources", "all", Some(0.0), 0),
+    ),
+    (
+        Figure::RestartUnchangedBytes,
+        line("resent though unchanged", "bytes", "all", Some(0.0), 0),
+    ),
+    (
+        Figure::MemorySynced,
+        line("memory in sync (RssAnon)", "MiB", "892", Some(80.0), 1),
+    ),
+    (
+        Figure::MemoryPeak,
+        line("memory, peak (VmHWM)", "MiB", "2,106", Some(120.0), 1),
+    ),
+    (
+        Figure::StormP50,
+        line("many changes, p50", "ms", "", None, 1),
+    ),
+    (
+        Figure::StormP99,
+        line("many changes, p99", "ms", "", Some(100.0), 1),
+    ),
+    (
+        Figure::StormFirst,
+        line("many changes, p99 of the first quarter", "ms", "", None, 1),
+    ),
+    (
+        Figure::StormLast,
+        line("many changes, p99 of the last quarter", "ms", "", None, 1),
+    ),
+    (
+        Figure::StormBacklog,
+        line(
+            "many changes: arrivals owed at the worst moment",
+            "",
+            "",
+            None,
+            0,
+        ),
+    ),
+    (
+        Figure::StormDrain,
+        line(
+            "many changes: nothing owed after the last",
+            "ms",
+            "",
+            None,
+            0,
+        ),
+    ),
+    (
+        Figure::StormCpu,
+        line("many changes: CPU, of one core", "%", "", None, 0),
+    ),
+    (
+        Figure::MetadataBytes,
+        line(
+            "sent for changes of metadata only",
+            "bytes",
+            "0",
+            Some(0.0),
+            0,
+        ),
+    ),
+    (
+        Figure::MetadataUnits,
+        line("units recompiled for them", "", "", Some(0.0), 0),
+    ),
+];
+
+/// Of the large mesh.
+pub const LARGE: &[(Figure, Line)] = &[
+    (
+        Figure::LargeMemory,
+        line("memory in sync (RssAnon)", "MiB", "4,019", Some(150.0), 1),
+    ),
+    (
+        Figure::LargeSplitP50,
+        line("split change, p50", "ms", "3,650", Some(15.0), 1),
+    ),
+    (
+        Figure::LargeSplitP99,
+        line("split change, p99", "ms", "6,685", Some(50.0), 1),
+    ),
+];
+
+/// Of the very large mesh.
+pub const HUGE: &[(Figure, Line)] = &[
+    (
+        Figure::HugeMemory,
+        line("memory in sync (RssAnon)", "MiB", "", Some(600.0), 1),
+    ),
+    (
+        Figure::HugePeak,
+        line("memory, peak (VmHWM)", "MiB", "", None, 1),
+    ),
+    (
+        Figure::HugeReady,
+        line("from its start until ready", "s", "", None, 2),
+    ),
+    (
+        Figure::HugeConnectAll,
+        line("connect at once: all in sync", "s", "", None, 2),
+    ),
+    (
+        Figure::HugeEndpointP50,
+        line("endpoint change, p50", "ms", "", None, 1),
+    ),
+    (
+        Figure::HugeEndpointP99,
+        line("endpoint change, p99", "ms", "", Some(50.0), 1),
+    ),
+    (
+        Figure::HugeCommonP99,
+        line(
+            "endpoint change of a service that all use, p99",
+            "ms",
+            "",
+            None,
+            1,
+        ),
+    ),
+    (
+        Figure::ColdCompile,
+        line("first compile", "s", "", Some(1.0), 3),
+    ),
+    (
+        Figure::ChangeCompile,
+        line("compile of one endpoint's change", "ms", "", Some(1.0), 3),
+    ),
+];
 
 /// What was measured: of each figure one value for each run.
 #[derive(Debug, Clone, Default)]

@@ -66,6 +66,7 @@ pub struct Sizes {
 
 /// What to run.
 #[derive(Debug, Clone, Args)]
+#[group(id = "table")]
 pub struct Plan {
     /// Sizes.
     #[command(flatten)]

@@ -153,7 +153,8 @@ pub async fn huge(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Resu
 /// How many proxies use each service.
 pub(super) fn users(ground: &Ground, proxies: usize, uses: usize) -> Vec<usize> {
     let mut users = vec![0; ground.mesh.services()];
-    for service in (0..proxies).flat_map(|proxy| ground.mesh.used_by(proxy, uses)) {
+    let fleet = ground.mesh.pods().take(proxies);
+    for service in fleet.flat_map(|of| ground.mesh.used_by(of.service, uses)) {
         if let Some(count) = users.get_mut(service) {
             *count += 1;
         }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::plan::SYNC;
 use crate::cluster::api::{Written, core, slice};
 use crate::cluster::{Api, ApiServer, install, snapshot};
-use crate::mesh::{CHANGING, Mesh, Pod, this_hour};
+use crate::mesh::{Backend, CHANGING, Mesh, Pod, this_hour};
 use crate::objects::{self, Ready};
 use crate::operator::{Launch, Operator, Scraper};
 use crate::paths::ClusterParts;
@@ -130,8 +130,8 @@ pub fn identity(pod: &Pod) -> Result<SpiffeId> {
 /// When one can't be signed.
 pub fn members(mesh: Mesh, root: &Ca, proxies: usize, uses: usize) -> Result<Vec<Member>> {
     let hour = this_hour();
-    let member = |(index, pod): (usize, Pod)| {
-        let names = mesh.names(&mesh.used_by(index, uses), &hour);
+    let member = |Backend { service, pod }| {
+        let names = mesh.names(&mesh.used_by(service, uses), &hour);
         let node = format!("{}/{}", pod.namespace, pod.name);
         let id = identity(&pod)?;
         Ok(Member {
@@ -139,7 +139,7 @@ pub fn members(mesh: Mesh, root: &Ca, proxies: usize, uses: usize) -> Result<Vec
             credentials: Some(Credentials::sign(root, &id)?),
         })
     };
-    mesh.pods().take(proxies).enumerate().map(member).collect()
+    mesh.pods().take(proxies).map(member).collect()
 }
 
 /// Connects a fleet at once and waits until it is in sync, and a little longer.

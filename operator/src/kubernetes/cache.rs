@@ -125,15 +125,15 @@ impl State {
     }
 }
 
+/// The kinds watched, in all.
+const WATCHED: usize = 4 + Kind::ALL.len();
+
 /// All that is watched.
 pub(super) struct Cache {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     metrics: Arc<Metrics>,
 }
-
-/// The kinds watched, in all.
-const WATCHED: usize = 4 + Kind::ALL.len();
 
 impl Cache {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
@@ -355,16 +355,17 @@ impl ObjectSource for Cache {
 }
 
 fn object_kind(name: &str) -> Option<ObjectKind> {
-    match name {
-        "Pod" => Some(ObjectKind::Pod),
-        "Service" => Some(ObjectKind::Service),
-        "EndpointSlice" => Some(ObjectKind::EndpointSlice),
-        "Namespace" => Some(ObjectKind::Namespace),
-        "Mesh" => Some(ObjectKind::Mesh),
-        "TrafficSplit" => Some(ObjectKind::TrafficSplit),
-        "AuthPolicy" => Some(ObjectKind::AuthPolicy),
-        _ => None,
-    }
+    use ObjectKind::{AuthPolicy, EndpointSlice, Mesh, Namespace, Pod, Service, TrafficSplit};
+    let watched = [
+        Pod,
+        Service,
+        EndpointSlice,
+        Namespace,
+        Mesh,
+        TrafficSplit,
+        AuthPolicy,
+    ];
+    watched.into_iter().find(|kind| kind.as_str() == name)
 }
 
 fn kept(object: &KubeObject) -> Kept {
