@@ -46,11 +46,11 @@ fn main() {
     measure(
         "cold compile, all bytes made",
         3,
-        || everything(&compile(&world), SERVICES),
+        || everything(&compile(&world), 0..SERVICES),
         drop,
     );
     println!("memory of all bytes: {} MB", {
-        let made = everything(&cold, SERVICES);
+        let made = everything(&cold, 0..SERVICES);
         black_box(made);
         (resident().saturating_sub(compiled)) >> 20
     });
