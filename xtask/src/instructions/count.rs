@@ -17,8 +17,8 @@ use crate::repo::{Repo, cargo};
 const BENCHMARK: &str = "instructions";
 const MEASURED: [&str; 2] = ["heddle-policy-compiler", "heddle-xds-server"];
 
-/// Crates built as for a release; generic code of others is too where these use it. A release build of everything would
-/// take several times as long, and tells the same but for a few percent.
+/// Crates built as for a release; generic code of others is too where these use it. A release build of everything takes
+/// eleven minutes of a processor. Its counts were 1 to 20 % lower: what is ours weighs the same in both.
 const OPTIMISED: [&str; 4] = [
     "heddle-policy-compiler",
     "heddle-xds-server",
