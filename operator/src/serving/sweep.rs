@@ -46,9 +46,11 @@ impl MeshSource {
         let mut changed = self
             .scopes
             .retain(|destination| compiled.address_of(destination).is_some());
+        // What was reported last may be as old as three reports, and times are cut to seconds.
+        let unused = idle.as_secs() + 3 * self.load_report_interval.as_secs() + 1;
         changed.extend(
             self.scopes
-                .sweep(now, idle.as_secs(), |workload, destination, unused| {
+                .sweep(now, unused, |workload, destination, unused| {
                     self.may_go(compiled, workload, destination, unused, |name| {
                         is_recent(bucket, name, now)
                     })
