@@ -7,7 +7,7 @@ mod mesh;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use heddle_policy_compiler::{World, compile};
+use heddle_policy_compiler::{Compiled, World, WorldBuilder, compile};
 use mesh::{PODS, apply, everything, pod, policy, populate, read, service, slice, split};
 use serde_json::Value;
 
@@ -54,7 +54,11 @@ fn main() {
         black_box(made);
         (resident().saturating_sub(compiled)) >> 20
     });
+    edits(&mut builder, &cold);
+}
 
+/// Single changes, each compiled alone.
+fn edits(builder: &mut WorldBuilder, cold: &Compiled) {
     let mut edit = |name: &str, edits: &dyn Fn(usize) -> Value| {
         let mut compiled = cold.clone();
         let mut times = Vec::new();
@@ -64,7 +68,7 @@ fn main() {
             let objects = read(value);
             let reading = start.elapsed();
             let start = Instant::now();
-            apply(&mut builder, objects);
+            apply(builder, objects);
             compiled = compiled.update(&builder.world());
             times.push(start.elapsed());
             black_box(reading);

@@ -17,7 +17,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{Ours, ours};
+use super::ours::{Ours, ours};
 use super::{AuditPlan, CallError, call, strip};
 use crate::learned::Learned;
 use crate::metrics::Metrics;

@@ -9,12 +9,10 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use heddle_crds::Kind;
-use heddle_policy_compiler::{
-    Finding, KubeObject, ObjectKind, ObjectRef, PodRef, ingest::parse_json,
-};
+use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, PodRef};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
+use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
@@ -23,6 +21,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::ours::{Ours, ours};
 use super::strip;
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource, is_ours, reference};
@@ -395,40 +394,6 @@ fn kept(object: &KubeObject) -> Kept {
         | KubeObject::Service(_)
         | KubeObject::EndpointSlice(_)
         | KubeObject::Template(_) => Kept::Nothing,
-    }
-}
-
-/// How one of our kinds is read: untyped, for one object that today's types cannot read must not hide all others.
-pub(super) struct Ours {
-    pub(super) resource: ApiResource,
-    pub(super) types: TypeMeta,
-}
-
-impl Ours {
-    pub(super) fn of(kind: Kind) -> Self {
-        let gvk = GroupVersionKind::gvk(heddle_crds::GROUP, heddle_crds::VERSION, kind.name());
-        Self {
-            resource: ApiResource::from_gvk_with_plural(&gvk, &kind.plural()),
-            types: TypeMeta {
-                api_version: heddle_crds::API_VERSION.to_owned(),
-                kind: kind.name().to_owned(),
-            },
-        }
-    }
-}
-
-/// One of our own objects, perhaps unreadable.
-pub(super) fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObject>, Vec<Finding>) {
-    // The items of a list need not say what they are.
-    object.types = Some(types.clone());
-    object.metadata.managed_fields = None;
-    object.metadata.annotations = None;
-    match serde_json::to_value(&object) {
-        Ok(value) => parse_json("the API server", value),
-        Err(error) => {
-            tracing::error!(%error, name = object.metadata.name, "an object is no JSON");
-            (Vec::new(), Vec::new())
-        }
     }
 }
 

@@ -6,6 +6,7 @@ mod ca_bundle;
 mod cache;
 mod http;
 mod leader;
+mod ours;
 mod peers;
 mod root;
 mod run;
