@@ -203,14 +203,7 @@ impl Scopes {
                 swept.push(name.clone());
             }
         }
-        inner.unsaved.extend(swept.iter().cloned());
-        inner
-            .workloads
-            .retain(|_, workload| !workload.entries.is_empty());
-        drop(inner);
-        if !swept.is_empty() {
-            self.tick();
-        }
+        self.lost_some(inner, &swept);
         swept
     }
 
@@ -228,14 +221,7 @@ impl Scopes {
                 changed.push(name.clone());
             }
         }
-        inner.unsaved.extend(changed.iter().cloned());
-        inner
-            .workloads
-            .retain(|_, workload| !workload.entries.is_empty());
-        drop(inner);
-        if !changed.is_empty() {
-            self.tick();
-        }
+        self.lost_some(inner, &changed);
         changed
     }
 
@@ -334,6 +320,18 @@ impl Scopes {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Workloads hold less than before: the store has to know, and what holds nothing is forgotten.
+    fn lost_some(&self, mut inner: MutexGuard<'_, Inner>, workloads: &[WorkloadRef]) {
+        inner.unsaved.extend(workloads.iter().cloned());
+        inner
+            .workloads
+            .retain(|_, workload| !workload.entries.is_empty());
+        drop(inner);
+        if !workloads.is_empty() {
+            self.tick();
+        }
     }
 
     fn tick(&self) {

@@ -139,7 +139,7 @@ impl MeshSource {
     ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
         let asked = Arc::clone(&self.lock().all.get(who)?.asked);
         let proxy = picture.compiled.proxies.get(&pod_of(who)?)?;
-        let seen = self.compute(picture, proxy, &proxy.workload(), &asked, None);
+        let seen = self.compute(picture, proxy, &proxy.workload(), &asked, None)?;
         let resources = seen
             .wire
             .parts
@@ -181,7 +181,7 @@ impl MeshSource {
         let proxy = picture.compiled.proxies.get(pod)?;
         let workload = proxy.workload();
         let (before, touched) = self.lock().begin(who, &workload)?;
-        let seen = self.compute(&picture, proxy, &workload, asked, before.as_deref());
+        let seen = self.compute(&picture, proxy, &workload, asked, before.as_deref())?;
         let seen = before
             .filter(|before| same(before, &seen))
             .unwrap_or_else(|| Arc::new(seen));
@@ -206,7 +206,7 @@ impl MeshSource {
         workload: &WorkloadRef,
         asked: &Asked,
         before: Option<&Seen>,
-    ) -> Seen {
+    ) -> Option<Seen> {
         let sorted = self.sort(picture, proxy, workload, asked);
         let scope = Scope {
             held: &sorted.sets.held,
@@ -214,16 +214,7 @@ impl MeshSource {
             wanted: &sorted.wanted,
             refused: &sorted.refused,
         };
-        let Some(view) = picture.compiled.view(&proxy.pod, &scope) else {
-            // The proxy was just found in this very picture.
-            return Seen {
-                parts: Vec::new(),
-                wire: Arc::default(),
-                depends: Arc::default(),
-                scope: 0,
-                passing: false,
-            };
-        };
+        let view = picture.compiled.view(&proxy.pod, &scope)?;
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
             .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
@@ -233,13 +224,13 @@ impl MeshSource {
             absent: view.absent,
             since: picture.seen,
         };
-        Seen {
+        Some(Seen {
             parts,
             wire: Arc::new(wire),
             depends: Arc::new(view.depends),
             scope: sorted.sets.held.len(),
             passing: sorted.passing,
-        }
+        })
     }
 
     /// Mostly the proxy had the same part at the same place before.
@@ -371,7 +362,7 @@ impl ResourceSource for MeshSource {
                 let clusters = picture.compiled.clusters_of(destination);
                 clusters.iter().any(|cluster| busy.contains(&**cluster))
             });
-        let save_after = picture.mesh.scope.idle_after.get().as_secs() / 8;
+        let save_after = picture.compiled.idle_after().as_secs() / 8;
         self.scopes
             .used(&workload, &used.cloned().collect(), now(), save_after);
     }
@@ -387,7 +378,6 @@ impl Audience for MeshSource {
             tracing::error!(now = domain(picture), at_start = %self.trust_domain, "Mesh default: spec.trustDomain is another than at the start: restart the control plane, then the workloads");
         }
         let changes = picture.compiled.changes();
-        let settings = before.is_none_or(|before| !Arc::ptr_eq(&before.mesh, &picture.mesh));
         let replaced = changes.replaced.iter();
         let replaced: Vec<_> = replaced
             .map(|replaced| {
@@ -399,7 +389,7 @@ impl Audience for MeshSource {
             })
             .collect();
         let mut subscribers = self.lock();
-        if changes.all || settings {
+        if changes.all {
             subscribers.touch_all();
             return;
         }

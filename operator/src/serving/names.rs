@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_crds::OnDemand;
 use heddle_policy_compiler::{Bucket, Destination, Proxy, WorkloadRef, on_demand_address};
 use heddle_xds_server::{Asked, Name};
 
@@ -38,8 +37,8 @@ impl MeshSource {
             sets: self.scopes.of(workload),
             ..Sorted::default()
         };
-        let learns = proxy.on_demand() && picture.mesh.scope.on_demand == OnDemand::Enabled;
-        let bucket = Bucket::of(picture.mesh.scope.idle_after.get());
+        let learns = proxy.on_demand() && picture.compiled.tells_on_demand();
+        let bucket = Bucket::of(picture.compiled.idle_after());
         let now = now();
         let mut learned = false;
         let mut unknown = 0;

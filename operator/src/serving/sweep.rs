@@ -28,7 +28,7 @@ impl MeshSource {
         loop {
             let idle = self
                 .newest()
-                .map_or(SWEEP, |picture| picture.mesh.scope.idle_after.get());
+                .map_or(SWEEP, |picture| picture.compiled.idle_after());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(SWEEP.min(idle / 3).max(Duration::from_millis(200))) => {}
@@ -41,7 +41,7 @@ impl MeshSource {
 
     fn sweep_once(&self, picture: &Picture) {
         let (now, compiled) = (now(), &picture.compiled);
-        let idle = picture.mesh.scope.idle_after.get();
+        let idle = picture.compiled.idle_after();
         let bucket = Bucket::of(idle);
         let mut changed = self
             .scopes

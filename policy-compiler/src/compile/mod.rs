@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use heddle_crds::OnDemand;
 use imbl::{OrdMap, OrdSet};
 
 use addresses::Addresses;
@@ -144,6 +145,12 @@ impl Compiled {
         } else {
             input.authz(port)
         })
+    }
+
+    /// Whether destinations are told on demand, by the settings in force.
+    #[must_use]
+    pub fn tells_on_demand(&self) -> bool {
+        self.settings.on_demand == OnDemand::Enabled
     }
 
     /// How long a destination that was told on demand stays after its last use: `spec.scope.idleAfter` as far as it is in force.
