@@ -26,7 +26,8 @@ pub mod world;
 
 pub use compile::{
     Bucket, Changes, Compiled, Dependency, Destination, DestinationKind, Family,
-    InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, on_demand_address,
+    InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, listener_address,
+    on_demand_address,
 };
 pub use finding::{Finding, ObjectKind, ObjectRef, Severity};
 pub use ingest::{KubeObject, Unreadable, WorkloadTemplate};

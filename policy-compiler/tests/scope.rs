@@ -63,16 +63,23 @@ impl Seen {
 }
 
 fn seen(compiled: &Compiled, held: &[&str], wanted: &[&str]) -> Seen {
+    seen_settled(compiled, held, wanted, &[])
+}
+
+fn seen_settled(compiled: &Compiled, held: &[&str], wanted: &[&str], settled: &[&str]) -> Seen {
     let held: BTreeSet<Destination> = held.iter().map(|text| text.parse().unwrap()).collect();
-    let wanted = wanted
-        .iter()
-        .map(|at| Compiled::on_demand_name(at.parse().unwrap(), "1"))
-        .collect();
+    let names = |ats: &[&str]| {
+        ats.iter()
+            .map(|at| Compiled::on_demand_name(at.parse().unwrap(), "1"))
+            .collect()
+    };
+    let (wanted, settled) = (names(wanted), names(settled));
     let (retiring, refused) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
         held: &held,
         retiring: &retiring,
         wanted: &wanted,
+        settled: &settled,
         refused: &refused,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
@@ -275,6 +282,7 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
         held: &none,
         retiring: &retiring,
         wanted: &no_names,
+        settled: &no_names,
         refused: &no_names,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
@@ -282,4 +290,26 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
     let names: Vec<String> = resources.keys().map(ToString::to_string).collect();
     assert!(names.contains(&"Cluster out|shop/http|80".to_owned()));
     assert!(!names.iter().any(|n| n.starts_with("Listener dst|")));
+}
+
+#[test]
+fn a_settled_name_is_absent_while_its_listener_is_there() {
+    let at = ["10.96.0.1:80", "192.0.2.1:80"];
+    let look = |compiled: &Compiled| {
+        let seen = seen_settled(compiled, &["service/shop/http:80"], &at, &at);
+        let has = |key: &str| seen.resources.contains_key(key);
+        (
+            has("Listener dst|10.96.0.1:80"),
+            at.map(|at| has(&format!("Cluster dst|{at}|1"))),
+            seen.absent.len(),
+        )
+    };
+    let with = compile(&shop().world());
+    assert_eq!(look(&with), (true, [false, true], 1));
+    let mut builder = World::builder();
+    apply(
+        &mut builder,
+        [pod("client", "client", "10.0.0.9", true, true)],
+    );
+    assert_eq!(look(&compile(&builder.world())), (false, [true, true], 0));
 }

@@ -146,6 +146,7 @@ struct Asked {
     held: BTreeSet<heddle_policy_compiler::Destination>,
     retiring: BTreeSet<heddle_policy_compiler::Destination>,
     wanted: BTreeSet<Arc<str>>,
+    settled: BTreeSet<Arc<str>>,
     refused: BTreeSet<Arc<str>>,
 }
 
@@ -166,6 +167,7 @@ impl Asked {
                 ]),
                 retiring: destinations(&["service/shop/b:80", "pod/shop/c-1:8080"]),
                 wanted: names(&["10.96.0.3:80", "203.0.113.9:443"]),
+                settled: BTreeSet::new(),
                 refused: names(&["10.96.0.1:80"]),
             },
             Self {
@@ -178,6 +180,7 @@ impl Asked {
                     "10.0.9.9:8080",
                     "192.0.2.7:8080",
                 ]),
+                settled: names(&["10.96.0.2:80", "10.0.0.0:8080", "192.0.2.7:8080"]),
                 refused: BTreeSet::new(),
             },
         ]
@@ -188,6 +191,7 @@ impl Asked {
             held: &self.held,
             retiring: &self.retiring,
             wanted: &self.wanted,
+            settled: &self.settled,
             refused: &self.refused,
         };
         compiled.view(pod, &scope)

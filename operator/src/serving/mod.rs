@@ -212,6 +212,7 @@ impl MeshSource {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
             wanted: &sorted.wanted,
+            settled: &sorted.settled,
             refused: &sorted.refused,
         };
         let view = picture.compiled.view(&proxy.pod, &scope)?;

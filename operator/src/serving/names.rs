@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_policy_compiler::{Bucket, Destination, Proxy, WorkloadRef, on_demand_address};
+use heddle_policy_compiler::{
+    Bucket, Destination, Proxy, WorkloadRef, listener_address, on_demand_address,
+};
 use heddle_xds_server::{Asked, Name};
 
 use super::{MeshSource, now};
@@ -19,6 +21,7 @@ const MAX_UNKNOWN: usize = 256;
 pub(super) struct Sorted {
     pub(super) sets: Arc<Sets>,
     pub(super) wanted: BTreeSet<Name>,
+    pub(super) settled: BTreeSet<Name>,
     pub(super) refused: BTreeSet<Name>,
     /// Whether time alone can change it: names that are answered only while they are recent.
     pub(super) passing: bool,
@@ -49,10 +52,9 @@ impl MeshSource {
         };
         // A proxy that comes back shows by its listeners what is in use.
         for name in &asked.listeners {
-            let address = name
-                .strip_prefix("dst|")
-                .and_then(|address| address.parse().ok());
-            if let Some(destination) = address.and_then(|at| picture.compiled.destination_at(at)) {
+            let destination =
+                listener_address(name).and_then(|at| picture.compiled.destination_at(at));
+            if let Some(destination) = destination {
                 learned |= learn(&sorted.sets, &destination);
             }
         }

@@ -43,7 +43,7 @@ use reports::Source;
 
 pub use changes::{Changes, Dependency, Recompiled, Replaced};
 pub(crate) use lookup::Lookup;
-pub use on_demand::{Bucket, on_demand_address};
+pub use on_demand::{Bucket, listener_address, on_demand_address};
 pub(crate) use outcome::Outcome;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 

@@ -65,12 +65,18 @@ impl Bucket {
     }
 }
 
+/// The address in `dst|<ip:port>`: the name of a destination's listener.
+#[must_use]
+pub fn listener_address(name: &str) -> Option<SocketAddr> {
+    let at: SocketAddr = name.strip_prefix("dst|")?.parse().ok()?;
+    Some(SocketAddr::new(at.ip().to_canonical(), at.port()))
+}
+
 /// The address in `dst|<ip:port>|<bucket>`: a destination that a proxy asks for when a connection goes there.
 #[must_use]
 pub fn on_demand_address(name: &str) -> Option<SocketAddr> {
-    let (address, bucket) = name.strip_prefix("dst|")?.split_once('|')?;
-    let at: SocketAddr = address.parse().ok()?;
-    (!bucket.is_empty()).then(|| SocketAddr::new(at.ip().to_canonical(), at.port()))
+    let (listener, bucket) = name.rsplit_once('|')?;
+    listener_address(listener).filter(|_| !bucket.is_empty())
 }
 
 /// Where the connection goes whose cluster is asked for.

@@ -89,7 +89,7 @@ impl Viewer<'_> {
         let mut others = Vec::new();
         for name in scope.wanted {
             match on_demand_address(name) {
-                Some(at) => self.answer(name, at),
+                Some(at) => self.answer(name, at, scope.settled.contains(name)),
                 None => others.push(name),
             }
         }
@@ -242,7 +242,7 @@ impl Viewer<'_> {
         found
     }
 
-    fn answer(&mut self, name: &Arc<str>, at: SocketAddr) {
+    fn answer(&mut self, name: &Arc<str>, at: SocketAddr, settled: bool) {
         self.depends.insert(Dependency::Address(at.ip()));
         let Some(known) = self.compiled.known(at) else {
             if let Some(pod) = self.compiled.addresses.pod(at.ip()) {
@@ -265,7 +265,14 @@ impl Viewer<'_> {
             self.note(at, &known);
             None
         };
-        let way = after.map_or(Way::Nowhere, |after| Way::Again { after });
+        let way = match after {
+            Some(_) if settled => {
+                self.absent.insert(Arc::clone(name));
+                return;
+            }
+            Some(after) => Way::Again { after },
+            None => Way::Nowhere,
+        };
         self.on_demand(name, at, way, known.origins());
     }
 
