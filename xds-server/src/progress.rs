@@ -57,12 +57,11 @@ impl Progress {
     /// Whether the client has acknowledged the resource at exactly this version. It looks through the view.
     #[must_use]
     pub fn runs(&self, resource: &Resource) -> bool {
-        let same = |other: &Arc<Resource>| {
-            std::ptr::eq(&raw const **other, resource)
-                || (other.version == resource.version && other.key == resource.key)
-        };
-        !self.behind.contains_key(&resource.key)
-            && self.view.iter().any(|view| view.iter().any(same))
+        let is = |other: &Arc<Resource>| std::ptr::eq(&raw const **other, resource);
+        let same =
+            |other: &Arc<Resource>| other.version == resource.version && other.key == resource.key;
+        let has = |view: &Arc<View>| view.iter().any(is) || view.iter().any(same);
+        !self.behind.contains_key(&resource.key) && self.view.as_ref().is_some_and(has)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use heddle_policy_compiler::{ObjectRef, PodRef, Proxy};
-use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
+use heddle_xds_server::{self as xds, Name, Progress, Registry, SubscriberId};
 use imbl::OrdMap;
 use serde::Serialize;
 
@@ -190,9 +190,10 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
         return (summary, 0);
     }
     let mut lagging = BTreeSet::new();
-    for part in &seen.parts {
+    for (at, part) in seen.parts.iter().enumerate() {
+        let runs = runs(progress, at, &part.wire);
         let pairs = part.wire.resources.iter().zip(&part.policy.resources);
-        for (wire, resource) in pairs.filter(|(wire, _)| !progress.runs(wire)) {
+        for (wire, resource) in pairs.filter(|(wire, _)| !runs(wire)) {
             if !lagging.insert(&wire.key) {
                 continue;
             }
@@ -227,6 +228,21 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
         }
     }
     (summary, lagging.len())
+}
+
+/// Says of the resources of a part whether the client has acknowledged them. Mostly its stream works towards the very same part
+/// at the same place; then only what is behind has to be asked for.
+fn runs<'a>(
+    progress: &'a Progress,
+    at: usize,
+    part: &'a Arc<xds::Part>,
+) -> impl Fn(&xds::Resource) -> bool + 'a {
+    let held = progress.view.as_ref().and_then(|view| view.parts.get(at));
+    let same = held.is_some_and(|held| Arc::ptr_eq(held, part));
+    move |resource| match same {
+        true => !progress.behind.contains_key(&resource.key),
+        false => progress.runs(resource),
+    }
 }
 
 /// What people are told of all meshed pods, also of those that never had a stream here.
