@@ -110,7 +110,6 @@ impl Plane {
         let (learned, mesh) = (Arc::clone(&self.learned), Arc::clone(&self.mesh));
         let compiler = picture::run(reader, learned, mesh, self.metrics(), stop.clone());
         tasks.spawn("compiler", compiler);
-        tasks.spawn("scopes", Arc::clone(&self.mesh).sweep(stop.clone()));
 
         let options = XdsOptions {
             load_report_interval: self.load_report_interval,
@@ -118,6 +117,8 @@ impl Plane {
         };
         let server = Arc::new(Server::new(Arc::clone(&self.mesh), options));
         let registry = server.registry();
+        let sweep = Arc::clone(&self.mesh).sweep(Arc::clone(&registry), stop.clone());
+        tasks.spawn("scopes", sweep);
         self.metrics.count_server(server.counters());
         let (mutual, until) = (self.own.mutual(&["h2"])?, stop.clone());
         let serving = Arc::clone(&server);

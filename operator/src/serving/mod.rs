@@ -2,6 +2,7 @@
 
 mod names;
 mod parts;
+mod settled;
 mod subscribers;
 mod sweep;
 
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use parts::Parts;
 pub use parts::{Part, wire_key, wire_kind};
-use subscribers::{Cause, Subscribers};
+use subscribers::{Cause, Subscribers, Wish};
 
 use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
@@ -37,6 +38,8 @@ pub struct Seen {
     pub scope: usize,
     /// Whether time alone can change it: names that are answered only while they are recent.
     passing: bool,
+    /// The names whose clusters nobody will look for in a while.
+    settling: Arc<BTreeSet<Name>>,
 }
 
 impl Seen {
@@ -65,6 +68,7 @@ impl Seen {
             depends: Arc::clone(&self.depends),
             scope: self.scope,
             passing: self.passing,
+            settling: Arc::clone(&self.settling),
         })
     }
 
@@ -119,15 +123,15 @@ impl MeshSource {
     /// What a proxy should have by now, given what it has asked for; `None` if it is no meshed pod.
     #[must_use]
     pub fn expected(&self, who: &Name) -> Option<Arc<Seen>> {
-        let (pod, asked) = {
+        let wish = {
             let subscribers = self.lock();
             let subscriber = subscribers.all.get(who)?;
             if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
                 return Some(Arc::clone(seen));
             }
-            (subscriber.pod.clone(), Arc::clone(&subscriber.asked))
+            subscriber.wish()
         };
-        self.look(who, &pod, &asked)
+        self.look(who, &wish)
     }
 
     /// The versions that a proxy should have by another picture than ours, given what it has asked for.
@@ -137,9 +141,9 @@ impl MeshSource {
         picture: &Picture,
         who: &Name,
     ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
-        let asked = Arc::clone(&self.lock().all.get(who)?.asked);
-        let proxy = picture.compiled.proxies.get(&pod_of(who)?)?;
-        let seen = self.compute(picture, proxy, &proxy.workload(), &asked, None)?;
+        let wish = self.lock().all.get(who)?.wish();
+        let proxy = picture.compiled.proxies.get(&wish.pod)?;
+        let seen = self.compute(picture, proxy, &proxy.workload(), &wish, None)?;
         let resources = seen
             .wire
             .parts
@@ -176,17 +180,17 @@ impl MeshSource {
             .any(|subscriber| subscriber.tick.receiver_count() > 0)
     }
 
-    fn look(&self, who: &Name, pod: &PodRef, asked: &Asked) -> Option<Arc<Seen>> {
+    fn look(&self, who: &Name, wish: &Wish) -> Option<Arc<Seen>> {
         let picture = self.newest()?;
-        let proxy = picture.compiled.proxies.get(pod)?;
+        let proxy = picture.compiled.proxies.get(&wish.pod)?;
         let workload = proxy.workload();
         let (before, touched) = self.lock().begin(who, &workload)?;
-        let seen = self.compute(&picture, proxy, &workload, asked, before.as_deref())?;
+        let seen = self.compute(&picture, proxy, &workload, wish, before.as_deref())?;
         let seen = before
             .filter(|before| same(before, &seen))
             .unwrap_or_else(|| Arc::new(seen));
         let mut subscribers = self.lock();
-        subscribers.keep(who, Arc::clone(&seen), touched);
+        subscribers.keep(who, wish, Arc::clone(&seen), touched);
         // What was painted in between was told only to those who depended on it by then.
         if self
             .painted
@@ -204,18 +208,19 @@ impl MeshSource {
         picture: &Picture,
         proxy: &Proxy,
         workload: &WorkloadRef,
-        asked: &Asked,
+        wish: &Wish,
         before: Option<&Seen>,
     ) -> Option<Seen> {
-        let sorted = self.sort(picture, proxy, workload, asked);
+        let sorted = self.sort(picture, proxy, workload, &wish.asked);
         let scope = Scope {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
             wanted: &sorted.wanted,
-            settled: &sorted.settled,
+            settled: &wish.settled,
             refused: &sorted.refused,
         };
         let view = picture.compiled.view(&proxy.pod, &scope)?;
+        let settling = settled::settling(&view, &sorted.wanted);
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
             .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
@@ -231,6 +236,7 @@ impl MeshSource {
             depends: Arc::new(view.depends),
             scope: sorted.sets.held.len(),
             passing: sorted.passing,
+            settling: Arc::new(settling),
         })
     }
 
@@ -316,19 +322,16 @@ impl ResourceSource for MeshSource {
     }
 
     fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<xds::View>> {
-        let (pod, asked) = {
+        let wish = {
             let mut subscribers = self.lock();
             let subscriber = subscribers.entry(&who.0)?;
-            if *subscriber.asked != *asked {
-                subscriber.asked = Arc::new(asked.clone());
-                subscriber.stale = true;
-            }
+            subscriber.asks(asked);
             if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
                 return Some(Arc::clone(&seen.wire));
             }
-            (subscriber.pod.clone(), Arc::clone(&subscriber.asked))
+            subscriber.wish()
         };
-        Some(Arc::clone(&self.look(&who.0, &pod, &asked)?.wire))
+        Some(Arc::clone(&self.look(&who.0, &wish)?.wire))
     }
 
     fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64> {

@@ -21,7 +21,6 @@ const MAX_UNKNOWN: usize = 256;
 pub(super) struct Sorted {
     pub(super) sets: Arc<Sets>,
     pub(super) wanted: BTreeSet<Name>,
-    pub(super) settled: BTreeSet<Name>,
     pub(super) refused: BTreeSet<Name>,
     /// Whether time alone can change it: names that are answered only while they are recent.
     pub(super) passing: bool,

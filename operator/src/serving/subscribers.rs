@@ -8,6 +8,7 @@ use heddle_policy_compiler::{Dependency, PodRef, WorkloadRef};
 use heddle_xds_server::{Asked, Name};
 use tokio::sync::watch;
 
+use super::settled::Settled;
 use super::{Seen, pod_of};
 
 /// What a view depends on.
@@ -24,6 +25,7 @@ pub(super) enum Cause {
 pub(super) struct Subscriber {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
+    pub(super) settled: Settled,
     pub(super) workload: Option<WorkloadRef>,
     pub(super) seen: Option<Arc<Seen>>,
     /// Something that the view depends on has changed since.
@@ -40,6 +42,7 @@ impl Subscriber {
         Self {
             pod,
             asked: Arc::default(),
+            settled: Settled::default(),
             workload: None,
             seen: None,
             stale: true,
@@ -48,6 +51,33 @@ impl Subscriber {
             causes: Arc::default(),
         }
     }
+
+    /// The proxy asks for this now.
+    pub(super) fn asks(&mut self, asked: &Asked) {
+        if *self.asked != *asked {
+            self.settled.asks(&self.asked, asked);
+            self.asked = Arc::new(asked.clone());
+            self.stale = true;
+        }
+    }
+
+    /// What its view is made from.
+    pub(super) fn wish(&self) -> Wish {
+        Wish {
+            pod: self.pod.clone(),
+            asked: Arc::clone(&self.asked),
+            settled: Arc::clone(self.settled.names()),
+        }
+    }
+}
+
+/// What a view is made from beside what all have in common.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) pod: PodRef,
+    pub(super) asked: Arc<Asked>,
+    /// Of what it asked for, the names that have settled.
+    pub(super) settled: Arc<BTreeSet<Name>>,
 }
 
 /// All subscribers, and what each of their views depends on.
@@ -87,10 +117,11 @@ impl Subscribers {
     }
 
     /// Keeps a view, with what it depends on. It is stale already if the subscriber was touched since [`Subscribers::begin`].
-    pub(super) fn keep(&mut self, name: &Name, seen: Arc<Seen>, begun: u64) {
+    pub(super) fn keep(&mut self, name: &Name, wish: &Wish, seen: Arc<Seen>, begun: u64) {
         let Some(subscriber) = self.all.get_mut(name) else {
             return;
         };
+        subscriber.settled.seen(&seen, &wish.settled);
         // Mostly the causes are the same, and nothing is to be done.
         if subscriber.causes != seen.depends {
             let before = std::mem::replace(&mut subscriber.causes, Arc::clone(&seen.depends));
@@ -135,6 +166,15 @@ impl Subscribers {
         if let Some(subscriber) = self.all.get_mut(name) {
             wake(subscriber);
             self.changed.insert(Name::clone(name));
+        }
+    }
+
+    /// A proxy has acknowledged the clusters of these names, and their listeners; see [`Settled::acknowledged`].
+    pub(super) fn acknowledged(&mut self, name: &Name, names: &BTreeSet<&Name>) {
+        if let Some(subscriber) = self.all.get_mut(name)
+            && subscriber.settled.acknowledged(names, Instant::now())
+        {
+            self.touch_one(name);
         }
     }
 

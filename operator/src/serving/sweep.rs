@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_policy_compiler::{Bucket, Compiled, Destination, WorkloadRef, on_demand_address};
-use heddle_xds_server::Name;
+use heddle_xds_server::{Name, Registry};
 use tokio_util::sync::CancellationToken;
 
 use super::subscribers::Cause;
@@ -20,11 +20,11 @@ const SWEEP: Duration = Duration::from_secs(10);
 const ABSENT: Seconds = 30 * 24 * 3600;
 
 impl MeshSource {
-    /// Lets go of what nobody uses any more, and of what is over, until told to stop.
+    /// Lets go of what nobody uses any more, and of what is over or done with, until told to stop.
     ///
     /// # Errors
     /// None; it ends when it is told to.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) -> Ended {
+    pub async fn sweep(self: Arc<Self>, registry: Arc<Registry>, stop: CancellationToken) -> Ended {
         loop {
             let idle = self
                 .newest()
@@ -36,6 +36,7 @@ impl MeshSource {
             if let Some(picture) = self.newest() {
                 self.sweep_once(&picture);
             }
+            self.settle(&registry);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a sidecar's Envoy says of itself, over its admin socket.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,11 +69,24 @@ impl Envoy {
         Ok(self.stats(filter).await?.values().sum())
     }
 
-    /// The connections that no listener of their destination took at once: to a destination not known yet, or to one that nobody knows.
+    /// The connections that no listener of their destination took at once: to a destination not known yet, or to one that nobody
+    /// knows. Those to a destination that is known for some time are forgotten with the cluster that counted them.
     ///
     /// # Errors
     /// When it does not say.
     pub async fn fetched(&self) -> Result<u64> {
+        self.passed_on("dst|").await
+    }
+
+    /// The same of one destination.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn fetched_to(&self, to: SocketAddr) -> Result<u64> {
+        self.passed_on(&format!("dst|{to}|")).await
+    }
+
+    async fn passed_on(&self, prefix: &str) -> Result<u64> {
         // Figures of hosts are kept whatever other figures a sidecar is told to keep.
         let answer: Value = serde_json::from_str(&self.ask("/clusters?format=json").await?)?;
         let name = |cluster: &Value| {
@@ -88,7 +102,7 @@ impl Envoy {
                 .sum()
         };
         Ok(list(&answer, "cluster_statuses")
-            .filter(|cluster| name(cluster).is_some_and(|name| name.starts_with("dst|")))
+            .filter(|cluster| name(cluster).is_some_and(|name| name.starts_with(prefix)))
             .flat_map(|cluster| list(cluster, "host_statuses"))
             .map(connections)
             .sum())

@@ -63,10 +63,10 @@ fn what_was_refused_works_once_it_is_known() -> Result<()> {
                     .await?
                     .contains(&format!("dst|{to}"))
             );
-            let fetched = client.envoy.fetched().await?;
+            let fetched = client.envoy.fetched_to(to).await?;
             client.client.call(to).await?;
             ensure!(
-                client.envoy.fetched().await? == fetched,
+                client.envoy.fetched_to(to).await? == fetched,
                 "it has no listener of its own"
             );
         }

@@ -12,3 +12,4 @@ mod learned;
 mod narrowed;
 mod restart;
 mod scan;
+mod settled;

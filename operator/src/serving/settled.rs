@@ -1,0 +1,243 @@
+//! The on-demand clusters that have done their work.
+//!
+//! The cluster that a proxy asked for when it called a destination for the first time passes that first connection on to
+//! the destination's listener. Every later connection is the listener's at once, so nobody looks for the cluster any
+//! more, and it costs the sidecar a third of what the destination costs. Hence a name is *settled* a while after the
+//! proxy has acknowledged both: its cluster leaves the view, as long as the listener stays in it. That much the compiler
+//! sees to, for Envoy asks for a name only once: the view in which the listener leaves has the cluster again, and what is
+//! new in a view is sent before anything is taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use heddle_policy_compiler::{View, listener_address, on_demand_address};
+use heddle_xds_server::{Asked, Name, Progress, Registry, ResourceKey, ResourceKind, SubscriberId};
+
+use super::{MeshSource, Seen};
+
+/// So long after its listener was acknowledged a cluster may still be looked for, by connections that were accepted
+/// before: twice as long as a connection waits for its cluster before the sidecar gives it up (5 s).
+const LOOKED_FOR: Duration = Duration::from_secs(10);
+
+/// Which of the names that a proxy asked for have settled, and which are about to.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    names: Arc<BTreeSet<Name>>,
+    /// Since when cluster and listener are known to be acknowledged.
+    acknowledged: BTreeMap<Name, Instant>,
+}
+
+impl Settled {
+    pub(super) const fn names(&self) -> &Arc<BTreeSet<Name>> {
+        &self.names
+    }
+
+    /// The proxy asks for other names than before, or has told more of what it brought along from another stream. Names
+    /// whose listeners it brought along are settled: whoever asked for them has got what they wanted, and to a proxy with
+    /// hundreds of destinations their clusters must not be sent once more only to be taken away again.
+    pub(super) fn asks(&mut self, before: &Asked, now: &Asked) {
+        self.acknowledged.retain(|name, _| now.names.contains(name));
+        let brought: BTreeSet<_> = now
+            .listeners
+            .difference(&before.listeners)
+            .filter_map(|listener| listener_address(listener))
+            .collect();
+        let came_with = |name: &Name| {
+            !brought.is_empty() && on_demand_address(name).is_some_and(|at| brought.contains(&at))
+        };
+        let settled = |name: &&Name| self.names.contains(*name) || came_with(name);
+        let settled: BTreeSet<Name> = now.names.iter().filter(settled).cloned().collect();
+        if settled != *self.names {
+            self.names = Arc::new(settled);
+        }
+    }
+
+    /// A view was made for a proxy of whose names these had settled. What has its cluster in the view all the same has
+    /// lost its listener, and begins anew.
+    pub(super) fn seen(&mut self, seen: &Seen, settled: &BTreeSet<Name>) {
+        self.acknowledged
+            .retain(|name, _| seen.settling.contains(name));
+        let mut back = settled.difference(&seen.wire.absent).peekable();
+        if back.peek().is_some() {
+            let names = Arc::make_mut(&mut self.names);
+            back.for_each(|name| {
+                names.remove(name);
+            });
+        }
+    }
+
+    /// The proxy has acknowledged the clusters of these names and their listeners, and no others. Returns whether any
+    /// has settled by that.
+    pub(super) fn acknowledged(&mut self, names: &BTreeSet<&Name>, now: Instant) -> bool {
+        self.acknowledged.retain(|name, _| names.contains(name));
+        let mut some = false;
+        for name in names {
+            let since = self.acknowledged.entry(Name::clone(name));
+            let since = *since.or_insert(now);
+            if now.saturating_duration_since(since) >= LOOKED_FOR {
+                self.acknowledged.remove(*name);
+                some |= Arc::make_mut(&mut self.names).insert(Name::clone(name));
+            }
+        }
+        some
+    }
+}
+
+/// The wanted names whose clusters only pass on to a listener that the view has.
+pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
+    // Mostly none is left.
+    if wanted.is_subset(&view.absent) {
+        return BTreeSet::new();
+    }
+    let resources = view.parts.iter().flat_map(|part| &part.resources);
+    resources
+        .filter(|resource| wanted.contains(&resource.key.name))
+        .filter(|resource| {
+            let mut requires = resource.requires.iter();
+            requires.any(|key| super::wire_kind(key.kind) == ResourceKind::Listener)
+        })
+        .map(|resource| Name::clone(&resource.key.name))
+        .collect()
+}
+
+/// Those of the names whose cluster and listener a proxy has acknowledged as they are in the view; `None` if it cannot be
+/// said at the moment.
+fn acknowledged<'s>(seen: &'s Seen, progress: &Progress) -> Option<BTreeSet<&'s Name>> {
+    let view = progress.view.as_ref().filter(|_| progress.connected)?;
+    Arc::ptr_eq(view, &seen.wire).then(|| {
+        let has = |kind, name: &str| {
+            let key = ResourceKey::new(kind, name);
+            !progress.behind.contains_key(&key)
+        };
+        let both = |name: &&Name| {
+            let listener = name.rsplit_once('|').map_or("", |(listener, _)| listener);
+            has(ResourceKind::Cluster, name) && has(ResourceKind::Listener, listener)
+        };
+        seen.settling.iter().filter(both).collect()
+    })
+}
+
+impl MeshSource {
+    /// Looks after the names that are about to settle.
+    pub(super) fn settle(&self, registry: &Registry) {
+        let settling: Vec<(Name, Arc<Seen>)> = self
+            .lock()
+            .all
+            .iter()
+            .filter_map(|(who, subscriber)| Some((who, subscriber.seen.as_ref()?)))
+            .filter(|(_, seen)| !seen.settling.is_empty())
+            .map(|(who, seen)| (Name::clone(who), Arc::clone(seen)))
+            .collect();
+        for (who, seen) in settling {
+            let progress = registry.get(&SubscriberId(Name::clone(&who)));
+            let names = progress.and_then(|progress| acknowledged(&seen, &progress));
+            if let Some(names) = names {
+                self.lock().acknowledged(&who, &names);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_xds_server as xds;
+
+    use super::*;
+
+    const AT: [&str; 2] = ["dst|10.96.0.1:80", "dst|[fd00::1]:80"];
+
+    fn names(texts: &[String]) -> BTreeSet<Name> {
+        texts.iter().map(|text| text.as_str().into()).collect()
+    }
+
+    fn asked(hours: &[u8], listeners: &[&str]) -> Asked {
+        let of_hour = |hour: &u8| AT.map(|at| format!("{at}|20261121{hour:02}"));
+        let all: Vec<String> = hours.iter().flat_map(of_hour).collect();
+        Asked {
+            names: names(&all),
+            listeners: listeners.iter().map(|name| (*name).into()).collect(),
+        }
+    }
+
+    /// A view in which these names pass on to listeners, and those are absent.
+    fn view(settling: &BTreeSet<Name>, absent: &BTreeSet<Name>) -> Seen {
+        let wire = xds::View {
+            parts: Vec::new(),
+            absent: absent.clone(),
+            since: None,
+        };
+        Seen {
+            parts: Vec::new(),
+            wire: Arc::new(wire),
+            depends: Arc::default(),
+            scope: 0,
+            passing: false,
+            settling: Arc::new(settling.clone()),
+        }
+    }
+
+    fn settle(settled: &mut Settled, all: &BTreeSet<Name>, start: Instant) {
+        assert!(!settled.acknowledged(&all.iter().collect(), start));
+        assert!(settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
+        assert_eq!(**settled.names(), *all);
+    }
+
+    #[test]
+    fn a_name_settles_a_while_after_it_was_acknowledged() {
+        let (mut settled, start) = (Settled::default(), Instant::now());
+        let all = asked(&[7], &[]).names;
+        let some = all.iter().take(1).collect();
+        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        let later = start + LOOKED_FOR / 2;
+        assert!(!settled.acknowledged(&all.iter().collect(), start));
+        assert!(!settled.acknowledged(&some, later), "too early");
+        // The other one was not acknowledged in between, and begins anew.
+        assert!(settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
+        assert_eq!(settled.names().len(), 1);
+        assert!(settled.acknowledged(&all.iter().collect(), start + 2 * LOOKED_FOR));
+        assert_eq!(**settled.names(), all);
+        settled.asks(&asked(&[7], &[]), &asked(&[8], &[]));
+        assert!(settled.names().is_empty(), "they were given up");
+    }
+
+    #[test]
+    fn a_name_whose_listener_left_begins_anew() {
+        let (mut settled, start) = (Settled::default(), Instant::now());
+        let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
+        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        settle(&mut settled, &all, start);
+        let before = Arc::clone(settled.names());
+        settled.seen(&view(&none, &all), &before);
+        assert_eq!(**settled.names(), all, "the listeners are there");
+        settled.seen(&view(&none, &none), &before);
+        assert!(settled.names().is_empty());
+        // Nor does it count that it was acknowledged before its listener left.
+        assert!(!settled.acknowledged(&all.iter().collect(), start));
+        settled.seen(&view(&none, &none), &none);
+        assert!(!settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
+    }
+
+    #[test]
+    fn what_settles_while_a_view_is_made_stays_so() {
+        let (mut settled, start) = (Settled::default(), Instant::now());
+        let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
+        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        settle(&mut settled, &all, start);
+        settled.seen(&view(&all, &none), &none);
+        assert_eq!(**settled.names(), all);
+    }
+
+    #[test]
+    fn a_proxy_that_comes_back_with_a_listener_looks_for_no_cluster() {
+        let mut settled = Settled::default();
+        let (first, then) = (asked(&[7], &[]), asked(&[7], &AT));
+        settled.asks(&Asked::default(), &first);
+        assert!(settled.names().is_empty());
+        settled.asks(&first, &then);
+        assert_eq!(**settled.names(), then.names);
+        // What it asks for later, it looks for.
+        settled.asks(&then, &asked(&[7, 8], &AT));
+        assert_eq!(**settled.names(), then.names);
+    }
+}
