@@ -52,8 +52,9 @@ impl Envoy {
             .arg("envoy")
             .arg(&settings.envoy)
             .args(arguments(settings, config))
-            // Envoy needs nothing of the agent's environment.
+            // Envoy needs nothing of the agent's environment, but who it is.
             .env_clear()
+            .envs(settings.labels())
             .spawn()
             .with_context(|| format!("{} can't be started", settings.envoy.display()))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);

@@ -61,6 +61,8 @@ pub struct Settings {
     pub id: SpiffeId,
     /// The pod's name.
     pub pod: String,
+    /// The workload that people deployed: the pod's own name where nobody owns it.
+    pub workload: String,
     /// The pod's token, renewed by the kubelet, so read anew at every use.
     pub token_file: PathBuf,
     /// Envoy's binary.
@@ -111,13 +113,15 @@ impl Settings {
                 "it should be trace, debug, info, warning, error, critical or off",
             ));
         }
+        let pod = env.need("POD_NAME")?;
         Ok(Self {
             control_plane: env.host("HEDDLE_CONTROL_PLANE")?,
             ads_port: env.number("HEDDLE_ADS_PORT", 15010)?,
             ca_port: env.number("HEDDLE_CA_PORT", 15011)?,
             trust_bundle,
             id,
-            pod: env.need("POD_NAME")?,
+            workload: env.or("HEDDLE_WORKLOAD", &pod),
+            pod,
             token_file: env.need("HEDDLE_TOKEN_FILE")?.into(),
             envoy: env.or("HEDDLE_ENVOY", "/usr/local/bin/envoy").into(),
             runtime_dir: env.or("HEDDLE_RUNTIME_DIR", "/run/heddle").into(),
@@ -132,6 +136,16 @@ impl Settings {
     /// Envoy's node id.
     pub fn node_id(&self) -> String {
         format!("{}/{}", self.id.namespace(), self.pod)
+    }
+
+    /// All that Envoy finds in its environment: what the compiler's listeners say in metrics about this side of a connection
+    /// (ARCHITECTURE.md, names on the wire). Envoy takes the values as they are, whatever is in them.
+    pub(crate) fn labels(&self) -> [(&'static str, String); 3] {
+        [
+            ("NS", self.id.namespace().to_owned()),
+            ("WL", self.workload.clone()),
+            ("ID", self.id.to_string()),
+        ]
     }
 
     /// The control plane's address, where it is one rather than a name.
@@ -269,6 +283,18 @@ mod tests {
             ]
         );
         assert_eq!(settings.node_id(), "shop/cart-0");
+        assert_eq!(settings.workload, "cart-0");
+        let labels = with("HEDDLE_WORKLOAD", "cart").unwrap().labels();
+        assert_eq!(
+            labels
+                .each_ref()
+                .map(|(name, value)| (*name, value.as_str())),
+            [
+                ("NS", "shop"),
+                ("WL", "cart"),
+                ("ID", "spiffe://cluster.local/ns/shop/sa/cart")
+            ]
+        );
         assert_eq!(
             with("HEDDLE_CONTROL_PLANE", "[::1]").unwrap().control_plane,
             "::1"

@@ -132,16 +132,20 @@ pub struct Part {
 
 impl Part {
     /// This part, in the very `Arc`s of an earlier one as far as it says the same.
-    pub(crate) fn like(mut self, earlier: &Arc<Self>) -> Arc<Self> {
-        if self == **earlier {
+    pub(crate) fn like(self: &Arc<Self>, earlier: &Arc<Self>) -> Arc<Self> {
+        if self == earlier {
             return Arc::clone(earlier);
         }
-        for resource in &mut self.resources {
-            if let Some(same) = earlier.resources.iter().find(|old| *old == resource) {
-                *resource = Arc::clone(same);
-            }
+        let kept = |resource: &Arc<Resource>| {
+            let same = earlier.resources.iter().find(|old| *old == resource);
+            Arc::clone(same.unwrap_or(resource))
+        };
+        let resources: Vec<_> = self.resources.iter().map(kept).collect();
+        let pairs = || self.resources.iter().zip(&resources);
+        if pairs().all(|(ours, kept)| Arc::ptr_eq(ours, kept)) {
+            return Arc::clone(self);
         }
-        Arc::new(self)
+        Arc::new(Self { resources })
     }
 }
 

@@ -77,6 +77,8 @@ fn a_pod_that_was_called_and_no_other_answers() -> Result<()> {
         serve(format!("{app}:{HTTP}"), move |stream| page(stream, name))?;
         serve(format!("{app}:{TCP}"), move |stream| {
             let _ = stream.write_all(name.as_bytes());
+            // Closed with bytes unread, the connection would be reset, and the answer perhaps lost.
+            let _ = stream.read(&mut [0; 64]);
         })?;
         let admin = format!("127.78.3.{index}:9901");
         envoys.push(start(

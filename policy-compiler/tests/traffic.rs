@@ -150,8 +150,8 @@ fn envoy_answers_as_the_evaluator_says() -> Result<()> {
 
     transparent()?;
     bytes()?;
-    metrics()?;
-    policies(&compiled)
+    policies(&compiled)?;
+    metrics()
 }
 
 fn policies(compiled: &Compiled) -> Result<()> {
@@ -289,36 +289,58 @@ fn bytes() -> Result<()> {
     Ok(())
 }
 
+/// What Envoy counts, with who it is by its environment and the service by its clusters.
 fn metrics() -> Result<()> {
-    let server = http(
-        "127.77.0.8:9901",
-        "GET",
-        "/stats/prometheus?filter=heddle",
-        "",
-    )?;
-    let client = http(
-        "127.77.0.9:9901",
-        "GET",
-        "/stats/prometheus?filter=heddle",
-        "",
-    )?;
-    let requests = |text: &str| {
-        text.lines()
-            .find(|l| l.contains("heddle_requests_total{"))
-            .map(str::to_owned)
-    };
-    let line = requests(&server).with_context(|| server.clone())?;
-    ensure!(
-        line.contains("reporter=\"destination\"")
-            && line.contains("source_principal=")
-            && line.contains("response_code=\""),
-        "{line}"
+    let client = "spiffe://cluster.local/ns/shop/sa/client";
+    let at_server = [
+        "reporter=\"destination\"",
+        "destination_namespace=\"shop\"",
+        "destination_workload=\"api%PROTOCOL%\"",
+        "destination_service=\"api\"",
+    ];
+    let at_client = [
+        "reporter=\"source\"",
+        "source_namespace=\"shop\"",
+        "source_workload=\"client%PROTOCOL%\"",
+        &format!("source_principal=\"{client}\""),
+        "destination_service=\"api\"",
+    ];
+    let (by_client, by_nobody) = (
+        format!("source_principal=\"{client}\""),
+        "source_principal=\"\"".to_owned(),
     );
-    let line = requests(&client).with_context(|| client.clone())?;
+    let (requests, connections) = ("heddle_requests_total{", "heddle_tcp_connections{");
+    let (passed, refused) = ("response_code=\"200\"", "response_code=\"403\"");
+    let server: [(&str, &[&str]); 5] = [
+        (requests, &[&by_client, passed]),
+        (requests, &[&by_nobody, refused]),
+        (connections, &[&by_client]),
+        // Its bytes are refused, and led to no cluster.
+        (connections, &[&by_nobody]),
+        ("heddle_request_duration_ms_count{", &[&by_client]),
+    ];
+    let text = http("127.77.0.8:9901", "GET", METRICS, "")?;
+    for (name, labels) in server {
+        expect(&text, name, &[&at_server, labels].concat())?;
+    }
+    let text = http("127.77.0.9:9901", "GET", METRICS, "")?;
+    for (name, labels) in [(requests, &[passed][..]), (connections, &[])] {
+        expect(&text, name, &[&at_client, labels].concat())?;
+    }
+    Ok(())
+}
+
+const METRICS: &str = "/stats/prometheus?filter=heddle";
+
+/// Some line has the name and all the labels, and none of the name lacks who reports it.
+fn expect(text: &str, name: &str, labels: &[&str]) -> Result<()> {
+    let has = |line: &str, labels: &[&str]| labels.iter().all(|label| line.contains(label));
+    let mut lines = text.lines().filter(|line| line.contains(name));
     ensure!(
-        line.contains("reporter=\"source\"") && line.contains("destination_service=\"api\""),
-        "{line}"
+        lines.clone().any(|line| has(line, labels)),
+        "no {name} with {labels:?} in\n{text}"
     );
-    println!("{line}");
+    let reporter = labels.get(..3).unwrap_or_default();
+    ensure!(lines.all(|line| has(line, reporter)), "{text}");
     Ok(())
 }

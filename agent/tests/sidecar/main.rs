@@ -130,8 +130,9 @@ async fn nothing_private_is_written_or_logged() {
     }
     let environment = std::fs::read(format!("/proc/{}/environ", pod.envoy_pid())).unwrap();
     assert_eq!(
-        environment, b"",
-        "Envoy gets nothing of the agent's environment"
+        String::from_utf8(environment).unwrap(),
+        "ID=spiffe://cluster.local/ns/shop/sa/cart\0NS=shop\0WL=cart\0",
+        "Envoy gets nothing else of the agent's environment"
     );
     for path in ["/", "/healthz", "/healthz/ready/x"] {
         assert_eq!(get(pod.ready, path).await.unwrap().status, 404);
@@ -148,8 +149,8 @@ async fn metrics_are_reached_through_the_admin_cluster() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
     for kept in [
-        "envoy_heddle_requests_total{reporter=\"outbound\"} 1",
-        "envoy_heddle_request_duration_ms_count{reporter=\"outbound\"}",
+        "envoy_heddle_requests_total{reporter=\"outbound\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\"} 1",
+        "envoy_heddle_request_duration_ms_count{reporter=\"outbound\",source_namespace=\"shop\"",
         "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"outbound\"",
         "envoy_listener_downstream_cx_active{envoy_listener_address=\"inbound\"",
         "envoy_cluster_upstream_cx_active{envoy_cluster_name=\"heddle-control-plane\"",

@@ -103,6 +103,7 @@ impl Pod {
             .env("POD_NAME", "cart-0")
             .env("POD_NAMESPACE", "shop")
             .env("POD_SERVICE_ACCOUNT", "cart")
+            .env("HEDDLE_WORKLOAD", "cart")
             .stderr(File::create(self.dir.path().join("log")).unwrap());
         command
     }

@@ -102,9 +102,16 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
     })
 }
 
-/// The golden metrics under their own names, with one tag.
+/// The golden metrics under their own names, with what the compiler asks the environment for.
 fn golden(reporter: &str) -> Value {
-    let stat = |name: &str| json!({ "name": name, "tags": [{ "name": "reporter", "value_format": reporter }] });
+    let tags = [
+        ("reporter", reporter),
+        ("source_namespace", "%ENVIRONMENT(NS)%"),
+        ("source_workload", "%ENVIRONMENT(WL)%"),
+        ("source_principal", "%ENVIRONMENT(ID)%"),
+    ];
+    let tags = tags.map(|(name, format)| json!({ "name": name, "value_format": format }));
+    let stat = |name: &str| json!({ "name": name, "tags": tags });
     json!({ "name": "envoy.access_loggers.stats", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
         "stats_scope": {},

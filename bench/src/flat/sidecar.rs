@@ -74,6 +74,8 @@ impl Sidecar {
             .env("POD_NAMESPACE", &pod.namespace)
             .env("POD_NAME", &pod.name)
             .env("POD_SERVICE_ACCOUNT", &pod.service_account)
+            // The deployments of this mesh are called as their service accounts.
+            .env("HEDDLE_WORKLOAD", &pod.service_account)
             .env("HEDDLE_ENVOY", &parts.envoy)
             .env("HEDDLE_RUNTIME_DIR", &runtime)
             .env("HEDDLE_CONCURRENCY", "2")

@@ -63,7 +63,7 @@ pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
                 reply.text()
             );
         }
-        take(&sidecar.pod, &prometheus::parse(&reply.text()), &mut edges);
+        take(&prometheus::parse(&reply.text()), &mut edges);
     }
     Ok(Reading {
         at: Instant::now(),
@@ -71,13 +71,14 @@ pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
     })
 }
 
-fn take(pod: &str, samples: &[Sample], edges: &mut BTreeMap<Edge, Counted>) {
+fn take(samples: &[Sample], edges: &mut BTreeMap<Edge, Counted>) {
     for sample in samples
         .iter()
         .filter(|sample| sample.label(REPORTER.0) == REPORTER.1)
     {
         let edge = Edge {
-            caller: pod.to_owned(),
+            // Envoy has it from the agent: what the compiler asks for and what the agent gives have the same names.
+            caller: sample.label("source_workload").to_owned(),
             service: sample.label("destination_service").to_owned(),
             backend: backend(sample.label("upstream_cluster")).to_owned(),
         };
@@ -194,11 +195,11 @@ mod tests {
 
     #[test]
     fn requests_add_up_over_response_codes_and_only_the_callers_view_counts() {
-        let text = r#"envoy_heddle_requests_total{reporter="source",destination_service="a",upstream_cluster="out|shop/a|80",response_code="200"} 9
-envoy_heddle_requests_total{reporter="source",destination_service="a",upstream_cluster="out|shop/a|80",response_code="403"} 1
+        let text = r#"envoy_heddle_requests_total{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="200"} 9
+envoy_heddle_requests_total{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="403"} 1
 envoy_heddle_requests_total{reporter="destination",destination_service="a",response_code="200"} 70"#;
         let mut edges = BTreeMap::new();
-        take("p", &prometheus::parse(text), &mut edges);
+        take(&prometheus::parse(text), &mut edges);
         let edge = Edge {
             caller: "p".into(),
             service: "a".into(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use heddle_policy_compiler::ingest::owner;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -68,7 +69,7 @@ pub(super) fn init(pod: &Pod, sidecar: &Sidecar, probe_ports: &BTreeSet<u16>) ->
 }
 
 /// The sidecar: an init container that is restarted always, so it is there before the application and after it.
-pub(super) fn proxy(sidecar: &Sidecar) -> Value {
+pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar) -> Value {
     let probe = |period: u32, failures: u32| {
         json!({
             "httpGet": {"path": "/healthz/ready", "port": READY_PORT},
@@ -81,7 +82,7 @@ pub(super) fn proxy(sidecar: &Sidecar) -> Value {
         "name": names::PROXY,
         "image": sidecar.image,
         "restartPolicy": "Always",
-        "env": environment(sidecar),
+        "env": environment(pod, sidecar),
         "ports": [{"name": "heddle-ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "resources": resources(sidecar),
         // The application starts when the sidecar is ready: not a moment later than need be.
@@ -104,9 +105,13 @@ pub(super) fn proxy(sidecar: &Sidecar) -> Value {
     })
 }
 
-fn environment(sidecar: &Sidecar) -> Vec<Value> {
+fn environment(pod: &Pod, sidecar: &Sidecar) -> Vec<Value> {
     let proxy = &sidecar.mesh.proxy;
-    vec![
+    // Nobody's pod is its own workload: the agent then takes the pod's name, which may not be known yet (`generateName`).
+    // Kubernetes reads `$(…)` in values; nobody checks the names of owners.
+    let workload = owner(&pod.metadata).map(|owner| owner.replace('$', "$$"));
+    let workload = workload.map(|owner| variable("HEDDLE_WORKLOAD", &owner));
+    let mut all = vec![
         variable("HEDDLE_CONTROL_PLANE", &sidecar.control_plane),
         variable("HEDDLE_ADS_PORT", "15010"),
         variable("HEDDLE_CA_PORT", "15011"),
@@ -121,7 +126,9 @@ fn environment(sidecar: &Sidecar) -> Vec<Value> {
         variable("HEDDLE_CONCURRENCY", &proxy.concurrency.to_string()),
         variable("HEDDLE_LOG_LEVEL", proxy.log_level.as_str()),
         variable("HEDDLE_DRAIN_SECONDS", &proxy.drain_seconds.to_string()),
-    ]
+    ];
+    all.extend(workload);
+    all
 }
 
 fn resources(sidecar: &Sidecar) -> Value {

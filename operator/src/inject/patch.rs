@@ -29,7 +29,7 @@ pub(super) fn patch(pod: &Pod, spec: &PodSpec, sidecar: &Sidecar) -> Patched {
     init_containers(
         spec,
         containers::init(pod, sidecar, &probe_ports),
-        containers::proxy(sidecar),
+        containers::proxy(pod, sidecar),
         &mut operations,
     );
     volumes(spec, &mut operations);

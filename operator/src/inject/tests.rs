@@ -108,6 +108,30 @@ fn asked_again_it_changes_nothing() {
 }
 
 #[test]
+fn the_sidecar_is_told_its_workload_as_the_compiler_finds_it() {
+    let owned = |kind: &str, name: &str| {
+        pod(|pod| {
+            pod["metadata"]["labels"] = json!({"pod-template-hash": "5d4f8"});
+            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "1", "controller": true}]);
+        })
+    };
+    let told = |pod: &Value| {
+        let after = injected(pod);
+        let Verdict::Inject(again) = judged(&after) else {
+            panic!()
+        };
+        assert!(again.patch.0.is_empty(), "{}", again.patch);
+        variable(&after["spec"]["initContainers"][1], "HEDDLE_WORKLOAD")["value"].clone()
+    };
+    assert_eq!(told(&owned("ReplicaSet", "cart-5d4f8")), "cart");
+    assert_eq!(told(&owned("StatefulSet", "db")), "db");
+    assert_eq!(told(&owned("Job", "backup-29384756")), "backup");
+    assert_eq!(told(&owned("Odd", "$(POD_NAME)")), "$$(POD_NAME)");
+    // The agent takes the pod's name, which nobody knows yet.
+    assert_eq!(told(&pod(|_| {})), Value::Null);
+}
+
+#[test]
 fn what_another_webhook_added_is_taken_in() {
     let mut pod = injected(&pod(|_| {}));
     let other =

@@ -1,88 +1,35 @@
-//! What pods have in common: a class shares one server's side, and callers of one workload and identity share their listeners.
+//! What pods have in common: those with equal inputs share one server's side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::inbound::{Inbound, inbound};
-use super::listeners::ListenerInput;
+use super::applications::Application;
+use super::inbound::{Inbound, inbound, leads, service_targets};
 use super::memo::Memo;
 use super::outcome::Remarks;
-use super::server;
+use super::server::server;
 use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
-use crate::world::{Labels, NamespacedName, Service, Shape, SpiffeId, selects};
+use crate::world::{Labels, NamespacedName, Port, Service, Shape, SpiffeId, selects};
 
-/// Who calls: what the listeners of a pod say about their own side.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Caller {
-    pub(crate) namespace: Arc<str>,
-    pub(crate) owner: Arc<str>,
-    pub(crate) principal: SpiffeId,
-}
-
-/// A caller with the listeners that were made for it.
-#[derive(Debug)]
-pub(crate) struct Callers {
-    pub(crate) caller: Caller,
-    pub(crate) listeners: Memo<ListenerInput>,
-}
-
-/// What pods with equal inputs share.
+/// What pods with equal inputs share, whatever workload they are of.
 #[derive(Debug)]
 pub(crate) struct Class {
-    pub(crate) callers: Arc<Callers>,
-    pub(crate) input: Inbound,
-    base: OnceLock<Arc<Part>>,
-    /// What pods of the shape had before, as far as anybody still has it.
-    before: Weak<Part>,
+    pub(crate) input: Arc<Inbound>,
+    part: OnceLock<Arc<Part>>,
 }
 
 impl Class {
-    /// The class of that content: one of the known ones, if it is among them.
-    fn of<'a>(
-        caller: Caller,
-        input: Inbound,
-        known: impl Iterator<Item = &'a Arc<Self>> + Clone,
-        before: Option<&Self>,
-    ) -> Arc<Self> {
-        let mut same = known.clone().filter(|class| class.callers.caller == caller);
-        if let Some(class) = same.clone().find(|class| class.input == input) {
-            return Arc::clone(class);
+    pub(crate) fn new(input: &Arc<Inbound>) -> Self {
+        Self {
+            input: Arc::clone(input),
+            part: OnceLock::new(),
         }
-        let callers = same.next().map(|class| Arc::clone(&class.callers));
-        let callers = callers.unwrap_or_else(|| {
-            Arc::new(Callers {
-                caller,
-                listeners: Memo::default(),
-            })
-        });
-        Arc::new(Self {
-            callers,
-            input,
-            base: OnceLock::new(),
-            before: before.map(Self::last_base).unwrap_or_default(),
-        })
     }
 
-    /// The server's side. What comes out as before is the very same.
-    pub(crate) fn base(&self) -> Arc<Part> {
-        let make = || {
-            let part = Part {
-                resources: server::server(&self.input),
-            };
-            match self.before.upgrade() {
-                Some(before) => part.like(&before),
-                None => Arc::new(part),
-            }
-        };
-        Arc::clone(self.base.get_or_init(make))
-    }
-
-    fn last_base(&self) -> Weak<Part> {
-        self.base
-            .get()
-            .map_or_else(|| Weak::clone(&self.before), Arc::downgrade)
+    fn part(&self) -> &Arc<Part> {
+        self.part.get_or_init(|| Arc::new(server(&self.input)))
     }
 }
 
@@ -90,41 +37,77 @@ impl Class {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) class: Arc<Class>,
+    pub(crate) identity: SpiffeId,
+    /// The service that leads to each port, for metrics.
+    leads: BTreeMap<Port, Arc<str>>,
     /// What it means for the policies that select the pods.
     pub(crate) remarks: Remarks,
     /// The services that select the pods.
     pub(crate) services: BTreeSet<NamespacedName>,
+    part: OnceLock<Arc<Part>>,
+    /// What pods of the shape had before, as far as anybody still has it.
+    before: Weak<Part>,
 }
 
 impl Served {
-    /// Whether it is the same class that says the same.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.class, &other.class)
-            && self.remarks == other.remarks
-            && self.services == other.services
-    }
-
-    /// Compiles a shape; `before` is what it was, `known` are the classes of its workload.
-    pub(crate) fn new<'a>(
+    /// Compiles a shape; `before` is what it was.
+    pub(crate) fn new(
         shape: &Shape,
         services: &[&Service],
         policies: &[Policy],
         settings: &Settings,
-        known: impl Iterator<Item = &'a Arc<Class>> + Clone,
+        classes: &Memo<Arc<Inbound>, Class>,
         before: Option<&Self>,
     ) -> Self {
         let mut remarks = Remarks::default();
-        let input = inbound(shape, services, policies, settings, &mut remarks);
-        let caller = Caller {
-            namespace: Arc::clone(&shape.namespace),
-            owner: Arc::clone(&shape.owner),
-            principal: shape.identity(&settings.trust_domain),
-        };
+        let targets = service_targets(services, shape);
+        let input = inbound(shape, &targets, policies, settings, &mut remarks);
         Self {
-            class: Class::of(caller, input, known, before.map(|before| &*before.class)),
+            class: classes.of(Arc::new(input), Class::new),
+            identity: shape.identity(&settings.trust_domain),
+            leads: leads(&targets),
             remarks,
             services: services.iter().map(|s| s.name.clone()).collect(),
+            part: OnceLock::new(),
+            before: before.map(Self::last_part).unwrap_or_default(),
         }
+    }
+
+    /// Whether proxies get the same.
+    pub(crate) fn serves_alike(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.class, &other.class)
+            && self.identity == other.identity
+            && self.leads == other.leads
+    }
+
+    /// Whether it also says the same.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.serves_alike(other) && self.remarks == other.remarks && self.services == other.services
+    }
+
+    /// The server's side, but the clusters of the ports. What comes out as before is the very same.
+    pub(crate) fn part(&self) -> Arc<Part> {
+        let make = || {
+            let part = self.class.part();
+            let before = self.before.upgrade();
+            before.map_or_else(|| Arc::clone(part), |before| part.like(&before))
+        };
+        Arc::clone(self.part.get_or_init(make))
+    }
+
+    fn last_part(&self) -> Weak<Part> {
+        self.part
+            .get()
+            .map_or_else(|| Weak::clone(&self.before), Arc::downgrade)
+    }
+
+    /// What decides the clusters of the ports.
+    pub(crate) fn applications(&self) -> impl Iterator<Item = Application> {
+        let input = &self.class.input;
+        input
+            .ports
+            .keys()
+            .map(|port| Application::new(input, *port, self.leads.get(port)))
     }
 }
 

@@ -12,12 +12,11 @@ use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, Shape, TargetPort};
 
-/// Everything the server's side of a pod depends on: pods with equal inputs share their resources.
+/// Everything the server's side of a pod depends on, but which services lead there: pods with equal inputs share their resources,
+/// whatever workload and namespace they are of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Inbound {
     pub(crate) trust_domain: Arc<str>,
-    pub(crate) namespace: Arc<str>,
-    pub(crate) owner: Arc<str>,
     pub(crate) capture: Capture,
     pub(crate) ports: BTreeMap<Port, InboundPort>,
     /// Every port that nobody names.
@@ -43,8 +42,8 @@ pub(crate) struct InboundPort {
     /// Whether plain text is accepted beside mTLS.
     pub(crate) plain: bool,
     pub(crate) authz: PortAuthz,
-    /// The service that leads here, for metrics: the first by name.
-    pub(crate) service: Option<Arc<str>>,
+    /// The service that leads here, for metrics, where bytes can only be refused: those are led to no cluster that could say it.
+    pub(crate) refused: Option<Arc<str>>,
 }
 
 /// Ports of the sidecar itself, which are no application's.
@@ -110,29 +109,44 @@ pub(crate) fn protocol_of(
     }
 }
 
-/// Collects the input for the pods of a shape, given the services that select them and the policies of the namespace. Conflicts and
-/// rules without effect are remarks for the statuses of their policies.
+/// The service that leads to each port, for metrics: the first by name.
+pub(crate) fn leads(targets: &BTreeMap<Port, Vec<Said<'_>>>) -> BTreeMap<Port, Arc<str>> {
+    let first = |said: &[Said<'_>]| {
+        let names = said.iter().map(|said| &said.service.name.name);
+        names.min().cloned()
+    };
+    let ports = targets.iter();
+    ports
+        .filter_map(|(port, said)| Some((*port, first(said)?)))
+        .collect()
+}
+
+/// Collects the input for the pods of a shape, given what the services say that select them and the policies of the namespace. Conflicts
+/// and rules without effect are remarks for the statuses of their policies.
 pub(crate) fn inbound(
     shape: &Shape,
-    services: &[&Service],
+    targets: &BTreeMap<Port, Vec<Said<'_>>>,
     policies: &[Policy],
     settings: &Settings,
     remarks: &mut Remarks,
 ) -> Inbound {
     let policies: Vec<&Policy> = policies.iter().filter(|p| p.selects(shape)).collect();
-    let targets = service_targets(services, shape);
     let own = shape.ports.iter().map(|p| p.port);
     let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
     let all = all_ports(&declared, &policies, shape);
+    let leads = leads(targets);
     let port = |port: Option<Port>, remarks: &mut Remarks| {
-        let said = port.and_then(|port| targets.get(&port));
+        let protocol = port.map_or(Protocol::Detect, |port| protocol_of(port, targets, shape));
+        let plain = plain(port, &policies, settings, shape, remarks);
+        let authz = port_authz(port, &policies, settings);
+        // Who comes in plain text has no identity.
+        let refuses = protocol != Protocol::Http && authz.refuses_bytes(!plain);
+        let service = port.filter(|_| refuses).and_then(|port| leads.get(&port));
         InboundPort {
-            protocol: port.map_or(Protocol::Detect, |port| protocol_of(port, &targets, shape)),
-            plain: plain(port, &policies, settings, shape, remarks),
-            authz: port_authz(port, &policies, settings),
-            service: said
-                .and_then(|said| said.iter().map(|said| &said.service.name.name).min())
-                .cloned(),
+            protocol,
+            plain,
+            authz,
+            refused: service.cloned(),
         }
     };
     let ports: BTreeMap<Port, InboundPort> = all
@@ -146,8 +160,6 @@ pub(crate) fn inbound(
     let probes = shape.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
     Inbound {
         trust_domain: Arc::clone(&settings.trust_domain),
-        namespace: Arc::clone(&shape.namespace),
-        owner: Arc::clone(&shape.owner),
         capture: shape.capture.clone(),
         ports,
         rest,

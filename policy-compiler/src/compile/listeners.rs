@@ -8,11 +8,10 @@ use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use prost::Message;
 
-use super::classes::Caller;
 use super::on_demand::Bucket;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
-use crate::envoy::metrics::Edge;
+use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
 use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_to};
 use crate::envoy::route;
 use crate::finding::ObjectRef;
@@ -79,7 +78,7 @@ pub(crate) enum Leads {
     Refused,
 }
 
-/// All that decides the listener of a destination, beside its caller.
+/// All that decides the listener of a destination. Not who calls: all callers share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListenerInput {
     pub(crate) at: SocketAddr,
@@ -97,13 +96,13 @@ fn listener_name(at: SocketAddr) -> String {
 }
 
 /// Makes the listener of a destination.
-pub(crate) fn destination_listener(caller: &Caller, input: &ListenerInput) -> Part {
+pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
     let name = listener_name(input.at);
     let mut listener = match input.listens {
         Listens::Handed => build::handed(&name, input.at),
         Listens::Bound => build::bound(&name, input.at, TrafficDirection::Outbound),
     };
-    let edge = edge(caller, input);
+    let edge = edge(input);
     let http = || {
         let routes = routes(&name, input)?;
         Some(vec![connection_manager(
@@ -169,21 +168,18 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
     }
 }
 
-fn edge(caller: &Caller, input: &ListenerInput) -> Edge {
+fn edge(input: &ListenerInput) -> Edge<'_> {
     Edge(vec![
-        ("reporter", "source".to_owned()),
-        ("source_namespace", caller.namespace.to_string()),
-        ("source_workload", caller.owner.to_string()),
-        ("source_principal", caller.principal.to_string()),
-        ("destination_namespace", input.namespace.to_string()),
+        ("reporter", "source"),
+        ("source_namespace", OWN_NAMESPACE),
+        ("source_workload", OWN_WORKLOAD),
+        ("source_principal", OWN_PRINCIPAL),
+        ("destination_namespace", &input.namespace),
         (
             "destination_service",
-            input
-                .service
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            input.service.as_deref().unwrap_or(NO_SERVICE),
         ),
         // Tells the backends of a split apart.
-        ("upstream_cluster", "%UPSTREAM_CLUSTER%".to_owned()),
+        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
     ])
 }

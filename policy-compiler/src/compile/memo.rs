@@ -52,43 +52,43 @@ pub(crate) fn kept<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 /// Below this many entries nothing is swept.
 const SMALL: usize = 64;
 
-/// Parts by what decides their bytes, for as long as somebody holds them.
-pub(crate) struct Memo<I>(Mutex<Parts<I>>);
+/// Parts (or what else is shared) by all that decides them, for as long as somebody holds them.
+pub(crate) struct Memo<I, T = Part>(Mutex<Known<I, T>>);
 
-struct Parts<I> {
-    known: BTreeMap<I, Weak<Part>>,
+struct Known<I, T> {
+    all: BTreeMap<I, Weak<T>>,
     /// How many entries were left by the last sweep.
     swept: usize,
 }
 
-impl<I: Ord> Memo<I> {
-    /// The part for this input.
-    pub(crate) fn part(&self, input: I, make: impl FnOnce(&I) -> Part) -> Arc<Part> {
-        // Making is pure, so a panic elsewhere cannot have left half a part behind.
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = parts.known.get(&input).and_then(Weak::upgrade) {
+impl<I: Ord, T> Memo<I, T> {
+    /// What there is for this input.
+    pub(crate) fn of(&self, input: I, make: impl FnOnce(&I) -> T) -> Arc<T> {
+        // Making is pure, so a panic elsewhere cannot have left half of it behind.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.all.get(&input).and_then(Weak::upgrade) {
             return known;
         }
-        let part = Arc::new(make(&input));
-        parts.known.insert(input, Arc::downgrade(&part));
-        if parts.known.len() >= SMALL.max(parts.swept.saturating_mul(2)) {
-            parts.known.retain(|_, part| part.strong_count() > 0);
-            parts.swept = parts.known.len();
+        let made = Arc::new(make(&input));
+        known.all.insert(input, Arc::downgrade(&made));
+        if known.all.len() >= SMALL.max(known.swept.saturating_mul(2)) {
+            known.all.retain(|_, made| made.strong_count() > 0);
+            known.swept = known.all.len();
         }
-        part
+        made
     }
 }
 
-impl<I> Default for Memo<I> {
+impl<I, T> Default for Memo<I, T> {
     fn default() -> Self {
-        Self(Mutex::new(Parts {
-            known: BTreeMap::new(),
+        Self(Mutex::new(Known {
+            all: BTreeMap::new(),
             swept: 0,
         }))
     }
 }
 
-impl<I> fmt::Debug for Memo<I> {
+impl<I, T> fmt::Debug for Memo<I, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memo")
     }
@@ -100,14 +100,14 @@ mod tests {
 
     #[test]
     fn what_nobody_holds_goes() {
-        let memo = Memo::default();
-        let held = memo.part(0, |_| Part::default());
+        let memo = Memo::<_, Part>::default();
+        let held = memo.of(0, |_| Part::default());
         for input in 1..10 * SMALL {
-            memo.part(input, |_| Part::default());
+            memo.of(input, |_| Part::default());
         }
-        let again = memo.part(0, |_| Part::default());
+        let again = memo.of(0, |_| Part::default());
         assert!(Arc::ptr_eq(&held, &again));
-        let parts = memo.0.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(parts.known.len() <= 2 * SMALL);
+        let known = memo.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(known.all.len() <= 2 * SMALL);
     }
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admissions;
+mod applications;
 mod changes;
 mod classes;
 mod clusters;
@@ -36,9 +37,14 @@ use imbl::{OrdMap, OrdSet};
 
 use addresses::Addresses;
 use admissions::Gates;
-use classes::{Served, Shapes};
+use applications::Application;
+use classes::{Class, Served, Shapes};
 use clusters::{ClientSide, ClientSides, Wholes};
-use on_demand::ByAddress;
+use inbound::Inbound;
+use listeners::ListenerInput;
+use memo::Memo;
+use on_demand::OnDemandInput;
+use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
 
 pub use changes::{Changes, Dependency, Recompiled, Replaced};
@@ -109,7 +115,18 @@ pub struct Compiled {
     reported: OrdMap<Source, Arc<[Finding]>>,
     /// The listeners that every captured pod has.
     captured: Arc<OnceLock<Arc<Part>>>,
-    by_address: Arc<ByAddress>,
+    shared: Arc<Shared>,
+}
+
+/// What all proxies share that need the same.
+#[derive(Debug, Default)]
+struct Shared {
+    classes: Memo<Arc<Inbound>, Class>,
+    applications: Memo<Application>,
+    listeners: Memo<ListenerInput>,
+    pod_clusters: Memo<PodClusterInput>,
+    pod_endpoints: Memo<PodEndpointsInput>,
+    on_demand: Memo<OnDemandInput>,
 }
 
 /// The names of a workload's proxies by shape.

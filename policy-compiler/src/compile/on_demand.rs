@@ -7,19 +7,9 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::memo::Memo;
-use super::pods::{PodClusterInput, PodEndpointsInput};
 use crate::envoy::cluster;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-
-/// What was made by address, shared by all callers.
-#[derive(Debug, Default)]
-pub(crate) struct ByAddress {
-    pub(crate) pod_clusters: Memo<PodClusterInput>,
-    pub(crate) pod_endpoints: Memo<PodEndpointsInput>,
-    pub(crate) on_demand: Memo<OnDemandInput>,
-}
 
 /// The bucket of time in an on-demand name. Envoy asks for a name once in the life of a stream; with the next bucket it asks anew for what
 /// was refused, or let go.

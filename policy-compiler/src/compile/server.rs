@@ -7,16 +7,16 @@ use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use prost::Message;
 
+use super::applications::{in_name, rest};
 use super::inbound::{Inbound, InboundPort};
-use crate::envoy::cluster;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
-use crate::envoy::metrics::Edge;
+use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER};
 use crate::envoy::network::tcp_proxy;
 use crate::envoy::rbac;
 use crate::envoy::route::{self, Others, ProbeRoute};
 use crate::envoy::tls::{self, Alpn};
-use crate::resource::{Resource, ResourceKey, ResourceKind};
+use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
 /// Capture ports, see ARCHITECTURE.md.
@@ -28,63 +28,41 @@ const ADMIN_CLUSTER: &str = "heddle-admin";
 /// Linux sends a lost segment again, so that one lost ClientHello does not turn mTLS into plain bytes.
 const SILENCE_MS: u16 = 250;
 
-/// Compiles the server's side of a class of pods.
-pub(crate) fn server(input: &Inbound) -> Vec<Arc<Resource>> {
+/// Compiles the server's side of a class of pods, but the clusters of its ports.
+pub(crate) fn server(input: &Inbound) -> Part {
     let mut resources = Vec::new();
     let mut clusters = Vec::new();
     for (port, inbound) in all_ports(input) {
         let name = in_name(port);
-        let cluster = resource(
-            input,
-            ResourceKind::Cluster,
-            &name,
-            application(input, &name, port).encode_to_vec(),
-            Vec::new(),
-        );
+        let cluster = ResourceKey::new(ResourceKind::Cluster, &name);
         if inbound.protocol != Protocol::Tcp {
             let body = route::inbound(&name, &name, &[], &Others::Judged(&inbound.authz));
-            resources.push(resource(
-                input,
-                ResourceKind::Route,
-                &name,
-                body,
-                vec![cluster.key.clone()],
-            ));
+            let requires = vec![cluster.clone()];
+            resources.push(resource(input, ResourceKind::Route, &name, body, requires));
         }
-        clusters.push(cluster.key.clone());
-        resources.push(cluster);
+        if port.is_none() {
+            resources.push(rest(&input.origins));
+        }
+        clusters.push(cluster);
     }
     let metrics = in_name(Some(Port::METRICS));
-    resources.push(resource(
-        input,
-        ResourceKind::Route,
-        &metrics,
-        route::metrics(&metrics, ADMIN_CLUSTER, &input.metrics),
-        Vec::new(),
-    ));
-    let main = main_listener(input);
-    resources.push(resource(
-        input,
-        ResourceKind::Listener,
-        "inbound",
-        main.encode_to_vec(),
-        clusters.clone(),
-    ));
+    let body = route::metrics(&metrics, ADMIN_CLUSTER, &input.metrics);
+    let kind = ResourceKind::Route;
+    resources.push(resource(input, kind, &metrics, body, Vec::new()));
+    let mut listener = |name: &str, listener: &listener::Listener| {
+        let (kind, body) = (ResourceKind::Listener, listener.encode_to_vec());
+        resources.push(resource(input, kind, name, body, clusters.clone()));
+    };
+    listener("inbound", &main_listener(input));
     match input.capture {
         // The kubelet has no way around the sidecar only where capture took it there.
         Capture::Redirect => {
+            listener("inbound-node", &node_listener(input));
             resources.extend(probe_routes(input));
-            resources.push(resource(
-                input,
-                ResourceKind::Listener,
-                "inbound-node",
-                node_listener(input).encode_to_vec(),
-                clusters,
-            ));
         }
         Capture::Standalone(_) => {}
     }
-    resources
+    Part { resources }
 }
 
 /// Every port by its number, and the rest: a port that nobody names can be reached only where capture brings everything.
@@ -106,26 +84,8 @@ fn resource(
     Resource::new(kind, name, body, requires, input.origins.clone())
 }
 
-/// `in|<port>`, and `in|*` for the rest.
-fn in_name(port: Option<Port>) -> String {
-    port.map_or_else(|| "in|*".to_owned(), |port| format!("in|{port}"))
-}
-
 fn node_name(port: Port) -> String {
     format!("in-node|{port}")
-}
-
-fn application(
-    input: &Inbound,
-    name: &str,
-    port: Option<Port>,
-) -> envoy_types::pb::envoy::config::cluster::v3::Cluster {
-    match (&input.capture, port) {
-        (Capture::Standalone(standalone), Some(port)) => {
-            cluster::fixed(name, SocketAddr::new(standalone.app, port.get()))
-        }
-        (Capture::Standalone(_) | Capture::Redirect, _) => cluster::application(name),
-    }
 }
 
 fn main_listener(input: &Inbound) -> listener::Listener {
@@ -146,9 +106,7 @@ fn main_listener(input: &Inbound) -> listener::Listener {
             .extend(mesh_chains(input, port, inbound));
         looks |= inbound.protocol == Protocol::Detect;
         if inbound.plain {
-            listener
-                .filter_chains
-                .extend(plain_chains(input, port, inbound));
+            listener.filter_chains.extend(plain_chains(port, inbound));
         }
     }
     listener.filter_chains.push(metrics_chain(input));
@@ -208,14 +166,14 @@ fn mesh_chains(
             &format!("{name} mesh"),
             port,
             Takes::Mesh,
-            http(input, &name, inbound),
+            http(&name),
             socket(),
         )],
         Protocol::Tcp => vec![chain(
             &format!("{name} mesh"),
             port,
             Takes::Mesh,
-            tcp(input, &name, inbound, Peer::Identified),
+            tcp(&name, inbound, Peer::Identified),
             socket(),
         )],
         Protocol::Detect => vec![
@@ -223,32 +181,28 @@ fn mesh_chains(
                 &format!("{name} mesh http"),
                 port,
                 Takes::MeshOf(Alpn::Http),
-                http(input, &name, inbound),
+                http(&name),
                 socket(),
             ),
             chain(
                 &format!("{name} mesh tcp"),
                 port,
                 Takes::MeshOf(Alpn::Tcp),
-                tcp(input, &name, inbound, Peer::Identified),
+                tcp(&name, inbound, Peer::Identified),
                 socket(),
             ),
         ],
     }
 }
 
-fn plain_chains(
-    input: &Inbound,
-    port: Option<Port>,
-    inbound: &InboundPort,
-) -> Vec<listener::FilterChain> {
+fn plain_chains(port: Option<Port>, inbound: &InboundPort) -> Vec<listener::FilterChain> {
     let name = in_name(port);
     match inbound.protocol {
         Protocol::Http => vec![chain(
             &format!("{name} plain"),
             port,
             Takes::Rest,
-            http(input, &name, inbound),
+            http(&name),
             None,
         )],
         Protocol::Tcp => vec![
@@ -256,25 +210,25 @@ fn plain_chains(
                 &format!("{name} plain"),
                 port,
                 Takes::PlainBytes,
-                tcp(input, &name, inbound, Peer::Anonymous),
+                tcp(&name, inbound, Peer::Anonymous),
                 None,
             ),
-            foreign_tls(input, port, inbound),
+            foreign_tls(port, inbound),
         ],
         Protocol::Detect => vec![
-            foreign_tls(input, port, inbound),
+            foreign_tls(port, inbound),
             chain(
                 &format!("{name} plain http"),
                 port,
                 Takes::PlainHttp,
-                http(input, &name, inbound),
+                http(&name),
                 None,
             ),
             chain(
                 &format!("{name} plain tcp"),
                 port,
                 Takes::PlainBytes,
-                tcp(input, &name, inbound, Peer::Anonymous),
+                tcp(&name, inbound, Peer::Anonymous),
                 None,
             ),
         ],
@@ -282,17 +236,13 @@ fn plain_chains(
 }
 
 /// An application's own TLS, from a caller without a sidecar: bytes like others.
-fn foreign_tls(
-    input: &Inbound,
-    port: Option<Port>,
-    inbound: &InboundPort,
-) -> listener::FilterChain {
+fn foreign_tls(port: Option<Port>, inbound: &InboundPort) -> listener::FilterChain {
     let name = in_name(port);
     chain(
         &format!("{name} plain tls"),
         port,
         Takes::ForeignTls,
-        tcp(input, &name, inbound, Peer::Anonymous),
+        tcp(&name, inbound, Peer::Anonymous),
         None,
     )
 }
@@ -303,7 +253,7 @@ fn metrics_chain(input: &Inbound) -> listener::FilterChain {
         Side::Server,
         "metrics",
         Routes::Named(&name),
-        &edge(input, None),
+        &edge(NO_SERVICE),
     )];
     chain(
         &format!("{name} mesh"),
@@ -314,25 +264,26 @@ fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     )
 }
 
-fn http(input: &Inbound, routes: &str, inbound: &InboundPort) -> Vec<listener::Filter> {
+fn http(routes: &str) -> Vec<listener::Filter> {
     vec![connection_manager(
         Side::Server,
         "inbound",
         Routes::Named(routes),
-        &edge(input, inbound.service.as_ref()),
+        &edge(SERVICE_OF_CLUSTER),
     )]
 }
 
 /// Bytes to the application if the policies let them. Where they can let nobody pass, the application is not even connected to.
-fn tcp(input: &Inbound, cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
+fn tcp(cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
     let mut filters = rbac::network(&inbound.authz);
     let refused = inbound.authz.refuses_bytes(peer == Peer::Identified);
-    let cluster = if refused { "refused" } else { cluster };
-    filters.push(tcp_proxy(
-        "inbound",
-        cluster,
-        Some(&edge(input, inbound.service.as_ref())),
-    ));
+    let (cluster, service) = if refused {
+        let service = inbound.refused.as_deref();
+        ("refused", service.unwrap_or(NO_SERVICE))
+    } else {
+        (cluster, SERVICE_OF_CLUSTER)
+    };
+    filters.push(tcp_proxy("inbound", cluster, Some(&edge(service))));
     filters
 }
 
@@ -345,16 +296,13 @@ enum Peer {
     Anonymous,
 }
 
-fn edge(input: &Inbound, service: Option<&Arc<str>>) -> Edge {
+fn edge(service: &str) -> Edge<'_> {
     Edge(vec![
-        ("reporter", "destination".to_owned()),
-        ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%".to_owned()),
-        ("destination_namespace", input.namespace.to_string()),
-        ("destination_workload", input.owner.to_string()),
-        (
-            "destination_service",
-            service.map_or_else(|| "-".to_owned(), ToString::to_string),
-        ),
+        ("reporter", "destination"),
+        ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
+        ("destination_namespace", OWN_NAMESPACE),
+        ("destination_workload", OWN_WORKLOAD),
+        ("destination_service", service),
     ])
 }
 
@@ -455,7 +403,7 @@ fn node_chains(
         .any(|p| Some(p.port) == port && p.kind == ProbeKind::Https);
     let mut chains = Vec::new();
     if let (Some(number), false) = (port, probes.is_empty()) {
-        let filters = http(input, &node_name(number), inbound);
+        let filters = http(&node_name(number));
         let all = inbound.protocol == Protocol::Http && !https;
         let takes = if all { Takes::Rest } else { Takes::PlainHttp };
         chains.push(chain(&format!("{name} probe"), port, takes, filters, None));
@@ -465,11 +413,7 @@ fn node_chains(
     }
     if https {
         // Opaque: the kubelet's TLS ends in the application. Only what comes from the node's own addresses gets here.
-        let filters = vec![tcp_proxy(
-            "inbound",
-            &name,
-            Some(&edge(input, inbound.service.as_ref())),
-        )];
+        let filters = vec![tcp_proxy("inbound", &name, Some(&edge(SERVICE_OF_CLUSTER)))];
         chains.push(chain(
             &format!("{name} probe https"),
             port,
@@ -480,7 +424,7 @@ fn node_chains(
     } else if inbound.plain {
         // The chain for probes already takes plain HTTP, with the policies for all else.
         let taken = !chains.is_empty();
-        let more = plain_chains(input, port, inbound).into_iter().filter(|c| {
+        let more = plain_chains(port, inbound).into_iter().filter(|c| {
             !taken
                 || c.filter_chain_match
                     .as_ref()

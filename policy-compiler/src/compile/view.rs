@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use heddle_crds::OnDemand;
 
+use super::applications::application;
 use super::changes::Dependency;
-use super::classes::Class;
 use super::known::Known;
 use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
 use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster};
@@ -23,6 +23,7 @@ use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalon
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Server,
+    Application(Port),
     Capture,
     Service(NamespacedName, Port),
     PodCluster(PodGroup),
@@ -35,7 +36,6 @@ enum Place {
 struct Viewer<'a> {
     compiled: &'a Compiled,
     proxy: &'a Proxy,
-    class: &'a Class,
     parts: BTreeMap<Place, Arc<Part>>,
     /// The pods that are called by their own addresses.
     pods: BTreeMap<PodGroup, Called>,
@@ -48,16 +48,20 @@ impl Compiled {
     #[must_use]
     pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
         let proxy = self.proxies.get(pod)?;
-        let class = &self.served(&proxy.shape)?.class;
+        let served = self.served(&proxy.shape)?;
         let mut viewer = Viewer {
             compiled: self,
             proxy,
-            class,
-            parts: BTreeMap::from([(Place::Server, class.base())]),
+            parts: BTreeMap::from([(Place::Server, served.part())]),
             pods: BTreeMap::new(),
             absent: BTreeSet::new(),
             depends: BTreeSet::from([Dependency::Pod(pod.clone())]),
         };
+        for input in served.applications() {
+            let place = Place::Application(input.port);
+            let part = self.shared.applications.of(input, application);
+            viewer.parts.insert(place, part);
+        }
         match &proxy.shape.capture {
             Capture::Redirect => viewer.captured(scope),
             Capture::Standalone(standalone) => viewer.standalone(standalone, scope),
@@ -102,13 +106,13 @@ impl Viewer<'_> {
 
     /// The clusters of the pods that are called, once all of those are known.
     fn called_pods(&mut self) {
-        let made = &self.compiled.by_address;
+        let shared = &self.compiled.shared;
         let trust_domain = &self.compiled.settings.trust_domain;
         for (group, called) in std::mem::take(&mut self.pods) {
             let cluster = PodClusterInput::new(&group, &called, trust_domain);
             let endpoints = PodEndpointsInput::new(&group, called);
-            let cluster = made.pod_clusters.part(cluster, pod_cluster);
-            let endpoints = made.pod_endpoints.part(endpoints, pod_endpoints);
+            let cluster = shared.pod_clusters.of(cluster, pod_cluster);
+            let endpoints = shared.pod_endpoints.of(endpoints, pod_endpoints);
             self.parts.insert(Place::PodCluster(group.clone()), cluster);
             self.parts.insert(Place::PodEndpoints(group), endpoints);
         }
@@ -289,8 +293,7 @@ impl Viewer<'_> {
             way,
             origins,
         };
-        let memo = &self.compiled.by_address.on_demand;
-        let part = memo.part(input, on_demand_cluster);
+        let part = self.compiled.shared.on_demand.of(input, on_demand_cluster);
         self.parts.insert(Place::OnDemand(Arc::clone(name)), part);
     }
 
@@ -318,10 +321,8 @@ impl Viewer<'_> {
     ) -> Option<Vec<ResourceKey>> {
         let mut after = self.behind(at, known);
         let input = self.listener(at, listens, known)?;
-        let callers = &self.class.callers;
-        let part = callers
-            .listeners
-            .part(input, |input| destination_listener(&callers.caller, input));
+        let shared = &self.compiled.shared;
+        let part = shared.listeners.of(input, destination_listener);
         after.extend(part.resources.iter().map(|resource| resource.key.clone()));
         self.parts.insert(Place::Listener(at), part);
         after.sort();
@@ -405,8 +406,7 @@ impl Viewer<'_> {
     fn refused(&self, known: &Known) -> bool {
         match known {
             Known::Service { name, port, .. } => {
-                self.compiled
-                    .refuses(&self.class.callers.caller.principal, name, *port)
+                self.compiled.refuses(&self.proxy.identity, name, *port)
             }
             Known::Pod { .. } => false,
         }

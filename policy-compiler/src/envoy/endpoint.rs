@@ -1,14 +1,13 @@
 //! Endpoints.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3;
-use envoy_types::pb::google::protobuf::Struct;
 
 use super::cluster::mtls_struct;
-use super::{address, number, text_struct};
+use super::{address, metadata, number, text_struct};
 
 /// One address, and whether it is spoken to by mTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,13 +66,6 @@ pub(crate) fn each_by_address(
 /// What an endpoint says of itself, and what who wants no other asks for.
 pub(super) fn only(at: SocketAddr) -> core::Metadata {
     metadata("envoy.lb", text_struct(ADDRESS, &at.to_string()))
-}
-
-fn metadata(filter: &str, fields: Struct) -> core::Metadata {
-    core::Metadata {
-        filter_metadata: HashMap::from([(filter.to_owned(), fields)]),
-        ..Default::default()
-    }
 }
 
 fn host(at: SocketAddr) -> v3::lb_endpoint::HostIdentifier {

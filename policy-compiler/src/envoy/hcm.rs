@@ -55,7 +55,7 @@ pub(crate) fn connection_manager(
     side: Side,
     stat_prefix: &str,
     routes: Routes<'_>,
-    edge: &Edge,
+    edge: &Edge<'_>,
 ) -> listener::Filter {
     use v3::http_connection_manager as hcm;
     let (forward, details) = match side {

@@ -1,18 +1,37 @@
 //! Golden metrics: requests, connections and durations per edge, counted by Envoy itself from the same fields as an access log.
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, config};
 use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
 
-use super::any;
+use super::{any, text_struct};
+
+/// What stays the same for all of a pod's life is in Envoy's environment, where the agent puts it: so the listeners of all workloads are the
+/// same. The names are short, for they are in every filter chain (ARCHITECTURE.md, names on the wire).
+pub(crate) const OWN_NAMESPACE: &str = "%ENVIRONMENT(NS)%";
+pub(crate) const OWN_WORKLOAD: &str = "%ENVIRONMENT(WL)%";
+pub(crate) const OWN_PRINCIPAL: &str = "%ENVIRONMENT(ID)%";
+/// The service that a cluster of the server's side says it stands for. Empty where Envoy answers before it has chosen a cluster.
+pub(crate) const SERVICE_OF_CLUSTER: &str = "%CLUSTER_METADATA(heddle:service)%";
+/// A service where there is none.
+pub(crate) const NO_SERVICE: &str = "-";
+
+/// The metadata of a cluster for [`SERVICE_OF_CLUSTER`].
+pub(crate) fn of_service(service: Option<&str>) -> core::Metadata {
+    super::metadata(
+        "heddle",
+        text_struct("service", service.unwrap_or(NO_SERVICE)),
+    )
+}
 
 /// Who talks to whom, as far as the reporting sidecar knows without asking. The pairs become labels, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Edge(pub(crate) Vec<(&'static str, String)>);
+pub(crate) struct Edge<'a>(pub(crate) Vec<(&'static str, &'a str)>);
 
 /// For HTTP connection managers.
-pub(crate) fn http(edge: &Edge) -> accesslog::AccessLog {
+pub(crate) fn http(edge: &Edge<'_>) -> accesslog::AccessLog {
     let mut tags = tags(edge, "http");
     tags.extend([
         tag("response_code", "%RESPONSE_CODE%"),
@@ -33,7 +52,7 @@ pub(crate) fn http(edge: &Edge) -> accesslog::AccessLog {
 }
 
 /// For TCP proxies: once per connection, at its end.
-pub(crate) fn tcp(edge: &Edge) -> accesslog::AccessLog {
+pub(crate) fn tcp(edge: &Edge<'_>) -> accesslog::AccessLog {
     let mut tags = tags(edge, "tcp");
     tags.push(tag("response_flags", "%RESPONSE_FLAGS%"));
     let counters = vec![
@@ -47,7 +66,7 @@ pub(crate) fn tcp(edge: &Edge) -> accesslog::AccessLog {
     })
 }
 
-fn tags(edge: &Edge, protocol: &str) -> Vec<config::Tag> {
+fn tags(edge: &Edge<'_>, protocol: &str) -> Vec<config::Tag> {
     edge.0
         .iter()
         .map(|(name, value)| tag(name, value))

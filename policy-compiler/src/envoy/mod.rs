@@ -87,6 +87,14 @@ fn text_struct(key: &str, text: &str) -> Struct {
     }
 }
 
+/// One entry only: the order of several would differ from run to run.
+fn metadata(filter: &str, fields: Struct) -> core::Metadata {
+    core::Metadata {
+        filter_metadata: HashMap::from([(filter.to_owned(), fields)]),
+        ..Default::default()
+    }
+}
+
 /// "From the same ADS stream."
 fn ads() -> core::ConfigSource {
     core::ConfigSource {

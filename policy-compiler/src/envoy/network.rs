@@ -29,7 +29,11 @@ pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
 }
 
 /// Everything to one cluster. Idle connections live on: databases and brokers expect that.
-pub(crate) fn tcp_proxy(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -> listener::Filter {
+pub(crate) fn tcp_proxy(
+    stat_prefix: &str,
+    cluster: &str,
+    edge: Option<&Edge<'_>>,
+) -> listener::Filter {
     filter(
         "envoy.filters.network.tcp_proxy",
         any(&metered(stat_prefix, cluster, edge)),
@@ -41,7 +45,7 @@ pub(crate) fn tcp_proxy_to(
     stat_prefix: &str,
     cluster: &str,
     at: SocketAddr,
-    edge: &Edge,
+    edge: &Edge<'_>,
 ) -> listener::Filter {
     let proxy = tcp::TcpProxy {
         metadata_match: Some(endpoint::only(at)),
@@ -50,7 +54,7 @@ pub(crate) fn tcp_proxy_to(
     filter("envoy.filters.network.tcp_proxy", any(&proxy))
 }
 
-fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge>) -> tcp::TcpProxy {
+fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::TcpProxy {
     tcp::TcpProxy {
         access_log: edge.map(metrics::tcp).into_iter().collect(),
         // Another endpoint, if the first does not take the connection: no byte was sent yet.

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
+pub use pod::owner;
 pub(crate) use pod::{pod, template};
 pub(crate) use service::service;
 pub use yaml::{parse_json, parse_yaml};

@@ -36,7 +36,7 @@ pub(crate) fn pod(
             .any(|c| c.type_ == "Ready" && c.status == "True")
     });
     let ports = ports(spec, &reference, interner, findings);
-    let owner = owner(&object.metadata, &name.name);
+    let owner = owner(&object.metadata).unwrap_or(&name.name);
     let shape = Shape {
         destinations: destinations(&object.metadata, &name.namespace, owner, interner, findings),
         namespace: interner.text(&name.namespace),
@@ -169,16 +169,13 @@ fn pod_ips(
     ips
 }
 
-/// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own.
-fn owner<'a>(metadata: &'a ObjectMeta, pod_name: &'a str) -> &'a str {
+/// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own. None: the pod
+/// is nobody's, and its own workload.
+#[must_use]
+pub fn owner(metadata: &ObjectMeta) -> Option<&str> {
     let owners = metadata.owner_references.iter().flatten();
-    let Some(owner) = owners
-        .clone()
-        .find(|o| o.controller == Some(true))
-        .or_else(|| owners.clone().next())
-    else {
-        return pod_name;
-    };
+    let mut controllers = owners.clone().filter(|o| o.controller == Some(true));
+    let owner = controllers.next().or_else(|| owners.clone().next())?;
     let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
     let without_hash = label("pod-template-hash")
         .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
@@ -191,7 +188,7 @@ fn owner<'a>(metadata: &'a ObjectMeta, pod_name: &'a str) -> &'a str {
             .map(|(stem, _)| stem),
         _ => None,
     };
-    stem.unwrap_or(&owner.name)
+    Some(stem.unwrap_or(&owner.name))
 }
 
 fn ports(

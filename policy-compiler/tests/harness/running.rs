@@ -118,6 +118,11 @@ pub fn start(
             "-c",
         ])
         .arg(&file)
+        // As the agent does it; a name that looks like a format is not read as one.
+        .env_clear()
+        .env("NS", "shop")
+        .env("WL", format!("{pod}%PROTOCOL%"))
+        .env("ID", compiled.proxies[&pod_ref].identity.as_str())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()?;

@@ -75,6 +75,7 @@ impl Pod {
             .env("POD_NAME", &spec.name)
             .env("POD_NAMESPACE", NAMESPACE)
             .env("POD_SERVICE_ACCOUNT", &spec.account)
+            .env("HEDDLE_WORKLOAD", &spec.workload)
             .env("HEDDLE_ENVOY", envoy()?)
             .env("HEDDLE_RUNTIME_DIR", &home)
             .env("HEDDLE_DRAIN_SECONDS", "2");

@@ -187,7 +187,6 @@ impl Update<'_> {
         let policies = policies.as_ref().map_or(&[][..], |p| &p.policies);
         for (shape, names) in pods.iter().filter(|(shape, _)| scheduled.contains(*shape)) {
             self.recompiled.inbound += 1;
-            let known = new.values().chain(old.values()).map(|served| &served.class);
             let services = services.selecting(&shape.labels);
             let before = old.get(shape);
             let served = Served::new(
@@ -195,13 +194,13 @@ impl Update<'_> {
                 &services,
                 policies,
                 &self.new.settings,
-                known,
+                &self.new.shared.classes,
                 before.map(|before| &**before),
             );
             if before.is_some_and(|before| before.same(&served)) {
                 continue;
             }
-            if before.is_none_or(|before| !Arc::ptr_eq(&before.class, &served.class)) {
+            if before.is_none_or(|before| !before.serves_alike(&served)) {
                 for name in names {
                     self.touch(Dependency::Pod(NamespacedName {
                         namespace: Arc::clone(&workload.namespace),
@@ -278,7 +277,7 @@ impl Update<'_> {
 
     fn identity(&self, shape: &Shape) -> Option<SpiffeId> {
         let served = self.new.served(shape)?;
-        Some(served.class.callers.caller.principal.clone())
+        Some(served.identity.clone())
     }
 }
 

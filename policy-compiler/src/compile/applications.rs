@@ -1,0 +1,73 @@
+//! The application behind the sidecar, as the clusters of its ports.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use prost::Message;
+
+use super::inbound::Inbound;
+use crate::envoy::{cluster, metrics};
+use crate::finding::ObjectRef;
+use crate::resource::{Part, Resource, ResourceKind};
+use crate::world::{Capture, Port};
+
+/// `in|<port>`, and `in|*` for the rest.
+pub(crate) fn in_name(port: Option<Port>) -> String {
+    port.map_or_else(|| "in|*".to_owned(), |port| format!("in|{port}"))
+}
+
+/// All that decides the cluster of a port of the application.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Application {
+    pub(crate) port: Port,
+    /// Without capture: where it listens.
+    at: Option<SocketAddr>,
+    /// The service that leads here, for metrics.
+    service: Option<Arc<str>>,
+    origins: BTreeSet<ObjectRef>,
+}
+
+impl Application {
+    pub(crate) fn new(input: &Inbound, port: Port, service: Option<&Arc<str>>) -> Self {
+        let at = match &input.capture {
+            Capture::Standalone(standalone) => Some(SocketAddr::new(standalone.app, port.get())),
+            Capture::Redirect => None,
+        };
+        Self {
+            port,
+            at,
+            service: service.cloned(),
+            origins: input.origins.clone(),
+        }
+    }
+}
+
+/// Makes the cluster of a port. It is what differs from service to service, so it is no part of the server's side that pods share.
+pub(crate) fn application(input: &Application) -> Part {
+    let name = in_name(Some(input.port));
+    let cluster = match input.at {
+        Some(at) => cluster::fixed(&name, at),
+        None => cluster::application(&name),
+    };
+    Part {
+        resources: vec![resource(cluster, input.service.as_deref(), &input.origins)],
+    }
+}
+
+/// The cluster of all ports that nobody names.
+pub(crate) fn rest(origins: &BTreeSet<ObjectRef>) -> Arc<Resource> {
+    resource(cluster::application(&in_name(None)), None, origins)
+}
+
+fn resource(
+    mut cluster: Cluster,
+    service: Option<&str>,
+    origins: &BTreeSet<ObjectRef>,
+) -> Arc<Resource> {
+    cluster.metadata = Some(metrics::of_service(service));
+    let body = cluster.encode_to_vec();
+    let kind = ResourceKind::Cluster;
+    Resource::new(kind, &cluster.name, body, Vec::new(), origins.clone())
+}
