@@ -28,6 +28,8 @@ const POLICIES: [&str; 8] = [
 ];
 const TCP: u16 = 8101;
 const UNDECLARED: u16 = 8102;
+/// Of a service with an endpoint that has a sidecar, and one that has none.
+const MIXED: u16 = 8201;
 
 fn manifest() -> String {
     let ports: Vec<u16> = (8001..).take(POLICIES.len()).collect();
@@ -59,6 +61,12 @@ fn manifest() -> String {
         "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: api-1, namespace: shop, labels: {{kubernetes.io/service-name: api}}}}\naddressType: IPv4\nports:\n{slice_ports}endpoints: [{{addresses: [127.77.0.2], targetRef: {{kind: Pod, name: api, namespace: shop}}}}]\n"
     )
     .unwrap();
+    write!(
+        text,
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: mixed, namespace: shop}}\nspec: {{clusterIP: 10.96.0.2, selector: {{app: api}}, ports: [{{name: http, port: {MIXED}, protocol: TCP}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: mixed-1, namespace: shop, labels: {{kubernetes.io/service-name: mixed}}}}\naddressType: IPv4\nports: [{{name: http, port: {MIXED}, protocol: TCP}}]\nendpoints: [{{addresses: [127.77.0.2], targetRef: {{kind: Pod, name: api, namespace: shop}}}}, {{addresses: [127.77.0.7]}}]\n"
+    )
+    .unwrap();
+    upstreams.push(format!("shop/mixed:{MIXED}=127.77.0.6:{MIXED}"));
     for (pod, ip, app, upstreams) in [
         ("api", "127.77.0.2", "127.77.0.3", String::new()),
         ("client", "127.77.0.4", "127.77.0.5", upstreams.join(", ")),
@@ -131,6 +139,9 @@ fn envoy_answers_as_the_evaluator_says() -> Result<()> {
         serve(format!("127.77.0.3:{port}"), mirror)?;
     }
     serve(format!("127.77.0.3:{TCP}"), greeter)?;
+    for host in [3, 7] {
+        serve(format!("127.77.0.{host}:{MIXED}"), mirror)?;
+    }
     let _server = start(
         &compiled,
         ("api", &none),
@@ -150,6 +161,7 @@ fn envoy_answers_as_the_evaluator_says() -> Result<()> {
 
     transparent()?;
     bytes()?;
+    mixed()?;
     policies(&compiled)?;
     metrics()
 }
@@ -286,6 +298,22 @@ fn bytes() -> Result<()> {
     );
     ensure!(status(&http(&format!("127.77.0.6:{UNDECLARED}"), "GET", "/", "")?) == 200);
     ensure!(status(&http(&format!("127.77.0.2:{UNDECLARED}"), "GET", "/", "")?) == 403);
+    Ok(())
+}
+
+/// By mTLS where there is a sidecar, which says who calls; in plain text where there is none.
+fn mixed() -> Result<()> {
+    let (mut known, mut plain) = (0, 0);
+    for _ in 0..20 {
+        let answer = http(&format!("127.77.0.6:{MIXED}"), "GET", "/", "")?;
+        ensure!(status(&answer) == 200, "{answer}");
+        if answer.contains("URI=spiffe://cluster.local/ns/shop/sa/client") {
+            known += 1;
+        } else {
+            plain += 1;
+        }
+    }
+    ensure!(known > 0 && plain > 0, "{known} by mTLS, {plain} without");
     Ok(())
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn reached(
         }
         let backend = Backend {
             at: SocketAddr::new(endpoint.ip, endpoint.port.get()),
-            meshed: meshed.is_some(),
+            plain: meshed.is_none(),
         };
         if endpoint.ready {
             reached.backends.push(backend);

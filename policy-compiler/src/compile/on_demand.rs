@@ -94,7 +94,7 @@ pub(crate) struct OnDemandInput {
 pub(crate) fn on_demand_cluster(input: &OnDemandInput) -> Part {
     let (cluster, requires) = match &input.way {
         Way::Again { after } => (cluster::marked(&input.name, input.at), after.clone()),
-        Way::Through => (cluster::fixed(&input.name, input.at), Vec::new()),
+        Way::Through => (cluster::through(&input.name, input.at), Vec::new()),
         Way::Nowhere => (cluster::nowhere(&input.name), Vec::new()),
     };
     let resource = Resource::new(

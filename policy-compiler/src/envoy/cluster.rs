@@ -13,8 +13,8 @@ use super::tls::{self, Alpn};
 use super::{UNLIMITED, ads, any, number, seconds, socket_address, text_struct};
 use crate::world::SpiffeId;
 
-/// The key and value that mark an endpoint as meshed.
-pub(super) const MTLS_MATCH: (&str, &str) = ("heddle", "mtls");
+/// The key and value that mark an endpoint without a sidecar.
+const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
 /// What capture recognises the second stage by: the byte of `IP_TOS` or `IPV6_TCLASS`.
 const MARK: i64 = 0x9c;
 
@@ -24,9 +24,11 @@ pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3
         eds_config: Some(ads()),
         ..Default::default()
     };
+    let meshed = !identities.is_empty();
     v3::Cluster {
         eds_cluster_config: Some(eds),
-        transport_socket_matches: mtls_match(identities, alpn),
+        transport_socket: meshed.then(|| tls::upstream(identities.iter(), alpn)),
+        transport_socket_matches: meshed.then(plain_match).into_iter().collect(),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
         common_lb_config: Some(lb_config(Some(
             v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
@@ -64,9 +66,10 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
     }
 }
 
-/// A cluster of one address, for bytes in plain text.
+/// A cluster of one address, for plain text.
 pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
-    let endpoint = super::endpoint::Backend { at, meshed: false };
+    // There is nothing to tell it from.
+    let endpoint = super::endpoint::Backend { at, plain: false };
     v3::Cluster {
         load_assignment: Some(super::endpoint::assignment(
             name,
@@ -79,9 +82,20 @@ pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
     }
 }
 
+/// The same for bytes that nobody looks into.
+pub(crate) fn through(name: &str, at: SocketAddr) -> v3::Cluster {
+    v3::Cluster {
+        load_assignment: fixed(name, at).load_assignment,
+        ..nowhere(name)
+    }
+}
+
 /// A cluster that refuses every connection at once.
 pub(crate) fn nowhere(name: &str) -> v3::Cluster {
-    base(name, v3::cluster::DiscoveryType::Static)
+    let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
+    // It never carries HTTP of ours.
+    cluster.typed_extension_protocol_options.clear();
+    cluster
 }
 
 /// The first connection to a destination: to that same address again, marked, so that capture hands it to the listener that is there by then.
@@ -96,7 +110,7 @@ pub(crate) fn marked(name: &str, at: SocketAddr) -> v3::Cluster {
         value: Some(core::socket_option::Value::IntValue(MARK)),
         ..Default::default()
     };
-    let mut cluster = fixed(name, at);
+    let mut cluster = through(name, at);
     cluster.upstream_bind_config = Some(core::BindConfig {
         socket_options: vec![mark],
         ..Default::default()
@@ -184,21 +198,17 @@ fn protocol_options() -> http::HttpProtocolOptions {
     }
 }
 
-fn mtls_match(
-    identities: &BTreeSet<SpiffeId>,
-    alpn: Alpn,
-) -> Vec<v3::cluster::TransportSocketMatch> {
-    if identities.is_empty() {
-        return Vec::new();
+/// Plain text for the endpoints that say they take nothing else. All others are spoken to by mTLS, and need say nothing: what is not known
+/// to be without a sidecar is never sent plain text.
+fn plain_match() -> v3::cluster::TransportSocketMatch {
+    v3::cluster::TransportSocketMatch {
+        name: PLAIN_MATCH.1.to_owned(),
+        r#match: Some(plain_struct()),
+        transport_socket: Some(tls::none()),
     }
-    vec![v3::cluster::TransportSocketMatch {
-        name: MTLS_MATCH.1.to_owned(),
-        r#match: Some(mtls_struct()),
-        transport_socket: Some(tls::upstream(identities.iter(), alpn)),
-    }]
 }
 
-/// `{heddle: mtls}`.
-pub(super) fn mtls_struct() -> Struct {
-    text_struct(MTLS_MATCH.0, MTLS_MATCH.1)
+/// `{heddle: plain}`.
+pub(super) fn plain_struct() -> Struct {
+    text_struct(PLAIN_MATCH.0, PLAIN_MATCH.1)
 }

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3;
 
-use super::cluster::mtls_struct;
+use super::cluster::plain_struct;
 use super::{address, metadata, number, text_struct};
 
-/// One address, and whether it is spoken to by mTLS.
+/// One address, and whether it has to be said that it takes no mTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Backend {
     pub(crate) at: SocketAddr,
-    pub(crate) meshed: bool,
+    pub(crate) plain: bool,
 }
 
 /// Addresses that share a weight: the whole service, or one backend of a split.
@@ -89,9 +89,9 @@ fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
 }
 
 fn lb_endpoint(backend: &Backend) -> v3::LbEndpoint {
-    let meshed = || metadata("envoy.transport_socket_match", mtls_struct());
+    let plain = || metadata("envoy.transport_socket_match", plain_struct());
     v3::LbEndpoint {
-        metadata: backend.meshed.then(meshed),
+        metadata: backend.plain.then(plain),
         host_identifier: Some(host(backend.at)),
         ..Default::default()
     }

@@ -10,8 +10,8 @@ use super::metrics::{self, Edge};
 use super::network::filter;
 use super::{ads, any, empty_any, number, prefix, seconds, truth};
 
-pub(crate) const DENY_FILTER: &str = "heddle.authz.deny";
-pub(crate) const ALLOW_FILTER: &str = "heddle.authz.allow";
+pub(crate) const DENY_FILTER: &str = "deny";
+pub(crate) const ALLOW_FILTER: &str = "allow";
 const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// Which way the requests go.
@@ -100,10 +100,7 @@ pub(crate) fn connection_manager(
         access_log: vec![metrics::http(edge)],
         ..Default::default()
     };
-    filter(
-        "envoy.filters.network.http_connection_manager",
-        any(&manager),
-    )
+    filter("http", any(&manager))
 }
 
 fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
@@ -121,7 +118,7 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
         ..Default::default()
     };
     filters.push(v3::HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
+        name: "router".to_owned(),
         config_type: Some(ConfigType::TypedConfig(any(&router))),
         ..Default::default()
     });

@@ -112,7 +112,7 @@ fn logger(config: Config) -> accesslog::AccessLog {
         ..config
     };
     accesslog::AccessLog {
-        name: "envoy.access_loggers.stats".to_owned(),
+        name: "stats".to_owned(),
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&config))),
         ..Default::default()
     }

@@ -21,6 +21,8 @@ const NEW_DESTINATIONS: u32 = 512;
 /// How many more it may ask for in each second that follows: a /24 takes four seconds, a /16 a quarter of an hour.
 const NEW_DESTINATIONS_PER_SECOND: u32 = 64;
 
+/// Envoy finds a filter by the type of its configuration; its name is for people, and short, for it is in every filter chain. So it is with
+/// HTTP filters, transport sockets and access loggers.
 pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
     listener::Filter {
         name: name.to_owned(),
@@ -34,10 +36,7 @@ pub(crate) fn tcp_proxy(
     cluster: &str,
     edge: Option<&Edge<'_>>,
 ) -> listener::Filter {
-    filter(
-        "envoy.filters.network.tcp_proxy",
-        any(&metered(stat_prefix, cluster, edge)),
-    )
+    filter("tcp", any(&metered(stat_prefix, cluster, edge)))
 }
 
 /// Everything to the one endpoint of a cluster that is at this address.
@@ -51,7 +50,7 @@ pub(crate) fn tcp_proxy_to(
         metadata_match: Some(endpoint::only(at)),
         ..metered(stat_prefix, cluster, Some(edge))
     };
-    filter("envoy.filters.network.tcp_proxy", any(&proxy))
+    filter("tcp", any(&proxy))
 }
 
 fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::TcpProxy {
@@ -80,11 +79,7 @@ pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
         on_demand: Some(fetch),
         ..proxy("outbound", "unknown")
     };
-    vec![
-        limit_new_destinations(),
-        name,
-        filter("envoy.filters.network.tcp_proxy", any(&proxy)),
-    ]
+    vec![limit_new_destinations(), name, filter("tcp", any(&proxy))]
 }
 
 /// Closes connections above the rate: what is known has listeners of its own and never gets here.
@@ -99,7 +94,7 @@ fn limit_new_destinations() -> listener::Filter {
         token_bucket: Some(bucket),
         ..Default::default()
     };
-    filter("envoy.filters.network.local_ratelimit", any(&config))
+    filter("limit", any(&config))
 }
 
 /// Tells the server's sidecar that this stream is no HTTP, whatever the cluster's own offer is.
@@ -147,5 +142,5 @@ fn set_state(
         on_new_connection: vec![value],
         ..Default::default()
     };
-    filter("envoy.filters.network.set_filter_state", any(&config))
+    filter("state", any(&config))
 }

@@ -82,8 +82,8 @@ pub(crate) fn network(authz: &PortAuthz) -> Vec<listener::Filter> {
         })
     };
     [
-        of("heddle.authz.deny", deny(authz, false)),
-        of("heddle.authz.allow", allow(authz, false)),
+        of("deny", deny(authz, false)),
+        of("allow", allow(authz, false)),
     ]
     .into_iter()
     .flatten()

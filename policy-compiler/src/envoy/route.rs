@@ -25,12 +25,11 @@ pub(crate) struct Target {
 
 /// All requests to these clusters, by weight. One virtual host for every name: what the client dialled decides, not what it says in `Host`.
 pub(crate) fn outbound(name: &str, targets: &[Target]) -> v3::RouteConfiguration {
+    let mut action = action(cluster_specifier(targets), CLIENT_RETRIES);
+    elsewhere(&mut action);
     let route = v3::Route {
         r#match: Some(everything()),
-        action: Some(v3::route::Action::Route(action(
-            cluster_specifier(targets),
-            CLIENT_RETRIES,
-        ))),
+        action: Some(v3::route::Action::Route(action)),
         ..Default::default()
     };
     one_host(name, route)
@@ -41,11 +40,6 @@ pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
     let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
     let mut action = action(specifier, CLIENT_RETRIES);
     action.metadata_match = Some(endpoint::only(at));
-    if let Some(retry) = &mut action.retry_policy {
-        // There is no other host.
-        retry.retry_host_predicate.clear();
-        retry.host_selection_retry_max_attempts = 0;
-    }
     let route = v3::Route {
         r#match: Some(everything()),
         action: Some(v3::route::Action::Route(action)),
@@ -97,20 +91,9 @@ fn cluster_specifier(targets: &[Target]) -> v3::route_action::ClusterSpecifier {
 }
 
 fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::RouteAction {
-    // Another host, if there is one.
-    let predicate = v3::retry_policy::RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(
-            v3::retry_policy::retry_host_predicate::ConfigType::TypedConfig(super::empty_any(
-                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
-            )),
-        ),
-    };
     let retry = v3::RetryPolicy {
         retry_on: retry_on.to_owned(),
         num_retries: number(2),
-        retry_host_predicate: vec![predicate],
-        host_selection_retry_max_attempts: 3,
         ..Default::default()
     };
     // No timeout that nobody asked for: Envoy's default would cut every response at 15 s.
@@ -120,6 +103,22 @@ fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::Ro
         retry_policy: Some(retry),
         ..Default::default()
     }
+}
+
+/// Retries go to another host, if there is one.
+fn elsewhere(action: &mut v3::RouteAction) {
+    let Some(retry) = &mut action.retry_policy else {
+        return;
+    };
+    let previous =
+        super::empty_any("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate");
+    retry.retry_host_predicate = vec![v3::retry_policy::RetryHostPredicate {
+        name: "previous".to_owned(),
+        config_type: Some(
+            v3::retry_policy::retry_host_predicate::ConfigType::TypedConfig(previous),
+        ),
+    }];
+    retry.host_selection_retry_max_attempts = 3;
 }
 
 /// Every path, `*` of `OPTIONS *` included.

@@ -51,9 +51,19 @@ pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     socket(any(&context))
 }
 
+/// No TLS.
+pub(crate) fn none() -> core::TransportSocket {
+    core::TransportSocket {
+        name: "plain".to_owned(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(
+            super::empty_any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+        )),
+    }
+}
+
 fn socket(config: envoy_types::pb::google::protobuf::Any) -> core::TransportSocket {
     core::TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
+        name: "tls".to_owned(),
         config_type: Some(core::transport_socket::ConfigType::TypedConfig(config)),
     }
 }
