@@ -19,7 +19,7 @@ use tokio::sync::watch;
 pub use bucket::is_recent;
 pub use word::{key, parse, read, write};
 
-/// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 45 kB of
+/// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 60 kB of
 /// a sidecar's memory each.
 pub const MAX_HELD: usize = 1024;
 

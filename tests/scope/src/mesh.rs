@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::apps::App;
@@ -192,6 +193,23 @@ impl Mesh {
         .await?;
         self.world.pods.remove(&format!("{name}-1"));
         Ok(())
+    }
+
+    /// What the control plane says of all objects that have a status.
+    ///
+    /// # Errors
+    /// When it has said nothing yet.
+    pub fn statuses(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.path("run/status.yaml"))?)
+    }
+
+    /// What it says of the sidecars.
+    ///
+    /// # Errors
+    /// When it has said nothing yet.
+    pub fn proxies(&self) -> Result<Value> {
+        let path = self.path("run/proxies.json");
+        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
     }
 
     /// What calls from outside of the mesh, from an address that is no pod's own node.

@@ -111,6 +111,40 @@ fn connections_outlast_the_cluster_that_they_began_with() -> Result<()> {
     })
 }
 
+#[test]
+fn nobody_lags_behind_for_what_settles() -> Result<()> {
+    scope(async |mesh| {
+        let client = mesh.pod(PodSpec::new("client-1")).await?;
+        let _server = mesh.pod(PodSpec::new("server-1")).await?;
+        mesh.world.service(Service::new("server"));
+        mesh.world
+            .allow("clients", "server", &["client"], "Enforce");
+        mesh.write()?;
+        mesh.settled(&client.client).await?;
+        let to = mesh.at("server", 80)?;
+        client.client.call(to).await?;
+        let in_sync = || -> Result<()> {
+            let said = mesh.proxies()?;
+            let mut proxies = said.as_array().into_iter().flatten();
+            let all = proxies.all(|proxy| proxy.get("inSync") == Some(&json!(true)));
+            ensure!(all, "{said:#}");
+            Ok(())
+        };
+        eventually("all are in sync", async || in_sync()).await?;
+        let before = mesh.statuses()?;
+        ensure!(before.contains("Programmed"), "{before}");
+        while passes_on(&client.envoy, to).await? {
+            in_sync()?;
+            let now = mesh.statuses()?;
+            ensure!(now == before, "{before}\n{now}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        in_sync()?;
+        ensure!(mesh.statuses()? == before);
+        Ok(())
+    })
+}
+
 /// A service at an address where somebody answers even without it.
 fn beside_a_stranger(mesh: &mut Mesh) -> Result<(SocketAddr, impl Sized + use<>)> {
     let stranger = mesh.stranger("10.200.0.11".parse()?, "stranger")?;
