@@ -205,8 +205,9 @@ fn held(count: usize) -> Turn {
     Box::new(move |_| {
         let before = std::mem::replace(&mut last, view(&compiled, 0, &held));
         let parts = before.map_or(0, |view| view.parts.len());
-        // What every pod has, and for each destination its clusters and its listener.
-        assert_eq!(parts, 2 + 2 * count);
+        // What every pod has (the server's side, the cluster of its port, capture), and for each destination its clusters and its
+        // listener.
+        assert_eq!(parts, 3 + 2 * count);
     })
 }
 
