@@ -2,14 +2,14 @@
 //! acknowledged. It shares nothing with the way that changes take (watches, incremental compiles, streams), so a fault
 //! anywhere on that way shows here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_crds::Kind;
 use heddle_policy_compiler::{KubeObject, World, WorldBuilder, compile};
-use heddle_xds_server::{Name, Progress, Registry, ResourceKey, SubscriberId};
+use heddle_xds_server::{Name, Progress, Registry, Resource, ResourceKey, SubscriberId};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -17,6 +17,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Cache;
 use super::ours::{Ours, ours};
 use super::{AuditPlan, CallError, call, strip};
 use crate::learned::Learned;
@@ -30,9 +31,15 @@ const PAGE: u32 = 500;
 /// What is wrong is looked at again so often, for the API server's answer and the proxies' are never of the same moment.
 const LOOKS: usize = 4;
 const BETWEEN: Duration = Duration::from_secs(2);
+/// A watch that failed comes back within its longest wait (30 s), and may have to list all anew then. Until that is over,
+/// proxies are late, and not wrong.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// Who is late for longer than this is wrong, whatever the watches do.
+const LATE: Duration = Duration::from_secs(600);
 
 pub(super) struct Auditor {
     pub(super) client: Client,
+    pub(super) cache: Arc<Cache>,
     pub(super) mesh: Arc<MeshSource>,
     pub(super) registry: Arc<Registry>,
     pub(super) learned: Arc<Learned>,
@@ -40,8 +47,8 @@ pub(super) struct Auditor {
     pub(super) plan: AuditPlan,
 }
 
-/// What a proxy has otherwise than it should: the resource and the version that it has, none if it lacks it.
-type Mismatches = BTreeSet<(ResourceKey, Option<Arc<str>>)>;
+/// What a proxy has otherwise than it should: the resource as it has it, none if it lacks it.
+type Mismatches = BTreeMap<ResourceKey, Option<Arc<Resource>>>;
 
 impl Auditor {
     /// Audits again and again, each time other proxies, until told to stop.
@@ -71,45 +78,41 @@ impl Auditor {
     /// Returns how many proxies were audited, and how many of their resources were wrong.
     async fn audit(&self, after: &mut Option<Name>) -> Result<(usize, usize), CallError> {
         let chosen = self.choose(after);
-        let proxies = chosen.len();
-        let mut wrong: BTreeMap<Name, Option<Mismatches>> =
-            chosen.into_iter().map(|who| (who, None)).collect();
-        for look in 0..LOOKS {
-            if look > 0 {
-                tokio::time::sleep(BETWEEN).await;
-            }
-            let truth = self.truth().await?;
+        let (proxies, began) = (chosen.len(), Instant::now());
+        let chosen = chosen.into_iter();
+        let mut wrong: BTreeMap<Name, Option<Mismatches>> = chosen.map(|who| (who, None)).collect();
+        let mut looks = 0;
+        loop {
+            let truth = match self.truth().await {
+                Ok(truth) => truth,
+                Err(error) if began.elapsed() >= LATE => return Err(error),
+                // A list that broke off says nothing of those who are audited.
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the cluster could not be listed");
+                    tokio::time::sleep(BETWEEN).await;
+                    continue;
+                }
+            };
+            looks += 1;
             let before = std::mem::take(&mut wrong);
             for (who, known) in before {
                 let found = self.compare(&truth, &who);
-                // Only what is wrong in the same way at every look is wrong.
-                let still: Mismatches = match known {
-                    Some(known) => found.intersection(&known).cloned().collect(),
+                let still = match known {
+                    Some(known) => the_same(known, &found),
                     None => found,
                 };
                 if !still.is_empty() {
                     wrong.insert(who, Some(still));
                 }
             }
-            if wrong.is_empty() {
+            tracing::debug!(looks, late = wrong.len(), "an audit goes on");
+            let late = self.cache.failed_within(CATCH_UP) && began.elapsed() < LATE;
+            if wrong.is_empty() || (looks >= LOOKS && !late) {
                 break;
             }
+            tokio::time::sleep(BETWEEN).await;
         }
-        let count = wrong.values().flatten().map(BTreeSet::len).sum();
-        for (who, mismatches) in &wrong {
-            let names: Vec<String> = mismatches
-                .iter()
-                .flatten()
-                .map(|(key, _)| key.to_string())
-                .take(5)
-                .collect();
-            tracing::error!(
-                proxy = &**who,
-                resources = names.join(", "),
-                "the proxy runs something else than the API server's objects say"
-            );
-        }
-        Ok((proxies, count))
+        Ok((proxies, told(&wrong)))
     }
 
     /// The next proxies in the order of names.
@@ -213,26 +216,95 @@ struct Read {
     picture: Picture,
 }
 
-fn differences(should: &BTreeMap<ResourceKey, Arc<str>>, progress: &Progress) -> Mismatches {
-    let mut has: BTreeMap<ResourceKey, Arc<str>> = BTreeMap::new();
-    for part in progress.view.iter().flat_map(|view| &view.parts) {
-        for resource in part
-            .resources
+/// Logs who is wrong; how many resources that are.
+fn told(wrong: &BTreeMap<Name, Option<Mismatches>>) -> usize {
+    for (who, mismatches) in wrong {
+        let names: Vec<String> = mismatches
             .iter()
-            .filter(|resource| !progress.behind.contains_key(&resource.key))
-        {
-            has.insert(resource.key.clone(), Arc::clone(&resource.version));
-        }
+            .flat_map(BTreeMap::keys)
+            .map(ToString::to_string)
+            .take(5)
+            .collect();
+        tracing::error!(
+            proxy = &**who,
+            resources = names.join(", "),
+            "the proxy runs something else than the API server's objects say"
+        );
     }
+    wrong.values().flatten().map(BTreeMap::len).sum()
+}
+
+/// What was wrong before and is wrong still. Only what is wrong in the same way at every look is wrong: who has had
+/// another resource in between, even of the same content, goes along with the changes.
+fn the_same(mut known: Mismatches, found: &Mismatches) -> Mismatches {
+    known.retain(|key, had| match (had, found.get(key)) {
+        (Some(had), Some(Some(has))) => Arc::ptr_eq(had, has),
+        (None, Some(None)) => true,
+        (None | Some(_), _) => false,
+    });
+    known
+}
+
+fn differences(should: &BTreeMap<ResourceKey, Arc<str>>, progress: &Progress) -> Mismatches {
+    let parts = progress.view.iter().flat_map(|view| &view.parts);
+    let resources = parts.flat_map(|part| &part.resources);
+    let acknowledged = resources.filter(|resource| !progress.behind.contains_key(&resource.key));
+    let has: BTreeMap<&ResourceKey, &Arc<Resource>> = acknowledged
+        .map(|resource| (&resource.key, resource))
+        .collect();
     let lacking = should
         .iter()
-        .filter(|(key, version)| has.get(*key) != Some(*version));
-    let lacking: Mismatches = lacking
-        .map(|(key, _)| (key.clone(), has.get(key).cloned()))
-        .collect();
-    let surplus = has.iter().filter(|(key, _)| !should.contains_key(*key));
-    surplus
-        .map(|(key, version)| (key.clone(), Some(Arc::clone(version))))
-        .chain(lacking)
-        .collect()
+        .filter(|(key, version)| has.get(key).map(|has| &has.version) != Some(*version))
+        .map(|(key, _)| (key.clone(), has.get(key).map(|has| Arc::clone(has))));
+    let surplus = has
+        .iter()
+        .filter(|(key, _)| !should.contains_key(**key))
+        .map(|(key, has)| ((*key).clone(), Some(Arc::clone(has))));
+    surplus.chain(lacking).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_xds_server::ResourceKind;
+
+    use super::*;
+
+    fn key(name: &str) -> ResourceKey {
+        ResourceKey {
+            kind: ResourceKind::Cluster,
+            name: name.into(),
+        }
+    }
+
+    fn resource() -> Arc<Resource> {
+        Arc::new(Resource {
+            key: key("a"),
+            version: "1".into(),
+            body: Default::default(),
+            requires: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn only_who_has_kept_the_very_same_is_wrong() {
+        let (stuck, replaced) = (resource(), resource());
+        let known = || {
+            let had = [("stuck", Some(&stuck)), ("lacking", None), ("mended", None)];
+            let moved = [("moved", Some(&replaced)), ("came", None)];
+            let all = had.into_iter().chain(moved);
+            all.map(|(name, had)| (key(name), had.cloned())).collect()
+        };
+        let found = [
+            (key("stuck"), Some(Arc::clone(&stuck))),
+            (key("lacking"), None),
+            // Of the same version as before: it went away from it and came back.
+            (key("moved"), Some(resource())),
+            (key("came"), Some(resource())),
+            (key("new"), None),
+        ];
+        let still = the_same(known(), &found.into_iter().collect());
+        let still: Vec<ResourceKey> = still.into_keys().collect();
+        assert_eq!(still, [key("lacking"), key("stuck")]);
+        assert!(the_same(known(), &Mismatches::new()).is_empty());
+    }
 }

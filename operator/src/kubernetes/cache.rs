@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use heddle_crds::Kind;
@@ -15,18 +15,20 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
+use super::listing::{Key, Listing};
 use super::ours::{Ours, ours};
 use super::strip;
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource, is_ours, reference};
 use crate::status::WrittenStatus;
-use crate::tasks::{Ended, Tasks, chain};
+use crate::tasks::{Ended, Tasks};
 
 /// What is kept of an object, so that a change of what nobody reads is no change.
 struct Known {
@@ -51,9 +53,6 @@ struct Watched {
     objects: HashMap<Key, Known>,
 }
 
-/// Namespace and name.
-type Key = (Box<str>, Box<str>);
-
 fn key(object: &ObjectRef) -> Key {
     ((*object.namespace).into(), (*object.name).into())
 }
@@ -70,6 +69,8 @@ struct State {
     kinds: HashMap<&'static str, Watched>,
     pending: Pending,
     findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    /// When a watch last failed.
+    failed: Option<Instant>,
 }
 
 impl State {
@@ -123,6 +124,9 @@ impl State {
         self.pending.changes.insert(reference, object);
     }
 }
+
+/// Before a list is begun anew that was not whole.
+const RELIST: Duration = Duration::from_secs(1);
 
 /// The kinds watched, in all.
 const WATCHED: usize = 4 + Kind::ALL.len();
@@ -188,6 +192,12 @@ impl Cache {
         serde_json::from_value(status_of(object)?).ok()
     }
 
+    /// Whether a watch has failed in this time: what has changed since may not be known yet.
+    pub(super) fn failed_within(&self, time: Duration) -> bool {
+        let failed = self.lock().failed;
+        failed.is_some_and(|failed| failed.elapsed() < time)
+    }
+
     fn follow<K>(
         self: &Arc<Self>,
         tasks: &mut Tasks,
@@ -215,11 +225,13 @@ impl Cache {
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         // One by one from the API server's own cache: pages would be read from etcd, one after the other.
-        let streamed = watcher::Config::default().streaming_lists();
-        let mut events = watch_objects(api.clone(), streamed)
-            .default_backoff()
-            .boxed();
-        let mut listing = HashSet::new();
+        let mut config = watcher::Config::default().streaming_lists();
+        let follow = |config: &watcher::Config| {
+            let events = watch_objects(api.clone(), config.clone());
+            events.default_backoff().boxed()
+        };
+        let mut events = follow(&config);
+        let mut listing = Listing::default();
         let mut failing = false;
         loop {
             let event = tokio::select! {
@@ -231,37 +243,61 @@ impl Cache {
                     if std::mem::take(&mut failing) {
                         tracing::info!(kind, "the watch goes on");
                     }
-                    self.take(kind, event, &convert, &mut listing);
+                    if !self.take(kind, event, &convert, &mut listing) {
+                        tracing::info!(
+                            kind,
+                            "a list broke off and began anew; it is read once more"
+                        );
+                        tokio::time::sleep(RELIST).await;
+                        events = follow(&config);
+                    }
                 }
                 Err(error) if knows_no_streams(&error) => {
                     tracing::info!(
                         kind,
                         "the API server streams no lists; they are read in pages"
                     );
-                    let paged = watcher::Config::default().page_size(500);
-                    events = watch_objects(api.clone(), paged).default_backoff().boxed();
+                    config = watcher::Config::default().page_size(500);
+                    events = follow(&config);
                 }
                 Err(error) => {
-                    self.metrics
-                        .watch_errors
-                        .get_or_create(&Watch { kind })
-                        .inc();
-                    // Said once: a backoff repeats it for as long as it lasts.
-                    if !std::mem::replace(&mut failing, true) {
-                        report(kind, &error);
+                    if !is_unreadable(&error) {
+                        listing.broken();
                     }
+                    self.failed(kind, &error, &mut failing);
                 }
             }
         }
     }
 
+    fn failed(&self, kind: &'static str, error: &watcher::Error, failing: &mut bool) {
+        self.lock().failed = Some(Instant::now());
+        self.metrics
+            .watch_errors
+            .get_or_create(&Watch { kind })
+            .inc();
+        if is_gone(error) {
+            tracing::info!(
+                kind,
+                "410 Gone: the API server no longer knows what happened since; all is listed anew"
+            );
+        } else if !std::mem::replace(failing, true) {
+            // Said once: a backoff repeats it for as long as it lasts.
+            report(kind, error);
+        }
+    }
+
+    /// Takes an event. Returns whether it can go on: a list that was not whole has to be read once more.
     fn take<K>(
         &self,
         kind: &'static str,
         event: Event<K>,
         convert: &impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>),
-        listing: &mut HashSet<Key>,
-    ) {
+        listing: &mut Listing,
+    ) -> bool
+    where
+        K: kube::Resource,
+    {
         let named = |(objects, findings): (Vec<KubeObject>, Vec<Finding>)| {
             let all = objects.into_iter();
             let all: Vec<_> = all
@@ -271,15 +307,21 @@ impl Cache {
         };
         let changed = match event {
             Event::Init => {
-                listing.clear();
+                listing.begin();
                 false
             }
             Event::InitApply(object) => {
+                let version = object.resource_version().unwrap_or_default();
                 let (objects, findings) = named(convert(object));
-                listing.extend(objects.iter().map(|(reference, _)| key(reference)));
+                for (reference, _) in &objects {
+                    listing.name(key(reference), &version);
+                }
                 self.apply(kind, objects, &findings)
             }
-            Event::InitDone => self.listed(kind, &std::mem::take(listing)),
+            Event::InitDone => match listing.end() {
+                Some(listed) => self.listed(kind, &listed),
+                None => return false,
+            },
             Event::Apply(object) => {
                 let (objects, findings) = named(convert(object));
                 self.apply(kind, objects, &findings)
@@ -295,6 +337,7 @@ impl Cache {
         if changed {
             self.changed.send_modify(|tick| *tick += 1);
         }
+        true
     }
 
     fn apply(
@@ -440,28 +483,5 @@ fn status_of(object: &KubeObject) -> Option<Value> {
         | KubeObject::EndpointSlice(_)
         | KubeObject::Pod(_)
         | KubeObject::Template(_) => None,
-    }
-}
-
-/// Kubernetes before 1.32, or with the feature gate WatchList off, says that `sendInitialEvents` is invalid.
-fn knows_no_streams(error: &watcher::Error) -> bool {
-    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else {
-        return false;
-    };
-    status.code == 422 || (status.code == 400 && status.message.contains("sendInitialEvents"))
-}
-
-fn report(kind: &'static str, error: &watcher::Error) {
-    let text = chain(error);
-    if text.contains("404")
-        || text.contains("NotFound")
-        || text.contains("could not find the requested resource")
-    {
-        tracing::error!(
-            kind,
-            "the API server does not know this kind: install the CRDs (config/crd); trying again until it does"
-        );
-    } else {
-        tracing::warn!(kind, error = text, "the watch failed; trying again");
     }
 }

@@ -229,6 +229,7 @@ impl Starting {
         tasks.spawn("spread", spreading);
         let auditor = Auditor {
             client: client(),
+            cache: Arc::clone(&self.cache),
             mesh: Arc::clone(&plane.mesh),
             registry: Arc::clone(&served.registry),
             learned: Arc::clone(&plane.learned),

@@ -14,8 +14,11 @@ use crate::tasks::Ended;
 
 /// Longer than the reports of the other replicas take, so that every look sees what the one before did.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Of its surplus a replica lets go one in so many at a time: evenly spread within a minute or two.
-const SLOWNESS: usize = 10;
+/// Of its surplus a replica lets go one in so many at a time. Where there are two, half of them come back: evenly spread
+/// within a minute or two all the same.
+const SLOWNESS: usize = 5;
+/// Not all of these at once: they would all come at once, too.
+const STEPS: u32 = 5;
 
 /// Runs until told to stop.
 pub(super) async fn run(
@@ -43,7 +46,14 @@ pub(super) async fn run(
                 surplus,
                 "more proxies than this replica's share: some are let go"
             );
-            server.shed(surplus.div_ceil(SLOWNESS));
+            let each = surplus.div_ceil(SLOWNESS * STEPS as usize);
+            for _ in 0..STEPS {
+                server.shed(each);
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(PERIOD / STEPS) => {}
+                }
+            }
         }
     }
 }
