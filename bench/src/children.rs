@@ -64,6 +64,11 @@ impl Running {
 
     /// Ends it at once, as a crash would: it can't put anything in order.
     pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// The same for one that is to be followed by another of its kind.
+    pub fn end(&mut self) {
         // An error says that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

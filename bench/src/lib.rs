@@ -3,10 +3,12 @@
 //!
 //! Deliberately absent: mock servers, and any figure that is not measured in the run that prints it.
 
+pub mod audit;
 pub mod change;
 pub mod children;
 pub mod cluster;
 pub mod control_plane;
+pub mod cutter;
 pub mod echo;
 pub mod flat;
 pub mod http;
@@ -23,6 +25,7 @@ pub mod pair;
 pub mod paths;
 pub mod place;
 pub mod probe;
+pub mod random;
 pub mod sidecars;
 pub mod sim;
 pub mod simulate;

@@ -40,6 +40,10 @@ pub struct Launch {
     pub logs: PathBuf,
     /// Where it listens; its ports are fixed.
     pub ip: Ipv4Addr,
+    /// Its pod, which nothing runs.
+    pub pod: String,
+    /// What else is in its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Launch {
@@ -51,7 +55,25 @@ impl Launch {
             kubeconfig: kubeconfig.to_owned(),
             logs: logs.to_owned(),
             ip: Ipv4Addr::new(127, 64 + (a ^ b) % 128, c, 1 + b % 200),
+            pod: POD.to_owned(),
+            environment: Vec::new(),
         }
+    }
+
+    /// Another replica, which is another pod.
+    pub fn another(&self, pod: &str) -> Self {
+        let [a, b, c, d] = self.ip.octets();
+        Self {
+            // The last octet of the first is 200 at most.
+            ip: Ipv4Addr::new(a, b, c, d + 40),
+            pod: pod.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Its log.
+    pub fn log(&self) -> PathBuf {
+        self.logs.join(format!("{}.log", self.pod))
     }
 
     /// Where it serves proxies.
@@ -93,13 +115,14 @@ impl Operator {
         let mut command = Command::new(&launch.binary);
         command
             .env("KUBECONFIG", &launch.kubeconfig)
-            .env("POD_NAME", POD)
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .env("POD_NAME", &launch.pod)
             .env("POD_NAMESPACE", NAMESPACE)
             .env("POD_IP", launch.ip.to_string())
             .env("HEDDLE_SIDECAR_IMAGE", "heddle.dev/sidecar:dev")
             .env("HEDDLE_LISTEN", launch.ip.to_string());
         let started = Instant::now();
-        let mut process = Running::start("heddle-operator", &launch.logs, command)?;
+        let mut process = Running::start(&launch.pod, &launch.logs, command)?;
         let health = launch.at(HEALTH);
         until(
             "the control plane",

@@ -66,6 +66,15 @@ impl Api {
         self.call(Method::POST, path, Some(object)).await
     }
 
+    /// Deletes an object at once.
+    ///
+    /// # Errors
+    /// When the API server refuses, or it is not there.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        let path = format!("{path}?gracePeriodSeconds=0");
+        self.call(Method::DELETE, &path, None).await.map(drop)
+    }
+
     /// Creates an object, or replaces what differs in the one that is there.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ use crate::paths::ClusterParts;
 pub const NAMESPACE: &str = "heddle-system";
 /// The control plane's pod, which nothing runs.
 pub const POD: &str = "heddle-operator-bench";
+/// Its other replica's.
+pub const OTHER_POD: &str = "heddle-operator-bench-other";
 const ESTABLISHED: Duration = Duration::from_secs(60);
 /// Longer than any measurement.
 const TOKEN_SECONDS: u32 = 24 * 3600;
@@ -55,18 +57,22 @@ pub async fn routed(api: &Api) -> Result<()> {
     api.put(&path("authpolicies"), &name, &policy).await
 }
 
-/// The control plane's pod, and who reads its metrics.
+/// The control plane's pods, and who reads its metrics.
 async fn own(api: &Api) -> Result<()> {
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": POD, "namespace": NAMESPACE,
-            "labels": {"app.kubernetes.io/name": "heddle", "app.kubernetes.io/component": "operator"}},
-        "spec": {"serviceAccountName": "heddle-operator", "nodeName": objects::NODE,
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "operator", "image": "heddle.dev/heddle:dev",
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]},
-    });
-    api.put(&core(NAMESPACE, "pods"), POD, &pod).await?;
+    let pod = |name| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE,
+                "labels": {"app.kubernetes.io/name": "heddle", "app.kubernetes.io/component": "operator"}},
+            "spec": {"serviceAccountName": "heddle-operator", "nodeName": objects::NODE,
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": "operator", "image": "heddle.dev/heddle:dev",
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]},
+        })
+    };
+    for name in [POD, OTHER_POD] {
+        api.put(&core(NAMESPACE, "pods"), name, &pod(name)).await?;
+    }
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "heddle-bench", "namespace": NAMESPACE}});
     api.put(

@@ -10,4 +10,4 @@ mod server;
 pub mod snapshot;
 
 pub use api::Api;
-pub use server::ApiServer;
+pub use server::{ApiServer, Variant};

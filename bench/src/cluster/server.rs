@@ -1,5 +1,6 @@
 //! etcd and kube-apiserver as child processes.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,16 +17,31 @@ const ETCD_QUOTA: u64 = 8 << 30;
 /// Pods here name service accounts and carry their sidecars already; the webhook's own cost is not what is measured.
 const NO_ADMISSION: &str = "ServiceAccount,MutatingAdmissionWebhook,ValidatingAdmissionWebhook";
 
+/// How an API server differs from one as Kubernetes sets it up.
+#[derive(Debug, Clone, Default)]
+pub struct Variant {
+    /// Without the feature gate WatchList: lists are read in pages, as from Kubernetes before 1.32.
+    pub no_streamed_lists: bool,
+    /// What happened before is forgotten so often; 5 minutes where nothing is said.
+    pub compaction: Option<Duration>,
+}
+
 /// A running API server; dropped, it ends.
 #[derive(Debug)]
 pub struct ApiServer {
     // In the order in which they end.
     process: Running,
     etcd: Running,
+    /// By which it is started again.
+    kube: PathBuf,
+    arguments: Vec<String>,
+    logs: PathBuf,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
     /// `https://host:port`.
     pub url: String,
+    /// The same as an address.
+    pub address: SocketAddr,
     /// The CA of its certificate, as a file.
     pub ca: PathBuf,
 }
@@ -35,7 +51,12 @@ impl ApiServer {
     ///
     /// # Errors
     /// When one ends, or does not answer in time.
-    pub async fn start(parts: &ClusterParts, data: &Path, work: &Path) -> Result<Self> {
+    pub async fn start(
+        parts: &ClusterParts,
+        data: &Path,
+        work: &Path,
+        variant: &Variant,
+    ) -> Result<Self> {
         let pki = work.join("pki");
         certificates(&parts.certificates, &pki)?;
         let (client, peer) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
@@ -60,24 +81,43 @@ impl ApiServer {
         .arg(format!("--initial-advertise-peer-urls={peer}"))
         .arg(format!("--initial-cluster=bench={peer}"))
         .arg(format!("--quota-backend-bytes={ETCD_QUOTA}"));
-        let mut etcd = Running::start("etcd", work, etcd)?;
-        let mut command = Command::new(&parts.kube);
-        command.arg("kube-apiserver");
-        command.args(arguments(&pki, &client, api.port()));
-        let mut process = Running::start("kube-apiserver", work, command)?;
-        let processes = &mut [&mut etcd, &mut process];
-        until("the API server", START, processes, async || {
-            let api = Api::connect(&kubeconfig).await?;
-            api.text("/readyz").await.map(drop)
-        })
-        .await?;
-        Ok(Self {
+        let etcd = Running::start("etcd", work, etcd)?;
+        let mut arguments = arguments(&pki, &client, api.port());
+        arguments.extend(own(variant));
+        let process = serve(&parts.kube, &arguments, work)?;
+        let mut server = Self {
             process,
             etcd,
+            kube: parts.kube.clone(),
+            arguments,
+            logs: work.to_owned(),
             kubeconfig,
             url,
+            address: api,
             ca: pki.join("ca.crt"),
+        };
+        server.ready().await?;
+        Ok(server)
+    }
+
+    /// Ends the API server as a crash would, and starts it again at the same address. etcd goes on.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.end();
+        self.process = serve(&self.kube, &self.arguments, &self.logs)?;
+        self.ready().await
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let kubeconfig = &self.kubeconfig;
+        let processes = &mut [&mut self.etcd, &mut self.process];
+        until("the API server", START, processes, async || {
+            let api = Api::connect(kubeconfig).await?;
+            api.text("/readyz").await.map(drop)
         })
+        .await
     }
 
     /// Fails when one of the two has ended.
@@ -88,6 +128,23 @@ impl ApiServer {
         self.etcd.alive()?;
         self.process.alive()
     }
+}
+
+fn serve(kube: &Path, arguments: &[String], logs: &Path) -> Result<Running> {
+    let mut command = Command::new(kube);
+    command.arg("kube-apiserver").args(arguments);
+    Running::start("kube-apiserver", logs, command)
+}
+
+fn own(variant: &Variant) -> Vec<String> {
+    let mut own = Vec::new();
+    if variant.no_streamed_lists {
+        own.push("--feature-gates=WatchList=false".to_owned());
+    }
+    if let Some(every) = variant.compaction {
+        own.push(format!("--etcd-compaction-interval={}s", every.as_secs()));
+    }
+    own
 }
 
 fn certificates(script: &Path, pki: &Path) -> Result<()> {

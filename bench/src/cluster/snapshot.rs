@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::{Api, ApiServer, fill};
+use super::{Api, ApiServer, Variant, fill};
 use crate::mesh::Mesh;
 use crate::objects::{self, Ready};
 use crate::paths::ClusterParts;
@@ -34,7 +34,7 @@ async fn make(parts: &ClusterParts, mesh: Mesh, kept: &Path) -> Result<()> {
     let data = work.path().join("etcd-data");
     let from = Instant::now();
     {
-        let server = ApiServer::start(parts, &data, work.path()).await?;
+        let server = ApiServer::start(parts, &data, work.path(), &Variant::default()).await?;
         let api = Api::connect(&server.kubeconfig).await?;
         fill::fill(&api, mesh).await?;
     }

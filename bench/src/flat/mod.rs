@@ -113,7 +113,7 @@ async fn one(parts: &Parts, plan: &Plan, mesh: Mesh, curve: &mut Curve) -> Resul
     {
         let mut sidecar = start(pods).await?;
         let addresses: Vec<String> = (0..world::PEERS).map(world::peer_address).collect();
-        let calls = call(&networks.pod, &addresses, 4, CALL).await?;
+        let calls = call(&networks.pod, &addresses, 1, CALL).await?;
         note(Stage::Pods, sidecar.settled().await?, Some(calls));
     }
     let mut sidecar = start(scan).await?;

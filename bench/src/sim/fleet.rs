@@ -1,7 +1,7 @@
 //! Many simulated proxies at once, each with a connection of its own, all on one thread.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::credentials::Credentials;
-use super::observer::Observer;
+use super::observer::{Observer, Watcher};
 use super::proxy::Proxy;
 use super::response::Response;
 use super::retry::{Backoff, Retry};
 use super::stream::{Speaker, speak};
+use crate::random::Random;
 
 /// The ADS server.
 #[derive(Debug, Clone)]
@@ -24,6 +25,28 @@ pub struct Server {
     pub address: String,
     /// The name that its certificate has to bear.
     pub server_name: String,
+}
+
+/// Those behind one address, as a Service has them: each connection goes to one of those that are ready, chosen anew.
+#[derive(Debug, Clone)]
+pub struct Replicas(Arc<RwLock<Vec<Server>>>);
+
+impl Replicas {
+    /// This one alone.
+    pub fn of(server: &Server) -> Self {
+        Self(Arc::new(RwLock::new(vec![server.clone()])))
+    }
+
+    /// Another is ready.
+    pub fn join(&self, server: &Server) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.push(server.clone());
+    }
+
+    fn choose(&self, random: &mut Random) -> Option<Server> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(random.below(all.len())).cloned()
+    }
 }
 
 /// One proxy to be.
@@ -44,6 +67,8 @@ struct State {
     refused: usize,
     /// Streams that broke.
     broken: u64,
+    /// When each stream was begun, since the start.
+    begun: Vec<Duration>,
     failure: Option<String>,
 }
 
@@ -51,6 +76,7 @@ struct State {
 #[derive(Debug)]
 pub struct Fleet {
     size: usize,
+    started: Instant,
     /// `<process>/task/<thread>` of the only thread.
     task: PathBuf,
     observer: Arc<Observer>,
@@ -85,6 +111,19 @@ impl Fleet {
     /// # Errors
     /// When TLS can't be set up, or there is no thread to be had.
     pub fn start(server: &Server, members: Vec<Member>, retry: Retry) -> Result<Self> {
+        Self::start_watched(&Replicas::of(server), members, retry, None)
+    }
+
+    /// The same with replicas, which may become more, and with somebody who sees everything from the first message on.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_watched(
+        replicas: &Replicas,
+        members: Vec<Member>,
+        retry: Retry,
+        watcher: Option<Arc<dyn Watcher>>,
+    ) -> Result<Self> {
         let mut prepared = Vec::new();
         for Member { proxy, credentials } in members {
             let tls = credentials.map(|c| c.client_config()).transpose()?;
@@ -93,14 +132,18 @@ impl Fleet {
         let (progress, state) = watch::channel(State::default());
         let (stop, stopped) = oneshot::channel();
         let observer = Arc::new(Observer::default());
+        if let Some(watcher) = watcher {
+            observer.watch(watcher);
+        }
         let size = prepared.len();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let started = Instant::now();
         let common = Arc::new(Common {
-            server: server.clone(),
+            replicas: replicas.clone(),
             retry,
-            started: Instant::now(),
+            started,
             observer: Arc::clone(&observer),
             progress,
         });
@@ -114,6 +157,7 @@ impl Fleet {
         Ok(Self {
             task: told.recv()??,
             size,
+            started,
             observer,
             state,
             stop: Some(stop),
@@ -145,6 +189,13 @@ impl Fleet {
     /// Streams that have broken so far.
     pub fn broken(&self) -> u64 {
         self.state.borrow().broken
+    }
+
+    /// When streams were begun after a moment: connections are made by then, or tried.
+    pub fn begun_since(&self, since: Instant) -> Vec<Instant> {
+        let state = self.state.borrow();
+        let begun = state.begun.iter().map(|after| self.started + *after);
+        begun.filter(|at| *at > since).collect()
     }
 
     /// Waits until each holds everything it asked for.
@@ -201,7 +252,7 @@ impl Drop for Fleet {
 
 /// What all proxies of a fleet share.
 struct Common {
-    server: Server,
+    replicas: Replicas,
     retry: Retry,
     started: Instant,
     observer: Arc<Observer>,
@@ -238,6 +289,8 @@ async fn live(
     tls: Option<Arc<rustls::ClientConfig>>,
 ) -> Result<()> {
     let mut backoff = Backoff::new(index as u64);
+    // Not in step with the waits, which have the number itself for a seed.
+    let mut random = Random::new(!(index as u64));
     let mut one = One {
         index,
         common,
@@ -247,7 +300,11 @@ async fn live(
     };
     loop {
         one.heard = false;
-        let ended = speak(&common.server, tls.as_ref(), &mut one).await;
+        let server = common.replicas.choose(&mut random);
+        let server = server.context("there is no replica")?;
+        let begun = common.started.elapsed();
+        common.progress.send_modify(|state| state.begun.push(begun));
+        let ended = speak(&server, tls.as_ref(), &mut one).await;
         common.progress.send_modify(|state| state.broken += 1);
         if common.retry == Retry::Never {
             return ended;
@@ -284,6 +341,7 @@ impl Speaker for One<'_> {
         self.heard = true;
         let observer = &self.common.observer;
         observer.received(self.index, at, response, (before, self.proxy.tally()));
+        observer.holds(self.index, &self.proxy);
         if !self.synced && self.proxy.synced() {
             self.synced = true;
             self.common.progress.send_modify(|state| {

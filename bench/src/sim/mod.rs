@@ -16,6 +16,6 @@ mod stream;
 pub mod wire;
 
 pub use credentials::Credentials;
-pub use fleet::{Fleet, Member, Server};
+pub use fleet::{Fleet, Member, Replicas, Server};
 pub use observer::{Observer, Watcher};
 pub use retry::Retry;

@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::proxy::Tally;
+use super::proxy::{Proxy, Tally};
 use super::response::Response;
 
 /// Somebody who waits for something to come.
 pub trait Watcher: Send + Sync {
     /// A response reached a proxy. Called on the fleet's only thread: it has to be quick.
     fn response(&self, proxy: usize, at: Instant, response: &Response<'_>);
+
+    /// What the proxy holds after it has taken a response in.
+    fn holds(&self, _number: usize, _proxy: &Proxy) {}
 }
 
 /// What all proxies of a fleet report to.
@@ -47,6 +50,13 @@ impl Observer {
             resources: get(&self.resources),
             unchanged: get(&self.unchanged),
             unchanged_bytes: get(&self.unchanged_bytes),
+        }
+    }
+
+    pub(super) fn holds(&self, number: usize, proxy: &Proxy) {
+        let watcher = self.watcher.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = &*watcher {
+            watcher.holds(number, proxy);
         }
     }
 

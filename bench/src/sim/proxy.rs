@@ -169,6 +169,12 @@ impl Proxy {
             && self.on_demand.iter().all(|name| self.reaches(name))
     }
 
+    /// What it holds of a type: names and versions.
+    pub fn held(&self, url: &str) -> impl Iterator<Item = (&str, &str)> {
+        let held = self.kind(url).into_iter().flat_map(|kind| &kind.held);
+        held.map(|(name, version)| (&**name, &**version))
+    }
+
     /// How many resources it holds.
     pub fn resources(&self) -> usize {
         self.kinds.iter().map(|kind| kind.held.len()).sum()

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::random::Random;
+
 /// Of the agent's bootstrap: `retry_back_off`.
 const BASE: Duration = Duration::from_millis(500);
 const MAX: Duration = Duration::from_secs(10);
@@ -19,7 +21,7 @@ pub enum Retry {
 #[derive(Debug)]
 pub struct Backoff {
     failures: u32,
-    state: u64,
+    random: Random,
 }
 
 impl Backoff {
@@ -27,7 +29,7 @@ impl Backoff {
     pub fn new(seed: u64) -> Self {
         Self {
             failures: 0,
-            state: seed,
+            random: Random::new(seed),
         }
     }
 
@@ -40,17 +42,7 @@ impl Backoff {
     pub fn next(&mut self) -> Duration {
         let bound = BASE.saturating_mul(1 << self.failures.min(10)).min(MAX);
         self.failures += 1;
-        bound.mul_f64(self.random())
-    }
-
-    /// From 0 to 1, by splitmix64.
-    fn random(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        bound.mul_f64(self.random.share())
     }
 }
 

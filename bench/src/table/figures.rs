@@ -79,6 +79,14 @@ pub enum Figure {
     MemorySynced,
     /// The most it held.
     MemoryPeak,
+    /// A second replica joins: until the proxies are evenly spread.
+    SpreadEven,
+    /// The most that connected in any one second.
+    SpreadStorm,
+    /// How often any connected.
+    SpreadBegun,
+    /// Resources resent though unchanged.
+    SpreadUnchanged,
     /// 5,000 services: memory.
     LargeMemory,
     /// A split changes: median.
@@ -317,6 +325,32 @@ pub const FIRST: &[(Figure, Line)] = &[
     (
         Figure::MetadataUnits,
         line("units recompiled for them", "", "", Some(0.0), 0),
+    ),
+];
+
+/// Of two replicas on the first mesh.
+pub const SPREAD: &[(Figure, Line)] = &[
+    (
+        Figure::SpreadEven,
+        line(
+            "a second replica joins: within 10 % of even",
+            "s",
+            "",
+            None,
+            1,
+        ),
+    ),
+    (
+        Figure::SpreadStorm,
+        line("connections in the busiest second", "", "", None, 0),
+    ),
+    (
+        Figure::SpreadBegun,
+        line("connections until the end", "", "", None, 0),
+    ),
+    (
+        Figure::SpreadUnchanged,
+        line("resent though unchanged", "resources", "", Some(0.0), 0),
     ),
 ];
 

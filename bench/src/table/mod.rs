@@ -10,7 +10,8 @@ mod report;
 mod restart;
 mod rounds;
 mod session;
-mod stage;
+mod spread;
+pub mod stage;
 mod storm;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ pub use figures::{Figure, Ledger};
 pub use plan::{Case, Plan, Sizes};
 pub use report::markdown;
 
+use crate::cluster::Variant;
 use crate::paths::ClusterParts;
 use stage::Ground;
 
@@ -32,13 +34,21 @@ use stage::Ground;
 pub async fn measure(parts: &ClusterParts, operator: &Path, plan: &Plan) -> Result<Ledger> {
     let mut ledger = Ledger::default();
     let sizes = &plan.sizes;
-    if plan.has_first() || plan.has(Case::Single) {
-        let mut ground = Ground::prepare(parts, operator, sizes.services).await?;
+    let variant = Variant {
+        no_streamed_lists: plan.no_watch_list,
+        ..Variant::default()
+    };
+    if plan.has_first() || plan.has(Case::Single) || plan.has(Case::Spread) {
+        let mut ground = Ground::prepare(parts, operator, sizes.services, &variant).await?;
         for run in 1..=plan.runs {
             if plan.has_first() {
                 let from = started(sizes.services, sizes.proxies, run, plan.runs);
                 let done = session::first(&mut ground, plan, &mut ledger).await;
                 ended(done, from)?;
+            }
+            if plan.has(Case::Spread) {
+                let from = started(sizes.services, sizes.proxies, run, plan.runs);
+                ended(spread::run(&mut ground, plan, &mut ledger).await, from)?;
             }
             if plan.has(Case::Single) {
                 let from = started(sizes.services, 1, run, plan.runs);
@@ -47,14 +57,14 @@ pub async fn measure(parts: &ClusterParts, operator: &Path, plan: &Plan) -> Resu
         }
     }
     if plan.has(Case::Large) {
-        let mut ground = Ground::prepare(parts, operator, sizes.large_services).await?;
+        let mut ground = Ground::prepare(parts, operator, sizes.large_services, &variant).await?;
         for run in 1..=plan.runs {
             let from = started(sizes.large_services, sizes.large_proxies, run, plan.runs);
             ended(session::large(&mut ground, plan, &mut ledger).await, from)?;
         }
     }
     if plan.has(Case::Huge) {
-        let mut ground = Ground::prepare(parts, operator, sizes.huge_services).await?;
+        let mut ground = Ground::prepare(parts, operator, sizes.huge_services, &variant).await?;
         for run in 1..=plan.runs {
             let from = started(sizes.huge_services, sizes.huge_proxies, run, plan.runs);
             ended(session::huge(&mut ground, plan, &mut ledger).await, from)?;

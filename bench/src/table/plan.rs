@@ -21,6 +21,8 @@ pub enum Case {
     Restart,
     /// Many endpoint changes a second.
     Storm,
+    /// A second replica joins one that all proxies hang on.
+    Spread,
     /// One endpoint changes, with one proxy alone.
     Single,
     /// A large mesh and a few proxies.
@@ -83,6 +85,9 @@ pub struct Plan {
     /// Of the many changes, each of so many is one of the service that all use.
     #[arg(long, default_value_t = 10)]
     pub storm_common: u32,
+    /// With an API server that streams no lists, as Kubernetes before 1.32: the control plane reads them in pages.
+    #[arg(long)]
+    pub no_watch_list: bool,
 }
 
 impl Plan {
@@ -93,7 +98,7 @@ impl Plan {
 
     /// Whether anything of the first mesh is.
     pub fn has_first(&self) -> bool {
-        let other = [Case::Single, Case::Large, Case::Huge];
+        let other = [Case::Single, Case::Spread, Case::Large, Case::Huge];
         self.only.is_empty() || self.only.iter().any(|case| !other.contains(case))
     }
 }

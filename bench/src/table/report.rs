@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Parser;
 
-use super::figures::{FIRST, Figure, HUGE, LARGE, Ledger, Line};
+use super::figures::{FIRST, Figure, HUGE, LARGE, Ledger, Line, SPREAD};
 use super::plan::{Plan, Sizes};
 
 /// Figures of one mesh, under one heading.
@@ -46,7 +46,7 @@ pub fn markdown(plan: &Plan, ledger: &Ledger) -> String {
     out
 }
 
-fn groups(sizes: &Sizes) -> [Group; 3] {
+fn groups(sizes: &Sizes) -> [Group; 4] {
     let defaults = Defaults::parse_from(["table"]).sizes;
     let heading = |services, proxies, uses| {
         format!("{services} services of 10 pods, {proxies} proxies that use {uses} services each")
@@ -63,6 +63,14 @@ fn groups(sizes: &Sizes) -> [Group; 3] {
         Group {
             heading: heading(sizes.services, sizes.proxies, sizes.uses),
             figures: FIRST,
+            as_aimed: first == defaults,
+        },
+        Group {
+            heading: format!(
+                "Two replicas, {} proxies that hang on the first when the second joins",
+                sizes.proxies
+            ),
+            figures: SPREAD,
             as_aimed: first == defaults,
         },
         Group {
@@ -164,7 +172,7 @@ mod tests {
 
     #[test]
     fn each_figure_is_printed_once() {
-        let all: Vec<Figure> = [FIRST, LARGE, HUGE]
+        let all: Vec<Figure> = [FIRST, SPREAD, LARGE, HUGE]
             .iter()
             .flat_map(|list| list.iter().map(|(figure, _)| *figure))
             .collect();

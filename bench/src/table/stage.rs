@@ -1,6 +1,7 @@
 //! Everything that a case needs: an API server with a mesh in it, the control plane, and its proxies.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -12,20 +13,21 @@ use tempfile::TempDir;
 
 use super::plan::SYNC;
 use crate::cluster::api::{Written, core, slice};
-use crate::cluster::{Api, ApiServer, install, snapshot};
+use crate::cluster::{Api, ApiServer, Variant, install, snapshot};
 use crate::mesh::{Backend, CHANGING, Mesh, Pod, this_hour};
 use crate::objects::{self, Ready};
 use crate::operator::{Launch, Operator, Scraper};
 use crate::paths::ClusterParts;
 use crate::sim::fleet::Synced;
 use crate::sim::proxy::Proxy;
-use crate::sim::{Credentials, Fleet, Member, Retry};
+use crate::sim::{Credentials, Fleet, Member, Replicas, Retry, Watcher};
 
 /// An API server with a mesh in it and Heddle's own objects.
 #[derive(Debug)]
 pub struct Ground {
     // The processes end before their directory goes.
-    server: ApiServer,
+    /// The API server.
+    pub server: ApiServer,
     /// Calls to it.
     pub api: Api,
     /// The mesh.
@@ -41,11 +43,16 @@ impl Ground {
     ///
     /// # Errors
     /// When the API server can't be started or filled.
-    pub async fn prepare(parts: &ClusterParts, operator: &Path, services: usize) -> Result<Self> {
+    pub async fn prepare(
+        parts: &ClusterParts,
+        operator: &Path,
+        services: usize,
+        variant: &Variant,
+    ) -> Result<Self> {
         let mesh = Mesh::new(services)?;
         let work = tempfile::tempdir()?;
         let data = snapshot::copy(parts, mesh, work.path()).await?;
-        let server = ApiServer::start(parts, &data, work.path()).await?;
+        let server = ApiServer::start(parts, &data, work.path(), variant).await?;
         let api = Api::connect(&server.kubeconfig).await?;
         install::install(parts, &server, &api).await?;
         let kubeconfig = install::operator_kubeconfig(&server, &api, work.path()).await?;
@@ -83,11 +90,12 @@ impl Ground {
 
     /// Reads the metrics of the control plane that runs.
     pub fn scraper(&self, root: &Ca) -> Scraper {
-        Scraper::new(
-            &self.launch,
-            root.trust_bundle(),
-            self.metrics_token.clone(),
-        )
+        self.scraper_of(&self.launch, root)
+    }
+
+    /// Reads the metrics of a control plane.
+    pub fn scraper_of(&self, launch: &Launch, root: &Ca) -> Scraper {
+        Scraper::new(launch, root.trust_bundle(), self.metrics_token.clone())
     }
 
     /// The mesh's root, as the control plane keeps it.
@@ -152,4 +160,19 @@ pub async fn connect(ground: &Ground, members: Vec<Member>) -> Result<(Fleet, Sy
     // What was on its way to those who were last belongs to it.
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok((fleet, synced))
+}
+
+/// The same under the eyes of somebody who sees everything from the first message on.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_watched(
+    ground: &Ground,
+    members: Vec<Member>,
+    watcher: Arc<dyn Watcher>,
+) -> Result<Fleet> {
+    let replicas = Replicas::of(&ground.launch.server());
+    let mut fleet = Fleet::start_watched(&replicas, members, Retry::AsEnvoy, Some(watcher))?;
+    fleet.synced(SYNC).await?;
+    Ok(fleet)
 }
