@@ -1,5 +1,7 @@
 //! One control plane's life: its proxies connect, then one case after another.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use heddle_identity::Ca;
 
@@ -31,6 +33,7 @@ pub async fn first(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Res
     let (fleet, synced) = connect(ground, all).await?;
     let cpu = cpu_seconds(operator.pid())? - cpu;
     note_connect(&synced, cpu, ledger);
+    settled(&fleet).await;
     let memory = memory::of(operator.pid())?.anonymous;
     ledger.note(Figure::MemorySynced, memory);
 
@@ -52,6 +55,17 @@ pub async fn first(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Res
         operator = restart::run(ground, operator, &fleet, ledger).await?;
     }
     operator.alive()
+}
+
+/// The on-demand clusters leave some seconds after a destination was first called, which is no change's doing: waits until
+/// nothing comes for longer than that takes.
+async fn settled(fleet: &Fleet) {
+    const QUIET: Duration = Duration::from_secs(15);
+    let mut before = None;
+    while before != Some(fleet.observer().total().bytes) {
+        before = Some(fleet.observer().total().bytes);
+        tokio::time::sleep(QUIET).await;
+    }
 }
 
 /// The split and the policy.
