@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::series::{Call, Change, Series};
 use crate::cluster::Api;
+use crate::cluster::api::refusal;
 use crate::random::Random;
 
 /// More do not make a small machine faster.
@@ -18,6 +19,9 @@ const WAITING: usize = 32;
 /// Changes of a burst, and the longest pause after it.
 const BURST: usize = 600;
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// So often a call is made that is not answered.
+const ATTEMPTS: usize = 3;
 
 /// What was made.
 #[derive(Debug, Default, Clone)]
@@ -78,13 +82,27 @@ pub async fn make(
 async fn write(api: Api, mut changes: mpsc::Receiver<Change>) -> Result<()> {
     while let Some(Change { kind, calls, .. }) = changes.recv().await {
         for call in calls {
-            let done = match call {
-                Call::Create(path, object) => api.create(&path, &object).await.map(drop),
-                Call::Patch(path, patch) => api.patch(&path, &patch).await.map(drop),
-                Call::Delete(path) => api.delete(&path).await,
-            };
-            done.with_context(|| kind)?;
+            done(&api, &call).await.with_context(|| kind)?;
         }
     }
     Ok(())
+}
+
+/// An API server on a busy machine may not answer in time: whether it has done it shows when it is told again.
+async fn done(api: &Api, call: &Call) -> Result<()> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (result, done_before) = match call {
+            Call::Create(path, object) => (api.create(path, object).await.map(drop), Some(409)),
+            Call::Patch(path, patch) => (api.patch(path, patch).await.map(drop), None),
+            Call::Delete(path) => (api.delete(path).await, Some(404)),
+        };
+        let Err(error) = result else { return Ok(()) };
+        match refusal(&error) {
+            None if attempts < ATTEMPTS => eprintln!("audit: once more: {error:#}"),
+            code @ Some(_) if attempts > 1 && code == done_before => return Ok(()),
+            _ => return Err(error),
+        }
+    }
 }

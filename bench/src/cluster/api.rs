@@ -122,9 +122,15 @@ impl Api {
 }
 
 /// Whether an object could not be created because there is one of its name.
-fn is_there(refused: &anyhow::Error) -> bool {
-    refused.chain().any(|error| {
-        matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
+fn is_there(failed: &anyhow::Error) -> bool {
+    refusal(failed) == Some(409)
+}
+
+/// The API server's answer, if it gave one.
+pub fn refusal(failed: &anyhow::Error) -> Option<u16> {
+    failed.chain().find_map(|error| match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
     })
 }
 
