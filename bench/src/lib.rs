@@ -30,5 +30,6 @@ pub mod sidecars;
 pub mod sim;
 pub mod simulate;
 pub mod stats;
+pub mod streams;
 pub mod table;
 pub mod timer;

@@ -11,7 +11,7 @@ use heddle_bench::load::Load;
 use heddle_bench::page::{self, Conditions};
 use heddle_bench::paths::{ClusterParts, Parts};
 use heddle_bench::simulate::Simulate;
-use heddle_bench::{audit, flat, latency, machine, table};
+use heddle_bench::{audit, flat, latency, machine, streams, table};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Heddle on real parts")]
@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Everything: the table, the memory of sidecars, what sidecars add to a request.
+    /// Everything but the audit.
     All {
         #[command(flatten)]
         table: table::Plan,
@@ -30,6 +30,8 @@ enum Command {
         memory: flat::Plan,
         #[command(flatten)]
         requests: Requests,
+        #[command(flatten)]
+        streams: streams::Plan,
         #[command(flatten)]
         common: Common,
     },
@@ -58,6 +60,13 @@ enum Command {
     Latency {
         #[command(flatten)]
         requests: Requests,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What TLS costs the discovery streams.
+    Streams {
+        #[command(flatten)]
+        streams: streams::Plan,
         #[command(flatten)]
         common: Common,
     },
@@ -135,17 +144,20 @@ async fn run(command: Command) -> Result<()> {
             table,
             memory,
             requests,
+            streams,
             common,
         } => {
             let output = Output::new(common)?;
             output.table(&table).await?;
             output.memory(&memory).await?;
-            output.latency(&requests).await
+            output.latency(&requests).await?;
+            output.streams(&streams).await
         }
         Command::Table { table, common } => Output::new(common)?.table(&table).await,
         Command::Audit { audit, common } => Output::new(common)?.audit(&audit).await,
         Command::Memory { memory, common } => Output::new(common)?.memory(&memory).await,
         Command::Latency { requests, common } => Output::new(common)?.latency(&requests).await,
+        Command::Streams { streams, common } => Output::new(common)?.streams(&streams).await,
         Command::Work => {
             let work = machine::fixed_work(machine::WORK_TIMES)?;
             println!("{}: {}", machine::WORK, work.spread(2));
@@ -200,6 +212,13 @@ impl Output {
         }
         let text = flat::markdown(plan, &curve, PLOT);
         self.write("memory", &text, &conditions).await
+    }
+
+    async fn streams(&self, plan: &streams::Plan) -> Result<()> {
+        let conditions = Conditions::now(&self.parts).await?;
+        let figures = streams::measure(plan).await?;
+        let text = streams::markdown(plan, &figures);
+        self.write("streams", &text, &conditions).await
     }
 
     async fn latency(&self, requests: &Requests) -> Result<()> {

@@ -19,6 +19,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   cargo test --manifest-path "$root/Cargo.toml" -p heddle-agent --test capture
   # Scope by use, with real Envoys in such namespaces (HEDDLE_SCOPE_EDITS=10000 for the long run of random edits).
   cargo test --manifest-path "$root/Cargo.toml" -p heddle-scope-tests --test scope -- --nocapture --test-threads=2
+  # Lists that an API server streams, and lists in pages.
+  cargo test --manifest-path "$root/Cargo.toml" -p heddle-bench --test lists -- --ignored
   cargo build --manifest-path "$root/Cargo.toml" -p heddle-e2e --tests
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 

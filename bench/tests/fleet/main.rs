@@ -80,7 +80,10 @@ async fn proxies_come_back_with_what_they_hold() {
 
     let before = fleet.observer().total();
     let probe = Probe::arm(&fleet, healthy(2), 5);
-    first.shutdown_background();
+    // Waited for: a connection that lived a moment longer would take the change to a proxy that has not come back.
+    tokio::task::spawn_blocking(move || first.shutdown_timeout(WITHIN))
+        .await
+        .unwrap();
     plane.set(2);
     tokio::time::sleep(Duration::from_millis(100)).await;
     plane.serve(address, Some(&ca));
