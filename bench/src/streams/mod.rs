@@ -41,13 +41,13 @@ const REST: Duration = Duration::from_millis(200);
 #[group(id = "streams")]
 pub struct Plan {
     /// Simulated proxies.
-    #[arg(id = "streams-proxies", long = "proxies", default_value_t = 1000)]
+    #[arg(id = "streams-proxies", long = "streams", default_value_t = 1000)]
     pub proxies: usize,
     /// Turns of each way, each with fresh connections.
-    #[arg(id = "streams-turns", long = "turns", default_value_t = 5)]
+    #[arg(long, default_value_t = 5)]
     pub turns: usize,
     /// Changes in each turn.
-    #[arg(id = "streams-rounds", long = "rounds", default_value_t = 20)]
+    #[arg(id = "streams-rounds", long = "turn-rounds", default_value_t = 20)]
     pub rounds: usize,
 }
 
