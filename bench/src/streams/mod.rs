@@ -41,13 +41,17 @@ const REST: Duration = Duration::from_millis(200);
 #[group(id = "streams")]
 pub struct Plan {
     /// Simulated proxies.
-    #[arg(id = "streams-proxies", long = "streams", default_value_t = 1000)]
+    #[arg(
+        id = "streams-proxies",
+        long = "streams-proxies",
+        default_value_t = 1000
+    )]
     pub proxies: usize,
     /// Turns of each way, each with fresh connections.
-    #[arg(long, default_value_t = 5)]
+    #[arg(id = "streams-turns", long = "streams-turns", default_value_t = 5)]
     pub turns: usize,
     /// Changes in each turn.
-    #[arg(id = "streams-rounds", long = "turn-rounds", default_value_t = 20)]
+    #[arg(id = "streams-rounds", long = "streams-rounds", default_value_t = 20)]
     pub rounds: usize,
 }
 
