@@ -130,25 +130,6 @@ pub struct Part {
     pub resources: Vec<Arc<Resource>>,
 }
 
-impl Part {
-    /// This part, in the very `Arc`s of an earlier one as far as it says the same.
-    pub(crate) fn like(self: &Arc<Self>, earlier: &Arc<Self>) -> Arc<Self> {
-        if self == earlier {
-            return Arc::clone(earlier);
-        }
-        let kept = |resource: &Arc<Resource>| {
-            let same = earlier.resources.iter().find(|old| *old == resource);
-            Arc::clone(same.unwrap_or(resource))
-        };
-        let resources: Vec<_> = self.resources.iter().map(kept).collect();
-        let pairs = || self.resources.iter().zip(&resources);
-        if pairs().all(|(ours, kept)| Arc::ptr_eq(ours, kept)) {
-            return Arc::clone(self);
-        }
-        Arc::new(Self { resources })
-    }
-}
-
 /// Everything one proxy should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cluster::{annotated, apply, mesh, object, pod, policy, service, slice, split};
 use heddle_policy_compiler::{
-    Compiled, Dependency, NamespacedName, ObjectKind, ObjectRef, PodRef, Refusal, Replaced, Scope,
-    View, World, WorldBuilder, compile,
+    Compiled, Dependency, NamespacedName, ObjectKind, ObjectRef, Part, PodRef, Refusal, Replaced,
+    Scope, View, World, WorldBuilder, compile,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -484,6 +484,34 @@ fn a_change_of_endpoints_replaces_a_part_of_those_who_call_them() {
     assert!(seen.changes().touched.is_empty());
     let services: Vec<_> = seen.changes().replaced.iter().map(|r| &r.service).collect();
     assert_eq!(services, [&c]);
+}
+
+/// By whichever inputs it came about.
+#[test]
+fn a_part_that_says_the_same_is_the_very_same() {
+    let mut builder = World::builder();
+    let alone = pod("c-0", "c", "10.0.2.0", true, true);
+    apply(&mut builder, [alone.clone()]);
+    let mut compiled = compile(&builder.world());
+    let asked = &Asked::all()[0];
+    let name = NamespacedName::new("shop", "c-0");
+    let mut earlier = asked.view(&compiled, &name).unwrap();
+    let port = json!([{"name": "tcp", "port": 80, "protocol": "TCP", "targetPort": 8080}]);
+    for edit in [
+        service("c", "10.96.0.3", web("c"), port),
+        annotated(alone, "heddle.dev/destinations", "shop/a, shop/b:80"),
+    ] {
+        apply(&mut builder, [edit]);
+        compiled = compiled.update(&builder.world());
+        let view = asked.view(&compiled, &name).unwrap();
+        let equal = |part: &&Arc<Part>| earlier.parts.contains(*part);
+        for part in view.parts.iter().filter(equal) {
+            let same = |p: &Arc<Part>| Arc::ptr_eq(p, part);
+            assert!(earlier.parts.iter().any(same), "{part:?}");
+        }
+        earlier = view;
+    }
+    assert!(earlier.parts.len() > 2, "{earlier:?}");
 }
 
 /// A rollout gives new pods another template hash, and the class stays.

@@ -1,11 +1,11 @@
 //! What pods have in common: those with equal inputs share one server's side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use super::applications::Application;
 use super::inbound::{Inbound, inbound, leads, service_targets};
-use super::memo::Memo;
+use super::memo::{Equal, Memo};
 use super::outcome::Remarks;
 use super::server::server;
 use crate::kinds::auth_policy::Policy;
@@ -28,8 +28,10 @@ impl Class {
         }
     }
 
-    fn part(&self) -> &Arc<Part> {
-        self.part.get_or_init(|| Arc::new(server(&self.input)))
+    /// The server's side, but the clusters of the ports.
+    pub(crate) fn part(&self, equal: &Equal) -> Arc<Part> {
+        let make = || equal.part(&server(&self.input));
+        Arc::clone(self.part.get_or_init(make))
     }
 }
 
@@ -44,20 +46,16 @@ pub(crate) struct Served {
     pub(crate) remarks: Remarks,
     /// The services that select the pods.
     pub(crate) services: BTreeSet<NamespacedName>,
-    part: OnceLock<Arc<Part>>,
-    /// What pods of the shape had before, as far as anybody still has it.
-    before: Weak<Part>,
 }
 
 impl Served {
-    /// Compiles a shape; `before` is what it was.
+    /// Compiles a shape.
     pub(crate) fn new(
         shape: &Shape,
         services: &[&Service],
         policies: &[Policy],
         settings: &Settings,
         classes: &Memo<Arc<Inbound>, Class>,
-        before: Option<&Self>,
     ) -> Self {
         let mut remarks = Remarks::default();
         let targets = service_targets(services, shape);
@@ -68,8 +66,6 @@ impl Served {
             leads: leads(&targets),
             remarks,
             services: services.iter().map(|s| s.name.clone()).collect(),
-            part: OnceLock::new(),
-            before: before.map(Self::last_part).unwrap_or_default(),
         }
     }
 
@@ -83,22 +79,6 @@ impl Served {
     /// Whether it also says the same.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.serves_alike(other) && self.remarks == other.remarks && self.services == other.services
-    }
-
-    /// The server's side, but the clusters of the ports. What comes out as before is the very same.
-    pub(crate) fn part(&self) -> Arc<Part> {
-        let make = || {
-            let part = self.class.part();
-            let before = self.before.upgrade();
-            before.map_or_else(|| Arc::clone(part), |before| part.like(&before))
-        };
-        Arc::clone(self.part.get_or_init(make))
-    }
-
-    fn last_part(&self) -> Weak<Part> {
-        self.part
-            .get()
-            .map_or_else(|| Weak::clone(&self.before), Arc::downgrade)
     }
 
     /// What decides the clusters of the ports.

@@ -1,10 +1,11 @@
 //! Made once, and shared by all who need the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use crate::resource::{Part, Resource};
+use crate::finding::ObjectRef;
+use crate::resource::{Part, Resource, ResourceKey};
 
 /// What all decides about a resource, and how the resource is made of it.
 pub(crate) trait Recipe: PartialEq {
@@ -92,6 +93,35 @@ impl<I, T> fmt::Debug for Memo<I, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memo")
     }
+}
+
+/// All that a resource says, its bytes by their hash.
+type Said = (ResourceKey, Arc<str>, Vec<ResourceKey>, BTreeSet<ObjectRef>);
+
+/// Parts and resources by what they say: what comes out as before, of whatever inputs, is the very same.
+#[derive(Debug, Default)]
+pub(crate) struct Equal {
+    parts: Memo<Vec<Said>>,
+    resources: Memo<Said, Resource>,
+}
+
+impl Equal {
+    pub(crate) fn part(&self, part: &Part) -> Arc<Part> {
+        let all: Vec<Said> = part.resources.iter().map(|r| said(r)).collect();
+        let resource = |r: &Arc<Resource>| self.resources.of(said(r), |_| Resource::clone(r));
+        self.parts.of(all, |_| Part {
+            resources: part.resources.iter().map(resource).collect(),
+        })
+    }
+}
+
+fn said(resource: &Resource) -> Said {
+    (
+        resource.key.clone(),
+        Arc::clone(&resource.version),
+        resource.requires.clone(),
+        resource.origins.clone(),
+    )
 }
 
 #[cfg(test)]

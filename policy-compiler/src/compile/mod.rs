@@ -42,7 +42,7 @@ use classes::{Class, Served, Shapes};
 use clusters::{ClientSide, ClientSides, Wholes};
 use inbound::Inbound;
 use listeners::ListenerInput;
-use memo::Memo;
+use memo::{Equal, Memo};
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
@@ -122,6 +122,7 @@ pub struct Compiled {
 #[derive(Debug, Default)]
 struct Shared {
     classes: Memo<Arc<Inbound>, Class>,
+    equal: Equal,
     applications: Memo<Application>,
     listeners: Memo<ListenerInput>,
     pod_clusters: Memo<PodClusterInput>,

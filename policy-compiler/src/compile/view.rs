@@ -49,10 +49,11 @@ impl Compiled {
     pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
         let proxy = self.proxies.get(pod)?;
         let served = self.served(&proxy.shape)?;
+        let server = served.class.part(&self.shared.equal);
         let mut viewer = Viewer {
             compiled: self,
             proxy,
-            parts: BTreeMap::from([(Place::Server, served.part())]),
+            parts: BTreeMap::from([(Place::Server, server)]),
             pods: BTreeMap::new(),
             absent: BTreeSet::new(),
             depends: BTreeSet::from([Dependency::Pod(pod.clone())]),

@@ -195,7 +195,6 @@ impl Update<'_> {
                 policies,
                 &self.new.settings,
                 &self.new.shared.classes,
-                before.map(|before| &**before),
             );
             if before.is_some_and(|before| before.same(&served)) {
                 continue;
