@@ -23,6 +23,10 @@ pub use word::{key, parse, read, write};
 /// a sidecar's memory each.
 pub const MAX_HELD: usize = 1024;
 
+/// What was used within so many seconds makes no room. Else a proxy that asks for more than there is room for, as a scan does,
+/// would have each of its destinations push out another, over and over. What finds no room is answered as long as it is asked for.
+pub const KEPT_SECONDS: Seconds = 600;
+
 /// For so long a listener that was taken away may still have connections: Envoy's `--drain-time-s`, which the agent
 /// sets, and as much again.
 pub const DRAIN_SECONDS: u64 = 2 * 30;
@@ -51,6 +55,8 @@ struct Entry {
 struct Workload {
     entries: BTreeMap<Destination, Entry>,
     sets: Arc<Sets>,
+    /// Until then nothing makes room, unless the sets change: who asks for much asks often.
+    full_until: Seconds,
 }
 
 impl Workload {
@@ -64,22 +70,32 @@ impl Workload {
             set.insert(destination.clone());
         }
         self.sets = Arc::new(Sets { held, retiring });
+        self.full_until = 0;
     }
 
-    /// Makes room for one more.
-    fn make_room(&mut self) {
-        while self.sets.held.len() >= MAX_HELD {
-            let held = self
-                .entries
-                .iter()
-                .filter(|(_, entry)| entry.retiring_since.is_none());
-            let oldest = held
-                .min_by_key(|(_, entry)| entry.used)
-                .map(|(destination, _)| destination.clone());
-            let Some(oldest) = oldest else { return };
-            self.entries.remove(&oldest);
-            self.rebuild();
+    /// Makes room for one more. Returns whether there is some.
+    fn make_room(&mut self, now: Seconds) -> bool {
+        if now < self.full_until {
+            return false;
         }
+        if self.sets.held.len() < MAX_HELD {
+            return true;
+        }
+        let held = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.retiring_since.is_none());
+        let Some((destination, entry)) = held.min_by_key(|(_, entry)| entry.used) else {
+            return false;
+        };
+        let makes_room = entry.used.saturating_add(KEPT_SECONDS);
+        if now < makes_room {
+            self.full_until = makes_room;
+            return false;
+        }
+        let destination = destination.clone();
+        self.entries.remove(&destination);
+        true
     }
 }
 
@@ -117,7 +133,7 @@ impl Scopes {
             .unwrap_or_default()
     }
 
-    /// A pod of the workload asked for the destination. Returns whether that changes the scope.
+    /// A pod of the workload asked for the destination. Returns whether that changes the scope: not if there is no room.
     pub fn learn(&self, workload: &WorkloadRef, destination: &Destination, now: Seconds) -> bool {
         let mut inner = self.lock();
         let known = inner.workloads.entry(workload.clone()).or_default();
@@ -126,8 +142,9 @@ impl Scopes {
             if entry.retiring_since.take().is_none() {
                 return false;
             }
+        } else if !known.make_room(now) {
+            return false;
         } else {
-            known.make_room();
             known.entries.insert(
                 destination.clone(),
                 Entry {

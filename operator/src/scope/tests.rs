@@ -62,15 +62,18 @@ fn traffic_keeps_a_destination() {
 }
 
 #[test]
-fn the_oldest_makes_room() {
+fn the_oldest_makes_room_unless_it_is_in_use() {
     let scopes = Scopes::default();
-    for number in 0..=MAX_HELD {
-        scopes.learn(
-            &workload(),
-            &to(&format!("s{number}")),
-            1000 + number as u64,
-        );
+    let learn = |number: usize, now| scopes.learn(&workload(), &to(&format!("s{number}")), now);
+    for number in 0..MAX_HELD {
+        assert!(learn(number, 1000 + u64::from(number > 0)));
     }
+    assert!(!learn(MAX_HELD, 1000 + KEPT_SECONDS - 1));
+    assert!(learn(MAX_HELD, 1000 + KEPT_SECONDS));
+    assert!(
+        !learn(MAX_HELD + 1, 1000 + KEPT_SECONDS),
+        "the next is a second younger"
+    );
     let sets = scopes.of(&workload());
     assert_eq!(sets.held.len(), MAX_HELD);
     assert!(!sets.held.contains(&to("s0")) && sets.held.contains(&to("s1")));
