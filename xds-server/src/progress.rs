@@ -1,13 +1,13 @@
 //! Who runs what: how every subscriber stands to its view, kept for the source's owner to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::resource::{Resource, ResourceKey, View};
+use crate::resource::{Part, ResourceKey, View};
 use crate::session::{Flavor, Standing};
 use crate::source::{Asked, NodeInfo, SubscriberId};
 
@@ -54,14 +54,39 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether the client has acknowledged the resource at exactly this version. It looks through the view.
+    /// What of a view the client has not acknowledged at exactly the view's version. It costs the view at most, and nothing
+    /// if that is the one that the stream works towards.
     #[must_use]
-    pub fn runs(&self, resource: &Resource) -> bool {
-        let is = |other: &Arc<Resource>| std::ptr::eq(&raw const **other, resource);
-        let same =
-            |other: &Arc<Resource>| other.version == resource.version && other.key == resource.key;
-        let has = |view: &Arc<View>| view.iter().any(is) || view.iter().any(same);
-        !self.behind.contains_key(&resource.key) && self.view.as_ref().is_some_and(has)
+    pub fn lacking<'a>(&'a self, view: &'a Arc<View>) -> BTreeSet<&'a ResourceKey> {
+        let known = self.view.as_ref();
+        if known.is_some_and(|known| Arc::ptr_eq(known, view)) {
+            return self.behind.keys().collect();
+        }
+        let parts = known.map_or(&[][..], |known| &known.parts);
+        // Most parts of both are the very same, though not at the same places.
+        let shared: HashSet<*const Part> = parts.iter().map(Arc::as_ptr).collect();
+        let (shared, others): (Vec<_>, Vec<_>) = view
+            .parts
+            .iter()
+            .partition(|part| shared.contains(&Arc::as_ptr(part)));
+        let resources = |parts: Vec<&'a Arc<Part>>| parts.into_iter().flat_map(|p| &p.resources);
+        let mut news: HashMap<&ResourceKey, &Arc<str>> = resources(others)
+            .map(|resource| (&resource.key, &resource.version))
+            .collect();
+        let is_behind = |key: &ResourceKey| self.behind.contains_key(key);
+        let held = known.into_iter().flat_map(|known| known.iter());
+        for resource in held {
+            if news.is_empty() {
+                break;
+            }
+            let as_in_view = news.get(&resource.key) == Some(&&resource.version);
+            if as_in_view && !is_behind(&resource.key) {
+                news.remove(&resource.key);
+            }
+        }
+        let behind = resources(shared).map(|resource| &resource.key);
+        let behind = behind.filter(|key| !self.behind.is_empty() && is_behind(key));
+        behind.chain(news.into_keys()).collect()
     }
 }
 
@@ -295,7 +320,14 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::Resource;
     use crate::resource::ResourceKind::Cluster;
+
+    fn runs(progress: &Progress, resource: Resource) -> bool {
+        progress
+            .lacking(&Arc::new(View::from_iter([resource])))
+            .is_empty()
+    }
 
     fn resource(name: &str, version: &str) -> Resource {
         Resource {
@@ -329,12 +361,53 @@ mod tests {
             registry.report(&who, token, report);
             registry.get(&who).unwrap()
         };
-        let a = resource("a", "1");
-        assert!(!report(standing("a", Standing::InSync)).runs(&a));
-        assert!(report(scope([a.clone()])).runs(&a));
-        assert!(!report(standing("a", Standing::Behind(None))).runs(&a));
+        let a = || resource("a", "1");
+        assert!(!runs(&report(standing("a", Standing::InSync)), a()));
+        assert!(runs(&report(scope([a()])), a()));
+        assert!(!runs(&report(standing("a", Standing::Behind(None))), a()));
         let progress = report(standing("a", Standing::InSync));
-        assert!(progress.runs(&a) && !progress.runs(&resource("a", "2")));
+        assert!(runs(&progress, a()) && !runs(&progress, resource("a", "2")));
+    }
+
+    #[test]
+    fn what_a_view_has_beyond_the_acknowledged_is_lacking() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let part = |resources: &[(&str, &str)]| {
+            let resources = resources.iter();
+            let resources = resources.map(|(name, version)| Arc::new(resource(name, version)));
+            Arc::new(Part {
+                resources: resources.collect(),
+            })
+        };
+        let view = |parts: &[&Arc<Part>]| {
+            Arc::new(View {
+                parts: parts.iter().map(|part| Arc::clone(part)).collect(),
+                ..View::default()
+            })
+        };
+        let (a, b) = (part(&[("a", "1"), ("x", "1")]), part(&[("b", "1")]));
+        let has = view(&[&a, &b]);
+        let report = Report {
+            standings: Standings::Whole([(ResourceKey::new(Cluster, "b"), None)].into()),
+            scope: Some((Some(Arc::clone(&has)), Arc::default())),
+            ..Report::default()
+        };
+        registry.report(&who, token, report);
+        let progress = registry.get(&who).unwrap();
+        let lacking = |view: Arc<View>| -> Vec<String> {
+            let lacking = progress.lacking(&view).into_iter();
+            lacking.map(|key| key.name.to_string()).collect()
+        };
+        assert_eq!(lacking(has), ["b"]);
+        assert_eq!(lacking(view(&[&b, &a])), ["b"]);
+        let again = part(&[("x", "1"), ("c", "1")]);
+        assert_eq!(lacking(view(&[&again, &a])), ["c"], "x is in a, too");
+        assert_eq!(
+            lacking(view(&[&part(&[("a", "2"), ("b", "1")])])),
+            ["a", "b"]
+        );
+        assert_eq!(lacking(Arc::default()), [""; 0]);
     }
 
     #[test]
@@ -345,14 +418,14 @@ mod tests {
         registry.report(&who, token, scope([resource("a", "1")]));
         registry.disconnect(&who, token);
         let token = connect();
-        assert!(registry.get(&who).unwrap().runs(&resource("a", "1")));
+        assert!(runs(&registry.get(&who).unwrap(), resource("a", "1")));
         let lacking = [(ResourceKey::new(Cluster, "a"), None)];
         let report = Report {
             standings: Standings::Whole(lacking.into()),
             ..scope([resource("a", "1")])
         };
         registry.report(&who, token, report);
-        assert!(!registry.get(&who).unwrap().runs(&resource("a", "1")));
+        assert!(!runs(&registry.get(&who).unwrap(), resource("a", "1")));
     }
 
     #[test]

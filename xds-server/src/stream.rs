@@ -32,6 +32,12 @@ use crate::wire;
 /// A client that reconnects tells all that it holds within this: it sends its first requests back to back.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// A client that asks for more names than this has its views made with a rest after each, so that one that asks for
+/// thousands, one after another, does not take a core. What changes meanwhile comes with the next view.
+const RESTLESS_NAMES: usize = 512;
+/// The rest for each name asked for: some times what a name costs in making a view.
+const REST_FOR_NAME: Duration = Duration::from_micros(20);
+
 /// What the two protocols do differently on the wire.
 pub(crate) trait Protocol: Send + Sync + 'static {
     const FLAVOR: Flavor;
@@ -94,6 +100,8 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
         queue: VecDeque::new(),
         unknown_type_logged: false,
         told: false,
+        view_due: false,
+        rests_until: opened,
         scope_changed: false,
         view_changed: false,
         convergence: Convergence::default(),
@@ -123,6 +131,9 @@ struct Pump<P: Protocol, S: ResourceSource> {
     unknown_type_logged: bool,
     /// The client's standing has been published; before it would only show what it has not told yet.
     told: bool,
+    /// The view is to be fetched anew, once the rest after the last time is over.
+    view_due: bool,
+    rests_until: Instant,
     /// The view or what was asked for is another than published.
     scope_changed: bool,
     view_changed: bool,
@@ -162,6 +173,7 @@ enum Event<R> {
 #[derive(Clone, Copy)]
 enum Due {
     FirstRequest,
+    Rested,
     Settled,
     Expired,
 }
@@ -182,7 +194,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                     Err(admission::broken(&self.shared, &self.name(), &broken)?)
                 }
                 Event::Changed => {
-                    self.refresh();
+                    self.view_due = true;
                     Ok(())
                 }
                 Event::SourceGone => {
@@ -193,6 +205,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                     self.session.settled();
                     Ok(())
                 }
+                Event::Due(Due::Rested) => Ok(()),
                 Event::Due(Due::FirstRequest) => {
                     Err(Status::deadline_exceeded("no request on the stream"))
                 }
@@ -203,6 +216,12 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 self.over = true;
                 self.admitted = None;
                 return Some(Err(status));
+            }
+            if self.view_due {
+                if Instant::now() < self.rests_until {
+                    continue;
+                }
+                self.refresh();
             }
             self.step();
         }
@@ -249,10 +268,12 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             return Some((self.opened + FIRST_REQUEST, Due::FirstRequest));
         }
         let settled = Some((self.opened + SETTLED, Due::Settled));
+        let rested = Some((self.rests_until, Due::Rested));
         let expired = self.expires.map(|at| (at, Due::Expired));
         settled
             .filter(|_| self.session.is_unsettled())
             .into_iter()
+            .chain(rested.filter(|_| self.view_due))
             .chain(expired)
             .min_by_key(|(at, _)| *at)
     }
@@ -275,9 +296,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             }
         }
         self.scope_changed |= heard.asked_changed;
-        if heard.asked_changed || self.session.view().is_none() {
-            self.refresh();
-        }
+        self.view_due |= heard.asked_changed || self.session.view().is_none();
         Ok(())
     }
 
@@ -304,10 +323,16 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
 
     /// Takes the source's newest view. That of before stays if the source knows none.
     fn refresh(&mut self) {
+        self.view_due = false;
         let Some(admitted) = &self.admitted else {
             return;
         };
         let asked = self.session.asked();
+        let names = asked.names.len();
+        if names > RESTLESS_NAMES {
+            let names = u32::try_from(names).unwrap_or(u32::MAX);
+            self.rests_until = Instant::now() + REST_FOR_NAME * names;
+        }
         let Some(view) = self.shared.source.view(&admitted.who, asked) else {
             return;
         };

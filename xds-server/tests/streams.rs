@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
@@ -133,6 +133,35 @@ async fn the_time_from_a_change_to_its_acknowledgement_is_measured() {
     assert_eq!(counts.convergence.count, 2);
     assert!(counts.push_bytes.count >= 3);
     assert_eq!(counts.push_bytes.sum as u64, counts.bytes);
+}
+
+#[tokio::test]
+async fn one_that_asks_for_thousands_of_names_has_its_views_made_now_and_then() {
+    const BEFORE: usize = 2000;
+    const MORE: usize = 500;
+    /// 20 us for each name.
+    const REST: Duration = Duration::from_millis(40);
+    let source = Fixture::new();
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let asking = |numbers: std::ops::Range<usize>| {
+        let names = numbers.map(|number| format!("dst|10.0.0.1:{number}|7"));
+        DeltaDiscoveryRequest {
+            resource_names_subscribe: names.collect(),
+            ..request("n", Cluster)
+        }
+    };
+    let (out, answer) = open(plain(&server).await, vec![asking(0..BEFORE)]).await;
+    let asked = |names| server.until("n", "asked", move |p| p.asked.names.len() == names);
+    asked(BEFORE).await;
+    let (from, made) = (Instant::now(), source.asked.lock().unwrap().len());
+    for number in BEFORE..BEFORE + MORE {
+        out.send(asking(number..number + 1)).await.unwrap();
+    }
+    asked(BEFORE + MORE).await;
+    let made = source.asked.lock().unwrap().len() - made;
+    let rests = from.elapsed().div_duration_f64(REST);
+    assert!(made as f64 <= 2.0 + rests, "{made} views in {rests} rests");
+    drop(answer);
 }
 
 #[tokio::test]

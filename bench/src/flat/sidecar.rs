@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,6 +21,10 @@ use crate::place::Place;
 /// The sidecar's user.
 const UID: u32 = 1337;
 const START: Duration = Duration::from_secs(60);
+/// Longer than a sidecar keeps the clusters of its first calls (10 s).
+const STILL: Duration = Duration::from_secs(20);
+/// What has not come to rest by then is reported as it is.
+const PATIENCE: Duration = Duration::from_secs(150);
 const READY: &str = "127.0.0.1:15021";
 /// Bytes from the control plane.
 const RECEIVED: &str = "cluster.heddle-control-plane.upstream_cx_rx_bytes_total";
@@ -132,18 +136,16 @@ impl Sidecar {
     /// # Errors
     /// When it has ended.
     pub async fn settled(&mut self) -> Result<Held> {
-        const PAUSE: Duration = Duration::from_secs(1);
-        const TIMES: usize = 15;
-        let mut before = self.held().await?;
-        for _ in 0..TIMES {
-            tokio::time::sleep(PAUSE).await;
+        let mut still = self.held().await?;
+        let (began, mut since) = (Instant::now(), Instant::now());
+        while since.elapsed() < STILL && began.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_secs(1)).await;
             let now = self.held().await?;
-            if (now.memory - before.memory).abs() < 0.1 && now.received - before.received < 1000 {
-                return Ok(now);
+            if (now.memory - still.memory).abs() >= 0.1 || now.received - still.received >= 1000 {
+                (still, since) = (now, Instant::now());
             }
-            before = now;
         }
-        Ok(before)
+        self.held().await
     }
 }
 

@@ -24,7 +24,7 @@ pub use word::{key, parse, read, write};
 pub const MAX_HELD: usize = 1024;
 
 /// What was used within so many seconds makes no room. Else a proxy that asks for more than there is room for, as a scan does,
-/// would have each of its destinations push out another, over and over. What finds no room is answered as long as it is asked for.
+/// would have each of its destinations push out another, over and over.
 pub const KEPT_SECONDS: Seconds = 600;
 
 /// For so long a listener that was taken away may still have connections: Envoy's `--drain-time-s`, which the agent
@@ -73,30 +73,44 @@ impl Workload {
         self.full_until = 0;
     }
 
-    /// Makes room for one more. Returns whether there is some.
-    fn make_room(&mut self, now: Seconds) -> bool {
+    /// Makes room for one more.
+    ///
+    /// # Errors
+    /// When there is none, with whether that is news.
+    fn make_room(&mut self, now: Seconds) -> Result<(), bool> {
         if now < self.full_until {
-            return false;
+            return Err(false);
         }
         if self.sets.held.len() < MAX_HELD {
-            return true;
+            return Ok(());
         }
         let held = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.retiring_since.is_none());
         let Some((destination, entry)) = held.min_by_key(|(_, entry)| entry.used) else {
-            return false;
+            return Err(false);
         };
         let makes_room = entry.used.saturating_add(KEPT_SECONDS);
         if now < makes_room {
             self.full_until = makes_room;
-            return false;
+            return Err(true);
         }
         let destination = destination.clone();
         self.entries.remove(&destination);
-        true
+        Ok(())
     }
+}
+
+/// What became of a destination that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It was held already.
+    Before,
+    /// It is held now.
+    Now,
+    /// It is not: too many others were used lately.
+    NoRoom,
 }
 
 /// The scopes of all workloads.
@@ -133,17 +147,25 @@ impl Scopes {
             .unwrap_or_default()
     }
 
-    /// A pod of the workload asked for the destination. Returns whether that changes the scope: not if there is no room.
-    pub fn learn(&self, workload: &WorkloadRef, destination: &Destination, now: Seconds) -> bool {
+    /// A pod of the workload asked for the destination.
+    pub fn learn(
+        &self,
+        workload: &WorkloadRef,
+        destination: &Destination,
+        now: Seconds,
+    ) -> Learned {
         let mut inner = self.lock();
         let known = inner.workloads.entry(workload.clone()).or_default();
         if let Some(entry) = known.entries.get_mut(destination) {
             entry.used = entry.used.max(now);
             if entry.retiring_since.take().is_none() {
-                return false;
+                return Learned::Before;
             }
-        } else if !known.make_room(now) {
-            return false;
+        } else if let Err(news) = known.make_room(now) {
+            if news {
+                tracing::warn!(%workload, destinations = MAX_HELD, seconds = KEPT_SECONDS, "the workload has used so many destinations lately that there is no room for more");
+            }
+            return Learned::NoRoom;
         } else {
             known.entries.insert(
                 destination.clone(),
@@ -158,7 +180,7 @@ impl Scopes {
         inner.unsaved.insert(workload.clone());
         drop(inner);
         self.tick();
-        true
+        Learned::Now
     }
 
     /// Destinations of the workload had traffic. The store is told once they are `save_after` newer than what it knows.

@@ -20,8 +20,8 @@ fn held(scopes: &Scopes) -> Vec<String> {
 #[test]
 fn what_is_learned_stays_until_it_is_unused_for_long() {
     let scopes = Scopes::default();
-    assert!(scopes.learn(&workload(), &to("db"), 100));
-    assert!(!scopes.learn(&workload(), &to("db"), 110));
+    assert_eq!(scopes.learn(&workload(), &to("db"), 100), Learned::Now);
+    assert_eq!(scopes.learn(&workload(), &to("db"), 110), Learned::Before);
     assert_eq!(held(&scopes), ["service/shop/db:80"]);
     assert!(scopes.sweep(150, 60, |_, _, _| true).is_empty());
     assert!(
@@ -47,7 +47,7 @@ fn what_is_asked_for_while_it_leaves_is_held_again() {
     let scopes = Scopes::default();
     scopes.learn(&workload(), &to("db"), 0);
     scopes.sweep(60, 60, |_, _, _| true);
-    assert!(scopes.learn(&workload(), &to("db"), 61));
+    assert_eq!(scopes.learn(&workload(), &to("db"), 61), Learned::Now);
     assert_eq!(held(&scopes).len(), 1);
 }
 
@@ -66,14 +66,14 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     let scopes = Scopes::default();
     let learn = |number: usize, now| scopes.learn(&workload(), &to(&format!("s{number}")), now);
     for number in 0..MAX_HELD {
-        assert!(learn(number, 1000 + u64::from(number > 0)));
+        let learned = learn(number, 1000 + u64::from(number > 0));
+        assert_eq!(learned, Learned::Now);
     }
-    assert!(!learn(MAX_HELD, 1000 + KEPT_SECONDS - 1));
-    assert!(learn(MAX_HELD, 1000 + KEPT_SECONDS));
-    assert!(
-        !learn(MAX_HELD + 1, 1000 + KEPT_SECONDS),
-        "the next is a second younger"
-    );
+    let then = 1000 + KEPT_SECONDS;
+    assert_eq!(learn(MAX_HELD, then - 1), Learned::NoRoom);
+    assert_eq!(learn(MAX_HELD, then), Learned::Now);
+    // The next one is a second younger.
+    assert_eq!(learn(MAX_HELD + 1, then), Learned::NoRoom);
     let sets = scopes.of(&workload());
     assert_eq!(sets.held.len(), MAX_HELD);
     assert!(!sets.held.contains(&to("s0")) && sets.held.contains(&to("s1")));

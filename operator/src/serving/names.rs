@@ -10,11 +10,11 @@ use heddle_xds_server::{Asked, Name};
 
 use super::{MeshSource, now};
 use crate::picture::Picture;
-use crate::scope::{Sets, is_recent};
+use crate::scope::{Learned, Sets, is_recent};
 
-/// Of the addresses that nobody knows, a proxy is let through to so many at a time, the others are refused: each costs it
-/// memory, and who calls more of them is scanning.
-const MAX_UNKNOWN: usize = 256;
+/// Beyond what its workload holds, a proxy is answered for so many at a time, the others are refused: each costs it memory,
+/// and who calls more is scanning. These are addresses that nobody knows, and destinations that there was no room for.
+const MAX_BEYOND: usize = 256;
 
 /// The names a proxy asked for, by what becomes of them.
 #[derive(Default)]
@@ -43,35 +43,44 @@ impl MeshSource {
         let bucket = Bucket::of(picture.compiled.idle_after());
         let now = now();
         let mut learned = false;
-        let mut unknown = 0;
+        let mut beyond = 0;
         let learn = |sets: &Sets, destination: &Destination| {
-            learns
-                && !sets.held.contains(destination)
-                && self.scopes.learn(workload, destination, now)
+            if !learns || sets.held.contains(destination) {
+                return Learned::Before;
+            }
+            self.scopes.learn(workload, destination, now)
         };
         // A proxy that comes back shows by its listeners what is in use.
         for name in &asked.listeners {
             let destination =
                 listener_address(name).and_then(|at| picture.compiled.destination_at(at));
             if let Some(destination) = destination {
-                learned |= learn(&sorted.sets, &destination);
+                learned |= learn(&sorted.sets, &destination) == Learned::Now;
             }
         }
         for name in &asked.names {
             let destination =
                 on_demand_address(name).and_then(|at| picture.compiled.destination_at(at));
+            let recent = || is_recent(bucket, name, now);
+            let mut is_beyond = || {
+                sorted.passing = true;
+                beyond += 1;
+                beyond <= MAX_BEYOND
+            };
             let answered = match &destination {
                 Some(destination) if sorted.sets.held.contains(destination) => true,
                 Some(destination) => {
-                    let recent = is_recent(bucket, name, now);
-                    learned |= recent && learn(&sorted.sets, destination);
-                    recent
+                    recent()
+                        && match learn(&sorted.sets, destination) {
+                            Learned::Before => true,
+                            Learned::Now => {
+                                learned = true;
+                                true
+                            }
+                            Learned::NoRoom => is_beyond(),
+                        }
                 }
-                None => {
-                    sorted.passing = true;
-                    unknown += 1;
-                    unknown <= MAX_UNKNOWN && is_recent(bucket, name, now)
-                }
+                None => is_beyond() && recent(),
             };
             let names = if answered {
                 &mut sorted.wanted

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use heddle_policy_compiler::{ObjectRef, PodRef, Proxy};
-use heddle_xds_server::{self as xds, Name, Progress, Registry, SubscriberId};
+use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 use imbl::OrdMap;
 use serde::Serialize;
 
@@ -182,19 +182,15 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
             summary.objects.insert(object.clone(), State::Runs);
         }
     }
-    let current = progress
-        .view
-        .as_ref()
-        .is_some_and(|view| Arc::ptr_eq(view, &seen.wire));
-    if current && progress.behind.is_empty() {
+    let mut lacking = progress.lacking(&seen.wire);
+    let behind = lacking.len();
+    if behind == 0 {
         return (summary, 0);
     }
-    let mut lagging = BTreeSet::new();
-    for (at, part) in seen.parts.iter().enumerate() {
-        let runs = runs(progress, at, &part.wire);
-        let pairs = part.wire.resources.iter().zip(&part.policy.resources);
-        for (wire, resource) in pairs.filter(|(wire, _)| !runs(wire)) {
-            if !lagging.insert(&wire.key) {
+    for part in &seen.parts {
+        for (wire, resource) in part.wire.resources.iter().zip(&part.policy.resources) {
+            // Each once, for it may stand in several parts.
+            if !lacking.remove(&wire.key) {
                 continue;
             }
             let policies = || {
@@ -227,22 +223,7 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
             }
         }
     }
-    (summary, lagging.len())
-}
-
-/// Says of the resources of a part whether the client has acknowledged them. Mostly its stream works towards the very same part
-/// at the same place; then only what is behind has to be asked for.
-fn runs<'a>(
-    progress: &'a Progress,
-    at: usize,
-    part: &'a Arc<xds::Part>,
-) -> impl Fn(&xds::Resource) -> bool + 'a {
-    let held = progress.view.as_ref().and_then(|view| view.parts.get(at));
-    let same = held.is_some_and(|held| Arc::ptr_eq(held, part));
-    move |resource| match same {
-        true => !progress.behind.contains_key(&resource.key),
-        false => progress.runs(resource),
-    }
+    (summary, behind)
 }
 
 /// What people are told of all meshed pods, also of those that never had a stream here.

@@ -184,8 +184,8 @@ impl Running {
 /// Whether the resource of this key is in the subscriber's view and acknowledged.
 pub fn runs(progress: &Progress, key: &ResourceKey) -> bool {
     let view = progress.view.as_ref();
-    let resource = view.and_then(|view| view.iter().find(|r| r.key == *key));
-    resource.is_some_and(|resource| progress.runs(resource))
+    view.is_some_and(|view| view.iter().any(|resource| resource.key == *key))
+        && !progress.behind.contains_key(key)
 }
 
 /// A process that ends with the test, by its own id.
