@@ -14,22 +14,33 @@ fn name_of(bucket: Bucket, at: Seconds) -> String {
         .unwrap_or_default()
 }
 
-/// Whether an on-demand name is of now, or of the bucket before or after: clocks differ, and answers take time. A name of
-/// another length is of another kind of bucket, and so old.
-#[must_use]
-pub fn is_recent(bucket: Bucket, name: &str, now: Seconds) -> bool {
-    let Some((_, time)) = name.rsplit_once('|') else {
-        return false;
-    };
-    // A second is less than clocks differ and answers take.
-    let reach = match bucket {
-        Bucket::Hour | Bucket::Minute => 1,
-        Bucket::Second => 20,
-    };
-    (0..=2 * reach).any(|step| {
-        let at = (now + step * bucket.seconds()).saturating_sub(reach * bucket.seconds());
-        time == name_of(bucket, at)
-    })
+/// The buckets whose on-demand names count at a moment: that of now, and those before and after it, for clocks differ and
+/// answers take time. A name of another length is of another kind of bucket, and so old.
+#[derive(Debug)]
+pub struct Recent(Vec<String>);
+
+impl Recent {
+    /// The buckets that count now.
+    #[must_use]
+    pub fn at(bucket: Bucket, now: Seconds) -> Self {
+        // A second is less than clocks differ and answers take.
+        let reach = match bucket {
+            Bucket::Hour | Bucket::Minute => 1,
+            Bucket::Second => 20,
+        };
+        let bucket_of = |step: Seconds| {
+            let at = (now + step * bucket.seconds()).saturating_sub(reach * bucket.seconds());
+            name_of(bucket, at)
+        };
+        Self((0..=2 * reach).map(bucket_of).collect())
+    }
+
+    /// Whether an on-demand name is of one of them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        name.rsplit_once('|')
+            .is_some_and(|(_, time)| self.0.iter().any(|bucket| bucket == time))
+    }
 }
 
 #[cfg(test)]
@@ -50,17 +61,10 @@ mod tests {
             ("dst|10.0.0.1:80|202611210759", false),
             ("dst", false),
         ] {
-            assert_eq!(is_recent(Bucket::Hour, name, NOW), recent, "{name}");
+            assert_eq!(Recent::at(Bucket::Hour, NOW).has(name), recent, "{name}");
         }
-        assert!(is_recent(
-            Bucket::Second,
-            "dst|10.0.0.1:80|20261121075925",
-            NOW
-        ));
-        assert!(!is_recent(
-            Bucket::Second,
-            "dst|10.0.0.1:80|20261121075900",
-            NOW
-        ));
+        let seconds = Recent::at(Bucket::Second, NOW);
+        assert!(seconds.has("dst|10.0.0.1:80|20261121075925"));
+        assert!(!seconds.has("dst|10.0.0.1:80|20261121075900"));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heddle_policy_compiler::{Destination, WorkloadRef};
 use tokio::sync::watch;
 
-pub use bucket::is_recent;
+pub use bucket::Recent;
 pub use word::{key, parse, read, write};
 
 /// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 60 kB of

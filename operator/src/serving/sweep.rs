@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::subscribers::Cause;
 use super::{MeshSource, now};
 use crate::picture::Picture;
-use crate::scope::{Seconds, is_recent};
+use crate::scope::{Recent, Seconds};
 use crate::tasks::Ended;
 
 /// Old scopes are looked at this often at most.
@@ -43,7 +43,7 @@ impl MeshSource {
     fn sweep_once(&self, picture: &Picture) {
         let (now, compiled) = (now(), &picture.compiled);
         let idle = picture.compiled.idle_after();
-        let bucket = Bucket::of(idle);
+        let recent = Recent::at(Bucket::of(idle), now);
         let mut changed = self
             .scopes
             .retain(|destination| compiled.address_of(destination).is_some());
@@ -53,7 +53,7 @@ impl MeshSource {
             self.scopes
                 .sweep(now, unused, |workload, destination, unused| {
                     self.may_go(compiled, workload, destination, unused, |name| {
-                        is_recent(bucket, name, now)
+                        recent.has(name)
                     })
                 }),
         );
