@@ -101,6 +101,7 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
         unknown_type_logged: false,
         told: false,
         view_due: false,
+        names_changed: false,
         rests_until: opened,
         scope_changed: false,
         view_changed: false,
@@ -133,6 +134,8 @@ struct Pump<P: Protocol, S: ResourceSource> {
     told: bool,
     /// The view is to be fetched anew, once the rest after the last time is over.
     view_due: bool,
+    /// The client has asked for other names than the view was made for.
+    names_changed: bool,
     rests_until: Instant,
     /// The view or what was asked for is another than published.
     scope_changed: bool,
@@ -217,13 +220,13 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 self.admitted = None;
                 return Some(Err(status));
             }
-            if self.view_due {
-                if Instant::now() < self.rests_until {
-                    continue;
-                }
+            if self.view_due && Instant::now() >= self.rests_until {
                 self.refresh();
             }
-            self.step();
+            // What the view of before says of other names than it was made for is not to be said.
+            if !self.names_changed {
+                self.step();
+            }
         }
     }
 
@@ -296,6 +299,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             }
         }
         self.scope_changed |= heard.asked_changed;
+        self.names_changed |= heard.asked_changed;
         self.view_due |= heard.asked_changed || self.session.view().is_none();
         Ok(())
     }
@@ -323,19 +327,18 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
 
     /// Takes the source's newest view. That of before stays if the source knows none.
     fn refresh(&mut self) {
-        self.view_due = false;
+        (self.view_due, self.names_changed) = (false, false);
         let Some(admitted) = &self.admitted else {
             return;
         };
         let asked = self.session.asked();
+        let view = self.shared.source.view(&admitted.who, asked);
         let names = asked.names.len();
         if names > RESTLESS_NAMES {
             let names = u32::try_from(names).unwrap_or(u32::MAX);
             self.rests_until = Instant::now() + REST_FOR_NAME * names;
         }
-        let Some(view) = self.shared.source.view(&admitted.who, asked) else {
-            return;
-        };
+        let Some(view) = view else { return };
         let before = self.session.view();
         if before.is_none_or(|before| !Arc::ptr_eq(before, &view)) {
             self.session.set_view(view);

@@ -23,10 +23,6 @@ pub use word::{key, parse, read, write};
 /// a sidecar's memory each.
 pub const MAX_HELD: usize = 1024;
 
-/// What was used within so many seconds makes no room. Else a proxy that asks for more than there is room for, as a scan does,
-/// would have each of its destinations push out another, over and over.
-pub const KEPT_SECONDS: Seconds = 600;
-
 /// For so long a listener that was taken away may still have connections: Envoy's `--drain-time-s`, which the agent
 /// sets, and as much again.
 pub const DRAIN_SECONDS: u64 = 2 * 30;
@@ -55,8 +51,8 @@ struct Entry {
 struct Workload {
     entries: BTreeMap<Destination, Entry>,
     sets: Arc<Sets>,
-    /// Until then nothing makes room, unless the sets change: who asks for much asks often.
-    full_until: Seconds,
+    /// Since when there has been no room.
+    full_since: Option<Seconds>,
 }
 
 impl Workload {
@@ -70,35 +66,26 @@ impl Workload {
             set.insert(destination.clone());
         }
         self.sets = Arc::new(Sets { held, retiring });
-        self.full_until = 0;
     }
 
-    /// Makes room for one more.
-    ///
-    /// # Errors
-    /// When there is none, with whether that is news.
-    fn make_room(&mut self, now: Seconds) -> Result<(), bool> {
-        if now < self.full_until {
-            return Err(false);
-        }
+    /// Whether there is room for one more, if need be made by one that was not used for `unused` seconds; nor does any make
+    /// room sooner than so long after it is found that there is none, for until then it is not known which are in use.
+    fn has_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
         if self.sets.held.len() < MAX_HELD {
-            return Ok(());
+            self.full_since = None;
+            return true;
         }
+        let Some(unused) = unused else { return false };
+        let since = *self.full_since.get_or_insert(now);
         let held = self
             .entries
-            .iter()
-            .filter(|(_, entry)| entry.retiring_since.is_none());
-        let Some((destination, entry)) = held.min_by_key(|(_, entry)| entry.used) else {
-            return Err(false);
-        };
-        let makes_room = entry.used.saturating_add(KEPT_SECONDS);
-        if now < makes_room {
-            self.full_until = makes_room;
-            return Err(true);
-        }
-        let destination = destination.clone();
-        self.entries.remove(&destination);
-        Ok(())
+            .values_mut()
+            .filter(|entry| entry.retiring_since.is_none());
+        let oldest = held.min_by_key(|entry| entry.used);
+        let oldest = oldest.filter(|entry| now.saturating_sub(entry.used.max(since)) >= unused);
+        let Some(oldest) = oldest else { return false };
+        oldest.retiring_since = Some(now);
+        true
     }
 }
 
@@ -109,7 +96,7 @@ pub enum Learned {
     Before,
     /// It is held now.
     Now,
-    /// It is not: too many others were used lately.
+    /// It is not: too many others are.
     NoRoom,
 }
 
@@ -147,35 +134,37 @@ impl Scopes {
             .unwrap_or_default()
     }
 
-    /// A pod of the workload asked for the destination.
+    /// A pod of the workload asked for the destination. If there is no room, one makes some that was not used for `unused`
+    /// seconds; `None`: none does.
     pub fn learn(
         &self,
         workload: &WorkloadRef,
         destination: &Destination,
+        unused: Option<Seconds>,
         now: Seconds,
     ) -> Learned {
         let mut inner = self.lock();
         let known = inner.workloads.entry(workload.clone()).or_default();
-        if let Some(entry) = known.entries.get_mut(destination) {
+        let entry = known.entries.get_mut(destination);
+        if let Some(entry) = entry.filter(|entry| entry.retiring_since.is_none()) {
             entry.used = entry.used.max(now);
-            if entry.retiring_since.take().is_none() {
-                return Learned::Before;
-            }
-        } else if let Err(news) = known.make_room(now) {
-            if news {
-                tracing::warn!(%workload, destinations = MAX_HELD, seconds = KEPT_SECONDS, "the workload has used so many destinations lately that there is no room for more");
+            return Learned::Before;
+        }
+        let was_full = known.full_since.is_some();
+        if !known.has_room(unused, now) {
+            if !was_full && known.full_since.is_some() {
+                tracing::warn!(%workload, destinations = MAX_HELD, "the workload uses so many destinations that there is no room for more");
             }
             return Learned::NoRoom;
-        } else {
-            known.entries.insert(
-                destination.clone(),
-                Entry {
-                    used: now,
-                    saved: 0,
-                    retiring_since: None,
-                },
-            );
         }
+        let entry = known.entries.entry(destination.clone());
+        let entry = entry.or_insert(Entry {
+            used: now,
+            saved: 0,
+            retiring_since: None,
+        });
+        entry.used = entry.used.max(now);
+        entry.retiring_since = None;
         known.rebuild();
         inner.unsaved.insert(workload.clone());
         drop(inner);

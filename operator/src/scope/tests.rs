@@ -20,8 +20,14 @@ fn held(scopes: &Scopes) -> Vec<String> {
 #[test]
 fn what_is_learned_stays_until_it_is_unused_for_long() {
     let scopes = Scopes::default();
-    assert_eq!(scopes.learn(&workload(), &to("db"), 100), Learned::Now);
-    assert_eq!(scopes.learn(&workload(), &to("db"), 110), Learned::Before);
+    assert_eq!(
+        scopes.learn(&workload(), &to("db"), None, 100),
+        Learned::Now
+    );
+    assert_eq!(
+        scopes.learn(&workload(), &to("db"), None, 110),
+        Learned::Before
+    );
     assert_eq!(held(&scopes), ["service/shop/db:80"]);
     assert!(scopes.sweep(150, 60, |_, _, _| true).is_empty());
     assert!(
@@ -45,17 +51,17 @@ fn what_is_learned_stays_until_it_is_unused_for_long() {
 #[test]
 fn what_is_asked_for_while_it_leaves_is_held_again() {
     let scopes = Scopes::default();
-    scopes.learn(&workload(), &to("db"), 0);
+    scopes.learn(&workload(), &to("db"), None, 0);
     scopes.sweep(60, 60, |_, _, _| true);
-    assert_eq!(scopes.learn(&workload(), &to("db"), 61), Learned::Now);
+    assert_eq!(scopes.learn(&workload(), &to("db"), None, 61), Learned::Now);
     assert_eq!(held(&scopes).len(), 1);
 }
 
 #[test]
 fn traffic_keeps_a_destination() {
     let scopes = Scopes::default();
-    scopes.learn(&workload(), &to("db"), 0);
-    scopes.learn(&workload(), &to("mail"), 0);
+    scopes.learn(&workload(), &to("db"), None, 0);
+    scopes.learn(&workload(), &to("mail"), None, 0);
     scopes.used(&workload(), &BTreeSet::from([to("db")]), 50, 10);
     scopes.sweep(70, 60, |_, _, _| true);
     assert_eq!(held(&scopes), ["service/shop/db:80"]);
@@ -63,26 +69,42 @@ fn traffic_keeps_a_destination() {
 
 #[test]
 fn the_oldest_makes_room_unless_it_is_in_use() {
+    const UNUSED: u64 = 600;
     let scopes = Scopes::default();
-    let learn = |number: usize, now| scopes.learn(&workload(), &to(&format!("s{number}")), now);
+    let learn = |number: usize, unused, now| {
+        scopes.learn(&workload(), &to(&format!("s{number}")), unused, now)
+    };
     for number in 0..MAX_HELD {
-        let learned = learn(number, 1000 + u64::from(number > 0));
-        assert_eq!(learned, Learned::Now);
+        assert_eq!(learn(number, None, 1000), Learned::Now);
     }
-    let then = 1000 + KEPT_SECONDS;
-    assert_eq!(learn(MAX_HELD, then - 1), Learned::NoRoom);
-    assert_eq!(learn(MAX_HELD, then), Learned::Now);
-    // The next one is a second younger.
-    assert_eq!(learn(MAX_HELD + 1, then), Learned::NoRoom);
+    let found_full = 5000;
+    assert_eq!(learn(MAX_HELD, None, found_full), Learned::NoRoom);
+    assert_eq!(learn(MAX_HELD, Some(UNUSED), found_full), Learned::NoRoom);
+    // All but two are used since.
+    let all = scopes.of(&workload()).held.clone();
+    let mut used = all.clone();
+    assert!(used.remove(&to("s0")) && used.remove(&to("s1")));
+    scopes.used(&workload(), &used, found_full + 1, u64::MAX);
+    let then = found_full + UNUSED;
+    assert_eq!(learn(MAX_HELD, Some(UNUSED), then - 1), Learned::NoRoom);
+    for number in [MAX_HELD, MAX_HELD + 1] {
+        assert_eq!(learn(number, None, then), Learned::NoRoom, "it may not");
+        assert_eq!(learn(number, Some(UNUSED), then), Learned::Now);
+    }
+    assert_eq!(learn(MAX_HELD + 2, Some(UNUSED), then), Learned::NoRoom);
     let sets = scopes.of(&workload());
-    assert_eq!(sets.held.len(), MAX_HELD);
-    assert!(!sets.held.contains(&to("s0")) && sets.held.contains(&to("s1")));
+    assert_eq!((sets.held.len(), sets.retiring.len()), (MAX_HELD, 2));
+    assert!(sets.retiring.contains(&to("s0")) && sets.retiring.contains(&to("s1")));
+    // What has left comes back as any other.
+    assert_eq!(learn(0, Some(UNUSED), then), Learned::NoRoom);
+    assert_eq!(learn(0, Some(UNUSED), then + 1), Learned::Now);
+    assert_eq!(scopes.of(&workload()).held.len(), MAX_HELD);
 }
 
 #[test]
 fn a_scope_survives_the_store() {
     let scopes = Scopes::default();
-    scopes.learn(&workload(), &to("db"), 7);
+    scopes.learn(&workload(), &to("db"), None, 7);
     let unsaved = scopes.unsaved();
     let text = write(unsaved.get(&workload()).unwrap());
     assert!(scopes.unsaved().is_empty(), "it is saved once");
@@ -110,7 +132,7 @@ fn a_scope_survives_the_store() {
 #[test]
 fn what_does_not_exist_any_more_is_forgotten_and_the_store_told() {
     let scopes = Scopes::default();
-    scopes.learn(&workload(), &to("db"), 7);
+    scopes.learn(&workload(), &to("db"), None, 7);
     scopes.unsaved();
     assert_eq!(
         scopes.retain(|destination| *destination != to("db")),

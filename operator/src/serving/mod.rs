@@ -36,8 +36,8 @@ pub struct Seen {
     pub depends: Arc<BTreeSet<Dependency>>,
     /// How many destinations the workload has learned.
     pub scope: usize,
-    /// Whether time alone can change it: names that are answered only while they are recent.
-    passing: bool,
+    /// The names that are answered only while they are recent: time alone can change it.
+    beyond: Arc<BTreeSet<Name>>,
     /// The names whose clusters nobody will look for in a while.
     settling: Arc<BTreeSet<Name>>,
 }
@@ -67,7 +67,7 @@ impl Seen {
             wire: Arc::new(wire),
             depends: Arc::clone(&self.depends),
             scope: self.scope,
-            passing: self.passing,
+            beyond: Arc::clone(&self.beyond),
             settling: Arc::clone(&self.settling),
         })
     }
@@ -211,7 +211,7 @@ impl MeshSource {
         wish: &Wish,
         before: Option<&Seen>,
     ) -> Option<Seen> {
-        let sorted = self.sort(picture, proxy, workload, &wish.asked);
+        let sorted = self.sort(picture, proxy, workload, wish);
         let scope = Scope {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
@@ -235,7 +235,7 @@ impl MeshSource {
             wire: Arc::new(wire),
             depends: Arc::new(view.depends),
             scope: sorted.sets.held.len(),
-            passing: sorted.passing,
+            beyond: Arc::new(sorted.beyond),
             settling: Arc::new(settling),
         })
     }
@@ -413,7 +413,7 @@ fn same(a: &Seen, b: &Seen) -> bool {
     a.parts.len() == b.parts.len()
         && a.wire.absent == b.wire.absent
         && a.depends == b.depends
-        && (a.passing, a.scope) == (b.passing, b.scope)
+        && (&a.beyond, a.scope) == (&b.beyond, b.scope)
         && a.parts.iter().zip(&b.parts).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 

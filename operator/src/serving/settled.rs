@@ -172,7 +172,7 @@ mod tests {
             wire: Arc::new(wire),
             depends: Arc::default(),
             scope: 0,
-            passing: false,
+            beyond: Arc::default(),
             settling: Arc::new(settling.clone()),
         }
     }

@@ -25,6 +25,8 @@ pub(super) enum Cause {
 pub(super) struct Subscriber {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
+    /// What it asked for when its view was made last.
+    looked: Arc<Asked>,
     pub(super) settled: Settled,
     pub(super) workload: Option<WorkloadRef>,
     pub(super) seen: Option<Arc<Seen>>,
@@ -42,6 +44,7 @@ impl Subscriber {
         Self {
             pod,
             asked: Arc::default(),
+            looked: Arc::default(),
             settled: Settled::default(),
             workload: None,
             seen: None,
@@ -66,7 +69,13 @@ impl Subscriber {
         Wish {
             pod: self.pod.clone(),
             asked: Arc::clone(&self.asked),
+            looked: Arc::clone(&self.looked),
             settled: Arc::clone(self.settled.names()),
+            beyond: self
+                .seen
+                .as_ref()
+                .map(|seen| Arc::clone(&seen.beyond))
+                .unwrap_or_default(),
         }
     }
 }
@@ -76,8 +85,12 @@ impl Subscriber {
 pub(super) struct Wish {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
+    /// What it asked for the last time.
+    pub(super) looked: Arc<Asked>,
     /// Of what it asked for, the names that have settled.
     pub(super) settled: Arc<BTreeSet<Name>>,
+    /// Those that the last view answers beyond what the workload holds.
+    pub(super) beyond: Arc<BTreeSet<Name>>,
 }
 
 /// All subscribers, and what each of their views depends on.
@@ -121,6 +134,7 @@ impl Subscribers {
         let Some(subscriber) = self.all.get_mut(name) else {
             return;
         };
+        subscriber.looked = Arc::clone(&wish.asked);
         subscriber.settled.seen(&seen, &wish.settled);
         // Mostly the causes are the same, and nothing is to be done.
         if subscriber.causes != seen.depends {

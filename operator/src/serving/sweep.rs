@@ -8,7 +8,7 @@ use heddle_xds_server::{Name, Registry};
 use tokio_util::sync::CancellationToken;
 
 use super::subscribers::Cause;
-use super::{MeshSource, now};
+use super::{MeshSource, Seen, now};
 use crate::picture::Picture;
 use crate::scope::{Recent, Seconds};
 use crate::tasks::Ended;
@@ -61,10 +61,11 @@ impl MeshSource {
         for workload in changed {
             subscribers.touch(&Cause::Learned(workload));
         }
+        let passes = |seen: &Arc<Seen>| !seen.beyond.is_empty();
         let passing: Vec<Name> = subscribers
             .all
             .iter()
-            .filter(|(_, subscriber)| subscriber.seen.as_ref().is_some_and(|seen| seen.passing))
+            .filter(|(_, subscriber)| subscriber.seen.as_ref().is_some_and(passes))
             .map(|(name, _)| Name::clone(name))
             .collect();
         for name in passing {
