@@ -42,6 +42,8 @@ pub struct Sets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     used: Seconds,
+    /// When a proxy came back with it: it may be in use, but that is no use.
+    brought: Seconds,
     /// What the store knows of `used`.
     saved: Seconds,
     retiring_since: Option<Seconds>,
@@ -51,7 +53,7 @@ struct Entry {
 struct Workload {
     entries: BTreeMap<Destination, Entry>,
     sets: Arc<Sets>,
-    /// Since when there has been no room.
+    /// When it was first found that there is no room.
     full_since: Option<Seconds>,
 }
 
@@ -69,21 +71,24 @@ impl Workload {
     }
 
     /// Whether there is room for one more, if need be made by one that was not used for `unused` seconds; nor does any make
-    /// room sooner than so long after it is found that there is none, for until then it is not known which are in use.
+    /// room sooner than so long after it was first found that there is none, for until then it is not known which are in use.
     fn has_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
         if self.sets.held.len() < MAX_HELD {
-            self.full_since = None;
             return true;
         }
-        let Some(unused) = unused else { return false };
         let since = *self.full_since.get_or_insert(now);
+        let Some(unused) = unused else { return false };
         let held = self
             .entries
             .values_mut()
             .filter(|entry| entry.retiring_since.is_none());
-        let oldest = held.min_by_key(|entry| entry.used);
-        let oldest = oldest.filter(|entry| now.saturating_sub(entry.used.max(since)) >= unused);
-        let Some(oldest) = oldest else { return false };
+        let Some(oldest) = held.min_by_key(|entry| entry.used.max(entry.brought)) else {
+            return false;
+        };
+        let known_use = oldest.used.max(oldest.brought).max(since);
+        if now.saturating_sub(known_use) < unused {
+            return false;
+        }
         oldest.retiring_since = Some(now);
         true
     }
@@ -160,6 +165,7 @@ impl Scopes {
         let entry = known.entries.entry(destination.clone());
         let entry = entry.or_insert(Entry {
             used: now,
+            brought: now,
             saved: 0,
             retiring_since: None,
         });
@@ -170,6 +176,22 @@ impl Scopes {
         drop(inner);
         self.tick();
         Learned::Now
+    }
+
+    /// A proxy of the workload has come back with these destinations: of those that are held none makes room for a while.
+    pub fn brought(
+        &self,
+        workload: &WorkloadRef,
+        destinations: &BTreeSet<Destination>,
+        now: Seconds,
+    ) {
+        if let Some(known) = self.lock().workloads.get_mut(workload) {
+            for destination in destinations {
+                if let Some(entry) = known.entries.get_mut(destination) {
+                    entry.brought = now;
+                }
+            }
+        }
     }
 
     /// Destinations of the workload had traffic. The store is told once they are `save_after` newer than what it knows.
@@ -268,14 +290,17 @@ impl Scopes {
             !last_word || entry.saved == 0 || stored.contains_key(destination)
         });
         let mut changed = known.entries.len() != before;
+        let is_held = |entry: &&Entry| entry.retiring_since.is_none();
+        let mut held = known.entries.values().filter(is_held).count();
         for (destination, used) in stored {
-            let room = known.entries.len() < MAX_HELD;
+            let room = held < MAX_HELD;
             match known.entries.get_mut(destination) {
                 Some(entry) => {
                     // Used elsewhere since it was let go here.
-                    if entry.retiring_since.is_some_and(|since| *used > since) {
+                    if room && entry.retiring_since.is_some_and(|since| *used > since) {
                         entry.retiring_since = None;
                         changed = true;
+                        held += 1;
                     }
                     entry.used = entry.used.max(*used);
                     entry.saved = entry.saved.max(*used);
@@ -285,11 +310,13 @@ impl Scopes {
                         destination.clone(),
                         Entry {
                             used: *used,
+                            brought: 0,
                             saved: *used,
                             retiring_since: None,
                         },
                     );
                     changed = true;
+                    held += 1;
                 }
                 None => {}
             }

@@ -80,11 +80,11 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     let found_full = 5000;
     assert_eq!(learn(MAX_HELD, None, found_full), Learned::NoRoom);
     assert_eq!(learn(MAX_HELD, Some(UNUSED), found_full), Learned::NoRoom);
-    // All but two are used since.
-    let all = scopes.of(&workload()).held.clone();
-    let mut used = all.clone();
-    assert!(used.remove(&to("s0")) && used.remove(&to("s1")));
+    // All but two are used since, or were brought along.
+    let mut used = scopes.of(&workload()).held.clone();
+    assert!(["s0", "s1", "s2"].iter().all(|name| used.remove(&to(name))));
     scopes.used(&workload(), &used, found_full + 1, u64::MAX);
+    scopes.brought(&workload(), &[to("s2")].into(), found_full + 1);
     let then = found_full + UNUSED;
     assert_eq!(learn(MAX_HELD, Some(UNUSED), then - 1), Learned::NoRoom);
     for number in [MAX_HELD, MAX_HELD + 1] {

@@ -336,7 +336,7 @@ impl ResourceSource for MeshSource {
 
     fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64> {
         match self.lock().entry(&who.0) {
-            Some(subscriber) => subscriber.tick.subscribe(),
+            Some(subscriber) => subscriber.begins(),
             // No such id was ever admitted.
             None => watch::Sender::new(0).subscribe(),
         }

@@ -14,8 +14,9 @@ use super::{MeshSource, now};
 use crate::picture::Picture;
 use crate::scope::{Learned, Recent, Scopes, Seconds, Sets};
 
-/// Beyond what its workload holds, a proxy is answered for so many names at a time, the others are refused: each costs it
-/// memory, and who calls more is scanning. These are addresses that nobody knows, and destinations that there was no room for.
+/// Beyond what its workload holds, a proxy is answered for so many addresses at a time, the others are refused: each costs
+/// it memory, and who calls more is scanning. Nobody knows these, or there was no room for them, or they are not declared
+/// where that is needed.
 const MAX_BEYOND: usize = 256;
 
 /// What was used within so many seconds makes no room for others.
@@ -44,6 +45,7 @@ impl MeshSource {
         let mut sorter = Sorter {
             scopes: &self.scopes,
             picture,
+            proxy,
             workload,
             learns: proxy.on_demand() && picture.compiled.tells_on_demand(),
             recent: Recent::at(Bucket::of(picture.compiled.idle_after()), now),
@@ -53,14 +55,10 @@ impl MeshSource {
             sets: self.scopes.of(workload),
             learned: false,
             beyond: BTreeSet::new(),
+            places: BTreeSet::new(),
         };
         let (asked, looked) = (&wish.asked, &wish.looked);
-        // A proxy that comes back shows by its listeners what is in use, once.
-        for name in asked.listeners.difference(&looked.listeners) {
-            if let Some(destination) = listener_address(name).and_then(|at| sorter.known(at)) {
-                sorter.learn(&destination, None);
-            }
-        }
+        sorter.brought(asked.listeners.difference(&looked.listeners));
         // Who has a place has it before those that come later.
         let has_place = |name: &&Name| wish.beyond.contains(*name);
         let (placed, others): (Vec<_>, Vec<_>) = asked.names.iter().partition(has_place);
@@ -73,9 +71,8 @@ impl MeshSource {
             sorter.sets = self.scopes.of(workload);
             self.relearned(workload);
         }
-        let full = |places: &BTreeSet<Name>| places.len() == MAX_BEYOND;
-        if full(&sorter.beyond) && !full(&wish.beyond) {
-            tracing::warn!(proxy = %wish.pod, names = MAX_BEYOND, "the proxy is answered for so many names beyond what its workload holds; more are refused");
+        if sorter.beyond.len() >= MAX_BEYOND && wish.beyond.len() < MAX_BEYOND {
+            tracing::warn!(proxy = %wish.pod, addresses = MAX_BEYOND, "the proxy calls so many addresses beyond what its workload holds that more are refused");
         }
         Sorted {
             sets: sorter.sets,
@@ -90,6 +87,7 @@ impl MeshSource {
 struct Sorter<'a> {
     scopes: &'a Scopes,
     picture: &'a Picture,
+    proxy: &'a Proxy,
     workload: &'a WorkloadRef,
     learns: bool,
     recent: Recent,
@@ -101,6 +99,8 @@ struct Sorter<'a> {
     /// Whether it holds more by now.
     learned: bool,
     beyond: BTreeSet<Name>,
+    /// Their addresses: one in steady use is asked for under a new name in each bucket.
+    places: BTreeSet<SocketAddr>,
 }
 
 impl Sorter<'_> {
@@ -108,21 +108,38 @@ impl Sorter<'_> {
         self.picture.compiled.destination_at(at)
     }
 
+    /// A proxy that comes back shows by its listeners what is in use, once.
+    fn brought<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
+        let addresses = listeners.filter_map(|name| listener_address(name));
+        let brought: BTreeSet<_> = addresses.filter_map(|at| self.known(at)).collect();
+        if self.learns && !brought.is_empty() {
+            for destination in &brought {
+                self.learn(destination, None);
+            }
+            self.scopes.brought(self.workload, &brought, self.now);
+        }
+    }
+
     /// Whether a name is answered. Only a new one is a call: those of before are asked for as long as the stream lives.
     fn answers(&mut self, name: &Name, new: bool) -> bool {
-        let destination = on_demand_address(name).and_then(|at| self.known(at));
-        match destination {
+        let Some(at) = on_demand_address(name) else {
+            return false;
+        };
+        match self.known(at) {
             Some(destination) if self.sets.held.contains(&destination) => true,
             Some(_) | None if !self.recent.has(name) => false,
-            Some(destination) if self.learn(&destination, new.then_some(self.unused)) => true,
-            Some(_) | None => self.is_beyond(name),
+            Some(destination) if self.learns => {
+                self.learn(&destination, new.then_some(self.unused)) || self.is_beyond(name, at)
+            }
+            Some(_) if self.picture.compiled.may_have(self.proxy, at) => true,
+            Some(_) | None => self.is_beyond(name, at),
         }
     }
 
     /// Whether the workload holds the destination now.
     fn learn(&mut self, destination: &Destination, unused: Option<Seconds>) -> bool {
-        if !self.learns || self.sets.held.contains(destination) {
-            return self.learns;
+        if self.sets.held.contains(destination) {
+            return true;
         }
         let learned = self
             .scopes
@@ -131,42 +148,56 @@ impl Sorter<'_> {
         learned != Learned::NoRoom
     }
 
-    /// Takes a place for a name, if there is one left.
-    fn is_beyond(&mut self, name: &Name) -> bool {
-        self.beyond.len() < MAX_BEYOND && self.beyond.insert(Name::clone(name))
+    /// Takes a place for an address, if it has none and there is one left.
+    fn is_beyond(&mut self, name: &Name, at: SocketAddr) -> bool {
+        if self.places.len() >= MAX_BEYOND && !self.places.contains(&at) {
+            return false;
+        }
+        self.places.insert(at);
+        self.beyond.insert(Name::clone(name));
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
     use std::time::Duration;
 
     use heddle_identity::TrustDomain;
     use heddle_policy_compiler::{KubeObject, NamespacedName, World, compile};
     use heddle_xds_server::Asked;
-    use k8s_openapi::jiff::Timestamp;
+    use k8s_openapi::jiff::{SignedDuration, Timestamp};
     use serde_json::json;
 
     use super::*;
     use crate::scope::MAX_HELD;
 
-    /// A pod with a sidecar, and a service of so many ports.
-    fn picture(ports: usize) -> Picture {
+    const AT: &str = "10.96.0.1";
+
+    /// The client, a pod with a sidecar in `shop`, and a service of so many ports.
+    fn picture(namespace: &str, ports: usize, on_demand: &str) -> Picture {
         let ports = (1..=ports).map(|port| json!({"name": format!("tcp-{port}"), "port": port}));
         let service = json!({
-            "metadata": {"name": "all", "namespace": "shop"},
-            "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": ports.collect::<Vec<_>>()},
+            "metadata": {"name": "all", "namespace": namespace},
+            "spec": {"clusterIP": AT, "clusterIPs": [AT], "ports": ports.collect::<Vec<_>>()},
         });
         let pod = json!({
             "metadata": {"name": "client-1", "namespace": "shop"},
             "spec": {"serviceAccountName": "client", "containers": [{"name": "app"}, {"name": "heddle-proxy"}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
         });
-        let mut builder = World::builder();
+        let mesh = json!({
+            "apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh",
+            "metadata": {"name": "default"}, "spec": {"scope": {"onDemand": on_demand}},
+        });
         let service = serde_json::from_value(service).unwrap();
         let pod = serde_json::from_value(pod).unwrap();
+        let mesh = serde_json::from_value(mesh).unwrap();
+        let mut builder = World::builder();
         builder.apply(KubeObject::Service(Arc::new(service)));
         builder.apply(KubeObject::Pod(Arc::new(pod)));
+        builder.apply(KubeObject::Mesh(Arc::new(mesh)));
         let world = builder.world();
         Picture {
             compiled: compile(&world),
@@ -175,42 +206,52 @@ mod tests {
         }
     }
 
-    fn name(at: &str) -> Name {
-        let hour = Timestamp::now().strftime(Bucket::Hour.format());
-        format!("dst|{at}|{hour}").into()
+    fn name(at: &str, hours_ago: i64) -> Name {
+        let then = Timestamp::now() - SignedDuration::from_hours(hours_ago);
+        format!("dst|{at}|{}", then.strftime(Bucket::Hour.format())).into()
     }
 
-    #[test]
-    fn who_asks_for_more_than_there_is_room_for_is_refused_the_rest() {
-        const REFUSED: usize = 200;
-        let picture = picture(MAX_HELD + MAX_BEYOND + REFUSED);
+    fn ports(ports: RangeInclusive<usize>) -> BTreeSet<Name> {
+        ports.map(|port| name(&format!("{AT}:{port}"), 0)).collect()
+    }
+
+    /// What becomes of the names, when those looked at before and those with places were these.
+    fn sorted(
+        picture: &Picture,
+    ) -> impl Fn(&BTreeSet<Name>, &BTreeSet<Name>, &BTreeSet<Name>) -> Sorted {
         let mesh = MeshSource::new(
             "cluster.local".parse::<TrustDomain>().unwrap(),
             Arc::default(),
             Duration::from_secs(60),
             Arc::default(),
         );
-        let pod = NamespacedName::new("shop", "client-1");
-        let proxy = &picture.compiled.proxies[&pod];
-        let sort = |names: &BTreeSet<Name>, looked: &BTreeSet<Name>, beyond: &BTreeSet<Name>| {
-            let asked = |names: &BTreeSet<Name>| {
-                Arc::new(Asked {
-                    names: names.clone(),
-                    ..Asked::default()
-                })
-            };
+        let asked = |names: &BTreeSet<Name>| {
+            Arc::new(Asked {
+                names: names.clone(),
+                ..Asked::default()
+            })
+        };
+        move |names, looked, beyond| {
+            let pod = NamespacedName::new("shop", "client-1");
+            let proxy = &picture.compiled.proxies[&pod];
             let wish = Wish {
-                pod: pod.clone(),
+                pod,
                 asked: asked(names),
                 looked: asked(looked),
                 settled: Arc::default(),
                 beyond: Arc::new(beyond.clone()),
             };
-            mesh.sort(&picture, proxy, &proxy.workload(), &wish)
-        };
-        let none = BTreeSet::new();
-        let ports = 1..=MAX_HELD + MAX_BEYOND + REFUSED;
-        let mut names: BTreeSet<Name> = ports.map(|p| name(&format!("10.96.0.1:{p}"))).collect();
+            mesh.sort(picture, proxy, &proxy.workload(), &wish)
+        }
+    }
+
+    #[test]
+    fn who_asks_for_more_than_there_is_room_for_is_refused_the_rest() {
+        const REFUSED: usize = 200;
+        const ALL: usize = MAX_HELD + MAX_BEYOND + REFUSED;
+        let (picture, none) = (picture("shop", ALL, "Enabled"), BTreeSet::new());
+        let sort = sorted(&picture);
+        let mut names = ports(1..=ALL);
         let first = sort(&names, &none, &none);
         assert_eq!(first.sets.held.len(), MAX_HELD);
         assert_eq!(first.beyond.len(), MAX_BEYOND);
@@ -219,16 +260,35 @@ mod tests {
 
         // Who comes later takes no place from who has one, whatever their names.
         let before = names.clone();
-        names.extend(["10.1.1.1:80", "10.96.0.0:80"].map(name));
+        names.extend(["10.1.1.1:80", "10.96.0.0:80"].map(|at| name(at, 0)));
         let second = sort(&names, &before, &first.beyond);
         assert_eq!(second.sets, first.sets);
         assert_eq!(second.wanted, first.wanted);
         assert_eq!(second.refused.len(), REFUSED + 2);
+        // An address keeps its place from hour to hour.
+        let placed = first.beyond.first().unwrap();
+        let address = on_demand_address(placed).unwrap().to_string();
+        names.insert(name(&address, 1));
+        let third = sort(&names, &before, &first.beyond);
+        assert_eq!(third.wanted.len(), MAX_HELD + MAX_BEYOND + 1);
         // A place that was given up is taken.
-        let given_up = first.beyond.first().unwrap();
-        names.remove(given_up);
-        let third = sort(&names, &names, &first.beyond);
-        assert_eq!(third.wanted.len(), MAX_HELD + MAX_BEYOND);
-        assert!(third.wanted.contains(&name("10.1.1.1:80")));
+        names.remove(&name(&address, 1));
+        names.remove(placed);
+        let fourth = sort(&names, &names, &first.beyond);
+        assert_eq!(fourth.wanted.len(), MAX_HELD + MAX_BEYOND);
+        assert!(fourth.wanted.contains(&name("10.1.1.1:80", 0)));
+    }
+
+    #[test]
+    fn what_is_declared_needs_no_place() {
+        const MANY: usize = MAX_BEYOND + 50;
+        let none = BTreeSet::new();
+        // Without an annotation a pod's own namespace is declared.
+        for (namespace, answered) in [("shop", MANY), ("elsewhere", MAX_BEYOND)] {
+            let picture = picture(namespace, MANY, "Disabled");
+            let sorted = sorted(&picture)(&ports(1..=MANY), &none, &none);
+            assert_eq!(sorted.wanted.len(), answered, "{namespace}");
+            assert_eq!(sorted.sets.held.len(), 0);
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Subscriber {
     pub(super) asked: Arc<Asked>,
     /// What it asked for when its view was made last.
     looked: Arc<Asked>,
+    /// A stream has begun: what it asks for first was called before.
+    begins: bool,
     pub(super) settled: Settled,
     pub(super) workload: Option<WorkloadRef>,
     pub(super) seen: Option<Arc<Seen>>,
@@ -45,6 +47,7 @@ impl Subscriber {
             pod,
             asked: Arc::default(),
             looked: Arc::default(),
+            begins: false,
             settled: Settled::default(),
             workload: None,
             seen: None,
@@ -55,8 +58,21 @@ impl Subscriber {
         }
     }
 
+    /// A stream of the proxy begins; it ticks whenever the view has become stale.
+    pub(super) fn begins(&mut self) -> watch::Receiver<u64> {
+        self.begins = true;
+        self.tick.subscribe()
+    }
+
     /// The proxy asks for this now.
     pub(super) fn asks(&mut self, asked: &Asked) {
+        if std::mem::take(&mut self.begins) {
+            let names = asked.names.clone();
+            self.looked = Arc::new(Asked {
+                names,
+                ..Asked::default()
+            });
+        }
         if *self.asked != *asked {
             self.settled.asks(&self.asked, asked);
             self.asked = Arc::new(asked.clone());
@@ -134,6 +150,10 @@ impl Subscribers {
         let Some(subscriber) = self.all.get_mut(name) else {
             return;
         };
+        // It has asked for something else in between, and who told that looks as well.
+        if !Arc::ptr_eq(&subscriber.asked, &wish.asked) {
+            return;
+        }
         subscriber.looked = Arc::clone(&wish.asked);
         subscriber.settled.seen(&seen, &wish.settled);
         // Mostly the causes are the same, and nothing is to be done.

@@ -75,13 +75,59 @@ impl Compiled {
     }
 }
 
+impl Compiled {
+    /// Whether a proxy may have the destination at an address, as far as destinations have to be declared.
+    #[must_use]
+    pub fn may_have(&self, proxy: &Proxy, at: SocketAddr) -> bool {
+        self.known(at)
+            .is_some_and(|known| self.in_scope(proxy, &known))
+    }
+
+    /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
+    fn declarations(&self, proxy: &Proxy) -> Vec<DeclaredDestination> {
+        let shape = &proxy.shape;
+        match (&shape.destinations, self.settings.on_demand) {
+            (Some(declared), _) => declared.clone(),
+            (None, OnDemand::Enabled) => Vec::new(),
+            (None, OnDemand::Disabled) => {
+                vec![DeclaredDestination::Namespace(Arc::clone(&shape.namespace))]
+            }
+        }
+    }
+
+    /// Whether the proxy may have a destination.
+    fn in_scope(&self, proxy: &Proxy, known: &Known) -> bool {
+        if self.settings.on_demand == OnDemand::Enabled {
+            return true;
+        }
+        let declared = self.declarations(proxy);
+        let is_declared = |name: &NamespacedName, port: Port| {
+            declared.iter().any(|entry| match entry {
+                DeclaredDestination::Service(service, number) => {
+                    service == name && number.is_none_or(|number| number == port)
+                }
+                DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
+            })
+        };
+        match known {
+            Known::Service { name, port, .. } => is_declared(name, *port),
+            // A pod is dialled for the sake of the services that lead there, or as one of its namespace.
+            Known::Pod { name, services, .. } => {
+                let whole = DeclaredDestination::Namespace(Arc::clone(&name.namespace));
+                declared.contains(&whole)
+                    || services.iter().any(|(name, port)| is_declared(name, *port))
+            }
+        }
+    }
+}
+
 impl Viewer<'_> {
     fn captured(&mut self, scope: &Scope<'_>) {
         self.parts.insert(Place::Capture, self.compiled.capture());
         self.declared();
         for destination in scope.held {
             if let Some((at, known)) = self.find(destination)
-                && self.in_scope(&known)
+                && self.compiled.in_scope(self.proxy, &known)
             {
                 self.destination(at, Listens::Handed, &known);
             }
@@ -150,7 +196,7 @@ impl Viewer<'_> {
     /// What is declared is there from the start.
     fn declared(&mut self) {
         let compiled = self.compiled;
-        for entry in self.declarations() {
+        for entry in compiled.declarations(self.proxy) {
             match &entry {
                 DeclaredDestination::Service(name, port) => self.declared_service(name, *port),
                 DeclaredDestination::Namespace(namespace) => {
@@ -182,43 +228,6 @@ impl Viewer<'_> {
                 if let Some(known) = compiled.known(at) {
                     self.destination(at, Listens::Handed, &known);
                 }
-            }
-        }
-    }
-
-    /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
-    fn declarations(&self) -> Vec<DeclaredDestination> {
-        let shape = &self.proxy.shape;
-        match (&shape.destinations, self.compiled.settings.on_demand) {
-            (Some(declared), _) => declared.clone(),
-            (None, OnDemand::Enabled) => Vec::new(),
-            (None, OnDemand::Disabled) => {
-                vec![DeclaredDestination::Namespace(Arc::clone(&shape.namespace))]
-            }
-        }
-    }
-
-    /// Whether the proxy may have a destination.
-    fn in_scope(&self, known: &Known) -> bool {
-        if self.compiled.settings.on_demand == OnDemand::Enabled {
-            return true;
-        }
-        let declared = self.declarations();
-        let is_declared = |name: &NamespacedName, port: Port| {
-            declared.iter().any(|entry| match entry {
-                DeclaredDestination::Service(service, number) => {
-                    service == name && number.is_none_or(|number| number == port)
-                }
-                DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
-            })
-        };
-        match known {
-            Known::Service { name, port, .. } => is_declared(name, *port),
-            // A pod is dialled for the sake of the services that lead there, or as one of its namespace.
-            Known::Pod { name, services, .. } => {
-                let whole = DeclaredDestination::Namespace(Arc::clone(&name.namespace));
-                declared.contains(&whole)
-                    || services.iter().any(|(name, port)| is_declared(name, *port))
             }
         }
     }
@@ -264,7 +273,7 @@ impl Viewer<'_> {
             self.on_demand(name, at, way, origins);
             return;
         };
-        let after = if self.in_scope(&known) {
+        let after = if self.compiled.in_scope(self.proxy, &known) {
             self.destination(at, Listens::Handed, &known)
         } else {
             self.note(at, &known);
