@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use heddle_scope_tests::{Load, Pod, PodSpec, Service, eventually, exchange, port, scope};
+use heddle_scope_tests::{Load, Mesh, Pod, PodSpec, Service, eventually, exchange, port, scope};
 use serde_json::json;
 
 /// Several times as long as a destination may be idle.
@@ -23,14 +23,19 @@ async fn leaves(pod: &Pod, to: std::net::SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// Destinations leave some seconds after their last use.
+async fn forgetful(mesh: &mut Mesh) -> Result<()> {
+    mesh.world.mesh(json!({"scope": {"idleAfter": "3s"}}));
+    mesh.write()?;
+    mesh.kill_control_plane();
+    mesh.environment.push(("HEDDLE_LOAD_REPORT_SECONDS", "1"));
+    mesh.start_control_plane().await
+}
+
 #[test]
 fn the_unused_leaves_and_comes_back() -> Result<()> {
     scope(async |mesh| {
-        mesh.world.mesh(json!({"scope": {"idleAfter": "3s"}}));
-        mesh.write()?;
-        mesh.kill_control_plane();
-        mesh.environment.push(("HEDDLE_LOAD_REPORT_SECONDS", "1"));
-        mesh.start_control_plane().await?;
+        forgetful(mesh).await?;
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let _server = mesh.pod(PodSpec::new("server-1")).await?;
         let _plain = mesh.plain(PodSpec::plain("plain-1"))?;
@@ -93,5 +98,38 @@ fn the_unused_leaves_and_comes_back() -> Result<()> {
         leaves(&client, open).await?;
         leaves(&client, used).await?;
         client.client.echo(open).await
+    })
+}
+
+/// What a sidecar brings along when it reconnects is no use of it.
+#[test]
+fn the_unused_leaves_after_a_restart_of_the_control_plane() -> Result<()> {
+    scope(async |mesh| {
+        forgetful(mesh).await?;
+        let client = mesh.pod(PodSpec::new("client-1")).await?;
+        let _server = mesh.pod(PodSpec::new("server-1")).await?;
+        mesh.world.service(Service::new("server"));
+        mesh.write()?;
+        mesh.settled(&client.client).await?;
+        let (idle, used) = (mesh.at("server", 80)?, mesh.at("server", 90)?);
+        client.client.call(idle).await?;
+        mesh.kill_control_plane();
+        eventually("the control plane is missed", async || {
+            ensure!(client.envoy.connected().await.is_err(), "it is connected");
+            Ok(())
+        })
+        .await?;
+        mesh.start_control_plane().await?;
+        eventually("the sidecar is back", async || {
+            client.envoy.connected().await
+        })
+        .await?;
+        let load = Load::start(&client.client, used, Duration::from_millis(300), |answer| {
+            answer.app == "server-1"
+        });
+        leaves(&client, idle).await?;
+        load.stop_without_failure().await?;
+        client.client.call(idle).await?;
+        Ok(())
     })
 }
