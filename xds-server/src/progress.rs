@@ -85,7 +85,7 @@ impl Progress {
             }
         }
         let behind = resources(shared).map(|resource| &resource.key);
-        let behind = behind.filter(|key| !self.behind.is_empty() && is_behind(key));
+        let behind = behind.filter(|key| is_behind(key));
         behind.chain(news.into_keys()).collect()
     }
 }

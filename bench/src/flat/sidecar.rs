@@ -21,7 +21,7 @@ use crate::place::Place;
 /// The sidecar's user.
 const UID: u32 = 1337;
 const START: Duration = Duration::from_secs(60);
-/// Longer than a sidecar keeps the clusters of its first calls (10 s).
+/// As long as a sidecar keeps the clusters of its first calls at most (10 to 20 s).
 const STILL: Duration = Duration::from_secs(20);
 /// What has not come to rest by then is reported as it is.
 const PATIENCE: Duration = Duration::from_secs(150);

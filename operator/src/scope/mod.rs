@@ -49,6 +49,22 @@ struct Entry {
     retiring_since: Option<Seconds>,
 }
 
+impl Entry {
+    fn new(used: Seconds, saved: Seconds) -> Self {
+        Self {
+            used,
+            brought: 0,
+            saved,
+            retiring_since: None,
+        }
+    }
+
+    /// When it was last in use, or may have been.
+    fn seen(&self) -> Seconds {
+        self.used.max(self.brought)
+    }
+}
+
 #[derive(Default)]
 struct Workload {
     entries: BTreeMap<Destination, Entry>,
@@ -70,9 +86,9 @@ impl Workload {
         self.sets = Arc::new(Sets { held, retiring });
     }
 
-    /// Whether there is room for one more, if need be made by one that was not used for `unused` seconds; nor does any make
-    /// room sooner than so long after it was first found that there is none, for until then it is not known which are in use.
-    fn has_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
+    /// Whether there is room for one more. If need be one makes room that was not used for `unused` seconds (`None`: none does),
+    /// and no sooner than so long after it was first found that there is none, for until then it is not known which are in use.
+    fn make_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
         if self.sets.held.len() < MAX_HELD {
             return true;
         }
@@ -82,11 +98,10 @@ impl Workload {
             .entries
             .values_mut()
             .filter(|entry| entry.retiring_since.is_none());
-        let Some(oldest) = held.min_by_key(|entry| entry.used.max(entry.brought)) else {
+        let Some(oldest) = held.min_by_key(|entry| entry.seen()) else {
             return false;
         };
-        let known_use = oldest.used.max(oldest.brought).max(since);
-        if now.saturating_sub(known_use) < unused {
+        if now.saturating_sub(oldest.seen().max(since)) < unused {
             return false;
         }
         oldest.retiring_since = Some(now);
@@ -156,19 +171,14 @@ impl Scopes {
             return Learned::Before;
         }
         let was_full = known.full_since.is_some();
-        if !known.has_room(unused, now) {
+        if !known.make_room(unused, now) {
             if !was_full && known.full_since.is_some() {
                 tracing::warn!(%workload, destinations = MAX_HELD, "the workload uses so many destinations that there is no room for more");
             }
             return Learned::NoRoom;
         }
         let entry = known.entries.entry(destination.clone());
-        let entry = entry.or_insert(Entry {
-            used: now,
-            brought: now,
-            saved: 0,
-            retiring_since: None,
-        });
+        let entry = entry.or_insert(Entry::new(now, 0));
         entry.used = entry.used.max(now);
         entry.retiring_since = None;
         known.rebuild();
@@ -306,15 +316,9 @@ impl Scopes {
                     entry.saved = entry.saved.max(*used);
                 }
                 None if room => {
-                    known.entries.insert(
-                        destination.clone(),
-                        Entry {
-                            used: *used,
-                            brought: 0,
-                            saved: *used,
-                            retiring_since: None,
-                        },
-                    );
+                    known
+                        .entries
+                        .insert(destination.clone(), Entry::new(*used, *used));
                     changed = true;
                     held += 1;
                 }

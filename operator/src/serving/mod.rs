@@ -172,6 +172,11 @@ impl MeshSource {
         self.lock().touch(&Cause::Learned(workload.clone()));
     }
 
+    /// Who is connected has told its loads within this: three reports, for one may be late.
+    fn reported_within(&self) -> Duration {
+        3 * self.load_report_interval
+    }
+
     /// Whether a pod of the workload has a stream here.
     #[must_use]
     pub fn serves(&self, workload: &WorkloadRef) -> bool {

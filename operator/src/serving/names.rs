@@ -49,8 +49,7 @@ impl MeshSource {
             workload,
             learns: proxy.on_demand() && picture.compiled.tells_on_demand(),
             recent: Recent::at(Bucket::of(picture.compiled.idle_after()), now),
-            // Three reports, for one may be late.
-            unused: KEPT.max(3 * self.load_report_interval.as_secs()),
+            unused: KEPT.max(self.reported_within().as_secs()),
             now,
             sets: self.scopes.of(workload),
             learned: false,
@@ -129,10 +128,10 @@ impl Sorter<'_> {
             Some(destination) if self.sets.held.contains(&destination) => true,
             Some(_) | None if !self.recent.has(name) => false,
             Some(destination) if self.learns => {
-                self.learn(&destination, new.then_some(self.unused)) || self.is_beyond(name, at)
+                self.learn(&destination, new.then_some(self.unused)) || self.take_place(name, at)
             }
             Some(_) if self.picture.compiled.may_have(self.proxy, at) => true,
-            Some(_) | None => self.is_beyond(name, at),
+            Some(_) | None => self.take_place(name, at),
         }
     }
 
@@ -149,7 +148,7 @@ impl Sorter<'_> {
     }
 
     /// Takes a place for an address, if it has none and there is one left.
-    fn is_beyond(&mut self, name: &Name, at: SocketAddr) -> bool {
+    fn take_place(&mut self, name: &Name, at: SocketAddr) -> bool {
         if self.places.len() >= MAX_BEYOND && !self.places.contains(&at) {
             return false;
         }

@@ -47,8 +47,8 @@ impl MeshSource {
         let mut changed = self
             .scopes
             .retain(|destination| compiled.address_of(destination).is_some());
-        // What was reported last may be as old as three reports, and times are cut to seconds.
-        let unused = idle.as_secs() + 3 * self.load_report_interval.as_secs() + 1;
+        // What was reported last may be so old, and times are cut to seconds.
+        let unused = idle.as_secs() + self.reported_within().as_secs() + 1;
         changed.extend(
             self.scopes
                 .sweep(now, unused, |workload, destination, unused| {
@@ -95,10 +95,9 @@ impl MeshSource {
         }
         let at = compiled.address_of(destination);
         there.all(|subscriber| {
-            // Three reports, for one may be late.
             let heard = subscriber
                 .reported
-                .is_some_and(|at| at.elapsed() < 3 * self.load_report_interval);
+                .is_some_and(|at| at.elapsed() < self.reported_within());
             let mut names = subscriber.asked.names.iter();
             let asked = names.any(|name| on_demand_address(name) == at && recent(name));
             heard && !asked

@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
+use crate::eventually;
+
 /// A busy machine may make it wait.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -143,6 +145,22 @@ impl Envoy {
     pub async fn connected(&self) -> Result<()> {
         let state = self.sum(r"^control_plane\.connected_state$").await?;
         ensure!(state == 1, "it is not connected");
+        Ok(())
+    }
+
+    /// Waits until the sidecar sees that it has lost the control plane.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn disconnected(&self) -> Result<()> {
+        eventually(
+            "the sidecar sees that the control plane is gone",
+            async || {
+                ensure!(self.connected().await.is_err(), "it is connected");
+                Ok(())
+            },
+        )
+        .await?;
         Ok(())
     }
 

@@ -26,20 +26,18 @@ pub mod port {
     pub const LATE: u16 = 7001;
     /// [`HTTP`], [`ECHO`] and [`BANNER`] as ports of a service that do not say what they speak.
     pub const ANY: [u16; 3] = [180, 17000, 13306];
-    /// All ports of a service.
-    pub const OF_SERVICE: [u16; 8] = [80, 90, BANNER, ECHO, LATE, ANY[0], ANY[1], ANY[2]];
 }
 
 /// The ports of a service by default: name, port, target.
 const PORTS: [(&str, u16, u16); 8] = [
-    ("http", port::OF_SERVICE[0], port::HTTP),
-    ("grpc", port::OF_SERVICE[1], port::GRPC),
-    ("tcp-banner", port::OF_SERVICE[2], port::BANNER),
-    ("tcp-echo", port::OF_SERVICE[3], port::ECHO),
-    ("tcp-late", port::OF_SERVICE[4], port::LATE),
-    ("any-http", port::OF_SERVICE[5], port::HTTP),
-    ("any-echo", port::OF_SERVICE[6], port::ECHO),
-    ("any-banner", port::OF_SERVICE[7], port::BANNER),
+    ("http", 80, port::HTTP),
+    ("grpc", 90, port::GRPC),
+    ("tcp-banner", port::BANNER, port::BANNER),
+    ("tcp-echo", port::ECHO, port::ECHO),
+    ("tcp-late", port::LATE, port::LATE),
+    ("any-http", port::ANY[0], port::HTTP),
+    ("any-echo", port::ANY[1], port::ECHO),
+    ("any-banner", port::ANY[2], port::BANNER),
 ];
 
 /// A pod, as the API shows it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use heddle_scope_tests::{Client, Load, PodSpec, Service, eventually, port, scope};
+use heddle_scope_tests::{Client, Load, PodSpec, Service, eventually, scope};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -103,9 +103,10 @@ fn a_scan_of_services_is_bounded() -> Result<()> {
         let bystander = mesh.pod(PodSpec::new("bystander-1")).await?;
         let _server = mesh.pod(PodSpec::new("server-1")).await?;
         mesh.world.service(Service::new("server"));
-        let names: Vec<String> = (0..SERVICES).map(|n| format!("server-{n}")).collect();
-        for name in &names {
-            mesh.world.service(Service::of(name, "app", "server"));
+        let services = (0..SERVICES).map(|n| Service::of(&format!("server-{n}"), "app", "server"));
+        let services: Vec<Service> = services.collect();
+        for service in &services {
+            mesh.world.service(service.clone());
         }
         mesh.write()?;
         mesh.settled(&client.client).await?;
@@ -117,9 +118,9 @@ fn a_scan_of_services_is_bounded() -> Result<()> {
             |answer| answer.app == "server-1",
         );
         let mut doors = Vec::new();
-        for name in &names {
-            for port in port::OF_SERVICE {
-                doors.push(mesh.at(name, port)?);
+        for service in &services {
+            for (_, port, _) in &service.ports {
+                doors.push(mesh.at(&service.name, *port)?);
             }
         }
         let held = async || {
