@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::resource::Resource;
 
-/// The descriptors of the very envoy-types that the resources were built with, see `build.rs`.
-static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy-types.bin"));
+/// The descriptor set of the same envoy-types with which the resources are built.
+static DESCRIPTORS: &[u8] = heddle_envoy_descriptors::envoy_descriptors!();
 
 fn pool() -> Option<&'static DescriptorPool> {
     static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();

@@ -1,7 +1,6 @@
 //! Envoy's resources for the tests, written as JSON: caller -> outbound -> mTLS -> inbound -> application.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
@@ -153,33 +152,8 @@ fn pack(types: &DescriptorPool, kind: &str, value: Value) -> Any {
     }
 }
 
-/// The descriptor set that the sources of envoy-types hold.
+/// The descriptor set of envoy-types.
 fn descriptors() -> DescriptorPool {
-    let metadata = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--filter-platform",
-            &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
-            "--manifest-path",
-        ])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
-        .unwrap();
-    assert!(
-        metadata.status.success(),
-        "{}",
-        String::from_utf8_lossy(&metadata.stderr)
-    );
-    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let types = packages
-        .iter()
-        .find(|p| p["name"] == "envoy-types")
-        .unwrap();
-    let manifest = std::path::Path::new(types["manifest_path"].as_str().unwrap());
-    let bytes = std::fs::read(manifest.with_file_name("src").join("generated/types.bin")).unwrap();
-    DescriptorPool::decode(bytes.as_slice()).unwrap()
+    let bytes: &[u8] = heddle_envoy_descriptors::envoy_descriptors!();
+    DescriptorPool::decode(bytes).unwrap()
 }

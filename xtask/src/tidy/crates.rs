@@ -149,7 +149,7 @@ fn members(repo: &Repo) -> Result<BTreeMap<String, Member>> {
             "--format-version",
             "1",
             "--no-deps",
-            "--offline",
+            "--locked",
         ],
     )?;
     let metadata: Value = serde_json::from_str(&text)?;
@@ -290,7 +290,7 @@ fn ignorance(repo: &Repo, name: &str, row: &Row, member: &Member) -> Result<Vec<
 fn tree(repo: &Repo, package: &str) -> Result<BTreeSet<String>> {
     let arguments = [
         "tree",
-        "--offline",
+        "--locked",
         "-p",
         package,
         "-e",
