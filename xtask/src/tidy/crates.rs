@@ -144,13 +144,7 @@ fn row(line: &str) -> Option<(String, Row)> {
 fn members(repo: &Repo) -> Result<BTreeMap<String, Member>> {
     let text = repo.output(
         &cargo(),
-        &[
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--locked",
-        ],
+        &["metadata", "--format-version", "1", "--no-deps", "--locked"],
     )?;
     let metadata: Value = serde_json::from_str(&text)?;
     let packages = metadata
