@@ -62,14 +62,14 @@ trap 'exit 129' HUP
 [ -z "$(git -C "$source" status --porcelain)" ] || echo "fresh: what is not committed is left out" >&2
 git clone --quiet --no-checkout "$source" "$place/heddle"
 git -C "$place/heddle" checkout --quiet --detach "$(git -C "$source" rev-parse HEAD)"
-mkdir -p "$place/home/.cargo" "$place/tmp"
+mkdir -p "$place/user/.cargo" "$place/tmp"
 
 # Toolchains by their real places, before HOME changes.
 export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
 [ ! -d "${PYENV_ROOT:-$HOME/.pyenv}" ] || export PYENV_ROOT=${PYENV_ROOT:-$HOME/.pyenv}
 # Configuration (registries, proxies, certificates) is not a cache.
 for file in config.toml config; do
-  [ ! -f "${CARGO_HOME:-$HOME/.cargo}/$file" ] || cp "${CARGO_HOME:-$HOME/.cargo}/$file" "$place/home/.cargo/"
+  [ ! -f "${CARGO_HOME:-$HOME/.cargo}/$file" ] || cp "${CARGO_HOME:-$HOME/.cargo}/$file" "$place/user/.cargo/"
 done
 if command -v go > /dev/null; then GOENV=$(go env GOENV) && export GOENV; fi
 configuration() { [ -n "${!1:-}" ] || [ ! -f "$2" ] || export "$1=$2"; }
@@ -83,7 +83,7 @@ for name in ${!XDG_*} ${!SCCACHE_*} ${!HEDDLE_*} ${!CARGO_PKG_*} ${!CARGO_TARGET
   ${!RUSTC*} CARGO CACHE BIN MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES VIRTUAL_ENV PYTHONPATH GOBIN GOTMPDIR; do
   unset "$name"
 done
-export HEDDLE_FRESH=$place HOME=$place/home TMPDIR=$place/tmp
+export HEDDLE_FRESH=$place HOME=$place/user TMPDIR=$place/tmp
 export CARGO_HOME=$HOME/.cargo CARGO_INSTALL_ROOT=$HOME/.cargo
 export GOPATH=$HOME/go GOMODCACHE=$HOME/go/pkg/mod GOCACHE=$HOME/.cache/go-build
 export PIP_CACHE_DIR=$HOME/.cache/pip NPM_CONFIG_CACHE=$HOME/.npm
