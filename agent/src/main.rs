@@ -49,6 +49,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     let settings = Settings::from_env(env)?;
+    // Envoy inherits the limit.
+    heddle_acceptor::raise_open_files().context("the limit of open files cannot be raised")?;
     // One thread is plenty, and Envoy is bound to it: the kernel ends Envoy when the thread that started it ends.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

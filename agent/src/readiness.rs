@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heddle_acceptor::{Acceptor, Bounds, Deadlines, Http, Link, Options, Protocol, Security};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 
-/// Anyone may ask: so Envoy is asked no more often than this, and few are answered at a time.
+/// Anyone may ask: so Envoy is asked no more often than this.
 const KEPT: Duration = Duration::from_millis(200);
-const AT_A_TIME: usize = 32;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known of readiness.
@@ -125,30 +125,41 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Answers until the listener fails.
 pub(crate) async fn serve(listener: TcpListener, readiness: Arc<Readiness>) -> Result<()> {
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await?;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // Out of descriptors or an aborted connection: neither is a reason to stop answering.
-            Err(error) => {
-                tracing::debug!(%error, "a readiness connection was lost");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+    let handler = move |_: Arc<Link>| {
         let readiness = Arc::clone(&readiness);
-        tokio::spawn(async move {
-            let answer = service_fn(|request| answer(request, &readiness));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(TIMEOUT)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), answer);
-            // Whoever asks badly or slowly gets nothing, and it is no matter of the log.
-            let _ = tokio::time::timeout(TIMEOUT, connection).await;
-            drop(place);
-        });
+        service_fn(move |request| {
+            let readiness = Arc::clone(&readiness);
+            async move { answer(request, &readiness).await }
+        })
+    };
+    let acceptor = Acceptor::new(options(), Arc::default());
+    let never = CancellationToken::new();
+    acceptor
+        .serve(listener, Security::Plain, handler, never)
+        .await
+        .context("the readiness socket failed")
+}
+
+/// A kubelet has one connection for each probe; everybody else has no business here.
+fn options() -> Options {
+    Options {
+        name: "readiness",
+        bounds: Bounds {
+            connections: 64,
+            per_source: 16,
+            reserved: 16,
+            displace_busy: true,
+        },
+        deadlines: Deadlines {
+            first_request: TIMEOUT,
+            request: Some(TIMEOUT),
+            ..Deadlines::default()
+        },
+        http: Http {
+            protocol: Protocol::Http1,
+            keep_alive: false,
+            ..Http::default()
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -13,10 +14,16 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 };
 use envoy_types::pb::google::protobuf::Any;
 use futures::{Stream, StreamExt};
+use heddle_acceptor::{
+    Acceptor, Bounds, Deadlines, Http, Link, Listener, Options, Protocol, Security,
+};
+use hyper_util::service::TowerToHyperService;
 use prost::Message;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::dir;
@@ -31,19 +38,39 @@ pub(crate) async fn serve(socket: &Path, secrets: watch::Receiver<Secrets>) -> R
     dir::remove(socket)?;
     let listener = UnixListener::bind(socket)
         .with_context(|| format!("{} can't be listened on", socket.display()))?;
-    let own = nix::unistd::geteuid().as_raw();
-    // The directory keeps others out already; who runs as another user has no business here even so.
-    let incoming = UnixListenerStream::new(listener).filter(move |stream| {
-        let ours = stream.as_ref().map_or(true, |s: &UnixStream| {
-            s.peer_cred().is_ok_and(|c| c.uid() == own)
-        });
-        std::future::ready(ours)
-    });
-    tonic::transport::Server::builder()
-        .add_service(SecretDiscoveryServiceServer::new(Sds { secrets }))
-        .serve_with_incoming(incoming)
+    // The directory keeps other users out already; the socket refuses them even so.
+    let listener = Listener::of_user(listener, nix::unistd::geteuid().as_raw());
+    let router = Routes::new(SecretDiscoveryServiceServer::new(Sds { secrets }))
+        .prepare()
+        .into_axum_router();
+    let handler = move |_: Arc<Link>| TowerToHyperService::new(router.clone());
+    let acceptor = Acceptor::new(options(), Arc::default());
+    let never = CancellationToken::new();
+    acceptor
+        .serve(listener, Security::Plain, handler, never)
         .await
         .context("the SDS socket failed")
+}
+
+/// Envoy has one connection, and each of its streams stays open.
+fn options() -> Options {
+    Options {
+        name: "secrets",
+        bounds: Bounds {
+            connections: 64,
+            per_source: 64,
+            reserved: 0,
+            displace_busy: false,
+        },
+        deadlines: Deadlines {
+            request: None,
+            ..Deadlines::default()
+        },
+        http: Http {
+            protocol: Protocol::Http2,
+            ..Http::default()
+        },
+    }
 }
 
 struct Sds {

@@ -120,7 +120,9 @@ impl Operator {
             .env("POD_NAMESPACE", NAMESPACE)
             .env("POD_IP", launch.ip.to_string())
             .env("HEDDLE_SIDECAR_IMAGE", "heddle.dev/sidecar:dev")
-            .env("HEDDLE_LISTEN", launch.ip.to_string());
+            .env("HEDDLE_LISTEN", launch.ip.to_string())
+            // All simulated proxies connect from this machine.
+            .env("HEDDLE_SHARED_ADDRESS", "true");
         let started = Instant::now();
         let mut process = Running::start(&launch.pod, &launch.logs, command)?;
         let health = launch.at(HEALTH);

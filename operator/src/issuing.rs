@@ -1,31 +1,26 @@
 //! Port 15011: certificates for pods that prove who they are by their token.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::Router;
 use futures::future::BoxFuture;
+use heddle_acceptor::Link;
 use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueResponse, bearer};
 use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
 use heddle_policy_compiler::PodRef;
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::listen::{Connection, accept_all};
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Pictures, leaf_lifetime};
-use crate::tasks::{Ended, chain};
+use crate::tasks::chain;
 
 /// The schema's own lower bound of `certificates.lifetime`.
 const SHORTEST: Duration = Duration::from_secs(60);
-const MAX_CONNECTIONS: usize = 4096;
 /// A request is about 1 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,32 +100,11 @@ impl Issuer {
         }
     }
 
-    /// Serves until told to stop.
-    ///
-    /// # Errors
-    /// When the HTTP/2 server fails as a whole.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        stop: CancellationToken,
-    ) -> Ended {
-        let (accepted, connections) = mpsc::channel::<Connection>(1);
+    /// The gRPC service.
+    #[must_use]
+    pub fn router(self) -> Router {
         let service = IdentityServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let serving = tonic::transport::Server::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .max_concurrent_streams(8)
-            .add_service(service)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections).map(Ok::<_, std::io::Error>),
-                stop.cancelled(),
-            );
-        tokio::select! {
-            served = serving => Ok(served?),
-            () = accept_all(listener, tls, MAX_CONNECTIONS, accepted) => Ok(()),
-        }
+        Routes::new(service).prepare().into_axum_router()
     }
 
     async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, Refused> {
@@ -221,8 +195,14 @@ impl Identity for Issuer {
         &self,
         request: Request<IssueRequest>,
     ) -> Result<Response<IssueResponse>, Status> {
-        let from = request.extensions().get::<SocketAddr>().copied();
-        match self.answer(request).await {
+        let link = request.extensions().get::<Arc<Link>>();
+        let from = link.and_then(|link| link.peer.address);
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.answer(request));
+        let answer = answer.await.unwrap_or_else(|_| {
+            let text = "the certificate could not be issued in time";
+            Err(("timeout", Status::deadline_exceeded(text)))
+        });
+        match answer {
             Ok(response) => {
                 self.metrics.issued.inc();
                 Ok(Response::new(response))

@@ -1,31 +1,254 @@
-//! A TLS listener with bounds: so many connections, so long for a handshake.
+//! The listeners of the control plane: one acceptor for each port, with bounds that the open files of the process allow.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
+use axum::Router;
+use axum::response::Response;
+use heddle_acceptor::{
+    Acceptor, Bounds, ConnectionHandler, Counters, Counts, Deadlines, Http, Link, Options,
+    Protocol, Security,
+};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// After a failed `accept`, as when file descriptors have run out.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+use crate::tasks::Ended;
 
-/// A connection whose handshake is done. Its place among the open ones is given back when it is dropped.
+/// Open files that are not connections of our listeners: connections to the API server, files, sockets.
+const OTHER_FILES: u64 = 256;
+
+/// The servers of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// 15010: discovery, by mTLS.
+    Discovery,
+    /// 15011: certificates, by TLS and a token.
+    Issuing,
+    /// 15014: metrics and proxy states, by TLS and a token.
+    Metrics,
+    /// 15017: the webhook, by TLS.
+    Webhook,
+    /// 15021: bare health answers.
+    Health,
+}
+
+impl Port {
+    const ALL: [Self; 5] = [
+        Self::Discovery,
+        Self::Issuing,
+        Self::Metrics,
+        Self::Webhook,
+        Self::Health,
+    ];
+
+    /// The name in metrics and log lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Discovery => "discovery",
+            Self::Issuing => "certificates",
+            Self::Metrics => "metrics",
+            Self::Webhook => "webhook",
+            Self::Health => "health",
+        }
+    }
+
+    /// The bounds with enough open files. A share is far above what one honest address needs: agents behind one node's
+    /// address, the replicas of an API server, a kubelet.
+    const fn bounds(self) -> Bounds {
+        let (connections, per_source, reserved, displace_busy) = match self {
+            Self::Discovery => (20_000, 1024, 1000, false),
+            Self::Issuing => (4096, 256, 512, true),
+            Self::Metrics => (128, 32, 32, true),
+            Self::Webhook => (512, 64, 128, true),
+            Self::Health => (256, 32, 64, true),
+        };
+        Bounds {
+            connections,
+            per_source,
+            reserved,
+            displace_busy,
+        }
+    }
+
+    /// The bounds where no more than `files` connections can be open on all ports together.
+    fn fitted(self, files: u64) -> Bounds {
+        let wanted: usize = Self::ALL.iter().map(|port| port.bounds().connections).sum();
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let bounds = self.bounds();
+        if files >= wanted {
+            return bounds;
+        }
+        // The small servers keep 16 places each; without them nothing else works.
+        let small = |bounds: Bounds| (bounds.connections * files / wanted).max(16);
+        let connections = match self {
+            Self::Discovery => {
+                let others = Self::ALL.iter().filter(|port| **port != Self::Discovery);
+                let others: usize = others.map(|port| small(port.bounds())).sum();
+                files.saturating_sub(others).max(16)
+            }
+            _ => small(bounds),
+        };
+        Bounds {
+            connections,
+            per_source: bounds.per_source.min(connections / 2),
+            reserved: bounds.reserved.min(connections / 4),
+            ..bounds
+        }
+    }
+}
+
+/// What all listeners of the process share.
 #[derive(Debug)]
-pub struct Connection {
-    tls: Box<TlsStream<TcpStream>>,
-    address: SocketAddr,
-    _place: OwnedSemaphorePermit,
+pub struct Listeners {
+    /// Connections that can be open on all ports together.
+    files: u64,
+    deadlines: Deadlines,
+    shared_address: bool,
+    counters: [Arc<Counters>; Port::ALL.len()],
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self::new(u64::MAX, Deadlines::default())
+    }
+}
+
+impl Listeners {
+    /// Listeners of a process with so many open files.
+    #[must_use]
+    pub fn new(open_files: u64, deadlines: Deadlines) -> Self {
+        let files = open_files.saturating_sub(OTHER_FILES);
+        let serves = Port::Discovery.fitted(files).connections;
+        if serves < Port::Discovery.bounds().connections {
+            tracing::warn!(
+                open_files,
+                proxies = serves,
+                "the limit of open files is low: it bounds the connections; raise it (ulimit -n) to serve more proxies"
+            );
+        }
+        Self {
+            files,
+            deadlines,
+            shared_address: false,
+            counters: Default::default(),
+        }
+    }
+
+    /// Callers share one address, as without Kubernetes or behind a proxy: no source has a share.
+    #[must_use]
+    pub fn with_shared_address(self) -> Self {
+        Self {
+            shared_address: true,
+            ..self
+        }
+    }
+
+    /// The bounds of a port.
+    #[must_use]
+    pub fn bounds(&self, port: Port) -> Bounds {
+        let bounds = port.fitted(self.files);
+        Bounds {
+            per_source: match self.shared_address {
+                true => bounds.connections,
+                false => bounds.per_source,
+            },
+            ..bounds
+        }
+    }
+
+    /// The deadlines of all ports.
+    #[must_use]
+    pub const fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    /// The counters of each server but discovery, which has its own.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, Counts)> {
+        let all = Port::ALL.iter().zip(&self.counters);
+        let others = all.filter(|(port, _)| **port != Port::Discovery);
+        others.map(|(port, counters)| (port.name(), counters.snapshot()))
+    }
+
+    /// The acceptor of a port.
+    #[must_use]
+    pub fn acceptor(&self, port: Port) -> Acceptor {
+        let options = Options {
+            name: port.name(),
+            bounds: self.bounds(port),
+            deadlines: self.deadlines,
+            http: Http {
+                protocol: match port {
+                    Port::Discovery | Port::Issuing => Protocol::Http2,
+                    Port::Metrics | Port::Webhook => Protocol::Any,
+                    Port::Health => Protocol::Http1,
+                },
+                // A kubelet opens a connection for each probe.
+                keep_alive: port != Port::Health,
+                ..Http::default()
+            },
+        };
+        Acceptor::new(options, self.counters(port))
+    }
+
+    fn counters(&self, port: Port) -> Arc<Counters> {
+        let all = Port::ALL.iter().zip(&self.counters);
+        let found = all.into_iter().find(|(of, _)| **of == port);
+        found
+            .map(|(_, counters)| Arc::clone(counters))
+            .unwrap_or_default()
+    }
+
+    /// Serves a router on a port until told to stop.
+    ///
+    /// # Errors
+    /// When the listening socket fails for good.
+    pub async fn serve(
+        &self,
+        port: Port,
+        listener: TcpListener,
+        security: Security,
+        router: Router,
+        stop: CancellationToken,
+    ) -> Ended {
+        let acceptor = self.acceptor(port);
+        Ok(acceptor
+            .serve(listener, security, routed(router), stop)
+            .await?)
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// Answers every connection by the router. Handlers find the connection's [`Link`] among a request's extensions.
+fn routed(router: Router) -> impl ConnectionHandler {
+    move |link: Arc<Link>| {
+        let router = TowerToHyperService::new(router.clone());
+        service_fn(move |mut request: Request<Incoming>| -> Answer {
+            request.extensions_mut().insert(Arc::clone(&link));
+            Box::pin(hyper::service::Service::call(&router, request))
+        })
+    }
+}
+
+/// Deadlines that are all `limit`, where tests want short ones.
+#[must_use]
+pub fn deadlines(limit: Option<Duration>) -> Deadlines {
+    limit.map_or_else(Deadlines::default, |limit| Deadlines {
+        handshake: limit,
+        first_request: limit,
+        idle: limit,
+        request: Some(limit),
+        ..Deadlines::default()
+    })
 }
 
 /// Binds an address; the error names it. Where there is no IPv6 at all, `[::]` means `0.0.0.0`.
@@ -43,147 +266,28 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Accepts at most `max` connections at a time; their handshakes run side by side. Ends when the receiver is dropped.
-pub async fn accept_all(
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-    max: usize,
-    accepted: mpsc::Sender<Connection>,
-) {
-    let (places, acceptor) = (Arc::new(Semaphore::new(max)), TlsAcceptor::from(config));
-    let mut handshakes = JoinSet::new();
-    loop {
-        tokio::select! {
-            tcp = listener.accept() => match tcp {
-                Ok((tcp, address)) => {
-                    // Beyond the bound a connection is closed at once: its owner tries again, ours is never exhausted.
-                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                    let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
-                    handshakes.spawn(async move {
-                        if let Some(connection) = handshake(&acceptor, tcp, address, place).await {
-                            // The receiver is gone only at shutdown.
-                            let _ = accepted.send(connection).await;
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accept");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            },
-            Some(done) = handshakes.join_next() => if let Err(error) = done {
-                tracing::error!(%error, "a handshake task died");
-            },
-            () = accepted.closed() => return,
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    tcp: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) -> Option<Connection> {
-    let _ = tcp.set_nodelay(true);
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
-        Ok(Ok(tls)) => Some(Connection {
-            tls: Box::new(tls),
-            address,
-            _place: place,
-        }),
-        Ok(Err(error)) => {
-            tracing::info!(%address, %error, "handshake failed");
-            None
-        }
-        Err(_) => {
-            tracing::info!(%address, "handshake took too long");
-            None
-        }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = SocketAddr;
-
-    fn connect_info(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(self.tls.as_mut()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.tls.as_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.tls.as_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.tls.as_mut()).poll_shutdown(cx)
-    }
-}
-
-/// Accepted connections for axum.
-#[derive(Debug)]
-pub struct Accepted {
-    connections: mpsc::Receiver<Connection>,
-    address: SocketAddr,
-}
-
-impl Accepted {
-    /// Accepts in a task of its own, which ends with this.
-    ///
-    /// # Errors
-    /// When the listener has no address.
-    pub fn start(
-        listener: TcpListener,
-        config: Arc<ServerConfig>,
-        max: usize,
-    ) -> io::Result<(Self, impl Future<Output = ()> + Send)> {
-        let (accepted, connections) = mpsc::channel(1);
-        let address = listener.local_addr()?;
-        Ok((
-            Self {
-                connections,
-                address,
-            },
-            accept_all(listener, config, max, accepted),
-        ))
-    }
-}
-
-impl axum::serve::Listener for Accepted {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.connections.recv().await {
-            Some(connection) => {
-                let address = connection.address;
-                (connection, address)
+    #[test]
+    fn the_bounds_of_all_ports_together_fit_the_open_files() {
+        for files in [512, 768, 1024, 4096, 20_000, 65_536] {
+            let listeners = Listeners::new(files, Deadlines::default());
+            let all = Port::ALL.map(|port| listeners.bounds(port));
+            let sum: usize = all.iter().map(|bounds| bounds.connections).sum();
+            assert!(sum as u64 + OTHER_FILES <= files, "{files}: {all:?}");
+            for bounds in all {
+                assert!(
+                    bounds.connections >= 16 && bounds.per_source >= 8,
+                    "{files}: {all:?}"
+                );
+                assert!(bounds.reserved < bounds.connections, "{files}: {all:?}");
             }
-            // The accepting half runs beside the server and ends with it.
-            None => std::future::pending().await,
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+        let listeners = Listeners::new(1024, Deadlines::default()).with_shared_address();
+        let bounds = listeners.bounds(Port::Discovery);
+        assert_eq!(bounds.per_source, bounds.connections);
+        assert!(bounds.connections > 500, "{bounds:?}");
     }
 }

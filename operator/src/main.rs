@@ -3,10 +3,13 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use heddle_acceptor::raise_open_files;
+use heddle_operator::listen::{Listeners, deadlines};
 use heddle_operator::{kubernetes, standalone};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +25,18 @@ struct Cli {
     /// How often proxies report which destinations they use, in seconds.
     #[arg(long, env = "HEDDLE_LOAD_REPORT_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
     load_report_seconds: u64,
+    /// The time, in milliseconds, that each connection has for its TLS handshake, its first request, each request, and
+    /// between requests; for tests.
+    #[arg(
+        long,
+        env = "HEDDLE_CONNECTION_DEADLINE_MS",
+        hide = true,
+        global = true
+    )]
+    connection_deadline_ms: Option<u64>,
+    /// Callers share one address, as behind a proxy: no source address has a share of the connections.
+    #[arg(long, env = "HEDDLE_SHARED_ADDRESS", global = true)]
+    shared_address: bool,
     #[command(flatten)]
     kubernetes: OnKubernetes,
     #[command(subcommand)]
@@ -85,6 +100,13 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let stop = until_signalled()?;
+    let open_files = raise_open_files().context("the limit of open files cannot be raised")?;
+    let deadlines = deadlines(cli.connection_deadline_ms.map(Duration::from_millis));
+    let mut listeners = Listeners::new(open_files, deadlines);
+    if cli.shared_address || matches!(cli.command, Some(Command::Standalone(_))) {
+        listeners = listeners.with_shared_address();
+    }
+    let listeners = Arc::new(listeners);
     let load_report_interval = Duration::from_secs(cli.load_report_seconds);
     match cli.command {
         Some(Command::Standalone(given)) => {
@@ -93,6 +115,7 @@ async fn main() -> anyhow::Result<()> {
                 runtime: given.runtime_dir,
                 ads: given.ads_address,
                 ca: given.ca_address,
+                listeners,
                 load_report_interval,
             };
             standalone::run(options, stop)
@@ -106,6 +129,7 @@ async fn main() -> anyhow::Result<()> {
                 ip: cli.kubernetes.pod_ip,
                 sidecar_image: cli.kubernetes.sidecar_image.context("HEDDLE_SIDECAR_IMAGE is not set")?,
                 listen: cli.kubernetes.listen,
+                listeners,
                 load_report_interval,
                 audit: kubernetes::AuditPlan {
                     interval: Duration::from_secs(cli.kubernetes.audit_seconds),

@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::listen::{Listeners, Port};
+
 /// Which of some outcomes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Outcome {
@@ -64,11 +66,13 @@ pub struct Metrics {
     audited: Counter,
     audit_mismatches: Gauge,
     server: Server,
+    listeners: Connections,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("heddle");
+        let server = Server::default();
         let compile_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let metrics = Self {
             issued: Counter::default(),
@@ -87,7 +91,8 @@ impl Default for Metrics {
             audits: Counter::default(),
             audited: Counter::default(),
             audit_mismatches: Gauge::default(),
-            server: Server::default(),
+            listeners: Connections(Arc::default(), server.clone()),
+            server,
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
@@ -146,6 +151,7 @@ impl Metrics {
         );
         m.register_doors(r);
         r.register_collector(Box::new(m.server.clone()));
+        r.register_collector(Box::new(m.listeners.clone()));
     }
 
     fn register_doors(&self, r: &mut Registry) {
@@ -218,6 +224,12 @@ impl Metrics {
         let _ = self.server.0.set(counters);
     }
 
+    /// Adds what the listeners count.
+    pub fn count_listeners(&self, listeners: Arc<Listeners>) {
+        // Set once; the listeners of a second plane would not be counted.
+        let _ = self.listeners.0.set(listeners);
+    }
+
     /// All metrics as Prometheus reads them.
     ///
     /// # Errors
@@ -280,18 +292,6 @@ impl Collector for Server {
 
 /// Streams, and what came of them.
 fn streams(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
-    counter(
-        e,
-        "connections_refused",
-        "Connections beyond the bound",
-        counts.connections_refused,
-    )?;
-    counter(
-        e,
-        "handshakes_failed",
-        "TLS handshakes that failed",
-        counts.handshakes_failed,
-    )?;
     counter(e, "streams", "Discovery streams admitted", counts.streams)?;
     counter(
         e,
@@ -325,7 +325,7 @@ fn open(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
         e,
         "connections_open",
         "Open connections of proxies",
-        counts.connections_open,
+        counts.connections.open,
     )?;
     gauge(
         e,
@@ -333,6 +333,40 @@ fn open(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
         "Open discovery streams",
         counts.streams_open,
     )
+}
+
+/// The connections of all listeners.
+#[derive(Clone, Debug, Default)]
+struct Connections(Arc<OnceLock<Arc<Listeners>>>, Server);
+
+impl Collector for Connections {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(listeners) = self.0.get() else {
+            return Ok(());
+        };
+        let discovery = self.1.0.get().map(|counters| counters.snapshot());
+        let discovery = discovery.map(|counts| (Port::Discovery.name(), counts.connections));
+        let all: Vec<_> = discovery.into_iter().chain(listeners.counts()).collect();
+        let kind = ConstGauge::new(0i64).metric_type();
+        let help = "Open connections of each server";
+        let mut open = encoder.encode_descriptor("listener_connections", help, None, kind)?;
+        for (server, counts) in &all {
+            let labels = [("server", *server)];
+            let gauge = ConstGauge::new(i64::try_from(counts.open).unwrap_or(i64::MAX));
+            gauge.encode(open.encode_family(&labels)?)?;
+        }
+        let kind = ConstCounter::new(0u64).metric_type();
+        let help = "Connections refused, displaced by newer ones, or closed at a deadline";
+        let name = "listener_connections_ended_early";
+        let mut ended = encoder.encode_descriptor(name, help, None, kind)?;
+        for (server, counts) in &all {
+            for (reason, count) in counts.ended_early() {
+                let labels = [("server", *server), ("reason", reason)];
+                ConstCounter::new(count).encode(ended.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -380,6 +414,7 @@ mod tests {
     fn every_metric_can_be_read() {
         let metrics = Metrics::default();
         metrics.count_server(Arc::default());
+        metrics.count_listeners(Arc::default());
         metrics.compiled(
             Duration::from_millis(3),
             2,
@@ -396,6 +431,8 @@ mod tests {
         for line in [
             "heddle_findings 2",
             "heddle_streams_open 0",
+            "heddle_listener_connections{server=\"webhook\"} 0",
+            "heddle_listener_connections_ended_early_total{server=\"discovery\",reason=\"full\"} 0",
             "heddle_recompiled_units_total{unit=\"clients\"} 3",
             "heddle_convergence_seconds_count 0",
             "heddle_audit_mismatches 0",

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use crate::certs::{CertError, OwnCertificate};
 use crate::issuing::{Issuer, TokenAuthenticator};
 use crate::learned::Learned;
+use crate::listen::{Listeners, Port};
 use crate::metrics::Metrics;
 use crate::picture::{self, Pictures, Reader};
 use crate::scope::Scopes;
@@ -46,6 +47,8 @@ pub struct Sockets {
     pub ads: TcpListener,
     /// Certificates (TLS and a token).
     pub issuing: TcpListener,
+    /// The bounds of all listeners.
+    pub listeners: Arc<Listeners>,
 }
 
 /// What is there once the plane serves.
@@ -113,6 +116,8 @@ impl Plane {
 
         let options = XdsOptions {
             load_report_interval: self.load_report_interval,
+            bounds: sockets.listeners.bounds(Port::Discovery),
+            deadlines: sockets.listeners.deadlines(),
             ..XdsOptions::default()
         };
         let server = Arc::new(Server::new(Arc::clone(&self.mesh), options));
@@ -120,6 +125,8 @@ impl Plane {
         let sweep = Arc::clone(&self.mesh).sweep(Arc::clone(&registry), stop.clone());
         tasks.spawn("scopes", sweep);
         self.metrics.count_server(server.counters());
+        let listeners = Arc::clone(&sockets.listeners);
+        self.metrics.count_listeners(Arc::clone(&listeners));
         let (mutual, until) = (self.own.mutual(&["h2"])?, stop.clone());
         let serving = Arc::clone(&server);
         tasks.spawn("discovery", async move {
@@ -137,7 +144,12 @@ impl Plane {
             self.metrics(),
         );
         let tls = self.own.server(&["h2"])?;
-        tasks.spawn("issuing", issuer.serve(sockets.issuing, tls, stop));
+        tasks.spawn("issuing", async move {
+            let router = issuer.router();
+            listeners
+                .serve(Port::Issuing, sockets.issuing, tls.into(), router, stop)
+                .await
+        });
         Ok(Served {
             mesh: Arc::clone(&self.mesh),
             registry,

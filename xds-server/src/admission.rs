@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use heddle_acceptor::Link;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::counters::add;
 use crate::expiry;
 use crate::grpc::Broken;
-use crate::open::Link;
 use crate::service::Shared;
 use crate::source::{NodeInfo, Refusal, ResourceSource, SubscriberId};
 

@@ -1,19 +1,16 @@
 //! What the server counts, as plain numbers; whoever owns it turns them into metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::histogram::{Distribution, Sizes, Times};
 use crate::resource::ResourceKind;
 
-/// The counters at one moment. All but `connections_open` and `streams_open` only grow.
+/// The counters at one moment. All but the open connections and streams only grow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// TCP connections that are open.
-    pub connections_open: u64,
-    /// Connections turned away because too many were open.
-    pub connections_refused: u64,
-    /// TLS handshakes that failed or took too long.
-    pub handshakes_failed: u64,
+    /// The connections.
+    pub connections: heddle_acceptor::Counts,
     /// Streams that are open.
     pub streams_open: u64,
     /// Streams ever admitted.
@@ -69,9 +66,7 @@ impl PerKind {
 /// The live counters.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub(crate) connections_open: AtomicU64,
-    pub(crate) connections_refused: AtomicU64,
-    pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) connections: Arc<heddle_acceptor::Counters>,
     pub(crate) streams_open: AtomicU64,
     pub(crate) streams: AtomicU64,
     pub(crate) streams_refused: AtomicU64,
@@ -115,13 +110,17 @@ impl LivePerKind {
 }
 
 impl Counters {
+    /// The live counters of the connections.
+    #[must_use]
+    pub fn connections(&self) -> Arc<heddle_acceptor::Counters> {
+        Arc::clone(&self.connections)
+    }
+
     /// The counters now. The numbers are read one by one, so they may be a moment apart.
     #[must_use]
     pub fn snapshot(&self) -> Counts {
         Counts {
-            connections_open: read(&self.connections_open),
-            connections_refused: read(&self.connections_refused),
-            handshakes_failed: read(&self.handshakes_failed),
+            connections: self.connections.snapshot(),
             streams_open: read(&self.streams_open),
             streams: read(&self.streams),
             streams_refused: read(&self.streams_refused),

@@ -15,9 +15,7 @@
 //! # Ok(()) }
 //! ```
 
-mod accept;
 mod admission;
-mod connection;
 mod convergence;
 mod counters;
 mod expiry;
@@ -34,12 +32,12 @@ mod source;
 mod stream;
 mod wire;
 
-pub use connection::{Security, TlsProvider};
 pub use counters::{Counters, Counts, PerKind};
+pub use heddle_acceptor::{Bounds, Deadlines, Peer, Security, TlsProvider};
 pub use histogram::Distribution;
 pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
 pub use resource::{Name, Part, Resource, ResourceKey, ResourceKind, View};
 pub use serve::{Options, ServeError, Server};
 pub use session::{Flavor, Limits};
-pub use source::{Asked, Load, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
+pub use source::{Asked, Load, NodeInfo, Refusal, ResourceSource, SubscriberId};
 pub use wire::frame;

@@ -3,17 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use heddle_acceptor::Link;
 use tokio_util::sync::CancellationToken;
-
-use crate::source::Peer;
-
-/// A connection, as its streams know it.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub peer: Peer,
-    /// Once cancelled, the connection takes no further streams, and ends with its last one.
-    pub closing: CancellationToken,
-}
 
 /// All open discovery streams.
 #[derive(Debug, Default)]

@@ -1,18 +1,20 @@
 //! The server: accepts connections, within bounds, and runs the service on them.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_acceptor::{Acceptor, Bounds, Deadlines, Http, Link, Protocol, Security};
+use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Gate;
-use crate::connection::Security;
 use crate::counters::{Counters, add};
 use crate::progress::Registry;
-use crate::service::Shared;
+use crate::service::{Shared, answer};
 use crate::session::Limits;
 use crate::source::ResourceSource;
 
@@ -21,10 +23,10 @@ use crate::source::ResourceSource;
 pub struct Options {
     /// The bounds of each stream.
     pub limits: Limits,
-    /// Connections open at a time; further ones are closed at once.
-    pub max_connections: usize,
-    /// TLS handshakes have to be done in this time.
-    pub handshake_timeout: Duration,
+    /// The number of connections.
+    pub bounds: Bounds,
+    /// The time that connections have. `request` bounds nothing here: a stream stays open.
+    pub deadlines: Deadlines,
     /// The largest request accepted, in bytes.
     pub max_request_bytes: usize,
     /// HTTP/2 pings are sent this often: a frozen client does not answer.
@@ -33,22 +35,30 @@ pub struct Options {
     pub keepalive_timeout: Duration,
     /// How often clients are asked to report their loads.
     pub load_report_interval: Duration,
-    /// How long streams may take to end at shutdown.
-    pub shutdown_grace: Duration,
 }
+
+/// A client has one discovery stream, a second one while it reconnects, and one for load reports.
+const MAX_STREAMS: u32 = 16;
+
+/// Headers are a path and a few names.
+const MAX_HEADER: u32 = 8 << 10;
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            max_connections: 20_000,
-            handshake_timeout: Duration::from_secs(10),
+            bounds: Bounds {
+                connections: 20_000,
+                per_source: 20_000,
+                reserved: 0,
+                displace_busy: false,
+            },
+            deadlines: Deadlines::default(),
             // A client that reconnects lists all it holds: some 100 bytes for each of its resources.
             max_request_bytes: 8 << 20,
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
             load_report_interval: Duration::from_secs(60),
-            shutdown_grace: Duration::from_secs(5),
         }
     }
 }
@@ -126,17 +136,44 @@ impl<S: ResourceSource> Server<S> {
         security: Security,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let mut gate = Gate::new(Arc::clone(&self.shared), security, &self.options);
-        let outcome = tokio::select! {
-            outcome = gate.accept_all(&listener) => outcome,
-            () = shutdown => Ok(()),
-        };
-        drop(listener);
-        self.shared.stopping.cancel();
-        let grace = self.options.shutdown_grace;
-        if tokio::time::timeout(grace, gate.ended()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
+        let acceptor = Acceptor::new(self.acceptor_options(), self.shared.counters.connections());
+        let stop = CancellationToken::new();
+        let serving = acceptor.serve(listener, security, self.handler(), stop.clone());
+        let mut serving = pin!(serving);
+        tokio::select! {
+            outcome = serving.as_mut() => return Ok(outcome?),
+            () = shutdown => {}
         }
-        Ok(outcome?)
+        self.shared.stopping.cancel();
+        stop.cancel();
+        Ok(serving.await?)
+    }
+
+    fn acceptor_options(&self) -> heddle_acceptor::Options {
+        let options = &self.options;
+        heddle_acceptor::Options {
+            name: "discovery",
+            bounds: options.bounds,
+            deadlines: Deadlines {
+                request: None,
+                ..options.deadlines
+            },
+            http: Http {
+                protocol: Protocol::Http2,
+                max_streams: MAX_STREAMS,
+                max_header: MAX_HEADER,
+                ping_interval: options.keepalive_interval,
+                ping_timeout: options.keepalive_timeout,
+                ..Http::default()
+            },
+        }
+    }
+
+    fn handler(&self) -> impl heddle_acceptor::ConnectionHandler + use<S> {
+        let shared = Arc::clone(&self.shared);
+        move |link: Arc<Link>| {
+            let shared = Arc::clone(&shared);
+            service_fn(move |request| ready(Ok::<_, Infallible>(answer(&shared, &link, request))))
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_acceptor::Link;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use tonic::Status;
 use crate::counters::Counters;
 use crate::grpc::{Requests, Responses};
 use crate::loads;
-use crate::open::{Link, OpenStreams};
+use crate::open::OpenStreams;
 use crate::progress::Registry;
 use crate::session::Limits;
 use crate::source::ResourceSource;

@@ -2,22 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls_pki_types::CertificateDer;
+use heddle_acceptor::Peer;
 use tokio::sync::watch;
 
 use crate::resource::{Name, View};
-
-/// The connection a stream came by.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Where it came from, if the socket knew.
-    pub address: Option<SocketAddr>,
-    /// The client's certificates, leaf first, as the TLS handshake verified them. Empty on plain TCP.
-    pub certificates: Arc<[CertificateDer<'static>]>,
-}
 
 /// What a client says of itself in its first request. It is a claim: only [`Peer`] is proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
 };
-use heddle_xds_server::{Options, ResourceKind, Security};
+use heddle_xds_server::{Bounds, Options, ResourceKind, Security};
 use support::client::{end, next, open, plain, request, tls_config};
 use support::pki::Pki;
 use support::resources::{cluster, key};
@@ -177,14 +177,17 @@ async fn without_a_certificate_of_ours_nobody_gets_in() {
         };
         assert_eq!(got_in, admitted, "{name}");
     }
-    assert!(server.counters.snapshot().handshakes_failed >= 2);
+    assert!(server.counters.snapshot().connections.handshakes_failed >= 2);
 }
 
 #[tokio::test]
 async fn connections_beyond_the_bound_are_closed() {
     let source = Fixture::new();
     let options = Options {
-        max_connections: 1,
+        bounds: Bounds {
+            connections: 1,
+            ..Options::default().bounds
+        },
         ..Options::default()
     };
     let server = Running::with(&source, Security::Plain, "127.0.0.1:0", options).await;
@@ -202,7 +205,7 @@ async fn connections_beyond_the_bound_are_closed() {
     )
     .await;
     assert_ne!(end(answer).await, Code::Ok);
-    assert_eq!(server.counters.snapshot().connections_refused, 1);
+    assert_eq!(server.counters.snapshot().connections.refused_full, 1);
 }
 
 #[tokio::test]

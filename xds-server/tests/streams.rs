@@ -41,7 +41,7 @@ async fn the_oldest_streams_are_shed_and_their_connections_close() {
     for (_out, stream, _) in streams {
         assert_eq!(end(Ok(stream)).await, Code::Unavailable);
     }
-    while server.counters.snapshot().connections_open > 1 {
+    while server.counters.snapshot().connections.open > 1 {
         tokio::task::yield_now().await;
     }
     let ack = DeltaDiscoveryRequest {

@@ -10,26 +10,16 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::authorize::{Access, Authorizer};
 use super::statuses::Shown;
-use crate::listen::Accepted;
 use crate::metrics::Metrics;
-use crate::tasks::Ended;
 
-const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Tells nothing but whether the process lives, and whether it serves.
-pub(super) async fn health(
-    listener: TcpListener,
-    ready: watch::Receiver<bool>,
-    stop: CancellationToken,
-) -> Ended {
+pub(super) fn health(ready: watch::Receiver<bool>) -> Router {
     let readiness = move || async move {
         if *ready.borrow() {
             (StatusCode::OK, "ok\n")
@@ -37,12 +27,9 @@ pub(super) async fn health(
             (StatusCode::SERVICE_UNAVAILABLE, "not yet\n")
         }
     };
-    let router = Router::new()
+    Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness));
-    Ok(axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await?)
+        .route("/readyz", get(readiness))
 }
 
 /// Answers those who may ask.
@@ -52,36 +39,12 @@ pub(super) struct Admin {
     pub(super) authorizer: Authorizer,
 }
 
-pub(super) async fn admin(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    admin: Arc<Admin>,
-    stop: CancellationToken,
-) -> Ended {
-    let router = Router::new()
+pub(super) fn admin(admin: Arc<Admin>) -> Router {
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
         .layer(from_fn_with_state(Arc::clone(&admin), authorize))
-        .with_state(admin);
-    serve(listener, tls, router, stop).await
-}
-
-/// Serves a router over TLS until told to stop.
-pub(super) async fn serve(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    router: Router,
-    stop: CancellationToken,
-) -> Ended {
-    let (accepted, accepting) = Accepted::start(listener, tls, MAX_CONNECTIONS)?;
-    let until = stop.clone();
-    let serving = axum::serve(accepted, router).with_graceful_shutdown(until.cancelled_owned());
-    tokio::select! {
-        served = serving.into_future() => Ok(served?),
-        () = accepting => Ok(()),
-        // Connections that are kept alive do not hold up the end.
-        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(5)).await } => Ok(()),
-    }
+        .with_state(admin)
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {

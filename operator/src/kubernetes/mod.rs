@@ -20,9 +20,12 @@ mod tokens;
 mod webhook;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use run::{Error, run};
+
+use crate::listen::Listeners;
 
 /// No call to the API server may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +46,8 @@ pub struct Options {
     pub sidecar_image: String,
     /// The address to listen on; all ports are fixed.
     pub listen: IpAddr,
+    /// The bounds of the listeners.
+    pub listeners: Arc<Listeners>,
     /// How often proxies report their loads.
     pub load_report_interval: Duration,
     /// How often proxies are held against the API server's own word.

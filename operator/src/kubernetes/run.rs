@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use heddle_acceptor::Security;
 use heddle_identity::{Ca, TrustDomain};
 use heddle_policy_compiler::PodRef;
 use kube::Client;
@@ -24,7 +25,7 @@ use super::tokens::Tokens;
 use super::webhook::Injector;
 use super::{Options, ca_bundle, spread};
 use crate::certs::CertError;
-use crate::listen::bind;
+use crate::listen::{Port, bind};
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
 use crate::picture::{Pictures, Reader};
@@ -75,12 +76,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let ready = watch::Sender::new(false);
     // Answered from the first moment on: a control plane that waits for its CRDs is alive and not ready.
     let health = bind(SocketAddr::new(options.listen, 15021)).await?;
-    tasks.spawn("health", http::health(health, ready.subscribe(), stop));
+    let listeners = Arc::clone(&options.listeners);
+    let router = http::health(ready.subscribe());
+    tasks.spawn("health", async move {
+        listeners
+            .serve(Port::Health, health, Security::Plain, router, stop)
+            .await
+    });
     // Bound before anything else, so that a taken port is the first thing said.
     let at = |port| bind(SocketAddr::new(options.listen, port));
     let sockets = Sockets {
         ads: at(15010).await?,
         issuing: at(15011).await?,
+        listeners: Arc::clone(&options.listeners),
     };
     let (admin, webhook) = (at(15014).await?, at(15017).await?);
     let metrics = Arc::new(Metrics::default());
@@ -141,8 +149,14 @@ impl Starting {
             trust_bundle: plane.ca.trust_bundle().to_owned(),
             metrics: plane.metrics(),
         };
-        let tls = plane.own.server(&alpn)?;
-        tasks.spawn("webhook", injector.serve(webhook, tls, stop.clone()));
+        let (tls, until) = (plane.own.server(&alpn)?, stop.clone());
+        let listeners = Arc::clone(&self.options.listeners);
+        tasks.spawn("webhook", async move {
+            let router = injector.router();
+            listeners
+                .serve(Port::Webhook, webhook, tls.into(), router, until)
+                .await
+        });
         let (ca, client) = (Arc::clone(&plane.ca), self.client.clone());
         let bundle = ca_bundle::keep(client, ca, plane.metrics(), stop.clone());
         tasks.spawn("CA bundle", bundle);
@@ -152,7 +166,13 @@ impl Starting {
             authorizer: Authorizer::new(&self.client),
         };
         let tls = plane.own.server(&alpn)?;
-        tasks.spawn("metrics", http::admin(admin, tls, Arc::new(answers), stop));
+        let listeners = Arc::clone(&self.options.listeners);
+        tasks.spawn("metrics", async move {
+            let router = http::admin(Arc::new(answers));
+            listeners
+                .serve(Port::Metrics, admin, tls.into(), router, stop)
+                .await
+        });
         Ok(())
     }
 

@@ -11,15 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, SerializePatchError,
 };
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::http::serve;
 use crate::inject::{Sidecar, Verdict, judge};
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::Pictures;
-use crate::tasks::Ended;
 
 /// The API server bounds an object at 1.5 MiB; a review holds it once for a create.
 const MAX_BYTES: usize = 4 << 20;
@@ -33,17 +28,11 @@ pub(super) struct Injector {
 }
 
 impl Injector {
-    pub(super) async fn serve(
-        self,
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        stop: CancellationToken,
-    ) -> Ended {
-        let router = Router::new()
+    pub(super) fn router(self) -> Router {
+        Router::new()
             .route("/inject", post(inject))
             .layer(DefaultBodyLimit::max(MAX_BYTES))
-            .with_state(Arc::new(self));
-        serve(listener, tls, router, stop).await
+            .with_state(Arc::new(self))
     }
 
     fn sidecar(&self) -> Sidecar {

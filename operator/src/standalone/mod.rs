@@ -26,7 +26,7 @@ pub use statuses::{Statuses, publish};
 pub use tokens::TokenFiles;
 
 use crate::certs::CertError;
-use crate::listen::bind;
+use crate::listen::{Listeners, bind};
 use crate::objects::ObjectSource;
 use crate::picture::Reader;
 use crate::plane::{Plane, Sockets};
@@ -43,6 +43,8 @@ pub struct Options {
     pub ads: SocketAddr,
     /// Where agents get certificates (TLS).
     pub ca: SocketAddr,
+    /// The bounds of the listeners.
+    pub listeners: Arc<Listeners>,
     /// How often proxies report their loads.
     pub load_report_interval: Duration,
 }
@@ -90,6 +92,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let sockets = Sockets {
         ads: bind(options.ads).await?,
         issuing: bind(options.ca).await?,
+        listeners: options.listeners,
     };
     tracing::info!(
         ads = %sockets.ads.local_addr()?,

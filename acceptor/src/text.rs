@@ -1,0 +1,127 @@
+//! Text that a client chose, made safe to log and to print.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The mark at the end of a text that was cut.
+const CUT: char = '…';
+
+/// A text from a client: at most a stated number of characters, without control characters, line breaks, escape
+/// sequences, or marks that change the direction of writing. It is made once, where the text enters the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientText(Arc<str>);
+
+impl ClientText {
+    /// Cleans a text and cuts it to `max` characters.
+    #[must_use]
+    pub fn new(text: &str, max: usize) -> Self {
+        Self(clean(text, max).into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for ClientText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Returns the text with a space for each run of unsafe characters, cut to `max` characters. Only the part of the text that
+/// is kept is looked at, so a long one costs no more than a short one.
+#[must_use]
+pub fn clean(text: &str, max: usize) -> String {
+    // Each character has four bytes at most, and a run of unsafe ones is read no further than this.
+    let mut clean = String::new();
+    let (mut kept, mut read) = (0usize, 0usize);
+    let bound = max.saturating_mul(4).saturating_add(16);
+    for character in text.trim().chars() {
+        read += 1;
+        if kept >= max || read > bound {
+            while kept >= max && clean.pop().is_some() {
+                kept -= 1;
+            }
+            if max > 0 {
+                clean.push(CUT);
+            }
+            return clean;
+        }
+        let safe = if is_safe(character) { character } else { ' ' };
+        if safe == ' ' && (clean.is_empty() || clean.ends_with(' ')) {
+            continue;
+        }
+        clean.push(safe);
+        kept += 1;
+    }
+    clean.truncate(clean.trim_end().len());
+    clean
+}
+
+/// Whether a character only shows itself: no control character, line or paragraph separator, direction mark, or
+/// invisible formatting character.
+fn is_safe(character: char) -> bool {
+    !(character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn unsafe_characters_become_one_space() {
+        for (text, expected) in [
+            ("envoy 1.40.0", "envoy 1.40.0"),
+            ("a\nb", "a b"),
+            ("\u{1b}]0;title\u{7}x", "]0;title x"),
+            ("\u{1b}[2J\r\n\tshop/web-1", "[2J shop/web-1"),
+            ("a\u{9b}31mb", "a 31mb"),
+            ("abc\u{202e}fed", "abc fed"),
+            ("a\u{2066}\u{2028}b\u{feff}", "a b"),
+            ("über 漢字", "über 漢字"),
+            ("", ""),
+            ("\n\n", ""),
+        ] {
+            assert_eq!(clean(text, 100), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_marked() {
+        assert_eq!(clean("abcdef", 6), "abcdef");
+        assert_eq!(clean("abcdefg", 6), "abcde…");
+        assert_eq!(clean("abc", 0), "");
+        assert_eq!(clean(&"\n".repeat(1 << 20), 6), "");
+        assert_eq!(clean(&format!("a{}b", "\n".repeat(1 << 20)), 6), "a …");
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_text_is_short_and_safe(text in any::<String>(), max in 0usize..40) {
+            let cleaned = clean(&text, max);
+            prop_assert!(cleaned.chars().count() <= max.max(usize::from(max > 0)));
+            prop_assert!(cleaned.chars().all(is_safe));
+            prop_assert_eq!(clean(&cleaned, max), cleaned.clone(), "cleaning twice changes nothing");
+        }
+    }
+}
