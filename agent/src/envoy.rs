@@ -27,6 +27,11 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// Whether it was killed or crashed, rather than giving up by itself.
+    pub(crate) const fn by_signal(self) -> bool {
+        matches!(self, Self::Signal(_))
+    }
+
     /// As a shell would say it, so that the kubelet shows the truth. Never 0: it was not asked to end.
     pub(crate) fn unexpected_exit_code(self) -> u8 {
         match self {

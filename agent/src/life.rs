@@ -1,12 +1,13 @@
 //! The sidecar's life from start to end.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -47,14 +48,20 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
         failed = failure(&mut parts) => return Err(failed),
         () = signals.end.come() => return Ok(ExitCode::SUCCESS),
     }
-    dir::remove(&dir.admin())?;
-    let mut envoy = Envoy::start(&settings, &dir.bootstrap())?;
+    let mut envoy = start(&settings, &dir)?;
+    let mut restarts = Restarts::default();
     let failed = loop {
         tokio::select! {
             ended = envoy.ended() => {
+                // At once: the kubelet would ask again only after seconds.
+                readiness.restart().await;
                 let ended = ended?;
-                tracing::error!(?ended, "Envoy ended unasked");
-                return Ok(ExitCode::from(ended.unexpected_exit_code()));
+                if !ended.by_signal() || !restarts.allow(Instant::now()) {
+                    tracing::error!(?ended, "Envoy ended unasked");
+                    return Ok(ExitCode::from(ended.unexpected_exit_code()));
+                }
+                tracing::error!(?ended, "Envoy ended unasked; starting it again");
+                envoy = start(&settings, &dir)?;
             }
             failed = failure(&mut parts) => break Some(failed),
             () = signals.end.come() => break None,
@@ -71,6 +78,33 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
     }
     stop(&mut envoy).await?;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// The kubelet takes a second at least to start the container again, ten from the second time on, and the agent would need a new
+/// certificate. So the agent restarts an Envoy that was killed or crashed by itself, unless that comes to be the rule: then the
+/// end of the container shows it, and the kubelet slows it down.
+#[derive(Default)]
+struct Restarts(VecDeque<Instant>);
+
+/// So many restarts within [`RESTART_PERIOD`].
+const MAX_RESTARTS: usize = 3;
+const RESTART_PERIOD: Duration = Duration::from_secs(60);
+
+impl Restarts {
+    fn allow(&mut self, now: Instant) -> bool {
+        let over = |at: &mut Instant| now.duration_since(*at) >= RESTART_PERIOD;
+        while self.0.pop_front_if(over).is_some() {}
+        if self.0.len() >= MAX_RESTARTS {
+            return false;
+        }
+        self.0.push_back(now);
+        true
+    }
+}
+
+fn start(settings: &Settings, dir: &PrivateDir) -> Result<Envoy> {
+    dir::remove(&dir.admin())?;
+    Envoy::start(settings, &dir.bootstrap())
 }
 
 type Parts = JoinSet<Result<()>>;
@@ -161,5 +195,20 @@ impl End {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_bounded_within_a_period() {
+        let (mut restarts, start) = (Restarts::default(), Instant::now());
+        let mut at = |seconds| restarts.allow(start + Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0), at(1), at(59), at(59), at(60), at(60), at(61), at(62)],
+            [true, true, true, false, true, false, true, false]
+        );
     }
 }

@@ -314,8 +314,30 @@ async fn a_second_sigterm_ends_the_waiting() {
 }
 
 #[tokio::test]
-async fn the_agent_ends_as_envoy_does() {
+async fn a_killed_envoy_is_started_again_at_once_until_that_becomes_the_rule() {
     let mut pod = started().await;
+    let issued = pod.plane.issued.load(Ordering::SeqCst);
+    for restarts in 1..=3 {
+        let killed = pod.envoy_pid();
+        kill(killed, Signal::SIGKILL).unwrap();
+        let noticed = || async { pod.log().matches("starting it again").count() == restarts };
+        until("the restart", noticed, || pod.log()).await;
+        pod.until_ready().await;
+        // Ready is said of the new Envoy, never of the one that was killed: the first request passes.
+        assert_ne!(pod.envoy_pid(), killed);
+        assert_eq!(
+            get(pod.ports.outbound, "/").await.unwrap().status,
+            200,
+            "{}",
+            pod.log()
+        );
+        assert_eq!(pod.plane.seen.streams.lock().unwrap().len(), 1 + restarts);
+    }
+    assert_eq!(
+        pod.plane.issued.load(Ordering::SeqCst),
+        issued,
+        "the certificate is still there"
+    );
     kill(pod.envoy_pid(), Signal::SIGKILL).unwrap();
     assert_eq!(pod.ended().await.code(), Some(137));
     assert!(pod.log().contains("Envoy ended unasked"), "{}", pod.log());
