@@ -90,7 +90,7 @@ impl Progress {
     }
 }
 
-/// One stream's right to report on its subscriber: the newest stream has it.
+/// One stream of a subscriber. The progress that the newest open stream reports is the published one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamToken(u64);
 
@@ -149,9 +149,38 @@ impl Report {
 
 #[derive(Debug)]
 struct Entry {
-    /// The stream that speaks for the subscriber.
+    /// The newest open stream: its progress is the published one. The last stream after all have ended.
     stream: u64,
+    /// Older streams that are still open, by age, each with the progress that it reports.
+    older: BTreeMap<u64, Progress>,
     progress: Arc<Progress>,
+}
+
+impl Entry {
+    /// Puts a newer stream in front of the one that is published, if that one is open.
+    fn precede(&mut self, stream: u64) {
+        if self.progress.connected {
+            let before = Progress::clone(&self.progress);
+            self.older.insert(self.stream, before);
+        }
+        self.stream = stream;
+    }
+
+    /// Publishes the newest of the older streams in place of the one that has ended. Bytes and responses stay those of all streams.
+    fn resume(&mut self) -> bool {
+        let Some((stream, older)) = self.older.pop_last() else {
+            return false;
+        };
+        self.stream = stream;
+        let ended = Arc::make_mut(&mut self.progress);
+        *ended = Progress {
+            bytes: ended.bytes,
+            responses: ended.responses,
+            revision: ended.revision,
+            ..older
+        };
+        true
+    }
 }
 
 #[derive(Debug, Default)]
@@ -167,7 +196,8 @@ struct Inner {
 ///
 /// # Guarantees
 /// A disconnected subscriber stays until [`Registry::forget`]: it still counts among those who should run something.
-/// While two streams of one subscriber are open, the newer one speaks.
+/// While two streams of one subscriber are open, the progress of the newer one is published; when it ends, that of the older
+/// one is published again, with everything that the older one reported in between.
 #[derive(Debug)]
 pub struct Registry {
     inner: Mutex<Inner>,
@@ -259,10 +289,11 @@ impl Registry {
             };
             Entry {
                 stream,
+                older: BTreeMap::new(),
                 progress: Arc::new(progress),
             }
         });
-        entry.stream = stream;
+        entry.precede(stream);
         let token = StreamToken(stream);
         self.update(&mut inner, who, token, |progress| {
             progress.connected = true;
@@ -273,17 +304,43 @@ impl Registry {
         token
     }
 
-    pub(crate) fn disconnect(&self, who: &SubscriberId, token: StreamToken) {
-        self.update(&mut self.lock(), who, token, |progress| {
-            progress.connected = false;
-            progress.since = SystemTime::now();
+    /// A stream has ended. Returns whether an older open stream takes its place.
+    pub(crate) fn disconnect(&self, who: &SubscriberId, token: StreamToken) -> bool {
+        let mut inner = self.lock();
+        let Some(entry) = inner.subscribers.get_mut(who) else {
+            return false;
+        };
+        entry.older.remove(&token.0);
+        if entry.stream != token.0 {
+            return false;
+        }
+        let resumed = entry.resume();
+        let token = StreamToken(entry.stream);
+        self.update(&mut inner, who, token, |progress| {
+            progress.connected = resumed;
+            if !resumed {
+                progress.since = SystemTime::now();
+            }
         });
+        resumed
     }
 
     pub(crate) fn report(&self, who: &SubscriberId, token: StreamToken, report: Report) {
-        if !report.is_empty() {
-            self.update(&mut self.lock(), who, token, |p| report.apply(p));
+        if report.is_empty() {
+            return;
         }
+        let mut inner = self.lock();
+        let Some(entry) = inner.subscribers.get_mut(who) else {
+            return;
+        };
+        if let Some(older) = entry.older.get_mut(&token.0) {
+            let published = Arc::make_mut(&mut entry.progress);
+            published.bytes += report.bytes;
+            published.responses += report.responses;
+            report.apply(older);
+            return;
+        }
+        self.update(&mut inner, who, token, |p| report.apply(p));
     }
 
     /// Changes what is known of a subscriber, if the stream may. Whoever reads the picture of before keeps that.
@@ -429,16 +486,58 @@ mod tests {
     }
 
     #[test]
-    fn an_older_stream_does_not_speak_any_more() {
+    fn the_older_open_stream_is_published_again_when_the_newer_one_ends() {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
-        let (old, new) = (connect(), connect());
+        let get = || registry.get(&who).unwrap();
+        let (a, sent) = (
+            || resource("a", "1"),
+            |bytes| Report {
+                bytes,
+                responses: 1,
+                ..Report::default()
+            },
+        );
+        let old = connect();
+        registry.report(&who, old, scope([a()]));
+        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        let new = connect();
+        registry.report(&who, new, scope([resource("b", "1")]));
+        registry.report(&who, new, sent(5));
+        registry.report(&who, old, standing("a", Standing::InSync));
+        registry.report(&who, old, sent(7));
+        let shown = get();
+        assert!(!runs(&shown, a()) && runs(&shown, resource("b", "1")));
+        let before = shown.revision;
+        assert!(registry.disconnect(&who, new));
+        let shown = get();
+        assert!(shown.connected && runs(&shown, a()));
+        assert_eq!((shown.bytes, shown.responses), (12, 2));
+        assert_eq!(registry.changed_since(before).len(), 1);
+        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        assert!(!runs(&get(), a()), "its later reports count");
+        registry.report(&who, new, standing("a", Standing::InSync));
+        assert!(!runs(&get(), a()), "the ended stream reports no more");
+        assert!(!registry.disconnect(&who, old));
+        assert!(!get().connected);
+    }
+
+    #[test]
+    fn an_older_stream_that_ends_leaves_the_newer_one_published() {
+        let (registry, who) = (Registry::default(), SubscriberId::from("n"));
+        let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
+        let (old, middle, new) = (connect(), connect(), connect());
         registry.report(&who, old, standing("a", Standing::Behind(None)));
         assert_eq!(registry.get(&who).unwrap().behind.len(), 0);
-        registry.disconnect(&who, old);
+        assert!(!registry.disconnect(&who, middle));
         assert!(registry.get(&who).unwrap().connected);
-        registry.disconnect(&who, new);
+        assert!(registry.disconnect(&who, new));
+        assert_eq!(registry.get(&who).unwrap().behind.len(), 1);
+        assert!(!registry.disconnect(&who, old));
         assert!(!registry.get(&who).unwrap().connected);
+        // What has ended does not come back with the next stream.
+        let again = connect();
+        assert!(!registry.disconnect(&who, again));
     }
 
     #[test]

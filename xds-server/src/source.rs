@@ -100,6 +100,12 @@ pub trait ResourceSource: Send + Sync + 'static {
     /// for each stream, after it is admitted and before its first view.
     fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64>;
 
+    /// The newer of two open streams of the subscriber has ended. A source that keeps one view for each subscriber ticks, so
+    /// that the older stream asks for its view again.
+    fn resumed(&self, who: &SubscriberId) {
+        let _ = who;
+    }
+
     /// Takes a load report. The stream it came by was admitted as any other.
     fn loads(&self, who: &SubscriberId, loads: &[Load]) {
         let _ = (who, loads);

@@ -158,8 +158,11 @@ struct Admitted<S: ResourceSource> {
 impl<S: ResourceSource> Drop for Admitted<S> {
     fn drop(&mut self) {
         sub(&self.shared.counters.streams_open, 1);
-        self.shared.registry.disconnect(&self.who, self.token);
-        tracing::info!(subscriber = %self.who, "stream closed");
+        let resumed = self.shared.registry.disconnect(&self.who, self.token);
+        tracing::info!(subscriber = %self.who, resumed, "stream closed");
+        if resumed {
+            self.shared.source.resumed(&self.who);
+        }
     }
 }
 
