@@ -154,13 +154,52 @@ pub mod reason {
 ///
 /// The spec is kept as it was written, not as a typed value: a status outlives the control plane that wrote it, and a
 /// field that a later version dropped must not make the whole object unreadable.
+///
+/// On the wire it is one line of JSON in a string: `kubectl describe` would print a whole spec over dozens of lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(into = "WrittenLastGood", try_from = "WrittenLastGood")]
 pub struct LastGood {
     /// The generation that it was.
     pub generation: i64,
     /// The spec of that generation.
     pub spec: serde_json::Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenLastGood {
+    generation: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    json: Option<String>,
+    /// As earlier versions wrote it.
+    #[serde(default, skip_serializing)]
+    spec: Option<serde_json::Value>,
+}
+
+impl From<LastGood> for WrittenLastGood {
+    fn from(good: LastGood) -> Self {
+        Self {
+            generation: good.generation,
+            json: Some(good.spec.to_string()),
+            spec: None,
+        }
+    }
+}
+
+impl TryFrom<WrittenLastGood> for LastGood {
+    type Error = serde_json::Error;
+
+    fn try_from(written: WrittenLastGood) -> Result<Self, Self::Error> {
+        let spec = match (written.json, written.spec) {
+            (Some(json), _) => serde_json::from_str(&json)?,
+            (None, Some(spec)) => spec,
+            (None, None) => return Err(serde::de::Error::missing_field("json")),
+        };
+        Ok(Self {
+            generation: written.generation,
+            spec,
+        })
+    }
 }
 
 impl LastGood {
@@ -198,12 +237,13 @@ impl JsonSchema for LastGood {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "required": ["generation", "spec"],
+            "required": ["generation"],
             "properties": {
                 "generation": {"type": "integer", "format": "int64", "description": "The generation that it was."},
+                "json": {"type": "string", "description": "The spec of that generation, as JSON."},
                 "spec": {
                     "type": "object",
-                    "description": "The spec of that generation.",
+                    "description": "The spec as versions before 0.2 wrote it; it is read, and no longer written.",
                     "x-kubernetes-preserve-unknown-fields": true
                 }
             }

@@ -251,7 +251,16 @@ fn the_last_good_spec_survives_a_round_trip() {
     let spec: TrafficSplitSpec =
         read(json!({"service": "a", "backends": [{"service": "b", "weight": 1}]})).unwrap();
     let kept = LastGood::of(7, &spec).unwrap();
-    let kept: LastGood = read(serde_json::to_value(&kept).unwrap()).unwrap();
+    let written = serde_json::to_value(&kept).unwrap();
+    assert!(
+        written["json"].is_string() && written.get("spec").is_none(),
+        "{written}"
+    );
+    let earlier: LastGood =
+        read(json!({"generation": 7, "spec": serde_json::to_value(&spec).unwrap()})).unwrap();
+    assert_eq!(earlier, kept);
+    assert!(read::<LastGood>(json!({"generation": 7})).is_err());
+    let kept: LastGood = read(written).unwrap();
     assert_eq!(
         (kept.generation, kept.read::<TrafficSplitSpec>().unwrap()),
         (7, spec)
