@@ -1,4 +1,4 @@
-//! What the mesh itself has learned from the proxies: which generation of which object Envoy refuses.
+//! The objects that are set aside: the generation of each that Envoy rejects, a proxy's and the control plane's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

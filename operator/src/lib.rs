@@ -3,8 +3,8 @@
 //! Sources (Kubernetes reflectors, or a directory of YAML) say what changed; a thread of its own compiles that into the next
 //! [`picture::Picture`]; [`serving::MeshSource`] hands each proxy its view of it, learns what each workload calls ([`scope`]),
 //! and wakes only the streams that a change concerns; what the proxies
-//! acknowledge and refuse comes back through [`status`] as conditions, and what they refuse also as an input of the
-//! next compile ([`learned`]).
+//! acknowledge and refuse comes back through [`status`] as conditions, and what an Envoy of the control plane's own refuses,
+//! too ([`trials`]), as an input of the next compile ([`learned`]).
 //!
 //! # Deliberately absent
 //!
@@ -26,3 +26,4 @@ pub mod serving;
 pub mod standalone;
 pub mod status;
 pub mod tasks;
+pub mod trials;

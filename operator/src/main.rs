@@ -37,6 +37,9 @@ struct Cli {
     /// Callers share one address, as behind a proxy: no source address has a share of the connections.
     #[arg(long, env = "HEDDLE_SHARED_ADDRESS", global = true)]
     shared_address: bool,
+    /// The Envoy that verifies what proxies reject; default: the one in the operator's image.
+    #[arg(long, env = "HEDDLE_ENVOY", global = true)]
+    envoy: Option<PathBuf>,
     #[command(flatten)]
     kubernetes: OnKubernetes,
     #[command(subcommand)]
@@ -116,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
                 ads: given.ads_address,
                 ca: given.ca_address,
                 listeners,
+                envoy: cli.envoy,
                 load_report_interval,
             };
             standalone::run(options, stop)
@@ -130,6 +134,7 @@ async fn main() -> anyhow::Result<()> {
                 sidecar_image: cli.kubernetes.sidecar_image.context("HEDDLE_SIDECAR_IMAGE is not set")?,
                 listen: cli.kubernetes.listen,
                 listeners,
+                envoy: cli.envoy,
                 load_report_interval,
                 audit: kubernetes::AuditPlan {
                     interval: Duration::from_secs(cli.kubernetes.audit_seconds),

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_crds::{MESH_NAME, MeshSpec};
+use heddle_crds::{ConditionType, MESH_NAME, MeshSpec};
 use heddle_policy_compiler::{
-    Compiled, Finding, ObjectKind, ObjectRef, PodRef, Severity, World, WorldBuilder, compile,
+    Compiled, Finding, ObjectKind, ObjectRef, ObjectStatus, PodRef, Severity, World, WorldBuilder,
+    compile,
 };
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -213,6 +214,7 @@ impl Painter {
             seen: Some(progress.since.unwrap_or(woken)),
         };
         report(&picture.findings, before);
+        report_changes(&picture.compiled, before);
         let changes = picture.compiled.changes();
         self.metrics
             .compiled(woken.elapsed(), picture.findings.len(), &changes.recompiled);
@@ -326,6 +328,49 @@ fn report(findings: &Arc<[Finding]>, before: Option<&Picture>) {
     {
         tracing::info!(code = finding.code, "no longer so: {finding}");
     }
+}
+
+/// Logs every change of an object of ours: its generation, the one in force, and the effect.
+fn report_changes(compiled: &Compiled, before: Option<&Picture>) {
+    let Some(before) = before else {
+        tracing::info!(objects = compiled.statuses.len(), "initial compile done");
+        return;
+    };
+    for difference in before.compiled.statuses.diff(&compiled.statuses) {
+        match difference {
+            DiffItem::Add(object, status) => changed(object, status, "object added"),
+            DiffItem::Update { old, new } => {
+                let generations = |status: &ObjectStatus| {
+                    let in_force = status.in_force.as_ref().map(|good| good.generation);
+                    (status.observed_generation, in_force)
+                };
+                if generations(old.1) != generations(new.1) {
+                    changed(new.0, new.1, "object changed");
+                }
+            }
+            DiffItem::Remove(object, _) => tracing::info!(%object, "object removed"),
+        }
+    }
+}
+
+fn changed(object: &ObjectRef, status: &ObjectStatus, event: &str) {
+    let generation = status.observed_generation;
+    let in_force = status.in_force.as_ref().map_or(0, |good| good.generation);
+    let effect = effect(status);
+    tracing::info!(%object, generation, in_force, effect, "{event}");
+}
+
+/// The weights of a split; of a policy the sentence of `Enforced`; else the first condition that does not hold.
+fn effect(status: &ObjectStatus) -> String {
+    if !status.weights.is_empty() {
+        let weights = status.weights.iter();
+        let weights: Vec<String> = weights
+            .map(|weight| format!("{} {}", weight.backend, weight.weight))
+            .collect();
+        return weights.join(", ");
+    }
+    let enforced = status.condition(ConditionType::Enforced);
+    enforced.map_or_else(String::new, |enforced| enforced.message.clone())
 }
 
 /// How long a lifetime a workload's certificate may have at most.

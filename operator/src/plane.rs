@@ -17,6 +17,7 @@ use crate::picture::{self, Pictures, Reader};
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
 use crate::tasks::Tasks;
+use crate::trials::Trials;
 
 /// The parts that every control plane has.
 #[derive(Debug)]
@@ -27,8 +28,10 @@ pub struct Plane {
     pub ca: Arc<Ca>,
     /// Of the listeners.
     pub own: Arc<OwnCertificate>,
-    /// Refusals by proxies.
+    /// Rejections that an Envoy of the control plane's own has verified.
     pub learned: Arc<Learned>,
+    /// Verifies them.
+    pub trials: Arc<Trials>,
     /// Counts it all.
     pub metrics: Arc<Metrics>,
     /// What each workload calls.
@@ -72,6 +75,7 @@ impl Plane {
         trust_domain: TrustDomain,
         ips: Vec<IpAddr>,
         load_report_interval: Duration,
+        trials: Trials,
         metrics: Arc<Metrics>,
     ) -> Result<Self, CertError> {
         let ca = Arc::new(ca);
@@ -88,6 +92,7 @@ impl Plane {
             ca,
             own: Arc::new(own),
             learned: Arc::default(),
+            trials: Arc::new(trials),
             metrics,
             scopes,
             pictures: mesh.pictures(),
@@ -113,6 +118,7 @@ impl Plane {
         let (learned, mesh) = (Arc::clone(&self.learned), Arc::clone(&self.mesh));
         let compiler = picture::run(reader, learned, mesh, self.metrics(), stop.clone());
         tasks.spawn("compiler", compiler);
+        tasks.spawn("trials", Arc::clone(&self.trials).run(stop.clone()));
 
         let options = XdsOptions {
             load_report_interval: self.load_report_interval,

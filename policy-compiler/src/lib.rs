@@ -29,6 +29,7 @@ pub use compile::{
     InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, listener_address,
     on_demand_address,
 };
+pub use envoy::trial::trial_bootstrap;
 pub use finding::{Finding, ObjectKind, ObjectRef, Severity};
 pub use ingest::{KubeObject, Unreadable, WorkloadTemplate};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};

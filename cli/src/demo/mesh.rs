@@ -223,7 +223,8 @@ fn control_plane(dir: &WorkDir, net: &Net, binaries: &Binaries) -> Command {
         .arg("--dir")
         .arg(dir.world())
         .arg("--runtime-dir")
-        .arg(dir.runtime());
+        .arg(dir.runtime())
+        .env("HEDDLE_ENVOY", &binaries.envoy);
     command.args([
         "--ads-address",
         &net.at(1, 15010),

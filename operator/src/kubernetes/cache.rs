@@ -17,13 +17,12 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
 use super::listing::{Key, Listing};
-use super::ours::{Ours, ours};
+use super::ours::{Ours, ours, status_of, uid_of};
 use super::strip;
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource, is_ours, reference};
@@ -190,6 +189,16 @@ impl Cache {
             return None;
         };
         serde_json::from_value(status_of(object)?).ok()
+    }
+
+    /// The uid of one of our objects.
+    pub(super) fn uid(&self, object: &ObjectRef) -> Option<String> {
+        let state = self.lock();
+        let watched = state.kinds.get(object.kind.as_str())?;
+        match &watched.objects.get(&key(object))?.kept {
+            Kept::Ours(object) => uid_of(object),
+            _ => None,
+        }
     }
 
     /// Whether a watch has failed in this time: what has changed since may not be known yet.
@@ -469,19 +478,4 @@ fn print(object: &KubeObject) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.unwrap_or_default().hash(&mut hasher);
     hasher.finish()
-}
-
-fn status_of(object: &KubeObject) -> Option<Value> {
-    match object {
-        KubeObject::Mesh(o) => serde_json::to_value(o.status.as_ref()?).ok(),
-        KubeObject::TrafficSplit(o) => serde_json::to_value(o.status.as_ref()?).ok(),
-        KubeObject::AuthPolicy(o) => serde_json::to_value(o.status.as_ref()?).ok(),
-        KubeObject::Unreadable(o) if is_ours(o.object.kind) => o.value.get("status").cloned(),
-        KubeObject::Unreadable(_)
-        | KubeObject::Namespace(_)
-        | KubeObject::Service(_)
-        | KubeObject::EndpointSlice(_)
-        | KubeObject::Pod(_)
-        | KubeObject::Template(_) => None,
-    }
 }

@@ -4,6 +4,7 @@ mod audit;
 mod authorize;
 mod ca_bundle;
 mod cache;
+mod events;
 mod failures;
 mod http;
 mod leader;
@@ -20,6 +21,7 @@ mod tokens;
 mod webhook;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub listeners: Arc<Listeners>,
     /// How often proxies report their loads.
     pub load_report_interval: Duration,
+    /// The Envoy that verifies rejections; none: that of the image.
+    pub envoy: Option<PathBuf>,
     /// How often proxies are held against the API server's own word.
     pub audit: AuditPlan,
 }

@@ -3,6 +3,9 @@
 use heddle_crds::Kind;
 use heddle_policy_compiler::{Finding, KubeObject, ingest::parse_json};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
+use serde_json::Value;
+
+use crate::objects::is_ours;
 
 /// How one of our kinds is read: untyped, for one object that today's types cannot read must not hide all others.
 pub(super) struct Ours {
@@ -35,5 +38,31 @@ pub(super) fn ours(mut object: DynamicObject, types: &TypeMeta) -> (Vec<KubeObje
             tracing::error!(%error, name = object.metadata.name, "an object is no JSON");
             (Vec::new(), Vec::new())
         }
+    }
+}
+
+/// The uid of one of our objects.
+pub(super) fn uid_of(object: &KubeObject) -> Option<String> {
+    match object {
+        KubeObject::Mesh(o) => o.metadata.uid.clone(),
+        KubeObject::TrafficSplit(o) => o.metadata.uid.clone(),
+        KubeObject::AuthPolicy(o) => o.metadata.uid.clone(),
+        _ => None,
+    }
+}
+
+/// The status of one of our objects.
+pub(super) fn status_of(object: &KubeObject) -> Option<Value> {
+    match object {
+        KubeObject::Mesh(o) => serde_json::to_value(o.status.as_ref()?).ok(),
+        KubeObject::TrafficSplit(o) => serde_json::to_value(o.status.as_ref()?).ok(),
+        KubeObject::AuthPolicy(o) => serde_json::to_value(o.status.as_ref()?).ok(),
+        KubeObject::Unreadable(o) if is_ours(o.object.kind) => o.value.get("status").cloned(),
+        KubeObject::Unreadable(_)
+        | KubeObject::Namespace(_)
+        | KubeObject::Service(_)
+        | KubeObject::EndpointSlice(_)
+        | KubeObject::Pod(_)
+        | KubeObject::Template(_) => None,
     }
 }

@@ -34,7 +34,8 @@ const MAX_BYTES: usize = 900_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Word {
     pub(super) report: Report,
-    #[serde(default)]
+    /// Rejections that an Envoy of the replica's own has verified. Not the name of earlier versions, whose rejections were not verified.
+    #[serde(default, rename = "verified")]
     refusals: Vec<Refused>,
 }
 

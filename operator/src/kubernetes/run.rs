@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use heddle_acceptor::Security;
 use heddle_identity::{Ca, TrustDomain};
@@ -31,6 +31,7 @@ use crate::objects::ObjectSource;
 use crate::picture::{Pictures, Reader};
 use crate::plane::{Plane, Served, Sockets};
 use crate::tasks::{TaskError, Tasks, chain};
+use crate::trials::Trials;
 
 /// Between attempts to reach what the start needs.
 const RETRY: Duration = Duration::from_secs(2);
@@ -129,7 +130,8 @@ impl Starting {
         tracing::info!(root = ca.fingerprint(), %trust_domain, "the cluster is read, the root is there");
         let ips = self.options.ip.into_iter().collect();
         let interval = self.options.load_report_interval;
-        let plane = Plane::new(ca, trust_domain, ips, interval, metrics)?;
+        let trials = Trials::new(self.options.envoy.clone(), &std::env::temp_dir());
+        let plane = Plane::new(ca, trust_domain, ips, interval, trials, metrics)?;
         Ok((plane, reader, uid))
     }
 
@@ -201,17 +203,20 @@ impl Starting {
             stop.clone(),
         );
         tasks.spawn("report", speaking);
-        self.tend(plane, &served, &peers, tasks);
+        let scopes = self.tend(plane, &served, &peers, tasks);
         let election = Election::new(&self.client, self.options.pod.clone());
         let (counts, counted) = watch::channel(Arc::new(Count::default()));
         let writer = Writer {
             client: client(),
+            pod: self.options.pod.clone(),
             cache: Arc::clone(&self.cache),
             peers,
             leads: election.leads(),
             counts: counted,
+            trials: Arc::clone(&plane.trials),
+            mesh: Arc::clone(&plane.mesh),
+            scopes,
             metrics: plane.metrics(),
-            started: Instant::now(),
         };
         tasks.spawn("leader election", election.run(stop.clone()));
         tasks.spawn("statuses", writer.run(stop.clone()));
@@ -219,6 +224,7 @@ impl Starting {
             pictures: plane.pictures.clone(),
             served,
             learned: Arc::clone(&plane.learned),
+            trials: Arc::clone(&plane.trials),
             cache: Arc::clone(&self.cache),
             counts,
             words,
@@ -227,8 +233,14 @@ impl Starting {
         tasks.spawn("counting", counter.run(stop));
     }
 
-    /// Scopes that outlive this replica, an even spread over the replicas, and the audit.
-    fn tend(&self, plane: &Plane, served: &Served, peers: &Arc<Peers>, tasks: &mut Tasks) {
+    /// Scopes that outlive this replica, an even spread over the replicas, and the audit. Returns whether the scopes are read.
+    fn tend(
+        &self,
+        plane: &Plane,
+        served: &Served,
+        peers: &Arc<Peers>,
+        tasks: &mut Tasks,
+    ) -> watch::Receiver<bool> {
         let (stop, client) = (tasks.stop(), || self.client.clone());
         let store = ScopeStore::new(
             client(),
@@ -237,6 +249,7 @@ impl Starting {
             plane.metrics(),
         );
         let store = Arc::new(store);
+        let read = store.is_read();
         tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
         tasks.spawn("scope store", store.keep(stop.clone()));
         let server = Arc::clone(&served.server);
@@ -257,6 +270,7 @@ impl Starting {
             plan: self.options.audit,
         };
         tasks.spawn("audit", auditor.run(stop.clone()));
+        read
     }
 
     /// The root, as soon as the API server gives it. What is wrong with the root itself is no reason to wait.

@@ -16,6 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{CallError, NAMESPACE, call};
@@ -36,6 +37,7 @@ pub(super) struct ScopeStore {
     scopes: Arc<Scopes>,
     mesh: Arc<MeshSource>,
     metrics: Arc<Metrics>,
+    read: watch::Sender<bool>,
 }
 
 impl ScopeStore {
@@ -50,7 +52,13 @@ impl ScopeStore {
             scopes,
             mesh,
             metrics,
+            read: watch::Sender::new(false),
         }
+    }
+
+    /// Whether all that is stored has been read once.
+    pub(super) fn is_read(&self) -> watch::Receiver<bool> {
+        self.read.subscribe()
     }
 
     /// Reads what is there, and what the other replicas add.
@@ -65,7 +73,8 @@ impl ScopeStore {
             match event {
                 Ok(Event::InitApply(map) | Event::Apply(map)) => self.take(&map),
                 // Without a ConfigMap everybody keeps what they know, and writes it anew when it changes.
-                Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
+                Ok(Event::Init | Event::Delete(_)) => {}
+                Ok(Event::InitDone) => _ = self.read.send_replace(true),
                 Err(error) => {
                     self.metrics
                         .watch_errors

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
-use heddle_crds::{API_VERSION, ConditionStatus, ConditionType, Kind, condition, reason};
+use heddle_crds::{API_VERSION, Kind};
 use heddle_policy_compiler::ObjectRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -16,23 +16,25 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::events::Announcer;
 use super::peers::{Peers, Word};
 use super::{CallError, call};
 use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
 use crate::picture::{Picture, Pictures};
 use crate::plane::Served;
+use crate::serving::MeshSource;
 use crate::status::{
-    ProxyState, Report, Round, Rounds, WrittenStatus, blame_all, in_force, object_key, states,
+    AbsentPolicies, Evidence, ProxyState, Report, Round, Rounds, WrittenStatus, blame_all,
+    in_force, object_key, states,
 };
 use crate::tasks::{Ended, chain};
+use crate::trials::Trials;
 
 /// Acknowledgements that come together are one look.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Statuses are written at most so often.
 const WRITE_PAUSE: Duration = Duration::from_millis(250);
-/// So long after a start proxies may still be on their way back: what they ran, they run.
-const GRACE: Duration = Duration::from_secs(30);
 /// What somebody else wrote into a status is mended this often.
 const RESYNC: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -52,6 +54,7 @@ pub(super) struct Counter {
     pub(super) pictures: Pictures,
     pub(super) served: Served,
     pub(super) learned: Arc<Learned>,
+    pub(super) trials: Arc<Trials>,
     pub(super) cache: Arc<Cache>,
     pub(super) counts: watch::Sender<Arc<Count>>,
     pub(super) words: watch::Sender<Word>,
@@ -62,36 +65,45 @@ impl Counter {
     /// Counts whenever something changed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let mut rounds = Rounds::default();
-        let mut acks = self.served.registry.changes();
+        let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
         loop {
             acks.mark_unchanged();
+            let results = tried.has_changed().unwrap_or_default();
+            tried.mark_unchanged();
             let newest = self.pictures.borrow_and_update().clone();
             if let Some(picture) = newest {
-                self.count(&mut rounds, picture);
+                self.count(&mut rounds, picture, results);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
                 changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
+                changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
             }
             // The streams come first.
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    fn count(&self, rounds: &mut Rounds, picture: Arc<Picture>) {
+    fn count(&self, rounds: &mut Rounds, picture: Arc<Picture>, results: bool) {
         let (round, changed) = rounds.look(&picture, &self.served.mesh, &self.served.registry);
         self.shown.show(&picture, &round);
         let before = Arc::clone(&self.counts.borrow());
         let (old, new) = (&before.picture.compiled, &picture.compiled);
+        let changed = changed || results;
         if !changed && old.proxies.ptr_eq(&new.proxies) && old.statuses.ptr_eq(&new.statuses) {
             return;
         }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
-        blame_all(&picture, &round, &self.learned, good);
+        blame_all(&picture, &round, &self.learned, &self.trials, good);
         let connected = round.iter().filter(|(_, looked)| looked.summary.connected);
+        let evidence = Evidence {
+            trials: &self.trials,
+            programmed: &|object| programmed(&picture, &self.cache, object),
+        };
         let own = Report::of(
             &picture,
+            &evidence,
             connected.map(|(pod, looked)| (pod, &*looked.summary)),
         );
         let word = Word::new(own.clone(), &self.learned);
@@ -131,17 +143,47 @@ impl Shown {
 /// Writes statuses while this replica leads.
 pub(super) struct Writer {
     pub(super) client: Client,
+    /// This replica's pod.
+    pub(super) pod: String,
     pub(super) cache: Arc<Cache>,
     pub(super) peers: Arc<Peers>,
     pub(super) leads: watch::Receiver<bool>,
     pub(super) counts: watch::Receiver<Arc<Count>>,
+    pub(super) trials: Arc<Trials>,
+    pub(super) mesh: Arc<MeshSource>,
+    /// Whether the scopes that the workloads learned before this start are read.
+    pub(super) scopes: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) started: Instant,
+}
+
+/// What the writer keeps from one look to the next.
+struct Memory {
+    /// The statuses that were written, as far as they may not have come back by the watch yet.
+    sent: BTreeMap<ObjectRef, WrittenStatus>,
+    absent: AbsentPolicies,
+    events: Announcer,
+}
+
+impl Memory {
+    fn new(writer: &Writer) -> Self {
+        Self {
+            sent: BTreeMap::new(),
+            absent: AbsentPolicies::default(),
+            events: Announcer::new(writer.client.clone(), &writer.pod),
+        }
+    }
 }
 
 impl Writer {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
-        let mut sent: BTreeMap<ObjectRef, WrittenStatus> = BTreeMap::new();
+        let mut memory = Memory::new(&self);
+        // Without them nobody knows which proxies need an object.
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            read = self.scopes.wait_for(|read| *read) => {
+                read.map_err(|_| "nobody reads the learned scopes")?;
+            }
+        }
         let mut peers = self.peers.changes();
         let mut resync = tokio::time::interval(RESYNC);
         let mut retry = false;
@@ -149,9 +191,9 @@ impl Writer {
             if *self.leads.borrow_and_update() {
                 let count = self.counts.borrow_and_update().clone();
                 peers.mark_unchanged();
-                retry = !self.write(&count, &mut sent).await;
+                retry = !self.write(&count, &mut memory).await;
             } else {
-                sent.clear();
+                memory.sent.clear();
             }
             let pause = if retry {
                 Duration::from_secs(1)
@@ -170,15 +212,16 @@ impl Writer {
                 changed = self.counts.changed() => changed.map_err(|_| "nobody counts any more")?,
                 changed = self.leads.changed() => changed.map_err(|_| "the election is over")?,
                 changed = peers.changed() => changed.map_err(|_| "nobody listens any more")?,
-                _ = resync.tick() => sent.clear(),
+                _ = resync.tick() => memory.sent.clear(),
             }
         }
     }
 
     /// Writes what changed; returns whether all of it was written.
-    async fn write(&self, count: &Count, sent: &mut BTreeMap<ObjectRef, WrittenStatus>) -> bool {
+    async fn write(&self, count: &Count, memory: &mut Memory) -> bool {
         let picture = &count.picture;
-        let report = sum(count, &self.peers.reports(&self.cache));
+        let report = self.sum(count, &mut memory.absent);
+        let sent = &mut memory.sent;
         sent.retain(|object, _| picture.compiled.statuses.contains_key(object));
         let now = Time(Timestamp::now());
         let mut due = Vec::new();
@@ -186,23 +229,26 @@ impl Writer {
             let there = self.cache.status(object).unwrap_or_default();
             // What was sent may not have come back by the watch yet.
             let before = sent.get(object).unwrap_or(&there);
-            let mut after = before.next(object.kind, compiled, report.tally(object), &now);
-            if self.started.elapsed() < GRACE {
-                hold_back(&mut after, before);
-            }
+            let after = before.next(object.kind, compiled, report.tally(object), &now);
             if after != *before {
-                due.push((object.clone(), after));
+                due.push((object.clone(), before.clone(), after));
             }
         }
         let results: Vec<_> = futures::stream::iter(due)
-            .map(|(object, status)| async { (self.apply(&object, &status).await, object, status) })
+            .map(|(object, before, after)| async {
+                (self.apply(&object, &after).await, object, before, after)
+            })
             .buffer_unordered(WRITERS)
             .collect()
             .await;
         let mut all = true;
-        for (result, object, status) in results {
+        for (result, object, before, after) in results {
             match result {
-                Ok(()) => _ = sent.insert(object, status),
+                Ok(()) => {
+                    let uid = self.cache.uid(&object);
+                    memory.events.announce(&object, uid, &before, &after).await;
+                    sent.insert(object, after);
+                }
                 // It was deleted in this moment.
                 Err(error) if error.code() == Some(404) => {}
                 Err(error) => {
@@ -219,6 +265,33 @@ impl Writer {
             }
         }
         all
+    }
+
+    /// Sums up all replicas. A ready proxy that is connected to none of them counts as not connected, by what it should have.
+    fn sum(&self, count: &Count, absent: &mut AbsentPolicies) -> Report {
+        let picture = &count.picture;
+        let statuses = picture.compiled.statuses.iter();
+        let generations = statuses
+            .map(|(object, status)| (object_key(object), in_force(status)))
+            .collect();
+        let evidence = Evidence {
+            trials: &self.trials,
+            programmed: &|object| programmed(picture, &self.cache, object),
+        };
+        let mut report = count.own.clone();
+        for other in self.peers.reports(&self.cache) {
+            report.add(&other, &generations);
+        }
+        let nowhere = count.round.iter().filter(|(pod, looked)| {
+            !looked.summary.connected && !report.connected.contains(&pod.to_string())
+        });
+        let nowhere = nowhere.map(|(pod, looked)| (pod, &*looked.summary));
+        let nowhere = Report::of(picture, &evidence, nowhere);
+        report.add(&nowhere, &generations);
+        report.add_absent(picture, &evidence, &count.round, |proxy| {
+            absent.of(picture, &self.mesh, proxy)
+        });
+        report
     }
 
     async fn apply(&self, object: &ObjectRef, status: &WrittenStatus) -> Result<(), CallError> {
@@ -241,48 +314,15 @@ impl Writer {
     }
 }
 
-/// All replicas together. A ready proxy that hangs on none of them counts as not connected, by what it should have.
-fn sum(count: &Count, others: &[Report]) -> Report {
-    let picture = &count.picture;
-    let generations = picture
+/// Whether the last written status says that every proxy runs the generation that is in force.
+fn programmed(picture: &Picture, cache: &Cache, object: &ObjectRef) -> bool {
+    let generation = picture
         .compiled
         .statuses
-        .iter()
-        .map(|(object, status)| (object_key(object), in_force(status)))
-        .collect();
-    let mut report = count.own.clone();
-    for other in others {
-        report.add(other, &generations);
-    }
-    let nowhere = count.round.iter().filter(|(pod, looked)| {
-        !looked.summary.connected && !report.connected.contains(&pod.to_string())
-    });
-    let nowhere = Report::of(
-        picture,
-        nowhere.map(|(pod, looked)| (pod, &*looked.summary)),
-    );
-    report.add(&nowhere, &generations);
-    report.add_absent(picture, &count.round);
-    report
-}
-
-/// Right after a start nothing is known of the proxies: that they have not been heard is no news.
-fn hold_back(after: &mut WrittenStatus, before: &WrittenStatus) {
-    let kind = ConditionType::Programmed;
-    let Some(old) = condition(&before.conditions, kind) else {
-        return;
-    };
-    let good = old.status == ConditionStatus::True.as_str()
-        && old.observed_generation == after.observed_generation;
-    let Some(new) = after
-        .conditions
-        .iter_mut()
-        .find(|condition| condition.type_ == kind.as_str())
-    else {
-        return;
-    };
-    if good && new.reason == reason::PENDING {
-        *new = old.clone();
-        after.proxies.clone_from(&before.proxies);
-    }
+        .get(object)
+        .map(|now| in_force(now));
+    let written = cache.status(object);
+    written
+        .zip(generation)
+        .is_some_and(|(written, generation)| written.is_programmed(generation))
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_identity::TrustDomain;
-use heddle_policy_compiler::{Dependency, NamespacedName, PodRef, Proxy, Scope, WorkloadRef};
+use heddle_policy_compiler::{
+    Dependency, NamespacedName, ObjectRef, PodRef, Proxy, Scope, WorkloadRef,
+};
 use heddle_xds_server as xds;
 use heddle_xds_server::{Asked, Load, Name, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
 use tokio::sync::watch;
@@ -24,6 +26,7 @@ use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Audience, Picture, Pictures};
 use crate::scope::{Scopes, Seconds};
+use crate::status::is_policy;
 
 /// What one proxy should have.
 #[derive(Debug)]
@@ -120,18 +123,53 @@ impl MeshSource {
         self.painted.subscribe()
     }
 
-    /// What a proxy should have by now, given what it has asked for; `None` if it is no meshed pod.
+    /// The view that a proxy should have by now, given what the stream that speaks for it has asked for; `None` if it is not a
+    /// meshed pod.
     #[must_use]
-    pub fn expected(&self, who: &Name) -> Option<Arc<Seen>> {
-        let wish = {
+    pub fn expected(&self, who: &Name, asked: &Arc<Asked>) -> Option<Arc<Seen>> {
+        let (mut wish, own) = {
             let subscribers = self.lock();
             let subscriber = subscribers.all.get(who)?;
-            if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
+            let own = subscriber.asked == *asked;
+            if let Some(seen) = subscriber
+                .seen
+                .as_ref()
+                .filter(|_| own && !subscriber.stale)
+            {
                 return Some(Arc::clone(seen));
             }
-            subscriber.wish()
+            (subscriber.wish(), own)
         };
-        self.look(who, &wish)
+        if own {
+            return self.look(who, &wish);
+        }
+        // Another stream of the same proxy asked last.
+        (wish.asked, wish.looked) = (Arc::clone(asked), Arc::clone(asked));
+        let picture = self.newest()?;
+        let proxy = picture.compiled.proxies.get(&wish.pod)?;
+        let seen = self.compute(&picture, proxy, &proxy.workload(), &wish, None)?;
+        Some(Arc::new(seen))
+    }
+
+    /// The policies in the view of a pod that has no stream: its own side, and all that its workload declared or learned.
+    #[must_use]
+    pub fn policies_of(&self, picture: &Picture, proxy: &Proxy) -> BTreeSet<ObjectRef> {
+        let (sets, none) = (self.scopes.of(&proxy.workload()), BTreeSet::new());
+        let scope = Scope {
+            held: &sets.held,
+            retiring: &sets.retiring,
+            wanted: &none,
+            settled: &none,
+            refused: &none,
+        };
+        let view = picture.compiled.view(&proxy.pod, &scope);
+        let parts = view.iter().flat_map(|view| &view.parts);
+        parts
+            .flat_map(|part| &part.resources)
+            .flat_map(|resource| &resource.origins)
+            .filter(|object| is_policy(object.kind))
+            .cloned()
+            .collect()
     }
 
     /// The versions that a proxy should have by another picture than ours, given what it has asked for.
@@ -345,6 +383,10 @@ impl ResourceSource for MeshSource {
             // No such id was ever admitted.
             None => watch::Sender::new(0).subscribe(),
         }
+    }
+
+    fn resumed(&self, who: &SubscriberId) {
+        self.lock().touch_one(&who.0);
     }
 
     fn loads(&self, who: &SubscriberId, loads: &[Load]) {

@@ -31,6 +31,7 @@ use crate::objects::ObjectSource;
 use crate::picture::Reader;
 use crate::plane::{Plane, Sockets};
 use crate::tasks::{TaskError, Tasks};
+use crate::trials::Trials;
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Options {
     pub ca: SocketAddr,
     /// The bounds of the listeners.
     pub listeners: Arc<Listeners>,
+    /// The Envoy that verifies rejections; none: that of the image.
+    pub envoy: Option<PathBuf>,
     /// How often proxies report their loads.
     pub load_report_interval: Duration,
 }
@@ -107,6 +110,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         trust_domain,
         ips,
         options.load_report_interval,
+        Trials::new(options.envoy.clone(), &options.runtime),
         Arc::default(),
     )?;
 

@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::files::write_atomically;
 use crate::picture::Picture;
 use crate::plane::{Plane, Served};
-use crate::status::{ProxyState, Report, Rounds, WrittenStatus, blame_all, states};
+use crate::status::{
+    AbsentPolicies, Evidence, ProxyState, Report, Rounds, WrittenStatus, blame_all, in_force,
+    states,
+};
 use crate::tasks::Ended;
 
 /// Many acknowledgements that come together are one look.
@@ -53,6 +56,19 @@ impl Statuses {
     fn last_good(&self, object: &ObjectRef) -> Option<i64> {
         self.with(object, |status| {
             Some(status?.last_good.as_ref()?.generation)
+        })
+    }
+
+    fn programmed(&self, picture: &Picture, object: &ObjectRef) -> bool {
+        let generation = picture
+            .compiled
+            .statuses
+            .get(object)
+            .map(|now| in_force(now));
+        self.with(object, |status| {
+            status
+                .zip(generation)
+                .is_some_and(|(status, generation)| status.is_programmed(generation))
         })
     }
 
@@ -102,20 +118,26 @@ pub async fn publish(
     stop: CancellationToken,
 ) -> Ended {
     let mut rounds = Rounds::default();
-    let mut acks = served.registry.changes();
+    let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut pictures = served.mesh.pictures();
-    let mut written = Written::default();
+    let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
     loop {
         acks.mark_unchanged();
+        tried.mark_unchanged();
         let newest = pictures.borrow_and_update().clone();
         if let Some(picture) = newest {
             let (round, _) = rounds.look(&picture, &served.mesh, &served.registry);
-            blame_all(&picture, &round, &plane.learned, |object| {
-                statuses.last_good(object)
-            });
+            let good = |object: &ObjectRef| statuses.last_good(object);
+            blame_all(&picture, &round, &plane.learned, &plane.trials, good);
             let known = round.iter().map(|(pod, looked)| (pod, &*looked.summary));
-            let mut report = Report::of(&picture, known);
-            report.add_absent(&picture, &round);
+            let evidence = Evidence {
+                trials: &plane.trials,
+                programmed: &|object| statuses.programmed(&picture, object),
+            };
+            let mut report = Report::of(&picture, &evidence, known);
+            report.add_absent(&picture, &evidence, &round, |proxy| {
+                absent.of(&picture, &served.mesh, proxy)
+            });
             let items = statuses.update(&picture, &report, &Time(Timestamp::now()));
             written.write(&runtime, &picture, items, &states(&picture, &round))?;
         }
@@ -123,6 +145,7 @@ pub async fn publish(
             () = stop.cancelled() => return Ok(()),
             changed = pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
             changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
+            changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
         }
         // The streams come first.
         tokio::time::sleep(PAUSE).await;

@@ -1,11 +1,18 @@
-//! Which object caused a refusal. A proxy refuses a resource; a resource may come from several policies.
+//! The object that caused a rejection. A proxy rejects a resource; a resource may come from several policies.
+//!
+//! A proxy's rejection is a claim. It sets an object aside only if the control plane's own Envoy rejects the resource, too, and
+//! not many more identities acknowledged it: so no client, honest or not, decides about an object by itself.
 
-use heddle_policy_compiler::{ObjectRef, Refusal};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource, ResourceKey};
 use serde_json::Value;
 
 use super::round::{RefusedResource, Round};
 use crate::learned::Learned;
 use crate::picture::Picture;
+use crate::trials::{Trial, Trials, version_of};
 
 /// The longest text of Envoy's that a status repeats.
 const MAX_TEXT: usize = 1024;
@@ -19,28 +26,87 @@ pub enum Blame {
     Nobody,
 }
 
-/// Judges every refusal of a round, and keeps what comes of it. `last_good` says which generation of an object is known
-/// to be good.
+/// Has every rejected resource tried, and sets aside the objects whose resources failed. `last_good` returns the generation of an
+/// object that is known to be good.
 pub fn blame_all(
     picture: &Picture,
     round: &Round,
     learned: &Learned,
+    trials: &Trials,
     last_good: impl Fn(&ObjectRef) -> Option<i64>,
 ) {
     let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
+    let (mut rejected, mut failed) = (HashSet::new(), HashSet::new());
     for (pod, looked) in round {
+        let identity = identity_of(picture, pod);
         for refused in &looked.summary.refused {
-            match blame(picture, refused, proven) {
-                Blame::Object(refusal) => {
-                    let (object, text) = (refusal.object.clone(), refusal.text.clone());
-                    if learned.refuse(refusal) {
-                        tracing::error!(%pod, resource = refused.resource, text, "the proxy refuses {object}: it is set aside");
-                    }
-                }
-                Blame::Nobody => {
-                    tracing::error!(%pod, resource = refused.resource, text = &*refused.text, "the proxy refuses what no policy caused");
-                }
+            let resource = &refused.resource;
+            let version = version_of(resource);
+            rejected.insert(version.clone());
+            let (trial, new) = trials.of(&identity, resource);
+            if new {
+                tracing::warn!(%pod, resource = %resource.key, text = shortened(&refused.text), "a proxy rejected a resource");
             }
+            // Once for each version, however many proxies reject it.
+            let Trial::Rejected(text) = trial else {
+                continue;
+            };
+            if failed.insert(version) && !outvoted(&votes(picture, round, resource)) {
+                set_aside(picture, learned, refused, &text, proven);
+            }
+        }
+    }
+    trials.retain(&rejected);
+}
+
+fn identity_of(picture: &Picture, pod: &PodRef) -> Arc<str> {
+    let proxy = picture.compiled.proxies.get(pod);
+    proxy.map_or_else(
+        || pod.to_string().into(),
+        |proxy| proxy.identity.as_str().into(),
+    )
+}
+
+/// Identity and answer (`true`: acknowledged) of every connected proxy that answered for this version of a resource.
+fn votes(picture: &Picture, round: &Round, resource: &Resource) -> BTreeSet<(Arc<str>, bool)> {
+    round
+        .iter()
+        .filter(|(_, looked)| looked.summary.connected)
+        .filter_map(|(pod, looked)| {
+            Some((identity_of(picture, pod), looked.acknowledged(resource)?))
+        })
+        .collect()
+}
+
+/// Whether the acknowledgements of others outweigh a failed trial: more identities acknowledged the resource than rejected it, the
+/// control plane's own Envoy counted in. Many pods of one identity have one vote.
+fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
+    let count = |acknowledged| {
+        votes
+            .iter()
+            .filter(|(_, vote)| *vote == acknowledged)
+            .count()
+    };
+    count(true) > count(false) + 1
+}
+
+fn set_aside(
+    picture: &Picture,
+    learned: &Learned,
+    refused: &RefusedResource,
+    text: &str,
+    proven: impl Fn(&ObjectRef, i64) -> bool,
+) {
+    let key: &ResourceKey = &refused.resource.key;
+    match blame(picture, &refused.origins, text, proven) {
+        Blame::Object(refusal) => {
+            let object = refusal.object.clone();
+            if learned.refuse(refusal) {
+                tracing::error!(resource = %key, text, "Envoy rejects {object}: it is set aside");
+            }
+        }
+        Blame::Nobody => {
+            tracing::error!(resource = %key, text, "Envoy rejects a resource that no policy caused");
         }
     }
 }
@@ -50,13 +116,13 @@ pub fn blame_all(
 #[must_use]
 pub fn blame(
     picture: &Picture,
-    refused: &RefusedResource,
+    origins: &[ObjectRef],
+    text: &str,
     proven: impl Fn(&ObjectRef, i64) -> bool,
 ) -> Blame {
-    let mut suspects: Vec<Suspect<'_>> = refused
-        .origins
+    let mut suspects: Vec<Suspect<'_>> = origins
         .iter()
-        .filter_map(|object| Suspect::of(picture, object, refused))
+        .filter_map(|object| Suspect::of(picture, object, text))
         .collect();
     for suspect in &mut suspects {
         suspect.unproven = !proven(suspect.object, suspect.generation);
@@ -70,7 +136,7 @@ pub fn blame(
         Blame::Object(Refusal {
             object: suspect.object.clone(),
             generation: suspect.generation,
-            text: shortened(&refused.text),
+            text: shortened(text),
         })
     })
 }
@@ -86,7 +152,7 @@ struct Suspect<'a> {
 
 impl<'a> Suspect<'a> {
     /// An object whose present spec is in force; what is in force of an older one was good before.
-    fn of(picture: &Picture, object: &'a ObjectRef, refused: &RefusedResource) -> Option<Self> {
+    fn of(picture: &Picture, object: &'a ObjectRef, text: &str) -> Option<Self> {
         let status = picture.compiled.statuses.get(object)?;
         let in_force = status
             .in_force
@@ -95,7 +161,7 @@ impl<'a> Suspect<'a> {
         Some(Self {
             object,
             generation: status.observed_generation,
-            repeated: longest_repeated(&in_force.spec, &refused.text),
+            repeated: longest_repeated(&in_force.spec, text),
             unproven: true,
             changed_in: picture.changed_in.get(object).copied().unwrap_or_default(),
         })
@@ -161,16 +227,8 @@ mod tests {
         picture
     }
 
-    fn refused(text: &str) -> RefusedResource {
-        RefusedResource {
-            resource: "rds:in|80".into(),
-            text: text.into(),
-            origins: vec![policy("a"), policy("b")],
-        }
-    }
-
     fn blamed(picture: &Picture, text: &str, proven: &[&str]) -> Option<String> {
-        match blame(picture, &refused(text), |object, _| {
+        match blame(picture, &[policy("a"), policy("b")], text, |object, _| {
             proven.contains(&&*object.name)
         }) {
             Blame::Object(refusal) => Some(refusal.object.name.to_string()),
@@ -208,5 +266,58 @@ mod tests {
     fn what_is_not_in_force_is_not_to_blame() {
         let picture = picture(&[("a", 2, 1, 3, json!({})), ("b", 2, 1, 3, json!({}))]);
         assert_eq!(blamed(&picture, "x", &[]), None);
+    }
+
+    #[test]
+    fn acknowledgements_of_other_identities_outweigh_a_failed_trial_and_pods_of_one_identity_count_once()
+     {
+        let votes = |votes: &[(&str, bool)]| {
+            let votes = votes
+                .iter()
+                .map(|(identity, vote)| ((*identity).into(), *vote));
+            votes.collect::<BTreeSet<(Arc<str>, bool)>>()
+        };
+        for (given, expected) in [
+            (&[("shop/web", false)][..], false),
+            // One that acknowledges what is broken keeps nothing in force.
+            (&[("shop/web", false), ("evil/evil", true)], false),
+            (
+                &[
+                    ("shop/web", false),
+                    ("evil/evil", true),
+                    ("evil/evil", true),
+                    ("evil/evil", true),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("evil/evil", false),
+                    ("shop/web", true),
+                    ("shop/client", true),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("evil/evil", false),
+                    ("shop/web", true),
+                    ("shop/client", true),
+                    ("shop/api", true),
+                ],
+                true,
+            ),
+            // An identity that says both counts on both sides.
+            (
+                &[
+                    ("shop/web", false),
+                    ("shop/web", true),
+                    ("shop/client", true),
+                ],
+                false,
+            ),
+        ] {
+            assert_eq!(outvoted(&votes(given)), expected, "{given:?}");
+        }
     }
 }

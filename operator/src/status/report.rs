@@ -1,17 +1,20 @@
 //! Sums over proxies, object by object: what a replica publishes, and what the leader adds up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef};
 use serde::{Deserialize, Serialize};
 
 use super::{Round, State, Summary};
 use crate::picture::Picture;
+use crate::serving::{MeshSource, wire_key};
+use crate::trials::{Trial, Trials};
 
 /// So many proxies are named in a message; the others are counted.
 pub const NAMED: usize = 5;
 
-/// A proxy's refusal.
+/// A proxy's rejection that could not be verified.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Refused {
     /// Which proxy.
@@ -34,8 +37,14 @@ pub struct Tally {
     pub total: u32,
     /// Some of those that do not yet, with what is the matter with them.
     pub waiting: Vec<String>,
-    /// Some of those that refuse.
+    /// Some of those whose rejection could not be verified: there is no Envoy to try the resource with.
     pub refused: Vec<Refused>,
+    /// Proxies that reject what the control plane's own Envoy accepts.
+    #[serde(default)]
+    pub unfounded: u32,
+    /// Proxies whose rejection is not verified, or not yet.
+    #[serde(default)]
+    pub unverified: u32,
 }
 
 /// What is known of some proxies: those of one replica, or all.
@@ -81,11 +90,69 @@ pub(crate) const fn is_policy(kind: ObjectKind) -> bool {
     }
 }
 
+/// What is known beside the acknowledgements themselves.
+pub struct Evidence<'a> {
+    /// The trials of rejected resources.
+    pub trials: &'a Trials,
+    /// Whether the last written status says that every proxy runs the generation that is in force now.
+    pub programmed: &'a dyn Fn(&ObjectRef) -> bool,
+}
+
+impl Evidence<'_> {
+    /// How a ready proxy stands that has not told anything since the start. A ready proxy has its configuration, and keeps it
+    /// while no control plane answers: it runs what all proxies ran by the last status, and nothing newer.
+    fn of_silent(&self, object: &ObjectRef) -> &'static State {
+        match (self.programmed)(object) {
+            true => &State::Runs,
+            false => &State::Waits,
+        }
+    }
+}
+
+impl std::fmt::Debug for Evidence<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evidence").finish_non_exhaustive()
+    }
+}
+
+/// The policies in the views of pods that have no stream, by workload: the pods of a workload call the same.
+#[derive(Debug, Default)]
+pub struct AbsentPolicies {
+    revision: u64,
+    by_workload: HashMap<WorkloadRef, Arc<BTreeSet<ObjectRef>>>,
+}
+
+impl AbsentPolicies {
+    /// The policies of a pod by this picture, with those of its own side.
+    pub fn of(
+        &mut self,
+        picture: &Picture,
+        mesh: &MeshSource,
+        proxy: &Proxy,
+    ) -> Arc<BTreeSet<ObjectRef>> {
+        if self.revision != picture.revision {
+            self.by_workload.clear();
+            self.revision = picture.revision;
+        }
+        let own = picture.compiled.origins(&proxy.pod).into_iter().flatten();
+        let own: BTreeSet<&ObjectRef> = own.filter(|object| is_policy(object.kind)).collect();
+        let shared = self
+            .by_workload
+            .entry(proxy.workload())
+            .or_insert_with(|| Arc::new(mesh.policies_of(picture, proxy)));
+        match own.iter().all(|object| shared.contains(*object)) {
+            true => Arc::clone(shared),
+            false => Arc::new(own.into_iter().chain(&**shared).cloned().collect()),
+        }
+    }
+}
+
 impl Report {
     /// Sums up proxies. Only those whose pod is ready count.
     #[must_use]
     pub fn of<'a>(
         picture: &Picture,
+        evidence: &Evidence<'_>,
         proxies: impl Iterator<Item = (&'a PodRef, &'a Summary)>,
     ) -> Self {
         let mut report = Self::default();
@@ -94,31 +161,39 @@ impl Report {
                 report.connected.insert(pod.to_string());
             }
             for (object, state) in summary.objects.iter().filter(|_| summary.ready) {
+                let state = match summary.told {
+                    true => state,
+                    false => evidence.of_silent(object),
+                };
                 if let Some(tally) = report.tally_of(picture, object) {
-                    tally.add(pod, summary.connected, state);
+                    tally.add(pod, summary.connected, state, evidence.trials);
                 }
             }
         }
         report
     }
 
-    /// Adds the ready pods that have a stream nowhere and never had one here. They wait for what decides their own side;
-    /// what they would call is not known.
-    pub fn add_absent(&mut self, picture: &Picture, known: &Round) {
+    /// Adds the ready pods that have a stream nowhere and never had one here, with all policies in their views: `policies_of` a
+    /// pod returns them.
+    pub fn add_absent(
+        &mut self,
+        picture: &Picture,
+        evidence: &Evidence<'_>,
+        known: &Round,
+        mut policies_of: impl FnMut(&Proxy) -> Arc<BTreeSet<ObjectRef>>,
+    ) {
         let absent = picture
             .compiled
             .proxies
             .iter()
             .filter(|(pod, proxy)| proxy.ready && !known.contains_key(*pod));
-        for (pod, _) in absent {
-            let origins = picture.compiled.origins(pod).into_iter().flatten();
-            let mut policies = origins.filter(|object| is_policy(object.kind)).peekable();
-            if policies.peek().is_none() || self.connected.contains(&pod.to_string()) {
+        for (pod, proxy) in absent {
+            if self.connected.contains(&pod.to_string()) {
                 continue;
             }
-            for object in policies {
+            for object in &*policies_of(proxy) {
                 if let Some(tally) = self.tally_of(picture, object) {
-                    tally.add(pod, false, &State::Waits);
+                    tally.add(pod, false, evidence.of_silent(object), evidence.trials);
                 }
             }
         }
@@ -145,6 +220,8 @@ impl Report {
                 ours.programmed += theirs.programmed;
                 ours.waiting.extend(theirs.waiting.iter().cloned());
                 ours.refused.extend(theirs.refused.iter().cloned());
+                ours.unfounded += theirs.unfounded;
+                ours.unverified += theirs.unverified;
             }
             ours.waiting.truncate(NAMED);
             ours.refused.truncate(NAMED);
@@ -159,25 +236,37 @@ impl Report {
 }
 
 impl Tally {
-    fn add(&mut self, pod: &PodRef, connected: bool, state: &State) {
+    fn add(&mut self, pod: &PodRef, connected: bool, state: &State, trials: &Trials) {
         self.total += 1;
+        let mut wait = |why: &str| {
+            if self.waiting.len() < NAMED {
+                self.waiting.push(format!("{pod}{why}"));
+            }
+        };
         match state {
             State::Runs => self.programmed += 1,
-            State::Waits => {
-                if self.waiting.len() < NAMED {
-                    let why = if connected { "" } else { " (not connected)" };
-                    self.waiting.push(format!("{pod}{why}"));
+            State::Waits => wait(if connected { "" } else { " (not connected)" }),
+            State::Refuses { resource, text } => match trials.result(resource) {
+                Trial::Accepted => {
+                    wait(" (rejects it; the control plane's own Envoy accepts it)");
+                    self.unfounded += 1;
                 }
-            }
-            State::Refuses { resource, text } => {
-                if self.refused.len() < NAMED {
-                    self.refused.push(Refused {
-                        proxy: pod.to_string(),
-                        resource: resource.clone(),
-                        text: text.to_string(),
-                    });
+                // One that failed its trial is set aside by the next compile.
+                Trial::Open | Trial::Rejected(_) => {
+                    wait(" (rejects it)");
+                    self.unverified += 1;
                 }
-            }
+                Trial::Unavailable => {
+                    self.unverified += 1;
+                    if self.refused.len() < NAMED {
+                        self.refused.push(Refused {
+                            proxy: pod.to_string(),
+                            resource: wire_key(&resource.key).to_string(),
+                            text: text.to_string(),
+                        });
+                    }
+                }
+            },
         }
     }
 
@@ -200,7 +289,7 @@ impl Tally {
         let refusing = self
             .refused
             .iter()
-            .map(|refused| format!("{} (refuses)", refused.proxy));
+            .map(|refused| format!("{} (rejects it)", refused.proxy));
         let mut names: Vec<String> = self
             .waiting
             .iter()

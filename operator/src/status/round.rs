@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use heddle_policy_compiler::{ObjectRef, PodRef, Proxy};
+use heddle_policy_compiler::{ObjectRef, PodRef, Proxy, Resource};
 use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 use imbl::OrdMap;
 use serde::Serialize;
 
 use super::report::is_policy;
 use crate::picture::Picture;
-use crate::serving::{MeshSource, Seen, pod_of};
+use crate::serving::{MeshSource, Seen, pod_of, wire_key};
 
 /// How a proxy stands to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum State {
     /// It refused something that comes of it.
     Refuses {
         /// The refused resource.
-        resource: String,
+        resource: Arc<Resource>,
         /// Envoy's own words.
         text: Arc<str>,
     },
@@ -32,8 +32,8 @@ pub enum State {
 /// One refused resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedResource {
-    /// Its kind and name.
-    pub resource: String,
+    /// The resource.
+    pub resource: Arc<Resource>,
     /// Envoy's own words.
     pub text: Arc<str>,
     /// The policies it comes from.
@@ -83,6 +83,8 @@ pub struct Summary {
     pub connected: bool,
     /// Whether its pod is ready, so that it counts.
     pub ready: bool,
+    /// Whether its stream has told what it holds; before, `objects` says nothing.
+    pub told: bool,
     /// What it refused.
     pub refused: Vec<RefusedResource>,
     /// By the objects that its view contains.
@@ -99,6 +101,25 @@ pub struct Looked {
     /// Resources that it should have and has not acknowledged.
     behind: usize,
     behind_since: Option<SystemTime>,
+}
+
+impl Looked {
+    /// Whether the proxy has acknowledged a version of a resource (`Some(false)`: rejected it); `None` if it has not answered or
+    /// should not have it.
+    pub(super) fn acknowledged(&self, resource: &Resource) -> Option<bool> {
+        let key = wire_key(&resource.key);
+        let view = self.progress.view.as_ref()?;
+        let present = view
+            .iter()
+            .any(|sent| sent.key == key && sent.version == resource.version);
+        match (present, self.progress.behind.get(&key)) {
+            (true, None) => Some(true),
+            (true, Some(Some(rejection))) => {
+                (rejection.version == resource.version).then_some(false)
+            }
+            (true, Some(None)) | (false, _) => None,
+        }
+    }
 }
 
 /// All proxies that have, or had, a stream here.
@@ -148,7 +169,7 @@ impl Rounds {
             source.forget(who);
             return self.looked.remove(&pod).is_some();
         };
-        let Some(seen) = source.expected(who) else {
+        let Some(seen) = source.expected(who, &progress.asked) else {
             return false;
         };
         let before = self.looked.get(&pod);
@@ -175,6 +196,7 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
     let mut summary = Summary {
         connected: progress.connected,
         ready: proxy.ready,
+        told: progress.view.is_some(),
         ..Summary::default()
     };
     for object in seen.parts.iter().flat_map(|part| &part.objects) {
@@ -203,12 +225,12 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
             let state = match refused.filter(|refused| refused.version == wire.version) {
                 Some(refused) => {
                     summary.refused.push(RefusedResource {
-                        resource: wire.key.to_string(),
+                        resource: Arc::clone(resource),
                         text: Arc::clone(&refused.text),
                         origins: policies().cloned().collect(),
                     });
                     State::Refuses {
-                        resource: wire.key.to_string(),
+                        resource: Arc::clone(resource),
                         text: Arc::clone(&refused.text),
                     }
                 }
@@ -259,7 +281,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         scope: looked.map_or(0, |looked| looked.seen.scope),
         on_demand: progress.map_or(0, |progress| progress.asked.names.len()),
         refused: refused
-            .map(|refused| format!("{}: {}", refused.resource, refused.text))
+            .map(|refused| format!("{}: {}", wire_key(&refused.resource.key), refused.text))
             .collect(),
         bytes: progress.map_or(0, |progress| progress.bytes),
         responses: progress.map_or(0, |progress| progress.responses),

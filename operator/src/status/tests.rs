@@ -1,12 +1,19 @@
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, condition, reason};
-use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef, World, compile, ingest};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
+use crate::picture::Picture;
+use crate::scope::Scopes;
+use crate::serving::MeshSource;
+use crate::trials::Trials;
 
 fn object() -> ObjectRef {
     ObjectRef::new(ObjectKind::AuthPolicy, "shop", "callers")
@@ -59,7 +66,7 @@ fn tally(generation: i64, programmed: u32, total: u32) -> Tally {
         programmed,
         total,
         waiting,
-        refused: Vec::new(),
+        ..Tally::default()
     }
 }
 
@@ -96,6 +103,7 @@ fn programmed_says_what_the_proxies_do() {
             resource: "rds:in|80".into(),
             text: "missing )".into(),
         }],
+        unverified: 1,
         ..tally(1, 1, 2)
     };
     let cases: [(Option<Tally>, &str, &str, &str); 6] = [
@@ -113,7 +121,7 @@ fn programmed_says_what_the_proxies_do() {
             Some(refusal),
             "False",
             reason::REJECTED_BY_PROXY,
-            "shop/a refuses rds:in|80: missing )",
+            "shop/a rejects rds:in|80 and reports \"missing )\"; the rejection is not verified",
         ),
     ];
     for (tally, status, reason, part) in cases {
@@ -238,4 +246,151 @@ fn replicas_add_up_and_one_that_is_behind_counts_as_waiting() {
     let mut none = Report::default();
     none.add(&report(tally(2, 1, 1)), &BTreeMap::new());
     assert_eq!(none, Report::default());
+}
+
+#[test]
+fn one_proxy_neither_makes_nor_prevents_the_last_good() {
+    let first = next(
+        &WrittenStatus::default(),
+        &compiled(1, 1),
+        Some(&tally(1, 3, 3)),
+        1,
+    );
+    let last_good = |tally: Tally| {
+        let after = next(&first, &compiled(2, 2), Some(&tally), 2);
+        after.last_good.map(|last| last.generation)
+    };
+    for (programmed, total, unfounded, unverified, expected) in [
+        (1, 4, 0, 0, 1),
+        (2, 4, 0, 0, 2),
+        (1, 2, 1, 0, 2),
+        (1, 4, 2, 0, 2),
+        (3, 4, 0, 1, 1),
+        (0, 2, 2, 0, 1),
+    ] {
+        let tally = Tally {
+            unfounded,
+            unverified,
+            ..tally(2, programmed, total)
+        };
+        assert_eq!(last_good(tally.clone()), Some(expected), "{tally:?}");
+    }
+}
+
+#[test]
+fn enforced_names_the_proxies_that_keep_something_else() {
+    let mut policy = compiled(1, 1);
+    policy.conditions.push(Verdict {
+        kind: ConditionType::Enforced,
+        status: ConditionStatus::True,
+        reason: reason::ENFORCED.to_owned(),
+        message: "every rule decides".to_owned(),
+    });
+    let enforced = |tally: &Tally| {
+        let after = next(&WrittenStatus::default(), &policy, Some(tally), 1);
+        condition(&after.conditions, ConditionType::Enforced)
+            .unwrap()
+            .message
+            .clone()
+    };
+    assert_eq!(enforced(&tally(1, 2, 2)), "every rule decides");
+    let rejected = Tally {
+        unfounded: 1,
+        ..tally(1, 2, 3)
+    };
+    assert!(enforced(&rejected).contains("1 of 3 proxies reject generation 1"));
+}
+
+const WORLD: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {serviceAccountName: web, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
+status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client-1, namespace: shop, labels: {app: client}}
+spec: {serviceAccountName: client, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
+status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {name: web, namespace: shop, generation: 2}
+spec: {service: web, backends: [{service: web, weight: 1}]}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: callers, namespace: shop, generation: 1}
+spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}]}
+";
+
+/// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all ran what is in force.
+fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
+    let mut builder = World::builder();
+    let (objects, _) = ingest::parse_yaml("world.yaml", WORLD);
+    for object in objects {
+        builder.apply(object);
+    }
+    let world = builder.world();
+    let picture = Picture {
+        revision: 1,
+        compiled: compile(&world),
+        world,
+        ..Picture::default()
+    };
+    let scopes = Arc::new(Scopes::default());
+    let client = &picture.compiled.proxies[&PodRef::new("shop", "client-1")];
+    if learned {
+        let to = "service/shop/web:80".parse().unwrap();
+        scopes.learn(&client.workload(), &to, None, 1);
+    }
+    let domain = "cluster.local".parse().unwrap();
+    let mesh = MeshSource::new(domain, scopes, Duration::from_secs(60), Arc::default());
+    let trials = Trials::new(Some("/no/such/envoy".into()), Path::new("/"));
+    let evidence = Evidence {
+        trials: &trials,
+        programmed: &|_| programmed,
+    };
+    let (mut report, mut absent) = (Report::default(), AbsentPolicies::default());
+    report.add_absent(&picture, &evidence, &Round::default(), |proxy| {
+        absent.of(&picture, &mesh, proxy)
+    });
+    (picture, report)
+}
+
+#[test]
+fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_connected() {
+    let split = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "web");
+    for (learned, programmed, of_split, of_policy) in [
+        // Of a new generation nobody has acknowledged anything.
+        (true, false, Some((0, 1)), (0, 1)),
+        // What all ran before the restart they still run.
+        (true, true, Some((1, 1)), (1, 1)),
+        (false, false, None, (0, 1)),
+    ] {
+        let (picture, report) = after_start(learned, programmed);
+        let counts = |object: &ObjectRef| {
+            report
+                .tally(object)
+                .map(|tally| (tally.programmed, tally.total))
+        };
+        assert_eq!(counts(&split), of_split);
+        assert_eq!(counts(&object()), Some(of_policy));
+        let status = &picture.compiled.statuses[&split];
+        let before = WrittenStatus::default();
+        let after = before.next(split.kind, status, report.tally(&split), &at(1));
+        let ratio = of_split.map_or("0/0".to_owned(), |(n, m)| format!("{n}/{m}"));
+        assert_eq!(after.proxies, Some(ratio));
+        assert_eq!(
+            after.is_programmed(2),
+            of_split == Some((1, 1)),
+            "{after:?}"
+        );
+    }
 }

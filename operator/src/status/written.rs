@@ -1,7 +1,8 @@
 //! What an object's status says, as it is written.
 
 use heddle_crds::{
-    ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, reason, set_condition,
+    ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, condition, reason,
+    set_condition,
 };
 use heddle_policy_compiler::{ObjectKind, ObjectStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -55,6 +56,9 @@ impl WrittenStatus {
                 .iter()
                 .any(|verdict| verdict.kind.as_str() == condition.type_)
         });
+        if let Some(tally) = tally {
+            mark_enforced(&mut verdicts, tally);
+        }
         for verdict in &verdicts {
             set_condition(&mut conditions, verdict, generation, now);
         }
@@ -96,8 +100,8 @@ impl WrittenStatus {
                 .condition(kind)
                 .is_none_or(|verdict| verdict.status == ConditionStatus::True)
         };
-        let refused = !holds(ConditionType::Programmed)
-            || tally.is_some_and(|tally| !tally.refused.is_empty());
+        let refused =
+            !holds(ConditionType::Programmed) || tally.is_some_and(|tally| tally.unverified > 0);
         let before = self
             .last_good
             .clone()
@@ -108,14 +112,30 @@ impl WrittenStatus {
             .filter(|in_force| in_force.generation == generation);
         let sound =
             !refused && holds(ConditionType::Accepted) && holds(ConditionType::ResolvedRefs);
-        let proven =
-            tally.is_some_and(|tally| tally.generation == generation && tally.programmed > 0);
+        // One proxy alone, of several, proves nothing; and one that rejects without reason prevents nothing.
+        let half = |tally: &Tally| tally.total.saturating_sub(tally.unfounded).div_ceil(2);
+        let proven = tally.is_some_and(|tally| {
+            tally.generation == generation && tally.programmed >= half(tally).max(1)
+        });
         // Nobody needs it: better than nothing, and no reason to forget what a proxy did take.
         let untried = tally.is_none_or(|tally| tally.total == 0) && before.is_none();
         match present {
             Some(present) if sound && (proven || untried) => Some(present.clone()),
             Some(_) | None => before,
         }
+    }
+}
+
+impl WrittenStatus {
+    /// Whether every proxy that needed this generation ran it when the status was written.
+    #[must_use]
+    pub fn is_programmed(&self, generation: i64) -> bool {
+        let programmed = condition(&self.conditions, ConditionType::Programmed);
+        programmed.is_some_and(|programmed| {
+            programmed.status == ConditionStatus::True.as_str()
+                && programmed.reason == reason::PROGRAMMED
+                && programmed.observed_generation == Some(generation)
+        })
     }
 }
 
@@ -147,7 +167,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
     let ratio = tally.ratio(compiled.observed_generation);
     if let Some(refused) = tally.refused.first() {
         let message = format!(
-            "{ratio} proxies run it; {} refuses {}: {}",
+            "{ratio} proxies run it; {} rejects {} and reports {:?}; the rejection is not verified and counts for that proxy only",
             refused.proxy, refused.resource, refused.text
         );
         return verdict(false, reason::REJECTED_BY_PROXY, message);
@@ -164,6 +184,20 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
         reason::PENDING,
         format!("{ratio} proxies run it; waiting for {}", tally.laggards()),
     )
+}
+
+/// `Enforced` is what the compiled rules do; the proxies that reject them keep those of before.
+fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
+    let rejecting = tally.unfounded + tally.unverified;
+    let enforced = verdicts.iter_mut().find(|verdict| {
+        verdict.kind == ConditionType::Enforced && verdict.status == ConditionStatus::True
+    });
+    if let Some(enforced) = enforced.filter(|_| rejecting > 0) {
+        enforced.message = format!(
+            "{}; {rejecting} of {} proxies reject generation {} and keep what they had before",
+            enforced.message, tally.total, tally.generation
+        );
+    }
 }
 
 /// The first condition that says why the present spec is not in force.

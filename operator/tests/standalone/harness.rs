@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(40);
+/// The tests of this process that have started.
+static TESTS: AtomicU8 = AtomicU8::new(0);
 const WORLD: &str = include_str!("world.yaml");
 
 /// What a status says.
@@ -24,6 +27,8 @@ pub struct Status {
     /// Status and reason.
     pub programmed: (String, String),
     pub message: String,
+    /// Status and message of `Enforced`.
+    pub enforced: (String, String),
 }
 
 /// Answers by what they are.
@@ -105,9 +110,10 @@ impl Fixture {
         // Loopback addresses of this process's own: two tests on one machine do not meet.
         let pid = std::process::id();
         let net = [
-            100 + u8::try_from(pid / 250 % 100).unwrap(),
+            100 + u8::try_from(pid / 250 % 60).unwrap(),
             u8::try_from(pid % 250).unwrap(),
         ];
+        let net = [net[0] + 60 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
         let here = Ipv4Addr::new(127, net[0], net[1], 1);
         let mut mesh = Self {
             agents: Vec::new(),
@@ -138,7 +144,8 @@ impl Fixture {
             .arg("--dir")
             .arg(self.path("world"))
             .arg("--runtime-dir")
-            .arg(self.path("run"));
+            .arg(self.path("run"))
+            .env("HEDDLE_ENVOY", envoy_binary());
         command.args([
             "--ads-address",
             &self.ads.to_string(),
@@ -203,6 +210,13 @@ impl Fixture {
         fs::read_to_string(self.token_file(pod)).unwrap()
     }
 
+    /// The token of a pod that was added after the start.
+    pub fn token_of(&self, namespace: &str, pod: &str) -> String {
+        let file = self.path(&format!("run/tokens/{namespace}_{pod}"));
+        self.eventually("the token is there", || file.is_file());
+        fs::read_to_string(file).unwrap()
+    }
+
     pub fn trust_bundle(&self) -> String {
         fs::read_to_string(self.path("run/trust-bundle.pem")).unwrap()
     }
@@ -210,8 +224,17 @@ impl Fixture {
     /// Puts a file into the directory, as tools do it.
     pub fn apply(&self, name: &str, text: &str) {
         let beside = self.path(name);
+        let text = text.replace("NET", &format!("127.{}.{}", self.net[0], self.net[1]));
         fs::write(&beside, text).unwrap();
         fs::rename(beside, self.path("world").join(name)).unwrap();
+    }
+
+    /// Takes a file away, and waits until its object has no status any more.
+    pub fn remove(&self, name: &str, kind: &str, object: &str) {
+        fs::remove_file(self.path("world").join(name)).unwrap();
+        self.eventually(&format!("{kind} {object} is gone"), || {
+            self.read_status(kind, object).is_none()
+        });
     }
 
     /// Waits for a status.
@@ -237,16 +260,21 @@ impl Fixture {
             .find(|item| item["kind"] == kind && item["metadata"]["name"] == name)?;
         let status = &item["status"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let condition = status["conditions"]
-            .as_array()?
-            .iter()
-            .find(|condition| condition["type"] == "Programmed")?;
+        let conditions = status["conditions"].as_array()?;
+        let find = |kind: &str| {
+            conditions
+                .iter()
+                .find(|condition| condition["type"] == kind)
+        };
+        let condition = find("Programmed")?;
+        let enforced = find("Enforced").map(|one| (text(&one["status"]), text(&one["message"])));
         Some(Status {
             generation: status["observedGeneration"].as_i64()?,
             proxies: text(&status["proxies"]),
             weights: text(&status["weightsInForce"]),
             programmed: (text(&condition["status"]), text(&condition["reason"])),
             message: text(&condition["message"]),
+            enforced: enforced.unwrap_or_default(),
         })
     }
 

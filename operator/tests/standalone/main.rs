@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod harness;
+mod liars;
 mod strangers;
 
 use harness::{Fixture, Status};
@@ -80,6 +81,12 @@ fn from_files_to_requests_and_back_to_statuses() {
     assert_eq!(mesh.requests(20).of("v1"), 20);
 
     restart(&mut mesh);
+}
+
+#[test]
+fn a_clients_rejections_and_streams_count_for_that_client() {
+    let mesh = Fixture::start();
+    liars::decide_for_themselves_only(&mesh);
 }
 
 fn refused_by_envoy(mesh: &Fixture) {

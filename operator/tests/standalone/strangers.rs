@@ -66,15 +66,8 @@ async fn node_ids(mesh: &Fixture) {
     let anonymous = subscribe(mesh, None, "shop/frontend-1").await.unwrap_err();
     assert_ne!(anonymous.code(), Code::Ok);
 
-    let (key, issued) = issue(mesh, Some(&mesh.token("frontend-1")), &id("frontend"))
-        .await
-        .unwrap();
-    let chain: String = issued
-        .certificate_chain
-        .iter()
-        .map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone())))
-        .collect();
-    let me = || Some(Identity::from_pem(&chain, key.private_key_pem()));
+    let identity = certificate(mesh, &mesh.token("frontend-1"), &id("frontend")).await;
+    let me = || Some(identity.clone());
     for (node, expected) in [
         ("shop/reviews-v1-1", Code::PermissionDenied),
         ("bank/frontend-1", Code::PermissionDenied),
@@ -90,10 +83,29 @@ async fn node_ids(mesh: &Fixture) {
 }
 
 fn id(account: &str) -> SpiffeId {
-    SpiffeId::new("cluster.local".parse().unwrap(), "shop", account).unwrap()
+    id_in("shop", account)
 }
 
-async fn channel(mesh: &Fixture, to: SocketAddr, me: Option<Identity>) -> Result<Channel, Status> {
+pub fn id_in(namespace: &str, account: &str) -> SpiffeId {
+    SpiffeId::new("cluster.local".parse().unwrap(), namespace, account).unwrap()
+}
+
+/// A certificate by a pod's token.
+pub async fn certificate(mesh: &Fixture, token: &str, id: &SpiffeId) -> Identity {
+    let (key, issued) = issue(mesh, Some(token), id).await.unwrap();
+    let chain: String = issued
+        .certificate_chain
+        .iter()
+        .map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone())))
+        .collect();
+    Identity::from_pem(&chain, key.private_key_pem())
+}
+
+pub async fn channel(
+    mesh: &Fixture,
+    to: SocketAddr,
+    me: Option<Identity>,
+) -> Result<Channel, Status> {
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(mesh.trust_bundle()))
         .domain_name("localhost");

@@ -9,6 +9,7 @@ pub(crate) mod network;
 pub(crate) mod rbac;
 pub(crate) mod route;
 pub(crate) mod tls;
+pub(crate) mod trial;
 mod wire;
 
 use std::collections::HashMap;

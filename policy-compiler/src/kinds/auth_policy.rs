@@ -120,28 +120,22 @@ fn set_enforced(
     spec: &AuthPolicySpec,
     settings: &Settings,
 ) {
-    if settings.mode == MeshMode::Observe {
-        status.set(
-            ConditionType::Enforced,
-            false,
-            reason::AUDIT,
-            "the Mesh observes: every policy only reports",
-        );
-    } else if spec.mode == PolicyMode::Audit {
-        status.set(
-            ConditionType::Enforced,
-            false,
-            reason::AUDIT,
-            "spec.mode is Audit: the policy only reports",
-        );
-    } else {
-        status.set(
-            ConditionType::Enforced,
-            true,
-            reason::ENFORCED,
-            "every rule decides",
-        );
-    }
+    let in_force = status.in_force.as_ref().map(|good| good.generation);
+    let older = in_force.filter(|generation| *generation != status.observed_generation);
+    let observe = "the Mesh observes: every policy only reports".to_owned();
+    let audit = "spec.mode is Audit: the policy only reports".to_owned();
+    let (holds, reason, message) = match older {
+        _ if settings.mode == MeshMode::Observe => (false, reason::AUDIT, observe),
+        _ if spec.mode == PolicyMode::Audit => (false, reason::AUDIT, audit),
+        Some(generation) => {
+            let message = format!(
+                "the rules of generation {generation} decide, not those of this generation"
+            );
+            (false, reason::LAST_GOOD, message)
+        }
+        None => (true, reason::ENFORCED, "every rule decides".to_owned()),
+    };
+    status.set(ConditionType::Enforced, holds, reason, message);
 }
 
 /// Unusable, and never was good: what it selects is denied, for nobody knows what its author meant to let pass.

@@ -17,7 +17,8 @@ trap 'rm -rf "$stripped"' EXIT
 for name in heddle-operator heddle-agent heddle; do strip -o "$stripped/$name" "$bin/$name"; done
 
 python3 "$here/mkimage.py" heddle.dev/heddle:dev "$cache/images/heddle.tar" --user 65532:65532 --entrypoint '["/usr/local/bin/heddle-operator"]' \
-  "$cache/rootfs/base" "$stripped/heddle-operator=/usr/local/bin/heddle-operator" "$stripped/heddle=/usr/local/bin/heddle"
+  "$cache/rootfs/base" "$stripped/heddle-operator=/usr/local/bin/heddle-operator" "$stripped/heddle=/usr/local/bin/heddle" \
+  "$(readlink -f "$HEDDLE_ENVOY")=/usr/local/bin/envoy"
 python3 "$here/mkimage.py" heddle.dev/sidecar:dev "$cache/images/sidecar.tar" --user 1337:1337 --entrypoint '["/usr/local/bin/heddle-agent"]' \
   "$cache/rootfs/base" "$(readlink -f "$HEDDLE_ENVOY")=/usr/local/bin/envoy" "$stripped/heddle-agent=/usr/local/bin/heddle-agent"
 echo "$cache/images/heddle.tar" "$cache/images/sidecar.tar"

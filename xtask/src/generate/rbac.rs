@@ -17,10 +17,11 @@ pub fn files() -> Files {
         .collect();
 
     let mut text = HEADER.to_owned();
-    text.push_str("# The control plane reads the specs and writes the statuses, and nothing else of these objects.\n");
+    text.push_str("# The control plane reads the specs, writes the statuses and publishes Events, and does nothing else with these objects.\n");
     text.push_str(&role("heddle-operator-kinds", &[]));
     text.push_str(&rule(&all, "get, list, watch"));
     text.push_str(&rule(&statuses, "patch"));
+    text.push_str("# Events about these objects, for conditions that turn bad.\n- apiGroups: [events.k8s.io]\n  resources: [events]\n  verbs: [create, patch]\n");
     text.push_str(BINDING);
     text.push_str("---\n# Whoever may view a namespace may view our objects in it; the Mesh may be read with them.\n");
     text.push_str(&role("heddle-view", &["view", "edit", "admin"]));

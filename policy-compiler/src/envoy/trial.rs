@@ -1,0 +1,169 @@
+//! A bootstrap with which a stock Envoy validates one resource (`envoy --mode validate`), apart from everything else that a
+//! proxy has.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap;
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
+use envoy_types::pb::google::protobuf::{Struct, Value, value};
+use prost::Message;
+
+use super::hcm::{Routes, Side, connection_manager};
+use super::metrics::Edge;
+use super::{any, socket_address, truth};
+use crate::resource::{Resource, ResourceKind};
+
+/// The clusters of the agent's bootstrap that resources name.
+const LOCAL: [&str; 3] = [CONTROL_PLANE, "heddle-sds", "heddle-admin"];
+const CONTROL_PLANE: &str = "heddle-control-plane";
+
+/// The limit for regular expressions in the agent's bootstrap (`agent/src/bootstrap/mod.rs`): a trial must not be stricter.
+const PROGRAM_SIZE: (&str, f64) = ("re2.max_program_size.error_level", 65536.0);
+
+/// Returns the bootstrap as a binary message, with the one resource in it; with no resource, one that every Envoy accepts. `None`
+/// if the resource's body is not a message of its kind.
+#[must_use]
+pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
+    let mut statics = bootstrap::bootstrap::StaticResources {
+        clusters: LOCAL.into_iter().map(local).collect(),
+        ..Default::default()
+    };
+    if let Some(resource) = resource {
+        // A proxy has these before it is sent the resource.
+        let required = resource.requires.iter();
+        let required = required.filter(|key| key.kind == ResourceKind::Cluster);
+        statics
+            .clusters
+            .extend(required.map(|key| local(&key.name)));
+        let body = resource.body.clone();
+        match resource.key.kind {
+            ResourceKind::Cluster => statics.clusters.push(cluster::Cluster::decode(body).ok()?),
+            ResourceKind::Endpoints => {
+                let assignment = ClusterLoadAssignment::decode(body).ok()?;
+                statics.clusters.push(cluster::Cluster {
+                    load_assignment: Some(assignment),
+                    ..local("trial")
+                });
+            }
+            ResourceKind::Listener => {
+                statics
+                    .listeners
+                    .push(listener::Listener::decode(body).ok()?);
+            }
+            ResourceKind::Route => {
+                statics
+                    .listeners
+                    .push(routes(RouteConfiguration::decode(body).ok()?));
+            }
+        }
+    }
+    let config = bootstrap::Bootstrap {
+        node: Some(core::Node {
+            id: "trial".to_owned(),
+            cluster: "trial".to_owned(),
+            ..Default::default()
+        }),
+        static_resources: Some(statics),
+        dynamic_resources: Some(bootstrap::bootstrap::DynamicResources {
+            ads_config: Some(ads_of_trial()),
+            ..Default::default()
+        }),
+        layered_runtime: Some(runtime()),
+        ..Default::default()
+    };
+    Some(config.encode_to_vec())
+}
+
+/// A listener whose only content is the route configuration.
+fn routes(mut config: RouteConfiguration) -> listener::Listener {
+    // As with routes by RDS: the clusters may come later.
+    config.validate_clusters = truth(false);
+    let manager = connection_manager(
+        Side::Server,
+        "trial",
+        Routes::Inline(Box::new(config)),
+        &Edge(Vec::new()),
+    );
+    let at = socket_address(std::net::Ipv4Addr::LOCALHOST.into(), 0);
+    listener::Listener {
+        name: "trial".to_owned(),
+        address: Some(core::Address {
+            address: Some(core::address::Address::SocketAddress(at)),
+        }),
+        bind_to_port: truth(false),
+        filter_chains: vec![listener::FilterChain {
+            filters: vec![manager],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A cluster without hosts.
+fn local(name: &str) -> cluster::Cluster {
+    cluster::Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
+            cluster::cluster::DiscoveryType::Static.into(),
+        )),
+        // gRPC asks for it.
+        typed_extension_protocol_options: HashMap::from([(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            any(&http2()),
+        )]),
+        ..Default::default()
+    }
+}
+
+fn http2() -> http::HttpProtocolOptions {
+    use http::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    let explicit = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(
+            core::Http2ProtocolOptions::default(),
+        )),
+    };
+    http::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    }
+}
+
+fn ads_of_trial() -> core::ApiConfigSource {
+    use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
+    let service = core::GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+            cluster_name: CONTROL_PLANE.to_owned(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    core::ApiConfigSource {
+        api_type: core::api_config_source::ApiType::DeltaGrpc.into(),
+        transport_api_version: core::ApiVersion::V3.into(),
+        grpc_services: vec![service],
+        ..Default::default()
+    }
+}
+
+fn runtime() -> bootstrap::LayeredRuntime {
+    use bootstrap::runtime_layer::LayerSpecifier;
+    let (key, limit) = PROGRAM_SIZE;
+    let number = Value {
+        kind: Some(value::Kind::NumberValue(limit)),
+    };
+    let layer = Struct {
+        fields: [(key.to_owned(), number)].into(),
+    };
+    bootstrap::LayeredRuntime {
+        layers: vec![bootstrap::RuntimeLayer {
+            name: "trial".to_owned(),
+            layer_specifier: Some(LayerSpecifier::StaticLayer(layer)),
+        }],
+    }
+}
