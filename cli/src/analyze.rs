@@ -45,7 +45,7 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     let Outcome {
         compiled,
         findings: found,
-        ..
+        skipped,
     } = objects.compile();
     match args.output {
         Output::Text => {
@@ -59,6 +59,9 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
                 findings::plural(sidecars, "sidecar"),
             );
             say!("{objects}, {sidecars}: {}", findings::summary(&found));
+            if let Some(skipped) = findings::skipped(&skipped) {
+                say!("{skipped}");
+            }
         }
         Output::Json => say!(
             "{}",

@@ -48,6 +48,7 @@ pub fn run(args: &CompileArgs) -> Result<usize> {
     let Outcome {
         compiled,
         findings: found,
+        ..
     } = &outcome;
     findings::report(found);
     let pods = selected(compiled, args.proxy.as_deref())?;

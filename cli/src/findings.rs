@@ -1,5 +1,7 @@
 //! Findings of the compiler, as people and CI read them.
 
+use std::collections::BTreeMap;
+
 use heddle_policy_compiler::{Finding, Severity};
 
 /// One line: `error: AuthPolicy shop/checkout: spec.rules[2].to.ports[0]: ... (fix: ...)`.
@@ -65,4 +67,18 @@ pub fn summary(findings: &[Finding]) -> String {
 /// `1 sidecar`, `2 sidecars`.
 pub fn plural(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `not read: 2 ConfigMap, 1 Ingress`, or nothing.
+pub fn skipped(kinds: &BTreeMap<String, usize>) -> Option<String> {
+    let kinds: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "not read, for the mesh does not use them: {}",
+            kinds.join(", ")
+        )
+    })
 }

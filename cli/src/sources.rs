@@ -1,10 +1,13 @@
 //! Where `compile` and `analyze` get their objects from: files, or the cluster.
 
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use heddle_policy_compiler::{Compiled, Finding, KubeObject, World, compile, ingest};
+use heddle_policy_compiler::ingest::{self, Manifests};
+use heddle_policy_compiler::{
+    Compiled, Finding, KubeObject, ObjectKind, ObjectRef, World, compile,
+};
 use kube::Client;
 
 use crate::{cluster, findings};
@@ -20,49 +23,73 @@ const WATCHED: [(&str, &str); 7] = [
     (heddle_crds::API_VERSION, "AuthPolicy"),
 ];
 
-/// Objects with what was wrong while reading them.
+/// The objects to compile, with the problems of their sources.
 #[derive(Default)]
 pub struct Objects {
     objects: Vec<KubeObject>,
     findings: Vec<Finding>,
+    skipped: BTreeMap<String, usize>,
 }
 
-/// What became of the objects.
+/// The result of a compile of objects.
 pub struct Outcome {
-    /// What came out.
+    /// The compile.
     pub compiled: Compiled,
-    /// What reading and compiling found, sorted.
+    /// The findings of reading and compiling, sorted.
     pub findings: Vec<Finding>,
+    /// How many objects of each kind are not read, for they have no meaning for a mesh.
+    pub skipped: BTreeMap<String, usize>,
 }
 
 impl Objects {
-    /// All YAML and JSON of files and folders (recursively); `-` is standard input.
+    /// Reads all YAML and JSON of files and folders (recursively); `-` is standard input.
+    ///
+    /// # Errors
+    /// When a path that was named cannot be read. A file in a folder that cannot be read is a finding.
     pub fn from_paths(paths: &[PathBuf]) -> Result<Self> {
-        let mut all = Self::default();
+        let mut found = Manifests::default();
+        let mut add = |name: &str, content: std::io::Result<String>| {
+            let read = match content {
+                Ok(text) => ingest::parse_yaml(name, &text),
+                Err(error) => unreadable(name, &error),
+            };
+            found.objects.extend(read.objects);
+            found.findings.extend(read.findings);
+            for (kind, count) in read.skipped {
+                *found.skipped.entry(kind).or_default() += count;
+            }
+        };
+        let mut links = Vec::new();
         for path in paths {
             if path.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin()
-                    .read_to_string(&mut text)
-                    .context("cannot read standard input")?;
-                all.add(ingest::parse_yaml("-", &text));
+                add("-", std::io::read_to_string(std::io::stdin()));
                 continue;
             }
-            for file in files(path)? {
-                let text = std::fs::read_to_string(&file)
-                    .with_context(|| format!("cannot read {}", file.display()))?;
-                all.add(ingest::parse_yaml(&file.display().to_string(), &text));
+            for file in files(path, &mut links)? {
+                add(&file.display().to_string(), std::fs::read_to_string(&file));
             }
         }
-        Ok(all)
+        found.findings.extend(ingest::duplicates(&found.objects));
+        found
+            .findings
+            .extend(links.iter().map(|link| not_followed(link)));
+        let objects = found.objects.into_iter().map(|manifest| manifest.object);
+        Ok(Self {
+            objects: objects.collect(),
+            findings: found.findings,
+            skipped: found.skipped,
+        })
     }
 
-    /// What the control plane itself would see.
+    /// Reads the objects that the control plane watches.
     pub async fn from_cluster(client: &Client) -> Result<Self> {
         let mut all = Self::default();
         for (api_version, kind) in WATCHED {
             for object in cluster::list(client, api_version, kind, None).await? {
-                all.add(ingest::parse_json("cluster", serde_json::to_value(object)?));
+                let value = serde_json::to_value(object)?;
+                let (objects, findings) = ingest::parse_json("cluster", value);
+                all.objects.extend(objects);
+                all.findings.extend(findings);
             }
         }
         Ok(all)
@@ -80,29 +107,46 @@ impl Objects {
         Outcome {
             compiled,
             findings: findings::sorted(findings),
+            skipped: self.skipped,
         }
-    }
-
-    fn add(&mut self, (objects, findings): (Vec<KubeObject>, Vec<Finding>)) {
-        self.objects.extend(objects);
-        self.findings.extend(findings);
     }
 }
 
-/// The files of a path, sorted, so that output does not hang on the file system's order.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let metadata =
-        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if !metadata.is_dir() {
+fn document(name: &str) -> ObjectRef {
+    ObjectRef::cluster(ObjectKind::Document, name)
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Manifests {
+    let message = format!("the file cannot be read: {error}");
+    Manifests {
+        findings: vec![Finding::error(&document(name), "", "Unreadable", message)],
+        ..Manifests::default()
+    }
+}
+
+fn not_followed(link: &Path) -> Finding {
+    let message = "a link to a folder is not followed";
+    Finding::info(
+        &document(&link.display().to_string()),
+        "",
+        "LinkNotFollowed",
+        message,
+    )
+    .fix("name the folder itself to have it read")
+}
+
+/// Returns the files of a path, sorted, so that output does not depend on the order of the file system. As `kubectl` does, it follows links to
+/// files, but not links to folders, which are added to `links`: each file is read once, whatever leads back to its folder.
+fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let about = || format!("cannot read {}", path.display());
+    if !std::fs::metadata(path).with_context(about)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut found = Vec::new();
-    let entries =
-        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut children: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<std::io::Result<_>>()?;
+    let mut children: Vec<PathBuf> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(about)?;
     children.sort();
+    let mut found = Vec::new();
     for child in children {
         let hidden = child
             .file_name()
@@ -116,8 +160,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
         if hidden || kustomization {
             continue;
         }
-        if child.is_dir() {
-            found.extend(files(&child)?);
+        if child.is_symlink() && child.is_dir() {
+            links.push(child);
+        } else if child.is_dir() {
+            found.extend(files(&child, links)?);
         } else if readable {
             found.push(child);
         }

@@ -18,7 +18,7 @@ pub enum ObjectKind {
     EndpointSlice,
     /// A core `Pod`.
     Pod,
-    /// A `Deployment`, `StatefulSet`, `DaemonSet`, `Job` or `CronJob`, read for its pod template.
+    /// A workload of any kind, read for its pod template.
     Workload,
     /// Our `TrafficSplit`.
     TrafficSplit,
@@ -144,6 +144,17 @@ impl Finding {
         message: impl Into<String>,
     ) -> Self {
         Self::new(Severity::Warning, object, field, code, message)
+    }
+
+    /// A note.
+    #[must_use]
+    pub fn info(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::new(Severity::Info, object, field, code, message)
     }
 
     fn new(

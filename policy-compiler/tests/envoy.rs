@@ -108,7 +108,7 @@ kind: AuthPolicy
 metadata: {name: broken, namespace: shop}
 spec: {rules: [{to: {headers: [{name: x-tier, regex: '(gold'}]}}]}
 ";
-    let (broken, _) = ingest::parse_yaml("broken.yaml", broken);
+    let (broken, _) = ingest::parse_yaml("broken.yaml", broken).into_objects();
     let (world, _) = harness::world(harness::base()?.into_iter().chain(broken));
     let refused = harness::views(&compile(&world))
         .into_iter()

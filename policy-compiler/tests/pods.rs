@@ -29,10 +29,9 @@ fn compiled() -> Compiled {
     for (name, ip, app) in PODS {
         text.push_str(&format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: db}}, annotations: {{heddle.dev/standalone-app: {app}}}}}\nspec: {{serviceAccountName: db, containers: [{{name: app}}]}}\nstatus: {{podIPs: [{{ip: {ip}}}]}}\n"));
     }
-    let (objects, _) = ingest::parse_yaml("pods", &text);
     let mut builder = World::builder();
-    for object in objects {
-        builder.apply(object);
+    for manifest in ingest::parse_yaml("pods", &text).objects {
+        builder.apply(manifest.object);
     }
     compile(&builder.world())
 }

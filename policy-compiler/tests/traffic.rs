@@ -86,12 +86,13 @@ fn manifest() -> String {
 }
 
 fn compiled() -> Result<Compiled> {
-    let (objects, findings) = ingest::parse_yaml("traffic", &manifest());
-    ensure!(findings.is_empty(), "{findings:#?}");
+    let read = ingest::parse_yaml("traffic", &manifest());
+    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
     let mut builder = World::builder();
-    let findings: Vec<_> = objects
+    let findings: Vec<_> = read
+        .objects
         .into_iter()
-        .flat_map(|object| builder.apply(object))
+        .flat_map(|manifest| builder.apply(manifest.object))
         .collect();
     let compiled = compile(&builder.world());
     ensure!(

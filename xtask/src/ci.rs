@@ -30,10 +30,7 @@ pub fn run(repo: &Repo) -> Result<()> {
 
 /// Rewrites the compiler's golden outputs. The golden test reads both variables.
 pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
-    let mut command = repo.command(
-        &cargo(),
-        &["test", "-p", "heddle-policy-compiler", "--test", "golden"],
-    );
+    let mut command = repo.command(&cargo(), &["test", "--workspace", "--test", "golden"]);
     command.env("BLESS", "1");
     if let Some(filter) = filter {
         command.env("GOLDEN_FILTER", filter);

@@ -156,10 +156,12 @@ mod tests {
         let texts = WORLD.into_iter().chain(steps.into_iter().map(Change::file));
         let mut builder = World::builder();
         for (name, text) in texts {
-            let (objects, mut findings) =
-                ingest::parse_yaml(name, &text.replace("${NET}", "127.77.7"));
-            assert!(!objects.is_empty(), "{name} holds nothing");
-            findings.extend(objects.into_iter().flat_map(|object| builder.apply(object)));
+            let read = ingest::parse_yaml(name, &text.replace("${NET}", "127.77.7"));
+            assert!(!read.objects.is_empty(), "{name} holds nothing");
+            let mut findings = read.findings;
+            for manifest in read.objects {
+                findings.extend(builder.apply(manifest.object));
+            }
             assert!(findings.is_empty(), "{findings:?}");
         }
         assert_eq!(compile(&builder.world()).proxies.len(), 5);

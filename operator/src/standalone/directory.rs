@@ -3,44 +3,25 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heddle_crds::{AuthPolicyStatus, TrafficSplitStatus};
-use heddle_policy_compiler::{
-    Finding, KubeObject, ObjectKind, ObjectRef, Severity, ingest::parse_yaml,
-};
+use heddle_policy_compiler::ingest::duplicates;
+use heddle_policy_compiler::{Finding, KubeObject, ObjectRef};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Statuses;
+use super::content::{Content, Listing};
 use super::files::about;
-use crate::objects::{Batch, ObjectSource, is_ours, reference};
+use crate::objects::{Batch, ObjectSource, is_ours};
 use crate::tasks::Ended;
 
 const INTERVAL: Duration = Duration::from_millis(200);
-const MAX_DEPTH: usize = 16;
-const MAX_FILES: usize = 10_000;
-const MAX_BYTES: u64 = 4 << 20;
-
-/// What tells an unchanged file: time of change, length, and the file itself, for a rename puts another in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    changed: (i64, i64),
-    length: u64,
-    inode: u64,
-}
-
-#[derive(Debug)]
-struct Read {
-    stamp: Stamp,
-    objects: Vec<KubeObject>,
-    findings: Vec<Finding>,
-}
 
 /// The content that an object had, and the generation that it got.
 #[derive(Debug)]
@@ -51,7 +32,7 @@ struct Generation {
 
 #[derive(Debug, Default)]
 struct Known {
-    files: BTreeMap<PathBuf, Read>,
+    files: BTreeMap<PathBuf, Content>,
     generations: BTreeMap<ObjectRef, Generation>,
     /// What is wrong with the directory as a whole.
     findings: Vec<Finding>,
@@ -115,14 +96,13 @@ impl Directory {
     /// Reads what changed; returns whether anything did.
     fn scan(&self) -> bool {
         let seen = Instant::now();
-        let mut found = BTreeMap::new();
-        let mut findings = Vec::new();
-        if let Err(error) = list(&self.path, 0, &mut found) {
-            findings.push(unreadable(&self.path, &error));
-        }
+        let Listing {
+            files: found,
+            findings,
+            whole,
+        } = Listing::of(&self.path);
         let mut known = self.lock();
         let mut changed = known.findings != findings;
-        let whole = findings.is_empty();
         known.findings = findings;
         if whole {
             let before = known.files.len();
@@ -138,7 +118,7 @@ impl Directory {
                 continue;
             }
             let old = known.files.remove(&path);
-            let read = read(&path, &self.name(&path), stamp, old);
+            let read = Content::read(&path, &self.name(&path), stamp, old);
             known.files.insert(path, read);
             changed = true;
         }
@@ -169,26 +149,21 @@ impl Directory {
 
     fn collect(&self, known: &mut Known) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
         let mut findings = known.findings.clone();
-        let mut objects: BTreeMap<ObjectRef, (&Path, KubeObject)> = BTreeMap::new();
-        for (path, file) in &known.files {
-            findings.extend(file.findings.iter().cloned());
-            for object in &file.objects {
-                let Some(reference) = reference(object) else {
-                    continue;
-                };
-                if let Some((first, _)) = objects.get(&reference) {
-                    let (first, name) = (self.name(first), self.name(path));
-                    let message = format!("it is in {first} and in {name}; the latter counts");
-                    findings.push(
-                        Finding::warning(&reference, "", "Duplicate", message).fix("remove one"),
-                    );
-                }
-                objects.insert(reference, (path, object.clone()));
-            }
-        }
+        findings.extend(
+            known
+                .files
+                .values()
+                .flat_map(|file| file.findings.iter().cloned()),
+        );
+        let manifests = || known.files.values().flat_map(|file| &file.manifests);
+        findings.extend(duplicates(manifests()));
+        // Of several objects of one name the last one counts.
+        let objects: BTreeMap<ObjectRef, KubeObject> = manifests()
+            .map(|manifest| (manifest.reference.clone(), manifest.object.clone()))
+            .collect();
         let generations = &mut known.generations;
         generations.retain(|object, _| objects.contains_key(object));
-        let complete = |(reference, (_, object)): (ObjectRef, (&Path, KubeObject))| {
+        let complete = |(reference, object): (ObjectRef, KubeObject)| {
             if !is_ours(reference.kind) {
                 return (reference, object);
             }
@@ -341,91 +316,6 @@ fn complete(
     }
 }
 
-fn list(path: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        // Editors and mounts keep hidden things beside the real ones.
-        if path
-            .file_name()
-            .is_none_or(|name| name.to_string_lossy().starts_with('.'))
-        {
-            continue;
-        }
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            // It went away in this moment, or is a link to nowhere.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let is_yaml = path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if metadata.is_dir() && depth < MAX_DEPTH {
-            list(&path, depth + 1, found)?;
-        } else if metadata.is_file() && is_yaml && found.len() < MAX_FILES {
-            let changed = (metadata.ctime(), metadata.ctime_nsec());
-            found.insert(
-                path,
-                Stamp {
-                    changed,
-                    length: metadata.len(),
-                    inode: metadata.ino(),
-                },
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Reads a file. What cannot be read now keeps what it said before.
-fn read(path: &Path, name: &str, stamp: Stamp, old: Option<Read>) -> Read {
-    let (mut objects, findings) = match text(path, stamp) {
-        Ok(text) => parse_yaml(name, &text),
-        Err(error) => (Vec::new(), vec![unreadable(Path::new(name), &error)]),
-    };
-    let errors: Vec<&ObjectRef> = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error)
-        .map(|finding| &finding.object)
-        .collect();
-    // A document that is no YAML may have been any of the objects that are missing now.
-    let any = errors
-        .iter()
-        .any(|object| object.kind == ObjectKind::Document);
-    for before in old.map(|old| old.objects).unwrap_or_default() {
-        let Some(old) = reference(&before) else {
-            continue;
-        };
-        let missing = !objects
-            .iter()
-            .any(|object| reference(object).as_ref() == Some(&old));
-        if missing && (any || errors.contains(&&old)) {
-            objects.push(before);
-        }
-    }
-    Read {
-        stamp,
-        objects,
-        findings,
-    }
-}
-
-fn text(path: &Path, stamp: Stamp) -> io::Result<String> {
-    if stamp.length > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "it is larger than {} MiB",
-            MAX_BYTES >> 20
-        )));
-    }
-    fs::read_to_string(path)
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Finding {
-    let file = ObjectRef::cluster(ObjectKind::Document, &path.display().to_string());
-    Finding::error(&file, "", "Unreadable", error.to_string())
-        .fix("until it can be read, what it said last counts")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -549,17 +439,33 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
     }
 
     #[test]
-    fn of_two_the_latter_counts_and_it_is_said() {
-        let fixture = Fixture::new(&[("a.yaml", &split(1)), ("b.yaml", &split(2))]);
+    fn of_two_objects_of_one_name_the_latter_counts_with_a_warning() {
+        let twice = format!("{}---\n{}", split(1), split(2));
+        for files in [
+            vec![("a.yaml", split(1)), ("b.yaml", split(2))],
+            vec![("a.yaml", twice)],
+        ] {
+            let files: Vec<(&str, &str)> = files
+                .iter()
+                .map(|(name, text)| (*name, text.as_str()))
+                .collect();
+            let fixture = Fixture::new(&files);
+            let (objects, findings) = fixture.source.objects();
+            assert_eq!(objects.len(), 1);
+            let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+            assert_eq!(codes, ["Duplicate"], "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_folder_is_not_followed_but_reported() {
+        let fixture = Fixture::new(&[("a/split.yaml", &split(1))]);
+        std::os::unix::fs::symlink("..", fixture.directory.path().join("a/up")).unwrap();
+        assert!(fixture.source.scan());
         let (objects, findings) = fixture.source.objects();
         assert_eq!(objects.len(), 1);
-        assert_eq!(
-            findings
-                .iter()
-                .map(|finding| finding.code)
-                .collect::<Vec<_>>(),
-            ["Duplicate"]
-        );
+        let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, ["LinkNotFollowed"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/scopes`
 //! (what each workload calls).
 
+mod content;
 mod directory;
 mod files;
 mod root;

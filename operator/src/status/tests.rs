@@ -333,7 +333,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}
 /// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all ran what is in force.
 fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
     let mut builder = World::builder();
-    let (objects, _) = ingest::parse_yaml("world.yaml", WORLD);
+    let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
     for object in objects {
         builder.apply(object);
     }

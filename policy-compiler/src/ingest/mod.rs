@@ -1,9 +1,13 @@
 //! The edge: Kubernetes objects in, our own valid types out. Whatever is wrong becomes a [`Finding`], and the rest still counts.
 
+mod convert;
+mod documents;
 mod endpoint_slice;
 mod pod;
+mod recognize;
 mod service;
 mod standalone;
+mod workload;
 mod yaml;
 
 use std::sync::Arc;
@@ -17,7 +21,7 @@ pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
 pub use pod::owner;
 pub(crate) use pod::{pod, template};
 pub(crate) use service::service;
-pub use yaml::{parse_json, parse_yaml};
+pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 use crate::world::NamespacedName;
@@ -50,7 +54,7 @@ pub enum KubeObject {
     Unreadable(Arc<Unreadable>),
 }
 
-/// The pod template of a `Deployment`, `StatefulSet`, `DaemonSet`, `Job` or `CronJob`.
+/// The pod template of a workload: of a `Deployment`, a `CronJob`, or of any other kind with a pod template at `spec.template`.
 #[derive(Clone, Debug)]
 pub struct WorkloadTemplate {
     /// `Deployment` and so on.

@@ -45,7 +45,7 @@ pub(crate) fn pod(
         meshed,
         labels: interner.labels(object.metadata.labels.iter().flatten()),
         capture: standalone.map_or(Capture::Redirect, Capture::Standalone),
-        probes: probes(spec, &ports, &reference, interner, findings),
+        probes: probes(spec, &reference, interner, findings),
         ports,
     };
     Some(Workload {
@@ -102,7 +102,7 @@ pub(crate) fn template(
         meshed: containers(spec).any(|c| c.name == PROXY_CONTAINER),
         labels,
         capture: Capture::Redirect,
-        probes: probes(spec, &ports, &reference, interner, findings),
+        probes: probes(spec, &reference, interner, findings),
         ports,
     };
     Some(Workload {
@@ -121,15 +121,17 @@ fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
         .chain(&spec.containers)
 }
 
-/// The containers whose ports and probes are the application's.
+/// The containers whose ports and probes are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
+/// `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
 fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
     let sidecars = spec
         .init_containers
         .iter()
         .flatten()
         .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    sidecars
-        .chain(&spec.containers)
+    spec.containers
+        .iter()
+        .chain(sidecars)
         .filter(|c| c.name != PROXY_CONTAINER)
 }
 
@@ -169,16 +171,30 @@ fn pod_ips(
     ips
 }
 
-/// The name of what a person deployed: replica sets and the runs of a cron job come and go, and are no class of their own. None: the pod
-/// is nobody's, and its own workload.
+/// Labels by which a controller names what a person deployed, where its revisions have owners of their own: `OpenShift`'s deployment
+/// configuration and Knative's configuration.
+const DEPLOYED: [&str; 2] = ["deploymentconfig", "serving.knative.dev/configuration"];
+
+/// Returns the name of the workload that a person deployed. Its replica sets and the runs of a cron job come and go, and are not workloads of
+/// their own. `None`: the pod has no owner, and is its own workload.
 #[must_use]
 pub fn owner(metadata: &ObjectMeta) -> Option<&str> {
     let owners = metadata.owner_references.iter().flatten();
     let mut controllers = owners.clone().filter(|o| o.controller == Some(true));
     let owner = controllers.next().or_else(|| owners.clone().next())?;
-    let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
-    let without_hash = label("pod-template-hash")
-        .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    let labels = || metadata.labels.iter().flatten();
+    let revision = matches!(owner.kind.as_str(), "ReplicaSet" | "ReplicationController");
+    let deployed = DEPLOYED
+        .iter()
+        .find_map(|key| metadata.labels.as_ref()?.get(*key));
+    if let Some(deployed) = deployed.filter(|name| revision && !name.is_empty()) {
+        return Some(deployed);
+    }
+    // Deployments write `pod-template-hash`, Argo Rollouts `rollouts-pod-template-hash`.
+    let without_hash = labels()
+        .filter(|(key, _)| key.ends_with("pod-template-hash"))
+        .find_map(|(_, hash)| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'))
+        .filter(|stem| !stem.is_empty());
     let stem = match owner.kind.as_str() {
         "ReplicaSet" => without_hash,
         "Job" => owner
@@ -205,10 +221,18 @@ fn ports(
                 .is_none_or(|protocol| protocol == "TCP")
         }) {
             match Port::try_from(port.container_port) {
-                Ok(number) => found.push(ContainerPort {
-                    port: number,
-                    name: port.name.as_deref().map(|name| interner.text(name)),
-                }),
+                Ok(number) => {
+                    // A name stands for the first port that has it.
+                    let free = |name: &&str| {
+                        let mut others = found.iter().filter(|p: &&ContainerPort| p.port != number);
+                        !others.any(|other| other.name.as_deref() == Some(*name))
+                    };
+                    let name = port.name.as_deref().filter(free);
+                    found.push(ContainerPort {
+                        port: number,
+                        name: name.map(|name| interner.text(name)),
+                    });
+                }
                 Err(n) => findings.push(Finding::error(
                     pod,
                     format!("spec.containers[{}].ports", container.name),
@@ -225,7 +249,6 @@ fn ports(
 
 fn probes(
     spec: &core::PodSpec,
-    ports: &[ContainerPort],
     pod: &ObjectRef,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
@@ -241,7 +264,7 @@ fn probes(
             .into_iter()
             .filter_map(|(field, probe)| Some((field, probe.as_ref()?)))
         {
-            match read_probe(probe, ports, interner) {
+            match read_probe(probe, container, interner) {
                 Ok(probe) => found.extend(probe),
                 Err(reason) => {
                     let finding = Finding::warning(
@@ -264,17 +287,20 @@ fn probes(
 
 fn read_probe(
     probe: &core::Probe,
-    ports: &[ContainerPort],
+    container: &core::Container,
     interner: &mut Interner,
 ) -> Result<Option<Probe>, String> {
     let port_of = |port: &IntOrString| match port {
         IntOrString::Int(number) => Port::try_from(*number).map_err(|n| format!("{n} is no port")),
         IntOrString::String(name) => {
+            // The kubelet looks for the name in the probe's own container only.
+            let ports = container.ports.iter().flatten();
             let named = ports
-                .iter()
-                .find(|p| p.name.as_deref() == Some(name.as_str()))
-                .map(|p| p.port);
+                .filter(|p| p.name.as_ref() == Some(name))
+                .map(|p| p.container_port);
             named
+                .filter_map(|number| Port::try_from(number).ok())
+                .next()
                 .or_else(|| Port::try_from(name.parse::<i32>().ok()?).ok())
                 .ok_or_else(|| format!("no container port is named {name:?}"))
         }
@@ -317,4 +343,64 @@ fn read_probe(
     }
     // Exec probes never touch the network.
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_revisions_of_a_workload_are_one_workload() {
+        for (kind, name, labels, workload) in [
+            (
+                "ReplicaSet",
+                "web-5d4f",
+                json!({"pod-template-hash": "5d4f"}),
+                "web",
+            ),
+            (
+                "ReplicaSet",
+                "checkout-6b86f",
+                json!({"rollouts-pod-template-hash": "6b86f"}),
+                "checkout",
+            ),
+            (
+                "ReplicaSet",
+                "hello-00001-deployment-5c9f",
+                json!({"serving.knative.dev/configuration": "hello", "pod-template-hash": "5c9f"}),
+                "hello",
+            ),
+            (
+                "ReplicationController",
+                "shop-3",
+                json!({"deploymentconfig": "shop"}),
+                "shop",
+            ),
+            ("ReplicaSet", "bare", json!({}), "bare"),
+            // The hash of another workload in the label is not the end of the name.
+            (
+                "ReplicaSet",
+                "web-5d4f",
+                json!({"pod-template-hash": "4f"}),
+                "web-5d4f",
+            ),
+            (
+                "CloneSet",
+                "web",
+                json!({"pod-template-hash": "5d4f"}),
+                "web",
+            ),
+            ("StatefulSet", "db", json!({}), "db"),
+            ("Job", "backup-29381920", json!({}), "backup"),
+            ("Job", "migrate-x7k2p", json!({}), "migrate-x7k2p"),
+        ] {
+            let metadata: ObjectMeta = serde_json::from_value(json!({
+                "name": "pod", "labels": labels,
+                "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": "1", "controller": true}],
+            }))
+            .unwrap();
+            assert_eq!(owner(&metadata), Some(workload), "{kind} {name}");
+        }
+    }
 }

@@ -1,173 +1,279 @@
 //! Text in: multi-document YAML or JSON, as `kubectl apply -f` takes it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use super::{KubeObject, Unreadable, WorkloadTemplate};
+use super::documents::documents;
+use super::recognize::{Recognized, recognize};
+use super::{KubeObject, Unreadable, convert, workload};
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 
-/// Reads all documents of a text. A document that is no YAML is a finding of its own and does not hide the others.
-#[must_use]
-pub fn parse_yaml(source_name: &str, text: &str) -> (Vec<KubeObject>, Vec<Finding>) {
-    let (mut objects, mut findings) = (Vec::new(), Vec::new());
-    for (line, document) in documents(text) {
-        if document
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-        {
-            continue;
-        }
-        match serde_saphyr::from_str::<Value>(&document) {
-            Ok(value) => parse_value(source_name, value, &mut objects, &mut findings),
-            Err(error) => {
-                let message = error.to_string();
-                let source = ObjectRef::cluster(ObjectKind::Document, source_name);
-                findings.push(Finding::error(
-                    &source,
-                    format!("document at line {line}"),
-                    "NotYaml",
-                    message.trim().to_owned(),
-                ));
-            }
+/// The place of an object in a source text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The name of the source: a path, or `-` for standard input.
+    pub source: Arc<str>,
+    /// The line at which the document starts, counted from 1. `None` for an object that did not come as text.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.source),
+            None => f.write_str(&self.source),
         }
     }
-    (objects, findings)
 }
 
-/// Reads one JSON value: an object, or a `List` of objects.
+/// One object of a source text.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The name of the object. An object with `generateName` has that prefix as its name.
+    pub reference: ObjectRef,
+    /// The kind as the text has it, for example `Deployment` for a workload.
+    pub kind: Arc<str>,
+    /// Whether the API server completes the name, so that two objects of this name are different ones.
+    pub generated: bool,
+    /// The place in the source.
+    pub place: Place,
+    /// The object.
+    pub object: KubeObject,
+}
+
+/// The content of a source text.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// The objects that the compiler reads, in the order of the text.
+    pub objects: Vec<Manifest>,
+    /// Problems of the text.
+    pub findings: Vec<Finding>,
+    /// How many objects of each other kind are in the text.
+    pub skipped: BTreeMap<String, usize>,
+}
+
+impl Manifests {
+    /// Returns the objects alone, and the problems of the text.
+    #[must_use]
+    pub fn into_objects(self) -> (Vec<KubeObject>, Vec<Finding>) {
+        let objects = self.objects.into_iter().map(|manifest| manifest.object);
+        (objects.collect(), self.findings)
+    }
+}
+
+/// Reads all documents of a text. A document that is not YAML is a finding of its own and does not hide the others.
 #[must_use]
-pub fn parse_json(source_name: &str, value: Value) -> (Vec<KubeObject>, Vec<Finding>) {
-    let (mut objects, mut findings) = (Vec::new(), Vec::new());
-    parse_value(source_name, value, &mut objects, &mut findings);
-    (objects, findings)
-}
-
-/// The documents with the line each starts at. `---` at the beginning of a line is always a border in YAML.
-fn documents(text: &str) -> Vec<(usize, String)> {
-    let mut found = vec![(1, String::new())];
-    for (index, line) in text.lines().enumerate() {
-        if line == "---" || line.starts_with("--- ") || line.starts_with("---\t") {
-            found.push((index + 1, String::new()));
-        } else if line.trim_end() == "..." {
-            found.push((index + 2, String::new()));
-        } else if let Some((_, document)) = found.last_mut() {
-            document.push_str(line);
-            document.push('\n');
+pub fn parse_yaml(source_name: &str, text: &str) -> Manifests {
+    let mut found = Manifests::default();
+    for document in documents(text) {
+        let place = Place {
+            source: source_name.into(),
+            line: Some(document.line),
+        };
+        match convert::value(&document.text) {
+            Ok(value) => parse_value(&place, value, &mut found),
+            Err(message) => found.findings.push(about(&place, "NotYaml", message)),
         }
     }
     found
 }
 
-fn parse_value(
-    source_name: &str,
-    mut value: Value,
-    objects: &mut Vec<KubeObject>,
-    findings: &mut Vec<Finding>,
-) {
-    let text = |pointer: &str| {
-        value
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+/// Reads one JSON value: an object, or a `List` of objects.
+#[must_use]
+pub fn parse_json(source_name: &str, value: Value) -> (Vec<KubeObject>, Vec<Finding>) {
+    let place = Place {
+        source: source_name.into(),
+        line: None,
     };
-    let (api_version, kind, namespace, name) = (
-        text("/apiVersion"),
-        text("/kind"),
-        text("/metadata/namespace"),
-        text("/metadata/name"),
-    );
-    if kind.is_empty() || api_version.is_empty() {
+    let mut found = Manifests::default();
+    parse_value(&place, value, &mut found);
+    found.into_objects()
+}
+
+/// Returns a warning for each object that stands more than once. The latter one counts, as with `kubectl apply`.
+#[must_use]
+pub fn duplicates<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<Finding> {
+    let mut first: BTreeMap<&ObjectRef, &Manifest> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for manifest in manifests.into_iter().filter(|m| !m.generated) {
+        let Some(earlier) = first.insert(&manifest.reference, manifest) else {
+            continue;
+        };
+        let (a, b) = (&earlier.place, &manifest.place);
+        let (message, fix) = if earlier.kind == manifest.kind {
+            let message = format!("the object is in {a} and in {b}; the latter counts");
+            (message, "remove one")
+        } else {
+            let message = format!(
+                "{} ({a}) and {} ({b}) have the same name; only the latter is looked at",
+                earlier.kind, manifest.kind
+            );
+            (message, "give one another name")
+        };
+        findings.push(Finding::warning(&manifest.reference, "", "Duplicate", message).fix(fix));
+    }
+    findings
+}
+
+fn about(place: &Place, code: &'static str, message: impl Into<String>) -> Finding {
+    let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
+    let field = place.line.map(|line| format!("document at line {line}"));
+    Finding::error(&source, field.unwrap_or_default(), code, message)
+}
+
+/// The type and the name of an object.
+struct Head {
+    api_version: String,
+    kind: String,
+    namespace: String,
+    name: String,
+    generated: bool,
+}
+
+fn head(value: &Value) -> Head {
+    let text = |pointer: &str| {
+        let text = value.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let (name, prefix) = (text("/metadata/name"), text("/metadata/generateName"));
+    let generated = name.is_empty() && !prefix.is_empty();
+    Head {
+        api_version: text("/apiVersion"),
+        kind: text("/kind"),
+        namespace: text("/metadata/namespace"),
+        name: if generated {
+            prefix.trim_end_matches('-').to_owned()
+        } else {
+            name
+        },
+        generated,
+    }
+}
+
+fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
+    let head = head(&value);
+    if head.kind.is_empty() || head.api_version.is_empty() {
         if !value.is_null() {
-            let source = ObjectRef::cluster(ObjectKind::Document, source_name);
-            findings.push(Finding::error(
-                &source,
-                "",
-                "NotAnObject",
-                "apiVersion or kind is missing",
-            ));
+            let message = "apiVersion or kind is missing";
+            found.findings.push(about(place, "NotAnObject", message));
         }
         return;
     }
-    if kind.ends_with("List")
+    if let Some(item_kind) = head.kind.strip_suffix("List")
         && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
     {
-        for item in items {
-            parse_value(source_name, item, objects, findings);
+        for mut item in items {
+            // The items of a typed list, such as a ServiceList, have no type of their own.
+            if let Value::Object(fields) = &mut item
+                && !item_kind.is_empty()
+            {
+                fields.entry("kind").or_insert_with(|| item_kind.into());
+                let api_version = || head.api_version.as_str().into();
+                fields.entry("apiVersion").or_insert_with(api_version);
+            }
+            parse_value(place, item, found);
         }
         return;
     }
-    // Everything else of a chart is none of the mesh's business.
-    let Some(object_kind) = kind_of(&api_version, &kind) else {
-        return;
+    match recognize(&head.api_version, &head.kind, &value) {
+        Recognized::Read(kind) => take(place, kind, &head, value, found),
+        Recognized::Refused {
+            meant,
+            code,
+            message,
+            fix,
+        } => {
+            let finding = match meant {
+                Some(kind) => Finding::error(&reference(kind, &head), "apiVersion", code, message),
+                None => about(place, code, format!("{}: {message}", named(&head))),
+            };
+            found.findings.push(finding.fix(fix));
+        }
+        Recognized::Foreign { message, fix } => {
+            let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
+            let message = format!("{}: {message}", named(&head));
+            let finding = Finding::warning(&source, "apiVersion", "UnknownGroup", message);
+            found.findings.push(finding.fix(fix));
+        }
+        Recognized::Template => {
+            let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
+            let message = format!(
+                "{}: its pod templates are not looked at, for their place is not known",
+                named(&head)
+            );
+            let finding = Finding::info(&source, "", "TemplateNotRead", message);
+            found.findings.push(finding);
+            *found.skipped.entry(head.kind).or_default() += 1;
+        }
+        Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
+    }
+}
+
+/// The object as people write it: `AuthPolicy shop/cart`.
+fn named(head: &Head) -> String {
+    let slash = if head.namespace.is_empty() { "" } else { "/" };
+    format!("{} {}{slash}{}", head.kind, head.namespace, head.name)
+}
+
+fn reference(kind: ObjectKind, head: &Head) -> ObjectRef {
+    let namespace = match kind {
+        ObjectKind::Mesh | ObjectKind::Namespace | ObjectKind::Document => "",
+        ObjectKind::Service
+        | ObjectKind::EndpointSlice
+        | ObjectKind::Pod
+        | ObjectKind::Workload
+        | ObjectKind::TrafficSplit
+        | ObjectKind::AuthPolicy => match head.namespace.as_str() {
+            "" => "default",
+            namespace => namespace,
+        },
     };
-    let namespace = match object_kind {
-        ObjectKind::Mesh | ObjectKind::Namespace => "",
-        _ if namespace.is_empty() => "default",
-        _ => namespace.as_str(),
+    let name = match head.name.as_str() {
+        "" => "?",
+        name => name,
     };
-    let reference = ObjectRef::new(
-        object_kind,
-        namespace,
-        if name.is_empty() { "?" } else { &name },
-    );
-    take(reference, &kind, value, objects, findings);
+    ObjectRef::new(kind, namespace, name)
 }
 
 /// Reads one object of a kind that counts.
-fn take(
-    reference: ObjectRef,
-    kind: &str,
-    value: Value,
-    objects: &mut Vec<KubeObject>,
-    findings: &mut Vec<Finding>,
-) {
-    match read(reference.kind, kind, &value) {
-        Ok(object) => objects.extend(object),
-        Err(unread) => {
-            findings.push(Finding::error(
-                &reference,
-                unread.path.clone(),
-                "Invalid",
-                unread.reason.clone(),
-            ));
-            objects.extend(unreadable(reference, &unread, value));
-        }
+fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &mut Manifests) {
+    let reference = reference(kind, head);
+    if head.generated
+        && let Some(Value::Object(metadata)) = value.get_mut("metadata")
+    {
+        metadata.insert("name".to_owned(), head.name.as_str().into());
     }
-}
-
-fn kind_of(api_version: &str, kind: &str) -> Option<ObjectKind> {
-    Some(match (group(api_version), kind) {
-        ("", "Namespace") => ObjectKind::Namespace,
-        ("", "Service") => ObjectKind::Service,
-        ("", "Pod") => ObjectKind::Pod,
-        ("discovery.k8s.io", "EndpointSlice") => ObjectKind::EndpointSlice,
-        ("apps", "Deployment" | "StatefulSet" | "DaemonSet") | ("batch", "Job" | "CronJob") => {
-            ObjectKind::Workload
+    let (object, findings) = match read(&reference, &head.kind, value) {
+        Ok((object, findings)) => (object, findings),
+        Err((unread, value)) => {
+            let (path, reason) = (unread.path.clone(), unread.reason.clone());
+            let finding = Finding::error(&reference, path, "Invalid", reason);
+            (unreadable(&reference, &unread, value), vec![finding])
         }
-        ("heddle.dev", "Mesh") => ObjectKind::Mesh,
-        ("heddle.dev", "TrafficSplit") => ObjectKind::TrafficSplit,
-        ("heddle.dev", "AuthPolicy") => ObjectKind::AuthPolicy,
-        _ => return None,
-    })
-}
-
-fn group(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
+    };
+    found.findings.extend(findings);
+    found.objects.extend(object.map(|object| Manifest {
+        reference,
+        kind: head.kind.as_str().into(),
+        generated: head.generated,
+        place: place.clone(),
+        object,
+    }));
 }
 
 /// Why a value does not fit its type.
-struct Unread {
-    path: String,
-    reason: String,
+pub(super) struct Unread {
+    /// The path of the field, without a leading dot; empty for the value as a whole.
+    pub(super) path: String,
+    /// The text of the reader.
+    pub(super) reason: String,
 }
 
-fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
+pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         Unread {
@@ -177,51 +283,33 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
     })
 }
 
-fn read(kind: ObjectKind, name: &str, value: &Value) -> Result<Option<KubeObject>, Unread> {
-    Ok(Some(match kind {
-        ObjectKind::Document => return Ok(None),
-        ObjectKind::Namespace => KubeObject::Namespace(Arc::new(typed(value)?)),
-        ObjectKind::Service => KubeObject::Service(Arc::new(typed(value)?)),
-        ObjectKind::Pod => KubeObject::Pod(Arc::new(typed(value)?)),
-        ObjectKind::EndpointSlice => KubeObject::EndpointSlice(Arc::new(typed(value)?)),
-        ObjectKind::Workload => return workload(name, value),
-        ObjectKind::Mesh => KubeObject::Mesh(Arc::new(typed(value)?)),
-        ObjectKind::TrafficSplit => KubeObject::TrafficSplit(Arc::new(typed(value)?)),
-        ObjectKind::AuthPolicy => KubeObject::AuthPolicy(Arc::new(typed(value)?)),
-    }))
+fn shared<T: DeserializeOwned>(value: &Value) -> Result<Arc<T>, Unread> {
+    typed(value).map(Arc::new)
 }
 
-fn workload(kind: &str, value: &Value) -> Result<Option<KubeObject>, Unread> {
-    let (metadata, template): (ObjectMeta, Option<core::PodTemplateSpec>) = match kind {
-        "Deployment" => {
-            typed::<apps::Deployment>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
-        }
-        "StatefulSet" => {
-            typed::<apps::StatefulSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
-        }
-        "DaemonSet" => {
-            typed::<apps::DaemonSet>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?
-        }
-        "Job" => typed::<batch::Job>(value).map(|o| (o.metadata, o.spec.map(|s| s.template)))?,
-        "CronJob" => typed::<batch::CronJob>(value).map(|o| {
-            (
-                o.metadata,
-                o.spec.and_then(|s| s.job_template.spec).map(|s| s.template),
-            )
-        })?,
-        _ => return Ok(None),
+/// An object, if the value holds one that counts, with its findings.
+pub(super) type Read = (Option<KubeObject>, Vec<Finding>);
+
+fn read(object: &ObjectRef, kind: &str, value: Value) -> Result<Read, (Unread, Value)> {
+    let plain = |read: Result<KubeObject, Unread>, value: Value| match read {
+        Ok(read) => Ok((Some(read), Vec::new())),
+        Err(unread) => Err((unread, value)),
     };
-    Ok(template.map(|template| {
-        KubeObject::Template(Arc::new(WorkloadTemplate {
-            kind: kind.to_owned(),
-            metadata,
-            template,
-        }))
-    }))
+    match object.kind {
+        ObjectKind::Document => Ok((None, Vec::new())),
+        ObjectKind::Namespace => plain(shared(&value).map(KubeObject::Namespace), value),
+        ObjectKind::Service => plain(shared(&value).map(KubeObject::Service), value),
+        ObjectKind::EndpointSlice => plain(shared(&value).map(KubeObject::EndpointSlice), value),
+        ObjectKind::Mesh => plain(shared(&value).map(KubeObject::Mesh), value),
+        ObjectKind::TrafficSplit => plain(shared(&value).map(KubeObject::TrafficSplit), value),
+        ObjectKind::AuthPolicy => plain(shared(&value).map(KubeObject::AuthPolicy), value),
+        ObjectKind::Pod => workload::pod(object, value),
+        ObjectKind::Workload => workload::template(object, kind, value),
+    }
 }
 
 /// Our own kinds stay in the world even when they cannot be read; others are as if absent.
-fn unreadable(object: ObjectRef, unread: &Unread, value: Value) -> Option<KubeObject> {
+fn unreadable(object: &ObjectRef, unread: &Unread, value: Value) -> Option<KubeObject> {
     match object.kind {
         ObjectKind::Mesh | ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => {
             let generation = value
@@ -234,7 +322,7 @@ fn unreadable(object: ObjectRef, unread: &Unread, value: Value) -> Option<KubeOb
                 format!("{}: {}", unread.path, unread.reason)
             };
             Some(KubeObject::Unreadable(Arc::new(Unreadable {
-                object,
+                object: object.clone(),
                 generation,
                 reason,
                 value,
@@ -246,5 +334,33 @@ fn unreadable(object: ObjectRef, unread: &Unread, value: Value) -> Option<KubeOb
         | ObjectKind::EndpointSlice
         | ObjectKind::Pod
         | ObjectKind::Workload => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_of_two_kinds_with_one_name_are_reported_but_generated_names_are_not() {
+        let template = "{template: {spec: {containers: [{name: app}]}}}";
+        let text = format!(
+            "--- {{apiVersion: apps/v1, kind: Deployment, metadata: {{name: nightly}}, spec: {template}}}
+--- {{apiVersion: batch/v1, kind: CronJob, metadata: {{name: nightly}}, spec: {{jobTemplate: {{spec: {template}}}}}}}
+--- {{apiVersion: batch/v1, kind: Job, metadata: {{generateName: migrate-}}, spec: {template}}}
+--- {{apiVersion: batch/v1, kind: Job, metadata: {{generateName: migrate-}}, spec: {template}}}"
+        );
+        let read = parse_yaml("all.yaml", &text);
+        assert!(read.findings.is_empty(), "{:?}", read.findings);
+        let found: Vec<String> = duplicates(&read.objects)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "Workload default/nightly: Deployment (all.yaml:1) and CronJob (all.yaml:2) have the same name; only the latter is looked at; give one another name"
+            ]
+        );
     }
 }

@@ -101,7 +101,9 @@ pub fn read(path: &Path) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    Ok(ingest::parse_yaml(&name, &text))
+    let mut read = ingest::parse_yaml(&name, &text);
+    read.findings.extend(ingest::duplicates(&read.objects));
+    Ok(read.into_objects())
 }
 
 pub fn base() -> Result<Vec<KubeObject>> {
