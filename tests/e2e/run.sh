@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh: the end-to-end suite on a real cluster.
 # With KUBECONFIG: on that cluster, whose nodes must have the images (HEDDLE_E2E_NODE says how to run a command on its node).
-# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only.
+# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only. With --build it only builds that.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -14,7 +14,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   fi
   "$here/cluster/setup.sh"
   "$here/cluster/build.sh"
-  make -C "$root" --no-print-directory envoy build
+  [ "${1:-}" != --build ] || exit 0
+  make -C "$root" --no-print-directory envoy build-tests
   # Of the packages that `make unit` has built, with the same features: a single one of them would be built anew with fewer.
   test=(cargo test --manifest-path "$root/Cargo.toml" --workspace --exclude heddle-e2e)
   # Rules of the sidecar's capture, in network namespaces of the test's own.
@@ -23,7 +24,6 @@ if [ -z "${KUBECONFIG:-}" ]; then
   "${test[@]}" --test scope -- --nocapture --test-threads=2
   # Lists that an API server streams, and lists in pages.
   "${test[@]}" --test lists -- --ignored
-  cargo build --manifest-path "$root/Cargo.toml" -p heddle-e2e --tests
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 
   export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
@@ -36,6 +36,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
   export KUBECTL="$HEDDLE_CACHE/bin/kube kubectl"
   export HEDDLE_E2E_NODE=$here/cluster/node.sh
 fi
+[ "${1:-}" != --build ] || exit 0
 export KUBECTL=${KUBECTL:-kubectl} HEDDLE=${HEDDLE:-$root/target/debug/heddle}
 
 $KUBECTL apply -k "$root/config/default"
