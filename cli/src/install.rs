@@ -1,5 +1,7 @@
 //! `heddle install`: prints or applies what the control plane needs.
 
+mod last_applied;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +50,9 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
         return Ok(());
     }
     let client = args.cluster.client().await?;
+    if !args.force {
+        no_conflicts(&client, &objects).await?;
+    }
     let (crds, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_crd);
     // Our own kinds must be served before an object of them can be applied.
     for object in &crds {
@@ -59,15 +64,9 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
         }
     }
     for object in &rest {
-        if args.dry_run && is_ours(object) {
-            say!(
-                "{} (its kind is not installed by a dry run, so it was not tried)",
-                cluster::describe(object)
-            );
-            continue;
-        }
         apply(&client, object, args).await?;
     }
+    default_mesh(&client, args).await?;
     if args.wait {
         rolled_out(&client, Duration::from_secs(args.timeout)).await?;
     }
@@ -81,56 +80,90 @@ fn is_crd(object: &DynamicObject) -> bool {
         .is_some_and(|types| types.kind == "CustomResourceDefinition")
 }
 
-fn is_ours(object: &DynamicObject) -> bool {
-    object
-        .types
-        .as_ref()
-        .is_some_and(|types| types.api_version == heddle_crds::API_VERSION)
+/// Fails before anything is changed if a field of an object belongs to another field manager.
+async fn no_conflicts(client: &Client, objects: &[DynamicObject]) -> Result<()> {
+    let mut conflicts = Vec::new();
+    for object in objects {
+        match patched(client, object, &params(true, false)).await {
+            Err(error) if cluster::refusal(&error) == Some(409) => {
+                conflicts.push(cluster::explain(&error));
+            }
+            // The objects are there. Namespaces and kinds that are not there yet are reported as missing; any other error
+            // comes again when the object is applied.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "nothing was changed: {} (fix: --force takes the fields over)",
+        conflicts.join("; ")
+    )
+}
+
+fn params(dry_run: bool, force: bool) -> PatchParams {
+    PatchParams {
+        dry_run,
+        force,
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+async fn patched(
+    client: &Client,
+    object: &DynamicObject,
+    params: &PatchParams,
+) -> Result<DynamicObject> {
+    let what = format!("apply {}", cluster::describe(object));
+    let name = object.metadata.name.as_deref();
+    let name = name.context("an object without a name in config/")?;
+    let api = cluster::api_of(client, object)?;
+    cluster::call(&what, api.patch(name, params, &Patch::Apply(object))).await
 }
 
 async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> Result<()> {
-    let what = format!("apply {}", cluster::describe(object));
-    let name = object
-        .metadata
-        .name
-        .as_deref()
-        .context("an object without a name in config/")?;
-    let params = PatchParams {
-        dry_run: args.dry_run,
-        force: args.force,
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let api = cluster::api_of(client, object)?;
-    let patch = Patch::Apply(object);
-    let outcome = cluster::call(&what, api.patch(name, &params, &patch)).await;
-    match outcome {
-        Ok(_) => say!(
-            "{} {}",
-            cluster::describe(object),
-            if args.dry_run {
-                "would be applied"
-            } else {
-                "applied"
-            }
-        ),
+    let what = cluster::describe(object);
+    match patched(client, object, &params(args.dry_run, args.force)).await {
+        Ok(_) if args.dry_run => say!("{what} would be applied"),
+        Ok(live) => {
+            let api = cluster::api_of(client, object)?;
+            last_applied::keep(&api, object, &live).await?;
+            say!("{what} applied");
+        }
         // On a fresh cluster a dry run makes no namespace, so nothing can be tried in it.
         Err(error)
             if args.dry_run
                 && object.metadata.namespace.is_some()
                 && cluster::refusal(&error) == Some(404) =>
         {
-            say!(
-                "{} (not tried: its namespace is not there yet)",
-                cluster::describe(object)
-            );
+            say!("{what} (not tried: its namespace is not there yet)");
         }
-        Err(error) if cluster::refusal(&error) == Some(409) => bail!(
-            "{} (fix: --force takes the fields over)",
-            cluster::explain(&error)
-        ),
         Err(error) => return Err(error),
     }
+    Ok(())
+}
+
+/// Creates the Mesh if there is none, so that `kubectl get mesh` shows the settings. An existing one belongs to the user.
+async fn default_mesh(client: &Client, args: &InstallArgs) -> Result<()> {
+    let mesh = manifests::mesh()?;
+    let what = cluster::describe(&mesh);
+    if args.dry_run {
+        say!("{what} would be created if it is not there");
+        return Ok(());
+    }
+    let name = mesh.metadata.name.as_deref().unwrap_or_default();
+    let api = cluster::api_of(client, &mesh)?;
+    if cluster::find(&format!("get {what}"), api.get(name))
+        .await?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let live = patched(client, &mesh, &params(false, false)).await?;
+    last_applied::keep(&api, &mesh, &live).await?;
+    say!("{what} created: every setting has its default");
     Ok(())
 }
 

@@ -52,6 +52,12 @@ pub fn all() -> Result<Vec<DynamicObject>> {
         .collect()
 }
 
+/// The Mesh with which an installation starts.
+pub fn mesh() -> Result<DynamicObject> {
+    serde_saphyr::from_str(include_str!("../../config/samples/mesh.yaml"))
+        .context("config/samples/mesh.yaml")
+}
+
 /// The objects as one YAML text.
 pub fn print(objects: &[DynamicObject]) -> Result<String> {
     let documents: Result<Vec<String>, _> = objects.iter().map(serde_saphyr::to_string).collect();
@@ -185,6 +191,35 @@ mod tests {
                 object.metadata.name
             );
         }
+    }
+
+    /// `fieldRef` is atomic: the API server completes it, so an apply without `apiVersion` conflicts with the earlier one.
+    #[test]
+    fn atomic_references_are_complete() {
+        fn incomplete(value: &Value) -> usize {
+            match value {
+                Value::Object(map) => {
+                    let open = |name: &str, field: &str| {
+                        map.get(name)
+                            .is_some_and(|inner| inner.get(field).is_none())
+                    };
+                    let here =
+                        open("fieldRef", "apiVersion") || open("resourceFieldRef", "divisor");
+                    usize::from(here) + map.values().map(incomplete).sum::<usize>()
+                }
+                Value::Array(items) => items.iter().map(incomplete).sum(),
+                _ => 0,
+            }
+        }
+        for object in all().unwrap() {
+            assert_eq!(incomplete(&object.data), 0, "{:?}", object.metadata.name);
+        }
+        assert_eq!(incomplete(&serde_json::json!({"a": [{"fieldRef": {}}]})), 1);
+    }
+
+    #[test]
+    fn the_first_mesh_is_the_only_one_that_counts() {
+        assert_eq!(mesh().unwrap().metadata.name.as_deref(), Some("default"));
     }
 
     #[test]
