@@ -192,7 +192,7 @@ fn the_sidecar_has_no_more_rights_than_it_needs() {
     );
     assert_eq!(
         proxy["resources"]["requests"],
-        json!({"cpu": "50m", "memory": "64Mi"})
+        json!({"cpu": "10m", "memory": "64Mi"})
     );
     assert_eq!(
         proxy["startupProbe"]["httpGet"],
