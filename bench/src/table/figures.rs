@@ -254,7 +254,7 @@ pub const FIRST: &[(Figure, Line)] = &[
     ),
     (
         Figure::RestartReady,
-        line("killed and restarted: ready itself", "s", "", None, 2),
+        line("killed and restarted: ready itself", "s", "2.8", None, 2),
     ),
     (
         Figure::RestartUnchanged,
@@ -266,7 +266,7 @@ pub const FIRST: &[(Figure, Line)] = &[
     ),
     (
         Figure::MemorySynced,
-        line("memory in sync (RssAnon)", "MiB", "892", Some(80.0), 1),
+        line("memory in sync (RssAnon)", "MiB", "1,610", Some(80.0), 1),
     ),
     (
         Figure::MemoryPeak,
@@ -358,7 +358,7 @@ pub const SPREAD: &[(Figure, Line)] = &[
 pub const LARGE: &[(Figure, Line)] = &[
     (
         Figure::LargeMemory,
-        line("memory in sync (RssAnon)", "MiB", "4,019", Some(150.0), 1),
+        line("memory in sync (RssAnon)", "MiB", "3,323", Some(150.0), 1),
     ),
     (
         Figure::LargeSplitP50,
