@@ -12,37 +12,31 @@ place=$(mktemp -d "${TMPDIR:-/tmp}/fresh.XXXXXX")
 place=$(realpath "$place")
 command=
 
-# Processes of COMMAND: they inherit HEDDLE_FRESH, or their program, folder or root is in the clone.
+# Processes of COMMAND: they inherit HEDDLE_FRESH, or their program, folder or root is in the temporary folder.
 ours() {
-  local process link
-  for process in /proc/[0-9]*; do
-    [ "${process#/proc/}" != $$ ] && [ "${process#/proc/}" != "$BASHPID" ] || continue
-    if tr '\0' '\n' 2>/dev/null < "$process/environ" | grep -qxF "HEDDLE_FRESH=$place"; then
-      echo "${process#/proc/}"
-      continue
-    fi
-    for link in exe cwd root; do
-      case $(readlink "$process/$link" 2>/dev/null) in
-        "$place"/*) echo "${process#/proc/}"; break ;;
-      esac
-    done
-  done
+  {
+    grep -lzxF "HEDDLE_FRESH=$place" /proc/[0-9]*/environ
+    find /proc/[0-9]* -maxdepth 1 \( -name exe -o -name cwd -o -name root \) -lname "$place/*"
+  } 2>/dev/null | cut -d/ -f3 | sort -u
 }
 
 # end SIGNAL SECONDS: signals them, and waits until all have ended or the time is over.
 end() {
   local deadline=$((SECONDS + $2)) left
-  while left=$(ours) && [ -n "$left" ]; do
+  while left=$(ours || true) && [ -n "$left" ]; do
     # shellcheck disable=SC2086 # a list of process ids
     kill -s "$1" $left 2>/dev/null || true
     [ $SECONDS -lt $deadline ] || return 1
-    read -rt 0.5 <> <(:) || true
+    sleep 0.2
   done
 }
 
 clean_up() {
   local code=$?
   trap '' INT TERM HUP
+  # This shell and its own children are none of them.
+  cd /
+  unset HEDDLE_FRESH
   # The group first: COMMAND ends its own children, and puts back what it changed on the machine.
   if [ -n "$command" ] && kill -s TERM -- "-$command" 2>/dev/null; then
     timeout 60 tail --pid="$command" -f /dev/null || true
