@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use heddle_policy_compiler::{Compiled, Finding, ObjectRef, ObjectStatus};
+use heddle_crds::{ConditionStatus, Verdict};
+use heddle_policy_compiler::{Compiled, Finding, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::cluster::ClusterArgs;
@@ -22,6 +23,9 @@ pub struct AnalyzeArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Show the conditions that are as they should be, too.
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -50,8 +54,8 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     match args.output {
         Output::Text => {
             findings::report(&found);
-            if !compiled.statuses.is_empty() {
-                say!("{}\n", conditions(&compiled));
+            if let Some(text) = conditions(&compiled, args.all) {
+                say!("{text}\n");
             }
             let (objects, sidecars) = (compiled.statuses.len(), compiled.proxies.len());
             let (objects, sidecars) = (
@@ -71,30 +75,45 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     Ok(findings::errors(&found))
 }
 
-fn conditions(compiled: &Compiled) -> String {
-    let rows: Vec<Vec<String>> = compiled
-        .statuses
-        .iter()
-        .flat_map(|(object, status)| rows(object, status))
+/// The conditions as a table, and how many good ones the table leaves out. `None` if there is no condition at all.
+fn conditions(compiled: &Compiled, all: bool) -> Option<String> {
+    let conditions = compiled.statuses.iter().flat_map(|(object, status)| {
+        let conditions = status.conditions.iter();
+        conditions.map(move |condition| (object, condition))
+    });
+    let (shown, good): (Vec<_>, Vec<_>) =
+        conditions.partition(|(_, condition)| all || !is_good(condition));
+    let rows: Vec<Vec<String>> = shown
+        .into_iter()
+        .map(|(object, condition)| row(object, condition))
         .collect();
-    table::render(
-        &["OBJECT", "CONDITION", "STATUS", "REASON", "MESSAGE"],
-        &rows,
-    )
+    let mut parts = Vec::new();
+    if !rows.is_empty() {
+        let head = ["OBJECT", "CONDITION", "STATUS", "REASON", "MESSAGE"];
+        parts.push(table::render(&head, &rows));
+    }
+    match good.len() {
+        0 => {}
+        1 => parts.push("1 condition is as it should be (--all shows it)".to_owned()),
+        n => parts.push(format!(
+            "{n} conditions are as they should be (--all shows them)"
+        )),
+    }
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-fn rows(object: &ObjectRef, status: &ObjectStatus) -> Vec<Vec<String>> {
-    let conditions = status.conditions.iter().map(|condition| {
-        let (kind, status) = (condition.kind.as_str(), condition.status.as_str());
-        vec![
-            object.to_string(),
-            kind.to_owned(),
-            status.to_owned(),
-            condition.reason.clone(),
-            condition.message.clone(),
-        ]
-    });
-    conditions.collect()
+fn is_good(condition: &Verdict) -> bool {
+    condition.status == ConditionStatus::from(condition.kind.positive())
+}
+
+fn row(object: &ObjectRef, condition: &Verdict) -> Vec<String> {
+    vec![
+        object.to_string(),
+        condition.kind.as_str().to_owned(),
+        condition.status.as_str().to_owned(),
+        condition.reason.clone(),
+        condition.message.clone(),
+    ]
 }
 
 fn as_json(compiled: &Compiled, found: &[Finding]) -> Value {

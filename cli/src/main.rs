@@ -13,13 +13,15 @@ mod proxy;
 mod sources;
 mod table;
 mod uninstall;
+mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 /// Heddle: a few objects, stock Envoy, and a status that tells the truth.
@@ -64,14 +66,15 @@ enum Command {
     /// Find mistakes, in files or on the cluster.
     #[command(
         long_about = "Runs the control plane's own compiler over files or over what the cluster holds, and prints its findings and the \
-                      conditions that status would carry. Exits with 1 if one of the findings is an error.",
+                      conditions of status that are not as they should be (--all: every condition). Exits with 1 if one of the findings is an error.",
         after_long_help = "Examples:\n  heddle analyze -f manifests/\n  heddle analyze\n  heddle analyze --context staging -o json"
     )]
     Analyze(analyze::AnalyzeArgs),
     /// Print or apply the control plane.
     #[command(
         long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
-                      server-side as field manager `heddle-cli`. Applying again changes nothing.",
+                      server-side as field manager `heddle-cli`, and creates the Mesh `default` if there is none. Applying again changes \
+                      nothing, and `kubectl apply -k config/default` may come before or after it.",
         after_long_help = "Examples:\n  heddle install > heddle.yaml\n  heddle install --apply --wait\n  heddle install --apply --dry-run"
     )]
     Install(install::InstallArgs),
@@ -87,7 +90,7 @@ enum Command {
     #[command(
         long_about = "Looks at the version of Kubernetes, your rights, the API definitions, the control plane, its webhook and root \
                       certificate, and at pods that should have a sidecar and have none. Each failure comes with what to do; exits with 1 \
-                      if there is one.",
+                      if there is one. A control plane that is starting is waited for (--timeout).",
         after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
     )]
     Check(check::CheckArgs),
@@ -103,6 +106,18 @@ enum Command {
     /// Look at the sidecars.
     #[command(subcommand)]
     Proxy(proxy::ProxyCommand),
+    /// Print the versions of this program and of the control plane.
+    #[command(after_long_help = "Examples:\n  heddle version\n  heddle version --client")]
+    Version(version::VersionArgs),
+    /// Print the completions for a shell.
+    #[command(
+        after_long_help = "Examples:\n  heddle completions bash > /etc/bash_completion.d/heddle\n  source <(heddle completions zsh)\n  \
+                           heddle completions fish > ~/.config/fish/completions/heddle.fish"
+    )]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[tokio::main]
@@ -134,6 +149,13 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),
         Command::Proxy(command) => proxy::run(&command).await.map(done),
+        Command::Version(args) => version::run(&args).await.map(done),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut text);
+            out::text(format_args!("{}", String::from_utf8_lossy(&text)));
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

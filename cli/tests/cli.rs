@@ -34,6 +34,14 @@ const CASES: &[Case] = &[
         args: &["analyze", "-f", "shop.yaml", "-f", "sound.yaml"],
         code: 0,
         out: &[
+            "conditions are as they should be (--all shows them)\n\n1 policy object, 1 sidecar: no findings",
+        ],
+        err: &[],
+    },
+    Case {
+        args: &["analyze", "--all", "-f", "shop.yaml", "-f", "sound.yaml"],
+        code: 0,
+        out: &[
             "TrafficSplit shop/reviews  ResolvedRefs  True",
             "1 policy object, 1 sidecar: no findings",
         ],
@@ -56,7 +64,7 @@ const CASES: &[Case] = &[
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "conflict.yaml"],
         code: 1,
-        out: &["TrafficSplit shop/b-reviews  Conflicted    True    Conflict"],
+        out: &["TrafficSplit shop/b-reviews  Conflicted  True    Conflict"],
         err: &[
             "error: TrafficSplit shop/b-reviews: spec.service: TrafficSplit shop/a-reviews wins",
         ],
@@ -65,7 +73,7 @@ const CASES: &[Case] = &[
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "not-yaml.yaml"],
         code: 1,
-        out: &["TrafficSplit shop/reviews  Accepted      True"],
+        out: &["conditions are as they should be"],
         err: &["error: Document not-yaml.yaml: document at line 1:"],
     },
     Case {
@@ -179,6 +187,64 @@ const CASES: &[Case] = &[
         code: 1,
         out: &["\"complete\": true"],
         err: &["no sidecar nobody is known to the control plane"],
+    },
+    Case {
+        args: &[
+            "proxy",
+            "status",
+            "-n",
+            "shop",
+            "a-1",
+            "--runtime-dir",
+            "runtime",
+        ],
+        code: 0,
+        out: &["shop/a-1\n  identity"],
+        err: &[],
+    },
+    Case {
+        args: &[
+            "proxy",
+            "status",
+            "--namespace=other",
+            "--runtime-dir=runtime",
+        ],
+        code: 1,
+        out: &[],
+        err: &["no sidecar of namespace other is known to the control plane"],
+    },
+    Case {
+        args: &[
+            "proxy",
+            "status",
+            "-n=other",
+            "shop/a-1",
+            "--runtime-dir=runtime",
+        ],
+        code: 1,
+        out: &[],
+        err: &["no sidecar other/shop/a-1"],
+    },
+    Case {
+        args: &["version"],
+        code: 0,
+        out: &[
+            concat!("heddle ", env!("CARGO_PKG_VERSION")),
+            "control plane: unknown (no cluster",
+        ],
+        err: &[],
+    },
+    Case {
+        args: &["completions", "bash"],
+        code: 0,
+        out: &["heddle__subcmd__proxy__subcmd__status", "--runtime-dir"],
+        err: &[],
+    },
+    Case {
+        args: &["completions", "tcsh"],
+        code: 2,
+        out: &[],
+        err: &["possible values"],
     },
     Case {
         args: &["demo", "--bin-dir", "nowhere"],

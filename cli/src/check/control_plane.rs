@@ -19,6 +19,8 @@ const SERVICE: &str = "heddle";
 const CA_SECRET: &str = "heddle-ca";
 /// Under this the root's end is a failure and no more a date in the distance.
 const CA_DAYS_LEFT: i64 = 30;
+/// After its last progress, a Deployment may still lack what follows from it: endpoints, the webhook's CA bundle.
+const SETTLING_SECONDS: i64 = 20;
 const INSTALL: &str = "heddle install --apply --wait";
 
 pub(super) async fn all(client: &Client) -> Vec<Outcome> {
@@ -34,6 +36,32 @@ pub(super) async fn all(client: &Client) -> Vec<Outcome> {
     ));
     outcomes.push(Outcome::of(root(client).await, "root certificate"));
     outcomes
+}
+
+/// Whether the Deployment is still starting or replacing its pods, or ended doing so just now.
+pub(super) async fn in_progress(client: &Client) -> bool {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let found = cluster::find("get the Deployment", api.get(DEPLOYMENT)).await;
+    found
+        .ok()
+        .flatten()
+        .is_some_and(|deployment| progresses(&deployment, now()))
+}
+
+fn progresses(deployment: &Deployment, now: i64) -> bool {
+    let status = deployment.status.clone().unwrap_or_default();
+    // The controller has not seen this generation yet.
+    if status.observed_generation < deployment.metadata.generation {
+        return true;
+    }
+    let conditions = status.conditions.unwrap_or_default();
+    let Some(progressing) = conditions.iter().find(|c| c.type_ == "Progressing") else {
+        return false;
+    };
+    let updated = progressing.last_update_time.as_ref();
+    let recent = updated.is_some_and(|time| now - time.0.as_second() < SETTLING_SECONDS);
+    progressing.status == "True"
+        && (progressing.reason.as_deref() != Some("NewReplicaSetAvailable") || recent)
 }
 
 async fn definition(client: &Client, kind: heddle_crds::Kind) -> Result<Outcome> {
@@ -207,4 +235,53 @@ fn ends_of(pem: &[u8]) -> Vec<i64> {
                 .map(|certificate| certificate.validity().not_after.timestamp())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn progresses_with(generation: i64, conditions: &Value) -> bool {
+        let deployment = json!({
+            "metadata": {"generation": generation},
+            "status": {"observedGeneration": 2, "conditions": conditions},
+        });
+        progresses(&serde_json::from_value(deployment).unwrap(), NOW)
+    }
+
+    fn progressing(status: &str, reason: &str, updated: &str) -> Value {
+        json!([
+            {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"},
+            {"type": "Progressing", "status": status, "reason": reason, "lastUpdateTime": updated},
+        ])
+    }
+
+    #[test]
+    fn a_deployment_is_in_progress_until_its_replicas_are_there_or_it_gave_up() {
+        // 2027-01-15T08:00:00Z is `NOW`.
+        let (recent, old) = ("2027-01-15T07:59:50Z", "2027-01-15T07:00:00Z");
+        for (expected, generation, conditions) in [
+            (true, 3, progressing("True", "NewReplicaSetAvailable", old)),
+            (true, 2, progressing("True", "ReplicaSetUpdated", old)),
+            (
+                true,
+                2,
+                progressing("True", "NewReplicaSetAvailable", recent),
+            ),
+            (false, 2, progressing("True", "NewReplicaSetAvailable", old)),
+            (
+                false,
+                2,
+                progressing("False", "ProgressDeadlineExceeded", recent),
+            ),
+            (false, 2, json!([])),
+        ] {
+            let answer = progresses_with(generation, &conditions);
+            assert_eq!(answer, expected, "generation {generation}: {conditions}");
+        }
+    }
 }

@@ -4,6 +4,8 @@ mod cluster_side;
 mod control_plane;
 mod workloads;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail};
 use clap::Args;
 use kube::Client;
@@ -17,9 +19,20 @@ pub struct CheckArgs {
     /// Only what must hold before an installation.
     #[arg(long)]
     pre: bool,
+    /// The longest wait for a control plane that is starting or being replaced, in seconds.
+    #[arg(
+        long,
+        default_value_t = 60,
+        value_name = "SECONDS",
+        conflicts_with = "pre"
+    )]
+    timeout: u64,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
+
+/// Between two looks at a control plane that is starting.
+const POLL: Duration = Duration::from_millis(500);
 
 /// What one check found.
 enum Outcome {
@@ -55,13 +68,35 @@ pub async fn run(args: &CheckArgs) -> Result<()> {
     let client = args.cluster.client().await?;
     let mut failures = section("cluster", cluster_side::all(&client).await);
     if !args.pre {
-        failures += section("control plane", control_plane::all(&client).await);
+        let timeout = Duration::from_secs(args.timeout);
+        failures += section("control plane", settled(&client, timeout).await);
         failures += section("workloads", workloads::all(&client).await);
     }
     match failures {
         0 => Ok(()),
         1 => bail!("1 check failed"),
         n => bail!("{n} checks failed"),
+    }
+}
+
+/// The checks of the control plane, made again while one fails and the Deployment is still in progress.
+async fn settled(client: &Client, timeout: Duration) -> Vec<Outcome> {
+    let started = Instant::now();
+    let mut told = false;
+    loop {
+        let outcomes = control_plane::all(client).await;
+        let fails = outcomes.iter().any(|o| matches!(o, Outcome::Fail(..)));
+        if !fails || started.elapsed() >= timeout || !control_plane::in_progress(client).await {
+            return outcomes;
+        }
+        if !told {
+            eprintln!(
+                "heddle: the control plane is starting; waiting up to {} s",
+                timeout.as_secs()
+            );
+            told = true;
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -73,11 +73,13 @@ impl Picture {
         self.replicas.iter().any(|asked| asked.outcome.is_ok())
     }
 
-    /// Leaves out all but one sidecar: `namespace/pod`, or all pods of a name.
+    /// Leaves out all but one sidecar (`namespace/pod`), all pods of a name, or all of a namespace (`namespace/`).
     pub fn keep(&mut self, wanted: &str) {
         self.proxies.retain(|placed| {
-            let name = placed.state.proxy.rsplit('/').next();
-            placed.state.proxy == wanted || name == Some(wanted)
+            let proxy = &placed.state.proxy;
+            proxy == wanted
+                || proxy.rsplit('/').next() == Some(wanted)
+                || (wanted.ends_with('/') && proxy.starts_with(wanted))
         });
     }
 }

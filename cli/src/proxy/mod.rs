@@ -30,7 +30,7 @@ pub enum ProxyCommand {
                       A replica is asked through the API server (the right to `create` `pods/portforward` in heddle-system) with your own \
                       token (the right to `get` /debug/proxies: ClusterRole heddle-proxy-reader). Where you have none, as with a client \
                       certificate, a token of ServiceAccount heddle-system/heddle-proxy-reader is asked for.",
-        after_long_help = "Examples:\n  heddle proxy status\n  heddle proxy status shop/cart-7d9f8-x2x\n  heddle proxy status -o json | jq \
+        after_long_help = "Examples:\n  heddle proxy status\n  heddle proxy status shop/cart-7d9f8-x2x\n  heddle proxy status -n shop cart-7d9f8-x2x\n  heddle proxy status -o json | jq \
                            '.proxies[] | select(.inSync | not)'\n  heddle proxy status --runtime-dir /tmp/heddle-demo-1/run"
     )]
     Status(StatusArgs),
@@ -42,6 +42,9 @@ pub struct StatusArgs {
     /// Only this one, in full: `namespace/pod`, or the pod's name alone.
     #[arg(value_name = "POD")]
     pod: Option<String>,
+    /// The namespace of POD; without POD, only the sidecars of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// The runtime folder of a standalone control plane, in place of the cluster.
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<PathBuf>,
@@ -68,7 +71,8 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
         None => replicas::ask_all(&args.cluster).await?,
     };
     let mut picture = merge::merge(replicas);
-    if let Some(wanted) = &args.pod {
+    let wanted = args.wanted();
+    if let Some(wanted) = &wanted {
         picture.keep(wanted);
     }
     match args.output {
@@ -78,7 +82,22 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
         Output::Text if args.pod.is_some() => say!("{}", show::details(&picture, now())),
         Output::Text => say!("{}", show::table(&picture, now())),
     }
-    verdict(&picture, args.pod.as_deref())
+    verdict(&picture, wanted.as_deref())
+}
+
+impl StatusArgs {
+    /// `namespace/pod`, a pod's name alone, or `namespace/` for all of a namespace.
+    fn wanted(&self) -> Option<String> {
+        match (&self.namespace, &self.pod) {
+            (None, pod) => pod.clone(),
+            (Some(namespace), None) => Some(format!("{namespace}/")),
+            // A pod named with its namespace is one already; the option must not contradict it.
+            (Some(namespace), Some(pod)) => {
+                let name = pod.strip_prefix(&format!("{namespace}/")).unwrap_or(pod);
+                Some(format!("{namespace}/{name}"))
+            }
+        }
+    }
 }
 
 /// The only replica there is writes what it knows into its runtime folder.
@@ -99,9 +118,12 @@ fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
     let mut wrong = Vec::new();
     match (picture.amiss(), wanted) {
         (_, Some(wanted)) if picture.proxies.is_empty() && picture.is_answered() => {
+            let what = match wanted.strip_suffix('/') {
+                Some(namespace) => format!("no sidecar of namespace {namespace}"),
+                None => format!("no sidecar {wanted}"),
+            };
             wrong.push(format!(
-                "no sidecar {wanted} is known to the control plane \
-             (fix: `heddle proxy status` names all)"
+                "{what} is known to the control plane (fix: `heddle proxy status` names all)"
             ))
         }
         (0, _) => {}

@@ -1,0 +1,43 @@
+//! `heddle version`: the versions of this program and of the control plane.
+
+use anyhow::Result;
+use clap::Args;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+
+use crate::cluster::{self, ClusterArgs, NAMESPACE};
+use crate::out::say;
+
+/// Options of `heddle version`.
+#[derive(Args, Debug)]
+pub struct VersionArgs {
+    /// Only this program; no cluster is asked.
+    #[arg(long)]
+    client: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Runs the command. A cluster that cannot be asked is a line of the answer and not an error.
+pub async fn run(args: &VersionArgs) -> Result<()> {
+    say!("heddle {}", env!("CARGO_PKG_VERSION"));
+    if !args.client {
+        match images(&args.cluster).await {
+            Ok(images) => say!("control plane: {images}"),
+            Err(error) => say!("control plane: unknown ({})", cluster::explain(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// The images of the control plane's Deployment.
+async fn images(args: &ClusterArgs) -> Result<String> {
+    let api: Api<Deployment> = Api::namespaced(args.client().await?, NAMESPACE);
+    let found = cluster::find("get the Deployment", api.get("heddle-operator")).await?;
+    let pod = found.and_then(|deployment| deployment.spec?.template.spec);
+    let Some(pod) = pod else {
+        return Ok("not installed".to_owned());
+    };
+    let images = pod.containers.into_iter().filter_map(|c| c.image);
+    Ok(images.collect::<Vec<_>>().join(", "))
+}

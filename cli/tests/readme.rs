@@ -1,0 +1,42 @@
+//! The objects that README.md shows are the samples: they replace each other, and README's calls work with both.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests may panic")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+type Objects = BTreeMap<(String, String), Value>;
+
+fn key(object: &Value) -> (String, String) {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let (kind, name) = (text("/kind").unwrap(), text("/metadata/name").unwrap());
+    (kind.to_owned(), name.to_owned())
+}
+
+fn parse(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap()
+}
+
+#[test]
+fn objects_of_the_readme_equal_the_samples_of_their_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut samples = Objects::new();
+    for file in ["auth_policy.yaml", "traffic_split.yaml", "mesh.yaml"] {
+        let text = std::fs::read_to_string(root.join("config/samples").join(file)).unwrap();
+        samples.extend(
+            parse(&text)
+                .into_iter()
+                .map(|object| (key(&object), object)),
+        );
+    }
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let blocks = readme.split("```yaml\n").skip(1);
+    let shown: Vec<Value> = blocks
+        .flat_map(|block| parse(block.split("```").next().unwrap()))
+        .collect();
+    assert!(shown.len() >= 2, "README.md shows {} objects", shown.len());
+    for object in shown {
+        assert_eq!(Some(&object), samples.get(&key(&object)));
+    }
+}
