@@ -42,18 +42,7 @@ impl Repo {
 
     /// The standard output of a command that must succeed.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let output = self
-            .command(program, arguments)
-            .output()
-            .with_context(|| format!("cannot run {program}"))?;
-        if !output.status.success() {
-            bail!(
-                "{program} {}: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        String::from_utf8(output.stdout).with_context(|| format!("{program} does not print UTF-8"))
+        text(self.command(program, arguments))
     }
 
     /// Files under version control or about to be, as paths from the top folder.
@@ -78,6 +67,23 @@ impl Repo {
         files.sort();
         Ok(files)
     }
+}
+
+/// The standard output of a command that must succeed.
+pub fn text(mut command: Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    if !output.status.success() {
+        let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+        bail!(
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{program} does not print UTF-8"))
 }
 
 /// `cargo`, the one that runs this task if any.

@@ -294,7 +294,10 @@ fn tree(repo: &Repo, package: &str) -> Result<BTreeSet<String>> {
         "--format",
         "{p}",
     ];
-    let text = repo.output(&cargo(), &arguments)?;
+    let mut command = repo.command(&cargo(), &arguments);
+    // A build may unify the features of the workspace; here the crate counts alone.
+    command.env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION");
+    let text = crate::repo::text(command)?;
     Ok(text
         .lines()
         .filter_map(|line| line.split(' ').next())
