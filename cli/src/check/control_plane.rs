@@ -28,6 +28,7 @@ pub(super) async fn all(client: &Client) -> Vec<Outcome> {
     for kind in heddle_crds::Kind::ALL {
         outcomes.push(Outcome::of(definition(client, *kind).await, kind.name()));
     }
+    outcomes.push(Outcome::of(mesh(client).await, "Mesh"));
     outcomes.push(Outcome::of(replicas(client).await, "replicas"));
     outcomes.push(Outcome::of(webhook(client).await, "webhook"));
     outcomes.push(Outcome::of(
@@ -92,6 +93,19 @@ async fn definition(client: &Client, kind: heddle_crds::Kind) -> Result<Outcome>
             format!("{name} is not served as {}", heddle_crds::VERSION),
             INSTALL.to_owned(),
         )
+    })
+}
+
+/// The settings: without a Mesh, `kubectl get mesh` shows nothing although every default is in force.
+async fn mesh(client: &Client) -> Result<Outcome> {
+    let meshes = cluster::list(client, heddle_crds::API_VERSION, "Mesh", None).await?;
+    Ok(if meshes.is_empty() {
+        Outcome::Note(
+            "there is no Mesh object; every setting has its default".to_owned(),
+            format!("{INSTALL} creates one, and so does kubectl apply -f config/samples/mesh.yaml"),
+        )
+    } else {
+        Outcome::Ok("the settings are in Mesh default".to_owned())
     })
 }
 
