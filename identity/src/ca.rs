@@ -267,6 +267,14 @@ impl fmt::Debug for Ca {
     }
 }
 
+/// Returns the SHA-256 of the first certificate of a PEM text, in hexadecimal as [`Ca::fingerprint`] has it; `None` if the text holds none.
+#[must_use]
+pub fn fingerprint_of(pem: &[u8]) -> Option<String> {
+    let blocks = pem::parse_many(pem).ok()?;
+    let first = blocks.iter().find(|block| block.tag() == "CERTIFICATE")?;
+    Some(hex(&Sha256::digest(first.contents())))
+}
+
 fn parse_root(block: &pem::Pem) -> Result<X509Certificate<'_>, CaError> {
     if block.tag() != "CERTIFICATE" {
         return Err(broken(

@@ -13,10 +13,10 @@ mod spiffe;
 mod store;
 pub mod wire;
 
-pub use ca::{Ca, CaError, IssueError, Issued, ServerIdentity};
+pub use ca::{Ca, CaError, IssueError, Issued, ServerIdentity, fingerprint_of};
 pub use credential::{AnswerError, Credential};
 pub use csr::{CheckedCsr, CsrError, MAX_CSR_BYTES, check_csr};
 pub use key::{KeyError, RootPem, WorkloadKey};
 pub use rotation::{Jitter, RotationPlan};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
-pub use store::{Created, OpenError, RootStore, open};
+pub use store::{Created, Kept, OpenError, Opened, RootStore, keep, open};

@@ -11,11 +11,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use heddle_identity::{Ca, Created, OpenError, RootPem, RootStore, open};
+use heddle_identity::{Ca, Created, Kept, OpenError, RootPem, RootStore, keep, open};
 
 #[derive(Clone, Default)]
 struct Memory {
     root: Arc<Mutex<Option<RootPem>>>,
+    fingerprint: Arc<Mutex<Option<String>>>,
     barrier: Option<Arc<tokio::sync::Barrier>>,
 }
 
@@ -38,6 +39,29 @@ impl RootStore for Memory {
         *stored = Some(root.clone());
         Ok(Created::Yes)
     }
+
+    async fn remembered(&self) -> Result<Option<String>, Infallible> {
+        Ok(self.fingerprint.lock().unwrap().clone())
+    }
+
+    async fn remember(&self, ca: &Ca) -> Result<(), Infallible> {
+        *self.fingerprint.lock().unwrap() = Some(ca.fingerprint().to_owned());
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn lose_root(&self) -> RootPem {
+        self.root.lock().unwrap().take().unwrap()
+    }
+
+    fn put_root(&self, root: RootPem) {
+        *self.root.lock().unwrap() = Some(root);
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        self.fingerprint.lock().unwrap().clone()
+    }
 }
 
 #[tokio::test]
@@ -55,11 +79,11 @@ async fn all_replicas_end_up_with_the_same_root() {
         open(&store, &domain, now)
     );
     let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
-    assert_eq!(a.fingerprint(), b.fingerprint());
-    assert_eq!(b.fingerprint(), c.fingerprint());
+    assert_eq!(a.ca.fingerprint(), b.ca.fingerprint());
+    assert_eq!(b.ca.fingerprint(), c.ca.fingerprint());
     assert_eq!(
-        open(&store, &domain, now).await.unwrap().fingerprint(),
-        a.fingerprint()
+        open(&store, &domain, now).await.unwrap().ca.fingerprint(),
+        a.ca.fingerprint()
     );
 }
 
@@ -69,11 +93,75 @@ async fn an_unusable_root_stays_as_it_is() {
     root.private_key = "lost".into();
     let store = Memory {
         root: Arc::new(Mutex::new(Some(root.clone()))),
-        barrier: None,
+        ..Memory::default()
     };
     let error = open(&store, &"a".parse().unwrap(), SystemTime::now())
         .await
         .unwrap_err();
     assert!(matches!(error, OpenError::Ca(_)), "{error}");
+    assert_eq!(store.root.lock().unwrap().as_ref(), Some(&root));
+}
+
+#[tokio::test]
+async fn a_lost_root_is_never_replaced_by_a_new_one() {
+    let (store, domain, now) = (Memory::default(), "a".parse().unwrap(), SystemTime::now());
+    let first = open(&store, &domain, now).await.unwrap();
+    assert_eq!(store.fingerprint().as_deref(), Some(first.ca.fingerprint()));
+    let backup = store.lose_root();
+    for _ in 0..2 {
+        let error = open(&store, &domain, now).await.unwrap_err();
+        let OpenError::Lost { remembered } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(remembered, first.ca.fingerprint());
+        assert!(store.root.lock().unwrap().is_none(), "nothing was created");
+    }
+    store.put_root(backup);
+    let again = open(&store, &domain, now).await.unwrap();
+    assert_eq!(again.ca.fingerprint(), first.ca.fingerprint());
+}
+
+#[tokio::test]
+async fn a_foreign_root_in_the_store_is_refused_and_left_alone() {
+    let (store, domain, now) = (Memory::default(), "a".parse().unwrap(), SystemTime::now());
+    open(&store, &domain, now).await.unwrap();
+    let (foreign, root) = Ca::create(&domain, now).unwrap();
+    store.put_root(root.clone());
+    let error = open(&store, &domain, now).await.unwrap_err();
+    let OpenError::Replaced { found, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(found, foreign.fingerprint());
+    assert_eq!(store.root.lock().unwrap().as_ref(), Some(&root));
+}
+
+#[tokio::test]
+async fn a_root_without_a_memory_is_remembered() {
+    let (store, domain, now) = (Memory::default(), "a".parse().unwrap(), SystemTime::now());
+    let (ca, root) = Ca::create(&domain, now).unwrap();
+    store.put_root(root);
+    let opened = open(&store, &domain, now).await.unwrap();
+    assert_eq!(opened.ca.fingerprint(), ca.fingerprint());
+    assert_eq!(store.fingerprint().as_deref(), Some(ca.fingerprint()));
+}
+
+#[tokio::test]
+async fn a_running_replica_restores_its_root_but_overwrites_no_other() {
+    let (store, domain, now) = (Memory::default(), "a".parse().unwrap(), SystemTime::now());
+    let opened = open(&store, &domain, now).await.unwrap();
+    assert_eq!(keep(&store, &opened, now).await.unwrap(), Kept::There);
+    let own = store.lose_root();
+    *store.fingerprint.lock().unwrap() = None;
+    assert_eq!(keep(&store, &opened, now).await.unwrap(), Kept::Restored);
+    assert_eq!(store.root.lock().unwrap().as_ref(), Some(&own));
+    assert_eq!(keep(&store, &opened, now).await.unwrap(), Kept::There);
+    assert_eq!(
+        store.fingerprint().as_deref(),
+        Some(opened.ca.fingerprint())
+    );
+    let (foreign, root) = Ca::create(&domain, now).unwrap();
+    store.put_root(root.clone());
+    let kept = keep(&store, &opened, now).await.unwrap();
+    assert_eq!(kept, Kept::Replaced(foreign.fingerprint().to_owned()));
     assert_eq!(store.root.lock().unwrap().as_ref(), Some(&root));
 }

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub watch_errors: Family<Watch, Counter>,
     /// Pods that the webhook saw, by outcome.
     pub injections: Family<Outcome, Counter>,
+    /// 1 while the mesh's root is lost, or another root is in its place.
+    pub root_lost: Gauge,
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
     compile_seconds: Histogram,
@@ -81,6 +83,7 @@ impl Default for Metrics {
             objects: Gauge::default(),
             watch_errors: Family::default(),
             injections: Family::default(),
+            root_lost: Gauge::default(),
             write_errors: Family::default(),
             compile_seconds,
             recompiled: Family::default(),
@@ -184,6 +187,12 @@ impl Metrics {
             &m.write_errors,
         );
         add(r, "injections", "Pods seen by the webhook", &m.injections);
+        add(
+            r,
+            "root_lost",
+            "1 while the root of the mesh is lost or another is in its place, so that no certificate can be issued after a restart",
+            &m.root_lost,
+        );
     }
 }
 

@@ -71,14 +71,13 @@ impl Plane {
     /// # Errors
     /// When the CA does not sign that certificate.
     pub fn new(
-        ca: Ca,
+        ca: Arc<Ca>,
         trust_domain: TrustDomain,
         ips: Vec<IpAddr>,
         load_report_interval: Duration,
         trials: Trials,
         metrics: Arc<Metrics>,
     ) -> Result<Self, CertError> {
-        let ca = Arc::new(ca);
         let own = OwnCertificate::issue(Arc::clone(&ca), trust_domain.clone(), ips)?;
         let scopes = Arc::new(Scopes::default());
         let mesh = MeshSource::new(

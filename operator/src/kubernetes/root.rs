@@ -1,17 +1,37 @@
-//! The root in the Secret `heddle-ca`: created by whichever replica is first, read by all.
+//! The root in the Secret `heddle-ca`: created by whichever replica is first, read by all, and restored by a running one. Its fingerprint is in the
+//! ConfigMap `heddle-root` too, so that a deleted Secret is told from a mesh that has no root yet.
 
-use heddle_identity::{Created, RootPem, RootStore};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use heddle_identity::{Ca, Created, Kept, OpenError, Opened, RootPem, RootStore, TrustDomain};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{CallError, NAMESPACE, call};
+use crate::metrics::Metrics;
+use crate::tasks::{Ended, chain};
 
 const NAME: &str = "heddle-ca";
 const CERTIFICATES: &str = "ca.crt";
 const KEY: &str = "ca.key";
+/// The ConfigMap that remembers the root.
+const MEMORY: &str = "heddle-root";
+const FINGERPRINT: &str = "fingerprint";
+const WEBHOOK: &str = "heddle-injector";
+/// Between two looks at the Secret.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Between attempts to open the root.
+const RETRY: Duration = Duration::from_secs(2);
+/// A root that stays lost is logged again after so many attempts.
+const REPEAT: u32 = 30;
 
 /// Why the root cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -19,16 +39,142 @@ pub enum SecretError {
     /// The API server.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// What is in it.
-    #[error("Secret {NAMESPACE}/{NAME}: `{0}` is missing or no text")]
+    /// The content of the Secret.
+    #[error("Secret {NAMESPACE}/{NAME}: `{0}` is missing or is not text")]
     Content(&'static str),
 }
 
-pub(super) struct SecretRoot(Api<Secret>);
+#[derive(Clone)]
+pub(super) struct SecretRoot {
+    secrets: Api<Secret>,
+    memory: Api<ConfigMap>,
+    webhooks: Api<MutatingWebhookConfiguration>,
+    recorder: Recorder,
+}
 
 impl SecretRoot {
-    pub(super) fn new(client: &Client) -> Self {
-        Self(Api::namespaced(client.clone(), NAMESPACE))
+    pub(super) fn new(client: &Client, pod: &str) -> Self {
+        let reporter = Reporter {
+            controller: "heddle-operator".to_owned(),
+            instance: Some(pod.to_owned()),
+        };
+        Self {
+            secrets: Api::namespaced(client.clone(), NAMESPACE),
+            memory: Api::namespaced(client.clone(), NAMESPACE),
+            webhooks: Api::all(client.clone()),
+            recorder: Recorder::new(client.clone(), reporter),
+        }
+    }
+
+    /// Opens the root as soon as the API server gives it. While the mesh's root is lost, no certificate is issued, and each attempt waits for its
+    /// restoration; a stored root that is unusable ends the start.
+    pub(super) async fn open(
+        self,
+        trust_domain: &TrustDomain,
+        metrics: &Metrics,
+    ) -> Result<RootKeeper, OpenError<SecretError>> {
+        let mut attempt = 0;
+        loop {
+            match heddle_identity::open(&self, trust_domain, SystemTime::now()).await {
+                Err(OpenError::Store(SecretError::Call(error))) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        "reading or storing the root failed; trying again"
+                    );
+                }
+                Err(error @ (OpenError::Lost { .. } | OpenError::Replaced { .. })) => {
+                    metrics.root_lost.set(1);
+                    if attempt % REPEAT == 0 {
+                        self.lost(&error.to_string()).await;
+                    }
+                    attempt += 1;
+                }
+                result => {
+                    metrics.root_lost.set(0);
+                    let (opened, store) = (result?, self);
+                    return Ok(RootKeeper { store, opened });
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Reports a lost root in the log and as an Event of the Secret.
+    async fn lost(&self, what: &str) {
+        let fix = "restore it with `heddle ca restore FILE`; without a backup `heddle ca reset` makes a new one, and every pod of \
+                   the mesh must be restarted";
+        tracing::error!("no certificate can be issued: {what}; {fix}");
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "RootLost".to_owned(),
+            note: Some(format!("{what}; {fix}")),
+            action: "Issue".to_owned(),
+            secondary: None,
+        };
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Secret".to_owned()),
+            name: Some(NAME.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            ..ObjectReference::default()
+        };
+        if let Err(error) = call(self.recorder.publish(&event, &reference)).await {
+            tracing::warn!(error = chain(&error), "publishing an Event failed");
+        }
+    }
+}
+
+/// The root in use, and its Secret.
+pub(super) struct RootKeeper {
+    store: SecretRoot,
+    opened: Opened,
+}
+
+impl RootKeeper {
+    /// The CA of the root.
+    pub(super) fn ca(&self) -> Arc<Ca> {
+        Arc::clone(&self.opened.ca)
+    }
+
+    /// Restores the Secret of a running replica whenever it is gone.
+    pub(super) async fn run(self, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
+        let Self { store, opened } = self;
+        let mut before = Kept::There;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            let kept = match heddle_identity::keep(&store, &opened, SystemTime::now()).await {
+                Ok(kept) => kept,
+                Err(error) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        "looking at the root failed; trying again"
+                    );
+                    continue;
+                }
+            };
+            metrics
+                .root_lost
+                .set(i64::from(matches!(kept, Kept::Replaced(_))));
+            match &kept {
+                Kept::There => {}
+                Kept::Restored => tracing::warn!(
+                    root = opened.ca.fingerprint(),
+                    "Secret {NAMESPACE}/{NAME} was gone; restored it from memory"
+                ),
+                Kept::Replaced(found) if kept != before => {
+                    let message = format!(
+                        "Secret {NAMESPACE}/{NAME} holds another root (SHA-256 {found}) than the one in use (SHA-256 {})",
+                        opened.ca.fingerprint()
+                    );
+                    store.lost(&message).await;
+                }
+                Kept::Replaced(_) => {}
+            }
+            before = kept;
+        }
     }
 }
 
@@ -37,7 +183,7 @@ impl RootStore for SecretRoot {
 
     async fn load(&self) -> Result<Option<RootPem>, SecretError> {
         // `get`, not `list`: the right to read is for this one name.
-        let secret = match call(self.0.get_opt(NAME)).await? {
+        let secret = match call(self.secrets.get_opt(NAME)).await? {
             Some(secret) => secret,
             None => return Ok(None),
         };
@@ -66,10 +212,38 @@ impl RootStore for SecretRoot {
             data: Some(data.into()),
             ..Secret::default()
         };
-        match call(self.0.create(&PostParams::default(), &secret)).await {
+        match call(self.secrets.create(&PostParams::default(), &secret)).await {
             Ok(_) => Ok(Created::Yes),
             Err(error) if error.code() == Some(409) => Ok(Created::AlreadyThere),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The ConfigMap, or where that is gone too the CA bundle of the webhook, which the mesh's root signed.
+    async fn remembered(&self) -> Result<Option<String>, SecretError> {
+        let memory = call(self.memory.get_opt(MEMORY)).await?;
+        let data = memory.and_then(|memory| memory.data).unwrap_or_default();
+        if let Some(fingerprint) = data.get(FINGERPRINT) {
+            return Ok(Some(fingerprint.clone()));
+        }
+        let webhook = call(self.webhooks.get_opt(WEBHOOK)).await?;
+        let bundles = webhook
+            .and_then(|webhook| webhook.webhooks)
+            .unwrap_or_default();
+        let mut bundles = bundles
+            .iter()
+            .filter_map(|webhook| webhook.client_config.ca_bundle.as_ref());
+        Ok(bundles.find_map(|bundle| heddle_identity::fingerprint_of(&bundle.0)))
+    }
+
+    async fn remember(&self, ca: &Ca) -> Result<(), SecretError> {
+        let body = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": MEMORY, "namespace": NAMESPACE},
+            "data": {FINGERPRINT: ca.fingerprint(), CERTIFICATES: ca.trust_bundle()},
+        });
+        let params = PatchParams::apply("heddle-operator-root").force();
+        call(self.memory.patch(MEMORY, &params, &Patch::Apply(body))).await?;
+        Ok(())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use heddle_acceptor::Security;
-use heddle_identity::{Ca, TrustDomain};
+use heddle_identity::TrustDomain;
 use heddle_policy_compiler::PodRef;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -18,7 +18,7 @@ use super::cache::Cache;
 use super::http::{self, Admin};
 use super::leader::Election;
 use super::peers::{Peers, Word, speak};
-use super::root::{SecretError, SecretRoot};
+use super::root::{RootKeeper, SecretError, SecretRoot};
 use super::scopes::ScopeStore;
 use super::statuses::{Count, Counter, Shown, Writer};
 use super::tokens::Tokens;
@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
 use crate::picture::{Pictures, Reader};
 use crate::plane::{Plane, Served, Sockets};
-use crate::tasks::{TaskError, Tasks, chain};
+use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
 /// Between attempts to reach what the start needs.
@@ -101,7 +101,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         cache,
     };
     if let Some(base) = tasks.during(starting.prepare(metrics)).await? {
-        let (plane, reader, uid) = base?;
+        let Prepared {
+            plane,
+            reader,
+            uid,
+            root,
+        } = base?;
+        tasks.spawn("root", root.run(plane.metrics(), tasks.stop()));
         let tokens = Arc::new(Tokens::new(&starting.client, Arc::clone(&starting.cache)));
         let served = plane.start(reader, tokens, sockets, &mut tasks)?;
         let shown = Arc::default();
@@ -112,6 +118,15 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     Ok(tasks.run().await?)
 }
 
+/// The parts that the start waits for.
+struct Prepared {
+    plane: Plane,
+    reader: Reader,
+    /// The uid of this pod.
+    uid: String,
+    root: RootKeeper,
+}
+
 struct Starting {
     client: Client,
     options: Options,
@@ -120,19 +135,26 @@ struct Starting {
 
 impl Starting {
     /// Waits for the cluster to be read, for the root, and for this pod's uid.
-    async fn prepare(&self, metrics: Arc<Metrics>) -> Result<(Plane, Reader, String), Error> {
+    async fn prepare(&self, metrics: Arc<Metrics>) -> Result<Prepared, Error> {
         let source: Arc<dyn ObjectSource> = Arc::<Cache>::clone(&self.cache);
         let mut reader = Reader::new(source);
         reader.complete().await?;
         let trust_domain: TrustDomain = reader.mesh().trust_domain.parse()?;
-        let ca = self.root(&trust_domain).await?;
+        let store = SecretRoot::new(&self.client, &self.options.pod);
+        let root = store.open(&trust_domain, &metrics).await?;
+        let ca = root.ca();
         let uid = self.own_uid().await;
-        tracing::info!(root = ca.fingerprint(), %trust_domain, "the cluster is read, the root is there");
+        tracing::info!(root = ca.fingerprint(), %trust_domain, "initial list complete; root CA loaded");
         let ips = self.options.ip.into_iter().collect();
         let interval = self.options.load_report_interval;
         let trials = Trials::new(self.options.envoy.clone(), &std::env::temp_dir());
         let plane = Plane::new(ca, trust_domain, ips, interval, trials, metrics)?;
-        Ok((plane, reader, uid))
+        Ok(Prepared {
+            plane,
+            reader,
+            uid,
+            root,
+        })
     }
 
     /// The webhook, and what people and Prometheus ask.
@@ -271,23 +293,6 @@ impl Starting {
         };
         tasks.spawn("audit", auditor.run(stop.clone()));
         read
-    }
-
-    /// The root, as soon as the API server gives it. What is wrong with the root itself is no reason to wait.
-    async fn root(&self, trust_domain: &TrustDomain) -> Result<Ca, Error> {
-        let store = SecretRoot::new(&self.client);
-        loop {
-            match heddle_identity::open(&store, trust_domain, SystemTime::now()).await {
-                Err(heddle_identity::OpenError::Store(SecretError::Call(error))) => {
-                    tracing::error!(
-                        error = chain(&error),
-                        "the root cannot be read or stored; trying again"
-                    );
-                    tokio::time::sleep(RETRY).await;
-                }
-                result => return Ok(result?),
-            }
-        }
     }
 
     /// This pod's uid; the watch may learn of it a moment later than the pod runs.

@@ -89,10 +89,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let mut reader = Reader::new(source);
     reader.complete().await?;
     let trust_domain: TrustDomain = reader.mesh().trust_domain.parse()?;
-    let root = FileRoot::new(options.runtime.join("ca"))?;
-    let ca = heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?;
-    let bundle = options.runtime.join("trust-bundle.pem");
-    write_atomically(&bundle, ca.trust_bundle().as_bytes())?;
+    let root = FileRoot::new(&options.runtime)?;
+    let opened = heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?;
+    let ca = opened.ca;
     let sockets = Sockets {
         ads: bind(options.ads).await?,
         issuing: bind(options.ca).await?,

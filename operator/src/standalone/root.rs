@@ -1,11 +1,11 @@
-//! The root in a file that only its user can read.
+//! The root in a file that only its user can read, beside the trust bundle, which tells a lost root from a mesh that has none yet.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use heddle_identity::{Created, RootPem, RootStore};
+use heddle_identity::{Ca, Created, RootPem, RootStore, fingerprint_of};
 
-use super::files::{create_private, private_directory, read_private};
+use super::files::{about, create_private, private_directory, read_private, write_atomically};
 
 /// Why the root cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -21,18 +21,25 @@ pub enum FileRootError {
     },
 }
 
-/// Keeps the root in `<directory>/root.pem`.
+/// Keeps the root in `<runtime>/ca/root.pem`, and its certificate in `<runtime>/trust-bundle.pem`.
 #[derive(Clone, Debug)]
-pub struct FileRoot(PathBuf);
+pub struct FileRoot {
+    root: PathBuf,
+    bundle: PathBuf,
+}
 
 impl FileRoot {
-    /// A store in the directory, which is made if it is not there.
+    /// A store in the runtime directory.
     ///
     /// # Errors
-    /// When the directory cannot be made.
-    pub fn new(directory: PathBuf) -> io::Result<Self> {
+    /// When the directory of the root cannot be made.
+    pub fn new(runtime: &Path) -> io::Result<Self> {
+        let directory = runtime.join("ca");
         private_directory(&directory)?;
-        Ok(Self(directory.join("root.pem")))
+        Ok(Self {
+            root: directory.join("root.pem"),
+            bundle: runtime.join("trust-bundle.pem"),
+        })
     }
 }
 
@@ -40,11 +47,11 @@ impl RootStore for FileRoot {
     type Error = FileRootError;
 
     async fn load(&self) -> Result<Option<RootPem>, FileRootError> {
-        let Some(text) = read_private(&self.0)? else {
+        let Some(text) = read_private(&self.root)? else {
             return Ok(None);
         };
         let content = || FileRootError::Content {
-            path: self.0.display().to_string(),
+            path: self.root.display().to_string(),
         };
         let (mut certificates, mut private_key) = (String::new(), String::new());
         for block in pem::parse_many(text).map_err(|_| content())? {
@@ -67,11 +74,26 @@ impl RootStore for FileRoot {
 
     async fn create(&self, root: &RootPem) -> Result<Created, FileRootError> {
         let content = format!("{}{}", root.certificates, root.private_key);
-        Ok(if create_private(&self.0, content.as_bytes())? {
+        Ok(if create_private(&self.root, content.as_bytes())? {
             Created::Yes
         } else {
             Created::AlreadyThere
         })
+    }
+
+    async fn remembered(&self) -> Result<Option<String>, FileRootError> {
+        match std::fs::read(&self.bundle) {
+            Ok(bundle) => Ok(fingerprint_of(&bundle)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(about(&self.bundle, error).into()),
+        }
+    }
+
+    async fn remember(&self, ca: &Ca) -> Result<(), FileRootError> {
+        Ok(write_atomically(
+            &self.bundle,
+            ca.trust_bundle().as_bytes(),
+        )?)
     }
 }
 
@@ -79,24 +101,33 @@ impl RootStore for FileRoot {
 mod tests {
     use std::time::SystemTime;
 
+    use heddle_identity::{OpenError, open};
+
     use super::*;
 
     #[tokio::test]
     async fn the_root_is_made_once_and_read_again() {
         let directory = tempfile::tempdir().unwrap();
-        let store = FileRoot::new(directory.path().join("ca")).unwrap();
-        let domain = "cluster.local".parse().unwrap();
-        let first = heddle_identity::open(&store, &domain, SystemTime::now())
-            .await
-            .unwrap();
-        let again = heddle_identity::open(&store, &domain, SystemTime::now())
-            .await
-            .unwrap();
-        assert_eq!(first.fingerprint(), again.fingerprint());
-        std::fs::write(&store.0, "rubbish").unwrap();
-        let error = heddle_identity::open(&store, &domain, SystemTime::now())
-            .await
-            .unwrap_err();
+        let store = FileRoot::new(directory.path()).unwrap();
+        let (domain, now) = ("cluster.local".parse().unwrap(), SystemTime::now());
+        let first = open(&store, &domain, now).await.unwrap();
+        let again = open(&store, &domain, now).await.unwrap();
+        assert_eq!(first.ca.fingerprint(), again.ca.fingerprint());
+        std::fs::write(&store.root, "rubbish").unwrap();
+        let error = open(&store, &domain, now).await.unwrap_err();
         assert!(format!("{error:?}").contains("Content"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lost_root_is_told_by_the_trust_bundle() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileRoot::new(directory.path()).unwrap();
+        let (domain, now) = ("cluster.local".parse().unwrap(), SystemTime::now());
+        open(&store, &domain, now).await.unwrap();
+        std::fs::remove_file(&store.root).unwrap();
+        let error = open(&store, &domain, now).await.unwrap_err();
+        assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
+        std::fs::remove_file(&store.bundle).unwrap();
+        open(&store, &domain, now).await.unwrap();
     }
 }
