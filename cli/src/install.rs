@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
@@ -53,6 +54,7 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
     if !args.force {
         no_conflicts(&client, &objects).await?;
     }
+    let remains = remains(&client).await?;
     let (crds, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_crd);
     // Our own kinds must be served before an object of them can be applied.
     for object in &crds {
@@ -70,7 +72,24 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
     if args.wait {
         rolled_out(&client, Duration::from_secs(args.timeout)).await?;
     }
+    match remains.as_slice() {
+        [] => {}
+        pods => say!(
+            "restart these pods, whose sidecars are of an earlier mesh with another root: {}",
+            pods.join(", ")
+        ),
+    }
     Ok(())
+}
+
+/// Pods with a sidecar where no root is left: a new mesh has a new root, which those sidecars do not trust.
+async fn remains(client: &Client) -> Result<Vec<String>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+    let root = cluster::find("get the root", secrets.get(crate::ca::SECRET)).await?;
+    match root {
+        Some(_) => Ok(Vec::new()),
+        None => crate::check::strangers(client, None).await,
+    }
 }
 
 fn is_crd(object: &DynamicObject) -> bool {

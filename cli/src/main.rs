@@ -1,6 +1,7 @@
 //! `heddle`, the command line of the mesh. It uses the compiler of the control plane, so it never has a second opinion.
 
 mod analyze;
+mod ca;
 mod check;
 mod cluster;
 mod compile;
@@ -94,6 +95,12 @@ enum Command {
         after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
     )]
     Check(check::CheckArgs),
+    /// Keep the root certificate of the mesh: back it up, restore it, or give it up.
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  heddle ca backup root.yaml\n  heddle ca restore root.yaml\n  heddle ca reset --yes"
+    )]
+    Ca(ca::CaCommand),
     /// Becomes a program that ends with the demo; the demo starts its processes this way.
     #[command(name = demo::CHILD, hide = true)]
     DemoChild {
@@ -148,6 +155,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),
+        Command::Ca(command) => ca::run(&command).await.map(done),
         Command::Proxy(command) => proxy::run(&command).await.map(done),
         Command::Version(args) => version::run(&args).await.map(done),
         Command::Completions { shell } => {

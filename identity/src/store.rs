@@ -86,7 +86,11 @@ pub async fn open<S: RootStore>(
             return known(store, root, now).await;
         }
         if let Some(remembered) = store.remembered().await.map_err(OpenError::Store)? {
-            return Err(OpenError::Lost { remembered });
+            // The memory comes after the root, so another replica may have stored it between the two looks.
+            return match store.load().await.map_err(OpenError::Store)? {
+                Some(root) => known(store, root, now).await,
+                None => Err(OpenError::Lost { remembered }),
+            };
         }
         let (ca, root) = Ca::create(trust_domain, now)?;
         if store.create(&root).await.map_err(OpenError::Store)? == Created::Yes {

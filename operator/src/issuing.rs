@@ -101,7 +101,6 @@ impl Issuer {
     }
 
     /// The gRPC service.
-    #[must_use]
     pub fn router(self) -> Router {
         let service = IdentityServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES);
         Routes::new(service).prepare().into_axum_router()

@@ -1,24 +1,19 @@
 //! The control plane itself: definitions, replicas, webhook, root certificate.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use x509_parser::pem::Pem;
 
-use super::Outcome;
+use super::{Outcome, root};
 use crate::cluster::{self, NAMESPACE};
 
 const WEBHOOK: &str = "heddle-injector";
 const DEPLOYMENT: &str = "heddle-operator";
 const SERVICE: &str = "heddle";
-const CA_SECRET: &str = "heddle-ca";
-/// Under this the root's end is a failure and no more a date in the distance.
-const CA_DAYS_LEFT: i64 = 30;
 /// After its last progress, a Deployment may still lack what follows from it: endpoints, the webhook's CA bundle.
 const SETTLING_SECONDS: i64 = 20;
 const INSTALL: &str = "heddle install --apply --wait";
@@ -35,7 +30,11 @@ pub(super) async fn all(client: &Client) -> Vec<Outcome> {
         endpoints(client).await,
         "endpoints of the control plane",
     ));
-    outcomes.push(Outcome::of(root(client).await, "root certificate"));
+    outcomes.push(Outcome::of(root::root(client).await, "root certificate"));
+    outcomes.push(Outcome::of(
+        root::trust(client).await,
+        "trust of the sidecars",
+    ));
     outcomes
 }
 
@@ -197,58 +196,10 @@ async fn endpoints(client: &Client) -> Result<Outcome> {
     })
 }
 
-async fn root(client: &Client) -> Result<Outcome> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
-    let Some(secret) = cluster::find("get the CA", api.get(CA_SECRET)).await? else {
-        return Ok(Outcome::Fail(
-            format!("Secret {NAMESPACE}/{CA_SECRET} is not there"),
-            format!("kubectl -n {NAMESPACE} logs deploy/{DEPLOYMENT}"),
-        ));
-    };
-    let ends = secret
-        .data
-        .unwrap_or_default()
-        .values()
-        .flat_map(|value| ends_of(&value.0))
-        .min();
-    let end =
-        ends.with_context(|| format!("Secret {NAMESPACE}/{CA_SECRET} holds no certificate"))?;
-    let days = (end - now()) / 86_400;
-    Ok(if days < 0 {
-        Outcome::Fail("the root certificate has expired".to_owned(), renew())
-    } else if days < CA_DAYS_LEFT {
-        Outcome::Fail(format!("the root certificate ends in {days} days"), renew())
-    } else {
-        Outcome::Ok(format!("the root certificate is good for {days} days"))
-    })
-}
-
-/// There is no rotation command yet; a new root needs new sidecars.
-fn renew() -> String {
-    format!(
-        "kubectl -n {NAMESPACE} delete secret {CA_SECRET}, restart deploy/{DEPLOYMENT}, then restart the pods of the mesh"
-    )
-}
-
 fn now() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs().cast_signed())
-}
-
-/// `notAfter` of every certificate of a PEM text, as Unix time; keys and other blocks are passed over.
-fn ends_of(pem: &[u8]) -> Vec<i64> {
-    let blocks = Pem::iter_from_buffer(pem)
-        .filter_map(Result::ok)
-        .filter(|block| block.label == "CERTIFICATE");
-    blocks
-        .filter_map(|block| {
-            block
-                .parse_x509()
-                .ok()
-                .map(|certificate| certificate.validity().not_after.timestamp())
-        })
-        .collect()
 }
 
 #[cfg(test)]

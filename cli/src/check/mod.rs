@@ -2,6 +2,7 @@
 
 mod cluster_side;
 mod control_plane;
+mod root;
 mod workloads;
 
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use kube::Client;
+
+pub use root::strangers;
 
 use crate::cluster::{ClusterArgs, explain, refusal};
 use crate::out::say;

@@ -1,0 +1,308 @@
+//! `heddle ca`: a copy of the mesh's root, its restoration, and the reset to a new one.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use heddle_identity::{Ca, RootPem};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::cluster::{self, ClusterArgs, NAMESPACE};
+use crate::out::say;
+
+/// The Secret that holds the root and its key.
+pub const SECRET: &str = "heddle-ca";
+/// The ConfigMap that remembers the root's fingerprint.
+pub const MEMORY: &str = "heddle-root";
+const DEPLOYMENT: &str = "heddle-operator";
+const WEBHOOK: &str = "heddle-injector";
+/// Between two looks at replicas that are ending.
+const POLL: Duration = Duration::from_millis(500);
+const LARGEST_BACKUP: u64 = 1 << 20;
+
+/// Commands about the root certificate of the mesh.
+#[derive(Subcommand, Debug)]
+pub enum CaCommand {
+    /// Write the root and its private key into a file that only you can read.
+    #[command(
+        long_about = "Writes the Secret heddle-system/heddle-ca, which holds the root certificate of the mesh and its private key, into a \
+                      new file that only you can read. Keep it where you keep other keys: who has it can be any workload of the mesh."
+    )]
+    Backup(FileArgs),
+    /// Put the root of a backup back where it was lost.
+    #[command(
+        long_about = "Creates the Secret heddle-system/heddle-ca from a file of `heddle ca backup`. Refuses a root that is not the one that \
+                      the mesh remembers, and never replaces another one. The operator goes on by itself."
+    )]
+    Restore(FileArgs),
+    /// Give up the root: a new one is made, and every pod of the mesh must be restarted.
+    #[command(
+        long_about = "Stops the operator, deletes the root and the memory of it, and starts the operator, which makes a new root. Running \
+                      sidecars do not trust the new root: every pod of the mesh must be restarted afterwards, and calls between old and new \
+                      pods fail until then."
+    )]
+    Reset(ResetArgs),
+}
+
+/// A file, and the cluster.
+#[derive(Args, Debug)]
+pub struct FileArgs {
+    /// The file.
+    file: PathBuf,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Options of `heddle ca reset`.
+#[derive(Args, Debug)]
+pub struct ResetArgs {
+    /// Confirms that the root is to be given up.
+    #[arg(long, required = true)]
+    yes: bool,
+    /// The longest wait for the operator's replicas to end, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    timeout: u64,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Runs the command.
+pub async fn run(command: &CaCommand) -> Result<()> {
+    match command {
+        CaCommand::Backup(args) => backup(&args.cluster.client().await?, &args.file).await,
+        CaCommand::Restore(args) => {
+            let (secret, ca) = read(&args.file)?;
+            restore(&args.cluster.client().await?, secret, &ca).await
+        }
+        CaCommand::Reset(args) => reset(&args.cluster.client().await?, args.timeout).await,
+    }
+}
+
+fn secrets(client: &Client) -> Api<Secret> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+async fn backup(client: &Client, file: &Path) -> Result<()> {
+    let secret = cluster::find("get the root", secrets(client).get(SECRET)).await?;
+    let Some(secret) = secret else {
+        bail!("Secret {NAMESPACE}/{SECRET} is not there, so there is no root to back up");
+    };
+    let ca = authority(&secret)?;
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": NAMESPACE},
+        "data": serde_json::to_value(&secret.data)?,
+    });
+    let mut written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("cannot create {}", file.display()))?;
+    written.write_all(serde_saphyr::to_string(&manifest)?.as_bytes())?;
+    written.sync_all()?;
+    say!(
+        "wrote the root (SHA-256 {}) and its private key to {}",
+        ca.fingerprint(),
+        file.display()
+    );
+    Ok(())
+}
+
+/// Reads a backup.
+fn read(file: &Path) -> Result<(Secret, Ca)> {
+    let about = || format!("cannot read {}", file.display());
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).with_context(about)?;
+    opened
+        .take(LARGEST_BACKUP)
+        .read_to_string(&mut text)
+        .with_context(about)?;
+    let secret: Secret = serde_saphyr::from_str(&text)
+        .with_context(|| format!("{} is not a file of `heddle ca backup`", file.display()))?;
+    if secret.metadata.name.as_deref() != Some(SECRET) {
+        bail!("{} does not hold Secret {SECRET}", file.display());
+    }
+    let ca = authority(&secret).with_context(|| format!("{} cannot be used", file.display()))?;
+    Ok((secret, ca))
+}
+
+/// The CA that a Secret holds. Errors never contain key material.
+pub fn authority(secret: &Secret) -> Result<Ca> {
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        let bytes = bytes.with_context(|| format!("the Secret has no `{key}`"))?;
+        String::from_utf8(bytes.0.clone()).map_err(|_| anyhow::anyhow!("`{key}` is not text"))
+    };
+    let root = RootPem {
+        certificates: text("ca.crt")?,
+        private_key: text("ca.key")?,
+    };
+    Ok(Ca::load(&root, SystemTime::now())?)
+}
+
+/// The fingerprint that the mesh remembers, if any.
+pub async fn remembered(client: &Client) -> Result<Option<String>> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let memory = cluster::find("get the memory of the root", api.get(MEMORY)).await?;
+    Ok(memory
+        .and_then(|memory| memory.data)
+        .and_then(|mut data| data.remove("fingerprint")))
+}
+
+async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
+    if let Some(known) = remembered(client).await?
+        && known != ca.fingerprint()
+    {
+        bail!(
+            "the backup holds the root with SHA-256 {}, but this mesh uses {known} (fix: find its backup, or give it up by `heddle ca reset`)",
+            ca.fingerprint()
+        );
+    }
+    let api = secrets(client);
+    if let Some(present) = cluster::find("get the root", api.get(SECRET)).await? {
+        let same =
+            authority(&present).is_ok_and(|present| present.fingerprint() == ca.fingerprint());
+        if !same {
+            bail!(
+                "Secret {NAMESPACE}/{SECRET} is there and holds another root (fix: if it is the wrong one, delete it and restore again)"
+            );
+        }
+        say!("the root (SHA-256 {}) is already there", ca.fingerprint());
+        return Ok(());
+    }
+    let mut fresh = Secret {
+        data: secret.data,
+        ..Secret::default()
+    };
+    fresh.metadata.name = Some(SECRET.to_owned());
+    cluster::call(
+        "create the root",
+        api.create(&PostParams::default(), &fresh),
+    )
+    .await?;
+    say!("restored the root (SHA-256 {})", ca.fingerprint());
+    Ok(())
+}
+
+async fn reset(client: &Client, timeout: u64) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let deployment = cluster::call("get the operator", deployments.get(DEPLOYMENT)).await?;
+    let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    // A running replica would put the old root back.
+    scale(&deployments, 0).await?;
+    let ended = ended(client, Duration::from_secs(timeout)).await;
+    let forgotten = match ended {
+        Ok(()) => forget(client).await,
+        Err(error) => Err(error),
+    };
+    scale(&deployments, replicas.max(1)).await?;
+    forgotten?;
+    say!("the root is given up; the operator makes a new one as it starts");
+    say!("now restart every pod of the mesh: `heddle check` names those that trust the old root");
+    Ok(())
+}
+
+async fn scale(deployments: &Api<Deployment>, replicas: i32) -> Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let params = PatchParams::default();
+    let call = deployments.patch_scale(DEPLOYMENT, &params, &patch);
+    cluster::call("scale the operator", call).await?;
+    say!("scaled deployment/{DEPLOYMENT} to {replicas}");
+    Ok(())
+}
+
+async fn ended(client: &Client, timeout: Duration) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let params = ListParams::default()
+        .labels("app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator");
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = cluster::call("list the operator's pods", pods.list(&params)).await?;
+        if left.items.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "{} replicas of the operator are still there after {} s, so the root was left alone",
+                left.items.len(),
+                timeout.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Deletes the root and every memory of it.
+async fn forget(client: &Client) -> Result<()> {
+    let params = DeleteParams::default();
+    let memory: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    cluster::find("forget the root", memory.delete(MEMORY, &params)).await?;
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    if let Some(present) = cluster::find("get the webhook", webhooks.get(WEBHOOK)).await? {
+        let bundles: Vec<Value> = present
+            .webhooks
+            .iter()
+            .flatten()
+            .enumerate()
+            .filter(|(_, webhook)| webhook.client_config.ca_bundle.is_some())
+            .map(|(index, _)| json!({"op": "remove", "path": format!("/webhooks/{index}/clientConfig/caBundle")}))
+            .collect();
+        let patch: Patch<()> = Patch::Json(serde_json::from_value(Value::Array(bundles))?);
+        let params = PatchParams::default();
+        let call = webhooks.patch(WEBHOOK, &params, &patch);
+        cluster::call("take the CA bundle from the webhook", call).await?;
+    }
+    cluster::find("delete the root", secrets(client).delete(SECRET, &params)).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_read_back_and_any_other_file_is_refused() {
+        let (ca, root) = Ca::create(&"cluster.local".parse().unwrap(), SystemTime::now()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("root.yaml");
+        let secret = |name: &str, certificates: &str| {
+            format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{}}\ndata:\n  ca.crt: {}\n  ca.key: {}\n",
+                base64(certificates),
+                base64(&root.private_key)
+            )
+        };
+        std::fs::write(&file, secret(SECRET, &root.certificates)).unwrap();
+        assert_eq!(read(&file).unwrap().1.fingerprint(), ca.fingerprint());
+        let (_, other) = Ca::create(&"cluster.local".parse().unwrap(), SystemTime::now()).unwrap();
+        for text in [
+            secret("other", &root.certificates),
+            secret(SECRET, &other.certificates),
+            secret(SECRET, "none"),
+            "kind: ConfigMap".to_owned(),
+            "[".to_owned(),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            let error = format!("{:#}", read(&file).unwrap_err());
+            assert!(!error.contains("PRIVATE"), "{error}");
+        }
+    }
+
+    fn base64(text: &str) -> String {
+        let bytes = k8s_openapi::ByteString(text.as_bytes().to_vec());
+        serde_json::to_value(bytes)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+}
