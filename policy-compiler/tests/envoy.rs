@@ -111,8 +111,8 @@ spec: {rules: [{to: {headers: [{name: x-tier, regex: '(gold'}]}}]}
     let (broken, _) = ingest::parse_yaml("broken.yaml", broken).into_objects();
     let (world, _) = harness::world(harness::base()?.into_iter().chain(broken));
     let refused = harness::views(&compile(&world))
-        .into_iter()
-        .flat_map(|(_, view)| view.resources.into_values())
+        .into_values()
+        .flat_map(|view| view.resources.into_values())
         .filter(|resource| {
             resource
                 .origins

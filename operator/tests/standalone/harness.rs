@@ -163,6 +163,10 @@ impl Fixture {
         });
     }
 
+    pub fn stop_agents(&mut self) {
+        self.agents.clear();
+    }
+
     pub fn stop_control_plane(&mut self) {
         self.control_plane = None;
     }

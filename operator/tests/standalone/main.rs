@@ -138,4 +138,21 @@ fn restart(mesh: &mut Fixture) {
         status.weights == "0/100" && status.programmed.0 == "True"
     });
     assert_eq!(mesh.requests(20).of("v2"), 20);
+
+    // A change while nothing of the mesh runs: who needs it is known before anybody has connected.
+    mesh.stop_control_plane();
+    mesh.stop_agents();
+    mesh.apply("split.yaml", &split(30, 70));
+    mesh.start_control_plane();
+    let status = mesh.status("TrafficSplit", "reviews", |status| {
+        status.weights == "30/70"
+    });
+    assert_eq!(
+        (status.proxies.as_str(), status.programmed.1.as_str()),
+        ("0/1", "Pending")
+    );
+    assert!(
+        status.message.contains("shop/frontend-1 (not connected)"),
+        "{status:?}"
+    );
 }
