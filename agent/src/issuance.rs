@@ -101,7 +101,7 @@ async fn issue(settings: &Settings, trust: &str) -> Result<(Credential, Workload
     let host = &settings.control_plane;
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(trust))
-        .domain_name(host);
+        .domain_name(settings.server_name());
     let authority = match settings.control_plane_ip() {
         Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
         Some(std::net::IpAddr::V4(_)) | None => host.clone(),

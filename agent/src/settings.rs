@@ -148,6 +148,18 @@ impl Settings {
         ]
     }
 
+    /// The name in the control plane's certificate. A Service's full name (`name.namespace.svc.<domain>.`) is verified without the
+    /// domain of the cluster.
+    pub fn server_name(&self) -> &str {
+        let Some(absolute) = self.control_plane.strip_suffix('.') else {
+            return &self.control_plane;
+        };
+        match absolute.find(".svc.") {
+            Some(at) => absolute.get(..at + ".svc".len()).unwrap_or(absolute),
+            None => absolute,
+        }
+    }
+
     /// The control plane's address, where it is one rather than a name.
     pub fn control_plane_ip(&self) -> Option<IpAddr> {
         self.control_plane.parse().ok()
@@ -295,6 +307,14 @@ mod tests {
                 ("ID", "spiffe://cluster.local/ns/shop/sa/cart")
             ]
         );
+        for (host, name) in [
+            ("heddle.heddle-system.svc", "heddle.heddle-system.svc"),
+            ("heddle.heddle-system.svc.corp.example.", "heddle.heddle-system.svc"),
+            ("control.example.", "control.example"),
+        ] {
+            let settings = with("HEDDLE_CONTROL_PLANE", host).unwrap();
+            assert_eq!((settings.control_plane.as_str(), settings.server_name()), (host, name));
+        }
         assert_eq!(
             with("HEDDLE_CONTROL_PLANE", "[::1]").unwrap().control_plane,
             "::1"

@@ -84,7 +84,7 @@ fn tls(settings: &Settings) -> Value {
         },
     });
     if let (None, Some(fields)) = (settings.control_plane_ip(), tls.as_object_mut()) {
-        fields.insert("sni".to_owned(), json!(settings.control_plane));
+        fields.insert("sni".to_owned(), json!(settings.server_name()));
     }
     tls
 }

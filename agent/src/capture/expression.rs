@@ -17,6 +17,8 @@ pub(super) enum Match {
     Destination(IpNet),
     TosV4(u8),
     TrafficClassV6(u8),
+    /// A socket of the pod listens at the connection's destination.
+    Listening,
 }
 
 const NLA_F_NESTED: u16 = 0x8000;
@@ -34,6 +36,8 @@ const NFPROTO_IPV6: u8 = 10;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 const NF_ACCEPT: u32 = 1;
+const SOCKET_WILDCARD: u32 = 2;
+const REJECT_TCP_RST: u32 = 1;
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -130,6 +134,11 @@ pub(super) fn compile(matches: &[Match], verdict: Verdict) -> Vec<Vec<u8>> {
                     equals(&[*tos & 0xfc]),
                 ]);
             }
+            // The expression ends the rule where the kernel finds no socket; its value does not matter.
+            Match::Listening => program.push(expression(
+                "socket",
+                &[number(1, SOCKET_WILDCARD), number(2, REGISTER)],
+            )),
             Match::TrafficClassV6(class) => {
                 program.extend(family(NFPROTO_IPV6));
                 // The class lies across the first two bytes, after the version.
@@ -158,6 +167,9 @@ pub(super) fn compile(matches: &[Match], verdict: Verdict) -> Vec<Vec<u8>> {
                 ],
             ));
             program.push(expression("redir", &[number(1, REGISTER)]));
+        }
+        Verdict::Reject => {
+            program.push(expression("reject", &[number(1, REJECT_TCP_RST)]));
         }
     }
     program

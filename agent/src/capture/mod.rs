@@ -21,5 +21,16 @@ pub fn apply(settings: &CaptureSettings) -> Result<(), CaptureError> {
     let mut settings = settings.clone();
     settings.node_addresses.extend(node::default_gateways());
     netlink::add_ipv6_source()?;
-    netlink::replace_table(&plan(&settings))
+    let refused = match netlink::replace_table(&plan(&settings)) {
+        Err(refused) if refused.is_unsupported() && !settings.tcp_probe_ports.is_empty() => refused,
+        done => return done,
+    };
+    // Closed rather than truthful: nothing from the node goes past the sidecar.
+    settings.tcp_probe_ports.clear();
+    netlink::replace_table(&plan(&settings))?;
+    tracing::warn!(
+        %refused,
+        "the kernel lacks nft_socket or nft_reject: TCP probes test the sidecar, not the application's port"
+    );
+    Ok(())
 }

@@ -37,6 +37,16 @@ pub struct CaptureError {
     errno: Errno,
 }
 
+impl CaptureError {
+    /// Whether the kernel lacks an expression that a rule uses.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(
+            self.errno,
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EINVAL
+        )
+    }
+}
+
 /// What the operator can do about it.
 fn hint(errno: Errno) -> &'static str {
     match errno {

@@ -37,6 +37,8 @@ pub enum Verdict {
     Accept,
     /// It goes to this local port.
     Redirect(u16),
+    /// The kernel answers it with a TCP reset.
+    Reject,
 }
 
 /// One rule: all matches must hold; every rule is for TCP only.
@@ -118,8 +120,18 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
     }
     for address in &settings.node_addresses {
         let node = Match::Source((*address).into());
+        // The sidecar accepts every connection, so a TCP probe of a closed port would succeed. The kernel refuses it in the
+        // sidecar's place. Nothing is let past the sidecar: a masqueraded client has the node's address, too.
         for port in &settings.tcp_probe_ports {
-            add(vec![node.clone(), Match::Port(*port)], Verdict::Accept);
+            let to = |more: Option<Match>| {
+                let matches = [node.clone(), Match::Port(*port)];
+                matches.into_iter().chain(more).collect()
+            };
+            add(
+                to(Some(Match::Listening)),
+                Verdict::Redirect(INBOUND_NODE),
+            );
+            add(to(None), Verdict::Reject);
         }
         add(vec![node], Verdict::Redirect(INBOUND_NODE));
     }

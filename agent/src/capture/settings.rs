@@ -12,7 +12,7 @@ pub struct CaptureSettings {
     pub proxy_uid: u32,
     /// Addresses of the pod's own node: the kubelet's probes come from them.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Ports with a `tcpSocket` probe, reached directly from the node: a sidecar accepts whatever the application does.
+    /// Ports with a `tcpSocket` probe. A connection from the node is refused while the application does not listen there.
     pub tcp_probe_ports: BTreeSet<u16>,
     /// Ports whose inbound connections are not captured.
     pub exclude_inbound_ports: BTreeSet<u16>,

@@ -129,7 +129,7 @@ fn inbound_goes_where_it_should() {
                 &format!("15006 {} {neighbour}", at(port)),
             );
         }
-        for port in [8080, 15020] {
+        for port in [8080, 9090, 15020] {
             expect(
                 &net.node,
                 from(gateway),
@@ -138,7 +138,6 @@ fn inbound_goes_where_it_should() {
             );
         }
         for (who, port) in [
-            (gateway, 9090),
             (gateway, 15021),
             (neighbour, 15021),
             (neighbour, 7000),
@@ -147,6 +146,48 @@ fn inbound_goes_where_it_should() {
             let got = call(&net.node, from(who), &at(port));
             assert!(got.starts_with("app"), "{who} to {port}: {got}");
         }
+    }
+}
+
+/// A client that the node masquerades has the node's address, so no connection from there may go past the sidecar. A TCP
+/// probe is truthful all the same.
+#[test]
+fn tcp_probes_are_truthful_and_let_nothing_past_the_sidecar() {
+    let net = Net::new();
+    for any in ["0.0.0.0", "[::]"] {
+        listen(&net.pod, "15007", format!("{any}:15007").parse().unwrap());
+    }
+    let ports: Vec<String> = (9090..9100).map(|port: u16| port.to_string()).collect();
+    net.capture(&[("HEDDLE_TCP_PROBE_PORTS", &ports.join(","))]);
+    let listeners = [
+        ("10.77.0.2", "10.77.0.1", 9090, "0.0.0.0:9090"),
+        ("[fd77::2]", "fd77::1", 9090, "[::]:9090"),
+        ("10.77.0.2", "10.77.0.1", 9091, "10.77.0.2:9091"),
+        ("[fd77::2]", "fd77::1", 9091, "[fd77::2]:9091"),
+    ];
+    for (pod, node, port, at) in listeners {
+        let to = format!("{pod}:{port}");
+        let probe = Call {
+            from: Some(node),
+            ..Call::default()
+        };
+        let closed = call(&net.node, probe, &to);
+        assert!(closed.contains("ECONNREFUSED"), "{to}: {closed}");
+        listen(&net.pod, "app", at.parse().unwrap());
+        expect(&net.node, probe, &to, &format!("15007 {to} {node}"));
+    }
+    // A socket that the probe cannot reach without a sidecar does not satisfy the probe with one.
+    for (at, to, node) in [
+        ("127.0.0.1:9092", "10.77.0.2:9092", "10.77.0.1"),
+        ("[::1]:9092", "[fd77::2]:9092", "fd77::1"),
+    ] {
+        listen(&net.pod, "app", at.parse().unwrap());
+        let probe = Call {
+            from: Some(node),
+            ..Call::default()
+        };
+        let closed = call(&net.node, probe, to);
+        assert!(closed.contains("ECONNREFUSED"), "{to}: {closed}");
     }
 }
 
