@@ -309,11 +309,17 @@ mod tests {
         );
         for (host, name) in [
             ("heddle.heddle-system.svc", "heddle.heddle-system.svc"),
-            ("heddle.heddle-system.svc.corp.example.", "heddle.heddle-system.svc"),
+            (
+                "heddle.heddle-system.svc.corp.example.",
+                "heddle.heddle-system.svc",
+            ),
             ("control.example.", "control.example"),
         ] {
             let settings = with("HEDDLE_CONTROL_PLANE", host).unwrap();
-            assert_eq!((settings.control_plane.as_str(), settings.server_name()), (host, name));
+            assert_eq!(
+                (settings.control_plane.as_str(), settings.server_name()),
+                (host, name)
+            );
         }
         assert_eq!(
             with("HEDDLE_CONTROL_PLANE", "[::1]").unwrap().control_plane,

@@ -22,6 +22,7 @@ mod auth_policy;
 mod conditions;
 mod crd;
 mod duration;
+mod init_resources;
 mod mesh;
 mod schema;
 mod strict;
@@ -32,6 +33,7 @@ pub use conditions::*;
 use crd::Nulls;
 pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
+pub use init_resources::*;
 pub use mesh::*;
 pub use traffic_split::*;
 

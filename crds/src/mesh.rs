@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, HumanDuration};
+use crate::{Action, HumanDuration, InitResources};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -258,9 +258,13 @@ pub struct ProxySettings {
     #[serde(default = "ten_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub drain_seconds: NonZeroU32,
-    /// Compute resources of the sidecar's container.
+    /// Compute resources of the sidecar's container. The pod annotation `heddle.dev/proxy-resources` replaces single values.
     #[serde(default)]
     pub resources: ProxyResources,
+    /// Compute resources of the init container `heddle-init`, which sets up capture and ends. The pod annotation
+    /// `heddle.dev/init-resources` replaces single values.
+    #[serde(default)]
+    pub init_resources: InitResources,
 }
 
 impl Default for ProxySettings {
@@ -270,6 +274,7 @@ impl Default for ProxySettings {
             concurrency: two_workers(),
             drain_seconds: ten_seconds(),
             resources: ProxyResources::default(),
+            init_resources: InitResources::default(),
         }
     }
 }

@@ -13,11 +13,13 @@
 //!
 //! A Kubernetes client, an async runtime, the network, files, environment variables.
 
+mod admission;
 pub mod authz;
 pub mod compile;
 mod envoy;
 mod finding;
 pub mod ingest;
+pub mod injection;
 mod kinds;
 pub mod print;
 mod resource;

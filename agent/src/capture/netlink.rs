@@ -182,6 +182,8 @@ fn exchange(protocol: SockProtocol, bytes: &[u8]) -> Result<(), Errno> {
         protocol,
     )?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10))?;
+    // A batch is one message. Without the right to a larger buffer, the rules are refused for that reason anyway.
+    let _ = setsockopt(&socket, sockopt::SndBufForce, &(2 * bytes.len()));
     sendto(
         socket.as_raw_fd(),
         bytes,

@@ -127,10 +127,7 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
                 let matches = [node.clone(), Match::Port(*port)];
                 matches.into_iter().chain(more).collect()
             };
-            add(
-                to(Some(Match::Listening)),
-                Verdict::Redirect(INBOUND_NODE),
-            );
+            add(to(Some(Match::Listening)), Verdict::Redirect(INBOUND_NODE));
             add(to(None), Verdict::Reject);
         }
         add(vec![node], Verdict::Redirect(INBOUND_NODE));

@@ -24,7 +24,7 @@ pub struct CaptureSettings {
 
 /// A setting that can't be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{variable}: {value:?} is no {expected}; separate several by commas")]
+#[error("{variable}: {value:?} is not a valid {expected}; separate several by commas")]
 pub struct SettingsError {
     variable: &'static str,
     value: String,

@@ -300,8 +300,15 @@ fn a_pod_without_ipv6_is_captured_too() {
 fn many_exclusions_fit() {
     let net = Net::new();
     listen(&net.pod, "15001", "0.0.0.0:15001".parse().unwrap());
-    let ports: Vec<String> = (20_000..20_400).map(|p: u16| p.to_string()).collect();
-    net.capture(&[("HEDDLE_EXCLUDE_OUTBOUND_PORTS", &ports.join(","))]);
+    // As many as injection admits, in every list.
+    let ports: Vec<String> = (20_000..21_000).map(|p: u16| p.to_string()).collect();
+    let blocks: Vec<String> = (0..1_000).map(|n| format!("fd00:{n:x}::/32")).collect();
+    let ports = ports.join(",");
+    net.capture(&[
+        ("HEDDLE_EXCLUDE_INBOUND_PORTS", &ports),
+        ("HEDDLE_EXCLUDE_OUTBOUND_PORTS", &ports),
+        ("HEDDLE_EXCLUDE_OUTBOUND_CIDRS", &blocks.join(",")),
+    ]);
     expect(&net.pod, user(0), "10.88.0.1:80", "15001 10.88.0.1:80");
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use heddle_policy_compiler::injection::{InjectionDecision, decide};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
@@ -81,7 +82,7 @@ fn verdict(meshed: usize, without: &[String], namespaces: usize) -> Outcome {
 enum State {
     Meshed,
     Without,
-    /// Finished, on the host's network, or out of the mesh by its own wish.
+    /// Finished, or left alone by the webhook.
     Exempt,
 }
 
@@ -92,15 +93,14 @@ fn state(pod: &DynamicObject) -> State {
     let spec = pod.spec.unwrap_or_default();
     let phase = pod.status.and_then(|status| status.phase);
     let finished = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
-    let declined = pod
-        .metadata
-        .labels
-        .unwrap_or_default()
-        .get(INJECT)
-        .is_some_and(|value| value == "disabled");
+    // Refused today means that it was created before the namespace asked for sidecars.
+    let exempt = matches!(
+        decide(&pod.metadata, Some(&spec)).decision,
+        InjectionDecision::Leave | InjectionDecision::Skip(_)
+    );
     if has_proxy(&spec) {
         State::Meshed
-    } else if finished || declined || spec.host_network.unwrap_or(false) {
+    } else if finished || exempt {
         State::Exempt
     } else {
         State::Without

@@ -4,12 +4,11 @@
 use std::collections::BTreeSet;
 
 use heddle_policy_compiler::ingest::owner;
+use heddle_policy_compiler::injection::{DnsLookup, PROXY_UID, Resources, SidecarSettings};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use super::checks::{
-    EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_CIDRS, EXCLUDE_OUTBOUND_PORTS, PROXY_UID,
-};
 use super::{Sidecar, names};
 
 /// The audience of tokens for the control plane.
@@ -20,41 +19,40 @@ const RUNTIME_PATH: &str = "/run/heddle";
 const READY_PORT: u16 = 15021;
 
 /// The init container that sets up capture.
-pub(super) fn init(pod: &Pod, sidecar: &Sidecar, probe_ports: &BTreeSet<u16>) -> Value {
-    let annotation = |key: &str| {
-        let value = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(key));
-        value.map(|value| {
-            value
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .collect::<Vec<_>>()
-                .join(",")
-        })
-    };
-    let ports: Vec<String> = probe_ports.iter().map(u16::to_string).collect();
+pub(super) fn init(sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
+    let exclusions = &settings.exclusions;
     let mut env = vec![
         variable("HEDDLE_PROXY_UID", &PROXY_UID.to_string()),
         field("HEDDLE_HOST_IPS", "status.hostIPs"),
-        variable("HEDDLE_TCP_PROBE_PORTS", &ports.join(",")),
+        variable("HEDDLE_TCP_PROBE_PORTS", &joined(&settings.tcp_probe_ports)),
     ];
-    for (name, key) in [
-        ("HEDDLE_EXCLUDE_INBOUND_PORTS", EXCLUDE_INBOUND_PORTS),
-        ("HEDDLE_EXCLUDE_OUTBOUND_PORTS", EXCLUDE_OUTBOUND_PORTS),
-        ("HEDDLE_EXCLUDE_OUTBOUND_CIDRS", EXCLUDE_OUTBOUND_CIDRS),
-    ] {
-        env.extend(annotation(key).map(|value| variable(name, &value)));
-    }
+    let lists = [
+        (
+            "HEDDLE_EXCLUDE_INBOUND_PORTS",
+            joined(&exclusions.inbound_ports),
+        ),
+        (
+            "HEDDLE_EXCLUDE_OUTBOUND_PORTS",
+            joined(&exclusions.outbound_ports),
+        ),
+        (
+            "HEDDLE_EXCLUDE_OUTBOUND_CIDRS",
+            joined(&exclusions.outbound_cidrs),
+        ),
+    ];
+    let set = lists.iter().filter(|(_, list)| !list.is_empty());
+    env.extend(set.map(|(name, list)| variable(name, list)));
+    let mesh = &sidecar.mesh.proxy.init_resources;
     json!({
         "name": names::INIT,
         "image": sidecar.image,
         "args": ["init"],
         "env": env,
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "resources": resources(
+            [&mesh.requests.cpu, &mesh.requests.memory],
+            [mesh.limits.cpu.as_ref(), Some(&mesh.limits.memory)],
+            &settings.init,
+        ),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
@@ -69,7 +67,8 @@ pub(super) fn init(pod: &Pod, sidecar: &Sidecar, probe_ports: &BTreeSet<u16>) ->
 }
 
 /// The sidecar: an init container that is restarted always, so it is there before the application and after it.
-pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar) -> Value {
+pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
+    let mesh = &sidecar.mesh.proxy.resources;
     let probe = |period: u32, failures: u32| {
         json!({
             "httpGet": {"path": "/healthz/ready", "port": READY_PORT},
@@ -82,9 +81,13 @@ pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar) -> Value {
         "name": names::PROXY,
         "image": sidecar.image,
         "restartPolicy": "Always",
-        "env": environment(pod, sidecar),
+        "env": environment(pod, sidecar, settings),
         "ports": [{"name": "heddle-ready", "containerPort": READY_PORT, "protocol": "TCP"}],
-        "resources": resources(sidecar),
+        "resources": resources(
+            [&mesh.requests.cpu, &mesh.requests.memory],
+            [mesh.limits.cpu.as_ref(), Some(&mesh.limits.memory)],
+            &settings.proxy,
+        ),
         // The application starts when the sidecar is ready: not a moment later than need be.
         "startupProbe": probe(1, 120),
         "readinessProbe": probe(5, 3),
@@ -105,14 +108,14 @@ pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar) -> Value {
     })
 }
 
-fn environment(pod: &Pod, sidecar: &Sidecar) -> Vec<Value> {
+fn environment(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Vec<Value> {
     let proxy = &sidecar.mesh.proxy;
     // Nobody's pod is its own workload: the agent then takes the pod's name, which may not be known yet (`generateName`).
     // Kubernetes reads `$(…)` in values; nobody checks the names of owners.
     let workload = owner(&pod.metadata).map(|owner| owner.replace('$', "$$"));
     let workload = workload.map(|owner| variable("HEDDLE_WORKLOAD", &owner));
     let mut all = vec![
-        variable("HEDDLE_CONTROL_PLANE", &sidecar.control_plane),
+        variable("HEDDLE_CONTROL_PLANE", &control_plane(sidecar, settings)),
         variable("HEDDLE_ADS_PORT", "15010"),
         variable("HEDDLE_CA_PORT", "15011"),
         variable("HEDDLE_TRUST_BUNDLE", &sidecar.trust_bundle),
@@ -131,13 +134,37 @@ fn environment(pod: &Pod, sidecar: &Sidecar) -> Vec<Value> {
     all
 }
 
-fn resources(sidecar: &Sidecar) -> Value {
-    let resources = &sidecar.mesh.proxy.resources;
-    let mut limits = json!({"memory": resources.limits.memory});
-    if let (Some(cpu), Value::Object(fields)) = (&resources.limits.cpu, &mut limits) {
-        fields.insert("cpu".to_owned(), json!(cpu));
+/// Without search domains only the full name is found.
+fn control_plane(sidecar: &Sidecar, settings: &SidecarSettings) -> String {
+    let name = &sidecar.control_plane;
+    match settings.dns {
+        DnsLookup::SearchDomains => name.clone(),
+        DnsLookup::FullName => format!("{name}.{}.", sidecar.mesh.cluster_domain),
     }
-    json!({"requests": {"cpu": resources.requests.cpu, "memory": resources.requests.memory}, "limits": limits})
+}
+
+/// The mesh's resources (processor time, then memory), with the pod's own in their place.
+fn resources(requests: [&Quantity; 2], limits: [Option<&Quantity>; 2], own: &Resources) -> Value {
+    let section = |name: &str, mesh: [Option<&Quantity>; 2]| {
+        let fields = ["cpu", "memory"].into_iter().zip(mesh);
+        let set = fields.filter_map(|(resource, mesh)| {
+            let own = own.get(name, resource).map(str::to_owned);
+            Some((
+                resource.to_owned(),
+                json!(own.or(mesh.map(|q| q.0.clone()))?),
+            ))
+        });
+        Value::Object(set.collect())
+    };
+    json!({
+        "requests": section("requests", requests.map(Some)),
+        "limits": section("limits", limits),
+    })
+}
+
+fn joined<T: ToString>(items: &BTreeSet<T>) -> String {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(",")
 }
 
 /// The volumes of the sidecar.

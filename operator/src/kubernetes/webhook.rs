@@ -12,7 +12,7 @@ use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, SerializePatchError,
 };
 
-use crate::inject::{Sidecar, Verdict, judge};
+use crate::inject::{Judged, Sidecar, Verdict, judge};
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::Pictures;
 
@@ -54,11 +54,10 @@ impl Injector {
         let metadata = &pod.metadata;
         let name = metadata.name.as_ref().or(metadata.generate_name.as_ref());
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        let (counted, result) = match judge(pod, &self.sidecar()) {
-            Verdict::Inject(injected) => {
-                let response = warning(response, injected.warnings);
-                ("injected", patched(response, injected.patch))
-            }
+        let Judged { verdict, warnings } = judge(pod, &self.sidecar());
+        let response = warning(response, warnings);
+        let (counted, result) = match verdict {
+            Verdict::Inject(patch) => ("injected", patched(response, patch)),
             Verdict::Leave => ("left", Ok(response)),
             Verdict::Skip { reason, patch } => {
                 tracing::warn!(namespace, name, reason, "the pod gets no sidecar");
@@ -92,7 +91,7 @@ fn patched(
 
 fn warning(mut response: AdmissionResponse, warnings: Vec<String>) -> AdmissionResponse {
     if !warnings.is_empty() {
-        response.warnings = Some(warnings);
+        response.warnings.get_or_insert_default().extend(warnings);
     }
     response
 }

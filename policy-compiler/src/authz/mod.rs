@@ -147,6 +147,11 @@ impl PortAuthz {
         !self.default_allow || self.rules(RuleAction::Allow, audited).next().is_some()
     }
 
+    /// Returns whether a rule that is enforced decides about connections of bytes.
+    pub(crate) fn judges_bytes(&self) -> bool {
+        self.rules(RuleAction::Deny, false).next().is_some() || self.needs_allow(false)
+    }
+
     /// Whether no connection of bytes can ever pass, whoever calls (with or without an identity). Envoy judges bytes only when the
     /// client has sent some: where the server speaks first, its greeting would already be out.
     pub(crate) fn refuses_bytes(&self, identified: bool) -> bool {

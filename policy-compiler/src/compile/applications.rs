@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use prost::Message;
 
 use super::inbound::Inbound;
-use crate::envoy::{cluster, metrics};
+use crate::envoy::{cluster, metrics, tls};
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKind};
 use crate::world::{Capture, Port};
@@ -59,6 +59,15 @@ pub(crate) fn application(input: &Application) -> Part {
 /// The cluster of all ports that nobody names.
 pub(crate) fn rest(origins: &BTreeSet<ObjectRef>) -> Arc<Resource> {
     resource(cluster::application(&in_name(None)), None, origins)
+}
+
+/// The cluster that opens TLS to a port of the application, for the kubelet's requests.
+pub(crate) fn tls_application(name: &str, origins: &BTreeSet<ObjectRef>) -> Arc<Resource> {
+    let cluster = Cluster {
+        transport_socket: Some(tls::unverified()),
+        ..cluster::application(name)
+    };
+    resource(cluster, None, origins)
 }
 
 fn resource(

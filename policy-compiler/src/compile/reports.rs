@@ -16,6 +16,7 @@ pub(super) enum Source {
     Splits(Arc<str>),
     Policies(Arc<str>),
     Workload(WorkloadRef),
+    Injection,
 }
 
 impl Compiled {

@@ -1,5 +1,6 @@
 //! The server's side: from the input of a pod to its listeners, routes and clusters.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use prost::Message;
 
-use super::applications::{in_name, rest};
+use super::applications::{in_name, rest, tls_application};
 use super::inbound::{Inbound, InboundPort};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
@@ -57,8 +58,17 @@ pub(crate) fn server(input: &Inbound) -> Part {
     match input.capture {
         // The kubelet has no way around the sidecar only where capture took it there.
         Capture::Redirect => {
-            listener("inbound-node", &node_listener(input));
+            let tls = tls_probes(input);
+            clusters.extend(
+                tls.keys()
+                    .map(|port| ResourceKey::new(ResourceKind::Cluster, &tls_name(*port))),
+            );
+            let node = (ResourceKind::Listener, node_listener(input).encode_to_vec());
+            resources.push(resource(input, node.0, "inbound-node", node.1, clusters));
             resources.extend(probe_routes(input));
+            for (port, probes) in tls {
+                resources.extend(tls_probe(input, port, &probes));
+            }
         }
         Capture::Standalone(_) => {}
     }
@@ -306,28 +316,58 @@ fn edge(service: &str) -> Edge<'_> {
     ])
 }
 
-fn probe_route(probe: &Probe) -> Option<ProbeRoute> {
+fn probe_route(probe: &Probe, in_tls: bool) -> Option<ProbeRoute> {
     match &probe.kind {
-        ProbeKind::Http { path } => Some(ProbeRoute {
-            method: "GET",
-            path: path.to_string(),
-        }),
-        ProbeKind::Grpc => Some(ProbeRoute {
+        ProbeKind::Http { path } if !in_tls => Some(ProbeRoute::get(path)),
+        ProbeKind::Https { path } if in_tls => Some(ProbeRoute::get(path)),
+        ProbeKind::Grpc if !in_tls => Some(ProbeRoute {
             method: "POST",
             path: "/grpc.health.v1.Health/Check".to_owned(),
         }),
-        ProbeKind::Https | ProbeKind::Tcp => None,
+        ProbeKind::Http { .. } | ProbeKind::Https { .. } | ProbeKind::Grpc | ProbeKind::Tcp => None,
     }
 }
 
-/// The probes that can be told by method and path, of one port.
+/// The kubelet's requests to one port in plain text.
 fn probes_at(input: &Inbound, port: Port) -> Vec<ProbeRoute> {
-    input
-        .probes
-        .iter()
-        .filter(|p| p.port == port)
-        .filter_map(probe_route)
+    requests(input, port, false)
+}
+
+fn requests(input: &Inbound, port: Port, in_tls: bool) -> Vec<ProbeRoute> {
+    let probes = input.probes.iter().filter(|p| p.port == port);
+    probes.filter_map(|p| probe_route(p, in_tls)).collect()
+}
+
+fn tls_name(port: Port) -> String {
+    format!("in-tls|{port}")
+}
+
+fn node_tls_name(port: Port) -> String {
+    format!("in-node-tls|{port}")
+}
+
+/// The kubelet's requests in TLS, of the ports where the sidecar ends that TLS. The kubelet verifies no certificate, so the
+/// sidecar can look at the request and let nothing else pass. Where all foreign TLS is accepted unjudged, the sidecar forwards it
+/// unopened.
+fn tls_probes(input: &Inbound) -> BTreeMap<Port, Vec<ProbeRoute>> {
+    let judged = input.ports.iter().filter(|(_, inbound)| {
+        !inbound.plain || inbound.protocol == Protocol::Http || inbound.authz.judges_bytes()
+    });
+    judged
+        .map(|(port, _)| (*port, requests(input, *port, true)))
+        .filter(|(_, probes)| !probes.is_empty())
         .collect()
+}
+
+/// The cluster that opens TLS to the application, and the routes that lead the kubelet's requests there and nothing else.
+fn tls_probe(input: &Inbound, port: Port, probes: &[ProbeRoute]) -> [Arc<Resource>; 2] {
+    let (cluster, routes) = (tls_name(port), node_tls_name(port));
+    let body = route::inbound(&routes, &cluster, probes, &Others::Refused);
+    let requires = vec![ResourceKey::new(ResourceKind::Cluster, &cluster)];
+    [
+        tls_application(&cluster, &input.origins),
+        resource(input, ResourceKind::Route, &routes, body, requires),
+    ]
 }
 
 fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
@@ -397,38 +437,35 @@ fn node_chains(
 ) -> (Vec<listener::FilterChain>, bool) {
     let name = in_name(port);
     let probes = port.map(|port| probes_at(input, port)).unwrap_or_default();
-    let https = input
-        .probes
-        .iter()
-        .any(|p| Some(p.port) == port && p.kind == ProbeKind::Https);
     let mut chains = Vec::new();
-    if let (Some(number), false) = (port, probes.is_empty()) {
+    let in_tls = port.filter(|port| tls_probes(input).contains_key(port));
+    if let Some(number) = in_tls {
+        chains.push(chain(
+            &format!("{name} probe https"),
+            port,
+            Takes::ForeignTls,
+            http(&node_tls_name(number)),
+            Some(tls::kubelet()),
+        ));
+    }
+    let taken = !probes.is_empty();
+    if let (Some(number), true) = (port, taken) {
         let filters = http(&node_name(number));
-        let all = inbound.protocol == Protocol::Http && !https;
+        let all = inbound.protocol == Protocol::Http;
         let takes = if all { Takes::Rest } else { Takes::PlainHttp };
         chains.push(chain(&format!("{name} probe"), port, takes, filters, None));
         if all {
             return (chains, false);
         }
     }
-    if https {
-        // Opaque: the kubelet's TLS ends in the application. Only what comes from the node's own addresses gets here.
-        let filters = vec![tcp_proxy("inbound", &name, Some(&edge(SERVICE_OF_CLUSTER)))];
-        chains.push(chain(
-            &format!("{name} probe https"),
-            port,
-            Takes::Rest,
-            filters,
-            None,
-        ));
-    } else if inbound.plain {
-        // The chain for probes already takes plain HTTP, with the policies for all else.
-        let taken = !chains.is_empty();
+    if inbound.plain {
+        // The chains for probes already take plain HTTP, with the policies for all else, and foreign TLS.
         let more = plain_chains(port, inbound).into_iter().filter(|c| {
-            !taken
-                || c.filter_chain_match
-                    .as_ref()
-                    .is_none_or(|m| m.application_protocols.is_empty())
+            let Some(m) = &c.filter_chain_match else {
+                return true;
+            };
+            (!taken || m.application_protocols.is_empty())
+                && (in_tls.is_none() || m.transport_protocol != "tls")
         });
         chains.extend(more);
     }

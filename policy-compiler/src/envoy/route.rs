@@ -129,11 +129,20 @@ fn everything() -> v3::RouteMatch {
     }
 }
 
-/// A probe of the kubelet: exactly one method and one path.
+/// A probe or lifecycle hook of the kubelet: exactly one method and one path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProbeRoute {
     pub(crate) method: &'static str,
     pub(crate) path: String,
+}
+
+impl ProbeRoute {
+    pub(crate) fn get(path: &str) -> Self {
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+        }
+    }
 }
 
 /// What becomes of requests that are no probe.
@@ -181,7 +190,7 @@ pub(crate) fn inbound(
         Others::Refused => (
             wire::Route {
                 direct_response: Some(refusal(
-                    "heddle: only mTLS is accepted here, and the kubelet's probes\n",
+                    "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
                 )),
                 ..Default::default()
             },
@@ -205,10 +214,7 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
         );
         action.prefix_rewrite = "/stats/prometheus".to_owned();
         // The admin interface can stop the process: only reading is let through, and only this path.
-        let probe = ProbeRoute {
-            method: "GET",
-            path: path.to_owned(),
-        };
+        let probe = ProbeRoute::get(path);
         wire::Route {
             name: "metrics".to_owned(),
             r#match: Some(exactly(&probe)),

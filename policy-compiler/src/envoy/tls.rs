@@ -51,6 +51,30 @@ pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     socket(any(&context))
 }
 
+/// The server's side for the kubelet, which shows no certificate and verifies none.
+pub(crate) fn kubelet() -> core::TransportSocket {
+    let common = tls::CommonTlsContext {
+        tls_certificate_sds_secret_configs: vec![secret("workload")],
+        ..Default::default()
+    };
+    let context = tls::DownstreamTlsContext {
+        common_tls_context: Some(common),
+        disable_stateful_session_resumption: true,
+        session_ticket_keys_type: Some(
+            tls::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(
+                true,
+            ),
+        ),
+        ..Default::default()
+    };
+    socket(any(&context))
+}
+
+/// The client's side towards the application of the same pod: takes any certificate, as the kubelet does.
+pub(crate) fn unverified() -> core::TransportSocket {
+    socket(any(&tls::UpstreamTlsContext::default()))
+}
+
 /// No TLS.
 pub(crate) fn none() -> core::TransportSocket {
     core::TransportSocket {

@@ -4,6 +4,7 @@ mod convert;
 mod documents;
 mod endpoint_slice;
 mod pod;
+mod probes;
 mod recognize;
 mod service;
 mod standalone;
@@ -19,7 +20,8 @@ use serde_json::Value;
 
 pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
 pub use pod::owner;
-pub(crate) use pod::{pod, template};
+pub(crate) use pod::{manifest, pod, template};
+pub use probes::tcp_probe_ports;
 pub(crate) use service::service;
 pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 

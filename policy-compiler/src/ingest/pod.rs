@@ -2,14 +2,15 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::standalone::standalone;
+use super::probes::probes;
+use super::standalone::{is_standalone, standalone};
 use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::injection;
 use crate::world::{
-    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, Port, Probe, ProbeKind,
-    Shape, Workload, read_destinations,
+    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Port,
+    Shape, Template, Workload, read_destinations, warnings,
 };
 
 /// Reads a pod.
@@ -23,9 +24,8 @@ pub(crate) fn pod(
     let status = object.status.as_ref();
     let ips = pod_ips(status, &reference, findings);
     let standalone = standalone(&object.metadata, &reference, &ips, findings);
-    let has_proxy = containers(spec).any(|c| c.name == PROXY_CONTAINER);
     // What shares the node's network cannot be captured, whatever containers it has.
-    let meshed = standalone.is_some() || (has_proxy && !spec.host_network.unwrap_or(false));
+    let meshed = standalone.is_some() || (has_proxy(spec) && !spec.host_network.unwrap_or(false));
     let phase = status.and_then(|s| s.phase.as_deref());
     let alive = !matches!(phase, Some("Succeeded" | "Failed"))
         && object.metadata.deletion_timestamp.is_none();
@@ -37,6 +37,10 @@ pub(crate) fn pod(
     });
     let ports = ports(spec, &reference, interner, findings);
     let owner = owner(&object.metadata).unwrap_or(&name.name);
+    // The labels and annotations are those of every pod of the workload.
+    let workload = ObjectRef::new(ObjectKind::Workload, &name.namespace, owner);
+    let misspelt = injection::spelling_warnings(&object.metadata);
+    findings.extend(warnings(&workload, &misspelt));
     let shape = Shape {
         destinations: destinations(&object.metadata, &name.namespace, owner, interner, findings),
         namespace: interner.text(&name.namespace),
@@ -82,36 +86,71 @@ pub(crate) fn template(
     object: &WorkloadTemplate,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Option<Workload> {
+) -> Option<Template> {
     let (name, reference) = named(ObjectKind::Workload, &object.metadata, findings)?;
-    let spec = object.template.spec.as_ref()?;
     let no_metadata = ObjectMeta::default();
     let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
-    let ports = ports(spec, &reference, interner, findings);
-    let mut labels = interner.labels(metadata.labels.iter().flatten());
-    let annotation = metadata.annotations.as_ref();
-    if let Some(inject) = annotation.and_then(|a| a.get(INJECT_LABEL)) {
-        let (key, value) = (interner.text(INJECT_LABEL), interner.text(inject));
-        labels.entry(key).or_insert(value);
+    let spec = object.template.spec.as_ref()?;
+    Some(announced(
+        &name, reference, metadata, spec, interner, findings,
+    ))
+}
+
+/// Reads a pod that no API server has seen and that has no sidecar yet.
+pub(crate) fn manifest(
+    object: &core::Pod,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Option<Template> {
+    let spec = object.spec.as_ref()?;
+    let exists = object.metadata.uid.is_some() || object.status.is_some();
+    if exists || has_proxy(spec) || is_standalone(&object.metadata) {
+        return None;
     }
+    let (name, reference) = named(ObjectKind::Pod, &object.metadata, findings)?;
+    let metadata = &object.metadata;
+    Some(announced(
+        &name, reference, metadata, spec, interner, findings,
+    ))
+}
+
+fn announced(
+    name: &NamespacedName,
+    object: ObjectRef,
+    metadata: &ObjectMeta,
+    spec: &core::PodSpec,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Template {
+    let labels = metadata.labels.as_ref();
     let shape = Shape {
         destinations: destinations(metadata, &name.namespace, &name.name, interner, findings),
         namespace: interner.text(&name.namespace),
         owner: interner.text(&name.name),
         service_account: interner.text(service_account(spec)),
-        meshed: containers(spec).any(|c| c.name == PROXY_CONTAINER),
-        labels,
+        meshed: has_proxy(spec) && !spec.host_network.unwrap_or(false),
+        labels: interner.labels(labels.into_iter().flatten()),
         capture: Capture::Redirect,
-        probes: probes(spec, &reference, interner, findings),
-        ports,
+        probes: probes(spec, &object, interner, findings),
+        ports: ports(spec, &object, interner, findings),
     };
-    Some(Workload {
-        name: interner.name(&name.namespace, &name.name),
-        ips: Box::default(),
-        ready: true,
-        alive: true,
-        shape: interner.shape(shape),
-    })
+    Template {
+        pod: Workload {
+            name: interner.name(&name.namespace, &name.name),
+            ips: Box::default(),
+            ready: true,
+            alive: true,
+            shape: interner.shape(shape),
+        },
+        object,
+        label: labels.and_then(|l| l.get(INJECT_LABEL)).cloned(),
+        injection: injection::decide(metadata, Some(spec)),
+        spelling: injection::spelling_warnings(metadata),
+    }
+}
+
+fn has_proxy(spec: &core::PodSpec) -> bool {
+    containers(spec).any(|c| c.name == PROXY_CONTAINER)
 }
 
 fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
@@ -121,9 +160,9 @@ fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
         .chain(&spec.containers)
 }
 
-/// The containers whose ports and probes are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
+/// The containers whose ports, probes and lifecycle hooks are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
 /// `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
-fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
+pub(super) fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
     let sidecars = spec
         .init_containers
         .iter()
@@ -245,104 +284,6 @@ fn ports(
     found.sort();
     found.dedup();
     found
-}
-
-fn probes(
-    spec: &core::PodSpec,
-    pod: &ObjectRef,
-    interner: &mut Interner,
-    findings: &mut Vec<Finding>,
-) -> Vec<Probe> {
-    let mut found = Vec::new();
-    for container in applications(spec) {
-        let all = [
-            ("livenessProbe", &container.liveness_probe),
-            ("readinessProbe", &container.readiness_probe),
-            ("startupProbe", &container.startup_probe),
-        ];
-        for (field, probe) in all
-            .into_iter()
-            .filter_map(|(field, probe)| Some((field, probe.as_ref()?)))
-        {
-            match read_probe(probe, container, interner) {
-                Ok(probe) => found.extend(probe),
-                Err(reason) => {
-                    let finding = Finding::warning(
-                        pod,
-                        format!("spec.containers[{}].{field}", container.name),
-                        "ProbePortUnknown",
-                        reason,
-                    );
-                    findings.push(finding.fix(
-                        "under Strict this probe is refused: name a declared port, or a number",
-                    ));
-                }
-            }
-        }
-    }
-    found.sort();
-    found.dedup();
-    found
-}
-
-fn read_probe(
-    probe: &core::Probe,
-    container: &core::Container,
-    interner: &mut Interner,
-) -> Result<Option<Probe>, String> {
-    let port_of = |port: &IntOrString| match port {
-        IntOrString::Int(number) => Port::try_from(*number).map_err(|n| format!("{n} is no port")),
-        IntOrString::String(name) => {
-            // The kubelet looks for the name in the probe's own container only.
-            let ports = container.ports.iter().flatten();
-            let named = ports
-                .filter(|p| p.name.as_ref() == Some(name))
-                .map(|p| p.container_port);
-            named
-                .filter_map(|number| Port::try_from(number).ok())
-                .next()
-                .or_else(|| Port::try_from(name.parse::<i32>().ok()?).ok())
-                .ok_or_else(|| format!("no container port is named {name:?}"))
-        }
-    };
-    if let Some(http) = &probe.http_get {
-        let kind = if http.scheme.as_deref() == Some("HTTPS") {
-            ProbeKind::Https
-        } else {
-            let path = http
-                .path
-                .as_deref()
-                .filter(|p| !p.is_empty())
-                .unwrap_or("/");
-            let path = path.split(['?', '#']).next().unwrap_or(path);
-            // The kubelet puts the slash in front itself.
-            ProbeKind::Http {
-                path: if path.starts_with('/') {
-                    interner.text(path)
-                } else {
-                    interner.text(&format!("/{path}"))
-                },
-            }
-        };
-        return Ok(Some(Probe {
-            port: port_of(&http.port)?,
-            kind,
-        }));
-    }
-    if let Some(grpc) = &probe.grpc {
-        return Ok(Some(Probe {
-            port: Port::try_from(grpc.port).map_err(|n| format!("{n} is no port"))?,
-            kind: ProbeKind::Grpc,
-        }));
-    }
-    if let Some(tcp) = &probe.tcp_socket {
-        return Ok(Some(Probe {
-            port: port_of(&tcp.port)?,
-            kind: ProbeKind::Tcp,
-        }));
-    }
-    // Exec probes never touch the network.
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -11,6 +11,14 @@ use crate::world::{NamespacedName, Port, Standalone};
 const APP: &str = "heddle.dev/standalone-app";
 const UPSTREAMS: &str = "heddle.dev/standalone-upstreams";
 
+/// Returns whether nothing captures the pod's traffic.
+pub(super) fn is_standalone(metadata: &ObjectMeta) -> bool {
+    metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.contains_key(APP))
+}
+
 /// None if the pod is not standalone.
 pub(super) fn standalone(
     metadata: &ObjectMeta,

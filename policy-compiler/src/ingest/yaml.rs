@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use heddle_crds::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::documents::documents;
 use super::recognize::{Recognized, recognize};
 use super::{KubeObject, Unreadable, convert, workload};
+use crate::admission;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 
 /// The place of an object in a source text.
@@ -247,7 +249,16 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &
     {
         metadata.insert("name".to_owned(), head.name.as_str().into());
     }
-    let (object, findings) = match read(&reference, &head.kind, value) {
+    // No API server has validated an object that comes as text.
+    let refused = match place.line {
+        Some(_) => refused(&reference, &value, &mut found.findings),
+        None => None,
+    };
+    let read = match refused {
+        Some(unread) => Ok((unreadable(&reference, &unread, value), Vec::new())),
+        None => read(&reference, &head.kind, value),
+    };
+    let (object, findings) = match read {
         Ok((object, findings)) => (object, findings),
         Err((unread, value)) => {
             let (path, reason) = (unread.path.clone(), unread.reason.clone());
@@ -263,6 +274,21 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &
         place: place.clone(),
         object,
     }));
+}
+
+/// Reports the reasons for which the API server refuses an object of ours, and returns the first.
+fn refused(reference: &ObjectRef, value: &Value, findings: &mut Vec<Finding>) -> Option<Unread> {
+    let kind = Kind::by_name(reference.kind.as_str())?;
+    let violations = admission::violations(kind, value);
+    findings.extend(violations.iter().map(|v| {
+        let (field, reason) = (v.field.as_str(), v.reason.as_str());
+        Finding::error(reference, field, "Invalid", reason)
+    }));
+    let first = violations.into_iter().next()?;
+    Some(Unread {
+        path: first.field,
+        reason: first.reason,
+    })
 }
 
 /// Why a value does not fit its type.

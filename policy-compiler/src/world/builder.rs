@@ -7,9 +7,11 @@ use imbl::OrdMap;
 use k8s_openapi::api::core::v1 as core;
 
 use super::slices::Slices;
-use super::{Declared, Interner, NamespacedName, PodRef, Refusal, Service, Shape, Workload, World};
+use super::templates::{NamespaceLabels, Template, warnings};
+use super::{Declared, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World};
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 use crate::ingest::{self, INJECT_LABEL, KubeObject, Unreadable, namespaced_name};
+use crate::injection::inject_value;
 
 /// Takes objects as they come and go, and yields a [`World`] whenever it is asked.
 ///
@@ -22,12 +24,13 @@ pub struct WorldBuilder {
     meshes: OrdMap<Arc<str>, Arc<Declared<heddle_crds::MeshSpec>>>,
     splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
     policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
-    /// Namespaces whose pods get a sidecar.
-    injecting: BTreeSet<Arc<str>>,
+    namespaces: NamespaceLabels,
     services: OrdMap<NamespacedName, Arc<Service>>,
     slices: Slices,
     pods: OrdMap<PodRef, Arc<Workload>>,
-    templates: BTreeMap<NamespacedName, Workload>,
+    templates: BTreeMap<NamespacedName, Template>,
+    /// Manifests of pods, which no API server has seen.
+    manifests: BTreeMap<NamespacedName, Template>,
     refusals: OrdMap<ObjectRef, Arc<Refusal>>,
     interner: Interner,
 }
@@ -37,7 +40,7 @@ impl WorldBuilder {
     pub fn apply(&mut self, object: KubeObject) -> Vec<Finding> {
         let mut findings = Vec::new();
         match object {
-            KubeObject::Namespace(namespace) => self.namespace(&namespace),
+            KubeObject::Namespace(namespace) => self.namespace(&namespace, &mut findings),
             KubeObject::Service(service) => {
                 let read = ingest::service(&service, &mut self.interner, &mut findings);
                 put(
@@ -53,10 +56,19 @@ impl WorldBuilder {
                 }
             }
             KubeObject::Pod(pod) => {
+                let name = namespaced_name(&pod.metadata);
+                if let Some(name) = &name {
+                    self.manifests.remove(name);
+                }
+                if let Some(manifest) = ingest::manifest(&pod, &mut self.interner, &mut findings) {
+                    self.manifests.insert(manifest.pod.name.clone(), manifest);
+                    name.inspect(|name| take(&mut self.pods, name));
+                    return findings;
+                }
                 let read = ingest::pod(&pod, &mut self.interner, &mut findings);
                 put(
                     &mut self.pods,
-                    namespaced_name(&pod.metadata),
+                    name,
                     read.map(|read| (read.name.clone(), read)),
                 );
             }
@@ -64,7 +76,7 @@ impl WorldBuilder {
                 let read = ingest::template(&template, &mut self.interner, &mut findings);
                 match (namespaced_name(&template.metadata), read) {
                     (_, Some(read)) => {
-                        self.templates.insert(read.name.clone(), read);
+                        self.templates.insert(read.pod.name.clone(), read);
                     }
                     (Some(name), None) => {
                         self.templates.remove(&name);
@@ -98,14 +110,17 @@ impl WorldBuilder {
         let name = name_of(object);
         match object.kind {
             ObjectKind::Namespace => {
-                self.injecting.remove(&object.name);
+                self.namespaces.remove(&object.name);
             }
             ObjectKind::Mesh => {
                 take(&mut self.meshes, &object.name);
             }
             ObjectKind::Service => take(&mut self.services, &name),
             ObjectKind::EndpointSlice => self.slices.put(&name, None),
-            ObjectKind::Pod => take(&mut self.pods, &name),
+            ObjectKind::Pod => {
+                self.manifests.remove(&name);
+                take(&mut self.pods, &name);
+            }
             ObjectKind::Workload => {
                 self.templates.remove(&name);
             }
@@ -141,52 +156,57 @@ impl WorldBuilder {
     /// The world as it is now. Pod templates stand in for workloads none of whose pods are known.
     #[must_use]
     pub fn world(&mut self) -> World {
+        let (workloads, injection) = self.workloads();
         World {
             meshes: self.meshes.clone(),
             splits: self.splits.clone(),
             policies: self.policies.clone(),
             services: self.services.clone(),
             endpoints: self.slices.endpoints(),
-            workloads: self.workloads(),
+            workloads,
+            injection,
             offline: self.pods.is_empty() && self.slices.is_empty(),
             refusals: self.refusals.clone(),
         }
     }
 
-    fn workloads(&mut self) -> OrdMap<PodRef, Arc<Workload>> {
+    fn workloads(&mut self) -> (OrdMap<PodRef, Arc<Workload>>, Arc<[Finding]>) {
         let mut workloads = self.pods.clone();
-        if self.templates.is_empty() {
-            return workloads;
+        let mut findings = Vec::new();
+        if self.templates.is_empty() && self.manifests.is_empty() {
+            return (workloads, findings.into());
         }
         let with_pods: BTreeSet<NamespacedName> =
             workloads.values().map(|w| w.shape.workload()).collect();
-        for (name, template) in &self.templates {
-            if with_pods.contains(&template.shape.workload()) || workloads.contains_key(name) {
+        for template in self.templates.values().chain(self.manifests.values()) {
+            let pod = &template.pod;
+            if with_pods.contains(&pod.shape.workload()) || workloads.contains_key(&pod.name) {
                 continue;
             }
-            let injecting = self.injecting.contains(&name.namespace);
+            findings.extend(template.findings(&self.namespaces));
             let workload = Workload {
-                shape: self.interner.shape(injected(&template.shape, injecting)),
-                ..template.clone()
+                shape: self.interner.shape(template.shape(&self.namespaces)),
+                ..pod.clone()
             };
-            workloads.insert(name.clone(), Arc::new(workload));
+            workloads.insert(pod.name.clone(), Arc::new(workload));
         }
-        workloads
+        (workloads, findings.into())
     }
 
-    fn namespace(&mut self, namespace: &core::Namespace) {
+    fn namespace(&mut self, namespace: &core::Namespace, findings: &mut Vec<Finding>) {
         let Some(name) = namespace.metadata.name.as_deref() else {
             return;
         };
-        let label = namespace
-            .metadata
-            .labels
-            .as_ref()
-            .and_then(|l| l.get(INJECT_LABEL));
-        if label.map(String::as_str) == Some("enabled") {
-            self.injecting.insert(self.interner.text(name));
-        } else {
-            self.injecting.remove(name);
+        let labels = namespace.metadata.labels.as_ref();
+        match labels.and_then(|labels| labels.get(INJECT_LABEL)) {
+            Some(label) => {
+                let object = ObjectRef::cluster(ObjectKind::Namespace, name);
+                let warning = inject_value("metadata.labels", label);
+                findings.extend(warnings(&object, warning.as_slice()));
+                let (name, label) = (self.interner.text(name), self.interner.text(label));
+                self.namespaces.insert(name, label);
+            }
+            None => _ = self.namespaces.remove(name),
         }
     }
 
@@ -238,15 +258,6 @@ impl WorldBuilder {
             | ObjectKind::Pod
             | ObjectKind::Workload => {}
         }
-    }
-}
-
-/// What the webhook would make of a template: the pod's own label counts first, else the namespace's.
-fn injected(shape: &Shape, injecting: bool) -> Shape {
-    let label = shape.labels.get(INJECT_LABEL);
-    Shape {
-        meshed: shape.meshed || label.map_or(injecting, |label| &**label == "enabled"),
-        ..shape.clone()
     }
 }
 

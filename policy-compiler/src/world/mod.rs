@@ -10,6 +10,7 @@ mod names;
 mod protocol;
 mod service;
 mod slices;
+mod templates;
 mod workload;
 
 use std::net::IpAddr;
@@ -26,9 +27,10 @@ pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, sel
 pub use protocol::Protocol;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
 pub(crate) use slices::tidy;
+pub(crate) use templates::{Template, warnings};
 pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Shape, Standalone, Workload};
 
-use crate::finding::ObjectRef;
+use crate::finding::{Finding, ObjectRef};
 
 /// A generation of an object that Envoy refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub struct World {
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
     pub(crate) endpoints: OrdMap<NamespacedName, Arc<EndpointsByPort>>,
     pub(crate) workloads: OrdMap<PodRef, Arc<Workload>>,
+    /// The webhook's messages about pods that do not exist yet.
+    pub(crate) injection: Arc<[Finding]>,
     /// No endpoint slice and no pod is known: a directory of manifests, where readiness means nothing.
     pub(crate) offline: bool,
     pub(crate) refusals: OrdMap<ObjectRef, Arc<Refusal>>,

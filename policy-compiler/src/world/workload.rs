@@ -27,7 +27,7 @@ pub struct Standalone {
     pub upstreams: BTreeMap<(NamespacedName, Port), SocketAddr>,
 }
 
-/// How the kubelet asks.
+/// The request that a probe or a lifecycle hook sends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeKind {
     /// `GET` of exactly this path (without its query).
@@ -37,13 +37,16 @@ pub enum ProbeKind {
     },
     /// `POST /grpc.health.v1.Health/Check`.
     Grpc,
-    /// HTTPS to the application: opaque to the sidecar.
-    Https,
+    /// The same in TLS of the application's own.
+    Https {
+        /// Path without query.
+        path: Arc<str>,
+    },
     /// A connection.
     Tcp,
 }
 
-/// One probe of one container.
+/// One request of the kubelet: a probe, or a lifecycle hook, of one container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Probe {
     /// The port, resolved if it was named.

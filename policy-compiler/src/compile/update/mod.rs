@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::Compiled;
 use super::changes::{Changes, Dependency, Recompiled, Replaced};
 use super::differences::Differences;
+use super::reports::Source;
 use crate::kinds::traffic_split::NamespaceSplits;
 use crate::world::{NamespacedName, Shape, WorkloadRef, World};
 
@@ -107,6 +108,8 @@ impl Update<'_> {
             let old = old.into_iter().flat_map(|old| old.outcome.statuses.keys());
             self.new.set_statuses(old, statuses);
         }
+        self.new
+            .set_findings(Source::Injection, &self.world.injection);
         if !self.new.reported.ptr_eq(&self.old.reported) {
             self.new.findings = self.new.all_findings();
         }

@@ -1,0 +1,107 @@
+//! The CEL rules of a schema (`x-kubernetes-validations`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cel::objects::{Key, Map};
+use cel::{Context, ExecutionError, Program, Value as Cel};
+use heddle_crds::HumanDuration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use serde_json::Value;
+
+use super::Violation;
+
+/// Checks the rules of a schema and of all schemas within it. The value has the right structure already.
+pub(super) fn check(
+    schema: &JSONSchemaProps,
+    value: &Value,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
+    if value.is_null() {
+        return;
+    }
+    for rule in schema.x_kubernetes_validations.iter().flatten() {
+        if holds(&rule.rule, value) == Some(false) {
+            found.push(Violation {
+                field: path.to_owned(),
+                reason: match &rule.message {
+                    Some(message) => without_field(message).to_owned(),
+                    None => format!("the rule does not hold: {}", rule.rule),
+                },
+            });
+        }
+    }
+    match (value, &schema.items) {
+        (Value::Array(items), Some(JSONSchemaPropsOrArray::Schema(of_item))) => {
+            for (index, item) in items.iter().enumerate() {
+                check(of_item, item, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+    let others = match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(others)) => Some(&**others),
+        Some(JSONSchemaPropsOrBool::Bool(_)) | None => None,
+    };
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let field = schema.properties.as_ref().and_then(|p| p.get(name));
+        if let Some(field) = field.or(others) {
+            check(field, value, &format!("{path}.{name}"), found);
+        }
+    }
+}
+
+/// The messages of the rules begin with their field, because the API server's answer may not name it.
+fn without_field(message: &str) -> &str {
+    let field = |text: &&str| text.starts_with("spec") && !text.contains(' ');
+    let parts = message.split_once(": ").filter(|(text, _)| field(text));
+    parts.map_or(message, |(_, rest)| rest)
+}
+
+/// Returns whether a rule holds; `None` for a rule about a change, and for one that cannot be run. A test runs every rule of the
+/// definitions.
+pub(super) fn holds(rule: &str, value: &Value) -> Option<bool> {
+    if rule.contains("oldSelf") {
+        return None;
+    }
+    let program = Program::compile(rule).ok()?;
+    let mut context = Context::default();
+    context.add_variable_from_value("self", to_cel(value));
+    // Durations are compared and nothing else, so their seconds do.
+    context.add_function("duration", seconds).ok()?;
+    match program.execute(&context) {
+        Ok(Cel::Bool(holds)) => Some(holds),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn seconds(text: Arc<String>) -> Result<i64, ExecutionError> {
+    let parsed: Result<HumanDuration, _> = text.parse();
+    parsed
+        .ok()
+        .and_then(|duration| i64::try_from(duration.get().as_secs()).ok())
+        .ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
+}
+
+fn to_cel(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(value) => Cel::Bool(*value),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => Cel::Int(number),
+            None => Cel::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Cel::String(Arc::new(text.clone())),
+        Value::Array(items) => Cel::List(Arc::new(items.iter().map(to_cel).collect())),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (Key::String(Arc::new(name.clone())), to_cel(value)));
+            let map: HashMap<Key, Cel> = fields.collect();
+            Cel::Map(Map { map: Arc::new(map) })
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The structural schema: a closed subset of OpenAPI that Kubernetes defines.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::Violation;
+
+/// Checks a value and fills in its defaults. Nulls that are not nullable are removed first, as the API server does.
+pub(super) fn check(
+    schema: &JSONSchemaProps,
+    value: &mut Value,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
+    if value.is_null() && schema.nullable == Some(true) {
+        return;
+    }
+    if let Some(reason) = wrong_type(schema, value) {
+        return fail(path, reason, found);
+    }
+    if let Some(values) = &schema.enum_
+        && !values.iter().any(|allowed| allowed.0 == *value)
+    {
+        let all: Vec<String> = values.iter().map(|allowed| allowed.0.to_string()).collect();
+        fail(
+            path,
+            format!("{value} is not one of {}", all.join(", ")),
+            found,
+        );
+    }
+    match value {
+        Value::String(text) => string(schema, text, path, found),
+        Value::Number(number) => bounds(schema, number.as_f64().unwrap_or_default(), path, found),
+        Value::Array(items) => array(schema, items, path, found),
+        Value::Object(fields) => object(schema, fields, path, found),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn fail(path: &str, reason: impl Into<String>, found: &mut Vec<Violation>) {
+    if found.len() < super::MAX_VIOLATIONS {
+        found.push(Violation {
+            field: path.to_owned(),
+            reason: reason.into(),
+        });
+    }
+}
+
+fn wrong_type(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
+    let is = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.as_f64().is_some_and(|n| n.fract() == 0.0) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        let either = matches!(is, "integer" | "string");
+        return (!either).then(|| format!("{is} is not integer or string"));
+    }
+    let wanted = schema.type_.as_deref()?;
+    let fits = is == wanted || (wanted == "number" && is == "integer");
+    (!fits).then(|| format!("{is} is not {wanted}"))
+}
+
+fn string(schema: &JSONSchemaProps, text: &str, path: &str, found: &mut Vec<Violation>) {
+    let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
+    if let Some(most) = schema.max_length.filter(|most| length > *most) {
+        fail(
+            path,
+            format!("{length} characters are more than {most}"),
+            found,
+        );
+    }
+    if let Some(least) = schema.min_length.filter(|least| length < *least) {
+        fail(
+            path,
+            format!("{length} characters are fewer than {least}"),
+            found,
+        );
+    }
+    if let Some(pattern) = &schema.pattern
+        && Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text))
+    {
+        let shown: String = text.chars().take(100).collect();
+        fail(path, format!("{shown:?} does not match {pattern}"), found);
+    }
+}
+
+fn bounds(schema: &JSONSchemaProps, number: f64, path: &str, found: &mut Vec<Violation>) {
+    if let Some(least) = schema.minimum.filter(|least| number < *least) {
+        fail(path, format!("{number} is less than {least}"), found);
+    }
+    if let Some(most) = schema.maximum.filter(|most| number > *most) {
+        fail(path, format!("{number} is more than {most}"), found);
+    }
+}
+
+fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut Vec<Violation>) {
+    let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    if let Some(most) = schema.max_items.filter(|most| length > *most) {
+        // The API server looks no further into a list that is too long.
+        return fail(path, format!("{length} items are more than {most}"), found);
+    }
+    if let Some(least) = schema.min_items.filter(|least| length < *least) {
+        fail(
+            path,
+            format!("{length} items are fewer than {least}"),
+            found,
+        );
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(of_item)) = &schema.items {
+        for (index, item) in items.iter_mut().enumerate() {
+            check(of_item, item, &format!("{path}[{index}]"), found);
+        }
+    }
+    let keys: Option<&[String]> = match schema.x_kubernetes_list_type.as_deref() {
+        Some("set") => Some(&[]),
+        Some("map") => schema.x_kubernetes_list_map_keys.as_deref(),
+        Some(_) | None => None,
+    };
+    let Some(keys) = keys else { return };
+    let mut seen: Vec<Vec<&Value>> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let of_item: Vec<&Value> = if keys.is_empty() {
+            vec![item]
+        } else {
+            keys.iter().filter_map(|key| item.get(key)).collect()
+        };
+        if seen.contains(&of_item) {
+            fail(
+                &format!("{path}[{index}]"),
+                "the item is there twice; remove one",
+                found,
+            );
+        }
+        seen.push(of_item);
+    }
+}
+
+fn object(
+    schema: &JSONSchemaProps,
+    fields: &mut Map<String, Value>,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
+    let length = i64::try_from(fields.len()).unwrap_or(i64::MAX);
+    if let Some(most) = schema.max_properties.filter(|most| length > *most) {
+        fail(
+            path,
+            format!("{length} entries are more than {most}"),
+            found,
+        );
+    }
+    if let Some(least) = schema.min_properties.filter(|least| length < *least) {
+        fail(
+            path,
+            format!("{length} entries are fewer than {least}"),
+            found,
+        );
+    }
+    let known = schema.properties.as_ref();
+    let of_field = |name: &str| known.and_then(|known| known.get(name));
+    fields.retain(|name, value| {
+        !value.is_null() || of_field(name).is_none_or(|field| field.nullable == Some(true))
+    });
+    for (name, field) in known.into_iter().flatten() {
+        if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
+            fields.insert(name.clone(), default.0.clone());
+        }
+    }
+    for name in schema.required.iter().flatten() {
+        if !fields.contains_key(name) {
+            fail(
+                &format!("{path}.{name}"),
+                "the field is required; add it",
+                found,
+            );
+        }
+    }
+    let others = match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(others)) => Some(&**others),
+        Some(JSONSchemaPropsOrBool::Bool(_)) | None => None,
+    };
+    let open = schema.x_kubernetes_preserve_unknown_fields == Some(true)
+        || schema.additional_properties == Some(JSONSchemaPropsOrBool::Bool(true));
+    for (name, value) in fields.iter_mut() {
+        let at = format!("{path}.{name}");
+        match of_field(name).or(others) {
+            Some(field) => check(field, value, &at, found),
+            None if open => {}
+            None => fail(
+                &at,
+                "the API has no such field; correct or remove it",
+                found,
+            ),
+        }
+    }
+}

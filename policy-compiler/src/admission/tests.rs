@@ -1,0 +1,205 @@
+use heddle_crds::Kind;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn policy(spec: Value) -> Vec<Violation> {
+    violations(
+        Kind::AuthPolicy,
+        &json!({"metadata": {"name": "p"}, "spec": spec}),
+    )
+}
+
+fn one(found: Vec<Violation>, field: &str, reason: &str) {
+    assert_eq!(found.len(), 1, "{field}: {found:#?}");
+    assert_eq!(found[0].field, field, "{found:#?}");
+    assert!(found[0].reason.contains(reason), "{found:#?}");
+}
+
+fn allow(to: Value) -> Value {
+    json!({"rules": [{"to": to}]})
+}
+
+#[test]
+fn objects_that_the_api_server_takes_have_no_violation() {
+    for spec in [
+        json!({"rules": [{"action": "Deny"}]}),
+        json!({"mtls": {"mode": "Strict"}}),
+        json!({"selector": {"matchLabels": {"app": "cart"}}, "rules": [{"from": {"ipBlocks": ["10.0.0.0/8"]}, "to": {"ports": [80], "methods": ["GET"], "paths": ["/a/*"], "headers": [{"name": "x", "present": true}]}}]}),
+    ] {
+        assert_eq!(policy(spec.clone()), [], "{spec}");
+    }
+    let mesh = json!({"metadata": {"name": "default"}, "spec": {"certificates": {"lifetime": "24h"}, "proxy": {"resources": {"limits": {"cpu": 1}}}, "trustDomain": null}});
+    assert_eq!(violations(Kind::Mesh, &mesh), []);
+    assert_eq!(
+        violations(
+            Kind::Mesh,
+            &json!({"metadata": {"name": "default"}, "spec": {}})
+        ),
+        []
+    );
+}
+
+#[test]
+fn structural_faults_are_named_with_their_field() {
+    let ports: Vec<u32> = (1..=33).collect();
+    let rules: Vec<Value> = (0..65)
+        .map(|n| json!({"from": {"namespaces": [format!("n{n}")]}}))
+        .collect();
+    one(
+        policy(json!({"rules": rules})),
+        "spec.rules",
+        "65 items are more than 64",
+    );
+    one(
+        policy(allow(json!({"methods": ["delete"]}))),
+        "spec.rules[0].to.methods[0]",
+        "does not match",
+    );
+    one(
+        policy(allow(json!({"ports": ports}))),
+        "spec.rules[0].to.ports",
+        "33 items",
+    );
+    one(
+        policy(allow(json!({"ports": [0]}))),
+        "spec.rules[0].to.ports[0]",
+        "less than 1",
+    );
+    one(
+        policy(allow(json!({"ports": ["80"]}))),
+        "spec.rules[0].to.ports[0]",
+        "string is not integer",
+    );
+    one(
+        policy(allow(json!({"ports": [80, 80]}))),
+        "spec.rules[0].to.ports[1]",
+        "twice",
+    );
+    one(
+        policy(allow(json!({"path": ["/"], "ports": [1]}))),
+        "spec.rules[0].to.path",
+        "no such field",
+    );
+    one(
+        policy(allow(json!({"methods": []}))),
+        "spec.rules[0].to.methods",
+        "fewer than 1",
+    );
+    one(
+        policy(json!({"rules": [{"action": "deny"}]})),
+        "spec.rules[0].action",
+        "is not one of",
+    );
+    one(
+        policy(json!({"rules": [null]})),
+        "spec.rules[0]",
+        "null is not object",
+    );
+    one(policy(json!([])), "spec", "array is not object");
+    let long = json!({"metadata": {"name": "P_1"}, "spec": {"rules": [{"action": "Deny"}]}});
+    one(
+        violations(Kind::AuthPolicy, &long),
+        "metadata.name",
+        "is not a name",
+    );
+    let split = json!({"metadata": {"name": "s"}, "spec": {"service": "web"}});
+    one(
+        violations(Kind::TrafficSplit, &split),
+        "spec.backends",
+        "required",
+    );
+    let many = allow(json!({"paths": vec!["x"; 50]}));
+    assert_eq!(policy(many).len(), MAX_VIOLATIONS);
+}
+
+/// Each rule of the definitions with a value for which it fails. A rule that is missing here fails the test below.
+fn failing() -> Vec<(Kind, Value, &'static str)> {
+    let mesh = |spec| (Kind::Mesh, spec);
+    let of = |(kind, spec): (Kind, Value), field| (kind, spec, field);
+    let rule = |to: Value| (Kind::AuthPolicy, json!({"rules": [to]}));
+    let backend = |backend: Value| {
+        (
+            Kind::TrafficSplit,
+            json!({"service": "web", "backends": [backend]}),
+        )
+    };
+    vec![
+        of(
+            mesh(json!({"certificates": {"lifetime": "59s"}})),
+            "spec.certificates.lifetime",
+        ),
+        of(
+            mesh(json!({"certificates": {"lifetime": "169h"}})),
+            "spec.certificates.lifetime",
+        ),
+        of(
+            mesh(json!({"scope": {"idleAfter": "1m"}})),
+            "spec.scope.idleAfter",
+        ),
+        of(rule(json!({"from": {}})), "spec.rules[0].from"),
+        of(rule(json!({"to": {}})), "spec.rules[0].to"),
+        of(
+            rule(json!({"to": {"headers": [{"name": "x"}]}})),
+            "spec.rules[0].to.headers[0]",
+        ),
+        of(
+            rule(json!({"to": {"headers": [{"name": "x", "exact": "a", "prefix": "a"}]}})),
+            "spec.rules[0].to.headers[0]",
+        ),
+        of(
+            (
+                Kind::AuthPolicy,
+                json!({"rules": [{"action": "Deny"}], "selector": {"matchLabels": {"a": "b"}}, "target": {"service": "x"}}),
+            ),
+            "spec",
+        ),
+        of((Kind::AuthPolicy, json!({})), "spec"),
+        of(backend(json!({"weight": 1})), "spec.backends[0]"),
+        of(
+            backend(json!({"weight": 1, "service": "a", "labels": {"a": "b"}})),
+            "spec.backends[0]",
+        ),
+    ]
+}
+
+#[test]
+fn every_rule_of_the_definitions_runs_and_can_fail() {
+    let mut failed = std::collections::BTreeSet::new();
+    for (kind, spec, field) in failing() {
+        let object = json!({"metadata": {"name": "default"}, "spec": spec});
+        let found = violations(kind, &object);
+        assert_eq!(found.len(), 1, "{object}: {found:#?}");
+        assert_eq!(found[0].field, field, "{object}: {found:#?}");
+        failed.insert(found[0].reason.clone());
+    }
+    let mut rules = Vec::new();
+    for schema in schemas().values() {
+        collect(&serde_json::to_value(schema).unwrap(), &mut rules);
+    }
+    assert!(rules.len() > 5, "{rules:?}");
+    for (rule, message) in rules {
+        if !rule.contains("oldSelf") {
+            assert!(failed.contains(&message), "no case fails the rule {rule}");
+        }
+    }
+}
+
+fn collect(schema: &Value, rules: &mut Vec<(String, String)>) {
+    match schema {
+        Value::Object(fields) => {
+            for rule in fields
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let text = |key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+                rules.push((text("rule"), text("message")));
+            }
+            fields.values().for_each(|field| collect(field, rules));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, rules)),
+        _ => {}
+    }
+}

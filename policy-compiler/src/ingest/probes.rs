@@ -1,0 +1,173 @@
+//! Requests of the kubelet to a pod: probes and lifecycle hooks.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::pod::applications;
+use crate::finding::{Finding, ObjectRef};
+use crate::world::{Interner, Port, Probe, ProbeKind};
+
+/// One request of the kubelet that uses the network, as Kubernetes describes it.
+#[derive(Clone, Copy)]
+enum Handler<'a> {
+    Http(&'a core::HTTPGetAction),
+    Grpc(&'a core::GRPCAction),
+    Tcp(&'a core::TCPSocketAction),
+}
+
+/// Reads the probes and lifecycle hooks of all containers that have them.
+pub(super) fn probes(
+    spec: &core::PodSpec,
+    pod: &ObjectRef,
+    interner: &mut Interner,
+    findings: &mut Vec<Finding>,
+) -> Vec<Probe> {
+    let mut found = Vec::new();
+    for (container, field, handler) in handlers(spec) {
+        match read(handler, container, interner) {
+            Ok(probe) => found.push(probe),
+            Err(reason) => {
+                let field = place(container, field);
+                let finding = Finding::warning(pod, field, "ProbePortUnknown", reason);
+                findings.push(finding.fix(
+                    "name a port of the same container, or a number; the kubelet cannot send this request",
+                ));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Returns the ports that the kubelet probes by a mere connection, and a message for each port that cannot be resolved.
+#[must_use]
+pub fn tcp_probe_ports(spec: &core::PodSpec) -> (BTreeSet<u16>, Vec<String>) {
+    let (mut ports, mut unresolved) = (BTreeSet::new(), Vec::new());
+    for (container, field, handler) in handlers(spec) {
+        let Handler::Tcp(tcp) = handler else { continue };
+        match port_of(&tcp.port, container) {
+            Ok(port) => _ = ports.insert(port.get()),
+            Err(reason) => unresolved.push(format!("{}: {reason}", place(container, field))),
+        }
+    }
+    (ports, unresolved)
+}
+
+fn place(container: &core::Container, field: &str) -> String {
+    let list = if container.restart_policy.is_some() {
+        "spec.initContainers"
+    } else {
+        "spec.containers"
+    };
+    format!("{list}[{}].{field}", container.name)
+}
+
+/// Returns the handlers that use the network; `exec` and `sleep` do not.
+fn handlers(
+    spec: &core::PodSpec,
+) -> impl Iterator<Item = (&core::Container, &'static str, Handler<'_>)> {
+    applications(spec).flat_map(|container| {
+        let lifecycle = container.lifecycle.as_ref();
+        let probes = [
+            ("livenessProbe", &container.liveness_probe),
+            ("readinessProbe", &container.readiness_probe),
+            ("startupProbe", &container.startup_probe),
+        ];
+        let probes = probes.into_iter().filter_map(|(field, probe)| {
+            let probe = probe.as_ref()?;
+            let handler = handler(&probe.http_get, &probe.tcp_socket);
+            Some((field, handler.or(probe.grpc.as_ref().map(Handler::Grpc))?))
+        });
+        let hooks = [
+            (
+                "lifecycle.postStart",
+                lifecycle.and_then(|l| l.post_start.as_ref()),
+            ),
+            (
+                "lifecycle.preStop",
+                lifecycle.and_then(|l| l.pre_stop.as_ref()),
+            ),
+        ];
+        let hooks = hooks.into_iter().filter_map(|(field, hook)| {
+            let hook = hook?;
+            Some((field, handler(&hook.http_get, &hook.tcp_socket)?))
+        });
+        let all = probes.chain(hooks);
+        all.map(move |(field, handler)| (container, field, handler))
+    })
+}
+
+fn handler<'a>(
+    http: &'a Option<core::HTTPGetAction>,
+    tcp: &'a Option<core::TCPSocketAction>,
+) -> Option<Handler<'a>> {
+    let http = http.as_ref().map(Handler::Http);
+    http.or(tcp.as_ref().map(Handler::Tcp))
+}
+
+fn read(
+    handler: Handler<'_>,
+    container: &core::Container,
+    interner: &mut Interner,
+) -> Result<Probe, String> {
+    Ok(match handler {
+        Handler::Http(http) => {
+            let path = interner.text(&sent_path(http.path.as_deref().unwrap_or_default()));
+            Probe {
+                port: port_of(&http.port, container)?,
+                kind: match http.scheme.as_deref() {
+                    Some("HTTPS") => ProbeKind::Https { path },
+                    _ => ProbeKind::Http { path },
+                },
+            }
+        }
+        Handler::Grpc(grpc) => Probe {
+            port: number(grpc.port)?,
+            kind: ProbeKind::Grpc,
+        },
+        Handler::Tcp(tcp) => Probe {
+            port: port_of(&tcp.port, container)?,
+            kind: ProbeKind::Tcp,
+        },
+    })
+}
+
+fn number(port: i32) -> Result<Port, String> {
+    Port::try_from(port).map_err(|n| format!("{n} is not a port"))
+}
+
+/// Resolves a port as the kubelet does: a name means a port of the same container, else it may be a number in quotes.
+fn port_of(port: &IntOrString, container: &core::Container) -> Result<Port, String> {
+    match port {
+        IntOrString::Int(port) => number(*port),
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_deref() == Some(name));
+            let found = named.map(|port| port.container_port);
+            match found.or_else(|| name.parse().ok()) {
+                Some(port) => number(port),
+                None => Err(format!("no port of the container is named {name:?}")),
+            }
+        }
+    }
+}
+
+/// The path as the kubelet sends it: without query and fragment, with a slash in front, and escaped as a URL.
+fn sent_path(path: &str) -> String {
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let mut sent = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        sent.push('/');
+    }
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@!'()*[]%".contains(&byte) {
+            sent.push(char::from(byte));
+        } else {
+            sent.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    sent
+}

@@ -1,0 +1,132 @@
+//! Annotations with values. A value that is admitted is parsed here into the type that its reader uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::names;
+
+/// Entries of one exclusion list. The agent's batch of rules fits the kernel's bound on a netlink message with three full lists.
+pub const MAX_EXCLUSIONS: usize = 1_000;
+
+type Annotations = BTreeMap<String, String>;
+
+/// Connections that are not captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exclusions {
+    /// Ports whose inbound connections are not captured.
+    pub inbound_ports: BTreeSet<u16>,
+    /// Destination ports whose outbound connections are not captured.
+    pub outbound_ports: BTreeSet<u16>,
+    /// Destinations whose outbound connections are not captured.
+    pub outbound_cidrs: BTreeSet<IpNet>,
+}
+
+impl Exclusions {
+    /// Reads the annotations of a pod.
+    ///
+    /// # Errors
+    /// Names the annotation and the entry that cannot be read.
+    pub(super) fn read(annotations: &Annotations) -> Result<Self, String> {
+        Ok(Self {
+            inbound_ports: list(annotations, names::EXCLUDE_INBOUND_PORTS, inbound_port)?,
+            outbound_ports: list(annotations, names::EXCLUDE_OUTBOUND_PORTS, port)?,
+            outbound_cidrs: list(annotations, names::EXCLUDE_OUTBOUND_CIDRS, block)?,
+        })
+    }
+}
+
+fn list<T: Ord>(
+    annotations: &Annotations,
+    key: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<BTreeSet<T>, String> {
+    let text = annotations.get(key).map(String::as_str).unwrap_or_default();
+    let items = text.split(',').map(str::trim).filter(|i| !i.is_empty());
+    let wrong = |reason| format!("metadata.annotations[{key}]: {reason}");
+    let found: BTreeSet<T> = items.map(parse).collect::<Result<_, _>>().map_err(wrong)?;
+    if found.len() > MAX_EXCLUSIONS {
+        return Err(wrong(format!(
+            "{} entries are more than {MAX_EXCLUSIONS}; write larger blocks, or label the pod heddle.dev/inject: disabled",
+            found.len()
+        )));
+    }
+    Ok(found)
+}
+
+fn port(item: &str) -> Result<u16, String> {
+    let port = item.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| format!("{item:?} is not a port; use a number from 1 to 65535"))
+}
+
+fn inbound_port(item: &str) -> Result<u16, String> {
+    let port = port(item)?;
+    if super::checks::is_own_port(port) {
+        return Err(format!("port {port} is the sidecar's own; remove it"));
+    }
+    Ok(port)
+}
+
+fn block(item: &str) -> Result<IpNet, String> {
+    let block = item.parse().or_else(|_| item.parse().map(IpAddr::into));
+    block.map_err(|_| format!("{item:?} is not an address block; write for example 10.0.0.0/8"))
+}
+
+/// Compute resources of a container: quantities by section (`requests`, `limits`) and resource (`cpu`, `memory`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources(BTreeMap<(&'static str, &'static str), String>);
+
+const SECTIONS: [&str; 2] = ["requests", "limits"];
+const RESOURCES: [&str; 2] = ["cpu", "memory"];
+
+impl Resources {
+    /// Reads an annotation such as `requests.cpu=100m, limits.cpu=100m`.
+    pub(super) fn read(annotations: &Annotations, key: &str) -> Result<Self, String> {
+        let text = annotations.get(key).map(String::as_str).unwrap_or_default();
+        let mut found = BTreeMap::new();
+        for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {
+            let (name, quantity) = entry(item).ok_or_else(|| {
+                format!(
+                    "metadata.annotations[{key}]: {item:?} is not a resource; write requests or limits, cpu or memory and a quantity, \
+                     such as requests.cpu=100m,limits.memory=256Mi"
+                )
+            })?;
+            found.insert(name, quantity.to_owned());
+        }
+        Ok(Self(found))
+    }
+
+    /// Returns the quantity that an annotation sets.
+    #[must_use]
+    pub fn get(&self, section: &str, resource: &str) -> Option<&str> {
+        let mut entries = self.0.iter();
+        entries
+            .find(|((s, r), _)| (*s, *r) == (section, resource))
+            .map(|(_, quantity)| quantity.as_str())
+    }
+}
+
+fn entry(item: &str) -> Option<((&'static str, &'static str), &str)> {
+    let (name, quantity) = item.split_once('=')?;
+    let (section, resource) = name.trim().split_once('.')?;
+    let section = SECTIONS.into_iter().find(|s| *s == section)?;
+    let resource = RESOURCES.into_iter().find(|r| *r == resource)?;
+    let quantity = quantity.trim();
+    is_quantity(quantity).then_some(((section, resource), quantity))
+}
+
+/// A quantity as the schema of `Mesh.spec.proxy` takes it.
+fn is_quantity(text: &str) -> bool {
+    const SUFFIXES: [&str; 13] = [
+        "", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi",
+    ];
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = text.get(digits.len()..).unwrap_or_default();
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let number = match digits.split_once('.') {
+        Some((whole, fraction)) => all_digits(whole) && all_digits(fraction),
+        None => all_digits(digits),
+    };
+    text.len() <= 32 && number && (SUFFIXES.contains(&suffix) || suffix == "Ei")
+}

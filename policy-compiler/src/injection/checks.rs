@@ -1,0 +1,136 @@
+//! Pods that cannot work with a sidecar.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::names;
+use crate::ingest::INJECT_LABEL;
+
+/// The user that Envoy runs as: capture tells its traffic from the application's by it.
+pub const PROXY_UID: i64 = 1337;
+
+/// The ports that the sidecar listens on in the pod (ARCHITECTURE.md, names on the wire).
+const PORTS: [u16; 6] = [15001, 15002, 15006, 15007, 15020, 15021];
+
+/// The name under which a sidecar looks the control plane up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsLookup {
+    /// The short name: the pod has the cluster's search domains.
+    #[default]
+    SearchDomains,
+    /// The full name with a dot at its end: the pod may have no search domains.
+    FullName,
+}
+
+pub(super) fn is_own_port(port: u16) -> bool {
+    PORTS.contains(&port)
+}
+
+/// Returns the reason for which a pod is admitted without a sidecar.
+pub(super) fn cannot_be_meshed(spec: &PodSpec) -> Option<String> {
+    if spec.host_network == Some(true) {
+        return Some(
+            "the pod uses the network of its node (hostNetwork), whose traffic cannot be captured"
+                .to_owned(),
+        );
+    }
+    let windows = |name: &str| name.eq_ignore_ascii_case("windows");
+    let by_os = spec.os.as_ref().is_some_and(|os| windows(&os.name));
+    let by_node = spec
+        .node_selector
+        .as_ref()
+        .and_then(|selector| selector.get("kubernetes.io/os"))
+        .is_some_and(|os| windows(os));
+    (by_os || by_node).then(|| "the pod runs on Windows, for which there is no sidecar".to_owned())
+}
+
+/// Refuses a pod with the reason.
+pub(super) fn refusal(spec: &PodSpec) -> Result<(), String> {
+    let pod_user = spec.security_context.as_ref().and_then(|c| c.run_as_user);
+    for (field, container) in containers(spec) {
+        let place = format!("{field}[{}]", container.name);
+        if is_own_name(&container.name) {
+            if field == INIT_CONTAINERS {
+                // Injection replaces these.
+                continue;
+            }
+            return Err(format!(
+                "{place}: the name is the sidecar's own; rename the container"
+            ));
+        }
+        let context = container.security_context.as_ref();
+        if context.and_then(|c| c.run_as_user).or(pod_user) == Some(PROXY_UID) {
+            return Err(format!(
+                "{place} runs as user {PROXY_UID}, which is the sidecar's: its traffic would pass the mesh by. Set another securityContext.runAsUser"
+            ));
+        }
+        own_port(&place, container)?;
+        own_volume(&place, container)?;
+    }
+    Ok(())
+}
+
+const INIT_CONTAINERS: &str = "spec.initContainers";
+
+fn is_own_name(name: &str) -> bool {
+    name == names::INIT || name == names::PROXY
+}
+
+/// The containers, with the field that lists them.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)> {
+    let init = spec.init_containers.iter().flatten();
+    let init = init.map(|container| (INIT_CONTAINERS, container));
+    let app = spec.containers.iter();
+    init.chain(app.map(|container| ("spec.containers", container)))
+}
+
+fn own_port(place: &str, container: &Container) -> Result<(), String> {
+    let clash = container.ports.iter().flatten().find(|port| {
+        port.protocol.as_deref().is_none_or(|p| p == "TCP")
+            && u16::try_from(port.container_port).is_ok_and(is_own_port)
+    });
+    match clash {
+        Some(port) => Err(format!(
+            "{place}.ports: port {} is the sidecar's own. Let the application listen on another port, or label the pod {INJECT_LABEL}: disabled",
+            port.container_port,
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The sidecar's volumes hold its token and its sockets.
+fn own_volume(place: &str, container: &Container) -> Result<(), String> {
+    let mounts = container.volume_mounts.iter().flatten();
+    let own = [names::TOKEN_VOLUME, names::RUNTIME_VOLUME];
+    match mounts
+        .map(|m| &m.name)
+        .find(|name| own.contains(&name.as_str()))
+    {
+        Some(name) => Err(format!(
+            "{place}.volumeMounts: the volume {name} is the sidecar's own; rename the volume"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Chooses the control plane's name for the pod's DNS policy, with a warning where the pod's resolver may not find it.
+pub(super) fn dns_lookup(spec: &PodSpec) -> (DnsLookup, Option<String>) {
+    match spec.dns_policy.as_deref() {
+        Some("Default") => (
+            DnsLookup::FullName,
+            Some(
+                "spec.dnsPolicy Default: the resolver of the node must find the Services of the cluster, else the sidecar gets no \
+                 certificate and the application does not start; use ClusterFirst"
+                    .to_owned(),
+            ),
+        ),
+        Some("None") => (
+            DnsLookup::FullName,
+            Some(
+                "spec.dnsPolicy None: the servers of spec.dnsConfig must find the Services of the cluster, else the sidecar gets no \
+                 certificate and the application does not start"
+                    .to_owned(),
+            ),
+        ),
+        Some(_) | None => (DnsLookup::SearchDomains, None),
+    }
+}

@@ -1,0 +1,102 @@
+//! Labels and annotations of ours that are probably misspelt.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::names;
+use crate::ingest::INJECT_LABEL;
+use crate::world::DESTINATIONS;
+
+const PREFIX: &str = "heddle.dev/";
+const LABELS: [&str; 2] = [INJECT_LABEL, names::MESHED];
+const ANNOTATIONS: [&str; 9] = [
+    names::EXCLUDE_INBOUND_PORTS,
+    names::EXCLUDE_OUTBOUND_PORTS,
+    names::EXCLUDE_OUTBOUND_CIDRS,
+    names::PROXY_RESOURCES,
+    names::INIT_RESOURCES,
+    names::NOT_INJECTED,
+    DESTINATIONS,
+    "heddle.dev/standalone-app",
+    "heddle.dev/standalone-upstreams",
+];
+
+/// Edits between two keys that still count as a misspelling.
+const NEAR: usize = 3;
+
+/// Returns a warning for each label or annotation of a pod that is ours by name but is not read, and for a value of the
+/// injection label that has no meaning.
+#[must_use]
+pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
+    let labels = metadata.labels.iter().flatten();
+    let annotations = metadata.annotations.iter().flatten();
+    let mut found: Vec<String> = labels
+        .filter_map(|(key, value)| match key.as_str() {
+            INJECT_LABEL => inject_value("metadata.labels", value),
+            key => unknown("label", key, &LABELS, &ANNOTATIONS),
+        })
+        .collect();
+    found.extend(
+        annotations.filter_map(|(key, _)| unknown("annotation", key, &ANNOTATIONS, &LABELS)),
+    );
+    found
+}
+
+/// Returns a warning for a value of the injection label that has no meaning.
+pub(crate) fn inject_value(field: &str, value: &str) -> Option<String> {
+    if value == "enabled" || value == "disabled" {
+        return None;
+    }
+    let meant = match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "enable" | "enabled" => "enabled",
+        "false" | "no" | "off" | "disable" | "disabled" => "disabled",
+        _ => "enabled or disabled",
+    };
+    Some(format!(
+        "{field}[{INJECT_LABEL}]: {value:?} is not a value of this label and is ignored; write {meant}"
+    ))
+}
+
+fn unknown(kind: &str, key: &str, known: &[&str], other: &[&str]) -> Option<String> {
+    if known.contains(&key) || !key.starts_with('h') {
+        return None;
+    }
+    let field = format!("metadata.{kind}s[{key}]");
+    if other.contains(&key) {
+        let right = if kind == "label" {
+            "annotation"
+        } else {
+            "label"
+        };
+        return Some(format!(
+            "{field}: {key} is not a {kind} and is ignored; write it as {right}"
+        ));
+    }
+    let all = known.iter().chain(other);
+    let nearest = all.map(|known| (edits(key, known), known)).min();
+    match nearest.filter(|(edits, _)| *edits <= NEAR) {
+        Some((_, meant)) => Some(format!(
+            "{field}: Heddle reads no such {kind}; it probably means {meant}"
+        )),
+        None if key.starts_with(PREFIX) => {
+            Some(format!("{field}: Heddle reads no such {kind}; remove it"))
+        }
+        None => None,
+    }
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut before = i;
+        let mut next = vec![i + 1];
+        for (y, above) in b.bytes().zip(row.iter().skip(1)) {
+            let left = next.last().copied().unwrap_or_default();
+            let replaced = before + usize::from(x != y);
+            next.push(replaced.min(left + 1).min(above + 1));
+            before = *above;
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

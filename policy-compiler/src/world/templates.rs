@@ -1,0 +1,82 @@
+//! Pod templates and manifests of pods, which stand in for pods that do not exist yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Shape, Workload};
+use crate::finding::{Finding, ObjectRef};
+use crate::injection::{Injection, InjectionDecision, is_selected};
+
+/// A pod as it will be, with the webhook's decision about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    /// The pod without the webhook: it has a sidecar only where its author wrote one.
+    pub(crate) pod: Workload,
+    pub(crate) object: ObjectRef,
+    /// The value of the pod's own injection label.
+    pub(crate) label: Option<String>,
+    /// The decision if the webhook selects the pod.
+    pub(crate) injection: Injection,
+    /// Warnings that hold whether the webhook selects the pod or not.
+    pub(crate) spelling: Vec<String>,
+}
+
+/// The injection labels of namespaces.
+pub(super) type NamespaceLabels = BTreeMap<Arc<str>, Arc<str>>;
+
+impl Template {
+    fn is_selected(&self, namespaces: &NamespaceLabels) -> bool {
+        let namespace = &self.pod.name.namespace;
+        let label = namespaces.get(namespace).map(|label| &**label);
+        is_selected(namespace, label, self.label.as_deref())
+    }
+
+    /// Returns the shape after admission.
+    pub(super) fn shape(&self, namespaces: &NamespaceLabels) -> Shape {
+        let injected = matches!(self.injection.decision, InjectionDecision::Inject(_));
+        Shape {
+            meshed: self.pod.shape.meshed || (injected && self.is_selected(namespaces)),
+            ..(*self.pod.shape).clone()
+        }
+    }
+
+    /// Returns the messages of the admission, in the webhook's own words.
+    pub(super) fn findings(&self, namespaces: &NamespaceLabels) -> Vec<Finding> {
+        if !self.is_selected(namespaces) {
+            return warnings(&self.object, &self.spelling);
+        }
+        let mut found = warnings(&self.object, &self.injection.warnings);
+        match &self.injection.decision {
+            InjectionDecision::Inject(_) | InjectionDecision::Leave => {}
+            InjectionDecision::Skip(reason) => {
+                found.push(Finding::info(&self.object, "", "NoSidecar", reason.clone()));
+            }
+            InjectionDecision::Refuse(reason) => {
+                let (field, message) = split(reason);
+                found.push(Finding::error(
+                    &self.object,
+                    field,
+                    "InjectionRefused",
+                    message,
+                ));
+            }
+        }
+        found
+    }
+}
+
+/// Returns one finding for each message of injection about an object.
+pub(crate) fn warnings(object: &ObjectRef, messages: &[String]) -> Vec<Finding> {
+    let finding = |message: &String| {
+        let (field, message) = split(message);
+        Finding::warning(object, field, "Injection", message)
+    };
+    messages.iter().map(finding).collect()
+}
+
+/// Injection writes the field in front of its messages.
+fn split(message: &str) -> (&str, &str) {
+    let field = |text: &&str| text.starts_with("metadata.") || text.starts_with("spec.");
+    let parts = message.split_once(": ").filter(|(text, _)| field(text));
+    parts.unwrap_or(("", message))
+}
