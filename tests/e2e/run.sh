@@ -50,12 +50,12 @@ if [ -n "${HEDDLE_E2E_STATE:-}" ]; then
   "$HEDDLE" install --apply
   reapply
   "$HEDDLE" install --apply
-  "$HEDDLE" uninstall
+  "$HEDDLE" uninstall --timeout 180
 fi
 $KUBECTL apply -k "$root/config/default"
 # At once: it waits for a control plane that is starting.
-"$HEDDLE" check
-"$HEDDLE" install --apply --wait
+"$HEDDLE" check --timeout 180
+"$HEDDLE" install --apply --wait --timeout 180
 reapply
 $KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s
 
