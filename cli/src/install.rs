@@ -99,10 +99,26 @@ fn is_crd(object: &DynamicObject) -> bool {
         .is_some_and(|types| types.kind == "CustomResourceDefinition")
 }
 
+/// API definitions and rights belong to a version of the control plane, and no other value of them makes sense. So an upgrade
+/// takes them over from `kubectl apply -k` of the version before; what users adjust, as images and replicas, it does not.
+fn is_definition(object: &DynamicObject) -> bool {
+    let kind = object.types.as_ref().map(|types| types.kind.as_str());
+    kind.is_some_and(|kind| {
+        matches!(
+            kind,
+            "CustomResourceDefinition"
+                | "ClusterRole"
+                | "ClusterRoleBinding"
+                | "Role"
+                | "RoleBinding"
+        )
+    })
+}
+
 /// Fails before anything is changed if a field of an object belongs to another field manager.
 async fn no_conflicts(client: &Client, objects: &[DynamicObject]) -> Result<()> {
     let mut conflicts = Vec::new();
-    for object in objects {
+    for object in objects.iter().filter(|object| !is_definition(object)) {
         match patched(client, object, &params(true, false)).await {
             Err(error) if cluster::refusal(&error) == Some(409) => {
                 conflicts.push(cluster::explain(&error));
@@ -144,7 +160,8 @@ async fn patched(
 
 async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> Result<()> {
     let what = cluster::describe(object);
-    match patched(client, object, &params(args.dry_run, args.force)).await {
+    let force = args.force || is_definition(object);
+    match patched(client, object, &params(args.dry_run, force)).await {
         Ok(_) if args.dry_run => say!("{what} would be applied"),
         Ok(live) => {
             let api = cluster::api_of(client, object)?;
