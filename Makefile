@@ -65,8 +65,9 @@ clippy:
 gen: ## write all generated files
 	cargo xtask gen
 
-nightly: ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests
+nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts
 	tests/gitops/run.sh
+	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)
 	tests/e2e/cluster/build.sh

@@ -61,7 +61,7 @@ pub fn bootstrap(view: &Seen) -> Value {
         "node": {"id": "test", "cluster": "test"},
         "dynamic_resources": {"ads_config": ads},
         // As in the agent's bootstrap: the default of 100 is too small for the spellings of a path.
-        "layered_runtime": {"layers": [{"name": "heddle", "static_layer": {"re2.max_program_size.error_level": 1024}}]},
+        "layered_runtime": {"layers": [{"name": "heddle", "static_layer": {"re2.max_program_size.error_level": 65536}}]},
         "static_resources": {"clusters": clusters, "listeners": listeners},
     })
 }

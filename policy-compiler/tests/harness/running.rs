@@ -105,9 +105,24 @@ pub fn start(
         json!({"address": {"socket_address": {"address": ip, "port_value": port.parse::<u16>()?}}});
     config.as_object_mut().unwrap().remove("dynamic_resources");
     edit(&mut config);
-    let file = folder.join(format!("{pod}.json"));
+    // As the agent does it; a name that looks like a format is not read as one.
+    let workload = format!("{pod}%PROTOCOL%");
+    let identity = compiled.proxies[&pod_ref].identity.as_str();
+    let environment = [("NS", "shop"), ("WL", &*workload), ("ID", identity)];
+    spawn(pod, &config, &environment, folder, admin)
+}
+
+/// Starts an Envoy with a whole configuration, and waits until it is ready.
+pub fn spawn(
+    name: &str,
+    config: &Value,
+    environment: &[(&str, &str)],
+    folder: &Path,
+    admin: &str,
+) -> Result<Envoy> {
+    let file = folder.join(format!("{name}.json"));
     fs::write(&file, config.to_string())?;
-    let log = fs::File::create(folder.join(format!("{pod}.log")))?;
+    let log = fs::File::create(folder.join(format!("{name}.log")))?;
     let child = Command::new(super::envoy::binary()?)
         .args([
             "--disable-hot-restart",
@@ -118,11 +133,8 @@ pub fn start(
             "-c",
         ])
         .arg(&file)
-        // As the agent does it; a name that looks like a format is not read as one.
         .env_clear()
-        .env("NS", "shop")
-        .env("WL", format!("{pod}%PROTOCOL%"))
-        .env("ID", compiled.proxies[&pod_ref].identity.as_str())
+        .envs(environment.iter().copied())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()?;
@@ -131,8 +143,8 @@ pub fn start(
     while !http(admin, "GET", "/ready", "").is_ok_and(|answer| answer.contains("LIVE")) {
         ensure!(
             Instant::now() < deadline,
-            "{pod} is not ready: {}",
-            fs::read_to_string(folder.join(format!("{pod}.log")))?
+            "{name} is not ready: {}",
+            fs::read_to_string(folder.join(format!("{name}.log")))?
         );
         std::thread::sleep(Duration::from_millis(50));
     }

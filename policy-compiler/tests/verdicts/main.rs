@@ -1,0 +1,328 @@
+//! The evaluator and real Envoys, held against each other on random rules and random requests: HTTP and plain bytes, with and without an
+//! identity, over HTTP/1 and HTTP/2. `HEDDLE_VERDICTS` is the number of requests, `HEDDLE_SEED` repeats a run.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod random;
+mod shrink;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::num::NonZeroU16;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use harness::running::{Trust, serve, spawn, start};
+use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
+use heddle_policy_compiler::world::{Port, SpiffeId};
+use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
+use random::{Call, Group, Random};
+use serde_json::{Value, json};
+use wire::Answer;
+
+const SERVER: &str = "127.78.0.2";
+const APPLICATION: &str = "127.78.0.3";
+/// The first port of the groups of a run.
+const FIRST: u16 = 20_001;
+const HTTP_GROUPS: usize = 50;
+const TCP_GROUPS: usize = 10;
+const CALLS: usize = 18;
+const TCP_CALLS: usize = 10;
+
+/// Callers: the address they come from, and the identity by mTLS.
+const PEERS: [(&str, Option<(&str, &str)>); 4] = [
+    ("127.78.1.1", None),
+    ("127.78.1.2", Some(("shop", "client"))),
+    ("127.78.1.3", Some(("other", "x"))),
+    ("127.78.2.1", None),
+];
+
+/// Where a peer's connections to a port begin.
+fn door(peer: usize, port: u16) -> String {
+    format!("127.78.{}.1:{port}", 10 + peer)
+}
+
+fn is_tcp(group: &Group) -> bool {
+    group.calls.iter().any(|call| call.http.is_none())
+}
+
+fn port_of(index: usize) -> u16 {
+    FIRST + u16::try_from(index).unwrap()
+}
+
+fn compiled(groups: &[Group], default_deny: bool) -> Result<Compiled> {
+    let ports = groups.iter().enumerate().map(|(index, group)| {
+        let port = port_of(index);
+        let name = if is_tcp(group) { "tcp" } else { "http" };
+        json!({"name": format!("{name}-{port}"), "port": port, "protocol": "TCP", "targetPort": port})
+    });
+    let action = if default_deny { "Deny" } else { "Allow" };
+    let mut objects = vec![
+        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default", "generation": 1}, "spec": {"defaultAction": action}}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "selector": {"app": "api"}, "ports": ports.collect::<Vec<_>>()}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "api", "namespace": "shop", "labels": {"app": "api"}, "annotations": {"heddle.dev/standalone-app": APPLICATION}},
+            "spec": {"serviceAccountName": "api", "containers": [{"name": "app"}]}, "status": {"podIPs": [{"ip": SERVER}]}}),
+    ];
+    objects.extend(groups.iter().enumerate().map(|(index, group)| {
+        let port = port_of(index);
+        let rules: Vec<Value> = group.rules.iter().map(|rule| rule.json(port)).collect();
+        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": format!("p{port}"), "namespace": "shop", "generation": 1},
+            "spec": {"target": {"service": "api"}, "rules": rules}})
+    }));
+    let mut builder = World::builder();
+    for object in objects {
+        let (parsed, findings) = ingest::parse_json("verdicts", object);
+        ensure!(findings.is_empty(), "{findings:#?}");
+        for object in parsed {
+            let findings = builder.apply(object);
+            ensure!(findings.is_empty(), "{findings:#?}");
+        }
+    }
+    let compiled = compile(&builder.world());
+    let errors = compiled
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Error);
+    let errors: Vec<_> = errors.collect();
+    ensure!(errors.is_empty(), "{errors:#?}");
+    Ok(compiled)
+}
+
+/// Routes answer in the application's stead: what counts is whether a request gets there.
+fn answer_at_once(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map
+                .get("route")
+                .is_some_and(|route| route.get("cluster").is_some())
+            {
+                map.remove("route");
+                map.insert(
+                    "direct_response".to_owned(),
+                    json!({"status": 200, "body": {"inline_string": "ok"}}),
+                );
+            }
+            map.values_mut().for_each(answer_at_once);
+        }
+        Value::Array(items) => items.iter_mut().for_each(answer_at_once),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// An Envoy that gives bytes their source address and, where the peer has one, its identity.
+fn tunnels(groups: usize, trust: &Trust) -> Result<Value> {
+    let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
+    for (peer, (source, identity)) in PEERS.iter().enumerate() {
+        let socket = match identity {
+            None => Value::Null,
+            Some((namespace, account)) => {
+                let id = SpiffeId::new("cluster.local", namespace, account);
+                let (chain, key) = trust.issue(&id)?;
+                json!({"name": "tls", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {
+                    "alpn_protocols": ["heddle-http"], "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+                    "tls_certificates": [{"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}]}}})
+            }
+        };
+        for index in 0..groups {
+            let port = port_of(index);
+            let name = format!("{peer}-{port}");
+            let at = |ip: &str, port: u16| json!({"socket_address": {"address": ip, "port_value": port}});
+            let mut cluster = json!({"name": name, "type": "STATIC", "upstream_bind_config": {"source_address": {"address": source, "port_value": 0}},
+                "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(SERVER, port)}}]}]}});
+            if !socket.is_null() {
+                cluster["transport_socket"] = socket.clone();
+            }
+            clusters.push(cluster);
+            listeners.push(json!({"name": name, "address": at(door(peer, port).split(':').next().unwrap(), port), "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "t", "cluster": name}}]}]}));
+        }
+    }
+    Ok(
+        json!({"admin": {"address": {"socket_address": {"address": "127.78.0.9", "port_value": 9901}}},
+        "static_resources": {"listeners": listeners, "clusters": clusters}}),
+    )
+}
+
+fn echo(stream: &mut TcpStream) {
+    let mut buffer = [0; 64];
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        let _ = stream.write_all(&buffer[..n]);
+    }
+}
+
+/// The call as the evaluator gets it.
+fn judged(call: &Call) -> Result<Request> {
+    let (source, identity) = PEERS[call.peer];
+    let http = call.http.as_ref().map(|http| {
+        let trimmed = |value: &str| {
+            let blank = [' ', '\t'];
+            let kept = if http.version2 {
+                value
+            } else {
+                value.trim_matches(blank)
+            };
+            kept.to_owned()
+        };
+        let lines = http.headers.iter().map(|(n, v)| (n.clone(), trimmed(v)));
+        let mut headers: Vec<(String, String)> = lines.collect();
+        if http.version2 {
+            // HTTP/2 may split cookies into lines, and Envoy puts them together again.
+            let (cookies, others): (Vec<_>, Vec<_>) =
+                headers.into_iter().partition(|(n, _)| n == "cookie");
+            headers = others;
+            let cookies: Vec<String> = cookies.into_iter().map(|(_, v)| v).collect();
+            if !cookies.is_empty() {
+                headers.push(("cookie".to_owned(), cookies.join("; ")));
+            }
+        }
+        headers.push((":authority".to_owned(), http.host.clone()));
+        HttpRequest {
+            method: http.method.clone(),
+            path: http.path.clone(),
+            headers,
+        }
+    });
+    Ok(Request {
+        peer: identity
+            .map(|(namespace, account)| SpiffeId::new("cluster.local", namespace, account)),
+        source: source.parse()?,
+        port: None,
+        http,
+    })
+}
+
+#[derive(Default)]
+struct Report {
+    passed: usize,
+    denied: usize,
+    malformed: usize,
+    /// Place of the group and of the call, and the difference.
+    wrong: Vec<(usize, usize, String)>,
+}
+
+/// Sends every call of every group, with two Envoys for all of them.
+fn run(groups: &[Group], default_deny: bool, trust: &Trust) -> Result<Report> {
+    let compiled = compiled(groups, default_deny)?;
+    let folder = tempfile::tempdir()?;
+    let none = BTreeSet::new();
+    let _server = start(
+        &compiled,
+        ("api", &none),
+        trust,
+        folder.path(),
+        "127.78.0.8:9901",
+        answer_at_once,
+    )?;
+    let _tunnels = spawn(
+        "tunnels",
+        &tunnels(groups.len(), trust)?,
+        &[],
+        folder.path(),
+        "127.78.0.9:9901",
+    )?;
+    let mut report = Report::default();
+    for (index, group) in groups.iter().enumerate() {
+        let port = port_of(index);
+        let authz = compiled
+            .authz(
+                &NamespacedName::new("shop", "api"),
+                Port::from(NonZeroU16::new(port).unwrap()),
+            )
+            .context("no authz")?;
+        let mut kept = [const { None }; PEERS.len()];
+        for (place, call) in group.calls.iter().enumerate() {
+            let expected = evaluate(authz, &judged(call)?, false);
+            let answer = wire::send(&door(call.peer, port), call, &mut kept[call.peer])?;
+            match answer {
+                Answer::Passed => report.passed += 1,
+                Answer::Denied => report.denied += 1,
+                Answer::Malformed => report.malformed += 1,
+            }
+            if answer != Answer::Malformed && (answer == Answer::Passed) != expected.allowed() {
+                let text = format!("the evaluator: {expected:?}, Envoy: {answer:?}");
+                report.wrong.push((index, place, text));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// The smallest case that can be found from a failing one.
+fn shrunk(case: Group, default_deny: bool, trust: &Trust) -> Result<(Group, String)> {
+    let (mut case, mut text) = (case, String::new());
+    for _ in 0..60 {
+        let mut smaller = shrink::smaller(&case);
+        smaller.truncate(HTTP_GROUPS);
+        smaller.push(case.clone());
+        let report = run(&smaller, default_deny, trust)?;
+        let Some((index, _, wrong)) = report.wrong.first() else {
+            break;
+        };
+        text.clone_from(wrong);
+        if *index == smaller.len() - 1 {
+            break;
+        }
+        case = smaller.swap_remove(*index);
+    }
+    Ok((case, text))
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
+    let wanted = usize::try_from(setting("HEDDLE_VERDICTS").unwrap_or(2_000))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let seed = setting("HEDDLE_SEED").unwrap_or(now);
+    let mut random = Random(seed);
+    let trust = Trust::new()?;
+    for index in 0..HTTP_GROUPS + TCP_GROUPS + 1 {
+        serve(format!("{APPLICATION}:{}", port_of(index)), echo)?;
+    }
+    let mut total = Report::default();
+    while total.passed + total.denied + total.malformed < wanted {
+        let http = (0..HTTP_GROUPS).map(|_| random::group(&mut random, PEERS.len(), CALLS, true));
+        let mut groups: Vec<Group> = http.collect();
+        groups.extend(
+            (0..TCP_GROUPS).map(|_| random::group(&mut random, PEERS.len(), TCP_CALLS, false)),
+        );
+        let default_deny = random.chance(50);
+        let report = run(&groups, default_deny, &trust)?;
+        if let Some((group, call, text)) = report.wrong.first() {
+            let mut case = groups[*group].clone();
+            case.calls = vec![case.calls[*call].clone()];
+            let (case, smaller) = shrunk(case, default_deny, &trust)?;
+            anyhow::bail!(
+                "{} of the run differ (HEDDLE_SEED={seed}, default deny: {default_deny}): {text}\nthe smallest: {smaller}\n{case:#?}",
+                report.wrong.len()
+            );
+        }
+        total.passed += report.passed;
+        total.denied += report.denied;
+        total.malformed += report.malformed;
+    }
+    let all = total.passed + total.denied + total.malformed;
+    println!(
+        "{} passed, {} denied, {} malformed (HEDDLE_SEED={seed})",
+        total.passed, total.denied, total.malformed
+    );
+    ensure!(
+        total.passed * 10 > all && total.denied * 10 > all,
+        "one-sided: {} passed, {} denied",
+        total.passed,
+        total.denied
+    );
+    ensure!(
+        total.malformed * 5 < all,
+        "{} of {all} were malformed",
+        total.malformed
+    );
+    Ok(())
+}
