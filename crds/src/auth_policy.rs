@@ -269,7 +269,7 @@ pub struct Operation {
     )]
     #[schemars(schema_with = "crate::schema::ports")]
     pub ports: Vec<NonZeroU16>,
-    /// HTTP methods, in capitals. At most 16.
+    /// HTTP methods, in capitals; a Deny rule matches them in any case. At most 16.
     #[serde(
         default,
         deserialize_with = "strict::list",
@@ -277,7 +277,8 @@ pub struct Operation {
     )]
     #[schemars(schema_with = "crate::schema::methods")]
     pub methods: Vec<String>,
-    /// Paths without the query: exact, or a prefix with a trailing `*`. At most 64.
+    /// Paths without the query: exact, or a prefix with a trailing `*`. A Deny rule matches every spelling that some
+    /// server takes for the path, an Allow rule only the plain one. At most 64.
     #[serde(
         default,
         deserialize_with = "strict::list",
@@ -285,7 +286,15 @@ pub struct Operation {
     )]
     #[schemars(schema_with = "crate::schema::paths")]
     pub paths: Vec<String>,
-    /// Headers; unlike the other lists, all of them must match. At most 16.
+    /// Whether upper and lower case of `paths` are alike. Left out: yes for Deny, no for Allow.
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ignore_case: Option<bool>,
+    /// Headers; unlike the other lists, all of them must match. A Deny rule looks at every line and element of a
+    /// header, an Allow rule demands that there is one. At most 16.
     #[serde(
         default,
         deserialize_with = "strict::list",

@@ -138,6 +138,8 @@ pub mod reason {
     pub const NOT_HTTP: &str = "NotHttp";
     /// Enforced: the spec is unusable and never was good, so what it selects is denied.
     pub const DENIED: &str = "Denied";
+    /// A port has too many Deny paths for expressions: paths that are not plain are denied.
+    pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
     /// The spec is unusable; the last good one is in force.
     pub const LAST_GOOD: &str = "LastGood";
     /// Programmed: every sidecar that should run this generation does.

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use heddle_policy_compiler::authz::{
-    Decision, HttpRequest, Operation, PathPattern, PortAuthz, Request, Rule, RuleAction, Source,
-    could_admit, evaluate,
+    Decision, HeaderPattern, HeaderValuePattern, HttpRequest, Operation, PathPattern, PortAuthz,
+    Request, Rule, RuleAction, Source, could_admit, evaluate,
 };
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{KubeObject, compile, ingest};
@@ -339,6 +339,7 @@ fn scope_narrows_where_nothing_could_ever_pass() {
 fn path_rule(action: RuleAction, path: PathPattern) -> PortAuthz {
     let to = Operation {
         paths: vec![path],
+        ignore_case: action == RuleAction::Deny,
         ..Operation::default()
     };
     PortAuthz {
@@ -393,6 +394,33 @@ fn a_deny_rule_sees_through_spellings() {
         "/admin?x=1",
         "/;a/../admin",
         "/.;x/admin",
+        "/;/admin",
+        "/;x/admin",
+        "/%3b/admin",
+        "/%3bx//;y/admin",
+        "/%20/admin",
+        "/admin/;x",
+        "/admin.",
+        "/admin%20",
+        "/admin%2e/",
+        "/admin.;x/",
+        "/admin%00",
+        "/admin%09",
+        "/admin%0a",
+        "/admin%3fx",
+        "/admin%23",
+        "/Admin",
+        "/ADMIN/",
+        "/%41dmin",
+        "/%2561dmin",
+        "/%c0%afadmin",
+        "/%c0%AEx",
+        "/%e0%80%afadmin",
+        "/%ef%bc%8fadmin",
+        "/%ef%bd%81dmin",
+        "/%u002fadmin",
+        "/\u{e9}/admin",
+        "/x/..%20/admin",
     ] {
         assert!(!evaluate(&authz, &get(path), false).allowed(), "{path}");
     }
@@ -401,8 +429,13 @@ fn a_deny_rule_sees_through_spellings() {
         "/admins",
         "/adminx",
         "/a/admin",
-        "/Admin",
+        "/admin.json",
         "/public",
+        "/public/%20x",
+        "/caf%C3%A9",
+        "/%ef%bc%88x",
+        "/100%25",
+        "/a;y=1",
         "/api/v4/projects/a%2Fb",
         "/a..b",
         "/...",
@@ -423,6 +456,224 @@ fn a_deny_rule_sees_through_spellings() {
             denied,
             "{path}"
         );
+    }
+}
+
+fn operation_rule(action: RuleAction, to: Operation) -> PortAuthz {
+    let mut authz = path_rule(action, PathPattern::Prefix("/".into()));
+    authz.rules[0].to = to;
+    authz
+}
+
+#[test]
+fn ignore_case_decides_whether_cases_of_a_path_are_alike() {
+    for (action, path, ignore_case, matched) in [
+        (RuleAction::Deny, "/Admin", false, false),
+        (RuleAction::Deny, "/%41dmin", false, false),
+        (RuleAction::Deny, "/%61dmin", false, true),
+        (RuleAction::Deny, "/aDMIN", true, true),
+        (RuleAction::Allow, "/Admin", false, false),
+        (RuleAction::Allow, "/Admin", true, true),
+        (RuleAction::Allow, "/%61dmin", true, false),
+    ] {
+        let to = Operation {
+            paths: vec![PathPattern::Exact("/admin".into())],
+            ignore_case,
+            ..Operation::default()
+        };
+        let authz = operation_rule(action, to);
+        let allowed = evaluate(&authz, &get(path), false).allowed();
+        let expected = matched == (action == RuleAction::Allow);
+        assert_eq!(allowed, expected, "{action:?} {path} {ignore_case}");
+    }
+}
+
+#[test]
+fn a_deny_rule_matches_methods_in_any_case() {
+    for (action, method, allowed) in [
+        (RuleAction::Deny, "DELETE", false),
+        (RuleAction::Deny, "delete", false),
+        (RuleAction::Deny, "Delete", false),
+        (RuleAction::Deny, "X-delete", true),
+        (RuleAction::Allow, "DELETE", true),
+        (RuleAction::Allow, "delete", false),
+    ] {
+        let to = Operation {
+            methods: vec!["DELETE".into()],
+            ..Operation::default()
+        };
+        let mut request = get("/");
+        request.http.as_mut().unwrap().method = method.to_owned();
+        let authz = operation_rule(action, to);
+        assert_eq!(
+            evaluate(&authz, &request, false).allowed(),
+            allowed,
+            "{action:?} {method}"
+        );
+    }
+}
+
+/// Rule's header, its pattern, the lines of the request, whether Deny matches, whether Allow does.
+type HeaderCase = (
+    &'static str,
+    HeaderValuePattern,
+    &'static [(&'static str, &'static str)],
+    bool,
+    bool,
+);
+
+#[test]
+fn deny_looks_at_every_line_and_element_and_allow_at_the_only_one() {
+    let exact = |text: &str| HeaderValuePattern::Exact(text.into());
+    let prefix = |text: &str| HeaderValuePattern::Prefix(text.into());
+    let regex = |text: &str| HeaderValuePattern::Regex(text.into());
+    let cases: Vec<HeaderCase> = vec![
+        ("x-t", exact("acme"), &[("x-t", "acme")], true, true),
+        (
+            "x-t",
+            exact("acme"),
+            &[("x-t", "acme"), ("x-t", "globex")],
+            true,
+            false,
+        ),
+        (
+            "x-t",
+            exact("acme"),
+            &[("x-t", "globex"), ("x-t", "acme")],
+            true,
+            false,
+        ),
+        (
+            "x-t",
+            exact("acme"),
+            &[("x-t", "globex, acme")],
+            true,
+            false,
+        ),
+        ("x-t", exact("acme"), &[("x-t", " acme")], true, false),
+        ("x-t", exact("acme"), &[("x_t", "acme")], true, false),
+        (
+            "x-t",
+            exact("acme"),
+            &[("x-t", "acme"), ("x_t", "globex")],
+            true,
+            false,
+        ),
+        ("x-t", exact("acme"), &[("x-t", "acmes")], false, false),
+        (
+            "x-t",
+            exact("a,b"),
+            &[("x-t", "a"), ("x-t", "b")],
+            true,
+            false,
+        ),
+        ("x-t", exact("a,b"), &[("x-t", "a")], false, false),
+        ("x-t", prefix("ac"), &[("x-t", "acme")], true, true),
+        ("x-t", prefix("ac"), &[("x-t", "acme,globex")], true, false),
+        ("x-t", prefix("ac"), &[("x-t", "globex,acme")], true, false),
+        ("x-t", regex("^a.*e$"), &[("x-t", "acme")], true, true),
+        (
+            "x-t",
+            regex("^a.*e$"),
+            &[("x-t", "globex,acme")],
+            true,
+            false,
+        ),
+        ("x-t", regex("a.*"), &[("x-t", "acme,globex")], true, false),
+        (
+            "x-t",
+            HeaderValuePattern::Present,
+            &[("x_t", "")],
+            true,
+            false,
+        ),
+        (
+            "x-t",
+            HeaderValuePattern::Absent,
+            &[("x_t", "")],
+            true,
+            false,
+        ),
+        ("x-t", HeaderValuePattern::Absent, &[], true, true),
+        (
+            "cookie",
+            exact("a=b"),
+            &[("cookie", "c=d; a=b")],
+            true,
+            false,
+        ),
+        (
+            "host",
+            exact("a.shop"),
+            &[(":authority", "A.shop.:80")],
+            true,
+            false,
+        ),
+        (
+            "host",
+            exact("a.shop:80"),
+            &[("host", "a.shop:81")],
+            false,
+            false,
+        ),
+        (
+            ":authority",
+            exact("a.shop"),
+            &[("host", "a.shop")],
+            true,
+            true,
+        ),
+    ];
+    for (name, value, lines, denied, allowed) in cases {
+        let mut request = get("/");
+        let owned = lines
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        request.http.as_mut().unwrap().headers = owned.collect();
+        let header = HeaderPattern {
+            name: name.into(),
+            value,
+        };
+        let to = Operation {
+            headers: vec![header],
+            ..Operation::default()
+        };
+        let deny = operation_rule(RuleAction::Deny, to.clone());
+        let allow = operation_rule(RuleAction::Allow, to.clone());
+        assert_eq!(
+            !evaluate(&deny, &request, false).allowed(),
+            denied,
+            "Deny {to:?} {lines:?}"
+        );
+        assert_eq!(
+            evaluate(&allow, &request, false).allowed(),
+            allowed,
+            "Allow {to:?} {lines:?}"
+        );
+    }
+}
+
+/// Beyond the bound the paths are no expressions any more, and the closed form denies all that the open one denies.
+#[test]
+fn beyond_the_bound_a_deny_rule_denies_no_less() {
+    let few = path_rule(RuleAction::Deny, PathPattern::Prefix("/admin".into()));
+    let mut many = few.clone();
+    let more = (0..4_096).map(|n| PathPattern::Exact(format!("/other/{n}").into()));
+    many.rules[0].to.paths.extend(more);
+    assert!(few.spells_paths() && !many.spells_paths());
+    for path in [
+        "/admin",
+        "/Admin/x",
+        "/;/admin",
+        "/%61dmin",
+        "/admin.",
+        "/other/7",
+        "/OTHER/7/",
+    ] {
+        assert!(!evaluate(&many, &get(path), false).allowed(), "{path}");
+    }
+    for path in ["/", "/public", "/public/a.b", "/other/4096"] {
+        assert!(evaluate(&many, &get(path), false).allowed(), "{path}");
     }
 }
 

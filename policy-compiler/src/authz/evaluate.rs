@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use regex::Regex;
+use regex::bytes::RegexBuilder;
 
+use super::header::{self, Joined};
 use super::{
-    HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule, RuleAction, Source, spelling,
+    HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, spelling,
 };
 use crate::world::SpiffeId;
 
@@ -30,7 +31,7 @@ pub struct HttpRequest {
     pub method: String,
     /// Path with query.
     pub path: String,
-    /// Names in lower case.
+    /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
@@ -61,27 +62,24 @@ impl Decision {
 /// Judges a request. With `audited`, as if every audited rule were enforced.
 #[must_use]
 pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision {
-    if let Some(rule) = authz
-        .rules(RuleAction::Deny, audited)
-        .find(|rule| matches(rule, request))
-    {
+    let spelled = authz.spells_paths();
+    let matches = |rule: &&Rule| matches(rule, spelled, request);
+    if let Some(rule) = authz.rules(RuleAction::Deny, audited).find(matches) {
         return Decision::DeniedBy(Arc::clone(&rule.id));
     }
     if !authz.needs_allow(audited) {
         return Decision::AllowedByDefault;
     }
-    let allowed = authz
-        .rules(RuleAction::Allow, audited)
-        .find(|rule| matches(rule, request));
+    let allowed = authz.rules(RuleAction::Allow, audited).find(matches);
     allowed.map_or(Decision::NoAllowMatched, |rule| {
         Decision::AllowedBy(Arc::clone(&rule.id))
     })
 }
 
-fn matches(rule: &Rule, request: &Request) -> bool {
+fn matches(rule: &Rule, spelled: bool, request: &Request) -> bool {
     from(&rule.from, request)
         && rule.to.covers(request.port)
-        && to(&rule.to, rule.action, request.http.as_ref())
+        && to(rule, spelled, request.http.as_ref())
 }
 
 fn from(source: &Source, request: &Request) -> bool {
@@ -101,72 +99,108 @@ fn from(source: &Source, request: &Request) -> bool {
                 .any(|block| block.contains(&request.source)))
 }
 
-fn to(operation: &Operation, action: RuleAction, http: Option<&HttpRequest>) -> bool {
+fn to(rule: &Rule, spelled: bool, http: Option<&HttpRequest>) -> bool {
+    let operation = &rule.to;
     if !operation.needs_http() {
         return true;
     }
     let Some(http) = http else { return false };
-    let path = http.path.split(['?', '#']).next().unwrap_or_default();
-    (operation.methods.is_empty() || operation.methods.iter().any(|m| **m == *http.method))
-        && (operation.paths.is_empty() || on_path(&operation.paths, action, path))
+    let method = |method: &Arc<str>| match rule.action {
+        RuleAction::Deny => method.eq_ignore_ascii_case(&http.method),
+        RuleAction::Allow => **method == *http.method,
+    };
+    (operation.methods.is_empty() || operation.methods.iter().any(method))
+        && (operation.paths.is_empty() || on_path(rule, spelled, &http.path))
         && operation
             .headers
             .iter()
-            .all(|header| on_header(&header.name, &header.value, action, http))
+            .all(|header| on_header(header, rule.action, http))
 }
 
-fn on_path(patterns: &[PathPattern], action: RuleAction, path: &str) -> bool {
-    let winding = whole(spelling::DOT_DOT, path);
-    match action {
+fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let ignore_case = rule.to.ignore_case;
+    let mut patterns = rule.to.paths.iter();
+    match rule.action {
+        RuleAction::Deny if spelled => {
+            whole(spelling::WINDING, path)
+                || patterns.any(|pattern| whole(&spelling::denied(pattern, ignore_case), path))
+        }
         RuleAction::Deny => {
-            winding
-                || patterns
-                    .iter()
-                    .any(|pattern| whole(&spelling::denied(pattern), path))
+            !whole(spelling::PLAIN, path)
+                || patterns.filter_map(spelling::plain).any(|(text, open)| {
+                    starts(path, &text, open, ignore_case)
+                        || starts(path, &format!("{text}/"), open, ignore_case)
+                })
         }
         RuleAction::Allow => {
-            !winding
-                && patterns.iter().any(|pattern| match pattern {
-                    PathPattern::Exact(exact) => **exact == *path,
-                    PathPattern::Prefix(prefix) => path.starts_with(&**prefix),
+            !whole(spelling::WINDING, path)
+                && patterns.any(|pattern| match pattern {
+                    PathPattern::Exact(text) => starts(path, text, false, ignore_case),
+                    PathPattern::Prefix(text) => starts(path, text, true, ignore_case),
                 })
         }
     }
 }
 
-fn on_header(
-    name: &str,
-    pattern: &HeaderValuePattern,
-    action: RuleAction,
-    http: &HttpRequest,
-) -> bool {
-    let value = |name: &str| {
-        let values: Vec<&str> = http
-            .headers
-            .iter()
-            .filter(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
-            .collect();
-        // As Envoy sees a repeated header.
-        (!values.is_empty()).then(|| values.join(","))
+/// Whether a path is the text, or begins with it if the pattern is open.
+fn starts(path: &str, text: &str, open: bool, ignore_case: bool) -> bool {
+    let length = if open { text.len() } else { path.len() };
+    let (path, text) = (path.as_bytes(), text.as_bytes());
+    path.get(..length)
+        .is_some_and(|path| path == text || (ignore_case && path.eq_ignore_ascii_case(text)))
+}
+
+fn on_header(pattern: &HeaderPattern, action: RuleAction, http: &HttpRequest) -> bool {
+    // One header in Envoy, under the names of HTTP/1 and HTTP/2.
+    let host = |name: &str| matches!(name, "host" | ":authority");
+    let lines = |name: &str| {
+        let same = |n: &str| n == name || (host(n) && host(name));
+        let lines = http.headers.iter().filter(|(n, _)| same(n));
+        lines.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
     };
-    let one = |name: &str| {
-        let value = value(name);
-        match pattern {
-            HeaderValuePattern::Exact(exact) => value.as_deref() == Some(exact),
-            HeaderValuePattern::Prefix(prefix) => value.is_some_and(|v| v.starts_with(&**prefix)),
-            HeaderValuePattern::Regex(regex) => value.is_some_and(|v| whole(regex, &v)),
-            HeaderValuePattern::Present => value.is_some(),
-            HeaderValuePattern::Absent => value.is_none(),
+    let names = header::names(&pattern.name);
+    let there = |name: &String| !lines(name).is_empty();
+    match (action, &pattern.value) {
+        (RuleAction::Allow, HeaderValuePattern::Present) => !lines(&pattern.name).is_empty(),
+        (RuleAction::Deny, HeaderValuePattern::Present) => names.iter().any(there),
+        (RuleAction::Allow, HeaderValuePattern::Absent) => !names.iter().any(there),
+        (RuleAction::Deny, HeaderValuePattern::Absent) => lines(&pattern.name).is_empty(),
+        (RuleAction::Allow, value) => {
+            let others = names.iter().filter(|name| **name != *pattern.name);
+            allowed(value, &lines(&pattern.name)) && !others.into_iter().any(there)
         }
-    };
-    match (action, pattern) {
-        (RuleAction::Allow, _) | (RuleAction::Deny, HeaderValuePattern::Absent) => one(name),
-        (RuleAction::Deny, _) => spelling::header_names(name).iter().any(|name| one(name)),
+        (RuleAction::Deny, value) => {
+            let expressions = header::denied(&pattern.name, value).unwrap_or_default();
+            let all: Vec<&str> = names.iter().flat_map(|name| lines(name)).collect();
+            let mut expressions = expressions.iter();
+            expressions.all(|expression| all.iter().any(|line| whole(expression, line)))
+        }
     }
 }
 
-/// Whether an expression matches all of a text. One that cannot be read matches nothing: Envoy refuses it, and the refusal is a status.
+/// Whether one line has the value, and there is no other.
+fn allowed(value: &HeaderValuePattern, lines: &[&str]) -> bool {
+    let joined = lines.join(",");
+    let one = |line: &&str| match value {
+        HeaderValuePattern::Exact(text) => *line == &**text,
+        HeaderValuePattern::Prefix(text) => line.starts_with(&**text),
+        HeaderValuePattern::Regex(text) => whole(text, line),
+        HeaderValuePattern::Present | HeaderValuePattern::Absent => true,
+    };
+    lines.iter().any(one)
+        && match header::joined(value) {
+            Some(Joined::Is(text)) => joined == text,
+            Some(Joined::HasNoComma) => !joined.contains(','),
+            None => true,
+        }
+}
+
+/// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy refuses it, and the
+/// refusal is a status.
 fn whole(expression: &str, text: &str) -> bool {
-    Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(text))
+    RegexBuilder::new(&format!("^(?:{expression})$"))
+        .unicode(false)
+        .build()
+        .is_ok_and(|regex| regex.is_match(text.as_bytes()))
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod evaluate;
+pub(crate) mod header;
 pub(crate) mod spelling;
 
 use std::sync::Arc;
@@ -14,6 +15,11 @@ pub use admission::could_admit;
 pub use evaluate::{Decision, HttpRequest, Request, evaluate};
 
 use crate::world::{Port, SpiffeId};
+
+/// The most bytes of Deny paths of a port that are matched in every spelling: see docs/security.md for the memory that they take.
+pub(crate) const MAX_SPELLED: usize = 16 * 1024;
+/// The bytes of path that the rest of an expression counts for.
+const SPELLED_OVERHEAD: usize = 32;
 
 /// One rule of one policy, with only valid values in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +74,8 @@ pub struct Operation {
     pub methods: Vec<Arc<str>>,
     /// Paths.
     pub paths: Vec<PathPattern>,
+    /// Whether upper and lower case of `paths` are alike.
+    pub ignore_case: bool,
     /// Headers.
     pub headers: Vec<HeaderPattern>,
 }
@@ -93,6 +101,15 @@ pub enum PathPattern {
     Exact(Arc<str>),
     /// The beginning of the path.
     Prefix(Arc<str>),
+}
+
+impl PathPattern {
+    /// The path without the mark of a prefix.
+    fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+        }
+    }
 }
 
 /// A header of a rule.
@@ -139,6 +156,24 @@ impl PortAuthz {
     /// Whether anything is in audit, so that there is a second verdict to report.
     pub(crate) fn audits(&self) -> bool {
         self.rules.iter().any(|rule| rule.audit)
+    }
+
+    /// Whether the paths of Deny rules are matched in every spelling. Beyond [`MAX_SPELLED`], they match their plain spelling and every path
+    /// that is not plain, so that the memory of a sidecar stays bounded and nothing passes that an expression would have denied.
+    #[must_use]
+    pub fn spells_paths(&self) -> bool {
+        let length = |rule: &Rule| {
+            let lengths = rule
+                .to
+                .paths
+                .iter()
+                .map(|path| path.text().len() + SPELLED_OVERHEAD);
+            lengths.sum::<usize>()
+        };
+        // Where something is in audit, Envoy holds all rules a second time.
+        let enforced = self.rules(RuleAction::Deny, false).map(length);
+        let audited = self.rules(RuleAction::Deny, true).filter(|_| self.audits());
+        enforced.chain(audited.map(length)).sum::<usize>() <= MAX_SPELLED
     }
 
     /// Whether a request must match an Allow rule. A rule that needs HTTP demands it on TCP ports too, where it can match nothing:

@@ -1,53 +1,102 @@
 //! The many spellings of one path.
 //!
-//! Applications differ in what they take for the same path: `//admin`, `/./admin`, `/%61dmin`, `/admin;x`, `\admin`, `/admin/`. The mesh cannot
-//! know, and must not rewrite what it forwards. So a Deny rule matches every spelling that some application might read as its path, and an
-//! Allow rule only the plain one. Paths with a `..` segment, whatever its spelling, could mean anything: Deny rules match, Allow rules do not.
+//! Applications differ in the spellings that they take for the same path: `//admin`, `/./admin`, `/;x/admin`, `/%61dmin`, `/admin;x`, `\admin`,
+//! `/admin/`, `/ADMIN`. The mesh cannot know them, and must not rewrite requests. So a Deny rule matches every spelling that some application
+//! might read as its path, and an Allow rule only the plain one. Winding paths ([`WINDING`]) could mean anything: Deny rules match them, Allow
+//! rules do not.
+//!
+//! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole path without its query.
 
 use std::fmt::Write;
 
 use super::PathPattern;
 
-/// What some servers take for `/`.
+/// Servers take these for `/`.
 const SEPARATOR: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))";
-/// Parameters of a segment.
-const PARAMETERS: &str = "(?:(?:;|%3[bB])[^/]*)?";
-/// One or more separators with nothing or single dots between.
-const GAP: &str = r"(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*)+";
+/// Windows drops dots and blanks at the end of a segment; servlet containers drop the parameters behind them.
+const SEGMENT_END: &str = r"(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/]*)?";
+/// One or more separators, with nothing between them that would be a segment.
+const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*";
+/// An escaped `?` or `#`: a server that decodes first ends the path here.
+const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23).*)?";
 
-/// Matches every path with a segment `..`.
-pub(crate) const DOT_DOT: &str = r".*(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE])(?:\.|%2[eE])(?:(?:;|%3[bB])[^/]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC])).*)?";
+/// Matches the paths that a server may read as nearly any other path: a segment `..`, an escape within an escape, `%u`, escaped control
+/// characters, overlong UTF-8, full-width forms of the characters of paths, and bytes that RFC 3986 does not allow (HTTP/2 passes them).
+pub(crate) const WINDING: &str = concat!(
+    r".*(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE]){2}(?:%20)*(?:(?:;|%3[bB])[^/]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC])).*)?",
+    r"|(?:[^!-~]|%(?:25[0-9a-fA-F]{2}|[uU]|[01][0-9a-fA-F]|7[fF]|[cC][01]|[eE]0%[89]|[fF]0%8",
+    r"|[eE][fF]%(?:[bB][cC]%(?:8[5dDeEfF]|9[0-9bB]|[aA][1-9a-fA-F]|[bB][0-9aAcCfF])|[bB][dD]%(?:8[1-9a-fA-F]|9[0-9aA])))).*)",
+);
 
-/// An expression (RE2, for the whole path without query) for all spellings of a Deny rule's path.
-pub(crate) fn denied(pattern: &PathPattern) -> String {
-    let (path, open) = match pattern {
-        PathPattern::Exact(path) => (path, false),
-        PathPattern::Prefix(path) => (path, true),
-    };
+/// Matches the paths that every server reads as they are: unreserved and sub-delimiter characters but `;`, no escapes, no empty segment, and
+/// dots only within a segment.
+pub(crate) const PLAIN: &str =
+    r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-]+(?:\.+[A-Za-z0-9_~!$&'()*+,=:@-]+)*)*/?";
+
+/// An expression for all spellings of a Deny rule's path.
+pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
+    let (segments, open) = segments(pattern);
     let mut expression = String::new();
-    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+    if ignore_case {
+        expression.push_str("(?i)");
+    }
     let last = segments.len().saturating_sub(1);
     for (index, segment) in segments.iter().enumerate() {
         expression.push_str(GAP);
         for byte in decoded(segment) {
-            spell(&mut expression, byte);
+            spell(&mut expression, byte, ignore_case);
         }
-        let unfinished = index == last && open;
-        if !unfinished && !segment.is_empty() {
-            expression.push_str(PARAMETERS);
+        // A prefix may end within a segment.
+        if index < last || !open {
+            expression.push_str(SEGMENT_END);
         }
     }
     if open {
         expression.push_str(".*");
     } else {
-        // A slash more or less at the end.
-        let _ = write!(expression, r"(?:{SEPARATOR}+(?:\.|%2[eE])?)*");
+        let _ = write!(expression, r"(?:{SEPARATOR}{SEGMENT_END})*{ESCAPED_QUERY}");
     }
     expression
 }
 
+/// The path of a Deny rule as [`PLAIN`] paths spell it; `None` if none of them does.
+pub(crate) fn plain(pattern: &PathPattern) -> Option<(String, bool)> {
+    let (segments, open) = segments(pattern);
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_~!$&'()*+,=:@-.".contains(byte);
+    let mut path = String::new();
+    for segment in segments {
+        path.push('/');
+        let bytes = decoded(segment);
+        if !bytes.iter().all(allowed) {
+            return None;
+        }
+        path.extend(bytes.iter().copied().map(char::from));
+    }
+    Some((path, open))
+}
+
+/// The segments of a pattern, without those that say nothing, and whether it is a prefix.
+fn segments(pattern: &PathPattern) -> (Vec<&str>, bool) {
+    let (path, open) = match pattern {
+        PathPattern::Exact(path) => (path, false),
+        PathPattern::Prefix(path) => (path, true),
+    };
+    let all: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+    let last = all.len().saturating_sub(1);
+    let mut segments: Vec<&str> = all
+        .into_iter()
+        .enumerate()
+        .filter(|(index, segment)| (open && *index == last) || !matches!(*segment, "" | "."))
+        .map(|(_, segment)| segment)
+        .collect();
+    if segments.is_empty() {
+        segments.push("");
+    }
+    (segments, open)
+}
+
 /// One byte, plain or escaped.
-fn spell(expression: &mut String, byte: u8) {
+fn spell(expression: &mut String, byte: u8, ignore_case: bool) {
     expression.push_str("(?:");
     let separator = byte == b'/' || byte == b'\\';
     // A separator inside a segment can only have been meant escaped.
@@ -59,14 +108,26 @@ fn spell(expression: &mut String, byte: u8) {
         expression.push('|');
     }
     expression.push('%');
-    for digit in format!("{byte:02x}").chars() {
-        if digit.is_ascii_alphabetic() {
-            let _ = write!(expression, "[{digit}{}]", digit.to_ascii_uppercase());
-        } else {
-            expression.push(digit);
-        }
+    if ignore_case && byte.is_ascii_alphabetic() {
+        // The codes of a letter's two cases differ in one bit of the high digit.
+        expression.push_str(if byte & 0x10 == 0 { "[46]" } else { "[57]" });
+        hexadecimal(expression, byte & 0x0f);
+    } else {
+        hexadecimal(expression, byte >> 4);
+        hexadecimal(expression, byte & 0x0f);
     }
     expression.push(')');
+}
+
+fn hexadecimal(expression: &mut String, digit: u8) {
+    let Some(digit) = char::from_digit(u32::from(digit), 16) else {
+        return;
+    };
+    if digit.is_ascii_alphabetic() {
+        let _ = write!(expression, "[{digit}{}]", digit.to_ascii_uppercase());
+    } else {
+        expression.push(digit);
+    }
 }
 
 /// The segment with its escapes resolved once.
@@ -89,25 +150,4 @@ fn decoded(segment: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// A header's name in the spellings that CGI-like servers take for the same: `-` and `_`. For Deny rules only.
-pub(crate) fn header_names(name: &str) -> Vec<String> {
-    let dashes = name.bytes().filter(|b| *b == b'-').count();
-    // Each mixture doubles the list; beyond four dashes only the two pure spellings are worth it.
-    if dashes > 4 {
-        return vec![name.to_owned(), name.replace('-', "_")];
-    }
-    let mut names = vec![String::new()];
-    for character in name.chars() {
-        if character == '-' {
-            names = names
-                .iter()
-                .flat_map(|n| [format!("{n}-"), format!("{n}_")])
-                .collect();
-        } else {
-            names.iter_mut().for_each(|n| n.push(character));
-        }
-    }
-    names
 }

@@ -1,6 +1,7 @@
 //! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
 
 pub(crate) mod cluster;
+mod condition;
 pub(crate) mod endpoint;
 pub(crate) mod hcm;
 pub(crate) mod listener;

@@ -10,10 +10,11 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
+use super::condition;
 use super::network::filter;
 use super::{exact, number, prefix, regex, wire};
 use crate::authz::{
-    HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule, RuleAction, Source,
+    HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, header,
     spelling,
 };
 
@@ -28,22 +29,29 @@ struct Verdicts {
 
 /// For HTTP: the configurations of the Deny and of the Allow filter.
 pub(crate) fn per_route(authz: &PortAuthz) -> (Any, Any) {
-    let of = |verdicts: Verdicts| {
-        let rbac = wire::HttpRbac {
-            // The per-rule counters are how often each rule decided; they exist only where there are rules.
-            track_per_rule_stats: verdicts.enforced.is_some() || verdicts.shadow.is_some(),
-            shadow_rules_stat_prefix: if verdicts.shadow.is_some() {
-                "audit_".to_owned()
+    let of = |name: &str, verdicts: Verdicts| {
+        // Each filter writes its verdict into the same metadata: without a prefix, Allow would overwrite the verdict of Deny.
+        let prefix = |there: bool, kind: &str| {
+            if there {
+                format!("{kind}{name}_")
             } else {
                 String::new()
-            },
+            }
+        };
+        let rbac = wire::HttpRbac {
+            rules_stat_prefix: prefix(verdicts.enforced.is_some(), ""),
+            // The per-rule counters are how often each rule decided; they exist only where there are rules.
+            track_per_rule_stats: verdicts.enforced.is_some() || verdicts.shadow.is_some(),
+            shadow_rules_stat_prefix: prefix(verdicts.shadow.is_some(), "audit_"),
             rules: verdicts.enforced,
             shadow_rules: verdicts.shadow,
-            ..Default::default()
         };
         per_route_any(Some(rbac))
     };
-    (of(deny(authz, true)), of(allow(authz, true)))
+    (
+        of("deny", deny(authz, true)),
+        of("allow", allow(authz, true)),
+    )
 }
 
 /// No policy at all on this route.
@@ -91,11 +99,13 @@ pub(crate) fn network(authz: &PortAuthz) -> Vec<listener::Filter> {
 }
 
 fn deny(authz: &PortAuthz, http: bool) -> Verdicts {
+    let spelled = !http || authz.spells_paths();
     let rules = |audited: bool| {
         let rules = rules(
             v3::rbac::Action::Deny,
             authz.rules(RuleAction::Deny, audited),
             http,
+            spelled,
         );
         (!rules.policies.is_empty()).then_some(rules)
     };
@@ -113,6 +123,7 @@ fn allow(authz: &PortAuthz, http: bool) -> Verdicts {
                 v3::rbac::Action::Allow,
                 authz.rules(RuleAction::Allow, audited),
                 http,
+                true,
             )
         })
     };
@@ -126,10 +137,11 @@ fn rules<'a>(
     action: v3::rbac::Action,
     rules: impl Iterator<Item = &'a Rule>,
     http: bool,
+    spelled: bool,
 ) -> wire::Rules {
     let policies = rules
         .filter(|rule| http || !rule.to.needs_http())
-        .map(|rule| (rule.id.to_string(), policy(rule)))
+        .map(|rule| (rule.id.to_string(), policy(rule, spelled)))
         .collect::<BTreeMap<_, _>>();
     wire::Rules {
         action: action.into(),
@@ -137,10 +149,11 @@ fn rules<'a>(
     }
 }
 
-fn policy(rule: &Rule) -> v3::Policy {
+fn policy(rule: &Rule, spelled: bool) -> v3::Policy {
     v3::Policy {
-        permissions: vec![permission(&rule.to, rule.action)],
+        permissions: vec![permission(rule, spelled)],
         principals: vec![principal(&rule.from)],
+        condition: condition::of(rule),
         ..Default::default()
     }
 }
@@ -210,90 +223,142 @@ fn any_of(mut rules: Vec<v3::Permission>) -> Option<v3::Permission> {
 }
 
 /// The ports are not here: a port has only the rules that speak of it.
-fn permission(operation: &Operation, action: RuleAction) -> v3::Permission {
-    use v3::permission::{Rule, Set};
+fn permission(rule: &Rule, spelled: bool) -> v3::Permission {
+    use v3::permission::{Rule as Is, Set};
+    let (operation, action) = (&rule.to, rule.action);
     let method = |method: &std::sync::Arc<str>| {
-        is(Rule::Header(header(":method", string(exact(&**method)))))
+        let mut text = exact(&**method);
+        // By HTTP/2 a method comes in any case, and some servers raise it.
+        text.ignore_case = action == RuleAction::Deny;
+        is(Is::Header(matches(":method", string(text))))
     };
     let mut fields: Vec<v3::Permission> = Vec::new();
     fields.extend(any_of(operation.methods.iter().map(method).collect()));
-    fields.extend(paths(&operation.paths, action));
-    fields.extend(
-        operation
-            .headers
-            .iter()
-            .filter_map(|header| headers(header, action)),
-    );
+    fields.extend(paths(rule, spelled));
+    for header in &operation.headers {
+        fields.extend(match action {
+            RuleAction::Deny => denied_header(header),
+            RuleAction::Allow => allowed_header(header),
+        });
+    }
     match fields.len() {
-        0 => is(Rule::Any(true)),
+        0 => is(Is::Any(true)),
         1 => fields.pop().unwrap_or_default(),
-        _ => is(Rule::AndRules(Set { rules: fields })),
+        _ => is(Is::AndRules(Set { rules: fields })),
     }
 }
 
-fn paths(patterns: &[PathPattern], action: RuleAction) -> Vec<v3::Permission> {
-    use v3::permission::Rule;
+fn not(permission: v3::Permission) -> v3::Permission {
+    is(v3::permission::Rule::NotRule(Box::new(permission)))
+}
+
+fn paths(rule: &Rule, spelled: bool) -> Vec<v3::Permission> {
+    let patterns = &rule.to.paths;
     if patterns.is_empty() {
         return Vec::new();
     }
-    let path = |matching| {
-        is(Rule::UrlPath(matcher::PathMatcher {
+    let path = |mut matching: matcher::StringMatcher| {
+        matching.ignore_case = rule.to.ignore_case
+            && !matches!(
+                matching.match_pattern,
+                Some(matcher::string_matcher::MatchPattern::SafeRegex(_))
+            );
+        is(v3::permission::Rule::UrlPath(matcher::PathMatcher {
             rule: Some(matcher::path_matcher::Rule::Path(matching)),
         }))
     };
-    let winding = path(regex(spelling::DOT_DOT));
-    match action {
-        RuleAction::Deny => any_of(
-            patterns
-                .iter()
-                .map(|p| path(regex(spelling::denied(p))))
-                .chain([winding])
-                .collect(),
-        )
-        .into_iter()
-        .collect(),
+    let winding = || path(regex(spelling::WINDING));
+    match rule.action {
+        RuleAction::Deny if spelled => {
+            let spelled = |p: &PathPattern| path(regex(spelling::denied(p, rule.to.ignore_case)));
+            let all = patterns.iter().map(spelled).chain([winding()]);
+            any_of(all.collect()).into_iter().collect()
+        }
+        RuleAction::Deny => {
+            let plain = |(text, open): (String, bool)| {
+                if open {
+                    return vec![path(prefix(text))];
+                }
+                let slash = (text != "/").then(|| path(exact(format!("{text}/"))));
+                [path(exact(text))].into_iter().chain(slash).collect()
+            };
+            let all = patterns.iter().filter_map(spelling::plain).flat_map(plain);
+            let odd = not(path(regex(spelling::PLAIN)));
+            any_of([odd].into_iter().chain(all).collect())
+                .into_iter()
+                .collect()
+        }
         RuleAction::Allow => {
             let plain = patterns.iter().map(|pattern| match pattern {
                 PathPattern::Exact(text) => path(exact(&**text)),
-                PathPattern::Prefix(text) if text.is_empty() => is(Rule::Any(true)),
+                PathPattern::Prefix(text) if text.is_empty() => is(v3::permission::Rule::Any(true)),
                 PathPattern::Prefix(text) => path(prefix(&**text)),
             });
             any_of(plain.collect())
                 .into_iter()
-                .chain([is(Rule::NotRule(Box::new(winding)))])
+                .chain([not(winding())])
                 .collect()
         }
     }
 }
 
-fn headers(pattern: &HeaderPattern, action: RuleAction) -> Option<v3::Permission> {
-    use route::header_matcher::HeaderMatchSpecifier;
-    let specifier = || match &pattern.value {
+/// Some element of some line, under any spelling of the name.
+fn denied_header(pattern: &HeaderPattern) -> Vec<v3::Permission> {
+    use route::header_matcher::HeaderMatchSpecifier::PresentMatch;
+    let names = header::names(&pattern.name);
+    let any_name = |specifier: route::header_matcher::HeaderMatchSpecifier| {
+        let of = |name: &String| {
+            is(v3::permission::Rule::Header(matches(
+                name,
+                specifier.clone(),
+            )))
+        };
+        any_of(names.iter().map(of).collect())
+    };
+    match (
+        header::denied(&pattern.name, &pattern.value),
+        &pattern.value,
+    ) {
+        (Some(expressions), _) => expressions
+            .into_iter()
+            .filter_map(|expression| any_name(string(regex(expression))))
+            .collect(),
+        (None, HeaderValuePattern::Absent) => {
+            let absent = matches(&pattern.name, PresentMatch(false));
+            vec![is(v3::permission::Rule::Header(absent))]
+        }
+        (None, _) => any_name(PresentMatch(true)).into_iter().collect(),
+    }
+}
+
+/// The plain line. That there is no other is the [`condition`].
+fn allowed_header(pattern: &HeaderPattern) -> Vec<v3::Permission> {
+    use route::header_matcher::HeaderMatchSpecifier::PresentMatch;
+    let specifier = match &pattern.value {
         HeaderValuePattern::Exact(text) => string(exact(&**text)),
         HeaderValuePattern::Prefix(text) => string(prefix(&**text)),
         HeaderValuePattern::Regex(text) => string(regex(&**text)),
-        HeaderValuePattern::Present => HeaderMatchSpecifier::PresentMatch(true),
-        HeaderValuePattern::Absent => HeaderMatchSpecifier::PresentMatch(false),
+        HeaderValuePattern::Present => PresentMatch(true),
+        HeaderValuePattern::Absent => PresentMatch(false),
     };
-    let names = match (action, &pattern.value) {
-        (RuleAction::Allow, _) | (RuleAction::Deny, HeaderValuePattern::Absent) => {
-            vec![pattern.name.to_string()]
-        }
-        (RuleAction::Deny, _) => spelling::header_names(&pattern.name),
-    };
-    any_of(
-        names
-            .iter()
-            .map(|name| is(v3::permission::Rule::Header(header(name, specifier()))))
-            .collect(),
-    )
+    let header = |name: &str, specifier| is(v3::permission::Rule::Header(matches(name, specifier)));
+    let names = header::names(&pattern.name);
+    let others = names.iter().skip(1);
+    [header(&pattern.name, specifier)]
+        .into_iter()
+        .chain(
+            others
+                .filter(|_| header::only_plain_name(&pattern.value))
+                .map(|name| header(name, PresentMatch(false))),
+        )
+        .collect()
 }
 
 const fn string(matching: matcher::StringMatcher) -> route::header_matcher::HeaderMatchSpecifier {
     route::header_matcher::HeaderMatchSpecifier::StringMatch(matching)
 }
 
-fn header(
+fn matches(
     name: &str,
     specifier: route::header_matcher::HeaderMatchSpecifier,
 ) -> route::HeaderMatcher {

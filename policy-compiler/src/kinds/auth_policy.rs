@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_crds::{
-    AuthPolicySpec, AuthRule, ConditionType, HeaderMatch, HeaderValue, MeshMode, MtlsMode,
-    PolicyMode, reason,
+    Action, AuthPolicySpec, AuthRule, ConditionType, MeshMode, MtlsMode, PolicyMode, reason,
 };
 
-use crate::authz::{
-    HeaderPattern, HeaderValuePattern, Operation, PathPattern, Rule, RuleAction, Source,
-};
+use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::compile::{Lookup, Outcome};
 use crate::finding::ObjectRef;
+use crate::kinds::headers::{check_expressions, check_header, header_pattern};
 use crate::kinds::mesh::Settings;
 use crate::kinds::{Judged, Problem, judge};
 use crate::world::{
@@ -264,6 +262,7 @@ fn check(lookup: &Lookup<'_>, namespace: &str, spec: &AuthPolicySpec) -> Vec<Pro
     for (index, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{index}]"), rule, &mut problems);
     }
+    problems.extend(check_expressions(spec));
     problems
 }
 
@@ -342,20 +341,10 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem
             "begin with / and use * only at the end",
         ));
     }
-    for (index, header) in to
-        .headers
-        .iter()
-        .enumerate()
-        .filter(|(_, header)| header_pattern(header).is_none())
-    {
-        let message = format!(
-            "header {:?} takes exactly one of exact, prefix, regex and present",
-            header.name
-        );
-        problems.push(Problem::invalid(
-            format!("{field}.to.headers[{index}]"),
-            message,
-            "keep one",
+    for (index, header) in to.headers.iter().enumerate() {
+        problems.extend(check_header(
+            &format!("{field}.to.headers[{index}]"),
+            header,
         ));
     }
 }
@@ -417,6 +406,7 @@ fn operation(rule: &AuthRule) -> Operation {
         ports: sorted(to.ports.iter().map(|port| Port::from(*port))),
         methods: sorted(to.methods.iter().map(|m| m.as_str().into())),
         paths: sorted(to.paths.iter().filter_map(|text| path(text))),
+        ignore_case: !to.paths.is_empty() && to.ignore_case.unwrap_or(rule.action == Action::Deny),
         headers: sorted(to.headers.iter().filter_map(header_pattern)),
     }
 }
@@ -465,25 +455,5 @@ fn path(text: &str) -> Option<PathPattern> {
         PathPattern::Prefix(body.into())
     } else {
         PathPattern::Exact(body.into())
-    })
-}
-
-fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
-    let bare = header.name.strip_prefix(':').unwrap_or(&header.name);
-    if bare.is_empty() || !bare.bytes().all(token) {
-        return None;
-    }
-    let value = match header.value()? {
-        HeaderValue::Exact(text) => HeaderValuePattern::Exact(text.into()),
-        HeaderValue::Prefix("") | HeaderValue::Regex("") => return None,
-        HeaderValue::Prefix(text) => HeaderValuePattern::Prefix(text.into()),
-        HeaderValue::Regex(text) => HeaderValuePattern::Regex(text.into()),
-        HeaderValue::Present => HeaderValuePattern::Present,
-        HeaderValue::Absent => HeaderValuePattern::Absent,
-    };
-    Some(HeaderPattern {
-        name: header.name.to_ascii_lowercase().into(),
-        value,
     })
 }

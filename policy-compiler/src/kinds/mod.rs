@@ -3,6 +3,7 @@
 //! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, policies, in this order.
 
 pub(crate) mod auth_policy;
+mod headers;
 pub(crate) mod mesh;
 pub(crate) mod traffic_split;
 

@@ -1,0 +1,75 @@
+//! The headers of an `AuthPolicy`'s rules.
+
+use heddle_crds::{Action, AuthPolicySpec, HeaderMatch, HeaderValue};
+
+use crate::authz::header::{self, MAX_DASHES, MAX_EXPRESSIONS, size};
+use crate::authz::{HeaderPattern, HeaderValuePattern};
+use crate::kinds::Problem;
+
+/// All expressions of a policy together: a sidecar holds them in memory.
+pub(super) fn check_expressions(spec: &AuthPolicySpec) -> Option<Problem> {
+    let sizes = spec.rules.iter().flat_map(|rule| {
+        let headers = rule.to.iter().flat_map(|to| &to.headers);
+        headers.filter_map(|header| {
+            // A Deny rule has the expression for every spelling of the name.
+            let names = match rule.action {
+                Action::Deny => header::names(&header.name).len(),
+                Action::Allow => 1,
+            };
+            Some(names * size(header.regex.as_deref()?))
+        })
+    });
+    let size: usize = sizes.sum();
+    (size > MAX_EXPRESSIONS).then(|| {
+        let message = format!(
+            "the regular expressions take {size} bytes, which is more than {MAX_EXPRESSIONS}"
+        );
+        let fix = "use fewer or shorter expressions, and smaller repetitions";
+        Problem::invalid("spec.rules", message, fix)
+    })
+}
+
+pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<Problem> {
+    let name = header.name.to_ascii_lowercase();
+    if name.starts_with(':') && name != ":authority" {
+        let message = format!("{:?} is not a header", header.name);
+        return Some(Problem::invalid(
+            field,
+            message,
+            "use to.paths or to.methods",
+        ));
+    }
+    if name.bytes().filter(|b| *b == b'-').count() > MAX_DASHES {
+        let message = format!("header {:?} has more than {MAX_DASHES} dashes", header.name);
+        let fix = "use another header: servers take _ for -, and a rule holds for every such name";
+        return Some(Problem::invalid(field, message, fix));
+    }
+    header_pattern(header).is_none().then(|| {
+        let message = format!(
+            "header {:?} takes exactly one of exact, prefix, regex and present",
+            header.name
+        );
+        Problem::invalid(field, message, "keep one")
+    })
+}
+
+/// The header as the rules hold it; `None` if it is not exactly one demand.
+pub(super) fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
+    let bare = header.name.strip_prefix(':').unwrap_or(&header.name);
+    if bare.is_empty() || !bare.bytes().all(token) {
+        return None;
+    }
+    let value = match header.value()? {
+        HeaderValue::Exact(text) => HeaderValuePattern::Exact(text.into()),
+        HeaderValue::Prefix("") | HeaderValue::Regex("") => return None,
+        HeaderValue::Prefix(text) => HeaderValuePattern::Prefix(text.into()),
+        HeaderValue::Regex(text) => HeaderValuePattern::Regex(text.into()),
+        HeaderValue::Present => HeaderValuePattern::Present,
+        HeaderValue::Absent => HeaderValuePattern::Absent,
+    };
+    Some(HeaderPattern {
+        name: header.name.to_ascii_lowercase().into(),
+        value,
+    })
+}
