@@ -6,31 +6,31 @@
 //!
 //! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole value of one line.
 
-use super::HeaderValuePattern;
+use super::{HeaderPattern, HeaderValuePattern, RuleAction};
 
 /// The most dashes in a name of a rule: each doubles the names that mean the same.
 pub(crate) const MAX_DASHES: usize = 6;
 
-/// The most bytes that the regular expressions of one policy's headers may take, as [`size`] measures them.
-pub(crate) const MAX_EXPRESSIONS: usize = 256 * 1024;
-/// The most bytes for one of them, and the steps of the measure.
-const SMALL: usize = 1 << 11;
-const SIZES: [usize; 5] = [1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16];
+/// The most that the headers of one policy may [`cost`].
+pub(crate) const MAX_COST: usize = 64 * 1024;
+/// A regular expression of a user counts for so much: RE2 lets its states grow to 8 MB where requests are made for that, so 32 are the most.
+const REGEX_COST: usize = 2 * 1024;
+/// The bytes that count for a name, or for the rest of an expression around a literal.
+const NAME_COST: usize = 32;
 
-/// The bytes of a compiled expression, rounded up; more than [`MAX_EXPRESSIONS`] for one that is beyond all measure. An expression that cannot be
-/// read is free: Envoy refuses it.
-pub(crate) fn size(expression: &str) -> usize {
-    // A short expression without repetitions is small: most are.
-    if expression.len() <= 64 && !expression.contains('{') {
-        return SMALL;
-    }
-    let fits = |limit: &usize| {
-        let mut builder = regex::bytes::RegexBuilder::new(expression);
-        let built = builder.unicode(false).size_limit(*limit).build();
-        !matches!(built, Err(regex::Error::CompiledTooBig(_)))
+/// The memory that a header of a rule takes in a sidecar, in bytes of its matchers.
+pub(crate) fn cost(action: RuleAction, header: &HeaderPattern) -> usize {
+    let names = names(&header.name).len();
+    let value = match &header.value {
+        HeaderValuePattern::Exact(text) | HeaderValuePattern::Prefix(text) => text.len(),
+        HeaderValuePattern::Regex(_) => REGEX_COST,
+        HeaderValuePattern::Present | HeaderValuePattern::Absent => 0,
     };
-    let size = SIZES.iter().copied().find(fits);
-    size.unwrap_or(MAX_EXPRESSIONS + 1)
+    match action {
+        // Each name has the expression.
+        RuleAction::Deny => names * (NAME_COST + value),
+        RuleAction::Allow => names * NAME_COST + value,
+    }
 }
 
 /// The plain name first, then all names that CGI-like servers take for the same.

@@ -10,7 +10,7 @@ use heddle_crds::{
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::compile::{Lookup, Outcome};
 use crate::finding::ObjectRef;
-use crate::kinds::headers::{check_expressions, check_header, header_pattern};
+use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
 use crate::kinds::{Judged, Problem, judge};
 use crate::world::{
@@ -262,7 +262,7 @@ fn check(lookup: &Lookup<'_>, namespace: &str, spec: &AuthPolicySpec) -> Vec<Pro
     for (index, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{index}]"), rule, &mut problems);
     }
-    problems.extend(check_expressions(spec));
+    problems.extend(check_headers(spec));
     problems
 }
 

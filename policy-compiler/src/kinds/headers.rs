@@ -1,30 +1,24 @@
 //! The headers of an `AuthPolicy`'s rules.
 
-use heddle_crds::{Action, AuthPolicySpec, HeaderMatch, HeaderValue};
+use heddle_crds::{AuthPolicySpec, HeaderMatch, HeaderValue};
 
-use crate::authz::header::{self, MAX_DASHES, MAX_EXPRESSIONS, size};
+use crate::authz::header::{MAX_COST, MAX_DASHES, cost};
 use crate::authz::{HeaderPattern, HeaderValuePattern};
 use crate::kinds::Problem;
 
-/// All expressions of a policy together: a sidecar holds them in memory.
-pub(super) fn check_expressions(spec: &AuthPolicySpec) -> Option<Problem> {
-    let sizes = spec.rules.iter().flat_map(|rule| {
+/// All headers of a policy together: a sidecar has them in memory.
+pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<Problem> {
+    let costs = spec.rules.iter().flat_map(|rule| {
         let headers = rule.to.iter().flat_map(|to| &to.headers);
-        headers.filter_map(|header| {
-            // A Deny rule has the expression for every spelling of the name.
-            let names = match rule.action {
-                Action::Deny => header::names(&header.name).len(),
-                Action::Allow => 1,
-            };
-            Some(names * size(header.regex.as_deref()?))
-        })
+        let headers = headers.filter_map(header_pattern);
+        headers.map(|header| cost(rule.action.into(), &header))
     });
-    let size: usize = sizes.sum();
-    (size > MAX_EXPRESSIONS).then(|| {
+    let cost: usize = costs.sum();
+    (cost > MAX_COST).then(|| {
         let message = format!(
-            "the regular expressions take {size} bytes, which is more than {MAX_EXPRESSIONS}"
+            "the headers of all rules take {cost} bytes in a sidecar, which is more than {MAX_COST} (a regex counts for 2048, and a Deny rule has each value for every mixture of - and _ in the name)"
         );
-        let fix = "use fewer or shorter expressions, and smaller repetitions";
+        let fix = "use fewer headers or shorter values";
         Problem::invalid("spec.rules", message, fix)
     })
 }

@@ -17,8 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, serve, spawn, start};
-use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
-use heddle_policy_compiler::world::{Port, SpiffeId};
+use heddle_policy_compiler::authz::{HttpRequest, PortAuthz, Request, evaluate};
+use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
 use random::{Call, Group, Random};
 use serde_json::{Value, json};
@@ -196,6 +196,13 @@ fn judged(call: &Call) -> Result<Request> {
     })
 }
 
+fn authz(compiled: &Compiled, port: u16) -> Result<&PortAuthz> {
+    let port = NonZeroU16::new(port).context("port 0")?;
+    compiled
+        .authz(&NamespacedName::new("shop", "api"), port.into())
+        .context("no authz")
+}
+
 #[derive(Default)]
 struct Report {
     passed: usize,
@@ -228,12 +235,7 @@ fn run(groups: &[Group], default_deny: bool, trust: &Trust) -> Result<Report> {
     let mut report = Report::default();
     for (index, group) in groups.iter().enumerate() {
         let port = port_of(index);
-        let authz = compiled
-            .authz(
-                &NamespacedName::new("shop", "api"),
-                Port::from(NonZeroU16::new(port).unwrap()),
-            )
-            .context("no authz")?;
+        let authz = authz(&compiled, port)?;
         let mut kept = [const { None }; PEERS.len()];
         for (place, call) in group.calls.iter().enumerate() {
             let expected = evaluate(authz, &judged(call)?, false);
@@ -293,7 +295,7 @@ fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
         groups.extend(
             (0..TCP_GROUPS).map(|_| random::group(&mut random, PEERS.len(), TCP_CALLS, false)),
         );
-        let default_deny = random.chance(50);
+        let default_deny = random.chance(30);
         let report = run(&groups, default_deny, &trust)?;
         if let Some((group, call, text)) = report.wrong.first() {
             let mut case = groups[*group].clone();
@@ -323,6 +325,48 @@ fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
         total.malformed * 5 < all,
         "{} of {all} were malformed",
         total.malformed
+    );
+    Ok(())
+}
+
+/// Whatever a rule lets pass as an Allow rule, it stops as a Deny rule.
+#[test]
+fn a_deny_rule_matches_all_that_the_same_allow_rule_matches() -> Result<()> {
+    let seed = setting("HEDDLE_SEED").unwrap_or(1);
+    let mut random = Random(seed);
+    let (mut allowed, mut denied_only) = (0, 0);
+    for _ in 0..6 {
+        let mut groups = Vec::new();
+        for _ in 0..HTTP_GROUPS {
+            let mut group = random::group(&mut random, PEERS.len(), 2 * CALLS, true);
+            group.rules.truncate(1);
+            for deny in [true, false] {
+                group.rules[0].deny = deny;
+                groups.push(group.clone());
+            }
+        }
+        let compiled = compiled(&groups, false)?;
+        for (index, pair) in groups.chunks(2).enumerate() {
+            for call in &pair[0].calls {
+                let request = judged(call)?;
+                let passes = |place: usize| -> Result<bool> {
+                    let port = port_of(2 * index + place);
+                    Ok(evaluate(authz(&compiled, port)?, &request, false).allowed())
+                };
+                let (denied, admitted) = (!passes(0)?, passes(1)?);
+                ensure!(
+                    denied || !admitted,
+                    "HEDDLE_SEED={seed}: {:#?} {call:#?}",
+                    pair[1].rules
+                );
+                allowed += usize::from(admitted);
+                denied_only += usize::from(denied && !admitted);
+            }
+        }
+    }
+    ensure!(
+        allowed > 300 && denied_only > 300,
+        "{allowed} allowed, {denied_only} denied only"
     );
     Ok(())
 }

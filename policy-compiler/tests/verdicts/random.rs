@@ -45,6 +45,8 @@ pub struct RuleSpec {
     pub methods: Vec<String>,
     pub paths: Vec<String>,
     pub ignore_case: Option<bool>,
+    /// So many more paths that the port is beyond its bound of spelled paths.
+    pub filled: bool,
     /// Name, kind of match, value.
     pub headers: Vec<(String, String, String)>,
 }
@@ -62,7 +64,10 @@ impl RuleSpec {
             ("namespaces", &self.namespaces),
             ("ipBlocks", &self.blocks),
         ]);
-        let mut to = lists(&[("methods", &self.methods), ("paths", &self.paths)]);
+        let filler = (0..60).map(|n| format!("/{}/{n}", "filler".repeat(50)));
+        let filler = filler.filter(|_| self.filled);
+        let paths: Vec<String> = self.paths.iter().cloned().chain(filler).collect();
+        let mut to = lists(&[("methods", &self.methods), ("paths", &paths)]);
         to.insert("ports".to_owned(), json!([port]));
         if let Some(ignore) = self.ignore_case {
             to.insert("ignoreCase".to_owned(), json!(ignore));
@@ -147,7 +152,7 @@ fn rule(random: &mut Random) -> RuleSpec {
     let callers = random.chance(35);
     let (methods, paths, headers) = (random.chance(35), random.chance(60), random.chance(35));
     let mut rule = RuleSpec {
-        deny: random.chance(55),
+        deny: random.chance(65),
         ..RuleSpec::default()
     };
     if callers {
@@ -163,6 +168,7 @@ fn rule(random: &mut Random) -> RuleSpec {
     }
     if paths {
         rule.paths = random.some(3, &PATHS);
+        rule.filled = random.chance(8);
         rule.ignore_case = random.pick(&[None, None, Some(true), Some(false)]);
     }
     if headers {

@@ -30,6 +30,9 @@ pub fn smaller(case: &Group) -> Vec<Group> {
                 }));
             }
         }
+        if case.rules[index].filled {
+            all.push(with(&|c| c.rules[index].filled = false));
+        }
         for header in 0..case.rules[index].headers.len() {
             all.push(with(&|c| {
                 c.rules[index].headers.remove(header);
