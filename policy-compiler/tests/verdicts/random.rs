@@ -149,8 +149,19 @@ pub fn group(random: &mut Random, peers: usize, calls: usize, http: bool) -> Gro
 }
 
 fn rule(random: &mut Random) -> RuleSpec {
-    let callers = random.chance(35);
-    let (methods, paths, headers) = (random.chance(35), random.chance(60), random.chance(35));
+    // Rules with one field differ most in verdicts; the others mix fields.
+    let (callers, methods, paths, headers) = match random.below(8) {
+        0 | 1 => (false, false, false, true),
+        2 | 3 => (false, false, true, false),
+        4 => (false, true, false, false),
+        5 => (true, false, false, false),
+        _ => (
+            random.chance(50),
+            random.chance(35),
+            random.chance(60),
+            random.chance(35),
+        ),
+    };
     let mut rule = RuleSpec {
         deny: random.chance(65),
         ..RuleSpec::default()
@@ -299,6 +310,15 @@ fn lines(random: &mut Random, rules: &[RuleSpec], version2: bool) -> Vec<(String
     let known: Vec<_> = rules.iter().flat_map(|r| &r.headers).collect();
     let hosts = ["host", ":authority"];
     for (name, _, value) in known.into_iter().filter(|(n, _, _)| !hosts.contains(&&**n)) {
+        if random.chance(40) {
+            // The plain line, alone or with another one.
+            lines.push((name.clone(), matching(value)));
+            if random.chance(40) {
+                let at = lines.len() - random.below(2);
+                lines.insert(at, (name.clone(), "evil".to_owned()));
+            }
+            continue;
+        }
         for _ in 0..random.below(3) {
             let name = match random.below(5) {
                 0 => name.replace('-', "_"),
@@ -323,4 +343,19 @@ fn lines(random: &mut Random, rules: &[RuleSpec], version2: bool) -> Vec<(String
         }
     }
     lines
+}
+
+/// A value that the pattern matches, whatever its kind.
+fn matching(pattern: &str) -> String {
+    let value = match pattern {
+        "g.*d" | "(?i)gold" | "go" => "gold",
+        "a|b" => "a",
+        "^evil$" => "evil",
+        "[0-9]+" => "7",
+        "x{2,3}" => "xx",
+        "[^,]*b" => "zb",
+        "true" | "false" => "z",
+        other => other,
+    };
+    value.to_owned()
 }
