@@ -7,7 +7,9 @@ mod cluster;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cluster::{annotated, apply, mesh, object, pod, policy, service, slice, split};
+use cluster::{
+    annotated, apply, ending, mesh, object, pod, policy, service, slice, split, version,
+};
 use heddle_policy_compiler::{
     Compiled, Dependency, NamespacedName, ObjectKind, ObjectRef, Part, PodRef, Refusal, Replaced,
     Scope, View, World, WorldBuilder, compile,
@@ -48,6 +50,12 @@ fn pool() -> Vec<Value> {
             // Another app's labels under the same name, and another's address.
             pool.push(pod(&name, "b", &ip, true, true));
             pool.push(pod(&name, app, "10.0.9.9", true, true));
+            // In its grace period, at its address or at another's; and ended.
+            pool.push(ending(pod(&name, app, &ip, true, number == 0)));
+            pool.push(ending(pod(&name, app, "10.0.9.9", true, true)));
+            let mut ended = pod(&name, app, &ip, true, false);
+            ended["status"]["phase"] = json!("Succeeded");
+            pool.push(ended);
             pool.push(annotated(
                 pod(&name, app, &ip, true, true),
                 "heddle.dev/destinations",
@@ -65,7 +73,9 @@ fn pool() -> Vec<Value> {
                 http_port.clone(),
                 json!({"name": "tcp", "port": 8080, "protocol": "TCP"}),
             ] {
-                pool.push(slice(&format!("{app}-x"), app, port, &pods));
+                let slice = slice(&format!("{app}-x"), app, port, &pods);
+                pool.push(version(slice.clone(), "8"));
+                pool.push(slice);
             }
         }
         pool.push(slice(
@@ -74,6 +84,26 @@ fn pool() -> Vec<Value> {
             http_port.clone(),
             &[("nobody", "192.0.2.7", true)],
         ));
+        // Copies of what other slices have, older and newer, and addresses without a target.
+        for (text, ready) in [("7", false), ("9", true)] {
+            let copies = [(zero.as_str(), ip0.as_str(), ready)];
+            let copy = slice(&format!("{app}-z"), app, http_port.clone(), &copies);
+            pool.push(version(copy.clone(), text));
+            pool.push(copy);
+        }
+        for ip in [ip1.as_str(), "10.0.9.9"] {
+            let mut bare = slice(
+                &format!("{app}-u"),
+                app,
+                http_port.clone(),
+                &[("", ip, true)],
+            );
+            bare["endpoints"][0]
+                .as_object_mut()
+                .unwrap()
+                .remove("targetRef");
+            pool.push(bare);
+        }
     }
     for name in ["s", "t"] {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));

@@ -89,8 +89,13 @@ pub(super) fn service(full: core::Service) -> core::Service {
 
 /// A slice: all but what moves without a change.
 pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
+    // Of two copies of an endpoint the one that was written later counts.
+    let resource_version = full.metadata.resource_version.clone();
     EndpointSlice {
-        metadata: metadata(full.metadata),
+        metadata: ObjectMeta {
+            resource_version,
+            ..metadata(full.metadata)
+        },
         ..full
     }
 }

@@ -195,7 +195,8 @@ impl Rounds {
 fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
         connected: progress.connected,
-        ready: proxy.ready,
+        // A terminating pod takes calls by its own address for as long as it runs, whatever its condition is.
+        ready: proxy.ready || (proxy.terminating && progress.connected),
         told: progress.view.is_some(),
         ..Summary::default()
     };

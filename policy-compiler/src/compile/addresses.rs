@@ -13,6 +13,17 @@ use crate::world::{NamespacedName, PodRef};
 pub(crate) enum Claim {
     Service(NamespacedName),
     Pod(PodRef),
+    /// A pod that is being deleted. Its address may be another pod's already, while the API still shows the old one.
+    TerminatingPod(PodRef),
+}
+
+/// Pod or pods at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodsAt<'a> {
+    None,
+    One(&'a PodRef),
+    /// Several share it: pods of the host's network, or the address has just moved.
+    Several,
 }
 
 /// Almost always there is one claim, so that one needs no room of its own.
@@ -71,21 +82,51 @@ impl Addresses {
     pub(crate) fn services(&self, ip: IpAddr) -> impl Iterator<Item = &NamespacedName> {
         self.claims(ip).rev().filter_map(|claim| match claim {
             Claim::Service(name) => Some(name),
-            Claim::Pod(_) => None,
+            Claim::Pod(_) | Claim::TerminatingPod(_) => None,
         })
     }
 
-    /// The pod that has an address. Pods of the host's network share theirs, and nobody can tell whose port it is.
+    /// The pod that has an address. Pods of the host's network share theirs, and whose port it is cannot be told.
     pub(crate) fn pod(&self, ip: IpAddr) -> Option<&PodRef> {
-        let mut pods = self.claims(ip).filter_map(|claim| match claim {
+        match self.pods_at(ip) {
+            PodsAt::One(pod) => Some(pod),
+            PodsAt::None | PodsAt::Several => None,
+        }
+    }
+
+    /// The living pods that have an address; a terminating one only where there is no other.
+    pub(crate) fn pods_at(&self, ip: IpAddr) -> PodsAt<'_> {
+        let staying = self.claims(ip).filter_map(|claim| match claim {
             Claim::Pod(name) => Some(name),
-            Claim::Service(_) => None,
+            Claim::Service(_) | Claim::TerminatingPod(_) => None,
         });
-        let only = pods.next()?;
-        pods.next().is_none().then_some(only)
+        let terminating = self.claims(ip).filter_map(|claim| match claim {
+            Claim::TerminatingPod(name) => Some(name),
+            Claim::Service(_) | Claim::Pod(_) => None,
+        });
+        match only(staying) {
+            PodsAt::None => only(terminating),
+            found @ (PodsAt::One(_) | PodsAt::Several) => found,
+        }
+    }
+
+    /// Every living pod that has an address, terminating or not.
+    pub(crate) fn all_pods(&self, ip: IpAddr) -> impl Iterator<Item = &PodRef> {
+        self.claims(ip).filter_map(|claim| match claim {
+            Claim::Pod(name) | Claim::TerminatingPod(name) => Some(name),
+            Claim::Service(_) => None,
+        })
     }
 
     pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.keys().copied()
+    }
+}
+
+fn only<'a>(mut pods: impl Iterator<Item = &'a PodRef>) -> PodsAt<'a> {
+    match (pods.next(), pods.next()) {
+        (None, _) => PodsAt::None,
+        (Some(pod), None) => PodsAt::One(pod),
+        (Some(_), Some(_)) => PodsAt::Several,
     }
 }

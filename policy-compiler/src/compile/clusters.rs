@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 
-use super::endpoints::{Reached, reached};
+use super::endpoints::{EndpointInputs, Reached, reached};
 use super::memo::{Lazy, Recipe, kept};
 use crate::envoy::cluster;
 use crate::envoy::endpoint::{Group, assignment};
@@ -14,7 +14,7 @@ use crate::envoy::tls::Alpn;
 use crate::finding::ObjectRef;
 use crate::kinds::traffic_split::{NamespaceSplits, Split, Target};
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-use crate::world::{Labels, NamespacedName, Port, Protocol, Service, SpiffeId, World};
+use crate::world::{Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
 
 /// `out|<ns>/<service>|<port>`
 pub(crate) fn out_name(service: &NamespacedName, port: Port) -> String {
@@ -243,7 +243,7 @@ pub(crate) type ClientSides = BTreeMap<Port, Arc<ClientSide>>;
 
 /// What the clusters of a service look at.
 pub(crate) struct Scene<'a> {
-    pub(crate) world: &'a World,
+    pub(crate) endpoints: EndpointInputs<'a>,
     pub(crate) trust_domain: &'a str,
     /// The splits of the service's namespace.
     pub(crate) splits: Option<&'a NamespaceSplits>,
@@ -255,7 +255,7 @@ impl Scene<'_> {
     }
 
     fn reached(&self, service: &NamespacedName, port: Port, subset: Option<&Labels>) -> Reached {
-        reached(self.world, self.trust_domain, service, port, subset)
+        reached(self.endpoints, self.trust_domain, service, port, subset)
     }
 }
 

@@ -1,9 +1,18 @@
-//! Which endpoints of a service take traffic.
+//! Which endpoints of a service take traffic, and which of those have a sidecar.
+//!
+//! One rule for each way in which a slice names an address:
+//! - A `targetRef` to a pod of the slice's namespace: that pod decides. While it is not known, or has ended, nothing is sent there: what is
+//!   not known to be without a sidecar is never sent plain text.
+//! - No such `targetRef` (slices made by hand or mirrored): the living pod at the address decides. No pod has it: an address outside the
+//!   mesh, plain text. Several have it: plain text only if none of them has a sidecar (pods of the host's network), else nothing.
+//!
+//! A terminating pod is alive until its containers have ended; at an address of two pods the one that stays counts.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::addresses::{Addresses, PodsAt};
 use crate::envoy::endpoint::Backend;
 use crate::world::{
     Endpoint, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,
@@ -16,38 +25,112 @@ pub(crate) struct Readiness {
     pub(crate) all: usize,
 }
 
-/// The endpoints of a port.
-fn of_port<'a>(world: &'a World, service: &NamespacedName, port: Port) -> &'a [Endpoint] {
-    let definition = world.services.get(service);
-    let name = definition.and_then(|s| s.ports.get(&port)).map(|p| &p.name);
-    let list = name.and_then(|name| world.endpoints.get(service)?.get(name));
-    list.map_or(&[], Vec::as_slice)
+/// The objects and addresses by which endpoints are resolved.
+#[derive(Clone, Copy)]
+pub(crate) struct EndpointInputs<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) addresses: &'a Addresses,
 }
 
-/// The pod behind an endpoint.
-fn workload<'a>(world: &'a World, endpoint: &Endpoint) -> Option<&'a Workload> {
-    let pod = endpoint.pod.as_ref()?;
-    world.workloads.get(pod).map(|workload| &**workload)
+/// The owner of an endpoint's address.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Pod(&'a Workload),
+    /// No pod of the cluster, or pods of the host's network.
+    Outside,
+    /// Not known yet, or gone.
+    Unknown,
 }
 
-fn within(subset: Option<&Labels>, workload: Option<&Workload>) -> bool {
-    subset.is_none_or(|labels| workload.is_some_and(|w| selects(labels, &w.shape.labels)))
+impl<'a> Owner<'a> {
+    fn pod(self) -> Option<&'a Workload> {
+        match self {
+            Self::Pod(pod) => Some(pod),
+            Self::Outside | Self::Unknown => None,
+        }
+    }
+}
+
+/// An address and port with the copy that counts.
+struct Resolved<'a> {
+    endpoint: &'a Endpoint,
+    owner: Owner<'a>,
+}
+
+impl<'a> EndpointInputs<'a> {
+    fn owner(self, endpoint: &Endpoint) -> Owner<'a> {
+        let living = |name| self.world.workloads.get(name).filter(|pod| pod.alive);
+        let Some(name) = &endpoint.pod else {
+            let ip = endpoint.ip.to_canonical();
+            return match self.addresses.pods_at(ip) {
+                PodsAt::None => Owner::Outside,
+                PodsAt::One(name) => living(name).map_or(Owner::Unknown, |pod| Owner::Pod(pod)),
+                PodsAt::Several => {
+                    let mut pods = self.addresses.all_pods(ip).filter_map(living);
+                    if pods.any(|pod| pod.shape.meshed) {
+                        Owner::Unknown
+                    } else {
+                        Owner::Outside
+                    }
+                }
+            };
+        };
+        living(name).map_or(Owner::Unknown, |pod| Owner::Pod(pod))
+    }
+
+    /// The endpoints of a port, each address and port once.
+    fn of_port(
+        self,
+        service: &NamespacedName,
+        port: Port,
+    ) -> impl Iterator<Item = Resolved<'a>> + use<'a> {
+        let definition = self.world.services.get(service);
+        let name = definition.and_then(|s| s.ports.get(&port)).map(|p| &p.name);
+        let list = name.and_then(|name| self.world.endpoints.get(service)?.get(name));
+        let list = list.map_or(&[][..], Vec::as_slice);
+        list.chunk_by(Endpoint::same_place)
+            .filter_map(move |copies| self.resolve(copies))
+    }
+
+    /// Of several copies that of a living pod counts, of one that stays rather than of a terminating one. Of copies of the same pod none of
+    /// which is known to be newer, the pod's own `Ready` condition decides; without a pod, the best one counts.
+    fn resolve(self, copies: &'a [Endpoint]) -> Option<Resolved<'a>> {
+        let all = copies.iter().map(|endpoint| Resolved {
+            endpoint,
+            owner: self.owner(endpoint),
+        });
+        let rank = |copy: &Resolved<'_>| {
+            let Endpoint { ready, serving, .. } = *copy.endpoint;
+            let worst_first = copy.owner.pod().is_some_and(|pod| !pod.ready);
+            (
+                !matches!(copy.owner, Owner::Unknown),
+                copy.owner.pod().is_none_or(|pod| !pod.terminating),
+                (ready != worst_first, serving != worst_first),
+            )
+        };
+        all.max_by_key(rank)
+    }
+}
+
+fn within(subset: Option<&Labels>, pod: Option<&Workload>) -> bool {
+    subset.is_none_or(|labels| pod.is_some_and(|pod| selects(labels, &pod.shape.labels)))
 }
 
 /// Counts for status, perhaps only of pods with these labels.
 pub(crate) fn readiness(
-    world: &World,
+    inputs: EndpointInputs<'_>,
     service: &NamespacedName,
     port: Port,
     subset: Option<&Labels>,
 ) -> Readiness {
     let mut readiness = Readiness::default();
-    for endpoint in of_port(world, service, port) {
-        if subset.is_some() && !within(subset, workload(world, endpoint)) {
+    for Resolved { endpoint, owner } in inputs.of_port(service, port) {
+        if !within(subset, owner.pod()) {
             continue;
         }
         readiness.all += 1;
-        readiness.ready += usize::from(endpoint.ready);
+        let reachable = !matches!(owner, Owner::Unknown);
+        readiness.ready += usize::from(endpoint.ready && reachable);
     }
     readiness
 }
@@ -66,7 +149,7 @@ pub(crate) struct Reached {
 
 /// Looks at the endpoints of a port, perhaps only those of pods with these labels.
 pub(crate) fn reached(
-    world: &World,
+    inputs: EndpointInputs<'_>,
     trust_domain: &str,
     service: &NamespacedName,
     port: Port,
@@ -76,9 +159,9 @@ pub(crate) fn reached(
     let mut ending = Vec::new();
     // Most pods of a service share one shape, which has one identity.
     let mut shapes: Vec<&Arc<Shape>> = Vec::new();
-    for endpoint in of_port(world, service, port) {
-        let pod = workload(world, endpoint);
-        if !within(subset, pod) {
+    for Resolved { endpoint, owner } in inputs.of_port(service, port) {
+        let pod = owner.pod();
+        if matches!(owner, Owner::Unknown) || !within(subset, pod) {
             continue;
         }
         let meshed = pod.filter(|pod| pod.shape.meshed);

@@ -3,20 +3,23 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::endpoints::{self, Readiness};
+use super::addresses::Addresses;
+use super::endpoints::{self, EndpointInputs, Readiness};
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port, Refusal, Service, World};
 
 /// A world seen by one unit.
 pub(crate) struct Lookup<'a> {
     world: &'a World,
+    addresses: &'a Addresses,
     services: RefCell<BTreeSet<NamespacedName>>,
 }
 
 impl<'a> Lookup<'a> {
-    pub(crate) const fn new(world: &'a World) -> Self {
+    pub(crate) const fn new(world: &'a World, addresses: &'a Addresses) -> Self {
         Self {
             world,
+            addresses,
             services: RefCell::new(BTreeSet::new()),
         }
     }
@@ -35,7 +38,11 @@ impl<'a> Lookup<'a> {
         subset: Option<&Labels>,
     ) -> Readiness {
         self.note(service);
-        endpoints::readiness(self.world, service, port, subset)
+        let inputs = EndpointInputs {
+            world: self.world,
+            addresses: self.addresses,
+        };
+        endpoints::readiness(inputs, service, port, subset)
     }
 
     /// Whether readiness means nothing.

@@ -18,6 +18,7 @@ mod known;
 mod listeners;
 mod lookup;
 mod memo;
+mod named_by_address;
 mod on_demand;
 mod outcome;
 mod pods;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use heddle_crds::OnDemand;
 use imbl::{OrdMap, OrdSet};
 
-use addresses::Addresses;
+pub(crate) use addresses::Addresses;
 use admissions::Gates;
 use applications::Application;
 use classes::{Class, Served, Shapes};
@@ -43,6 +44,7 @@ use clusters::{ClientSide, ClientSides, Wholes};
 use inbound::Inbound;
 use listeners::ListenerInput;
 use memo::{Equal, Memo};
+use named_by_address::NamedByAddress;
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
@@ -73,6 +75,8 @@ pub struct Proxy {
     pub identity: SpiffeId,
     /// Whether the pod is Ready as the API knows it, so that it counts for `Programmed`.
     pub ready: bool,
+    /// Whether the pod is being deleted. Its proxy is served until its containers have ended.
+    pub terminating: bool,
     shape: Arc<Shape>,
 }
 
@@ -112,6 +116,7 @@ pub struct Compiled {
     wholes: OrdMap<NamespacedName, Arc<Wholes>>,
     clients: OrdMap<NamespacedName, Arc<ClientSides>>,
     addresses: Addresses,
+    named_by_address: NamedByAddress,
     reported: OrdMap<Source, Arc<[Finding]>>,
     /// The listeners that every captured pod has.
     captured: Arc<OnceLock<Arc<Part>>>,

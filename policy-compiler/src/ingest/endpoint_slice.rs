@@ -8,11 +8,13 @@ use super::named;
 use crate::finding::{Finding, ObjectKind};
 use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port, tidy};
 
-/// What one slice adds to a service; sorted and without repetition.
+/// The endpoints that one slice adds to a service; sorted, without equal copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceEndpoints {
     pub(crate) service: NamespacedName,
     pub(crate) by_port: Arc<EndpointsByPort>,
+    /// When the slice was written last: `metadata.resourceVersion`, which grows over all objects of a kind. A file has none.
+    pub(crate) version: Option<u64>,
 }
 
 /// Reads a slice; None for slices of no service and for those of host names.
@@ -64,6 +66,11 @@ pub(crate) fn endpoint_slice(
     Some(SliceEndpoints {
         service,
         by_port: Arc::new(by_port),
+        version: object
+            .metadata
+            .resource_version
+            .as_deref()
+            .and_then(|version| version.parse().ok()),
     })
 }
 
@@ -92,10 +99,10 @@ fn addresses(
         Ok(ip) => Some(Endpoint {
             ip,
             port,
+            pod,
             ready,
             serving,
             terminating,
-            pod,
         }),
         Err(_) => {
             findings.push(Finding::error(

@@ -27,8 +27,8 @@ pub(crate) fn pod(
     // What shares the node's network cannot be captured, whatever containers it has.
     let meshed = standalone.is_some() || (has_proxy(spec) && !spec.host_network.unwrap_or(false));
     let phase = status.and_then(|s| s.phase.as_deref());
-    let alive = !matches!(phase, Some("Succeeded" | "Failed"))
-        && object.metadata.deletion_timestamp.is_none();
+    // The kubelet sets a final phase once the containers have ended, also of a deleted pod.
+    let alive = !matches!(phase, Some("Succeeded" | "Failed"));
     let ready = status.is_some_and(|s| {
         s.conditions
             .iter()
@@ -57,6 +57,7 @@ pub(crate) fn pod(
         ips: ips.into(),
         ready,
         alive,
+        terminating: object.metadata.deletion_timestamp.is_some(),
         shape: interner.shape(shape),
     })
 }
@@ -140,6 +141,7 @@ fn announced(
             ips: Box::default(),
             ready: true,
             alive: true,
+            terminating: false,
             shape: interner.shape(shape),
         },
         object,

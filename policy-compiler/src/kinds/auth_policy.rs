@@ -8,7 +8,7 @@ use heddle_crds::{
 };
 
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
-use crate::compile::{Lookup, Outcome};
+use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
@@ -73,8 +73,13 @@ pub(crate) struct NamespacePolicies {
 }
 
 /// Judges every policy of a namespace, in the order of names.
-pub(crate) fn policies(world: &World, namespace: &str, settings: &Settings) -> NamespacePolicies {
-    let lookup = Lookup::new(world);
+pub(crate) fn policies(
+    world: &World,
+    addresses: &Addresses,
+    namespace: &str,
+    settings: &Settings,
+) -> NamespacePolicies {
+    let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut policies = Vec::new();
     for (_, declared) in in_namespace(&world.policies, namespace) {

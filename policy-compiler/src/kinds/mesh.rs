@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use heddle_crds::{Action, ConditionType, MESH_NAME, MeshMode, MeshSpec, OnDemand, reason};
 
-use crate::compile::Bucket;
-use crate::compile::{Lookup, Outcome};
+use crate::compile::{Addresses, Bucket, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::{Problem, judge};
 use crate::world::{SpiffeId, World};
@@ -35,8 +34,8 @@ impl Settings {
 }
 
 /// Judges every `Mesh` and returns what counts.
-pub(crate) fn settings(world: &World) -> (Settings, Outcome) {
-    let lookup = Lookup::new(world);
+pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, Outcome) {
+    let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut spec = None;
     for (name, declared) in &world.meshes {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
 use crate::compile::endpoints::Readiness;
-use crate::compile::{Lookup, Outcome};
+use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{Problem, judge};
 use crate::status::ObjectStatus;
@@ -67,8 +67,8 @@ impl NamespaceSplits {
 }
 
 /// Judges every split of a namespace.
-pub(crate) fn splits(world: &World, namespace: &str) -> NamespaceSplits {
-    let lookup = Lookup::new(world);
+pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> NamespaceSplits {
+    let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut splits = Splits::new();
     // In the order of names, so that the smallest wins whatever came first.

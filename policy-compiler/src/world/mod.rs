@@ -13,7 +13,6 @@ mod slices;
 mod templates;
 mod workload;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -82,17 +81,6 @@ impl World {
     #[must_use]
     pub fn endpoints(&self, service: &NamespacedName) -> Option<&EndpointsByPort> {
         self.endpoints.get(service).map(|endpoints| &**endpoints)
-    }
-
-    /// The pod that has an address, if exactly one living pod has it (pods of the host's network share theirs).
-    #[must_use]
-    pub fn workload_at(&self, ip: IpAddr) -> Option<&Workload> {
-        let mut found = self
-            .workloads
-            .values()
-            .filter(|w| w.alive && w.ips.contains(&ip));
-        let first = found.next()?;
-        found.next().is_none().then_some(first)
     }
 }
 

@@ -53,15 +53,23 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// The port there.
     pub port: Port,
+    /// The pod of the service's namespace that the slice names.
+    pub pod: Option<PodRef>,
     /// Takes new traffic.
     pub ready: bool,
     /// Still answers (also while terminating).
     pub serving: bool,
     /// Shutting down.
     pub terminating: bool,
-    /// The pod, if it is one.
-    pub pod: Option<PodRef>,
 }
 
-/// The endpoints of one service by the name of the service's port.
+impl Endpoint {
+    /// Whether both are copies of one address and port.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        self.ip == other.ip && self.port == other.port
+    }
+}
+
+/// The endpoints of one service by the name of the service's port. Copies of one address and port stand together; several are left only
+/// where no slice is known to be newer, or where the copies name different pods.
 pub type EndpointsByPort = BTreeMap<Arc<str>, Vec<Endpoint>>;

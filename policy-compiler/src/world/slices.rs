@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{EndpointsByPort, NamespacedName};
+use super::{Endpoint, EndpointsByPort, NamespacedName};
 use crate::ingest::SliceEndpoints;
 
 /// Every slice by its own name, and what they make of each service.
@@ -79,7 +79,13 @@ impl Slices {
             }
         }
         if !Arc::ptr_eq(&all, &first.by_port) {
-            tidy(Arc::make_mut(&mut all));
+            let all = Arc::make_mut(&mut all);
+            tidy(all);
+            let slices = || self.of_service.get(service).into_iter().flatten();
+            let parts: Vec<_> = slices().filter_map(|n| self.slices.get(n)).collect();
+            for (port, list) in all.iter_mut() {
+                drop_older_copies(list, &parts, port);
+            }
         }
         if self.merged.get(service) != Some(&all) {
             self.merged.insert(service.clone(), all);
@@ -87,11 +93,42 @@ impl Slices {
     }
 }
 
-/// Sorts, and takes out what is there twice: while a slice is being split, an endpoint may be in two of them for a moment.
+/// Sorts, and removes equal copies.
 pub(crate) fn tidy(endpoints: &mut EndpointsByPort) {
     for list in endpoints.values_mut() {
         list.sort();
-        list.dedup_by(|a, b| a.ip == b.ip && a.port == b.port);
+        list.dedup();
         list.shrink_to_fit();
+    }
+}
+
+/// While a controller moves an endpoint it is in two slices, and one copy is outdated. Keeps the copy of the slice that was written last, if
+/// the versions of the slices are known.
+fn drop_older_copies(list: &mut Vec<Endpoint>, slices: &[&SliceEndpoints], port: &str) {
+    let same = |a: &Endpoint, b: &Endpoint| a.ip == b.ip && a.port == b.port && a.pod == b.pod;
+    let mut older = BTreeSet::new();
+    for copies in list.chunk_by(same).filter(|copies| copies.len() > 1) {
+        let written = |copy: &Endpoint| {
+            let has = |slice: &&&SliceEndpoints| {
+                slice.by_port.get(port).is_some_and(|l| l.contains(copy))
+            };
+            let versions = slices.iter().filter(has).map(|slice| slice.version);
+            // One unknown version makes the order unknown.
+            let versions: Vec<Option<u64>> = versions.collect();
+            if versions.contains(&None) {
+                return None;
+            }
+            versions.into_iter().flatten().max()
+        };
+        let all: Vec<Option<u64>> = copies.iter().map(written).collect();
+        let newest = all.iter().max().copied().flatten();
+        let known = !all.contains(&None) && all.iter().filter(|v| **v == newest).count() == 1;
+        if known {
+            let outdated = copies.iter().zip(&all).filter(|(_, v)| **v != newest);
+            older.extend(outdated.map(|(copy, _)| copy.clone()));
+        }
+    }
+    if !older.is_empty() {
+        list.retain(|endpoint| !older.contains(endpoint));
     }
 }

@@ -122,8 +122,10 @@ pub struct Workload {
     pub ips: Box<[IpAddr]>,
     /// `Ready` condition.
     pub ready: bool,
-    /// Not in a final phase and not being deleted.
+    /// Not in a final phase: containers run, or will. A terminating pod is alive until its containers have ended.
     pub alive: bool,
+    /// Being deleted: its containers have been asked to end.
+    pub terminating: bool,
     /// All else.
     pub shape: Arc<Shape>,
 }

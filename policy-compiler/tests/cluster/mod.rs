@@ -71,3 +71,15 @@ pub fn annotated(mut value: Value, key: &str, text: &str) -> Value {
     value["metadata"]["annotations"] = json!({ key: text });
     value
 }
+
+/// The same pod, being deleted: its containers run on in the grace period.
+pub fn ending(mut pod: Value) -> Value {
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
+    pod
+}
+
+/// The same object as the API server wrote it in this version.
+pub fn version(mut value: Value, version: &str) -> Value {
+    value["metadata"]["resourceVersion"] = json!(version);
+    value
+}

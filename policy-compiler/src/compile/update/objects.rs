@@ -19,7 +19,7 @@ impl Update<'_> {
             return;
         }
         self.recompiled.settings += 1;
-        let (settings, outcome) = mesh::settings(self.world);
+        let (settings, outcome) = mesh::settings(self.world, &self.new.addresses);
         self.all |= settings != *self.old.settings;
         let old = &self.old.settings;
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
@@ -54,7 +54,7 @@ impl Update<'_> {
     fn splits_of(&mut self, namespace: &Arc<str>) {
         let none = NamespaceSplits::default();
         let old = self.old.splits.get(namespace).map_or(&none, |old| &**old);
-        let new = traffic_split::splits(self.world, namespace);
+        let new = traffic_split::splits(self.world, &self.new.addresses, namespace);
         self.divided.extend(differing(&old.in_force, &new.in_force));
         let source = Source::Splits(Arc::clone(namespace));
         self.new.set_findings(source, &new.outcome.findings);
@@ -89,7 +89,12 @@ impl Update<'_> {
     fn policies_of(&mut self, namespace: &Arc<str>) {
         let none = NamespacePolicies::default();
         let old = self.old.policies.get(namespace).map_or(&none, |old| &**old);
-        let new = auth_policy::policies(self.world, namespace, &self.new.settings);
+        let new = auth_policy::policies(
+            self.world,
+            &self.new.addresses,
+            namespace,
+            &self.new.settings,
+        );
         let source = Source::Policies(Arc::clone(namespace));
         self.new.set_findings(source, &new.outcome.findings);
         let other = |a: &[Policy], b: &[Policy]| -> Vec<Policy> {

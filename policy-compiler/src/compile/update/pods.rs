@@ -17,13 +17,23 @@ type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
 impl Update<'_> {
     /// Notes who came and went, at which addresses, behind which services.
     pub(super) fn pods(&mut self) {
+        self.endpoints = std::mem::take(&mut self.differs.endpoints);
+        for service in &self.endpoints {
+            let old = self.old.world.endpoints(service);
+            let new = self.world.endpoints(service);
+            self.new.named_by_address.update(service, old, new);
+            self.new.named_by_address.set_copies(service, new);
+        }
         let mut behind: BTreeMap<Arc<str>, BTreeSet<NamespacedName>> = BTreeMap::new();
         let pods = std::mem::take(&mut self.differs.pods);
         for pod in &pods {
             self.pod_addresses(pod);
-            if !self.all && !same_backend(pod) {
-                let pods = behind.entry(Arc::clone(&pod.key.namespace)).or_default();
-                pods.insert(pod.key.clone());
+            if !self.all {
+                if !same_backend(pod) {
+                    let pods = behind.entry(Arc::clone(&pod.key.namespace)).or_default();
+                    pods.insert(pod.key.clone());
+                }
+                self.behind_addresses(pod);
             }
             let (old, new) = (proxied(pod.old), proxied(pod.new));
             if old != new {
@@ -37,7 +47,6 @@ impl Update<'_> {
             self.touch(Dependency::Pod(pod.key.clone()));
         }
         self.differs.pods = pods;
-        self.endpoints = std::mem::take(&mut self.differs.endpoints);
         for (namespace, pods) in behind {
             for (service, by_port) in in_namespace(&self.world.endpoints, &namespace) {
                 let mut there = by_port.values().flatten().filter_map(|e| e.pod.as_ref());
@@ -48,26 +57,55 @@ impl Update<'_> {
         }
     }
 
+    /// Adds the services that depend on more of a pod than [`same_backend`] compares: its addresses where a slice names no pod, and its
+    /// conditions where a slice has several copies.
+    fn behind_addresses(&mut self, pod: &Pod<'_>) {
+        let both = pod.old.into_iter().chain(pod.new);
+        for ip in both.flat_map(|pod| &pod.ips) {
+            let services = self.new.named_by_address.at(ip.to_canonical());
+            self.endpoints.extend(services.cloned());
+        }
+        for service in self.new.named_by_address.with_copies() {
+            if service.namespace == pod.key.namespace {
+                self.endpoints.insert(service.clone());
+            }
+        }
+    }
+
     fn pod_addresses(&mut self, pod: &Pod<'_>) {
+        let claim = |pod: &Workload| {
+            let name = pod.name.clone();
+            if pod.terminating {
+                Claim::TerminatingPod(name)
+            } else {
+                Claim::Pod(name)
+            }
+        };
         let living = |pod: Option<&Arc<Workload>>| pod.filter(|pod| pod.alive).cloned();
         let (old, new) = (living(pod.old), living(pod.new));
-        let ips = |pod: &Option<Arc<Workload>>| pod.as_ref().map(|pod| pod.ips.clone());
+        let claims = |pod: &Option<Arc<Workload>>| {
+            let pod = pod.as_ref();
+            pod.map(|pod| (pod.ips.clone(), claim(pod)))
+        };
         let shape = |pod: &Option<Arc<Workload>>| pod.as_ref().map(|pod| Arc::clone(&pod.shape));
-        let (old_ips, new_ips) = (ips(&old), ips(&new));
-        if old_ips == new_ips && shape(&old) == shape(&new) {
+        let (old_claims, new_claims) = (claims(&old), claims(&new));
+        if old_claims == new_claims && shape(&old) == shape(&new) {
             return;
         }
-        let (old_ips, new_ips) = (old_ips.unwrap_or_default(), new_ips.unwrap_or_default());
-        if old_ips != new_ips {
-            let claim = Claim::Pod(pod.key.clone());
-            for ip in &old_ips {
-                self.new.addresses.remove(ip.to_canonical(), &claim);
+        if old_claims != new_claims {
+            if let Some((ips, claim)) = &old_claims {
+                for ip in ips {
+                    self.new.addresses.remove(ip.to_canonical(), claim);
+                }
             }
-            for ip in &new_ips {
-                self.new.addresses.add(ip.to_canonical(), claim.clone());
+            if let Some((ips, claim)) = &new_claims {
+                for ip in ips {
+                    self.new.addresses.add(ip.to_canonical(), claim.clone());
+                }
             }
         }
-        self.touch_addresses(old_ips.iter().chain(&new_ips));
+        let claims = old_claims.iter().chain(&new_claims);
+        self.touch_addresses(claims.flat_map(|(ips, _)| ips));
     }
 
     fn leave(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
@@ -266,6 +304,7 @@ impl Update<'_> {
             pod: pod.name.clone(),
             identity,
             ready: pod.ready,
+            terminating: pod.terminating,
             shape: Arc::clone(&pod.shape),
         };
         if self.new.proxies.get(&pod.name) != Some(&proxy) {
@@ -290,6 +329,9 @@ fn same_backend(pod: &Pod<'_>) -> bool {
     let (Some(old), Some(new)) = (pod.old, pod.new) else {
         return false;
     };
+    if old.alive != new.alive {
+        return false;
+    }
     let (old, new) = (&old.shape, &new.shape);
     Arc::ptr_eq(old, new)
         || (old.meshed == new.meshed

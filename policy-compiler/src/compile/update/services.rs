@@ -10,6 +10,7 @@ use crate::compile::admissions::{Gates, gates};
 use crate::compile::changes::{Dependency, Replaced};
 use crate::compile::classes::Served;
 use crate::compile::clusters::{ClientSides, Scene, Wholes, client_sides, wholes};
+use crate::compile::endpoints::EndpointInputs;
 use crate::kinds::traffic_split::Split;
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
@@ -162,7 +163,10 @@ impl Update<'_> {
     fn scene(&self, service: &NamespacedName) -> Scene<'_> {
         let splits = self.new.splits.get(&service.namespace);
         Scene {
-            world: self.world,
+            endpoints: EndpointInputs {
+                world: self.world,
+                addresses: &self.new.addresses,
+            },
             trust_domain: &self.new.settings.trust_domain,
             splits: splits.map(|splits| &**splits),
         }

@@ -1,0 +1,311 @@
+//! Which endpoints a caller gets, and whether it speaks mTLS to them: by pods, slices and addresses in every state.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod cluster;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cluster::{annotated, apply, ending, pod, service, slice, version};
+use heddle_policy_compiler::{
+    Compiled, Destination, NamespacedName, Scope, World, WorldBuilder, compile, print,
+};
+use serde_json::{Value, json};
+
+fn name(name: &str) -> NamespacedName {
+    NamespacedName::new("shop", name)
+}
+
+fn port() -> Value {
+    json!({"name": "http", "port": 8080, "protocol": "TCP"})
+}
+
+/// The service `web` with an address, and a pod `caller` that calls it.
+fn shop(selector: Value) -> WorldBuilder {
+    let mut builder = World::builder();
+    let ports = json!([{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]);
+    let caller = annotated(
+        pod("caller", "caller", "10.0.0.9", true, true),
+        "heddle.dev/destinations",
+        "shop/*",
+    );
+    apply(
+        &mut builder,
+        [service("web", "10.96.0.1", selector, ports), caller],
+    );
+    builder
+}
+
+/// The resources of a pod's view as JSON, by kind and name.
+fn view(compiled: &Compiled, proxy: &str, held: &[&str]) -> Vec<(String, Value)> {
+    let held: BTreeSet<Destination> = held.iter().map(|text| text.parse().unwrap()).collect();
+    let (none, names) = (BTreeSet::new(), BTreeSet::<Arc<str>>::new());
+    let scope = Scope {
+        held: &held,
+        retiring: &none,
+        wanted: &names,
+        settled: &names,
+        refused: &names,
+    };
+    let view = compiled.view(&name(proxy), &scope).unwrap();
+    let resources = view.parts.iter().flat_map(|part| &part.resources);
+    resources
+        .map(|r| (r.key.to_string(), print::to_json(r)))
+        .collect()
+}
+
+fn resource(view: &[(String, Value)], name: &str) -> Value {
+    let found = view.iter().find(|(key, _)| key == name);
+    found.map(|(_, json)| json.clone()).unwrap_or_default()
+}
+
+/// The endpoints of a cluster: `address:port`, and ` plain` where no mTLS is spoken.
+fn endpoints(view: &[(String, Value)], cluster: &str) -> Vec<String> {
+    let assignment = resource(view, &format!("Endpoints {cluster}"));
+    let mut found = Vec::new();
+    for locality in assignment["endpoints"].as_array().into_iter().flatten() {
+        for endpoint in locality["lb_endpoints"].as_array().into_iter().flatten() {
+            let at = &endpoint["endpoint"]["address"]["socket_address"];
+            let plain =
+                &endpoint["metadata"]["filter_metadata"]["envoy.transport_socket_match"]["heddle"];
+            let plain = plain.as_str().map(|_| " plain").unwrap_or_default();
+            let ip = at["address"].as_str().unwrap();
+            found.push(format!("{ip}:{}{plain}", at["port_value"]));
+        }
+    }
+    found
+}
+
+/// The identities that a cluster accepts.
+fn identities(view: &[(String, Value)], cluster: &str) -> Vec<String> {
+    let text = resource(view, &format!("Cluster {cluster}")).to_string();
+    let ids = text.split('"').filter(|t| t.starts_with("spiffe://"));
+    ids.map(str::to_owned).collect()
+}
+
+const WEB: &str = "out|shop/web|80";
+
+fn web(builder: &mut WorldBuilder) -> Vec<String> {
+    endpoints(&view(&compile(&builder.world()), "caller", &[]), WEB)
+}
+
+/// A slice whose one endpoint names no pod.
+fn unnamed(slice_name: &str, ip: &str) -> Value {
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": slice_name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [port()], "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}]})
+}
+
+#[test]
+fn an_address_without_a_target_is_resolved_by_the_pods_that_have_it() {
+    let store = || pod("store", "store", "10.0.0.5", true, true);
+    let plain = || pod("plain", "plain", "10.0.0.5", false, true);
+    let ended = |mut pod: Value| {
+        pod["status"]["phase"] = json!("Succeeded");
+        pod
+    };
+    let elsewhere = |mut pod: Value| {
+        pod["metadata"]["namespace"] = json!("other");
+        pod
+    };
+    const MTLS: &str = "10.0.0.5:8080";
+    const BARE: &str = "10.0.0.5:8080 plain";
+    type Case = (&'static str, Vec<Value>, &'static [&'static str]);
+    let cases: Vec<Case> = vec![
+        ("nobody: outside", vec![], &[BARE]),
+        ("a pod with a sidecar", vec![store()], &[MTLS]),
+        ("of another namespace", vec![elsewhere(store())], &[MTLS]),
+        ("a pod without", vec![plain()], &[BARE]),
+        ("a terminating pod", vec![ending(store())], &[MTLS]),
+        ("a pod that has ended", vec![ended(store())], &[BARE]),
+        (
+            "the address has moved to a pod without a sidecar",
+            vec![ending(store()), plain()],
+            &[BARE],
+        ),
+        (
+            "the address has moved to a pod with a sidecar",
+            vec![store(), ending(plain())],
+            &[MTLS],
+        ),
+        ("two of them claim it", vec![store(), plain()], &[]),
+        (
+            "pods of the host's network share it",
+            vec![plain(), pod("more", "more", "10.0.0.5", false, true)],
+            &[BARE],
+        ),
+    ];
+    for (case, pods, expected) in cases {
+        let mut builder = shop(json!({}));
+        apply(&mut builder, [unnamed("web-x", "10.0.0.5")]);
+        let before = compile(&builder.world());
+        apply(&mut builder, pods);
+        let after = before.update(&builder.world());
+        for compiled in [&after, &compile(&builder.world())] {
+            let view = view(compiled, "caller", &[]);
+            assert_eq!(endpoints(&view, WEB), expected, "{case}");
+            if expected == [MTLS] {
+                let namespace = if case.contains("another") {
+                    "other"
+                } else {
+                    "shop"
+                };
+                let id = format!("spiffe://cluster.local/ns/{namespace}/sa/store");
+                assert_eq!(identities(&view, WEB), [id], "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_target_that_is_not_known_or_has_ended_gets_nothing() {
+    let named = || slice("web-x", "web", port(), &[("web-0", "10.0.0.5", true)]);
+    let mut builder = shop(json!({"app": "web"}));
+    apply(&mut builder, [named()]);
+    assert!(web(&mut builder).is_empty(), "its pod is not known yet");
+    apply(&mut builder, [pod("web-0", "web", "10.0.0.5", true, true)]);
+    assert_eq!(web(&mut builder), ["10.0.0.5:8080"]);
+    let mut ended = pod("web-0", "web", "10.0.0.5", true, true);
+    ended["status"]["phase"] = json!("Failed");
+    apply(&mut builder, [ended]);
+    assert!(web(&mut builder).is_empty(), "it has ended");
+    // Another pod has the address now, and the slice is outdated.
+    apply(&mut builder, [pod("new", "new", "10.0.0.5", true, true)]);
+    assert!(web(&mut builder).is_empty());
+}
+
+#[test]
+fn of_several_copies_of_an_endpoint_the_right_one_counts() {
+    let copy = |slice_name: &str, ready: bool, versions: Option<&str>| {
+        let copy = slice(slice_name, "web", port(), &[("web-0", "10.0.0.5", ready)]);
+        match versions {
+            Some(text) => version(copy, text),
+            None => copy,
+        }
+    };
+    type Case = (&'static str, bool, [Value; 2], bool);
+    let cases: [Case; 6] = [
+        (
+            "the newer one is ready",
+            false,
+            [copy("a", false, Some("9")), copy("b", true, Some("10"))],
+            true,
+        ),
+        (
+            "the newer one is not ready",
+            true,
+            [copy("a", true, Some("9")), copy("b", false, Some("10"))],
+            false,
+        ),
+        (
+            "no versions, a ready pod",
+            true,
+            [copy("a", false, None), copy("b", true, None)],
+            true,
+        ),
+        (
+            "no versions, in the other order",
+            true,
+            [copy("a", true, None), copy("b", false, None)],
+            true,
+        ),
+        (
+            "no versions, a pod that is not ready",
+            false,
+            [copy("a", true, None), copy("b", false, None)],
+            false,
+        ),
+        (
+            "one version, a ready pod",
+            true,
+            [copy("a", false, Some("9")), copy("b", true, None)],
+            true,
+        ),
+    ];
+    for (case, ready, copies, expected) in cases {
+        let mut builder = shop(json!({"app": "web"}));
+        apply(&mut builder, copies);
+        apply(&mut builder, [pod("web-0", "web", "10.0.0.5", true, ready)]);
+        let expected: &[&str] = if expected { &["10.0.0.5:8080"] } else { &[] };
+        assert_eq!(web(&mut builder), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_pod_that_becomes_ready_decides_between_copies() {
+    let mut builder = shop(json!({"app": "web"}));
+    let copies = [true, false].map(|ready| {
+        let name = format!("web-{ready}");
+        slice(&name, "web", port(), &[("web-0", "10.0.0.5", ready)])
+    });
+    apply(&mut builder, copies);
+    apply(&mut builder, [pod("web-0", "web", "10.0.0.5", true, false)]);
+    let before = compile(&builder.world());
+    assert!(endpoints(&view(&before, "caller", &[]), WEB).is_empty());
+    apply(&mut builder, [pod("web-0", "web", "10.0.0.5", true, true)]);
+    let after = before.update(&builder.world());
+    assert_eq!(
+        endpoints(&view(&after, "caller", &[]), WEB),
+        ["10.0.0.5:8080"]
+    );
+}
+
+/// The address of a pod that ends is another pod's already, and the old copy is still there.
+#[test]
+fn of_copies_that_name_different_pods_the_one_that_stays_counts() {
+    for (old, new) in [("a-old", "b-new"), ("b-old", "a-new")] {
+        let mut builder = shop(json!({"app": "web"}));
+        apply(
+            &mut builder,
+            [
+                slice("x", "web", port(), &[(old, "10.0.0.5", false)]),
+                slice("y", "web", port(), &[(new, "10.0.0.5", true)]),
+                ending(pod(old, "web", "10.0.0.5", true, false)),
+                pod(new, "web", "10.0.0.5", true, true),
+            ],
+        );
+        assert_eq!(web(&mut builder), ["10.0.0.5:8080"], "{old}");
+    }
+}
+
+#[test]
+fn a_terminating_pod_keeps_its_sidecar_and_its_address() {
+    let stores = || {
+        ["store-0", "store-1"].map(|name| {
+            let ip = format!("10.0.1.{}", &name[6..]);
+            pod(name, "store", &ip, true, true)
+        })
+    };
+    let mut builder = shop(json!({"app": "web"}));
+    apply(&mut builder, stores());
+    let before = compile(&builder.world());
+    let [first, second] = stores();
+    apply(&mut builder, [ending(first.clone()), second]);
+    let after = before.update(&builder.world());
+    let held = ["pod/shop/store-0:8080", "service/shop/web:80"];
+    assert!(after.proxies[&name("store-0")].terminating);
+    let of = |compiled: &Compiled, proxy: &str| view(compiled, proxy, &held);
+    for proxy in ["store-0", "store-1", "caller"] {
+        assert_eq!(of(&before, proxy), of(&after, proxy), "{proxy}");
+    }
+    assert_eq!(
+        endpoints(&of(&after, "store-1"), "pods|shop/store|http"),
+        ["10.0.1.0:8080"]
+    );
+
+    // Another pod has the address, while the API still shows the old one.
+    apply(
+        &mut builder,
+        [pod("later", "later", "10.0.1.0", true, true)],
+    );
+    let moved = after.update(&builder.world());
+    let at = moved.destination_at("10.0.1.0:8080".parse().unwrap());
+    assert_eq!(at.unwrap().to_string(), "pod/shop/later:8080");
+
+    let mut ended = ending(first);
+    ended["status"]["phase"] = json!("Succeeded");
+    apply(&mut builder, [ended]);
+    let gone = moved.update(&builder.world());
+    assert!(!gone.proxies.contains_key(&name("store-0")));
+}
