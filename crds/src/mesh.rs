@@ -77,6 +77,13 @@ pub struct MeshSpec {
     #[serde(default)]
     pub outbound: Action,
 
+    /// Services whose endpoints without a sidecar may be called in plain text although `mode` is `Strict` and `outbound` is `Deny`,
+    /// such as an external database; others of that kind get no traffic. With other settings all may be called. The API server
+    /// (`default/kubernetes`) is there by default: its clients speak TLS of their own.
+    #[serde(default = "api_server")]
+    #[schemars(length(max = 256))]
+    pub plain_destinations: Vec<PlainDestination>,
+
     /// Which destinations a sidecar holds.
     #[serde(default)]
     pub scope: ScopeSettings,
@@ -102,6 +109,7 @@ impl Default for MeshSpec {
             mode: MeshMode::default(),
             default_action: Action::default(),
             outbound: Action::default(),
+            plain_destinations: api_server(),
             scope: ScopeSettings::default(),
             certificates: Certificates::default(),
             telemetry: Telemetry::default(),
@@ -112,6 +120,31 @@ impl Default for MeshSpec {
 
 fn cluster_local() -> String {
     "cluster.local".to_owned()
+}
+
+fn api_server() -> Vec<PlainDestination> {
+    vec![PlainDestination {
+        namespace: "default".to_owned(),
+        service: "kubernetes".to_owned(),
+    }]
+}
+
+/// A service, or all services of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlainDestination {
+    /// Its namespace.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: String,
+    /// Its name, or `*` for all services of the namespace.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^(\*|[a-z]([-a-z0-9]*[a-z0-9])?)$")
+    )]
+    pub service: String,
 }
 
 /// What of the mesh is enforced.

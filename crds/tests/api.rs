@@ -59,6 +59,7 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
         json!({
             "trustDomain": "cluster.local", "clusterDomain": "cluster.local", "mode": "Permissive",
             "defaultAction": "Allow", "outbound": "Allow",
+            "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": []},
             "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10, "resources": {

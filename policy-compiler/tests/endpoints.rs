@@ -4,13 +4,9 @@
 
 mod cluster;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
+use cluster::view::{endpoints, resource, view};
 use cluster::{annotated, apply, ending, pod, service, slice, version};
-use heddle_policy_compiler::{
-    Compiled, Destination, NamespacedName, Scope, World, WorldBuilder, compile, print,
-};
+use heddle_policy_compiler::{Compiled, NamespacedName, World, WorldBuilder, compile};
 use serde_json::{Value, json};
 
 fn name(name: &str) -> NamespacedName {
@@ -35,46 +31,6 @@ fn shop(selector: Value) -> WorldBuilder {
         [service("web", "10.96.0.1", selector, ports), caller],
     );
     builder
-}
-
-/// The resources of a pod's view as JSON, by kind and name.
-fn view(compiled: &Compiled, proxy: &str, held: &[&str]) -> Vec<(String, Value)> {
-    let held: BTreeSet<Destination> = held.iter().map(|text| text.parse().unwrap()).collect();
-    let (none, names) = (BTreeSet::new(), BTreeSet::<Arc<str>>::new());
-    let scope = Scope {
-        held: &held,
-        retiring: &none,
-        wanted: &names,
-        settled: &names,
-        refused: &names,
-    };
-    let view = compiled.view(&name(proxy), &scope).unwrap();
-    let resources = view.parts.iter().flat_map(|part| &part.resources);
-    resources
-        .map(|r| (r.key.to_string(), print::to_json(r)))
-        .collect()
-}
-
-fn resource(view: &[(String, Value)], name: &str) -> Value {
-    let found = view.iter().find(|(key, _)| key == name);
-    found.map(|(_, json)| json.clone()).unwrap_or_default()
-}
-
-/// The endpoints of a cluster: `address:port`, and ` plain` where no mTLS is spoken.
-fn endpoints(view: &[(String, Value)], cluster: &str) -> Vec<String> {
-    let assignment = resource(view, &format!("Endpoints {cluster}"));
-    let mut found = Vec::new();
-    for locality in assignment["endpoints"].as_array().into_iter().flatten() {
-        for endpoint in locality["lb_endpoints"].as_array().into_iter().flatten() {
-            let at = &endpoint["endpoint"]["address"]["socket_address"];
-            let plain =
-                &endpoint["metadata"]["filter_metadata"]["envoy.transport_socket_match"]["heddle"];
-            let plain = plain.as_str().map(|_| " plain").unwrap_or_default();
-            let ip = at["address"].as_str().unwrap();
-            found.push(format!("{ip}:{}{plain}", at["port_value"]));
-        }
-    }
-    found
 }
 
 /// The identities that a cluster accepts.

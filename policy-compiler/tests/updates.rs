@@ -105,6 +105,7 @@ fn pool() -> Vec<Value> {
             pool.push(bare);
         }
     }
+    pool.extend(fields());
     for name in ["s", "t"] {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));
         pool.push(split(name, json!({"service": "b", "port": 80, "backends": [{"labels": {"app": "b"}, "weight": 1}, {"service": "a", "weight": 3}]})));
@@ -130,6 +131,8 @@ fn pool() -> Vec<Value> {
         json!({}),
         json!({"defaultAction": "Deny"}),
         json!({"outbound": "Deny"}),
+        json!({"outbound": "Deny", "mode": "Strict"}),
+        json!({"outbound": "Deny", "mode": "Strict", "plainDestinations": [{"namespace": "shop", "service": "a"}]}),
         json!({"mode": "Observe"}),
         json!({"trustDomain": "other"}),
         json!({"scope": {"onDemand": "Disabled"}}),
@@ -139,6 +142,49 @@ fn pool() -> Vec<Value> {
     pool.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "shop"},
         "spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b", "heddle.dev/inject": "enabled"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}}}));
     pool
+}
+
+/// More versions of `a` and `b` and their pods: both families, nodes, affinity, names without addresses, and outside addresses.
+fn fields() -> Vec<Value> {
+    let mut fields = Vec::new();
+    for (index, app) in ["a", "b"].into_iter().enumerate() {
+        let four = format!("10.96.0.{}", index + 1);
+        let mut service = service(app, &four, web(app), http());
+        service["spec"]["clusterIPs"] = json!([four, format!("fd00:96::{}", index + 1)]);
+        fields.push(service.clone());
+        service["spec"]["internalTrafficPolicy"] = json!("Local");
+        fields.push(service.clone());
+        service["spec"]["ports"] =
+            json!([{"name": "tcp", "port": 80, "protocol": "TCP", "targetPort": 8080}]);
+        service["spec"]["sessionAffinity"] = json!("ClientIP");
+        fields.push(service.clone());
+        service["spec"] = json!({"type": "ExternalName", "externalName": "elsewhere.example"});
+        fields.push(service);
+        let target = format!("{app}-0");
+        let port = json!({"name": "http", "port": 8080, "protocol": "TCP"});
+        for node in ["n", "m"] {
+            let six = format!("fd00::{index}:1");
+            let mut slice = slice(
+                &format!("{app}-v6"),
+                app,
+                port.clone(),
+                &[(&target, &six, true)],
+            );
+            slice["endpoints"][0]["nodeName"] = json!(node);
+            fields.push(slice);
+            let mut pod = pod(&target, app, &format!("10.0.{index}.0"), true, true);
+            pod["spec"]["nodeName"] = json!(node);
+            pod["status"]["podIPs"] = json!([{"ip": format!("10.0.{index}.0")}, {"ip": six}]);
+            fields.push(pod);
+        }
+        let mut outside = slice(&format!("{app}-out"), app, port, &[("", "192.0.2.7", true)]);
+        outside["endpoints"][0]
+            .as_object_mut()
+            .unwrap()
+            .remove("targetRef");
+        fields.push(outside);
+    }
+    fields
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +238,7 @@ impl Asked {
             Self {
                 held: destinations(&[
                     "service/shop/a:80",
+                    "service/shop/a:80/6",
                     "pod/shop/b-0:8080",
                     "service/shop/gone:1",
                 ]),
@@ -206,6 +253,8 @@ impl Asked {
                 wanted: names(&[
                     "10.96.0.1:80",
                     "10.96.0.2:80",
+                    "[fd00:96::2]:80",
+                    "[fd00::1:1]:8080",
                     "10.0.0.0:8080",
                     "10.0.9.9:8080",
                     "192.0.2.7:8080",

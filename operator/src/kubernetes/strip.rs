@@ -46,6 +46,7 @@ pub(super) fn pod(full: core::Pod) -> core::Pod {
             .init_containers
             .map(|containers| containers.into_iter().map(container).collect()),
         host_network: spec.host_network,
+        node_name: spec.node_name,
         service_account_name: spec.service_account_name,
         ..core::PodSpec::default()
     });
@@ -128,7 +129,7 @@ mod tests {
         let kept = serde_json::to_value(pod(serde_json::from_value(full).unwrap())).unwrap();
         assert_eq!(
             kept["spec"],
-            json!({"serviceAccountName": "cart", "containers": [{"name": "app", "ports": [{"containerPort": 80}]}]})
+            json!({"serviceAccountName": "cart", "nodeName": "n", "containers": [{"name": "app", "ports": [{"containerPort": 80}]}]})
         );
         assert_eq!(
             kept["status"],

@@ -3,22 +3,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use prost::Message;
-
 use super::endpoints::{EndpointInputs, Reached, reached};
-use super::memo::{Lazy, Recipe, kept};
-use crate::envoy::cluster;
-use crate::envoy::endpoint::{Group, assignment};
-use crate::envoy::route::{self, Target as RouteTarget};
+use super::facet::{Caller, Facet, OutPort, candidates, for_node};
+use super::memo::{Lazy, kept};
+use super::recipes::{ClusterRecipe, EndpointsRecipe, Origins, RouteRecipe};
+use crate::envoy::endpoint::Group;
 use crate::envoy::tls::Alpn;
 use crate::finding::ObjectRef;
+use crate::kinds::mesh::Settings;
 use crate::kinds::traffic_split::{NamespaceSplits, Split, Target};
-use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-use crate::world::{Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
+use crate::resource::{Part, Resource};
+use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
 
-/// `out|<ns>/<service>|<port>`
-pub(crate) fn out_name(service: &NamespacedName, port: Port) -> String {
-    format!("out|{service}|{port}")
+/// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
+fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
+    with_family(format!("out|{service}|{port}"), family)
+}
+
+/// `out|<ns>/<service>|<port>|<split>/<index>`, and again the family.
+fn subset_name(
+    service: &NamespacedName,
+    port: Port,
+    split: &ObjectRef,
+    index: usize,
+    family: Option<Family>,
+) -> Arc<str> {
+    let (namespace, name) = (&split.namespace, &split.name);
+    with_family(
+        format!("out|{service}|{port}|{namespace}/{name}/{index}"),
+        family,
+    )
+}
+
+fn with_family(name: String, family: Option<Family>) -> Arc<str> {
+    match family {
+        None => name.into(),
+        Some(family) => format!("{name}|{}", family.number()).into(),
+    }
 }
 
 /// What a cluster announces by itself. Where HTTP is detected, the TCP chain says so.
@@ -27,93 +48,6 @@ pub(crate) const fn alpn(protocol: Protocol) -> Alpn {
         Protocol::Http | Protocol::Detect => Alpn::Http,
         Protocol::Tcp => Alpn::Tcp,
     }
-}
-
-/// Whose doing a resource of a service is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origins {
-    service: NamespacedName,
-    split: Option<ObjectRef>,
-}
-
-impl Origins {
-    fn objects(&self) -> BTreeSet<ObjectRef> {
-        let service = super::service_ref(&self.service);
-        std::iter::once(service).chain(self.split.clone()).collect()
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub(crate) struct ClusterRecipe {
-    name: Arc<str>,
-    identities: BTreeSet<SpiffeId>,
-    alpn: Alpn,
-    origins: Origins,
-}
-
-impl Recipe for ClusterRecipe {
-    fn make(&self) -> Arc<Resource> {
-        Resource::new(
-            ResourceKind::Cluster,
-            &self.name,
-            cluster::eds(&self.name, &self.identities, self.alpn).encode_to_vec(),
-            Vec::new(),
-            self.origins.objects(),
-        )
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub(crate) struct EndpointsRecipe {
-    name: Arc<str>,
-    groups: Vec<Group>,
-    origins: Origins,
-}
-
-impl Recipe for EndpointsRecipe {
-    fn make(&self) -> Arc<Resource> {
-        Resource::new(
-            ResourceKind::Endpoints,
-            &self.name,
-            assignment(&self.name, &self.groups).encode_to_vec(),
-            // They require nothing: Envoy asks for them once it has the cluster, and acknowledges the cluster once it has them.
-            Vec::new(),
-            self.origins.objects(),
-        )
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub(crate) struct RouteRecipe {
-    name: Arc<str>,
-    targets: Vec<(Arc<str>, u32)>,
-    /// The clusters that must be there before.
-    clusters: Vec<Arc<str>>,
-    origins: Origins,
-}
-
-impl Recipe for RouteRecipe {
-    fn make(&self) -> Arc<Resource> {
-        let target = |(cluster, weight): &(Arc<str>, u32)| RouteTarget {
-            cluster: cluster.to_string(),
-            weight: *weight,
-        };
-        let targets: Vec<RouteTarget> = self.targets.iter().map(target).collect();
-        Resource::new(
-            ResourceKind::Route,
-            &self.name,
-            route::outbound(&self.name, &targets).encode_to_vec(),
-            self.clusters.iter().flat_map(pair_keys).collect(),
-            self.origins.objects(),
-        )
-    }
-}
-
-fn pair_keys(name: &Arc<str>) -> [ResourceKey; 2] {
-    [ResourceKind::Cluster, ResourceKind::Endpoints].map(|kind| ResourceKey {
-        kind,
-        name: Arc::clone(name),
-    })
 }
 
 /// A cluster and its endpoints.
@@ -127,10 +61,10 @@ impl Pair {
     fn new(
         name: Arc<str>,
         identities: BTreeSet<SpiffeId>,
-        alpn: Alpn,
+        (alpn, sticky): (Alpn, bool),
         groups: Vec<Group>,
         origins: Origins,
-        old: Option<&Self>,
+        old: &[&Self],
     ) -> Self {
         let cluster = ClusterRecipe {
             name: Arc::clone(&name),
@@ -141,6 +75,7 @@ impl Pair {
                 alpn
             },
             identities,
+            sticky,
             origins: origins.clone(),
         };
         let endpoints = EndpointsRecipe {
@@ -149,13 +84,17 @@ impl Pair {
             origins,
         };
         Self {
-            cluster: kept(old.map(|old| &old.cluster), Lazy::new(cluster)),
-            endpoints: kept(old.map(|old| &old.endpoints), Lazy::new(endpoints)),
+            cluster: kept(old.iter().map(|old| &old.cluster), Lazy::new(cluster)),
+            endpoints: kept(old.iter().map(|old| &old.endpoints), Lazy::new(endpoints)),
         }
     }
 
     fn name(&self) -> &Arc<str> {
         &self.cluster.recipe().name
+    }
+
+    fn sticky(&self) -> bool {
+        self.cluster.recipe().sticky
     }
 }
 
@@ -174,8 +113,8 @@ pub(crate) struct Whole {
     pub(crate) unmeshed: bool,
 }
 
-/// The clusters of a service by port.
-pub(crate) type Wholes = BTreeMap<Port, Whole>;
+/// The clusters of a service by port and callers.
+pub(crate) type Wholes = BTreeMap<OutPort, Whole>;
 
 /// What a client needs for one port of one service.
 #[derive(Debug)]
@@ -226,6 +165,11 @@ impl ClientSide {
         self.pairs.first().map(Pair::name)
     }
 
+    /// Whether that cluster chooses the endpoint by the client's address.
+    pub(crate) fn sticky(&self) -> bool {
+        self.pairs.first().is_some_and(Pair::sticky)
+    }
+
     /// All clusters that calls may go to.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         self.pairs.iter().map(Pair::name)
@@ -238,13 +182,13 @@ impl PartialEq for ClientSide {
     }
 }
 
-/// The client's side of a service by port. A headless one has none: its callers dial pods.
-pub(crate) type ClientSides = BTreeMap<Port, Arc<ClientSide>>;
+/// The client's side of a service by port and callers. A headless one has none: its callers dial pods.
+pub(crate) type ClientSides = BTreeMap<OutPort, Arc<ClientSide>>;
 
 /// What the clusters of a service look at.
 pub(crate) struct Scene<'a> {
     pub(crate) endpoints: EndpointInputs<'a>,
-    pub(crate) trust_domain: &'a str,
+    pub(crate) settings: &'a Settings,
     /// The splits of the service's namespace.
     pub(crate) splits: Option<&'a NamespaceSplits>,
 }
@@ -254,34 +198,68 @@ impl Scene<'_> {
         self.splits?.in_force.get(&(service.clone(), port))
     }
 
-    fn reached(&self, service: &NamespacedName, port: Port, subset: Option<&Labels>) -> Reached {
-        reached(self.endpoints, self.trust_domain, service, port, subset)
+    fn reached(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+        caller: Caller<'_>,
+    ) -> Reached {
+        reached(self.endpoints, self.settings, service, port, subset, caller)
+    }
+
+    /// The kinds of callers for whom a port is compiled.
+    fn facets(&self, service: &Service, port: Port) -> Vec<Facet> {
+        let split = self.split(&service.name, port);
+        let backends = split.iter().flat_map(|split| &split.shares);
+        let backends = backends.filter_map(|share| match &share.target {
+            Target::Service(name) => Some(name),
+            Target::Labels(_) => None,
+        });
+        let services = std::iter::once(&service.name).chain(backends);
+        let nodes: BTreeSet<&Arc<str>> = services
+            .flat_map(|name| self.endpoints.nodes(name, port))
+            .collect();
+        let families = [None].into_iter().chain(service.second_family().map(Some));
+        let facets = families.flat_map(|family| {
+            let nodes = nodes.iter().map(|node| Some(Arc::clone(node)));
+            let nodes = [None].into_iter().chain(nodes);
+            nodes.map(move |node| Facet { family, node })
+        });
+        facets.collect()
     }
 }
 
 /// Compiles the clusters of a service as a whole.
 pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>) -> Wholes {
-    let whole = |(number, port): (&Port, &crate::world::ServicePort)| {
-        let old = old.and_then(|old| old.get(number)).map(|old| &old.pair);
+    let mut wholes = Wholes::new();
+    for (number, port) in &service.ports {
         let split = scene
             .split(&service.name, *number)
             .filter(|_| port.protocol != Protocol::Http);
-        let whole = whole(scene, &service.name, *number, port.protocol, split, old);
-        (*number, whole)
-    };
-    service.ports.iter().map(whole).collect()
+        for facet in scene.facets(service, *number) {
+            let key = (*number, facet);
+            let known = candidates(old, &wholes, &key);
+            let pairs: Vec<&Pair> = known.iter().map(|whole| &whole.pair).collect();
+            let whole = whole(scene, service, &key, port.protocol, split, &pairs);
+            wholes.insert(key, whole);
+        }
+    }
+    wholes
 }
 
 /// On ports that are no HTTP, a split shifts weight in the endpoints of this one cluster.
 fn whole(
     scene: &Scene<'_>,
-    service: &NamespacedName,
-    port: Port,
+    service: &Service,
+    (port, facet): &OutPort,
     protocol: Protocol,
     split: Option<&Arc<Split>>,
-    old: Option<&Pair>,
+    old: &[&Pair],
 ) -> Whole {
-    let own = scene.reached(service, port, None);
+    let (name, port) = (&service.name, *port);
+    let caller = Caller::of(service, facet);
+    let own = scene.reached(name, port, None, caller);
     let unmeshed = own.unmeshed;
     let mut identities = own.identities;
     let mut groups = Vec::new();
@@ -293,8 +271,8 @@ fn whole(
         Some(split) => {
             for share in &split.shares {
                 let there = match &share.target {
-                    Target::Service(name) => scene.reached(name, port, None),
-                    Target::Labels(labels) => scene.reached(service, port, Some(labels)),
+                    Target::Service(name) => scene.reached(name, port, None, caller),
+                    Target::Labels(labels) => scene.reached(name, port, Some(labels), caller),
                 };
                 identities.extend(there.identities);
                 // Without weight a backend gets nothing, and where it is makes no difference.
@@ -311,12 +289,13 @@ fn whole(
         }
     }
     let origins = Origins {
-        service: service.clone(),
+        service: name.clone(),
         split: split.map(|split| split.object.clone()),
     };
-    let name = out_name(service, port).into();
+    let cluster = out_name(name, port, facet.family);
+    let how = (alpn(protocol), service.sticky);
     Whole {
-        pair: Pair::new(name, identities, alpn(protocol), groups, origins, old),
+        pair: Pair::new(cluster, identities, how, groups, origins, old),
         unmeshed,
     }
 }
@@ -332,35 +311,44 @@ pub(crate) fn client_sides<'a>(
     if service.headless {
         return sides;
     }
-    let pair = |name: &NamespacedName, port: Port| {
-        let whole = wholes(name).and_then(|wholes| wholes.get(&port));
-        whole.map(|whole| whole.pair.clone())
-    };
     for (number, port) in &service.ports {
-        let Some(own) = pair(&service.name, *number) else {
-            continue;
-        };
-        let old = old.and_then(|old| old.get(number));
-        let side = match (port.protocol, scene.split(&service.name, *number)) {
-            (Protocol::Http, Some(split)) => {
-                divided(scene, &service.name, *number, split, own, pair, old)
-            }
-            (Protocol::Http | Protocol::Detect | Protocol::Tcp, _) => {
-                undivided(own, port.protocol, old)
-            }
-        };
-        sides.insert(*number, kept(old, side));
+        for facet in scene.facets(service, *number) {
+            let called = Caller::of(service, &facet).family;
+            let pair = |name: &NamespacedName| {
+                let backend = scene.endpoints.world.services.get(name)?;
+                let family = backend.if_second(called);
+                let node = facet.node.as_ref();
+                let whole = for_node(wholes(name)?, *number, family, node)?;
+                Some(whole.pair.clone())
+            };
+            let Some(own) = pair(&service.name) else {
+                continue;
+            };
+            let key = (*number, facet.clone());
+            let old = candidates(old, &sides, &key);
+            let side = match (port.protocol, scene.split(&service.name, *number)) {
+                (Protocol::Http, Some(split)) => {
+                    divided(scene, service, &key, split, own, pair, &old)
+                }
+                (Protocol::Http | Protocol::Detect | Protocol::Tcp, _) => {
+                    undivided(own, port.protocol, &old)
+                }
+            };
+            let side = kept(old.into_iter(), side);
+            sides.insert(key, side);
+        }
     }
     sides
 }
 
-fn undivided(own: Pair, protocol: Protocol, old: Option<&Arc<ClientSide>>) -> ClientSide {
+fn undivided(own: Pair, protocol: Protocol, old: &[&Arc<ClientSide>]) -> ClientSide {
     let route = match protocol {
         Protocol::Http | Protocol::Detect => {
             let route = RouteRecipe {
                 name: Arc::clone(own.name()),
                 targets: vec![(Arc::clone(own.name()), 1)],
                 clusters: vec![Arc::clone(own.name())],
+                sticky: own.sticky(),
                 origins: own.endpoints.recipe().origins.clone(),
             };
             Some(kept_route(route, old))
@@ -373,24 +361,26 @@ fn undivided(own: Pair, protocol: Protocol, old: Option<&Arc<ClientSide>>) -> Cl
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn divided(
     scene: &Scene<'_>,
-    service: &NamespacedName,
-    port: Port,
+    service: &Service,
+    key: &OutPort,
     split: &Split,
     own: Pair,
-    whole: impl Fn(&NamespacedName, Port) -> Option<Pair>,
-    old: Option<&Arc<ClientSide>>,
+    whole: impl Fn(&NamespacedName) -> Option<Pair>,
+    old: &[&Arc<ClientSide>],
 ) -> ClientSide {
     let name = Arc::clone(own.name());
     // The service as a whole stays known beside its parts: what was under way when the split came goes on.
     let mut pairs = vec![own];
     let (mut targets, mut clusters) = (Vec::new(), Vec::new());
+    let mut sticky = false;
     for (index, share) in split.shares.iter().enumerate() {
         let pair = match &share.target {
-            Target::Service(name) => whole(name, port),
-            Target::Labels(labels) => Some(subset(scene, service, port, split, index, labels, old)),
+            Target::Service(name) => whole(name),
+            Target::Labels(labels) => Some(subset(scene, service, key, split, index, labels, old)),
         };
         // A backend service is there, or the split would not be in force; else nothing can be sent to it.
         let Some(pair) = pair else { continue };
+        sticky |= pair.sticky();
         if share.weight > 0 {
             targets.push((Arc::clone(pair.name()), share.weight));
         }
@@ -409,44 +399,42 @@ fn divided(
         name,
         targets,
         clusters,
+        sticky,
         origins: Origins {
-            service: service.clone(),
+            service: service.name.clone(),
             split: Some(split.object.clone()),
         },
     };
     ClientSide::new(pairs, Some(kept_route(route, old)))
 }
 
-fn kept_route(route: RouteRecipe, old: Option<&Arc<ClientSide>>) -> Arc<Lazy<RouteRecipe>> {
-    let old = old.and_then(|old| old.route.as_ref());
+fn kept_route(route: RouteRecipe, old: &[&Arc<ClientSide>]) -> Arc<Lazy<RouteRecipe>> {
+    let old = old.iter().filter_map(|old| old.route.as_ref());
     kept(old, Lazy::new(route))
 }
 
 fn subset(
     scene: &Scene<'_>,
-    service: &NamespacedName,
-    port: Port,
+    service: &Service,
+    (port, facet): &OutPort,
     split: &Split,
     index: usize,
     labels: &Labels,
-    old: Option<&Arc<ClientSide>>,
+    old: &[&Arc<ClientSide>],
 ) -> Pair {
-    let name: Arc<str> = format!(
-        "{}|{}/{}/{index}",
-        out_name(service, port),
-        split.object.namespace,
-        split.object.name
-    )
-    .into();
-    let there = scene.reached(service, port, Some(labels));
+    let name = subset_name(&service.name, *port, &split.object, index, facet.family);
+    let caller = Caller::of(service, facet);
+    let there = scene.reached(&service.name, *port, Some(labels), caller);
     let groups = vec![Group {
         weight: 1,
         backends: there.backends,
     }];
     let origins = Origins {
-        service: service.clone(),
+        service: service.name.clone(),
         split: Some(split.object.clone()),
     };
-    let old = old.and_then(|old| old.pairs.iter().find(|pair| *pair.name() == name));
-    Pair::new(name, there.identities, Alpn::Http, groups, origins, old)
+    let old = old.iter().flat_map(|old| &old.pairs);
+    let old: Vec<&Pair> = old.filter(|pair| *pair.name() == name).collect();
+    let how = (Alpn::Http, service.sticky);
+    Pair::new(name, there.identities, how, groups, origins, &old)
 }

@@ -51,6 +51,8 @@ pub(super) struct Differences<'a> {
     /// Namespaces with other policies.
     pub(super) policies: BTreeSet<Arc<str>>,
     pub(super) services: Vec<Change<'a, NamespacedName, Arc<Service>>>,
+    /// `ExternalName` services that differ.
+    pub(super) external: BTreeSet<NamespacedName>,
     /// Services with other endpoints.
     pub(super) endpoints: BTreeSet<NamespacedName>,
     pub(super) pods: Vec<Change<'a, PodRef, Arc<Workload>>>,
@@ -67,6 +69,9 @@ impl<'a> Differences<'a> {
             splits: splits.map(|change| namespace(change.key)).collect(),
             policies: policies.map(|change| namespace(change.key)).collect(),
             services: changes(&old.services, &new.services).collect(),
+            external: changes(&old.external, &new.external)
+                .map(|change| change.key.clone())
+                .collect(),
             endpoints: endpoints.map(|change| change.key.clone()).collect(),
             pods: changes(&old.workloads, &new.workloads).collect(),
         };

@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::addresses::{Addresses, PodsAt};
+use super::facet::{Caller, Node};
 use crate::envoy::endpoint::Backend;
+use crate::kinds::mesh::Settings;
 use crate::world::{
-    Endpoint, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,
+    Endpoint, Family, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,
 };
 
 /// How many endpoints there are.
@@ -83,13 +85,43 @@ impl<'a> EndpointInputs<'a> {
         self,
         service: &NamespacedName,
         port: Port,
+        caller: Caller<'a>,
     ) -> impl Iterator<Item = Resolved<'a>> + use<'a> {
+        let definition = self.world.services.get(service);
+        let family = definition.and_then(|s| s.reached_by(caller.family));
+        let local = definition.is_some_and(|s| s.local);
+        let of_family = move |endpoint: &Endpoint| {
+            family.is_none_or(|family| Family::of(endpoint.ip.to_canonical()) == family)
+        };
+        // As for kube-proxy, an endpoint without a node is local nowhere.
+        let of_node = move |endpoint: &Endpoint| match caller.node {
+            Node::At(node) if local => node.is_some() && endpoint.node.as_deref() == node,
+            Node::At(_) | Node::Any => true,
+        };
+        self.list(service, port)
+            .chunk_by(Endpoint::same_place)
+            // Before the owner is looked up, for there may be as many callers as nodes.
+            .filter(move |copies| copies.iter().any(of_node))
+            .filter_map(move |copies| self.resolve(copies))
+            .filter(move |found| of_family(found.endpoint) && of_node(found.endpoint))
+    }
+
+    fn list(self, service: &NamespacedName, port: Port) -> &'a [Endpoint] {
         let definition = self.world.services.get(service);
         let name = definition.and_then(|s| s.ports.get(&port)).map(|p| &p.name);
         let list = name.and_then(|name| self.world.endpoints.get(service)?.get(name));
-        let list = list.map_or(&[][..], Vec::as_slice);
-        list.chunk_by(Endpoint::same_place)
-            .filter_map(move |copies| self.resolve(copies))
+        list.map_or(&[][..], Vec::as_slice)
+    }
+
+    /// The nodes whose callers get endpoints of their own, for the service keeps calls on the node.
+    pub(crate) fn nodes(
+        self,
+        service: &NamespacedName,
+        port: Port,
+    ) -> impl Iterator<Item = &'a Arc<str>> {
+        let local = self.world.services.get(service).is_some_and(|s| s.local);
+        let list = if local { self.list(service, port) } else { &[] };
+        list.iter().filter_map(|endpoint| endpoint.node.as_ref())
     }
 
     /// Of several copies that of a living pod counts, of one that stays rather than of a terminating one. Of copies of the same pod none of
@@ -116,15 +148,35 @@ fn within(subset: Option<&Labels>, pod: Option<&Workload>) -> bool {
     subset.is_none_or(|labels| pod.is_some_and(|pod| selects(labels, &pod.shape.labels)))
 }
 
-/// Counts for status, perhaps only of pods with these labels.
+/// Counts for status, perhaps only of pods with these labels. A pod counts once for each family of the service; the family with the fewest
+/// ready ones is returned.
 pub(crate) fn readiness(
     inputs: EndpointInputs<'_>,
     service: &NamespacedName,
     port: Port,
     subset: Option<&Labels>,
 ) -> Readiness {
+    let families = inputs.world.services.get(service).map(|s| &*s.families);
+    let families = families.unwrap_or_default().iter().copied().map(Some);
+    let first = of_family(inputs, service, port, subset, None);
+    // A family without any endpoint is one that the pods have not got.
+    families
+        .map(|family| of_family(inputs, service, port, subset, family))
+        .filter(|readiness| readiness.all > 0)
+        .min_by_key(|readiness| readiness.ready)
+        .unwrap_or(first)
+}
+
+fn of_family(
+    inputs: EndpointInputs<'_>,
+    service: &NamespacedName,
+    port: Port,
+    subset: Option<&Labels>,
+    family: Option<Family>,
+) -> Readiness {
     let mut readiness = Readiness::default();
-    for Resolved { endpoint, owner } in inputs.of_port(service, port) {
+    let node = Node::Any;
+    for Resolved { endpoint, owner } in inputs.of_port(service, port, Caller { family, node }) {
         if !within(subset, owner.pod()) {
             continue;
         }
@@ -150,16 +202,18 @@ pub(crate) struct Reached {
 /// Looks at the endpoints of a port, perhaps only those of pods with these labels.
 pub(crate) fn reached(
     inputs: EndpointInputs<'_>,
-    trust_domain: &str,
+    settings: &Settings,
     service: &NamespacedName,
     port: Port,
     subset: Option<&Labels>,
+    caller: Caller<'_>,
 ) -> Reached {
+    let plain = settings.sends_plain(service);
     let mut reached = Reached::default();
     let mut ending = Vec::new();
     // Most pods of a service share one shape, which has one identity.
     let mut shapes: Vec<&Arc<Shape>> = Vec::new();
-    for Resolved { endpoint, owner } in inputs.of_port(service, port) {
+    for Resolved { endpoint, owner } in inputs.of_port(service, port, caller) {
         let pod = owner.pod();
         if matches!(owner, Owner::Unknown) || !within(subset, pod) {
             continue;
@@ -170,7 +224,12 @@ pub(crate) fn reached(
             && !shapes.iter().any(|shape| Arc::ptr_eq(shape, &pod.shape))
         {
             shapes.push(&pod.shape);
-            reached.identities.insert(pod.shape.identity(trust_domain));
+            reached
+                .identities
+                .insert(pod.shape.identity(&settings.trust_domain));
+        }
+        if meshed.is_none() && !plain {
+            continue;
         }
         let backend = Backend {
             at: SocketAddr::new(endpoint.ip, endpoint.port.get()),

@@ -10,7 +10,8 @@ use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
 use crate::finding::ObjectRef;
 use crate::world::{
-    NamespacedName, PodRef, Port, Protocol, Service, Shape, Workload, in_namespace, selects,
+    Endpoint, NamespacedName, PodRef, Port, Protocol, Service, Shape, Workload, in_namespace,
+    selects,
 };
 
 /// What is at an address.
@@ -21,6 +22,8 @@ pub(crate) enum Known {
         name: NamespacedName,
         port: Port,
         protocol: Protocol,
+        /// The family of the address, if it is the service's second one.
+        family: Option<Family>,
     },
     /// A port of a pod, dialled by the pod's own address.
     Pod {
@@ -83,10 +86,14 @@ impl Compiled {
     #[must_use]
     pub fn clusters_of(&self, destination: &Destination) -> Vec<Arc<str>> {
         match destination.kind {
-            DestinationKind::Service => self
-                .client_side(&destination.name, destination.port)
-                .map(|side| side.clusters().cloned().collect())
-                .unwrap_or_default(),
+            DestinationKind::Service => {
+                let service = self.world.services.get(&destination.name);
+                let family = service.and_then(|s| s.if_second(Some(destination.family)));
+                // The names are the same for the callers of every node.
+                self.client_side(&destination.name, destination.port, family, None)
+                    .map(|side| side.clusters().cloned().collect())
+                    .unwrap_or_default()
+            }
             DestinationKind::Pod => self
                 .address_of(destination)
                 .and_then(|at| self.pod_cluster(at))
@@ -126,24 +133,45 @@ impl Compiled {
         let number = Port::try_from(i32::from(at.port())).ok()?;
         let mut services = self.addresses.services(ip);
         let service = services.find_map(|name| {
-            let port = self.world.services.get(name)?.ports.get(&number)?;
+            let service = self.world.services.get(name)?;
             Some(Known::Service {
                 name: name.clone(),
                 port: number,
-                protocol: port.protocol,
+                protocol: service.ports.get(&number)?.protocol,
+                family: service.if_second(Some(Family::of(ip))),
             })
         });
         service.or_else(|| {
             let pod = self.world.workloads.get(self.addresses.pod(ip)?)?;
-            self.known_pod(pod, number)
+            self.known_pod(pod, number, at)
         })
     }
 
-    fn known_pod(&self, pod: &Workload, port: Port) -> Option<Known> {
+    /// The port of a headless service whose slice names this address and no pod: its callers dial the address itself.
+    pub(crate) fn headless_at(&self, at: SocketAddr) -> Option<(&NamespacedName, Port)> {
+        let ip = at.ip().to_canonical();
+        let leads_here = |endpoint: &Endpoint| {
+            endpoint.pod.is_none()
+                && endpoint.port.get() == at.port()
+                && endpoint.ip.to_canonical() == ip
+        };
+        self.named_by_address.at(ip).find_map(|name| {
+            let service = self.world.services.get(name).filter(|s| s.headless)?;
+            let by_port = self.world.endpoints(name)?;
+            let mut ports = service.ports.values();
+            let port = ports.find(|port| {
+                let list = by_port.get(&port.name);
+                list.is_some_and(|list| list.iter().any(leads_here))
+            })?;
+            Some((name, port.port))
+        })
+    }
+
+    fn known_pod(&self, pod: &Workload, port: Port, at: SocketAddr) -> Option<Known> {
         let shape = &pod.shape;
         let services = self.services_selecting(shape);
         let targets = service_targets(&services, shape);
-        if !dialled(shape, port, targets.get(&port)) {
+        if !dialled(shape, port, targets.get(&port)) && self.headless_at(at).is_none() {
             return None;
         }
         let protocol = if port == Port::METRICS {
@@ -152,12 +180,15 @@ impl Compiled {
             protocol_of(port, &targets, shape)
         };
         let said = targets.get(&port).into_iter().flatten();
+        let said = said.map(|s| (s.service.name.clone(), s.port));
+        let by_address = self.headless_at(at);
+        let by_address = by_address.map(|(name, port)| (name.clone(), port));
         Some(Known::Pod {
             name: pod.name.clone(),
             port,
             protocol,
             shape: Arc::clone(shape),
-            services: said.map(|s| (s.service.name.clone(), s.port)).collect(),
+            services: said.chain(by_address).collect(),
         })
     }
 

@@ -12,7 +12,7 @@ use super::on_demand::Bucket;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
-use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_to};
+use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp_proxy_to};
 use crate::envoy::route;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
@@ -71,6 +71,8 @@ pub(crate) enum Leads {
     Service {
         cluster: Arc<str>,
         route: Option<Arc<str>>,
+        /// The cluster chooses the endpoint by the client's address.
+        sticky: bool,
     },
     /// To the pod at the very address of the listener.
     Pod { cluster: Arc<str> },
@@ -113,6 +115,11 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         )])
     };
     let tcp = || match &input.leads {
+        Leads::Service {
+            cluster,
+            sticky: true,
+            ..
+        } => tcp_proxy_sticky("outbound", cluster, &edge),
         Leads::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&edge)),
         Leads::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &edge),
         Leads::Refused => tcp_proxy("outbound", REFUSED, Some(&edge)),

@@ -30,6 +30,12 @@ impl<'a> Lookup<'a> {
         self.world.services.get(name).map(|service| &**service)
     }
 
+    /// Whether a service is of type `ExternalName`: a name without endpoints.
+    pub(crate) fn is_external(&self, name: &NamespacedName) -> bool {
+        self.note(name);
+        self.world.external.contains_key(name)
+    }
+
     /// How many endpoints a service has, perhaps only of pods with these labels.
     pub(crate) fn readiness(
         &self,

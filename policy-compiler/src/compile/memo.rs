@@ -42,12 +42,13 @@ impl<R: PartialEq> PartialEq for Lazy<R> {
     }
 }
 
-/// The old value, if the new one says the same: whatever was made of it stays.
-pub(crate) fn kept<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
-    match old {
-        Some(old) if **old == new => Arc::clone(old),
-        Some(_) | None => Arc::new(new),
-    }
+/// The first of the old values that says the same as the new one.
+pub(crate) fn kept<'a, T: PartialEq + 'a>(
+    mut old: impl Iterator<Item = &'a Arc<T>>,
+    new: T,
+) -> Arc<T> {
+    let same = old.find(|old| ***old == new);
+    same.map_or_else(|| Arc::new(new), Arc::clone)
 }
 
 /// Below this many entries nothing is swept.

@@ -13,6 +13,7 @@ mod classes;
 mod clusters;
 mod differences;
 pub(crate) mod endpoints;
+mod facet;
 mod inbound;
 mod known;
 mod listeners;
@@ -22,9 +23,11 @@ mod named_by_address;
 mod on_demand;
 mod outcome;
 mod pods;
+mod recipes;
 mod reports;
 mod scope;
 mod server;
+mod service_findings;
 mod update;
 mod view;
 
@@ -41,6 +44,7 @@ use admissions::Gates;
 use applications::Application;
 use classes::{Class, Served, Shapes};
 use clusters::{ClientSide, ClientSides, Wholes};
+use facet::for_node;
 use inbound::Inbound;
 use listeners::ListenerInput;
 use memo::{Equal, Memo};
@@ -77,6 +81,8 @@ pub struct Proxy {
     pub ready: bool,
     /// Whether the pod is being deleted. Its proxy is served until its containers have ended.
     pub terminating: bool,
+    /// The node of the pod.
+    node: Option<Arc<str>>,
     shape: Arc<Shape>,
 }
 
@@ -192,8 +198,14 @@ impl Compiled {
         self.served.get(&shape.workload())?.get(shape)
     }
 
-    fn client_side(&self, service: &NamespacedName, port: Port) -> Option<&Arc<ClientSide>> {
-        self.clients.get(service)?.get(&port)
+    fn client_side(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        family: Option<Family>,
+        node: Option<&Arc<str>>,
+    ) -> Option<&Arc<ClientSide>> {
+        for_node(self.clients.get(service)?, port, family, node)
     }
 
     fn capture(&self) -> Arc<Part> {
@@ -232,9 +244,12 @@ impl Compiled {
             Some(labels) => gates.subsets.get(&(port, labels.clone())),
         });
         // What has no sidecar judges nobody.
-        let whole = || self.wholes.get(service)?.get(&port);
+        let meshed = |wholes: &Arc<Wholes>| {
+            let mut of_port = wholes.iter().filter(|((number, _), _)| *number == port);
+            of_port.all(|(_, whole)| !whole.unmeshed)
+        };
         gate.is_some_and(|gate| gate.refuses(caller))
-            && whole().is_some_and(|whole| !whole.unmeshed)
+            && self.wholes.get(service).is_some_and(meshed)
     }
 }
 

@@ -17,14 +17,15 @@ pub(crate) struct NamedByAddress {
 }
 
 impl NamedByAddress {
-    /// Puts the endpoints of a service in the place of the old ones.
+    /// Puts the endpoints of a service in the place of the old ones. Returns the addresses of both for which no pod is named.
     pub(crate) fn update(
         &mut self,
         service: &NamespacedName,
         old: Option<&EndpointsByPort>,
         new: Option<&EndpointsByPort>,
-    ) {
-        let (old, new) = (addresses(old), addresses(new));
+    ) -> BTreeSet<IpAddr> {
+        self.set_copies(service, new);
+        let (old, new) = (addresses_without_pod(old), addresses_without_pod(new));
         for ip in old.difference(&new) {
             if let Some(services) = self.by_address.get_mut(ip) {
                 services.remove(service);
@@ -37,10 +38,11 @@ impl NamedByAddress {
             let services = self.by_address.entry(*ip).or_default();
             services.insert(service.clone());
         }
+        old.union(&new).copied().collect()
     }
 
     /// Notes whether a service has several copies of an endpoint.
-    pub(crate) fn set_copies(&mut self, service: &NamespacedName, new: Option<&EndpointsByPort>) {
+    fn set_copies(&mut self, service: &NamespacedName, new: Option<&EndpointsByPort>) {
         let mut lists = new.into_iter().flat_map(|by_port| by_port.values());
         let copies = lists.any(|list| list.windows(2).any(is_copy));
         if copies {
@@ -65,7 +67,8 @@ fn is_copy(pair: &[Endpoint]) -> bool {
     matches!(pair, [a, b] if a.same_place(b))
 }
 
-fn addresses(endpoints: Option<&EndpointsByPort>) -> BTreeSet<IpAddr> {
+/// The addresses for which no pod is named.
+pub(crate) fn addresses_without_pod(endpoints: Option<&EndpointsByPort>) -> BTreeSet<IpAddr> {
     let all = endpoints.into_iter().flat_map(|by_port| by_port.values());
     let unnamed = all.flatten().filter(|endpoint| endpoint.pod.is_none());
     unnamed.map(|endpoint| endpoint.ip.to_canonical()).collect()

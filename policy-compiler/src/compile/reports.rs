@@ -7,7 +7,7 @@ use super::Compiled;
 use super::outcome::Remarks;
 use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
-use crate::world::{WorkloadRef, in_namespace};
+use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 
 /// A unit with something to say to people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,7 @@ pub(super) enum Source {
     Policies(Arc<str>),
     Workload(WorkloadRef),
     Injection,
+    Service(NamespacedName),
 }
 
 impl Compiled {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use crate::world::Family;
 use crate::world::{NamespacedName, Port};
 
 /// A known destination by its name: `service/<namespace>/<name>:<port>` or `pod/<namespace>/<name>:<port>`, and with `/6` at the end its
@@ -36,26 +36,6 @@ impl DestinationKind {
         match self {
             Self::Service => "service",
             Self::Pod => "pod",
-        }
-    }
-}
-
-/// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of an address.
-    #[must_use]
-    pub const fn of(ip: IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
         }
     }
 }

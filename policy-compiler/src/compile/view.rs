@@ -14,7 +14,7 @@ use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster}
 use super::pods::{
     Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
 };
-use super::scope::{Destination, DestinationKind, Scope};
+use super::scope::{Destination, DestinationKind, Family, Scope};
 use super::{Compiled, Proxy};
 use crate::resource::{Part, ResourceKey, View};
 use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalone, in_namespace};
@@ -25,7 +25,7 @@ enum Place {
     Server,
     Application(Port),
     Capture,
-    Service(NamespacedName, Port),
+    Service(NamespacedName, Port, Option<Family>),
     PodCluster(PodGroup),
     PodEndpoints(PodGroup),
     Listener(SocketAddr),
@@ -101,24 +101,34 @@ impl Compiled {
             return true;
         }
         let declared = self.declarations(proxy);
-        let is_declared = |name: &NamespacedName, port: Port| {
-            declared.iter().any(|entry| match entry {
-                DeclaredDestination::Service(service, number) => {
-                    service == name && number.is_none_or(|number| number == port)
-                }
-                DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
-            })
-        };
         match known {
-            Known::Service { name, port, .. } => is_declared(name, *port),
+            Known::Service { name, port, .. } => is_declared(&declared, name, *port),
             // A pod is dialled for the sake of the services that lead there, or as one of its namespace.
             Known::Pod { name, services, .. } => {
                 let whole = DeclaredDestination::Namespace(Arc::clone(&name.namespace));
+                let mut services = services.iter();
                 declared.contains(&whole)
-                    || services.iter().any(|(name, port)| is_declared(name, *port))
+                    || services.any(|(name, port)| is_declared(&declared, name, *port))
             }
         }
     }
+
+    /// The headless service for whose sake a proxy may call an address outside the mesh, where unknown ones are refused.
+    fn outside_for(&self, proxy: &Proxy, at: SocketAddr) -> Option<&NamespacedName> {
+        let (name, port) = self.headless_at(at)?;
+        let in_scope = self.settings.on_demand == OnDemand::Enabled
+            || is_declared(&self.declarations(proxy), name, port);
+        (in_scope && self.settings.sends_plain(name)).then_some(name)
+    }
+}
+
+fn is_declared(declared: &[DeclaredDestination], name: &NamespacedName, port: Port) -> bool {
+    declared.iter().any(|entry| match entry {
+        DeclaredDestination::Service(service, number) => {
+            service == name && number.is_none_or(|number| number == port)
+        }
+        DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
+    })
 }
 
 impl Viewer<'_> {
@@ -176,6 +186,7 @@ impl Viewer<'_> {
                     name: name.clone(),
                     port: *port,
                     protocol: definition.protocol,
+                    family: None,
                 };
                 self.destination(*at, Listens::Bound, &known);
             }
@@ -264,13 +275,7 @@ impl Viewer<'_> {
                 self.depends
                     .insert(Dependency::Namespace(Arc::clone(&pod.namespace)));
             }
-            let origins = self.compiled.settings.origin.iter().cloned().collect();
-            let way = if self.compiled.settings.pass_unknown {
-                Way::Through
-            } else {
-                Way::Nowhere
-            };
-            self.on_demand(name, at, way, origins);
+            self.unknown(name, at);
             return;
         };
         let after = if self.compiled.in_scope(self.proxy, &known) {
@@ -288,6 +293,20 @@ impl Viewer<'_> {
             None => Way::Nowhere,
         };
         self.on_demand(name, at, way, known.origins());
+    }
+
+    /// An address that is neither a service's nor a pod's.
+    fn unknown(&mut self, name: &Arc<str>, at: SocketAddr) {
+        let settings = &self.compiled.settings;
+        let mesh = settings.origin.iter().cloned().collect();
+        let (way, origins) = if settings.pass_unknown {
+            (Way::Through, mesh)
+        } else if let Some(service) = self.compiled.outside_for(self.proxy, at) {
+            (Way::Through, BTreeSet::from([super::service_ref(service)]))
+        } else {
+            (Way::Nowhere, mesh)
+        };
+        self.on_demand(name, at, way, origins);
     }
 
     fn on_demand(
@@ -344,18 +363,22 @@ impl Viewer<'_> {
     fn behind(&mut self, at: SocketAddr, known: &Known) -> Vec<ResourceKey> {
         self.note(at, known);
         match known {
-            Known::Service { name, port, .. } => {
-                let side = self.compiled.client_side(name, *port);
+            Known::Service {
+                name, port, family, ..
+            } => {
+                let node = self.proxy.node.as_ref();
+                let side = self.compiled.client_side(name, *port, *family, node);
                 let Some(side) = side.filter(|_| !self.refused(known)) else {
                     return Vec::new();
                 };
                 let part = side.part();
                 let keys = part.resources.iter().map(|resource| resource.key.clone());
                 let keys = keys.collect();
-                let place = Place::Service(name.clone(), *port);
+                let place = Place::Service(name.clone(), *port, *family);
                 self.parts.insert(place, part);
                 keys
             }
+            Known::Pod { .. } if self.refused(known) => Vec::new(),
             Known::Pod {
                 shape, protocol, ..
             } => {
@@ -375,8 +398,10 @@ impl Viewer<'_> {
                 name,
                 port,
                 protocol,
+                family,
             } => {
-                let side = self.compiled.client_side(name, *port)?;
+                let node = self.proxy.node.as_ref();
+                let side = self.compiled.client_side(name, *port, *family, node)?;
                 let refused = self.refused(known);
                 let leads = if refused {
                     Leads::Refused
@@ -384,6 +409,7 @@ impl Viewer<'_> {
                     Leads::Service {
                         cluster: Arc::clone(side.cluster()?),
                         route: side.route().cloned(),
+                        sticky: side.sticky(),
                     }
                 };
                 (leads, &name.namespace, Some(&name.name), protocol)
@@ -394,8 +420,11 @@ impl Viewer<'_> {
                 services,
                 ..
             } => {
-                let leads = Leads::Pod {
-                    cluster: PodGroup::of(shape, *protocol).cluster_name(),
+                let leads = if self.refused(known) {
+                    Leads::Refused
+                } else {
+                    let cluster = PodGroup::of(shape, *protocol).cluster_name();
+                    Leads::Pod { cluster }
                 };
                 let service = services.iter().map(|(name, _)| &name.name).min();
                 (leads, &shape.namespace, service, protocol)
@@ -412,13 +441,18 @@ impl Viewer<'_> {
         })
     }
 
-    /// Whether nobody there would ever let this caller in.
+    /// Whether nobody there would ever let this caller in, or only plain text could be sent where it is not allowed.
     fn refused(&self, known: &Known) -> bool {
         match known {
             Known::Service { name, port, .. } => {
                 self.compiled.refuses(&self.proxy.identity, name, *port)
             }
-            Known::Pod { .. } => false,
+            Known::Pod {
+                shape, services, ..
+            } => {
+                let mut services = services.iter();
+                !shape.meshed && !services.any(|(name, _)| self.compiled.settings.sends_plain(name))
+            }
         }
     }
 }

@@ -19,7 +19,14 @@ const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
 const MARK: i64 = 0x9c;
 
 /// A cluster whose endpoints come by EDS under the same name.
-pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3::Cluster {
+/// `sticky`: the endpoint is chosen by the client's address, if the route or filter asks for it; see [`super::route::outbound`].
+pub(crate) fn eds(
+    name: &str,
+    identities: &BTreeSet<SpiffeId>,
+    alpn: Alpn,
+    sticky: bool,
+) -> v3::Cluster {
+    use v3::cluster::LbPolicy::{RingHash, RoundRobin};
     let eds = v3::cluster::EdsClusterConfig {
         eds_config: Some(ads()),
         ..Default::default()
@@ -27,6 +34,7 @@ pub(crate) fn eds(name: &str, identities: &BTreeSet<SpiffeId>, alpn: Alpn) -> v3
     let meshed = !identities.is_empty();
     v3::Cluster {
         eds_cluster_config: Some(eds),
+        lb_policy: if sticky { RingHash } else { RoundRobin }.into(),
         transport_socket: meshed.then(|| tls::upstream(identities.iter(), alpn)),
         transport_socket_matches: meshed.then(plain_match).into_iter().collect(),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.

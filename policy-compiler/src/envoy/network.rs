@@ -39,6 +39,23 @@ pub(crate) fn tcp_proxy(
     filter("tcp", any(&metered(stat_prefix, cluster, edge)))
 }
 
+/// Everything to one cluster, which chooses the endpoint by the client's address.
+pub(crate) fn tcp_proxy_sticky(
+    stat_prefix: &str,
+    cluster: &str,
+    edge: &Edge<'_>,
+) -> listener::Filter {
+    use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
+    let by_address = hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {});
+    let proxy = tcp::TcpProxy {
+        hash_policy: vec![HashPolicy {
+            policy_specifier: Some(by_address),
+        }],
+        ..metered(stat_prefix, cluster, Some(edge))
+    };
+    filter("tcp", any(&proxy))
+}
+
 /// Everything to the one endpoint of a cluster that is at this address.
 pub(crate) fn tcp_proxy_to(
     stat_prefix: &str,

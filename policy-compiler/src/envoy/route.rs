@@ -24,8 +24,18 @@ pub(crate) struct Target {
 }
 
 /// All requests to these clusters, by weight. One virtual host for every name: what the client dialled decides, not what it says in `Host`.
-pub(crate) fn outbound(name: &str, targets: &[Target]) -> v3::RouteConfiguration {
+///
+/// `sticky`: clusters that choose by hash get the client's address, which all connections of a pod share.
+pub(crate) fn outbound(name: &str, targets: &[Target], sticky: bool) -> v3::RouteConfiguration {
+    use v3::route_action::{HashPolicy, hash_policy};
     let mut action = action(cluster_specifier(targets), CLIENT_RETRIES);
+    let by_address = hash_policy::ConnectionProperties { source_ip: true };
+    action.hash_policy.extend(sticky.then(|| HashPolicy {
+        policy_specifier: Some(hash_policy::PolicySpecifier::ConnectionProperties(
+            by_address,
+        )),
+        ..Default::default()
+    }));
     elsewhere(&mut action);
     let route = v3::Route {
         r#match: Some(everything()),

@@ -100,6 +100,7 @@ fn addresses(
             ip,
             port,
             pod,
+            node: endpoint.node_name.as_deref().map(|n| interner.text(n)),
             ready,
             serving,
             terminating,

@@ -3,6 +3,7 @@
 mod convert;
 mod documents;
 mod endpoint_slice;
+mod mirrored;
 mod pod;
 mod probes;
 mod recognize;
@@ -22,7 +23,7 @@ pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
 pub use pod::owner;
 pub(crate) use pod::{manifest, pod, template};
 pub use probes::tcp_probe_ports;
-pub(crate) use service::service;
+pub(crate) use service::{external_host, service};
 pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 
 use crate::finding::{Finding, ObjectKind, ObjectRef};

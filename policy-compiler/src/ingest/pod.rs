@@ -58,6 +58,7 @@ pub(crate) fn pod(
         ready,
         alive,
         terminating: object.metadata.deletion_timestamp.is_some(),
+        node: spec.node_name.as_deref().map(|node| interner.text(node)),
         shape: interner.shape(shape),
     })
 }
@@ -142,6 +143,7 @@ fn announced(
             ready: true,
             alive: true,
             terminating: false,
+            node: None,
             shape: interner.shape(shape),
         },
         object,

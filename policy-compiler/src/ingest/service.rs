@@ -1,11 +1,20 @@
 //! Core `Service`.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::named;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::world::{Interner, Port, Protocol, Service, ServicePort, TargetPort};
+use crate::world::{Family, Interner, Port, Protocol, Service, ServicePort, TargetPort};
+
+/// The host that an `ExternalName` service stands for.
+pub(crate) fn external_host(object: &core::Service) -> Option<String> {
+    let spec = object.spec.as_ref()?;
+    (spec.type_.as_deref() == Some("ExternalName"))
+        .then(|| spec.external_name.clone().unwrap_or_default())
+}
 
 /// Reads a service; None for `ExternalName`, which is DNS only and never seen by a proxy.
 pub(crate) fn service(
@@ -24,7 +33,7 @@ pub(crate) fn service(
         .as_ref()
         .map_or_else(|| single.collect(), |ips| ips.iter().collect());
     let headless = addresses.iter().any(|ip| ip.as_str() == "None");
-    let mut cluster_ips = Vec::new();
+    let mut cluster_ips: Vec<IpAddr> = Vec::new();
     for ip in addresses
         .into_iter()
         .filter(|ip| !headless && !ip.is_empty())
@@ -47,12 +56,31 @@ pub(crate) fn service(
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
     Some(Service {
         name: interner.name(&name.namespace, &name.name),
+        families: families(spec, &cluster_ips),
         cluster_ips,
         headless,
         ports,
         selector: interner.labels(spec.selector.iter().flatten()),
         publish_not_ready,
+        local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
     })
+}
+
+/// The families of the addresses; of a service without addresses those that it declares.
+fn families(spec: &core::ServiceSpec, cluster_ips: &[IpAddr]) -> Vec<Family> {
+    let of_addresses = cluster_ips.iter().map(|ip| Family::of(ip.to_canonical()));
+    let mut families: Vec<Family> = of_addresses.collect();
+    if families.is_empty() {
+        let declared = spec.ip_families.iter().flatten();
+        families.extend(declared.filter_map(|family| match family.as_str() {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            _ => None,
+        }));
+    }
+    families.dedup();
+    families
 }
 
 fn service_port(

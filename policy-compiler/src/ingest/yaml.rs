@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::documents::documents;
 use super::recognize::{Recognized, recognize};
-use super::{KubeObject, Unreadable, convert, workload};
+use super::{KubeObject, Unreadable, convert, mirrored, workload};
 use crate::admission;
 use crate::finding::{Finding, ObjectKind, ObjectRef};
 
@@ -202,17 +202,24 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             found.findings.push(finding.fix(fix));
         }
         Recognized::Template => {
-            let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
-            let message = format!(
-                "{}: its pod templates are not looked at, for their place is not known",
-                named(&head)
-            );
-            let finding = Finding::info(&source, "", "TemplateNotRead", message);
-            found.findings.push(finding);
+            found.findings.push(template_not_read(place, &head));
             *found.skipped.entry(head.kind).or_default() += 1;
+        }
+        Recognized::Other if (&*head.api_version, &*head.kind) == ("v1", "Endpoints") => {
+            let slices = mirrored::slices(&value).into_iter();
+            slices.for_each(|slice| parse_value(place, slice, found));
         }
         Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
     }
+}
+
+fn template_not_read(place: &Place, head: &Head) -> Finding {
+    let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
+    let message = format!(
+        "{}: its pod templates are not looked at, for their place is not known",
+        named(head)
+    );
+    Finding::info(&source, "", "TemplateNotRead", message)
 }
 
 /// The object as people write it: `AuthPolicy shop/cart`.

@@ -8,7 +8,7 @@ use heddle_crds::{Action, ConditionType, MESH_NAME, MeshMode, MeshSpec, OnDemand
 use crate::compile::{Addresses, Bucket, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::{Problem, judge};
-use crate::world::{SpiffeId, World};
+use crate::world::{DeclaredDestination, NamespacedName, SpiffeId, World};
 
 /// What the one mesh that counts says, or the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     /// How long a destination stays that is no longer used.
     pub(crate) idle_after: Duration,
     pub(crate) metrics_readers: Vec<SpiffeId>,
+    /// The services whose endpoints without a sidecar may be called, where only mTLS and known destinations are allowed; None: all.
+    pub(crate) plain: Option<Vec<DeclaredDestination>>,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }
@@ -30,6 +32,16 @@ impl Settings {
     /// The bucket of time in on-demand names.
     pub(crate) const fn bucket(&self) -> Bucket {
         Bucket::of(self.idle_after)
+    }
+
+    /// Whether endpoints of a service that have no sidecar may be called, in plain text.
+    pub(crate) fn sends_plain(&self, service: &NamespacedName) -> bool {
+        self.plain.as_ref().is_none_or(|allowed| {
+            allowed.iter().any(|entry| match entry {
+                DeclaredDestination::Service(name, _) => name == service,
+                DeclaredDestination::Namespace(namespace) => *namespace == service.namespace,
+            })
+        })
     }
 }
 
@@ -83,9 +95,24 @@ pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, Outco
         on_demand: spec.scope.on_demand,
         idle_after: spec.scope.idle_after.get(),
         metrics_readers,
+        plain: plain(&spec),
         origin,
     };
     (settings, outcome)
+}
+
+fn plain(spec: &MeshSpec) -> Option<Vec<DeclaredDestination>> {
+    if (spec.mode, spec.outbound) != (MeshMode::Strict, Action::Deny) {
+        return None;
+    }
+    let entry = |entry: &heddle_crds::PlainDestination| match entry.service.as_str() {
+        "*" => DeclaredDestination::Namespace(entry.namespace.as_str().into()),
+        name => {
+            let name = NamespacedName::new(&entry.namespace, name);
+            DeclaredDestination::Service(name, None)
+        }
+    };
+    Some(spec.plain_destinations.iter().map(entry).collect())
 }
 
 /// The API server has checked the rest by the schema; a file has not been there.

@@ -168,6 +168,9 @@ fn check(lookup: &Lookup<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<P
     let name = NamespacedName::new(namespace, &spec.service);
     let service = lookup.service(&name);
     match service {
+        None if lookup.is_external(&name) => {
+            problems.push(without_endpoints("spec.service", &name));
+        }
         None => problems.push(Problem::unresolved(
             reason::SERVICE_NOT_FOUND,
             "spec.service",
@@ -267,6 +270,9 @@ fn check_target(
     let name = NamespacedName::new(namespace, backend_name);
     let field = format!("{field}.service");
     let Some(target) = lookup.service(&name) else {
+        if lookup.is_external(&name) {
+            return Some(without_endpoints(&field, &name));
+        }
         return Some(Problem::unresolved(
             reason::BACKEND_NOT_FOUND,
             field,
@@ -289,6 +295,14 @@ fn check_target(
         format!("{missing} is no port of service {name}"),
         "give the backend the ports of the service that is split",
     ))
+}
+
+fn without_endpoints(field: &str, service: &NamespacedName) -> Problem {
+    Problem::invalid(
+        field,
+        format!("service {service} is of type ExternalName; a split needs services with endpoints"),
+        "name a service with a selector or with EndpointSlices",
+    )
 }
 
 fn share(service: &NamespacedName, backend: &Backend, weight: u32) -> Option<Share> {

@@ -26,6 +26,7 @@ pub struct WorldBuilder {
     policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
     namespaces: NamespaceLabels,
     services: OrdMap<NamespacedName, Arc<Service>>,
+    external: OrdMap<NamespacedName, Arc<String>>,
     slices: Slices,
     pods: OrdMap<PodRef, Arc<Workload>>,
     templates: BTreeMap<NamespacedName, Template>,
@@ -41,14 +42,7 @@ impl WorldBuilder {
         let mut findings = Vec::new();
         match object {
             KubeObject::Namespace(namespace) => self.namespace(&namespace, &mut findings),
-            KubeObject::Service(service) => {
-                let read = ingest::service(&service, &mut self.interner, &mut findings);
-                put(
-                    &mut self.services,
-                    namespaced_name(&service.metadata),
-                    read.map(|read| (read.name.clone(), read)),
-                );
-            }
+            KubeObject::Service(service) => self.service(&service, &mut findings),
             KubeObject::EndpointSlice(slice) => {
                 let read = ingest::endpoint_slice(&slice, &mut self.interner, &mut findings);
                 if let Some(name) = namespaced_name(&slice.metadata) {
@@ -115,7 +109,10 @@ impl WorldBuilder {
             ObjectKind::Mesh => {
                 take(&mut self.meshes, &object.name);
             }
-            ObjectKind::Service => take(&mut self.services, &name),
+            ObjectKind::Service => {
+                take(&mut self.services, &name);
+                take(&mut self.external, &name);
+            }
             ObjectKind::EndpointSlice => self.slices.put(&name, None),
             ObjectKind::Pod => {
                 self.manifests.remove(&name);
@@ -162,6 +159,7 @@ impl WorldBuilder {
             splits: self.splits.clone(),
             policies: self.policies.clone(),
             services: self.services.clone(),
+            external: self.external.clone(),
             endpoints: self.slices.endpoints(),
             workloads,
             injection,
@@ -191,6 +189,16 @@ impl WorldBuilder {
             workloads.insert(pod.name.clone(), Arc::new(workload));
         }
         (workloads, findings.into())
+    }
+
+    fn service(&mut self, service: &core::Service, findings: &mut Vec<Finding>) {
+        let name = namespaced_name(&service.metadata);
+        let host = ingest::external_host(service);
+        let host = host.and_then(|host| Some((name.clone()?, host)));
+        put(&mut self.external, name.clone(), host);
+        let read = ingest::service(service, &mut self.interner, findings);
+        let read = read.map(|read| (read.name.clone(), read));
+        put(&mut self.services, name, read);
     }
 
     fn namespace(&mut self, namespace: &core::Namespace, findings: &mut Vec<Finding>) {

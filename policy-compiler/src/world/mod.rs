@@ -5,6 +5,7 @@
 mod builder;
 mod declared;
 mod declared_destinations;
+mod family;
 mod intern;
 mod names;
 mod protocol;
@@ -21,6 +22,7 @@ pub use builder::WorldBuilder;
 pub use declared::Declared;
 pub(crate) use declared_destinations::read as read_destinations;
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
+pub use family::Family;
 pub(crate) use intern::Interner;
 pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
 pub use protocol::Protocol;
@@ -49,6 +51,8 @@ pub struct World {
     pub(crate) splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
     pub(crate) policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
+    /// The host names of `ExternalName` services. They have no addresses, so that no proxy is told of them.
+    pub(crate) external: OrdMap<NamespacedName, Arc<String>>,
     pub(crate) endpoints: OrdMap<NamespacedName, Arc<EndpointsByPort>>,
     pub(crate) workloads: OrdMap<PodRef, Arc<Workload>>,
     /// The webhook's messages about pods that do not exist yet.

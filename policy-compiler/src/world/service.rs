@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::family::Family;
 use super::names::{Labels, NamespacedName, PodRef, Port};
 use super::protocol::Protocol;
 
@@ -44,6 +45,32 @@ pub struct Service {
     pub selector: Labels,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// The families of its addresses, the first one first; empty while they are not known.
+    pub families: Vec<Family>,
+    /// `internalTrafficPolicy: Local`: a caller reaches endpoints on its own node only.
+    pub local: bool,
+    /// `sessionAffinity: ClientIP`: a caller stays with one endpoint.
+    pub sticky: bool,
+}
+
+impl Service {
+    /// The family whose endpoints a call gets that was made by this one: the same, or the first one where the service has not got it
+    /// (a backend of a split may be of fewer families than the split service). None: the families are not known, and all endpoints count.
+    pub(crate) fn reached_by(&self, called: Option<Family>) -> Option<Family> {
+        let same = called.filter(|family| self.families.contains(family));
+        same.or_else(|| self.families.first().copied())
+    }
+
+    /// The second family of a dual-stack service.
+    pub(crate) fn second_family(&self) -> Option<Family> {
+        self.families.get(1).copied()
+    }
+
+    /// The same family, if it is the second one.
+    pub(crate) fn if_second(&self, called: Option<Family>) -> Option<Family> {
+        self.second_family()
+            .filter(|second| Some(*second) == called)
+    }
 }
 
 /// One address behind one port of a service.
@@ -55,6 +82,8 @@ pub struct Endpoint {
     pub port: Port,
     /// The pod of the service's namespace that the slice names.
     pub pod: Option<PodRef>,
+    /// The node that the slice names.
+    pub node: Option<Arc<str>>,
     /// Takes new traffic.
     pub ready: bool,
     /// Still answers (also while terminating).

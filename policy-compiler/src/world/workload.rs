@@ -126,6 +126,8 @@ pub struct Workload {
     pub alive: bool,
     /// Being deleted: its containers have been asked to end.
     pub terminating: bool,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
     /// All else.
     pub shape: Arc<Shape>,
 }

@@ -2,8 +2,11 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "tests; each test binary uses a part of this"
 )]
+
+pub mod view;
 
 use heddle_policy_compiler::{Finding, KubeObject, WorldBuilder, ingest};
 use serde_json::{Value, json};

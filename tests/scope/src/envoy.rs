@@ -1,7 +1,7 @@
 //! What a sidecar's Envoy says of itself, over its admin socket.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +47,22 @@ impl Envoy {
     pub async fn clusters(&self) -> Result<BTreeSet<String>> {
         self.names("/clusters?format=json", "cluster_statuses")
             .await
+    }
+
+    /// The addresses of a cluster's endpoints, sorted.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn addresses(&self, cluster: &str) -> Result<Vec<IpAddr>> {
+        let answer: Value = serde_json::from_str(&self.ask("/clusters?format=json").await?)?;
+        let mut found: Vec<IpAddr> = list(&answer, "cluster_statuses")
+            .filter(|status| status.get("name").is_some_and(|name| name == cluster))
+            .flat_map(|status| list(status, "host_statuses"))
+            .filter_map(|host| host.pointer("/address/socket_address/address")?.as_str())
+            .filter_map(|ip| ip.parse().ok())
+            .collect();
+        found.sort();
+        Ok(found)
     }
 
     /// The figures whose names match a regular expression.

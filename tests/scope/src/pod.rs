@@ -52,7 +52,7 @@ impl Pod {
         let agent = binary("heddle-agent")?;
         run(wire.netns.command(&agent.to_string_lossy()).arg("init"))?;
 
-        let app = App::start(&wire.netns, &["::".parse()?], &spec.name)?;
+        let app = App::start(&wire.netns, &[spec.listens], &spec.name)?;
         let mut command = wire.netns.command("setpriv");
         let user = PROXY.to_string();
         command

@@ -59,6 +59,10 @@ pub struct PodSpec {
     pub meshed: bool,
     /// Whether it is a ready endpoint.
     pub ready: bool,
+    /// Whether it is being deleted: it runs on, and takes no new traffic of its services.
+    pub terminating: bool,
+    /// The addresses at which its application listens.
+    pub listens: IpAddr,
 }
 
 impl PodSpec {
@@ -74,7 +78,16 @@ impl PodSpec {
             ips: Vec::new(),
             meshed: true,
             ready: true,
+            terminating: false,
+            listens: Ipv6Addr::UNSPECIFIED.into(),
         }
+    }
+
+    /// With an application that listens on IPv4 alone.
+    #[must_use]
+    pub fn ipv4_only(mut self) -> Self {
+        self.listens = Ipv4Addr::UNSPECIFIED.into();
+        self
     }
 
     /// The same without a sidecar.
@@ -122,12 +135,13 @@ impl PodSpec {
             self.meshed
                 .then(|| json!({"name": "heddle-proxy", "image": "heddle"})),
         );
+        let deleted = self.terminating.then_some("2026-01-01T01:00:00Z");
         let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": self.workload, "uid": self.workload, "controller": true});
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": self.name, "namespace": NAMESPACE, "labels": self.labels, "annotations": self.annotations,
-                "ownerReferences": [owner],
+                "ownerReferences": [owner], "deletionTimestamp": deleted,
             },
             "spec": {"serviceAccountName": self.account, "containers": containers},
             "status": {
@@ -213,7 +227,9 @@ impl Service {
                 .filter_map(|pod| {
                     let ip = pod.ips.iter().find(|ip| wanted(ip))?;
                     let target = json!({"kind": "Pod", "namespace": NAMESPACE, "name": pod.name});
-                    Some(json!({"addresses": [ip], "conditions": {"ready": pod.ready}, "targetRef": target}))
+                    let ready = pod.ready && !pod.terminating;
+                    let conditions = json!({"ready": ready, "serving": pod.ready, "terminating": pod.terminating});
+                    Some(json!({"addresses": [ip], "conditions": conditions, "targetRef": target}))
                 })
                 .collect();
             json!({

@@ -18,12 +18,14 @@ impl Update<'_> {
     /// Notes who came and went, at which addresses, behind which services.
     pub(super) fn pods(&mut self) {
         self.endpoints = std::mem::take(&mut self.differs.endpoints);
+        let mut addresses = BTreeSet::new();
         for service in &self.endpoints {
             let old = self.old.world.endpoints(service);
             let new = self.world.endpoints(service);
-            self.new.named_by_address.update(service, old, new);
-            self.new.named_by_address.set_copies(service, new);
+            addresses.extend(self.new.named_by_address.update(service, old, new));
         }
+        // Behind a headless service they are destinations themselves.
+        self.touch_addresses(addresses.iter());
         let mut behind: BTreeMap<Arc<str>, BTreeSet<NamespacedName>> = BTreeMap::new();
         let pods = std::mem::take(&mut self.differs.pods);
         for pod in &pods {
@@ -305,6 +307,7 @@ impl Update<'_> {
             identity,
             ready: pod.ready,
             terminating: pod.terminating,
+            node: pod.node.clone(),
             shape: Arc::clone(&pod.shape),
         };
         if self.new.proxies.get(&pod.name) != Some(&proxy) {

@@ -11,6 +11,8 @@ use crate::compile::changes::{Dependency, Replaced};
 use crate::compile::classes::Served;
 use crate::compile::clusters::{ClientSides, Scene, Wholes, client_sides, wholes};
 use crate::compile::endpoints::EndpointInputs;
+use crate::compile::named_by_address::addresses_without_pod;
+use crate::compile::reports::Source;
 use crate::kinds::traffic_split::Split;
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
@@ -35,8 +37,13 @@ impl Update<'_> {
             self.touch_addresses(old.iter().chain(&new));
             self.touch(Dependency::Service(change.key.clone()));
             self.touch(Dependency::Namespace(Arc::clone(&change.key.namespace)));
+            // Outside addresses behind a headless service are destinations themselves.
+            let endpoints = self.world.endpoints(change.key);
+            self.touch_addresses(addresses_without_pod(endpoints).iter());
             self.definitions.insert(change.key.clone());
         }
+        let external = std::mem::take(&mut self.differs.external);
+        self.definitions.extend(external);
     }
 
     /// Sums up whom services admit, where pods, policies or definitions differ.
@@ -93,6 +100,13 @@ impl Update<'_> {
             self.recompiled.clients += 1;
             self.client(name);
         }
+        if self.all {
+            services.extend(self.world.external.keys().cloned());
+        }
+        for name in services {
+            let findings = self.new.service_findings(&name);
+            self.new.set_findings(Source::Service(name), &findings);
+        }
         let gated = std::mem::take(&mut self.gated);
         for name in self.with_backend(&gated).into_iter().chain(gated) {
             self.touch(Dependency::Service(name));
@@ -130,8 +144,9 @@ impl Update<'_> {
             self.new.wholes.insert(name.clone(), Arc::new(new));
             return;
         };
-        let unmeshed = |wholes: &Wholes| -> Vec<bool> {
-            wholes.values().map(|whole| whole.unmeshed).collect()
+        let unmeshed = |wholes: &Wholes| -> BTreeSet<Port> {
+            let of = wholes.iter().filter(|(_, whole)| whole.unmeshed);
+            of.map(|((port, _), _)| *port).collect()
         };
         if unmeshed(&old) != unmeshed(&new) {
             self.gated.insert(name.clone());
@@ -167,7 +182,7 @@ impl Update<'_> {
                 world: self.world,
                 addresses: &self.new.addresses,
             },
-            trust_domain: &self.new.settings.trust_domain,
+            settings: &self.new.settings,
             splits: splits.map(|splits| &**splits),
         }
     }

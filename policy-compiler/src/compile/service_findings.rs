@@ -1,0 +1,44 @@
+//! What users should know of services: calls that the mesh refuses and Kubernetes alone would not.
+
+use super::Compiled;
+use crate::finding::Finding;
+use crate::world::NamespacedName;
+
+impl Compiled {
+    /// The findings of one service, as compiled last.
+    pub(super) fn service_findings(&self, name: &NamespacedName) -> Vec<Finding> {
+        let service = super::service_ref(name);
+        let mut findings = Vec::new();
+        if !self.settings.pass_unknown && self.world.external.contains_key(name) {
+            let message = "spec.outbound of the Mesh is Deny, and an ExternalName has no addresses that the mesh knows: connections to its host are refused";
+            findings.push(
+                Finding::warning(&service, "spec.externalName", "ExternalNameRefused", message)
+                    .fix("name the addresses in an EndpointSlice of a service without a selector, or exclude them from capture by heddle.dev/exclude-outbound-cidrs"),
+            );
+        }
+        findings.extend(self.plain_finding(name));
+        findings
+    }
+
+    fn plain_finding(&self, name: &NamespacedName) -> Option<Finding> {
+        if self.settings.sends_plain(name) {
+            return None;
+        }
+        let wholes = self.wholes.get(name)?;
+        let plain = wholes.iter().filter(|(_, whole)| whole.unmeshed);
+        let mut ports: Vec<String> = plain.map(|((port, _), _)| port.to_string()).collect();
+        ports.dedup();
+        if ports.is_empty() {
+            return None;
+        }
+        let ports = ports.join(", ");
+        let message = format!(
+            "endpoints of port {ports} have no sidecar and get no traffic, for the Mesh is Strict and denies unknown destinations"
+        );
+        let service = super::service_ref(name);
+        let finding = Finding::warning(&service, "spec.ports", "PlainTextRefused", message);
+        Some(finding.fix(
+            "give the pods a sidecar, or name the service in spec.plainDestinations of the Mesh",
+        ))
+    }
+}

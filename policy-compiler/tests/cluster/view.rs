@@ -1,0 +1,66 @@
+//! Views of compiled worlds in few words.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heddle_policy_compiler::{Compiled, Destination, NamespacedName, Scope, print};
+use serde_json::Value;
+
+/// The resources of a pod's view as JSON, by kind and name; with these destinations in its scope.
+pub fn view(compiled: &Compiled, proxy: &str, held: &[&str]) -> Vec<(String, Value)> {
+    let held = held.iter().map(|text| text.parse().unwrap()).collect();
+    seen(compiled, proxy, &held, &BTreeSet::new())
+}
+
+/// The cluster with which a proxy's on-demand request for an address is answered.
+pub fn on_demand(compiled: &Compiled, proxy: &str, at: &str) -> String {
+    let name = Compiled::on_demand_name(at.parse().unwrap(), "1");
+    let wanted = BTreeSet::from([Arc::clone(&name)]);
+    let all = seen(compiled, proxy, &BTreeSet::new(), &wanted);
+    resource(&all, &format!("Cluster {name}")).to_string()
+}
+
+fn seen(
+    compiled: &Compiled,
+    proxy: &str,
+    held: &BTreeSet<Destination>,
+    wanted: &BTreeSet<Arc<str>>,
+) -> Vec<(String, Value)> {
+    let (none, names) = (BTreeSet::new(), BTreeSet::new());
+    let scope = Scope {
+        held,
+        retiring: &none,
+        wanted,
+        settled: &names,
+        refused: &names,
+    };
+    let pod = NamespacedName::new("shop", proxy);
+    let view = compiled.view(&pod, &scope).unwrap();
+    let resources = view.parts.iter().flat_map(|part| &part.resources);
+    resources
+        .map(|r| (r.key.to_string(), print::to_json(r)))
+        .collect()
+}
+
+/// One resource; null if it is not there.
+pub fn resource(view: &[(String, Value)], name: &str) -> Value {
+    let found = view.iter().find(|(key, _)| key == name);
+    found.map(|(_, json)| json.clone()).unwrap_or_default()
+}
+
+/// The endpoints of a cluster: `address:port`, and ` plain` where no mTLS is spoken.
+pub fn endpoints(view: &[(String, Value)], cluster: &str) -> Vec<String> {
+    let assignment = resource(view, &format!("Endpoints {cluster}"));
+    let mut found = Vec::new();
+    for locality in assignment["endpoints"].as_array().into_iter().flatten() {
+        for endpoint in locality["lb_endpoints"].as_array().into_iter().flatten() {
+            let at = &endpoint["endpoint"]["address"]["socket_address"];
+            let plain =
+                &endpoint["metadata"]["filter_metadata"]["envoy.transport_socket_match"]["heddle"];
+            let plain = plain.as_str().map(|_| " plain").unwrap_or_default();
+            let ip = at["address"].as_str().unwrap();
+            found.push(format!("{ip}:{}{plain}", at["port_value"]));
+        }
+    }
+    found
+}
