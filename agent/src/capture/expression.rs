@@ -150,29 +150,26 @@ pub(super) fn compile(matches: &[Match], verdict: Verdict) -> Vec<Vec<u8>> {
             }
         }
     }
+    program.extend(conclusion(verdict));
+    program
+}
+
+/// The expressions that decide once all conditions hold.
+fn conclusion(verdict: Verdict) -> Vec<Vec<u8>> {
+    let immediate = |register: u32, data: Vec<u8>| {
+        expression("immediate", &[number(1, register), nested(2, &[data])])
+    };
     match verdict {
         Verdict::Accept => {
             let code = nested(2, &[number(1, NF_ACCEPT)]);
-            program.push(expression(
-                "immediate",
-                &[number(1, VERDICT_REGISTER), nested(2, &[code])],
-            ));
+            vec![immediate(VERDICT_REGISTER, code)]
         }
-        Verdict::Redirect(port) => {
-            program.push(expression(
-                "immediate",
-                &[
-                    number(1, REGISTER),
-                    nested(2, &[attribute(1, &port.to_be_bytes())]),
-                ],
-            ));
-            program.push(expression("redir", &[number(1, REGISTER)]));
-        }
-        Verdict::Reject => {
-            program.push(expression("reject", &[number(1, REJECT_TCP_RST)]));
-        }
+        Verdict::Redirect(port) => vec![
+            immediate(REGISTER, attribute(1, &port.to_be_bytes())),
+            expression("redir", &[number(1, REGISTER)]),
+        ],
+        Verdict::Reject => vec![expression("reject", &[number(1, REJECT_TCP_RST)])],
     }
-    program
 }
 
 /// An address at its offset in the IPv4 or the IPv6 header.

@@ -34,13 +34,12 @@ pub(super) fn check(
             });
         }
     }
-    match (value, &schema.items) {
-        (Value::Array(items), Some(JSONSchemaPropsOrArray::Schema(of_item))) => {
-            for (index, item) in items.iter().enumerate() {
-                check(of_item, item, &format!("{path}[{index}]"), found);
-            }
+    if let (Value::Array(items), Some(JSONSchemaPropsOrArray::Schema(of_item))) =
+        (value, &schema.items)
+    {
+        for (index, item) in items.iter().enumerate() {
+            check(of_item, item, &format!("{path}[{index}]"), found);
         }
-        _ => {}
     }
     let others = match &schema.additional_properties {
         Some(JSONSchemaPropsOrBool::Schema(others)) => Some(&**others),

@@ -196,8 +196,8 @@ fn a_pod_without_search_domains_uses_the_full_name() {
 /// The selectors of the manifest, evaluated as the API server does.
 fn webhook_selects(manifest: &Value, namespace: &str, of: [Option<&str>; 2]) -> bool {
     let holds = |selector: &Value, labels: &BTreeMap<&str, &str>| {
-        let all = selector["matchExpressions"].as_array().unwrap().iter();
-        all.map(|expression| {
+        let mut all = selector["matchExpressions"].as_array().unwrap().iter();
+        all.all(|expression| {
             let values = expression["values"].as_array().unwrap();
             let value = labels.get(expression["key"].as_str().unwrap());
             let one_of = value.is_some_and(|value| values.contains(&json!(value)));
@@ -207,7 +207,6 @@ fn webhook_selects(manifest: &Value, namespace: &str, of: [Option<&str>; 2]) -> 
                 other => panic!("{other}"),
             }
         })
-        .all(|holds| holds)
     };
     let namespace: BTreeMap<&str, &str> = [("kubernetes.io/metadata.name", namespace)]
         .into_iter()

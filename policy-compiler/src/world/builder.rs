@@ -49,23 +49,7 @@ impl WorldBuilder {
                     self.slices.put(&name, read);
                 }
             }
-            KubeObject::Pod(pod) => {
-                let name = namespaced_name(&pod.metadata);
-                if let Some(name) = &name {
-                    self.manifests.remove(name);
-                }
-                if let Some(manifest) = ingest::manifest(&pod, &mut self.interner, &mut findings) {
-                    self.manifests.insert(manifest.pod.name.clone(), manifest);
-                    name.inspect(|name| take(&mut self.pods, name));
-                    return findings;
-                }
-                let read = ingest::pod(&pod, &mut self.interner, &mut findings);
-                put(
-                    &mut self.pods,
-                    name,
-                    read.map(|read| (read.name.clone(), read)),
-                );
-            }
+            KubeObject::Pod(pod) => self.pod(&pod, &mut findings),
             KubeObject::Template(template) => {
                 let read = ingest::template(&template, &mut self.interner, &mut findings);
                 match (namespaced_name(&template.metadata), read) {
@@ -199,6 +183,26 @@ impl WorldBuilder {
         let read = ingest::service(service, &mut self.interner, findings);
         let read = read.map(|read| (read.name.clone(), read));
         put(&mut self.services, name, read);
+    }
+
+    fn pod(&mut self, pod: &core::Pod, findings: &mut Vec<Finding>) {
+        let name = namespaced_name(&pod.metadata);
+        if let Some(name) = &name {
+            self.manifests.remove(name);
+        }
+        if let Some(manifest) = ingest::manifest(pod, &mut self.interner, findings) {
+            self.manifests.insert(manifest.pod.name.clone(), manifest);
+            if let Some(name) = &name {
+                take(&mut self.pods, name);
+            }
+            return;
+        }
+        let read = ingest::pod(pod, &mut self.interner, findings);
+        put(
+            &mut self.pods,
+            name,
+            read.map(|read| (read.name.clone(), read)),
+        );
     }
 
     fn namespace(&mut self, namespace: &core::Namespace, findings: &mut Vec<Finding>) {
