@@ -54,7 +54,7 @@ pub(super) fn check(
 }
 
 /// The messages of the rules begin with their field, because the API server's answer may not name it.
-fn without_field(message: &str) -> &str {
+pub(super) fn without_field(message: &str) -> &str {
     let field = |text: &&str| text.starts_with("spec") && !text.contains(' ');
     let parts = message.split_once(": ").filter(|(text, _)| field(text));
     parts.map_or(message, |(_, rest)| rest)

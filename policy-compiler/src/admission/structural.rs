@@ -104,8 +104,7 @@ fn bounds(schema: &JSONSchemaProps, number: f64, path: &str, found: &mut Vec<Vio
 fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut Vec<Violation>) {
     let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
     if let Some(most) = schema.max_items.filter(|most| length > *most) {
-        // The API server looks no further into a list that is too long.
-        return fail(path, format!("{length} items are more than {most}"), found);
+        fail(path, format!("{length} items are more than {most}"), found);
     }
     if let Some(least) = schema.min_items.filter(|least| length < *least) {
         fail(
@@ -114,6 +113,10 @@ fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut 
             found,
         );
     }
+    // A list that is too long costs no more than the longest that is allowed.
+    let most = schema.max_items.and_then(|most| usize::try_from(most).ok());
+    let bounded = items.len().min(most.unwrap_or(usize::MAX));
+    let (items, _) = items.split_at_mut(bounded);
     if let Some(JSONSchemaPropsOrArray::Schema(of_item)) = &schema.items {
         for (index, item) in items.iter_mut().enumerate() {
             check(of_item, item, &format!("{path}[{index}]"), found);

@@ -97,6 +97,11 @@ fn structural_faults_are_named_with_their_field() {
         "null is not object",
     );
     one(policy(json!([])), "spec", "array is not object");
+    let mut both = vec![json!({"to": {"methods": ["delete"]}})];
+    both.extend((0..64).map(|n| json!({"from": {"namespaces": [format!("n{n}")]}})));
+    let found = policy(json!({"rules": both}));
+    let fields: Vec<&str> = found.iter().map(|v| v.field.as_str()).collect();
+    assert_eq!(fields, ["spec.rules", "spec.rules[0].to.methods[0]"]);
     let long = json!({"metadata": {"name": "P_1"}, "spec": {"rules": [{"action": "Deny"}]}});
     one(
         violations(Kind::AuthPolicy, &long),
@@ -180,7 +185,10 @@ fn every_rule_of_the_definitions_runs_and_can_fail() {
     assert!(rules.len() > 5, "{rules:?}");
     for (rule, message) in rules {
         if !rule.contains("oldSelf") {
-            assert!(failed.contains(&message), "no case fails the rule {rule}");
+            assert!(
+                failed.contains(cel::without_field(&message)),
+                "no case fails the rule {rule}"
+            );
         }
     }
 }

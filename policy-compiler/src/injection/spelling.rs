@@ -68,7 +68,7 @@ fn unknown(kind: &str, key: &str, known: &[&str], other: &[&str]) -> Option<Stri
             "label"
         };
         return Some(format!(
-            "{field}: {key} is not a {kind} and is ignored; write it as {right}"
+            "{field}: Heddle reads {key} as {right} only; write it as {right}"
         ));
     }
     let all = known.iter().chain(other);
