@@ -62,8 +62,9 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
             "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": []},
-            "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10, "resources": {
-                "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}}
+            "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10,
+                "initResources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+                "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}}
         })
     );
 }
@@ -80,6 +81,7 @@ fn the_schema_has_the_defaults_that_the_types_have() {
 
 /// Left out, these mean something that no value says.
 const ABSENCE_MEANS: &[&str] = &[
+    "Mesh.proxy.initResources.limits.cpu",
     "Mesh.proxy.resources.limits.cpu",
     "TrafficSplit.port",
     "TrafficSplit.backends[].service",
