@@ -26,4 +26,4 @@ pub use files::raise_open_files;
 pub use log::LogLimit;
 pub use options::{Bounds, Deadlines, Http, Options, Protocol};
 pub use slots::{Refused, Source};
-pub use text::{ClientText, clean};
+pub use text::{ClientText, LogLines, clean};

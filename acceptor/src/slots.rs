@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::options::Bounds;
 
 /// Displaced connections that have not closed yet; beyond this many, no connection is accepted.
-const MAX_LEAVING: usize = 64;
+const MAX_LEAVING: usize = 16;
 
 /// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

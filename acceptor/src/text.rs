@@ -1,6 +1,7 @@
 //! Text that a client chose, made safe to log and to print.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -70,6 +71,30 @@ pub fn clean(text: &str, max: usize) -> String {
     clean
 }
 
+/// The longest log line, in characters.
+const MAX_LINE: usize = 16 << 10;
+
+/// A writer of log lines: whatever an event holds, it stays on one line, without escape sequences, and of bounded length.
+/// Each call of `write` is one event.
+#[derive(Debug)]
+pub struct LogLines<W>(pub W);
+
+impl<W: Write> Write for LogLines<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let safe = |character| if is_safe(character) { character } else { ' ' };
+        let mut line: String = text.chars().take(MAX_LINE).map(safe).collect();
+        line.push('\n');
+        self.0.write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Whether a character only shows itself: no control character, line or paragraph separator, direction mark, or
 /// invisible formatting character.
 fn is_safe(character: char) -> bool {
@@ -113,6 +138,19 @@ mod tests {
         assert_eq!(clean("abc", 0), "");
         assert_eq!(clean(&"\n".repeat(1 << 20), 6), "");
         assert_eq!(clean(&format!("a{}b", "\n".repeat(1 << 20)), 6), "a …");
+    }
+
+    #[test]
+    fn an_event_is_one_log_line() {
+        let mut lines = LogLines(Vec::new());
+        lines
+            .write_all("INFO stream refused: a\n2026 ERROR forged \u{1b}[2J\u{202e}\n".as_bytes())
+            .unwrap();
+        lines.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        let text = String::from_utf8(lines.0).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "INFO stream refused: a 2026 ERROR forged  [2J ");
+        assert_eq!((lines.len(), lines[1].len()), (2, MAX_LINE));
     }
 
     proptest! {

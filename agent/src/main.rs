@@ -74,7 +74,7 @@ fn log() {
     ));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(|| heddle_acceptor::LogLines(std::io::stderr()));
     match LogFormat::from_env(env) {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Text => lines.with_ansi(false).init(),

@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 use envoy_types::pb::google::protobuf::Any;
 use futures::{Stream, StreamExt};
 use heddle_acceptor::{
-    Acceptor, Bounds, Deadlines, Http, Link, Listener, Options, Protocol, Security,
+    Acceptor, Bounds, Deadlines, Http, Link, Listener, Options, Protocol, Security, clean,
 };
 use hyper_util::service::TowerToHyperService;
 use prost::Message;
@@ -32,6 +32,8 @@ use crate::secrets::{Secrets, Versioned};
 const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Envoy answers each response before it gets the next: more than a few waiting is an error of its.
 const QUEUE: usize = 4;
+/// The longest text of a rejection, in characters.
+const MAX_TEXT: usize = 1024;
 
 /// Serves until it fails.
 pub(crate) async fn serve(socket: &Path, secrets: watch::Receiver<Secrets>) -> Result<()> {
@@ -151,7 +153,7 @@ fn pump<S: Session>(
 }
 
 fn refused(error: Option<&str>) {
-    if let Some(error) = error {
+    if let Some(error) = error.map(|error| clean(error, MAX_TEXT)) {
         tracing::error!(error, "Envoy refused the certificate or the trust bundle");
     }
 }

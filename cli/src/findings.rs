@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use heddle_acceptor::clean;
 use heddle_policy_compiler::{Finding, Severity};
 
+/// The longest finding, in characters.
+const MAX_LINE: usize = 4000;
+
 /// One line: `error: AuthPolicy shop/checkout: spec.rules[2].to.ports[0]: ... (fix: ...)`.
+///
+/// It is one line whatever the object holds: anybody who may write an object chooses parts of it.
 pub fn line(finding: &Finding) -> String {
     let mut line = format!("{}: {}: ", finding.severity.as_str(), finding.object);
     if !finding.field.is_empty() {
@@ -15,7 +21,7 @@ pub fn line(finding: &Finding) -> String {
     if !finding.fix.is_empty() {
         line.push_str(&format!(" (fix: {})", finding.fix));
     }
-    line
+    clean(&line, MAX_LINE)
 }
 
 /// Sorted, errors first, each once.
@@ -81,4 +87,29 @@ pub fn skipped(kinds: &BTreeMap<String, usize>) -> Option<String> {
             kinds.join(", ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_policy_compiler::{ObjectKind, ObjectRef};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_finding_is_one_line(message in any::<String>(), field in any::<String>(), name in any::<String>()) {
+            let finding = Finding {
+                severity: Severity::Error,
+                object: ObjectRef::new(ObjectKind::AuthPolicy, "shop", &name),
+                field,
+                code: "test",
+                message: format!("{message}\n\u{1b}[2J"),
+                fix: message,
+            };
+            let line = line(&finding);
+            prop_assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
+            prop_assert!(line.chars().count() <= MAX_LINE);
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! Port 15011: certificates for pods that prove who they are by their token.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use futures::future::BoxFuture;
-use heddle_acceptor::Link;
+use heddle_acceptor::{Link, LogLimit, clean};
 use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueResponse, bearer};
 use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
 use heddle_policy_compiler::PodRef;
@@ -17,12 +17,15 @@ use tonic::{Request, Response, Status};
 
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Pictures, leaf_lifetime};
+use crate::rate::RateLimit;
 use crate::tasks::chain;
 
 /// The schema's own lower bound of `certificates.lifetime`.
 const SHORTEST: Duration = Duration::from_secs(60);
 /// A request is about 1 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// The longest reason in a log line, in characters.
+const MAX_TEXT: usize = 500;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests in work at a time: each costs a review by the API server.
 const MAX_IN_WORK: usize = 64;
@@ -48,6 +51,9 @@ pub enum TokenError {
     /// Nobody's token, or one for another purpose.
     #[error("the token is not valid here: {0}")]
     Invalid(String),
+    /// Too many tokens of the same source were refused, or are being judged.
+    #[error("too many tokens from {0}: try again")]
+    TooMany(IpAddr),
     /// It cannot be told at the moment.
     #[error("the token cannot be judged now: {0}")]
     Unavailable(String),
@@ -55,8 +61,21 @@ pub enum TokenError {
 
 /// Says whose token it is.
 pub trait TokenAuthenticator: Send + Sync + 'static {
-    /// The pod that bears the token.
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, TokenError>>;
+    /// Refuses a token that can be nobody's, at once and without a call.
+    ///
+    /// # Errors
+    /// When the token would not be accepted.
+    fn screen(&self, token: &str) -> Result<(), TokenError> {
+        let _ = token;
+        Ok(())
+    }
+
+    /// The pod that bears the token, which came from a source address.
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        source: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, TokenError>>;
 }
 
 /// The service.
@@ -67,7 +86,8 @@ pub struct Issuer {
     pictures: Pictures,
     metrics: Arc<Metrics>,
     in_work: Semaphore,
-    asked: Mutex<BTreeMap<PodRef, (Instant, u32)>>,
+    lines: LogLimit,
+    per_pod: RateLimit<PodRef>,
 }
 
 impl std::fmt::Debug for Issuer {
@@ -96,7 +116,8 @@ impl Issuer {
             pictures,
             metrics,
             in_work,
-            asked: Mutex::default(),
+            lines: LogLimit::default(),
+            per_pod: RateLimit::new(MAX_PER_POD, WINDOW),
         }
     }
 
@@ -139,19 +160,28 @@ impl Issuer {
             let text = "metadata `authorization: Bearer <token>` is missing";
             return Err(("no_token", Status::unauthenticated(text)));
         };
+        let refused = |error: TokenError| match error {
+            TokenError::Invalid(_) => ("token", Status::unauthenticated(error.to_string())),
+            TokenError::TooMany(_) => ("source", Status::resource_exhausted(error.to_string())),
+            TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
+        };
+        self.tokens.screen(token).map_err(refused)?;
         let Ok(_place) = self.in_work.try_acquire() else {
             let text = "too many requests at once: try again";
             return Err(("busy", Status::resource_exhausted(text)));
         };
-        let caller = self.tokens.authenticate(token).await;
+        let link = request.extensions().get::<Arc<Link>>();
+        let source = source_of(link.map(|link| &**link));
+        let caller = self.tokens.authenticate(token, source).await;
         let Caller {
             pod,
             service_account,
-        } = caller.map_err(|error| match error {
-            TokenError::Invalid(_) => ("token", Status::unauthenticated(error.to_string())),
-            TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
-        })?;
-        self.admit(&pod)?;
+        } = caller.map_err(refused)?;
+        // A pod that asks without end is a fault of its own and must not become everyone's.
+        if !self.per_pod.count(pod.clone()) {
+            let text = "this pod asks too often: wait a minute";
+            return Err(("rate", Status::resource_exhausted(text)));
+        }
         let id = SpiffeId::new(self.trust_domain.clone(), &pod.namespace, &service_account)
             .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
         Ok((pod, id))
@@ -164,27 +194,6 @@ impl Issuer {
         } else {
             Duration::from_secs(asked).clamp(SHORTEST, longest)
         }
-    }
-
-    /// A pod that asks without end is a fault of its own and must not become everyone's.
-    fn admit(&self, pod: &PodRef) -> Result<(), Refused> {
-        let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() > 10_000 {
-            asked.retain(|_, (since, _)| now.duration_since(*since) < WINDOW);
-        }
-        let (since, count) = asked.entry(pod.clone()).or_insert((now, 0));
-        if now.duration_since(*since) >= WINDOW {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        if *count > MAX_PER_POD {
-            return Err((
-                "rate",
-                Status::resource_exhausted("this pod asks too often: wait a minute"),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -211,16 +220,21 @@ impl Identity for Issuer {
                     .issue_refused
                     .get_or_create(&Outcome { reason })
                     .inc();
-                tracing::warn!(
-                    ?from,
-                    reason,
-                    message = status.message(),
-                    "no certificate issued"
-                );
+                if let Some(suppressed) = self.lines.allow() {
+                    let text = clean(status.message(), MAX_TEXT);
+                    tracing::warn!(?from, reason, text, suppressed, "no certificate issued");
+                }
                 Err(status)
             }
         }
     }
+}
+
+/// The source address of a connection.
+pub(crate) fn source_of(link: Option<&Link>) -> IpAddr {
+    let address = link.and_then(|link| link.peer.address);
+    let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    address.map_or(nowhere, |address| address.ip().to_canonical())
 }
 
 fn unix(time: SystemTime) -> i64 {

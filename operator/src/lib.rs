@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod objects;
 pub mod picture;
 pub mod plane;
+pub mod rate;
 pub mod scope;
 pub mod serving;
 pub mod standalone;

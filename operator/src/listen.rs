@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tasks::Ended;
 
-/// Open files that are not connections of our listeners: connections to the API server, files, sockets.
+/// Open files that are not counted connections of our listeners: displaced connections that are closing, connections to the
+/// API server, files, sockets.
 const OTHER_FILES: u64 = 256;
 
 /// The servers of the control plane.

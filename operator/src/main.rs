@@ -1,6 +1,5 @@
 //! `heddle-operator`: the control plane.
 
-use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use heddle_acceptor::raise_open_files;
+use heddle_acceptor::{LogLines, raise_open_files};
 use heddle_operator::listen::{Listeners, deadlines};
 use heddle_operator::{kubernetes, standalone};
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,8 +98,9 @@ async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        // Colors are escape sequences, and no event may hold any.
+        .with_ansi(false)
+        .with_writer(|| LogLines(std::io::stderr()))
         .init();
     let stop = until_signalled()?;
     let open_files = raise_open_files().context("the limit of open files cannot be raised")?;

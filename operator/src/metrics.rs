@@ -64,6 +64,8 @@ pub struct Metrics {
     scope_workloads: Gauge,
     scope_destinations: Gauge,
     scope_largest: Gauge,
+    scope_absent: Gauge,
+    scope_forgotten: Counter,
     audits: Counter,
     audited: Counter,
     audit_mismatches: Gauge,
@@ -91,6 +93,8 @@ impl Default for Metrics {
             scope_workloads: Gauge::default(),
             scope_destinations: Gauge::default(),
             scope_largest: Gauge::default(),
+            scope_absent: Gauge::default(),
+            scope_forgotten: Counter::default(),
             audits: Counter::default(),
             audited: Counter::default(),
             audit_mismatches: Gauge::default(),
@@ -139,6 +143,7 @@ impl Metrics {
             "Destinations of the workload that has learned most",
             &m.scope_largest,
         );
+        m.register_absent(r);
         add(
             r,
             "audits",
@@ -155,6 +160,21 @@ impl Metrics {
         m.register_doors(r);
         r.register_collector(Box::new(m.server.clone()));
         r.register_collector(Box::new(m.listeners.clone()));
+    }
+
+    fn register_absent(&self, r: &mut Registry) {
+        add(
+            r,
+            "scope_absent_workloads",
+            "Workloads without pods whose scope is remembered; 4096 at most, 256 of one namespace",
+            &self.scope_absent,
+        );
+        add(
+            r,
+            "scope_forgotten_workloads",
+            "Workloads without pods whose scope was forgotten at a bound",
+            &self.scope_forgotten,
+        );
     }
 
     fn register_doors(&self, r: &mut Registry) {
@@ -217,6 +237,13 @@ impl Metrics {
         self.scope_destinations.set(number(sizes.iter().sum()));
         self.scope_largest
             .set(number(sizes.iter().copied().max().unwrap_or(0)));
+    }
+
+    /// So many workloads without pods are remembered; some were forgotten.
+    pub fn scope_absent(&self, absent: usize, forgotten: usize) {
+        self.scope_absent.set(number(absent));
+        let forgotten = u64::try_from(forgotten).unwrap_or(u64::MAX);
+        self.scope_forgotten.inc_by(forgotten);
     }
 
     /// An audit is done: of so many proxies so many resources were wrong.
@@ -440,6 +467,7 @@ mod tests {
         for line in [
             "heddle_findings 2",
             "heddle_streams_open 0",
+            "heddle_scope_absent_workloads 0",
             "heddle_listener_connections{server=\"webhook\"} 0",
             "heddle_listener_connections_ended_early_total{server=\"discovery\",reason=\"full\"} 0",
             "heddle_recompiled_units_total{unit=\"clients\"} 3",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-use heddle_acceptor::Link;
+use heddle_acceptor::{ClientText, Link};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -15,7 +15,13 @@ use crate::service::Shared;
 use crate::source::{NodeInfo, Refusal, ResourceSource, SubscriberId};
 
 /// A client that opens a stream and says nothing is sent away after this long.
-pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(30);
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// The longest name of a client, in characters: a namespace and a pod have 317 at most.
+const MAX_NAME: usize = 320;
+
+/// The longest description of a client's program, in characters.
+const MAX_USER_AGENT: usize = 80;
 
 /// A stream that was let in.
 pub(crate) struct Admission {
@@ -34,6 +40,7 @@ pub(crate) fn admit<S: ResourceSource>(
     link: &Link,
     node: Option<&Node>,
 ) -> Result<Admission, Status> {
+    let as_sent = node.map_or("", |node| node.id.as_str());
     let (node, peer) = (node.map(node_info).unwrap_or_default(), &link.peer);
     let expires = peer.certificates.first().and_then(expiry::end_of);
     // A resumed TLS session does not verify the certificate again.
@@ -41,11 +48,15 @@ pub(crate) fn admit<S: ResourceSource>(
         true => Err(Refusal::Unauthenticated(
             "the certificate has expired".to_owned(),
         )),
+        // Cut or cleaned, the id would be another one.
+        false if node.id.as_str() != as_sent => Err(Refusal::Denied(format!(
+            "the node id is not a name; use {MAX_NAME} printable characters at most"
+        ))),
         false => shared.source.admit(peer, &node),
     };
     let who = admitted.map_err(|refusal| {
         add(&shared.counters.streams_refused, 1);
-        tracing::warn!(peer = ?peer.address, node = node.id, %refusal, "stream refused");
+        tracing::warn!(peer = ?peer.address, node = node.id.as_str(), %refusal, "stream refused");
         match refusal {
             Refusal::Unauthenticated(_) => Status::unauthenticated(refusal.to_string()),
             Refusal::Denied(_) => Status::permission_denied(refusal.to_string()),
@@ -77,20 +88,19 @@ pub(crate) fn broken<S>(shared: &Shared<S>, stream: &str, broken: &Broken) -> Op
 }
 
 fn node_info(node: &Node) -> NodeInfo {
+    let text = |text: &str| ClientText::new(text, MAX_NAME);
     let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentVersion(version)) => text(version).to_string(),
         Some(UserAgentVersionType::UserAgentBuildVersion(build)) => match &build.version {
             Some(v) => format!("{}.{}.{}", v.major_number, v.minor_number, v.patch),
             None => String::new(),
         },
         None => String::new(),
     };
-    let user_agent = format!("{} {version}", node.user_agent_name)
-        .trim()
-        .to_owned();
+    let name = text(&node.user_agent_name);
     NodeInfo {
-        id: node.id.clone(),
-        cluster: node.cluster.clone(),
-        user_agent,
+        id: text(&node.id),
+        cluster: text(&node.cluster),
+        user_agent: ClientText::new(&format!("{name} {version}"), MAX_USER_AGENT),
     }
 }

@@ -33,7 +33,7 @@ mod stream;
 mod wire;
 
 pub use counters::{Counters, Counts, PerKind};
-pub use heddle_acceptor::{Bounds, Deadlines, Peer, Security, TlsProvider};
+pub use heddle_acceptor::{Bounds, ClientText, Deadlines, Peer, Security, TlsProvider};
 pub use histogram::Distribution;
 pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
 pub use resource::{Name, Part, Resource, ResourceKey, ResourceKind, View};

@@ -11,7 +11,7 @@ use crate::resource::{Part, ResourceKey, View};
 use crate::session::{Flavor, Standing};
 use crate::source::{Asked, NodeInfo, SubscriberId};
 
-/// The longest text of a refusal that is kept, in bytes.
+/// The longest text of a refusal that is kept, in characters.
 pub const MAX_TEXT: usize = 4096;
 
 /// A resource that the client refused.
@@ -19,7 +19,7 @@ pub const MAX_TEXT: usize = 4096;
 pub struct Rejection {
     /// The version refused.
     pub version: Arc<str>,
-    /// The client's own words, cut at [`MAX_TEXT`].
+    /// The client's own words, clean and cut to [`MAX_TEXT`].
     pub text: Arc<str>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use heddle_acceptor::Peer;
+use heddle_acceptor::{ClientText, Peer};
 use tokio::sync::watch;
 
 use crate::resource::{Name, View};
@@ -13,11 +13,11 @@ use crate::resource::{Name, View};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInfo {
     /// The node id; empty if the client sent none.
-    pub id: String,
+    pub id: ClientText,
     /// The node's cluster.
-    pub cluster: String,
+    pub cluster: ClientText,
     /// Program and version, such as `envoy 1.40.0`; for display only.
-    pub user_agent: String,
+    pub user_agent: ClientText,
 }
 
 /// Who subscribes. The source chooses it when it admits a stream, so it is as trustworthy as the source made it.

@@ -315,7 +315,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         add(&shared.counters.streams, 1);
         add(&shared.counters.streams_open, 1);
         let peer = self.link.peer.address;
-        tracing::info!(subscriber = %who, ?peer, node = node.id, flavor = ?P::FLAVOR, "stream opened");
+        tracing::info!(subscriber = %who, ?peer, node = node.id.as_str(), flavor = ?P::FLAVOR, "stream opened");
         self.changes = Some(shared.source.subscribe(&who));
         self.expires = admission.expires;
         self.admitted = Some(Admitted {

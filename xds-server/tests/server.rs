@@ -92,6 +92,58 @@ async fn bad_clients_are_refused_and_the_server_stays_up() {
 }
 
 #[tokio::test]
+async fn text_of_clients_is_cut_and_cleaned() {
+    use ResourceKind::Cluster;
+    let source = Fixture::new();
+    source.put([cluster("a", 1)]);
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let mut hello = request("n1", Cluster);
+    let node = hello.node.as_mut().unwrap();
+    node.user_agent_name = format!("envoy\n\u{1b}[2Jshop/web-2  in sync{}", "x".repeat(70_000));
+    node.cluster = "a\u{202e}b\r\nc".repeat(1000);
+    let (out, answer) = open(plain(&server).await, vec![hello]).await;
+    let mut stream = answer.unwrap();
+    let response = next(&mut stream).await.unwrap().unwrap();
+    let nack = DeltaDiscoveryRequest {
+        response_nonce: response.nonce,
+        error_detail: Some(envoy_types::pb::google::rpc::Status {
+            message: format!(
+                "a: bad\n2026 ERROR forged \u{1b}[31m{}",
+                "y".repeat(1 << 20)
+            ),
+            ..Default::default()
+        }),
+        ..request("", Cluster)
+    };
+    out.send(nack).await.unwrap();
+    let a = key(Cluster, "a");
+    let rejected = |p: &heddle_xds_server::Progress| p.behind.get(&a).is_some_and(Option::is_some);
+    let progress = server.until("n1", "rejected", rejected).await;
+    let rejection = progress.behind[&a].clone().unwrap();
+    let texts = [
+        (&*rejection.text, heddle_xds_server::MAX_TEXT),
+        (&*progress.node.user_agent, 80),
+        (&*progress.node.cluster, 320),
+    ];
+    for (text, max) in texts {
+        assert_eq!(text.chars().count(), max, "{text}");
+        let unsafe_text = |c: char| c.is_control() || c == '\u{202e}';
+        assert!(!text.contains(unsafe_text), "{text:?}");
+    }
+    assert!(rejection.text.starts_with("a: bad 2026 ERROR forged [31m"));
+
+    // Cleaned, such an id would be that of another client.
+    for id in [
+        "n1\n".to_owned(),
+        "n1\u{200b}".to_owned(),
+        "n".repeat(4 << 20),
+    ] {
+        let (_out, answer) = open(plain(&server).await, vec![request(&id, Cluster)]).await;
+        assert_eq!(end(answer).await, Code::PermissionDenied);
+    }
+}
+
+#[tokio::test]
 async fn what_a_subscriber_runs_stays_known_until_it_is_forgotten() {
     let source = Fixture::new();
     source.put([cluster("a", 1)]);

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use heddle_acceptor::clean;
 
 use crate::cluster::ClusterArgs;
 use crate::findings::plural;
@@ -132,7 +133,7 @@ fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
     }
     let unasked: Vec<String> = picture
         .unasked()
-        .map(|(replica, why)| format!("{replica}: {why}"))
+        .map(|(replica, why)| clean(&format!("{replica}: {why}"), 1000))
         .collect();
     if !unasked.is_empty() {
         let what = if picture.is_answered() {

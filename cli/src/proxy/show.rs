@@ -1,6 +1,7 @@
 //! The picture in words: a table, one sidecar in full, JSON.
 
 use anyhow::Result;
+use heddle_acceptor::clean;
 use serde_json::{Value, json};
 
 use super::merge::{Picture, Placed};
@@ -18,6 +19,8 @@ const HEAD: [&str; 7] = [
     "STATE",
 ];
 const UNKNOWN: &str = "-";
+/// The longest fact about a sidecar, in characters.
+const MAX_FACT: usize = 4096;
 
 /// A row for each sidecar, and how many there are.
 pub fn table(picture: &Picture, now: u64) -> String {
@@ -102,19 +105,14 @@ fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
             ),
         ),
     ];
-    let mut lines = vec![state.proxy.clone()];
-    lines.extend(
-        facts
-            .iter()
-            .map(|(name, value)| format!("  {name:<9}  {value}")),
-    );
-    lines.extend(
-        state
-            .refused
-            .iter()
-            .map(|refused| format!("  {:<9}  {refused}", "refused")),
-    );
-    lines.join("\n")
+    let refused = state.refused.iter().map(|text| ("refused", text.as_str()));
+    let facts = facts.iter().map(|(name, value)| (*name, value.as_str()));
+    let facts = facts.chain(refused).map(|(name, value)| {
+        let value = clean(value, MAX_FACT);
+        format!("  {name:<9}  {value}")
+    });
+    let proxy = std::iter::once(clean(&state.proxy, MAX_FACT));
+    proxy.chain(facts).collect::<Vec<_>>().join("\n")
 }
 
 /// For programs: the sidecars as the replicas describe them, each with its replica, and whether that is all.
@@ -161,6 +159,8 @@ fn plural_u64(count: u64, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::merge::{Replica, merge};
     use super::super::state::ProxyState;
     use super::*;
@@ -219,9 +219,34 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
             "  connected  for 60 s",
             "  scope      5 destinations",
             "  sent       39 kB in 12 responses",
-            "  refused    Cluster c: bad\nfield",
+            "  refused    Cluster c: bad field",
         ] {
             assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    proptest! {
+        /// A sidecar chooses some of these texts, and an older replica may pass them on as they are.
+        #[test]
+        fn no_text_forges_a_line(
+            proxy in any::<String>(), version in any::<String>(), identity in any::<String>(),
+            refused in prop::collection::vec(any::<String>(), 0..3), width in 0usize..70_000,
+        ) {
+            let refusals = refused.len();
+            let state = ProxyState {
+                proxy: format!("a{proxy}"),
+                version: format!("{version}{}", "v".repeat(width)),
+                identity,
+                refused,
+                connected: true,
+                ..ProxyState::default()
+            };
+            let replica = Replica { name: "r".to_owned(), answer: Ok(vec![state]) };
+            let picture = merge(vec![replica]);
+            prop_assert_eq!(table(&picture, 160).split('\n').count(), 3);
+            prop_assert_eq!(details(&picture, 160).split('\n').count(), 10 + refusals);
+            let printed = table(&picture, 160) + &details(&picture, 160);
+            prop_assert!(printed.chars().all(|c| c == '\n' || !c.is_control()));
         }
     }
 

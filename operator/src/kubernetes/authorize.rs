@@ -1,6 +1,7 @@
 //! Who may read metrics and proxy states: whoever Kubernetes lets `get` that path.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use sha2::{Digest, Sha256};
 
+use super::reviews::Reviews;
 use super::tokens::review;
 use super::{CallError, call};
 use crate::issuing::TokenError;
@@ -28,7 +30,7 @@ pub(super) enum Access {
     Unknown,
     /// Somebody without the right.
     Forbidden,
-    /// The API server does not say.
+    /// The API server does not say, or the source asks too often.
     Unavailable,
 }
 
@@ -38,6 +40,7 @@ pub(super) struct Authorizer {
     tokens: Api<TokenReview>,
     rights: Api<SubjectAccessReview>,
     kept: Mutex<HashMap<Question, (Instant, Access)>>,
+    bounds: Reviews,
 }
 
 impl Authorizer {
@@ -46,22 +49,29 @@ impl Authorizer {
             tokens: Api::all(client.clone()),
             rights: Api::all(client.clone()),
             kept: Mutex::default(),
+            bounds: Reviews::default(),
         }
     }
 
     /// Whether the bearer of the token may `get` the path.
-    pub(super) async fn judge(&self, token: &str, path: &str) -> Access {
+    pub(super) async fn judge(&self, token: &str, source: IpAddr, path: &str) -> Access {
         let question = (Sha256::digest(token.as_bytes()).into(), path.to_owned());
         if let Some(known) = self.known(&question) {
             return known;
         }
+        let Some(_running) = self.bounds.begin(source) else {
+            return Access::Unavailable;
+        };
         let access = match review(&self.tokens, token, None).await {
             Ok(user) => self.may(user, path).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the rights of a caller cannot be asked for");
                 Access::Unavailable
             }),
-            Err(TokenError::Invalid(_)) => Access::Unknown,
-            Err(TokenError::Unavailable(_)) => Access::Unavailable,
+            Err(TokenError::Invalid(_)) => {
+                self.bounds.refused(source);
+                Access::Unknown
+            }
+            Err(TokenError::Unavailable(_) | TokenError::TooMany(_)) => Access::Unavailable,
         };
         if access != Access::Unavailable {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

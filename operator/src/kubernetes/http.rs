@@ -10,10 +10,12 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use heddle_acceptor::Link;
 use tokio::sync::watch;
 
 use super::authorize::{Access, Authorizer};
 use super::statuses::Shown;
+use crate::issuing::source_of;
 use crate::metrics::Metrics;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -63,9 +65,11 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
         )
             .into_response();
     };
+    let link = request.extensions().get::<Arc<Link>>();
+    let source = source_of(link.map(|link| &**link));
     let path = request.uri().path().to_owned();
     let answer = async {
-        match admin.authorizer.judge(token, &path).await {
+        match admin.authorizer.judge(token, source, &path).await {
             Access::Granted => None,
             Access::Unknown => Some((
                 StatusCode::UNAUTHORIZED,
@@ -77,7 +81,7 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
             )),
             Access::Unavailable => Some((
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the API server does not answer\n".to_owned(),
+                "the API server does not answer, or you ask too often: try again\n".to_owned(),
             )),
         }
     };

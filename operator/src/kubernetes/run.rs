@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_acceptor::Security;
+use heddle_acceptor::{LogLimit, Security};
 use heddle_identity::TrustDomain;
 use heddle_policy_compiler::PodRef;
 use kube::Client;
@@ -172,6 +172,7 @@ impl Starting {
             image: self.options.sidecar_image.clone(),
             trust_bundle: plane.ca.trust_bundle().to_owned(),
             metrics: plane.metrics(),
+            lines: LogLimit::default(),
         };
         let (tls, until) = (plane.own.server(&alpn)?, stop.clone());
         let listeners = Arc::clone(&self.options.listeners);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use heddle_policy_compiler::WorkloadRef;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -17,6 +18,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{CallError, NAMESPACE, call};
@@ -31,6 +33,16 @@ const SHARDS: u8 = 32;
 /// Lessons that come together are one write.
 const PERIOD: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Maps that could not be written, and until when they are left alone.
+type Blocked = BTreeMap<String, Instant>;
+
+/// What is to be written into one map.
+#[derive(Default)]
+struct Shard {
+    workloads: Vec<WorkloadRef>,
+    data: BTreeMap<String, Value>,
+}
 
 pub(super) struct ScopeStore {
     api: Api<ConfigMap>,
@@ -100,9 +112,9 @@ impl ScopeStore {
             .filter(|workload| shard(workload) == name)
             .collect();
         for (key, text) in data {
-            if let Some(workload) = scope::parse(key) {
+            if let Some((workload, held)) = scope::read(key, text) {
                 gone.remove(&workload);
-                self.remember(&workload, &scope::read(text));
+                self.remember(&workload, &held);
             }
         }
         for workload in gone {
@@ -125,52 +137,82 @@ impl ScopeStore {
     /// Writes what is learned here, at most once a second.
     pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) -> Ended {
         let mut changes = self.scopes.changes();
+        let mut blocked = Blocked::new();
         loop {
             changes.mark_unchanged();
-            let all = self.save().await;
+            self.save(&mut blocked).await;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(if all { PERIOD } else { RETRY }) => {}
+                () = tokio::time::sleep(PERIOD) => {}
             }
-            if all {
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    changed = changes.changed() => changed.map_err(|_| "nobody learns any more")?,
+            let retry = blocked.values().min().copied();
+            let retry = async {
+                match retry {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = changes.changed() => changed.map_err(|_| "nobody learns any more")?,
+                () = retry => {}
             }
         }
     }
 
-    async fn save(&self) -> bool {
-        let mut shards: BTreeMap<String, (Vec<WorkloadRef>, BTreeMap<String, Value>)> =
-            BTreeMap::new();
+    /// Writes all maps side by side. A map that cannot be written is blocked for a while, and blocks no other.
+    async fn save(&self, blocked: &mut Blocked) {
+        let now = Instant::now();
+        let mut shards = BTreeMap::<String, Shard>::new();
         for (workload, held) in self.scopes.unsaved() {
-            let (workloads, data) = shards.entry(shard(&workload)).or_default();
+            let name = shard(&workload);
+            if blocked.get(&name).is_some_and(|until| *until > now) {
+                self.scopes.not_saved([workload]);
+                continue;
+            }
+            let shard = shards.entry(name).or_default();
             let text = if held.is_empty() {
                 Value::Null
             } else {
-                Value::from(scope::write(&held))
+                Value::from(scope::write(&workload, &held))
             };
-            data.insert(scope::key(&workload), text);
-            workloads.push(workload);
+            shard.data.insert(scope::key(&workload), text);
+            shard.workloads.push(workload);
         }
-        let mut all = true;
-        for (name, (workloads, data)) in shards {
-            if let Err(error) = self.patch(&name, &data).await {
-                all = false;
-                self.scopes.not_saved(workloads);
-                self.metrics
-                    .write_errors
-                    .get_or_create(&Watch { kind: "ConfigMap" })
-                    .inc();
-                tracing::warn!(
-                    error = chain(&error),
-                    map = name,
-                    "learned scopes could not be written; trying again"
-                );
+        blocked.retain(|_, until| *until > now);
+        let writes = shards.into_iter().map(|(name, shard)| async move {
+            let outcome = self.patch(&name, &shard.data).await;
+            (name, shard, outcome)
+        });
+        for (name, shard, outcome) in join_all(writes).await {
+            if let Err(error) = outcome {
+                self.scopes.not_saved(shard.workloads);
+                self.failed(&name, &error);
+                blocked.insert(name, Instant::now() + RETRY);
             }
         }
-        all
+    }
+
+    fn failed(&self, name: &str, error: &CallError) {
+        self.metrics
+            .write_errors
+            .get_or_create(&Watch { kind: "ConfigMap" })
+            .inc();
+        // 413: the request is too large; 422: the map would be.
+        let forgotten = match error.code() {
+            Some(413 | 422) => {
+                let present = self.mesh.present();
+                self.scopes
+                    .forget_some(&present, |workload| shard(workload) == name)
+            }
+            _ => 0,
+        };
+        tracing::warn!(
+            error = chain(error),
+            map = name,
+            forgotten,
+            "learned scopes could not be written; trying again"
+        );
     }
 
     async fn patch(&self, name: &str, data: &BTreeMap<String, Value>) -> Result<(), CallError> {
@@ -201,7 +243,90 @@ fn shard(workload: &WorkloadRef) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use kube::client::Body;
+
     use super::*;
+
+    /// A store whose API server refuses one map as too large while it has to take more than `room` new scopes.
+    fn store(full: String, room: usize, writes: Arc<Mutex<Vec<(String, Value)>>>) -> ScopeStore {
+        let answer = move |request: http::Request<Body>| {
+            let (full, writes) = (full.clone(), Arc::clone(&writes));
+            async move {
+                let name = request.uri().path().rsplit('/').next().unwrap().to_owned();
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let patch: Value = serde_json::from_slice(&body).unwrap();
+                let new = patch["data"].as_object().unwrap().values();
+                let refused = name == full && new.filter(|text| text.is_string()).count() > room;
+                let (code, answer) = if refused {
+                    let text = "data: Too long: must have at most 1048576 bytes";
+                    (
+                        422,
+                        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "message": text, "reason": "Invalid"}),
+                    )
+                } else {
+                    writes.lock().unwrap().push((name, patch));
+                    (
+                        200,
+                        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {}}),
+                    )
+                };
+                let response = http::Response::builder().status(code);
+                Ok::<_, std::io::Error>(
+                    response
+                        .body(Body::from(answer.to_string().into_bytes()))
+                        .unwrap(),
+                )
+            }
+        };
+        let client = Client::new(tower::service_fn(answer), NAMESPACE);
+        let (scopes, metrics) = (Arc::<Scopes>::default(), Arc::<Metrics>::default());
+        let domain = "cluster.local".parse().unwrap();
+        let mesh = MeshSource::new(domain, Arc::clone(&scopes), RETRY, Arc::clone(&metrics));
+        ScopeStore::new(client, scopes, Arc::new(mesh), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_full_map_blocks_no_other_and_makes_room() {
+        let writes = Arc::default();
+        let names = (0..400).map(|n| WorkloadRef::new("ci", &format!("job:{n}")));
+        let names: Vec<WorkloadRef> = names.collect();
+        let full = shard(&names[0]);
+        let in_full = names.iter().filter(|name| shard(name) == full).count();
+        let store = store(full.clone(), in_full - 1, Arc::clone(&writes));
+        for (age, name) in (1u64..).zip(&names) {
+            let db = "service/shop/db:80".parse().unwrap();
+            store.scopes.learn(name, &db, None, age);
+        }
+        let mut blocked = Blocked::new();
+        store.save(&mut blocked).await;
+        let written: BTreeSet<String> = writes
+            .lock()
+            .unwrap()
+            .drain(..)
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(written.len(), usize::from(SHARDS) - 1);
+        assert_eq!(blocked.keys().collect::<Vec<_>>(), [&full]);
+        // Blocked, it is left alone; then the oldest scopes have made room for the rest.
+        store.save(&mut blocked).await;
+        assert!(writes.lock().unwrap().is_empty());
+        blocked.clear();
+        store.save(&mut blocked).await;
+        let writes = writes.lock().unwrap();
+        let [(name, patch)] = &writes[..] else {
+            panic!("{writes:?}");
+        };
+        let data = patch["data"].as_object().unwrap();
+        let forgotten = data.values().filter(|text| text.is_null()).count();
+        assert_eq!(
+            (name, data.len(), forgotten),
+            (&full, in_full, in_full.div_ceil(4))
+        );
+        assert!(blocked.is_empty());
+        assert_eq!(store.scopes.workloads().len(), 400 - forgotten);
+    }
 
     #[test]
     fn a_workload_is_always_in_the_same_map() {

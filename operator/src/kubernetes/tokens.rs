@@ -1,6 +1,9 @@
 //! Tokens judged by the API server: ours by audience, and bound to a pod that is there.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -10,15 +13,26 @@ use k8s_openapi::api::authentication::v1::{
 };
 use kube::Client;
 use kube::api::{Api, PostParams};
+use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
-use super::call;
+use super::reviews::Reviews;
+use super::{call, claims};
 use crate::inject::AUDIENCE;
 use crate::issuing::{Caller, TokenAuthenticator, TokenError};
+
+/// The API server's reason may hold parts of the token; it is not repeated.
+const NOT_ACCEPTED: &str = "the API server does not accept it";
+/// A refused token is not reviewed again for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Refused tokens that are remembered.
+const MAX_REFUSED: usize = 1024;
 
 pub(super) struct Tokens {
     reviews: Api<TokenReview>,
     cache: Arc<Cache>,
+    bounds: Reviews,
+    refused: RefusedTokens,
 }
 
 impl Tokens {
@@ -26,11 +40,39 @@ impl Tokens {
         Self {
             reviews: Api::all(client.clone()),
             cache,
+            bounds: Reviews::default(),
+            refused: RefusedTokens::default(),
         }
     }
 
-    async fn judge(&self, token: &str) -> Result<Caller, TokenError> {
-        let user = review(&self.reviews, token, Some(AUDIENCE)).await?;
+    /// Refuses, without a call, a token that no API server would accept for a pod of this cluster.
+    fn check_claims(&self, token: &str) -> Result<(), TokenError> {
+        let claimed = claims::read(token)?;
+        if self.refused.contains(token) {
+            return Err(TokenError::Invalid(NOT_ACCEPTED.to_owned()));
+        }
+        match self.cache.pod(&claimed.pod) {
+            // The watch may be behind.
+            None => Err(TokenError::Unavailable(
+                "its pod is not known here yet".to_owned(),
+            )),
+            Some((uid, _)) if uid != claimed.uid => Err(TokenError::Unavailable(
+                "its pod is known here by another uid".to_owned(),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn judge(&self, token: &str, source: IpAddr) -> Result<Caller, TokenError> {
+        let Some(_running) = self.bounds.begin(source) else {
+            return Err(TokenError::TooMany(source));
+        };
+        let user = review(&self.reviews, token, Some(AUDIENCE)).await;
+        if let Err(TokenError::Invalid(_)) = &user {
+            self.refused.insert(token);
+            self.bounds.refused(source);
+        }
+        let user = user?;
         let (pod, uid, service_account) = bound_pod(&user)?;
         match self.cache.pod(&pod) {
             // The watch is behind the API server's own check of the binding.
@@ -52,8 +94,43 @@ impl Tokens {
 }
 
 impl TokenAuthenticator for Tokens {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, TokenError>> {
-        self.judge(token).boxed()
+    fn screen(&self, token: &str) -> Result<(), TokenError> {
+        self.check_claims(token)
+    }
+
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        source: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, TokenError>> {
+        self.judge(token, source).boxed()
+    }
+}
+
+/// Tokens that the API server refused a short time ago, by their hashes.
+#[derive(Default)]
+struct RefusedTokens(Mutex<VecDeque<(Instant, [u8; 32])>>);
+
+impl RefusedTokens {
+    fn contains(&self, token: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while refused
+            .front()
+            .is_some_and(|(at, _)| at.elapsed() >= REFUSED_FOR)
+        {
+            refused.pop_front();
+        }
+        refused.iter().any(|(_, known)| *known == hash)
+    }
+
+    fn insert(&self, token: &str) {
+        let hash = Sha256::digest(token.as_bytes()).into();
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MAX_REFUSED {
+            refused.pop_front();
+        }
+        refused.push_back((Instant::now(), hash));
     }
 }
 
@@ -80,10 +157,7 @@ pub(super) async fn review(
 
 fn user(status: TokenReviewStatus, audience: Option<&str>) -> Result<UserInfo, TokenError> {
     if status.authenticated != Some(true) {
-        // The API server's reason may hold parts of the token; it is not repeated.
-        return Err(TokenError::Invalid(
-            "the API server does not accept it".to_owned(),
-        ));
+        return Err(TokenError::Invalid(NOT_ACCEPTED.to_owned()));
     }
     // An authenticator that knows no audiences answers without any.
     if let Some(audience) = audience
@@ -139,6 +213,17 @@ mod tests {
         );
         assert!(read(json!({"username": "system:serviceaccount:shop:cart"})).is_err());
         assert!(read(json!({"username": "admin"})).is_err());
+    }
+
+    #[test]
+    fn refused_tokens_are_remembered_within_a_bound() {
+        let refused = RefusedTokens::default();
+        assert!(!refused.contains("a"));
+        refused.insert("a");
+        assert!(refused.contains("a") && !refused.contains("b"));
+        (0..MAX_REFUSED).for_each(|n| refused.insert(&n.to_string()));
+        assert!(!refused.contains("a") && refused.contains("0"));
+        assert_eq!(refused.0.lock().unwrap().len(), MAX_REFUSED);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use heddle_acceptor::{LogLimit, clean};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, SerializePatchError,
@@ -19,12 +20,18 @@ use crate::picture::Pictures;
 /// The API server bounds an object at 1.5 MiB; a review holds it once for a create.
 const MAX_BYTES: usize = 4 << 20;
 
+/// The longest name in a log line, in characters.
+const MAX_NAME: usize = 253;
+/// The longest reason in a log line, in characters.
+const MAX_REASON: usize = 1000;
+
 /// What the webhook needs.
 pub(super) struct Injector {
     pub(super) pictures: Pictures,
     pub(super) image: String,
     pub(super) trust_bundle: String,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) lines: LogLimit,
 }
 
 impl Injector {
@@ -46,26 +53,35 @@ impl Injector {
         }
     }
 
+    fn log(&self, namespace: &str, name: &str, reason: &str, what: &str) {
+        if let Some(suppressed) = self.lines.allow() {
+            let reason = clean(reason, MAX_REASON);
+            tracing::warn!(namespace, name, reason, suppressed, "{what}");
+        }
+    }
+
     fn answer(&self, request: &AdmissionRequest<Pod>) -> AdmissionResponse {
         let response = AdmissionResponse::from(request);
         let Some(pod) = &request.object else {
             return response;
         };
         let metadata = &pod.metadata;
+        // Anybody may send a review, not the API server alone.
         let name = metadata.name.as_ref().or(metadata.generate_name.as_ref());
-        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let name = clean(name.map_or("", String::as_str), MAX_NAME);
+        let namespace = clean(request.namespace.as_deref().unwrap_or_default(), MAX_NAME);
         let Judged { verdict, warnings } = judge(pod, &self.sidecar());
         let response = warning(response, warnings);
         let (counted, result) = match verdict {
             Verdict::Inject(patch) => ("injected", patched(response, patch)),
             Verdict::Leave => ("left", Ok(response)),
             Verdict::Skip { reason, patch } => {
-                tracing::warn!(namespace, name, reason, "the pod gets no sidecar");
+                self.log(&namespace, &name, &reason, "the pod gets no sidecar");
                 let response = warning(response, vec![format!("no sidecar: {reason}")]);
                 ("skipped", patched(response, patch))
             }
             Verdict::Refuse(reason) => {
-                tracing::warn!(namespace, name, reason, "the pod is refused");
+                self.log(&namespace, &name, &reason, "the pod is refused");
                 ("refused", Ok(response.deny(format!("heddle: {reason}"))))
             }
         };

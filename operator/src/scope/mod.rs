@@ -7,6 +7,7 @@
 //!
 //! Times are seconds since 1970, given by the caller.
 
+mod bound;
 mod bucket;
 mod word;
 
@@ -16,8 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heddle_policy_compiler::{Destination, WorkloadRef};
 use tokio::sync::watch;
 
+pub use bound::{MAX_ABSENT, MAX_ABSENT_PER_NAMESPACE};
 pub use bucket::Recent;
-pub use word::{key, parse, read, write};
+pub use word::{key, read, write};
 
 /// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 60 kB of
 /// a sidecar's memory each.
@@ -123,7 +125,7 @@ pub enum Learned {
 /// The scopes of all workloads.
 ///
 /// # Guarantees
-/// Bounded by [`MAX_HELD`] for each workload. What [`Scopes::of`] gives is the same `Arc` as long as nothing changed.
+/// Bounded by [`MAX_HELD`] for each workload, and by [`MAX_ABSENT`] workloads without pods. What [`Scopes::of`] gives is the same `Arc` as long as nothing changed.
 #[derive(Default)]
 pub struct Scopes {
     workloads: Mutex<Inner>,

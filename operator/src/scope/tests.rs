@@ -106,12 +106,12 @@ fn a_scope_survives_the_store() {
     let scopes = Scopes::default();
     scopes.learn(&workload(), &to("db"), None, 7);
     let unsaved = scopes.unsaved();
-    let text = write(unsaved.get(&workload()).unwrap());
+    let text = write(&workload(), unsaved.get(&workload()).unwrap());
     assert!(scopes.unsaved().is_empty(), "it is saved once");
     let other = Scopes::default();
-    let name = parse(&key(&workload())).unwrap();
-    assert!(other.remember(&name, &read(&text), false));
-    assert!(!other.remember(&name, &read(&text), true));
+    let (name, stored) = read(&key(&workload()), &text).unwrap();
+    assert!(other.remember(&name, &stored, false));
+    assert!(!other.remember(&name, &stored, true));
     assert_eq!(other.of(&workload()), scopes.of(&workload()));
     assert!(
         other.unsaved().is_empty(),
@@ -126,7 +126,8 @@ fn a_scope_survives_the_store() {
         "nobody here uses it, and nobody elsewhere"
     );
     assert_eq!(*other.of(&workload()), Sets::default());
-    assert!(read("nonsense\nservice/shop/db:80 x\n").is_empty());
+    let (_, nothing) = read("shop.cart", "nonsense\nservice/shop/db:80 x\n").unwrap();
+    assert!(nothing.is_empty());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Lets go of what nobody uses any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// A workload none of whose pods is connected keeps its scope for so long: 30 days.
 const ABSENT: Seconds = 30 * 24 * 3600;
+
+fn present(picture: &Picture) -> HashSet<WorkloadRef> {
+    let proxies = picture.compiled.proxies.values();
+    proxies.map(|proxy| proxy.workload()).collect()
+}
 
 impl MeshSource {
     /// Lets go of what nobody uses any more, and of what is over or done with, until told to stop.
@@ -38,6 +44,14 @@ impl MeshSource {
             }
             self.settle(&registry);
         }
+    }
+
+    /// The workloads that have pods now, wherever their streams are.
+    #[must_use]
+    pub fn present(&self) -> HashSet<WorkloadRef> {
+        self.newest()
+            .map(|picture| present(&picture))
+            .unwrap_or_default()
     }
 
     fn sweep_once(&self, picture: &Picture) {
@@ -73,6 +87,15 @@ impl MeshSource {
         }
         drop(subscribers);
         self.parts.prune();
+        let (absent, forgotten) = self.scopes.forget_absent(&present(picture));
+        if forgotten > 0 {
+            tracing::info!(
+                forgotten,
+                absent,
+                "scopes of workloads without pods were forgotten: the bound is reached"
+            );
+        }
+        self.metrics.scope_absent(absent, forgotten);
         self.metrics.scope_sizes(&self.scopes.sizes());
     }
 

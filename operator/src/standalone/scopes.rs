@@ -25,9 +25,9 @@ pub(super) fn load(directory: &Path, scopes: &Scopes) -> io::Result<()> {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        if let Some(workload) = name.as_deref().and_then(scope::parse) {
-            let text = std::fs::read_to_string(&path).map_err(|error| about(&path, error))?;
-            scopes.remember(&workload, &scope::read(&text), false);
+        let text = std::fs::read_to_string(&path).map_err(|error| about(&path, error))?;
+        if let Some((workload, held)) = name.as_deref().and_then(|name| scope::read(name, &text)) {
+            scopes.remember(&workload, &held, false);
         }
     }
     Ok(())
@@ -55,7 +55,7 @@ pub(super) async fn keep(
                     Ok(()) | Err(_) => {}
                 }
             } else {
-                write_atomically(&path, scope::write(&held).as_bytes())?;
+                write_atomically(&path, scope::write(&workload, &held).as_bytes())?;
             }
         }
         tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -123,7 +124,11 @@ impl TokenFiles {
 }
 
 impl TokenAuthenticator for TokenFiles {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, TokenError>> {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        _: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, TokenError>> {
         let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
         let caller = callers.get(&fingerprint(token)).cloned();
         std::future::ready(
@@ -166,9 +171,10 @@ mod tests {
             .unwrap()
             .insert(print, caller.clone());
         let text = std::fs::read_to_string(directory.path().join("shop_cart-1")).unwrap();
-        assert_eq!(tokens.authenticate(&text).await, Ok(caller));
+        let source = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(tokens.authenticate(&text, source).await, Ok(caller));
         assert!(matches!(
-            tokens.authenticate("0000").await,
+            tokens.authenticate("0000", source).await,
             Err(TokenError::Invalid(_))
         ));
     }

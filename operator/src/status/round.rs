@@ -287,7 +287,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         bytes: progress.map_or(0, |progress| progress.bytes),
         responses: progress.map_or(0, |progress| progress.responses),
         version: progress
-            .map(|progress| progress.node.user_agent.clone())
+            .map(|progress| progress.node.user_agent.to_string())
             .unwrap_or_default(),
         identity: proxy.identity.to_string(),
     }

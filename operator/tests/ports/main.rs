@@ -30,7 +30,7 @@ fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     let fd = socket(
         AddressFamily::Inet,
         SockType::Stream,
-        SockFlag::empty(),
+        SockFlag::SOCK_CLOEXEC,
         None,
     )
     .unwrap();
@@ -83,7 +83,9 @@ fn idle(operator: &Operator, port: u16, count: usize) -> Vec<TcpStream> {
 /// Subscribes as the pod `shop/web-1`.
 async fn subscribe(operator: &Operator) -> Result<(), Status> {
     let (key, issued) = operator.issue(&api::token(&api::claims(), "good")).await?;
-    let channel = operator.channel(15010, mutual(&key, &issued)).await?;
+    let channel = operator
+        .channel(operator.ip, 15010, mutual(&key, &issued))
+        .await?;
     let request = DeltaDiscoveryRequest {
         node: Some(Node {
             id: "shop/web-1".to_owned(),
@@ -160,6 +162,84 @@ fn idle_connections_leave_every_port_working_and_are_closed() {
     let displaced =
         "heddle_listener_connections_ended_early_total{server=\"webhook\",reason=\"displaced\"}";
     assert!(operator.metric(displaced) > 0);
+}
+
+#[test]
+fn tokens_that_can_be_nobodys_cost_no_review() {
+    let operator = Operator::start("true", PATIENCE, Duration::from_millis(200));
+    let good = api::token(&api::claims(), "good");
+    let reviews = || operator.api.reviews.load(Ordering::Relaxed);
+    let mut other = api::claims();
+    other["aud"] = "https://kubernetes.default.svc".into();
+    let mut expired = api::claims();
+    expired["exp"] = 1_000_000.into();
+    let mut unknown = api::claims();
+    unknown["kubernetes.io"]["pod"]["name"] = "web-9".into();
+    let forged = api::token(&api::claims(), "bad");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let kinds = [
+            "garbage".to_owned(),
+            api::token(&other, "good"),
+            api::token(&expired, "good"),
+            api::token(&unknown, "bad"),
+        ];
+        let flood = futures::future::join_all((0..100).map(|n| {
+            let token = format!("{}{n}", kinds[n % kinds.len()]);
+            let operator = &operator;
+            async move { operator.issue(&token).await.map(drop) }
+        }));
+        let honest = async {
+            for _ in 0..5 {
+                operator.issue(&good).await.unwrap();
+            }
+        };
+        let (refused, ()) = futures::join!(flood, honest);
+        assert!(refused.iter().all(Result::is_err));
+        assert_eq!(reviews(), 5, "one for each honest request");
+        // A token with the claims of a pod is reviewed once.
+        for _ in 0..5 {
+            assert_eq!(
+                operator.issue(&forged).await.unwrap_err().code(),
+                tonic::Code::Unauthenticated
+            );
+        }
+        assert_eq!(reviews(), 6);
+    });
+    let lines = operator
+        .log()
+        .lines()
+        .filter(|line| line.contains("no certificate issued"))
+        .count();
+    assert!((1..60).contains(&lines), "{lines} log lines");
+}
+
+#[test]
+fn forged_tokens_of_one_source_are_bounded_and_others_pass() {
+    let operator = Operator::start("true", PATIENCE, Duration::ZERO);
+    let reviews = || operator.api.reviews.load(Ordering::Relaxed);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut codes = Vec::new();
+        for n in 0..80 {
+            let forged = api::token(&api::claims(), &format!("bad{n}"));
+            codes.push(operator.issue(&forged).await.unwrap_err().code());
+        }
+        assert_eq!(codes[0], tonic::Code::Unauthenticated);
+        assert_eq!(codes[79], tonic::Code::ResourceExhausted);
+        assert!(reviews() <= 61, "{} reviews", reviews());
+        let good = api::token(&api::claims(), "good");
+        let elsewhere = std::net::Ipv4Addr::new(127, 0, 0, 77);
+        operator.issue_from(elsewhere, &good).await.unwrap();
+    });
+    // The same for strangers who ask for metrics.
+    let before = reviews();
+    for n in 0..80 {
+        let request = operator::get("/metrics", &format!("authorization: Bearer x{n}\r\n"));
+        let answer = operator.https(15014, &request).unwrap();
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(reviews() - before <= 60, "{} reviews", reviews() - before);
 }
 
 #[test]

@@ -145,6 +145,15 @@ impl Operator {
 
     /// Issues a certificate for the bearer of a token.
     pub async fn issue(&self, token: &str) -> Result<(WorkloadKey, IssueResponse), Status> {
+        self.issue_from(self.ip, token).await
+    }
+
+    /// The same, from another address.
+    pub async fn issue_from(
+        &self,
+        from: Ipv4Addr,
+        token: &str,
+    ) -> Result<(WorkloadKey, IssueResponse), Status> {
         let id = SpiffeId::new("cluster.local".parse().unwrap(), "shop", "web").unwrap();
         let key = WorkloadKey::generate().unwrap();
         let mut request = Request::new(IssueRequest {
@@ -152,11 +161,16 @@ impl Operator {
             lifetime_seconds: 0,
         });
         set_bearer(request.metadata_mut(), token).unwrap();
-        let mut client = IdentityClient::new(self.channel(15011, tls(&[b"h2"])).await?);
+        let mut client = IdentityClient::new(self.channel(from, 15011, tls(&[b"h2"])).await?);
         Ok((key, client.issue(request).await?.into_inner()))
     }
 
-    pub async fn channel(&self, port: u16, tls: ClientConfig) -> Result<Channel, Status> {
+    pub async fn channel(
+        &self,
+        from: Ipv4Addr,
+        port: u16,
+        tls: ClientConfig,
+    ) -> Result<Channel, Status> {
         let (to, tls) = (
             self.at(port),
             tokio_rustls::TlsConnector::from(Arc::new(tls)),
@@ -164,7 +178,9 @@ impl Operator {
         let connector = tower::service_fn(move |_: Uri| {
             let tls = tls.clone();
             async move {
-                let tcp = tokio::net::TcpStream::connect(to).await?;
+                let socket = tokio::net::TcpSocket::new_v4()?;
+                socket.bind((from, 0).into())?;
+                let tcp = socket.connect(to).await?;
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(
                     tls.connect(name(), tcp).await?,
                 ))

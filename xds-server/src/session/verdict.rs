@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use heddle_acceptor::clean;
+
 use crate::progress::{MAX_TEXT, Rejection};
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 
@@ -128,7 +130,7 @@ impl Session {
         let ResourceKey { kind, name } = &resource.key;
         let rejection = Rejection {
             version: Arc::clone(&resource.version),
-            text: cut(text).into(),
+            text: clean(text, MAX_TEXT).into(),
         };
         let rejected = &mut self.channels.get_mut(*kind).rejected;
         rejected.insert(Name::clone(name), rejection);
@@ -159,13 +161,6 @@ fn mentions(text: &str, name: &str) -> bool {
         })
 }
 
-fn cut(text: &str) -> &str {
-    let end = (0..=MAX_TEXT.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    end.and_then(|end| text.get(..end)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,13 +179,5 @@ mod tests {
         ] {
             assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
         }
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters() {
-        let text = "é".repeat(MAX_TEXT);
-        assert_eq!(cut(&text).len(), MAX_TEXT);
-        assert_eq!(cut(&format!("x{text}")).len(), MAX_TEXT - 1);
-        assert_eq!(cut("short"), "short");
     }
 }
