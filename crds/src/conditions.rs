@@ -1,5 +1,6 @@
 //! Conditions: what an object's status says, and in which words.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -140,6 +141,20 @@ pub mod reason {
     pub const DENIED: &str = "Denied";
     /// A port has too many Deny paths for expressions: paths that are not plain are denied.
     pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
+    /// Enforced: no pod has the labels that the policy selects by, or the service that it names selects none.
+    pub const NOTHING_SELECTED: &str = "NothingSelected";
+    /// Enforced: pods that the policy selects have no sidecar, and nothing else enforces it.
+    pub const NO_SIDECAR: &str = "NoSidecar";
+    /// Enforced: a rule names something that no request has; the message says which and why.
+    pub const NEVER_MATCHES: &str = "NeverMatches";
+    /// Findings: a Deny rule names identities, and callers in plain text have none.
+    pub const PLAIN_TEXT: &str = "PlainText";
+    /// Findings: ports that no Allow rule names stay open.
+    pub const OPEN_PORTS: &str = "OpenPorts";
+    /// `ResolvedRefs`: the service exists, and its type has no pods of its own.
+    pub const UNSUPPORTED_SERVICE: &str = "UnsupportedService";
+    /// Findings: a field that this version does not know; it is ignored.
+    pub const UNKNOWN_FIELD: &str = "UnknownField";
     /// The spec is unusable; the last good one is in force.
     pub const LAST_GOOD: &str = "LastGood";
     /// Programmed: every sidecar that should run this generation does.
@@ -165,6 +180,8 @@ pub struct LastGood {
     pub generation: i64,
     /// The spec of that generation.
     pub spec: serde_json::Value,
+    /// `AuthPolicy`: the labels by which `spec.target` selected pods, so that the policy outlives its service.
+    pub selected: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -176,6 +193,8 @@ struct WrittenLastGood {
     /// As earlier versions wrote it.
     #[serde(default, skip_serializing)]
     spec: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    selected: Option<BTreeMap<String, String>>,
 }
 
 impl From<LastGood> for WrittenLastGood {
@@ -184,6 +203,7 @@ impl From<LastGood> for WrittenLastGood {
             generation: good.generation,
             json: Some(good.spec.to_string()),
             spec: None,
+            selected: good.selected,
         }
     }
 }
@@ -200,6 +220,7 @@ impl TryFrom<WrittenLastGood> for LastGood {
         Ok(Self {
             generation: written.generation,
             spec,
+            selected: written.selected,
         })
     }
 }
@@ -214,6 +235,7 @@ impl LastGood {
         Ok(Self {
             generation,
             spec: serde_json::to_value(spec)?,
+            selected: None,
         })
     }
 
@@ -247,6 +269,11 @@ impl JsonSchema for LastGood {
                     "type": "object",
                     "description": "The spec as versions before 0.2 wrote it; it is read, and no longer written.",
                     "x-kubernetes-preserve-unknown-fields": true
+                },
+                "selected": {
+                    "type": "object",
+                    "description": "AuthPolicy: the labels by which `spec.target` selected pods, so that the policy outlives its service.",
+                    "additionalProperties": {"type": "string"}
                 }
             }
         })

@@ -27,6 +27,7 @@ mod mesh;
 mod schema;
 mod strict;
 mod traffic_split;
+mod unknown;
 
 pub use auth_policy::*;
 pub use conditions::*;

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, HumanDuration, InitResources};
+use crate::{Action, HumanDuration, InitResources, LastGood};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -455,4 +455,7 @@ pub struct MeshStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// The last spec that was accepted; it stands in for what cannot be read of the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastGood>,
 }

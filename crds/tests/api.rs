@@ -271,6 +271,7 @@ fn the_last_good_spec_survives_a_round_trip() {
     let newer = LastGood {
         generation: 1,
         spec: json!({"service": "a", "backends": [], "later": 1}),
+        selected: None,
     };
     assert!(newer.read::<TrafficSplitSpec>().is_err());
 }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use heddle_crds::{MESH_NAME, MeshSpec};
 use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef};
 use tokio::sync::watch;
 
@@ -26,17 +25,6 @@ pub trait ObjectSource: Send + Sync + 'static {
 
     /// Ticks whenever there is something to take. Several changes may be one tick.
     fn changes(&self) -> watch::Receiver<u64>;
-}
-
-/// The settings in an object, if it is the Mesh that counts.
-#[must_use]
-pub fn mesh_of(object: &KubeObject) -> Option<MeshSpec> {
-    match object {
-        KubeObject::Mesh(mesh) if mesh.metadata.name.as_deref() == Some(MESH_NAME) => {
-            Some(mesh.spec.clone())
-        }
-        _ => None,
-    }
 }
 
 /// Whether the kind is one of ours, which has a status.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_crds::{ConditionType, MESH_NAME, MeshSpec};
+use heddle_crds::{ConditionType, MeshSpec};
 use heddle_policy_compiler::{
-    Compiled, Finding, ObjectKind, ObjectRef, ObjectStatus, PodRef, Severity, World, WorldBuilder,
-    compile,
+    Compiled, Finding, ObjectRef, ObjectStatus, PodRef, Severity, World, WorldBuilder, compile,
+    mesh_in_force,
 };
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::learned::Learned;
 use crate::metrics::Metrics;
-use crate::objects::{ObjectSource, mesh_of};
+use crate::objects::ObjectSource;
 use crate::tasks::Ended;
 
 /// One compile: what went in and what came out.
@@ -62,7 +62,6 @@ pub struct Reader {
     source: Arc<dyn ObjectSource>,
     changes: watch::Receiver<u64>,
     builder: WorldBuilder,
-    mesh: Arc<MeshSpec>,
     findings: Findings,
 }
 
@@ -87,7 +86,6 @@ impl Reader {
             changes: source.changes(),
             source,
             builder: World::builder(),
-            mesh: Arc::default(),
             findings: Findings::default(),
         }
     }
@@ -110,18 +108,14 @@ impl Reader {
         }
     }
 
-    /// The settings of the mesh as read so far: those of the Mesh named `default`, else the defaults.
-    #[must_use]
-    pub fn mesh(&self) -> &MeshSpec {
-        &self.mesh
+    /// The settings of the mesh as read so far: those of the Mesh named `default` as far as it is in force, else the defaults.
+    pub fn mesh(&mut self) -> MeshSpec {
+        mesh_in_force(&self.builder.world())
     }
 
     fn read(&mut self) -> Progress {
         let batch = self.source.take();
         for (reference, object) in batch.changes {
-            if reference.kind == ObjectKind::Mesh && *reference.name == *MESH_NAME {
-                self.mesh = Arc::new(object.as_ref().and_then(mesh_of).unwrap_or_default());
-            }
             let found = match object {
                 Some(object) => self.builder.apply(object),
                 None => {
@@ -191,10 +185,7 @@ impl Painter {
             return;
         }
         let Reader {
-            builder,
-            findings,
-            mesh,
-            ..
+            builder, findings, ..
         } = &mut self.reader;
         builder.set_refusals(self.learned.all());
         let world = builder.world();
@@ -207,7 +198,7 @@ impl Painter {
         let picture = Picture {
             revision,
             changed_in: changed_in(&compiled, before, revision),
-            mesh: Arc::clone(mesh),
+            mesh: Arc::clone(compiled.mesh()),
             findings: findings.all(&compiled.findings),
             world,
             compiled,

@@ -29,7 +29,7 @@ pub mod world;
 pub use compile::{
     Bucket, Changes, Compiled, Dependency, Destination, DestinationKind, Family,
     InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, listener_address,
-    on_demand_address,
+    mesh_in_force, on_demand_address,
 };
 pub use envoy::trial::trial_bootstrap;
 pub use finding::{Finding, ObjectKind, ObjectRef, Severity};

@@ -41,6 +41,9 @@ fn pool() -> Vec<Value> {
         pool.push(service(app, &ip, web(app), json!([{"name": "x", "port": 80, "protocol": "TCP", "targetPort": "http"}, {"name": "http-2", "port": 81, "protocol": "TCP", "targetPort": 9090}])));
         pool.push(service(app, &ip, web("a"), http()));
         pool.push(service(app, "None", web(app), http()));
+        pool.push(service(app, &ip, json!({}), http()));
+        pool.push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": app, "namespace": "shop"},
+            "spec": {"type": "ExternalName", "externalName": "example.com"}}));
         for number in 0..2 {
             let name = format!("{app}-{number}");
             let ip = format!("10.0.{index}.{number}");
@@ -118,6 +121,14 @@ fn pool() -> Vec<Value> {
         ));
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "b"}}, "rules": [{"action": "Deny", "from": {"identities": ["shop/a"]}}]})));
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "Strict"}, "rules": [{"to": {"methods": ["GET"]}}]})));
+        let mut remembered = policy(
+            name,
+            json!({"target": {"service": "a"}, "rules": [{"from": {"identities": ["shop/c"]}}]}),
+        );
+        remembered["status"] = json!({"lastGood": {"generation": 1, "spec": remembered["spec"], "selected": {"app": "a"}}});
+        pool.push(remembered.clone());
+        remembered["spec"]["later"] = json!(true);
+        pool.push(remembered);
         pool.push(policy(
             name,
             json!({"mtls": {"mode": if name == "p" { "Strict" } else { "Permissive" }}}),
@@ -134,6 +145,7 @@ fn pool() -> Vec<Value> {
         json!({"outbound": "Deny", "mode": "Strict"}),
         json!({"outbound": "Deny", "mode": "Strict", "plainDestinations": [{"namespace": "shop", "service": "a"}]}),
         json!({"mode": "Observe"}),
+        json!({"mode": "strict"}),
         json!({"trustDomain": "other"}),
         json!({"scope": {"onDemand": "Disabled"}}),
     ] {

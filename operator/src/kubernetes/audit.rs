@@ -22,7 +22,6 @@ use super::ours::{Ours, ours};
 use super::{AuditPlan, CallError, call, strip};
 use crate::learned::Learned;
 use crate::metrics::Metrics;
-use crate::objects::mesh_of;
 use crate::picture::Picture;
 use crate::serving::MeshSource;
 use crate::tasks::{Ended, chain};
@@ -182,6 +181,7 @@ impl Auditor {
         builder.set_refusals(self.learned.all());
         picture.world = builder.world();
         picture.compiled = compile(&picture.world);
+        picture.mesh = Arc::clone(picture.compiled.mesh());
         Ok(picture)
     }
 
@@ -198,9 +198,6 @@ impl Auditor {
         loop {
             let list = call(api.list(&params)).await?;
             for object in list.items.into_iter().flat_map(&convert) {
-                if let Some(mesh) = mesh_of(&object) {
-                    read.picture.mesh = Arc::new(mesh);
-                }
                 read.builder.apply(object);
             }
             match list.metadata.continue_ {

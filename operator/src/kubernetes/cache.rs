@@ -457,7 +457,10 @@ fn print(object: &KubeObject) -> u64 {
         KubeObject::EndpointSlice(o) => serde_json::to_string(&**o),
         KubeObject::Pod(o) => serde_json::to_string(&**o),
         KubeObject::Template(_) => Ok(String::new()),
-        KubeObject::Mesh(o) => serde_json::to_string(&(&o.metadata.uid, &o.spec)),
+        KubeObject::Mesh(o) => {
+            let last_good = o.status.as_ref().map(|status| &status.last_good);
+            serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, last_good))
+        }
         KubeObject::TrafficSplit(o) => {
             let status = o
                 .status

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use heddle_crds::{AuthPolicyStatus, TrafficSplitStatus};
+use heddle_crds::{AuthPolicyStatus, MeshStatus, TrafficSplitStatus};
 use heddle_policy_compiler::ingest::duplicates;
 use heddle_policy_compiler::{Finding, KubeObject, ObjectRef};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use super::Statuses;
 use super::content::{Content, Listing};
 use super::files::about;
 use crate::objects::{Batch, ObjectSource, is_ours};
+use crate::status::WrittenStatus;
 use crate::tasks::Ended;
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -167,10 +168,10 @@ impl Directory {
             if !is_ours(reference.kind) {
                 return (reference, object);
             }
-            let number = generation(generations, &reference, &object);
-            let object = self
-                .statuses
-                .with(&reference, |status| complete(object, number, status));
+            let object = self.statuses.with(&reference, |status| {
+                let number = generation(generations, &reference, &object, status);
+                complete(object, number, status)
+            });
             (reference, object)
         };
         (objects.into_iter().map(complete).collect(), findings)
@@ -231,18 +232,26 @@ fn same_json<T: Serialize>(a: &T, b: &T) -> bool {
     }
 }
 
-/// As an API server does: another content is another generation.
+/// As an API server does: another content is another generation. The status of an earlier run has the generations of that run.
 fn generation(
     generations: &mut BTreeMap<ObjectRef, Generation>,
     reference: &ObjectRef,
     object: &KubeObject,
+    status: Option<&WrittenStatus>,
 ) -> i64 {
     let content = content(object);
     let known = generations.get(reference);
     let number = match known {
         Some(known) if known.content == content => return known.number,
         Some(known) => known.number + 1,
-        None => 1,
+        None => match status.and_then(|status| status.last_good.as_ref()) {
+            Some(good) if good.spec == content => good.generation,
+            good => {
+                let written = status.and_then(|status| status.observed_generation);
+                let last = written.max(good.map(|good| good.generation));
+                last.unwrap_or_default() + 1
+            }
+        },
     };
     generations.insert(reference.clone(), Generation { content, number });
     number
@@ -264,18 +273,19 @@ fn content(object: &KubeObject) -> Value {
 }
 
 /// Adds what an API server would have kept: the generation, and of the status what the compiler reads.
-fn complete(
-    object: KubeObject,
-    number: i64,
-    status: Option<&crate::status::WrittenStatus>,
-) -> KubeObject {
+fn complete(object: KubeObject, number: i64, status: Option<&WrittenStatus>) -> KubeObject {
     let last_good = status.and_then(|status| status.last_good.clone());
     let weights = status
         .map(|status| status.weights.clone())
         .unwrap_or_default();
     match object {
         KubeObject::Mesh(mut mesh) => {
-            Arc::make_mut(&mut mesh).metadata.generation = Some(number);
+            let inner = Arc::make_mut(&mut mesh);
+            inner.metadata.generation = Some(number);
+            inner.status = Some(MeshStatus {
+                last_good,
+                ..MeshStatus::default()
+            });
             KubeObject::Mesh(mesh)
         }
         KubeObject::TrafficSplit(mut split) => {
@@ -417,6 +427,31 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         ));
         assert_eq!(fixture.generation(), Some(2));
         assert_eq!(fixture.source.objects().0.len(), 1);
+    }
+
+    #[test]
+    fn generations_go_on_where_the_last_run_ended() {
+        let status = |last_good: &str, generation: i64| WrittenStatus {
+            observed_generation: Some(4),
+            last_good: Some(heddle_crds::LastGood {
+                generation,
+                spec: serde_json::from_str(last_good).unwrap(),
+                selected: None,
+            }),
+            ..WrittenStatus::default()
+        };
+        let split = ObjectRef::new(
+            heddle_policy_compiler::ObjectKind::TrafficSplit,
+            "shop",
+            "reviews",
+        );
+        let text = super::tests::split(1);
+        let (mut objects, _) = heddle_policy_compiler::ingest::parse_yaml("", &text).into_objects();
+        let object = objects.pop().unwrap();
+        let number = |status| generation(&mut BTreeMap::new(), &split, &object, Some(&status));
+        let same = r#"{"service": "reviews", "backends": [{"service": "v1", "weight": 1}]}"#;
+        assert_eq!(number(status(same, 2)), 2, "the spec of that generation");
+        assert_eq!(number(status("{}", 2)), 5, "another spec");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub enum Error {
 /// When it cannot start, or a part of it ends.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     files::private_directory(&options.runtime)?;
-    let statuses = Arc::new(Statuses::default());
+    let statuses = Arc::new(Statuses::read(&options.runtime.join("status.yaml")));
     let directory = Directory::open(options.directory.clone(), Arc::clone(&statuses))?;
     let directory = Arc::new(directory);
     let source: Arc<dyn ObjectSource> = Arc::<Directory>::clone(&directory);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heddle_crds::API_VERSION;
-use heddle_policy_compiler::ObjectRef;
+use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -42,6 +42,28 @@ impl Default for Statuses {
 }
 
 impl Statuses {
+    /// The statuses that an earlier run wrote: the last good specs outlive the process.
+    pub fn read(file: &Path) -> Self {
+        let all = match std::fs::read_to_string(file) {
+            Ok(text) => written(&text).unwrap_or_else(|error| {
+                let file = file.display();
+                tracing::error!(%file, %error, "the statuses of the last run cannot be read; the last good specs are lost");
+                BTreeMap::new()
+            }),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    let file = file.display();
+                    tracing::error!(%file, %error, "the statuses of the last run cannot be read; the last good specs are lost");
+                }
+                BTreeMap::new()
+            }
+        };
+        Self {
+            all: Mutex::new(all),
+            ..Self::default()
+        }
+    }
+
     /// Shows the status of an object to a closure.
     pub fn with<T>(&self, object: &ObjectRef, show: impl FnOnce(Option<&WrittenStatus>) -> T) -> T {
         show(self.lock().get(object))
@@ -94,6 +116,38 @@ impl Statuses {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, WrittenStatus>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The statuses in a `List` of objects.
+fn written(text: &str) -> Result<BTreeMap<ObjectRef, WrittenStatus>, serde_saphyr::Error> {
+    #[derive(serde::Deserialize)]
+    struct List {
+        items: Vec<Item>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Item {
+        kind: String,
+        metadata: Metadata,
+        status: WrittenStatus,
+    }
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        namespace: String,
+        name: String,
+    }
+    let list: List = serde_saphyr::from_str(text)?;
+    let kinds = [
+        ObjectKind::Mesh,
+        ObjectKind::TrafficSplit,
+        ObjectKind::AuthPolicy,
+    ];
+    let status = |item: Item| {
+        let kind = kinds.into_iter().find(|kind| kind.as_str() == item.kind)?;
+        let Metadata { namespace, name } = item.metadata;
+        Some((ObjectRef::new(kind, &namespace, &name), item.status))
+    };
+    Ok(list.items.into_iter().filter_map(status).collect())
 }
 
 fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
@@ -194,4 +248,42 @@ fn finding(finding: &heddle_policy_compiler::Finding) -> Value {
         "message": finding.message,
         "fix": finding.fix,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_crds::LastGood;
+
+    use super::*;
+
+    #[test]
+    fn statuses_outlive_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("status.yaml");
+        assert!(Statuses::read(&file).lock().is_empty(), "a first run");
+        let mesh = ObjectRef::cluster(ObjectKind::Mesh, "default");
+        let split = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "reviews");
+        let status = WrittenStatus {
+            observed_generation: Some(4),
+            last_good: Some(LastGood {
+                generation: 3,
+                spec: json!({"mode": "Strict", "scope": {"idleAfter": "1h"}}),
+                selected: None,
+            }),
+            ..WrittenStatus::default()
+        };
+        let items = vec![item(&mesh, &status), item(&split, &status)];
+        let picture = Picture::default();
+        let written = Written::default().write(directory.path(), &picture, items, &[]);
+        written.unwrap();
+        let read = Statuses::read(&file);
+        for object in [mesh, split] {
+            assert_eq!(
+                read.with(&object, |status| status.cloned()).unwrap(),
+                status
+            );
+        }
+        std::fs::write(&file, "items: [").unwrap();
+        assert!(Statuses::read(&file).lock().is_empty(), "a torn file");
+    }
 }

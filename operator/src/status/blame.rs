@@ -212,6 +212,7 @@ mod tests {
             let in_force = Some(LastGood {
                 generation: *in_force,
                 spec: spec.clone(),
+                selected: None,
             });
             let status = ObjectStatus {
                 observed_generation: *generation,

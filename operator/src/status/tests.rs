@@ -40,6 +40,7 @@ fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
         in_force: (in_force > 0).then(|| LastGood {
             generation: in_force,
             spec: json!({"of": in_force}),
+            selected: None,
         }),
         weights: Vec::new(),
     }
@@ -393,4 +394,19 @@ fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_conne
             "{after:?}"
         );
     }
+}
+
+#[test]
+fn settings_are_the_last_good_once_they_are_accepted() {
+    let good = |status: &WrittenStatus| status.last_good.as_ref().map(|good| good.generation);
+    let next = |before: &WrittenStatus, compiled: &ObjectStatus| {
+        before.next(ObjectKind::Mesh, compiled, None, &at(0))
+    };
+    let first = next(&WrittenStatus::default(), &compiled(1, 1));
+    assert_eq!(good(&first), Some(1));
+    let mut salvaged = compiled(2, 2);
+    salvaged.conditions[0].status = ConditionStatus::False;
+    let second = next(&first, &salvaged);
+    assert_eq!(good(&second), Some(1), "what was salvaged is not good");
+    assert_eq!(good(&next(&second, &compiled(3, 3))), Some(3));
 }

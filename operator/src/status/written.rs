@@ -80,7 +80,7 @@ impl WrittenStatus {
             last_good: if is_policy(kind) {
                 self.last_good(compiled, tally)
             } else {
-                None
+                self.last_good_settings(compiled)
             },
             proxies: is_policy(kind).then(|| {
                 tally.map_or_else(
@@ -91,6 +91,18 @@ impl WrittenStatus {
             weights: compiled.weights.clone(),
             weights_in_force: (!compiled.weights.is_empty()).then_some(line),
         }
+    }
+
+    /// Of the settings no proxy is asked: they are good as soon as they are accepted.
+    fn last_good_settings(&self, compiled: &ObjectStatus) -> Option<LastGood> {
+        let accepted = compiled
+            .condition(ConditionType::Accepted)
+            .is_some_and(|verdict| verdict.status == ConditionStatus::True);
+        let refused = compiled.condition(ConditionType::Programmed).is_some();
+        let present = compiled.in_force.as_ref().filter(|in_force| {
+            accepted && !refused && in_force.generation == compiled.observed_generation
+        });
+        present.or(self.last_good.as_ref()).cloned()
     }
 
     fn last_good(&self, compiled: &ObjectStatus, tally: Option<&Tally>) -> Option<LastGood> {

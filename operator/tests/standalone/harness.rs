@@ -282,6 +282,30 @@ impl Fixture {
         })
     }
 
+    /// How the sidecar of reviews v1 answers a caller without a certificate: `200` or `refused`.
+    pub fn anonymous(&self) -> &'static str {
+        let answer = request(SocketAddr::new(self.ip(21).into(), 9080));
+        if answer == "v1" { "200" } else { "refused" }
+    }
+
+    /// Waits until a caller without a certificate is answered so.
+    pub fn until_anonymous(&self, answer: &str) {
+        self.eventually(&format!("anonymous callers: {answer}"), || {
+            self.anonymous() == answer
+        });
+    }
+
+    /// Waits until the statuses contain a text.
+    pub fn until_status_says(&self, text: &str) {
+        self.eventually(&format!("status.yaml says {text:?}"), || {
+            let status = fs::read_to_string(self.path("run/status.yaml"));
+            let words = status.unwrap_or_default();
+            // YAML folds long lines.
+            let words: Vec<&str> = words.split_whitespace().collect();
+            words.join(" ").contains(text)
+        });
+    }
+
     /// Waits until the proxies run all that they should.
     pub fn until_in_sync(&self, proxies: &[&str]) {
         self.eventually(&format!("{proxies:?} are in sync"), || {

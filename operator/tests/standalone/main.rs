@@ -49,6 +49,8 @@ fn from_files_to_requests_and_back_to_statuses() {
     let mut mesh = Fixture::start();
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
 
+    an_unreadable_mesh_stays_closed(&mut mesh);
+
     mesh.apply("split.yaml", &split(95, 5));
     mesh.status("TrafficSplit", "reviews", programmed(1));
     let v2 = mesh.requests(400).of("v2");
@@ -120,6 +122,48 @@ fn refused_by_envoy(mesh: &Fixture) {
     mesh.apply("callers.yaml", &callers("frontend", ""));
     mesh.status("AuthPolicy", "callers", programmed(4));
     assert_eq!(mesh.requests(20).of("v1"), 20);
+}
+
+const MESH: &str = "
+apiVersion: heddle.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {mode: MODE, defaultAction: Deny, certificates: {lifetime: LIFETIME}}
+";
+
+/// What cannot be read of the settings stays as it was, also over a restart: nobody comes in without an identity.
+fn an_unreadable_mesh_stays_closed(mesh: &mut Fixture) {
+    let settings =
+        |mode: &str, lifetime: &str| MESH.replace("MODE", mode).replace("LIFETIME", lifetime);
+    mesh.until_anonymous("200");
+    mesh.apply("mesh.yaml", &settings("Strict", "12h"));
+    mesh.until_anonymous("refused");
+    mesh.until_status_says("mode: Strict");
+    for (mode, lifetime) in [
+        ("strict", "12h"),
+        ("Strict", "1y"),
+        ("Strict, later: 1", "12h"),
+    ] {
+        mesh.apply("mesh.yaml", &settings(mode, lifetime));
+        mesh.until_status_says(if mode.contains("later") {
+            "unknown field"
+        } else {
+            "taken from the last good spec"
+        });
+        mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+        assert_eq!(mesh.anonymous(), "refused", "{mode} {lifetime}");
+        mesh.stop_control_plane();
+        mesh.start_control_plane();
+        mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+        assert_eq!(
+            mesh.anonymous(),
+            "refused",
+            "{mode} {lifetime} after a restart"
+        );
+    }
+    mesh.remove("mesh.yaml", "Mesh", "default");
+    mesh.until_anonymous("200");
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
 }
 
 fn restart(mesh: &mut Fixture) {

@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use heddle_crds::OnDemand;
+use heddle_crds::{MeshSpec, OnDemand};
 use imbl::{OrdMap, OrdSet};
 
 pub(crate) use addresses::Addresses;
@@ -112,6 +112,7 @@ pub struct Compiled {
     changes: Arc<Changes>,
     world: World,
     settings: Arc<Settings>,
+    mesh_spec: Arc<MeshSpec>,
     mesh: Arc<Outcome>,
     splits: OrdMap<Arc<str>, Arc<NamespaceSplits>>,
     policies: OrdMap<Arc<str>, Arc<NamespacePolicies>>,
@@ -174,6 +175,12 @@ impl Compiled {
         } else {
             input.authz(port)
         })
+    }
+
+    /// The `Mesh` as far as it is in force: what can be read of it, the last good spec, or the closed values.
+    #[must_use]
+    pub const fn mesh(&self) -> &Arc<MeshSpec> {
+        &self.mesh_spec
     }
 
     /// Whether destinations are told on demand, by the settings in force.
@@ -259,6 +266,12 @@ pub(crate) fn service_ref(name: &NamespacedName) -> ObjectRef {
         namespace: Arc::clone(&name.namespace),
         name: Arc::clone(&name.name),
     }
+}
+
+/// The spec in force of the `Mesh` of a world, as [`Compiled::mesh`].
+#[must_use]
+pub fn mesh_in_force(world: &World) -> MeshSpec {
+    crate::kinds::mesh::settings(world, &Addresses::default()).1
 }
 
 /// Compiles a world.

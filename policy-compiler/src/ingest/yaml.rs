@@ -248,6 +248,30 @@ fn reference(kind: ObjectKind, head: &Head) -> ObjectRef {
     ObjectRef::new(kind, namespace, name)
 }
 
+/// The fields for which alone an API server's `Mesh` does not fit: its definition is newer than this version, and ignoring them opens
+/// nothing. In a file, where no definition was asked, they are mistakes.
+fn newer_fields(reference: &ObjectRef, value: &Value) -> Vec<Finding> {
+    let stored = value.pointer("/metadata/uid").is_some();
+    if reference.kind != ObjectKind::Mesh || !stored {
+        return Vec::new();
+    }
+    let mut known = value.clone();
+    let unknown = known
+        .get_mut("spec")
+        .map(|spec| heddle_crds::Kind::Mesh.remove_unknown(spec))
+        .unwrap_or_default();
+    if typed::<heddle_crds::Mesh>(&known).is_err() {
+        return Vec::new();
+    }
+    let message = "this version does not know the field, and ignores it: the definition in the cluster is newer";
+    let finding = |path: String| {
+        let code = heddle_crds::reason::UNKNOWN_FIELD;
+        Finding::warning(reference, format!("spec.{path}"), code, message)
+            .fix("run the control plane of the definition's version")
+    };
+    unknown.into_iter().map(finding).collect()
+}
+
 /// Reads one object of a kind that counts.
 fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &mut Manifests) {
     let reference = reference(kind, head);
@@ -268,9 +292,12 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &
     let (object, findings) = match read {
         Ok((object, findings)) => (object, findings),
         Err((unread, value)) => {
-            let (path, reason) = (unread.path.clone(), unread.reason.clone());
-            let finding = Finding::error(&reference, path, "Invalid", reason);
-            (unreadable(&reference, &unread, value), vec![finding])
+            let mut findings = newer_fields(&reference, &value);
+            if findings.is_empty() {
+                let (path, reason) = (unread.path.clone(), unread.reason.clone());
+                findings.push(Finding::error(&reference, path, "Invalid", reason));
+            }
+            (unreadable(&reference, &unread, value), findings)
         }
     };
     found.findings.extend(findings);

@@ -1,7 +1,6 @@
 //! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use heddle_crds::{
     Action, AuthPolicySpec, AuthRule, ConditionType, MeshMode, MtlsMode, PolicyMode, reason,
@@ -12,7 +11,9 @@ use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
+use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::{Judged, Problem, judge};
+use crate::status::ObjectStatus;
 use crate::world::{
     Declared, Labels, NamespacedName, Port, Shape, SpiffeId, World, in_namespace, selects,
 };
@@ -22,7 +23,7 @@ use crate::world::{
 pub(crate) enum Selector {
     All,
     Labels(Labels),
-    /// A service that selects nothing, or that is not there.
+    /// A service without a selector.
     Nothing,
 }
 
@@ -83,10 +84,14 @@ pub(crate) fn policies(
     let mut outcome = Outcome::default();
     let mut policies = Vec::new();
     for (_, declared) in in_namespace(&world.policies, namespace) {
+        let memory = Memory::of(declared.last_good.as_ref());
+        let selection = |spec: &AuthPolicySpec| {
+            Selection::of(&lookup, &declared.object.namespace, spec, memory.as_ref())
+        };
         let judged = judge(
             declared,
             lookup.refusal(&declared.object),
-            |spec| check(&lookup, namespace, spec),
+            |spec| check(&selection(spec), spec),
             &mut outcome.findings,
         );
         let Judged {
@@ -103,9 +108,17 @@ pub(crate) fn policies(
         let policy = match (&spec, trouble) {
             (Some(spec), _) => {
                 set_enforced(&mut status, spec, settings);
-                Some(read(&lookup, settings, &declared.object, spec))
+                let selection = selection(spec);
+                selection.report(&declared.object, &mut status, &mut outcome.findings);
+                Some(read(settings, &declared.object, spec, selection.selector()))
             }
-            (None, Some(trouble)) => faulty(&lookup, settings, declared, &trouble, &mut status),
+            (None, Some(trouble)) => {
+                let selector = match &declared.spec {
+                    Ok(spec) => selection(spec).selector(),
+                    Err(_) => raw_selector(&lookup, declared, memory.as_ref()),
+                };
+                faulty(settings, declared, selector, &trouble, &mut status)
+            }
             (None, None) => None,
         };
         policies.extend(policy);
@@ -118,11 +131,7 @@ pub(crate) fn policies(
     }
 }
 
-fn set_enforced(
-    status: &mut crate::status::ObjectStatus,
-    spec: &AuthPolicySpec,
-    settings: &Settings,
-) {
+fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {
     let in_force = status.in_force.as_ref().map(|good| good.generation);
     let older = in_force.filter(|generation| *generation != status.observed_generation);
     let observe = "the Mesh observes: every policy only reports".to_owned();
@@ -143,22 +152,16 @@ fn set_enforced(
 
 /// Unusable, and never was good: what it selects is denied, for nobody knows what its author meant to let pass.
 fn faulty(
-    lookup: &Lookup<'_>,
     settings: &Settings,
     declared: &Declared<AuthPolicySpec>,
+    selector: Selector,
     trouble: &str,
-    status: &mut crate::status::ObjectStatus,
+    status: &mut ObjectStatus,
 ) -> Option<Policy> {
     let object = &declared.object;
-    let (selector, audit) = match &declared.spec {
-        Ok(spec) => (
-            selector(lookup, object, spec),
-            spec.mode == PolicyMode::Audit,
-        ),
-        Err(_) => (
-            raw_selector(lookup, object, &declared.raw_spec),
-            declared.raw_spec.get("mode").and_then(|m| m.as_str()) == Some("Audit"),
-        ),
+    let audit = match &declared.spec {
+        Ok(spec) => spec.mode == PolicyMode::Audit,
+        Err(_) => declared.raw_spec.get("mode").and_then(|m| m.as_str()) == Some("Audit"),
     };
     if audit {
         status.set(
@@ -173,7 +176,15 @@ fn faulty(
         ConditionType::Enforced,
         false,
         reason::DENIED,
-        format!("unusable ({trouble}), so all that it selects is denied"),
+        match &selector {
+            Selector::All => format!(
+                "unusable ({trouble}), so all that it could select is denied: every pod of namespace {}",
+                object.namespace
+            ),
+            Selector::Labels(_) | Selector::Nothing => {
+                format!("unusable ({trouble}), so all that it selects is denied")
+            }
+        },
     );
     let rule = Rule {
         id: format!("{}/{}/unusable", object.namespace, object.name).into(),
@@ -190,60 +201,8 @@ fn faulty(
     })
 }
 
-/// As much of the selector as can be read; else the whole namespace.
-fn raw_selector(lookup: &Lookup<'_>, object: &ObjectRef, spec: &serde_json::Value) -> Selector {
-    let labels = spec
-        .pointer("/selector/matchLabels")
-        .cloned()
-        .and_then(|v| serde_json::from_value::<BTreeMap<String, String>>(v).ok());
-    if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
-        return Selector::Labels(
-            labels
-                .iter()
-                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
-                .collect(),
-        );
-    }
-    match spec.pointer("/target/service").and_then(|s| s.as_str()) {
-        Some(service) => of_service(lookup, object, service),
-        None => Selector::All,
-    }
-}
-
-fn selector(lookup: &Lookup<'_>, object: &ObjectRef, spec: &AuthPolicySpec) -> Selector {
-    match (&spec.selector, &spec.target) {
-        (Some(selector), _) => Selector::Labels(
-            selector
-                .match_labels
-                .iter()
-                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
-                .collect(),
-        ),
-        (None, Some(target)) => of_service(lookup, object, &target.service),
-        (None, None) => Selector::All,
-    }
-}
-
-fn of_service(lookup: &Lookup<'_>, object: &ObjectRef, service: &str) -> Selector {
-    let name = NamespacedName {
-        namespace: Arc::clone(&object.namespace),
-        name: service.into(),
-    };
-    match lookup.service(&name) {
-        Some(service) if !service.selector.is_empty() => Selector::Labels(service.selector.clone()),
-        Some(_) | None => Selector::Nothing,
-    }
-}
-
-fn check(lookup: &Lookup<'_>, namespace: &str, spec: &AuthPolicySpec) -> Vec<Problem> {
+fn check(selection: &Selection, spec: &AuthPolicySpec) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if spec.selector.is_some() && spec.target.is_some() {
-        problems.push(Problem::invalid(
-            "spec",
-            "selector and target exclude each other",
-            "remove one",
-        ));
-    }
     if spec.mtls.is_none() && spec.rules.is_empty() {
         problems.push(Problem::invalid(
             "spec",
@@ -251,18 +210,14 @@ fn check(lookup: &Lookup<'_>, namespace: &str, spec: &AuthPolicySpec) -> Vec<Pro
             "add one (to deny everything: rules: [{action: Deny}])",
         ));
     }
-    if let Some(target) = &spec.target
-        && lookup
-            .service(&NamespacedName::new(namespace, &target.service))
-            .is_none()
-    {
-        let message = format!("service {namespace}/{} does not exist", target.service);
-        problems.push(Problem::unresolved(
-            reason::SERVICE_NOT_FOUND,
-            "spec.target.service",
-            message,
-            "create it, or correct the name",
-        ));
+    match selection {
+        Selection::Own(_) => {}
+        Selection::Target(target) => problems.extend(target.problem()),
+        Selection::Both => problems.push(Problem::invalid(
+            "spec",
+            "selector and target exclude each other",
+            "remove one",
+        )),
     }
     for (index, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{index}]"), rule, &mut problems);
@@ -355,10 +310,10 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem
 }
 
 fn read(
-    lookup: &Lookup<'_>,
     settings: &Settings,
     object: &ObjectRef,
     spec: &AuthPolicySpec,
+    selector: Selector,
 ) -> Policy {
     let audit = spec.mode == PolicyMode::Audit || settings.mode == MeshMode::Observe;
     let rule = |(index, rule): (usize, &AuthRule)| Rule {
@@ -378,7 +333,7 @@ fn read(
     });
     Policy {
         object: object.clone(),
-        selector: selector(lookup, object, spec),
+        selector,
         rules: spec.rules.iter().enumerate().map(rule).collect(),
         mtls,
     }

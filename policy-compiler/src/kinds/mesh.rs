@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_crds::{Action, ConditionType, MESH_NAME, MeshMode, MeshSpec, OnDemand, reason};
+use heddle_crds::{
+    Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, OnDemand, reason,
+};
 
 use crate::compile::{Addresses, Bucket, Lookup, Outcome};
-use crate::finding::ObjectRef;
+use crate::finding::{Finding, ObjectRef};
+use crate::kinds::salvage::{closed, in_words, salvage};
 use crate::kinds::{Problem, judge};
-use crate::world::{DeclaredDestination, NamespacedName, SpiffeId, World};
+use crate::status::ObjectStatus;
+use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
 /// What the one mesh that counts says, or the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,41 +49,96 @@ impl Settings {
     }
 }
 
-/// Judges every `Mesh` and returns what counts.
-pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, Outcome) {
+/// Judges every `Mesh` and returns the settings, and the spec that they are read from.
+pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, MeshSpec, Outcome) {
     let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
-    let mut spec = None;
+    let mut counting = None;
     for (name, declared) in &world.meshes {
-        let mut judged = judge(
-            declared,
-            lookup.refusal(&declared.object),
-            check,
-            &mut outcome.findings,
-        );
-        judged
-            .status
-            .conditions
-            .retain(|c| c.kind != ConditionType::ResolvedRefs);
+        let (spec, mut status) = judge_one(&lookup, declared, &mut outcome.findings);
         if **name == *MESH_NAME {
-            spec = judged.spec.map(|spec| (spec, declared.object.clone()));
+            counting = Some((spec, declared.object.clone()));
         } else {
-            judged.status.set(
+            status.set(
                 ConditionType::Accepted,
                 false,
                 reason::NOT_THE_MESH,
                 format!("only the Mesh named {MESH_NAME} counts"),
             );
-            judged.status.in_force = None;
+            status.in_force = None;
         }
-        outcome
-            .statuses
-            .insert(declared.object.clone(), judged.status);
+        outcome.statuses.insert(declared.object.clone(), status);
     }
-    let (spec, origin) = spec.map_or_else(
+    let (spec, origin) = counting.map_or_else(
         || (MeshSpec::default(), None),
         |(spec, object)| (spec, Some(object)),
     );
+    (read(&spec, origin), spec, outcome)
+}
+
+/// The spec in force of one `Mesh`, and its status. What cannot be read never becomes the open default.
+fn judge_one(
+    lookup: &Lookup<'_>,
+    declared: &Declared<MeshSpec>,
+    findings: &mut Vec<Finding>,
+) -> (MeshSpec, ObjectStatus) {
+    let refusal = lookup.refusal(&declared.object);
+    let mut judged = judge(declared, refusal, check, findings);
+    judged
+        .status
+        .conditions
+        .retain(|c| c.kind != ConditionType::ResolvedRefs);
+    let accepted = ConditionType::Accepted;
+    let refused = refusal.is_some_and(|r| r.generation == declared.generation);
+    if judged.trouble.is_none() || refused {
+        // A spec that Envoy refuses, without a last good one: what it says of access holds, and nothing else of it.
+        let of_access = || {
+            let said = declared.spec.clone().unwrap_or_else(|_| closed());
+            MeshSpec {
+                trust_domain: said.trust_domain,
+                cluster_domain: said.cluster_domain,
+                mode: said.mode,
+                default_action: said.default_action,
+                outbound: said.outbound,
+                ..MeshSpec::default()
+            }
+        };
+        return (judged.spec.unwrap_or_else(of_access), judged.status);
+    }
+    let written = match &declared.spec {
+        Ok(spec) => serde_json::to_value(spec).unwrap_or_default(),
+        Err(_) => declared.raw_spec.clone(),
+    };
+    // One that a newer version wrote has fields of its own.
+    let last = declared.last_good.as_ref();
+    let last = last.map(|last| salvage(&last.spec, None, check).spec);
+    let salvaged = salvage(&written, last.as_ref(), check);
+    let words = in_words(&salvaged.spec);
+    if salvaged.replaced.is_empty() {
+        let unknown = salvaged.unknown.join(", ");
+        let message =
+            format!("valid, and without unknown fields ({unknown}), which are ignored: {words}");
+        judged.status.set(accepted, true, reason::ACCEPTED, message);
+    } else {
+        let source = if last.is_some() {
+            "the last good spec"
+        } else {
+            "the closed values"
+        };
+        let replaced = salvaged.replaced.join(", ");
+        let instead = format!("in force: {words}; taken from {source}: {replaced}");
+        let trouble = judged.trouble.unwrap_or_default();
+        let message = format!("{trouble} ({instead})");
+        findings.push(
+            Finding::error(&declared.object, "spec", reason::INVALID, instead).fix("mend the spec"),
+        );
+        judged.status.set(accepted, false, reason::INVALID, message);
+    }
+    judged.status.in_force = LastGood::of(declared.generation, &salvaged.spec).ok();
+    (salvaged.spec, judged.status)
+}
+
+fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
     let reader = |r: &heddle_crds::ServiceAccountRef| {
         SpiffeId::new(&spec.trust_domain, &r.namespace, &r.service_account)
     };
@@ -87,7 +146,7 @@ pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, Outco
         spec.telemetry.metrics_readers.iter().map(reader).collect();
     metrics_readers.sort();
     metrics_readers.dedup();
-    let settings = Settings {
+    Settings {
         trust_domain: spec.trust_domain.as_str().into(),
         mode: spec.mode,
         default_allow: spec.default_action == Action::Allow,
@@ -95,10 +154,9 @@ pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, Outco
         on_demand: spec.scope.on_demand,
         idle_after: spec.scope.idle_after.get(),
         metrics_readers,
-        plain: plain(&spec),
+        plain: plain(spec),
         origin,
-    };
-    (settings, outcome)
+    }
 }
 
 fn plain(spec: &MeshSpec) -> Option<Vec<DeclaredDestination>> {
@@ -116,7 +174,7 @@ fn plain(spec: &MeshSpec) -> Option<Vec<DeclaredDestination>> {
 }
 
 /// The API server has checked the rest by the schema; a file has not been there.
-fn check(spec: &MeshSpec) -> Vec<Problem> {
+pub(super) fn check(spec: &MeshSpec) -> Vec<Problem> {
     let clean = |text: &str| {
         !text.is_empty()
             && text

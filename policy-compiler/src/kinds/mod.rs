@@ -5,6 +5,8 @@
 pub(crate) mod auth_policy;
 mod headers;
 pub(crate) mod mesh;
+mod salvage;
+mod target;
 pub(crate) mod traffic_split;
 
 use heddle_crds::{ConditionType, LastGood, reason};
@@ -96,8 +98,7 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
         // Reading already reported this one.
         Err(reason) => (None, vec![Problem::invalid("", reason.clone(), "")]),
     };
-    let refused = |generation: i64| refusal.filter(|r| r.generation == generation);
-    let rejected = refused(declared.generation);
+    let rejected = refusal.filter(|r| r.generation == declared.generation);
     if let Some(spec) = spec
         .as_ref()
         .filter(|_| problems.is_empty() && rejected.is_none())
@@ -112,15 +113,13 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
             trouble: None,
         };
     }
-    // The last good one must still be usable today, and must not be what Envoy refused.
-    let last = declared.last_good.as_ref().filter(|last| {
-        last.generation != declared.generation && refused(last.generation).is_none()
-    });
-    let last = last
-        .and_then(|last| Some((last, last.read::<S>().ok()?)))
-        .filter(|(_, spec)| check(spec).is_empty());
+    let last = last_good(declared, refusal).filter(|(_, spec)| check(spec).is_empty());
     let consequence = last.as_ref().map_or_else(String::new, |(last, _)| {
-        format!(" (generation {} stays in force)", last.generation)
+        if last.generation == declared.generation {
+            " (the last good spec of this generation stays in force)".to_owned()
+        } else {
+            format!(" (generation {} stays in force)", last.generation)
+        }
     });
     report(
         &mut status,
@@ -140,6 +139,19 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
         status,
         trouble,
     }
+}
+
+/// The last good spec, if it can still be read and is not what Envoy refused. Of a spec that cannot be read it may be the same generation:
+/// a newer definition adds its defaults to objects as they are read.
+fn last_good<'a, S: DeserializeOwned>(
+    declared: &'a Declared<S>,
+    refusal: Option<&Refusal>,
+) -> Option<(&'a LastGood, S)> {
+    let last = declared.last_good.as_ref()?;
+    let other = declared.spec.is_err() || last.generation != declared.generation;
+    let refused = refusal.is_some_and(|refusal| refusal.generation == last.generation);
+    let last = Some(last).filter(|_| other && !refused)?;
+    Some((last, last.read().ok()?))
 }
 
 fn report<S>(

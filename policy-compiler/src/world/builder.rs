@@ -62,11 +62,7 @@ impl WorldBuilder {
                     (None, None) => {}
                 }
             }
-            KubeObject::Mesh(mesh) => {
-                let read = Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, None);
-                let read = read.map(|read| (Arc::clone(&read.object.name), read));
-                put(&mut self.meshes, None, read);
-            }
+            KubeObject::Mesh(mesh) => self.mesh(&mesh),
             KubeObject::TrafficSplit(split) => self.split(&split),
             KubeObject::AuthPolicy(policy) => {
                 let last_good = policy.status.as_ref().and_then(|s| s.last_good.as_ref());
@@ -220,6 +216,13 @@ impl WorldBuilder {
             }
             None => _ = self.namespaces.remove(name),
         }
+    }
+
+    fn mesh(&mut self, mesh: &heddle_crds::Mesh) {
+        let last = mesh.status.as_ref().and_then(|s| s.last_good.as_ref());
+        let read = Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, last);
+        let read = read.map(|read| (Arc::clone(&read.object.name), read));
+        put(&mut self.meshes, None, read);
     }
 
     fn split(&mut self, split: &heddle_crds::TrafficSplit) {

@@ -19,7 +19,7 @@ impl Update<'_> {
             return;
         }
         self.recompiled.settings += 1;
-        let (settings, outcome) = mesh::settings(self.world, &self.new.addresses);
+        let (settings, spec, outcome) = mesh::settings(self.world, &self.new.addresses);
         self.all |= settings != *self.old.settings;
         let old = &self.old.settings;
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
@@ -29,6 +29,9 @@ impl Update<'_> {
         self.new.set_statuses(old, outcome.statuses.clone());
         self.new.set_findings(Source::Mesh, &outcome.findings);
         self.new.settings = Arc::new(settings);
+        if spec != *self.old.mesh_spec {
+            self.new.mesh_spec = Arc::new(spec);
+        }
         self.new.mesh = Arc::new(outcome);
     }
 

@@ -1,0 +1,190 @@
+//! An object that cannot be read, and a name that leads nowhere, never open what was closed: whatever is edited, and after a restart.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod cluster;
+
+use cluster::{apply, mesh, pod, policy, service};
+use heddle_policy_compiler::authz::{Request, evaluate};
+use heddle_policy_compiler::{
+    Compiled, NamespacedName, ObjectKind, ObjectRef, World, WorldBuilder, compile,
+};
+use serde_json::{Value, json};
+
+/// A mesh of the services `web` and `other` with a pod each, and the given objects of ours.
+struct Cluster {
+    builder: WorldBuilder,
+    compiled: Compiled,
+}
+
+impl Cluster {
+    fn new(ours: impl IntoIterator<Item = Value>) -> Self {
+        let mut builder = World::builder();
+        let port = || json!([{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]);
+        apply(
+            &mut builder,
+            [
+                pod("web-0", "web", "10.0.0.1", true, true),
+                pod("other-0", "other", "10.0.0.2", true, true),
+                service("web", "10.96.0.1", json!({"app": "web"}), port()),
+                service("other", "10.96.0.2", json!({"app": "other"}), port()),
+            ],
+        );
+        apply(&mut builder, ours);
+        let compiled = compile(&builder.world());
+        Self { builder, compiled }
+    }
+
+    /// An edit, which compiles as an update and as a restart alike.
+    fn edit(&mut self, edit: impl FnOnce(&mut WorldBuilder)) {
+        edit(&mut self.builder);
+        let world = self.builder.world();
+        self.compiled = self.compiled.update(&world);
+        let cold = compile(&world);
+        assert_eq!(self.compiled.statuses, cold.statuses);
+        assert_eq!(self.compiled.findings, cold.findings);
+        assert_eq!(self.compiled.mesh(), cold.mesh());
+    }
+
+    fn apply(&mut self, object: Value) {
+        self.edit(|builder| _ = apply(builder, [object]));
+    }
+
+    /// Whether a caller without an identity reaches a pod.
+    fn open(&self, pod: &str) -> bool {
+        let authz = self
+            .compiled
+            .authz(&NamespacedName::new("shop", pod), 8080.try_into().unwrap())
+            .unwrap();
+        let request = Request {
+            peer: None,
+            source: "10.9.9.9".parse().unwrap(),
+            port: Some(8080.try_into().unwrap()),
+            http: None,
+        };
+        evaluate(authz, &request, false).allowed()
+    }
+}
+
+fn web() -> ObjectRef {
+    ObjectRef::new(ObjectKind::AuthPolicy, "shop", "web")
+}
+
+/// The object with the status that the control plane writes once all proxies have acknowledged what is in force.
+fn with_status(mut object: Value, compiled: &Compiled, of: &ObjectRef) -> Value {
+    let in_force = compiled.statuses[of].in_force.clone().unwrap();
+    object["status"] = json!({ "lastGood": in_force });
+    object
+}
+
+fn spec(service: &str) -> Value {
+    json!({"target": {"service": service}, "rules": [{"from": {"identities": ["shop/other"]}}]})
+}
+
+#[test]
+fn a_policy_outlives_the_service_that_it_names() {
+    let external = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"type": "ExternalName", "externalName": "web.example.com"}});
+    let without_selector = service("web", "10.96.0.1", json!({}), json!([{"port": 80}]));
+    for instead in [None, Some(external), Some(without_selector)] {
+        let mut cluster = Cluster::new([policy("web", spec("web"))]);
+        assert!(!cluster.open("web-0") && cluster.open("other-0"));
+        let remembered = with_status(policy("web", spec("web")), &cluster.compiled, &web());
+        cluster.apply(remembered.clone());
+        cluster.edit(|builder| {
+            let gone = ObjectRef::new(ObjectKind::Service, "shop", "web");
+            match &instead {
+                None => builder.remove(&gone),
+                Some(other) => _ = apply(builder, [other.clone()]),
+            }
+        });
+        assert!(!cluster.open("web-0"), "{instead:?}: the pods of old");
+        assert!(cluster.open("other-0"), "{instead:?}: and no other");
+        let findings = &cluster.compiled.findings;
+        assert!(
+            findings.iter().any(|f| f.object == web()),
+            "{instead:?}: {findings:?}"
+        );
+        // The next generation, with another rule, and one that misspells the name.
+        for (generation, target) in [(2, "web"), (3, "webb")] {
+            let mut next = remembered.clone();
+            next["metadata"]["generation"] = json!(generation);
+            next["spec"] = spec(target);
+            cluster.apply(next);
+            assert!(!cluster.open("web-0"), "{target}");
+            assert!(cluster.open("other-0"), "{target}");
+        }
+        // It comes back, and selects other pods.
+        let port = json!([{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]);
+        cluster.apply(remembered);
+        cluster.apply(service("web", "10.96.0.1", json!({"app": "other"}), port));
+        assert!(cluster.open("web-0") && !cluster.open("other-0"));
+    }
+}
+
+#[test]
+fn a_name_that_was_never_there_denies_the_namespace_and_says_so() {
+    let cluster = Cluster::new([policy("web", spec("webb"))]);
+    assert!(!cluster.open("web-0") && !cluster.open("other-0"));
+    let texts: Vec<String> = cluster
+        .compiled
+        .findings
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(texts[0].contains("service shop/webb does not exist"));
+}
+
+#[test]
+fn an_unreadable_mesh_opens_nothing() {
+    let closed = json!({"mode": "Strict", "defaultAction": "Deny"});
+    let of = ObjectRef::cluster(ObjectKind::Mesh, "default");
+    for wrong in [
+        json!({"mode": "strict", "defaultAction": "deny"}),
+        json!({"mode": "Strict", "defaultAction": "Deny", "retries": {"max": 2}}),
+        json!({"Mode": "Strict", "default": "Deny"}),
+        json!({"mode": "Strict", "defaultAction": "Deny", "certificates": {"lifetime": "1y"}}),
+        json!({"mode": "Strict", "defaultAction": "Deny", "trustDomain": "NO"}),
+        json!("Strict"),
+    ] {
+        // Without a memory, and with one.
+        let cluster = Cluster::new([mesh(wrong.clone())]);
+        assert!(!cluster.open("web-0"), "{wrong}");
+        assert_eq!(format!("{:?}", cluster.compiled.mesh().mode), "Strict");
+
+        let mut cluster = Cluster::new([mesh(closed.clone())]);
+        let mut next = with_status(mesh(wrong.clone()), &cluster.compiled, &of);
+        next["metadata"]["generation"] = json!(2);
+        cluster.apply(next);
+        assert!(!cluster.open("web-0"), "{wrong}");
+        assert_eq!(format!("{:?}", cluster.compiled.mesh().mode), "Strict");
+        let status = &cluster.compiled.statuses[&of];
+        assert_eq!(
+            status.in_force.as_ref().unwrap().spec["mode"],
+            "Strict",
+            "the status says what is in force"
+        );
+    }
+}
+
+#[test]
+fn an_unreadable_policy_keeps_its_last_good_spec_also_of_the_same_generation() {
+    let good = json!({"selector": {"matchLabels": {"app": "web"}}, "rules": [{"from": {"identities": ["shop/other"]}}]});
+    let first = Cluster::new([policy("web", good.clone())]);
+    for (generation, field) in [(1, "logging"), (2, "logging"), (2, "rulez")] {
+        let mut newer = with_status(policy("web", good.clone()), &first.compiled, &web());
+        newer["metadata"]["generation"] = json!(generation);
+        newer["spec"][field] = json!("Errors");
+        let cluster = Cluster::new([newer.clone()]);
+        assert!(!cluster.open("web-0") && cluster.open("other-0"), "{field}");
+        // Without a memory: denied, whoever calls.
+        newer["status"] = Value::Null;
+        let cluster = Cluster::new([newer]);
+        assert!(!cluster.open("web-0") && cluster.open("other-0"), "{field}");
+        let condition = cluster.compiled.statuses[&web()]
+            .condition(heddle_crds::ConditionType::Enforced)
+            .unwrap()
+            .clone();
+        assert_eq!(condition.reason, "Denied");
+    }
+}
