@@ -97,6 +97,7 @@ const ABSENCE_MEANS: &[&str] = &[
     "AuthPolicy.rules[].to.ports",
     "AuthPolicy.rules[].to.methods",
     "AuthPolicy.rules[].to.paths",
+    "AuthPolicy.rules[].to.ignoreCase",
     "AuthPolicy.rules[].to.headers",
     "AuthPolicy.rules[].to.headers[].exact",
     "AuthPolicy.rules[].to.headers[].prefix",
