@@ -119,6 +119,8 @@ pub mod reason {
     pub const INVALID: &str = "Invalid";
     /// Accepted: another Mesh, the one named `default`, counts.
     pub const NOT_THE_MESH: &str = "NotTheMesh";
+    /// Accepted: another trust domain than that of the mesh's root is named.
+    pub const TRUST_DOMAIN_FIXED: &str = "TrustDomainFixed";
     /// `ResolvedRefs`: all that the spec names exists.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// `ResolvedRefs`: `spec.service` or `spec.target.service` does not exist.

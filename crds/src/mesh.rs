@@ -51,7 +51,7 @@ pub struct MeshSpec {
         regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
     )]
     #[x_kube(validation = Rule::new("self == oldSelf").message(
-        "spec.trustDomain cannot be changed, for identities already issued would stop matching: delete the Mesh and create it anew"
+        "spec.trustDomain cannot be changed, for identities already issued would stop matching; another trust domain needs a new root: delete the Mesh, create it with the new one, run `heddle ca reset`, and restart every pod of the mesh"
     ))]
     pub trust_domain: String,
 

@@ -12,6 +12,7 @@ use ring::rand::SecureRandom;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{CsrError, KeyError, RootPem, SpiffeId, TrustDomain, WorkloadKey, check_csr};
@@ -78,6 +79,7 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     bundle: String,
     fingerprint: String,
+    trust_domain: Option<TrustDomain>,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
@@ -147,12 +149,14 @@ impl Ca {
             });
         }
         let fingerprint = hex(&Sha256::digest(first.contents()));
+        let trust_domain = domain_of(&parsed);
         let der = CertificateDer::from(first.contents().to_vec());
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(sign)?;
         Ok(Self {
             issuer,
             bundle,
             fingerprint,
+            trust_domain,
             not_before,
             not_after,
         })
@@ -166,6 +170,11 @@ impl Ca {
     /// SHA-256 of the signing root, in hexadecimal: fit for logs and status.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The trust domain that the signing root names (X.509-SVID, section 2: the URI `spiffe://<trust domain>`). `None`: it names none.
+    pub const fn trust_domain(&self) -> Option<&TrustDomain> {
+        self.trust_domain.as_ref()
     }
 
     /// When the signing root ends. Nothing issued outlives it.
@@ -265,6 +274,19 @@ impl fmt::Debug for Ca {
             .field("key", &"[redacted]")
             .finish()
     }
+}
+
+fn domain_of(root: &X509Certificate<'_>) -> Option<TrustDomain> {
+    let names = root.subject_alternative_name().ok().flatten()?;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+            _ => None,
+        });
+    uris.next()?.trim_end_matches('/').parse().ok()
 }
 
 /// Returns the SHA-256 of the first certificate of a PEM text, in hexadecimal as [`Ca::fingerprint`] has it; `None` if the text holds none.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heddle_crds::{ConditionType, MeshSpec};
+use heddle_identity::TrustDomain;
 use heddle_policy_compiler::{
     Compiled, Finding, ObjectRef, ObjectStatus, PodRef, Severity, World, WorldBuilder, compile,
     mesh_in_force,
@@ -111,6 +112,11 @@ impl Reader {
     /// The settings of the mesh as read so far: those of the Mesh named `default` as far as it is in force, else the defaults.
     pub fn mesh(&mut self) -> MeshSpec {
         mesh_in_force(&self.builder.world())
+    }
+
+    /// Fixes the trust domain to that of the mesh's root.
+    pub fn set_trust_domain(&mut self, trust_domain: &TrustDomain) {
+        self.builder.set_trust_domain(trust_domain.as_str());
     }
 
     fn read(&mut self) -> Progress {

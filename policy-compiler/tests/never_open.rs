@@ -188,3 +188,31 @@ fn an_unreadable_policy_keeps_its_last_good_spec_also_of_the_same_generation() {
         assert_eq!(condition.reason, "Denied");
     }
 }
+
+#[test]
+fn another_trust_domain_than_that_of_the_root_is_refused() {
+    let mut cluster = Cluster::new([mesh(json!({"trustDomain": "cluster.local"}))]);
+    cluster.edit(|builder| builder.set_trust_domain("cluster.local"));
+    let reason = |cluster: &Cluster| {
+        let object = ObjectRef::cluster(ObjectKind::Mesh, "default");
+        let accepted = &cluster.compiled.statuses[&object].conditions[0];
+        (accepted.status.as_str(), accepted.reason.clone())
+    };
+    assert_eq!(reason(&cluster).0, "True");
+    // Deleted and created anew, as the immutable field allows.
+    cluster.edit(|builder| builder.remove(&ObjectRef::cluster(ObjectKind::Mesh, "default")));
+    cluster.apply(mesh(json!({"trustDomain": "other.example"})));
+    assert_eq!(reason(&cluster), ("False", "TrustDomainFixed".to_owned()));
+    assert_eq!(cluster.compiled.mesh().trust_domain, "cluster.local");
+    let identity = cluster.compiled.proxies[&NamespacedName::new("shop", "web-0")]
+        .identity
+        .clone();
+    assert!(
+        identity.as_str().starts_with("spiffe://cluster.local/"),
+        "{identity}"
+    );
+    // A new root has the new domain.
+    cluster.edit(|builder| builder.set_trust_domain("other.example"));
+    assert_eq!(reason(&cluster).0, "True");
+    assert_eq!(cluster.compiled.mesh().trust_domain, "other.example");
+}

@@ -143,6 +143,9 @@ impl Starting {
         let store = SecretRoot::new(&self.client, &self.options.pod);
         let root = store.open(&trust_domain, &metrics).await?;
         let ca = root.ca();
+        // The root is older than the Mesh object may be: its domain is the one in which certificates were issued.
+        let trust_domain = ca.trust_domain().cloned().unwrap_or(trust_domain);
+        reader.set_trust_domain(&trust_domain);
         let uid = self.own_uid().await;
         tracing::info!(root = ca.fingerprint(), %trust_domain, "initial list complete; root CA loaded");
         let ips = self.options.ip.into_iter().collect();

@@ -421,13 +421,7 @@ impl ResourceSource for MeshSource {
 
 impl Audience for MeshSource {
     fn shown(&self, picture: &Arc<Picture>) {
-        let before = self.painted.send_replace(Some(Arc::clone(picture)));
-        let domain = |picture: &Picture| picture.mesh.trust_domain.clone();
-        if domain(picture) != self.trust_domain.to_string()
-            && before.as_deref().map(domain) != Some(domain(picture))
-        {
-            tracing::error!(now = domain(picture), at_start = %self.trust_domain, "Mesh default: spec.trustDomain is another than at the start: restart the control plane, then the workloads");
-        }
+        self.painted.send_replace(Some(Arc::clone(picture)));
         let changes = picture.compiled.changes();
         let replaced = changes.replaced.iter();
         let replaced: Vec<_> = replaced

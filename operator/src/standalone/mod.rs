@@ -92,6 +92,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let root = FileRoot::new(&options.runtime)?;
     let opened = heddle_identity::open(&root, &trust_domain, SystemTime::now()).await?;
     let ca = opened.ca;
+    let trust_domain = ca.trust_domain().cloned().unwrap_or(trust_domain);
+    reader.set_trust_domain(&trust_domain);
     let sockets = Sockets {
         ads: bind(options.ads).await?,
         issuing: bind(options.ca).await?,

@@ -73,7 +73,51 @@ pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, MeshS
         || (MeshSpec::default(), None),
         |(spec, object)| (spec, Some(object)),
     );
+    let spec = in_trust_domain(spec, world, origin.as_ref(), &mut outcome);
     (read(&spec, origin), spec, outcome)
+}
+
+/// The spec in the trust domain of the mesh's root. Certificates of running sidecars are of that domain, so another one in the `Mesh` would end
+/// every mTLS call: it is refused, with the way that works.
+fn in_trust_domain(
+    spec: MeshSpec,
+    world: &World,
+    origin: Option<&ObjectRef>,
+    outcome: &mut Outcome,
+) -> MeshSpec {
+    let fixed = world.trust_domain.as_deref();
+    let Some(fixed) = fixed.filter(|fixed| *fixed != spec.trust_domain) else {
+        return spec;
+    };
+    if let Some(object) = origin {
+        let message = format!(
+            "spec.trustDomain: {:?} is not the trust domain of the mesh's root, {fixed:?}, which stays in force",
+            spec.trust_domain
+        );
+        let fix = "write that one; for a new trust domain make a new root by `heddle ca reset` and restart every pod of the mesh";
+        outcome.findings.push(
+            Finding::error(
+                object,
+                "spec.trustDomain",
+                reason::TRUST_DOMAIN_FIXED,
+                message.clone(),
+            )
+            .fix(fix),
+        );
+        if let Some(status) = outcome.statuses.get_mut(object) {
+            let text = format!("{message}; {fix}");
+            status.set(
+                ConditionType::Accepted,
+                false,
+                reason::TRUST_DOMAIN_FIXED,
+                text,
+            );
+        }
+    }
+    MeshSpec {
+        trust_domain: fixed.to_owned(),
+        ..spec
+    }
 }
 
 /// The spec in force of one `Mesh`, and its status. What cannot be read never becomes the open default.

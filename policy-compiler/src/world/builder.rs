@@ -33,6 +33,7 @@ pub struct WorldBuilder {
     /// Manifests of pods, which no API server has seen.
     manifests: BTreeMap<NamespacedName, Template>,
     refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    trust_domain: Option<Arc<str>>,
     interner: Interner,
 }
 
@@ -130,6 +131,11 @@ impl WorldBuilder {
         }
     }
 
+    /// Sets the trust domain of the mesh's root. A `Mesh` that names another one does not change it.
+    pub fn set_trust_domain(&mut self, trust_domain: &str) {
+        self.trust_domain = Some(self.interner.text(trust_domain));
+    }
+
     /// The world as it is now. Pod templates stand in for workloads none of whose pods are known.
     #[must_use]
     pub fn world(&mut self) -> World {
@@ -145,6 +151,7 @@ impl WorldBuilder {
             injection,
             offline: self.pods.is_empty() && self.slices.is_empty(),
             refusals: self.refusals.clone(),
+            trust_domain: self.trust_domain.clone(),
         }
     }
 

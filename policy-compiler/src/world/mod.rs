@@ -60,6 +60,8 @@ pub struct World {
     /// No endpoint slice and no pod is known: a directory of manifests, where readiness means nothing.
     pub(crate) offline: bool,
     pub(crate) refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    /// The trust domain of the mesh's root. `None`: no root exists yet, so that the `Mesh` chooses.
+    pub(crate) trust_domain: Option<Arc<str>>,
 }
 
 impl World {

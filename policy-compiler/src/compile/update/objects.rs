@@ -15,7 +15,8 @@ impl Update<'_> {
         // Only what was never compiled has a trust domain without a name.
         let first = self.old.settings.trust_domain.is_empty();
         self.all = first || self.old.world.offline != self.world.offline;
-        if !first && !self.differs.meshes {
+        let same_root = self.old.world.trust_domain == self.world.trust_domain;
+        if !first && !self.differs.meshes && same_root {
             return;
         }
         self.recompiled.settings += 1;
