@@ -135,12 +135,14 @@ pub enum Kept {
     Restored,
     /// Another root is there, with this fingerprint. It is left alone.
     Replaced(String),
+    /// The store holds no usable root, for this reason. It is left alone.
+    Broken(String),
 }
 
 /// Looks whether the store still holds the root of a running replica, and restores a root that is gone.
 ///
 /// # Errors
-/// When the store fails, or holds no usable root.
+/// When the store fails.
 pub async fn keep<S: RootStore>(
     store: &S,
     opened: &Opened,
@@ -154,7 +156,10 @@ pub async fn keep<S: RootStore>(
             Created::AlreadyThere => Kept::There,
         });
     };
-    let found = Ca::load(&stored, now)?;
+    let found = match Ca::load(&stored, now) {
+        Ok(found) => found,
+        Err(error) => return Ok(Kept::Broken(error.to_string())),
+    };
     if found.fingerprint() != opened.ca.fingerprint() {
         return Ok(Kept::Replaced(found.fingerprint().to_owned()));
     }

@@ -163,5 +163,13 @@ async fn a_running_replica_restores_its_root_but_overwrites_no_other() {
     store.put_root(root.clone());
     let kept = keep(&store, &opened, now).await.unwrap();
     assert_eq!(kept, Kept::Replaced(foreign.fingerprint().to_owned()));
+    let broken = RootPem {
+        private_key: String::new(),
+        ..root.clone()
+    };
+    store.put_root(broken);
+    let kept = keep(&store, &opened, now).await.unwrap();
+    assert!(matches!(kept, Kept::Broken(_)), "{kept:?}");
+    store.put_root(root.clone());
     assert_eq!(store.root.lock().unwrap().as_ref(), Some(&root));
 }

@@ -147,6 +147,9 @@ impl RootKeeper {
             }
             let kept = match heddle_identity::keep(&store, &opened, SystemTime::now()).await {
                 Ok(kept) => kept,
+                Err(OpenError::Store(error @ SecretError::Content(_))) => {
+                    Kept::Broken(error.to_string())
+                }
                 Err(error) => {
                     tracing::error!(
                         error = chain(&error),
@@ -155,9 +158,10 @@ impl RootKeeper {
                     continue;
                 }
             };
-            metrics
-                .root_lost
-                .set(i64::from(matches!(kept, Kept::Replaced(_))));
+            metrics.root_lost.set(i64::from(matches!(
+                kept,
+                Kept::Replaced(_) | Kept::Broken(_)
+            )));
             match &kept {
                 Kept::There => {}
                 Kept::Restored => tracing::warn!(
@@ -171,7 +175,11 @@ impl RootKeeper {
                     );
                     store.lost(&message).await;
                 }
-                Kept::Replaced(_) => {}
+                Kept::Broken(why) if kept != before => {
+                    let message = format!("Secret {NAMESPACE}/{NAME} is not usable: {why}");
+                    store.lost(&message).await;
+                }
+                Kept::Replaced(_) | Kept::Broken(_) => {}
             }
             before = kept;
         }

@@ -33,6 +33,8 @@ pub(super) struct Listing {
     pub(super) findings: Vec<Finding>,
     /// Whether the directory could be read, so that a file that is not listed is gone.
     pub(super) whole: bool,
+    /// Whether a bound cut the listing off, so that a file that is not listed may still be there.
+    cut: bool,
 }
 
 impl Listing {
@@ -40,7 +42,7 @@ impl Listing {
     pub(super) fn of(path: &Path) -> Self {
         let mut listing = Self::default();
         match listing.list(path, 0) {
-            Ok(()) => listing.whole = true,
+            Ok(()) => listing.whole = !listing.cut,
             Err(error) => listing.findings.push(unreadable(path, &error)),
         }
         listing
@@ -76,6 +78,7 @@ impl Listing {
                     "a link to a folder is not followed",
                 );
             } else if metadata.is_dir() && depth == MAX_DEPTH {
+                self.cut = true;
                 let message = format!("folders more than {MAX_DEPTH} deep are not read");
                 self.left_out(&path, "TooDeep", message);
             } else if metadata.is_dir() {
@@ -90,6 +93,7 @@ impl Listing {
     fn add(&mut self, path: PathBuf, metadata: &fs::Metadata) {
         if self.files.len() == MAX_FILES {
             let message = format!("more than {MAX_FILES} files are not read");
+            self.cut = true;
             // Once is enough, whatever the number.
             if self
                 .findings

@@ -101,6 +101,7 @@ impl Directory {
             files: found,
             findings,
             whole,
+            ..
         } = Listing::of(&self.path);
         let mut known = self.lock();
         let mut changed = known.findings != findings;

@@ -14,7 +14,7 @@ pub enum FileRootError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// What is in it.
-    #[error("{path}: it holds no certificate with its private key")]
+    #[error("{path} does not hold the certificate (and the private key) of the root")]
     Content {
         /// The file.
         path: String,
@@ -83,7 +83,12 @@ impl RootStore for FileRoot {
 
     async fn remembered(&self) -> Result<Option<String>, FileRootError> {
         match std::fs::read(&self.bundle) {
-            Ok(bundle) => Ok(fingerprint_of(&bundle)),
+            Ok(bundle) => match fingerprint_of(&bundle) {
+                Some(fingerprint) => Ok(Some(fingerprint)),
+                None => Err(FileRootError::Content {
+                    path: self.bundle.display().to_string(),
+                }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(about(&self.bundle, error).into()),
         }
@@ -127,6 +132,9 @@ mod tests {
         std::fs::remove_file(&store.root).unwrap();
         let error = open(&store, &domain, now).await.unwrap_err();
         assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
+        std::fs::write(&store.bundle, "").unwrap();
+        let error = open(&store, &domain, now).await.unwrap_err();
+        assert!(matches!(error, OpenError::Store(_)), "{error:?}");
         std::fs::remove_file(&store.bundle).unwrap();
         open(&store, &domain, now).await.unwrap();
     }

@@ -8,7 +8,7 @@
 
 use super::{HeaderPattern, HeaderValuePattern, RuleAction};
 
-/// The most dashes in a name of a rule: each doubles the names that mean the same.
+/// The most dashes and underscores in a name of a rule: each doubles the names that mean the same.
 pub(crate) const MAX_DASHES: usize = 6;
 
 /// The most that the headers of one policy may [`cost`].
@@ -37,15 +37,18 @@ pub(crate) fn cost(action: RuleAction, header: &HeaderPattern) -> usize {
 pub(crate) fn names(name: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     for character in name.chars() {
-        if character == '-' && names.len() < (1 << MAX_DASHES) {
-            let (dash, underscore) = (names.iter(), names.iter());
-            names = dash
-                .map(|n| format!("{n}-"))
-                .chain(underscore.map(|n| format!("{n}_")))
-                .collect();
-        } else {
-            names.iter_mut().for_each(|n| n.push(character));
-        }
+        let other = match character {
+            '-' => Some('_'),
+            '_' => Some('-'),
+            _ => None,
+        };
+        let others = other.filter(|_| names.len() < (1 << MAX_DASHES));
+        let others: Vec<String> = others
+            .iter()
+            .flat_map(|other| names.iter().map(move |name| format!("{name}{other}")))
+            .collect();
+        names.iter_mut().for_each(|n| n.push(character));
+        names.extend(others);
     }
     names
 }
@@ -140,6 +143,8 @@ mod tests {
     #[test]
     fn every_mixture_of_dashes_and_underscores_is_a_name() {
         assert_eq!(names("x-a-b"), ["x-a-b", "x_a-b", "x-a_b", "x_a_b"]);
+        assert_eq!(names("x_t"), ["x_t", "x-t"]);
+        assert_eq!(names("x_a-b"), ["x_a-b", "x-a-b", "x_a_b", "x-a_b"]);
         assert_eq!(names("host"), ["host"]);
         let longest = names("a-a-a-a-a-a-a");
         assert_eq!(longest.len(), 1 << MAX_DASHES);

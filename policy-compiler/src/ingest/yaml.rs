@@ -59,6 +59,22 @@ pub struct Manifests {
 }
 
 impl Manifests {
+    fn add(
+        &mut self,
+        place: &Place,
+        head: &Head,
+        reference: ObjectRef,
+        object: Option<KubeObject>,
+    ) {
+        self.objects.extend(object.map(|object| Manifest {
+            reference,
+            kind: head.kind.as_str().into(),
+            generated: head.generated,
+            place: place.clone(),
+            object,
+        }));
+    }
+
     /// Returns the objects alone, and the problems of the text.
     #[must_use]
     pub fn into_objects(self) -> (Vec<KubeObject>, Vec<Finding>) {
@@ -190,7 +206,18 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             fix,
         } => {
             let finding = match meant {
-                Some(kind) => Finding::error(&reference(kind, &head), "apiVersion", code, message),
+                Some(kind) => {
+                    let object = reference(kind, &head);
+                    let unread = Unread {
+                        path: "apiVersion".to_owned(),
+                        reason: message.clone(),
+                    };
+                    // An object of ours that a newer version wrote must not open what it closes.
+                    let kept = unreadable(&object, &unread, value);
+                    let finding = Finding::error(&object, "apiVersion", code, message);
+                    found.add(place, &head, object, kept);
+                    finding
+                }
                 None => about(place, code, format!("{}: {message}", named(&head))),
             };
             found.findings.push(finding.fix(fix));
@@ -301,13 +328,7 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &
         }
     };
     found.findings.extend(findings);
-    found.objects.extend(object.map(|object| Manifest {
-        reference,
-        kind: head.kind.as_str().into(),
-        generated: head.generated,
-        place: place.clone(),
-        object,
-    }));
+    found.add(place, head, reference, object);
 }
 
 /// Reports the reasons for which the API server refuses an object of ours, and returns the first.
@@ -400,6 +421,17 @@ fn unreadable(object: &ObjectRef, unread: &Unread, value: Value) -> Option<KubeO
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_of_ours_in_another_version_stays_as_an_unreadable_one() {
+        let text = "{apiVersion: heddle.dev/v2, kind: AuthPolicy, metadata: {name: a, namespace: shop}, spec: {}}";
+        let read = parse_yaml("all.yaml", text);
+        assert_eq!(read.findings.len(), 1, "{:?}", read.findings);
+        assert_eq!(read.objects.len(), 1);
+        let manifest = &read.objects[0];
+        assert_eq!(manifest.reference.to_string(), "AuthPolicy shop/a");
+        assert!(matches!(manifest.object, KubeObject::Unreadable(_)));
+    }
 
     #[test]
     fn workloads_of_two_kinds_with_one_name_are_reported_but_generated_names_are_not() {

@@ -33,8 +33,11 @@ pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<Problem>
             "use to.paths or to.methods",
         ));
     }
-    if name.bytes().filter(|b| *b == b'-').count() > MAX_DASHES {
-        let message = format!("header {:?} has more than {MAX_DASHES} dashes", header.name);
+    if name.bytes().filter(|b| b"-_".contains(b)).count() > MAX_DASHES {
+        let message = format!(
+            "header {:?} has more than {MAX_DASHES} dashes and underscores",
+            header.name
+        );
         let fix = "use another header: servers take _ for -, and a rule holds for every such name";
         return Some(Problem::invalid(field, message, fix));
     }
