@@ -121,6 +121,8 @@ fn pool() -> Vec<Value> {
         ));
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "b"}}, "rules": [{"action": "Deny", "from": {"identities": ["shop/a"]}}]})));
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "Strict"}, "rules": [{"to": {"methods": ["GET"]}}]})));
+        pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "c"}}, "mtls": {"mode": "Strict", "ports": [{"port": 81, "mode": "Permissive"}]},
+            "rules": [{"to": {"ports": [80]}}, {"action": "Deny", "from": {"namespaces": ["shop"]}, "to": {"ports": [8080]}}]})));
         let mut remembered = policy(
             name,
             json!({"target": {"service": "a"}, "rules": [{"from": {"identities": ["shop/c"]}}]}),

@@ -201,8 +201,10 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
 /// `Enforced` is what the compiled rules do; the proxies that reject them keep those of before.
 fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
     let rejecting = tally.unfounded + tally.unverified;
+    // Where the rules decide in part only, they are rejected nevertheless.
+    let others = [reason::AUDIT, reason::DENIED, reason::LAST_GOOD];
     let enforced = verdicts.iter_mut().find(|verdict| {
-        verdict.kind == ConditionType::Enforced && verdict.status == ConditionStatus::True
+        verdict.kind == ConditionType::Enforced && !others.contains(&verdict.reason.as_str())
     });
     if let Some(enforced) = enforced.filter(|_| rejecting > 0) {
         enforced.message = format!(

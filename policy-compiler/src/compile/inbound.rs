@@ -49,6 +49,11 @@ pub(crate) struct InboundPort {
 /// Ports of the sidecar itself, which are no application's.
 const OWN_PORTS: std::ops::RangeInclusive<u16> = 15000..=15021;
 
+/// Whether a port is the sidecar's, where no policy decides.
+pub(crate) const fn is_reserved(port: Port) -> bool {
+    port.get() >= *OWN_PORTS.start() && port.get() <= *OWN_PORTS.end()
+}
+
 /// A port of a service that leads to a port of a pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said<'a> {
@@ -184,9 +189,7 @@ fn all_ports(declared: &BTreeSet<Port>, policies: &[&Policy], shape: &Shape) -> 
         .flat_map(|p| p.mtls.iter().flat_map(|mtls| mtls.ports.keys()));
     let probed = shape.probes.iter().map(|p| &p.port);
     let all = declared.iter().chain(ruled).chain(mtls).chain(probed);
-    all.copied()
-        .filter(|port| !OWN_PORTS.contains(&port.get()))
-        .collect()
+    all.copied().filter(|port| !is_reserved(*port)).collect()
 }
 
 /// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.

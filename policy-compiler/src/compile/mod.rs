@@ -23,6 +23,7 @@ mod named_by_address;
 mod on_demand;
 mod outcome;
 mod pods;
+mod reach;
 mod recipes;
 mod reports;
 mod scope;
@@ -57,6 +58,7 @@ pub use changes::{Changes, Dependency, Recompiled, Replaced};
 pub(crate) use lookup::Lookup;
 pub use on_demand::{Bucket, listener_address, on_demand_address};
 pub(crate) use outcome::Outcome;
+use outcome::Remarks;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 
 use crate::authz::PortAuthz;
@@ -118,6 +120,10 @@ pub struct Compiled {
     policies: OrdMap<Arc<str>, Arc<NamespacePolicies>>,
     /// The proxies by workload and shape.
     pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,
+    /// The living pods without a proxy, by workload and shape.
+    bystanders: OrdMap<WorkloadRef, Arc<PodsByShape>>,
+    /// What the policies of a namespace cannot decide.
+    reached: OrdMap<Arc<str>, Arc<Remarks>>,
     served: OrdMap<WorkloadRef, Arc<Shapes>>,
     gates: OrdMap<NamespacedName, Arc<Gates>>,
     wholes: OrdMap<NamespacedName, Arc<Wholes>>,

@@ -15,6 +15,7 @@ pub(super) enum Source {
     Mesh,
     Splits(Arc<str>),
     Policies(Arc<str>),
+    Reach(Arc<str>),
     Workload(WorkloadRef),
     Injection,
     Service(NamespacedName),
@@ -75,6 +76,9 @@ impl Compiled {
         let mut statuses = judged
             .map(|judged| judged.outcome.statuses.clone())
             .unwrap_or_default();
+        if let Some(reached) = self.reached.get(namespace) {
+            reached.apply(&mut statuses);
+        }
         let mut remarks: Vec<(&Arc<str>, &Remarks)> = Vec::new();
         for (workload, shapes) in in_namespace(&self.served, namespace) {
             let pods = self.pods.get(workload);

@@ -11,6 +11,7 @@ use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
+use crate::kinds::silent;
 use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::{Judged, Problem, judge};
 use crate::status::ObjectStatus;
@@ -32,6 +33,8 @@ pub(crate) enum Selector {
 pub(crate) struct Policy {
     pub(crate) object: ObjectRef,
     pub(crate) selector: Selector,
+    /// The field that says which.
+    pub(crate) selected_by: &'static str,
     pub(crate) rules: Vec<Rule>,
     pub(crate) mtls: Option<MtlsRules>,
 }
@@ -52,6 +55,16 @@ impl MtlsRules {
 }
 
 impl Policy {
+    /// Whether any rule, or its mTLS, is about ports.
+    pub(crate) fn names_ports(&self) -> bool {
+        let mut rules = self.rules.iter();
+        let mtls = self
+            .mtls
+            .as_ref()
+            .is_some_and(|mtls| !mtls.ports.is_empty());
+        mtls || rules.any(|rule| !rule.to.ports.is_empty())
+    }
+
     pub(crate) fn selects(&self, shape: &Shape) -> bool {
         *shape.namespace == *self.object.namespace
             && match &self.selector {
@@ -99,18 +112,17 @@ pub(crate) fn policies(
             mut status,
             trouble,
         } = judged;
-        status.set(
-            ConditionType::Conflicted,
-            false,
-            reason::NO_CONFLICT,
-            "no other policy says something else about mTLS",
-        );
+        let no_other = "no other policy says something else about mTLS";
+        let conflicted = ConditionType::Conflicted;
+        status.set(conflicted, false, reason::NO_CONFLICT, no_other);
         let policy = match (&spec, trouble) {
             (Some(spec), _) => {
                 set_enforced(&mut status, spec, settings);
+                let (object, domain) = (&declared.object, &settings.trust_domain);
+                silent::report(domain, object, spec, &mut status, &mut outcome.findings);
                 let selection = selection(spec);
-                selection.report(&declared.object, &mut status, &mut outcome.findings);
-                Some(read(settings, &declared.object, spec, selection.selector()))
+                selection.report(object, &mut status, &mut outcome.findings);
+                Some(read(settings, object, spec, selection.selector()))
             }
             (None, Some(trouble)) => {
                 let selector = match &declared.spec {
@@ -196,6 +208,7 @@ fn faulty(
     Some(Policy {
         object: object.clone(),
         selector,
+        selected_by: "spec",
         rules: vec![rule],
         mtls: None,
     })
@@ -334,6 +347,11 @@ fn read(
     Policy {
         object: object.clone(),
         selector,
+        selected_by: if spec.target.is_some() {
+            "spec.target.service"
+        } else {
+            "spec.selector"
+        },
         rules: spec.rules.iter().enumerate().map(rule).collect(),
         mtls,
     }

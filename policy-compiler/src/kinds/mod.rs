@@ -6,6 +6,7 @@ pub(crate) mod auth_policy;
 mod headers;
 pub(crate) mod mesh;
 mod salvage;
+mod silent;
 mod target;
 pub(crate) mod traffic_split;
 

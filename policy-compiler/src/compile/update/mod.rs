@@ -2,6 +2,7 @@
 
 mod objects;
 mod pods;
+mod reach;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
         shapes: BTreeMap::new(),
         admitted: BTreeSet::new(),
         remarked: BTreeSet::new(),
+        reach: BTreeSet::new(),
         gated: BTreeSet::new(),
     };
     // The kinds, in the order in which they need each other.
@@ -44,6 +46,7 @@ pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
     update.splits();
     update.policies();
     update.inbound();
+    update.reach();
     update.proxies();
     update.admissions();
     update.clients();
@@ -72,6 +75,8 @@ struct Update<'a> {
     admitted: BTreeSet<NamespacedName>,
     /// Namespaces whose pods have something else to say about policies.
     remarked: BTreeSet<Arc<str>>,
+    /// Namespaces with other shapes of pods.
+    reach: BTreeSet<Arc<str>>,
     /// Services that let in others than before.
     gated: BTreeSet<NamespacedName>,
 }

@@ -121,6 +121,7 @@ impl Update<'_> {
             self.shapes.entry(workload).or_default().insert(shape);
         }
         self.remarked.insert(Arc::clone(namespace));
+        self.reach.insert(Arc::clone(namespace));
         if new == none {
             self.new.policies.remove(namespace);
         } else if new != *old {

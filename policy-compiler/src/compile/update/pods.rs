@@ -46,6 +46,7 @@ impl Update<'_> {
                     self.join(shape, &pod.key.name);
                 }
             }
+            self.bystander(pod.old, pod.new, &pod.key.name);
             self.touch(Dependency::Pod(pod.key.clone()));
         }
         self.differs.pods = pods;
@@ -122,6 +123,7 @@ impl Update<'_> {
             names.remove(pod);
             if names.is_empty() {
                 by_shape.remove(shape);
+                self.reach.insert(Arc::clone(&workload.namespace));
             }
         }
         if by_shape.is_empty() {
@@ -134,6 +136,9 @@ impl Update<'_> {
         self.moved(&workload, shape);
         let pods = self.new.pods.entry(workload.clone()).or_default();
         let names = Arc::make_mut(pods).entry(Arc::clone(shape)).or_default();
+        if names.is_empty() {
+            self.reach.insert(Arc::clone(&workload.namespace));
+        }
         names.insert(Arc::clone(pod));
         if self.old.served(shape).is_none() {
             let shapes = self.shapes.entry(workload).or_default();
