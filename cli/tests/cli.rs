@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
         args: &["analyze", "-f", "shop.yaml", "-f", "unknown-field.yaml"],
         code: 1,
         out: &["AuthPolicy shop/typo"],
-        err: &["error: AuthPolicy shop/typo: spec.rulez: unknown field `rulez`"],
+        err: &["error: AuthPolicy shop/typo: spec.rulez: the API has no such field"],
     },
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "conflict.yaml"],
