@@ -3,23 +3,30 @@
 
 use std::collections::BTreeMap;
 
+use heddle_policy_compiler::injection::{MAX_SPELLING_WARNINGS, is_misspelt_annotation};
 use heddle_policy_compiler::world::DESTINATIONS;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Without annotations: controllers write them all the time, and those that mean something in a directory of YAML (where a pod's sidecar listens)
-/// must not let a user pass off a pod as meshed. What a pod declares to call gives it no rights, so that one is kept.
+/// Drops almost all annotations: controllers write them all the time, and those that mean something in a directory of YAML (where a pod's
+/// sidecar listens) must not let a user pass off a pod as meshed. The declared destinations of a pod give it no rights, so they are kept, and
+/// so are the keys of misspelt annotations, without values, for the warnings.
 fn metadata(full: ObjectMeta) -> ObjectMeta {
-    let declared = full
-        .annotations
-        .and_then(|mut all| all.remove_entry(DESTINATIONS));
+    let mut all = full.annotations.unwrap_or_default();
+    let declared = all.remove_entry(DESTINATIONS);
+    let misspelt = all
+        .into_keys()
+        .filter(|key| is_misspelt_annotation(key))
+        .take(MAX_SPELLING_WARNINGS)
+        .map(|key| (key, String::new()));
+    let annotations: BTreeMap<String, String> = misspelt.chain(declared).collect();
     ObjectMeta {
         name: full.name,
         namespace: full.namespace,
         uid: full.uid,
         labels: full.labels,
-        annotations: declared.map(|entry| BTreeMap::from([entry])),
+        annotations: Some(annotations).filter(|kept| !kept.is_empty()),
         deletion_timestamp: full.deletion_timestamp,
         owner_references: full.owner_references,
         ..ObjectMeta::default()
@@ -33,9 +40,28 @@ fn container(full: core::Container) -> core::Container {
         liveness_probe: full.liveness_probe,
         readiness_probe: full.readiness_probe,
         startup_probe: full.startup_probe,
+        lifecycle: full.lifecycle.and_then(lifecycle),
         restart_policy: full.restart_policy,
         ..core::Container::default()
     }
+}
+
+/// Keeps the handlers that use the network. The kubelet runs the others inside the pod.
+fn lifecycle(full: core::Lifecycle) -> Option<core::Lifecycle> {
+    let handler = |full: core::LifecycleHandler| {
+        let kept = core::LifecycleHandler {
+            http_get: full.http_get,
+            tcp_socket: full.tcp_socket,
+            ..core::LifecycleHandler::default()
+        };
+        Some(kept).filter(|kept| *kept != core::LifecycleHandler::default())
+    };
+    let kept = core::Lifecycle {
+        post_start: full.post_start.and_then(handler),
+        pre_stop: full.pre_stop.and_then(handler),
+        ..core::Lifecycle::default()
+    };
+    Some(kept).filter(|kept| *kept != core::Lifecycle::default())
 }
 
 /// A pod: who it is, where it is, how it is, what it listens on and how it is probed.
@@ -111,7 +137,10 @@ pub(super) fn namespace(full: core::Namespace) -> core::Namespace {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Arc;
+
+    use heddle_policy_compiler::{KubeObject, World};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -139,5 +168,50 @@ mod tests {
             kept["metadata"],
             json!({"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart"}, "annotations": {"heddle.dev/destinations": "shop/*"}})
         );
+    }
+
+    /// A pod with every field that the compiler reads.
+    fn full_pod() -> core::Pod {
+        let http = |port: Value, path: &str| json!({"httpGet": {"port": port, "path": path}});
+        let container = |name: &str, port: u16| {
+            json!({
+                "name": name, "image": name, "command": ["run"],
+                "ports": [{"name": "http", "containerPort": port}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}],
+                "livenessProbe": http(json!("http"), "/live"),
+                "readinessProbe": {"grpc": {"port": port + 1}},
+                "startupProbe": {"tcpSocket": {"port": port + 2}},
+                "lifecycle": {"postStart": http(json!("http"), "/start"), "preStop": http(json!(port + 3), "/stop")},
+            })
+        };
+        let mut sidecar = container("log", 9000);
+        sidecar["restartPolicy"] = json!("Always");
+        sidecar["lifecycle"] = json!({"preStop": http(json!("none"), "/stop")});
+        let proxy = json!({"name": "heddle-proxy", "restartPolicy": "Always", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}});
+        serde_json::from_value(json!({
+            "metadata": {"name": "cart-1", "namespace": "shop", "uid": "u", "labels": {"app": "cart", "pod-template-hash": "5d4f", "heddle.dev/injct": "x"},
+                "annotations": {"heddle.dev/destinations": "shop/*,wrong", "heddle.dev/exclude-inbound-port": "22", "heddle.dev/inject": "enabled", "other": "x"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart-5d4f", "uid": "r", "controller": true}]},
+            "spec": {"serviceAccountName": "cart", "nodeName": "n", "hostNetwork": false,
+                "initContainers": [proxy, sidecar], "containers": [container("app", 8080)]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "x"}],
+                "conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_compiler_reads_a_stripped_pod_as_the_full_one() {
+        let read = |pod: core::Pod| {
+            let mut builder = World::builder();
+            let findings = builder.apply(KubeObject::Pod(Arc::new(pod)));
+            (findings, format!("{:#?}", builder.world()))
+        };
+        let (findings, text) = read(full_pod());
+        let stripped = read(pod(full_pod()));
+        assert_eq!((&findings, &text), (&stripped.0, &stripped.1));
+        assert_eq!(findings.len(), 6, "{findings:#?}");
+        for path in ["/live", "/start", "/stop"] {
+            assert!(text.contains(path), "{text}");
+        }
     }
 }

@@ -20,6 +20,9 @@ const ANNOTATIONS: [&str; 9] = [
     "heddle.dev/standalone-upstreams",
 ];
 
+/// The most warnings about one pod.
+pub const MAX_SPELLING_WARNINGS: usize = 16;
+
 /// Edits between two keys that still count as a misspelling.
 const NEAR: usize = 3;
 
@@ -38,7 +41,14 @@ pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
     found.extend(
         annotations.filter_map(|(key, _)| unknown("annotation", key, &ANNOTATIONS, &LABELS)),
     );
+    found.truncate(MAX_SPELLING_WARNINGS);
     found
+}
+
+/// Returns whether [`warnings`] has a warning for an annotation of this key.
+#[must_use]
+pub fn is_misspelt_annotation(key: &str) -> bool {
+    unknown("annotation", key, &ANNOTATIONS, &LABELS).is_some()
 }
 
 /// Returns a warning for a value of the injection label that has no meaning.
