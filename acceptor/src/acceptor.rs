@@ -322,8 +322,11 @@ impl<H: ConnectionHandler> Server<H> {
                 self.counters.overdue(overdue);
                 if overdue == Overdue::Idle {
                     serving.as_mut().graceful_shutdown();
-                    // A client that does not let go is cut off with the connection.
-                    let _ = timeout(deadlines.grace, serving).await;
+                    // A client that does not let go is cut off with the connection; a displaced one at once.
+                    tokio::select! {
+                        _ = timeout(deadlines.grace, serving) => {}
+                        () = slot.displaced() => {}
+                    }
                 }
             }
             End::Broken(Some(error)) => tracing::debug!(%error, "connection broke off"),

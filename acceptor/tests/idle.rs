@@ -286,6 +286,36 @@ async fn idle_connections_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn displaced_connections_in_their_grace_keep_nobody_out() {
+    let deadlines = Deadlines {
+        first_request: PATIENCE * 10,
+        grace: PATIENCE * 10,
+        ..short()
+    };
+    let server = Server::start(bounds(64, 64), deadlines, false).await;
+    // One request each; afterwards these clients neither read nor answer.
+    let request = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01a";
+    let mut deaf = Vec::new();
+    for _ in 0..64 {
+        let mut io = server.tcp(1).await;
+        io.write_all(&[PREFACE, request].concat()).await.unwrap();
+        deaf.push(io);
+    }
+    let all_idle = async {
+        while server.counters.snapshot().idle < 64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, all_idle).await;
+    waited.expect("not every connection became idle");
+    let silent = join_all((0..20).map(|_| server.tcp(3))).await;
+    let answer = tokio::time::timeout(PATIENCE / 4, server.get(2)).await;
+    assert!(answer.expect("nobody is accepted").ends_with("ok"));
+    assert!(server.counters.snapshot().displaced >= 20);
+    drop((silent, deaf));
+}
+
+#[tokio::test]
 async fn a_full_server_refuses_and_counts() {
     let server = Server::start(bounds(2, 2), Deadlines::default(), false).await;
     let mut busy = Vec::new();
