@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_policy_compiler::injection::{MAX_SPELLING_WARNINGS, is_misspelt_annotation};
+use heddle_policy_compiler::injection::misspelt_annotations;
 use heddle_policy_compiler::world::DESTINATIONS;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,11 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 fn metadata(full: ObjectMeta) -> ObjectMeta {
     let mut all = full.annotations.unwrap_or_default();
     let declared = all.remove_entry(DESTINATIONS);
-    let misspelt = all
-        .into_keys()
-        .filter(|key| is_misspelt_annotation(key))
-        .take(MAX_SPELLING_WARNINGS)
-        .map(|key| (key, String::new()));
+    let misspelt = misspelt_annotations(&all).map(|key| (key.to_owned(), String::new()));
     let annotations: BTreeMap<String, String> = misspelt.chain(declared).collect();
     ObjectMeta {
         name: full.name,

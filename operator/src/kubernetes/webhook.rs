@@ -117,8 +117,17 @@ async fn inject(
     Json(review): Json<AdmissionReview<Pod>>,
 ) -> Response {
     let request: Result<AdmissionRequest<Pod>, _> = review.try_into();
-    match request {
-        Ok(request) => Json(injector.answer(&request).into_review()).into_response(),
-        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    // A pod of megabytes must not hold up the tasks of the other servers.
+    let judging = move || injector.answer(&request).into_review();
+    match tokio::task::spawn_blocking(judging).await {
+        Ok(review) => Json(review).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a pod could not be judged");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }

@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources};
 pub use checks::{DnsLookup, PROXY_UID};
 pub(crate) use spelling::inject_value;
-pub use spelling::{MAX_SPELLING_WARNINGS, is_misspelt_annotation, warnings as spelling_warnings};
+pub use spelling::{misspelt_annotations, warnings as spelling_warnings};
 
 use crate::ingest::{INJECT_LABEL, tcp_probe_ports};
 

@@ -1,5 +1,7 @@
 //! Labels and annotations of ours that are probably misspelt.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::names;
@@ -21,34 +23,61 @@ const ANNOTATIONS: [&str; 9] = [
 ];
 
 /// The most warnings about one pod.
-pub const MAX_SPELLING_WARNINGS: usize = 16;
+pub(super) const MAX_SPELLING_WARNINGS: usize = 16;
+
+/// Labels, and annotations, of one pod that are compared with the known keys.
+const MAX_JUDGED: usize = 64;
+
+/// The longest key that Kubernetes admits, in bytes: a DNS subdomain, a slash and a name.
+const MAX_KEY: usize = 253 + 1 + 63;
 
 /// Edits between two keys that still count as a misspelling.
 const NEAR: usize = 3;
 
 /// Returns a warning for each label or annotation of a pod that is ours by name but is not read, and for a value of the
-/// injection label that has no meaning.
+/// injection label that has no meaning; at most [`MAX_SPELLING_WARNINGS`].
 #[must_use]
 pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
     let labels = metadata.labels.iter().flatten();
     let annotations = metadata.annotations.iter().flatten();
-    let mut found: Vec<String> = labels
+    let misspelt_labels = labels
+        .filter(|(key, _)| is_judged(key))
+        .take(MAX_JUDGED)
         .filter_map(|(key, value)| match key.as_str() {
             INJECT_LABEL => inject_value("metadata.labels", value),
             key => unknown("label", key, &LABELS, &ANNOTATIONS),
-        })
-        .collect();
-    found.extend(
-        annotations.filter_map(|(key, _)| unknown("annotation", key, &ANNOTATIONS, &LABELS)),
-    );
-    found.truncate(MAX_SPELLING_WARNINGS);
-    found
+        });
+    let misspelt_annotations = annotations
+        .filter(|(key, _)| is_judged(key))
+        .take(MAX_JUDGED)
+        .filter_map(|(key, _)| unknown("annotation", key, &ANNOTATIONS, &LABELS));
+    let all = misspelt_labels.chain(misspelt_annotations);
+    all.take(MAX_SPELLING_WARNINGS).collect()
 }
 
-/// Returns whether [`warnings`] has a warning for an annotation of this key.
-#[must_use]
-pub fn is_misspelt_annotation(key: &str) -> bool {
-    unknown("annotation", key, &ANNOTATIONS, &LABELS).is_some()
+/// Returns whether a key can be ours, misspelt or not. Anybody chooses the keys, also of a review that no API server has checked.
+fn is_judged(key: &str) -> bool {
+    key.starts_with('h')
+        && key.len() <= MAX_KEY
+        && (key.starts_with(PREFIX) || all_known().any(|known| is_near(key, known)))
+}
+
+fn all_known() -> impl Iterator<Item = &'static str> {
+    LABELS.into_iter().chain(ANNOTATIONS)
+}
+
+/// Returns whether the lengths of two keys alone allow for [`NEAR`] edits.
+fn is_near(key: &str, known: &str) -> bool {
+    key.len().abs_diff(known.len()) <= NEAR
+}
+
+/// Returns the keys of the annotations for which [`warnings`] has a warning.
+pub fn misspelt_annotations(all: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let judged = all.keys().filter(|key| is_judged(key)).take(MAX_JUDGED);
+    judged
+        .filter(|key| unknown("annotation", key, &ANNOTATIONS, &LABELS).is_some())
+        .map(String::as_str)
+        .take(MAX_SPELLING_WARNINGS)
 }
 
 /// Returns a warning for a value of the injection label that has no meaning.
@@ -67,7 +96,7 @@ pub(crate) fn inject_value(field: &str, value: &str) -> Option<String> {
 }
 
 fn unknown(kind: &str, key: &str, known: &[&str], other: &[&str]) -> Option<String> {
-    if known.contains(&key) || !key.starts_with('h') {
+    if known.contains(&key) {
         return None;
     }
     let field = format!("metadata.{kind}s[{key}]");
@@ -81,8 +110,11 @@ fn unknown(kind: &str, key: &str, known: &[&str], other: &[&str]) -> Option<Stri
             "{field}: Heddle reads {key} as {right} only; write it as {right}"
         ));
     }
-    let all = known.iter().chain(other);
-    let nearest = all.map(|known| (edits(key, known), known)).min();
+    let near = known
+        .iter()
+        .chain(other)
+        .filter(|known| is_near(key, known));
+    let nearest = near.map(|known| (edits(key, known), known)).min();
     match nearest.filter(|(edits, _)| *edits <= NEAR) {
         Some((_, meant)) => Some(format!(
             "{field}: Heddle reads no such {kind}; it probably means {meant}"

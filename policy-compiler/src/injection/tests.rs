@@ -176,6 +176,32 @@ fn misspelt_labels_and_annotations_are_warned_of() {
 }
 
 #[test]
+fn keys_of_a_hostile_review_cost_little() {
+    let long = |prefix: &str| format!("{prefix}{}", "x".repeat(2_000_000));
+    let far = || (0..100_000).map(|n| format!("hx{n:015}"));
+    let cases: [(Vec<String>, usize); 4] = [
+        (vec![long("heddle.dev/"), long("h")], 0),
+        // Ours, and too many to warn of each.
+        (
+            (0..200_000).map(|n| format!("heddle.dev/{n}")).collect(),
+            16,
+        ),
+        (vec!["hyddle.dev/inject".to_owned()], 2),
+        // Behind keys of the same length, that one is not compared any more.
+        (far().chain(["hyddle.dev/inject".to_owned()]).collect(), 0),
+    ];
+    for (keys, expected) in cases {
+        let all: BTreeMap<_, _> = keys.into_iter().map(|key| (key, String::new())).collect();
+        let metadata = ObjectMeta {
+            labels: Some(all.clone()),
+            annotations: Some(all),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(spelling_warnings(&metadata).len(), expected);
+    }
+}
+
+#[test]
 fn a_pod_without_search_domains_uses_the_full_name() {
     for (policy, expected) in [
         (json!(null), DnsLookup::SearchDomains),
