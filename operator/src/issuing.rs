@@ -11,6 +11,7 @@ use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueRespons
 use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
 use heddle_policy_compiler::PodRef;
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -88,6 +89,8 @@ pub struct Issuer {
     in_work: Semaphore,
     lines: LogLimit,
     per_pod: RateLimit<PodRef>,
+    /// By the hash of the token. The pod that a token claims is not proven before its review, and anybody may claim it.
+    per_token: RateLimit<[u8; 32]>,
 }
 
 impl std::fmt::Debug for Issuer {
@@ -118,6 +121,7 @@ impl Issuer {
             in_work,
             lines: LogLimit::default(),
             per_pod: RateLimit::new(MAX_PER_POD, WINDOW),
+            per_token: RateLimit::new(MAX_PER_POD, WINDOW),
         }
     }
 
@@ -166,10 +170,19 @@ impl Issuer {
             TokenError::Unavailable(_) => ("unavailable", Status::unavailable(error.to_string())),
         };
         self.tokens.screen(token).map_err(refused)?;
+        let too_often = || {
+            let text = "this pod asks too often: wait a minute";
+            ("rate", Status::resource_exhausted(text))
+        };
         let Ok(_place) = self.in_work.try_acquire() else {
             let text = "too many requests at once: try again";
             return Err(("busy", Status::resource_exhausted(text)));
         };
+        // A pod has one token at a time, so that this also bounds the reviews of one pod.
+        let hash = Sha256::digest(token.as_bytes()).into();
+        if !self.per_token.count(hash) {
+            return Err(too_often());
+        }
         let link = request.extensions().get::<Arc<Link>>();
         let source = source_of(link.map(|link| &**link));
         let caller = self.tokens.authenticate(token, source).await;
@@ -179,8 +192,7 @@ impl Issuer {
         } = caller.map_err(refused)?;
         // A pod that asks without end is a fault of its own and must not become everyone's.
         if !self.per_pod.count(pod.clone()) {
-            let text = "this pod asks too often: wait a minute";
-            return Err(("rate", Status::resource_exhausted(text)));
+            return Err(too_often());
         }
         let id = SpiffeId::new(self.trust_domain.clone(), &pod.namespace, &service_account)
             .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
@@ -243,4 +255,54 @@ fn unix(time: SystemTime) -> i64 {
         .unwrap_or_default()
         .as_secs();
     i64::try_from(since).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// Accepts every token, and counts the reviews.
+    #[derive(Default)]
+    struct Accepting(AtomicU32);
+
+    impl TokenAuthenticator for Accepting {
+        fn authenticate<'a>(
+            &'a self,
+            token: &'a str,
+            _: IpAddr,
+        ) -> BoxFuture<'a, Result<Caller, TokenError>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let caller = Caller {
+                pod: PodRef::new("shop", token),
+                service_account: "cart".into(),
+            };
+            std::future::ready(Ok(caller)).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_valid_token_is_not_reviewed_without_end() {
+        let domain: TrustDomain = "cluster.local".parse().unwrap();
+        let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let (tokens, (_newest, pictures)) = (Arc::<Accepting>::default(), watch::channel(None));
+        let judge: Arc<dyn TokenAuthenticator> = tokens.clone();
+        let issuer = Issuer::new(Arc::new(ca), domain, judge, pictures, Arc::default());
+        let ask = async |token: &str| {
+            let mut request = Request::new(IssueRequest::default());
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+            issuer.caller(&request).await.map_err(|(reason, _)| reason)
+        };
+        for n in 0..10 * MAX_PER_POD {
+            let expected = (n >= MAX_PER_POD).then_some("rate");
+            assert_eq!(ask("cart-1").await.err(), expected, "request {n}");
+        }
+        assert_eq!(tokens.0.load(Ordering::SeqCst), MAX_PER_POD);
+        assert!(ask("cart-2").await.is_ok());
+    }
 }

@@ -45,7 +45,8 @@ pub(super) fn admin(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
-        .layer(from_fn_with_state(Arc::clone(&admin), authorize))
+        // Not for other paths: each would be a question of its own to the API server.
+        .route_layer(from_fn_with_state(Arc::clone(&admin), authorize))
         .with_state(admin)
 }
 
@@ -107,4 +108,46 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn proxies(State(admin): State<Arc<Admin>>) -> Response {
     axum::Json(admin.shown.states()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::Client;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_known_paths_are_asked_about() {
+        let calls = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&calls);
+        let answer = move |_: axum::http::Request<kube::client::Body>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async {
+                Err::<axum::http::Response<kube::client::Body>, _>(std::io::Error::other("away"))
+            }
+        };
+        let client = Client::new(tower::service_fn(answer), "heddle-system");
+        let router = admin(Arc::new(Admin {
+            metrics: Arc::default(),
+            shown: Arc::default(),
+            authorizer: Authorizer::new(&client),
+        }));
+        for (path, expected, asked) in [
+            ("/x1", StatusCode::NOT_FOUND, false),
+            ("/metrics/", StatusCode::NOT_FOUND, false),
+            ("/%6detrics", StatusCode::NOT_FOUND, false),
+            ("/metrics", StatusCode::SERVICE_UNAVAILABLE, true),
+            ("/debug/proxies?x=1", StatusCode::SERVICE_UNAVAILABLE, true),
+        ] {
+            let before = calls.load(Ordering::SeqCst);
+            let request = Request::get(path).header(header::AUTHORIZATION, "Bearer valid");
+            let request = request.body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected, "{path}");
+            assert_eq!(calls.load(Ordering::SeqCst) > before, asked, "{path}");
+        }
+    }
 }

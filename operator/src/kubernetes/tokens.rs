@@ -1,6 +1,6 @@
 //! Tokens judged by the API server: ours by audience, and bound to a pod that is there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,11 +28,20 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Refused tokens that are remembered.
 const MAX_REFUSED: usize = 1024;
 
+/// An accepted token is not reviewed again for so long. The pod is compared with the watch each time.
+const ACCEPTED_FOR: Duration = Duration::from_secs(10);
+/// Accepted tokens that are remembered.
+const MAX_ACCEPTED: usize = 4096;
+
+/// The hash of a token.
+type Fingerprint = [u8; 32];
+
 pub(super) struct Tokens {
     reviews: Api<TokenReview>,
     cache: Arc<Cache>,
     bounds: Reviews,
     refused: RefusedTokens,
+    accepted: AcceptedTokens,
 }
 
 impl Tokens {
@@ -42,6 +51,7 @@ impl Tokens {
             cache,
             bounds: Reviews::default(),
             refused: RefusedTokens::default(),
+            accepted: AcceptedTokens::default(),
         }
     }
 
@@ -64,6 +74,9 @@ impl Tokens {
     }
 
     async fn judge(&self, token: &str, source: IpAddr) -> Result<Caller, TokenError> {
+        if let Some(bound) = self.accepted.get(token) {
+            return self.compare(bound);
+        }
         let Some(_running) = self.bounds.begin(source) else {
             return Err(TokenError::TooMany(source));
         };
@@ -72,8 +85,14 @@ impl Tokens {
             self.refused.insert(token);
             self.bounds.refused(source);
         }
-        let user = user?;
-        let (pod, uid, service_account) = bound_pod(&user)?;
+        let bound = bound_pod(&user?)?;
+        self.accepted.insert(token, bound.clone());
+        self.compare(bound)
+    }
+
+    /// Compares the pod of an accepted token with the watch.
+    fn compare(&self, bound: BoundPod) -> Result<Caller, TokenError> {
+        let (pod, uid, service_account) = bound;
         match self.cache.pod(&pod) {
             // The watch is behind the API server's own check of the binding.
             None => Err(TokenError::Unavailable(format!(
@@ -109,11 +128,11 @@ impl TokenAuthenticator for Tokens {
 
 /// Tokens that the API server refused a short time ago, by their hashes.
 #[derive(Default)]
-struct RefusedTokens(Mutex<VecDeque<(Instant, [u8; 32])>>);
+struct RefusedTokens(Mutex<VecDeque<(Instant, Fingerprint)>>);
 
 impl RefusedTokens {
     fn contains(&self, token: &str) -> bool {
-        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let hash: Fingerprint = Sha256::digest(token.as_bytes()).into();
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while refused
             .front()
@@ -131,6 +150,36 @@ impl RefusedTokens {
             refused.pop_front();
         }
         refused.push_back((Instant::now(), hash));
+    }
+}
+
+/// The pod of a token, the pod's uid and its service account.
+type BoundPod = (PodRef, String, String);
+
+/// Tokens that the API server accepted a short time ago, by their hashes.
+#[derive(Default)]
+struct AcceptedTokens(Mutex<HashMap<Fingerprint, (Instant, BoundPod)>>);
+
+impl AcceptedTokens {
+    fn get(&self, token: &str) -> Option<BoundPod> {
+        let hash: Fingerprint = Sha256::digest(token.as_bytes()).into();
+        let accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = accepted
+            .get(&hash)
+            .filter(|(at, _)| at.elapsed() < ACCEPTED_FOR);
+        fresh.map(|(_, bound)| bound.clone())
+    }
+
+    fn insert(&self, token: &str, bound: BoundPod) {
+        let hash = Sha256::digest(token.as_bytes()).into();
+        let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepted.len() >= MAX_ACCEPTED {
+            accepted.retain(|_, (at, _)| at.elapsed() < ACCEPTED_FOR);
+            if accepted.len() >= MAX_ACCEPTED {
+                accepted.clear();
+            }
+        }
+        accepted.insert(hash, (Instant::now(), bound));
     }
 }
 
@@ -172,7 +221,7 @@ fn user(status: TokenReviewStatus, audience: Option<&str>) -> Result<UserInfo, T
         .ok_or_else(|| TokenError::Invalid("it is nobody's".to_owned()))
 }
 
-fn bound_pod(user: &UserInfo) -> Result<(PodRef, String, String), TokenError> {
+fn bound_pod(user: &UserInfo) -> Result<BoundPod, TokenError> {
     let extra = |key: &str| {
         let values = user.extra.as_ref().and_then(|extra| extra.get(key));
         values.and_then(|values| values.first()).cloned()
@@ -192,6 +241,9 @@ fn bound_pod(user: &UserInfo) -> Result<(PodRef, String, String), TokenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
     use serde_json::json;
 
     use super::*;
@@ -224,6 +276,56 @@ mod tests {
         (0..MAX_REFUSED).for_each(|n| refused.insert(&n.to_string()));
         assert!(!refused.contains("a") && refused.contains("0"));
         assert_eq!(refused.0.lock().unwrap().len(), MAX_REFUSED);
+    }
+
+    #[test]
+    fn accepted_tokens_are_remembered_for_a_short_time_and_within_a_bound() {
+        let accepted = AcceptedTokens::default();
+        let bound = |n: usize| {
+            (
+                PodRef::new("shop", &n.to_string()),
+                "u".to_owned(),
+                "cart".to_owned(),
+            )
+        };
+        for n in 0..2 * MAX_ACCEPTED {
+            accepted.insert(&n.to_string(), bound(n));
+            assert!(accepted.0.lock().unwrap().len() <= MAX_ACCEPTED);
+        }
+        let last = 2 * MAX_ACCEPTED - 1;
+        assert_eq!(accepted.get(&last.to_string()), Some(bound(last)));
+        assert_eq!(accepted.get("unknown"), None);
+        for (at, _) in accepted.0.lock().unwrap().values_mut() {
+            *at = at.checked_sub(ACCEPTED_FOR).unwrap();
+        }
+        assert_eq!(accepted.get(&last.to_string()), None);
+    }
+
+    #[tokio::test]
+    async fn an_accepted_token_costs_no_second_review() {
+        let calls = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&calls);
+        let answer = move |_: http::Request<Body>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let status = json!({"authenticated": true, "audiences": ["heddle.dev"], "user": {
+                "username": "system:serviceaccount:shop:cart",
+                "extra": {"authentication.kubernetes.io/pod-name": ["cart-1"], "authentication.kubernetes.io/pod-uid": ["u"]},
+            }});
+            let review = json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": {}, "status": status});
+            let body = Body::from(review.to_string().into_bytes());
+            async { Ok::<_, std::io::Error>(http::Response::new(body)) }
+        };
+        let client = Client::new(tower::service_fn(answer), "heddle-system");
+        let tokens = Tokens::new(&client, Arc::new(Cache::new(Arc::default())));
+        for _ in 0..20 {
+            let caller = tokens.judge("token", IpAddr::from([10, 0, 0, 1])).await;
+            // The watch has no pod, and is asked each time.
+            assert!(
+                matches!(caller, Err(TokenError::Unavailable(_))),
+                "{caller:?}"
+            );
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
 
     #[test]
