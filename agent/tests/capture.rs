@@ -127,6 +127,7 @@ fn connections_land_where_they_should() {
     let (ready, is_ready) = std::sync::mpsc::channel();
     let (link, is_linked) = std::sync::mpsc::channel::<()>();
     let (finish, finished) = std::sync::mpsc::channel::<()>();
+    let (leave, may_leave) = std::sync::mpsc::channel::<()>();
     let pod = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: this test needs root");
         self::pod();
@@ -168,6 +169,7 @@ fn connections_land_where_they_should() {
             );
         }
         finished.recv().expect("the node's half");
+        leave.send(()).expect("the node's half waits");
     });
 
     let tid = is_ready.recv().expect("the pod's namespace");
@@ -204,6 +206,8 @@ fn connections_land_where_they_should() {
             );
         }
         finish.send(()).expect("the pod's half waits");
+        // With this thread its namespace ends, and with that the pod's link.
+        may_leave.recv().expect("the pod's half");
     });
     node.join().expect("inbound");
     pod.join().expect("outbound");

@@ -259,4 +259,64 @@ mod tests {
             Err(WhoError::NotOne)
         );
     }
+
+    /// The kind of a handshake with a server of ours, by a client that keeps every session that it is given; and the tickets it got.
+    fn handshake(
+        server: &Arc<ServerConfig>,
+        client: &Arc<rustls::ClientConfig>,
+    ) -> (Option<rustls::HandshakeKind>, u32) {
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        (client.handshake_kind(), client.tls13_tickets_received())
+    }
+
+    #[test]
+    fn no_session_is_resumed() {
+        let domain: TrustDomain = "cluster.local".parse().unwrap();
+        let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let (ca, id) = (
+            Arc::new(ca),
+            SpiffeId::new(domain.clone(), "shop", "cart").unwrap(),
+        );
+        let key = WorkloadKey::generate().unwrap();
+        let issued = ca
+            .issue(&key.csr(&id).unwrap(), &id, LIFETIME, SystemTime::now())
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(ca.trust_bundle().as_bytes()) {
+            roots.add(root.unwrap()).unwrap();
+        }
+        let own = Arc::new(OwnCertificate::issue(ca, domain, Vec::new()).unwrap());
+        for server in [own.server(&["h2"]).unwrap(), own.mutual(&["h2"]).unwrap()] {
+            for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+                let mut client = rustls::ClientConfig::builder_with_provider(provider())
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_root_certificates(roots.clone())
+                    .with_client_auth_cert(issued.chain.clone(), key.private_key_der())
+                    .unwrap();
+                client.alpn_protocols = vec![b"h2".to_vec()];
+                let client = Arc::new(client);
+                for _ in 0..2 {
+                    let (kind, tickets) = handshake(&server, &client);
+                    assert!(
+                        kind.is_some_and(|kind| kind != rustls::HandshakeKind::Resumed),
+                        "{version:?}: {kind:?}"
+                    );
+                    assert_eq!(tickets, 0, "{version:?}");
+                }
+            }
+        }
+    }
 }

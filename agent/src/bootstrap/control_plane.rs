@@ -71,6 +71,8 @@ fn tls(settings: &Settings) -> Value {
     let own = SpiffeId::control_plane(settings.id.trust_domain().clone());
     let mut tls = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        // No session is resumed: each handshake shows both certificates as they are now.
+        "max_session_keys": 0,
         "common_tls_context": {
             "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
             "alpn_protocols": ["h2"],

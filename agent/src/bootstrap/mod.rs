@@ -88,3 +88,55 @@ fn assignment(name: &str, address: &Value) -> Value {
 fn pipe(path: &Path) -> Value {
     json!({ "pipe": { "path": path.to_string_lossy(), "mode": 0o600 } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every TLS context of a client in a configuration.
+    fn contexts<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+        let of_client = |kind: &Value| {
+            kind.as_str()
+                .is_some_and(|kind| kind.ends_with(".UpstreamTlsContext"))
+        };
+        match value {
+            Value::Object(fields) => {
+                found.extend(
+                    fields
+                        .get("@type")
+                        .filter(|kind| of_client(kind))
+                        .map(|_| value),
+                );
+                fields.values().for_each(|value| contexts(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| contexts(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn the_control_plane_is_reached_by_full_handshakes_only() {
+        let settings = Settings::from_env(|name| {
+            let value = match name {
+                "HEDDLE_CONTROL_PLANE" => "127.0.0.1",
+                "HEDDLE_TRUST_DOMAIN" => "cluster.local",
+                "HEDDLE_TRUST_BUNDLE" => "-----BEGIN CERTIFICATE-----",
+                "HEDDLE_TOKEN_FILE" | "POD_NAME" | "POD_NAMESPACE" | "POD_SERVICE_ACCOUNT" => "x",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
+        .unwrap();
+        let config = bootstrap(&settings, Path::new("/sds"), Path::new("/admin"), None);
+        let mut found = Vec::new();
+        contexts(&config, &mut found);
+        assert!(!found.is_empty(), "{config}");
+        for context in found {
+            assert_eq!(
+                context.get("max_session_keys"),
+                Some(&json!(0)),
+                "{context}"
+            );
+        }
+    }
+}

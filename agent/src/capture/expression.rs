@@ -12,7 +12,11 @@ use super::rules::Verdict;
 pub(super) enum Match {
     Uid(u32),
     OutLoopback,
+    /// The packet came by another interface than loopback.
+    InFromOutside,
     Port(u16),
+    /// The port that the caller dialed, before any redirection.
+    DialedPort(u16),
     Source(IpNet),
     Destination(IpNet),
     TosV4(u8),
@@ -26,6 +30,7 @@ const LIST_ELEMENT: u16 = 1;
 const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 
+const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
 const META_SKUID: u32 = 10;
 const META_NFPROTO: u32 = 15;
@@ -37,6 +42,10 @@ const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 const NF_ACCEPT: u32 = 1;
 const SOCKET_WILDCARD: u32 = 2;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const CT_PROTO_DST: u32 = 12;
+const CT_DIRECTION_ORIGINAL: u8 = 0;
 const REJECT_TCP_RST: u32 = 1;
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -97,12 +106,28 @@ fn mask(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn equals(value: &[u8]) -> Vec<u8> {
+    compare(CMP_EQ, value)
+}
+
+fn compare(operator: u32, value: &[u8]) -> Vec<u8> {
     expression(
         "cmp",
         &[
             number(1, REGISTER),
-            number(2, 0),
+            number(2, operator),
             nested(3, &[attribute(1, value)]),
+        ],
+    )
+}
+
+/// Loads a property of the connection as its first packet was.
+fn connection(key: u32) -> Vec<u8> {
+    expression(
+        "ct",
+        &[
+            number(1, REGISTER),
+            number(2, key),
+            attribute(3, &[CT_DIRECTION_ORIGINAL]),
         ],
     )
 }
@@ -119,6 +144,13 @@ pub(super) fn compile(matches: &[Match], verdict: Verdict) -> Vec<Vec<u8>> {
             Match::Uid(uid) => program.extend([meta(META_SKUID), equals(&uid.to_ne_bytes())]),
             Match::OutLoopback => {
                 program.extend([meta(META_OIF), equals(&LOOPBACK_INDEX.to_ne_bytes())])
+            }
+            Match::InFromOutside => program.extend([
+                meta(META_IIF),
+                compare(CMP_NEQ, &LOOPBACK_INDEX.to_ne_bytes()),
+            ]),
+            Match::DialedPort(port) => {
+                program.extend([connection(CT_PROTO_DST), equals(&port.to_be_bytes())])
             }
             Match::Port(port) => {
                 program.extend([payload(BASE_TRANSPORT, 2, 2), equals(&port.to_be_bytes())])

@@ -52,7 +52,7 @@ fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM | Errno::EACCES => "capture needs the capability NET_ADMIN, and the user root",
         Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EAFNOSUPPORT => {
-            "capture needs nftables with NAT in the node's kernel (nf_tables, nft_chain_nat, nft_redir)"
+            "capture needs nftables with NAT in the node's kernel (nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_reject_inet)"
         }
         _ => "the kernel does not take it",
     }
@@ -86,14 +86,16 @@ fn chain_name(chain: Chain) -> &'static str {
     match chain {
         Chain::Output => "output",
         Chain::Prerouting => "prerouting",
+        Chain::Input => "input",
     }
 }
 
-/// A base chain of type nat at the usual destination NAT priority.
+/// A base chain of type nat at the usual priority: it is asked once for each connection, and not for each packet.
 fn new_chain(chain: Chain) -> Vec<u8> {
     let (hook, priority): (u32, i32) = match chain {
         Chain::Prerouting => (0, -100),
         Chain::Output => (3, -100),
+        Chain::Input => (1, 100),
     };
     let hook = nested(4, &[number(1, hook), attribute(2, &priority.to_be_bytes())]);
     body(
@@ -127,7 +129,8 @@ pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
         (NEW_TABLE, CREATE, table),
     ];
     steps.extend(
-        [Chain::Prerouting, Chain::Output].map(|chain| (NEW_CHAIN, CREATE, new_chain(chain))),
+        [Chain::Prerouting, Chain::Output, Chain::Input]
+            .map(|chain| (NEW_CHAIN, CREATE, new_chain(chain))),
     );
     steps.extend(
         rules

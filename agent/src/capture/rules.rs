@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use heddle_ports::{CAPTURE, INBOUND, INBOUND_NODE, OUTBOUND, OUTBOUND_MARKED, READINESS};
 use ipnet::IpNet;
 
 use super::CaptureSettings;
@@ -15,11 +16,6 @@ pub(super) const APP_SOURCE: [IpAddr; 2] = [
     IpAddr::V6(APP_SOURCE_V6),
 ];
 pub(super) const APP_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
-const OUTBOUND: u16 = 15001;
-const OUTBOUND_MARKED: u16 = 15002;
-const INBOUND: u16 = 15006;
-const INBOUND_NODE: u16 = 15007;
-const READINESS: u16 = 15021;
 
 /// A hook of the pod's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +24,8 @@ pub enum Chain {
     Output,
     /// Connections that come to the pod.
     Prerouting,
+    /// Connections that a local socket is about to take, after all redirection.
+    Input,
 }
 
 /// What becomes of a connection.
@@ -53,6 +51,7 @@ pub struct Rule {
 pub fn plan(settings: &CaptureSettings) -> Vec<Rule> {
     let mut rules = outbound(settings);
     rules.extend(inbound(settings));
+    rules.extend(refused());
     rules
 }
 
@@ -71,6 +70,10 @@ fn outbound(settings: &CaptureSettings) -> Vec<Rule> {
         })
     };
 
+    // The pod to its own capture ports, by whatever way: before all that would let it pass.
+    for port in CAPTURE {
+        add(vec![Match::OutLoopback, Match::Port(port)], Verdict::Reject);
+    }
     // Before the exclusion of the sidecar's own user: it is the sidecar that marks.
     add(vec![Match::TosV4(MARK)], Verdict::Redirect(OUTBOUND_MARKED));
     add(
@@ -115,6 +118,10 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
         })
     };
 
+    // Not redirected, so that these connections are still known by their port where they are refused.
+    for port in CAPTURE {
+        add(vec![Match::Port(port)], Verdict::Accept);
+    }
     for port in settings.exclude_inbound_ports.iter().chain([&READINESS]) {
         add(vec![Match::Port(*port)], Verdict::Accept);
     }
@@ -134,4 +141,15 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
     }
     add(Vec::new(), Verdict::Redirect(INBOUND));
     rules
+}
+
+/// Connections from outside to a capture port: Envoy would take its own port for the destination and call itself without end. Not at
+/// prerouting, where kernels before 5.9 cannot refuse. What capture redirected has such a port by now, too; the port that the
+/// caller dialed tells the two apart.
+fn refused() -> impl Iterator<Item = Rule> {
+    CAPTURE.into_iter().map(|port| Rule {
+        chain: Chain::Input,
+        matches: vec![Match::InFromOutside, Match::DialedPort(port)],
+        verdict: Verdict::Reject,
+    })
 }

@@ -192,6 +192,51 @@ fn tcp_probes_are_truthful_and_let_nothing_past_the_sidecar() {
 }
 
 #[test]
+fn capture_ports_refuse_every_caller_at_once() {
+    let net = world();
+    // Exclusions open no way to them.
+    net.capture(&[
+        ("HEDDLE_EXCLUDE_INBOUND_PORTS", "15001,15002,15006,15007"),
+        ("HEDDLE_TCP_PROBE_PORTS", "15001,15002,15006,15007"),
+    ]);
+    for (pod, loopback, neighbour, gateway) in [
+        ("10.77.0.2", "127.0.0.1", "10.77.0.9", "10.77.0.1"),
+        ("[fd77::2]", "[::1]", "fd77::9", "fd77::1"),
+    ] {
+        for port in SIDECAR {
+            for from in [neighbour, gateway] {
+                let how = Call {
+                    from: Some(from),
+                    ..Call::default()
+                };
+                let got = call(&net.node, how, &format!("{pod}:{port}"));
+                assert!(got.contains("ECONNREFUSED"), "{from} to {port}: {got}");
+            }
+            for (uid, to) in [(0, loopback), (PROXY, loopback), (0, pod), (PROXY, pod)] {
+                let got = call(&net.pod, user(uid), &format!("{to}:{port}"));
+                assert!(got.contains("ECONNREFUSED"), "{uid} to {to}:{port}: {got}");
+            }
+        }
+        // Of the other ports between, each is an application's.
+        for port in (15000..=15021).filter(|port| !SIDECAR.contains(port) && *port != 15021) {
+            let how = Call {
+                from: Some(neighbour),
+                ..Call::default()
+            };
+            let to = format!("{pod}:{port}");
+            expect(&net.node, how, &to, &format!("15006 {to} {neighbour}"));
+        }
+    }
+    // The same numbers at another machine are that machine's.
+    for port in SIDECAR {
+        for outside in ["10.88.0.1", "[fd88::1]"] {
+            let to = format!("{outside}:{port}");
+            expect(&net.pod, user(0), &to, &format!("15001 {to}"));
+        }
+    }
+}
+
+#[test]
 fn the_pod_reaches_itself_as_it_should() {
     let net = world();
     net.capture(&ENVIRONMENT);

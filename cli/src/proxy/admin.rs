@@ -35,10 +35,12 @@ impl Trust {
                 .context("the root of the mesh is no certificate")?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // A resumed session would not show the server's certificate again.
+        config.resumption = rustls::client::Resumption::disabled();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 }

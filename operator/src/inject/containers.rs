@@ -16,7 +16,7 @@ pub const AUDIENCE: &str = "heddle.dev";
 
 const TOKEN_PATH: &str = "/var/run/secrets/heddle.dev";
 const RUNTIME_PATH: &str = "/run/heddle";
-const READY_PORT: u16 = 15021;
+const READY_PORT: u16 = heddle_ports::READINESS;
 
 /// The init container that sets up capture.
 pub(super) fn init(sidecar: &Sidecar, settings: &SidecarSettings) -> Value {

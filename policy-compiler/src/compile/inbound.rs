@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
@@ -24,6 +25,8 @@ pub(crate) struct Inbound {
     pub(crate) probes: Vec<Probe>,
     /// Who may read the sidecar's metrics.
     pub(crate) metrics: PortAuthz,
+    /// How long an HTTP connection may last.
+    pub(crate) max_connection_age: Duration,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
@@ -46,12 +49,9 @@ pub(crate) struct InboundPort {
     pub(crate) refused: Option<Arc<str>>,
 }
 
-/// Ports of the sidecar itself, which are no application's.
-const OWN_PORTS: std::ops::RangeInclusive<u16> = 15000..=15021;
-
 /// Whether a port is the sidecar's, where no policy decides.
-pub(crate) const fn is_reserved(port: Port) -> bool {
-    port.get() >= *OWN_PORTS.start() && port.get() <= *OWN_PORTS.end()
+pub(crate) fn is_reserved(port: Port) -> bool {
+    heddle_ports::is_reserved(port.get())
 }
 
 /// A port of a service that leads to a port of a pod.
@@ -171,6 +171,7 @@ pub(crate) fn inbound(
         rest,
         probes: probes.cloned().collect(),
         metrics: metrics_authz(settings),
+        max_connection_age: settings.max_connection_age,
         origins: policies
             .iter()
             .map(|p| p.object.clone())

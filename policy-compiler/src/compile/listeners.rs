@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
 use super::on_demand::Bucket;
@@ -18,8 +19,6 @@ use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::world::Protocol;
 
-const OUTBOUND: u16 = 15001;
-const OUTBOUND_MARKED: u16 = 15002;
 /// How long a client of a port without a declared protocol may be silent before its bytes count as TCP.
 const DETECT_MS: u16 = 20;
 /// A cluster that does not exist: what goes there is closed.
@@ -33,7 +32,10 @@ pub(crate) fn capture_listeners(bucket: Bucket, origins: &BTreeSet<ObjectRef>) -
         listener.use_original_dst =
             Some(envoy_types::pb::google::protobuf::BoolValue { value: true });
         listener.listener_filters = vec![build::original_dst()];
-        listener.filter_chains = vec![chain(name, None, Takes::Rest, filters, None)];
+        listener.filter_chains = vec![
+            build::refuse_loopback(),
+            chain(name, None, Takes::Rest, filters, None),
+        ];
         Resource::new(
             ResourceKind::Listener,
             name,

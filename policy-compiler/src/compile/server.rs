@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use heddle_ports::{INBOUND, INBOUND_NODE};
 use prost::Message;
 
 use super::applications::{in_name, rest, tls_application};
@@ -20,9 +21,6 @@ use crate::envoy::tls::{self, Alpn};
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
-/// Capture ports, see ARCHITECTURE.md.
-const INBOUND: u16 = 15006;
-const INBOUND_NODE: u16 = 15007;
 /// The bootstrap knows Envoy's admin socket under this name.
 const ADMIN_CLUSTER: &str = "heddle-admin";
 /// How long a client may be silent before it counts as one that waits for the server to speak first. More than the 200 ms after which
@@ -104,11 +102,13 @@ fn main_listener(input: &Inbound) -> listener::Listener {
         Capture::Standalone(ref standalone) => bound(input, standalone),
     };
     // Never use_original_dst here: a pod that learned its own address would hand inbound traffic to an outbound listener.
-    let redirect = input.capture == Capture::Redirect;
-    listener
-        .listener_filters
-        .extend(redirect.then(build::original_dst));
-    listener.listener_filters.push(build::tls_inspector());
+    match input.capture {
+        Capture::Redirect => {
+            listener.listener_filters = captured_filters();
+            listener.filter_chains.extend(build::refuse_capture_ports());
+        }
+        Capture::Standalone(_) => listener.listener_filters.push(build::tls_inspector(&[])),
+    }
     let mut looks = false;
     for (port, inbound) in all_ports(input) {
         listener
@@ -116,11 +116,29 @@ fn main_listener(input: &Inbound) -> listener::Listener {
             .extend(mesh_chains(input, port, inbound));
         looks |= inbound.protocol == Protocol::Detect;
         if inbound.plain {
-            listener.filter_chains.extend(plain_chains(port, inbound));
+            listener
+                .filter_chains
+                .extend(plain_chains(input, port, inbound));
         }
     }
     listener.filter_chains.push(metrics_chain(input));
     finish(listener, input, looks)
+}
+
+/// What every captured inbound connection passes first. A connection to a capture port is closed without a look at its bytes.
+fn captured_filters() -> Vec<listener::ListenerFilter> {
+    vec![
+        build::original_dst(),
+        build::tls_inspector(&heddle_ports::CAPTURE),
+    ]
+}
+
+/// The ports at which nobody looks for HTTP in a captured listener, beside those of the application that say what they speak.
+fn own_ports(input: &Inbound) -> &'static [u16] {
+    match input.capture {
+        Capture::Redirect => &heddle_ports::CAPTURE,
+        Capture::Standalone(_) => &[],
+    }
 }
 
 /// Standalone: every port of the application at every address of the pod.
@@ -143,12 +161,12 @@ fn bound(input: &Inbound, standalone: &Standalone) -> listener::Listener {
 /// HTTP detection where it is wanted, and how long to wait for a client's first bytes.
 fn finish(mut listener: listener::Listener, input: &Inbound, looks: bool) -> listener::Listener {
     if looks {
-        let known: Vec<Port> = input
+        let declared = input
             .ports
             .iter()
             .filter(|(_, p)| p.protocol != Protocol::Detect)
-            .map(|(port, _)| *port)
-            .collect();
+            .map(|(port, _)| port.get());
+        let known: Vec<u16> = declared.chain(own_ports(input).iter().copied()).collect();
         listener
             .listener_filters
             .push(build::http_inspector(&known));
@@ -176,7 +194,7 @@ fn mesh_chains(
             &format!("{name} mesh"),
             port,
             Takes::Mesh,
-            http(&name),
+            http(input, &name),
             socket(),
         )],
         Protocol::Tcp => vec![chain(
@@ -191,7 +209,7 @@ fn mesh_chains(
                 &format!("{name} mesh http"),
                 port,
                 Takes::MeshOf(Alpn::Http),
-                http(&name),
+                http(input, &name),
                 socket(),
             ),
             chain(
@@ -205,14 +223,18 @@ fn mesh_chains(
     }
 }
 
-fn plain_chains(port: Option<Port>, inbound: &InboundPort) -> Vec<listener::FilterChain> {
+fn plain_chains(
+    input: &Inbound,
+    port: Option<Port>,
+    inbound: &InboundPort,
+) -> Vec<listener::FilterChain> {
     let name = in_name(port);
     match inbound.protocol {
         Protocol::Http => vec![chain(
             &format!("{name} plain"),
             port,
             Takes::Rest,
-            http(&name),
+            http(input, &name),
             None,
         )],
         Protocol::Tcp => vec![
@@ -231,7 +253,7 @@ fn plain_chains(port: Option<Port>, inbound: &InboundPort) -> Vec<listener::Filt
                 &format!("{name} plain http"),
                 port,
                 Takes::PlainHttp,
-                http(&name),
+                http(input, &name),
                 None,
             ),
             chain(
@@ -260,7 +282,7 @@ fn foreign_tls(port: Option<Port>, inbound: &InboundPort) -> listener::FilterCha
 fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     let name = in_name(Some(Port::METRICS));
     let filters = vec![connection_manager(
-        Side::Server,
+        Side::Server(input.max_connection_age),
         "metrics",
         Routes::Named(&name),
         &edge(NO_SERVICE),
@@ -274,9 +296,9 @@ fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     )
 }
 
-fn http(routes: &str) -> Vec<listener::Filter> {
+fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
     vec![connection_manager(
-        Side::Server,
+        Side::Server(input.max_connection_age),
         "inbound",
         Routes::Named(routes),
         &edge(SERVICE_OF_CLUSTER),
@@ -396,7 +418,8 @@ fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
 /// What comes from the pod's own node: as everywhere, and the kubelet's probes besides.
 fn node_listener(input: &Inbound) -> listener::Listener {
     let mut listener = build::wildcard("inbound-node", INBOUND_NODE, TrafficDirection::Inbound);
-    listener.listener_filters = vec![build::original_dst(), build::tls_inspector()];
+    listener.listener_filters = captured_filters();
+    listener.filter_chains.extend(build::refuse_capture_ports());
     let mut looks = false;
     for (port, inbound) in all_ports(input) {
         listener
@@ -416,12 +439,12 @@ fn finish_node(listener: listener::Listener, input: &Inbound, looks: bool) -> li
         let detects = |port: Port, inbound: &InboundPort| {
             inbound.protocol == Protocol::Detect || !probes_at(input, port).is_empty()
         };
-        let known: Vec<Port> = input
+        let declared = input
             .ports
             .iter()
             .filter(|(port, p)| !detects(**port, p))
-            .map(|(port, _)| *port)
-            .collect();
+            .map(|(port, _)| port.get());
+        let known: Vec<u16> = declared.chain(own_ports(input).iter().copied()).collect();
         listener
             .listener_filters
             .push(build::http_inspector(&known));
@@ -444,13 +467,13 @@ fn node_chains(
             &format!("{name} probe https"),
             port,
             Takes::ForeignTls,
-            http(&node_tls_name(number)),
+            http(input, &node_tls_name(number)),
             Some(tls::kubelet()),
         ));
     }
     let taken = !probes.is_empty();
     if let (Some(number), true) = (port, taken) {
-        let filters = http(&node_name(number));
+        let filters = http(input, &node_name(number));
         let all = inbound.protocol == Protocol::Http;
         let takes = if all { Takes::Rest } else { Takes::PlainHttp };
         chains.push(chain(&format!("{name} probe"), port, takes, filters, None));
@@ -460,7 +483,7 @@ fn node_chains(
     }
     if inbound.plain {
         // The chains for probes already take plain HTTP, with the policies for all else, and foreign TLS.
-        let more = plain_chains(port, inbound).into_iter().filter(|c| {
+        let more = plain_chains(input, port, inbound).into_iter().filter(|c| {
             let Some(m) = &c.filter_chain_match else {
                 return true;
             };

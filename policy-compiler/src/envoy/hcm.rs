@@ -1,5 +1,7 @@
 //! The HTTP connection manager: secure and, for the application, as good as not there.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3 as route;
@@ -8,7 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use super::metrics::{self, Edge};
 use super::network::filter;
-use super::{ads, any, empty_any, number, prefix, seconds, truth};
+use super::{ads, any, duration, empty_any, number, prefix, seconds, truth};
 
 pub(crate) const DENY_FILTER: &str = "deny";
 pub(crate) const ALLOW_FILTER: &str = "allow";
@@ -19,15 +21,13 @@ const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 pub(crate) enum Side {
     /// From the application to the mesh.
     Client,
-    /// From the mesh to the application.
-    Server,
+    /// From the mesh to the application, over connections that may last for so long.
+    Server(Duration),
 }
 
-/// The HTTP filters by side. The position in the list is the order in which requests pass them; the router comes after all.
-const FILTERS: [(Side, &str, &str); 2] = [
-    (Side::Server, DENY_FILTER, RBAC),
-    (Side::Server, ALLOW_FILTER, RBAC),
-];
+/// The HTTP filters of the server's side. The position in the list is the order in which requests pass them; the router comes after
+/// all. The client's side has the router alone.
+const SERVER_FILTERS: [(&str, &str); 2] = [(DENY_FILTER, RBAC), (ALLOW_FILTER, RBAC)];
 
 /// Where the routes come from.
 pub(crate) enum Routes<'a> {
@@ -58,15 +58,16 @@ pub(crate) fn connection_manager(
     edge: &Edge<'_>,
 ) -> listener::Filter {
     use v3::http_connection_manager as hcm;
-    let (forward, details) = match side {
+    let (forward, details, max_age) = match side {
         // What the application says about certificates is never believed.
-        Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None),
-        Side::Server => (
+        Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None, None),
+        Side::Server(max_age) => (
             hcm::ForwardClientCertDetails::SanitizeSet,
             Some(hcm::SetCurrentClientCertDetails {
                 uri: true,
                 ..Default::default()
             }),
+            Some(max_age),
         ),
     };
     let manager = v3::HttpConnectionManager {
@@ -79,8 +80,12 @@ pub(crate) fn connection_manager(
         max_request_headers_kb: number(128),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             max_headers_count: number(200),
+            // Envoy checks a certificate when a connection begins, and never again.
+            max_connection_duration: max_age.and_then(duration),
             ..Default::default()
         }),
+        // The last response says that the connection ends: no request is lost on its way.
+        http1_safe_max_connection_duration: max_age.is_some(),
         // Streams may be silent for as long as they like.
         stream_idle_timeout: seconds(0),
         // The peer's address is known from the connection; what the headers say about it is for the application.
@@ -105,9 +110,13 @@ pub(crate) fn connection_manager(
 
 fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     use v3::http_filter::ConfigType;
-    let mine = FILTERS.iter().filter(|(of, _, _)| *of == side);
+    let mine: &[(&str, &str)] = match side {
+        Side::Client => &[],
+        Side::Server(_) => &SERVER_FILTERS,
+    };
     let mut filters: Vec<_> = mine
-        .map(|(_, name, config)| v3::HttpFilter {
+        .iter()
+        .map(|(name, config)| v3::HttpFilter {
             name: (*name).to_owned(),
             config_type: Some(ConfigType::TypedConfig(empty_any(config))),
             ..Default::default()

@@ -1,5 +1,6 @@
 //! Listeners and their filter chains.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -76,37 +77,92 @@ pub(crate) fn original_dst() -> v3::ListenerFilter {
     )
 }
 
-/// Reads the ClientHello, if there is one.
-pub(crate) fn tls_inspector() -> v3::ListenerFilter {
-    listener_filter(
-        "envoy.filters.listener.tls_inspector",
-        any(&TlsInspector::default()),
-    )
+/// Reads the ClientHello, if there is one, but at these ports.
+pub(crate) fn tls_inspector(except: &[u16]) -> v3::ListenerFilter {
+    v3::ListenerFilter {
+        filter_disabled: at_ports(except),
+        ..listener_filter(
+            "envoy.filters.listener.tls_inspector",
+            any(&TlsInspector::default()),
+        )
+    }
 }
 
 /// Looks whether the first bytes are HTTP, but at the ports that say what they speak.
-pub(crate) fn http_inspector(except: &[Port]) -> v3::ListenerFilter {
+pub(crate) fn http_inspector(except: &[u16]) -> v3::ListenerFilter {
+    v3::ListenerFilter {
+        filter_disabled: at_ports(except),
+        ..listener_filter(
+            "envoy.filters.listener.http_inspector",
+            any(&HttpInspector::default()),
+        )
+    }
+}
+
+/// Matches connections to these ports. Neighbors share a range.
+fn at_ports(ports: &[u16]) -> Option<v3::ListenerFilterChainMatchPredicate> {
+    use envoy_types::pb::envoy::r#type::v3::Int32Range;
     use v3::listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let mut ranges: Vec<Int32Range> = Vec::new();
+    for port in ports.iter().copied().collect::<BTreeSet<u16>>() {
+        let start = i32::from(port);
+        match ranges.last_mut() {
+            Some(last) if last.end == start => last.end += 1,
+            _ => ranges.push(Int32Range {
+                start,
+                end: start + 1,
+            }),
+        }
+    }
     let predicate = |rule| v3::ListenerFilterChainMatchPredicate { rule: Some(rule) };
-    let port = |port: &Port| {
-        let (start, end) = (i32::from(port.get()), i32::from(port.get()) + 1);
-        predicate(Rule::DestinationPortRange(
-            envoy_types::pb::envoy::r#type::v3::Int32Range { start, end },
-        ))
+    let mut rules: Vec<_> = ranges
+        .into_iter()
+        .map(|range| predicate(Rule::DestinationPortRange(range)))
+        .collect();
+    // An `or` of fewer than two is refused by Envoy's own validation.
+    if rules.len() < 2 {
+        rules.pop()
+    } else {
+        Some(predicate(Rule::OrMatch(MatchSet { rules })))
+    }
+}
+
+/// Chains that close connections made to the capture ports themselves, before a byte is read and whatever the policies are. A
+/// chain without filters closes. Capture refuses such connections already; this holds where they get past it, from within the pod
+/// by loopback for example.
+pub(crate) fn refuse_capture_ports() -> impl Iterator<Item = v3::FilterChain> {
+    heddle_ports::CAPTURE.into_iter().map(|port| {
+        let matching = v3::FilterChainMatch {
+            destination_port: number(u32::from(port)),
+            ..Default::default()
+        };
+        refuse(format!("own|{port}"), matching)
+    })
+}
+
+/// The same for the outbound listeners: capture redirects no connection to loopback, so one that has loopback for its destination
+/// was made to the capture port. The number of the port says nothing here, for other machines have ports of that number.
+pub(crate) fn refuse_loopback() -> v3::FilterChain {
+    let range = |ip: IpAddr, length: u32| core::CidrRange {
+        address_prefix: ip.to_string(),
+        prefix_len: number(length),
     };
-    let mut filter = listener_filter(
-        "envoy.filters.listener.http_inspector",
-        any(&HttpInspector::default()),
-    );
-    filter.filter_disabled = match except {
-        [] => None,
-        [only] => Some(port(only)),
-        // An `or` of fewer than two is refused by Envoy's own validation.
-        several => Some(predicate(Rule::OrMatch(MatchSet {
-            rules: several.iter().map(port).collect(),
-        }))),
+    let matching = v3::FilterChainMatch {
+        prefix_ranges: vec![
+            range(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+            range(Ipv6Addr::LOCALHOST.into(), 128),
+        ],
+        ..Default::default()
     };
-    filter
+    refuse("own".to_owned(), matching)
+}
+
+fn refuse(name: String, matching: v3::FilterChainMatch) -> v3::FilterChain {
+    v3::FilterChain {
+        name,
+        filter_chain_match: Some(matching),
+        ..Default::default()
+    }
 }
 
 fn listener_filter(

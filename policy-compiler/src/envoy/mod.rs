@@ -45,6 +45,14 @@ const fn seconds(seconds: i64) -> Option<Duration> {
     Some(Duration { seconds, nanos: 0 })
 }
 
+/// None where it is longer than Envoy can say.
+fn duration(of: std::time::Duration) -> Option<Duration> {
+    Some(Duration {
+        seconds: i64::try_from(of.as_secs()).ok()?,
+        nanos: i32::try_from(of.subsec_nanos()).ok()?,
+    })
+}
+
 fn milliseconds(milliseconds: u16) -> Option<Duration> {
     Some(Duration {
         seconds: i64::from(milliseconds / 1000),

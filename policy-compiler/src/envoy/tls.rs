@@ -31,6 +31,8 @@ pub(crate) fn upstream<'a>(
     let common = common(sans, vec![alpn.as_str().to_owned()]);
     socket(any(&tls::UpstreamTlsContext {
         common_tls_context: Some(common),
+        // A resumed session shows no certificate: the server's would not be looked at again.
+        max_session_keys: super::number(0),
         ..Default::default()
     }))
 }
@@ -46,6 +48,13 @@ pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: truth(true),
+        // A ticket would let a client in whose certificate is over by now: only a full handshake shows it.
+        session_ticket_keys_type: Some(
+            tls::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(
+                true,
+            ),
+        ),
+        disable_stateful_session_resumption: true,
         ..Default::default()
     };
     socket(any(&context))

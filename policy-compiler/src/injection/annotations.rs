@@ -62,7 +62,7 @@ fn port(item: &str) -> Result<u16, String> {
 
 fn inbound_port(item: &str) -> Result<u16, String> {
     let port = port(item)?;
-    if super::checks::is_own_port(port) {
+    if heddle_ports::is_reserved(port) {
         return Err(format!("port {port} is the sidecar's own; remove it"));
     }
     Ok(port)

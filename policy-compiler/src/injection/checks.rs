@@ -8,9 +8,6 @@ use crate::ingest::INJECT_LABEL;
 /// The user that Envoy runs as: capture tells its traffic from the application's by it.
 pub const PROXY_UID: i64 = 1337;
 
-/// The ports that the sidecar listens on in the pod (ARCHITECTURE.md, names on the wire).
-const PORTS: [u16; 6] = [15001, 15002, 15006, 15007, 15020, 15021];
-
 /// The name under which a sidecar looks the control plane up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DnsLookup {
@@ -19,10 +16,6 @@ pub enum DnsLookup {
     SearchDomains,
     /// The full name with a dot at its end: the pod may have no search domains.
     FullName,
-}
-
-pub(super) fn is_own_port(port: u16) -> bool {
-    PORTS.contains(&port)
 }
 
 /// Returns the reason for which a pod is admitted without a sidecar.

@@ -28,6 +28,9 @@ pub(crate) struct Settings {
     pub(crate) metrics_readers: Vec<SpiffeId>,
     /// The services whose endpoints without a sidecar may be called, where only mTLS and known destinations are allowed; None: all.
     pub(crate) plain: Option<Vec<DeclaredDestination>>,
+    /// How long an inbound HTTP connection may last: half of a certificate's lifetime, so that what a certificate was good for does
+    /// not outlast it by more than that.
+    pub(crate) max_connection_age: Duration,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }
@@ -199,6 +202,7 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         idle_after: spec.scope.idle_after.get(),
         metrics_readers,
         plain: plain(spec),
+        max_connection_age: spec.certificates.lifetime.get() / 2,
         origin,
     }
 }

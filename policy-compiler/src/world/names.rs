@@ -46,7 +46,7 @@ pub struct Port(NonZeroU16);
 
 impl Port {
     /// The sidecar's own metrics port.
-    pub const METRICS: Self = match NonZeroU16::new(15020) {
+    pub const METRICS: Self = match NonZeroU16::new(heddle_ports::METRICS) {
         Some(port) => Self(port),
         None => Self(NonZeroU16::MIN),
     };

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::world::SpiffeId;
@@ -45,7 +45,17 @@ impl Trust {
 
     /// Certificate and key of an identity.
     pub fn issue(&self, id: &SpiffeId) -> Result<(String, String)> {
+        self.sign(id, CertificateParams::default())
+    }
+
+    /// The same, until then.
+    pub fn issue_until(&self, id: &SpiffeId, until: SystemTime) -> Result<(String, String)> {
         let mut params = CertificateParams::default();
+        params.not_after = until.into();
+        self.sign(id, params)
+    }
+
+    fn sign(&self, id: &SpiffeId, mut params: CertificateParams) -> Result<(String, String)> {
         // Not the name of the issuer, or it would count as its own.
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];

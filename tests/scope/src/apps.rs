@@ -47,7 +47,10 @@ impl App {
                 port::ECHO,
                 port::OTHER_ECHO,
                 port::LATE,
-            ] {
+            ]
+            .into_iter()
+            .chain(port::between())
+            {
                 let listener = netns.listen(SocketAddr::new(*ip, at))?;
                 tasks.spawn(accept(listener, at, Arc::clone(&name)));
             }

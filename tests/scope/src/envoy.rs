@@ -245,6 +245,14 @@ impl Envoy {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// The file descriptors that it has open.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid))?.count())
+    }
+
     async fn names(&self, path: &str, field: &str) -> Result<BTreeSet<String>> {
         let answer: Value = serde_json::from_str(&self.ask(path).await?)?;
         Ok(list(&answer, field)

@@ -24,6 +24,10 @@ pub mod port {
     pub const OTHER_ECHO: u16 = 7002;
     /// What comes in goes out once all is in.
     pub const LATE: u16 = 7001;
+    /// [`HTTP`] again, at every port between the sidecar's lowest and highest that is not the sidecar's.
+    pub fn between() -> impl Iterator<Item = u16> {
+        (15000..=15021).filter(|port| !heddle_ports::is_reserved(*port))
+    }
     /// [`HTTP`], [`ECHO`] and [`BANNER`] as ports of a service that do not say what they speak.
     pub const ANY: [u16; 3] = [180, 17000, 13306];
 }

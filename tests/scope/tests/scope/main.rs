@@ -11,6 +11,7 @@ mod first;
 mod inbound;
 mod learned;
 mod narrowed;
+mod own_ports;
 mod presence;
 mod restart;
 mod scan;

@@ -1,0 +1,335 @@
+//! Real Envoys and certificates that expire: no TLS session outlives a certificate, and no HTTP connection lasts for ever.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use harness::running::{Trust, connect, http, serve, start, status};
+use heddle_policy_compiler::world::SpiffeId;
+use heddle_policy_compiler::{Compiled, World, compile, ingest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring::default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
+    StreamOwned,
+};
+use serde_json::Value;
+
+const HTTP: u16 = 8001;
+const TCP: u16 = 8101;
+/// Longer than a handshake takes on a busy machine.
+const LIFETIME: Duration = Duration::from_secs(6);
+const MAX_AGE: Duration = Duration::from_secs(2);
+
+/// Server and client of a Strict mesh in the block of addresses `127.<block>.0.0/16`.
+fn compiled(block: u8) -> Result<Compiled> {
+    let text = format!(
+        "
+apiVersion: heddle.dev/v1alpha1
+kind: Mesh
+metadata: {{name: default}}
+spec: {{mode: Strict, certificates: {{lifetime: 1m}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: api, namespace: shop}}
+spec: {{clusterIP: 10.96.0.1, selector: {{app: api}}, ports: [{{name: http, port: {HTTP}}}, {{name: tcp, port: {TCP}}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: api-1, namespace: shop, labels: {{kubernetes.io/service-name: api}}}}
+addressType: IPv4
+ports: [{{name: http, port: {HTTP}}}, {{name: tcp, port: {TCP}}}]
+endpoints: [{{addresses: [127.{block}.0.2], targetRef: {{kind: Pod, name: api, namespace: shop}}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: api, namespace: shop, labels: {{app: api}}, annotations: {{heddle.dev/standalone-app: 127.{block}.0.3}}}}
+spec: {{serviceAccountName: api, containers: [{{name: app}}]}}
+status: {{podIPs: [{{ip: 127.{block}.0.2}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: client
+  namespace: shop
+  annotations: {{heddle.dev/standalone-app: 127.{block}.0.5, heddle.dev/standalone-upstreams: \"shop/api:{HTTP}=127.{block}.0.6:{HTTP}\"}}
+spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
+status: {{podIPs: [{{ip: 127.{block}.0.4}}]}}
+"
+    );
+    let (objects, findings) = ingest::parse_yaml("expiry", &text);
+    ensure!(findings.is_empty(), "{findings:#?}");
+    let mut builder = World::builder();
+    for object in objects {
+        builder.apply(object);
+    }
+    Ok(compile(&builder.world()))
+}
+
+/// Looks at no certificate: the test is about the other side's checks.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A meshed caller that keeps every session it is given, and resumes it where it can.
+fn caller(pair: &(String, String), alpn: &str) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(pair.0.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(pair.1.as_bytes())?,
+        )?;
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    Ok(Arc::new(config))
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn call(config: &Arc<ClientConfig>, at: &str) -> Result<Tls> {
+    let name = ServerName::try_from("api")?;
+    Ok(StreamOwned::new(
+        ClientConnection::new(Arc::clone(config), name)?,
+        connect(at)?,
+    ))
+}
+
+/// Sends a request and returns the head of the answer. The connection stays.
+fn exchange(tls: &mut Tls) -> Result<String> {
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut byte = [0; 1];
+    while !answer.ends_with(b"\r\n\r\nok") {
+        ensure!(
+            tls.read(&mut byte)? == 1,
+            "closed after {:?}",
+            String::from_utf8_lossy(&answer)
+        );
+        answer.push(byte[0]);
+    }
+    Ok(String::from_utf8(answer)?)
+}
+
+/// Answers every request of a connection.
+fn application(stream: &mut TcpStream) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+        if seen.ends_with(b"\r\n\r\n") {
+            seen.clear();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    }
+}
+
+/// Finds every HTTP connection manager, and shortens the age that it allows.
+fn shorten(value: &mut Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(age) = map.get_mut("max_connection_duration") {
+                found.push(age.as_str().unwrap_or_default().to_owned());
+                *age = format!("{}s", MAX_AGE.as_secs()).into();
+            }
+            map.values_mut().for_each(|value| shorten(value, found));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| shorten(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn an_expired_certificate_gets_in_by_no_session() -> Result<()> {
+    let (compiled, trust, folder) = (compiled(80)?, Trust::new()?, tempfile::tempdir()?);
+    for port in [HTTP, TCP] {
+        serve(format!("127.80.0.3:{port}"), application)?;
+    }
+    let none = BTreeSet::new();
+    let _server = start(
+        &compiled,
+        ("api", &none),
+        &trust,
+        folder.path(),
+        "127.80.0.8:9901",
+        |_| (),
+    )?;
+
+    let until = SystemTime::now() + LIFETIME;
+    let id = SpiffeId::new("cluster.local", "shop", "client");
+    let pair = trust.issue_until(&id, until)?;
+    let callers = [
+        (HTTP, caller(&pair, "heddle-http")?),
+        (TCP, caller(&pair, "heddle-tcp")?),
+    ];
+    for (port, config) in &callers {
+        for _ in 0..2 {
+            let mut tls = call(config, &format!("127.80.0.2:{port}"))?;
+            ensure!(exchange(&mut tls)?.contains("200 OK"));
+            let kind = tls.conn.handshake_kind();
+            ensure!(kind != Some(HandshakeKind::Resumed), "{port}: {kind:?}");
+            ensure!(
+                tls.conn.tls13_tickets_received() == 0,
+                "{port} gives tickets"
+            );
+        }
+    }
+    // Certificates say whole seconds.
+    while SystemTime::now() <= until + Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for (port, config) in &callers {
+        let answer =
+            call(config, &format!("127.80.0.2:{port}")).and_then(|mut tls| exchange(&mut tls));
+        ensure!(
+            answer.is_err(),
+            "{port}: an expired certificate got {answer:?}"
+        );
+    }
+    // It is not the server that has ended.
+    let fresh = caller(&trust.issue(&id)?, "heddle-http")?;
+    let answer = exchange(&mut call(&fresh, &format!("127.80.0.2:{HTTP}"))?)?;
+    ensure!(answer.contains("200 OK"), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn a_clients_sidecar_resumes_no_session() -> Result<()> {
+    let (compiled, trust, folder) = (compiled(81)?, Trust::new()?, tempfile::tempdir()?);
+    let (chain, key) = trust.issue(&SpiffeId::new("cluster.local", "shop", "api"))?;
+    // A server that gives tickets, as rustls does by default.
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(chain.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(key.as_bytes())?,
+        )?;
+    let config = Arc::new(config);
+    let listener = TcpListener::bind(format!("127.81.0.2:{HTTP}"))?;
+    let (handshakes, seen) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = StreamOwned::new(connection, stream);
+            let mut request = [0; 4096];
+            if matches!(tls.read(&mut request), Ok(1..)) {
+                let _ = handshakes.send(tls.conn.handshake_kind());
+                let _ = tls.write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
+                );
+                tls.conn.send_close_notify();
+                let _ = tls.flush();
+            }
+        }
+    });
+    let none = BTreeSet::new();
+    let _client = start(
+        &compiled,
+        ("client", &none),
+        &trust,
+        folder.path(),
+        "127.81.0.9:9901",
+        |_| (),
+    )?;
+    for _ in 0..3 {
+        let answer = http(&format!("127.81.0.6:{HTTP}"), "GET", "/", "")?;
+        ensure!(status(&answer) == 200, "{answer}");
+        let kind = seen.recv_timeout(Duration::from_secs(5))?;
+        ensure!(
+            kind.is_some_and(|kind| kind != HandshakeKind::Resumed),
+            "{kind:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_ends_at_its_age_without_losing_a_request() -> Result<()> {
+    let (compiled, trust, folder) = (compiled(82)?, Trust::new()?, tempfile::tempdir()?);
+    serve(format!("127.82.0.3:{HTTP}"), application)?;
+    let (none, mut ages) = (BTreeSet::new(), Vec::new());
+    let _server = start(
+        &compiled,
+        ("api", &none),
+        &trust,
+        folder.path(),
+        "127.82.0.8:9901",
+        |config| {
+            shorten(config, &mut ages);
+        },
+    )?;
+    // Half of the Mesh's `certificates.lifetime`, at the application's port and at that of the metrics.
+    ensure!(
+        ages.len() >= 2 && ages.iter().all(|age| age == "30s"),
+        "{ages:?}"
+    );
+
+    let caller = caller(
+        &trust.issue(&SpiffeId::new("cluster.local", "shop", "client"))?,
+        "heddle-http",
+    )?;
+    let mut tls = call(&caller, &format!("127.82.0.2:{HTTP}"))?;
+    let start = Instant::now();
+    loop {
+        let answer = exchange(&mut tls).context("a request was lost")?;
+        ensure!(answer.contains("200 OK"), "{answer}");
+        if answer.to_lowercase().contains("connection: close") {
+            break;
+        }
+        ensure!(start.elapsed() < MAX_AGE * 10, "the connection goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(
+        start.elapsed() >= MAX_AGE,
+        "it ended after {:?}",
+        start.elapsed()
+    );
+    exchange(&mut call(&caller, &format!("127.82.0.2:{HTTP}"))?)?;
+    Ok(())
+}
