@@ -30,7 +30,7 @@ kind: AuthPolicy
 metadata: {name: server, namespace: shop}
 spec: {selector: {matchLabels: {app: server}}, rules: [{to: {ports: [8080]}}]}
 ";
-    let (objects, findings) = ingest::parse_yaml("own_ports", text);
+    let (objects, findings) = ingest::parse_yaml("own_ports", text).into_objects();
     ensure!(findings.is_empty(), "{findings:#?}");
     let mut builder = World::builder();
     for object in objects {

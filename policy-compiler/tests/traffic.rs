@@ -298,7 +298,9 @@ fn bytes() -> Result<()> {
         String::from_utf8_lossy(&answer)
     );
     ensure!(status(&http(&format!("127.77.0.6:{UNDECLARED}"), "GET", "/", "")?) == 200);
-    ensure!(status(&http(&format!("127.77.0.2:{UNDECLARED}"), "GET", "/", "")?) == 403);
+    // Nobody reads HTTP there, so nobody answers.
+    let refused = http(&format!("127.77.0.2:{UNDECLARED}"), "GET", "/", "")?;
+    ensure!(refused.is_empty(), "{refused}");
     Ok(())
 }
 

@@ -22,12 +22,17 @@ pub fn apply(settings: &CaptureSettings) -> Result<(), CaptureError> {
     settings.node_addresses.extend(node::default_gateways());
     netlink::add_ipv6_source()?;
     let refused = match netlink::replace_table(&plan(&settings)) {
-        Err(refused) if refused.is_unsupported() && !settings.tcp_probe_ports.is_empty() => refused,
+        Err(refused) if refused.is_unsupported() => refused,
         done => return done,
     };
     // Closed rather than truthful: nothing from the node goes past the sidecar.
     settings.tcp_probe_ports.clear();
-    netlink::replace_table(&plan(&settings))?;
+    let mut rules = plan(&settings);
+    if netlink::replace_table(&rules).is_err() {
+        // Connections to capture ports are closed by the listeners then.
+        rules.retain(|rule| rule.verdict != Verdict::Reject);
+        netlink::replace_table(&rules)?;
+    }
     tracing::warn!(
         %refused,
         "the kernel lacks nft_socket or nft_reject: TCP probes test the sidecar, not the application's port"

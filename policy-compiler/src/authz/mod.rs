@@ -176,6 +176,11 @@ impl PortAuthz {
         enforced.chain(audited.map(length)).sum::<usize>() <= MAX_SPELLED
     }
 
+    /// Whether a rule, enforced or in audit, asks for something that only HTTP has.
+    pub(crate) fn needs_http(&self) -> bool {
+        self.rules.iter().any(|rule| rule.to.needs_http())
+    }
+
     /// Whether a request must match an Allow rule. A rule that needs HTTP demands it on TCP ports too, where it can match nothing:
     /// what its author closed stays closed.
     pub(crate) fn needs_allow(&self, audited: bool) -> bool {

@@ -42,7 +42,7 @@ fn with_family(name: String, family: Option<Family>) -> Arc<str> {
     }
 }
 
-/// What a cluster announces by itself. Where HTTP is detected, the TCP chain says so.
+/// What a cluster announces by itself. Where HTTP is detected, the chain for all else announces TCP.
 pub(crate) const fn alpn(protocol: Protocol) -> Alpn {
     match protocol {
         Protocol::Http | Protocol::Detect => Alpn::Http,
@@ -343,7 +343,7 @@ pub(crate) fn client_sides<'a>(
 
 fn undivided(own: Pair, protocol: Protocol, old: &[&Arc<ClientSide>]) -> ClientSide {
     let route = match protocol {
-        Protocol::Http | Protocol::Detect => {
+        Protocol::Http => {
             let route = RouteRecipe {
                 name: Arc::clone(own.name()),
                 targets: vec![(Arc::clone(own.name()), 1)],
@@ -353,7 +353,8 @@ fn undivided(own: Pair, protocol: Protocol, old: &[&Arc<ClientSide>]) -> ClientS
             };
             Some(kept_route(route, old))
         }
-        Protocol::Tcp => None,
+        // Bytes go to the cluster; a split has its weights in the endpoints.
+        Protocol::Tcp | Protocol::Detect => None,
     };
     ClientSide::new(vec![own], route)
 }

@@ -90,14 +90,15 @@ pub(crate) fn service_targets<'a>(
     targets
 }
 
-/// What a port of a pod speaks: what its services say; where none leads to it, what its own name says.
-/// If services disagree, HTTP wins over TCP and both over nothing: policies can look into HTTP.
+/// The protocol of a port of a pod by its services; where none leads to it, by its own name. If some services declare HTTP and others do
+/// not, it is detected, so that the clients of neither break. TCP wins over nothing.
 pub(crate) fn protocol_of(
     port: Port,
     targets: &BTreeMap<Port, Vec<Said<'_>>>,
     shape: &Shape,
 ) -> Protocol {
     match targets.get(&port) {
+        Some(said) if mixed(said) => Protocol::Detect,
         Some(said) => said
             .iter()
             .map(|said| said.protocol)
@@ -111,6 +112,25 @@ pub(crate) fn protocol_of(
                 .and_then(|p| p.name.as_deref());
             Protocol::of(None, name)
         }
+    }
+}
+
+/// Whether some services declare HTTP for a port and others do not.
+fn mixed(said: &[Said<'_>]) -> bool {
+    let http = |said: &Said<'_>| said.protocol == Protocol::Http;
+    said.iter().any(http) && !said.iter().all(http)
+}
+
+/// The protocol by which the server's sidecar treats a port.
+///
+/// Where HTTP is only detected, the bytes pass as they were sent unless a rule needs HTTP: then HTTP is read where a caller announces it
+/// or its first bytes show it. Where services disagree, HTTP is read where it is announced; if a rule needs HTTP, all is HTTP, for HTTP
+/// that a caller sends as TCP would pass the rule by.
+fn treated(declared: Protocol, mixed: bool, authz: &PortAuthz) -> Protocol {
+    match (declared, mixed, authz.needs_http()) {
+        (Protocol::Http, _, _) | (Protocol::Detect, true, true) => Protocol::Http,
+        (Protocol::Detect, true, false) | (Protocol::Detect, false, true) => Protocol::Detect,
+        (Protocol::Tcp, _, _) | (Protocol::Detect, false, false) => Protocol::Tcp,
     }
 }
 
@@ -141,9 +161,11 @@ pub(crate) fn inbound(
     let all = all_ports(&declared, &policies, shape);
     let leads = leads(targets);
     let port = |port: Option<Port>, remarks: &mut Remarks| {
-        let protocol = port.map_or(Protocol::Detect, |port| protocol_of(port, targets, shape));
+        let declared = port.map_or(Protocol::Detect, |port| protocol_of(port, targets, shape));
         let plain = plain(port, &policies, settings, shape, remarks);
         let authz = port_authz(port, &policies, settings);
+        let said = port.and_then(|port| targets.get(&port));
+        let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
         // Who comes in plain text has no identity.
         let refuses = protocol != Protocol::Http && authz.refuses_bytes(!plain);
         let service = port.filter(|_| refuses).and_then(|port| leads.get(&port));
@@ -159,6 +181,7 @@ pub(crate) fn inbound(
         .map(|number| (number, port(Some(number), remarks)))
         .collect();
     let rest = port(None, remarks);
+    report_mixed(targets, &ports, shape, remarks);
     for policy in &policies {
         report_without_http(policy, &ports, &declared, shape, remarks);
         report_unspelled(policy, &ports, shape, remarks);
@@ -315,6 +338,45 @@ fn report_unspelled(
         remarks.findings.push(
             finding.fix("use prefixes instead of many exact paths, or Allow rules for the others"),
         );
+    }
+}
+
+/// Two services that declare HTTP and TCP for one port: says which, and what becomes of their clients.
+fn report_mixed(
+    targets: &BTreeMap<Port, Vec<Said<'_>>>,
+    ports: &BTreeMap<Port, InboundPort>,
+    shape: &Shape,
+    remarks: &mut Remarks,
+) {
+    for (number, said) in targets {
+        let of = |protocol| {
+            let of = said.iter().filter(move |said| said.protocol == protocol);
+            of.min_by_key(|said| (&said.service.name, said.port))
+        };
+        let (Some(http), Some(tcp)) = (of(Protocol::Http), of(Protocol::Tcp)) else {
+            continue;
+        };
+        let (a, b) = (&http.service.name, &tcp.service.name);
+        let (owner, namespace) = (&shape.owner, &shape.namespace);
+        let result = match ports.get(number).map(|port| port.protocol) {
+            Some(Protocol::Http) => {
+                "a policy needs HTTP there, so clients that send anything else are refused"
+            }
+            Some(Protocol::Detect | Protocol::Tcp) | None => {
+                "each client is taken for what its service declares"
+            }
+        };
+        let message = format!(
+            "port {number} of {namespace}/{owner} is HTTP by service {a} (port {}) and TCP by service {b} (port {}); {result}",
+            http.port, tcp.port
+        );
+        let object = super::service_ref(b);
+        let finding = Finding::warning(&object, "spec.ports", reason::PROTOCOL_CONFLICT, message);
+        remarks
+            .findings
+            .push(finding.fix(
+                "declare the same protocol in both services, or lead them to different ports",
+            ));
     }
 }
 

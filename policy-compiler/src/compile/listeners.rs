@@ -19,7 +19,7 @@ use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::world::Protocol;
 
-/// How long a client of a port without a declared protocol may be silent before its bytes count as TCP.
+/// How long a client of a port without a declared protocol may be silent before its bytes are announced as TCP.
 const DETECT_MS: u16 = 20;
 /// A cluster that does not exist: what goes there is closed.
 const REFUSED: &str = "refused";
@@ -132,8 +132,13 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             chains.extend(http().map(|filters| chain("http", None, Takes::Rest, filters, None)));
         }
         Protocol::Tcp => chains.push(chain("tcp", None, Takes::Rest, vec![tcp()], None)),
+        // The bytes pass as they were sent. The first ones decide only whether the caller announces HTTP, which the server's sidecar
+        // reads where a rule needs it.
         Protocol::Detect => {
-            let http = http();
+            let http = match input.leads {
+                Leads::Refused => http(),
+                Leads::Service { .. } | Leads::Pod { .. } => Some(vec![tcp()]),
+            };
             chains.extend(http.map(|filters| chain("http", None, Takes::PlainHttp, filters, None)));
             let filters = vec![say_tcp(), tcp()];
             chains.push(chain("tcp", None, Takes::PlainBytes, filters, None));

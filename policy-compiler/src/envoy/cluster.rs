@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::Struct;
 
-use super::hcm::http1_options;
+use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls::{self, Alpn};
 use super::{UNLIMITED, ads, any, number, seconds, socket_address, text_struct};
 use crate::world::SpiffeId;
@@ -199,6 +199,11 @@ fn protocol_options() -> http::HttpProtocolOptions {
         http3_protocol_options: None,
     };
     http::HttpProtocolOptions {
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            max_headers_count: number(MAX_HEADERS),
+            max_response_headers_kb: number(MAX_HEADERS_KB),
+            ..Default::default()
+        }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
             options,
         )),

@@ -7,13 +7,22 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3;
+use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 
 use super::metrics::{self, Edge};
 use super::network::filter;
-use super::{ads, any, duration, empty_any, number, prefix, seconds, truth};
+use super::{ads, any, duration, empty_any, number, regex, seconds, truth};
 
 pub(crate) const DENY_FILTER: &str = "deny";
 pub(crate) const ALLOW_FILTER: &str = "allow";
+/// The most headers of a request or a response, and how large they may be together. What is larger is for ports that declare no HTTP:
+/// Envoy holds the headers of every request in memory.
+pub(super) const MAX_HEADERS: u32 = 2000;
+pub(super) const MAX_HEADERS_KB: u32 = 256;
+/// The authority of requests of HTTP/1.0 that name none: Envoy demands one. A name that can never be anybody's (RFC 2606).
+const NO_HOST: &str = "none.invalid";
+/// Every `Upgrade` but `websocket`: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
+const NO_WEBSOCKET: &str = "(?i)[^w].*|w[^e].*";
 const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// Which way the requests go.
@@ -77,9 +86,9 @@ pub(crate) fn connection_manager(
         http_filters: http_filters(side),
         http_protocol_options: Some(http1_options()),
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
-        max_request_headers_kb: number(128),
+        max_request_headers_kb: number(MAX_HEADERS_KB),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
-            max_headers_count: number(200),
+            max_headers_count: number(MAX_HEADERS),
             // Envoy checks a certificate when a connection begins, and never again.
             max_connection_duration: max_age.and_then(duration),
             ..Default::default()
@@ -93,6 +102,8 @@ pub(crate) fn connection_manager(
         skip_xff_append: true,
         // `Expect: 100-continue` is answered by the application, not by us.
         proxy_100_continue: true,
+        // A header that nobody sent.
+        generate_request_id: truth(false),
         // Paths are not normalised here: the application gets the bytes that were sent, and policies match every spelling (authz::spelling).
         normalize_path: truth(false),
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
@@ -139,18 +150,20 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
     use core::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
     let preserve_case = core::TypedExtensionConfig {
         name: "preserve_case".to_owned(),
-        typed_config: Some(empty_any(
-            "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
-        )),
+        typed_config: Some(any(&PreserveCaseFormatterConfig {
+            forward_reason_phrase: true,
+            ..Default::default()
+        })),
     };
     core::Http1ProtocolOptions {
         accept_http_10: true,
+        default_host_for_http_10: NO_HOST.to_owned(),
+        allow_custom_methods: true,
         enable_trailers: true,
         header_key_format: Some(HeaderKeyFormat {
             header_format: Some(HeaderFormat::StatefulFormatter(preserve_case)),
         }),
-        // Some Java clients offer `Upgrade: TLS/1.2` or `h2c` with every request; a server may ignore that, and a 403 would surprise.
-        ignore_http_11_upgrade: vec![prefix("TLS/"), prefix("h2c")],
+        ignore_http_11_upgrade: vec![regex(NO_WEBSOCKET)],
         ..Default::default()
     }
 }

@@ -84,7 +84,8 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
     // As with routes by RDS: the clusters may come later.
     config.validate_clusters = truth(false);
     let manager = connection_manager(
-        Side::Server,
+        // Nobody connects to it.
+        Side::Server(std::time::Duration::MAX),
         "trial",
         Routes::Inline(Box::new(config)),
         &Edge(Vec::new()),

@@ -79,7 +79,7 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)
 fn own_port(place: &str, container: &Container) -> Result<(), String> {
     let clash = container.ports.iter().flatten().find(|port| {
         port.protocol.as_deref().is_none_or(|p| p == "TCP")
-            && u16::try_from(port.container_port).is_ok_and(is_own_port)
+            && u16::try_from(port.container_port).is_ok_and(heddle_ports::is_reserved)
     });
     match clash {
         Some(port) => Err(format!(
