@@ -197,8 +197,34 @@ fn fields() -> Vec<Value> {
             .unwrap()
             .remove("targetRef");
         fields.push(outside);
+        for ready in [[false, false], [true, false], [false, true], [true, true]] {
+            fields.push(on_each_node(&format!("{app}-nodes"), app, ready));
+        }
+    }
+    for (number, node) in ["n", "m"].into_iter().enumerate() {
+        fields.push(on_node(&format!("c-{number}"), "c", number, node));
     }
     fields
+}
+
+/// A slice of plain endpoints, one on node `n` and one on node `m`.
+fn on_each_node(name: &str, service: &str, ready: [bool; 2]) -> Value {
+    let port = json!({"name": "http", "port": 8080, "protocol": "TCP"});
+    let pods = [("", "192.0.2.8", ready[0]), ("", "192.0.2.9", ready[1])];
+    let mut slice = slice(name, service, port, &pods);
+    for (index, node) in ["n", "m"].into_iter().enumerate() {
+        let endpoint = slice["endpoints"][index].as_object_mut().unwrap();
+        endpoint.remove("targetRef");
+        endpoint.insert("nodeName".to_owned(), json!(node));
+    }
+    slice
+}
+
+/// A pod with a sidecar on a node.
+fn on_node(name: &str, app: &str, number: usize, node: &str) -> Value {
+    let mut pod = pod(name, app, &format!("10.0.2.{number}"), true, true);
+    pod["spec"]["nodeName"] = json!(node);
+    pod
 }
 
 #[derive(Clone, Debug)]
@@ -333,7 +359,10 @@ fn says_what_it_did(old: &Compiled, before: &Views, new: &Compiled) -> Result<()
         let told = changes.all || !earlier.depends.is_disjoint(&changes.touched);
         // Who is not told puts the new parts in the place of the old ones, and has the new view.
         let now = earlier.parts.iter().map(|part| {
-            let replaced = changes.replaced.iter().find(|r| Arc::ptr_eq(&r.old, part));
+            let is_old = |r: &&Replaced| Arc::ptr_eq(&r.old, part);
+            let replaced = changes.replaced.iter().find(is_old);
+            let successors = changes.replaced.iter().filter(is_old).count();
+            prop_assert!(successors <= 1, "a part has several successors");
             let service = |r: &Replaced| Dependency::Service(r.service.clone());
             let depends = replaced.is_none_or(|r| earlier.depends.contains(&service(r)));
             prop_assert!(depends, "a part was replaced unasked");
@@ -577,6 +606,34 @@ fn a_change_of_endpoints_replaces_a_part_of_those_who_call_them() {
     assert!(seen.changes().touched.is_empty());
     let services: Vec<_> = seen.changes().replaced.iter().map(|r| &r.service).collect();
     assert_eq!(services, [&c]);
+}
+
+/// Callers on nodes without a ready endpoint share one side. Each gets the endpoint of its own node once that is ready.
+#[test]
+fn callers_that_share_a_side_are_not_mixed_up_when_it_diverges() {
+    let cases: [(&str, [bool; 2], [bool; 2]); 6] = [
+        ("one node becomes ready", [false, false], [true, false]),
+        ("the other becomes ready", [false, false], [false, true]),
+        ("both become ready", [false, false], [true, true]),
+        ("one joins the other", [true, false], [true, true]),
+        ("the ready node changes", [true, false], [false, true]),
+        ("one leaves", [true, true], [false, true]),
+    ];
+    for (name, before, after) in cases {
+        let mut builder = World::builder();
+        let mut local = service("a", "10.96.0.1", web("a"), http());
+        local["spec"]["internalTrafficPolicy"] = json!("Local");
+        let callers = ["n", "m", "elsewhere"].into_iter().enumerate();
+        let callers = callers.map(|(i, node)| on_node(&format!("c-{i}"), "c", i, node));
+        apply(&mut builder, callers);
+        apply(&mut builder, [local, on_each_node("a-nodes", "a", before)]);
+        let old = compile(&builder.world());
+        let seen = views(&old);
+        apply(&mut builder, [on_each_node("a-nodes", "a", after)]);
+        let new = old.update(&builder.world());
+        says_what_it_did(&old, &seen, &new).unwrap_or_else(|error| panic!("{name}: {error}"));
+        same_as_cold(&new, &compile(&builder.world())).unwrap();
+    }
 }
 
 /// By whichever inputs it came about.

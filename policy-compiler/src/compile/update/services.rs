@@ -188,7 +188,11 @@ impl Update<'_> {
     }
 }
 
-/// What stands for what, if every port's side is alike. None: views have to be made anew.
+/// Returns the parts that replace others. None: the views that depend on the service have to be made again.
+///
+/// # Guarantees
+/// An old part stands for one new part, and no replaced part stays in force: callers that shared a side and diverge are not mixed up,
+/// for their views have the same old part.
 fn replaced(
     service: &NamespacedName,
     old: &ClientSides,
@@ -197,16 +201,25 @@ fn replaced(
     if !old.keys().eq(new.keys()) {
         return None;
     }
+    let in_force: BTreeSet<_> = new.values().map(Arc::as_ptr).collect();
+    let mut successors = BTreeMap::new();
     let mut replaced = Vec::new();
-    for (old, new) in old.values().zip(new.values()) {
-        if !Arc::ptr_eq(old, new) {
-            let (old, new) = new.replaces(old)?;
-            replaced.push(Replaced {
-                service: service.clone(),
-                old,
-                new,
-            });
+    let pairs = old.values().zip(new.values());
+    for (old, new) in pairs.filter(|(old, new)| !Arc::ptr_eq(old, new)) {
+        if in_force.contains(&Arc::as_ptr(old)) {
+            return None;
         }
+        match successors.insert(Arc::as_ptr(old), Arc::as_ptr(new)) {
+            Some(other) if other != Arc::as_ptr(new) => return None,
+            Some(_) => continue,
+            None => {}
+        }
+        let (old, new) = new.replaces(old)?;
+        replaced.push(Replaced {
+            service: service.clone(),
+            old,
+            new,
+        });
     }
     Some(replaced)
 }
