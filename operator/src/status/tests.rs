@@ -279,6 +279,35 @@ fn one_proxy_neither_makes_nor_prevents_the_last_good() {
 }
 
 #[test]
+fn an_unverified_rejection_does_not_erase_the_last_good() {
+    let mut good = compiled(1, 1);
+    let selected = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    good.in_force.as_mut().unwrap().selected = Some(selected.clone());
+    let first = next(&WrittenStatus::default(), &good, Some(&tally(1, 2, 2)), 1);
+    let doubted = Tally {
+        unverified: 1,
+        ..tally(1, 1, 2)
+    };
+    for after in [compiled(1, 1), good] {
+        let second = next(&first, &after, Some(&doubted), 2);
+        let last = second.last_good.unwrap();
+        assert_eq!(
+            (last.generation, last.selected),
+            (1, Some(selected.clone()))
+        );
+    }
+    let verified = next(&first, &rejected(1, 0), Some(&doubted), 2);
+    assert_eq!(verified.last_good, None);
+    let none = next(
+        &WrittenStatus::default(),
+        &compiled(1, 1),
+        Some(&doubted),
+        1,
+    );
+    assert_eq!(none.last_good, None, "no new one");
+}
+
+#[test]
 fn enforced_names_the_proxies_that_keep_something_else() {
     let mut policy = compiled(1, 1);
     policy.conditions.push(Verdict {

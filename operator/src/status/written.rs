@@ -112,8 +112,9 @@ impl WrittenStatus {
                 .condition(kind)
                 .is_none_or(|verdict| verdict.status == ConditionStatus::True)
         };
-        let refused =
-            !holds(ConditionType::Programmed) || tally.is_some_and(|tally| tally.unverified > 0);
+        let refused = !holds(ConditionType::Programmed);
+        // A rejection that is not verified makes nothing bad: it only keeps a spec from becoming the last good one.
+        let doubted = tally.is_some_and(|tally| tally.unverified > 0);
         let before = self
             .last_good
             .clone()
@@ -122,8 +123,10 @@ impl WrittenStatus {
             .in_force
             .as_ref()
             .filter(|in_force| in_force.generation == generation);
-        let sound =
-            !refused && holds(ConditionType::Accepted) && holds(ConditionType::ResolvedRefs);
+        let sound = !refused
+            && !doubted
+            && holds(ConditionType::Accepted)
+            && holds(ConditionType::ResolvedRefs);
         // One proxy alone, of several, proves nothing; and one that rejects without reason prevents nothing.
         let half = |tally: &Tally| tally.total.saturating_sub(tally.unfounded).div_ceil(2);
         let proven = tally.is_some_and(|tally| {
