@@ -143,6 +143,8 @@ pub mod reason {
     pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";
     /// Enforced: the spec is unusable and never was good, so what it selects is denied.
     pub const DENIED: &str = "Denied";
+    /// Enforced: ready sidecars reject what the policy compiles to and keep what they had before; the message counts them.
+    pub const NOT_ENFORCED_EVERYWHERE: &str = "NotEnforcedEverywhere";
     /// A port has too many Deny paths for expressions: paths that are not plain are denied.
     pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
     /// Enforced: no pod has the labels that the policy selects by, or the service that it names selects none.

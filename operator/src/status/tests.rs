@@ -308,27 +308,63 @@ fn an_unverified_rejection_does_not_erase_the_last_good() {
 }
 
 #[test]
-fn enforced_names_the_proxies_that_keep_something_else() {
-    let mut policy = compiled(1, 1);
-    policy.conditions.push(Verdict {
-        kind: ConditionType::Enforced,
-        status: ConditionStatus::True,
-        reason: reason::ENFORCED.to_owned(),
-        message: "every rule decides".to_owned(),
-    });
-    let enforced = |tally: &Tally| {
+fn enforced_is_false_while_ready_proxies_reject_the_policy() {
+    let enforced = |status, own: &str, tally: &Tally| {
+        let mut policy = compiled(1, 1);
+        policy.conditions.push(Verdict {
+            kind: ConditionType::Enforced,
+            status,
+            reason: own.to_owned(),
+            message: "every rule decides".to_owned(),
+        });
         let after = next(&WrittenStatus::default(), &policy, Some(tally), 1);
-        condition(&after.conditions, ConditionType::Enforced)
-            .unwrap()
-            .message
-            .clone()
+        let enforced = condition(&after.conditions, ConditionType::Enforced).unwrap();
+        (
+            enforced.status.clone(),
+            enforced.reason.clone(),
+            enforced.message.clone(),
+        )
     };
-    assert_eq!(enforced(&tally(1, 2, 2)), "every rule decides");
-    let rejected = Tally {
-        unfounded: 1,
-        ..tally(1, 2, 3)
-    };
-    assert!(enforced(&rejected).contains("1 of 3 proxies reject generation 1"));
+    let (holds, not) = (ConditionStatus::True, ConditionStatus::False);
+    let everywhere = reason::NOT_ENFORCED_EVERYWHERE;
+    for (before, own, programmed, total, unfounded, unverified, status, reason) in [
+        (
+            holds,
+            reason::ENFORCED,
+            2,
+            2,
+            0,
+            0,
+            "True",
+            reason::ENFORCED,
+        ),
+        (
+            holds,
+            reason::ENFORCED,
+            1,
+            2,
+            0,
+            0,
+            "True",
+            reason::ENFORCED,
+        ),
+        (holds, reason::ENFORCED, 2, 3, 1, 0, "False", everywhere),
+        (holds, reason::ENFORCED, 0, 3, 0, 3, "False", everywhere),
+        (not, reason::AUDIT, 2, 3, 1, 0, "False", reason::AUDIT),
+    ] {
+        let tally = Tally {
+            unfounded,
+            unverified,
+            ..tally(1, programmed, total)
+        };
+        let after = enforced(before, own, &tally);
+        assert_eq!((&*after.0, &*after.1), (status, reason), "{tally:?}");
+        let counts = format!(
+            "{} of {total} proxies reject generation 1",
+            unfounded + unverified
+        );
+        assert_eq!(after.2.contains(&counts), reason == everywhere, "{after:?}");
+    }
 }
 
 const WORLD: &str = "

@@ -201,7 +201,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
     )
 }
 
-/// `Enforced` is what the compiled rules do; the proxies that reject them keep those of before.
+/// Sets `Enforced` to False where ready proxies reject the compiled rules, for those proxies keep the rules of before.
 fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
     let rejecting = tally.unfounded + tally.unverified;
     // Where the rules decide in part only, they are rejected nevertheless.
@@ -210,6 +210,8 @@ fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
         verdict.kind == ConditionType::Enforced && !others.contains(&verdict.reason.as_str())
     });
     if let Some(enforced) = enforced.filter(|_| rejecting > 0) {
+        enforced.status = ConditionStatus::False;
+        enforced.reason = reason::NOT_ENFORCED_EVERYWHERE.to_owned();
         enforced.message = format!(
             "{}; {rejecting} of {} proxies reject generation {} and keep what they had before",
             enforced.message, tally.total, tally.generation
