@@ -35,6 +35,8 @@ pub enum Trial {
     Rejected(Arc<str>),
     /// There is no such Envoy, or it could not be run.
     Unavailable,
+    /// No policy takes part in the resource, so a trial could set nothing aside.
+    Needless,
 }
 
 /// One version of one resource.
@@ -95,7 +97,7 @@ impl Trials {
         let mut state = self.lock();
         let known = state.results.get(&version).cloned();
         match known {
-            Some(Trial::Open) | None if self.envoy.is_some() => {
+            Some(Trial::Open | Trial::Needless) | None if self.envoy.is_some() => {
                 let waiting = state.waiting.entry(identity.into()).or_default();
                 let new = waiting.insert(version.clone(), Arc::clone(resource));
                 state.results.insert(version, Trial::Open);
@@ -108,6 +110,16 @@ impl Trials {
                 (Trial::Unavailable, true)
             }
         }
+    }
+
+    /// Keeps a rejected resource from being tried; see [`Trial::Needless`]. Returns also whether this rejection is new.
+    pub fn needless(&self, resource: &Resource) -> (Trial, bool) {
+        let mut state = self.lock();
+        let version = version_of(resource);
+        // Another proxy may have the same version from a policy.
+        let new = !state.results.contains_key(&version);
+        let trial = state.results.entry(version).or_insert(Trial::Needless);
+        (trial.clone(), new)
     }
 
     /// The result of a trial as far as it is known.
@@ -351,6 +363,18 @@ mod tests {
         assert_eq!(order, ["a", "c", "b", "z"]);
         let (trial, new) = trials.of("shop/web", &resource("z"));
         assert_eq!((trial, new), (Trial::Accepted, false));
+    }
+
+    #[test]
+    fn a_needless_trial_waits_until_a_policy_takes_part() {
+        let trials = trials(true);
+        let needless = Trial::Needless;
+        assert_eq!(trials.needless(&resource("a")), (needless.clone(), true));
+        assert_eq!(trials.needless(&resource("a")), (needless, false));
+        assert!(trials.next().is_none());
+        assert_eq!(trials.of("shop/web", &resource("a")), (Trial::Open, true));
+        assert_eq!(trials.needless(&resource("a")), (Trial::Open, false));
+        assert!(trials.next().is_some());
     }
 
     #[test]

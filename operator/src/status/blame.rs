@@ -26,7 +26,7 @@ pub enum Blame {
     Nobody,
 }
 
-/// Has every rejected resource tried, and sets aside the objects whose resources failed. `last_good` returns the generation of an
+/// Has every rejected resource tried in which a policy takes part, and sets aside the objects whose resources failed. `last_good` returns the generation of an
 /// object that is known to be good.
 pub fn blame_all(
     picture: &Picture,
@@ -43,7 +43,7 @@ pub fn blame_all(
             let resource = &refused.resource;
             let version = version_of(resource);
             rejected.insert(version.clone());
-            let (trial, new) = trials.of(&identity, resource);
+            let (trial, new) = trial_of(trials, &identity, refused);
             if new {
                 tracing::warn!(%pod, resource = %resource.key, text = shortened(&refused.text), "a proxy rejected a resource");
             }
@@ -57,6 +57,15 @@ pub fn blame_all(
         }
     }
     trials.retain(&rejected);
+}
+
+/// Returns the trial of a rejected resource. A client can ask for any number of resources without policies, and a trial of those sets no
+/// object aside.
+fn trial_of(trials: &Trials, identity: &str, refused: &RefusedResource) -> (Trial, bool) {
+    match refused.origins.is_empty() {
+        true => trials.needless(&refused.resource),
+        false => trials.of(identity, &refused.resource),
+    }
 }
 
 fn identity_of(picture: &Picture, pod: &PodRef) -> Arc<str> {
@@ -197,7 +206,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use heddle_crds::LastGood;
-    use heddle_policy_compiler::{ObjectKind, ObjectStatus};
+    use heddle_policy_compiler::{ObjectKind, ObjectStatus, ResourceKind};
     use serde_json::json;
 
     use super::*;
@@ -255,6 +264,30 @@ mod tests {
             Some("a"),
             "not known to be good"
         );
+    }
+
+    #[test]
+    fn only_resources_of_policies_are_tried() {
+        let envoy = std::env::current_exe().unwrap();
+        let trials = Trials::new(Some(envoy), &std::env::temp_dir());
+        for (name, origins, expected) in [
+            ("dst|192.0.2.1:80", vec![], Trial::Needless),
+            ("in|80", vec![policy("a")], Trial::Open),
+        ] {
+            let refused = RefusedResource {
+                resource: Arc::new(Resource {
+                    key: ResourceKey::new(ResourceKind::Cluster, name),
+                    version: "1".into(),
+                    body: bytes::Bytes::new(),
+                    requires: Vec::new(),
+                    origins: BTreeSet::new(),
+                }),
+                text: "no".into(),
+                origins,
+            };
+            let trial = trial_of(&trials, "shop/web", &refused);
+            assert_eq!(trial, (expected, true), "{name}");
+        }
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl Tally {
                     self.unfounded += 1;
                 }
                 // One that failed its trial is set aside by the next compile.
-                Trial::Open | Trial::Rejected(_) => {
+                Trial::Open | Trial::Rejected(_) | Trial::Needless => {
                     wait(" (rejects it)");
                     self.unverified += 1;
                 }
