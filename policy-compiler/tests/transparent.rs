@@ -214,8 +214,8 @@ fn declared() -> Result<()> {
         for (request, seen) in [
             ("GET /reviews HTTP/1.0\r\n\r\n", "GET /reviews HTTP/1."),
             (
-                "PROPFINDX /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-                "PROPFINDX /x ",
+                "PROPFIND /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                "PROPFIND /x ",
             ),
             (
                 "GET /y HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: tcp\r\n\r\n",

@@ -158,7 +158,6 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
     core::Http1ProtocolOptions {
         accept_http_10: true,
         default_host_for_http_10: NO_HOST.to_owned(),
-        allow_custom_methods: true,
         enable_trailers: true,
         header_key_format: Some(HeaderKeyFormat {
             header_format: Some(HeaderFormat::StatefulFormatter(preserve_case)),

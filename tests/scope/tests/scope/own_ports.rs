@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use heddle_ports::{CAPTURE, METRICS, READINESS};
-use heddle_scope_tests::{Client, Mesh, PATIENCE, Pod, PodSpec, Refused, port, scope};
+use heddle_scope_tests::{Client, Mesh, PATIENCE, Pod, PodSpec, Refused, Service, port, scope};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -68,7 +68,7 @@ async fn every_port(mesh: &Mesh, server: &Pod, client: &Pod, plain: Expected) ->
         for to in ["127.0.0.1", "::1"] {
             refused(&server.client, SocketAddr::new(to.parse()?, port)).await?;
         }
-        closed(&server.client, server.at(port)?).await?;
+        refused(&server.client, server.at(port)?).await?;
     }
     closed(&outside, server.at(METRICS)?).await?;
     let mut readiness = outside.http(server.at(READINESS)?).await?;
@@ -99,6 +99,13 @@ fn capture_ports_are_refused_and_the_ports_between_are_the_applications() -> Res
     scope(async |mesh| {
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let server = mesh.pod(PodSpec::new("server-1")).await?;
+        // A pod's port that a service leads to is called by mTLS; others are called as outside of the mesh.
+        mesh.world.service(Service {
+            ports: port::between()
+                .map(|port| (format!("any-{port}"), port, port))
+                .collect(),
+            ..Service::new("server")
+        });
         for (mtls, plain) in [
             ("Permissive", Expected::Answer),
             ("Strict", Expected::Closed),
@@ -132,7 +139,7 @@ fn capture_ports_are_refused_where_no_policy_is_and_where_the_mesh_observes() ->
             for port in CAPTURE {
                 refused(&outside, server.at(port)?).await?;
                 closed(&client.client, server.at(port)?).await?;
-                closed(&server.client, server.at(port)?).await?;
+                refused(&server.client, server.at(port)?).await?;
             }
             for port in port::between() {
                 answers(&outside, server.at(port)?, Expected::Answer).await?;
