@@ -139,7 +139,7 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             "spec.certificates.lifetime",
         ),
         of(
-            mesh(json!({"scope": {"idleAfter": "1m"}})),
+            mesh(json!({"scope": {"idleAfter": "0s"}})),
             "spec.scope.idleAfter",
         ),
         of(rule(json!({"from": {}})), "spec.rules[0].from"),

@@ -65,7 +65,10 @@ fn a_terminating_pod_is_served_and_called_until_it_ends() -> Result<()> {
         store.envoy.disconnected().await?;
         mesh.write()?;
         mesh.start_control_plane().await?;
-        store.envoy.connected().await?;
+        eventually("the sidecar is back", async || {
+            store.envoy.connected().await
+        })
+        .await?;
         eventually("the policy is gone", async || {
             let status = peer.client.status(own).await?;
             ensure!(status == 200, "{status}");
