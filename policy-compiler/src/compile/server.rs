@@ -29,8 +29,7 @@ const SILENCE_MS: u16 = 250;
 
 /// Compiles the server's side of a class of pods, but the clusters of its ports.
 pub(crate) fn server(input: &Inbound) -> Part {
-    let mut resources = Vec::new();
-    let mut clusters = Vec::new();
+    let (mut resources, mut clusters) = (Vec::new(), Vec::new());
     for (port, inbound) in all_ports(input) {
         let name = in_name(port);
         let cluster = ResourceKey::new(ResourceKind::Cluster, &name);

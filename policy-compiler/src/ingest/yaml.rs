@@ -206,18 +206,7 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             fix,
         } => {
             let finding = match meant {
-                Some(kind) => {
-                    let object = reference(kind, &head);
-                    let unread = Unread {
-                        path: "apiVersion".to_owned(),
-                        reason: message.clone(),
-                    };
-                    // An object of ours that a newer version wrote must not open what it closes.
-                    let kept = unreadable(&object, &unread, value);
-                    let finding = Finding::error(&object, "apiVersion", code, message);
-                    found.add(place, &head, object, kept);
-                    finding
-                }
+                Some(kind) => not_served(place, kind, &head, value, code, message, found),
                 None => about(place, code, format!("{}: {message}", named(&head))),
             };
             found.findings.push(finding.fix(fix));
@@ -238,6 +227,27 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
         }
         Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
     }
+}
+
+/// Reports an object whose version nobody serves. One of ours stays in the world: what a newer version wrote must not open what it closes.
+fn not_served(
+    place: &Place,
+    kind: ObjectKind,
+    head: &Head,
+    value: Value,
+    code: &'static str,
+    message: String,
+    found: &mut Manifests,
+) -> Finding {
+    let object = reference(kind, head);
+    let unread = Unread {
+        path: "apiVersion".to_owned(),
+        reason: message.clone(),
+    };
+    let kept = unreadable(&object, &unread, value);
+    let finding = Finding::error(&object, "apiVersion", code, message);
+    found.add(place, head, object, kept);
+    finding
 }
 
 fn template_not_read(place: &Place, head: &Head) -> Finding {
