@@ -282,7 +282,8 @@ fn setting(name: &str) -> Option<u64> {
 fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
     let wanted = usize::try_from(setting("HEDDLE_VERDICTS").unwrap_or(2_000))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let seed = setting("HEDDLE_SEED").unwrap_or(now);
+    // A run of every change is the same each time; the long one of `make nightly` looks elsewhere each time.
+    let seed = setting("HEDDLE_SEED").unwrap_or(if wanted > 2_000 { now } else { 1 });
     let mut random = Random(seed);
     let trust = Trust::new()?;
     for index in 0..HTTP_GROUPS + TCP_GROUPS + 1 {

@@ -227,12 +227,15 @@ fn request(random: &mut Random, rules: &[RuleSpec]) -> Http {
         "web.shop.:80",
         "gold",
     ];
+    let mut headers = lines(random, rules, version2);
+    // Envoy joins the lines of this header and drops an empty one, which then nobody sees: neither the policy nor the application.
+    headers.retain(|(name, value)| name != "user-agent" || !value.trim().is_empty());
     Http {
         version2,
         method: method.to_owned(),
         path,
         host: random.pick(&hosts).to_owned(),
-        headers: lines(random, rules, version2),
+        headers,
     }
 }
 
