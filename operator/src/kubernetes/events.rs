@@ -21,6 +21,15 @@ const REFILL: Duration = Duration::from_secs(3);
 /// The API takes 1,024 bytes.
 const MAX_NOTE: usize = 1000;
 
+/// Returns a recorder of Events that name this pod of the operator as their source.
+pub(super) fn recorder(client: Client, pod: &str) -> Recorder {
+    let reporter = Reporter {
+        controller: "heddle-operator".to_owned(),
+        instance: Some(pod.to_owned()),
+    };
+    Recorder::new(client, reporter)
+}
+
 /// Publishes Events.
 pub(super) struct Announcer {
     recorder: Recorder,
@@ -29,12 +38,8 @@ pub(super) struct Announcer {
 
 impl Announcer {
     pub(super) fn new(client: Client, pod: &str) -> Self {
-        let reporter = Reporter {
-            controller: "heddle-operator".to_owned(),
-            instance: Some(pod.to_owned()),
-        };
         Self {
-            recorder: Recorder::new(client, reporter),
+            recorder: recorder(client, pod),
             budget: Budget::new(Instant::now()),
         }
     }

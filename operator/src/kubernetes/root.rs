@@ -11,10 +11,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Recorder};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::events::recorder;
 use super::{CallError, NAMESPACE, call};
 use crate::metrics::Metrics;
 use crate::tasks::{Ended, chain};
@@ -54,15 +55,11 @@ pub(super) struct SecretRoot {
 
 impl SecretRoot {
     pub(super) fn new(client: &Client, pod: &str) -> Self {
-        let reporter = Reporter {
-            controller: "heddle-operator".to_owned(),
-            instance: Some(pod.to_owned()),
-        };
         Self {
             secrets: Api::namespaced(client.clone(), NAMESPACE),
             memory: Api::namespaced(client.clone(), NAMESPACE),
             webhooks: Api::all(client.clone()),
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: recorder(client.clone(), pod),
         }
     }
 
