@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3;
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 
 use super::metrics::{self, Edge};
 use super::network::filter;
+use super::wire::envoy::config::route::v3 as route;
+use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, empty_any, number, regex, seconds, truth};
 
 pub(crate) const DENY_FILTER: &str = "deny";

@@ -11,6 +11,8 @@ pub(crate) mod rbac;
 pub(crate) mod route;
 pub(crate) mod tls;
 pub(crate) mod trial;
+#[rustfmt::skip]
+#[allow(clippy::all, clippy::pedantic, dead_code, deprecated, missing_docs, unused_imports)]
 mod wire;
 
 use std::collections::HashMap;

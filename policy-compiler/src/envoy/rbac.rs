@@ -4,27 +4,25 @@ use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::core::v3::CidrRange;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::config::rbac::v3;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use envoy_types::pb::google::protobuf::Any;
-use prost::Message;
 
 use super::condition;
 use super::network::filter;
-use super::{exact, number, prefix, regex, wire};
+use super::wire::envoy::config::rbac::v3;
+use super::wire::envoy::extensions::filters::http::rbac::v3 as http;
+use super::wire::envoy::extensions::filters::network::rbac::v3 as network;
+use super::{any, exact, number, prefix, regex};
 use crate::authz::{
     HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, header,
     spelling,
 };
 
-const PER_ROUTE: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
-const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
-
 /// Two verdicts of one filter: the one in force and, where something is in audit, the one that would fall.
 struct Verdicts {
-    enforced: Option<wire::Rules>,
-    shadow: Option<wire::Rules>,
+    enforced: Option<v3::Rbac>,
+    shadow: Option<v3::Rbac>,
 }
 
 /// For HTTP: the configurations of the Deny and of the Allow filter.
@@ -38,13 +36,14 @@ pub(crate) fn per_route(authz: &PortAuthz) -> (Any, Any) {
                 String::new()
             }
         };
-        let rbac = wire::HttpRbac {
+        let rbac = http::Rbac {
             rules_stat_prefix: prefix(verdicts.enforced.is_some(), ""),
             // The per-rule counters are how often each rule decided; they exist only where there are rules.
             track_per_rule_stats: verdicts.enforced.is_some() || verdicts.shadow.is_some(),
             shadow_rules_stat_prefix: prefix(verdicts.shadow.is_some(), "audit_"),
             rules: verdicts.enforced,
             shadow_rules: verdicts.shadow,
+            ..Default::default()
         };
         per_route_any(Some(rbac))
     };
@@ -59,17 +58,14 @@ pub(crate) fn per_route_off() -> Any {
     per_route_any(None)
 }
 
-fn per_route_any(rbac: Option<wire::HttpRbac>) -> Any {
-    Any {
-        type_url: PER_ROUTE.to_owned(),
-        value: wire::HttpRbacPerRoute { rbac }.encode_to_vec(),
-    }
+fn per_route_any(rbac: Option<http::Rbac>) -> Any {
+    any(&http::RbacPerRoute { rbac })
 }
 
 /// For TCP: the filters of a chain, none where nothing is to be judged.
 pub(crate) fn network(authz: &PortAuthz) -> Vec<listener::Filter> {
     let of = |name: &str, verdicts: Verdicts| {
-        let rbac = wire::NetworkRbac {
+        let rbac = network::Rbac {
             stat_prefix: "tcp.".to_owned(),
             shadow_rules_stat_prefix: if verdicts.shadow.is_some() {
                 "audit_".to_owned()
@@ -78,16 +74,9 @@ pub(crate) fn network(authz: &PortAuthz) -> Vec<listener::Filter> {
             },
             rules: verdicts.enforced,
             shadow_rules: verdicts.shadow,
+            ..Default::default()
         };
-        (rbac.rules.is_some() || rbac.shadow_rules.is_some()).then(|| {
-            filter(
-                name,
-                Any {
-                    type_url: NETWORK.to_owned(),
-                    value: rbac.encode_to_vec(),
-                },
-            )
-        })
+        (rbac.rules.is_some() || rbac.shadow_rules.is_some()).then(|| filter(name, any(&rbac)))
     };
     [
         of("deny", deny(authz, false)),
@@ -138,14 +127,15 @@ fn rules<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     http: bool,
     spelled: bool,
-) -> wire::Rules {
+) -> v3::Rbac {
     let policies = rules
         .filter(|rule| http || !rule.to.needs_http())
         .map(|rule| (rule.id.to_string(), policy(rule, spelled)))
         .collect::<BTreeMap<_, _>>();
-    wire::Rules {
+    v3::Rbac {
         action: action.into(),
         policies,
+        ..Default::default()
     }
 }
 

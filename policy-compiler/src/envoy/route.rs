@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::route::v3;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::hcm::{ALLOW_FILTER, DENY_FILTER};
-use super::{endpoint, number, rbac, seconds, string_matcher, wire};
+use super::wire::envoy::config::route::v3;
+use super::{endpoint, number, rbac, seconds, string_matcher};
 use crate::authz::PortAuthz;
 
 /// Retried by default is only what provably reached no application: safe for every method.
@@ -171,17 +171,15 @@ pub(crate) fn inbound(
     others: &Others<'_>,
 ) -> Vec<u8> {
     let forward = || {
-        Some(action(
-            v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()),
-            SERVER_RETRIES,
-        ))
+        let cluster = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
+        Some(v3::route::Action::Route(action(cluster, SERVER_RETRIES)))
     };
-    let mut routes: Vec<wire::Route> = probes
+    let mut routes: Vec<v3::Route> = probes
         .iter()
-        .map(|probe| wire::Route {
+        .map(|probe| v3::Route {
             name: "probe".to_owned(),
             r#match: Some(exactly(probe)),
-            route: forward(),
+            action: forward(),
             typed_per_filter_config: rbac_config(rbac::per_route_off(), rbac::per_route_off()),
             ..Default::default()
         })
@@ -190,24 +188,24 @@ pub(crate) fn inbound(
         Others::Judged(authz) => {
             let (deny, allow) = rbac::per_route(authz);
             (
-                wire::Route {
-                    route: forward(),
+                v3::Route {
+                    action: forward(),
                     ..Default::default()
                 },
                 rbac_config(deny, allow),
             )
         }
         Others::Refused => (
-            wire::Route {
-                direct_response: Some(refusal(
+            v3::Route {
+                action: Some(v3::route::Action::DirectResponse(refusal(
                     "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
-                )),
+                ))),
                 ..Default::default()
             },
             BTreeMap::new(),
         ),
     };
-    routes.push(wire::Route {
+    routes.push(v3::Route {
         r#match: Some(everything()),
         name: "all".to_owned(),
         ..last
@@ -225,10 +223,10 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
         action.prefix_rewrite = "/stats/prometheus".to_owned();
         // The admin interface can stop the process: only reading is let through, and only this path.
         let probe = ProbeRoute::get(path);
-        wire::Route {
+        v3::Route {
             name: "metrics".to_owned(),
             r#match: Some(exactly(&probe)),
-            route: Some(action),
+            action: Some(v3::route::Action::Route(action)),
             ..Default::default()
         }
     };
@@ -240,16 +238,18 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
     )
 }
 
-fn configuration(name: &str, routes: Vec<wire::Route>, policies: BTreeMap<String, Any>) -> Vec<u8> {
-    let host = wire::VirtualHost {
+fn configuration(name: &str, routes: Vec<v3::Route>, policies: BTreeMap<String, Any>) -> Vec<u8> {
+    let host = v3::VirtualHost {
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
         routes,
+        ..Default::default()
     };
-    wire::RouteConfiguration {
+    v3::RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: vec![host],
         typed_per_filter_config: policies,
+        ..Default::default()
     }
     .encode_to_vec()
 }

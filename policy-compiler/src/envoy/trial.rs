@@ -8,13 +8,13 @@ use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use prost::Message;
 
 use super::hcm::{Routes, Side, connection_manager};
 use super::metrics::Edge;
+use super::wire::envoy::config::route::v3::RouteConfiguration;
 use super::{any, socket_address, truth};
 use crate::resource::{Resource, ResourceKind};
 

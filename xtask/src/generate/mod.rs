@@ -3,6 +3,7 @@
 mod argocd;
 mod crd;
 mod docs;
+mod messages;
 mod rbac;
 mod yaml;
 
@@ -24,6 +25,7 @@ fn generated() -> Result<Files> {
     files.extend(rbac::files());
     files.extend(argocd::files());
     files.extend(docs::files()?);
+    files.extend(messages::files()?);
     Ok(files)
 }
 
