@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use heddle_policy_compiler::{KindResource, ObjectKind};
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{GroupVersionKind, TypeMeta};
@@ -150,7 +151,31 @@ pub async fn list(
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    let what = format!("list {}", resource.plural);
+    pages(&api, types, &resource.plural).await
+}
+
+/// All objects of a kind that the control plane watches; none where the kind does not exist.
+pub async fn list_all(
+    client: &Client,
+    kind: ObjectKind,
+    resource: &KindResource,
+) -> Result<Vec<DynamicObject>> {
+    let gvk = GroupVersionKind::gvk(resource.group, resource.version, kind.as_str());
+    let types = TypeMeta {
+        api_version: resource.api_version(),
+        kind: kind.as_str().to_owned(),
+    };
+    let api_resource = ApiResource::from_gvk_with_plural(&gvk, resource.plural);
+    let api = Api::all_with(client.clone(), &api_resource);
+    pages(&api, types, resource.plural).await
+}
+
+async fn pages(
+    api: &Api<DynamicObject>,
+    types: TypeMeta,
+    plural: &str,
+) -> Result<Vec<DynamicObject>> {
+    let what = format!("list {plural}");
     let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
         let Some(page) = find(&what, api.list(&params)).await? else {

@@ -12,17 +12,6 @@ use kube::Client;
 
 use crate::{cluster, findings};
 
-/// What the control plane watches.
-const WATCHED: [(&str, &str); 7] = [
-    ("v1", "Namespace"),
-    ("v1", "Service"),
-    ("v1", "Pod"),
-    ("discovery.k8s.io/v1", "EndpointSlice"),
-    (heddle_crds::API_VERSION, "Mesh"),
-    (heddle_crds::API_VERSION, "TrafficSplit"),
-    (heddle_crds::API_VERSION, "AuthPolicy"),
-];
-
 /// The objects to compile, with the problems of their sources.
 #[derive(Default)]
 pub struct Objects {
@@ -84,8 +73,8 @@ impl Objects {
     /// Reads the objects that the control plane watches.
     pub async fn from_cluster(client: &Client) -> Result<Self> {
         let mut all = Self::default();
-        for (api_version, kind) in WATCHED {
-            for object in cluster::list(client, api_version, kind, None).await? {
+        for (kind, resource) in ObjectKind::watched() {
+            for object in cluster::list_all(client, kind, &resource).await? {
                 let value = serde_json::to_value(object)?;
                 let (objects, findings) = ingest::parse_json("cluster", value);
                 all.objects.extend(objects);
@@ -169,4 +158,43 @@ fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Request;
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn objects_of_every_watched_kind_are_listed() {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let paths = Arc::clone(&asked);
+        let answer = move |request: Request| async move {
+            paths.lock().unwrap().push(request.uri().path().to_owned());
+            Json(
+                json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [
+                {"metadata": {"name": "a", "namespace": "shop", "uid": "u"}, "spec": {}}]}),
+            )
+        };
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let all = Objects::from_cluster(&client).await.unwrap();
+        let listed: Vec<ObjectKind> = all
+            .objects
+            .iter()
+            .filter_map(|object| Some(object.reference()?.kind))
+            .collect();
+        let watched: Vec<ObjectKind> = ObjectKind::watched().map(|(kind, _)| kind).collect();
+        assert_eq!(listed, watched);
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .contains(&"/apis/heddle.dev/v1alpha1/meshes".to_owned())
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef};
+use heddle_policy_compiler::{Finding, KubeObject, ObjectRef};
 use tokio::sync::watch;
 
 /// What happened to the objects since the last batch. Of several changes of one object the last one is in it.
@@ -25,39 +25,4 @@ pub trait ObjectSource: Send + Sync + 'static {
 
     /// Ticks whenever there is something to take. Several changes may be one tick.
     fn changes(&self) -> watch::Receiver<u64>;
-}
-
-/// Whether the kind is one of ours, which has a status.
-#[must_use]
-pub const fn is_ours(kind: ObjectKind) -> bool {
-    match kind {
-        ObjectKind::Mesh | ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => true,
-        ObjectKind::Document
-        | ObjectKind::Namespace
-        | ObjectKind::Service
-        | ObjectKind::EndpointSlice
-        | ObjectKind::Pod
-        | ObjectKind::Workload => false,
-    }
-}
-
-/// What an object is called; `None` for one without a name.
-#[must_use]
-pub fn reference(object: &KubeObject) -> Option<ObjectRef> {
-    let (kind, metadata) = match object {
-        KubeObject::Namespace(o) => (ObjectKind::Namespace, &o.metadata),
-        KubeObject::Service(o) => (ObjectKind::Service, &o.metadata),
-        KubeObject::EndpointSlice(o) => (ObjectKind::EndpointSlice, &o.metadata),
-        KubeObject::Pod(o) => (ObjectKind::Pod, &o.metadata),
-        KubeObject::Template(o) => (ObjectKind::Workload, &o.metadata),
-        KubeObject::Mesh(o) => (ObjectKind::Mesh, &o.metadata),
-        KubeObject::TrafficSplit(o) => (ObjectKind::TrafficSplit, &o.metadata),
-        KubeObject::AuthPolicy(o) => (ObjectKind::AuthPolicy, &o.metadata),
-        KubeObject::Unreadable(o) => return Some(o.object.clone()),
-    };
-    let namespace = match kind {
-        ObjectKind::Mesh | ObjectKind::Namespace => "",
-        _ => metadata.namespace.as_deref().unwrap_or("default"),
-    };
-    Some(ObjectRef::new(kind, namespace, metadata.name.as_deref()?))
 }

@@ -3,46 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The kinds of objects the compiler reads or speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKind {
-    /// A source text that yielded no object, for example a file that is no YAML.
-    Document,
-    /// Our `Mesh`.
-    Mesh,
-    /// A core `Namespace`.
-    Namespace,
-    /// A core `Service`.
-    Service,
-    /// A discovery `EndpointSlice`.
-    EndpointSlice,
-    /// A core `Pod`.
-    Pod,
-    /// A workload of any kind, read for its pod template.
-    Workload,
-    /// Our `TrafficSplit`.
-    TrafficSplit,
-    /// Our `AuthPolicy`.
-    AuthPolicy,
-}
-
-impl ObjectKind {
-    /// The name as users write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Document => "Document",
-            Self::Mesh => "Mesh",
-            Self::Namespace => "Namespace",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Pod => "Pod",
-            Self::Workload => "Workload",
-            Self::TrafficSplit => "TrafficSplit",
-            Self::AuthPolicy => "AuthPolicy",
-        }
-    }
-}
+use crate::kind::ObjectKind;
 
 /// One object, by kind and name. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

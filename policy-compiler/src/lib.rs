@@ -20,6 +20,7 @@ mod envoy;
 mod finding;
 pub mod ingest;
 pub mod injection;
+mod kind;
 mod kinds;
 pub mod print;
 mod resource;
@@ -32,8 +33,9 @@ pub use compile::{
     mesh_in_force, on_demand_address,
 };
 pub use envoy::trial::trial_bootstrap;
-pub use finding::{Finding, ObjectKind, ObjectRef, Severity};
-pub use ingest::{KubeObject, Unreadable, WorkloadTemplate};
+pub use finding::{Finding, ObjectRef, Severity};
+pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate};
+pub use kind::{InputKind, KindResource, ObjectKind, Role};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};
 pub use status::ObjectStatus;
 pub use world::{NamespacedName, PodRef, Refusal, WorkloadRef, World, WorldBuilder};

@@ -1,6 +1,7 @@
 //! What the cluster must offer: its version, and the caller's rights.
 
 use anyhow::Result;
+use heddle_policy_compiler::{KindResource, ObjectKind};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -29,10 +30,42 @@ const NEEDED: [(&str, &str, bool); 7] = [
 ];
 
 pub(super) async fn all(client: &Client) -> Vec<Outcome> {
-    vec![
+    let mut outcomes = vec![
         Outcome::of(version(client).await, "version of Kubernetes"),
         Outcome::of(rights(client).await, "rights to install"),
-    ]
+    ];
+    outcomes.extend(optional_kinds(client, ObjectKind::watched()).await);
+    outcomes
+}
+
+/// Returns for each optional kind whether its definition is installed.
+async fn optional_kinds(
+    client: &Client,
+    kinds: impl Iterator<Item = (ObjectKind, KindResource)>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for (kind, resource) in kinds.filter(|(_, resource)| resource.optional) {
+        let name = format!("{} of {}", kind.as_str(), resource.api_version());
+        let found = optional_kind(client, &resource, &name).await;
+        outcomes.push(Outcome::of(found, &name));
+    }
+    outcomes
+}
+
+async fn optional_kind(client: &Client, resource: &KindResource, name: &str) -> Result<Outcome> {
+    let api_version = resource.api_version();
+    let what = format!("ask for the kinds of {api_version}");
+    let listed = cluster::find(&what, client.list_api_group_resources(&api_version)).await?;
+    let plural = resource.plural;
+    let served = listed.is_some_and(|list| list.resources.iter().any(|r| r.name == plural));
+    Ok(if served {
+        Outcome::Ok(format!("{name} is installed"))
+    } else {
+        Outcome::Note(
+            format!("{name} is not installed; the mesh works without it"),
+            format!("to use it install the definition of {name}; no restart is needed"),
+        )
+    })
 }
 
 async fn version(client: &Client) -> Result<Outcome> {
@@ -103,4 +136,37 @@ async fn allowed(
     )
     .await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn optional_kinds_are_reported_as_installed_or_not() {
+        let resources = json!({"groupVersion": "heddle.dev/v1alpha1", "resources": [
+            {"name": "meshes", "singularName": "", "namespaced": false, "kind": "Mesh", "verbs": ["list"]}]});
+        let known = || async move { Json(resources.clone()).into_response() };
+        let missing = || async {
+            let status = json!({"kind": "Status", "status": "Failure", "code": 404, "message": ""});
+            (StatusCode::NOT_FOUND, Json(status)).into_response()
+        };
+        let routes = Router::new().route("/apis/heddle.dev/v1alpha1", axum::routing::get(known));
+        let client = Client::new(routes.fallback(missing), "default");
+        let kind = |kind: ObjectKind| (kind, kind.resource().unwrap().or_none());
+        let kinds = [ObjectKind::Mesh, ObjectKind::AuthPolicy].map(kind);
+        let required = ObjectKind::watched();
+        let outcomes = optional_kinds(&client, required.chain(kinds)).await;
+        let told: Vec<bool> = outcomes
+            .iter()
+            .map(|outcome| matches!(outcome, Outcome::Ok(_)))
+            .collect();
+        assert_eq!(told, [true, false], "the required kinds are left out");
+    }
 }

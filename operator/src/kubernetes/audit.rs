@@ -7,18 +7,19 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_crds::Kind;
-use heddle_policy_compiler::{KubeObject, World, WorldBuilder, compile};
+use heddle_policy_compiler::{
+    InputKind, KindResource, KubeObject, ObjectKind, Role, World, WorldBuilder, compile,
+};
 use heddle_xds_server::{Name, Progress, Registry, Resource, ResourceKey, SubscriberId};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, ListParams};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::ours::{Ours, ours};
+use super::declared::{api, declared};
 use super::{AuditPlan, CallError, call, strip};
 use crate::learned::Learned;
 use crate::metrics::Metrics;
@@ -152,27 +153,8 @@ impl Auditor {
             builder: World::builder(),
             picture: Picture::default(),
         };
-        self.list::<core::Pod>(Api::all(self.client.clone()), &mut read, |o| {
-            vec![KubeObject::Pod(Arc::new(strip::pod(o)))]
-        })
-        .await?;
-        self.list::<core::Service>(Api::all(self.client.clone()), &mut read, |o| {
-            vec![KubeObject::Service(Arc::new(strip::service(o)))]
-        })
-        .await?;
-        self.list::<EndpointSlice>(Api::all(self.client.clone()), &mut read, |o| {
-            vec![KubeObject::EndpointSlice(Arc::new(strip::slice(o)))]
-        })
-        .await?;
-        self.list::<core::Namespace>(Api::all(self.client.clone()), &mut read, |o| {
-            vec![KubeObject::Namespace(Arc::new(strip::namespace(o)))]
-        })
-        .await?;
-        for kind in Kind::ALL {
-            let Ours { resource, types } = Ours::of(*kind);
-            let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-            self.list(api, &mut read, |object| ours(object, &types).0)
-                .await?;
+        for (kind, resource) in ObjectKind::watched() {
+            self.read(kind, &resource, &mut read).await?;
         }
         let Read {
             mut builder,
@@ -183,6 +165,47 @@ impl Auditor {
         picture.compiled = compile(&picture.world);
         picture.mesh = Arc::clone(picture.compiled.mesh());
         Ok(picture)
+    }
+
+    async fn read(
+        &self,
+        kind: ObjectKind,
+        resource: &KindResource,
+        read: &mut Read,
+    ) -> Result<(), CallError> {
+        let all = || self.client.clone();
+        let listed = match kind.role() {
+            Role::Settings | Role::Policy => {
+                let api = api(&self.client, kind, resource);
+                self.list(api, read, |o| declared(o, kind, resource).0)
+                    .await
+            }
+            Role::Input(InputKind::Pod) => {
+                let convert = |o| vec![KubeObject::Pod(Arc::new(strip::pod(o)))];
+                self.list::<core::Pod>(Api::all(all()), read, convert).await
+            }
+            Role::Input(InputKind::Service) => {
+                let convert = |o| vec![KubeObject::Service(Arc::new(strip::service(o)))];
+                self.list::<core::Service>(Api::all(all()), read, convert)
+                    .await
+            }
+            Role::Input(InputKind::EndpointSlice) => {
+                let convert = |o| vec![KubeObject::EndpointSlice(Arc::new(strip::slice(o)))];
+                self.list::<EndpointSlice>(Api::all(all()), read, convert)
+                    .await
+            }
+            Role::Input(InputKind::Namespace) => {
+                let convert = |o| vec![KubeObject::Namespace(Arc::new(strip::namespace(o)))];
+                self.list::<core::Namespace>(Api::all(all()), read, convert)
+                    .await
+            }
+            // They have no resource.
+            Role::Input(InputKind::Document | InputKind::Workload) => Ok(()),
+        };
+        match listed {
+            Err(error) if resource.optional && error.code() == Some(404) => Ok(()),
+            listed => listed,
+        }
     }
 
     async fn list<K>(

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use heddle_crds::Kind;
-use heddle_policy_compiler::{Finding, KubeObject, ObjectKind, ObjectRef, PodRef};
+use heddle_policy_compiler::{
+    DeclaredObject, Finding, InputKind, KindResource, KubeObject, ObjectKind, ObjectRef, PodRef,
+    Role,
+};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
@@ -20,12 +22,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
+use super::declared::{api, declared, is_served};
+use super::failures::{is_gone, is_not_found, is_unreadable, knows_no_streams, report};
 use super::listing::{Key, Listing};
-use super::ours::{Ours, ours, status_of, uid_of};
 use super::strip;
 use crate::metrics::{Metrics, Watch};
-use crate::objects::{Batch, ObjectSource, is_ours, reference};
+use crate::objects::{Batch, ObjectSource};
 use crate::status::WrittenStatus;
 use crate::tasks::{Ended, Tasks};
 
@@ -42,8 +44,8 @@ enum Kept {
         uid: Box<str>,
         account: Box<str>,
     },
-    /// One of ours, for its status.
-    Ours(KubeObject),
+    /// For its status.
+    Declared(Arc<DeclaredObject>),
 }
 
 #[derive(Default)]
@@ -65,7 +67,8 @@ struct Pending {
 
 #[derive(Default)]
 struct State {
-    kinds: HashMap<&'static str, Watched>,
+    /// Every kind that is watched.
+    kinds: HashMap<ObjectKind, Watched>,
     pending: Pending,
     findings: BTreeMap<ObjectRef, Vec<Finding>>,
     /// When a watch last failed.
@@ -73,29 +76,24 @@ struct State {
 }
 
 impl State {
+    fn watch(&mut self, kinds: impl Iterator<Item = ObjectKind>) {
+        self.kinds
+            .extend(kinds.map(|kind| (kind, Watched::default())));
+    }
+
     fn complete(&self) -> bool {
-        self.kinds.len() == WATCHED && self.kinds.values().all(|watched| watched.synced)
+        !self.kinds.is_empty() && self.kinds.values().all(|watched| watched.synced)
     }
 
     /// Takes an object as it is now. Returns whether the compiler would read anything new.
-    fn apply(
-        &mut self,
-        kind: &'static str,
-        reference: ObjectRef,
-        object: KubeObject,
-        findings: &[Finding],
-    ) -> bool {
+    fn apply(&mut self, reference: ObjectRef, object: KubeObject, findings: &[Finding]) -> bool {
         let known = Known {
             print: print(&object),
             kept: kept(&object),
         };
         let fresh = known.print;
-        let before = self
-            .kinds
-            .entry(kind)
-            .or_default()
-            .objects
-            .insert(key(&reference), known);
+        let watched = self.kinds.get_mut(&reference.kind);
+        let before = watched.and_then(|kind| kind.objects.insert(key(&reference), known));
         if before.is_some_and(|before| before.print == fresh) {
             return false;
         }
@@ -108,12 +106,10 @@ impl State {
         true
     }
 
-    fn remove(&mut self, kind: &'static str, reference: ObjectRef) {
-        self.kinds
-            .entry(kind)
-            .or_default()
-            .objects
-            .remove(&key(&reference));
+    fn remove(&mut self, reference: ObjectRef) {
+        if let Some(watched) = self.kinds.get_mut(&reference.kind) {
+            watched.objects.remove(&key(&reference));
+        }
         self.findings.remove(&reference);
         self.change(reference, None);
     }
@@ -127,14 +123,41 @@ impl State {
 /// Before a list is begun anew that was not whole.
 const RELIST: Duration = Duration::from_secs(1);
 
-/// The kinds watched, in all.
-const WATCHED: usize = 4 + Kind::ALL.len();
+/// An optional kind that is installed later is watched within this time.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A kind to watch.
+struct Watching {
+    kind: ObjectKind,
+    resource: KindResource,
+    client: Client,
+}
+
+impl Watching {
+    /// Whether a watch failed because an optional kind is not installed. The API server's discovery has to agree: objects that are there must
+    /// not be taken away by a proxy that answers 404.
+    async fn is_absent(&self, error: &watcher::Error) -> bool {
+        self.resource.optional
+            && is_not_found(error)
+            && matches!(is_served(&self.client, &self.resource).await, Ok(false))
+    }
+
+    /// Returns when the kind is installed.
+    async fn installed(&self, look: Duration) {
+        while !matches!(is_served(&self.client, &self.resource).await, Ok(true)) {
+            tokio::time::sleep(look).await;
+        }
+        tracing::info!(kind = self.kind.as_str(), "the optional kind is installed");
+    }
+}
 
 /// All that is watched.
 pub(super) struct Cache {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     metrics: Arc<Metrics>,
+    /// The time between two looks whether an optional kind is installed by now.
+    pub(super) look: Duration,
 }
 
 impl Cache {
@@ -143,61 +166,103 @@ impl Cache {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             metrics,
+            look: LOOK,
         }
     }
 
-    /// Starts the watches.
-    pub(super) fn start(self: &Arc<Self>, client: &Client, tasks: &mut Tasks) {
+    /// Starts the watches of these kinds.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        client: &Client,
+        kinds: impl IntoIterator<Item = (ObjectKind, KindResource)>,
+        tasks: &mut Tasks,
+    ) {
+        let watched: Vec<Watching> = kinds
+            .into_iter()
+            .map(|(kind, resource)| Watching {
+                kind,
+                resource,
+                client: client.clone(),
+            })
+            .collect();
+        let kinds = watched.iter().map(|watching| watching.kind);
+        self.lock().watch(kinds);
+        for watching in watched {
+            self.start_one(watching, tasks);
+        }
+    }
+
+    fn start_one(self: &Arc<Self>, watching: Watching, tasks: &mut Tasks) {
         let one = |object: KubeObject| (vec![object], Vec::new());
-        self.follow::<core::Pod>(tasks, "Pod", Api::all(client.clone()), move |o| {
-            one(KubeObject::Pod(Arc::new(strip::pod(o))))
-        });
-        self.follow::<core::Service>(tasks, "Service", Api::all(client.clone()), move |o| {
-            one(KubeObject::Service(Arc::new(strip::service(o))))
-        });
-        self.follow::<EndpointSlice>(tasks, "EndpointSlice", Api::all(client.clone()), move |o| {
-            one(KubeObject::EndpointSlice(Arc::new(strip::slice(o))))
-        });
-        self.follow::<core::Namespace>(tasks, "Namespace", Api::all(client.clone()), move |o| {
-            one(KubeObject::Namespace(Arc::new(strip::namespace(o))))
-        });
-        for kind in Kind::ALL {
-            let Ours { resource, types } = Ours::of(*kind);
-            self.follow::<DynamicObject>(
-                tasks,
-                kind.name(),
-                Api::all_with(client.clone(), &resource),
-                move |object| ours(object, &types),
-            );
+        let (kind, resource, client) = (watching.kind, watching.resource, &watching.client);
+        match kind.role() {
+            Role::Settings | Role::Policy => {
+                let api = api(client, kind, &resource);
+                self.follow::<DynamicObject>(tasks, watching, api, move |o| {
+                    declared(o, kind, &resource)
+                });
+            }
+            Role::Input(InputKind::Pod) => {
+                let api = Api::all(client.clone());
+                self.follow::<core::Pod>(tasks, watching, api, move |o| {
+                    one(KubeObject::Pod(Arc::new(strip::pod(o))))
+                });
+            }
+            Role::Input(InputKind::Service) => {
+                let api = Api::all(client.clone());
+                self.follow::<core::Service>(tasks, watching, api, move |o| {
+                    one(KubeObject::Service(Arc::new(strip::service(o))))
+                });
+            }
+            Role::Input(InputKind::EndpointSlice) => {
+                let api = Api::all(client.clone());
+                self.follow::<EndpointSlice>(tasks, watching, api, move |o| {
+                    one(KubeObject::EndpointSlice(Arc::new(strip::slice(o))))
+                });
+            }
+            Role::Input(InputKind::Namespace) => {
+                let api = Api::all(client.clone());
+                self.follow::<core::Namespace>(tasks, watching, api, move |o| {
+                    one(KubeObject::Namespace(Arc::new(strip::namespace(o))))
+                });
+            }
+            // They have no resource.
+            Role::Input(InputKind::Document | InputKind::Workload) => {}
         }
     }
 
     /// A pod's uid and service account, if the pod is alive.
     pub(super) fn pod(&self, pod: &PodRef) -> Option<(String, String)> {
         let key = ((*pod.namespace).into(), (*pod.name).into());
-        match &self.lock().kinds.get("Pod")?.objects.get(&key)?.kept {
+        match &self
+            .lock()
+            .kinds
+            .get(&ObjectKind::Pod)?
+            .objects
+            .get(&key)?
+            .kept
+        {
             Kept::Pod { uid, account } => Some((uid.to_string(), account.to_string())),
-            Kept::Nothing | Kept::Ours(_) => None,
+            Kept::Nothing | Kept::Declared(_) => None,
         }
     }
 
     /// The status of an object as the API server has it.
     pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
-        let state = self.lock();
-        let watched = state.kinds.get(object.kind.as_str())?;
-        let Kept::Ours(object) = &watched.objects.get(&key(object))?.kept else {
-            return None;
-        };
-        serde_json::from_value(status_of(object)?).ok()
+        serde_json::from_value(self.declared(object)?.status.clone()).ok()
     }
 
-    /// The uid of one of our objects.
+    /// The uid of a declared object.
     pub(super) fn uid(&self, object: &ObjectRef) -> Option<String> {
+        self.declared(object)?.uid.clone()
+    }
+
+    fn declared(&self, object: &ObjectRef) -> Option<Arc<DeclaredObject>> {
         let state = self.lock();
-        let watched = state.kinds.get(object.kind.as_str())?;
+        let watched = state.kinds.get(&object.kind)?;
         match &watched.objects.get(&key(object))?.kept {
-            Kept::Ours(object) => uid_of(object),
-            _ => None,
+            Kept::Declared(object) => Some(Arc::clone(object)),
+            Kept::Nothing | Kept::Pod { .. } => None,
         }
     }
 
@@ -210,22 +275,21 @@ impl Cache {
     fn follow<K>(
         self: &Arc<Self>,
         tasks: &mut Tasks,
-        kind: &'static str,
+        watching: Watching,
         api: Api<K>,
         convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send + Sync + 'static,
     ) where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let (this, stop) = (Arc::clone(self), tasks.stop());
-        tasks.spawn(
-            kind,
-            async move { this.watch(kind, api, convert, stop).await },
-        );
+        tasks.spawn(watching.kind.as_str(), async move {
+            this.watch(watching, api, convert, stop).await
+        });
     }
 
     async fn watch<K>(
         self: Arc<Self>,
-        kind: &'static str,
+        watching: Watching,
         api: Api<K>,
         convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send,
         stop: CancellationToken,
@@ -233,6 +297,7 @@ impl Cache {
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        let (kind, name) = (watching.kind, watching.kind.as_str());
         // One by one from the API server's own cache: pages would be read from etcd, one after the other.
         let mut config = watcher::Config::default().streaming_lists();
         let follow = |config: &watcher::Config| {
@@ -250,11 +315,11 @@ impl Cache {
             match event {
                 Ok(event) => {
                     if std::mem::take(&mut failing) {
-                        tracing::info!(kind, "the watch goes on");
+                        tracing::info!(kind = name, "the watch goes on");
                     }
                     if !self.take(kind, event, &convert, &mut listing) {
                         tracing::info!(
-                            kind,
+                            kind = name,
                             "a list broke off and began anew; it is read once more"
                         );
                         tokio::time::sleep(RELIST).await;
@@ -263,19 +328,36 @@ impl Cache {
                 }
                 Err(error) if knows_no_streams(&error) => {
                     tracing::info!(
-                        kind,
+                        kind = name,
                         "the API server streams no lists; they are read in pages"
                     );
                     config = watcher::Config::default().page_size(500);
                     events = follow(&config);
                 }
+                Err(error) if watching.is_absent(&error).await => {
+                    self.absent(kind);
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = watching.installed(self.look) => {}
+                    }
+                    (events, listing, failing) = (follow(&config), Listing::default(), false);
+                }
                 Err(error) => {
                     if !is_unreadable(&error) {
                         listing.broken();
                     }
-                    self.failed(kind, &error, &mut failing);
+                    self.failed(name, &error, &mut failing);
                 }
             }
+        }
+    }
+
+    /// An optional kind is not installed: there are no objects of it.
+    fn absent(&self, kind: ObjectKind) {
+        let name = kind.as_str();
+        tracing::info!(kind = name, "the optional kind is not installed");
+        if self.listed(kind, &HashSet::new()) {
+            self.changed.send_modify(|tick| *tick += 1);
         }
     }
 
@@ -299,7 +381,7 @@ impl Cache {
     /// Takes an event. Returns whether it can go on: a list that was not whole has to be read once more.
     fn take<K>(
         &self,
-        kind: &'static str,
+        kind: ObjectKind,
         event: Event<K>,
         convert: &impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>),
         listing: &mut Listing,
@@ -310,7 +392,7 @@ impl Cache {
         let named = |(objects, findings): (Vec<KubeObject>, Vec<Finding>)| {
             let all = objects.into_iter();
             let all: Vec<_> = all
-                .filter_map(|object| Some((reference(&object)?, object)))
+                .filter_map(|object| Some((object.reference()?, object)))
                 .collect();
             (all, findings)
         };
@@ -325,7 +407,7 @@ impl Cache {
                 for (reference, _) in &objects {
                     listing.name(key(reference), &version);
                 }
-                self.apply(kind, objects, &findings)
+                self.apply(objects, &findings)
             }
             Event::InitDone => match listing.end() {
                 Some(listed) => self.listed(kind, &listed),
@@ -333,12 +415,12 @@ impl Cache {
             },
             Event::Apply(object) => {
                 let (objects, findings) = named(convert(object));
-                self.apply(kind, objects, &findings)
+                self.apply(objects, &findings)
             }
             Event::Delete(object) => {
                 let mut state = self.lock();
                 for (reference, _) in named(convert(object)).0 {
-                    state.remove(kind, reference);
+                    state.remove(reference);
                 }
                 true
             }
@@ -349,22 +431,17 @@ impl Cache {
         true
     }
 
-    fn apply(
-        &self,
-        kind: &'static str,
-        objects: Vec<(ObjectRef, KubeObject)>,
-        findings: &[Finding],
-    ) -> bool {
+    fn apply(&self, objects: Vec<(ObjectRef, KubeObject)>, findings: &[Finding]) -> bool {
         let mut state = self.lock();
         let mut changed = false;
         for (reference, object) in objects {
-            changed |= state.apply(kind, reference, object, findings);
+            changed |= state.apply(reference, object, findings);
         }
         changed
     }
 
     /// A listing is over: what is not in it is gone.
-    fn listed(&self, kind: &'static str, listing: &HashSet<Key>) -> bool {
+    fn listed(&self, kind: ObjectKind, listing: &HashSet<Key>) -> bool {
         let mut state = self.lock();
         let watched = state.kinds.entry(kind).or_default();
         let first = !std::mem::replace(&mut watched.synced, true);
@@ -374,9 +451,7 @@ impl Cache {
             .cloned()
             .collect();
         for (namespace, name) in &gone {
-            if let Some(kind_of) = object_kind(kind) {
-                state.remove(kind, ObjectRef::new(kind_of, namespace, name));
-            }
+            state.remove(ObjectRef::new(kind, namespace, name));
         }
         // The last listing completes the picture even if it was empty.
         first || !gone.is_empty()
@@ -405,20 +480,6 @@ impl ObjectSource for Cache {
     }
 }
 
-fn object_kind(name: &str) -> Option<ObjectKind> {
-    use ObjectKind::{AuthPolicy, EndpointSlice, Mesh, Namespace, Pod, Service, TrafficSplit};
-    let watched = [
-        Pod,
-        Service,
-        EndpointSlice,
-        Namespace,
-        Mesh,
-        TrafficSplit,
-        AuthPolicy,
-    ];
-    watched.into_iter().find(|kind| kind.as_str() == name)
-}
-
 fn kept(object: &KubeObject) -> Kept {
     match object {
         KubeObject::Pod(pod) => {
@@ -435,21 +496,15 @@ fn kept(object: &KubeObject) -> Kept {
                 None => Kept::Nothing,
             }
         }
-        KubeObject::Mesh(_) | KubeObject::TrafficSplit(_) | KubeObject::AuthPolicy(_) => {
-            Kept::Ours(object.clone())
-        }
-        KubeObject::Unreadable(unreadable) if is_ours(unreadable.object.kind) => {
-            Kept::Ours(object.clone())
-        }
-        KubeObject::Unreadable(_)
-        | KubeObject::Namespace(_)
+        KubeObject::Declared(object) => Kept::Declared(Arc::clone(object)),
+        KubeObject::Namespace(_)
         | KubeObject::Service(_)
         | KubeObject::EndpointSlice(_)
         | KubeObject::Template(_) => Kept::Nothing,
     }
 }
 
-/// A hash of what the compiler reads. Of our own objects that is the generation, and of the status what is an input.
+/// A hash of what the compiler reads. Of a declared object that is the generation, and of the status what is an input.
 fn print(object: &KubeObject) -> u64 {
     let text = match object {
         KubeObject::Namespace(o) => serde_json::to_string(&**o),
@@ -457,26 +512,10 @@ fn print(object: &KubeObject) -> u64 {
         KubeObject::EndpointSlice(o) => serde_json::to_string(&**o),
         KubeObject::Pod(o) => serde_json::to_string(&**o),
         KubeObject::Template(_) => Ok(String::new()),
-        KubeObject::Mesh(o) => {
-            let last_good = o.status.as_ref().map(|status| &status.last_good);
-            serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, last_good))
+        KubeObject::Declared(o) => {
+            let status = o.status_inputs();
+            serde_json::to_string(&(&o.uid, o.generation, &o.spec, &o.refused, status))
         }
-        KubeObject::TrafficSplit(o) => {
-            let status = o
-                .status
-                .as_ref()
-                .map(|status| (&status.last_good, &status.weights));
-            serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, status))
-        }
-        KubeObject::AuthPolicy(o) => {
-            let last_good = o.status.as_ref().map(|status| &status.last_good);
-            serde_json::to_string(&(&o.metadata.uid, o.metadata.generation, &o.spec, last_good))
-        }
-        KubeObject::Unreadable(o) => serde_json::to_string(&(
-            o.generation,
-            o.value.get("spec"),
-            o.value.pointer("/status/lastGood"),
-        )),
     };
     let mut hasher = DefaultHasher::new();
     text.unwrap_or_default().hash(&mut hasher);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use heddle_crds::{API_VERSION, ConditionStatus, ConditionType, reason};
+use heddle_crds::{ConditionStatus, ConditionType, reason};
 use heddle_policy_compiler::ObjectRef;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -66,7 +66,7 @@ impl Announcer {
             };
             let namespace = Some(object.namespace.to_string()).filter(|name| !name.is_empty());
             let reference = ObjectReference {
-                api_version: Some(API_VERSION.to_owned()),
+                api_version: object.kind.resource().map(|r| r.api_version()),
                 kind: Some(object.kind.as_str().to_owned()),
                 name: Some(object.name.to_string()),
                 namespace,

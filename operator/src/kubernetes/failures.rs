@@ -26,6 +26,17 @@ pub(super) fn is_gone(error: &watcher::Error) -> bool {
     }
 }
 
+/// The API server knows no such resource.
+pub(super) fn is_not_found(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 404,
+        watcher::Error::WatchError(status) => status.code == 404,
+        _ => false,
+    }
+}
+
 /// One object cannot be read; the stream goes on.
 pub(super) fn is_unreadable(error: &watcher::Error) -> bool {
     matches!(

@@ -5,12 +5,12 @@ mod authorize;
 mod ca_bundle;
 mod cache;
 mod claims;
+mod declared;
 mod events;
 mod failures;
 mod http;
 mod leader;
 mod listing;
-mod ours;
 mod peers;
 mod reviews;
 mod root;
@@ -19,6 +19,8 @@ mod scopes;
 mod spread;
 mod statuses;
 mod strip;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod webhook;
 

@@ -64,13 +64,8 @@ impl Word {
     }
 
     fn refusals(&self) -> impl Iterator<Item = Refusal> {
-        let kind = |name: &str| match name {
-            "TrafficSplit" => Some(ObjectKind::TrafficSplit),
-            "AuthPolicy" => Some(ObjectKind::AuthPolicy),
-            "Mesh" => Some(ObjectKind::Mesh),
-            // A newer replica's kind.
-            _ => None,
-        };
+        // A kind that is not known is that of a newer replica.
+        let kind = |name: &str| ObjectKind::by_name(name).filter(|kind| kind.is_declared());
         self.refusals.iter().filter_map(move |refused| {
             let object = ObjectRef::new(kind(&refused.kind)?, &refused.namespace, &refused.name);
             Some(Refusal {
@@ -271,5 +266,20 @@ mod tests {
         let again: Word = serde_json::from_str(&serde_json::to_string(&word).unwrap()).unwrap();
         assert_eq!(again, word);
         assert_eq!(again.refusals().collect::<Vec<_>>(), learned.all());
+    }
+
+    #[test]
+    fn rejections_of_every_declared_kind_are_shared() {
+        let learned = Learned::default();
+        for kind in ObjectKind::ALL.iter().filter(|kind| kind.is_declared()) {
+            learned.refuse(Refusal {
+                object: ObjectRef::new(*kind, kind.namespace_of(Some("shop")), "a"),
+                generation: 3,
+                text: "no".to_owned(),
+            });
+        }
+        assert!(!learned.all().is_empty());
+        let word = Word::new(Report::default(), &learned);
+        assert_eq!(word.refusals().collect::<Vec<_>>(), learned.all());
     }
 }

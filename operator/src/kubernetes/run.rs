@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use heddle_acceptor::{LogLimit, Security};
 use heddle_identity::TrustDomain;
-use heddle_policy_compiler::PodRef;
+use heddle_policy_compiler::{ObjectKind, PodRef};
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -94,7 +94,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let (admin, webhook) = (at(15014).await?, at(15017).await?);
     let metrics = Arc::new(Metrics::default());
     let cache = Arc::new(Cache::new(Arc::clone(&metrics)));
-    cache.start(&client, &mut tasks);
+    cache.start(&client, ObjectKind::watched(), &mut tasks);
     let starting = Starting {
         client,
         options,

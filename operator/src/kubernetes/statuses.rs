@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use heddle_crds::{API_VERSION, Kind};
 use heddle_policy_compiler::ObjectRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, Word};
 use super::{CallError, call};
@@ -295,19 +295,17 @@ impl Writer {
     }
 
     async fn apply(&self, object: &ObjectRef, status: &WrittenStatus) -> Result<(), CallError> {
-        let kind = object.kind.as_str();
-        let Some(resource) = Kind::by_name(kind).map(|kind| {
-            let gvk = GroupVersionKind::gvk(heddle_crds::GROUP, heddle_crds::VERSION, kind.name());
-            ApiResource::from_gvk_with_plural(&gvk, &kind.plural())
-        }) else {
+        let Some(resource) = object.kind.resource() else {
             return Ok(());
         };
+        let (kind, api_version) = (object.kind.as_str(), resource.api_version());
+        let resource = api_resource(object.kind, &resource);
         let api: Api<DynamicObject> = if object.namespace.is_empty() {
             Api::all_with(self.client.clone(), &resource)
         } else {
             Api::namespaced_with(self.client.clone(), &object.namespace, &resource)
         };
-        let body = json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": &*object.name}, "status": status});
+        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": status});
         let params = PatchParams::apply("heddle-operator").force();
         call(api.patch_status(&object.name, &params, &Patch::Apply(body))).await?;
         Ok(())

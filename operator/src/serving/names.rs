@@ -164,7 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use heddle_identity::TrustDomain;
-    use heddle_policy_compiler::{KubeObject, NamespacedName, World, compile};
+    use heddle_policy_compiler::{KubeObject, NamespacedName, World, compile, ingest};
     use heddle_xds_server::Asked;
     use k8s_openapi::jiff::{SignedDuration, Timestamp};
     use serde_json::json;
@@ -192,11 +192,13 @@ mod tests {
         });
         let service = serde_json::from_value(service).unwrap();
         let pod = serde_json::from_value(pod).unwrap();
-        let mesh = serde_json::from_value(mesh).unwrap();
+        let (mesh, _) = ingest::parse_json("test", mesh);
         let mut builder = World::builder();
         builder.apply(KubeObject::Service(Arc::new(service)));
         builder.apply(KubeObject::Pod(Arc::new(pod)));
-        builder.apply(KubeObject::Mesh(Arc::new(mesh)));
+        for object in mesh {
+            builder.apply(object);
+        }
         let world = builder.world();
         Picture {
             compiled: compile(&world),

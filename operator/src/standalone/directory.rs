@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use heddle_crds::{AuthPolicyStatus, MeshStatus, TrafficSplitStatus};
 use heddle_policy_compiler::ingest::duplicates;
-use heddle_policy_compiler::{Finding, KubeObject, ObjectRef};
-use serde::Serialize;
+use heddle_policy_compiler::{DeclaredObject, Finding, KubeObject, ObjectRef};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Statuses;
 use super::content::{Content, Listing};
 use super::files::about;
-use crate::objects::{Batch, ObjectSource, is_ours};
+use crate::objects::{Batch, ObjectSource};
 use crate::status::WrittenStatus;
 use crate::tasks::Ended;
 
@@ -166,14 +164,14 @@ impl Directory {
         let generations = &mut known.generations;
         generations.retain(|object, _| objects.contains_key(object));
         let complete = |(reference, object): (ObjectRef, KubeObject)| {
-            if !is_ours(reference.kind) {
+            let KubeObject::Declared(object) = object else {
                 return (reference, object);
-            }
+            };
             let object = self.statuses.with(&reference, |status| {
-                let number = generation(generations, &reference, &object, status);
-                complete(object, number, status)
+                let number = generation(generations, &object, status);
+                complete(&object, number, status)
             });
-            (reference, object)
+            (reference, KubeObject::Declared(Arc::new(object)))
         };
         (objects.into_iter().map(complete).collect(), findings)
     }
@@ -187,7 +185,7 @@ impl ObjectSource for Directory {
         let gone = before.keys().filter(|object| !objects.contains_key(object));
         let gone: Vec<_> = gone.map(|object| (object.clone(), None)).collect();
         let same = |object: &ObjectRef, now: &KubeObject| {
-            before.get(object).is_some_and(|then| unchanged(then, now))
+            before.get(object).is_some_and(|then| then.same(now))
         };
         let fresh = objects
             .into_iter()
@@ -208,40 +206,14 @@ impl ObjectSource for Directory {
     }
 }
 
-/// Whether nothing was read anew. Ours are completed with their status each time, so their content tells.
-fn unchanged(then: &KubeObject, now: &KubeObject) -> bool {
-    match (then, now) {
-        (KubeObject::Namespace(a), KubeObject::Namespace(b)) => Arc::ptr_eq(a, b),
-        (KubeObject::Service(a), KubeObject::Service(b)) => Arc::ptr_eq(a, b),
-        (KubeObject::EndpointSlice(a), KubeObject::EndpointSlice(b)) => Arc::ptr_eq(a, b),
-        (KubeObject::Pod(a), KubeObject::Pod(b)) => Arc::ptr_eq(a, b),
-        (KubeObject::Template(a), KubeObject::Template(b)) => Arc::ptr_eq(a, b),
-        (KubeObject::Mesh(a), KubeObject::Mesh(b)) => same_json(&**a, &**b),
-        (KubeObject::TrafficSplit(a), KubeObject::TrafficSplit(b)) => same_json(&**a, &**b),
-        (KubeObject::AuthPolicy(a), KubeObject::AuthPolicy(b)) => same_json(&**a, &**b),
-        (KubeObject::Unreadable(a), KubeObject::Unreadable(b)) => {
-            a.generation == b.generation && a.value == b.value
-        }
-        _ => false,
-    }
-}
-
-fn same_json<T: Serialize>(a: &T, b: &T) -> bool {
-    match (serde_json::to_value(a), serde_json::to_value(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
-}
-
 /// As an API server does: another content is another generation. The status of an earlier run has the generations of that run.
 fn generation(
     generations: &mut BTreeMap<ObjectRef, Generation>,
-    reference: &ObjectRef,
-    object: &KubeObject,
+    object: &DeclaredObject,
     status: Option<&WrittenStatus>,
 ) -> i64 {
-    let content = content(object);
-    let known = generations.get(reference);
+    let content = object.content();
+    let known = generations.get(&object.object);
     let number = match known {
         Some(known) if known.content == content => return known.number,
         Some(known) => known.number + 1,
@@ -254,81 +226,34 @@ fn generation(
             }
         },
     };
-    generations.insert(reference.clone(), Generation { content, number });
+    generations.insert(object.object.clone(), Generation { content, number });
     number
 }
 
-fn content(object: &KubeObject) -> Value {
-    let json = |spec: Result<Value, serde_json::Error>| spec.unwrap_or_default();
-    match object {
-        KubeObject::Mesh(mesh) => json(serde_json::to_value(&mesh.spec)),
-        KubeObject::TrafficSplit(split) => json(serde_json::to_value(&split.spec)),
-        KubeObject::AuthPolicy(policy) => json(serde_json::to_value(&policy.spec)),
-        KubeObject::Unreadable(object) => object.value.get("spec").cloned().unwrap_or_default(),
-        KubeObject::Namespace(_)
-        | KubeObject::Service(_)
-        | KubeObject::EndpointSlice(_)
-        | KubeObject::Pod(_)
-        | KubeObject::Template(_) => Value::Null,
-    }
-}
-
 /// Adds what an API server would have kept: the generation, and of the status what the compiler reads.
-fn complete(object: KubeObject, number: i64, status: Option<&WrittenStatus>) -> KubeObject {
-    let last_good = status.and_then(|status| status.last_good.clone());
-    let weights = status
-        .map(|status| status.weights.clone())
-        .unwrap_or_default();
-    match object {
-        KubeObject::Mesh(mut mesh) => {
-            let inner = Arc::make_mut(&mut mesh);
-            inner.metadata.generation = Some(number);
-            inner.status = Some(MeshStatus {
-                last_good,
-                ..MeshStatus::default()
-            });
-            KubeObject::Mesh(mesh)
-        }
-        KubeObject::TrafficSplit(mut split) => {
-            let inner = Arc::make_mut(&mut split);
-            inner.metadata.generation = Some(number);
-            inner.status = Some(TrafficSplitStatus {
-                last_good,
-                weights,
-                ..TrafficSplitStatus::default()
-            });
-            KubeObject::TrafficSplit(split)
-        }
-        KubeObject::AuthPolicy(mut policy) => {
-            let inner = Arc::make_mut(&mut policy);
-            inner.metadata.generation = Some(number);
-            inner.status = Some(AuthPolicyStatus {
-                last_good,
-                ..AuthPolicyStatus::default()
-            });
-            KubeObject::AuthPolicy(policy)
-        }
-        KubeObject::Unreadable(mut unreadable) => {
-            let inner = Arc::make_mut(&mut unreadable);
-            inner.generation = number;
-            if let Value::Object(fields) = &mut inner.value {
-                fields.insert(
-                    "status".to_owned(),
-                    serde_json::json!({"lastGood": last_good, "weights": weights}),
-                );
-            }
-            KubeObject::Unreadable(unreadable)
-        }
-        other @ (KubeObject::Namespace(_)
-        | KubeObject::Service(_)
-        | KubeObject::EndpointSlice(_)
-        | KubeObject::Pod(_)
-        | KubeObject::Template(_)) => other,
+fn complete(
+    object: &DeclaredObject,
+    generation: i64,
+    status: Option<&WrittenStatus>,
+) -> DeclaredObject {
+    let mut inputs = serde_json::Map::new();
+    if let Some(Value::Object(status)) = status.map(|s| serde_json::to_value(s).unwrap_or_default())
+    {
+        let read = object.object.kind.status_inputs();
+        let kept = status.into_iter();
+        inputs.extend(kept.filter(|(field, _)| read.contains(&field.as_str())));
+    }
+    DeclaredObject {
+        generation,
+        status: Value::Object(inputs),
+        ..object.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use heddle_policy_compiler::ObjectKind;
+
     use super::*;
 
     const SPLIT: &str = "apiVersion: heddle.dev/v1alpha1
@@ -364,8 +289,7 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
                 .0
                 .values()
                 .find_map(|object| match object {
-                    KubeObject::TrafficSplit(split) => split.metadata.generation,
-                    KubeObject::Unreadable(object) => Some(object.generation),
+                    KubeObject::Declared(object) => Some(object.generation),
                     _ => None,
                 })
         }
@@ -441,15 +365,12 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
             }),
             ..WrittenStatus::default()
         };
-        let split = ObjectRef::new(
-            heddle_policy_compiler::ObjectKind::TrafficSplit,
-            "shop",
-            "reviews",
-        );
         let text = super::tests::split(1);
         let (mut objects, _) = heddle_policy_compiler::ingest::parse_yaml("", &text).into_objects();
-        let object = objects.pop().unwrap();
-        let number = |status| generation(&mut BTreeMap::new(), &split, &object, Some(&status));
+        let Some(KubeObject::Declared(object)) = objects.pop() else {
+            panic!("no declared object");
+        };
+        let number = |status| generation(&mut BTreeMap::new(), &object, Some(&status));
         let same = r#"{"service": "reviews", "backends": [{"service": "v1", "weight": 1}]}"#;
         assert_eq!(number(status(same, 2)), 2, "the spec of that generation");
         assert_eq!(number(status("{}", 2)), 5, "another spec");
@@ -472,6 +393,35 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
         fs::remove_file(fixture.directory.path().join("service.yaml")).unwrap();
         assert!(fixture.source.scan());
         assert_eq!(names(), [("Service shop/reviews".to_owned(), false)]);
+    }
+
+    #[test]
+    fn objects_of_every_kind_are_given_out_once_and_taken_away_with_their_file() {
+        let mut files = vec![(
+            "Workload.yaml".to_owned(),
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {template: {spec: {containers: [{name: a}]}}}}".to_owned(),
+        )];
+        for (kind, resource) in ObjectKind::watched() {
+            let (api_version, kind) = (resource.api_version(), kind.as_str());
+            let text = format!(
+                "{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: a}}, spec: {{}}}}"
+            );
+            files.push((format!("{kind}.yaml"), text));
+        }
+        let read = ObjectKind::ALL.len() - 1;
+        assert_eq!(files.len(), read, "every kind but Document");
+        let named: Vec<(&str, &str)> = files.iter().map(|(n, t)| (&**n, &**t)).collect();
+        let fixture = Fixture::new(&named);
+        assert_eq!(fixture.source.take().changes.len(), read);
+        assert!(fixture.write("other.yaml", SERVICE));
+        assert_eq!(fixture.source.take().changes.len(), 1);
+        for (name, _) in &files {
+            fs::remove_file(fixture.directory.path().join(name)).unwrap();
+        }
+        assert!(fixture.source.scan());
+        let changes = fixture.source.take().changes;
+        assert_eq!(changes.len(), read);
+        assert!(changes.iter().all(|(_, now)| now.is_none()));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use heddle_crds::API_VERSION;
 use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -137,13 +136,8 @@ fn written(text: &str) -> Result<BTreeMap<ObjectRef, WrittenStatus>, serde_saphy
         name: String,
     }
     let list: List = serde_saphyr::from_str(text)?;
-    let kinds = [
-        ObjectKind::Mesh,
-        ObjectKind::TrafficSplit,
-        ObjectKind::AuthPolicy,
-    ];
     let status = |item: Item| {
-        let kind = kinds.into_iter().find(|kind| kind.as_str() == item.kind)?;
+        let kind = ObjectKind::by_name(&item.kind).filter(|kind| kind.is_declared())?;
         let Metadata { namespace, name } = item.metadata;
         Some((ObjectRef::new(kind, &namespace, &name), item.status))
     };
@@ -157,7 +151,8 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
     {
         fields.insert("namespace".to_owned(), Value::from(&*object.namespace));
     }
-    json!({"apiVersion": API_VERSION, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
+    let api_version = object.kind.resource().map(|r| r.api_version());
+    json!({"apiVersion": api_version, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
 }
 
 /// Writes the files whenever they would say something else.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef};
+use heddle_policy_compiler::{
+    ObjectKind, ObjectRef, ObjectStatus, PodRef, Proxy, Role, WorkloadRef,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Round, State, Summary};
@@ -76,18 +78,9 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
         .map_or(0, |in_force| in_force.generation)
 }
 
-/// The kinds that reach proxies and have `Programmed`.
-pub(crate) const fn is_policy(kind: ObjectKind) -> bool {
-    match kind {
-        ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => true,
-        ObjectKind::Document
-        | ObjectKind::Mesh
-        | ObjectKind::Namespace
-        | ObjectKind::Service
-        | ObjectKind::EndpointSlice
-        | ObjectKind::Pod
-        | ObjectKind::Workload => false,
-    }
+/// Whether proxies run objects of the kind, so that they have `Programmed`.
+pub(crate) fn is_policy(kind: ObjectKind) -> bool {
+    kind.role() == Role::Policy
 }
 
 /// What is known beside the acknowledgements themselves.

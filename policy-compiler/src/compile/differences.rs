@@ -1,13 +1,14 @@
 //! What differs between two worlds. Whatever they share is not looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::finding::{ObjectKind, ObjectRef};
-use crate::world::{NamespacedName, PodRef, Service, Workload, World};
+use crate::finding::ObjectRef;
+use crate::kind::{ObjectKind, with_kinds};
+use crate::world::{DeclaredObjects, NamespacedName, PodRef, Service, Workload, World};
 
 /// One entry that came, went, or is another.
 #[derive(Debug)]
@@ -44,12 +45,8 @@ pub(super) fn changes<'a, K: Ord, V: PartialEq>(
 /// What differs, by what is compiled of it.
 #[derive(Debug)]
 pub(super) struct Differences<'a> {
-    /// Whether a `Mesh`, or what Envoy refused of one, differs.
-    pub(super) meshes: bool,
-    /// Namespaces with other splits.
-    pub(super) splits: BTreeSet<Arc<str>>,
-    /// Namespaces with other policies.
-    pub(super) policies: BTreeSet<Arc<str>>,
+    /// By kind, the namespaces where a declared object, or the rejection of one, differs.
+    declared: BTreeMap<ObjectKind, BTreeSet<Arc<str>>>,
     pub(super) services: Vec<Change<'a, NamespacedName, Arc<Service>>>,
     /// `ExternalName` services that differ.
     pub(super) external: BTreeSet<NamespacedName>,
@@ -60,14 +57,9 @@ pub(super) struct Differences<'a> {
 
 impl<'a> Differences<'a> {
     pub(super) fn between(old: &'a World, new: &'a World) -> Self {
-        let namespace = |name: &NamespacedName| Arc::clone(&name.namespace);
-        let splits = changes(&old.splits, &new.splits);
-        let policies = changes(&old.policies, &new.policies);
         let endpoints = changes(&old.endpoints, &new.endpoints);
         let mut differences = Self {
-            meshes: changes(&old.meshes, &new.meshes).next().is_some(),
-            splits: splits.map(|change| namespace(change.key)).collect(),
-            policies: policies.map(|change| namespace(change.key)).collect(),
+            declared: declared(&old.declared, &new.declared),
             services: changes(&old.services, &new.services).collect(),
             external: changes(&old.external, &new.external)
                 .map(|change| change.key.clone())
@@ -76,27 +68,43 @@ impl<'a> Differences<'a> {
             pods: changes(&old.workloads, &new.workloads).collect(),
         };
         for change in changes(&old.refusals, &new.refusals) {
-            differences.refused(change.key);
+            differences.rejected(change.key);
         }
         differences
     }
 
-    fn refused(&mut self, object: &ObjectRef) {
-        match object.kind {
-            ObjectKind::Mesh => self.meshes = true,
-            ObjectKind::TrafficSplit => {
-                self.splits.insert(Arc::clone(&object.namespace));
-            }
-            ObjectKind::AuthPolicy => {
-                self.policies.insert(Arc::clone(&object.namespace));
-            }
-            // A refusal of what is not ours changes no judgement.
-            ObjectKind::Document
-            | ObjectKind::Namespace
-            | ObjectKind::Service
-            | ObjectKind::EndpointSlice
-            | ObjectKind::Pod
-            | ObjectKind::Workload => {}
+    /// Takes the namespaces where an object of a kind differs.
+    pub(super) fn take(&mut self, kind: ObjectKind) -> BTreeSet<Arc<str>> {
+        self.declared.remove(&kind).unwrap_or_default()
+    }
+
+    fn rejected(&mut self, object: &ObjectRef) {
+        // The rejection of another object changes no status.
+        if object.kind.is_declared() {
+            let namespaces = self.declared.entry(object.kind).or_default();
+            namespaces.insert(Arc::clone(&object.namespace));
         }
     }
 }
+
+macro_rules! declared_differences {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            $(=> $field:ident: $spec:ty, [$($input:literal),*])?;
+    )*) => {
+        fn declared(
+            old: &DeclaredObjects,
+            new: &DeclaredObjects,
+        ) -> BTreeMap<ObjectKind, BTreeSet<Arc<str>>> {
+            let mut all = BTreeMap::new();
+            $($(
+                let changed = changes(&old.$field, &new.$field);
+                let namespaces = changed.map(|change| Arc::clone(&change.key.namespace));
+                all.insert(ObjectKind::$kind, namespaces.collect());
+            )?)*
+            all
+        }
+    };
+}
+with_kinds!(declared_differences);

@@ -62,7 +62,8 @@ use outcome::Remarks;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 
 use crate::authz::PortAuthz;
-use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::finding::{Finding, ObjectRef};
+use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::NamespacePolicies;
 use crate::kinds::mesh::Settings;
 use crate::kinds::traffic_split::{NamespaceSplits, Target};

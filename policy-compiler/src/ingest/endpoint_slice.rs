@@ -5,7 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::named;
-use crate::finding::{Finding, ObjectKind};
+use crate::finding::Finding;
+use crate::kind::ObjectKind;
 use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port, tidy};
 
 /// The endpoints that one slice adds to a service; sorted, without equal copies.

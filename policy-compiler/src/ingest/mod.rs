@@ -1,6 +1,7 @@
 //! The edge: Kubernetes objects in, our own valid types out. Whatever is wrong becomes a [`Finding`], and the rest still counts.
 
 mod convert;
+mod declared;
 mod documents;
 mod endpoint_slice;
 mod mirrored;
@@ -9,24 +10,25 @@ mod probes;
 mod recognize;
 mod service;
 mod standalone;
+mod unread;
 mod workload;
 mod yaml;
 
 use std::sync::Arc;
 
+pub use declared::DeclaredObject;
+pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::Value;
-
-pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
 pub use pod::owner;
 pub(crate) use pod::{manifest, pod, template};
 pub use probes::tcp_probe_ports;
 pub(crate) use service::{external_host, service};
 pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 
-use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::finding::{Finding, ObjectRef};
+use crate::kind::ObjectKind;
 use crate::world::NamespacedName;
 
 /// The name of the sidecar's container, regular or init.
@@ -47,14 +49,38 @@ pub enum KubeObject {
     Pod(Arc<core::Pod>),
     /// A workload's pod template; only counts while none of its pods is known.
     Template(Arc<WorkloadTemplate>),
-    /// Our mesh settings.
-    Mesh(Arc<heddle_crds::Mesh>),
-    /// Our traffic split.
-    TrafficSplit(Arc<heddle_crds::TrafficSplit>),
-    /// Our policy.
-    AuthPolicy(Arc<heddle_crds::AuthPolicy>),
-    /// An object of ours that today's types cannot read. It must not vanish: a policy that nobody can read still denies what it selects.
-    Unreadable(Arc<Unreadable>),
+    /// An object of a declared kind, ours or another's.
+    Declared(Arc<DeclaredObject>),
+}
+
+impl KubeObject {
+    /// The name of the object; `None` if it has none.
+    #[must_use]
+    pub fn reference(&self) -> Option<ObjectRef> {
+        let (kind, metadata) = match self {
+            Self::Namespace(o) => (ObjectKind::Namespace, &o.metadata),
+            Self::Service(o) => (ObjectKind::Service, &o.metadata),
+            Self::EndpointSlice(o) => (ObjectKind::EndpointSlice, &o.metadata),
+            Self::Pod(o) => (ObjectKind::Pod, &o.metadata),
+            Self::Template(o) => (ObjectKind::Workload, &o.metadata),
+            Self::Declared(o) => return Some(o.object.clone()),
+        };
+        let namespace = kind.namespace_of(metadata.namespace.as_deref());
+        Some(ObjectRef::new(kind, namespace, metadata.name.as_deref()?))
+    }
+
+    /// Whether another object is the same for the compiler: the very same value, or a declared object with equal content.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        match self {
+            Self::Namespace(a) => matches!(other, Self::Namespace(b) if Arc::ptr_eq(a, b)),
+            Self::Service(a) => matches!(other, Self::Service(b) if Arc::ptr_eq(a, b)),
+            Self::EndpointSlice(a) => matches!(other, Self::EndpointSlice(b) if Arc::ptr_eq(a, b)),
+            Self::Pod(a) => matches!(other, Self::Pod(b) if Arc::ptr_eq(a, b)),
+            Self::Template(a) => matches!(other, Self::Template(b) if Arc::ptr_eq(a, b)),
+            Self::Declared(a) => matches!(other, Self::Declared(b) if a == b),
+        }
+    }
 }
 
 /// The pod template of a workload: of a `Deployment`, a `CronJob`, or of any other kind with a pod template at `spec.template`.
@@ -66,19 +92,6 @@ pub struct WorkloadTemplate {
     pub metadata: ObjectMeta,
     /// What its pods look like.
     pub template: core::PodTemplateSpec,
-}
-
-/// An object of one of our kinds whose JSON does not fit the type.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unreadable {
-    /// Which object.
-    pub object: ObjectRef,
-    /// Its generation.
-    pub generation: i64,
-    /// Why it cannot be read.
-    pub reason: String,
-    /// All of it.
-    pub value: Value,
 }
 
 pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Option<NamespacedName> {
@@ -96,22 +109,15 @@ fn named(
     findings: &mut Vec<Finding>,
 ) -> Option<(NamespacedName, ObjectRef)> {
     let Some(name) = namespaced_name(metadata) else {
-        let nameless = ObjectRef::new(
-            kind,
-            metadata.namespace.as_deref().unwrap_or("default"),
-            "?",
-        );
-        findings.push(
-            Finding::error(
-                &nameless,
-                "metadata.name",
-                "NameMissing",
-                "the object has no name",
-            )
-            .fix("give it one"),
-        );
+        let namespace = kind.namespace_of(metadata.namespace.as_deref());
+        findings.push(nameless(&ObjectRef::new(kind, namespace, "?")));
         return None;
     };
     let object = ObjectRef::new(kind, &name.namespace, &name.name);
     Some((name, object))
+}
+
+fn nameless(object: &ObjectRef) -> Finding {
+    let message = "the object has no name";
+    Finding::error(object, "metadata.name", "NameMissing", message).fix("give it one")
 }

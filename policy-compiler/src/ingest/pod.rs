@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::probes::probes;
 use super::standalone::{is_standalone, standalone};
 use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
-use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::finding::{Finding, ObjectRef};
 use crate::injection;
+use crate::kind::ObjectKind;
 use crate::world::{
     Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Port,
     Shape, Template, Workload, read_destinations, warnings,

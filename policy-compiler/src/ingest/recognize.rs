@@ -1,8 +1,9 @@
 //! Tells from `apiVersion` and `kind` which objects of a manifest the compiler reads.
 
+use heddle_crds::GROUP as OURS;
 use serde_json::Value;
 
-use crate::finding::ObjectKind;
+use crate::kind::ObjectKind;
 
 /// A kind that the compiler reads, with the one version that it reads.
 struct ReadKind {
@@ -12,44 +13,32 @@ struct ReadKind {
     object: ObjectKind,
 }
 
-const fn read(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    object: ObjectKind,
-) -> ReadKind {
-    ReadKind {
+/// The workloads of Kubernetes: group, version, kind.
+const WORKLOADS: [(&str, &str, &str); 7] = [
+    ("", "v1", "ReplicationController"),
+    ("apps", "v1", "Deployment"),
+    ("apps", "v1", "StatefulSet"),
+    ("apps", "v1", "DaemonSet"),
+    ("apps", "v1", "ReplicaSet"),
+    ("batch", "v1", "Job"),
+    ("batch", "v1", "CronJob"),
+];
+
+fn read_kinds() -> impl Iterator<Item = ReadKind> {
+    let listed = ObjectKind::watched().map(|(object, resource)| ReadKind {
+        group: resource.group,
+        version: resource.version,
+        kind: object.as_str(),
+        object,
+    });
+    let workload = |(group, version, kind)| ReadKind {
         group,
         version,
         kind,
-        object,
-    }
+        object: ObjectKind::Workload,
+    };
+    listed.chain(WORKLOADS.into_iter().map(workload))
 }
-
-/// The group of our own kinds.
-const OURS: &str = "heddle.dev";
-
-const READ: [ReadKind; 14] = [
-    read("", "v1", "Namespace", ObjectKind::Namespace),
-    read("", "v1", "Service", ObjectKind::Service),
-    read("", "v1", "Pod", ObjectKind::Pod),
-    read("", "v1", "ReplicationController", ObjectKind::Workload),
-    read(
-        "discovery.k8s.io",
-        "v1",
-        "EndpointSlice",
-        ObjectKind::EndpointSlice,
-    ),
-    read("apps", "v1", "Deployment", ObjectKind::Workload),
-    read("apps", "v1", "StatefulSet", ObjectKind::Workload),
-    read("apps", "v1", "DaemonSet", ObjectKind::Workload),
-    read("apps", "v1", "ReplicaSet", ObjectKind::Workload),
-    read("batch", "v1", "Job", ObjectKind::Workload),
-    read("batch", "v1", "CronJob", ObjectKind::Workload),
-    read(OURS, "v1alpha1", "Mesh", ObjectKind::Mesh),
-    read(OURS, "v1alpha1", "TrafficSplit", ObjectKind::TrafficSplit),
-    read(OURS, "v1alpha1", "AuthPolicy", ObjectKind::AuthPolicy),
-];
 
 /// The result for one object.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +64,7 @@ pub(super) enum Recognized {
 /// Recognizes an object by its type, and a workload of any other kind by its pod template.
 pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recognized {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let served = READ.iter().find(|r| r.group == group && r.kind == kind);
+    let served = read_kinds().find(|r| r.group == group && r.kind == kind);
     match served {
         Some(served) if served.version == version => return Recognized::Read(served.object),
         Some(served) => {
@@ -92,7 +81,7 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
     if group == OURS {
         return unknown_kind(kind);
     }
-    let ours = READ.iter().find(|r| r.group == OURS && r.kind == kind);
+    let ours = read_kinds().find(|r| r.group == OURS && r.kind == kind);
     if let Some(ours) = ours
         && (group.contains("heddle") || strsim::normalized_levenshtein(group, OURS) >= 0.7)
     {
@@ -116,7 +105,7 @@ pub(super) const TEMPLATE: &str = "/spec/template";
 pub(super) const JOB_TEMPLATE: &str = "/spec/jobTemplate/spec/template";
 
 fn unknown_kind(kind: &str) -> Recognized {
-    let ours = || READ.iter().filter(|r| r.group == OURS);
+    let ours = || read_kinds().filter(|r| r.group == OURS);
     let lower = kind.to_lowercase();
     let close = |name: &str| {
         let name = name.to_lowercase();
@@ -170,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_the_served_version_of_a_kind_is_read() {
-        for r in &READ {
+        for r in read_kinds() {
             let separator = if r.group.is_empty() { "" } else { "/" };
             let api_version = format!("{}{separator}{}", r.group, r.version);
             assert_eq!(of(&api_version, r.kind), Recognized::Read(r.object));

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::named;
-use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::finding::{Finding, ObjectRef};
+use crate::kind::ObjectKind;
 use crate::world::{Family, Interner, Port, Protocol, Service, ServicePort, TargetPort};
 
 /// The host that an `ExternalName` service stands for.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::recognize::{JOB_TEMPLATE, TEMPLATE};
-use super::yaml::{Read, Unread, typed};
+use super::unread::{Read, Unread, typed};
 use super::{KubeObject, WorkloadTemplate};
 use crate::finding::{Finding, ObjectRef};
 
@@ -35,17 +35,13 @@ const CONTAINER_FIELDS: [&str; 7] = [
 ];
 
 /// Reads a pod.
-pub(super) fn pod(object: &ObjectRef, value: Value) -> Result<Read, (Unread, Value)> {
+pub(super) fn pod(object: &ObjectRef, value: Value) -> Result<Read, Unread> {
     let (pod, findings) = lenient(object, value, "")?;
     Ok((Some(KubeObject::Pod(Arc::new(pod))), findings))
 }
 
 /// Reads the pod template of a workload of any kind. A workload that another one made has none of its own to give.
-pub(super) fn template(
-    object: &ObjectRef,
-    kind: &str,
-    mut value: Value,
-) -> Result<Read, (Unread, Value)> {
+pub(super) fn template(object: &ObjectRef, kind: &str, mut value: Value) -> Result<Read, Unread> {
     let place = [JOB_TEMPLATE, TEMPLATE]
         .into_iter()
         .find(|place| value.pointer(place).is_some());
@@ -58,15 +54,14 @@ pub(super) fn template(
     };
     let metadata: ObjectMeta = match typed(value.get("metadata").unwrap_or(&Value::Null)) {
         Ok(metadata) => metadata,
-        Err(unread) => return Err((below("metadata", unread), value)),
+        Err(unread) => return Err(unread.below("metadata")),
     };
     let template = value
         .pointer_mut(place)
         .map(Value::take)
         .unwrap_or_default();
     let path = place.trim_start_matches('/').replace('/', ".");
-    let (template, findings): (core::PodTemplateSpec, _) =
-        lenient(object, template, &path).map_err(|(unread, _)| (unread, Value::Null))?;
+    let (template, findings): (core::PodTemplateSpec, _) = lenient(object, template, &path)?;
     let template = WorkloadTemplate {
         kind: kind.to_owned(),
         metadata,
@@ -75,26 +70,13 @@ pub(super) fn template(
     Ok((Some(KubeObject::Template(Arc::new(template))), findings))
 }
 
-fn below(path: &str, unread: Unread) -> Unread {
-    let dot = match unread.path.as_str() {
-        "" => "",
-        below if below.starts_with('[') => "",
-        _ if path.is_empty() => "",
-        _ => ".",
-    };
-    Unread {
-        path: format!("{path}{dot}{}", unread.path),
-        reason: unread.reason,
-    }
-}
-
 /// Reads a value with a pod's spec at `spec`. A field that the compiler does not need is left out if it does not fit its type: the API server
 /// will refuse the object for it, which the finding says, but the rest is still compiled.
 fn lenient<T: DeserializeOwned>(
     object: &ObjectRef,
     mut value: Value,
     prefix: &str,
-) -> Result<(T, Vec<Finding>), (Unread, Value)> {
+) -> Result<(T, Vec<Finding>), Unread> {
     let mut findings = Vec::new();
     loop {
         let unread = match typed(&value) {
@@ -102,10 +84,10 @@ fn lenient<T: DeserializeOwned>(
             Err(unread) => unread,
         };
         let dropped = droppable(&unread.path).and_then(|field| take_out(&mut value, &field));
-        let unread = below(prefix, unread);
+        let unread = unread.below(prefix);
         // Each turn takes a field away, so the loop ends.
         if dropped.is_none() {
-            return Err((unread, value));
+            return Err(unread);
         }
         let finding = Finding::error(object, unread.path, "Invalid", unread.reason);
         findings.push(finding.fix("correct it; until then the field is left out"));
@@ -139,7 +121,7 @@ fn take_out(value: &mut Value, pointer: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::ObjectKind;
+    use crate::kind::ObjectKind;
     use serde_json::json;
 
     fn read(spec: Value) -> Result<(core::Pod, Vec<Finding>), String> {
@@ -149,7 +131,7 @@ mod tests {
             json!({"metadata": {"name": "cart"}, "spec": spec}),
             "",
         )
-        .map_err(|(unread, _)| unread.path)
+        .map_err(|unread| unread.path)
     }
 
     #[test]

@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use super::documents::documents;
 use super::recognize::{Recognized, recognize};
-use super::{KubeObject, Unreadable, convert, mirrored, workload};
+use super::unread::{Read, Unread, typed};
+use super::{DeclaredObject, KubeObject, convert, mirrored, nameless, workload};
 use crate::admission;
-use crate::finding::{Finding, ObjectKind, ObjectRef};
+use crate::finding::{Finding, ObjectRef};
+use crate::kind::{InputKind, ObjectKind, Role};
 
 /// The place of an object in a source text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,7 +246,9 @@ fn not_served(
         path: "apiVersion".to_owned(),
         reason: message.clone(),
     };
-    let kept = unreadable(&object, &unread, value);
+    let kept = kind
+        .is_declared()
+        .then(|| declared(&object, value, Some(unread), &mut found.findings));
     let finding = Finding::error(&object, "apiVersion", code, message);
     found.add(place, head, object, kept);
     finding
@@ -266,47 +270,12 @@ fn named(head: &Head) -> String {
 }
 
 fn reference(kind: ObjectKind, head: &Head) -> ObjectRef {
-    let namespace = match kind {
-        ObjectKind::Mesh | ObjectKind::Namespace | ObjectKind::Document => "",
-        ObjectKind::Service
-        | ObjectKind::EndpointSlice
-        | ObjectKind::Pod
-        | ObjectKind::Workload
-        | ObjectKind::TrafficSplit
-        | ObjectKind::AuthPolicy => match head.namespace.as_str() {
-            "" => "default",
-            namespace => namespace,
-        },
-    };
+    let namespace = kind.namespace_of(Some(&head.namespace));
     let name = match head.name.as_str() {
         "" => "?",
         name => name,
     };
     ObjectRef::new(kind, namespace, name)
-}
-
-/// The fields for which alone an API server's `Mesh` does not fit: its definition is newer than this version, and ignoring them opens
-/// nothing. In a file, where no definition was asked, they are mistakes.
-fn newer_fields(reference: &ObjectRef, value: &Value) -> Vec<Finding> {
-    let stored = value.pointer("/metadata/uid").is_some();
-    if reference.kind != ObjectKind::Mesh || !stored {
-        return Vec::new();
-    }
-    let mut known = value.clone();
-    let unknown = known
-        .get_mut("spec")
-        .map(|spec| heddle_crds::Kind::Mesh.remove_unknown(spec))
-        .unwrap_or_default();
-    if typed::<heddle_crds::Mesh>(&known).is_err() {
-        return Vec::new();
-    }
-    let message = "this version does not know the field, and ignores it: the definition in the cluster is newer";
-    let finding = |path: String| {
-        let code = heddle_crds::reason::UNKNOWN_FIELD;
-        Finding::warning(reference, format!("spec.{path}"), code, message)
-            .fix("run the control plane of the definition's version")
-    };
-    unknown.into_iter().map(finding).collect()
 }
 
 /// Reads one object of a kind that counts.
@@ -317,28 +286,43 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &
     {
         metadata.insert("name".to_owned(), head.name.as_str().into());
     }
-    // No API server has validated an object that comes as text.
-    let refused = match place.line {
-        Some(_) => refused(&reference, &value, &mut found.findings),
-        None => None,
-    };
-    let read = match refused {
-        Some(unread) => Ok((unreadable(&reference, &unread, value), Vec::new())),
-        None => read(&reference, &head.kind, value),
-    };
-    let (object, findings) = match read {
-        Ok((object, findings)) => (object, findings),
-        Err((unread, value)) => {
-            let mut findings = newer_fields(&reference, &value);
-            if findings.is_empty() {
-                let (path, reason) = (unread.path.clone(), unread.reason.clone());
-                findings.push(Finding::error(&reference, path, "Invalid", reason));
+    let (object, findings) = match kind.role() {
+        Role::Settings | Role::Policy => own(place, &reference, head, value),
+        Role::Input(input) => match read(input, &reference, &head.kind, value) {
+            Ok(read) => read,
+            Err(Unread { path, reason }) => {
+                let finding = Finding::error(&reference, path, "Invalid", reason);
+                (None, vec![finding])
             }
-            (unreadable(&reference, &unread, value), findings)
-        }
+        },
     };
     found.findings.extend(findings);
     found.add(place, head, reference, object);
+}
+
+/// Takes an object of a declared kind. No API server has validated one that comes as text.
+fn own(place: &Place, reference: &ObjectRef, head: &Head, value: Value) -> Read {
+    let mut findings = Vec::new();
+    if head.name.is_empty() {
+        findings.push(nameless(reference));
+        return (None, findings);
+    }
+    let refused = match place.line {
+        Some(_) => refused(reference, &value, &mut findings),
+        None => None,
+    };
+    let object = declared(reference, value, refused, &mut findings);
+    (Some(object), findings)
+}
+
+fn declared(
+    reference: &ObjectRef,
+    value: Value,
+    refused: Option<Unread>,
+    findings: &mut Vec<Finding>,
+) -> KubeObject {
+    let object = DeclaredObject::new(reference, value, refused, findings);
+    KubeObject::Declared(Arc::new(object))
 }
 
 /// Reports the reasons for which the API server refuses an object of ours, and returns the first.
@@ -356,81 +340,58 @@ fn refused(reference: &ObjectRef, value: &Value, findings: &mut Vec<Finding>) ->
     })
 }
 
-/// Why a value does not fit its type.
-pub(super) struct Unread {
-    /// The path of the field, without a leading dot; empty for the value as a whole.
-    pub(super) path: String,
-    /// The text of the reader.
-    pub(super) reason: String,
-}
-
-pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        Unread {
-            path: if path == "." { String::new() } else { path },
-            reason: error.into_inner().to_string(),
-        }
-    })
-}
-
 fn shared<T: DeserializeOwned>(value: &Value) -> Result<Arc<T>, Unread> {
     typed(value).map(Arc::new)
 }
 
-/// An object, if the value holds one that counts, with its findings.
-pub(super) type Read = (Option<KubeObject>, Vec<Finding>);
-
-fn read(object: &ObjectRef, kind: &str, value: Value) -> Result<Read, (Unread, Value)> {
-    let plain = |read: Result<KubeObject, Unread>, value: Value| match read {
-        Ok(read) => Ok((Some(read), Vec::new())),
-        Err(unread) => Err((unread, value)),
-    };
-    match object.kind {
-        ObjectKind::Document => Ok((None, Vec::new())),
-        ObjectKind::Namespace => plain(shared(&value).map(KubeObject::Namespace), value),
-        ObjectKind::Service => plain(shared(&value).map(KubeObject::Service), value),
-        ObjectKind::EndpointSlice => plain(shared(&value).map(KubeObject::EndpointSlice), value),
-        ObjectKind::Mesh => plain(shared(&value).map(KubeObject::Mesh), value),
-        ObjectKind::TrafficSplit => plain(shared(&value).map(KubeObject::TrafficSplit), value),
-        ObjectKind::AuthPolicy => plain(shared(&value).map(KubeObject::AuthPolicy), value),
-        ObjectKind::Pod => workload::pod(object, value),
-        ObjectKind::Workload => workload::template(object, kind, value),
-    }
-}
-
-/// Our own kinds stay in the world even when they cannot be read; others are as if absent.
-fn unreadable(object: &ObjectRef, unread: &Unread, value: Value) -> Option<KubeObject> {
-    match object.kind {
-        ObjectKind::Mesh | ObjectKind::TrafficSplit | ObjectKind::AuthPolicy => {
-            let generation = value
-                .pointer("/metadata/generation")
-                .and_then(Value::as_i64)
-                .unwrap_or_default();
-            let reason = if unread.path.is_empty() {
-                unread.reason.clone()
-            } else {
-                format!("{}: {}", unread.path, unread.reason)
-            };
-            Some(KubeObject::Unreadable(Arc::new(Unreadable {
-                object: object.clone(),
-                generation,
-                reason,
-                value,
-            })))
-        }
-        ObjectKind::Document
-        | ObjectKind::Namespace
-        | ObjectKind::Service
-        | ObjectKind::EndpointSlice
-        | ObjectKind::Pod
-        | ObjectKind::Workload => None,
+/// Reads an object through its type.
+fn read(input: InputKind, object: &ObjectRef, kind: &str, value: Value) -> Result<Read, Unread> {
+    let plain = |object: KubeObject| (Some(object), Vec::new());
+    match input {
+        InputKind::Document => Ok((None, Vec::new())),
+        InputKind::Namespace => Ok(plain(KubeObject::Namespace(shared(&value)?))),
+        InputKind::Service => Ok(plain(KubeObject::Service(shared(&value)?))),
+        InputKind::EndpointSlice => Ok(plain(KubeObject::EndpointSlice(shared(&value)?))),
+        InputKind::Pod => workload::pod(object, value),
+        InputKind::Workload => workload::template(object, kind, value),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::compile::compile;
+    use crate::world::World;
+
+    #[test]
+    fn every_kind_is_read_from_text_and_from_the_api_server() {
+        for (kind, resource) in ObjectKind::watched() {
+            let value = json!({
+                "apiVersion": resource.api_version(), "kind": kind.as_str(),
+                "metadata": {"name": "a", "namespace": "shop", "generation": 2}, "spec": {},
+            });
+            let name = ObjectRef::new(kind, kind.namespace_of(Some("shop")), "a");
+            let text = parse_yaml("all.yaml", &value.to_string());
+            let references = text.objects.iter().map(|m| m.object.reference());
+            assert_eq!(references.collect::<Vec<_>>(), [Some(name.clone())]);
+            let (objects, _) = parse_json("API server", value);
+            let mut world = World::builder();
+            for object in objects {
+                assert_eq!(object.reference().as_ref(), Some(&name));
+                world.apply(object);
+            }
+            let status = |world: &World| {
+                let status = compile(world).statuses.get(&name).cloned();
+                status.map(|status| status.observed_generation)
+            };
+            let expected = kind.is_declared().then_some(2);
+            assert_eq!(status(&world.world()), expected, "{name}");
+            world.remove(&name);
+            assert_eq!(status(&world.world()), None, "{name}");
+        }
+    }
 
     #[test]
     fn an_object_of_ours_in_another_version_stays_as_an_unreadable_one() {
@@ -440,7 +401,9 @@ mod tests {
         assert_eq!(read.objects.len(), 1);
         let manifest = &read.objects[0];
         assert_eq!(manifest.reference.to_string(), "AuthPolicy shop/a");
-        assert!(matches!(manifest.object, KubeObject::Unreadable(_)));
+        assert!(
+            matches!(&manifest.object, KubeObject::Declared(object) if object.refused.is_some())
+        );
     }
 
     #[test]

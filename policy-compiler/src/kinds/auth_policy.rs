@@ -96,7 +96,7 @@ pub(crate) fn policies(
     let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut policies = Vec::new();
-    for (_, declared) in in_namespace(&world.policies, namespace) {
+    for (_, declared) in in_namespace(&world.declared.policies, namespace) {
         let memory = Memory::of(declared.last_good.as_ref());
         let selection = |spec: &AuthPolicySpec| {
             Selection::of(&lookup, &declared.object.namespace, spec, memory.as_ref())

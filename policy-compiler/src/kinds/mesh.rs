@@ -57,9 +57,9 @@ pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, MeshS
     let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut counting = None;
-    for (name, declared) in &world.meshes {
+    for (name, declared) in &world.declared.meshes {
         let (spec, mut status) = judge_one(&lookup, declared, &mut outcome.findings);
-        if **name == *MESH_NAME {
+        if *name.name == *MESH_NAME {
             counting = Some((spec, declared.object.clone()));
         } else {
             status.set(

@@ -72,7 +72,7 @@ pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> N
     let mut outcome = Outcome::default();
     let mut splits = Splits::new();
     // In the order of names, so that the smallest wins whatever came first.
-    for (_, declared) in in_namespace(&world.splits, namespace) {
+    for (_, declared) in in_namespace(&world.declared.splits, namespace) {
         let mut judged = judge(
             declared,
             lookup.refusal(&declared.object),

@@ -8,10 +8,11 @@ use k8s_openapi::api::core::v1 as core;
 
 use super::slices::Slices;
 use super::templates::{NamespaceLabels, Template, warnings};
-use super::{Declared, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World};
-use crate::finding::{Finding, ObjectKind, ObjectRef};
-use crate::ingest::{self, INJECT_LABEL, KubeObject, Unreadable, namespaced_name};
+use super::{DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World};
+use crate::finding::{Finding, ObjectRef};
+use crate::ingest::{self, DeclaredObject, INJECT_LABEL, KubeObject, namespaced_name};
 use crate::injection::inject_value;
+use crate::kind::{InputKind, ObjectKind, Role, with_kinds};
 
 /// Takes objects as they come and go, and yields a [`World`] whenever it is asked.
 ///
@@ -21,9 +22,7 @@ use crate::injection::inject_value;
 /// - The cost of an object is its own, not the mesh's. Pod templates are the exception: with them, a world costs a look at every pod.
 #[derive(Clone, Debug, Default)]
 pub struct WorldBuilder {
-    meshes: OrdMap<Arc<str>, Arc<Declared<heddle_crds::MeshSpec>>>,
-    splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
-    policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
+    declared: DeclaredObjects,
     namespaces: NamespaceLabels,
     services: OrdMap<NamespacedName, Arc<Service>>,
     external: OrdMap<NamespacedName, Arc<String>>,
@@ -63,19 +62,7 @@ impl WorldBuilder {
                     (None, None) => {}
                 }
             }
-            KubeObject::Mesh(mesh) => self.mesh(&mesh),
-            KubeObject::TrafficSplit(split) => self.split(&split),
-            KubeObject::AuthPolicy(policy) => {
-                let last_good = policy.status.as_ref().and_then(|s| s.last_good.as_ref());
-                let read = Declared::readable(
-                    ObjectKind::AuthPolicy,
-                    &policy.metadata,
-                    &policy.spec,
-                    last_good,
-                );
-                put(&mut self.policies, None, read.map(named));
-            }
-            KubeObject::Unreadable(object) => self.unreadable(&object),
+            KubeObject::Declared(object) => findings.extend(self.declared.put(&object)),
         }
         findings
     }
@@ -83,28 +70,24 @@ impl WorldBuilder {
     /// Takes an object away. One that is not there is none.
     pub fn remove(&mut self, object: &ObjectRef) {
         let name = name_of(object);
-        match object.kind {
-            ObjectKind::Namespace => {
+        match object.kind.role() {
+            Role::Settings | Role::Policy => self.declared.remove(object.kind, &name),
+            Role::Input(InputKind::Document) => {}
+            Role::Input(InputKind::Namespace) => {
                 self.namespaces.remove(&object.name);
             }
-            ObjectKind::Mesh => {
-                take(&mut self.meshes, &object.name);
-            }
-            ObjectKind::Service => {
+            Role::Input(InputKind::Service) => {
                 take(&mut self.services, &name);
                 take(&mut self.external, &name);
             }
-            ObjectKind::EndpointSlice => self.slices.put(&name, None),
-            ObjectKind::Pod => {
+            Role::Input(InputKind::EndpointSlice) => self.slices.put(&name, None),
+            Role::Input(InputKind::Pod) => {
                 self.manifests.remove(&name);
                 take(&mut self.pods, &name);
             }
-            ObjectKind::Workload => {
+            Role::Input(InputKind::Workload) => {
                 self.templates.remove(&name);
             }
-            ObjectKind::TrafficSplit => take(&mut self.splits, &name),
-            ObjectKind::AuthPolicy => take(&mut self.policies, &name),
-            ObjectKind::Document => {}
         }
     }
 
@@ -141,9 +124,7 @@ impl WorldBuilder {
     pub fn world(&mut self) -> World {
         let (workloads, injection) = self.workloads();
         World {
-            meshes: self.meshes.clone(),
-            splits: self.splits.clone(),
-            policies: self.policies.clone(),
+            declared: self.declared.clone(),
             services: self.services.clone(),
             external: self.external.clone(),
             endpoints: self.slices.endpoints(),
@@ -224,64 +205,34 @@ impl WorldBuilder {
             None => _ = self.namespaces.remove(name),
         }
     }
-
-    fn mesh(&mut self, mesh: &heddle_crds::Mesh) {
-        let last = mesh.status.as_ref().and_then(|s| s.last_good.as_ref());
-        let read = Declared::readable(ObjectKind::Mesh, &mesh.metadata, &mesh.spec, last);
-        let read = read.map(|read| (Arc::clone(&read.object.name), read));
-        put(&mut self.meshes, None, read);
-    }
-
-    fn split(&mut self, split: &heddle_crds::TrafficSplit) {
-        let status = split.status.as_ref();
-        let last_good = status.and_then(|s| s.last_good.as_ref());
-        let read = Declared::readable(
-            ObjectKind::TrafficSplit,
-            &split.metadata,
-            &split.spec,
-            last_good,
-        );
-        let read = read.map(|mut declared| {
-            declared.weights = status.map(|s| s.weights.clone()).unwrap_or_default();
-            named(declared)
-        });
-        put(&mut self.splits, None, read);
-    }
-
-    fn unreadable(&mut self, object: &Unreadable) {
-        match object.object.kind {
-            ObjectKind::Mesh => {
-                let name = Arc::clone(&object.object.name);
-                put(
-                    &mut self.meshes,
-                    None,
-                    Some((name, Declared::unreadable(object))),
-                );
-            }
-            ObjectKind::TrafficSplit => {
-                put(
-                    &mut self.splits,
-                    None,
-                    Some(named(Declared::unreadable(object))),
-                );
-            }
-            ObjectKind::AuthPolicy => {
-                put(
-                    &mut self.policies,
-                    None,
-                    Some(named(Declared::unreadable(object))),
-                );
-            }
-            // Only our own kinds have a say while they cannot be read.
-            ObjectKind::Document
-            | ObjectKind::Namespace
-            | ObjectKind::Service
-            | ObjectKind::EndpointSlice
-            | ObjectKind::Pod
-            | ObjectKind::Workload => {}
-        }
-    }
 }
+
+macro_rules! changes_of_declared_objects {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            $(=> $field:ident: $spec:ty, [$($input:literal),*])?;
+    )*) => {
+        impl DeclaredObjects {
+            /// Reads an object through the type of its kind, and puts it in its place. Returns the findings about it.
+            fn put(&mut self, object: &DeclaredObject) -> Vec<Finding> {
+                $($(if object.object.kind == ObjectKind::$kind {
+                    let (declared, findings) = object.read::<$spec>();
+                    put(&mut self.$field, None, Some((name_of(&object.object), declared)));
+                    return findings;
+                })?)*
+                Vec::new()
+            }
+
+            fn remove(&mut self, kind: ObjectKind, name: &NamespacedName) {
+                $($(if kind == ObjectKind::$kind {
+                    take(&mut self.$field, name);
+                })?)*
+            }
+        }
+    };
+}
+with_kinds!(changes_of_declared_objects);
 
 /// Puts what was read in its place, unless an equal value is there. An object of that name that reads as nothing takes its place away.
 fn put<K: Ord + Clone, V: PartialEq>(
@@ -305,10 +256,6 @@ fn take<K: Ord + Clone, V>(map: &mut OrdMap<K, Arc<V>>, key: &K) {
     if map.contains_key(key) {
         map.remove(key);
     }
-}
-
-fn named<S>(declared: Declared<S>) -> (NamespacedName, Declared<S>) {
-    (name_of(&declared.object), declared)
 }
 
 fn name_of(object: &ObjectRef) -> NamespacedName {

@@ -20,6 +20,7 @@ use imbl::OrdMap;
 
 pub use builder::WorldBuilder;
 pub use declared::Declared;
+pub(crate) use declared::DeclaredObjects;
 pub(crate) use declared_destinations::read as read_destinations;
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
@@ -47,9 +48,7 @@ pub struct Refusal {
 /// All that a compile depends on.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    pub(crate) meshes: OrdMap<Arc<str>, Arc<Declared<heddle_crds::MeshSpec>>>,
-    pub(crate) splits: OrdMap<NamespacedName, Arc<Declared<heddle_crds::TrafficSplitSpec>>>,
-    pub(crate) policies: OrdMap<NamespacedName, Arc<Declared<heddle_crds::AuthPolicySpec>>>,
+    pub(crate) declared: DeclaredObjects,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
     /// The host names of `ExternalName` services. They have no addresses, so that no proxy is told of them.
     pub(crate) external: OrdMap<NamespacedName, Arc<String>>,

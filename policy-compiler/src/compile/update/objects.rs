@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Update;
 use crate::compile::reports::Source;
+use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::{self, NamespacePolicies, Policy};
 use crate::kinds::mesh;
 use crate::kinds::traffic_split::{self, NamespaceSplits, Splits};
@@ -16,7 +17,8 @@ impl Update<'_> {
         let first = self.old.settings.trust_domain.is_empty();
         self.all = first || self.old.world.offline != self.world.offline;
         let same_root = self.old.world.trust_domain == self.world.trust_domain;
-        if !first && !self.differs.meshes && same_root {
+        let differs = !self.differs.take(ObjectKind::Mesh).is_empty();
+        if !first && !differs && same_root {
             return;
         }
         self.recompiled.settings += 1;
@@ -38,7 +40,7 @@ impl Update<'_> {
 
     /// Judges the splits of every namespace where one differs, or a service that one of them looked at.
     pub(super) fn splits(&mut self) {
-        let mut namespaces = std::mem::take(&mut self.differs.splits);
+        let mut namespaces = self.differs.take(ObjectKind::TrafficSplit);
         for service in self.definitions.iter().chain(&self.endpoints) {
             let judged = self.old.splits.get(&service.namespace);
             if judged.is_some_and(|judged| judged.services.contains(service)) {
@@ -46,7 +48,12 @@ impl Update<'_> {
             }
         }
         if self.all {
-            let all = self.world.splits.keys().map(|name| &name.namespace);
+            let all = self
+                .world
+                .declared
+                .splits
+                .keys()
+                .map(|name| &name.namespace);
             namespaces.extend(all.chain(self.old.splits.keys()).cloned());
         }
         for namespace in namespaces {
@@ -73,7 +80,7 @@ impl Update<'_> {
 
     /// Judges the policies of every namespace where one differs, or a service that one of them looked at.
     pub(super) fn policies(&mut self) {
-        let mut namespaces = std::mem::take(&mut self.differs.policies);
+        let mut namespaces = self.differs.take(ObjectKind::AuthPolicy);
         for service in &self.definitions {
             let judged = self.old.policies.get(&service.namespace);
             if judged.is_some_and(|judged| judged.services.contains(service)) {
@@ -81,7 +88,12 @@ impl Update<'_> {
             }
         }
         if self.all {
-            let all = self.world.policies.keys().map(|name| &name.namespace);
+            let all = self
+                .world
+                .declared
+                .policies
+                .keys()
+                .map(|name| &name.namespace);
             namespaces.extend(all.chain(self.old.policies.keys()).cloned());
         }
         for namespace in namespaces {

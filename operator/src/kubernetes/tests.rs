@@ -1,0 +1,199 @@
+//! Every kind of the list through the watches, against an API server in this process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use futures::StreamExt;
+use heddle_policy_compiler::{KindResource, ObjectKind, ObjectRef};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use crate::objects::ObjectSource;
+use crate::tasks::Tasks;
+
+/// An API server. A resource without an entry is not installed.
+#[derive(Clone, Default)]
+struct Server {
+    objects: Arc<Mutex<BTreeMap<&'static str, Vec<Value>>>>,
+    /// Each tick ends all watches and forgets the history.
+    outages: Arc<watch::Sender<u64>>,
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        Client::new(router, "default")
+    }
+
+    fn set(&self, resource: &KindResource, objects: Vec<Value>) {
+        let mut all = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(resource.plural, objects);
+    }
+
+    fn uninstall(&self, resource: &KindResource) {
+        let mut all = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(resource.plural);
+    }
+
+    fn break_watches(&self) {
+        self.outages.send_modify(|tick| *tick += 1);
+    }
+}
+
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let query = query.unwrap_or_default();
+    let all = server.objects.lock().unwrap().clone();
+    if path.ends_with("/v1") || path.ends_with("/v1alpha1") {
+        let resources = all.keys().map(|plural| {
+            json!({"name": plural, "singularName": "", "namespaced": true, "kind": "", "verbs": []})
+        });
+        let resources: Vec<Value> = resources.collect();
+        return Json(json!({"groupVersion": "", "resources": resources})).into_response();
+    }
+    let Some(objects) = path.rsplit('/').next().and_then(|plural| all.get(plural)) else {
+        return failure(StatusCode::NOT_FOUND);
+    };
+    if query.contains("sendInitialEvents") {
+        return failure(StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    if !query.contains("watch=true") {
+        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "10"}, "items": objects});
+        return Json(list).into_response();
+    }
+    let mut outages = server.outages.subscribe();
+    let gone = async move {
+        let _ = outages.changed().await;
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "gone"});
+        let line = json!({"type": "ERROR", "object": status});
+        Ok::<_, std::io::Error>(Bytes::from(format!("{line}\n")))
+    };
+    Body::from_stream(futures::stream::once(gone).boxed()).into_response()
+}
+
+fn failure(code: StatusCode) -> Response {
+    let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "message": code.to_string()});
+    (code, Json(status)).into_response()
+}
+
+/// The smallest object of a kind.
+fn object(kind: ObjectKind, resource: &KindResource) -> Value {
+    let namespace = Some(kind.namespace_of(Some("shop"))).filter(|name| !name.is_empty());
+    json!({
+        "apiVersion": resource.api_version(), "kind": kind.as_str(), "spec": {},
+        "metadata": {"name": "a", "namespace": namespace, "uid": "u", "generation": 1, "resourceVersion": "5"},
+    })
+}
+
+struct Watching {
+    server: Server,
+    cache: Arc<Cache>,
+    known: BTreeSet<ObjectRef>,
+    _tasks: Tasks,
+}
+
+impl Watching {
+    fn new(server: Server, kinds: impl IntoIterator<Item = (ObjectKind, KindResource)>) -> Self {
+        let mut cache = Cache::new(Arc::default());
+        cache.look = Duration::from_millis(50);
+        let cache = Arc::new(cache);
+        let mut tasks = Tasks::new(CancellationToken::new());
+        cache.start(&server.client(), kinds, &mut tasks);
+        Self {
+            server,
+            cache,
+            known: BTreeSet::new(),
+            _tasks: tasks,
+        }
+    }
+
+    /// Waits until the cache is complete, and holds so many objects.
+    async fn until(&mut self, objects: usize) {
+        let mut changes = self.cache.changes();
+        loop {
+            changes.mark_unchanged();
+            let batch = ObjectSource::take(&*self.cache);
+            for (object, now) in batch.changes {
+                match now {
+                    Some(_) => _ = self.known.insert(object),
+                    None => _ = self.known.remove(&object),
+                }
+            }
+            if batch.complete && self.known.len() == objects {
+                return;
+            }
+            let changed = tokio::time::timeout(Duration::from_secs(60), changes.changed()).await;
+            let known = &self.known;
+            changed
+                .unwrap_or_else(|_| panic!("{objects} objects are awaited: {known:?}"))
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_of_every_kind_that_are_deleted_during_an_outage_leave_the_cache() {
+    let server = Server::default();
+    for (kind, resource) in ObjectKind::watched() {
+        server.set(&resource, vec![object(kind, &resource)]);
+    }
+    let all = ObjectKind::watched().count();
+    let mut watching = Watching::new(server, ObjectKind::watched());
+    watching.until(all).await;
+    for (kind, resource) in ObjectKind::watched() {
+        let name = ObjectRef::new(kind, kind.namespace_of(Some("shop")), "a");
+        assert!(watching.known.contains(&name), "{name}");
+        watching.server.set(&resource, Vec::new());
+    }
+    watching.server.break_watches();
+    watching.until(0).await;
+}
+
+#[tokio::test]
+async fn an_optional_kind_may_be_installed_and_uninstalled_at_any_time() {
+    let server = Server::default();
+    for (_, resource) in ObjectKind::watched() {
+        server.set(&resource, Vec::new());
+    }
+    let (kind, resource) = (ObjectKind::AuthPolicy, ObjectKind::AuthPolicy.resource());
+    let resource = resource.unwrap().or_none();
+    server.uninstall(&resource);
+    let kinds = ObjectKind::watched().filter(|(other, _)| *other != kind);
+    let mut watching = Watching::new(server, kinds.chain([(kind, resource)]));
+    watching.until(0).await;
+    watching
+        .server
+        .set(&resource, vec![object(kind, &resource)]);
+    watching.until(1).await;
+    watching.server.uninstall(&resource);
+    watching.server.break_watches();
+    watching.until(0).await;
+    watching
+        .server
+        .set(&resource, vec![object(kind, &resource)]);
+    watching.until(1).await;
+}
+
+#[tokio::test]
+async fn a_missing_kind_that_is_not_optional_is_awaited() {
+    let server = Server::default();
+    for (_, resource) in ObjectKind::watched() {
+        server.set(&resource, Vec::new());
+    }
+    let resource = ObjectKind::AuthPolicy.resource().unwrap();
+    server.uninstall(&resource);
+    let mut watching = Watching::new(server, ObjectKind::watched());
+    let incomplete = tokio::time::timeout(Duration::from_secs(2), watching.until(0)).await;
+    assert!(incomplete.is_err(), "complete without a kind");
+    watching.server.set(&resource, Vec::new());
+    watching.until(0).await;
+}

@@ -1,0 +1,210 @@
+//! The list of kinds, and the properties of each. Code that handles objects kind by kind reads the list.
+
+use heddle_crds::Scope;
+
+/// Runs a macro over the list of kinds: the name, the role, the scope, the resource of the API server, and for declared kinds the field of the
+/// world, the type of `spec`, and the fields of `status` that the compiler reads.
+///
+/// The order of the list is the order of findings and statuses.
+macro_rules! with_kinds {
+    ($then:ident) => {
+        $then! {
+            /// A source text that yielded no object, for example a file that is no YAML.
+            Document: Role::Input(InputKind::Document), Cluster, None;
+            /// Our `Mesh`.
+            Mesh: Role::Settings, Cluster, Some(KindResource::ours("meshes"))
+                => meshes: heddle_crds::MeshSpec, ["lastGood"];
+            /// A core `Namespace`.
+            Namespace: Role::Input(InputKind::Namespace), Cluster, Some(KindResource::new("", "v1", "namespaces"));
+            /// A core `Service`.
+            Service: Role::Input(InputKind::Service), Namespaced, Some(KindResource::new("", "v1", "services"));
+            /// A discovery `EndpointSlice`.
+            EndpointSlice: Role::Input(InputKind::EndpointSlice), Namespaced, Some(KindResource::new("discovery.k8s.io", "v1", "endpointslices"));
+            /// A core `Pod`.
+            Pod: Role::Input(InputKind::Pod), Namespaced, Some(KindResource::new("", "v1", "pods"));
+            /// A workload of any kind, read for its pod template.
+            Workload: Role::Input(InputKind::Workload), Namespaced, None;
+            /// Our `TrafficSplit`.
+            TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
+                => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
+            /// Our `AuthPolicy`.
+            AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
+                => policies: heddle_crds::AuthPolicySpec, ["lastGood"];
+        }
+    };
+}
+pub(crate) use with_kinds;
+
+/// The use of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The state of the cluster, read through a type of Kubernetes. The control plane writes no status.
+    Input(InputKind),
+    /// The settings of the mesh: declared, validated by the compiler, with a status. No proxy is asked about them.
+    Settings,
+    /// A policy: declared, validated by the compiler, with a status that counts the proxies that run it.
+    Policy,
+}
+
+/// The kinds whose objects are the state of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InputKind {
+    /// No kind of Kubernetes: a source text.
+    Document,
+    /// [`ObjectKind::Namespace`].
+    Namespace,
+    /// [`ObjectKind::Service`].
+    Service,
+    /// [`ObjectKind::EndpointSlice`].
+    EndpointSlice,
+    /// [`ObjectKind::Pod`].
+    Pod,
+    /// [`ObjectKind::Workload`].
+    Workload,
+}
+
+/// The resource under which the API server serves a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindResource {
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// The one version that is read.
+    pub version: &'static str,
+    /// The plural, as in URLs and RBAC rules.
+    pub plural: &'static str,
+    /// Whether a mesh works without the definition of the kind. While it is missing, there are no objects of the kind.
+    pub optional: bool,
+}
+
+impl KindResource {
+    const fn new(group: &'static str, version: &'static str, plural: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            plural,
+            optional: false,
+        }
+    }
+
+    const fn ours(plural: &'static str) -> Self {
+        Self::new(heddle_crds::GROUP, heddle_crds::VERSION, plural)
+    }
+
+    /// The same resource, without which a mesh works.
+    #[must_use]
+    pub const fn or_none(self) -> Self {
+        Self {
+            optional: true,
+            ..self
+        }
+    }
+
+    /// The `apiVersion` of the objects.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.group, self.version)
+    }
+}
+
+macro_rules! object_kinds {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            $(=> $field:ident: $spec:ty, [$($input:literal),*])?;
+    )*) => {
+        /// The kinds of objects the compiler reads or speaks of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ObjectKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl ObjectKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The name as users write it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind)),* }
+            }
+
+            /// The use of the kind.
+            #[must_use]
+            pub const fn role(self) -> Role {
+                match self { $(Self::$kind => $role),* }
+            }
+
+            /// Whether objects live in a namespace.
+            #[must_use]
+            pub const fn scope(self) -> Scope {
+                match self { $(Self::$kind => Scope::$scope),* }
+            }
+
+            /// The resource of the API server; `None` for a kind that is neither listed nor watched.
+            #[must_use]
+            pub const fn resource(self) -> Option<KindResource> {
+                match self { $(Self::$kind => $resource),* }
+            }
+
+            /// The fields of `status` that the compiler reads.
+            #[must_use]
+            pub const fn status_inputs(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => &[$($($input),*)?]),* }
+            }
+        }
+    };
+}
+with_kinds!(object_kinds);
+
+impl ObjectKind {
+    /// The kind of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|kind| kind.as_str() == name)
+    }
+
+    /// The kinds that the control plane watches, with their resources.
+    pub fn watched() -> impl Iterator<Item = (Self, KindResource)> {
+        let all = Self::ALL.iter();
+        all.filter_map(|kind| Some((*kind, kind.resource()?)))
+    }
+
+    /// Whether objects of the kind are declared: they have a spec to validate, and a status.
+    #[must_use]
+    pub const fn is_declared(self) -> bool {
+        match self.role() {
+            Role::Settings | Role::Policy => true,
+            Role::Input(_) => false,
+        }
+    }
+
+    /// The namespace of an object, as the API server would have it: none for a cluster-scoped kind, else `default` if none is given.
+    #[must_use]
+    pub fn namespace_of(self, given: Option<&str>) -> &str {
+        match self.scope() {
+            Scope::Cluster => "",
+            Scope::Namespaced => given.filter(|name| !name.is_empty()).unwrap_or("default"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_agrees_with_the_definitions_of_our_kinds() {
+        for kind in heddle_crds::Kind::ALL {
+            let listed = ObjectKind::by_name(kind.name());
+            let listed = listed.unwrap_or_else(|| panic!("{} is not in the list", kind.name()));
+            let resource = listed.resource().map(|r| (r.api_version(), r.plural));
+            let plural = kind.plural();
+            let defined = (heddle_crds::API_VERSION.to_owned(), plural.as_str());
+            assert_eq!(resource, Some(defined));
+            assert_eq!(listed.scope(), kind.scope());
+            assert!(listed.is_declared());
+        }
+    }
+}
