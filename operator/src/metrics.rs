@@ -431,13 +431,13 @@ fn per_kind(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    counts: &PerKind,
+    counts: &PerKind<u64>,
 ) -> Encoded {
     let kind = ConstCounter::new(0u64).metric_type();
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for kind in ResourceKind::ALL {
         let labels = [("type", kind.label())];
-        ConstCounter::new(counts.get(kind)).encode(family.encode_family(&labels)?)?;
+        ConstCounter::new(*counts.get(kind)).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

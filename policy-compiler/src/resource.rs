@@ -1,80 +1,14 @@
 //! What leaves the compiler: Envoy resources as bytes, with their version, what must come before them and whom they come from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use heddle_xds_types::{ResourceKey, ResourceKind};
 use sha2::{Digest, Sha256};
 
 use crate::compile::Dependency;
 use crate::finding::ObjectRef;
-
-/// The four xDS types the mesh uses. The order is the one of a safe send: make before break.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceKind {
-    /// `envoy.config.cluster.v3.Cluster`
-    Cluster,
-    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
-    Endpoints,
-    /// `envoy.config.listener.v3.Listener`
-    Listener,
-    /// `envoy.config.route.v3.RouteConfiguration`
-    Route,
-}
-
-impl ResourceKind {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
-
-    /// Full name of the protobuf message.
-    #[must_use]
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::Cluster => "envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Listener => "envoy.config.listener.v3.Listener",
-            Self::Route => "envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-
-    /// The type URL on the wire.
-    #[must_use]
-    pub const fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-}
-
-/// Kind and name: what a resource is known by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResourceKey {
-    /// The xDS type.
-    pub kind: ResourceKind,
-    /// The resource's name.
-    pub name: Arc<str>,
-}
-
-impl ResourceKey {
-    /// A key.
-    #[must_use]
-    pub fn new(kind: ResourceKind, name: &str) -> Self {
-        Self {
-            kind,
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for ResourceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.name)
-    }
-}
 
 /// One Envoy resource, ready to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +47,7 @@ impl Resource {
 }
 
 fn version_of(body: &[u8]) -> Arc<str> {
-    use fmt::Write;
+    use std::fmt::Write;
     let digest = Sha256::digest(body);
     let mut text = String::with_capacity(16);
     for byte in digest.iter().take(8) {

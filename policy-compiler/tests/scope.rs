@@ -87,7 +87,7 @@ fn seen_settled(compiled: &Compiled, held: &[&str], wanted: &[&str], settled: &[
     Seen {
         resources: resources
             .into_iter()
-            .map(|(key, resource)| (key.to_string(), resource))
+            .map(|(key, resource)| (format!("{:?} {}", key.kind, key.name), resource))
             .collect(),
         absent: view.absent,
     }
@@ -287,7 +287,10 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
     let resources = view.resources();
-    let names: Vec<String> = resources.keys().map(ToString::to_string).collect();
+    let names: Vec<String> = resources
+        .keys()
+        .map(|key| format!("{:?} {}", key.kind, key.name))
+        .collect();
     assert!(names.contains(&"Cluster out|shop/http|80".to_owned()));
     assert!(!names.iter().any(|n| n.starts_with("Listener dst|")));
 }

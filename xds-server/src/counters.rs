@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::histogram::{Distribution, Sizes, Times};
-use crate::resource::ResourceKind;
+use crate::resource::PerKind;
 
 /// The counters at one moment. All but the open connections and streams only grow.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,9 +18,9 @@ pub struct Counts {
     /// Streams refused: not admitted, or ended for what the client said.
     pub streams_refused: u64,
     /// Responses sent, by kind.
-    pub responses: PerKind,
+    pub responses: PerKind<u64>,
     /// Responses refused by clients, by kind.
-    pub nacks: PerKind,
+    pub nacks: PerKind<u64>,
     /// Encoded bytes of responses.
     pub bytes: u64,
     /// Requests that could not be decoded, or were too large.
@@ -37,32 +37,6 @@ pub struct Counts {
     pub push_bytes: Distribution,
 }
 
-/// One number for each kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PerKind {
-    /// Clusters.
-    pub cluster: u64,
-    /// Endpoints.
-    pub endpoints: u64,
-    /// Listeners.
-    pub listener: u64,
-    /// Routes.
-    pub route: u64,
-}
-
-impl PerKind {
-    /// The number of one kind.
-    #[must_use]
-    pub const fn get(&self, kind: ResourceKind) -> u64 {
-        match kind {
-            ResourceKind::Cluster => self.cluster,
-            ResourceKind::Endpoints => self.endpoints,
-            ResourceKind::Listener => self.listener,
-            ResourceKind::Route => self.route,
-        }
-    }
-}
-
 /// The live counters.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -70,8 +44,8 @@ pub struct Counters {
     pub(crate) streams_open: AtomicU64,
     pub(crate) streams: AtomicU64,
     pub(crate) streams_refused: AtomicU64,
-    pub(crate) responses: LivePerKind,
-    pub(crate) nacks: LivePerKind,
+    pub(crate) responses: PerKind<AtomicU64>,
+    pub(crate) nacks: PerKind<AtomicU64>,
     pub(crate) bytes: AtomicU64,
     pub(crate) undecodable: AtomicU64,
     pub(crate) unknown_types: AtomicU64,
@@ -79,34 +53,6 @@ pub struct Counters {
     pub(crate) load_reports: AtomicU64,
     pub(crate) convergence: Times,
     pub(crate) push_bytes: Sizes,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct LivePerKind {
-    cluster: AtomicU64,
-    endpoints: AtomicU64,
-    listener: AtomicU64,
-    route: AtomicU64,
-}
-
-impl LivePerKind {
-    pub(crate) const fn of(&self, kind: ResourceKind) -> &AtomicU64 {
-        match kind {
-            ResourceKind::Cluster => &self.cluster,
-            ResourceKind::Endpoints => &self.endpoints,
-            ResourceKind::Listener => &self.listener,
-            ResourceKind::Route => &self.route,
-        }
-    }
-
-    fn read(&self) -> PerKind {
-        PerKind {
-            cluster: read(&self.cluster),
-            endpoints: read(&self.endpoints),
-            listener: read(&self.listener),
-            route: read(&self.route),
-        }
-    }
 }
 
 impl Counters {
@@ -124,8 +70,8 @@ impl Counters {
             streams_open: read(&self.streams_open),
             streams: read(&self.streams),
             streams_refused: read(&self.streams_refused),
-            responses: self.responses.read(),
-            nacks: self.nacks.read(),
+            responses: self.responses.map(read),
+            nacks: self.nacks.map(read),
             bytes: read(&self.bytes),
             undecodable: read(&self.undecodable),
             unknown_types: read(&self.unknown_types),

@@ -32,11 +32,11 @@ mod source;
 mod stream;
 mod wire;
 
-pub use counters::{Counters, Counts, PerKind};
+pub use counters::{Counters, Counts};
 pub use heddle_acceptor::{Bounds, ClientText, Deadlines, Peer, Security, TlsProvider};
 pub use histogram::Distribution;
 pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
-pub use resource::{Name, Part, Resource, ResourceKey, ResourceKind, View};
+pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
 pub use serve::{Options, ServeError, Server};
 pub use session::{Flavor, Limits};
 pub use source::{Asked, Load, NodeInfo, Refusal, ResourceSource, SubscriberId};

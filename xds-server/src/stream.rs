@@ -292,7 +292,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         let heard = P::hear(&mut self.session, request).map_err(|fault| self.fault(&fault))?;
         let counters = &self.shared.counters;
         match heard.kind {
-            Some(kind) if heard.refused => add(counters.nacks.of(kind), 1),
+            Some(kind) if heard.refused => add(counters.nacks.get(kind), 1),
             Some(_) => {}
             None => {
                 add(&counters.unknown_types, 1);
@@ -356,7 +356,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         let counters = &self.shared.counters;
         for push in self.session.poll() {
             let bytes = wire::length(&push, P::FLAVOR);
-            add(counters.responses.of(push.kind), 1);
+            add(counters.responses.get(push.kind), 1);
             add(&counters.bytes, bytes);
             counters.push_bytes.observe(bytes);
             report.bytes += bytes;

@@ -6,12 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 use heddle_policy_compiler::{
-    Compiled, Destination, Part, PodRef, Resource, ResourceKind as Kind, Scope, World,
-    WorldBuilder, compile, ingest,
+    Compiled, Destination, Part, PodRef, Resource, Scope, World, WorldBuilder, compile, ingest,
 };
-use heddle_xds_server::{
-    Asked, NodeInfo, Peer, Refusal, ResourceKey, ResourceKind, ResourceSource, SubscriberId, View,
-};
+use heddle_xds_server::{Asked, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId, View};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -96,21 +93,12 @@ fn apply(builder: &mut WorldBuilder, object: Value) {
 }
 
 fn wire(part: &Part) -> Arc<heddle_xds_server::Part> {
-    let key = |key: &heddle_policy_compiler::ResourceKey| {
-        let kind = match key.kind {
-            Kind::Cluster => ResourceKind::Cluster,
-            Kind::Endpoints => ResourceKind::Endpoints,
-            Kind::Listener => ResourceKind::Listener,
-            Kind::Route => ResourceKind::Route,
-        };
-        ResourceKey::new(kind, Arc::clone(&key.name))
-    };
     let resource = |resource: &Arc<Resource>| {
         Arc::new(heddle_xds_server::Resource {
-            key: key(&resource.key),
+            key: resource.key.clone(),
             version: Arc::clone(&resource.version),
             body: resource.body.clone(),
-            requires: resource.requires.iter().map(key).collect(),
+            requires: resource.requires.clone(),
         })
     };
     Arc::new(heddle_xds_server::Part {

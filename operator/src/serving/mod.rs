@@ -18,8 +18,8 @@ use heddle_xds_server as xds;
 use heddle_xds_server::{Asked, Load, Name, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
 use tokio::sync::watch;
 
+pub use parts::Part;
 use parts::Parts;
-pub use parts::{Part, wire_key, wire_kind};
 use subscribers::{Cause, Subscribers, Wish};
 
 use crate::certs::identity_of;

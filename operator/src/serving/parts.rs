@@ -71,31 +71,10 @@ fn convert(policy: &Arc<policy::Part>) -> Part {
 }
 
 fn wire(resource: &policy::Resource) -> xds::Resource {
-    let requires = resource.requires.iter().map(wire_key).collect();
     xds::Resource {
-        key: wire_key(&resource.key),
+        key: resource.key.clone(),
         version: Arc::clone(&resource.version),
         body: resource.body.clone(),
-        requires,
-    }
-}
-
-/// The kind as the server calls it.
-#[must_use]
-pub const fn wire_kind(kind: policy::ResourceKind) -> xds::ResourceKind {
-    match kind {
-        policy::ResourceKind::Cluster => xds::ResourceKind::Cluster,
-        policy::ResourceKind::Endpoints => xds::ResourceKind::Endpoints,
-        policy::ResourceKind::Listener => xds::ResourceKind::Listener,
-        policy::ResourceKind::Route => xds::ResourceKind::Route,
-    }
-}
-
-/// The key as the server calls it.
-#[must_use]
-pub fn wire_key(key: &policy::ResourceKey) -> xds::ResourceKey {
-    xds::ResourceKey {
-        kind: wire_kind(key.kind),
-        name: Arc::clone(&key.name),
+        requires: resource.requires.clone(),
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
         .filter(|resource| wanted.contains(&resource.key.name))
         .filter(|resource| {
             let mut requires = resource.requires.iter();
-            requires.any(|key| super::wire_kind(key.kind) == ResourceKind::Listener)
+            requires.any(|key| key.kind == ResourceKind::Listener)
         })
         .map(|resource| Name::clone(&resource.key.name))
         .collect()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Round, State, Summary};
 use crate::picture::Picture;
-use crate::serving::{MeshSource, wire_key};
+use crate::serving::MeshSource;
 use crate::trials::{Trial, Trials};
 
 /// So many proxies are named in a message; the others are counted.
@@ -254,7 +254,7 @@ impl Tally {
                     if self.refused.len() < NAMED {
                         self.refused.push(Refused {
                             proxy: pod.to_string(),
-                            resource: wire_key(&resource.key).to_string(),
+                            resource: resource.key.to_string(),
                             text: text.to_string(),
                         });
                     }

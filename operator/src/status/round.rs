@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::report::is_policy;
 use crate::picture::Picture;
-use crate::serving::{MeshSource, Seen, pod_of, wire_key};
+use crate::serving::{MeshSource, Seen, pod_of};
 
 /// How a proxy stands to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,12 +107,12 @@ impl Looked {
     /// Whether the proxy has acknowledged a version of a resource (`Some(false)`: rejected it); `None` if it has not answered or
     /// should not have it.
     pub(super) fn acknowledged(&self, resource: &Resource) -> Option<bool> {
-        let key = wire_key(&resource.key);
+        let key = &resource.key;
         let view = self.progress.view.as_ref()?;
         let present = view
             .iter()
-            .any(|sent| sent.key == key && sent.version == resource.version);
-        match (present, self.progress.behind.get(&key)) {
+            .any(|sent| sent.key == *key && sent.version == resource.version);
+        match (present, self.progress.behind.get(key)) {
             (true, None) => Some(true),
             (true, Some(Some(rejection))) => {
                 (rejection.version == resource.version).then_some(false)
@@ -282,7 +282,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         scope: looked.map_or(0, |looked| looked.seen.scope),
         on_demand: progress.map_or(0, |progress| progress.asked.names.len()),
         refused: refused
-            .map(|refused| format!("{}: {}", wire_key(&refused.resource.key), refused.text))
+            .map(|refused| format!("{}: {}", refused.resource.key, refused.text))
             .collect(),
         bytes: progress.map_or(0, |progress| progress.bytes),
         responses: progress.map_or(0, |progress| progress.responses),

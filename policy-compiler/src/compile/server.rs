@@ -32,7 +32,7 @@ pub(crate) fn server(input: &Inbound) -> Part {
     let (mut resources, mut clusters) = (Vec::new(), Vec::new());
     for (port, inbound) in all_ports(input) {
         let name = in_name(port);
-        let cluster = ResourceKey::new(ResourceKind::Cluster, &name);
+        let cluster = ResourceKey::new(ResourceKind::Cluster, name.as_str());
         if inbound.protocol != Protocol::Tcp {
             let body = route::inbound(&name, &name, &[], &Others::Judged(&inbound.authz));
             let requires = vec![cluster.clone()];
@@ -58,7 +58,7 @@ pub(crate) fn server(input: &Inbound) -> Part {
             let tls = tls_probes(input);
             clusters.extend(
                 tls.keys()
-                    .map(|port| ResourceKey::new(ResourceKind::Cluster, &tls_name(*port))),
+                    .map(|port| ResourceKey::new(ResourceKind::Cluster, tls_name(*port))),
             );
             let node = (ResourceKind::Listener, node_listener(input).encode_to_vec());
             resources.push(resource(input, node.0, "inbound-node", node.1, clusters));
@@ -384,7 +384,7 @@ fn tls_probes(input: &Inbound) -> BTreeMap<Port, Vec<ProbeRoute>> {
 fn tls_probe(input: &Inbound, port: Port, probes: &[ProbeRoute]) -> [Arc<Resource>; 2] {
     let (cluster, routes) = (tls_name(port), node_tls_name(port));
     let body = route::inbound(&routes, &cluster, probes, &Others::Refused);
-    let requires = vec![ResourceKey::new(ResourceKind::Cluster, &cluster)];
+    let requires = vec![ResourceKey::new(ResourceKind::Cluster, cluster.as_str())];
     [
         tls_application(&cluster, &input.origins),
         resource(input, ResourceKind::Route, &routes, body, requires),
@@ -405,10 +405,7 @@ fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
                 Others::Refused
             };
             let body = route::inbound(&node_name(port), &in_name(Some(port)), &probes, &others);
-            let requires = vec![ResourceKey::new(
-                ResourceKind::Cluster,
-                &in_name(Some(port)),
-            )];
+            let requires = vec![ResourceKey::new(ResourceKind::Cluster, in_name(Some(port)))];
             resource(input, ResourceKind::Route, &node_name(port), body, requires)
         })
         .collect()

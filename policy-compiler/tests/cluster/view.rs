@@ -38,7 +38,12 @@ fn seen(
     let view = compiled.view(&pod, &scope).unwrap();
     let resources = view.parts.iter().flat_map(|part| &part.resources);
     resources
-        .map(|r| (r.key.to_string(), print::to_json(r)))
+        .map(|r| {
+            (
+                format!("{:?} {}", r.key.kind, r.key.name),
+                print::to_json(r),
+            )
+        })
         .collect()
 }
 

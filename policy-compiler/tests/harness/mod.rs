@@ -263,8 +263,8 @@ fn differences(
         .map(|(resource, pods)| {
             let pods_of = pods.clone();
             let mut value = json!({
-                "resource": resource.key.to_string(), "proxies": proxies(pods), "version": resource.version.to_string(),
-                "requires": resource.requires.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "resource": format!("{:?} {}", resource.key.kind, resource.key.name), "proxies": proxies(pods), "version": resource.version.to_string(),
+                "requires": resource.requires.iter().map(|key| format!("{:?} {}", key.kind, key.name)).collect::<Vec<_>>(),
                 "origins": resource.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
             });
             // Workload classes have their own versions of a listener, all alike: one of them is enough to read.
@@ -279,7 +279,7 @@ fn differences(
         .collect();
     let removed = removed
         .into_iter()
-        .map(|(key, pods)| json!({"resource": key.to_string(), "proxies": proxies(pods)}))
+        .map(|(key, pods)| json!({"resource": format!("{:?} {}", key.kind, key.name), "proxies": proxies(pods)}))
         .collect();
     (changed, removed)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::progress::Rejection;
-use crate::resource::{Name, Resource, ResourceKind};
+use crate::resource::{Name, PerKind, Resource};
 
 /// What a client subscribes to of one kind.
 #[derive(Debug, Default)]
@@ -306,30 +306,4 @@ impl Channel {
 }
 
 /// One channel for each kind.
-#[derive(Debug, Default)]
-pub(super) struct Channels {
-    cluster: Channel,
-    endpoints: Channel,
-    listener: Channel,
-    route: Channel,
-}
-
-impl Channels {
-    pub const fn get(&self, kind: ResourceKind) -> &Channel {
-        match kind {
-            ResourceKind::Cluster => &self.cluster,
-            ResourceKind::Endpoints => &self.endpoints,
-            ResourceKind::Listener => &self.listener,
-            ResourceKind::Route => &self.route,
-        }
-    }
-
-    pub const fn get_mut(&mut self, kind: ResourceKind) -> &mut Channel {
-        match kind {
-            ResourceKind::Cluster => &mut self.cluster,
-            ResourceKind::Endpoints => &mut self.endpoints,
-            ResourceKind::Listener => &mut self.listener,
-            ResourceKind::Route => &mut self.route,
-        }
-    }
-}
+pub(super) type Channels = PerKind<Channel>;

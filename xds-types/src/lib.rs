@@ -1,0 +1,36 @@
+//! The kinds of xDS resources and the keys of resources: one list for the compiler, the discovery server and the operator.
+
+mod kind;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use kind::{PerKind, ResourceKind};
+
+/// The name of a resource, shared by all structures that mention it.
+pub type Name = Arc<str>;
+
+/// Kind and name: they identify a resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceKey {
+    /// The xDS type.
+    pub kind: ResourceKind,
+    /// The name on the wire.
+    pub name: Name,
+}
+
+impl ResourceKey {
+    /// Returns the key of a resource.
+    pub fn new(kind: ResourceKind, name: impl Into<Name>) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.name)
+    }
+}
