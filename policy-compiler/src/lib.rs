@@ -25,6 +25,7 @@ mod kinds;
 pub mod print;
 mod resource;
 mod status;
+pub mod traffic;
 pub mod world;
 
 pub use compile::{

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::classes::Served;
 use super::inbound::target;
 use crate::authz::Admission;
-use crate::kinds::traffic_split::{NamespaceSplits, Target};
+use crate::kinds::traffic_split::NamespaceSplits;
+use crate::traffic::Backend;
 use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
 
 /// The admissions of all shapes of pods behind a port, none of them open to everybody.
@@ -61,9 +62,10 @@ pub(crate) fn gates(
         };
         gates.ports.extend(of(None).map(|gate| (port.port, gate)));
         let key = (service.name.clone(), port.port);
-        let split = splits.and_then(|splits| splits.in_force.get(&key));
-        for share in split.iter().flat_map(|split| &split.shares) {
-            if let Target::Labels(labels) = &share.target {
+        let rules = splits.and_then(|splits| splits.in_force.get(&key));
+        let rules = rules.into_iter().flatten();
+        for backend in rules.flat_map(|entry| entry.rule.backends()) {
+            if let Backend::Subset(_, _, labels) = backend {
                 let gate = of(Some(labels));
                 let key = (port.port, labels.clone());
                 gates.subsets.extend(gate.map(|gate| (key, gate)));

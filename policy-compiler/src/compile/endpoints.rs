@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use super::addresses::{Addresses, PodsAt};
 use super::facet::{Caller, Node};
-use crate::envoy::endpoint::Backend;
 use crate::kinds::mesh::Settings;
+use crate::traffic::UpstreamHost;
 use crate::world::{
     Endpoint, Family, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,
 };
@@ -192,7 +192,7 @@ fn of_family(
 pub(crate) struct Reached {
     /// Where to send: the ready ones; if there are none, those that end but still answer, so that the last pod of a service that is
     /// being moved serves to its end.
-    pub(crate) backends: Vec<Backend>,
+    pub(crate) hosts: Vec<UpstreamHost>,
     /// The identities that a client may meet. Of all endpoints, ready or not, so that readiness does not change the cluster.
     pub(crate) identities: BTreeSet<SpiffeId>,
     /// Whether any endpoint, ready or not, has no sidecar.
@@ -231,21 +231,21 @@ pub(crate) fn reached(
         if meshed.is_none() && !plain {
             continue;
         }
-        let backend = Backend {
+        let host = UpstreamHost {
             at: SocketAddr::new(endpoint.ip, endpoint.port.get()),
             plain: meshed.is_none(),
         };
         if endpoint.ready {
-            reached.backends.push(backend);
+            reached.hosts.push(host);
         } else if endpoint.serving && endpoint.terminating {
-            ending.push(backend);
+            ending.push(host);
         }
     }
-    if reached.backends.is_empty() {
-        reached.backends = ending;
+    if reached.hosts.is_empty() {
+        reached.hosts = ending;
     }
-    reached.backends.sort();
-    reached.backends.dedup();
-    reached.backends.shrink_to_fit();
+    reached.hosts.sort();
+    reached.hosts.dedup();
+    reached.hosts.shrink_to_fit();
     reached
 }

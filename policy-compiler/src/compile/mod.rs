@@ -26,10 +26,12 @@ mod pods;
 mod reach;
 mod recipes;
 mod reports;
+mod routes;
 mod scope;
 mod server;
 mod service_findings;
 mod update;
+mod upstreams;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +46,7 @@ pub(crate) use addresses::Addresses;
 use admissions::Gates;
 use applications::Application;
 use classes::{Class, Served, Shapes};
-use clusters::{ClientSide, ClientSides, Wholes};
+use clusters::{ClientSide, ClientSides};
 use facet::for_node;
 use inbound::Inbound;
 use listeners::ListenerInput;
@@ -53,6 +55,7 @@ use named_by_address::NamedByAddress;
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
+use upstreams::Wholes;
 
 pub use changes::{Changes, Dependency, Recompiled, Replaced};
 pub(crate) use lookup::Lookup;
@@ -66,9 +69,10 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::NamespacePolicies;
 use crate::kinds::mesh::Settings;
-use crate::kinds::traffic_split::{NamespaceSplits, Target};
+use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
+use crate::traffic::Backend;
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
 };
@@ -233,17 +237,21 @@ impl Compiled {
         Arc::clone(self.captured.get_or_init(make))
     }
 
-    /// Whether every pod behind a port of a service denies a caller, whatever it asks; with a split, the pods of every backend.
+    /// Whether every pod behind a port of a service denies a caller, whatever it asks; with rules, the pods of every backend of every rule.
     fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
         let splits = self.splits.get(&service.namespace);
-        let split = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
-        match split {
-            None => self.backend_refuses(caller, service, port, None),
-            Some(split) => split.shares.iter().all(|share| match &share.target {
-                Target::Service(name) => self.backend_refuses(caller, name, port, None),
-                Target::Labels(labels) => self.backend_refuses(caller, service, port, Some(labels)),
-            }),
-        }
+        let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
+        let rules = rules.map_or(&[][..], |rules| rules);
+        let whole = !rules.iter().any(|entry| entry.matcher.is_any());
+        let mut backends = rules.iter().flat_map(|entry| entry.rule.backends());
+        let refused = backends.all(|backend| match backend {
+            Backend::Service(name, port) => self.backend_refuses(caller, name, *port, None),
+            Backend::Subset(name, port, labels) => {
+                self.backend_refuses(caller, name, *port, Some(labels))
+            }
+            Backend::Invalid(_) => true,
+        });
+        refused && (!whole || self.backend_refuses(caller, service, port, None))
     }
 
     fn backend_refuses(

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::clusters::alpn;
-use crate::envoy::tls::Alpn;
+use super::upstreams::alpn;
 use crate::envoy::{cluster, endpoint};
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::traffic::Alpn;
 use crate::world::{Protocol, Shape, SpiffeId};
 
 /// The pods that share a cluster: those of a service account that are spoken to in the same way.

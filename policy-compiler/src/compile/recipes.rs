@@ -6,96 +6,52 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::memo::Recipe;
-use crate::envoy::cluster;
-use crate::envoy::endpoint::{Group, assignment};
-use crate::envoy::route::{self, Target as RouteTarget};
-use crate::envoy::tls::Alpn;
+use crate::envoy::{cluster, endpoint, route};
 use crate::finding::ObjectRef;
 use crate::resource::{Resource, ResourceKey, ResourceKind};
-use crate::world::{NamespacedName, SpiffeId};
+use crate::traffic::{EndpointAssignment, Origins, RouteTable, Upstream};
 
-/// The objects that a resource of a service comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origins {
-    pub(crate) service: NamespacedName,
-    pub(crate) split: Option<ObjectRef>,
+fn objects(origins: &Origins) -> BTreeSet<ObjectRef> {
+    let service = super::service_ref(&origins.service);
+    std::iter::once(service)
+        .chain(origins.rules.iter().cloned())
+        .collect()
 }
 
-impl Origins {
-    fn objects(&self) -> BTreeSet<ObjectRef> {
-        let service = super::service_ref(&self.service);
-        std::iter::once(service).chain(self.split.clone()).collect()
-    }
-}
-
-/// All that decides a cluster.
-#[derive(Debug, PartialEq)]
-pub(crate) struct ClusterRecipe {
-    pub(crate) name: Arc<str>,
-    pub(crate) identities: BTreeSet<SpiffeId>,
-    pub(crate) alpn: Alpn,
-    pub(crate) sticky: bool,
-    pub(crate) origins: Origins,
-}
-
-impl Recipe for ClusterRecipe {
+impl Recipe for Upstream {
     fn make(&self) -> Arc<Resource> {
         Resource::new(
             ResourceKind::Cluster,
             &self.name,
-            cluster::eds(&self.name, &self.identities, self.alpn, self.sticky).encode_to_vec(),
+            cluster::eds(self).encode_to_vec(),
             Vec::new(),
-            self.origins.objects(),
+            objects(&self.origins),
         )
     }
 }
 
-/// All that decides the endpoints of a cluster.
-#[derive(Debug, PartialEq)]
-pub(crate) struct EndpointsRecipe {
-    pub(crate) name: Arc<str>,
-    pub(crate) groups: Vec<Group>,
-    pub(crate) origins: Origins,
-}
-
-impl Recipe for EndpointsRecipe {
+impl Recipe for EndpointAssignment {
     fn make(&self) -> Arc<Resource> {
         Resource::new(
             ResourceKind::Endpoints,
             &self.name,
-            assignment(&self.name, &self.groups).encode_to_vec(),
+            endpoint::assignment(&self.name, &self.groups).encode_to_vec(),
             // They require nothing: Envoy asks for them once it has the cluster, and acknowledges the cluster once it has them.
             Vec::new(),
-            self.origins.objects(),
+            objects(&self.origins),
         )
     }
 }
 
-/// All that decides a route configuration.
-#[derive(Debug, PartialEq)]
-pub(crate) struct RouteRecipe {
-    pub(crate) name: Arc<str>,
-    pub(crate) targets: Vec<(Arc<str>, u32)>,
-    /// The clusters that must be there before.
-    pub(crate) clusters: Vec<Arc<str>>,
-    /// A target chooses the endpoint by the client's address.
-    pub(crate) sticky: bool,
-    pub(crate) origins: Origins,
-}
-
-impl Recipe for RouteRecipe {
+impl Recipe for RouteTable {
     fn make(&self) -> Arc<Resource> {
-        let target = |(cluster, weight): &(Arc<str>, u32)| RouteTarget {
-            cluster: cluster.to_string(),
-            weight: *weight,
-        };
-        let targets: Vec<RouteTarget> = self.targets.iter().map(target).collect();
+        let names = self.upstreams.iter().map(|upstream| &upstream.name);
         Resource::new(
             ResourceKind::Route,
             &self.name,
-            route::outbound(&self.name, &targets, self.sticky).encode_to_vec(),
-            self.clusters.iter().flat_map(pair_keys).collect(),
-            self.origins.objects(),
+            route::outbound(self).encode_to_vec(),
+            names.flat_map(pair_keys).collect(),
+            objects(&self.origins),
         )
     }
 }

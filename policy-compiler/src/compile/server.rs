@@ -15,10 +15,10 @@ use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER};
 use crate::envoy::network::tcp_proxy;
-use crate::envoy::rbac;
 use crate::envoy::route::{self, Others, ProbeRoute};
-use crate::envoy::tls::{self, Alpn};
+use crate::envoy::{rbac, tls};
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
 /// The bootstrap knows Envoy's admin socket under this name.

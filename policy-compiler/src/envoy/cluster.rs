@@ -1,6 +1,6 @@
 //! Clusters.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use envoy_types::pb::envoy::config::cluster::v3;
@@ -9,8 +9,9 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::Struct;
 
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
-use super::tls::{self, Alpn};
+use super::tls;
 use super::{UNLIMITED, ads, any, number, seconds, socket_address, text_struct};
+use crate::traffic::{Alpn, Balance, EndpointGroup, Upstream, UpstreamHost, UpstreamTls};
 use crate::world::SpiffeId;
 
 /// The key and value that mark an endpoint without a sidecar.
@@ -19,31 +20,36 @@ const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
 const MARK: i64 = 0x9c;
 
 /// A cluster whose endpoints come by EDS under the same name.
-/// `sticky`: the endpoint is chosen by the client's address, if the route or filter asks for it; see [`super::route::outbound`].
-pub(crate) fn eds(
-    name: &str,
-    identities: &BTreeSet<SpiffeId>,
-    alpn: Alpn,
-    sticky: bool,
-) -> v3::Cluster {
+/// By the client's address an endpoint is chosen if the route or filter asks for it; see [`super::route::outbound`].
+pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
     use v3::cluster::LbPolicy::{RingHash, RoundRobin};
     let eds = v3::cluster::EdsClusterConfig {
         eds_config: Some(ads()),
         ..Default::default()
     };
-    let meshed = !identities.is_empty();
+    let (socket, plain) = match &upstream.tls {
+        UpstreamTls::Plain => (None, None),
+        UpstreamTls::Mesh { identities, alpn } => (
+            Some(tls::upstream(identities.iter(), *alpn)),
+            Some(plain_match()),
+        ),
+    };
     v3::Cluster {
         eds_cluster_config: Some(eds),
-        lb_policy: if sticky { RingHash } else { RoundRobin }.into(),
-        transport_socket: meshed.then(|| tls::upstream(identities.iter(), alpn)),
-        transport_socket_matches: meshed.then(plain_match).into_iter().collect(),
+        lb_policy: match upstream.balance {
+            Balance::RoundRobin => RoundRobin,
+            Balance::ClientAddress => RingHash,
+        }
+        .into(),
+        transport_socket: socket,
+        transport_socket_matches: plain.into_iter().collect(),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
         common_lb_config: Some(lb_config(Some(
             v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
                 v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
             ),
         ))),
-        ..base(name, v3::cluster::DiscoveryType::Eds)
+        ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
     }
 }
 
@@ -77,13 +83,13 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
 /// A cluster of one address, for plain text.
 pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
     // There is nothing to tell it from.
-    let endpoint = super::endpoint::Backend { at, plain: false };
+    let endpoint = UpstreamHost { at, plain: false };
     v3::Cluster {
         load_assignment: Some(super::endpoint::assignment(
             name,
-            &[super::endpoint::Group {
+            &[EndpointGroup {
                 weight: 1,
-                backends: vec![endpoint],
+                hosts: vec![endpoint],
             }],
         )),
         ..base(name, v3::cluster::DiscoveryType::Static)

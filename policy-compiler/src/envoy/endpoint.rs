@@ -8,23 +8,10 @@ use envoy_types::pb::envoy::config::endpoint::v3;
 
 use super::cluster::plain_struct;
 use super::{address, metadata, number, text_struct};
-
-/// One address, and whether it has to be said that it takes no mTLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Backend {
-    pub(crate) at: SocketAddr,
-    pub(crate) plain: bool,
-}
-
-/// Addresses that share a weight: the whole service, or one backend of a split.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Group {
-    pub(crate) weight: u32,
-    pub(crate) backends: Vec<Backend>,
-}
+use crate::traffic::{EndpointGroup, UpstreamHost};
 
 /// A `ClusterLoadAssignment` with one locality per group.
-pub(crate) fn assignment(name: &str, groups: &[Group]) -> v3::ClusterLoadAssignment {
+pub(crate) fn assignment(name: &str, groups: &[EndpointGroup]) -> v3::ClusterLoadAssignment {
     let endpoints = groups
         .iter()
         .enumerate()
@@ -75,24 +62,24 @@ fn host(at: SocketAddr) -> v3::lb_endpoint::HostIdentifier {
     })
 }
 
-fn locality(index: usize, group: &Group) -> v3::LocalityLbEndpoints {
+fn locality(index: usize, group: &EndpointGroup) -> v3::LocalityLbEndpoints {
     v3::LocalityLbEndpoints {
         // Localities must differ; these are backends of a split and no places.
         locality: Some(core::Locality {
             sub_zone: index.to_string(),
             ..Default::default()
         }),
-        lb_endpoints: group.backends.iter().map(lb_endpoint).collect(),
+        lb_endpoints: group.hosts.iter().map(lb_endpoint).collect(),
         load_balancing_weight: number(group.weight),
         ..Default::default()
     }
 }
 
-fn lb_endpoint(backend: &Backend) -> v3::LbEndpoint {
+fn lb_endpoint(of: &UpstreamHost) -> v3::LbEndpoint {
     let plain = || metadata("envoy.transport_socket_match", plain_struct());
     v3::LbEndpoint {
-        metadata: backend.plain.then(plain),
-        host_identifier: Some(host(backend.at)),
+        metadata: of.plain.then(plain),
+        host_identifier: Some(host(of.at)),
         ..Default::default()
     }
 }

@@ -9,8 +9,8 @@ use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::H
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
-use super::tls::Alpn;
 use super::{address, any, milliseconds, number, truth};
+use crate::traffic::Alpn;
 use crate::world::Port;
 
 /// Bytes a connection may hold up. Envoy's 1 MiB per connection and direction is a lot for a sidecar with thousands of them.

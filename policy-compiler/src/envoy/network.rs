@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::r#type::v3::TokenBucket;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::metrics::{self, Edge};
-use super::tls::Alpn;
 use super::{ads, any, endpoint, number, seconds};
+use crate::traffic::Alpn;
 
 /// New destinations that a sidecar may ask for at once. An application that starts dials dozens; a scan of a network dials thousands, and
 /// each unknown address costs the sidecar a cluster and the control plane an answer.

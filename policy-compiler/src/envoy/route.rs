@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf::Any;
@@ -9,40 +10,94 @@ use prost::Message;
 
 use super::hcm::{ALLOW_FILTER, DENY_FILTER};
 use super::wire::envoy::config::route::v3;
-use super::{endpoint, number, rbac, seconds, string_matcher};
+use super::{duration, endpoint, exact, number, prefix, rbac, seconds};
 use crate::authz::PortAuthz;
+use crate::traffic::{
+    Action, Balance, Forward, HostPattern, PathMatcher, RequestMatcher, RouteEntry, RoutePolicy,
+    RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
+};
 
 /// Retried by default is only what provably reached no application: safe for every method.
 const CLIENT_RETRIES: &str = "connect-failure,refused-stream,reset-before-request";
+/// The cluster of backends without an upstream. No such cluster is ever sent.
+const NOWHERE: &str = "invalid";
 /// At the server the connection to the application is refused when it is not up; that is for the client's sidecar to see.
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
-/// A share of a route's requests.
-pub(crate) struct Target {
-    pub(crate) cluster: String,
-    pub(crate) weight: u32,
+/// The routes of a table.
+pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
+    let host = |host: &VirtualHost| v3::VirtualHost {
+        name: host_name(host),
+        domains: host.domains.iter().map(domain).collect(),
+        routes: host.entries.iter().map(|e| entry(table, e)).collect(),
+        ..Default::default()
+    };
+    v3::RouteConfiguration {
+        name: table.name.to_string(),
+        virtual_hosts: table.hosts.iter().map(host).collect(),
+        ..Default::default()
+    }
 }
 
-/// All requests to these clusters, by weight. One virtual host for every name: what the client dialled decides, not what it says in `Host`.
-///
-/// `sticky`: clusters that choose by hash get the client's address, which all connections of a pod share.
-pub(crate) fn outbound(name: &str, targets: &[Target], sticky: bool) -> v3::RouteConfiguration {
+fn domain(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
+
+fn host_name(host: &VirtualHost) -> String {
+    match &*host.domains {
+        [HostPattern::Any] => "all".to_owned(),
+        domains => domains.iter().map(domain).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
+    let action = match &entry.rule.action {
+        Action::Forward(to) => v3::route::Action::Route(forward(table, to, &entry.rule.policy)),
+        Action::Respond { status, body } => {
+            v3::route::Action::DirectResponse(response(u32::from(*status), body))
+        }
+    };
+    v3::Route {
+        r#match: Some(request_match(&entry.matcher)),
+        action: Some(action),
+        ..Default::default()
+    }
+}
+
+/// Requests to backends by weight. Upstreams that choose by hash get the client's address, which all connections of a pod share.
+fn forward(table: &RouteTable, forward: &Forward, policy: &RoutePolicy) -> v3::RouteAction {
     use v3::route_action::{HashPolicy, hash_policy};
-    let mut action = action(cluster_specifier(targets), CLIENT_RETRIES);
-    let by_address = hash_policy::ConnectionProperties { source_ip: true };
-    action.hash_policy.extend(sticky.then(|| HashPolicy {
+    let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
+    let mut action = action(shares(table, &forward.backends), CLIENT_RETRIES);
+    let mut upstreams = forward.backends.iter().filter_map(upstream);
+    let by_address = upstreams.any(|upstream| upstream.balance == Balance::ClientAddress);
+    let connection = hash_policy::ConnectionProperties { source_ip: true };
+    action.hash_policy.extend(by_address.then_some(HashPolicy {
         policy_specifier: Some(hash_policy::PolicySpecifier::ConnectionProperties(
-            by_address,
+            connection,
         )),
         ..Default::default()
     }));
+    if !forward.backends.iter().all(|b| upstream(b).is_some()) {
+        use v3::route_action::ClusterNotFoundResponseCode::InternalServerError;
+        action.cluster_not_found_response_code = InternalServerError.into();
+    }
     elsewhere(&mut action);
-    let route = v3::Route {
-        r#match: Some(everything()),
-        action: Some(v3::route::Action::Route(action)),
-        ..Default::default()
-    };
-    one_host(name, route)
+    timeouts(&mut action, &policy.timeouts);
+    action
+}
+
+fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
+    if let Some(request) = timeouts.request {
+        action.timeout = duration(request);
+    }
+    action.idle_timeout = timeouts.idle.and_then(duration);
+    if let Some(retry) = &mut action.retry_policy {
+        retry.per_try_timeout = timeouts.per_try.and_then(duration);
+    }
 }
 
 /// All requests to the one endpoint of a cluster that is at this address, whatever they say in `Host` or any other header.
@@ -84,20 +139,28 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     }
 }
 
-fn cluster_specifier(targets: &[Target]) -> v3::route_action::ClusterSpecifier {
+/// The backends that have weight. The share of one without an upstream goes to a cluster that is not there.
+fn shares(table: &RouteTable, backends: &[WeightedBackend]) -> v3::route_action::ClusterSpecifier {
     use v3::route_action::ClusterSpecifier;
-    if let [only] = targets {
-        return ClusterSpecifier::Cluster(only.cluster.clone());
-    }
-    let weight = |target: &Target| v3::weighted_cluster::ClusterWeight {
-        name: target.cluster.clone(),
-        weight: number(target.weight),
-        ..Default::default()
+    let weighted = backends.iter().filter(|backend| backend.weight > 0);
+    let name = |backend: &WeightedBackend| {
+        let upstream = table.upstream(&backend.backend);
+        upstream.map_or_else(|| NOWHERE.to_owned(), |upstream| upstream.name.to_string())
     };
-    ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
-        clusters: targets.iter().map(weight).collect(),
-        ..Default::default()
-    })
+    let mut weights: Vec<v3::weighted_cluster::ClusterWeight> = weighted
+        .map(|backend| v3::weighted_cluster::ClusterWeight {
+            name: name(backend),
+            weight: number(backend.weight),
+            ..Default::default()
+        })
+        .collect();
+    match &mut *weights {
+        [only] => ClusterSpecifier::Cluster(std::mem::take(&mut only.name)),
+        _ => ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
+            clusters: weights,
+            ..Default::default()
+        }),
+    }
 }
 
 fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::RouteAction {
@@ -131,7 +194,41 @@ fn elsewhere(action: &mut v3::RouteAction) {
     retry.host_selection_retry_max_attempts = 3;
 }
 
-/// Every path, `*` of `OPTIONS *` included.
+fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
+    use v3::route_match::PathSpecifier;
+    let method = matcher
+        .method
+        .as_ref()
+        .map(|method| header(":method", &ValueMatcher::Exact(Arc::clone(method))));
+    let headers = matcher.headers.iter().map(|of| header(&of.name, &of.value));
+    let path = match &matcher.path {
+        PathMatcher::Any => PathSpecifier::Prefix(String::new()),
+        PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
+        PathMatcher::Prefix(path) if path.is_empty() => PathSpecifier::Prefix("/".to_owned()),
+        PathMatcher::Prefix(path) => PathSpecifier::PathSeparatedPrefix(path.to_string()),
+    };
+    v3::RouteMatch {
+        headers: method.into_iter().chain(headers).collect(),
+        path_specifier: Some(path),
+        ..Default::default()
+    }
+}
+
+fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
+    use v3::header_matcher::HeaderMatchSpecifier::{PresentMatch, StringMatch};
+    let specifier = match value {
+        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
+        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
+        ValueMatcher::Present => PresentMatch(true),
+    };
+    v3::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..Default::default()
+    }
+}
+
+/// Every path.
 fn everything() -> v3::RouteMatch {
     v3::RouteMatch {
         path_specifier: Some(v3::route_match::PathSpecifier::Prefix(String::new())),
@@ -262,16 +359,8 @@ fn rbac_config(deny: Any, allow: Any) -> BTreeMap<String, Any> {
 }
 
 fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
-    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-    let method = v3::HeaderMatcher {
-        name: ":method".to_owned(),
-        header_match_specifier: Some(v3::header_matcher::HeaderMatchSpecifier::StringMatch(
-            string_matcher(MatchPattern::Exact(probe.method.to_owned())),
-        )),
-        ..Default::default()
-    };
     v3::RouteMatch {
-        headers: vec![method],
+        headers: vec![header(":method", &ValueMatcher::Exact(probe.method.into()))],
         // Without the query, which a probe may have.
         path_specifier: Some(v3::route_match::PathSpecifier::Path(probe.path.clone())),
         ..Default::default()
@@ -279,12 +368,16 @@ fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
 }
 
 fn refusal(text: &str) -> v3::DirectResponseAction {
+    response(403, text)
+}
+
+fn response(status: u32, text: &str) -> v3::DirectResponseAction {
     let body = core::DataSource {
         specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
         ..Default::default()
     };
     v3::DirectResponseAction {
-        status: 403,
+        status,
         body: Some(body),
         ..Default::default()
     }

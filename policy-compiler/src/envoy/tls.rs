@@ -4,23 +4,8 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
 use super::{any, exact, prefix, truth};
+use crate::traffic::Alpn;
 use crate::world::SpiffeId;
-
-/// What a meshed caller says about the stream inside, so that the server's sidecar need not guess.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Alpn {
-    Http,
-    Tcp,
-}
-
-impl Alpn {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "heddle-http",
-            Self::Tcp => "heddle-tcp",
-        }
-    }
-}
 
 /// The client's side: shows our certificate, takes only these identities.
 pub(crate) fn upstream<'a>(

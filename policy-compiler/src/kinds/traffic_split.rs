@@ -10,33 +10,14 @@ use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{Problem, judge};
 use crate::status::ObjectStatus;
-use crate::world::{Declared, Labels, NamespacedName, Port, Service, World, in_namespace};
+use crate::traffic::{
+    self, Action, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    WeightedBackend,
+};
+use crate::world::{Declared, NamespacedName, Port, Service, World, in_namespace};
 
-/// Where a share of the calls goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Another service, or the split one itself.
-    Service(NamespacedName),
-    /// Pods of the split service.
-    Labels(Labels),
-}
-
-/// One backend with the weight in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Share {
-    pub(crate) target: Target,
-    pub(crate) weight: u32,
-}
-
-/// A split that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Split {
-    pub(crate) object: ObjectRef,
-    pub(crate) shares: Vec<Share>,
-}
-
-/// The splits in force by service and port.
-pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Arc<Split>>;
+/// The rules in force by service and port, in the order of precedence.
+pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
 
 /// The splits of a namespace, judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,15 +34,14 @@ impl NamespaceSplits {
         &'a self,
         backends: &'a BTreeSet<NamespacedName>,
     ) -> impl Iterator<Item = &'a NamespacedName> {
-        let has = |split: &Split| {
-            split.shares.iter().any(|share| match &share.target {
-                Target::Service(name) => backends.contains(name),
-                Target::Labels(_) => false,
-            })
+        let named = |backend: &traffic::Backend| match backend {
+            traffic::Backend::Service(name, _) => backends.contains(name),
+            traffic::Backend::Subset(..) | traffic::Backend::Invalid(_) => false,
         };
-        let split = self.in_force.iter();
-        split
-            .filter(move |(_, split)| has(split))
+        let has = move |entry: &RouteEntry| entry.rule.backends().any(named);
+        let rules = self.in_force.iter();
+        rules
+            .filter(move |(_, entries)| entries.iter().any(has))
             .map(|((service, _), _)| service)
     }
 }
@@ -118,9 +98,9 @@ fn claim(
     let ports = claimed(lookup, &service, spec);
     let taken = ports
         .iter()
-        .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?)));
+        .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?.first()?)));
     if let Some((port, winner)) = taken {
-        let winner = &winner.object;
+        let winner = winner.rule.origins.first().unwrap_or(object);
         let message =
             format!("{winner} wins service {service} port {port}, for its name is smaller");
         status.set(
@@ -135,17 +115,15 @@ fn claim(
     }
     let weights = weigh(lookup, declared, spec, &service, &ports, status);
     status.weights = named(spec, &weights);
-    let weighted = spec.backends.iter().zip(&weights);
-    let shares = weighted.filter_map(|(backend, weight)| share(&service, backend, *weight));
-    let split = Arc::new(Split {
-        object: object.clone(),
-        shares: shares.collect(),
-    });
-    splits.extend(
-        ports
-            .iter()
-            .map(|port| ((service.clone(), *port), Arc::clone(&split))),
-    );
+    for port in ports {
+        let rule = Arc::new(rule(object, spec, &weights, (&service, port)));
+        let entry = RouteEntry {
+            matcher: RequestMatcher::default(),
+            alternative: 0,
+            rule,
+        };
+        splits.insert((service.clone(), port), vec![entry]);
+    }
     None
 }
 
@@ -305,20 +283,43 @@ fn without_endpoints(field: &str, service: &NamespacedName) -> Problem {
     )
 }
 
-fn share(service: &NamespacedName, backend: &Backend, weight: u32) -> Option<Share> {
-    let target = match backend.target()? {
-        BackendTarget::Service(name) => Target::Service(NamespacedName {
-            namespace: Arc::clone(&service.namespace),
-            name: name.into(),
+fn rule(
+    object: &ObjectRef,
+    spec: &TrafficSplitSpec,
+    weights: &[u32],
+    (service, port): (&NamespacedName, Port),
+) -> RouteRule {
+    let weighted = spec.backends.iter().zip(weights);
+    let backends = weighted.filter_map(|(backend, weight)| {
+        Some(WeightedBackend {
+            backend: target(service, port, backend)?,
+            weight: *weight,
+        })
+    });
+    RouteRule {
+        id: RuleId::Declared(object.clone(), 0),
+        action: Action::Forward(Forward {
+            backends: backends.collect(),
         }),
-        BackendTarget::Labels(labels) => Target::Labels(
-            labels
-                .iter()
-                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
-                .collect(),
-        ),
-    };
-    Some(Share { target, weight })
+        policy: RoutePolicy::default(),
+        origins: BTreeSet::from([object.clone()]),
+    }
+}
+
+fn target(service: &NamespacedName, port: Port, backend: &Backend) -> Option<traffic::Backend> {
+    Some(match backend.target()? {
+        BackendTarget::Service(name) => {
+            let name = NamespacedName {
+                namespace: Arc::clone(&service.namespace),
+                name: name.into(),
+            };
+            traffic::Backend::Service(name, port)
+        }
+        BackendTarget::Labels(labels) => {
+            let pair = |(k, v): (&String, &String)| (k.as_str().into(), v.as_str().into());
+            traffic::Backend::Subset(service.clone(), port, labels.iter().map(pair).collect())
+        }
+    })
 }
 
 /// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
@@ -398,10 +399,12 @@ fn backend_readiness(
     ports: &BTreeSet<Port>,
     backend: &Backend,
 ) -> Readiness {
-    let of_port = |port: &Port| match share(service, backend, backend.weight).map(|s| s.target) {
-        Some(Target::Service(name)) => lookup.readiness(&name, *port, None),
-        Some(Target::Labels(labels)) => lookup.readiness(service, *port, Some(&labels)),
-        None => Readiness::default(),
+    let of_port = |port: &Port| match target(service, *port, backend) {
+        Some(traffic::Backend::Service(name, port)) => lookup.readiness(&name, port, None),
+        Some(traffic::Backend::Subset(name, port, labels)) => {
+            lookup.readiness(&name, port, Some(&labels))
+        }
+        Some(traffic::Backend::Invalid(_)) | None => Readiness::default(),
     };
     // A backend is as ready as its worst port.
     ports

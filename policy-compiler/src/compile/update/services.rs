@@ -9,11 +9,12 @@ use crate::compile::addresses::Claim;
 use crate::compile::admissions::{Gates, gates};
 use crate::compile::changes::{Dependency, Replaced};
 use crate::compile::classes::Served;
-use crate::compile::clusters::{ClientSides, Scene, Wholes, client_sides, wholes};
+use crate::compile::clusters::{ClientSides, client_sides};
 use crate::compile::endpoints::EndpointInputs;
 use crate::compile::named_by_address::addresses_without_pod;
 use crate::compile::reports::Source;
-use crate::kinds::traffic_split::Split;
+use crate::compile::upstreams::{Scene, Wholes, wholes};
+use crate::traffic::{Backend, RouteEntry};
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
 impl Update<'_> {
@@ -124,9 +125,10 @@ impl Update<'_> {
             let splits = compiled.splits.get(&service.namespace);
             let in_force = splits.into_iter().flat_map(|splits| &splits.in_force);
             let own = in_force.filter(|((name, _), _)| name == service);
-            let targets = |((_, port), split): (&(NamespacedName, Port), &Arc<Split>)| {
-                let targets = split.shares.iter().map(|share| share.target.clone());
-                (*port, targets.collect::<Vec<_>>())
+            let targets = |((_, port), rules): (&(NamespacedName, Port), &Vec<RouteEntry>)| {
+                let backends = rules.iter().flat_map(|entry| entry.rule.backends());
+                let whole = !rules.iter().any(|entry| entry.matcher.is_any());
+                (*port, whole, backends.cloned().collect::<Vec<Backend>>())
             };
             own.map(targets).collect::<Vec<_>>()
         };

@@ -1,0 +1,83 @@
+//! Route tables: the rules of a service port, attached, merged and sorted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::upstreams::Pair;
+use crate::finding::ObjectRef;
+use crate::traffic::{
+    Action, Backend, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
+    RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
+};
+use crate::world::{NamespacedName, Port};
+
+/// The table of a port: its rules, and the service as a whole for what they leave.
+pub(super) fn table(
+    (service, port): (&NamespacedName, Port),
+    own: &Pair,
+    rules: &[RouteEntry],
+    mut upstreams: Vec<TableUpstream>,
+) -> RouteTable {
+    let mut entries: Vec<RouteEntry> = rules.iter().map(without_odd_weight).collect();
+    if !rules.iter().any(|entry| entry.matcher.is_any()) {
+        let backend = Backend::Service(service.clone(), port);
+        if upstreams.iter().all(|upstream| upstream.backend != backend) {
+            upstreams.push(own.of_backend(backend.clone()));
+        }
+        entries.push(whole_service(backend));
+    }
+    let objects: BTreeSet<ObjectRef> = rules
+        .iter()
+        .flat_map(|entry| entry.rule.origins.iter().cloned())
+        .collect();
+    RouteTable {
+        name: Arc::clone(own.name()),
+        hosts: vec![VirtualHost::any(entries)],
+        upstreams,
+        origins: Origins {
+            service: service.clone(),
+            rules: objects,
+        },
+    }
+}
+
+fn whole_service(backend: Backend) -> RouteEntry {
+    let rule = RouteRule {
+        id: RuleId::WholeService,
+        action: Action::Forward(Forward {
+            backends: vec![WeightedBackend { backend, weight: 1 }],
+        }),
+        policy: RoutePolicy::default(),
+        origins: BTreeSet::new(),
+    };
+    RouteEntry {
+        matcher: RequestMatcher::default(),
+        alternative: 0,
+        rule: Arc::new(rule),
+    }
+}
+
+/// The weight of the only backend that has one says nothing: tables that differ in it alone are equal.
+fn without_odd_weight(entry: &RouteEntry) -> RouteEntry {
+    let Action::Forward(forward) = &entry.rule.action else {
+        return entry.clone();
+    };
+    let weighted = forward.backends.iter().filter(|backend| backend.weight > 0);
+    if weighted.clone().count() != 1 || weighted.clone().all(|backend| backend.weight == 1) {
+        return entry.clone();
+    }
+    let backends = forward.backends.iter().map(|backend| WeightedBackend {
+        weight: backend.weight.min(1),
+        ..backend.clone()
+    });
+    let rule = RouteRule {
+        action: Action::Forward(Forward {
+            backends: backends.collect(),
+        }),
+        ..(*entry.rule).clone()
+    };
+    RouteEntry {
+        rule: Arc::new(rule),
+        ..entry.clone()
+    }
+}

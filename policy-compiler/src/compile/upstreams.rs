@@ -1,0 +1,289 @@
+//! The upstreams of a service: clusters and endpoints, of the whole service and of the backends of its rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::endpoints::{EndpointInputs, Reached, reached};
+use super::facet::{Caller, Facet, OutPort, candidates};
+use super::memo::{Lazy, kept};
+use crate::kinds::mesh::Settings;
+use crate::kinds::traffic_split::NamespaceSplits;
+use crate::resource::Resource;
+use crate::traffic::{
+    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,
+    RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
+};
+use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
+
+/// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
+fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
+    with_family(format!("out|{service}|{port}"), family)
+}
+
+/// `out|<ns>/<service>|<port>|<object>/<index>`, and again the family.
+fn subset_name(
+    (service, port): (&NamespacedName, Port),
+    rule: &RouteRule,
+    index: usize,
+    family: Option<Family>,
+) -> Arc<str> {
+    let place = match &rule.id {
+        RuleId::Declared(object, _) => format!("{}/{}", object.namespace, object.name),
+        RuleId::WholeService => String::new(),
+    };
+    with_family(format!("out|{service}|{port}|{place}/{index}"), family)
+}
+
+fn with_family(name: String, family: Option<Family>) -> Arc<str> {
+    match family {
+        None => name.into(),
+        Some(family) => format!("{name}|{}", family.number()).into(),
+    }
+}
+
+/// What a cluster announces by itself. Where HTTP is detected, the chain for all else announces TCP.
+pub(crate) const fn alpn(protocol: Protocol) -> Alpn {
+    match protocol {
+        Protocol::Http | Protocol::Detect => Alpn::Http,
+        Protocol::Tcp => Alpn::Tcp,
+    }
+}
+
+/// A cluster and its endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    upstream: Arc<Lazy<Upstream>>,
+    endpoints: Arc<Lazy<EndpointAssignment>>,
+}
+
+impl Pair {
+    fn new(
+        name: Arc<str>,
+        identities: BTreeSet<SpiffeId>,
+        (alpn, balance): (Alpn, Balance),
+        groups: Vec<EndpointGroup>,
+        origins: Origins,
+        old: &[&Self],
+    ) -> Self {
+        let upstream = Upstream {
+            name: Arc::clone(&name),
+            tls: if identities.is_empty() {
+                UpstreamTls::Plain
+            } else {
+                UpstreamTls::Mesh { identities, alpn }
+            },
+            balance,
+            origins: origins.clone(),
+        };
+        let endpoints = EndpointAssignment {
+            name,
+            groups,
+            origins,
+        };
+        Self {
+            upstream: kept(old.iter().map(|old| &old.upstream), Lazy::new(upstream)),
+            endpoints: kept(old.iter().map(|old| &old.endpoints), Lazy::new(endpoints)),
+        }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.upstream.recipe().name
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        self.upstream.recipe().balance
+    }
+
+    /// The cluster, then its endpoints.
+    pub(super) fn resources(&self) -> [Arc<Resource>; 2] {
+        [self.upstream.resource(), self.endpoints.resource()]
+    }
+
+    /// Itself as the upstream of a backend.
+    pub(super) fn of_backend(&self, backend: Backend) -> TableUpstream {
+        TableUpstream {
+            backend,
+            name: Arc::clone(self.name()),
+            balance: self.balance(),
+        }
+    }
+}
+
+/// By identity: one that says the same was kept.
+impl PartialEq for Pair {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.upstream, &other.upstream)
+            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}
+
+/// The cluster of a service's port as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Whole {
+    pub(super) pair: Pair,
+    /// Whether an endpoint has no sidecar.
+    pub(crate) unmeshed: bool,
+}
+
+/// The clusters of a service by port and callers.
+pub(crate) type Wholes = BTreeMap<OutPort, Whole>;
+
+/// What the clusters of a service look at.
+pub(crate) struct Scene<'a> {
+    pub(crate) endpoints: EndpointInputs<'a>,
+    pub(crate) settings: &'a Settings,
+    /// The splits of the service's namespace.
+    pub(crate) splits: Option<&'a NamespaceSplits>,
+}
+
+impl Scene<'_> {
+    /// The rules of a port in force.
+    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> &[RouteEntry] {
+        let attached = self.splits.map(|splits| &splits.in_force);
+        let attached = attached.and_then(|attached| attached.get(&(service.clone(), port)));
+        attached.map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn reached(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+        caller: Caller<'_>,
+    ) -> Reached {
+        reached(self.endpoints, self.settings, service, port, subset, caller)
+    }
+
+    /// The kinds of callers for whom a port is compiled.
+    pub(super) fn facets(&self, service: &Service, port: Port) -> Vec<Facet> {
+        let rules = self.rules(&service.name, port).iter();
+        let backends = rules.flat_map(|entry| entry.rule.backends());
+        let backends = backends.filter_map(|backend| match backend {
+            Backend::Service(name, _) => Some(name),
+            Backend::Subset(..) | Backend::Invalid(_) => None,
+        });
+        let services = std::iter::once(&service.name).chain(backends);
+        let nodes: BTreeSet<&Arc<str>> = services
+            .flat_map(|name| self.endpoints.nodes(name, port))
+            .collect();
+        let families = [None].into_iter().chain(service.second_family().map(Some));
+        let facets = families.flat_map(|family| {
+            let nodes = nodes.iter().map(|node| Some(Arc::clone(node)));
+            let nodes = [None].into_iter().chain(nodes);
+            nodes.map(move |node| Facet { family, node })
+        });
+        facets.collect()
+    }
+}
+
+/// Compiles the clusters of a service as a whole.
+pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>) -> Wholes {
+    let mut wholes = Wholes::new();
+    for (number, port) in &service.ports {
+        // On ports that are no HTTP, a rule shifts weight in the endpoints of this one cluster.
+        let rule = scene
+            .rules(&service.name, *number)
+            .iter()
+            .find(|entry| port.protocol != Protocol::Http && entry.matcher.is_any())
+            .map(|entry| &*entry.rule);
+        for facet in scene.facets(service, *number) {
+            let key = (*number, facet);
+            let known = candidates(old, &wholes, &key);
+            let pairs: Vec<&Pair> = known.iter().map(|whole| &whole.pair).collect();
+            let whole = whole(scene, service, &key, port.protocol, rule, &pairs);
+            wholes.insert(key, whole);
+        }
+    }
+    wholes
+}
+
+fn whole(
+    scene: &Scene<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    protocol: Protocol,
+    rule: Option<&RouteRule>,
+    old: &[&Pair],
+) -> Whole {
+    let (name, port) = (&service.name, *port);
+    let caller = Caller::of(service, facet);
+    let own = scene.reached(name, port, None, caller);
+    let unmeshed = own.unmeshed;
+    let mut identities = own.identities;
+    let groups = match rule.map(|rule| &rule.action) {
+        None | Some(Action::Respond { .. }) => vec![EndpointGroup {
+            weight: 1,
+            hosts: own.hosts,
+        }],
+        Some(Action::Forward(forward)) => {
+            let mut group = |weighted: &WeightedBackend| {
+                let there = match &weighted.backend {
+                    Backend::Service(name, port) => scene.reached(name, *port, None, caller),
+                    Backend::Subset(name, port, labels) => {
+                        scene.reached(name, *port, Some(labels), caller)
+                    }
+                    Backend::Invalid(_) => Reached::default(),
+                };
+                identities.extend(there.identities);
+                // Without weight a backend gets nothing, and where it is makes no difference.
+                let hosts = if weighted.weight == 0 {
+                    Vec::new()
+                } else {
+                    there.hosts
+                };
+                EndpointGroup {
+                    weight: weighted.weight,
+                    hosts,
+                }
+            };
+            forward.backends.iter().map(&mut group).collect()
+        }
+    };
+    let origins = Origins {
+        service: name.clone(),
+        rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
+    };
+    let cluster = out_name(name, port, facet.family);
+    let how = (alpn(protocol), balance(service));
+    Whole {
+        pair: Pair::new(cluster, identities, how, groups, origins, old),
+        unmeshed,
+    }
+}
+
+/// The pods of a service with some labels, as a backend of a rule.
+pub(super) fn subset(
+    scene: &Scene<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    (rule, index): (&RouteRule, usize),
+    labels: &Labels,
+    old: &[&Pair],
+) -> Pair {
+    let name = subset_name((&service.name, *port), rule, index, facet.family);
+    let caller = Caller::of(service, facet);
+    let there = scene.reached(&service.name, *port, Some(labels), caller);
+    let groups = vec![EndpointGroup {
+        weight: 1,
+        hosts: there.hosts,
+    }];
+    let origins = Origins {
+        service: service.name.clone(),
+        rules: rule.origins.clone(),
+    };
+    let old: Vec<&Pair> = old
+        .iter()
+        .copied()
+        .filter(|pair| *pair.name() == name)
+        .collect();
+    let how = (Alpn::Http, balance(service));
+    Pair::new(name, there.identities, how, groups, origins, &old)
+}
+
+const fn balance(service: &Service) -> Balance {
+    if service.sticky {
+        Balance::ClientAddress
+    } else {
+        Balance::RoundRobin
+    }
+}

@@ -1,0 +1,19 @@
+//! The traffic model: which request goes to which backend, and how. Without Kubernetes' types and Envoy's.
+//!
+//! `kinds` yields rules for the ports of services; `compile/routes.rs` makes a [`RouteTable`] of all rules of a port, and
+//! `compile/upstreams.rs` an [`Upstream`] for each backend; `envoy/{route,cluster,endpoint}.rs` lower both. Everything here is plain data
+//! with equality and order: equal values make equal bytes.
+
+mod matcher;
+mod rule;
+mod table;
+mod upstream;
+
+pub use matcher::{HeaderMatcher, PathMatcher, RequestMatcher, ValueMatcher};
+pub use rule::{
+    Action, Backend, Forward, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
+};
+pub use table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
+pub use upstream::{
+    Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Upstream, UpstreamHost, UpstreamTls,
+};

@@ -1,0 +1,218 @@
+//! Route tables: all rules of a service port, in order of precedence.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::matcher::{PathMatcher, RequestMatcher};
+use super::rule::{Backend, RouteRule, RuleId};
+use super::upstream::{Balance, Origins};
+
+/// The rules of one port of a service, for callers that get the same endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteTable {
+    /// The name of the route configuration.
+    pub name: Arc<str>,
+    /// Hosts, the most exact pattern wins. Callers in the mesh choose by address: one host for every name.
+    pub hosts: Vec<VirtualHost>,
+    /// The upstreams of the backends, those without weight included: streams that began there go on, and weight can come back at once.
+    /// The share of a backend that has none is answered with status 500.
+    pub upstreams: Vec<TableUpstream>,
+    /// The objects from which it comes.
+    pub origins: Origins,
+}
+
+impl RouteTable {
+    /// The upstream of a backend.
+    #[must_use]
+    pub fn upstream(&self, backend: &Backend) -> Option<&TableUpstream> {
+        self.upstreams
+            .iter()
+            .find(|upstream| upstream.backend == *backend)
+    }
+}
+
+/// A backend as it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableUpstream {
+    /// The backend.
+    pub backend: Backend,
+    /// The name of its upstream.
+    pub name: Arc<str>,
+    /// How its upstream chooses an endpoint.
+    pub balance: Balance,
+}
+
+/// The rules for some names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VirtualHost {
+    /// The names.
+    pub domains: Vec<HostPattern>,
+    /// The rules by precedence; the first match counts.
+    pub entries: Vec<RouteEntry>,
+}
+
+impl VirtualHost {
+    /// A host for every name.
+    #[must_use]
+    pub fn any(mut entries: Vec<RouteEntry>) -> Self {
+        entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        Self {
+            domains: vec![HostPattern::Any],
+            entries,
+        }
+    }
+}
+
+/// The names of a host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// One name.
+    Exact(Arc<str>),
+    /// Every name.
+    Any,
+}
+
+/// One alternative of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteEntry {
+    /// What the request must look like.
+    pub matcher: RequestMatcher,
+    /// Its place among the alternatives of the rule.
+    pub alternative: usize,
+    /// The rule.
+    pub rule: Arc<RouteRule>,
+}
+
+/// The place of an entry: the smaller one is tried first. Two entries of a table never have the same one, for a rule has an alternative once.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank<'a> {
+    path: PathRank,
+    method: Reverse<bool>,
+    headers: Reverse<usize>,
+    rule: &'a RuleId,
+    alternative: usize,
+}
+
+/// Exact paths come before prefixes, longer ones before shorter ones.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PathRank {
+    Exact(Reverse<usize>),
+    Prefix(Reverse<usize>),
+    Any,
+}
+
+impl RouteEntry {
+    /// Its place in a table: path, method, number of headers; then the object by name, the rule and the alternative.
+    #[must_use]
+    pub fn rank(&self) -> Rank<'_> {
+        let path = match &self.matcher.path {
+            PathMatcher::Exact(path) => PathRank::Exact(Reverse(path.len())),
+            PathMatcher::Prefix(path) => PathRank::Prefix(Reverse(path.len())),
+            PathMatcher::Any => PathRank::Any,
+        };
+        Rank {
+            path,
+            method: Reverse(self.matcher.method.is_some()),
+            headers: Reverse(self.matcher.headers.len()),
+            rule: &self.rule.id,
+            alternative: self.alternative,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::traffic::{Action, HeaderMatcher, RoutePolicy, ValueMatcher};
+    use crate::{ObjectKind, ObjectRef};
+
+    fn matcher() -> impl Strategy<Value = RequestMatcher> {
+        let path = prop_oneof![
+            Just(PathMatcher::Any),
+            "/[ab]{0,2}".prop_map(|path| PathMatcher::Exact(path.into())),
+            "/[ab]{1,2}".prop_map(|path| PathMatcher::Prefix(path.into())),
+        ];
+        let method = proptest::option::of(Just("GET".into()));
+        let names = proptest::collection::btree_set("[xy]", 0..3);
+        (path, method, names).prop_map(|(path, method, names)| RequestMatcher {
+            path,
+            method,
+            headers: names
+                .into_iter()
+                .map(|name| HeaderMatcher {
+                    name: name.into(),
+                    value: ValueMatcher::Present,
+                })
+                .collect(),
+        })
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
+        let one = (matcher(), "[ab]", 0..3_usize, 0..3_usize);
+        proptest::collection::vec(one, 0..12).prop_map(|all| {
+            let entry = |(matcher, name, index, alternative): (_, String, _, _)| {
+                let object = ObjectRef {
+                    kind: ObjectKind::TrafficSplit,
+                    namespace: "shop".into(),
+                    name: name.into(),
+                };
+                let rule = RouteRule {
+                    id: RuleId::Declared(object, index),
+                    action: Action::Respond {
+                        status: 200,
+                        body: "".into(),
+                    },
+                    policy: RoutePolicy::default(),
+                    origins: BTreeSet::new(),
+                };
+                RouteEntry {
+                    matcher,
+                    alternative,
+                    rule: Arc::new(rule),
+                }
+            };
+            let mut seen = BTreeSet::new();
+            let all = all.into_iter().map(entry);
+            all.filter(|entry| seen.insert((entry.rule.id.clone(), entry.alternative)))
+                .collect()
+        })
+    }
+
+    /// The order as Gateway API words it, without the rank.
+    fn specified(a: &RouteEntry, b: &RouteEntry) -> Ordering {
+        let exact = |e: &RouteEntry| matches!(e.matcher.path, PathMatcher::Exact(_));
+        let length = |e: &RouteEntry| match &e.matcher.path {
+            PathMatcher::Exact(path) | PathMatcher::Prefix(path) => path.len(),
+            PathMatcher::Any => 0,
+        };
+        let (x, y) = (&a.matcher, &b.matcher);
+        exact(b)
+            .cmp(&exact(a))
+            .then(length(b).cmp(&length(a)))
+            .then(y.method.is_some().cmp(&x.method.is_some()))
+            .then(y.headers.len().cmp(&x.headers.len()))
+            .then(a.rule.id.cmp(&b.rule.id))
+            .then(a.alternative.cmp(&b.alternative))
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_total_and_as_specified(entries in entries(), turn in 0..12_usize) {
+            for a in &entries {
+                for b in &entries {
+                    prop_assert_eq!(a.rank().cmp(&b.rank()), specified(a, b));
+                    prop_assert_eq!(a.rank() == b.rank(), a == b);
+                }
+            }
+            let mut turned = entries.clone();
+            turned.rotate_left(turn.min(entries.len()));
+            turned.reverse();
+            prop_assert_eq!(VirtualHost::any(entries), VirtualHost::any(turned));
+        }
+    }
+}

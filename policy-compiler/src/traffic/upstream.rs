@@ -1,0 +1,100 @@
+//! Upstreams: where the requests of a backend go, and how connections to it are made.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::finding::ObjectRef;
+use crate::world::{NamespacedName, SpiffeId};
+
+/// Endpoints of one name, found by discovery under that name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Upstream {
+    /// The name of the cluster and of its endpoints.
+    pub name: Arc<str>,
+    /// How connections are secured.
+    pub tls: UpstreamTls,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// The objects from which it comes.
+    pub origins: Origins,
+}
+
+/// How connections to an upstream are secured.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpstreamTls {
+    /// Plain text: no endpoint has a sidecar.
+    Plain,
+    /// mTLS of the mesh, but plain text to endpoints that are marked so.
+    Mesh {
+        /// The identities that a server may have, at least one.
+        identities: BTreeSet<SpiffeId>,
+        /// What is announced.
+        alpn: Alpn,
+    },
+}
+
+/// What a caller's sidecar announces in the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alpn {
+    /// Requests.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+impl Alpn {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "heddle-http",
+            Self::Tcp => "heddle-tcp",
+        }
+    }
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// By the address of the client, which all connections of a pod share.
+    ClientAddress,
+}
+
+/// The endpoints of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndpointAssignment {
+    /// The name of the upstream.
+    pub name: Arc<str>,
+    /// The endpoints: the whole service, or the backends of a split of bytes.
+    pub groups: Vec<EndpointGroup>,
+    /// The objects from which it comes.
+    pub origins: Origins,
+}
+
+/// Addresses that share a weight.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndpointGroup {
+    /// The weight in force; zero takes no connections.
+    pub weight: u32,
+    /// The addresses, sorted.
+    pub hosts: Vec<UpstreamHost>,
+}
+
+/// One address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpstreamHost {
+    /// Address and port.
+    pub at: SocketAddr,
+    /// Whether it must be marked as one that takes plain text.
+    pub plain: bool,
+}
+
+/// The objects from which a resource of a service port comes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origins {
+    /// The service.
+    pub service: NamespacedName,
+    /// The objects whose rules count.
+    pub rules: BTreeSet<ObjectRef>,
+}
