@@ -69,6 +69,32 @@ pub fn mesh(spec: Value) -> Value {
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": spec})
 }
 
+/// The same object in another namespace, which has addresses with its number in them.
+pub fn of_namespace(value: Value, namespace: &str, number: usize) -> Value {
+    if value["kind"] == "Mesh" {
+        return value;
+    }
+    let mut text = value.to_string();
+    let own = |index: usize| (format!("10.0.{index}."), format!("10.{number}.{index}."));
+    let services = ("10.96.0.".to_owned(), format!("10.96.{number}."));
+    let mut replaced: Vec<(String, String)> = (0..3).map(own).chain([services]).collect();
+    if number > 0 {
+        let second = |block: &str| (format!("{block}::"), format!("{block}:{number}::"));
+        replaced.extend(["fd00:96", "fd00"].map(second));
+    }
+    for (from, to) in &replaced {
+        text = text.replace(from, to);
+    }
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    value["metadata"]["namespace"] = json!(namespace);
+    for endpoint in value["endpoints"].as_array_mut().into_iter().flatten() {
+        if let Some(target) = endpoint.get_mut("targetRef") {
+            target["namespace"] = json!(namespace);
+        }
+    }
+    value
+}
+
 /// The same object with an annotation.
 pub fn annotated(mut value: Value, key: &str, text: &str) -> Value {
     value["metadata"]["annotations"] = json!({ key: text });
