@@ -94,31 +94,54 @@ impl Served {
 /// The shapes of a workload's proxies: more than one while it is rolled out.
 pub(crate) type Shapes = BTreeMap<Arc<Shape>, Arc<Served>>;
 
-/// The services of a namespace by one pair of their selector, so that finding those of a pod does not look at all.
-#[derive(Default)]
-pub(crate) struct BySelector<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a Service>>);
+/// From this many pod templates on, an index of the selectors costs less than a look at each service.
+const INDEXED: usize = 4;
+
+/// The services of a namespace, to find those that select a pod.
+pub(crate) enum BySelector<'a> {
+    /// All with a selector, by name.
+    List(Vec<&'a Service>),
+    /// By one pair of their selector.
+    Index(BTreeMap<(&'a str, &'a str), Vec<&'a Service>>),
+}
 
 impl<'a> BySelector<'a> {
-    pub(crate) fn new(services: impl Iterator<Item = &'a Arc<Service>>) -> Self {
-        let mut index = Self::default();
-        for service in services {
-            // The last pair in the order of keys: prefixed keys of tools, which many services share, sort to the front.
-            if let Some((key, value)) = service.selector.last_key_value() {
-                index.0.entry((key, value)).or_default().push(service);
-            }
+    /// Prepares for look-ups of so many pod templates.
+    pub(crate) fn new(services: impl Iterator<Item = &'a Arc<Service>>, templates: usize) -> Self {
+        let services = services.map(|service| &**service);
+        match templates {
+            0 => Self::List(Vec::new()),
+            1..INDEXED => Self::List(services.filter(|s| !s.selector.is_empty()).collect()),
+            _ => Self::Index(index(services)),
         }
-        index
     }
 
     /// The services that select pods with these labels, by name.
     pub(crate) fn selecting(&self, labels: &Labels) -> Vec<&'a Service> {
-        let pairs = labels.iter().map(|(key, value)| (&**key, &**value));
-        let candidates = pairs.filter_map(|pair| self.0.get(&pair)).flatten();
-        let mut found: Vec<&Service> = candidates
-            .copied()
-            .filter(|service| selects(&service.selector, labels))
-            .collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        found
+        let selecting = |service: &&Service| selects(&service.selector, labels);
+        match self {
+            Self::List(services) => services.iter().copied().filter(selecting).collect(),
+            Self::Index(index) => {
+                let pairs = labels.iter().map(|(key, value)| (&**key, &**value));
+                let candidates = pairs.filter_map(|pair| index.get(&pair)).flatten();
+                let mut found: Vec<&Service> = candidates.copied().filter(selecting).collect();
+                found.sort_by(|a, b| a.name.cmp(&b.name));
+                found
+            }
+        }
     }
+}
+
+fn index<'a>(
+    services: impl Iterator<Item = &'a Service>,
+) -> BTreeMap<(&'a str, &'a str), Vec<&'a Service>> {
+    let mut index: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for service in services {
+        // The last pair in the order of keys: prefixed keys of tools, which many services share, sort to the front.
+        if let Some((key, value)) = service.selector.last_key_value() {
+            let pair: (&str, &str) = (key, value);
+            index.entry(pair).or_default().push(service);
+        }
+    }
+    index
 }

@@ -94,7 +94,8 @@ pub(crate) fn client_sides<'a>(
         return sides;
     }
     for (number, port) in &service.ports {
-        for facet in scene.facets(service, *number) {
+        let rules = scene.rules(&service.name, *number);
+        for facet in scene.facets(service, *number, rules) {
             let called = Caller::of(service, &facet).family;
             let pair = |name: &NamespacedName| {
                 let backend = scene.endpoints.world.services.get(name)?;

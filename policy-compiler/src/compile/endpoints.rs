@@ -156,15 +156,39 @@ pub(crate) fn readiness(
     port: Port,
     subset: Option<&Labels>,
 ) -> Readiness {
-    let families = inputs.world.services.get(service).map(|s| &*s.families);
-    let families = families.unwrap_or_default().iter().copied().map(Some);
-    let first = of_family(inputs, service, port, subset, None);
+    let definition = inputs.world.services.get(service);
+    let families = definition.map_or(&[][..], |service| &service.families);
+    // The endpoints of the only family are those of every call.
+    if families.len() < 2 {
+        return of_family(inputs, service, port, subset, None);
+    }
+    let families = families.iter().copied().map(Some);
     // A family without any endpoint is one that the pods have not got.
     families
         .map(|family| of_family(inputs, service, port, subset, family))
         .filter(|readiness| readiness.all > 0)
         .min_by_key(|readiness| readiness.ready)
-        .unwrap_or(first)
+        .unwrap_or_default()
+}
+
+/// Whether [`readiness`] counts a ready endpoint. Almost always the first one is, and the others cost nothing.
+pub(crate) fn takes_traffic(
+    inputs: EndpointInputs<'_>,
+    service: &NamespacedName,
+    port: Port,
+    subset: Option<&Labels>,
+) -> bool {
+    let definition = inputs.world.services.get(service);
+    if definition.is_some_and(|service| service.families.len() > 1) {
+        return readiness(inputs, service, port, subset).ready > 0;
+    }
+    let (family, node) = (None, Node::Any);
+    let mut endpoints = inputs.of_port(service, port, Caller { family, node });
+    endpoints.any(|found| is_ready(&found) && within(subset, found.owner.pod()))
+}
+
+const fn is_ready(found: &Resolved<'_>) -> bool {
+    found.endpoint.ready && !matches!(found.owner, Owner::Unknown)
 }
 
 fn of_family(
@@ -176,13 +200,12 @@ fn of_family(
 ) -> Readiness {
     let mut readiness = Readiness::default();
     let node = Node::Any;
-    for Resolved { endpoint, owner } in inputs.of_port(service, port, Caller { family, node }) {
-        if !within(subset, owner.pod()) {
+    for found in inputs.of_port(service, port, Caller { family, node }) {
+        if !within(subset, found.owner.pod()) {
             continue;
         }
         readiness.all += 1;
-        let reachable = !matches!(owner, Owner::Unknown);
-        readiness.ready += usize::from(endpoint.ready && reachable);
+        readiness.ready += usize::from(is_ready(&found));
     }
     readiness
 }

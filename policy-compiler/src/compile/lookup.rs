@@ -51,6 +51,21 @@ impl<'a> Lookup<'a> {
         endpoints::readiness(inputs, service, port, subset)
     }
 
+    /// Whether a service has a ready endpoint, perhaps only of pods with these labels.
+    pub(crate) fn takes_traffic(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> bool {
+        self.note(service);
+        let inputs = EndpointInputs {
+            world: self.world,
+            addresses: self.addresses,
+        };
+        endpoints::takes_traffic(inputs, service, port, subset)
+    }
+
     /// Whether readiness means nothing.
     pub(crate) const fn offline(&self) -> bool {
         self.world.offline

@@ -212,6 +212,11 @@ impl Compiled {
         format!("dst|{at}|{bucket}").into()
     }
 
+    /// Whether this is the compile of a world: only the empty start of an update has a trust domain without a name.
+    fn is_compiled(&self) -> bool {
+        !self.settings.trust_domain.is_empty()
+    }
+
     fn served(&self, shape: &Shape) -> Option<&Arc<Served>> {
         self.served.get(&shape.workload())?.get(shape)
     }

@@ -81,8 +81,8 @@ impl Compiled {
         }
         let mut remarks: Vec<(&Arc<str>, &Remarks)> = Vec::new();
         for (workload, shapes) in in_namespace(&self.served, namespace) {
-            let pods = self.pods.get(workload);
             for (shape, served) in shapes.iter().filter(|(_, s)| !s.remarks.is_empty()) {
+                let pods = self.pods.get(workload);
                 let first = pods.and_then(|pods| pods.get(shape)?.get_min());
                 remarks.extend(first.map(|first| (first, &served.remarks)));
             }

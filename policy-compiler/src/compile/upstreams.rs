@@ -154,10 +154,9 @@ impl Scene<'_> {
         reached(self.endpoints, self.settings, service, port, subset, caller)
     }
 
-    /// The kinds of callers for whom a port is compiled.
-    pub(super) fn facets(&self, service: &Service, port: Port) -> Vec<Facet> {
-        let rules = self.rules(&service.name, port).iter();
-        let backends = rules.flat_map(|entry| entry.rule.backends());
+    /// The kinds of callers for whom a port is compiled, given the rules that count there.
+    pub(super) fn facets(&self, service: &Service, port: Port, rules: &[RouteEntry]) -> Vec<Facet> {
+        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let backends = backends.filter_map(|backend| match backend {
             Backend::Service(name, _) => Some(name),
             Backend::Subset(..) | Backend::Invalid(_) => None,
@@ -176,17 +175,26 @@ impl Scene<'_> {
     }
 }
 
+/// Whether rules can change the clusters of a service as a whole: those of HTTP ports have their weights in routes.
+pub(crate) fn rules_change_clusters(service: &Service) -> bool {
+    let mut ports = service.ports.values();
+    ports.any(|port| port.protocol != Protocol::Http)
+}
+
 /// Compiles the clusters of a service as a whole.
 pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>) -> Wholes {
     let mut wholes = Wholes::new();
     for (number, port) in &service.ports {
-        // On ports that are no HTTP, a rule shifts weight in the endpoints of this one cluster.
-        let rule = scene
-            .rules(&service.name, *number)
+        // On ports that are not HTTP, a rule shifts weight in the endpoints of this one cluster.
+        let rules = match port.protocol {
+            Protocol::Http => &[],
+            Protocol::Detect | Protocol::Tcp => scene.rules(&service.name, *number),
+        };
+        let rule = rules
             .iter()
-            .find(|entry| port.protocol != Protocol::Http && entry.matcher.is_any())
+            .find(|entry| entry.matcher.is_any())
             .map(|entry| &*entry.rule);
-        for facet in scene.facets(service, *number) {
+        for facet in scene.facets(service, *number, rules) {
             let key = (*number, facet);
             let known = candidates(old, &wholes, &key);
             let pairs: Vec<&Pair> = known.iter().map(|whole| &whole.pair).collect();

@@ -336,6 +336,10 @@ fn weigh(
     if lookup.offline() {
         return wanted;
     }
+    let mut used = spec.backends.iter().filter(|backend| backend.weight > 0);
+    if used.all(|backend| takes_traffic(lookup, service, ports, backend)) {
+        return wanted;
+    }
     let ready: Vec<Readiness> = spec
         .backends
         .iter()
@@ -391,6 +395,23 @@ fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
     let names = waiting
         .map(|(backend, r)| format!("{} 0/{} endpoints ready", backend.display_name(), r.all));
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a backend has a ready endpoint for each port.
+fn takes_traffic(
+    lookup: &Lookup<'_>,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+    backend: &Backend,
+) -> bool {
+    let of_port = |port: &Port| match target(service, *port, backend) {
+        Some(traffic::Backend::Service(name, port)) => lookup.takes_traffic(&name, port, None),
+        Some(traffic::Backend::Subset(name, port, labels)) => {
+            lookup.takes_traffic(&name, port, Some(&labels))
+        }
+        Some(traffic::Backend::Invalid(_)) | None => false,
+    };
+    !ports.is_empty() && ports.iter().all(of_port)
 }
 
 fn backend_readiness(

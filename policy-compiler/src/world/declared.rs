@@ -38,6 +38,13 @@ macro_rules! declared_objects {
         pub(crate) struct DeclaredObjects {
             $($(pub(crate) $field: OrdMap<NamespacedName, Arc<Declared<$spec>>>,)?)*
         }
+
+        impl DeclaredObjects {
+            /// Whether both are of the same maps.
+            pub(super) fn is_same(&self, other: &Self) -> bool {
+                true $($(&& self.$field.ptr_eq(&other.$field))?)*
+            }
+        }
     };
 }
 with_kinds!(declared_objects);

@@ -82,6 +82,19 @@ impl World {
         &self.workloads
     }
 
+    /// Whether both are of the same maps, so that nothing differs. Equal worlds with maps of their own are not the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.declared.is_same(&other.declared)
+            && self.services.ptr_eq(&other.services)
+            && self.external.ptr_eq(&other.external)
+            && self.endpoints.ptr_eq(&other.endpoints)
+            && self.workloads.ptr_eq(&other.workloads)
+            && self.refusals.ptr_eq(&other.refusals)
+            && self.injection == other.injection
+            && self.offline == other.offline
+            && self.trust_domain == other.trust_domain
+    }
+
     /// The endpoints of a service by port name.
     #[must_use]
     pub fn endpoints(&self, service: &NamespacedName) -> Option<&EndpointsByPort> {

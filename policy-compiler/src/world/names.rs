@@ -1,5 +1,6 @@
 //! Small types that can only hold valid values.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamespacedName {
     /// The namespace.
     pub namespace: Arc<str>,
@@ -31,6 +32,25 @@ impl NamespacedName {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+}
+
+/// Compares the namespaces, then the names. Interned namespaces that are equal are the same `Arc`, and their text is not compared.
+impl Ord for NamespacedName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let same = Arc::ptr_eq(&self.namespace, &other.namespace);
+        let namespaces = if same {
+            Ordering::Equal
+        } else {
+            self.namespace.cmp(&other.namespace)
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for NamespacedName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

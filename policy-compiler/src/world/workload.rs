@@ -1,5 +1,6 @@
 //! Pods as the mesh sees them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct ContainerPort {
 }
 
 /// What pods of one template have in common, and share one copy of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The namespace.
     pub namespace: Arc<str>,
@@ -87,7 +88,42 @@ pub struct Shape {
     pub destinations: Option<Vec<DeclaredDestination>>,
 }
 
+/// Compares field by field. Interned shapes that are equal are the same, and their fields are not compared.
+impl Ord for Shape {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if std::ptr::eq(self, other) {
+            return Ordering::Equal;
+        }
+        self.fields().cmp(&other.fields())
+    }
+}
+
+impl PartialOrd for Shape {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Shape {
+    /// Every field, in the order of comparison.
+    fn fields(&self) -> impl Ord {
+        let Self {
+            namespace,
+            owner,
+            service_account,
+            meshed,
+            labels,
+            capture,
+            ports,
+            probes,
+            destinations,
+        } = self;
+        (
+            (namespace, owner, service_account, meshed, labels),
+            (capture, ports, probes, destinations),
+        )
+    }
+
     /// The identity of its pods in a trust domain.
     #[must_use]
     pub fn identity(&self, trust_domain: &str) -> SpiffeId {

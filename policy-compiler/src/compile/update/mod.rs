@@ -18,6 +18,12 @@ use crate::world::{NamespacedName, Shape, WorkloadRef, World};
 
 /// Compiles a world, given the compile of another.
 pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
+    if old.is_compiled() && old.world.is_same(world) {
+        return Compiled {
+            changes: Arc::default(),
+            ..old.clone()
+        };
+    }
     let mut update = Update {
         old,
         world,

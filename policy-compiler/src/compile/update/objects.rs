@@ -13,8 +13,7 @@ use crate::world::{NamespacedName, in_namespace};
 
 impl Update<'_> {
     pub(super) fn settings(&mut self) {
-        // Only what was never compiled has a trust domain without a name.
-        let first = self.old.settings.trust_domain.is_empty();
+        let first = !self.old.is_compiled();
         self.all = first || self.old.world.offline != self.world.offline;
         let same_root = self.old.world.trust_domain == self.world.trust_domain;
         let differs = !self.differs.take(ObjectKind::Mesh).is_empty();

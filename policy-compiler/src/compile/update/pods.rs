@@ -168,10 +168,10 @@ impl Update<'_> {
         let world = self.world;
         for (namespace, workloads) in namespaces {
             let services = in_namespace(&world.services, &namespace).map(|(_, service)| service);
-            let some = workloads.iter().any(|(_, shapes)| !shapes.is_empty());
-            let by_selector = BySelector::new(services.take_while(|_| some));
+            let shapes: usize = workloads.iter().map(|(_, shapes)| shapes.len()).sum();
+            let services = BySelector::new(services, shapes);
             for (workload, shapes) in workloads {
-                self.workload(&workload, &shapes, &by_selector);
+                self.workload(&workload, &shapes, &services);
             }
         }
     }

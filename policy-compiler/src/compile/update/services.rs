@@ -13,7 +13,7 @@ use crate::compile::clusters::{ClientSides, client_sides};
 use crate::compile::endpoints::EndpointInputs;
 use crate::compile::named_by_address::addresses_without_pod;
 use crate::compile::reports::Source;
-use crate::compile::upstreams::{Scene, Wholes, wholes};
+use crate::compile::upstreams::{Scene, Wholes, rules_change_clusters, wholes};
 use crate::traffic::{Backend, RouteEntry};
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
@@ -86,14 +86,19 @@ impl Update<'_> {
 
     /// Compiles the client's side of services whose definition, endpoints or split differ, and of those whose split leads there.
     pub(super) fn clients(&mut self) {
-        let mut services = self.definitions.clone();
-        services.extend(self.endpoints.iter().chain(&self.divided).cloned());
+        let mut changed = self.definitions.clone();
+        changed.extend(self.endpoints.iter().cloned());
         if self.all {
-            services.extend(self.world.services.keys().cloned());
+            changed.extend(self.world.services.keys().cloned());
         }
+        let mut services: BTreeSet<_> = changed.union(&self.divided).cloned().collect();
         services.extend(self.with_backend(&services));
         for name in &services {
-            self.whole(name);
+            let there = self.world.services.get(name);
+            if changed.contains(name) || there.is_some_and(|service| rules_change_clusters(service))
+            {
+                self.whole(name);
+            }
         }
         // What they lead to may itself have been compiled only for the sake of its own backends.
         services.extend(self.with_backend(&services));
