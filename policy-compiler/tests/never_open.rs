@@ -4,10 +4,13 @@
 
 mod cluster;
 
+use std::collections::BTreeMap;
+
 use cluster::{apply, mesh, pod, policy, service};
+use heddle_crds::{ConditionType, Kind};
 use heddle_policy_compiler::authz::{Request, evaluate};
 use heddle_policy_compiler::{
-    Compiled, NamespacedName, ObjectKind, ObjectRef, World, WorldBuilder, compile,
+    Compiled, NamespacedName, ObjectKind, ObjectRef, Refusal, World, WorldBuilder, compile,
 };
 use serde_json::{Value, json};
 
@@ -215,4 +218,121 @@ fn another_trust_domain_than_that_of_the_root_is_refused() {
     cluster.edit(|builder| builder.set_trust_domain("other.example"));
     assert_eq!(reason(&cluster).0, "True");
     assert_eq!(cluster.compiled.mesh().trust_domain, "other.example");
+}
+
+/// The effect of an unreadable value in a field, where the object has no last good spec.
+enum Unreadable {
+    /// The Mesh has this value instead.
+    Closed(&'static str),
+    /// The pods that the policy selects are denied.
+    Denied,
+    /// The field neither opens nor closes anything.
+    Harmless,
+}
+
+/// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
+const CHOICES: [(&str, Unreadable); 11] = [
+    ("AuthPolicy.mode", Unreadable::Denied),
+    ("AuthPolicy.mtls.mode", Unreadable::Denied),
+    ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
+    ("AuthPolicy.rules[].action", Unreadable::Denied),
+    (
+        "AuthPolicy.rules[].to.headers[].present",
+        Unreadable::Denied,
+    ),
+    ("AuthPolicy.rules[].to.ignoreCase", Unreadable::Denied),
+    ("Mesh.defaultAction", Unreadable::Closed("Deny")),
+    ("Mesh.mode", Unreadable::Closed("Strict")),
+    ("Mesh.outbound", Unreadable::Closed("Deny")),
+    ("Mesh.proxy.logLevel", Unreadable::Harmless),
+    ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
+];
+
+/// Adds the paths of enumerations and booleans below a schema.
+fn choices(schema: &Value, path: &str, found: &mut Vec<String>) {
+    if schema["enum"].is_array() || schema["type"] == "boolean" {
+        found.push(path.to_owned());
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        choices(field, &format!("{path}.{name}"), found);
+    }
+    for (below, mark) in [("items", "[]"), ("additionalProperties", ".*")] {
+        if schema[below].is_object() {
+            choices(&schema[below], &format!("{path}{mark}"), found);
+        }
+    }
+}
+
+#[test]
+fn every_field_that_opens_is_closed_when_unreadable() {
+    let mut found = Vec::new();
+    for kind in Kind::ALL {
+        let crd = serde_json::to_value(kind.crd()).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        choices(&schema["properties"]["spec"], kind.name(), &mut found);
+    }
+    found.sort();
+    let listed: Vec<&str> = CHOICES.iter().map(|(path, _)| *path).collect();
+    assert_eq!(found, listed);
+    // Valid specs that contain every one of the fields.
+    let valid = BTreeMap::from([
+        (
+            "AuthPolicy",
+            json!({"selector": {"matchLabels": {"app": "web"}}, "mode": "Enforce",
+                "mtls": {"mode": "Strict", "ports": [{"port": 8080, "mode": "Permissive"}]},
+                "rules": [{"action": "Allow",
+                    "to": {"paths": ["/a"], "ignoreCase": true, "headers": [{"name": "a", "present": true}]}}]}),
+        ),
+        (
+            "Mesh",
+            json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
+                "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"}}),
+        ),
+    ]);
+    for (path, effect) in &CHOICES {
+        let (kind, field) = path.split_once('.').unwrap();
+        let pointer = format!("/{}", field.replace("[]", ".0").replace('.', "/"));
+        for wrong in [json!("wrong"), json!(7), json!([]), json!(null)] {
+            let mut spec = valid[kind].clone();
+            *spec.pointer_mut(&pointer).unwrap() = wrong.clone();
+            match effect {
+                Unreadable::Denied => {
+                    let cluster = Cluster::new([policy("web", spec)]);
+                    assert!(!cluster.open("web-0"), "{path}: {wrong}");
+                    assert!(cluster.open("other-0"), "{path}: {wrong}");
+                }
+                Unreadable::Closed(value) => {
+                    let cluster = Cluster::new([mesh(spec)]);
+                    let mesh = serde_json::to_value(&**cluster.compiled.mesh()).unwrap();
+                    assert_eq!(mesh.pointer(&pointer).unwrap(), value, "{path}: {wrong}");
+                }
+                Unreadable::Harmless => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mesh_that_envoy_rejects_keeps_its_fields_about_access() {
+    let closed = json!({"mode": "Strict", "defaultAction": "Deny", "outbound": "Deny", "scope": {"onDemand": "Disabled"},
+        "plainDestinations": [{"namespace": "db", "service": "store"}]});
+    let mut cluster = Cluster::new([mesh(closed.clone())]);
+    let of = ObjectRef::cluster(ObjectKind::Mesh, "default");
+    cluster.edit(|builder| {
+        builder.set_refusals([Refusal {
+            object: of.clone(),
+            generation: 0,
+            text: "no".to_owned(),
+        }]);
+    });
+    let in_force = serde_json::to_value(&**cluster.compiled.mesh()).unwrap();
+    for (field, value) in closed.as_object().unwrap() {
+        let equal = match field.as_str() {
+            "scope" => in_force[field]["onDemand"] == value["onDemand"],
+            _ => in_force[field] == *value,
+        };
+        assert!(equal, "{field}: {in_force}");
+    }
+    let programmed = cluster.compiled.statuses[&of].condition(ConditionType::Programmed);
+    assert_eq!(programmed.unwrap().reason, "RejectedByProxy");
 }

@@ -138,7 +138,7 @@ fn judge_one(
     let accepted = ConditionType::Accepted;
     let refused = refusal.is_some_and(|r| r.generation == declared.generation);
     if judged.trouble.is_none() || refused {
-        // A spec that Envoy refuses, without a last good one: what it says of access holds, and nothing else of it.
+        // Envoy rejects the spec and there is no last good one: its fields about access hold, the others have their defaults.
         let of_access = || {
             let said = declared.spec.clone().unwrap_or_else(|_| closed());
             MeshSpec {
@@ -147,6 +147,8 @@ fn judge_one(
                 mode: said.mode,
                 default_action: said.default_action,
                 outbound: said.outbound,
+                plain_destinations: said.plain_destinations,
+                scope: said.scope,
                 ..MeshSpec::default()
             }
         };

@@ -1,6 +1,6 @@
 //! A `Mesh` that is not wholly readable: the fields that can be read count, and for the others the last good spec, else the closed values.
 
-use heddle_crds::{Action, Kind, MeshMode, MeshSpec};
+use heddle_crds::{Action, Kind, MeshMode, MeshSpec, OnDemand, ScopeSettings};
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
@@ -9,13 +9,16 @@ use crate::kinds::Problem;
 /// More faults than this, and nothing of the spec is read.
 const MAX_FAULTS: usize = 32;
 
-/// Fields that may be the ones meant by an unknown field, with their closed values. Where there is none, the default is closed enough.
-const GUARDED: [(&str, Option<&str>); 5] = [
-    ("trustDomain", None),
-    ("clusterDomain", None),
-    ("mode", Some("Strict")),
-    ("defaultAction", Some("Deny")),
-    ("outbound", Some("Deny")),
+/// Paths of fields that an unknown field may stand for, with their closed values. Where there is none, the default is closed enough.
+/// `every_field_that_opens_is_closed_when_unreadable` (`tests/never_open.rs`) compares this list with the schema.
+const GUARDED: [(&[&str], Option<&str>); 7] = [
+    (&["trustDomain"], None),
+    (&["clusterDomain"], None),
+    (&["mode"], Some("Strict")),
+    (&["defaultAction"], Some("Deny")),
+    (&["outbound"], Some("Deny")),
+    (&["plainDestinations"], None),
+    (&["scope", "onDemand"], Some("Disabled")),
 ];
 
 /// The settings in force of a spec that is not wholly readable.
@@ -60,18 +63,8 @@ pub(super) fn salvage(
         value = last.clone().unwrap_or_else(|| json!({}));
         replaced = vec!["spec".to_owned()];
     }
-    for (field, closed) in GUARDED {
-        if value.get(field).is_some() {
-            continue;
-        }
-        let good = last.as_ref().and_then(|last| last.get(field)).cloned();
-        let instead = good.or_else(|| closed.map(Value::from));
-        if let (Some(fields), Some(instead)) = (value.as_object_mut(), instead) {
-            if !replaced.iter().any(|path| path == field) {
-                replaced.push(field.to_owned());
-            }
-            fields.insert(field.to_owned(), instead);
-        }
+    for (path, closed) in GUARDED {
+        guard(&mut value, path, closed, last.as_ref(), &mut replaced);
     }
     Salvaged {
         spec: serde_json::from_value(value).unwrap_or_else(|_| closed()),
@@ -80,21 +73,60 @@ pub(super) fn salvage(
     }
 }
 
-/// The settings where nothing is known of what was meant.
+/// Puts the value of the last good spec, else the closed value, into a field that is missing.
+fn guard(
+    value: &mut Value,
+    path: &[&str],
+    closed: Option<&str>,
+    last: Option<&Value>,
+    replaced: &mut Vec<String>,
+) {
+    let pointer: String = path.iter().map(|key| format!("/{key}")).collect();
+    if value.pointer(&pointer).is_some() {
+        return;
+    }
+    let good = last.and_then(|last| last.pointer(&pointer)).cloned();
+    let Some(instead) = good.or_else(|| closed.map(Value::from)) else {
+        return;
+    };
+    let Some((field, above)) = path.split_last() else {
+        return;
+    };
+    let mut parent = value;
+    for key in above {
+        let Some(fields) = parent.as_object_mut() else {
+            return;
+        };
+        parent = fields.entry(*key).or_insert_with(|| json!({}));
+    }
+    if let Some(fields) = parent.as_object_mut() {
+        fields.insert((*field).to_owned(), instead);
+        let name = path.join(".");
+        if !replaced.contains(&name) {
+            replaced.push(name);
+        }
+    }
+}
+
+/// The settings of a spec of which no field can be read.
 pub(super) fn closed() -> MeshSpec {
     MeshSpec {
         mode: MeshMode::Strict,
         default_action: Action::Deny,
         outbound: Action::Deny,
+        scope: ScopeSettings {
+            on_demand: OnDemand::Disabled,
+            ..ScopeSettings::default()
+        },
         ..MeshSpec::default()
     }
 }
 
-/// The settings that decide who may call whom, in a few words.
+/// The settings that decide about access, for a status message.
 pub(super) fn in_words(spec: &MeshSpec) -> String {
     format!(
-        "mode {:?}, defaultAction {:?}, outbound {:?}",
-        spec.mode, spec.default_action, spec.outbound
+        "mode {:?}, defaultAction {:?}, outbound {:?}, scope.onDemand {:?}",
+        spec.mode, spec.default_action, spec.outbound, spec.scope.on_demand
     )
 }
 
@@ -173,14 +205,19 @@ mod tests {
         }
     }
 
-    const CLOSED: &str = "mode Strict, defaultAction Deny, outbound Deny";
+    const CLOSED: &str = "mode Strict, defaultAction Deny, outbound Deny, scope.onDemand Disabled";
+    const LAST_GOOD: &str =
+        "mode Strict, defaultAction Deny, outbound Allow, scope.onDemand Enabled";
 
     #[test]
     fn an_unknown_field_beside_all_known_ones_changes_nothing() {
         let whole = json!({"trustDomain": "a", "clusterDomain": "b", "mode": "Permissive", "defaultAction": "Allow",
-            "outbound": "Deny", "retries": {"max": 2}});
+            "outbound": "Deny", "plainDestinations": [], "scope": {"onDemand": "Enabled"}, "retries": {"max": 2}});
         let (words, unknown, replaced) = read(whole, Some(&strict()));
-        assert_eq!(words, "mode Permissive, defaultAction Allow, outbound Deny");
+        assert_eq!(
+            words,
+            "mode Permissive, defaultAction Allow, outbound Deny, scope.onDemand Enabled"
+        );
         assert_eq!((unknown, replaced), (vec!["retries".to_owned()], vec![]));
     }
 
@@ -192,7 +229,7 @@ mod tests {
         ] {
             assert_eq!(read(misspelt.clone(), None).0, CLOSED);
             let (words, _, _) = read(misspelt, Some(&strict()));
-            assert_eq!(words, "mode Strict, defaultAction Deny, outbound Allow");
+            assert_eq!(words, LAST_GOOD);
         }
     }
 
@@ -207,6 +244,9 @@ mod tests {
             json!({"mode": "Strict", "trustDomain": "NO DOMAIN"}),
             json!({"mode": "Strict", "telemetry": {"metricsReaders": [{"namespace": "m"}]}}),
             json!({"mode": "Strict", "proxy": {"concurrency": 0}}),
+            json!({"mode": "Strict", "scope": {"onDemand": "disabled"}}),
+            json!({"mode": "Strict", "scope": "Disabled"}),
+            json!({"mode": "Strict", "scope": null}),
             json!("Strict"),
             json!([]),
             json!(null),
@@ -215,17 +255,14 @@ mod tests {
             assert_eq!(words, CLOSED, "{wrong}");
             assert!(!replaced.is_empty(), "{wrong}");
             let (words, _, _) = read(wrong.clone(), Some(&strict()));
-            assert_eq!(
-                words, "mode Strict, defaultAction Deny, outbound Allow",
-                "{wrong}"
-            );
+            assert_eq!(words, LAST_GOOD, "{wrong}");
         }
     }
 
     #[test]
     fn fields_beside_a_faulty_one_stay() {
         let raw = json!({"trustDomain": "prod", "clusterDomain": "prod", "mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
-            "certificates": {"lifetime": "1y"}, "scope": {"idleAfter": "1h"}});
+            "plainDestinations": [], "certificates": {"lifetime": "1y"}, "scope": {"idleAfter": "1h", "onDemand": "Enabled"}});
         let last = MeshSpec {
             certificates: serde_json::from_value(json!({"lifetime": "1h"})).unwrap(),
             ..strict()
@@ -233,7 +270,7 @@ mod tests {
         let salvaged = salvage(&raw, Some(&last), super::super::mesh::check);
         assert_eq!(
             in_words(&salvaged.spec),
-            "mode Permissive, defaultAction Allow, outbound Allow"
+            "mode Permissive, defaultAction Allow, outbound Allow, scope.onDemand Enabled"
         );
         assert_eq!(salvaged.spec.trust_domain, "prod");
         assert_eq!(
