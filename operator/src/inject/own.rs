@@ -1,7 +1,7 @@
 //! Containers and volumes under our names that are in the pod already: ours from an earlier call of the webhook, or somebody's.
 
 use json_patch::PatchOperation;
-use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeProjection};
 use serde_json::{Value, json};
 
 use super::patch::{add, remove, replace};
@@ -26,8 +26,9 @@ pub(super) fn init_containers(
         _ => false,
     };
     if in_place && own == [0, 1] {
+        let volumes = spec.volumes.as_deref().unwrap_or_default();
         for ((at, present), ours) in (0..).zip(present).zip([init, proxy]) {
-            if !is_same(present, &ours) {
+            if !is_same(present, volumes, &ours) {
                 operations.push(replace(&["spec", "initContainers", &at.to_string()], ours));
             }
         }
@@ -62,27 +63,53 @@ pub(super) fn volumes(spec: &PodSpec, operations: &mut Vec<PatchOperation>) {
     }
 }
 
-/// Whether a container is ours as injection writes it now. Only additions of the API server and of its own admission plugins are
-/// allowed: a `command`, a variable or a mount that somebody adds makes another container of it.
-fn is_same(present: &Container, ours: &Value) -> bool {
+/// Whether a container is the one that injection would make now, to the last field. Only additions of the API server and of its own
+/// admission plugins are allowed, with the values that they write.
+fn is_same(present: &Container, volumes: &[Volume], ours: &Value) -> bool {
     let Ok(Value::Object(mut present)) = serde_json::to_value(present) else {
         return false;
     };
-    for added in [
-        "imagePullPolicy",
-        "terminationMessagePath",
-        "terminationMessagePolicy",
-    ] {
-        present.remove(added);
+    for (field, values) in ADDED {
+        let is_added = |value: &Value| value.as_str().is_some_and(|v| values.contains(&v));
+        if present.get(field).is_some_and(is_added) {
+            present.remove(field);
+        }
     }
     if let Some(Value::Array(mounts)) = present.get_mut("volumeMounts") {
-        mounts.retain(|mount| mount.get("mountPath") != Some(&json!(SERVICE_ACCOUNT)));
+        mounts.retain(|mount| !is_service_account(mount, volumes));
         if mounts.is_empty() {
             present.remove("volumeMounts");
         }
     }
     let filled = with_limit_ranges(ours, present.get("resources"));
     equal(&Value::Object(present), &filled)
+}
+
+/// Fields that the API server fills in (the policy by the image's tag), and the plugin AlwaysPullImages.
+const ADDED: [(&str, &[&str]); 3] = [
+    ("imagePullPolicy", &["Always", "IfNotPresent"]),
+    ("terminationMessagePath", &["/dev/termination-log"]),
+    ("terminationMessagePolicy", &["File"]),
+];
+
+/// Whether a mount is the one that the plugin ServiceAccount adds to every container, of the volume that it adds to every pod.
+fn is_service_account(mount: &Value, volumes: &[Volume]) -> bool {
+    let Some(name) = mount.get("name").and_then(Value::as_str) else {
+        return false;
+    };
+    let added = json!({"name": name, "mountPath": SERVICE_ACCOUNT, "readOnly": true});
+    let volume = volumes.iter().find(|volume| volume.name == name);
+    let sources = volume
+        .and_then(|volume| volume.projected.as_ref()?.sources.as_ref())
+        .map_or(&[][..], Vec::as_slice);
+    let of_plugin = |source: &VolumeProjection| {
+        let token = source.service_account_token.as_ref();
+        let root = source.config_map.as_ref();
+        token.is_some_and(|token| token.audience.is_none())
+            || root.is_some_and(|root| root.name == "kube-root-ca.crt")
+            || source.downward_api.is_some()
+    };
+    *mount == added && !sources.is_empty() && sources.iter().all(of_plugin)
 }
 
 /// LimitRanger fills in requests and limits that are not there.
@@ -100,7 +127,7 @@ fn with_limit_ranges(ours: &Value, present: Option<&Value>) -> Value {
     filled
 }
 
-/// The mount that the API server adds to every container.
+/// The mount path of service account tokens.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 fn is_same_volume(present: &Volume, ours: &Value) -> bool {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use heddle_agent::capture::CaptureSettings;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -393,6 +395,76 @@ fn containers_prepared_by_hand_are_replaced() {
     );
 }
 
+/// Every field of a container, with a value that injection never writes. A new field of Kubernetes needs a line here.
+fn foreign_values() -> BTreeMap<&'static str, Value> {
+    let probe = json!({"exec": {"command": ["true"]}});
+    BTreeMap::from([
+        ("args", json!(["other"])),
+        ("command", json!(["other"])),
+        ("env", json!([{"name": "OTHER", "value": "x"}])),
+        ("envFrom", json!([{"configMapRef": {"name": "other"}}])),
+        ("image", json!("other")),
+        ("imagePullPolicy", json!("Never")),
+        (
+            "lifecycle",
+            json!({"preStop": {"exec": {"command": ["true"]}}}),
+        ),
+        ("livenessProbe", probe.clone()),
+        ("ports", json!([{"containerPort": 1, "hostPort": 1}])),
+        ("readinessProbe", probe.clone()),
+        (
+            "resizePolicy",
+            json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]),
+        ),
+        ("resources", json!({"claims": [{"name": "other"}]})),
+        ("restartPolicy", json!("OnFailure")),
+        ("restartPolicyRules", json!([{"action": "Restart"}])),
+        ("securityContext", json!({"privileged": true})),
+        ("startupProbe", probe),
+        ("stdin", json!(true)),
+        ("stdinOnce", json!(true)),
+        ("terminationMessagePath", json!("/etc/other")),
+        ("terminationMessagePolicy", json!("FallbackToLogsOnError")),
+        ("tty", json!(true)),
+        (
+            "volumeDevices",
+            json!([{"name": "other", "devicePath": "/dev/other"}]),
+        ),
+        (
+            "volumeMounts",
+            json!([{"name": "other", "mountPath": SERVICE_ACCOUNT, "readOnly": true}]),
+        ),
+        ("workingDir", json!("/other")),
+    ])
+}
+
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+#[test]
+fn every_field_of_our_containers_is_compared() {
+    let schema = schemars::schema_for!(k8s_openapi::api::core::v1::Container);
+    let fields = schema.as_value()["properties"].as_object().unwrap();
+    let fields = fields.keys().map(String::as_str);
+    // The name decides whether a container is ours.
+    let fields: Vec<&str> = fields.filter(|field| *field != "name").collect();
+    let values = foreign_values();
+    assert_eq!(fields, values.keys().copied().collect::<Vec<_>>());
+    let fresh = injected(&pod(|_| {}));
+    for (field, value) in values {
+        for at in 0..2 {
+            let mut prepared = fresh.clone();
+            let container = &mut prepared["spec"]["initContainers"][at];
+            match (&value, &mut container[field]) {
+                (Value::Array(more), Value::Array(list)) => list.extend(more.iter().cloned()),
+                (_, present) => *present = value.clone(),
+            }
+            let after = injected(&prepared);
+            let both = |pod: &Value| pod["spec"]["initContainers"].clone();
+            assert_eq!(both(&after), both(&fresh), "{field} of container {at}");
+        }
+    }
+}
+
 #[test]
 fn volumes_prepared_by_hand_are_replaced() {
     let fresh = injected(&pod(|_| {}));
@@ -413,7 +485,8 @@ fn additions_of_the_api_server_are_not_mistaken_for_changes() {
         container["terminationMessagePath"] = json!("/dev/termination-log");
         container["terminationMessagePolicy"] = json!("File");
         container["resources"]["limits"]["cpu"] = json!("1");
-        let token = json!({"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true});
+        let token =
+            json!({"name": "kube-api-access-x", "mountPath": SERVICE_ACCOUNT, "readOnly": true});
         match container["volumeMounts"].as_array_mut() {
             Some(mounts) => mounts.push(token),
             None => container["volumeMounts"] = json!([token]),
@@ -427,6 +500,12 @@ fn additions_of_the_api_server_are_not_mistaken_for_changes() {
     filled["spec"]["initContainers"][1]["readinessProbe"]["successThreshold"] = json!(1);
     filled["spec"]["initContainers"][1]["readinessProbe"]["httpGet"]["scheme"] = json!("HTTP");
     filled["spec"]["volumes"][0]["projected"]["defaultMode"] = json!(420);
+    let token = json!({"name": "kube-api-access-x", "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}});
+    let volumes = filled["spec"]["volumes"].as_array_mut().unwrap();
+    volumes.push(token);
     let Verdict::Inject(again) = judged(&filled) else {
         panic!()
     };
