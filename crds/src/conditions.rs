@@ -139,6 +139,8 @@ pub mod reason {
     pub const AUDIT: &str = "Audit";
     /// Enforced: a rule with HTTP fields selects a port that carries no HTTP.
     pub const NOT_HTTP: &str = "NotHttp";
+    /// Enforced: a port that the policy is about is left out of capture.
+    pub const NOT_CAPTURED: &str = "NotCaptured";
     /// A finding: two services declare different protocols for one port of a pod.
     pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";
     /// Enforced: the spec is unusable and never was good, so what it selects is denied.

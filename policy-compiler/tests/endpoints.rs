@@ -6,7 +6,9 @@ mod cluster;
 
 use cluster::view::{endpoints, resource, view};
 use cluster::{annotated, apply, ending, pod, service, slice, version};
-use heddle_policy_compiler::{Compiled, NamespacedName, World, WorldBuilder, compile};
+use heddle_policy_compiler::{
+    Compiled, NamespacedName, ObjectKind, ObjectRef, World, WorldBuilder, compile,
+};
 use serde_json::{Value, json};
 
 fn name(name: &str) -> NamespacedName {
@@ -264,4 +266,101 @@ fn a_terminating_pod_keeps_its_sidecar_and_its_address() {
     apply(&mut builder, [ended]);
     let gone = moved.update(&builder.world());
     assert!(!gone.proxies.contains_key(&name("store-0")));
+}
+
+/// The slice names a pod without a sidecar, at the address of a pod that has one.
+#[test]
+fn a_slice_that_names_another_pod_leads_no_plain_text_to_a_sidecar() {
+    let store = |ip: &str| pod("store", "store", ip, true, true);
+    let plain = |ip: &str| pod("plain", "plain", ip, false, true);
+    let without_address = |mut pod: Value| {
+        pod["status"]["podIPs"] = json!([]);
+        pod
+    };
+    const BARE: &str = "10.0.0.5:8080 plain";
+    type Case = (&'static str, Vec<Value>, &'static [&'static str], bool);
+    let cases: Vec<Case> = vec![
+        ("at its address", vec![plain("10.0.0.5")], &[BARE], false),
+        (
+            "at the address of a pod with a sidecar",
+            vec![store("10.0.0.5"), plain("10.0.0.6")],
+            &[],
+            true,
+        ),
+        (
+            "at an address without a pod",
+            vec![plain("10.0.0.6")],
+            &[],
+            true,
+        ),
+        (
+            "no address known yet",
+            vec![without_address(plain(""))],
+            &[],
+            false,
+        ),
+        (
+            "both have the address",
+            vec![plain("10.0.0.5"), store("10.0.0.5")],
+            &[],
+            true,
+        ),
+        (
+            "the address has moved, and the slice is outdated",
+            vec![ending(plain("10.0.0.5")), store("10.0.0.5")],
+            &[],
+            true,
+        ),
+    ];
+    for (case, pods, expected, misnamed) in cases {
+        for reversed in [false, true] {
+            let mut builder = shop(json!({}));
+            let named = slice("web-x", "web", port(), &[("plain", "10.0.0.5", true)]);
+            apply(&mut builder, [named]);
+            let mut compiled = compile(&builder.world());
+            let mut pods = pods.clone();
+            if reversed {
+                pods.reverse();
+            }
+            for pod in pods {
+                apply(&mut builder, [pod]);
+                compiled = compiled.update(&builder.world());
+            }
+            for compiled in [&compiled, &compile(&builder.world())] {
+                let view = view(compiled, "caller", &[]);
+                assert_eq!(endpoints(&view, WEB), expected, "{case}");
+                let found = &compiled.findings;
+                let found = found.iter().any(|f| f.code == "EndpointNamesAnotherPod");
+                assert_eq!(found, misnamed, "{case}");
+            }
+            // The pod with the sidecar leaves.
+            apply(&mut builder, [plain("10.0.0.5")]);
+            builder.remove(&ObjectRef::new(ObjectKind::Pod, "shop", "store"));
+            let after = compiled.update(&builder.world());
+            let view = view(&after, "caller", &[]);
+            assert_eq!(endpoints(&view, WEB), [BARE], "{case}");
+        }
+    }
+}
+
+/// A sidecar comes to the address of the named pod and leaves it, while neither the slice nor the named pod changes.
+#[test]
+fn a_pod_beside_the_named_one_decides_by_its_sidecar() {
+    let mut builder = shop(json!({}));
+    let named = slice("web-x", "web", port(), &[("plain", "10.0.0.5", true)]);
+    apply(
+        &mut builder,
+        [named, pod("plain", "plain", "10.0.0.5", false, true)],
+    );
+    let mut compiled = compile(&builder.world());
+    for (ip, expected) in [
+        ("10.0.0.5", &[][..]),
+        ("10.0.0.7", &["10.0.0.5:8080 plain"]),
+        ("10.0.0.5", &[]),
+    ] {
+        apply(&mut builder, [pod("store", "store", ip, true, true)]);
+        compiled = compiled.update(&builder.world());
+        let view = view(&compiled, "caller", &[]);
+        assert_eq!(endpoints(&view, WEB), expected, "{ip}");
+    }
 }

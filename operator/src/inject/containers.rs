@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use heddle_policy_compiler::ingest::owner;
-use heddle_policy_compiler::injection::{DnsLookup, PROXY_UID, Resources, SidecarSettings};
+use heddle_policy_compiler::injection::{
+    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings,
+};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
@@ -27,10 +29,7 @@ pub(super) fn init(sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
         variable("HEDDLE_TCP_PROBE_PORTS", &joined(&settings.tcp_probe_ports)),
     ];
     let lists = [
-        (
-            "HEDDLE_EXCLUDE_INBOUND_PORTS",
-            joined(&exclusions.inbound_ports),
-        ),
+        (EXCLUDE_INBOUND_PORTS, joined(&exclusions.inbound_ports)),
         (
             "HEDDLE_EXCLUDE_OUTBOUND_PORTS",
             joined(&exclusions.outbound_ports),

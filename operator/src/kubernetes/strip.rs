@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use heddle_policy_compiler::injection::misspelt_annotations;
+use heddle_policy_compiler::ingest::is_topology_annotation;
+use heddle_policy_compiler::injection::{EXCLUDE_INBOUND_PORTS, misspelt_annotations};
 use heddle_policy_compiler::world::DESTINATIONS;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -37,9 +38,17 @@ fn container(full: core::Container) -> core::Container {
         readiness_probe: full.readiness_probe,
         startup_probe: full.startup_probe,
         lifecycle: full.lifecycle.and_then(lifecycle),
+        env: full.env.and_then(exclusions),
         restart_policy: full.restart_policy,
         ..core::Container::default()
     }
+}
+
+/// Keeps the list of inbound ports without capture, for the statuses of policies.
+fn exclusions(full: Vec<core::EnvVar>) -> Option<Vec<core::EnvVar>> {
+    let mut kept = full;
+    kept.retain(|variable| variable.name == EXCLUDE_INBOUND_PORTS);
+    Some(kept).filter(|kept| !kept.is_empty())
 }
 
 /// Keeps the handlers that use the network. The kubelet runs the others inside the pod.
@@ -103,8 +112,17 @@ fn ready(full: core::PodCondition) -> core::PodCondition {
 
 /// A service.
 pub(super) fn service(full: core::Service) -> core::Service {
+    let annotations = full.metadata.annotations.clone().unwrap_or_default();
+    let near = annotations.into_iter();
+    let near = near.filter(|(key, _)| is_topology_annotation(key));
+    let mut metadata = metadata(full.metadata);
+    let kept = metadata.annotations.get_or_insert_default();
+    kept.extend(near);
+    if kept.is_empty() {
+        metadata.annotations = None;
+    }
     core::Service {
-        metadata: metadata(full.metadata),
+        metadata,
         spec: full.spec,
         status: None,
     }

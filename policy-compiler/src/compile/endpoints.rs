@@ -1,15 +1,15 @@
 //! Which endpoints of a service take traffic, and which of those have a sidecar.
 //!
 //! One rule for each way in which a slice names an address:
-//! - A `targetRef` to a pod of the slice's namespace: that pod decides. While it is not known, or has ended, nothing is sent there: what is
-//!   not known to be without a sidecar is never sent plain text.
+//! - A `targetRef` to a pod of the slice's namespace: that pod decides. While it is not known, has ended, or has another address, nothing is
+//!   sent there, for the slice may be outdated or false. Nor if the pod has no sidecar and shares the address with one that has.
 //! - No such `targetRef` (slices made by hand or mirrored): the living pod at the address decides. No pod has it: an address outside the
 //!   mesh, plain text. Several have it: plain text only if none of them has a sidecar (pods of the host's network), else nothing.
 //!
 //! A terminating pod is alive until its containers have ended; at an address of two pods the one that stays counts.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::addresses::{Addresses, PodsAt};
@@ -42,13 +42,23 @@ enum Owner<'a> {
     Outside,
     /// Not known yet, or gone.
     Unknown,
+    /// The slice names this pod, which has other addresses, or shares this one with a pod that has a sidecar.
+    Misnamed(&'a Workload),
 }
 
 impl<'a> Owner<'a> {
     fn pod(self) -> Option<&'a Workload> {
         match self {
             Self::Pod(pod) => Some(pod),
-            Self::Outside | Self::Unknown => None,
+            Self::Outside | Self::Unknown | Self::Misnamed(_) => None,
+        }
+    }
+
+    /// Whether traffic may be sent there.
+    const fn reachable(self) -> bool {
+        match self {
+            Self::Pod(_) | Self::Outside => true,
+            Self::Unknown | Self::Misnamed(_) => false,
         }
     }
 }
@@ -61,23 +71,41 @@ struct Resolved<'a> {
 
 impl<'a> EndpointInputs<'a> {
     fn owner(self, endpoint: &Endpoint) -> Owner<'a> {
-        let living = |name| self.world.workloads.get(name).filter(|pod| pod.alive);
+        let living = |name| {
+            let pod = self.world.workloads.get(name);
+            pod.map(|pod| &**pod).filter(|pod| pod.alive)
+        };
+        let ip = endpoint.ip.to_canonical();
         let Some(name) = &endpoint.pod else {
-            let ip = endpoint.ip.to_canonical();
             return match self.addresses.pods_at(ip) {
                 PodsAt::None => Owner::Outside,
-                PodsAt::One(name) => living(name).map_or(Owner::Unknown, |pod| Owner::Pod(pod)),
-                PodsAt::Several => {
-                    let mut pods = self.addresses.all_pods(ip).filter_map(living);
-                    if pods.any(|pod| pod.shape.meshed) {
-                        Owner::Unknown
-                    } else {
-                        Owner::Outside
-                    }
-                }
+                PodsAt::One(name) => living(name).map_or(Owner::Unknown, Owner::Pod),
+                PodsAt::Several if self.sidecar_at(ip) => Owner::Unknown,
+                PodsAt::Several => Owner::Outside,
             };
         };
-        living(name).map_or(Owner::Unknown, |pod| Owner::Pod(pod))
+        let Some(pod) = living(name) else {
+            return Owner::Unknown;
+        };
+        let has_address = pod.ips.iter().any(|own| own.to_canonical() == ip);
+        if has_address && (pod.shape.meshed || !self.sidecar_at(ip)) {
+            Owner::Pod(pod)
+        } else if pod.ips.is_empty() {
+            Owner::Unknown
+        } else {
+            Owner::Misnamed(pod)
+        }
+    }
+
+    /// Whether a living pod with a sidecar has the address.
+    fn sidecar_at(self, ip: IpAddr) -> bool {
+        let mut pods = self.addresses.all_pods(ip);
+        pods.any(|name| {
+            self.world
+                .workloads
+                .get(name)
+                .is_some_and(|pod| pod.proxied())
+        })
     }
 
     /// The endpoints of a port, each address and port once.
@@ -135,7 +163,7 @@ impl<'a> EndpointInputs<'a> {
             let Endpoint { ready, serving, .. } = *copy.endpoint;
             let worst_first = copy.owner.pod().is_some_and(|pod| !pod.ready);
             (
-                !matches!(copy.owner, Owner::Unknown),
+                copy.owner.reachable(),
                 copy.owner.pod().is_none_or(|pod| !pod.terminating),
                 (ready != worst_first, serving != worst_first),
             )
@@ -188,7 +216,7 @@ pub(crate) fn takes_traffic(
 }
 
 const fn is_ready(found: &Resolved<'_>) -> bool {
-    found.endpoint.ready && !matches!(found.owner, Owner::Unknown)
+    found.endpoint.ready && found.owner.reachable()
 }
 
 fn of_family(
@@ -220,6 +248,15 @@ pub(crate) struct Reached {
     pub(crate) identities: BTreeSet<SpiffeId>,
     /// Whether any endpoint, ready or not, has no sidecar.
     pub(crate) unmeshed: bool,
+    /// The first endpoint whose slice names a pod that cannot be at its address.
+    pub(crate) misnamed: Option<Box<Misnamed>>,
+}
+
+/// An endpoint that gets no traffic, for the pod that its slice names has other addresses, or shares this one with a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misnamed {
+    pub(crate) ip: IpAddr,
+    pub(crate) pod: Arc<str>,
 }
 
 /// Looks at the endpoints of a port, perhaps only those of pods with these labels.
@@ -238,7 +275,15 @@ pub(crate) fn reached(
     let mut shapes: Vec<&Arc<Shape>> = Vec::new();
     for Resolved { endpoint, owner } in inputs.of_port(service, port, caller) {
         let pod = owner.pod();
-        if matches!(owner, Owner::Unknown) || !within(subset, pod) {
+        if let Owner::Misnamed(pod) = owner
+            && reached.misnamed.is_none()
+        {
+            reached.misnamed = Some(Box::new(Misnamed {
+                ip: endpoint.ip,
+                pod: Arc::clone(&pod.name.name),
+            }));
+        }
+        if !owner.reachable() || !within(subset, pod) {
             continue;
         }
         let meshed = pod.filter(|pod| pod.shape.meshed);

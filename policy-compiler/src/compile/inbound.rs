@@ -185,7 +185,9 @@ pub(crate) fn inbound(
     for policy in &policies {
         report_without_http(policy, &ports, &declared, shape, remarks);
         report_unspelled(policy, &ports, shape, remarks);
+        report_uncaptured(policy, shape, remarks);
     }
+    report_reserved(targets, shape, remarks);
     let probes = shape.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
     Inbound {
         trust_domain: Arc::clone(&settings.trust_domain),
@@ -338,6 +340,49 @@ fn report_unspelled(
         remarks.findings.push(
             finding.fix("use prefixes instead of many exact paths, or Allow rules for the others"),
         );
+    }
+}
+
+/// Connections to a port that capture leaves out never reach the sidecar.
+fn report_uncaptured(policy: &Policy, shape: &Shape, remarks: &mut Remarks) {
+    let decides = |port: Port| {
+        let mut rules = policy.rules.iter();
+        policy.mtls.is_some() || rules.any(|rule| rule.to.covers(Some(port)))
+    };
+    let ports = shape.uncaptured.iter().filter(|port| decides(**port));
+    let ports: Vec<String> = ports.map(ToString::to_string).collect();
+    if ports.is_empty() {
+        return;
+    }
+    let message = format!(
+        "port {} of {}/{} is left out of capture by heddle.dev/exclude-inbound-ports: the policy decides nothing there, and every caller passes",
+        ports.join(", "),
+        shape.namespace,
+        shape.owner
+    );
+    let (object, reason) = (&policy.object, reason::NOT_CAPTURED);
+    remarks.condition(object, ConditionType::Enforced, false, reason, &message);
+    let finding = Finding::warning(object, "spec", reason, message);
+    remarks
+        .findings
+        .push(finding.fix("remove the port from the annotation of the pods, or select other pods"));
+}
+
+/// A service that leads to a port of the sidecar itself. Only the metrics are meant to be called.
+fn report_reserved(targets: &BTreeMap<Port, Vec<Said<'_>>>, shape: &Shape, remarks: &mut Remarks) {
+    let own = |port: &Port| is_reserved(*port) && port.get() != heddle_ports::METRICS;
+    for (number, references) in targets.iter().filter(|(port, _)| own(port)) {
+        for reference in references {
+            let object = super::service_ref(&reference.service.name);
+            let message = format!(
+                "port {} leads to port {number} of {}/{}, which is the sidecar's own: the calls are refused",
+                reference.port, shape.namespace, shape.owner
+            );
+            let finding = Finding::warning(&object, "spec.ports", "ReservedTargetPort", message);
+            remarks
+                .findings
+                .push(finding.fix("lead it to a port of the application"));
+        }
     }
 }
 

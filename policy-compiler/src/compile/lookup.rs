@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::addresses::Addresses;
 use super::endpoints::{self, EndpointInputs, Readiness};
 use crate::finding::ObjectRef;
-use crate::world::{Labels, NamespacedName, Port, Refusal, Service, World};
+use crate::world::{Labels, NamespacedName, Port, Refusal, Service, World, in_namespace, selects};
 
 /// A world seen by one unit.
 pub(crate) struct Lookup<'a> {
@@ -64,6 +64,24 @@ impl<'a> Lookup<'a> {
             addresses: self.addresses,
         };
         endpoints::takes_traffic(inputs, service, port, subset)
+    }
+
+    /// Whether manifests may contain a pod template of a service with these labels: one does, or none is of the service at all. Pods of a
+    /// cluster are found by their endpoints.
+    pub(crate) fn has_pod(&self, service: &NamespacedName, subset: &Labels) -> bool {
+        self.note(service);
+        let Some(service) = self.world.services.get(service) else {
+            return false;
+        };
+        if !self.world.offline {
+            return false;
+        }
+        let pods = in_namespace(&self.world.workloads, &service.name.namespace);
+        let mut labels = pods
+            .map(|(_, pod)| &pod.shape.labels)
+            .filter(|labels| selects(&service.selector, labels))
+            .peekable();
+        labels.peek().is_none() || labels.any(|labels| selects(subset, labels))
     }
 
     /// Whether readiness means nothing.

@@ -1,6 +1,7 @@
 //! What users should know of services: calls that the mesh refuses and Kubernetes alone would not.
 
 use super::Compiled;
+use super::endpoints::Misnamed;
 use crate::finding::Finding;
 use crate::world::NamespacedName;
 
@@ -16,8 +17,29 @@ impl Compiled {
                     .fix("name the addresses in an EndpointSlice of a service without a selector, or exclude them from capture by heddle.dev/exclude-outbound-cidrs"),
             );
         }
+        findings.extend(self.near_finding(name));
         findings.extend(self.plain_finding(name));
+        findings.extend(self.misnamed_finding(name));
         findings
+    }
+
+    fn near_finding(&self, name: &NamespacedName) -> Option<Finding> {
+        let field = self.world.services.get(name)?.near?;
+        let message = "the mesh does not read it: callers with a sidecar reach endpoints of every node and zone";
+        let service = super::service_ref(name);
+        let finding = Finding::info(&service, field, "TopologyNotRead", message);
+        Some(finding.fix("use spec.internalTrafficPolicy: Local where calls must stay on the node"))
+    }
+
+    fn misnamed_finding(&self, name: &NamespacedName) -> Option<Finding> {
+        let wholes = self.wholes.get(name)?;
+        let Misnamed { ip, pod } = wholes.values().find_map(|w| w.misnamed.as_deref())?;
+        let message = format!(
+            "an EndpointSlice names pod {pod} at {ip}, which has other addresses or shares this one with a pod that has a sidecar: the endpoint gets no traffic"
+        );
+        let service = super::service_ref(name);
+        let finding = Finding::warning(&service, "spec", "EndpointNamesAnotherPod", message);
+        Some(finding.fix("correct targetRef or the address in the EndpointSlice"))
     }
 
     fn plain_finding(&self, name: &NamespacedName) -> Option<Finding> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::endpoints::{EndpointInputs, Reached, reached};
+use super::endpoints::{EndpointInputs, Misnamed, Reached, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
@@ -123,6 +123,8 @@ pub(crate) struct Whole {
     pub(super) pair: Pair,
     /// Whether an endpoint has no sidecar.
     pub(crate) unmeshed: bool,
+    /// An endpoint that gets no traffic, for its slice names a pod that cannot be there.
+    pub(crate) misnamed: Option<Box<Misnamed>>,
 }
 
 /// The clusters of a service by port and callers.
@@ -216,7 +218,7 @@ fn whole(
     let (name, port) = (&service.name, *port);
     let caller = Caller::of(service, facet);
     let own = scene.reached(name, port, None, caller);
-    let unmeshed = own.unmeshed;
+    let (unmeshed, misnamed) = (own.unmeshed, own.misnamed);
     let mut identities = own.identities;
     let groups = match rule.map(|rule| &rule.action) {
         None | Some(Action::Respond { .. }) => vec![EndpointGroup {
@@ -256,6 +258,7 @@ fn whole(
     Whole {
         pair: Pair::new(cluster, identities, how, groups, origins, old),
         unmeshed,
+        misnamed,
     }
 }
 

@@ -24,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use pod::owner;
 pub(crate) use pod::{manifest, pod, template};
 pub use probes::tcp_probe_ports;
+pub use service::is_topology_annotation;
 pub(crate) use service::{external_host, service};
 pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 

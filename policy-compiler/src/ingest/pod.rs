@@ -1,5 +1,7 @@
 //! Core `Pod`, and the pod templates of workloads.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -7,7 +9,7 @@ use super::probes::probes;
 use super::standalone::{is_standalone, standalone};
 use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectRef};
-use crate::injection;
+use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
 use crate::world::{
     Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Port,
@@ -51,6 +53,7 @@ pub(crate) fn pod(
         labels: interner.labels(object.metadata.labels.iter().flatten()),
         capture: standalone.map_or(Capture::Redirect, Capture::Standalone),
         probes: probes(spec, &reference, interner, findings),
+        uncaptured: uncaptured(spec),
         ports,
     };
     Some(Workload {
@@ -135,6 +138,7 @@ fn announced(
         labels: interner.labels(labels.into_iter().flatten()),
         capture: Capture::Redirect,
         probes: probes(spec, &object, interner, findings),
+        uncaptured: uncaptured(spec),
         ports: ports(spec, &object, interner, findings),
     };
     Template {
@@ -152,6 +156,18 @@ fn announced(
         injection: injection::decide(metadata, Some(spec)),
         spelling: injection::spelling_warnings(metadata),
     }
+}
+
+/// The inbound ports that the init container leaves out of capture.
+fn uncaptured(spec: &core::PodSpec) -> Box<[Port]> {
+    let init = containers(spec).filter(|container| container.name == names::INIT);
+    let variables = init.flat_map(|container| container.env.iter().flatten());
+    let list = variables.filter(|variable| variable.name == EXCLUDE_INBOUND_PORTS);
+    let list = list.filter_map(|variable| variable.value.as_deref());
+    let ports = list.flat_map(|list| list.split(','));
+    let numbers = ports.filter_map(|port| port.parse::<i32>().ok());
+    let ports: BTreeSet<Port> = numbers.filter_map(|n| Port::try_from(n).ok()).collect();
+    ports.into_iter().collect()
 }
 
 fn has_proxy(spec: &core::PodSpec) -> bool {

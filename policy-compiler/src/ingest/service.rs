@@ -65,7 +65,38 @@ pub(crate) fn service(
         publish_not_ready,
         local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
+        near: near(object, spec),
     })
+}
+
+/// The annotation that asks for hints, and its older name.
+const TOPOLOGY: [(&str, &str); 2] = [
+    (
+        "service.kubernetes.io/topology-mode",
+        "metadata.annotations[service.kubernetes.io/topology-mode]",
+    ),
+    (
+        "service.kubernetes.io/topology-aware-hints",
+        "metadata.annotations[service.kubernetes.io/topology-aware-hints]",
+    ),
+];
+
+/// Whether an annotation asks for endpoints near the caller.
+#[must_use]
+pub fn is_topology_annotation(key: &str) -> bool {
+    TOPOLOGY.iter().any(|(annotation, _)| *annotation == key)
+}
+
+fn near(object: &core::Service, spec: &core::ServiceSpec) -> Option<&'static str> {
+    if spec.traffic_distribution.is_some() {
+        return Some("spec.trafficDistribution");
+    }
+    let annotations = object.metadata.annotations.as_ref()?;
+    let set = TOPOLOGY.into_iter().find(|(key, _)| {
+        let mode = annotations.get(*key);
+        mode.is_some_and(|mode| !mode.eq_ignore_ascii_case("disabled"))
+    });
+    set.map(|(_, field)| field)
 }
 
 /// The families of the addresses; of a service without addresses those that it declares.

@@ -47,6 +47,9 @@ pub mod names {
     pub const INIT_RESOURCES: &str = "heddle.dev/init-resources";
 }
 
+/// The variable of the init container with the inbound ports that are not captured.
+pub const EXCLUDE_INBOUND_PORTS: &str = "HEDDLE_EXCLUDE_INBOUND_PORTS";
+
 /// Namespaces that the webhooks of `config/default/webhook.yaml` leave out.
 pub const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", "heddle-system"];
 

@@ -14,7 +14,7 @@ use crate::traffic::{
     self, Action, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
     WeightedBackend,
 };
-use crate::world::{Declared, NamespacedName, Port, Service, World, in_namespace};
+use crate::world::{Declared, Labels, NamespacedName, Port, Service, World, in_namespace};
 
 /// The rules in force by service and port, in the order of precedence.
 pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
@@ -67,9 +67,8 @@ pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> N
         );
         if let Some(spec) = judged.spec.take() {
             let status = &mut judged.status;
-            outcome
-                .findings
-                .extend(claim(&lookup, declared, &spec, status, &mut splits));
+            let findings = &mut outcome.findings;
+            claim(&lookup, declared, &spec, status, &mut splits, findings);
         }
         outcome
             .statuses
@@ -89,7 +88,8 @@ fn claim(
     spec: &TrafficSplitSpec,
     status: &mut ObjectStatus,
     splits: &mut Splits,
-) -> Option<Finding> {
+    findings: &mut Vec<Finding>,
+) {
     let object = &declared.object;
     let service = NamespacedName {
         namespace: Arc::clone(&object.namespace),
@@ -111,8 +111,10 @@ fn claim(
         );
         status.in_force = None;
         let finding = Finding::error(object, "spec.service", reason::CONFLICT, message);
-        return Some(finding.fix("remove one of the two"));
+        findings.push(finding.fix("remove one of the two"));
+        return;
     }
+    findings.extend(without_pods(lookup, object, spec, &service, &ports));
     let weights = weigh(lookup, declared, spec, &service, &ports, status);
     status.weights = named(spec, &weights);
     for port in ports {
@@ -124,7 +126,43 @@ fn claim(
         };
         splits.insert((service.clone(), port), vec![entry]);
     }
-    None
+}
+
+/// Backends by labels that no pod of the service has: not an error, for the pods may come later.
+fn without_pods(
+    lookup: &Lookup<'_>,
+    object: &ObjectRef,
+    spec: &TrafficSplitSpec,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, backend) in spec.backends.iter().enumerate() {
+        let labels: Labels = match backend.target() {
+            // A backend without weight may be prepared before its pods.
+            Some(BackendTarget::Labels(labels)) if backend.weight > 0 => {
+                let pair =
+                    |(key, value): (&String, &String)| (key.as_str().into(), value.as_str().into());
+                labels.iter().map(pair).collect()
+            }
+            Some(BackendTarget::Labels(_) | BackendTarget::Service(_)) | None => continue,
+        };
+        let there = |port: &Port| {
+            lookup.takes_traffic(service, *port, Some(&labels))
+                || lookup.readiness(service, *port, Some(&labels)).all > 0
+        };
+        if lookup.has_pod(service, &labels) || ports.iter().any(there) {
+            continue;
+        }
+        let field = format!("spec.backends[{index}].labels");
+        let message = format!(
+            "no pod of service {service} has the labels {}",
+            backend.display_name()
+        );
+        let finding = Finding::warning(object, field, "NoPods", message);
+        findings.push(finding.fix("correct the labels, or create the pods"));
+    }
+    findings
 }
 
 fn claimed(

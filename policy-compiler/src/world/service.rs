@@ -51,6 +51,8 @@ pub struct Service {
     pub local: bool,
     /// `sessionAffinity: ClientIP`: a caller stays with one endpoint.
     pub sticky: bool,
+    /// The field that prefers endpoints near the caller, which the mesh does not read.
+    pub near: Option<&'static str>,
 }
 
 impl Service {

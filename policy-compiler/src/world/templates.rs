@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Shape, Workload};
+use super::{Port, Shape, Workload};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{Injection, InjectionDecision, is_selected};
 
@@ -33,10 +33,22 @@ impl Template {
 
     /// Returns the shape after admission.
     pub(super) fn shape(&self, namespaces: &NamespaceLabels) -> Shape {
-        let injected = matches!(self.injection.decision, InjectionDecision::Inject(_));
-        Shape {
-            meshed: self.pod.shape.meshed || (injected && self.is_selected(namespaces)),
-            ..(*self.pod.shape).clone()
+        let shape = (*self.pod.shape).clone();
+        let selected = self.is_selected(namespaces);
+        match &self.injection.decision {
+            InjectionDecision::Inject(settings) if selected => {
+                let ports = settings.exclusions.inbound_ports.iter();
+                let ports = ports.filter_map(|port| Port::try_from(i32::from(*port)).ok());
+                Shape {
+                    meshed: true,
+                    uncaptured: ports.collect(),
+                    ..shape
+                }
+            }
+            InjectionDecision::Inject(_)
+            | InjectionDecision::Leave
+            | InjectionDecision::Skip(_)
+            | InjectionDecision::Refuse(_) => shape,
         }
     }
 

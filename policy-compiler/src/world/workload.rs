@@ -84,6 +84,8 @@ pub struct Shape {
     pub ports: Vec<ContainerPort>,
     /// Probes, sorted and without repetition.
     pub probes: Vec<Probe>,
+    /// Ports whose inbound connections are not captured, sorted.
+    pub uncaptured: Box<[Port]>,
     /// The annotation `heddle.dev/destinations`, sorted. None: it is not there.
     pub destinations: Option<Vec<DeclaredDestination>>,
 }
@@ -116,11 +118,12 @@ impl Shape {
             capture,
             ports,
             probes,
+            uncaptured,
             destinations,
         } = self;
         (
             (namespace, owner, service_account, meshed, labels),
-            (capture, ports, probes, destinations),
+            (capture, ports, probes, uncaptured, destinations),
         )
     }
 

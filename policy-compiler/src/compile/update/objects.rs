@@ -40,6 +40,11 @@ impl Update<'_> {
     /// Judges the splits of every namespace where one differs, or a service that one of them looked at.
     pub(super) fn splits(&mut self) {
         let mut namespaces = self.differs.take(ObjectKind::TrafficSplit);
+        if self.world.offline {
+            // There are no endpoints, so the labels of backends are compared with pod templates.
+            let pods = self.differs.pods.iter();
+            namespaces.extend(pods.map(|pod| Arc::clone(&pod.key.namespace)));
+        }
         for service in self.definitions.iter().chain(&self.endpoints) {
             let judged = self.old.splits.get(&service.namespace);
             if judged.is_some_and(|judged| judged.services.contains(service)) {

@@ -36,6 +36,10 @@ impl Update<'_> {
                     pods.insert(pod.key.clone());
                 }
                 self.behind_addresses(pod);
+                for name in self.beside(pod) {
+                    let pods = behind.entry(Arc::clone(&name.namespace)).or_default();
+                    pods.insert(name);
+                }
             }
             let (old, new) = (proxied(pod.old), proxied(pod.new));
             if old != new {
@@ -73,6 +77,21 @@ impl Update<'_> {
                 self.endpoints.insert(service.clone());
             }
         }
+    }
+
+    /// The other pods at the addresses of a pod with a sidecar: whether that pod is there decides about an endpoint that names one of them.
+    fn beside(&self, pod: &Pod<'_>) -> Vec<NamespacedName> {
+        let proxied = |pod: Option<&Arc<Workload>>| {
+            let pod = pod.filter(|pod| pod.proxied());
+            pod.map(|pod| pod.ips.clone()).unwrap_or_default()
+        };
+        let (old, new) = (proxied(pod.old), proxied(pod.new));
+        if old == new {
+            return Vec::new();
+        }
+        let ips = old.iter().chain(&new);
+        let there = ips.flat_map(|ip| self.new.addresses.all_pods(ip.to_canonical()));
+        there.filter(|name| *name != pod.key).cloned().collect()
     }
 
     fn pod_addresses(&mut self, pod: &Pod<'_>) {
@@ -337,7 +356,7 @@ fn same_backend(pod: &Pod<'_>) -> bool {
     let (Some(old), Some(new)) = (pod.old, pod.new) else {
         return false;
     };
-    if old.alive != new.alive {
+    if old.alive != new.alive || old.ips != new.ips {
         return false;
     }
     let (old, new) = (&old.shape, &new.shape);
