@@ -180,6 +180,12 @@ impl ObjectKind {
         }
     }
 
+    /// Whether proxies run objects of the kind, so that they have `Programmed`.
+    #[must_use]
+    pub const fn is_policy(self) -> bool {
+        matches!(self.role(), Role::Policy)
+    }
+
     /// The namespace of an object, as the API server would have it: none for a cluster-scoped kind, else `default` if none is given.
     #[must_use]
     pub fn namespace_of(self, given: Option<&str>) -> &str {

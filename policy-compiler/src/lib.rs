@@ -16,6 +16,7 @@
 mod admission;
 pub mod authz;
 pub mod compile;
+mod dependency;
 mod envoy;
 mod finding;
 pub mod ingest;
@@ -23,20 +24,23 @@ pub mod injection;
 mod kind;
 mod kinds;
 pub mod print;
+mod probes;
 mod resource;
+mod settings;
 mod status;
 pub mod traffic;
+mod validation;
 pub mod world;
 
 pub use compile::{
-    Bucket, Changes, Compiled, Dependency, Destination, DestinationKind, Family,
-    InvalidDestination, Proxy, Recompiled, Replaced, Scope, compile, listener_address,
-    mesh_in_force, on_demand_address,
+    Changes, Compiled, Destination, DestinationKind, Family, InvalidDestination, Proxy, Recompiled,
+    Replaced, Scope, compile, listener_address, mesh_in_force, on_demand_address,
 };
+pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;
 pub use finding::{Finding, ObjectRef, Severity};
-pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate};
+pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate, WorldBuilder};
 pub use kind::{InputKind, KindResource, ObjectKind, Role};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};
 pub use status::ObjectStatus;
-pub use world::{NamespacedName, PodRef, Refusal, WorkloadRef, World, WorldBuilder};
+pub use world::{Bucket, NamespacedName, PodRef, Refusal, WorkloadRef, World};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 pub use heddle_xds_types::{ResourceKey, ResourceKind};
 use sha2::{Digest, Sha256};
 
-use crate::compile::Dependency;
+use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
 
 /// One Envoy resource, ready to send.

@@ -34,7 +34,7 @@ enum Task {
         /// Only cases whose path contains this
         filter: Option<String>,
     },
-    /// Check crate borders against ARCHITECTURE.md, lengths of files and functions, and paths of this machine
+    /// Check crate borders against ARCHITECTURE.md, circles of imports, lengths of files and functions, and paths of this machine
     Tidy {
         /// Fail on long files and functions too
         #[arg(long)]

@@ -7,6 +7,7 @@
 //! - What cannot work is refused with the reason, or left alone with the reason.
 
 mod containers;
+mod operations;
 mod own;
 mod patch;
 

@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeProjection};
 use serde_json::{Value, json};
 
-use super::patch::{add, remove, replace};
+use super::operations::{add, remove, replace};
 use super::{containers, names};
 
 /// Puts the two containers first, so that every other init container has the mesh, too. Containers of our names that differ from

@@ -1,11 +1,11 @@
 //! The patch: each addition at its place.
 
 use heddle_policy_compiler::injection::SidecarSettings;
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
+use json_patch::{Patch, PatchOperation};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::operations::add;
 use super::{Sidecar, containers, names, own};
 
 /// Endpoints of a pod that stops reach all its callers well within this time; until then it goes on serving.
@@ -93,24 +93,4 @@ fn entry(
         Some(_) => operations.push(add(&["metadata", map, key], json!(value))),
         None => operations.push(add(&["metadata", map], json!({key: value}))),
     }
-}
-
-pub(super) fn add(path: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation {
-        path: PointerBuf::from_tokens(path.iter().copied()),
-        value,
-    })
-}
-
-pub(super) fn replace(path: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Replace(ReplaceOperation {
-        path: PointerBuf::from_tokens(path.iter().copied()),
-        value,
-    })
-}
-
-pub(super) fn remove(path: &[&str]) -> PatchOperation {
-    PatchOperation::Remove(RemoveOperation {
-        path: PointerBuf::from_tokens(path.iter().copied()),
-    })
 }

@@ -1,9 +1,7 @@
 //! The cluster as the watches tell it: stripped objects by name, and a tick only for what the compiler would read.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +20,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::declared::{api, declared, is_served};
-use super::failures::{is_gone, is_not_found, is_unreadable, knows_no_streams, report};
+use super::declared::{api, declared};
+use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
+use super::kept::{Kept, kept, print};
 use super::listing::{Key, Listing};
 use super::strip;
+use super::watching::{LOOK, Watching};
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource};
 use crate::status::WrittenStatus;
@@ -35,17 +35,6 @@ use crate::tasks::{Ended, Tasks};
 struct Known {
     print: u64,
     kept: Kept,
-}
-
-enum Kept {
-    Nothing,
-    /// For tokens.
-    Pod {
-        uid: Box<str>,
-        account: Box<str>,
-    },
-    /// For its status.
-    Declared(Arc<DeclaredObject>),
 }
 
 #[derive(Default)]
@@ -122,34 +111,6 @@ impl State {
 
 /// Before a list is begun anew that was not whole.
 const RELIST: Duration = Duration::from_secs(1);
-
-/// An optional kind that is installed later is watched within this time.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// A kind to watch.
-struct Watching {
-    kind: ObjectKind,
-    resource: KindResource,
-    client: Client,
-}
-
-impl Watching {
-    /// Whether a watch failed because an optional kind is not installed. The API server's discovery has to agree: objects that are there must
-    /// not be taken away by a proxy that answers 404.
-    async fn is_absent(&self, error: &watcher::Error) -> bool {
-        self.resource.optional
-            && is_not_found(error)
-            && matches!(is_served(&self.client, &self.resource).await, Ok(false))
-    }
-
-    /// Returns when the kind is installed.
-    async fn installed(&self, look: Duration) {
-        while !matches!(is_served(&self.client, &self.resource).await, Ok(true)) {
-            tokio::time::sleep(look).await;
-        }
-        tracing::info!(kind = self.kind.as_str(), "the optional kind is installed");
-    }
-}
 
 /// All that is watched.
 pub(super) struct Cache {
@@ -314,9 +275,7 @@ impl Cache {
             };
             match event {
                 Ok(event) => {
-                    if std::mem::take(&mut failing) {
-                        tracing::info!(kind = name, "the watch goes on");
-                    }
+                    goes_on(name, &mut failing);
                     if !self.take(kind, event, &convert, &mut listing) {
                         tracing::info!(
                             kind = name,
@@ -336,10 +295,7 @@ impl Cache {
                 }
                 Err(error) if watching.is_absent(&error).await => {
                     self.absent(kind);
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        () = watching.installed(self.look) => {}
-                    }
+                    watching.installed(self.look, &stop).await;
                     (events, listing, failing) = (follow(&config), Listing::default(), false);
                 }
                 Err(error) => {
@@ -480,44 +436,8 @@ impl ObjectSource for Cache {
     }
 }
 
-fn kept(object: &KubeObject) -> Kept {
-    match object {
-        KubeObject::Pod(pod) => {
-            let account = pod
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.service_account_name.as_deref());
-            let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
-            match &pod.metadata.uid {
-                Some(uid) => Kept::Pod {
-                    uid: uid.as_str().into(),
-                    account: account.into(),
-                },
-                None => Kept::Nothing,
-            }
-        }
-        KubeObject::Declared(object) => Kept::Declared(Arc::clone(object)),
-        KubeObject::Namespace(_)
-        | KubeObject::Service(_)
-        | KubeObject::EndpointSlice(_)
-        | KubeObject::Template(_) => Kept::Nothing,
+fn goes_on(kind: &str, failing: &mut bool) {
+    if std::mem::take(failing) {
+        tracing::info!(kind, "the watch goes on");
     }
-}
-
-/// A hash of what the compiler reads. Of a declared object that is the generation, and of the status what is an input.
-fn print(object: &KubeObject) -> u64 {
-    let text = match object {
-        KubeObject::Namespace(o) => serde_json::to_string(&**o),
-        KubeObject::Service(o) => serde_json::to_string(&**o),
-        KubeObject::EndpointSlice(o) => serde_json::to_string(&**o),
-        KubeObject::Pod(o) => serde_json::to_string(&**o),
-        KubeObject::Template(_) => Ok(String::new()),
-        KubeObject::Declared(o) => {
-            let status = o.status_inputs();
-            serde_json::to_string(&(&o.uid, o.generation, &o.spec, &o.refused, status))
-        }
-    };
-    let mut hasher = DefaultHasher::new();
-    text.unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
 }

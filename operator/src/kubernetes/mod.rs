@@ -9,6 +9,7 @@ mod declared;
 mod events;
 mod failures;
 mod http;
+mod kept;
 mod leader;
 mod listing;
 mod peers;
@@ -22,6 +23,7 @@ mod strip;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod watching;
 mod webhook;
 
 use std::net::IpAddr;

@@ -26,7 +26,6 @@ use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Audience, Picture, Pictures};
 use crate::scope::{Scopes, Seconds};
-use crate::status::is_policy;
 
 /// What one proxy should have.
 #[derive(Debug)]
@@ -167,7 +166,7 @@ impl MeshSource {
         parts
             .flat_map(|part| &part.resources)
             .flat_map(|resource| &resource.origins)
-            .filter(|object| is_policy(object.kind))
+            .filter(|object| object.kind.is_policy())
             .cloned()
             .collect()
     }

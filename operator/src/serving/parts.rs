@@ -8,8 +8,6 @@ use heddle_policy_compiler as policy;
 use heddle_policy_compiler::ObjectRef;
 use heddle_xds_server as xds;
 
-use crate::status::is_policy;
-
 /// A part as both sides know it.
 #[derive(Debug)]
 pub struct Part {
@@ -52,7 +50,7 @@ fn convert(policy: &Arc<policy::Part>) -> Part {
         .resources
         .iter()
         .flat_map(|resource| resource.origins.iter())
-        .filter(|object| is_policy(object.kind))
+        .filter(|object| object.kind.is_policy())
         .cloned()
         .collect();
     objects.sort();

@@ -6,7 +6,6 @@ mod round;
 mod written;
 
 pub use blame::{Blame, blame_all};
-pub(crate) use report::is_policy;
 pub use report::{AbsentPolicies, Evidence, NAMED, Refused, Report, Tally, in_force, object_key};
 pub use round::{Looked, ProxyState, RefusedResource, Round, Rounds, State, Summary, states};
 pub use written::WrittenStatus;

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use heddle_policy_compiler::{
-    ObjectKind, ObjectRef, ObjectStatus, PodRef, Proxy, Role, WorkloadRef,
-};
+use heddle_policy_compiler::{ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef};
 use serde::{Deserialize, Serialize};
 
 use super::{Round, State, Summary};
@@ -78,11 +76,6 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
         .map_or(0, |in_force| in_force.generation)
 }
 
-/// Whether proxies run objects of the kind, so that they have `Programmed`.
-pub(crate) fn is_policy(kind: ObjectKind) -> bool {
-    kind.role() == Role::Policy
-}
-
 /// What is known beside the acknowledgements themselves.
 pub struct Evidence<'a> {
     /// The trials of rejected resources.
@@ -128,7 +121,7 @@ impl AbsentPolicies {
             self.revision = picture.revision;
         }
         let own = picture.compiled.origins(&proxy.pod).into_iter().flatten();
-        let own: BTreeSet<&ObjectRef> = own.filter(|object| is_policy(object.kind)).collect();
+        let own: BTreeSet<&ObjectRef> = own.filter(|object| object.kind.is_policy()).collect();
         let shared = self
             .by_workload
             .entry(proxy.workload())

@@ -9,7 +9,6 @@ use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 use imbl::OrdMap;
 use serde::Serialize;
 
-use super::report::is_policy;
 use crate::picture::Picture;
 use crate::serving::{MeshSource, Seen, pod_of};
 
@@ -220,7 +219,7 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
                 resource
                     .origins
                     .iter()
-                    .filter(|object| is_policy(object.kind))
+                    .filter(|object| object.kind.is_policy())
             };
             let refused = progress.behind.get(&wire.key).and_then(Option::as_ref);
             let state = match refused.filter(|refused| refused.version == wire.version) {

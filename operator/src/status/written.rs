@@ -9,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 
 use super::Tally;
-use super::report::is_policy;
 
 /// The status of any of our kinds; what a kind does not have stays empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,7 +46,7 @@ impl WrittenStatus {
     ) -> Self {
         let generation = Some(compiled.observed_generation);
         let mut verdicts: Vec<Verdict> = compiled.conditions.clone();
-        if is_policy(kind) && compiled.condition(ConditionType::Programmed).is_none() {
+        if kind.is_policy() && compiled.condition(ConditionType::Programmed).is_none() {
             verdicts.push(programmed(compiled, tally));
         }
         let mut conditions = self.conditions.clone();
@@ -77,12 +76,12 @@ impl WrittenStatus {
         Self {
             observed_generation: generation,
             conditions,
-            last_good: if is_policy(kind) {
+            last_good: if kind.is_policy() {
                 self.last_good(compiled, tally)
             } else {
                 self.last_good_settings(compiled)
             },
-            proxies: is_policy(kind).then(|| {
+            proxies: kind.is_policy().then(|| {
                 tally.map_or_else(
                     || "0/0".to_owned(),
                     |tally| tally.ratio(compiled.observed_generation),

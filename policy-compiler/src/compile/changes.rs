@@ -1,24 +1,11 @@
 //! What an update did: whose views may be others now, and how much had to be compiled for it.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::dependency::Dependency;
 use crate::resource::Part;
-use crate::world::{NamespacedName, PodRef};
-
-/// Something that views are made from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependency {
-    /// The pod itself: it came or went; its class, identity or readiness changed.
-    Pod(PodRef),
-    /// The client's side of a service, its addresses, or whom it admits.
-    Service(NamespacedName),
-    /// Who owns an address.
-    Address(IpAddr),
-    /// The definitions of a namespace's services: they say what the ports of its pods speak.
-    Namespace(Arc<str>),
-}
+use crate::world::NamespacedName;
 
 /// What differs between a compile and the one it was updated from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
-use super::on_demand::Bucket;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
@@ -17,7 +16,7 @@ use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp
 use crate::envoy::route;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-use crate::world::Protocol;
+use crate::world::{Bucket, Protocol};
 
 /// How long a client of a port without a declared protocol may be silent before its bytes are announced as TCP.
 const DETECT_MS: u16 = 20;

@@ -5,23 +5,18 @@
 //! a destination (`listeners`). An update (`update`) compiles the units whose inputs differ; a cold compile is an update from nothing.
 //! Bytes are made when a view first needs them, and once.
 
-mod addresses;
 mod admissions;
 mod applications;
 mod changes;
 mod classes;
 mod clusters;
 mod differences;
-pub(crate) mod endpoints;
-mod facet;
 mod inbound;
 mod known;
 mod listeners;
-mod lookup;
 mod memo;
 mod named_by_address;
 mod on_demand;
-mod outcome;
 mod pods;
 mod reach;
 mod recipes;
@@ -42,7 +37,6 @@ use std::time::Duration;
 use heddle_crds::{MeshSpec, OnDemand};
 use imbl::{OrdMap, OrdSet};
 
-pub(crate) use addresses::Addresses;
 use admissions::Gates;
 use applications::Application;
 use classes::{Class, Served, Shapes};
@@ -57,10 +51,8 @@ use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
 use upstreams::Wholes;
 
-pub use changes::{Changes, Dependency, Recompiled, Replaced};
-pub(crate) use lookup::Lookup;
-pub use on_demand::{Bucket, listener_address, on_demand_address};
-pub(crate) use outcome::Outcome;
+pub use changes::{Changes, Recompiled, Replaced};
+pub use on_demand::{listener_address, on_demand_address};
 use outcome::Remarks;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 
@@ -73,6 +65,7 @@ use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
 use crate::traffic::Backend;
+use crate::validation::{Addresses, Outcome, addresses, endpoints, facet, outcome};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
 };

@@ -13,7 +13,7 @@ use super::inbound::{is_reserved, target};
 use super::outcome::Remarks;
 use crate::authz::{PortAuthz, RuleAction};
 use crate::finding::Finding;
-use crate::ingest::INJECT_LABEL;
+use crate::injection::INJECT_LABEL;
 use crate::kinds::auth_policy::{Policy, Selector};
 use crate::world::{Labels, NamespacedName, Port, Service, Shape};
 

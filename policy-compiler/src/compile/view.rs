@@ -7,7 +7,6 @@ use std::sync::Arc;
 use heddle_crds::OnDemand;
 
 use super::applications::application;
-use super::changes::Dependency;
 use super::known::Known;
 use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
 use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster};
@@ -16,6 +15,7 @@ use super::pods::{
 };
 use super::scope::{Destination, DestinationKind, Family, Scope};
 use super::{Compiled, Proxy};
+use crate::dependency::Dependency;
 use crate::resource::{Part, ResourceKey, View};
 use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalone, in_namespace};
 

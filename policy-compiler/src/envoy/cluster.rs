@@ -6,16 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
-use envoy_types::pb::google::protobuf::Struct;
 
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls;
-use super::{UNLIMITED, ads, any, number, seconds, socket_address, text_struct};
+use super::{PLAIN_MATCH, UNLIMITED, ads, any, number, plain_struct, seconds, socket_address};
 use crate::traffic::{Alpn, Balance, EndpointGroup, Upstream, UpstreamHost, UpstreamTls};
 use crate::world::SpiffeId;
 
-/// The key and value that mark an endpoint without a sidecar.
-const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
 /// What capture recognises the second stage by: the byte of `IP_TOS` or `IPV6_TCLASS`.
 const MARK: i64 = 0x9c;
 
@@ -225,9 +222,4 @@ fn plain_match() -> v3::cluster::TransportSocketMatch {
         r#match: Some(plain_struct()),
         transport_socket: Some(tls::none()),
     }
-}
-
-/// `{heddle: plain}`.
-pub(super) fn plain_struct() -> Struct {
-    text_struct(PLAIN_MATCH.0, PLAIN_MATCH.1)
 }

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3;
 
-use super::cluster::plain_struct;
-use super::{address, metadata, number, text_struct};
+use super::{address, metadata, number, plain_struct, text_struct};
 use crate::traffic::{EndpointGroup, UpstreamHost};
 
 /// A `ClusterLoadAssignment` with one locality per group.

@@ -28,6 +28,14 @@ use prost::{Message, Name};
 /// Larger than any real count: "no limit" where Envoy has a small default.
 const UNLIMITED: u32 = 1 << 30;
 
+/// The key and value that mark an endpoint without a sidecar.
+const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
+
+/// `{heddle: plain}`.
+fn plain_struct() -> Struct {
+    text_struct(PLAIN_MATCH.0, PLAIN_MATCH.1)
+}
+
 fn any<M: Message + Name>(message: &M) -> Any {
     Any {
         type_url: M::type_url(),

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use super::named;
 use crate::finding::Finding;
 use crate::kind::ObjectKind;
-use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port, tidy};
+use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port};
 
 /// The endpoints that one slice adds to a service; sorted, without equal copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,5 +115,14 @@ fn addresses(
             ));
             None
         }
+    }
+}
+
+/// Sorts, and removes equal copies.
+pub(super) fn tidy(endpoints: &mut EndpointsByPort) {
+    for list in endpoints.values_mut() {
+        list.sort();
+        list.dedup();
+        list.shrink_to_fit();
     }
 }

@@ -1,41 +1,42 @@
 //! The edge: Kubernetes objects in, our own valid types out. Whatever is wrong becomes a [`Finding`], and the rest still counts.
 
+mod builder;
 mod convert;
 mod declared;
+mod destinations;
 mod documents;
 mod endpoint_slice;
 mod mirrored;
 mod pod;
-mod probes;
 mod recognize;
 mod service;
+mod slices;
 mod standalone;
+mod templates;
 mod unread;
 mod workload;
 mod yaml;
 
 use std::sync::Arc;
 
+pub use builder::WorldBuilder;
 pub use declared::DeclaredObject;
-pub(crate) use endpoint_slice::{SliceEndpoints, endpoint_slice};
+pub(crate) use endpoint_slice::endpoint_slice;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use pod::owner;
 pub(crate) use pod::{manifest, pod, template};
-pub use probes::tcp_probe_ports;
 pub use service::is_topology_annotation;
 pub(crate) use service::{external_host, service};
 pub use yaml::{Manifest, Manifests, Place, duplicates, parse_json, parse_yaml};
 
+pub use crate::injection::INJECT_LABEL;
+pub use crate::probes::{PROXY_CONTAINER, tcp_probe_ports};
+
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::NamespacedName;
-
-/// The name of the sidecar's container, regular or init.
-pub const PROXY_CONTAINER: &str = "heddle-proxy";
-/// The label on namespaces or pods that asks for a sidecar.
-pub const INJECT_LABEL: &str = "heddle.dev/inject";
 
 /// An object that the compiler understands. `Arc`s, so that what reflectors hold needs no copy.
 #[derive(Clone, Debug)]

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::probes::probes;
+use super::destinations;
 use super::standalone::{is_standalone, standalone};
+use super::templates::{Template, warnings};
 use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
+use crate::probes::{applications, probes};
 use crate::world::{
     Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Port,
-    Shape, Template, Workload, read_destinations, warnings,
+    Shape, Workload,
 };
 
 /// Reads a pod.
@@ -76,7 +78,7 @@ fn destinations(
     findings: &mut Vec<Finding>,
 ) -> Option<Vec<DeclaredDestination>> {
     let text = metadata.annotations.as_ref()?.get(DESTINATIONS)?;
-    let (declared, wrong) = read_destinations(text, interner);
+    let (declared, wrong) = destinations::read(text, interner);
     let workload = ObjectRef::new(ObjectKind::Workload, namespace, owner);
     let field = || format!("metadata.annotations[{DESTINATIONS}]");
     findings.extend(wrong.into_iter().map(|entry| {
@@ -179,20 +181,6 @@ fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
         .iter()
         .flatten()
         .chain(&spec.containers)
-}
-
-/// The containers whose ports, probes and lifecycle hooks are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
-/// `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
-pub(super) fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .filter(|c| c.name != PROXY_CONTAINER)
 }
 
 fn service_account(spec: &core::PodSpec) -> &str {

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
+use super::INJECT_LABEL;
 use super::names;
-use crate::ingest::INJECT_LABEL;
 
 /// The user that Envoy runs as: capture tells its traffic from the application's by it.
 pub const PROXY_UID: i64 = 1337;

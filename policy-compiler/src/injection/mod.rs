@@ -19,14 +19,17 @@ pub use checks::{DnsLookup, PROXY_UID};
 pub(crate) use spelling::inject_value;
 pub use spelling::{misspelt_annotations, warnings as spelling_warnings};
 
-use crate::ingest::{INJECT_LABEL, tcp_probe_ports};
+use crate::probes::{PROXY_CONTAINER, tcp_probe_ports};
+
+/// The label on namespaces or pods that asks for a sidecar.
+pub const INJECT_LABEL: &str = "heddle.dev/inject";
 
 /// Names of the containers, volumes, labels and annotations that injection uses.
 pub mod names {
     /// The init container that sets up capture.
     pub const INIT: &str = "heddle-init";
     /// The sidecar.
-    pub const PROXY: &str = crate::ingest::PROXY_CONTAINER;
+    pub const PROXY: &str = super::PROXY_CONTAINER;
     /// The volume of the projected token.
     pub const TOKEN_VOLUME: &str = "heddle-token";
     /// The volume of the sidecar's sockets.

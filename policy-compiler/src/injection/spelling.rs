@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::INJECT_LABEL;
 use super::names;
-use crate::ingest::INJECT_LABEL;
 use crate::world::DESTINATIONS;
 
 const PREFIX: &str = "heddle.dev/";

@@ -7,26 +7,16 @@ use heddle_crds::{
 };
 
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
-use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
 use crate::kinds::silent;
+pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::{Judged, Problem, judge};
 use crate::status::ObjectStatus;
-use crate::world::{
-    Declared, Labels, NamespacedName, Port, Shape, SpiffeId, World, in_namespace, selects,
-};
-
-/// Which workloads of the namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Selector {
-    All,
-    Labels(Labels),
-    /// A service without a selector.
-    Nothing,
-}
+use crate::validation::{Addresses, Lookup, Outcome};
+use crate::world::{Declared, NamespacedName, Port, Shape, SpiffeId, World, in_namespace, selects};
 
 /// A policy that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,56 +1,14 @@
 //! `Mesh`: settings of the whole.
 
-use std::sync::Arc;
-use std::time::Duration;
+use heddle_crds::{Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, reason};
 
-use heddle_crds::{
-    Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, OnDemand, reason,
-};
-
-use crate::compile::{Addresses, Bucket, Lookup, Outcome};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::salvage::{closed, in_words, salvage};
 use crate::kinds::{Problem, judge};
+pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
+use crate::validation::{Addresses, Lookup, Outcome};
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
-
-/// What the one mesh that counts says, or the defaults.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) trust_domain: Arc<str>,
-    pub(crate) mode: MeshMode,
-    pub(crate) default_allow: bool,
-    /// Whether destinations that nobody knows are passed through.
-    pub(crate) pass_unknown: bool,
-    pub(crate) on_demand: OnDemand,
-    /// How long a destination stays that is no longer used.
-    pub(crate) idle_after: Duration,
-    pub(crate) metrics_readers: Vec<SpiffeId>,
-    /// The services whose endpoints without a sidecar may be called, where only mTLS and known destinations are allowed; None: all.
-    pub(crate) plain: Option<Vec<DeclaredDestination>>,
-    /// How long an inbound HTTP connection may last: half of a certificate's lifetime, so that what a certificate was good for does
-    /// not outlast it by more than that.
-    pub(crate) max_connection_age: Duration,
-    /// The object, if there is one.
-    pub(crate) origin: Option<ObjectRef>,
-}
-
-impl Settings {
-    /// The bucket of time in on-demand names.
-    pub(crate) const fn bucket(&self) -> Bucket {
-        Bucket::of(self.idle_after)
-    }
-
-    /// Whether endpoints of a service that have no sidecar may be called, in plain text.
-    pub(crate) fn sends_plain(&self, service: &NamespacedName) -> bool {
-        self.plain.as_ref().is_none_or(|allowed| {
-            allowed.iter().any(|entry| match entry {
-                DeclaredDestination::Service(name, _) => name == service,
-                DeclaredDestination::Namespace(namespace) => *namespace == service.namespace,
-            })
-        })
-    }
-}
 
 /// Judges every `Mesh` and returns the settings, and the spec that they are read from.
 pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, MeshSpec, Outcome) {

@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use heddle_crds::{AuthPolicySpec, ConditionType, LastGood, reason};
 
-use crate::compile::Lookup;
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::Problem;
-use crate::kinds::auth_policy::Selector;
 use crate::status::ObjectStatus;
+use crate::validation::Lookup;
 use crate::world::{Declared, Labels, NamespacedName};
+
+/// Which workloads of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selector {
+    All,
+    Labels(Labels),
+    /// A service without a selector.
+    Nothing,
+}
 
 /// Why a service selects no pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

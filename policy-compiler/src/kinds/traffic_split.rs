@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
-use crate::compile::endpoints::Readiness;
-use crate::compile::{Addresses, Lookup, Outcome};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{Problem, judge};
 use crate::status::ObjectStatus;
@@ -14,6 +12,8 @@ use crate::traffic::{
     self, Action, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
     WeightedBackend,
 };
+use crate::validation::endpoints::Readiness;
+use crate::validation::{Addresses, Lookup, Outcome};
 use crate::world::{Declared, Labels, NamespacedName, Port, Service, World, in_namespace};
 
 /// The rules in force by service and port, in the order of precedence.

@@ -2,7 +2,7 @@
 //!
 //! The maps are persistent: a world is copied in no time, and what two worlds share need not be looked at to tell what differs.
 
-mod builder;
+mod bucket;
 mod declared;
 mod declared_destinations;
 mod family;
@@ -10,26 +10,21 @@ mod intern;
 mod names;
 mod protocol;
 mod service;
-mod slices;
-mod templates;
 mod workload;
 
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
-pub use builder::WorldBuilder;
+pub use bucket::Bucket;
 pub use declared::Declared;
 pub(crate) use declared::DeclaredObjects;
-pub(crate) use declared_destinations::read as read_destinations;
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
 pub(crate) use intern::Interner;
 pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
 pub use protocol::Protocol;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
-pub(crate) use slices::tidy;
-pub(crate) use templates::{Template, warnings};
 pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Shape, Standalone, Workload};
 
 use crate::finding::{Finding, ObjectRef};
@@ -64,12 +59,6 @@ pub struct World {
 }
 
 impl World {
-    /// Starts an empty world.
-    #[must_use]
-    pub fn builder() -> WorldBuilder {
-        WorldBuilder::default()
-    }
-
     /// The services by name.
     #[must_use]
     pub const fn services(&self) -> &OrdMap<NamespacedName, Arc<Service>> {

@@ -58,7 +58,7 @@ pub fn check(repo: &Repo) -> Result<Lengths> {
     Ok(Lengths { findings, summary })
 }
 
-fn is_test(file: &Path) -> bool {
+pub fn is_test(file: &Path) -> bool {
     file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs")
 }
 

@@ -1,6 +1,8 @@
 //! What keeps the repository as ARCHITECTURE.md says that it is.
 
+mod circles;
 mod crates;
+mod imports;
 mod lengths;
 mod paths;
 mod source;
@@ -9,10 +11,11 @@ use anyhow::{Result, bail};
 
 use crate::repo::Repo;
 
-/// Prints every finding; fails if crate borders or paths are wrong, and if `strict`, on lengths too.
+/// Prints every finding; fails if crate borders, imports or paths are wrong, and if `strict`, on lengths too.
 pub fn run(repo: &Repo, strict: bool) -> Result<()> {
     let mut wrong = crates::check(repo)?;
     wrong.extend(paths::check(repo)?);
+    wrong.extend(circles::check(repo)?);
     let long = lengths::check(repo)?;
     for finding in &long.findings {
         eprintln!("tidy: {finding}");

@@ -10,9 +10,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Compiled;
-use super::changes::{Changes, Dependency, Recompiled, Replaced};
+use super::changes::{Changes, Recompiled, Replaced};
 use super::differences::Differences;
 use super::reports::Source;
+use crate::dependency::Dependency;
 use crate::kinds::traffic_split::NamespaceSplits;
 use crate::world::{NamespacedName, Shape, WorkloadRef, World};
 

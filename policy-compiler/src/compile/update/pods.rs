@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::Update;
 use crate::compile::Proxy;
 use crate::compile::addresses::Claim;
-use crate::compile::changes::Dependency;
 use crate::compile::classes::{BySelector, Served, Shapes};
 use crate::compile::differences::Change;
 use crate::compile::reports::Source;
+use crate::dependency::Dependency;
 use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
 
 type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;

@@ -7,13 +7,14 @@ use super::Update;
 use crate::compile::Compiled;
 use crate::compile::addresses::Claim;
 use crate::compile::admissions::{Gates, gates};
-use crate::compile::changes::{Dependency, Replaced};
+use crate::compile::changes::Replaced;
 use crate::compile::classes::Served;
 use crate::compile::clusters::{ClientSides, client_sides};
 use crate::compile::endpoints::EndpointInputs;
 use crate::compile::named_by_address::addresses_without_pod;
 use crate::compile::reports::Source;
 use crate::compile::upstreams::{Scene, Wholes, rules_change_clusters, wholes};
+use crate::dependency::Dependency;
 use crate::traffic::{Backend, RouteEntry};
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 

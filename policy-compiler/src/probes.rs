@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::pod::applications;
 use crate::finding::{Finding, ObjectRef};
 use crate::world::{Interner, Port, Probe, ProbeKind};
+
+/// The name of the sidecar's container, regular or init.
+pub const PROXY_CONTAINER: &str = "heddle-proxy";
 
 /// One request of the kubelet that uses the network, as Kubernetes describes it.
 #[derive(Clone, Copy)]
@@ -18,7 +20,7 @@ enum Handler<'a> {
 }
 
 /// Reads the probes and lifecycle hooks of all containers that have them.
-pub(super) fn probes(
+pub(crate) fn probes(
     spec: &core::PodSpec,
     pod: &ObjectRef,
     interner: &mut Interner,
@@ -54,6 +56,20 @@ pub fn tcp_probe_ports(spec: &core::PodSpec) -> (BTreeSet<u16>, Vec<String>) {
         }
     }
     (ports, unresolved)
+}
+
+/// The containers whose ports, probes and lifecycle hooks are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
+/// `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
+pub(crate) fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .filter(|c| c.name != PROXY_CONTAINER)
 }
 
 fn place(container: &core::Container, field: &str) -> String {

@@ -8,11 +8,13 @@ use k8s_openapi::api::core::v1 as core;
 
 use super::slices::Slices;
 use super::templates::{NamespaceLabels, Template, warnings};
-use super::{DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World};
 use crate::finding::{Finding, ObjectRef};
 use crate::ingest::{self, DeclaredObject, INJECT_LABEL, KubeObject, namespaced_name};
 use crate::injection::inject_value;
 use crate::kind::{InputKind, ObjectKind, Role, with_kinds};
+use crate::world::{
+    DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World,
+};
 
 /// Takes objects as they come and go, and yields a [`World`] whenever it is asked.
 ///
@@ -34,6 +36,14 @@ pub struct WorldBuilder {
     refusals: OrdMap<ObjectRef, Arc<Refusal>>,
     trust_domain: Option<Arc<str>>,
     interner: Interner,
+}
+
+impl World {
+    /// Starts an empty world.
+    #[must_use]
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder::default()
+    }
 }
 
 impl WorldBuilder {

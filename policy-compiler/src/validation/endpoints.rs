@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::addresses::{Addresses, PodsAt};
 use super::facet::{Caller, Node};
-use crate::kinds::mesh::Settings;
+use crate::settings::Settings;
 use crate::traffic::UpstreamHost;
 use crate::world::{
     Endpoint, Family, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,

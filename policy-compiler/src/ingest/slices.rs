@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{Endpoint, EndpointsByPort, NamespacedName};
-use crate::ingest::SliceEndpoints;
+use super::endpoint_slice::{SliceEndpoints, tidy};
+use crate::world::{Endpoint, EndpointsByPort, NamespacedName};
 
 /// Every slice by its own name, and what they make of each service.
 #[derive(Clone, Debug, Default)]
@@ -90,15 +90,6 @@ impl Slices {
         if self.merged.get(service) != Some(&all) {
             self.merged.insert(service.clone(), all);
         }
-    }
-}
-
-/// Sorts, and removes equal copies.
-pub(crate) fn tidy(endpoints: &mut EndpointsByPort) {
-    for list in endpoints.values_mut() {
-        list.sort();
-        list.dedup();
-        list.shrink_to_fit();
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Port, Shape, Workload};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{Injection, InjectionDecision, is_selected};
+use crate::world::{Port, Shape, Workload};
 
 /// A pod as it will be, with the webhook's decision about it.
 #[derive(Clone, Debug)]
