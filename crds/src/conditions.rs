@@ -149,6 +149,8 @@ pub mod reason {
     pub const NOT_ENFORCED_EVERYWHERE: &str = "NotEnforcedEverywhere";
     /// A port has too many Deny paths for expressions: paths that are not plain are denied.
     pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
+    /// Enforced: the headers of all rules of a port take too much memory: of those beyond the bound, Deny rules match more and Allow rules nothing.
+    pub const HEADERS_NOT_MATCHED: &str = "HeadersNotMatched";
     /// Enforced: no pod has the labels that the policy selects by, or the service that it names selects none.
     pub const NOTHING_SELECTED: &str = "NothingSelected";
     /// Enforced: pods that the policy selects have no sidecar, and nothing else enforces it.

@@ -179,7 +179,7 @@ fn base_is_as_blessed() -> Result<()> {
     let resources: Vec<Value> = view
         .resources()
         .values()
-        .map(|r| serde_json::json!({"resource": format!("{:?} {}", r.key.kind, r.key.name), "config": print::to_json(r)}))
+        .map(|r| serde_json::json!({"resource": format!("{:?} {}", r.key.kind, r.key.name), "config": harness::readable(r)}))
         .collect();
     let text = serde_saphyr::to_string(&resources)?;
     let path = harness::folder().join("base.view.yaml");

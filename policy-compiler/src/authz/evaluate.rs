@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use regex::bytes::RegexBuilder;
 
-use super::header::{self, Joined};
 use super::{
-    HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, spelling,
+    HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, header,
+    spelling,
 };
 use crate::world::SpiffeId;
 
@@ -33,6 +33,18 @@ pub struct HttpRequest {
     pub path: String,
     /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
+}
+
+impl HttpRequest {
+    /// All lines of a header, joined by commas, as Envoy's matchers read them; `None` if there is none.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        // One header in Envoy, under the names of HTTP/1 and HTTP/2.
+        let host = |name: &str| matches!(name, "host" | ":authority");
+        let same = |n: &str| n == name || (host(n) && host(name));
+        let lines = self.headers.iter().filter(|(n, _)| same(n));
+        let lines: Vec<&str> = lines.map(|(_, value)| value.as_str()).collect();
+        (!lines.is_empty()).then(|| lines.join(","))
+    }
 }
 
 /// A verdict with its reason.
@@ -63,7 +75,14 @@ impl Decision {
 #[must_use]
 pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision {
     let spelled = authz.spells_paths();
-    let matches = |rule: &&Rule| matches(rule, spelled, request);
+    let beyond = authz.beyond_headers();
+    let matches = |rule: &&Rule| {
+        let bounds = Bounds {
+            spelled,
+            beyond: beyond.contains(&*rule.id),
+        };
+        matches(rule, &bounds, request)
+    };
     if let Some(rule) = authz.rules(RuleAction::Deny, audited).find(matches) {
         return Decision::DeniedBy(Arc::clone(&rule.id));
     }
@@ -76,10 +95,18 @@ pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision
     })
 }
 
-fn matches(rule: &Rule, spelled: bool, request: &Request) -> bool {
+/// What the bounds of the port leave of a rule.
+struct Bounds {
+    /// Whether the paths of Deny rules are matched in every spelling.
+    spelled: bool,
+    /// Whether the rule's headers are beyond the bound.
+    beyond: bool,
+}
+
+fn matches(rule: &Rule, bounds: &Bounds, request: &Request) -> bool {
     from(&rule.from, request)
         && rule.to.covers(request.port)
-        && to(rule, spelled, request.http.as_ref())
+        && to(rule, bounds, request.http.as_ref())
 }
 
 fn from(source: &Source, request: &Request) -> bool {
@@ -99,7 +126,7 @@ fn from(source: &Source, request: &Request) -> bool {
                 .any(|block| block.contains(&request.source)))
 }
 
-fn to(rule: &Rule, spelled: bool, http: Option<&HttpRequest>) -> bool {
+fn to(rule: &Rule, bounds: &Bounds, http: Option<&HttpRequest>) -> bool {
     let operation = &rule.to;
     if !operation.needs_http() {
         return true;
@@ -110,11 +137,14 @@ fn to(rule: &Rule, spelled: bool, http: Option<&HttpRequest>) -> bool {
         RuleAction::Allow => **method == *http.method,
     };
     (operation.methods.is_empty() || operation.methods.iter().any(method))
-        && (operation.paths.is_empty() || on_path(rule, spelled, &http.path))
-        && operation
-            .headers
-            .iter()
-            .all(|header| on_header(header, rule.action, http))
+        && (operation.paths.is_empty() || on_path(rule, bounds.spelled, &http.path))
+        && match (bounds.beyond, rule.action) {
+            (true, action) => action == RuleAction::Deny,
+            (false, action) => {
+                let mut headers = operation.headers.iter();
+                headers.all(|header| on_header(header, action, http))
+            }
+        }
 }
 
 fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
@@ -152,53 +182,40 @@ fn starts(path: &str, text: &str, open: bool, ignore_case: bool) -> bool {
 }
 
 fn on_header(pattern: &HeaderPattern, action: RuleAction, http: &HttpRequest) -> bool {
-    // One header in Envoy, under the names of HTTP/1 and HTTP/2.
-    let host = |name: &str| matches!(name, "host" | ":authority");
-    let lines = |name: &str| {
-        let same = |n: &str| n == name || (host(n) && host(name));
-        let lines = http.headers.iter().filter(|(n, _)| same(n));
-        lines.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
-    };
     let names = header::names(&pattern.name);
-    let there = |name: &String| !lines(name).is_empty();
+    let there = |name: &String| http.header(name).is_some();
+    let plain = http.header(&pattern.name);
     match (action, &pattern.value) {
-        (RuleAction::Allow, HeaderValuePattern::Present) => !lines(&pattern.name).is_empty(),
+        (RuleAction::Allow, HeaderValuePattern::Present) => plain.is_some(),
         (RuleAction::Deny, HeaderValuePattern::Present) => names.iter().any(there),
         (RuleAction::Allow, HeaderValuePattern::Absent) => !names.iter().any(there),
-        (RuleAction::Deny, HeaderValuePattern::Absent) => lines(&pattern.name).is_empty(),
+        (RuleAction::Deny, HeaderValuePattern::Absent) => plain.is_none(),
         (RuleAction::Allow, value) => {
-            let others = names.iter().filter(|name| **name != *pattern.name);
-            allowed(value, &lines(&pattern.name)) && !others.into_iter().any(there)
+            let mut others = names.iter().filter(|name| **name != *pattern.name);
+            plain.is_some_and(|text| allowed(value, &text)) && !others.any(there)
         }
         (RuleAction::Deny, value) => {
             let expressions = header::denied(&pattern.name, value).unwrap_or_default();
-            let all: Vec<&str> = names.iter().flat_map(|name| lines(name)).collect();
+            let all: Vec<String> = names.iter().filter_map(|name| http.header(name)).collect();
             let mut expressions = expressions.iter();
-            expressions.all(|expression| all.iter().any(|line| whole(expression, line)))
+            expressions.all(|expression| all.iter().any(|text| whole(expression, text)))
         }
     }
 }
 
-/// Whether one line has the value, and there is no other.
-fn allowed(value: &HeaderValuePattern, lines: &[&str]) -> bool {
-    let joined = lines.join(",");
-    let one = |line: &&str| match value {
-        HeaderValuePattern::Exact(text) => *line == &**text,
-        HeaderValuePattern::Prefix(text) => line.starts_with(&**text),
-        HeaderValuePattern::Regex(text) => whole(text, line),
+/// Whether the lines together are the value. Prefixes and expressions hold for one line with one element.
+fn allowed(value: &HeaderValuePattern, text: &str) -> bool {
+    match value {
+        HeaderValuePattern::Exact(exact) => *text == **exact,
+        HeaderValuePattern::Prefix(prefix) => text.starts_with(&**prefix) && !text.contains(','),
+        HeaderValuePattern::Regex(regex) => whole(regex, text) && !text.contains(','),
         HeaderValuePattern::Present | HeaderValuePattern::Absent => true,
-    };
-    lines.iter().any(one)
-        && match header::joined(value) {
-            Some(Joined::Is(text)) => joined == text,
-            Some(Joined::HasNoComma) => !joined.contains(','),
-            None => true,
-        }
+    }
 }
 
 /// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy refuses it, and the
 /// refusal is a status.
-fn whole(expression: &str, text: &str) -> bool {
+pub(super) fn whole(expression: &str, text: &str) -> bool {
     RegexBuilder::new(&format!("^(?:{expression})$"))
         .unicode(false)
         .build()

@@ -4,7 +4,8 @@
 //! matches if any element of any line does, and an Allow rule only the one plain line. CGI-like servers take `_` in a name for `-`: a Deny rule
 //! matches under every such name, and an Allow rule only where none but the plain name is there.
 //!
-//! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole value of one line.
+//! Envoy's matchers read all lines of a header joined by commas. Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the
+//! whole of that text.
 
 use super::{HeaderPattern, HeaderValuePattern, RuleAction};
 
@@ -13,6 +14,8 @@ pub(crate) const MAX_DASHES: usize = 6;
 
 /// The most that the headers of one policy may [`cost`].
 pub(crate) const MAX_COST: usize = 64 * 1024;
+/// The most that the headers of all rules of a port may cost: those of one policy, also where Envoy holds them twice for audit.
+pub(crate) const MAX_PORT_COST: usize = 2 * MAX_COST;
 /// A regular expression of a user counts for so much: RE2 lets its states grow to 8 MB where requests are made for that, so 32 are the most.
 const REGEX_COST: usize = 2 * 1024;
 /// The bytes that count for a name, or for the rest of an expression around a literal.
@@ -53,7 +56,7 @@ pub(crate) fn names(name: &str) -> Vec<String> {
     names
 }
 
-/// Expressions for the value of a Deny rule: each must match some line. `None` if the rule asks only whether the header is there.
+/// Expressions for the value of a Deny rule: each must match all lines together, joined by commas. `None` if the rule asks only whether the header is there.
 pub(crate) fn denied(name: &str, pattern: &HeaderValuePattern) -> Option<Vec<String>> {
     let separator = if name == "cookie" { "[,;]" } else { "," };
     let host = matches!(name, ":authority" | "host");
@@ -87,33 +90,56 @@ pub(crate) fn denied(name: &str, pattern: &HeaderValuePattern) -> Option<Vec<Str
         HeaderValuePattern::Exact(text) => Some(literals(text, false)),
         HeaderValuePattern::Prefix(text) => Some(literals(text, true)),
         HeaderValuePattern::Regex(text) => {
-            // The ends are anchored anyway, and here the element's ends are meant.
-            let text = text.strip_prefix('^').unwrap_or(text);
-            let open = text.strip_suffix('$').filter(|rest| !rest.ends_with('\\'));
-            Some(vec![element(&format!(
-                "(?:{}){host_end}",
-                open.unwrap_or(text)
-            ))])
+            let text = without_anchors(text);
+            Some(vec![element(&format!("(?:{text}){host_end}"))])
         }
         HeaderValuePattern::Present | HeaderValuePattern::Absent => None,
     }
 }
 
-/// A demand of an Allow rule on all lines of a header together, joined by commas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Joined<'a> {
-    /// Exactly this, so that there is one line.
-    Is(&'a str),
-    /// No comma, so that there is one line with one element.
-    HasNoComma,
+/// The expression with an empty group for each anchor (`^`, `$`, `\A`, `\z`): the expression around it anchors the element, and the ends of
+/// the element are not the ends of the text.
+fn without_anchors(expression: &str) -> String {
+    let mut out = String::new();
+    let mut rest = expression;
+    while let Some(character) = rest.chars().next() {
+        let length = match character {
+            '\\' => escape_length(rest),
+            '[' => class_length(rest),
+            other => other.len_utf8(),
+        };
+        let (item, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
+        let anchor = matches!(item, "^" | "$" | r"\A" | r"\z");
+        out.push_str(if anchor { "(?:)" } else { item });
+        rest = after;
+    }
+    out
 }
 
-/// The demand of an Allow rule on the lines together, beside the pattern, which one line must match.
-pub(crate) fn joined(pattern: &HeaderValuePattern) -> Option<Joined<'_>> {
-    match pattern {
-        HeaderValuePattern::Exact(text) => Some(Joined::Is(text)),
-        HeaderValuePattern::Prefix(_) | HeaderValuePattern::Regex(_) => Some(Joined::HasNoComma),
-        HeaderValuePattern::Present | HeaderValuePattern::Absent => None,
+/// The length of the escape or of the quoted text at the beginning.
+fn escape_length(rest: &str) -> usize {
+    if rest.starts_with(r"\Q") {
+        return rest.find(r"\E").map_or(rest.len(), |end| end + 2);
+    }
+    let escaped = rest.chars().nth(1);
+    1 + escaped.map_or(0, char::len_utf8)
+}
+
+/// The length of the class of characters at the beginning.
+fn class_length(rest: &str) -> usize {
+    let body = rest.strip_prefix('[').unwrap_or(rest);
+    let body = body.strip_prefix('^').unwrap_or(body);
+    // A bracket that comes first is a character of the class.
+    let mut left = body.strip_prefix(']').unwrap_or(body);
+    loop {
+        let length = match left.chars().next() {
+            None => return rest.len(),
+            Some(']') => return rest.len() - left.len() + 1,
+            Some('\\') => escape_length(left),
+            Some('[') if left.starts_with("[:") => left.find(":]").map_or(1, |end| end + 2),
+            Some(other) => other.len_utf8(),
+        };
+        left = left.split_at_checked(length).map_or("", |(_, after)| after);
     }
 }
 
@@ -138,7 +164,27 @@ fn exact_host(text: &str, any_port: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_DASHES, names};
+    use super::{MAX_DASHES, names, without_anchors};
+
+    #[test]
+    fn anchors_of_an_expression_are_those_of_its_element() {
+        for (expression, expected) in [
+            ("^evil$|^bad$", "(?:)evil(?:)|(?:)bad(?:)"),
+            (r"\Aevil\z", "(?:)evil(?:)"),
+            (r"a\$", r"a\$"),
+            (r"\\$", r"\\(?:)"),
+            ("[^$]$", "[^$](?:)"),
+            ("[]^]^", "[]^](?:)"),
+            ("[^]$]", "[^]$]"),
+            (r"[\]$]$", r"[\]$](?:)"),
+            ("[[:alpha:]$]$", "[[:alpha:]$](?:)"),
+            (r"\Q^$\E$", r"\Q^$\E(?:)"),
+            ("[^", "[^"),
+            ("é^", "é(?:)"),
+        ] {
+            assert_eq!(without_anchors(expression), expected, "{expression}");
+        }
+    }
 
     #[test]
     fn every_mixture_of_dashes_and_underscores_is_a_name() {

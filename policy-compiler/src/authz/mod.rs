@@ -1,10 +1,12 @@
 //! Authorization in our own words. What compiles to Envoy's RBAC, and what the evaluator judges, is this and nothing else.
 
 mod admission;
+pub(crate) mod decision;
 mod evaluate;
 pub(crate) mod header;
 pub(crate) mod spelling;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_crds::Action;
@@ -12,6 +14,7 @@ use ipnet::IpNet;
 
 pub(crate) use admission::Admission;
 pub use admission::could_admit;
+pub use decision::{Verdict, decide, decisions};
 pub use evaluate::{Decision, HttpRequest, Request, evaluate};
 
 use crate::world::{Port, SpiffeId};
@@ -174,6 +177,26 @@ impl PortAuthz {
         let enforced = self.rules(RuleAction::Deny, false).map(length);
         let audited = self.rules(RuleAction::Deny, true).filter(|_| self.audits());
         enforced.chain(audited.map(length)).sum::<usize>() <= MAX_SPELLED
+    }
+
+    /// The rules whose headers are beyond the memory that a port has for headers, in the order of ids: a Deny rule matches whatever its headers
+    /// are then, an Allow rule nothing.
+    pub(crate) fn beyond_headers(&self) -> BTreeSet<&str> {
+        let twice = self.audits();
+        let mut taken = 0_usize;
+        let beyond = |rule: &&Rule| {
+            let headers = rule.to.headers.iter();
+            let cost = headers.map(|h| header::cost(rule.action, h)).sum::<usize>();
+            // Where something is in audit, Envoy holds the enforced rules a second time.
+            let cost = if twice && !rule.audit { 2 * cost } else { cost };
+            let fits = taken + cost <= header::MAX_PORT_COST;
+            if fits {
+                taken += cost;
+            }
+            !fits
+        };
+        let rules = self.rules.iter().filter(beyond);
+        rules.map(|rule| &*rule.id).collect()
     }
 
     /// Whether a rule, enforced or in audit, asks for something that only HTTP has.

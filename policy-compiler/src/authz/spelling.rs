@@ -5,33 +5,41 @@
 //! might read as its path, and an Allow rule only the plain one. Winding paths ([`WINDING`]) could mean anything: Deny rules match them, Allow
 //! rules do not.
 //!
-//! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole path without its query.
+//! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole path without its query; with [`QUERY`] behind it, for
+//! the whole path with its query. So none of them matches `?` or `#`.
 
 use std::fmt::Write;
 
 use super::PathPattern;
 
+/// A query, or none. A fragment, which Envoy answers with 400, counts as one.
+pub(crate) const QUERY: &str = r"(?:[?#](?s:.*))?";
+
 /// Servers take these for `/`.
 const SEPARATOR: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))";
 /// Windows drops dots and blanks at the end of a segment; servlet containers drop the parameters behind them.
-const SEGMENT_END: &str = r"(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/]*)?";
+const SEGMENT_END: &str = r"(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?";
 /// One or more separators, with nothing between them that would be a segment.
-const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*";
+const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*";
 /// An escaped `?` or `#`: a server that decodes first ends the path here.
-const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23).*)?";
+const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23)[^?#]*)?";
 
 /// Matches the paths that a server may read as nearly any other path: a segment `..`, an escape within an escape, `%u`, escaped control
 /// characters, overlong UTF-8, full-width forms of the characters of paths, and bytes that RFC 3986 does not allow (HTTP/2 passes them).
 pub(crate) const WINDING: &str = concat!(
-    r".*(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE]){2}(?:%20)*(?:(?:;|%3[bB])[^/]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC])).*)?",
+    r"[^?#]*(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE]){2}(?:%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC]))[^?#]*)?",
     r"|(?:[^!-~]|%(?:25[0-9a-fA-F]{2}|[uU]|[01][0-9a-fA-F]|7[fF]|[cC][01]|[eE]0%[89]|[fF]0%8",
-    r"|[eE][fF]%(?:[bB][cC]%(?:8[5dDeEfF]|9[0-9bB]|[aA][1-9a-fA-F]|[bB][0-9aAcCfF])|[bB][dD]%(?:8[1-9a-fA-F]|9[0-9aA])))).*)",
+    r"|[eE][fF]%(?:[bB][cC]%(?:8[5dDeEfF]|9[0-9bB]|[aA][1-9a-fA-F]|[bB][0-9aAcCfF])|[bB][dD]%(?:8[1-9a-fA-F]|9[0-9aA]))))[^?#]*)",
 );
 
 /// Matches the paths that every server reads as they are: unreserved and sub-delimiter characters but `;`, no escapes, no empty segment, and
 /// dots only within a segment.
 pub(crate) const PLAIN: &str =
     r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-]+(?:\.+[A-Za-z0-9_~!$&'()*+,=:@-]+)*)*/?";
+
+/// The same, without letters in upper case.
+pub(crate) const PLAIN_LOWER: &str =
+    r"(?:/[a-z0-9_~!$&'()*+,=:@-]+(?:\.+[a-z0-9_~!$&'()*+,=:@-]+)*)*/?";
 
 /// An expression for all spellings of a Deny rule's path.
 pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
@@ -52,7 +60,7 @@ pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
         }
     }
     if open {
-        expression.push_str(".*");
+        expression.push_str("[^?#]*");
     } else {
         let _ = write!(expression, r"(?:{SEPARATOR}{SEGMENT_END})*{ESCAPED_QUERY}");
     }
@@ -98,9 +106,9 @@ fn segments(pattern: &PathPattern) -> (Vec<&str>, bool) {
 /// One byte, plain or escaped.
 fn spell(expression: &mut String, byte: u8, ignore_case: bool) {
     expression.push_str("(?:");
-    let separator = byte == b'/' || byte == b'\\';
-    // A separator inside a segment can only have been meant escaped.
-    if byte.is_ascii_graphic() && !separator && byte != b'%' {
+    // A separator inside a segment can only have been meant escaped, as can the beginning of a query.
+    let escaped = matches!(byte, b'/' | b'\\' | b'?' | b'#' | b'%');
+    if byte.is_ascii_graphic() && !escaped {
         if !byte.is_ascii_alphanumeric() {
             expression.push('\\');
         }

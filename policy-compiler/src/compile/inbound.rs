@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
+use super::bounds;
 use super::outcome::Remarks;
-use crate::authz::{MAX_SPELLED, Operation, PortAuthz, Rule, RuleAction, Source};
+use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
@@ -182,10 +183,12 @@ pub(crate) fn inbound(
         .collect();
     let rest = port(None, remarks);
     report_mixed(targets, &ports, shape, remarks);
+    let of_http = ports.iter().filter(|(_, p)| p.protocol != Protocol::Tcp);
+    let of_http: Vec<_> = of_http.map(|(number, p)| (*number, &p.authz)).collect();
     for policy in &policies {
         report_without_http(policy, &ports, &declared, shape, remarks);
-        report_unspelled(policy, &ports, shape, remarks);
         report_uncaptured(policy, shape, remarks);
+        bounds::report(policy, &of_http, shape, remarks);
     }
     report_reserved(targets, shape, remarks);
     let probes = shape.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
@@ -308,38 +311,6 @@ fn metrics_authz(settings: &Settings) -> PortAuthz {
     PortAuthz {
         rules,
         default_allow: false,
-    }
-}
-
-/// Beyond the bound of a port its Deny rules also deny paths that their author did not name.
-fn report_unspelled(
-    policy: &Policy,
-    ports: &BTreeMap<Port, InboundPort>,
-    shape: &Shape,
-    remarks: &mut Remarks,
-) {
-    let denies = |port: Port| {
-        let mut rules = policy.rules.iter();
-        rules.any(|rule| {
-            rule.action == RuleAction::Deny
-                && !rule.to.paths.is_empty()
-                && rule.to.covers(Some(port))
-        })
-    };
-    let beyond = ports
-        .iter()
-        .filter(|(_, port)| port.protocol != Protocol::Tcp && !port.authz.spells_paths())
-        .find(|(number, _)| denies(**number));
-    if let Some((number, _)) = beyond {
-        let message = format!(
-            "port {number} of {}/{} has more than {MAX_SPELLED} bytes of Deny paths, so its Deny rules also deny every path with %, ;, \\, an empty segment, or a dot at the beginning or end of a segment",
-            shape.namespace, shape.owner
-        );
-        let reason = reason::PATHS_NOT_SPELLED;
-        let finding = Finding::warning(&policy.object, "spec.rules", reason, message);
-        remarks.findings.push(
-            finding.fix("use prefixes instead of many exact paths, or Allow rules for the others"),
-        );
     }
 }
 

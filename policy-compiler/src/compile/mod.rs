@@ -7,6 +7,7 @@
 
 mod admissions;
 mod applications;
+mod bounds;
 mod changes;
 mod classes;
 mod clusters;

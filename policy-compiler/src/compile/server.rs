@@ -14,7 +14,7 @@ use super::inbound::{Inbound, InboundPort};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER};
-use crate::envoy::network::tcp_proxy;
+use crate::envoy::network::{remember_peer, tcp_proxy};
 use crate::envoy::route::{self, Others, ProbeRoute};
 use crate::envoy::{rbac, tls};
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
@@ -186,38 +186,20 @@ fn mesh_chains(
     inbound: &InboundPort,
 ) -> Vec<listener::FilterChain> {
     let name = in_name(port);
-    let socket = || Some(tls::downstream(&input.trust_domain));
+    let mesh = |suffix: &str, takes: Takes, filters: Vec<listener::Filter>| {
+        let socket = tls::downstream(&input.trust_domain);
+        let name = format!("{name} mesh{suffix}");
+        chain(&name, port, takes, filters, Some(socket))
+    };
+    let http = || identified(http(input, &name));
+    let tcp = || tcp(&name, inbound, Peer::Identified);
     match inbound.protocol {
         // What the caller announces does not change what a declared port is: else HTTP sent as TCP would pass by the rules for HTTP.
-        Protocol::Http => vec![chain(
-            &format!("{name} mesh"),
-            port,
-            Takes::Mesh,
-            http(input, &name),
-            socket(),
-        )],
-        Protocol::Tcp => vec![chain(
-            &format!("{name} mesh"),
-            port,
-            Takes::Mesh,
-            tcp(&name, inbound, Peer::Identified),
-            socket(),
-        )],
+        Protocol::Http => vec![mesh("", Takes::Mesh, http())],
+        Protocol::Tcp => vec![mesh("", Takes::Mesh, tcp())],
         Protocol::Detect => vec![
-            chain(
-                &format!("{name} mesh http"),
-                port,
-                Takes::MeshOf(Alpn::Http),
-                http(input, &name),
-                socket(),
-            ),
-            chain(
-                &format!("{name} mesh tcp"),
-                port,
-                Takes::MeshOf(Alpn::Tcp),
-                tcp(&name, inbound, Peer::Identified),
-                socket(),
-            ),
+            mesh(" http", Takes::MeshOf(Alpn::Http), http()),
+            mesh(" tcp", Takes::MeshOf(Alpn::Tcp), tcp()),
         ],
     }
 }
@@ -280,12 +262,12 @@ fn foreign_tls(port: Option<Port>, inbound: &InboundPort) -> listener::FilterCha
 
 fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     let name = in_name(Some(Port::METRICS));
-    let filters = vec![connection_manager(
+    let filters = identified(vec![connection_manager(
         Side::Server(input.max_connection_age),
         "metrics",
         Routes::Named(&name),
         &edge(NO_SERVICE),
-    )];
+    )]);
     chain(
         &format!("{name} mesh"),
         Some(Port::METRICS),
@@ -293,6 +275,12 @@ fn metrics_chain(input: &Inbound) -> listener::FilterChain {
         filters,
         Some(tls::downstream(&input.trust_domain)),
     )
+}
+
+/// With the identity of the peer at hand, before all that asks for it.
+fn identified(mut filters: Vec<listener::Filter>) -> Vec<listener::Filter> {
+    filters.insert(0, remember_peer());
+    filters
 }
 
 fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
@@ -306,7 +294,10 @@ fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
 
 /// Bytes to the application if the policies let them. Where they can let nobody pass, the application is not even connected to.
 fn tcp(cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
-    let mut filters = rbac::network(&inbound.authz);
+    let authz = rbac::of_bytes(&inbound.authz);
+    let asked = authz.is_some() && peer == Peer::Identified;
+    let mut filters: Vec<_> = asked.then(remember_peer).into_iter().collect();
+    filters.extend(authz);
     let refused = inbound.authz.refuses_bytes(peer == Peer::Identified);
     let (cluster, service) = if refused {
         let service = inbound.refused.as_deref();

@@ -6,15 +6,16 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
+use envoy_types::pb::google::protobuf::Any;
 
 use super::metrics::{self, Edge};
 use super::network::filter;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
-use super::{ads, any, duration, empty_any, number, regex, seconds, truth};
+use super::{ads, any, duration, number, rbac, regex, seconds, truth};
 
-pub(crate) const DENY_FILTER: &str = "deny";
-pub(crate) const ALLOW_FILTER: &str = "allow";
+/// The filter that decides who may call; routes bring its decisions.
+pub(crate) const AUTHZ_FILTER: &str = "authz";
 /// The most headers of a request or a response, and how large they may be together. What is larger is for ports that declare no HTTP:
 /// Envoy holds the headers of every request in memory.
 pub(super) const MAX_HEADERS: u32 = 2000;
@@ -23,7 +24,6 @@ pub(super) const MAX_HEADERS_KB: u32 = 256;
 const NO_HOST: &str = "none.invalid";
 /// Every `Upgrade` but `websocket`: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
 const NO_WEBSOCKET: &str = "(?i)[^w].*|w[^e].*";
-const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// Which way the requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +33,6 @@ pub(crate) enum Side {
     /// From the mesh to the application, over connections that may last for so long.
     Server(Duration),
 }
-
-/// The HTTP filters of the server's side. The position in the list is the order in which requests pass them; the router comes after
-/// all. The client's side has the router alone.
-const SERVER_FILTERS: [(&str, &str); 2] = [(DENY_FILTER, RBAC), (ALLOW_FILTER, RBAC)];
 
 /// Where the routes come from.
 pub(crate) enum Routes<'a> {
@@ -121,27 +117,21 @@ pub(crate) fn connection_manager(
 
 fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     use v3::http_filter::ConfigType;
-    let mine: &[(&str, &str)] = match side {
-        Side::Client => &[],
-        Side::Server(_) => &SERVER_FILTERS,
+    let filter = |name: &str, config: Any| v3::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(config)),
+        ..Default::default()
     };
-    let mut filters: Vec<_> = mine
-        .iter()
-        .map(|(name, config)| v3::HttpFilter {
-            name: (*name).to_owned(),
-            config_type: Some(ConfigType::TypedConfig(empty_any(config))),
-            ..Default::default()
-        })
-        .collect();
+    // The position in the list is the order in which requests pass them.
+    let mut filters = match side {
+        Side::Client => Vec::new(),
+        Side::Server(_) => vec![filter(AUTHZ_FILTER, rbac::closed())],
+    };
     let router = Router {
         suppress_envoy_headers: true,
         ..Default::default()
     };
-    filters.push(v3::HttpFilter {
-        name: "router".to_owned(),
-        config_type: Some(ConfigType::TypedConfig(any(&router))),
-        ..Default::default()
-    });
+    filters.push(filter("router", any(&router)));
     filters
 }
 

@@ -1,10 +1,10 @@
 //! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
 
 pub(crate) mod cluster;
-mod condition;
 pub(crate) mod endpoint;
 pub(crate) mod hcm;
 pub(crate) mod listener;
+mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod rbac;

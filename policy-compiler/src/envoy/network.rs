@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::r#type::v3::TokenBucket;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::metrics::{self, Edge};
-use super::{ads, any, endpoint, number, seconds};
+use super::{ads, any, endpoint, matchers, number, seconds};
 use crate::traffic::Alpn;
 
 /// New destinations that a sidecar may ask for at once. An application that starts dials dozens; a scan of a network dials thousands, and
@@ -134,11 +134,41 @@ fn proxy(stat_prefix: &str, cluster: &str) -> tcp::TcpProxy {
     }
 }
 
+/// Remembers the peer's identity for the decisions, once the handshake has shown it. In plain text there is none.
+pub(crate) fn remember_peer() -> listener::Filter {
+    let peer = "%DOWNSTREAM_PEER_URI_SAN%";
+    let value = state::FilterStateValue {
+        factory_key: "envoy.string".to_owned(),
+        ..state_value(
+            matchers::PEER,
+            peer,
+            state::filter_state_value::SharedWithUpstream::None,
+        )
+    };
+    let config = set_filter_state::Config {
+        on_downstream_tls_handshake: vec![value],
+        ..Default::default()
+    };
+    filter("peer", any(&config))
+}
+
 fn set_state(
     key: &str,
     value: &str,
     shared: state::filter_state_value::SharedWithUpstream,
 ) -> listener::Filter {
+    let config = set_filter_state::Config {
+        on_new_connection: vec![state_value(key, value, shared)],
+        ..Default::default()
+    };
+    filter("state", any(&config))
+}
+
+fn state_value(
+    key: &str,
+    value: &str,
+    shared: state::filter_state_value::SharedWithUpstream,
+) -> state::FilterStateValue {
     let text = core::DataSource {
         specifier: Some(core::data_source::Specifier::InlineString(value.to_owned())),
         ..Default::default()
@@ -149,15 +179,10 @@ fn set_state(
         )),
         ..Default::default()
     };
-    let value = state::FilterStateValue {
+    state::FilterStateValue {
         key: Some(state::filter_state_value::Key::ObjectKey(key.to_owned())),
         value: Some(state::filter_state_value::Value::FormatString(format)),
         shared_with_upstream: shared.into(),
         ..Default::default()
-    };
-    let config = set_filter_state::Config {
-        on_new_connection: vec![value],
-        ..Default::default()
-    };
-    filter("state", any(&config))
+    }
 }

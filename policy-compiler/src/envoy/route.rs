@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
-use super::hcm::{ALLOW_FILTER, DENY_FILTER};
+use super::hcm::AUTHZ_FILTER;
 use super::wire::envoy::config::route::v3;
 use super::{duration, endpoint, exact, number, prefix, rbac, seconds};
 use crate::authz::PortAuthz;
@@ -277,21 +277,18 @@ pub(crate) fn inbound(
             name: "probe".to_owned(),
             r#match: Some(exactly(probe)),
             action: forward(),
-            typed_per_filter_config: rbac_config(rbac::per_route_off(), rbac::per_route_off()),
+            typed_per_filter_config: authz_config(rbac::off()),
             ..Default::default()
         })
         .collect();
     let (last, policies) = match others {
-        Others::Judged(authz) => {
-            let (deny, allow) = rbac::per_route(authz);
-            (
-                v3::Route {
-                    action: forward(),
-                    ..Default::default()
-                },
-                rbac_config(deny, allow),
-            )
-        }
+        Others::Judged(authz) => (
+            v3::Route {
+                action: forward(),
+                ..Default::default()
+            },
+            authz_config(rbac::per_route(authz)),
+        ),
         Others::Refused => (
             v3::Route {
                 action: Some(v3::route::Action::DirectResponse(refusal(
@@ -299,7 +296,7 @@ pub(crate) fn inbound(
                 ))),
                 ..Default::default()
             },
-            BTreeMap::new(),
+            authz_config(rbac::off()),
         ),
     };
     routes.push(v3::Route {
@@ -327,11 +324,10 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
             ..Default::default()
         }
     };
-    let (deny, allow) = rbac::per_route(authz);
     configuration(
         name,
         vec![to_stats("/metrics"), to_stats("/stats/prometheus")],
-        rbac_config(deny, allow),
+        authz_config(rbac::per_route(authz)),
     )
 }
 
@@ -351,11 +347,8 @@ fn configuration(name: &str, routes: Vec<v3::Route>, policies: BTreeMap<String, 
     .encode_to_vec()
 }
 
-fn rbac_config(deny: Any, allow: Any) -> BTreeMap<String, Any> {
-    BTreeMap::from([
-        (DENY_FILTER.to_owned(), deny),
-        (ALLOW_FILTER.to_owned(), allow),
-    ])
+fn authz_config(config: Any) -> BTreeMap<String, Any> {
+    BTreeMap::from([(AUTHZ_FILTER.to_owned(), config)])
 }
 
 fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {

@@ -8,6 +8,7 @@
 )]
 
 pub mod envoy;
+pub mod matchers;
 pub mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +216,13 @@ fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
     value
 }
 
+/// The resource as a golden has it.
+pub fn readable(resource: &Resource) -> Value {
+    let mut value = print::to_json(resource);
+    matchers::readable(&mut value);
+    value
+}
+
 type ByResource = BTreeMap<(ResourceKey, String), (Arc<Resource>, Vec<String>)>;
 
 fn differences(
@@ -270,8 +278,8 @@ fn differences(
             // Workload classes have their own versions of a listener, all alike: one of them is enough to read.
             if last.replace(resource.key.clone()).as_ref() != Some(&resource.key) {
                 let first = pods_first(&pods_of, before).and_then(|view| view.resources.get(&resource.key)).or_else(|| known.get(&resource.key).copied());
-                let config = print::to_json(&resource);
-                let config = first.map_or(Some(config.clone()), |first| difference(&print::to_json(first), &config));
+                let config = readable(&resource);
+                let config = first.map_or(Some(config.clone()), |first| difference(&readable(first), &config));
                 value.as_object_mut().expect("an object").insert("config".to_owned(), config.unwrap_or_default());
             }
             value

@@ -18,6 +18,13 @@ use serde_json::{Value, json};
 /// An Envoy that ends with the test.
 pub struct Envoy(Child);
 
+impl Envoy {
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Envoy {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -140,6 +147,8 @@ pub fn spawn(
             "1",
             "--log-level",
             "warning",
+            "--file-flush-interval-msec",
+            "20",
             "-c",
         ])
         .arg(&file)

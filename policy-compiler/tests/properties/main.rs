@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod bounds;
 mod decisions;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 
 use heddle_policy_compiler::authz::{
     HttpRequest, Operation, PathPattern, PortAuthz, Request, Rule, RuleAction, Source, could_admit,
-    evaluate,
+    decide, evaluate,
 };
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{KubeObject, compile, ingest};
@@ -256,6 +257,14 @@ proptest! {
         {
             prop_assert!(!evaluate(&authz, &request, false).allowed());
         }
+    }
+
+    /// The decision list judges as the rules do, whatever the order in which it asks.
+    #[test]
+    fn the_decision_list_judges_as_the_rules(rules in prop::collection::vec(rule(), 0..12), default_allow: bool, request in request(), audited: bool) {
+        let authz = PortAuthz { rules, default_allow };
+        let verdict = decide(&authz, &request, audited).unwrap();
+        prop_assert_eq!(verdict.allow, evaluate(&authz, &request, audited).allowed());
     }
 
     /// Rules in audit change no verdict.

@@ -5,11 +5,12 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod names;
 mod random;
 mod shrink;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroU16;
@@ -17,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, serve, spawn, start};
-use heddle_policy_compiler::authz::{HttpRequest, PortAuthz, Request, evaluate};
+use heddle_policy_compiler::authz::{Decision, HttpRequest, PortAuthz, Request, decide, evaluate};
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
 use random::{Call, Group, Random};
@@ -68,11 +69,16 @@ fn compiled(groups: &[Group], default_deny: bool) -> Result<Compiled> {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "api", "namespace": "shop", "labels": {"app": "api"}, "annotations": {"heddle.dev/standalone-app": APPLICATION}},
             "spec": {"serviceAccountName": "api", "containers": [{"name": "app"}]}, "status": {"podIPs": [{"ip": SERVER}]}}),
     ];
-    objects.extend(groups.iter().enumerate().map(|(index, group)| {
+    objects.extend(groups.iter().enumerate().flat_map(|(index, group)| {
         let port = port_of(index);
-        let rules: Vec<Value> = group.rules.iter().map(|rule| rule.json(port)).collect();
-        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": format!("p{port}"), "namespace": "shop", "generation": 1},
-            "spec": {"target": {"service": "api"}, "rules": rules}})
+        let policy = move |(prefix, audit): (&str, bool)| {
+            let rules = group.rules.iter().filter(|rule| rule.audit == audit);
+            let rules: Vec<Value> = rules.map(|rule| rule.json(port)).collect();
+            let mode = if audit { "Audit" } else { "Enforce" };
+            (!rules.is_empty()).then(|| json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": format!("{prefix}{port}"), "namespace": "shop", "generation": 1},
+                "spec": {"target": {"service": "api"}, "mode": mode, "rules": rules}}))
+        };
+        [("p", false), ("a", true)].into_iter().filter_map(policy)
     }));
     let mut builder = World::builder();
     for object in objects {
@@ -203,11 +209,35 @@ fn authz(compiled: &Compiled, port: u16) -> Result<&PortAuthz> {
         .context("no authz")
 }
 
+/// The decision list judges as the evaluator does, and names a rule of the same action.
+fn same_verdicts(authz: &PortAuthz, request: &Request) -> Result<()> {
+    for audited in [false, true] {
+        let verdict = decide(authz, request, audited).context("no step decides")?;
+        let expected = evaluate(authz, request, audited);
+        let named = match &expected {
+            Decision::AllowedByDefault => &*verdict.name == "default",
+            Decision::NoAllowMatched => verdict.name.starts_with("no-allow"),
+            Decision::AllowedBy(_) | Decision::DeniedBy(_) => {
+                authz.rules.iter().any(|rule| rule.id == verdict.name)
+            }
+        };
+        ensure!(
+            named && verdict.allow == expected.allowed(),
+            "{expected:?}, {verdict:?}: {request:?} {authz:#?}"
+        );
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Report {
     passed: usize,
     denied: usize,
     malformed: usize,
+    /// Denials of which Envoy named the rule.
+    named: usize,
+    /// Those of them that were connections of bytes.
+    named_bytes: usize,
     /// Place of the group and of the call, and the difference.
     wrong: Vec<(usize, usize, String)>,
 }
@@ -223,7 +253,10 @@ fn run(groups: &[Group], default_deny: bool, trust: &Trust) -> Result<Report> {
         trust,
         folder.path(),
         "127.78.0.8:9901",
-        answer_at_once,
+        |config| {
+            answer_at_once(config);
+            names::log(config, folder.path());
+        },
     )?;
     let _tunnels = spawn(
         "tunnels",
@@ -233,12 +266,14 @@ fn run(groups: &[Group], default_deny: bool, trust: &Trust) -> Result<Report> {
         "127.78.0.9:9901",
     )?;
     let mut report = Report::default();
+    let mut decisions: BTreeMap<u16, Vec<(usize, usize, String)>> = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
         let port = port_of(index);
         let authz = authz(&compiled, port)?;
         let mut kept = [const { None }; PEERS.len()];
         for (place, call) in group.calls.iter().enumerate() {
-            let expected = evaluate(authz, &judged(call)?, false);
+            let request = judged(call)?;
+            let expected = evaluate(authz, &request, false);
             let answer = wire::send(&door(call.peer, port), call, &mut kept[call.peer])?;
             match answer {
                 Answer::Passed => report.passed += 1,
@@ -247,6 +282,30 @@ fn run(groups: &[Group], default_deny: bool, trust: &Trust) -> Result<Report> {
             }
             if answer != Answer::Malformed && (answer == Answer::Passed) != expected.allowed() {
                 let text = format!("the evaluator: {expected:?}, Envoy: {answer:?}");
+                report.wrong.push((index, place, text));
+            } else if answer != Answer::Malformed {
+                same_verdicts(authz, &request)?;
+                let expected = names::expected(authz, &request, answer)?;
+                let calls = decisions.entry(port).or_default();
+                calls.push((index, place, expected));
+            }
+        }
+    }
+    if !report.wrong.is_empty() {
+        return Ok(report);
+    }
+    let expected = decisions.values().map(Vec::len).sum();
+    let logged = names::logged(folder.path(), expected)?;
+    for (port, calls) in decisions {
+        let logged = logged.get(&port).into_iter().flatten();
+        for ((index, place, expected), told) in calls.into_iter().zip(logged) {
+            // Where no connection of bytes can pass, it is closed before anything is decided.
+            let early = is_tcp(&groups[index]) && told == "-|-|-" && expected.starts_with("rbac");
+            let named = *told == expected && told.starts_with("rbac");
+            report.named += usize::from(named);
+            report.named_bytes += usize::from(named && is_tcp(&groups[index]));
+            if *told != expected && !early {
+                let text = format!("expected {expected}, Envoy: {told}");
                 report.wrong.push((index, place, text));
             }
         }
@@ -310,17 +369,26 @@ fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
         total.passed += report.passed;
         total.denied += report.denied;
         total.malformed += report.malformed;
+        total.named += report.named;
+        total.named_bytes += report.named_bytes;
     }
     let all = total.passed + total.denied + total.malformed;
     println!(
-        "{} passed, {} denied, {} malformed (HEDDLE_SEED={seed})",
-        total.passed, total.denied, total.malformed
+        "{} passed, {} denied ({} with a name), {} malformed (HEDDLE_SEED={seed})",
+        total.passed, total.denied, total.named, total.malformed
     );
     ensure!(
         total.passed * 10 > all && total.denied * 10 > all,
         "one-sided: {} passed, {} denied",
         total.passed,
         total.denied
+    );
+    ensure!(
+        total.named * 5 > total.denied * 4 && total.named_bytes > 0,
+        "{} of {} denials have a name, {} of connections of bytes",
+        total.named,
+        total.denied,
+        total.named_bytes
     );
     ensure!(
         total.malformed * 5 < all,
@@ -341,6 +409,7 @@ fn a_deny_rule_matches_all_that_the_same_allow_rule_matches() -> Result<()> {
         for _ in 0..HTTP_GROUPS {
             let mut group = random::group(&mut random, PEERS.len(), 2 * CALLS, true);
             group.rules.truncate(1);
+            group.rules[0].audit = false;
             for deny in [true, false] {
                 group.rules[0].deny = deny;
                 groups.push(group.clone());

@@ -39,12 +39,15 @@ impl Random {
 #[derive(Clone, Debug, Default)]
 pub struct RuleSpec {
     pub deny: bool,
+    pub audit: bool,
     pub identities: Vec<String>,
     pub namespaces: Vec<String>,
     pub blocks: Vec<String>,
     pub methods: Vec<String>,
     pub paths: Vec<String>,
     pub ignore_case: Option<bool>,
+    /// So many more identities that the rule's conditions come before its callers.
+    pub crowd: bool,
     /// So many more paths that the port is beyond its bound of spelled paths.
     pub filled: bool,
     /// Name, kind of match, value.
@@ -54,13 +57,16 @@ pub struct RuleSpec {
 impl RuleSpec {
     pub fn json(&self, port: u16) -> Value {
         let mut rule = json!({"action": if self.deny { "Deny" } else { "Allow" }});
+        let crowd = (0..60).map(|n| format!("shop/crowd-{n}"));
+        let crowd = crowd.filter(|_| self.crowd);
+        let identities: Vec<String> = self.identities.iter().cloned().chain(crowd).collect();
         let lists = |lists: &[(&str, &Vec<String>)]| -> Map<String, Value> {
             let full = lists.iter().filter(|(_, list)| !list.is_empty());
             full.map(|(name, list)| ((*name).to_owned(), json!(list)))
                 .collect()
         };
         let from = lists(&[
-            ("identities", &self.identities),
+            ("identities", &identities),
             ("namespaces", &self.namespaces),
             ("ipBlocks", &self.blocks),
         ]);
@@ -133,12 +139,20 @@ const PATHS: [&str; 14] = [
 ];
 const NAMES: [&str; 6] = ["x-a", "x-a-b", "cookie", "host", ":authority", "user-agent"];
 const VALUES: [&str; 7] = ["gold", "a=b", "web.shop", "web.shop:80", "a,b", "", "G.(x"];
-const EXPRESSIONS: [&str; 7] = [
-    "g.*d", "a|b", "^evil$", "[0-9]+", "x{2,3}", "(?i)gold", "[^,]*b",
+const EXPRESSIONS: [&str; 8] = [
+    "g.*d",
+    "a|b",
+    "^evil$",
+    "[0-9]+",
+    "x{2,3}",
+    "(?i)gold",
+    "[^,]*b",
+    "bad$|^evil$|a[$]",
 ];
 
 pub fn group(random: &mut Random, peers: usize, calls: usize, http: bool) -> Group {
-    let count = 1 + random.below(3);
+    let most = if random.chance(15) { 9 } else { 3 };
+    let count = 1 + random.below(most);
     let rules: Vec<RuleSpec> = (0..count).map(|_| rule(random)).collect();
     let calls = (0..calls).map(|_| Call {
         peer: random.below(peers),
@@ -164,10 +178,12 @@ fn rule(random: &mut Random) -> RuleSpec {
     };
     let mut rule = RuleSpec {
         deny: random.chance(65),
+        audit: random.chance(20),
         ..RuleSpec::default()
     };
     if callers {
         rule.identities = random.some(2, &["shop/client", "other/x", "shop/nobody"]);
+        rule.crowd = random.chance(15);
         rule.namespaces = random.some(1, &["shop", "other", "sho"]);
         rule.blocks = random.some(
             1,
@@ -178,7 +194,8 @@ fn rule(random: &mut Random) -> RuleSpec {
         rule.methods = random.some(2, &["GET", "DELETE", "PURGE", "X-MOVE"]);
     }
     if paths {
-        rule.paths = random.some(3, &PATHS);
+        let most = if random.chance(15) { 9 } else { 3 };
+        rule.paths = random.some(most, &PATHS);
         rule.filled = random.chance(8);
         rule.ignore_case = random.pick(&[None, None, Some(true), Some(false)]);
     }
@@ -353,7 +370,7 @@ fn matching(pattern: &str) -> String {
     let value = match pattern {
         "g.*d" | "(?i)gold" | "go" => "gold",
         "a|b" => "a",
-        "^evil$" => "evil",
+        "^evil$" | "bad$|^evil$|a[$]" => "evil",
         "[0-9]+" => "7",
         "x{2,3}" => "xx",
         "[^,]*b" => "zb",

@@ -30,6 +30,12 @@ pub fn smaller(case: &Group) -> Vec<Group> {
                 }));
             }
         }
+        if case.rules[index].audit {
+            all.push(with(&|c| c.rules[index].audit = false));
+        }
+        if case.rules[index].crowd {
+            all.push(with(&|c| c.rules[index].crowd = false));
+        }
         if case.rules[index].filled {
             all.push(with(&|c| c.rules[index].filled = false));
         }

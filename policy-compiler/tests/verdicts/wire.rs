@@ -1,7 +1,7 @@
 //! Requests as bytes: what HTTP libraries would not send must be sent too.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use anyhow::Result;
 
@@ -39,6 +39,9 @@ fn bytes(at: &str) -> Result<Answer> {
     let echoed = stream
         .write_all(b"ping")
         .and_then(|()| stream.read_exact(&mut buffer));
+    // To the end of the connection, so that the server's sidecar writes its log in the order of calls.
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
     Ok(if echoed.is_ok() && &buffer == b"ping" {
         Answer::Passed
     } else {

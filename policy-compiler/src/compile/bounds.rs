@@ -1,0 +1,86 @@
+//! Policies whose rules are beyond the memory that a port has for them.
+
+use heddle_crds::{ConditionType, reason};
+
+use super::outcome::Remarks;
+use crate::authz::header::MAX_PORT_COST;
+use crate::authz::{MAX_SPELLED, PortAuthz, RuleAction};
+use crate::finding::Finding;
+use crate::kinds::auth_policy::Policy;
+use crate::world::{Port, Shape};
+
+/// Reports the rules of a policy that are beyond the bounds of ports that read HTTP.
+pub(super) fn report(
+    policy: &Policy,
+    ports: &[(Port, &PortAuthz)],
+    shape: &Shape,
+    remarks: &mut Remarks,
+) {
+    report_unspelled(policy, ports, shape, remarks);
+    report_beyond(policy, ports, shape, remarks);
+}
+
+/// Beyond the bound of a port its Deny rules also deny paths that their author did not name.
+fn report_unspelled(
+    policy: &Policy,
+    ports: &[(Port, &PortAuthz)],
+    shape: &Shape,
+    remarks: &mut Remarks,
+) {
+    let denies = |port: Port| {
+        let mut rules = policy.rules.iter();
+        rules.any(|rule| {
+            rule.action == RuleAction::Deny
+                && !rule.to.paths.is_empty()
+                && rule.to.covers(Some(port))
+        })
+    };
+    let beyond = ports
+        .iter()
+        .filter(|(_, authz)| !authz.spells_paths())
+        .find(|(number, _)| denies(*number));
+    if let Some((number, _)) = beyond {
+        let message = format!(
+            "port {number} of {}/{} has more than {MAX_SPELLED} bytes of Deny paths, so its Deny rules also deny every path with %, ;, \\, an empty segment, or a dot at the beginning or end of a segment",
+            shape.namespace, shape.owner
+        );
+        let reason = reason::PATHS_NOT_SPELLED;
+        let finding = Finding::warning(&policy.object, "spec.rules", reason, message);
+        remarks.findings.push(
+            finding.fix("use prefixes instead of many exact paths, or Allow rules for the others"),
+        );
+    }
+}
+
+/// Rules whose headers are beyond the bound of a port do not decide as their author meant.
+fn report_beyond(
+    policy: &Policy,
+    ports: &[(Port, &PortAuthz)],
+    shape: &Shape,
+    remarks: &mut Remarks,
+) {
+    let beyond: Vec<_> = ports
+        .iter()
+        .map(|(number, authz)| (number, authz.beyond_headers()))
+        .collect();
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let mut of_rule = beyond.iter().filter(|(_, ids)| ids.contains(&*rule.id));
+        let Some((number, _)) = of_rule.next() else {
+            continue;
+        };
+        let effect = match rule.action {
+            RuleAction::Deny => "denies whatever the headers are",
+            RuleAction::Allow => "allows nothing",
+        };
+        let message = format!(
+            "the headers of all rules for port {number} of {}/{} take more than {MAX_PORT_COST} bytes in a sidecar, so spec.rules[{index}] {effect}",
+            shape.namespace, shape.owner
+        );
+        let (object, reason) = (&policy.object, reason::HEADERS_NOT_MATCHED);
+        remarks.condition(object, ConditionType::Enforced, false, reason, &message);
+        let field = format!("spec.rules[{index}].to.headers");
+        let finding = Finding::error(object, field, reason, message);
+        let fix = "use fewer headers or shorter values in the policies of this port";
+        remarks.findings.push(finding.fix(fix));
+    }
+}

@@ -1,0 +1,99 @@
+//! What Envoy says about its decisions: the rule that decided, and the verdict of audit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use heddle_policy_compiler::authz::{PortAuthz, Request, Verdict, decide};
+use serde_json::{Value, json};
+
+use super::wire::Answer;
+
+const LOG: &str = "decisions.log";
+
+/// Makes a server's sidecar log its decisions.
+pub fn log(value: &mut Value, folder: &Path) {
+    match value {
+        Value::Object(map) => {
+            let kind = map.get("@type").and_then(Value::as_str).unwrap_or_default();
+            let http = kind.ends_with(".HttpConnectionManager");
+            if http || kind.ends_with(".TcpProxy") {
+                let decision = if http {
+                    "%RESPONSE_CODE%|%RESPONSE_CODE_DETAILS%"
+                } else {
+                    "0|%CONNECTION_TERMINATION_DETAILS%"
+                };
+                let filter = if http { "http" } else { "network" };
+                let audit = |key: &str| {
+                    format!("%DYNAMIC_METADATA(envoy.filters.{filter}.rbac:audit_shadow_{key})%")
+                };
+                let (rule, result) = (audit("effective_policy_id"), audit("engine_result"));
+                let format = format!("%DOWNSTREAM_LOCAL_PORT%|{decision}|{rule}|{result}\n");
+                let log = json!({"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": folder.join(LOG), "log_format": {"text_format_source": {"inline_string": format}}});
+                map.insert(
+                    "access_log".to_owned(),
+                    json!([{"name": "file", "typed_config": log}]),
+                );
+            }
+            map.values_mut().for_each(|value| self::log(value, folder));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| self::log(value, folder)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// What the sidecar has to say about a request or connection.
+pub fn expected(authz: &PortAuthz, request: &Request, answer: Answer) -> Result<String> {
+    let decided = |audited| {
+        let verdict = decide(authz, request, audited);
+        verdict.ok_or_else(|| anyhow::anyhow!("no step decides"))
+    };
+    let Verdict { name, allow } = decided(false)?;
+    ensure!(allow == (answer == Answer::Passed), "{name}: {answer:?}");
+    let details = match (allow, request.http.is_some()) {
+        (false, true) => format!("rbac_access_denied_matched_policy[{name}]"),
+        (false, false) => format!("rbac_access_denied_matched_policy[{name}]"),
+        (true, true) => "direct_response".to_owned(),
+        (true, false) => "-".to_owned(),
+    };
+    let audits = authz.rules.iter().any(|rule| rule.audit);
+    if !audits {
+        return Ok(format!("{details}|-|-"));
+    }
+    let Verdict { name, allow } = decided(true)?;
+    let result = if allow { "allowed" } else { "denied" };
+    Ok(format!("{details}|{name}|{result}"))
+}
+
+/// What the log says about decisions, by port and in their order, once it has so many.
+pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<String>>> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = fs::read_to_string(folder.join(LOG)).unwrap_or_default();
+        let lines: Vec<(&str, &str)> = text.lines().filter_map(decision).collect();
+        if lines.len() >= decisions && (text.is_empty() || text.ends_with('\n')) {
+            let mut by_port: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+            for (port, said) in lines {
+                let of_port = by_port.entry(port.parse()?).or_default();
+                of_port.push(said.to_owned());
+            }
+            return Ok(by_port);
+        }
+        let seen = lines.len();
+        ensure!(
+            Instant::now() < deadline,
+            "{seen} of {decisions} are logged"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Port and decision of a line, if it is no malformed request.
+fn decision(line: &str) -> Option<(&str, &str)> {
+    let (port, rest) = line.split_once('|')?;
+    let (code, said) = rest.split_once('|')?;
+    matches!(code, "0" | "200" | "403").then_some((port, said))
+}
