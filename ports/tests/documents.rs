@@ -19,16 +19,6 @@ fn ports(text: &str) -> BTreeSet<u16> {
 }
 
 #[test]
-fn the_limits_list_every_reserved_port_and_no_other() {
-    let text = document("docs/limits.md");
-    let line = text
-        .lines()
-        .find(|line| line.contains("injection refuses such pods"))
-        .unwrap();
-    assert_eq!(ports(line), BTreeSet::from(RESERVED));
-}
-
-#[test]
 fn the_security_document_lists_every_reserved_port_and_no_other() {
     let text = document("docs/security.md");
     let section = text

@@ -96,20 +96,7 @@ fn judge_one(
     let accepted = ConditionType::Accepted;
     let refused = refusal.is_some_and(|r| r.generation == declared.generation);
     if judged.trouble.is_none() || refused {
-        // Envoy rejects the spec and there is no last good one: its fields about access hold, the others have their defaults.
-        let of_access = || {
-            let said = declared.spec.clone().unwrap_or_else(|_| closed());
-            MeshSpec {
-                trust_domain: said.trust_domain,
-                cluster_domain: said.cluster_domain,
-                mode: said.mode,
-                default_action: said.default_action,
-                outbound: said.outbound,
-                plain_destinations: said.plain_destinations,
-                scope: said.scope,
-                ..MeshSpec::default()
-            }
-        };
+        let of_access = || of_access(declared.spec.clone().unwrap_or_else(|_| closed()));
         return (judged.spec.unwrap_or_else(of_access), judged.status);
     }
     let written = match &declared.spec {
@@ -143,6 +130,20 @@ fn judge_one(
     }
     judged.status.in_force = LastGood::of(declared.generation, &salvaged.spec).ok();
     (salvaged.spec, judged.status)
+}
+
+/// The fields about access, and defaults for the others: for a spec that Envoy rejects and that has no last good one.
+fn of_access(written: MeshSpec) -> MeshSpec {
+    MeshSpec {
+        trust_domain: written.trust_domain,
+        cluster_domain: written.cluster_domain,
+        mode: written.mode,
+        default_action: written.default_action,
+        outbound: written.outbound,
+        plain_destinations: written.plain_destinations,
+        scope: written.scope,
+        ..MeshSpec::default()
+    }
 }
 
 fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
