@@ -23,7 +23,7 @@ pub fn run(repo: &Repo) -> Result<()> {
         ],
     )?;
     generate::check(repo)?;
-    tidy::run(repo, false)?;
+    tidy::run(repo, false, false)?;
     // The end-to-end suite needs a cluster: `make e2e`. Counts of instructions need a release build: `make instructions`.
     step(repo, &["test", "--workspace", "--exclude", "heddle-e2e"])
 }

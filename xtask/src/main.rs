@@ -34,11 +34,14 @@ enum Task {
         /// Only cases whose path contains this
         filter: Option<String>,
     },
-    /// Check crate borders against ARCHITECTURE.md, circles of imports, lengths of files and functions, and paths of this machine
+    /// Check crate borders against ARCHITECTURE.md, circles of imports, lengths of files and functions, plain words, and paths of this machine
     Tidy {
         /// Fail on long files and functions too
         #[arg(long)]
         strict: bool,
+        /// Write the figures of plain words (xtask/words.json) if they fell
+        #[arg(long)]
+        lower: bool,
     },
     /// All that a change must pass: format, clippy, gen --check, tidy, tests
     Ci,
@@ -73,7 +76,7 @@ fn run(task: Task) -> Result<()> {
         Task::Gen { check: false } => generate::write(&repo),
         Task::Gen { check: true } => generate::check(&repo),
         Task::Bless { filter } => ci::bless(&repo, filter.as_deref()),
-        Task::Tidy { strict } => tidy::run(&repo, strict),
+        Task::Tidy { strict, lower } => tidy::run(&repo, strict, lower),
         Task::Ci => ci::run(&repo),
         Task::Instructions {
             filter,

@@ -6,21 +6,26 @@ mod imports;
 mod lengths;
 mod paths;
 mod source;
+mod words;
 
 use anyhow::{Result, bail};
 
 use crate::repo::Repo;
 
-/// Prints every finding; fails if crate borders, imports or paths are wrong, and if `strict`, on lengths too.
-pub fn run(repo: &Repo, strict: bool) -> Result<()> {
+/// Prints every finding; fails if crate borders, imports or paths are wrong, if the figures of plain words rose, and if `strict`, on lengths
+/// too. `lower` writes figures of plain words that fell.
+pub fn run(repo: &Repo, strict: bool, lower: bool) -> Result<()> {
     let mut wrong = crates::check(repo)?;
     wrong.extend(paths::check(repo)?);
     wrong.extend(circles::check(repo)?);
+    let words = words::check(repo, lower)?;
+    wrong.extend(words.findings);
     let long = lengths::check(repo)?;
     for finding in &long.findings {
         eprintln!("tidy: {finding}");
     }
     eprintln!("tidy: {}", long.summary);
+    eprintln!("tidy: {}", words.summary);
     for finding in &wrong {
         eprintln!("tidy: {finding}");
     }
