@@ -1,4 +1,4 @@
-//! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
+//! `AuthPolicy`: the callers of a workload, and whether mTLS is demanded.
 
 use std::{collections::BTreeMap, num::NonZeroU16};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LastGood, strict};
 
-/// Says who may reach a workload. Judged at the server's sidecar: a matching Deny rule denies; else, if any enforced
+/// Selects the callers that may reach a workload. Judged at the server's sidecar: a matching Deny rule denies; else, if any enforced
 /// policy with an Allow rule selects the workload and port, only a matching Allow rule lets the request pass; else the
 /// Mesh's `defaultAction` decides.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub struct PolicyTarget {
     pub service: String,
 }
 
-/// What a policy does with its verdict.
+/// Whether the decision of a policy is enforced.
 #[derive(
     Clone,
     Copy,
@@ -180,11 +180,11 @@ pub struct Mtls {
 pub struct PortMtls {
     /// The port of the workload (the container's, not the service's).
     pub port: NonZeroU16,
-    /// What holds for it.
+    /// The mode of this port.
     pub mode: MtlsMode,
 }
 
-/// What transport is accepted.
+/// The accepted transport.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -199,17 +199,17 @@ pub enum MtlsMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthRule {
-    /// What happens to a request that matches.
+    /// The decision about a request that matches.
     #[serde(default)]
     pub action: Action,
-    /// Who calls. Left out: anybody, also callers without an identity.
+    /// The callers. Left out: all callers, also callers without an identity.
     #[serde(
         default,
         deserialize_with = "strict::present",
         skip_serializing_if = "Option::is_none"
     )]
     pub from: Option<Source>,
-    /// What is called. Left out: anything.
+    /// The requests. Left out: all requests.
     #[serde(
         default,
         deserialize_with = "strict::present",
@@ -218,7 +218,7 @@ pub struct AuthRule {
     pub to: Option<Operation>,
 }
 
-/// Who calls: all fields that are there must match, within a field any value.
+/// Callers: all fields that are set must match, within a field any value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.identities) || has(self.namespaces) || has(self.ipBlocks)").message(
@@ -233,7 +233,7 @@ pub struct Source {
     )]
     #[schemars(schema_with = "crate::schema::identities")]
     pub identities: Vec<String>,
-    /// Namespaces whose every identity matches. At most 64.
+    /// Namespaces; every identity in them matches. At most 64.
     #[serde(
         default,
         deserialize_with = "strict::list",
@@ -251,7 +251,7 @@ pub struct Source {
     pub ip_blocks: Vec<String>,
 }
 
-/// What is called: all fields that are there must match, within a field any value. `methods`, `paths` and `headers`
+/// Requests: all fields that are set must match, within a field any value. `methods`, `paths` and `headers`
 /// match only on ports that carry HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -312,7 +312,7 @@ impl Operation {
     }
 }
 
-/// One header and what it must be.
+/// A condition on one header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
@@ -351,7 +351,7 @@ pub struct HeaderMatch {
     )]
     #[schemars(length(min = 1, max = 1024))]
     pub regex: Option<String>,
-    /// `true`: the header is there, whatever its value; `false`: it is not.
+    /// `true`: the header is there, with any value; `false`: it is not.
     #[serde(
         default,
         deserialize_with = "strict::present",
@@ -360,7 +360,7 @@ pub struct HeaderMatch {
     pub present: Option<bool>,
 }
 
-/// What a [`HeaderMatch`] demands.
+/// The condition of a [`HeaderMatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderValue<'a> {
     /// The whole value.
@@ -369,14 +369,14 @@ pub enum HeaderValue<'a> {
     Prefix(&'a str),
     /// A regular expression (RE2) that matches the whole value.
     Regex(&'a str),
-    /// The header is there, whatever its value.
+    /// The header is there, with any value.
     Present,
     /// The header is not there.
     Absent,
 }
 
 impl HeaderMatch {
-    /// What is demanded; `None` if that is not exactly one thing, which an API server refuses but a file may hold.
+    /// Returns the condition. `None` if there is not exactly one: the API server refuses that, but a file may contain it.
     #[must_use]
     pub const fn value(&self) -> Option<HeaderValue<'_>> {
         match (&self.exact, &self.prefix, &self.regex, self.present) {
@@ -390,7 +390,7 @@ impl HeaderMatch {
     }
 }
 
-/// What the control plane says about an [`AuthPolicy`].
+/// The status of an [`AuthPolicy`], written by the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthPolicyStatus {

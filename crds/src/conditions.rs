@@ -1,4 +1,4 @@
-//! Conditions: what an object's status says, and in which words.
+//! Conditions of a status: types, reasons and messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,7 +44,7 @@ impl ConditionType {
         }
     }
 
-    /// What `True` says.
+    /// The meaning of `True`.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ pub enum ConditionStatus {
     True,
     /// It does not hold.
     False,
-    /// Nobody knows yet.
+    /// Not known yet.
     Unknown,
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for ConditionStatus {
     }
 }
 
-/// The reasons that readers of a status may rely on. Whoever judges may have further ones.
+/// The reasons that readers of a status may rely on. A validation may have further ones.
 pub mod reason {
     /// Accepted: the spec is valid.
     pub const ACCEPTED: &str = "Accepted";
@@ -129,7 +129,7 @@ pub mod reason {
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
     /// `ResolvedRefs`: the service has no such port.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
-    /// Conflicted: nobody claims the same, or this object wins.
+    /// Conflicted: no other object claims the same, or this object wins.
     pub const NO_CONFLICT: &str = "NoConflict";
     /// Conflicted: the object that the message names wins.
     pub const CONFLICT: &str = "Conflict";
@@ -143,9 +143,9 @@ pub mod reason {
     pub const NOT_CAPTURED: &str = "NotCaptured";
     /// A finding: two services declare different protocols for one port of a pod.
     pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";
-    /// Enforced: the spec is unusable and never was good, so what it selects is denied.
+    /// Enforced: the spec is unusable and never was good, so all requests to the selected pods are denied.
     pub const DENIED: &str = "Denied";
-    /// Enforced: ready sidecars reject what the policy compiles to and keep what they had before; the message counts them.
+    /// Enforced: ready sidecars reject the compiled policy and keep their earlier configuration; the message counts them.
     pub const NOT_ENFORCED_EVERYWHERE: &str = "NotEnforcedEverywhere";
     /// A port has too many Deny paths for expressions: paths that are not plain are denied.
     pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
@@ -290,7 +290,7 @@ impl JsonSchema for LastGood {
     }
 }
 
-/// What a condition is to say.
+/// A condition without its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Which condition.

@@ -1,4 +1,4 @@
-//! What the derive leaves to be done on a CRD before an API server likes it without a warning.
+//! Changes of a derived CRD, after which an API server accepts it without a warning.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -13,17 +13,17 @@ pub enum Scope {
     Namespaced,
 }
 
-/// What becomes of a null in an optional field of a spec that has no default.
+/// The treatment of a null in an optional field of a spec that has no default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nulls {
-    /// The API server takes it for a field left out, which is what templates mean that render a missing value.
+    /// The API server takes it for a field left out: templates that render a missing value mean that.
     Pruned,
-    /// It stays and the type refuses it: left out, the field would mean "any", and a template whose value is missing
-    /// must not open what its author meant to close.
+    /// It stays and the type refuses it: left out, the field would mean "any", and a template with a missing value
+    /// must not open access that its author meant to close.
     Refused,
 }
 
-/// Makes a derived definition what an API server and its users like to see.
+/// Adapts a derived definition to the API server and to the readers of its documentation.
 ///
 /// - Formats: Rust's unsigned integers become `uint16` and the like, at which an API server warns; `minimum` and
 ///   `maximum` stand beside them, so the signed formats say the same.

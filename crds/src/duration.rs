@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What the schema admits: whole numbers with a unit, such as `1h30m`.
+/// The pattern of the schema: whole numbers with a unit, such as `1h30m`.
 const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$";
 
 /// A length of time in hours, minutes and seconds, such as `24h`, `90s` or `1h30m`. Keeps the text it came from, so

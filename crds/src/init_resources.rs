@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitResources {
-    /// What is reserved.
+    /// The reservation.
     #[serde(default)]
     pub requests: InitRequests,
-    /// What cannot be exceeded.
+    /// The upper bound.
     #[serde(default)]
     pub limits: InitLimits,
 }
 
-/// What is reserved for the init container.
+/// The reservation of the init container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitRequests {
@@ -47,7 +47,7 @@ fn requested_memory() -> Quantity {
     Quantity("16Mi".to_owned())
 }
 
-/// What the init container cannot exceed.
+/// The upper bound of the init container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitLimits {

@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //!
-//! - A value that deserialises holds what its type says: durations are durations, ports are not zero, lists
+//! - A value that deserializes is valid by its type: durations are durations, ports are not zero, lists
 //!   that mean "any of these" are not empty unless they were left out.
 //! - An unknown field in a `spec` is an error, so that a misspelt field is reported and never ignored.
 //!   In a `status` it is ignored, so that an older reader survives a newer writer.
@@ -13,7 +13,7 @@
 //! # Deliberately absent
 //!
 //! A Kubernetes client, Envoy, and any judgement that needs more than the one object: whether a service exists,
-//! whether an address block parses, who wins a conflict. These are the compiler's.
+//! whether an address block parses, which object wins a conflict. These are the compiler's.
 
 // Printer columns repeat their keys.
 #![allow(clippy::duplicated_attributes)]

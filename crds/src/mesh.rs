@@ -1,4 +1,4 @@
-//! `Mesh`: what holds for the whole mesh.
+//! `Mesh`: settings of the whole mesh.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -63,21 +63,21 @@ pub struct MeshSpec {
     )]
     pub cluster_domain: String,
 
-    /// What of the mesh is enforced. `Observe`: plain text is accepted and every policy only reports. `Permissive`: plain
+    /// How much is enforced. `Observe`: plain text is accepted and every policy only reports. `Permissive`: plain
     /// text is accepted beside mTLS. `Strict`: only mTLS is accepted. An AuthPolicy can say otherwise for its workloads.
     #[serde(default)]
     pub mode: MeshMode,
 
-    /// What happens to a request when no policy with an Allow rule selects the workload and port that it is for.
+    /// The decision about a request when no policy with an Allow rule selects its workload and port.
     #[serde(default)]
     pub default_action: Action,
 
-    /// What happens to a connection to a destination that the mesh does not know: `Allow` passes it through unchanged,
+    /// The treatment of a connection to a destination outside the mesh: `Allow` passes it through unchanged,
     /// `Deny` refuses it.
     #[serde(default)]
     pub outbound: Action,
 
-    /// Services whose endpoints without a sidecar may be called in plain text although `mode` is `Strict` and `outbound` is `Deny`,
+    /// Services with endpoints without a sidecar that may be called in plain text although `mode` is `Strict` and `outbound` is `Deny`,
     /// such as an external database; others of that kind get no traffic. With other settings all may be called. The API server
     /// (`default/kubernetes`) is there by default: its clients speak TLS of their own.
     #[serde(default = "api_server")]
@@ -92,7 +92,7 @@ pub struct MeshSpec {
     #[serde(default)]
     pub certificates: Certificates,
 
-    /// Who may read what sidecars measure.
+    /// Readers of the metrics of sidecars.
     #[serde(default)]
     pub telemetry: Telemetry,
 
@@ -147,7 +147,7 @@ pub struct PlainDestination {
     pub service: String,
 }
 
-/// What of the mesh is enforced.
+/// How much of the mesh is enforced.
 #[derive(
     Clone,
     Copy,
@@ -219,7 +219,7 @@ pub enum OnDemand {
     /// At first use.
     #[default]
     Enabled,
-    /// Only what is declared.
+    /// Declared destinations only.
     Disabled,
 }
 
@@ -247,11 +247,11 @@ fn one_day() -> HumanDuration {
     HumanDuration::hours(24)
 }
 
-/// Who may read what sidecars measure.
+/// Readers of the metrics of sidecars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telemetry {
-    /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). Nobody else may.
+    /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). All others are denied.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub metrics_readers: Vec<ServiceAccountRef>,
@@ -339,16 +339,16 @@ const fn ten_seconds() -> NonZeroU32 {
 pub enum LogLevel {
     /// Everything, one line per event.
     Trace,
-    /// What a developer of Envoy wants to see.
+    /// Messages for developers of Envoy.
     Debug,
-    /// What normally happens.
+    /// Normal events.
     Info,
-    /// What may be wrong.
+    /// Possible faults.
     #[default]
     Warning,
-    /// What is wrong.
+    /// Faults.
     Error,
-    /// What ends the process.
+    /// Faults that end the process.
     Critical,
     /// Nothing.
     Off,
@@ -374,15 +374,15 @@ impl LogLevel {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyResources {
-    /// What is reserved.
+    /// The reservation.
     #[serde(default)]
     pub requests: ProxyRequests,
-    /// What cannot be exceeded.
+    /// The upper bound.
     #[serde(default)]
     pub limits: ProxyLimits,
 }
 
-/// What is reserved for a sidecar.
+/// The reservation of a sidecar.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyRequests {
@@ -416,7 +416,7 @@ fn requested_memory() -> Quantity {
     Quantity("64Mi".to_owned())
 }
 
-/// What a sidecar cannot exceed.
+/// The upper bound of a sidecar.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyLimits {
@@ -424,7 +424,7 @@ pub struct ProxyLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity")]
     pub cpu: Option<Quantity>,
-    /// Memory, in bytes. A sidecar above it is killed and started anew.
+    /// Memory, in bytes. A sidecar above it is killed and started again.
     #[serde(default = "memory_limit")]
     #[schemars(schema_with = "crate::schema::quantity")]
     pub memory: Quantity,
@@ -443,7 +443,7 @@ fn memory_limit() -> Quantity {
     Quantity("256Mi".to_owned())
 }
 
-/// What the control plane says about a [`Mesh`].
+/// The status of a [`Mesh`], written by the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshStatus {
@@ -455,7 +455,7 @@ pub struct MeshStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The last spec that was accepted; it stands in for what cannot be read of the present one.
+    /// The last spec that was accepted; its values replace fields of the present spec that cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good: Option<LastGood>,
 }

@@ -1,11 +1,11 @@
-//! Reading of fields whose emptiness would be mistaken for "anything".
+//! Reads fields that would mean "anything" if they were empty.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// A list that means "any of these", left out for "no restriction". Written but empty (say, by a template whose values
-/// are missing) it is refused: read as "no restriction" it would open what its author meant to close.
+/// A list that means "any of these", left out for "no restriction". Written but empty (say, by a template with values that
+/// are missing) it is refused: read as "no restriction" it would open access that its author meant to close.
 pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -94,7 +94,7 @@ pub struct Backend {
     pub weight: u32,
 }
 
-/// What a [`Backend`] names.
+/// The target of a [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendTarget<'a> {
     /// A service of the same namespace, by name.
@@ -107,7 +107,7 @@ impl Backend {
     /// The largest weight.
     pub const MAX_WEIGHT: u32 = 1_000_000;
 
-    /// What this backend names; `None` if it names both or neither, which an API server refuses but a file may hold.
+    /// Returns the target. `None` if the backend names both or neither: the API server refuses that, but a file may contain it.
     #[must_use]
     pub const fn target(&self) -> Option<BackendTarget<'_>> {
         match (&self.service, &self.labels) {
@@ -131,7 +131,7 @@ impl Backend {
     }
 }
 
-/// What the control plane says about a [`TrafficSplit`].
+/// The status of a [`TrafficSplit`], written by the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficSplitStatus {

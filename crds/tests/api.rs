@@ -1,4 +1,4 @@
-//! What the API promises, on the types and on the schemas that are generated from them.
+//! The promises of the API, on the types and on the schemas that are generated from them.
 
 // A helper of a test may panic as the test itself may.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]

@@ -31,7 +31,7 @@ enum Task {
     },
     /// Rewrite the compiler's golden outputs
     Bless {
-        /// Only cases whose path contains this
+        /// Only cases with this in their path
         filter: Option<String>,
     },
     /// Check crate borders against ARCHITECTURE.md, circles of imports, lengths of files and functions, plain words, and paths of this machine
@@ -47,12 +47,12 @@ enum Task {
     Ci,
     /// Count the instructions of compiles and pushes by callgrind, and compare them with xtask/instructions.json
     Instructions {
-        /// Only cases whose name contains this
+        /// Only cases with this in their name
         filter: Option<String>,
         /// Fail if a case takes more than 10 % more than is committed
         #[arg(long, conflicts_with = "bless")]
         check: bool,
-        /// Write down what was counted
+        /// Write the counts
         #[arg(long)]
         bless: bool,
     },

@@ -62,7 +62,7 @@ impl Repo {
             .filter(|name| !name.is_empty())
             .map(PathBuf::from)
             .collect();
-        // What is deleted but not yet committed is listed too.
+        // Files that are deleted but not yet committed are listed too.
         files.retain(|file| self.path(file).is_file());
         files.sort();
         Ok(files)

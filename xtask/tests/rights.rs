@@ -33,7 +33,7 @@ const USES: [(&str, &str, &str, &str); 27] = [
         "kubernetes/scopes.rs",
         "self.api.create(",
     ),
-    // Demanded of whoever sets owner references, by the plugin OwnerReferencesPermissionEnforcement.
+    // Demanded of a client that sets owner references, by the plugin OwnerReferencesPermissionEnforcement.
     (
         "configmaps",
         "delete",

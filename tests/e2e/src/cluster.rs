@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Runs `kubectl` (or what `KUBECTL` names, arguments included) against the cluster of `KUBECONFIG`.
+/// Runs `kubectl` (or the command in `KUBECTL`, arguments included) against the cluster of `KUBECONFIG`.
 #[derive(Clone, Debug, Default)]
 pub struct Kubectl {
     namespace: Option<String>,
@@ -57,7 +57,7 @@ impl Kubectl {
         )?)
     }
 
-    /// Applies manifests; what the API server refuses is the error's text.
+    /// Applies manifests; a refusal of the API server is the error's text.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         let mut child = self
             .command(&["apply", "-f", "-"])
@@ -141,7 +141,7 @@ pub struct Namespace {
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 impl Namespace {
-    /// A namespace whose pods get sidecars.
+    /// A namespace with injection: its pods get sidecars.
     pub fn meshed(test: &str) -> Result<Self> {
         Self::labelled(test, "{heddle.dev/inject: enabled}")
     }
@@ -186,7 +186,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Asks again until there is an answer; the error names what was waited for.
+/// Asks again until there is an answer; the error names the expected state.
 pub fn eventually<T>(
     what: &str,
     within: Duration,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::Kubectl;
 
-/// What a load run counted.
+/// The counts of a load run.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Report {

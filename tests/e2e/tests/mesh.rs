@@ -1,4 +1,4 @@
-//! What changes the whole mesh, one test after the other, the last one being its end.
+//! Changes of the whole mesh, one test after the other; the last one removes the mesh.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -156,7 +156,7 @@ fn check_finds_nothing_wrong() -> Result<()> {
     Ok(())
 }
 
-/// What `heddle proxy status -o json` prints.
+/// The output of `heddle proxy status -o json`.
 #[derive(Deserialize)]
 struct Status {
     complete: bool,

@@ -1,4 +1,4 @@
-//! Who may call whom, as traffic sees it.
+//! Authorization, tested by traffic.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -243,7 +243,7 @@ fn what_is_wrong_is_said_and_the_last_good_stays() -> Result<()> {
     Load::from(&ns.kubectl, "bob")
         .flag("-n=5")
         .run("http://server/")?;
-    // What the schema can't see: in the status, and the last good split stays in force.
+    // A fault that the schema does not find is in the status, and the last good split stays in force.
     ns.kubectl.apply(&split("missing, weight: 1"))?;
     eventually("ResolvedRefs=False", Duration::from_secs(30), || {
         let condition = ns
@@ -257,7 +257,7 @@ fn what_is_wrong_is_said_and_the_last_good_stays() -> Result<()> {
         .run("http://server/")?;
     assert_eq!((report.status("200"), report.errors), (20, 0), "{report:?}");
 
-    // What only Envoy can judge: its own text comes back on the object that caused it, and others go on.
+    // A fault that only Envoy finds: its own text comes back on the object that caused it, and others go on.
     ns.kubectl.apply(
         "apiVersion: heddle.dev/v1alpha1
 kind: AuthPolicy
@@ -312,7 +312,7 @@ fn every_port_of_a_sidecar_from_outside() -> Result<()> {
                 .flag("-n=2")
                 .flag("-timeout=5s")
                 .run(&format!("http://{ip}:{port}/"))?;
-            // Nothing but the sidecar listens here, and that answers nobody without an identity.
+            // Nothing but the sidecar listens here, and it answers no caller without an identity.
             assert_eq!(report.status("200"), 0, "{mode} {port}: {report:?}");
             if [15001, 15002, 15006, 15007].contains(&port) {
                 let text = report.error_samples.concat();

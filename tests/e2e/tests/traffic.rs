@@ -129,7 +129,7 @@ fn a_split_is_live_once_it_says_programmed() -> Result<()> {
     }
     let table = ns.kubectl.run(&["get", "trafficsplits"])?;
     assert!(table.contains("50/50") && table.contains("1/1"), "{table}");
-    // Nothing of ours touches what the manifest holds: applying it again changes nothing.
+    // Heddle changes no field of the manifest: applying it again changes nothing.
     let again = ns
         .kubectl
         .apply(&split([("reviews-v1", 50), ("reviews-v2", 50)]))?;

@@ -45,7 +45,7 @@ fn done(kind: Kind) -> ConditionType {
         .unwrap_or(ConditionType::Accepted)
 }
 
-/// A status as it might be, and what Argo CD is to make of it.
+/// A possible status, with the health that Argo CD has to show.
 struct Case {
     name: String,
     health: &'static str,

@@ -1,4 +1,4 @@
-//! `policy-compiler/src/envoy/wire.rs`: Envoy's messages whose maps need a fixed order.
+//! `policy-compiler/src/envoy/wire.rs`: Envoy's messages with maps in a fixed order.
 //!
 //! The types of envoy-types have hash maps, so two entries are encoded in an order that differs from run to run. The same messages are
 //! generated here with B-tree maps, from the descriptors that envoy-types ships. All other messages stay those of envoy-types, and each
@@ -28,7 +28,7 @@ const HEADER: &str = "\
 //! Messages with maps, in the order of keys. Add a message: `ROOTS` in `xtask/src/generate/messages.rs`.
 ";
 
-/// Messages in whose content the order of maps must be fixed. The search for maps goes on in the packages named here, and nowhere else:
+/// Messages that need a fixed order of the maps in them. The search for maps goes on in the packages named here, and nowhere else:
 /// `Metadata` and `Struct` have maps too, and are given one entry each.
 const ROOTS: &[&str] = &[
     ".envoy.config.rbac.v3.RBAC",

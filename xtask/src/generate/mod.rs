@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::repo::Repo;
 
-/// Paths from the top folder, with `/`, and what stands in them.
+/// Paths from the top folder, with `/`, and their content.
 type Files = BTreeMap<String, String>;
 
 /// Folders in which every file is generated, so that one that no longer is gets deleted.

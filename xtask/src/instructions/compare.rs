@@ -1,4 +1,4 @@
-//! What was counted against what was committed.
+//! Compares the counts with the committed ones.
 
 use std::{collections::BTreeSet, fmt};
 

@@ -18,7 +18,7 @@ const BENCHMARK: &str = "instructions";
 const MEASURED: [&str; 2] = ["heddle-policy-compiler", "heddle-xds-server"];
 
 /// Crates built as for a release; generic code of others is too where these use it. A release build of everything takes
-/// eleven minutes of a processor. Its counts were 1 to 20 % lower: what is ours weighs the same in both.
+/// eleven minutes of a processor. Its counts were 1 to 20 % lower: our own code weighs the same in both.
 const OPTIMISED: [&str; 4] = [
     "heddle-policy-compiler",
     "heddle-xds-server",
@@ -31,8 +31,8 @@ const AS_RELEASED: [&str; 3] = [
     "overflow-checks=false",
 ];
 
-/// All but [`OPTIMISED`] is what `make unit` has built: the same packages, so the same features, and a program, without
-/// which cargo would build what only procedural macros use in another way.
+/// All but [`OPTIMISED`] is built by `make unit`: the same packages, so the same features, and a program, without
+/// which cargo would build the dependencies of procedural macros in another way.
 const SELECTION: [&str; 7] = [
     "--workspace",
     "--exclude",
@@ -113,7 +113,7 @@ fn build(repo: &Repo) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// On all processors: how much else runs makes no difference to what is counted.
+/// On all processors: other processes make no difference to the counts.
 fn count(cases: &[Case]) -> Result<Counts> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let (left, counts) = (Mutex::new(cases.iter()), Mutex::new(Ok(Counts::new())));
@@ -127,7 +127,7 @@ fn count(cases: &[Case]) -> Result<Counts> {
                     counts.insert(case.name.clone(), turn);
                 }
                 (Ok(_), Err(error)) => *counts = Err(error),
-                // The first error is told; what is left would only delay that.
+                // The first error is reported; the remaining output would only delay that.
                 (Err(_), _) => return,
             }
         }

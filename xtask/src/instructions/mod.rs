@@ -1,7 +1,7 @@
-//! What compiles and pushes cost in instructions, held against a committed file.
+//! Counts the instructions of compiles and pushes, and compares them with a committed file.
 //!
 //! Wall-clock time on shared machines is too noisy to fail a build on. Instructions, counted by callgrind, are the same
-//! from run to run to a fraction of a percent. What they leave out: cache misses, waiting, and the kernel. Hashing counts
+//! from run to run to a fraction of a percent. They leave out: cache misses, waiting, and the kernel. Hashing counts
 //! for more than it takes, for valgrind hides the processor's own SHA.
 
 mod compare;
@@ -15,13 +15,13 @@ use anyhow::{Context, Result, bail};
 use crate::repo::Repo;
 use compare::Verdict;
 
-/// What was committed.
+/// The committed counts.
 const FILE: &str = "xtask/instructions.json";
 
 /// Instructions of a turn by case.
 type Counts = BTreeMap<String, u64>;
 
-/// What becomes of the counts.
+/// The use of the counts.
 #[derive(Clone, Copy)]
 pub enum Purpose {
     /// They are shown.
@@ -32,7 +32,7 @@ pub enum Purpose {
     Bless,
 }
 
-/// Counts the cases, or those whose names contain `filter`.
+/// Counts the cases, or those with `filter` in their names.
 pub fn run(repo: &Repo, purpose: Purpose, filter: Option<&str>) -> Result<()> {
     let committed = committed(repo)?;
     let chosen = |name: &str| filter.is_none_or(|filter| name.contains(filter));

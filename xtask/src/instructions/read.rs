@@ -1,11 +1,11 @@
-//! What cargo, the benchmarks and callgrind print.
+//! The output of cargo, the benchmarks and callgrind.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// The benchmarks of this name in what `cargo build --message-format=json` prints.
+/// The benchmarks of this name in the output of `cargo build --message-format=json`.
 pub fn benchmarks(printed: &str, name: &str) -> Vec<PathBuf> {
     let messages = printed
         .lines()

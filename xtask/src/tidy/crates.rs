@@ -1,4 +1,4 @@
-//! The crate table of ARCHITECTURE.md against what cargo resolves and what the sources say.
+//! The crate table of ARCHITECTURE.md against the dependencies that cargo resolves and the names in the sources.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ use crate::repo::{Repo, cargo};
 /// Members that are no part of the product and may use anything.
 const OUTSIDE: &[&str] = &["bench", "tests/e2e", "tests/scope"];
 
-/// What a word under "never knows" forbids.
+/// The crates and names that a word under "never knows" forbids.
 struct Word {
     word: &'static str,
     /// Packages that must not be dependencies of the crate itself.
     direct: &'static [&'static str],
     /// Packages that must not come in through others either.
     anywhere: &'static [&'static str],
-    /// What the sources must not say.
+    /// Names that must not be in the sources.
     sources: &'static [&'static str],
 }
 
@@ -40,7 +40,7 @@ const fn word(
     }
 }
 
-// envoy-types brings tonic and with it tokio into every tree: what counts there is who names it.
+// envoy-types brings tonic and with it tokio into every tree: there only a direct dependency counts.
 const WORDS: &[Word] = &[
     word("a client", &[], &["kube-client"], &[]),
     word("kube client", &[], &["kube-client"], &[]),
@@ -109,7 +109,7 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The rows of the one table whose first column is headed `crate`.
+/// The rows of the one table with `crate` at the head of its first column.
 fn table(text: &str) -> BTreeMap<String, Row> {
     let rows = text
         .lines()
@@ -238,7 +238,7 @@ fn borders(table: &BTreeMap<String, Row>, members: &BTreeMap<String, Member>) ->
     findings
 }
 
-/// What a crate must never know, each word as far as it can be checked.
+/// The forbidden crates and names of a crate, each word as far as it can be checked.
 fn ignorance(repo: &Repo, name: &str, row: &Row, member: &Member) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     if row.never.is_empty() {

@@ -1,4 +1,4 @@
-//! What keeps the repository as ARCHITECTURE.md says that it is.
+//! Compares the repository with ARCHITECTURE.md and with the rules for sources.
 
 mod circles;
 mod crates;

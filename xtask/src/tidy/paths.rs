@@ -1,4 +1,4 @@
-//! Paths that exist only on the machine of whoever wrote them.
+//! Paths that exist only on the machine of their author.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
     forbidden.dedup();
     let mut findings = Vec::new();
     for file in repo.files()? {
-        // What is no text holds no path that anybody reads.
+        // A file that is not text contains no readable path.
         let Ok(text) = fs::read_to_string(repo.path(&file)) else {
             continue;
         };
