@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{Pair, Scene, Wholes, subset};
+use super::upstreams::{Pair, Scene, subset};
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Protocol, Service};
@@ -82,11 +82,10 @@ impl PartialEq for ClientSide {
 /// The client's side of a service by port and callers. A headless one has none: its callers dial pods.
 pub(crate) type ClientSides = BTreeMap<OutPort, Arc<ClientSide>>;
 
-/// Compiles the client's side of a service; `whole` knows the clusters of services of the namespace.
-pub(crate) fn client_sides<'a>(
+/// Compiles the client side of a service.
+pub(crate) fn client_sides(
     scene: &Scene<'_>,
     service: &Service,
-    wholes: impl Fn(&NamespacedName) -> Option<&'a Arc<Wholes>>,
     old: Option<&ClientSides>,
 ) -> ClientSides {
     let mut sides = ClientSides::new();
@@ -98,10 +97,10 @@ pub(crate) fn client_sides<'a>(
         for facet in scene.facets(service, *number, rules) {
             let called = Caller::of(service, &facet).family;
             let pair = |name: &NamespacedName| {
-                let backend = scene.endpoints.world.services.get(name)?;
+                let backend = scene.recorder.service(name)?;
                 let family = backend.if_second(called);
                 let node = facet.node.as_ref();
-                let whole = for_node(wholes(name)?, *number, family, node)?;
+                let whole = for_node(scene.wholes(name)?, *number, family, node)?;
                 Some(whole.pair.clone())
             };
             let Some(own) = pair(&service.name) else {

@@ -1,9 +1,9 @@
-//! From a world to what every proxy gets.
+//! From a world to the resources of every proxy.
 //!
-//! Each unit is a function of a small explicit input: the splits and the policies of a namespace (`kinds`), the server's side of
-//! the pods of a shape (`classes`), whom a service admits (`admissions`), the client's side of a service (`clusters`), the listener of
-//! a destination (`listeners`). An update (`update`) compiles the units whose inputs differ; a cold compile is an update from nothing.
-//! Bytes are made when a view first needs them, and once.
+//! A unit (`units`) is a memoized function of the inputs that it reads: the splits and the policies of a namespace (`kinds`), the server
+//! side of a pod template (`classes`), the callers that a service admits (`admissions`), the client side of a service (`clusters`). A
+//! recorder (`validation`) gives a unit its inputs and records the reads. An update (`update`) runs the readers of the inputs that differ; a
+//! cold compile is an update of nothing. Bytes are made when a view first needs them, and once.
 
 mod admissions;
 mod applications;
@@ -26,6 +26,7 @@ mod routes;
 mod scope;
 mod server;
 mod service_findings;
+mod units;
 mod update;
 mod upstreams;
 mod view;
@@ -50,6 +51,7 @@ use named_by_address::NamedByAddress;
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 use reports::Source;
+use units::Readers;
 use upstreams::Wholes;
 
 pub use changes::{Changes, Recompiled, Replaced};
@@ -130,6 +132,7 @@ pub struct Compiled {
     addresses: Addresses,
     named_by_address: NamedByAddress,
     reported: OrdMap<Source, Arc<[Finding]>>,
+    readers: Readers,
     /// The listeners that every captured pod has.
     captured: Arc<OnceLock<Arc<Part>>>,
     shared: Arc<Shared>,
@@ -285,7 +288,7 @@ pub(crate) fn service_ref(name: &NamespacedName) -> ObjectRef {
 /// The spec in force of the `Mesh` of a world, as [`Compiled::mesh`].
 #[must_use]
 pub fn mesh_in_force(world: &World) -> MeshSpec {
-    crate::kinds::mesh::settings(world, &Addresses::default()).1
+    crate::kinds::mesh::settings(world).1
 }
 
 /// Compiles a world.

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::endpoints::{EndpointInputs, Misnamed, Reached, reached};
+use super::Compiled;
+use super::endpoints::{Misnamed, Reached, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
-use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,
     RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
 };
+use crate::validation::Recorder;
+use crate::validation::inputs::UnitInput;
 use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
 
 /// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
@@ -130,20 +132,34 @@ pub(crate) struct Whole {
 /// The clusters of a service by port and callers.
 pub(crate) type Wholes = BTreeMap<OutPort, Whole>;
 
-/// What the clusters of a service look at.
+/// The inputs of the clusters of a service.
 pub(crate) struct Scene<'a> {
-    pub(crate) endpoints: EndpointInputs<'a>,
+    pub(crate) recorder: &'a Recorder<'a>,
+    compiled: &'a Compiled,
     pub(crate) settings: &'a Settings,
-    /// The splits of the service's namespace.
-    pub(crate) splits: Option<&'a NamespaceSplits>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    pub(super) fn new(recorder: &'a Recorder<'a>, compiled: &'a Compiled) -> Self {
+        Self {
+            recorder,
+            compiled,
+            settings: &compiled.settings,
+        }
+    }
+
     /// The rules of a port in force.
-    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> &[RouteEntry] {
-        let attached = self.splits.map(|splits| &splits.in_force);
-        let attached = attached.and_then(|attached| attached.get(&(service.clone(), port)));
-        attached.map_or(&[], Vec::as_slice)
+    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> &'a [RouteEntry] {
+        self.recorder.record(service, UnitInput::Rules);
+        let splits = self.compiled.splits.get(&service.namespace);
+        let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
+        rules.map_or(&[], Vec::as_slice)
+    }
+
+    /// The clusters of a service as a whole.
+    pub(super) fn wholes(&self, service: &NamespacedName) -> Option<&'a Arc<Wholes>> {
+        self.recorder.record(service, UnitInput::Clusters);
+        self.compiled.wholes.get(service)
     }
 
     pub(super) fn reached(
@@ -153,7 +169,14 @@ impl Scene<'_> {
         subset: Option<&Labels>,
         caller: Caller<'_>,
     ) -> Reached {
-        reached(self.endpoints, self.settings, service, port, subset, caller)
+        reached(
+            self.recorder.endpoint_inputs(),
+            self.settings,
+            service,
+            port,
+            subset,
+            caller,
+        )
     }
 
     /// The kinds of callers for whom a port is compiled, given the rules that count there.
@@ -165,7 +188,7 @@ impl Scene<'_> {
         });
         let services = std::iter::once(&service.name).chain(backends);
         let nodes: BTreeSet<&Arc<str>> = services
-            .flat_map(|name| self.endpoints.nodes(name, port))
+            .flat_map(|name| self.recorder.endpoint_inputs().nodes(name, port))
             .collect();
         let families = [None].into_iter().chain(service.second_family().map(Some));
         let facets = families.flat_map(|family| {
@@ -177,12 +200,6 @@ impl Scene<'_> {
     }
 }
 
-/// Whether rules can change the clusters of a service as a whole: those of HTTP ports have their weights in routes.
-pub(crate) fn rules_change_clusters(service: &Service) -> bool {
-    let mut ports = service.ports.values();
-    ports.any(|port| port.protocol != Protocol::Http)
-}
-
 /// Compiles the clusters of a service as a whole.
 pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>) -> Wholes {
     let mut wholes = Wholes::new();
@@ -190,7 +207,10 @@ pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>)
         // On ports that are not HTTP, a rule shifts weight in the endpoints of this one cluster.
         let rules = match port.protocol {
             Protocol::Http => &[],
-            Protocol::Detect | Protocol::Tcp => scene.rules(&service.name, *number),
+            Protocol::Detect | Protocol::Tcp => {
+                scene.recorder.record_own_rules();
+                scene.rules(&service.name, *number)
+            }
         };
         let rule = rules
             .iter()

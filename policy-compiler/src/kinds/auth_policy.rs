@@ -1,6 +1,6 @@
 //! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use heddle_crds::{
     Action, AuthPolicySpec, AuthRule, ConditionType, MeshMode, MtlsMode, PolicyMode, reason,
@@ -15,8 +15,8 @@ pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::{Judged, Problem, judge};
 use crate::status::ObjectStatus;
-use crate::validation::{Addresses, Lookup, Outcome};
-use crate::world::{Declared, NamespacedName, Port, Shape, SpiffeId, World, in_namespace, selects};
+use crate::validation::{Outcome, Recorder};
+use crate::world::{Declared, Port, Shape, SpiffeId, selects};
 
 /// A policy that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,24 +72,20 @@ pub(crate) struct NamespacePolicies {
     pub(crate) policies: Vec<Policy>,
     /// What their statuses say, as far as it does not depend on the pods they select.
     pub(crate) outcome: Outcome,
-    /// The services that were looked at.
-    pub(crate) services: BTreeSet<NamespacedName>,
 }
 
 /// Judges every policy of a namespace, in the order of names.
 pub(crate) fn policies(
-    world: &World,
-    addresses: &Addresses,
+    lookup: &Recorder<'_>,
     namespace: &str,
     settings: &Settings,
 ) -> NamespacePolicies {
-    let lookup = Lookup::new(world, addresses);
     let mut outcome = Outcome::default();
     let mut policies = Vec::new();
-    for (_, declared) in in_namespace(&world.declared.policies, namespace) {
+    for declared in lookup.policies(namespace) {
         let memory = Memory::of(declared.last_good.as_ref());
         let selection = |spec: &AuthPolicySpec| {
-            Selection::of(&lookup, &declared.object.namespace, spec, memory.as_ref())
+            Selection::of(lookup, &declared.object.namespace, spec, memory.as_ref())
         };
         let judged = judge(
             declared,
@@ -117,7 +113,7 @@ pub(crate) fn policies(
             (None, Some(trouble)) => {
                 let selector = match &declared.spec {
                     Ok(spec) => selection(spec).selector(),
-                    Err(_) => raw_selector(&lookup, declared, memory.as_ref()),
+                    Err(_) => raw_selector(lookup, declared, memory.as_ref()),
                 };
                 faulty(settings, declared, selector, &trouble, &mut status)
             }
@@ -126,11 +122,7 @@ pub(crate) fn policies(
         policies.extend(policy);
         outcome.statuses.insert(declared.object.clone(), status);
     }
-    NamespacePolicies {
-        policies,
-        outcome,
-        services: lookup.into_services(),
-    }
+    NamespacePolicies { policies, outcome }
 }
 
 fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {

@@ -7,16 +7,15 @@ use crate::kinds::salvage::{closed, in_words, salvage};
 use crate::kinds::{Problem, judge};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
-use crate::validation::{Addresses, Lookup, Outcome};
+use crate::validation::Outcome;
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
 /// Judges every `Mesh` and returns the settings, and the spec that they are read from.
-pub(crate) fn settings(world: &World, addresses: &Addresses) -> (Settings, MeshSpec, Outcome) {
-    let lookup = Lookup::new(world, addresses);
+pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, Outcome) {
     let mut outcome = Outcome::default();
     let mut counting = None;
     for (name, declared) in &world.declared.meshes {
-        let (spec, mut status) = judge_one(&lookup, declared, &mut outcome.findings);
+        let (spec, mut status) = judge_one(world, declared, &mut outcome.findings);
         if *name.name == *MESH_NAME {
             counting = Some((spec, declared.object.clone()));
         } else {
@@ -83,11 +82,12 @@ fn in_trust_domain(
 
 /// The spec in force of one `Mesh`, and its status. What cannot be read never becomes the open default.
 fn judge_one(
-    lookup: &Lookup<'_>,
+    world: &World,
     declared: &Declared<MeshSpec>,
     findings: &mut Vec<Finding>,
 ) -> (MeshSpec, ObjectStatus) {
-    let refusal = lookup.refusal(&declared.object);
+    let refusal = world.refusals.get(&declared.object);
+    let refusal = refusal.map(|refusal| &**refusal);
     let mut judged = judge(declared, refusal, check, findings);
     judged
         .status

@@ -8,7 +8,7 @@ use heddle_crds::{AuthPolicySpec, ConditionType, LastGood, reason};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::Problem;
 use crate::status::ObjectStatus;
-use crate::validation::Lookup;
+use crate::validation::Recorder;
 use crate::world::{Declared, Labels, NamespacedName};
 
 /// Which workloads of the namespace.
@@ -62,7 +62,7 @@ impl Target {
     /// Resolves a service of the policy's namespace. Without a memory, a service that does not exist or is of another type means every pod
     /// of the namespace; one without a selector means none, for its author has put the pods elsewhere.
     pub(super) fn resolve(
-        lookup: &Lookup<'_>,
+        lookup: &Recorder<'_>,
         namespace: &Arc<str>,
         service: &str,
         memory: Option<&Memory>,
@@ -164,7 +164,7 @@ impl Target {
 
 /// As much of the selector as can be read; else the whole namespace.
 pub(super) fn raw_selector(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     declared: &Declared<AuthPolicySpec>,
     memory: Option<&Memory>,
 ) -> Selector {
@@ -193,7 +193,7 @@ pub(super) enum Selection {
 
 impl Selection {
     pub(super) fn of(
-        lookup: &Lookup<'_>,
+        lookup: &Recorder<'_>,
         namespace: &Arc<str>,
         spec: &AuthPolicySpec,
         memory: Option<&Memory>,

@@ -13,8 +13,8 @@ use crate::traffic::{
     WeightedBackend,
 };
 use crate::validation::endpoints::Readiness;
-use crate::validation::{Addresses, Lookup, Outcome};
-use crate::world::{Declared, Labels, NamespacedName, Port, Service, World, in_namespace};
+use crate::validation::{Outcome, Recorder};
+use crate::world::{Declared, Labels, NamespacedName, Port, Service};
 
 /// The rules in force by service and port, in the order of precedence.
 pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
@@ -24,39 +24,18 @@ pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
 pub(crate) struct NamespaceSplits {
     pub(crate) in_force: Splits,
     pub(crate) outcome: Outcome,
-    /// The services that were looked at, definition or endpoints.
-    pub(crate) services: BTreeSet<NamespacedName>,
-}
-
-impl NamespaceSplits {
-    /// The services whose split in force has one of these among its backends.
-    pub(crate) fn with_backend<'a>(
-        &'a self,
-        backends: &'a BTreeSet<NamespacedName>,
-    ) -> impl Iterator<Item = &'a NamespacedName> {
-        let named = |backend: &traffic::Backend| match backend {
-            traffic::Backend::Service(name, _) => backends.contains(name),
-            traffic::Backend::Subset(..) | traffic::Backend::Invalid(_) => false,
-        };
-        let has = move |entry: &RouteEntry| entry.rule.backends().any(named);
-        let rules = self.in_force.iter();
-        rules
-            .filter(move |(_, entries)| entries.iter().any(has))
-            .map(|((service, _), _)| service)
-    }
 }
 
 /// Judges every split of a namespace.
-pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> NamespaceSplits {
-    let lookup = Lookup::new(world, addresses);
+pub(crate) fn splits(lookup: &Recorder<'_>, namespace: &str) -> NamespaceSplits {
     let mut outcome = Outcome::default();
     let mut splits = Splits::new();
     // In the order of names, so that the smallest wins whatever came first.
-    for (_, declared) in in_namespace(&world.declared.splits, namespace) {
+    for declared in lookup.splits(namespace) {
         let mut judged = judge(
             declared,
             lookup.refusal(&declared.object),
-            |spec| check(&lookup, namespace, spec),
+            |spec| check(lookup, namespace, spec),
             &mut outcome.findings,
         );
         judged.status.set(
@@ -68,7 +47,7 @@ pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> N
         if let Some(spec) = judged.spec.take() {
             let status = &mut judged.status;
             let findings = &mut outcome.findings;
-            claim(&lookup, declared, &spec, status, &mut splits, findings);
+            claim(lookup, declared, &spec, status, &mut splits, findings);
         }
         outcome
             .statuses
@@ -77,13 +56,12 @@ pub(crate) fn splits(world: &World, addresses: &Addresses, namespace: &str) -> N
     NamespaceSplits {
         in_force: splits,
         outcome,
-        services: lookup.into_services(),
     }
 }
 
 /// Puts a usable split in force, unless another has the same service and port.
 fn claim(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     declared: &Declared<TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     status: &mut ObjectStatus,
@@ -130,7 +108,7 @@ fn claim(
 
 /// Backends by labels that no pod of the service has: not an error, for the pods may come later.
 fn without_pods(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     object: &ObjectRef,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
@@ -166,7 +144,7 @@ fn without_pods(
 }
 
 fn claimed(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     service: &NamespacedName,
     spec: &TrafficSplitSpec,
 ) -> BTreeSet<Port> {
@@ -179,7 +157,7 @@ fn claimed(
     }
 }
 
-fn check(lookup: &Lookup<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
+fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let name = NamespacedName::new(namespace, &spec.service);
     let service = lookup.service(&name);
@@ -220,7 +198,7 @@ fn check(lookup: &Lookup<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<P
 }
 
 fn check_backends(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     namespace: &str,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
@@ -264,7 +242,7 @@ fn check_backends(
 }
 
 fn check_target(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     namespace: &str,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
@@ -362,7 +340,7 @@ fn target(service: &NamespacedName, port: Port, backend: &Backend) -> Option<tra
 
 /// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
 fn weigh(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     declared: &Declared<TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
@@ -370,12 +348,9 @@ fn weigh(
     status: &mut ObjectStatus,
 ) -> Vec<u32> {
     let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
-    // Manifests in a directory have no endpoints, and nothing to wait for.
-    if lookup.offline() {
-        return wanted;
-    }
     let mut used = spec.backends.iter().filter(|backend| backend.weight > 0);
-    if used.all(|backend| takes_traffic(lookup, service, ports, backend)) {
+    // Manifests in a directory have no endpoints, and nothing to wait for.
+    if lookup.offline() || used.all(|b| takes_traffic(lookup, service, ports, b)) {
         return wanted;
     }
     let ready: Vec<Readiness> = spec
@@ -390,9 +365,6 @@ fn weigh(
                 .zip(&ready)
                 .all(|(weight, r)| *weight == 0 || r.ready > 0)
     };
-    if takes(&wanted) {
-        return wanted;
-    }
     let only_ready = |weights: &[u32]| -> Vec<u32> {
         weights
             .iter()
@@ -437,7 +409,7 @@ fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
 
 /// Whether a backend has a ready endpoint for each port.
 fn takes_traffic(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     backend: &Backend,
@@ -453,7 +425,7 @@ fn takes_traffic(
 }
 
 fn backend_readiness(
-    lookup: &Lookup<'_>,
+    lookup: &Recorder<'_>,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     backend: &Backend,

@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use super::addresses::{Addresses, PodsAt};
 use super::facet::{Caller, Node};
+use super::inputs::{Reads, UnitInput};
 use crate::settings::Settings;
 use crate::traffic::UpstreamHost;
 use crate::world::{
-    Endpoint, Family, Labels, NamespacedName, Port, Shape, SpiffeId, Workload, World, selects,
+    Endpoint, EndpointsByPort, Family, Labels, NamespacedName, Port, Service, Shape, SpiffeId,
+    Workload, World, selects,
 };
 
 /// How many endpoints there are.
@@ -27,11 +29,12 @@ pub(crate) struct Readiness {
     pub(crate) all: usize,
 }
 
-/// The objects and addresses by which endpoints are resolved.
+/// The objects and addresses by which endpoints are resolved. The pods and addresses belong to the input `Endpoints` of the service.
 #[derive(Clone, Copy)]
 pub(crate) struct EndpointInputs<'a> {
-    pub(crate) world: &'a World,
-    pub(crate) addresses: &'a Addresses,
+    reads: &'a Reads,
+    world: &'a World,
+    addresses: &'a Addresses,
 }
 
 /// The owner of an endpoint's address.
@@ -70,6 +73,24 @@ struct Resolved<'a> {
 }
 
 impl<'a> EndpointInputs<'a> {
+    pub(crate) const fn new(reads: &'a Reads, world: &'a World, addresses: &'a Addresses) -> Self {
+        Self {
+            reads,
+            world,
+            addresses,
+        }
+    }
+
+    fn service(self, name: &NamespacedName) -> Option<&'a Arc<Service>> {
+        self.reads.record(name, UnitInput::Service);
+        self.world.services.get(name)
+    }
+
+    fn endpoints(self, name: &NamespacedName) -> Option<&'a EndpointsByPort> {
+        self.reads.record(name, UnitInput::Endpoints);
+        self.world.endpoints(name)
+    }
+
     fn owner(self, endpoint: &Endpoint) -> Owner<'a> {
         let living = |name| {
             let pod = self.world.workloads.get(name);
@@ -115,7 +136,7 @@ impl<'a> EndpointInputs<'a> {
         port: Port,
         caller: Caller<'a>,
     ) -> impl Iterator<Item = Resolved<'a>> + use<'a> {
-        let definition = self.world.services.get(service);
+        let definition = self.service(service);
         let family = definition.and_then(|s| s.reached_by(caller.family));
         let local = definition.is_some_and(|s| s.local);
         let of_family = move |endpoint: &Endpoint| {
@@ -135,9 +156,9 @@ impl<'a> EndpointInputs<'a> {
     }
 
     fn list(self, service: &NamespacedName, port: Port) -> &'a [Endpoint] {
-        let definition = self.world.services.get(service);
+        let definition = self.service(service);
         let name = definition.and_then(|s| s.ports.get(&port)).map(|p| &p.name);
-        let list = name.and_then(|name| self.world.endpoints.get(service)?.get(name));
+        let list = name.and_then(|name| self.endpoints(service)?.get(name));
         list.map_or(&[][..], Vec::as_slice)
     }
 
@@ -147,7 +168,7 @@ impl<'a> EndpointInputs<'a> {
         service: &NamespacedName,
         port: Port,
     ) -> impl Iterator<Item = &'a Arc<str>> {
-        let local = self.world.services.get(service).is_some_and(|s| s.local);
+        let local = self.service(service).is_some_and(|s| s.local);
         let list = if local { self.list(service, port) } else { &[] };
         list.iter().filter_map(|endpoint| endpoint.node.as_ref())
     }
@@ -184,7 +205,7 @@ pub(crate) fn readiness(
     port: Port,
     subset: Option<&Labels>,
 ) -> Readiness {
-    let definition = inputs.world.services.get(service);
+    let definition = inputs.service(service);
     let families = definition.map_or(&[][..], |service| &service.families);
     // The endpoints of the only family are those of every call.
     if families.len() < 2 {
@@ -206,7 +227,7 @@ pub(crate) fn takes_traffic(
     port: Port,
     subset: Option<&Labels>,
 ) -> bool {
-    let definition = inputs.world.services.get(service);
+    let definition = inputs.service(service);
     if definition.is_some_and(|service| service.families.len() > 1) {
         return readiness(inputs, service, port, subset).ready > 0;
     }

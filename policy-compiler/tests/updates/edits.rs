@@ -6,13 +6,20 @@ use std::sync::Arc;
 use heddle_policy_compiler::{Dependency, NamespacedName, Part, World, WorldBuilder, compile};
 use serde_json::{Value, json};
 
-use crate::cluster::{annotated, apply, pod, policy, service, slice, split};
-use crate::pool::{http, on_each_node, on_node, web};
+use crate::cluster::{annotated, apply, of_namespace, pod, policy, service, slice, split};
+use crate::pool::{NAMESPACES, http, on_each_node, on_node, web};
 use crate::views::{Asked, same_as_cold, says_what_it_did, views};
 
 /// A small mesh that is well.
 fn shop() -> WorldBuilder {
     let mut builder = World::builder();
+    apply(&mut builder, objects());
+    builder
+}
+
+/// Three services with two pods each, a split and a policy.
+fn objects() -> Vec<Value> {
+    let mut objects = Vec::new();
     for (index, app) in ["a", "b", "c"].into_iter().enumerate() {
         let ips: Vec<String> = (0..2).map(|n| format!("10.0.{index}.{n}")).collect();
         let names: Vec<String> = (0..2).map(|n| format!("{app}-{n}")).collect();
@@ -21,34 +28,21 @@ fn shop() -> WorldBuilder {
             .zip(&ips)
             .map(|(n, ip)| (n.as_str(), ip.as_str(), true))
             .collect();
-        apply(
-            &mut builder,
-            pods.iter()
-                .map(|(name, ip, _)| pod(name, app, ip, true, true)),
-        );
+        let meshed = pods.iter();
+        objects.extend(meshed.map(|(name, ip, _)| pod(name, app, ip, true, true)));
         let port = json!({"name": "http", "port": 8080, "protocol": "TCP"});
-        apply(
-            &mut builder,
-            [
-                service(app, &format!("10.96.0.{}", index + 1), web(app), http()),
-                slice(&format!("{app}-x"), app, port, &pods),
-            ],
-        );
+        let ip = format!("10.96.0.{}", index + 1);
+        objects.push(service(app, &ip, web(app), http()));
+        objects.push(slice(&format!("{app}-x"), app, port, &pods));
     }
-    apply(
-        &mut builder,
-        [
-            split(
-                "s",
-                json!({"service": "a", "backends": [{"service": "a", "weight": 1}, {"service": "b", "weight": 1}]}),
-            ),
-            policy(
-                "p",
-                json!({"target": {"service": "b"}, "rules": [{"from": {"identities": ["shop/a"]}}]}),
-            ),
-        ],
-    );
-    builder
+    let backends = json!([{"service": "a", "weight": 1}, {"service": "b", "weight": 1}]);
+    objects.push(split("s", json!({"service": "a", "backends": backends})));
+    let rules = json!([{"from": {"identities": ["shop/a"]}}]);
+    objects.push(policy(
+        "p",
+        json!({"target": {"service": "b"}, "rules": rules}),
+    ));
+    objects
 }
 
 /// What each edit must compile, and nothing else.
@@ -149,6 +143,43 @@ fn an_edit_compiles_what_it_touches() {
                 "{name}"
             );
         }
+    }
+}
+
+/// The same edits beside two other namespaces with the same objects compile the same units, and touch nothing of the others.
+#[test]
+fn an_edit_compiles_nothing_in_a_namespace_that_does_not_read_it() {
+    let port = || json!({"name": "http", "port": 8080, "protocol": "TCP"});
+    let rules = json!([{"from": {"identities": ["shop/c"]}}]);
+    let backends = json!([{"service": "a", "weight": 1}, {"service": "c", "weight": 9}]);
+    let edits = [
+        service("c", "10.96.0.9", web("c"), http()),
+        slice("b-x", "b", port(), &[("b-0", "10.0.1.0", true)]),
+        pod("a-0", "a", "10.0.0.0", true, false),
+        pod("c-2", "b", "10.0.2.2", true, true),
+        pod("c-3", "c", "10.0.2.3", false, true),
+        policy("p", json!({"target": {"service": "b"}, "rules": rules})),
+        split("s", json!({"service": "a", "backends": backends})),
+    ];
+    for edit in edits {
+        let mut counts = Vec::new();
+        for others in [0, 2] {
+            let mut builder = shop();
+            for number in 1..=others {
+                let objects = objects().into_iter();
+                let namespace = NAMESPACES[number];
+                apply(
+                    &mut builder,
+                    objects.map(|value| of_namespace(value, namespace, number)),
+                );
+            }
+            let before = compile(&builder.world());
+            apply(&mut builder, [edit.clone()]);
+            let after = before.update(&builder.world());
+            let changes = after.changes();
+            counts.push((changes.recompiled, changes.touched.clone()));
+        }
+        assert_eq!(counts[0], counts[1], "{edit}");
     }
 }
 

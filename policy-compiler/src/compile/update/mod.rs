@@ -1,4 +1,4 @@
-//! Compiles what differs. Each step says what the next ones must look at.
+//! Runs the readers of the inputs that differ, kind by kind, and then the readers of their outputs that differ.
 
 mod objects;
 mod pods;
@@ -13,9 +13,10 @@ use super::Compiled;
 use super::changes::{Changes, Recompiled, Replaced};
 use super::differences::Differences;
 use super::reports::Source;
+use super::units::{Queue, UnitId};
 use crate::dependency::Dependency;
-use crate::kinds::traffic_split::NamespaceSplits;
-use crate::world::{NamespacedName, Shape, WorkloadRef, World};
+use crate::validation::inputs::UnitInput;
+use crate::world::{Shape, WorkloadRef, World};
 
 /// Compiles a world, given the compile of another.
 pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
@@ -34,58 +35,34 @@ pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
             world: world.clone(),
             ..old.clone()
         },
+        queue: Queue::default(),
         touched: BTreeSet::new(),
         replaced: Vec::new(),
         recompiled: Recompiled::default(),
-        definitions: BTreeSet::new(),
-        endpoints: BTreeSet::new(),
-        divided: BTreeSet::new(),
-        shapes: BTreeMap::new(),
-        admitted: BTreeSet::new(),
-        remarked: BTreeSet::new(),
-        reach: BTreeSet::new(),
-        gated: BTreeSet::new(),
     };
-    // The kinds, in the order in which they need each other.
     update.settings();
     update.pods();
     update.services();
-    update.splits();
-    update.policies();
-    update.inbound();
-    update.reach();
+    update.declared();
+    while let Some(units) = update.queue.next() {
+        update.run(&units);
+    }
     update.proxies();
-    update.admissions();
-    update.clients();
     update.finish()
 }
 
 struct Update<'a> {
     old: &'a Compiled,
     world: &'a World,
-    /// Settings differ that everything depends on.
+    /// The settings differ, and every unit is compiled.
     all: bool,
     differs: Differences<'a>,
     new: Compiled,
+    /// The units that read a changed input and are not compiled yet.
+    queue: Queue,
     touched: BTreeSet<Dependency>,
     replaced: Vec<Replaced>,
     recompiled: Recompiled,
-    /// Services with another definition.
-    definitions: BTreeSet<NamespacedName>,
-    /// Services with other endpoints, or other pods behind them.
-    endpoints: BTreeSet<NamespacedName>,
-    /// Services with another split in force.
-    divided: BTreeSet<NamespacedName>,
-    /// Workloads with shapes to compile. An empty set: a shape may be gone.
-    shapes: BTreeMap<WorkloadRef, BTreeSet<Arc<Shape>>>,
-    /// Services whose pods, or what these let in, differ.
-    admitted: BTreeSet<NamespacedName>,
-    /// Namespaces whose pods have something else to say about policies.
-    remarked: BTreeSet<Arc<str>>,
-    /// Namespaces with other shapes of pods.
-    reach: BTreeSet<Arc<str>>,
-    /// Services that let in others than before.
-    gated: BTreeSet<NamespacedName>,
 }
 
 impl Update<'_> {
@@ -101,25 +78,43 @@ impl Update<'_> {
         }
     }
 
-    /// The services whose split has one of these among its backends.
-    fn with_backend(&self, backends: &BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
-        let namespaces: BTreeSet<&Arc<str>> = backends.iter().map(|s| &s.namespace).collect();
-        let splits = namespaces
-            .into_iter()
-            .filter_map(|ns| self.new.splits.get(ns));
-        splits
-            .flat_map(|splits: &Arc<NamespaceSplits>| splits.with_backend(backends))
-            .cloned()
-            .collect()
+    /// Queues every unit that reads a changed input.
+    fn changed(&mut self, input: &UnitInput) {
+        self.queue.add_readers(input, &self.new.readers);
+    }
+
+    /// Compiles units of one kind and namespace. Their readers are of later kinds.
+    fn run(&mut self, units: &[UnitId]) {
+        let mut templates: BTreeMap<WorkloadRef, BTreeSet<Arc<Shape>>> = BTreeMap::new();
+        let mut admissions = BTreeSet::new();
+        for unit in units {
+            match unit {
+                UnitId::Splits(namespace) => self.splits(namespace),
+                UnitId::Policies(namespace) => self.policies(namespace),
+                UnitId::Template(shape) => {
+                    let shapes = templates.entry(shape.workload()).or_default();
+                    shapes.insert(Arc::clone(shape));
+                }
+                UnitId::Reach(namespace) => self.reach(namespace),
+                UnitId::Statuses(namespace) => self.statuses(namespace),
+                UnitId::Admission(service) => _ = admissions.insert(service.clone()),
+                UnitId::Clusters(service) => self.clusters(service),
+                UnitId::Client(service) => self.client(service),
+                UnitId::Callers(service) => self.callers(service),
+            }
+        }
+        self.templates(&templates);
+        self.admissions(&admissions);
+    }
+
+    fn statuses(&mut self, namespace: &str) {
+        let statuses = self.new.policy_statuses(namespace);
+        let old = self.old.policies.get(namespace);
+        let old = old.into_iter().flat_map(|old| old.outcome.statuses.keys());
+        self.new.set_statuses(old, statuses);
     }
 
     fn finish(mut self) -> Compiled {
-        for namespace in std::mem::take(&mut self.remarked) {
-            let statuses = self.new.policy_statuses(&namespace);
-            let old = self.old.policies.get(&namespace);
-            let old = old.into_iter().flat_map(|old| old.outcome.statuses.keys());
-            self.new.set_statuses(old, statuses);
-        }
         self.new
             .set_findings(Source::Injection, &self.world.injection);
         if !self.new.reported.ptr_eq(&self.old.reported) {

@@ -1,15 +1,19 @@
-//! Our own kinds: settings, splits, policies.
+//! The declared kinds: settings, splits, policies.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::Update;
 use crate::compile::reports::Source;
+use crate::compile::units::UnitId;
 use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::{self, NamespacePolicies, Policy};
 use crate::kinds::mesh;
 use crate::kinds::traffic_split::{self, NamespaceSplits, Splits};
-use crate::world::{NamespacedName, in_namespace};
+use crate::traffic::{Backend, RouteEntry};
+use crate::validation::Recorder;
+use crate::validation::inputs::UnitInput;
+use crate::world::{NamespacedName, Port, in_namespace};
 
 impl Update<'_> {
     pub(super) fn settings(&mut self) {
@@ -21,7 +25,7 @@ impl Update<'_> {
             return;
         }
         self.recompiled.settings += 1;
-        let (settings, spec, outcome) = mesh::settings(self.world, &self.new.addresses);
+        let (settings, spec, outcome) = mesh::settings(self.world);
         self.all |= settings != *self.old.settings;
         let old = &self.old.settings;
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
@@ -37,40 +41,53 @@ impl Update<'_> {
         self.new.mesh = Arc::new(outcome);
     }
 
-    /// Judges the splits of every namespace where one differs, or a service that one of them looked at.
-    pub(super) fn splits(&mut self) {
-        let mut namespaces = self.differs.take(ObjectKind::TrafficSplit);
-        if self.world.offline {
-            // There are no endpoints, so the labels of backends are compared with pod templates.
-            let pods = self.differs.pods.iter();
-            namespaces.extend(pods.map(|pod| Arc::clone(&pod.key.namespace)));
-        }
-        for service in self.definitions.iter().chain(&self.endpoints) {
-            let judged = self.old.splits.get(&service.namespace);
-            if judged.is_some_and(|judged| judged.services.contains(service)) {
-                namespaces.insert(Arc::clone(&service.namespace));
+    /// Queues the readers of declared objects that differ; every reader, if the settings differ.
+    pub(super) fn declared(&mut self) {
+        for kind in [ObjectKind::TrafficSplit, ObjectKind::AuthPolicy] {
+            for namespace in self.differs.take(kind) {
+                self.changed(&UnitInput::Declared(kind, namespace));
             }
         }
-        if self.all {
-            let all = self
-                .world
-                .declared
-                .splits
-                .keys()
-                .map(|name| &name.namespace);
-            namespaces.extend(all.chain(self.old.splits.keys()).cloned());
+        if !self.all {
+            return;
         }
-        for namespace in namespaces {
-            self.recompiled.splits += 1;
-            self.splits_of(&namespace);
+        let declared = &self.world.declared;
+        let splits = declared.splits.keys().map(|name| &name.namespace);
+        for namespace in splits.chain(self.old.splits.keys()) {
+            self.queue.add(UnitId::Splits(Arc::clone(namespace)));
+        }
+        let policies = declared.policies.keys().map(|name| &name.namespace);
+        for namespace in policies.chain(self.old.policies.keys()) {
+            self.queue.add(UnitId::Policies(Arc::clone(namespace)));
+        }
+        for shape in self.new.pods.values().flat_map(|shapes| shapes.keys()) {
+            self.queue.add(UnitId::Template(Arc::clone(shape)));
+        }
+        for service in self.world.services.keys() {
+            self.queue.add(UnitId::Clusters(service.clone()));
+            self.queue.add(UnitId::Client(service.clone()));
+        }
+        for service in self.world.external.keys() {
+            self.queue.add(UnitId::Client(service.clone()));
         }
     }
 
-    fn splits_of(&mut self, namespace: &Arc<str>) {
+    /// Validates the splits of a namespace.
+    pub(super) fn splits(&mut self, namespace: &Arc<str>) {
+        self.recompiled.splits += 1;
         let none = NamespaceSplits::default();
         let old = self.old.splits.get(namespace).map_or(&none, |old| &**old);
-        let new = traffic_split::splits(self.world, &self.new.addresses, namespace);
-        self.divided.extend(differing(&old.in_force, &new.in_force));
+        let recorder = Recorder::new(self.world, &self.new.addresses);
+        let new = traffic_split::splits(&recorder, namespace);
+        let reads = recorder.into_reads();
+        let unit = UnitId::Splits(Arc::clone(namespace));
+        self.new.readers.set(&unit, reads);
+        for service in differing(&old.in_force, &new.in_force) {
+            if backends(&old.in_force, &service) != backends(&new.in_force, &service) {
+                self.changed(&UnitInput::Backends(service.clone()));
+            }
+            self.changed(&UnitInput::Rules(service));
+        }
         let source = Source::Splits(Arc::clone(namespace));
         self.new.set_findings(source, &new.outcome.findings);
         let statuses = new.outcome.statuses.clone();
@@ -82,62 +99,32 @@ impl Update<'_> {
         }
     }
 
-    /// Judges the policies of every namespace where one differs, or a service that one of them looked at.
-    pub(super) fn policies(&mut self) {
-        let mut namespaces = self.differs.take(ObjectKind::AuthPolicy);
-        for service in &self.definitions {
-            let judged = self.old.policies.get(&service.namespace);
-            if judged.is_some_and(|judged| judged.services.contains(service)) {
-                namespaces.insert(Arc::clone(&service.namespace));
-            }
-        }
-        if self.all {
-            let all = self
-                .world
-                .declared
-                .policies
-                .keys()
-                .map(|name| &name.namespace);
-            namespaces.extend(all.chain(self.old.policies.keys()).cloned());
-        }
-        for namespace in namespaces {
-            self.recompiled.policies += 1;
-            self.policies_of(&namespace);
-        }
-    }
-
-    fn policies_of(&mut self, namespace: &Arc<str>) {
+    /// Validates the policies of a namespace.
+    pub(super) fn policies(&mut self, namespace: &Arc<str>) {
+        self.recompiled.policies += 1;
         let none = NamespacePolicies::default();
         let old = self.old.policies.get(namespace).map_or(&none, |old| &**old);
-        let new = auth_policy::policies(
-            self.world,
-            &self.new.addresses,
-            namespace,
-            &self.new.settings,
-        );
+        let recorder = Recorder::new(self.world, &self.new.addresses);
+        let new = auth_policy::policies(&recorder, namespace, &self.new.settings);
+        let reads = recorder.into_reads();
+        let unit = UnitId::Policies(Arc::clone(namespace));
+        self.new.readers.set(&unit, reads);
         let source = Source::Policies(Arc::clone(namespace));
         self.new.set_findings(source, &new.outcome.findings);
         let other = |a: &[Policy], b: &[Policy]| -> Vec<Policy> {
-            a.iter()
-                .filter(|policy| !b.contains(policy))
-                .cloned()
-                .collect()
+            let differing = a.iter().filter(|policy| !b.contains(policy));
+            differing.cloned().collect()
         };
         let mut changed = other(&old.policies, &new.policies);
         changed.extend(other(&new.policies, &old.policies));
-        let mut selected = Vec::new();
-        for (workload, shapes) in in_namespace(&self.new.pods, namespace) {
+        for (_, shapes) in in_namespace(&self.new.pods, namespace) {
             for shape in shapes.keys() {
                 if changed.iter().any(|policy| policy.selects(shape)) {
-                    selected.push((workload.clone(), Arc::clone(shape)));
+                    self.queue.add(UnitId::Template(Arc::clone(shape)));
                 }
             }
         }
-        for (workload, shape) in selected {
-            self.shapes.entry(workload).or_default().insert(shape);
-        }
-        self.remarked.insert(Arc::clone(namespace));
-        self.reach.insert(Arc::clone(namespace));
+        self.changed(&UnitInput::Policies(Arc::clone(namespace)));
         if new == none {
             self.new.policies.remove(namespace);
         } else if new != *old {
@@ -145,6 +132,20 @@ impl Update<'_> {
             self.new.policies.insert(Arc::clone(namespace), new);
         }
     }
+}
+
+/// The backends of a service's rules by port, and whether the service as a whole is one. Weights alone change no caller's access.
+fn backends<'a>(
+    rules: &'a Splits,
+    service: &NamespacedName,
+) -> Vec<(Port, bool, Vec<&'a Backend>)> {
+    let own = rules.iter().filter(|((name, _), _)| name == service);
+    let backends = |((_, port), rules): (&(NamespacedName, Port), &'a Vec<RouteEntry>)| {
+        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
+        let whole = !rules.iter().any(|entry| entry.matcher.is_any());
+        (*port, whole, backends.collect())
+    };
+    own.map(backends).collect()
 }
 
 /// The services whose split in force differs.

@@ -9,7 +9,9 @@ use crate::compile::addresses::Claim;
 use crate::compile::classes::{BySelector, Served, Shapes};
 use crate::compile::differences::Change;
 use crate::compile::reports::Source;
+use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
+use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
 
 type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
@@ -17,9 +19,9 @@ type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
 impl Update<'_> {
     /// Notes who came and went, at which addresses, behind which services.
     pub(super) fn pods(&mut self) {
-        self.endpoints = std::mem::take(&mut self.differs.endpoints);
+        let mut endpoints = std::mem::take(&mut self.differs.endpoints);
         let mut addresses = BTreeSet::new();
-        for service in &self.endpoints {
+        for service in &endpoints {
             let old = self.old.world.endpoints(service);
             let new = self.world.endpoints(service);
             addresses.extend(self.new.named_by_address.update(service, old, new));
@@ -35,7 +37,7 @@ impl Update<'_> {
                     let pods = behind.entry(Arc::clone(&pod.key.namespace)).or_default();
                     pods.insert(pod.key.clone());
                 }
-                self.behind_addresses(pod);
+                self.behind_addresses(pod, &mut endpoints);
                 for name in self.beside(pod) {
                     let pods = behind.entry(Arc::clone(&name.namespace)).or_default();
                     pods.insert(name);
@@ -58,23 +60,26 @@ impl Update<'_> {
             for (service, by_port) in in_namespace(&self.world.endpoints, &namespace) {
                 let mut there = by_port.values().flatten().filter_map(|e| e.pod.as_ref());
                 if there.any(|pod| pods.contains(pod)) {
-                    self.endpoints.insert(service.clone());
+                    endpoints.insert(service.clone());
                 }
             }
+        }
+        for service in endpoints {
+            self.changed(&UnitInput::Endpoints(service));
         }
     }
 
     /// Adds the services that depend on more of a pod than [`same_backend`] compares: its addresses where a slice names no pod, and its
     /// conditions where a slice has several copies.
-    fn behind_addresses(&mut self, pod: &Pod<'_>) {
+    fn behind_addresses(&self, pod: &Pod<'_>, endpoints: &mut BTreeSet<NamespacedName>) {
         let both = pod.old.into_iter().chain(pod.new);
         for ip in both.flat_map(|pod| &pod.ips) {
             let services = self.new.named_by_address.at(ip.to_canonical());
-            self.endpoints.extend(services.cloned());
+            endpoints.extend(services.cloned());
         }
         for service in self.new.named_by_address.with_copies() {
             if service.namespace == pod.key.namespace {
-                self.endpoints.insert(service.clone());
+                endpoints.insert(service.clone());
             }
         }
     }
@@ -132,88 +137,74 @@ impl Update<'_> {
 
     fn leave(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
         let workload = shape.workload();
-        self.moved(&workload, shape);
-        self.shapes.entry(workload.clone()).or_default();
+        self.moved(shape);
         let Some(pods) = self.new.pods.get_mut(&workload) else {
             return;
         };
         let by_shape = Arc::make_mut(pods);
+        let mut gone = false;
         if let Some(names) = by_shape.get_mut(shape) {
             names.remove(pod);
-            if names.is_empty() {
-                by_shape.remove(shape);
-                self.reach.insert(Arc::clone(&workload.namespace));
-            }
+            gone = names.is_empty();
+        }
+        if gone {
+            by_shape.remove(shape);
         }
         if by_shape.is_empty() {
             self.new.pods.remove(&workload);
+        }
+        if gone {
+            self.queue.add(UnitId::Template(Arc::clone(shape)));
+            self.changed(&UnitInput::Pods(Arc::clone(&shape.namespace)));
         }
     }
 
     fn join(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
         let workload = shape.workload();
-        self.moved(&workload, shape);
-        let pods = self.new.pods.entry(workload.clone()).or_default();
+        self.moved(shape);
+        let pods = self.new.pods.entry(workload).or_default();
         let names = Arc::make_mut(pods).entry(Arc::clone(shape)).or_default();
-        if names.is_empty() {
-            self.reach.insert(Arc::clone(&workload.namespace));
-        }
+        let first = names.is_empty();
         names.insert(Arc::clone(pod));
+        if first {
+            self.changed(&UnitInput::Pods(Arc::clone(&shape.namespace)));
+        }
         if self.old.served(shape).is_none() {
-            let shapes = self.shapes.entry(workload).or_default();
-            shapes.insert(Arc::clone(shape));
+            self.queue.add(UnitId::Template(Arc::clone(shape)));
         }
     }
 
-    /// Which pod of a shape is the first decides the order in which shapes have their say.
-    fn moved(&mut self, workload: &WorkloadRef, shape: &Arc<Shape>) {
+    /// The first pod of each shape decides the order in which the feedback of shapes is applied.
+    fn moved(&mut self, shape: &Arc<Shape>) {
         let served = self.old.served(shape);
         if served.is_some_and(|served| !served.remarks.is_empty()) {
-            self.remarked.insert(Arc::clone(&workload.namespace));
+            self.changed(&UnitInput::Feedback(Arc::clone(&shape.namespace)));
         }
     }
 
-    /// Compiles the server's side of the shapes that are new, or that a changed policy or service selects.
-    pub(super) fn inbound(&mut self) {
-        self.select();
-        let mut namespaces: BTreeMap<Arc<str>, Vec<_>> = BTreeMap::new();
-        for (workload, shapes) in std::mem::take(&mut self.shapes) {
-            let namespace = Arc::clone(&workload.namespace);
-            namespaces
-                .entry(namespace)
-                .or_default()
-                .push((workload, shapes));
-        }
-        let world = self.world;
-        for (namespace, workloads) in namespaces {
-            let services = in_namespace(&world.services, &namespace).map(|(_, service)| service);
-            let shapes: usize = workloads.iter().map(|(_, shapes)| shapes.len()).sum();
-            let services = BySelector::new(services, shapes);
-            for (workload, shapes) in workloads {
-                self.workload(&workload, &shapes, &services);
-            }
-        }
-    }
-
-    /// Adds the shapes that a changed service selects or selected; all, if settings changed.
-    fn select(&mut self) {
-        if self.all {
-            for (workload, shapes) in &self.new.pods {
-                let all = self.shapes.entry(workload.clone()).or_default();
-                all.extend(shapes.keys().cloned());
-            }
+    /// Compiles the server side of templates of one namespace.
+    pub(super) fn templates(&mut self, templates: &BTreeMap<WorkloadRef, BTreeSet<Arc<Shape>>>) {
+        let Some((first, _)) = templates.first_key_value() else {
             return;
+        };
+        let world = self.world;
+        let services = in_namespace(&world.services, &first.namespace).map(|(_, service)| service);
+        let shapes: usize = templates.values().map(BTreeSet::len).sum();
+        let services = BySelector::new(services, shapes);
+        for (workload, shapes) in templates {
+            self.workload(workload, shapes, &services);
         }
-        let mut selected = Vec::new();
-        let namespaces: BTreeSet<&Arc<str>> =
-            self.definitions.iter().map(|s| &s.namespace).collect();
+    }
+
+    /// Queues the templates that a changed service selects or selected.
+    pub(super) fn select(&mut self, changed: &BTreeSet<NamespacedName>) {
+        let namespaces: BTreeSet<&Arc<str>> = changed.iter().map(|s| &s.namespace).collect();
         for namespace in namespaces {
-            let services: Vec<&NamespacedName> = self
-                .definitions
+            let services: Vec<&NamespacedName> = changed
                 .iter()
                 .filter(|service| service.namespace == *namespace)
                 .collect();
-            for (workload, shapes) in in_namespace(&self.new.pods, namespace) {
+            for (_, shapes) in in_namespace(&self.new.pods, namespace) {
                 let selects = |shape: &Shape| {
                     let before = self.old.served(shape);
                     services.iter().any(|name| {
@@ -223,12 +214,9 @@ impl Update<'_> {
                     })
                 };
                 for shape in shapes.keys().filter(|shape| selects(shape)) {
-                    selected.push((workload.clone(), Arc::clone(shape)));
+                    self.queue.add(UnitId::Template(Arc::clone(shape)));
                 }
             }
-        }
-        for (workload, shape) in selected {
-            self.shapes.entry(workload).or_default().insert(shape);
         }
     }
 
@@ -243,8 +231,9 @@ impl Update<'_> {
         let pods = self.new.pods.get(workload).cloned().unwrap_or_default();
         let mut new = Shapes::clone(&old);
         new.retain(|shape, _| pods.contains_key(shape));
+        let mut selecting = BTreeSet::new();
         for (_, gone) in old.iter().filter(|(shape, _)| !pods.contains_key(*shape)) {
-            self.admitted.extend(gone.services.iter().cloned());
+            selecting.extend(gone.services.iter().cloned());
         }
         let mut differs = new.len() != old.len();
         let policies = self.new.policies.get(&workload.namespace).cloned();
@@ -272,13 +261,15 @@ impl Update<'_> {
                 }
             }
             let before = before.into_iter().flat_map(|before| &before.services);
-            self.admitted
-                .extend(before.chain(&served.services).cloned());
+            selecting.extend(before.chain(&served.services).cloned());
             new.insert(Arc::clone(shape), Arc::new(served));
             differs = true;
         }
         if !differs {
             return;
+        }
+        for service in selecting {
+            self.changed(&UnitInput::Selected(service));
         }
         self.remark(workload, &old, &new);
         if new.is_empty() {
@@ -293,7 +284,7 @@ impl Update<'_> {
         if silent(old) && silent(new) {
             return;
         }
-        self.remarked.insert(Arc::clone(&workload.namespace));
+        self.changed(&UnitInput::Feedback(Arc::clone(&workload.namespace)));
         let findings = new.values().flat_map(|served| &served.remarks.findings);
         let findings: Vec<_> = findings.cloned().collect();
         self.new

@@ -6,6 +6,7 @@ use super::Update;
 use crate::compile::outcome::Remarks;
 use crate::compile::reach::Reach;
 use crate::compile::reports::Source;
+use crate::validation::inputs::UnitInput;
 use crate::world::{Shape, Workload, in_namespace};
 
 impl Update<'_> {
@@ -28,51 +29,49 @@ impl Update<'_> {
             let workload = shape.workload();
             let pods = self.new.bystanders.entry(workload.clone()).or_default();
             let by_shape = Arc::make_mut(pods);
+            let mut gone = false;
             if let Some(names) = by_shape.get_mut(&shape) {
                 names.remove(pod);
-                if names.is_empty() {
-                    by_shape.remove(&shape);
-                    self.reach.insert(Arc::clone(&workload.namespace));
-                }
+                gone = names.is_empty();
+            }
+            if gone {
+                by_shape.remove(&shape);
             }
             if by_shape.is_empty() {
                 self.new.bystanders.remove(&workload);
             }
+            if gone {
+                self.changed(&UnitInput::Pods(workload.namespace));
+            }
         }
         if let Some(shape) = new {
             let workload = shape.workload();
-            let namespace = Arc::clone(&workload.namespace);
-            let pods = self.new.bystanders.entry(workload).or_default();
+            let pods = self.new.bystanders.entry(workload.clone()).or_default();
             let names = Arc::make_mut(pods).entry(shape).or_default();
-            if names.is_empty() {
-                self.reach.insert(namespace);
-            }
+            let first = names.is_empty();
             names.insert(Arc::clone(pod));
+            if first {
+                self.changed(&UnitInput::Pods(workload.namespace));
+            }
         }
     }
 
-    /// Looks at the policies of the namespaces concerned.
-    pub(super) fn reach(&mut self) {
-        let mut namespaces = std::mem::take(&mut self.reach);
-        let services = self.definitions.iter();
-        namespaces.extend(services.map(|service| Arc::clone(&service.namespace)));
-        if self.all {
-            namespaces.extend(self.new.policies.keys().cloned());
+    /// Compares the policies of a namespace with its pods.
+    pub(super) fn reach(&mut self, namespace: &Arc<str>) {
+        let new = self.reach_of(namespace);
+        let old = self.old.reached.get(namespace);
+        if old.map_or(new.is_empty(), |old| **old == new) {
+            return;
         }
-        for namespace in namespaces {
-            let new = self.reach_of(&namespace);
-            let old = self.old.reached.get(&namespace);
-            if old.map_or(new.is_empty(), |old| **old == new) {
-                continue;
-            }
-            let source = Source::Reach(Arc::clone(&namespace));
-            self.new.set_findings(source, &new.findings);
-            self.remarked.insert(Arc::clone(&namespace));
-            if new.is_empty() {
-                self.new.reached.remove(&namespace);
-            } else {
-                self.new.reached.insert(namespace, Arc::new(new));
-            }
+        let source = Source::Reach(Arc::clone(namespace));
+        self.new.set_findings(source, &new.findings);
+        self.changed(&UnitInput::Feedback(Arc::clone(namespace)));
+        if new.is_empty() {
+            self.new.reached.remove(namespace);
+        } else {
+            self.new
+                .reached
+                .insert(Arc::clone(namespace), Arc::new(new));
         }
     }
 

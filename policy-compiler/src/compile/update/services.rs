@@ -4,23 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Update;
-use crate::compile::Compiled;
 use crate::compile::addresses::Claim;
 use crate::compile::admissions::{Gates, gates};
 use crate::compile::changes::Replaced;
 use crate::compile::classes::Served;
 use crate::compile::clusters::{ClientSides, client_sides};
-use crate::compile::endpoints::EndpointInputs;
 use crate::compile::named_by_address::addresses_without_pod;
 use crate::compile::reports::Source;
-use crate::compile::upstreams::{Scene, Wholes, rules_change_clusters, wholes};
+use crate::compile::units::UnitId;
+use crate::compile::upstreams::{Scene, Wholes, wholes};
 use crate::dependency::Dependency;
-use crate::traffic::{Backend, RouteEntry};
+use crate::traffic::Backend;
+use crate::validation::Recorder;
+use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
 impl Update<'_> {
     /// Notes which definitions differ, and the addresses.
     pub(super) fn services(&mut self) {
+        let mut changed = BTreeSet::new();
         for change in std::mem::take(&mut self.differs.services) {
             let ips = |service: Option<&Arc<Service>>| {
                 service.map(|s| s.cluster_ips.clone()).unwrap_or_default()
@@ -42,28 +44,29 @@ impl Update<'_> {
             // Outside addresses behind a headless service are destinations themselves.
             let endpoints = self.world.endpoints(change.key);
             self.touch_addresses(addresses_without_pod(endpoints).iter());
-            self.definitions.insert(change.key.clone());
+            changed.insert(change.key.clone());
         }
-        let external = std::mem::take(&mut self.differs.external);
-        self.definitions.extend(external);
+        changed.append(&mut self.differs.external);
+        self.select(&changed);
+        for service in changed {
+            self.changed(&UnitInput::Service(service));
+        }
     }
 
-    /// Sums up whom services admit, where pods, policies or definitions differ.
-    pub(super) fn admissions(&mut self) {
-        let mut services = std::mem::take(&mut self.admitted);
-        services.extend(self.definitions.iter().chain(&self.divided).cloned());
-        let namespaces: BTreeSet<&Arc<str>> = services.iter().map(|s| &s.namespace).collect();
+    /// Sums up the callers that services of one namespace admit.
+    pub(super) fn admissions(&mut self, services: &BTreeSet<NamespacedName>) {
+        let Some(namespace) = services.first().map(|service| &service.namespace) else {
+            return;
+        };
         let served = &self.new.served;
         let mut pods: BTreeMap<&NamespacedName, Vec<(&Shape, &Served)>> = BTreeMap::new();
-        for namespace in namespaces {
-            for (shape, served) in in_namespace(served, namespace).flat_map(|(_, all)| &**all) {
-                for service in served.services.iter().filter(|s| services.contains(*s)) {
-                    pods.entry(service).or_default().push((shape, served));
-                }
+        for (shape, served) in in_namespace(served, namespace).flat_map(|(_, all)| &**all) {
+            for service in served.services.iter().filter(|s| services.contains(*s)) {
+                pods.entry(service).or_default().push((shape, served));
             }
         }
         let mut changed = Vec::new();
-        for name in &services {
+        for name in services {
             self.recompiled.admissions += 1;
             let splits = self.new.splits.get(&name.namespace).map(|splits| &**splits);
             let pods = pods.get(name).map_or(&[][..], |pods| pods);
@@ -81,118 +84,83 @@ impl Update<'_> {
             } else {
                 self.new.gates.insert(name.clone(), Arc::new(gates));
             }
-            self.gated.insert(name);
+            self.changed(&UnitInput::Admission(name));
         }
     }
 
-    /// Compiles the client's side of services whose definition, endpoints or split differ, and of those whose split leads there.
-    pub(super) fn clients(&mut self) {
-        let mut changed = self.definitions.clone();
-        changed.extend(self.endpoints.iter().cloned());
-        if self.all {
-            changed.extend(self.world.services.keys().cloned());
-        }
-        let mut services: BTreeSet<_> = changed.union(&self.divided).cloned().collect();
-        services.extend(self.with_backend(&services));
-        for name in &services {
-            let there = self.world.services.get(name);
-            if changed.contains(name) || there.is_some_and(|service| rules_change_clusters(service))
-            {
-                self.whole(name);
-            }
-        }
-        // What they lead to may itself have been compiled only for the sake of its own backends.
-        services.extend(self.with_backend(&services));
-        for name in &services {
-            self.recompiled.clients += 1;
-            self.client(name);
-        }
-        if self.all {
-            services.extend(self.world.external.keys().cloned());
-        }
-        for name in services {
-            let findings = self.new.service_findings(&name);
-            self.new.set_findings(Source::Service(name), &findings);
-        }
-        let gated = std::mem::take(&mut self.gated);
-        for name in self.with_backend(&gated).into_iter().chain(gated) {
-            self.touch(Dependency::Service(name));
-        }
-        for name in std::mem::take(&mut self.divided) {
-            if self.led_elsewhere(&name) {
-                self.touch(Dependency::Service(name));
-            }
-        }
-    }
-
-    /// Whether a split of the service leads elsewhere than before; weights alone let in nobody else.
-    fn led_elsewhere(&self, service: &NamespacedName) -> bool {
-        let targets = |compiled: &Compiled| {
-            let splits = compiled.splits.get(&service.namespace);
-            let in_force = splits.into_iter().flat_map(|splits| &splits.in_force);
-            let own = in_force.filter(|((name, _), _)| name == service);
-            let targets = |((_, port), rules): (&(NamespacedName, Port), &Vec<RouteEntry>)| {
-                let backends = rules.iter().flat_map(|entry| entry.rule.backends());
-                let whole = !rules.iter().any(|entry| entry.matcher.is_any());
-                (*port, whole, backends.cloned().collect::<Vec<Backend>>())
-            };
-            own.map(targets).collect::<Vec<_>>()
-        };
-        targets(self.old) != targets(&self.new)
-    }
-
-    fn whole(&mut self, name: &NamespacedName) {
-        let Some(service) = self.world.services.get(name) else {
-            self.new.wholes.remove(name);
-            return;
-        };
+    /// Compiles the clusters of a service as a whole.
+    pub(super) fn clusters(&mut self, name: &NamespacedName) {
         let old = self.old.wholes.get(name);
-        let new = wholes(&self.scene(name), service, old.map(|old| &**old));
-        let Some(old) = old.cloned() else {
-            self.new.wholes.insert(name.clone(), Arc::new(new));
-            return;
-        };
-        let unmeshed = |wholes: &Wholes| -> BTreeSet<Port> {
-            let of = wholes.iter().filter(|(_, whole)| whole.unmeshed);
+        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
+        let new = recorder.service(name).map(|service| {
+            let scene = Scene::new(&recorder, &self.new);
+            wholes(&scene, service, old.map(|old| &**old))
+        });
+        let reads = recorder.into_reads();
+        self.new.readers.set(&UnitId::Clusters(name.clone()), reads);
+        let unmeshed = |wholes: Option<&Wholes>| -> BTreeSet<Port> {
+            let all = wholes.into_iter().flatten();
+            let of = all.filter(|(_, whole)| whole.unmeshed);
             of.map(|((port, _), _)| *port).collect()
         };
-        if unmeshed(&old) != unmeshed(&new) {
-            self.gated.insert(name.clone());
+        if unmeshed(old.map(|old| &**old)) != unmeshed(new.as_ref()) {
+            self.changed(&UnitInput::Unmeshed(name.clone()));
         }
-        if *old != new {
-            self.new.wholes.insert(name.clone(), Arc::new(new));
+        if old.map(|old| &**old) == new.as_ref() {
+            return;
         }
+        match new {
+            Some(new) => _ = self.new.wholes.insert(name.clone(), Arc::new(new)),
+            None => _ = self.new.wholes.remove(name),
+        }
+        self.changed(&UnitInput::Clusters(name.clone()));
     }
 
-    fn client(&mut self, name: &NamespacedName) {
-        let Some(service) = self.world.services.get(name) else {
-            self.new.clients.remove(name);
-            return;
-        };
+    /// Compiles the client side of a service, and its findings.
+    pub(super) fn client(&mut self, name: &NamespacedName) {
+        self.recompiled.clients += 1;
         let old = self.old.clients.get(name);
-        let known = &self.new.wholes;
-        let whole = |name: &NamespacedName| known.get(name);
-        let new = client_sides(&self.scene(name), service, whole, old.map(|old| &**old));
-        if old.is_some_and(|old| same(old, &new)) {
-            return;
+        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
+        let new = recorder.service(name).map(|service| {
+            let scene = Scene::new(&recorder, &self.new);
+            client_sides(&scene, service, old.map(|old| &**old))
+        });
+        let reads = recorder.into_reads();
+        self.new.readers.set(&UnitId::Client(name.clone()), reads);
+        match (old, new) {
+            (_, None) => _ = self.new.clients.remove(name),
+            (Some(old), Some(new)) if same(old, &new) => {}
+            (old, Some(new)) => {
+                match old.and_then(|old| replaced(name, old, &new)) {
+                    Some(replaced) => self.replaced.extend(replaced),
+                    None => self.touch(Dependency::Service(name.clone())),
+                }
+                self.new.clients.insert(name.clone(), Arc::new(new));
+            }
         }
-        match old.and_then(|old| replaced(name, old, &new)) {
-            Some(replaced) => self.replaced.extend(replaced),
-            None => self.touch(Dependency::Service(name.clone())),
-        }
-        self.new.clients.insert(name.clone(), Arc::new(new));
+        let findings = self.new.service_findings(name);
+        self.new
+            .set_findings(Source::Service(name.clone()), &findings);
     }
 
-    fn scene(&self, service: &NamespacedName) -> Scene<'_> {
-        let splits = self.new.splits.get(&service.namespace);
-        Scene {
-            endpoints: EndpointInputs {
-                world: self.world,
-                addresses: &self.new.addresses,
-            },
-            settings: &self.new.settings,
-            splits: splits.map(|splits| &**splits),
+    /// Touches the views that contain a service, for its backends deny other callers than before.
+    pub(super) fn callers(&mut self, name: &NamespacedName) {
+        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
+        let scene = Scene::new(&recorder, &self.new);
+        let service = self.world.services.get(name);
+        let ports = service.into_iter().flat_map(|service| service.ports.keys());
+        let rules = ports.flat_map(|port| scene.rules(name, *port));
+        for backend in rules.flat_map(|entry| entry.rule.backends()) {
+            match backend {
+                Backend::Service(name, _) | Backend::Subset(name, _, _) => {
+                    recorder.denied_by(name);
+                }
+                Backend::Invalid(_) => {}
+            }
         }
+        let reads = recorder.into_reads();
+        self.new.readers.set(&UnitId::Callers(name.clone()), reads);
+        self.touch(Dependency::Service(name.clone()));
     }
 }
 

@@ -1,0 +1,262 @@
+//! The units of a compile, their inputs, and the index from inputs to the units that read them.
+//!
+//! A unit is a memoized function of its inputs. A unit that belongs to one service (or namespace) reads the inputs of that service (or
+//! namespace) without a record: [`UnitInput::own_readers`] names the readers. Reads of other services are recorded, in any namespace.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::kind::ObjectKind;
+use crate::validation::inputs::UnitInput;
+use crate::world::{NamespacedName, Shape};
+
+/// A unit of a compile, except the settings and the descriptions of proxies. A unit reads outputs of earlier variants only, so that the
+/// order of the variants is the order of compilation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum UnitId {
+    /// The rules of the splits of a namespace.
+    Splits(Arc<str>),
+    /// The policies of a namespace.
+    Policies(Arc<str>),
+    /// The server side of a pod template.
+    Template(Arc<Shape>),
+    /// The effect of the policies of a namespace on its pods.
+    Reach(Arc<str>),
+    /// The statuses of the policies of a namespace, with the feedback of its pods.
+    Statuses(Arc<str>),
+    /// The callers that a service admits.
+    Admission(NamespacedName),
+    /// The clusters of a service as a whole.
+    Clusters(NamespacedName),
+    /// The client side of a service, and its findings.
+    Client(NamespacedName),
+    /// The callers that are denied by every backend of a service. Views read this themselves.
+    Callers(NamespacedName),
+}
+
+impl UnitId {
+    fn namespace(&self) -> &Arc<str> {
+        match self {
+            Self::Splits(namespace)
+            | Self::Policies(namespace)
+            | Self::Reach(namespace)
+            | Self::Statuses(namespace) => namespace,
+            Self::Template(shape) => &shape.namespace,
+            Self::Admission(service)
+            | Self::Clusters(service)
+            | Self::Client(service)
+            | Self::Callers(service) => &service.namespace,
+        }
+    }
+
+    /// Whether both are compiled in one step: units of one kind and namespace.
+    fn is_beside(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.namespace() == other.namespace()
+    }
+}
+
+impl UnitInput {
+    /// Calls `read` with every unit that reads this input by its name. Templates are not among them: a service and a policy concern those
+    /// that they select.
+    fn own_readers(&self, mut read: impl FnMut(UnitId)) {
+        match self {
+            Self::Declared(kind, namespace) => {
+                if *kind == ObjectKind::TrafficSplit {
+                    read(UnitId::Splits(Arc::clone(namespace)));
+                } else if *kind == ObjectKind::AuthPolicy {
+                    read(UnitId::Policies(Arc::clone(namespace)));
+                }
+            }
+            Self::Service(service) => {
+                read(UnitId::Reach(Arc::clone(&service.namespace)));
+                read(UnitId::Admission(service.clone()));
+                read(UnitId::Clusters(service.clone()));
+                read(UnitId::Client(service.clone()));
+            }
+            Self::Endpoints(service) => {
+                read(UnitId::Clusters(service.clone()));
+                read(UnitId::Client(service.clone()));
+            }
+            Self::Pods(namespace) => read(UnitId::Reach(Arc::clone(namespace))),
+            Self::Rules(service) => {
+                read(UnitId::Admission(service.clone()));
+                read(UnitId::Client(service.clone()));
+            }
+            Self::Policies(namespace) => {
+                read(UnitId::Reach(Arc::clone(namespace)));
+                read(UnitId::Statuses(Arc::clone(namespace)));
+            }
+            Self::Selected(service) => read(UnitId::Admission(service.clone())),
+            Self::Feedback(namespace) => read(UnitId::Statuses(Arc::clone(namespace))),
+            Self::Clusters(service) => read(UnitId::Client(service.clone())),
+            Self::Backends(service) | Self::Admission(service) | Self::Unmeshed(service) => {
+                read(UnitId::Callers(service.clone()));
+            }
+        }
+    }
+
+    /// Whether reads of it are recorded.
+    const fn is_recorded(&self) -> bool {
+        match self {
+            Self::Service(_)
+            | Self::Endpoints(_)
+            | Self::Pods(_)
+            | Self::Rules(_)
+            | Self::Admission(_)
+            | Self::Clusters(_)
+            | Self::Unmeshed(_) => true,
+            Self::Declared(..)
+            | Self::Backends(_)
+            | Self::Policies(_)
+            | Self::Selected(_)
+            | Self::Feedback(_) => false,
+        }
+    }
+}
+
+/// The recorded reads of all units, by input and by unit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Readers {
+    by_input: OrdMap<UnitInput, OrdSet<UnitId>>,
+    by_unit: OrdMap<UnitId, Arc<BTreeSet<UnitInput>>>,
+}
+
+impl Readers {
+    /// Puts the reads of a unit in the place of those of its last run.
+    pub(crate) fn set(&mut self, unit: &UnitId, reads: BTreeSet<UnitInput>) {
+        let none = Arc::default();
+        let old = Arc::clone(self.by_unit.get(unit).unwrap_or(&none));
+        if *old == reads {
+            return;
+        }
+        for input in old.difference(&reads) {
+            if let Some(units) = self.by_input.get_mut(input) {
+                units.remove(unit);
+                if units.is_empty() {
+                    self.by_input.remove(input);
+                }
+            }
+        }
+        for input in reads.difference(&old) {
+            let units = self.by_input.entry(input.clone()).or_default();
+            units.insert(unit.clone());
+        }
+        if reads.is_empty() {
+            self.by_unit.remove(unit);
+        } else {
+            self.by_unit.insert(unit.clone(), Arc::new(reads));
+        }
+    }
+
+    fn of(&self, input: &UnitInput) -> impl Iterator<Item = &UnitId> {
+        let recorded = input.is_recorded().then(|| self.by_input.get(input));
+        recorded.flatten().into_iter().flatten()
+    }
+}
+
+/// The units to compile, in the order of compilation.
+#[derive(Debug, Default)]
+pub(crate) struct Queue(BTreeSet<UnitId>);
+
+impl Queue {
+    pub(crate) fn add(&mut self, unit: UnitId) {
+        self.0.insert(unit);
+    }
+
+    /// Adds every reader of a changed input.
+    pub(crate) fn add_readers(&mut self, input: &UnitInput, readers: &Readers) {
+        input.own_readers(|unit| self.add(unit));
+        self.0.extend(readers.of(input).cloned());
+    }
+
+    /// Takes the next units of one kind and namespace.
+    pub(crate) fn next(&mut self) -> Option<Vec<UnitId>> {
+        let first = self.0.pop_first()?;
+        let mut units = Vec::new();
+        while self.0.first().is_some_and(|next| next.is_beside(&first)) {
+            units.extend(self.0.pop_first());
+        }
+        units.insert(0, first);
+        Some(units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(namespace: &str) -> NamespacedName {
+        NamespacedName::new(namespace, "a")
+    }
+
+    fn queued(input: &UnitInput, readers: &Readers) -> Vec<UnitId> {
+        let mut queue = Queue::default();
+        queue.add_readers(input, readers);
+        let batches = std::iter::from_fn(|| queue.next());
+        batches.flatten().collect()
+    }
+
+    #[test]
+    fn a_unit_is_queued_by_reads_of_other_namespaces() {
+        let (shop, till, bank) = (service("shop"), service("till"), service("bank"));
+        let unit = UnitId::Client(shop.clone());
+        let mut readers = Readers::default();
+        let reads = [&till, &bank].map(|name| UnitInput::Clusters(name.clone()));
+        readers.set(&unit, BTreeSet::from(reads));
+        for (changed, expected) in [
+            (&shop, vec![unit.clone()]),
+            (&till, vec![unit.clone(), UnitId::Client(till.clone())]),
+            (&bank, vec![UnitId::Client(bank.clone()), unit.clone()]),
+        ] {
+            let mut queued = queued(&UnitInput::Clusters(changed.clone()), &readers);
+            let mut expected = expected;
+            queued.sort();
+            expected.sort();
+            assert_eq!(queued, expected, "{changed}");
+        }
+        readers.set(&unit, BTreeSet::from([UnitInput::Clusters(bank.clone())]));
+        let queued = queued(&UnitInput::Clusters(till.clone()), &readers);
+        assert_eq!(queued, [UnitId::Client(till)]);
+        readers.set(&unit, BTreeSet::new());
+        assert!(readers.by_input.is_empty() && readers.by_unit.is_empty());
+    }
+
+    /// Else a reader could be compiled before an input that it reads.
+    #[test]
+    fn readers_of_an_output_are_of_later_kinds() {
+        let (name, namespace): (_, Arc<str>) = (service("shop"), "shop".into());
+        let outputs = [
+            (
+                UnitId::Splits(Arc::clone(&namespace)),
+                vec![
+                    UnitInput::Rules(name.clone()),
+                    UnitInput::Backends(name.clone()),
+                ],
+            ),
+            (
+                UnitId::Policies(Arc::clone(&namespace)),
+                vec![UnitInput::Policies(Arc::clone(&namespace))],
+            ),
+            (
+                UnitId::Reach(Arc::clone(&namespace)),
+                vec![UnitInput::Feedback(namespace)],
+            ),
+            (
+                UnitId::Admission(name.clone()),
+                vec![UnitInput::Admission(name.clone())],
+            ),
+            (
+                UnitId::Clusters(name.clone()),
+                vec![UnitInput::Clusters(name.clone()), UnitInput::Unmeshed(name)],
+            ),
+        ];
+        for (unit, inputs) in outputs {
+            for input in inputs {
+                input.own_readers(|reader| assert!(reader > unit, "{reader:?} reads {input:?}"));
+            }
+        }
+    }
+}

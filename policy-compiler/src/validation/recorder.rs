@@ -1,0 +1,147 @@
+//! The world as one unit sees it. Records each read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::addresses::Addresses;
+use super::endpoints::{self, EndpointInputs, Readiness};
+use super::inputs::{Reads, UnitInput};
+use crate::finding::ObjectRef;
+use crate::world::{
+    Declared, Labels, NamespacedName, Port, Refusal, Service, World, in_namespace, selects,
+};
+
+/// The world of one unit. Settings are not recorded: if they change, every unit is compiled.
+pub(crate) struct Recorder<'a> {
+    world: &'a World,
+    addresses: &'a Addresses,
+    reads: Reads,
+}
+
+impl<'a> Recorder<'a> {
+    /// The world of a unit of a namespace.
+    pub(crate) fn new(world: &'a World, addresses: &'a Addresses) -> Self {
+        Self {
+            world,
+            addresses,
+            reads: Reads::default(),
+        }
+    }
+
+    /// The world of a unit of a service.
+    pub(crate) fn of_service(
+        world: &'a World,
+        addresses: &'a Addresses,
+        service: &NamespacedName,
+    ) -> Self {
+        Self {
+            world,
+            addresses,
+            reads: Reads::of_service(service),
+        }
+    }
+
+    /// The recorded reads.
+    pub(crate) fn into_reads(self) -> BTreeSet<UnitInput> {
+        self.reads.into_inputs()
+    }
+
+    /// Records the read of an input of a service.
+    pub(crate) fn record(&self, name: &NamespacedName, input: fn(NamespacedName) -> UnitInput) {
+        self.reads.record(name, input);
+    }
+
+    /// Records that a unit which knows its service reads the service's rules all the same.
+    pub(crate) fn record_own_rules(&self) {
+        self.reads.record_own_rules();
+    }
+
+    /// Records that views of the unit's service read the callers that a backend denies.
+    pub(crate) fn denied_by(&self, backend: &NamespacedName) {
+        self.record(backend, UnitInput::Admission);
+        self.record(backend, UnitInput::Unmeshed);
+    }
+
+    /// The splits of the unit's namespace, by name.
+    pub(crate) fn splits(
+        &self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Declared<heddle_crds::TrafficSplitSpec>> {
+        let all = in_namespace(&self.world.declared.splits, namespace);
+        all.map(|(_, declared)| &**declared)
+    }
+
+    /// The policies of the unit's namespace, by name.
+    pub(crate) fn policies(
+        &self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Declared<heddle_crds::AuthPolicySpec>> {
+        let all = in_namespace(&self.world.declared.policies, namespace);
+        all.map(|(_, declared)| &**declared)
+    }
+
+    /// The rejection of an object of the unit's namespace.
+    pub(crate) fn refusal(&self, object: &ObjectRef) -> Option<&'a Refusal> {
+        self.world.refusals.get(object).map(|refusal| &**refusal)
+    }
+
+    /// Whether readiness means nothing. A change of this compiles every unit.
+    pub(crate) const fn offline(&self) -> bool {
+        self.world.offline
+    }
+
+    /// A service, whether it is there or not.
+    pub(crate) fn service(&self, name: &NamespacedName) -> Option<&'a Service> {
+        self.record(name, UnitInput::Service);
+        self.world.services.get(name).map(|service| &**service)
+    }
+
+    /// Whether a service is of type `ExternalName`: a name without endpoints.
+    pub(crate) fn is_external(&self, name: &NamespacedName) -> bool {
+        self.record(name, UnitInput::Service);
+        self.world.external.contains_key(name)
+    }
+
+    /// Whether manifests may contain a pod template of a service with these labels: one does, or none is of the service at all. Pods of a
+    /// cluster are found by their endpoints.
+    pub(crate) fn has_pod(&self, service: &NamespacedName, subset: &Labels) -> bool {
+        let Some(service) = self.service(service) else {
+            return false;
+        };
+        if !self.world.offline {
+            return false;
+        }
+        let namespace = &service.name.namespace;
+        self.reads.add(UnitInput::Pods(Arc::clone(namespace)));
+        let pods = in_namespace(&self.world.workloads, namespace);
+        let mut labels = pods
+            .map(|(_, pod)| &pod.shape.labels)
+            .filter(|labels| selects(&service.selector, labels))
+            .peekable();
+        labels.peek().is_none() || labels.any(|labels| selects(subset, labels))
+    }
+
+    /// Returns how many endpoints a service has, perhaps only of pods with these labels.
+    pub(crate) fn readiness(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> Readiness {
+        endpoints::readiness(self.endpoint_inputs(), service, port, subset)
+    }
+
+    /// Whether a service has a ready endpoint, perhaps only of pods with these labels.
+    pub(crate) fn takes_traffic(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> bool {
+        endpoints::takes_traffic(self.endpoint_inputs(), service, port, subset)
+    }
+
+    pub(crate) const fn endpoint_inputs(&self) -> EndpointInputs<'_> {
+        EndpointInputs::new(&self.reads, self.world, self.addresses)
+    }
+}
