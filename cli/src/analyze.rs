@@ -1,4 +1,4 @@
-//! `heddle analyze`: what is wrong with the objects, and what their status would say.
+//! `heddle analyze`: the findings about objects, and their conditions.
 
 use std::path::PathBuf;
 

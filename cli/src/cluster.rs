@@ -28,7 +28,7 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// Where the cluster is and who asks, with a timeout on everything.
+    /// The address of the cluster and the identity of the caller, with timeouts.
     pub async fn config(&self) -> Result<Config> {
         let mut config = match &self.context {
             Some(context) => {
@@ -55,7 +55,7 @@ pub fn client_of(config: Config) -> Result<Client> {
     Client::try_from(config).context("cannot build a client of the cluster")
 }
 
-/// A call that ends in time, with what it was for in its error.
+/// A call with a timeout; its error names the purpose.
 pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
     let outcome = tokio::time::timeout(CALL_TIMEOUT, future).await;
     outcome
@@ -88,7 +88,7 @@ pub fn refusal(error: &anyhow::Error) -> Option<u16> {
     }
 }
 
-/// An error in one line. What the API server says is said once, and in its own words.
+/// An error in one line. The message of the API server is printed once, unchanged.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {

@@ -1,4 +1,4 @@
-//! `heddle compile`: what every sidecar would get, offline.
+//! `heddle compile`: the configuration of every sidecar, offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ pub struct CompileArgs {
     /// Files or folders of YAML; `-` is standard input.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// Only this sidecar: a pod, or a workload, whose pods are all printed.
+    /// Only this sidecar: a pod, or all pods of a workload.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     proxy: Option<String>,
-    /// Also what a sidecar that captures would be told on demand, for every destination that the mesh knows.
+    /// Also the answers to on-demand requests of a sidecar with capture, for every destination of the mesh.
     #[arg(long)]
     outbound: bool,
     /// How to print.
@@ -120,7 +120,7 @@ fn on_demand(compiled: &Compiled) -> BTreeSet<Arc<str>> {
         .collect()
 }
 
-/// Everything about one sidecar: each resource with whom it comes from, and what must be acknowledged before it.
+/// Everything about one sidecar: each resource with its objects, and with the resources that must be acknowledged before it.
 fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value {
     let nothing = BTreeSet::new();
     let scope = Scope {

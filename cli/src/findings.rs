@@ -10,7 +10,7 @@ const MAX_LINE: usize = 4000;
 
 /// One line: `error: AuthPolicy shop/checkout: spec.rules[2].to.ports[0]: ... (fix: ...)`.
 ///
-/// It is one line whatever the object holds: anybody who may write an object chooses parts of it.
+/// It is one line for every object: authors of objects choose parts of its text.
 pub fn line(finding: &Finding) -> String {
     let mut line = format!("{}: {}: ", finding.severity.as_str(), finding.object);
     if !finding.field.is_empty() {

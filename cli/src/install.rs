@@ -1,4 +1,4 @@
-//! `heddle install`: prints or applies what the control plane needs.
+//! `heddle install`: prints or applies the manifests of the control plane.
 
 mod last_applied;
 
@@ -17,7 +17,7 @@ use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::manifests;
 use crate::out::say;
 
-/// Our own name in `managedFields`; what the operator writes later (the webhook's `caBundle`) is not ours, and is left alone.
+/// Our own name in `managedFields`; fields that the operator writes later (the webhook's `caBundle`) have another owner and are left alone.
 const FIELD_MANAGER: &str = "heddle-cli";
 const CRD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -100,7 +100,7 @@ fn is_crd(object: &DynamicObject) -> bool {
 }
 
 /// API definitions and rights belong to a version of the control plane, and no other value of them makes sense. So an upgrade
-/// takes them over from `kubectl apply -k` of the version before; what users adjust, as images and replicas, it does not.
+/// takes them over from `kubectl apply -k` of the version before; fields that users adjust, such as images and replicas, it does not take.
 fn is_definition(object: &DynamicObject) -> bool {
     let kind = object.types.as_ref().map(|types| types.kind.as_str());
     kind.is_some_and(|kind| {

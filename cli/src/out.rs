@@ -5,7 +5,7 @@ use std::io::Write;
 
 /// Writes text as it is.
 pub fn text(text: Arguments<'_>) {
-    // Nobody reads on; there is nobody to tell either.
+    // The reader has closed the pipe, so an error could not be printed either.
     let _ = std::io::stdout().write_fmt(text);
 }
 

@@ -125,7 +125,7 @@ fn not_followed(link: &Path) -> Finding {
 }
 
 /// Returns the files of a path, sorted, so that output does not depend on the order of the file system. As `kubectl` does, it follows links to
-/// files, but not links to folders, which are added to `links`: each file is read once, whatever leads back to its folder.
+/// files, but not links to folders, which are added to `links`: each file is read once, even if links lead back to its folder.
 fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let about = || format!("cannot read {}", path.display());
     if !std::fs::metadata(path).with_context(about)?.is_dir() {

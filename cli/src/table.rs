@@ -8,7 +8,7 @@ const MAX_CELL: usize = 100;
 /// The widest cell of the last column, in characters.
 const MAX_LAST: usize = 2000;
 
-/// Lines of a table; the last column is not padded. A row is one line whatever its cells hold: they are cleaned and cut.
+/// Lines of a table; the last column is not padded. A row is always one line: its cells are cleaned and cut.
 pub fn render(head: &[&str], rows: &[Vec<String>]) -> String {
     let last = head.len().saturating_sub(1);
     let max = |column| if column == last { MAX_LAST } else { MAX_CELL };

@@ -11,7 +11,7 @@ use crate::cluster::{self, ClusterArgs};
 use crate::manifests;
 use crate::out::say;
 
-/// Between two looks at what is still there.
+/// Between two checks of the remaining objects.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Options of `heddle uninstall`.
@@ -20,7 +20,7 @@ pub struct UninstallArgs {
     /// Leave the API definitions, and with them all Mesh, TrafficSplit and AuthPolicy objects.
     #[arg(long)]
     keep_crds: bool,
-    /// Only print what would be deleted.
+    /// Only print the objects to delete.
     #[arg(long)]
     dry_run: bool,
     /// How long to wait for everything to be gone, in seconds.
@@ -30,12 +30,12 @@ pub struct UninstallArgs {
     cluster: ClusterArgs,
 }
 
-/// The order of deletion: what could stop others first, what others live in last.
+/// The order of deletion: objects that could stop others first, namespaces last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// With the webhook gone, pods can start although nobody answers it.
+    /// With the webhook gone, pods can start although the control plane no longer answers it.
     Webhook,
-    /// Nobody writes into the objects that go next.
+    /// The control plane, which writes into the objects of the next stage.
     Workload,
     /// Takes the objects of our kinds along.
     Api,
@@ -44,7 +44,7 @@ enum Stage {
     ClusterRoles,
 }
 
-/// What is not named in a stage goes with its namespace.
+/// Objects without a stage go with their namespace.
 fn stage(kind: &str) -> Option<Stage> {
     match kind {
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => Some(Stage::Webhook),
@@ -121,7 +121,7 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
     }
 }
 
-/// What the API server says holds an object back.
+/// The reason, by the API server, for which an object is not deleted yet.
 fn why_left(object: &DynamicObject) -> String {
     let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
     let conditions = object

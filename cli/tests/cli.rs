@@ -69,7 +69,7 @@ const CASES: &[Case] = &[
             "error: TrafficSplit shop/b-reviews: spec.service: TrafficSplit shop/a-reviews wins",
         ],
     },
-    // What cannot be read hides nothing that can.
+    // An unreadable document hides no readable one.
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "not-yaml.yaml"],
         code: 1,

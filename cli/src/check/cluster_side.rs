@@ -1,4 +1,4 @@
-//! What the cluster must offer: its version, and the caller's rights.
+//! Requirements of the cluster: its version, and the caller's rights.
 
 use anyhow::Result;
 use heddle_policy_compiler::{KindResource, ObjectKind};
@@ -14,7 +14,7 @@ use crate::cluster::{self, NAMESPACE};
 /// Native sidecars are on by default since 1.29; the CEL that our definitions use is there since 1.30.
 const OLDEST_MINOR: u32 = 30;
 
-/// What installing takes: group, resource, namespaced.
+/// The resources that an installation creates: group, resource, namespaced.
 const NEEDED: [(&str, &str, bool); 7] = [
     ("", "namespaces", false),
     ("apiextensions.k8s.io", "customresourcedefinitions", false),

@@ -14,7 +14,7 @@ use crate::cluster::{self, NAMESPACE};
 const WEBHOOK: &str = "heddle-injector";
 const DEPLOYMENT: &str = "heddle-operator";
 const SERVICE: &str = "heddle";
-/// After its last progress, a Deployment may still lack what follows from it: endpoints, the webhook's CA bundle.
+/// After its last progress, a Deployment may still lack its consequences: endpoints, the webhook's CA bundle.
 const SETTLING_SECONDS: i64 = 20;
 const INSTALL: &str = "heddle install --apply --wait";
 

@@ -19,7 +19,7 @@ use crate::out::say;
 /// Options of `heddle check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Only what must hold before an installation.
+    /// Only the requirements of an installation.
     #[arg(long)]
     pre: bool,
     /// The longest wait for a control plane that is starting or being replaced, in seconds.
@@ -37,13 +37,13 @@ pub struct CheckArgs {
 /// Between two looks at a control plane that is starting.
 const POLL: Duration = Duration::from_millis(500);
 
-/// What one check found.
+/// The result of one check.
 enum Outcome {
-    /// As it should be; the text says what was seen.
+    /// Good; the text gives the observation.
     Ok(String),
-    /// Not wrong, but worth a look: what, and what to do.
+    /// Not wrong, but worth a look: the observation and the fix.
     Note(String, String),
-    /// Wrong: what, and what to do.
+    /// Wrong: the fault and the fix.
     Fail(String, String),
 }
 
@@ -120,7 +120,7 @@ fn section(title: &str, outcomes: Vec<Outcome>) -> usize {
     failures
 }
 
-/// All objects of a namespace's or the cluster's kind, or what a failed list means.
+/// All objects of a namespace's or the cluster's kind, or the meaning of a failed list.
 async fn listed(
     client: &Client,
     api_version: &str,

@@ -103,7 +103,7 @@ fn verdict(strangers: &[String]) -> Outcome {
     )
 }
 
-/// Returns the pods whose sidecars were injected with another root than this one; without a root, all pods with a sidecar.
+/// Returns the pods that were injected with another root than this one; without a root, all pods with a sidecar.
 ///
 /// # Errors
 /// When pods cannot be listed.

@@ -1,4 +1,4 @@
-//! The demo's own services: plain HTTP, no mesh library, no TLS. They answer with what they see, the caller's identity included.
+//! The demo's own services: plain HTTP, no mesh library, no TLS. They answer with the request that they received and the caller's identity.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use super::client::{self, HttpClient};
 /// How long an application waits for another one.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a service says about itself and about the call it got.
+/// The answer of a service: its own name and the call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer {
     /// The service.
     pub service: String,
     /// Its version, where there are several.
     pub version: String,
-    /// `x-forwarded-client-cert` as the sidecar wrote it: who called.
+    /// `x-forwarded-client-cert` as the sidecar wrote it: the identity of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// What the next service in the chain said.
+    /// The answer of the next service in the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratings: Option<Box<Answer>>,
 }
@@ -138,7 +138,7 @@ fn answer(service: &str, version: &str, headers: &HeaderMap) -> Answer {
     }
 }
 
-/// A free block: nobody listens on its control-plane address. The second demo of a machine gets another one.
+/// A free block: its control-plane address has no listener. The second demo of a machine gets another one.
 pub fn free_net(seed: u64) -> Result<Net> {
     for attempt in 0..64_u64 {
         let number = seed.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15));

@@ -1,4 +1,4 @@
-//! The demo's processes: each one with a log file, all of them ended, whatever happens to the demo.
+//! The demo's processes: each one with a log file, all of them ended, even if the demo fails.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -81,7 +81,7 @@ impl Children {
         Ok(())
     }
 
-    /// Asks every process to end, the last started first, and ends by force what is left after the grace.
+    /// Asks every process to end, the last started first, and kills the remaining ones after the grace.
     pub async fn stop(&mut self) {
         for process in self.processes.iter().rev() {
             if let Some(pid) = process.group {

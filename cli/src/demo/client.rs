@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 /// Keeps its connections, as applications do.
 pub type HttpClient = Client<HttpConnector, Empty<Bytes>>;
 
-/// What came back.
+/// The answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The HTTP status.
@@ -42,7 +42,7 @@ pub fn pooled() -> HttpClient {
     Client::builder(TokioExecutor::new()).build(HttpConnector::new())
 }
 
-/// A client that opens a connection for each request: what is in force for a new connection shows at once.
+/// A client that opens a connection for each request: a change for new connections shows at once.
 pub fn fresh() -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
@@ -93,7 +93,7 @@ pub async fn get_unix(socket: &Path, path: &str, timeout: Duration) -> Result<Re
         .with_context(|| format!("no answer in {timeout:?}"))?
 }
 
-/// The innermost cause alone says what "client error (SendRequest)" hides.
+/// The innermost cause names the fault that "client error (SendRequest)" hides.
 fn root_cause(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     anyhow::Error::msg(anyhow::Error::new(error).root_cause().to_string())
 }

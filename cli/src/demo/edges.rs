@@ -1,4 +1,4 @@
-//! Who calls whom, read from the callers' own Envoys: the golden metrics of the mesh, without a Prometheus in between.
+//! The edges of the mesh, read from the callers' own Envoys: the golden metrics of the mesh, without a Prometheus in between.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 const STATS: &str = "/stats/prometheus?filter=heddle_request";
 const REQUESTS: &str = "envoy_heddle_requests_total";
 const BUCKET: &str = "envoy_heddle_request_duration_ms_bucket";
-/// The label that says which side reports, and the reporter whose view is shown: the caller's, whose times hold the network too.
+/// The label that says which side reports, and the reporter whose view is shown: the caller's, because its times include the network.
 const REPORTER: (&str, &str) = ("reporter", "source");
 
-/// Who called what, and which backend of it answered.
+/// A caller, a service, and the backend that answered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
     caller: String,
@@ -25,7 +25,7 @@ struct Edge {
     backend: String,
 }
 
-/// What the caller's Envoy counted for it.
+/// The counts of the caller's Envoy.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Counted {
     good: f64,
@@ -34,7 +34,7 @@ struct Counted {
     buckets: Vec<(f64, f64)>,
 }
 
-/// A sidecar whose metrics are read.
+/// A sidecar to read metrics from.
 pub struct Sidecar {
     /// `frontend-1`.
     pub pod: String,
@@ -77,7 +77,7 @@ fn take(samples: &[Sample], edges: &mut BTreeMap<Edge, Counted>) {
         .filter(|sample| sample.label(REPORTER.0) == REPORTER.1)
     {
         let edge = Edge {
-            // Envoy has it from the agent: what the compiler asks for and what the agent gives have the same names.
+            // Envoy has it from the agent: the variables of the compiler and of the agent have the same names.
             caller: sample.label("source_workload").to_owned(),
             service: sample.label("destination_service").to_owned(),
             backend: backend(sample.label("upstream_cluster")).to_owned(),
@@ -179,7 +179,7 @@ pub fn table(before: &Reading, after: &Reading) -> String {
 }
 
 impl Reading {
-    /// Requests of a caller to a service, whatever backend answered.
+    /// Requests of a caller to a service, of all backends.
     pub fn requests(&self, caller: &str, service: &str) -> f64 {
         let edges = self
             .edges

@@ -1,4 +1,4 @@
-//! Steady traffic of one client, counted by what answered.
+//! Steady traffic of one client, counted by the backend that answered.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first failures are kept word by word, the rest only counted.
 const KEPT_ERRORS: usize = 5;
 
-/// What the client has seen.
+/// The counts of the client.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Requests that were answered with 200, by the version that answered.
@@ -44,7 +44,7 @@ impl Tally {
         self.by_version.get(version).copied().unwrap_or(0)
     }
 
-    /// What came on top of an earlier reading.
+    /// The difference from an earlier reading.
     pub fn since(&self, before: &Self) -> Self {
         let by_version = self
             .by_version

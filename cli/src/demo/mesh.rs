@@ -137,7 +137,7 @@ impl<'a> Mesh<'a> {
         Ok(mesh)
     }
 
-    /// The sidecars whose metrics can be read.
+    /// The sidecars with readable metrics.
     pub fn sidecars(&self) -> Vec<Sidecar> {
         PODS.iter()
             .map(|(pod, ..)| Sidecar {
@@ -147,7 +147,7 @@ impl<'a> Mesh<'a> {
             .collect()
     }
 
-    /// Prints what `--keep` leaves to the user.
+    /// Prints the addresses and files that `--keep` leaves to the user.
     pub fn say_what_to_play_with(&self, term: &mut Term) {
         let net = self.net;
         term.step("It is yours until Ctrl-C");

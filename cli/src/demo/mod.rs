@@ -30,7 +30,7 @@ use world::WorkDir;
 /// Options of `heddle demo`.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Leave everything running at the end, until Ctrl-C, and say what to play with.
+    /// Leave everything running at the end, until Ctrl-C, and name the files to edit.
     #[arg(long)]
     keep: bool,
     /// Where to write objects, logs and sockets; a temporary folder without it. Keep the path short: Unix sockets go in here.
@@ -44,7 +44,7 @@ pub struct DemoArgs {
     envoy: Option<PathBuf>,
 }
 
-/// Runs the command. Whatever way it ends, all processes end with it.
+/// Runs the command. All processes end with it, also after an error.
 pub async fn run(args: &DemoArgs) -> Result<()> {
     let binaries = mesh::Binaries::find(args.bin_dir.as_deref(), args.envoy.as_deref())?;
     let seed = random();
@@ -81,7 +81,7 @@ async fn play(
     Ok(())
 }
 
-/// The verdict; the folder stays where it helps to find out what went wrong.
+/// The verdict; after a failure the folder stays for inspection.
 fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> Result<()> {
     let (held, failed) = term.verdict();
     // After --keep, Ctrl-C is how it ends.
@@ -95,7 +95,7 @@ fn finish(args: &DemoArgs, term: &Term, outcome: Result<()>, root: PathBuf) -> R
             term.elapsed()
         ));
         if args.dir.is_none() && !args.keep {
-            // What cannot be deleted in a temporary folder harms nobody.
+            // Files that cannot be deleted in a temporary folder do no harm.
             let _ = std::fs::remove_dir_all(root);
         }
         return Ok(());
@@ -114,7 +114,7 @@ fn root(args: &DemoArgs, seed: u64) -> Result<PathBuf> {
         .dir
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("heddle-demo-{:08x}", seed >> 32)));
-    // Tokens and Envoy's admin sockets are in here: nobody else's business.
+    // Tokens and Envoy's admin sockets are in here: only for this user.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -20,7 +20,7 @@ impl Sample {
     }
 }
 
-/// All samples of a text; comments and what cannot be read are passed over.
+/// All samples of a text; comments and unreadable lines are skipped.
 pub fn parse(text: &str) -> Vec<Sample> {
     text.lines()
         .filter(|line| !line.starts_with('#'))

@@ -1,4 +1,4 @@
-//! What the demo shows, step by step, each with what is expected of it.
+//! The steps of the demo, each with its expectations.
 
 use std::time::Duration;
 
@@ -304,7 +304,7 @@ async fn edges_table(
     Ok(())
 }
 
-/// What a number of calls came to.
+/// The outcome of a number of calls.
 struct Seen(std::collections::BTreeMap<String, usize>);
 
 impl Seen {

@@ -1,9 +1,9 @@
-//! What the demo prints: numbered steps, notes, and expectations that are kept count of.
+//! The output of the demo: numbered steps, notes, and expectations that are kept count of.
 
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// Prints, and remembers what did not come out as expected.
+/// Prints, and counts failed expectations.
 pub struct Term {
     colour: bool,
     started: Instant,

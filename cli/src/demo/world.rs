@@ -1,4 +1,4 @@
-//! The demo's folder of YAML: the control plane's only input, and what a user of `--keep` edits.
+//! The demo's folder of YAML: the control plane's only input, which a user of `--keep` edits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const WORLD: [(&str, &str); 4] = [
     ),
 ];
 
-/// What a step applies.
+/// The objects that a step applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// 95 to 5.
@@ -128,7 +128,7 @@ impl WorkDir {
         fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))
     }
 
-    /// Written beside the world and moved in, so that nobody reads half a file.
+    /// Written beside the world and moved in, so that no reader sees half a file.
     fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let (draft, path) = (self.root.join(name), self.world().join(name));
         let text = text.replace("${NET}", self.net.prefix());

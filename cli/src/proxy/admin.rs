@@ -20,7 +20,7 @@ const NAME: &str = "heddle.heddle-system.svc";
 /// A hundred thousand sidecars are 50 MB.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Trusts what the mesh's own root signed.
+/// Trusts certificates that the mesh's own root signed.
 #[derive(Clone)]
 pub(super) struct Trust(TlsConnector);
 

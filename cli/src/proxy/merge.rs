@@ -1,10 +1,10 @@
-//! One picture out of what all replicas say. Each knows every sidecar, but how it stands only of those that it serves.
+//! Merges the reports of all replicas. Each lists every sidecar, and the state only of those that it serves.
 
 use std::collections::BTreeMap;
 
 use super::state::ProxyState;
 
-/// What one replica said.
+/// The report of one replica.
 pub struct Replica {
     /// Its pod.
     pub name: String,
@@ -113,7 +113,7 @@ pub fn merge(mut replicas: Vec<Replica>) -> Picture {
     picture
 }
 
-/// Who has a stream knows better; of two, the later one: a stream that the proxy gave up may look alive for a while.
+/// A replica with a stream counts first; of two, the later one: a stream that the proxy gave up may look alive for a while.
 fn knows_better(one: &ProxyState, other: &ProxyState) -> bool {
     (one.connected, one.since) > (other.connected, other.since)
 }

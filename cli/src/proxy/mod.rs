@@ -1,4 +1,4 @@
-//! `heddle proxy`: which sidecar runs what.
+//! `heddle proxy`: the configuration that each sidecar runs.
 
 mod admin;
 mod merge;
@@ -20,10 +20,10 @@ use crate::out::say;
 use merge::{Picture, Replica};
 use state::ProxyState;
 
-/// What to look at.
+/// The subject.
 #[derive(Subcommand, Debug)]
 pub enum ProxyCommand {
-    /// Every sidecar: whether it is connected, and whether it runs what it should.
+    /// Every sidecar: whether it is connected, and whether it runs the present configuration.
     #[command(
         long_about = "Asks every replica of the control plane, and prints every sidecar: which replica serves it, whether it runs all \
                       that it should or since when it is behind, what its Envoy refused and why, and how much it was sent. Exits with 1 \
@@ -78,7 +78,7 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
     }
     match args.output {
         Output::Json => say!("{}", show::json(&picture)?),
-        // What nobody answers is no table: the verdict says it.
+        // Without an answer there is no table: the verdict reports it.
         Output::Text if !picture.is_answered() => {}
         Output::Text if args.pod.is_some() => say!("{}", show::details(&picture, now())),
         Output::Text => say!("{}", show::table(&picture, now())),
@@ -101,7 +101,7 @@ impl StatusArgs {
     }
 }
 
-/// The only replica there is writes what it knows into its runtime folder.
+/// The only replica there is writes its report into its runtime folder.
 fn standalone(folder: &Path) -> Result<Replica> {
     let path = folder.join("proxies.json");
     let text = std::fs::read_to_string(&path)
@@ -114,7 +114,7 @@ fn standalone(folder: &Path) -> Result<Replica> {
     })
 }
 
-/// What is wrong, if anything is: this is the exit code, and the last line of the output.
+/// The fault, if there is one: this is the exit code, and the last line of the output.
 fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
     let mut wrong = Vec::new();
     match (picture.amiss(), wanted) {

@@ -19,11 +19,11 @@ use crate::cluster::{self, ClusterArgs, NAMESPACE};
 const PORT: u16 = 15014;
 const PROXIES: &str = "/debug/proxies";
 const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
-/// The control plane keeps its root there, for the API server; whoever may look at webhooks may read it.
+/// The control plane keeps its root there, for the API server; every reader of webhooks may read it.
 const WEBHOOK: &str = "heddle-injector";
 /// For one replica, from the port-forward to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// What the kubelet has to say comes beside the broken connection, in no order.
+/// The message of the kubelet comes beside the broken connection, in no order.
 const AFTERWORD: Duration = Duration::from_secs(1);
 
 /// Asks them all at once. One that fails is part of the answer.

@@ -1,4 +1,4 @@
-//! What a replica of the control plane says of one sidecar.
+//! The report of a replica of the control plane about one sidecar.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,13 +24,13 @@ pub struct ProxyState {
     pub scope: Option<usize>,
     /// Resources that it should have.
     pub resources: usize,
-    /// What it refused, in Envoy's own words.
+    /// Its rejections, with Envoy's text.
     pub refused: Vec<String>,
     /// Bytes of discovery responses to it.
     pub bytes: u64,
     /// Discovery responses to it.
     pub responses: u64,
-    /// What the proxy says it is, such as `envoy 1.40.0`.
+    /// The name and version that the proxy reports, such as `envoy 1.40.0`.
     pub version: String,
     /// The identity that its certificate shows.
     pub identity: String,

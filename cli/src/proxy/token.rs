@@ -1,4 +1,4 @@
-//! Whom the control plane sees asking: the caller, by a token of the API server.
+//! The identity of the caller towards the control plane: a token of the API server.
 
 use std::fmt;
 
@@ -49,7 +49,7 @@ pub(super) async fn of_caller(config: &Config, client: &Client) -> Result<Token>
     }
 }
 
-/// What the kubeconfig says goes with every request: a token, of a file, of a program, of a cloud.
+/// The credentials of the kubeconfig go with every request: a token, of a file, of a program, of a cloud.
 async fn own(config: &Config) -> Result<Option<Token>> {
     let Some(layer) = config
         .auth_layer()
