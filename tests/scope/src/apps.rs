@@ -1,4 +1,4 @@
-//! The application behind every address: a few protocols, each of which says who answered.
+//! The application behind every address: a few protocols, each of which names the pod that answered.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};

@@ -22,7 +22,7 @@ use crate::net::Netns;
 /// How long one call may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What an application says of a request.
+/// The report of an application about a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The pod that answers.
@@ -31,7 +31,7 @@ pub struct Answer {
     pub path: String,
     /// The host it saw.
     pub host: String,
-    /// `x-forwarded-client-cert` as it saw it: whom its sidecar took the caller for.
+    /// `x-forwarded-client-cert` as it received it: the caller's identity by its sidecar.
     pub peer: String,
     /// The version of HTTP it was asked in.
     pub version: String,
@@ -84,7 +84,7 @@ impl Client {
         Ok(Http {
             sender,
             connection: tokio::spawn(async move {
-                // What ends it shows in the next request.
+                // The cause of the end shows in the next request.
                 let _ = connection.await;
             }),
         })
@@ -150,10 +150,10 @@ impl Client {
         Ok(serde_json::from_slice(&body.to_bytes())?)
     }
 
-    /// Who greets, before the client has said a word.
+    /// The greeting of a server, before the client sends a byte.
     ///
     /// # Errors
-    /// When nobody does.
+    /// The server does not greet in time.
     pub async fn banner(&self, to: SocketAddr) -> Result<String> {
         let mut stream = self.connect(to).await?;
         let mut name = String::new();

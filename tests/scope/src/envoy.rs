@@ -1,4 +1,4 @@
-//! What a sidecar's Envoy says of itself, over its admin socket.
+//! The admin interface of a sidecar's Envoy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -65,7 +65,7 @@ impl Envoy {
         Ok(found)
     }
 
-    /// The figures whose names match a regular expression.
+    /// The figures with names that match a regular expression.
     ///
     /// # Errors
     /// When it does not say.
@@ -79,7 +79,7 @@ impl Envoy {
             .collect())
     }
 
-    /// The sum of the figures whose names match a regular expression.
+    /// The sum of the figures with names that match a regular expression.
     ///
     /// # Errors
     /// When it does not say.
@@ -87,8 +87,8 @@ impl Envoy {
         Ok(self.stats(filter).await?.values().sum())
     }
 
-    /// The connections that no listener of their destination took at once: to a destination not known yet, or to one that nobody
-    /// knows. Those to a destination that is known for some time are forgotten with the cluster that counted them.
+    /// The connections that no listener of their destination took at once: to a destination that is not known yet, or
+    /// never. Those to a destination that is known for some time are forgotten with the cluster that counted them.
     ///
     /// # Errors
     /// When it does not say.
@@ -105,7 +105,7 @@ impl Envoy {
     }
 
     async fn passed_on(&self, prefix: &str) -> Result<u64> {
-        // Figures of hosts are kept whatever other figures a sidecar is told to keep.
+        // Figures of hosts are kept independently of the other figures of a sidecar.
         let answer: Value = serde_json::from_str(&self.ask("/clusters?format=json").await?)?;
         let name = |cluster: &Value| {
             cluster

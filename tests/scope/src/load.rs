@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Client, Http};
 
-/// What calls came to.
+/// The outcomes of calls.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// All.
     pub calls: u64,
     /// Answers by the pod that gave them.
     pub apps: BTreeMap<String, u64>,
-    /// What went wrong, with the seconds since the start; the first hundred.
+    /// Failures, with the seconds since the start; the first hundred.
     pub failures: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Load {
         })
     }
 
-    /// Begins. What `is_right` does not like is a failure.
+    /// Begins. An answer that `is_right` rejects is a failure.
     pub fn judged(
         client: &Client,
         to: SocketAddr,
@@ -71,7 +71,7 @@ impl Load {
     /// Ends, and fails if any call did, or if there were none.
     ///
     /// # Errors
-    /// With what failed.
+    /// Lists the failures.
     pub async fn stop_without_failure(self) -> Result<Tally> {
         let tally = self.stop().await?;
         if tally.calls == 0 || !tally.failures.is_empty() {
@@ -129,7 +129,7 @@ impl Caller {
             let mut http = self.client.http(self.to).await?;
             return http.get(path, "app").await.context("on a new connection");
         }
-        // A peer may close a connection between two requests: what was not answered at all is asked again, as any client does.
+        // A peer may close a connection between two requests: a request without any answer is sent again, as any client does.
         if let Some(mut kept) = self.kept.take_if(|kept| !kept.is_closed()) {
             match kept.get(path, "app").await {
                 Ok(answer) => {

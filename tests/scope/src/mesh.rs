@@ -20,7 +20,7 @@ use crate::world::{NAMESPACE, PodSpec, Service, World, port};
 /// So much of a log is shown when a test fails.
 const LINES: usize = 40;
 
-/// Runs a test with a mesh of its own; when it fails, shows what the processes said.
+/// Runs a test with a mesh of its own; when it fails, shows the logs of the processes.
 ///
 /// # Errors
 /// Those of the test.
@@ -39,10 +39,10 @@ pub fn scope(test: impl AsyncFnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
     })
 }
 
-/// A mesh: control plane, node, and what the API says.
+/// A mesh: control plane, node, and the objects of the API.
 #[derive(Debug)]
 pub struct Mesh {
-    /// What [`Mesh::write`] tells the control plane.
+    /// The objects that [`Mesh::write`] passes to the control plane.
     pub world: World,
     /// For the control plane, from its next start on.
     pub environment: Vec<(&'static str, &'static str)>,
@@ -102,7 +102,7 @@ impl Mesh {
         self.control_plane = None;
     }
 
-    /// Tells the control plane what the API says now, all of it at once.
+    /// Passes the present objects to the control plane, all of them at once.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -173,7 +173,7 @@ impl Mesh {
     }
 
     /// Returns when the control plane has read all that was written, and the client's sidecar is served from it: another
-    /// service is there by then, that nobody but the client calls.
+    /// service is there by then, that only the client calls.
     ///
     /// # Errors
     /// When that takes too long.
@@ -195,7 +195,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// What the control plane says of all objects that have a status.
+    /// The statuses of all objects that have one.
     ///
     /// # Errors
     /// When it has said nothing yet.
@@ -203,7 +203,7 @@ impl Mesh {
         Ok(fs::read_to_string(self.path("run/status.yaml"))?)
     }
 
-    /// What it says of the sidecars.
+    /// The states of the sidecars.
     ///
     /// # Errors
     /// When it has said nothing yet.
@@ -212,7 +212,7 @@ impl Mesh {
         Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
     }
 
-    /// What calls from outside of the mesh, from an address that is no pod's own node.
+    /// A caller outside of the mesh, from an address that is no pod's own node.
     pub fn outside(&self) -> Client {
         Client::new(self.node.netns.clone())
     }
@@ -252,7 +252,7 @@ impl Drop for Mesh {
 
 fn show(log: &Path) {
     let text = fs::read_to_string(log).unwrap_or_default();
-    // Envoy begins with a hundred lines on what it has built in.
+    // Envoy begins with a hundred lines about its extensions.
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.contains("envoy::main"))

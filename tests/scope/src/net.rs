@@ -54,7 +54,7 @@ impl Netns {
         command
     }
 
-    /// A socket that belongs to it, whoever uses it then.
+    /// A socket that belongs to it, for every user of the socket.
     fn socket(&self, to: IpAddr) -> Result<TcpSocket> {
         // On a thread of its own, for the namespace is the thread's.
         let open = || -> Result<TcpSocket> {
@@ -157,7 +157,7 @@ impl Drop for Wire {
     }
 }
 
-/// Deletes what tests left behind that were killed.
+/// Deletes the remains of tests that were killed.
 fn sweep() -> Result<()> {
     for name in sh("ip -o netns list")?.lines() {
         let name = name.split(' ').next().unwrap_or_default();

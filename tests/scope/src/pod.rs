@@ -14,7 +14,7 @@ use crate::net::{GATEWAY, Node, Wire};
 use crate::process::{Process, binary, envoy, run};
 use crate::world::{NAMESPACE, PodSpec};
 
-/// The sidecar's user, whose connections capture leaves alone.
+/// The sidecar's user: capture leaves its connections alone.
 const PROXY: u32 = 1337;
 
 /// A pod with a sidecar. All of it ends when dropped.
@@ -22,7 +22,7 @@ const PROXY: u32 = 1337;
 pub struct Pod {
     /// As the API shows it, when it was made.
     pub spec: PodSpec,
-    /// What its application calls with.
+    /// The client of its application.
     pub client: Client,
     /// Its sidecar.
     pub envoy: Envoy,
@@ -56,7 +56,7 @@ impl Pod {
         let mut command = wire.netns.command("setpriv");
         let user = PROXY.to_string();
         command
-            // Ends with the thread that runs the test, whatever becomes of that.
+            // Ends with the thread that runs the test, also if the test fails.
             .args([
                 "--reuid",
                 &user,

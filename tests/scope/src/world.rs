@@ -1,4 +1,4 @@
-//! What the control plane reads: pods and services as a test says them, endpoints as a cluster would make them of those.
+//! The input of the control plane: pods and services of a test, and the endpoints that a cluster would make of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,17 +18,17 @@ pub mod port {
     pub const GRPC: u16 = 9090;
     /// The server speaks first: its name, then the client's line back.
     pub const BANNER: u16 = 3306;
-    /// What comes in goes out.
+    /// Sends back each byte.
     pub const ECHO: u16 = 7000;
     /// The same again.
     pub const OTHER_ECHO: u16 = 7002;
-    /// What comes in goes out once all is in.
+    /// Sends back all bytes after the last one.
     pub const LATE: u16 = 7001;
     /// [`HTTP`] again, at every port between the sidecar's lowest and highest that is not the sidecar's.
     pub fn between() -> impl Iterator<Item = u16> {
         (15000..=15021).filter(|port| !heddle_ports::is_reserved(*port))
     }
-    /// [`HTTP`], [`ECHO`] and [`BANNER`] as ports of a service that do not say what they speak.
+    /// [`HTTP`], [`ECHO`] and [`BANNER`] as ports of a service without a declared protocol.
     pub const ANY: [u16; 3] = [180, 17000, 13306];
 }
 
@@ -53,7 +53,7 @@ pub struct PodSpec {
     pub workload: String,
     /// Its service account.
     pub account: String,
-    /// `app: <workload>`, and what a test adds.
+    /// `app: <workload>`, and the labels that a test adds.
     pub labels: BTreeMap<String, String>,
     /// None, but those that a test adds.
     pub annotations: BTreeMap<String, String>,
@@ -163,7 +163,7 @@ impl PodSpec {
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// What its pods have.
+    /// Labels of its pods.
     pub selector: BTreeMap<String, String>,
     /// One of either family; none: headless.
     pub ips: Vec<IpAddr>,
@@ -326,7 +326,7 @@ impl World {
         );
     }
 
-    /// Lets only these accounts call the pods of an app (or reports whom it would not let, with `Audit`).
+    /// Lets only these accounts call the pods of an app (or reports the others, with `Audit`).
     pub fn allow(&mut self, name: &str, app: &str, accounts: &[&str], mode: &str) {
         let identities: BTreeSet<String> = accounts
             .iter()

@@ -1,4 +1,4 @@
-//! Addresses that nobody knows yet.
+//! Addresses that become known later.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn what_was_refused_works_once_it_is_known() -> Result<()> {
             );
         }
         eventually("bytes too", async || client.client.banner(banner).await).await?;
-        // Another port of that address still belongs to nobody.
+        // Another port of that address is still unknown.
         is_refused(&client.client, other).await
     })
 }

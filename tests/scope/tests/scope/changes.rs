@@ -1,4 +1,4 @@
-//! Changes to what is in use.
+//! Changes of destinations in use.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Generous on a busy machine, and far from the 15 s that an updated cluster waits whose endpoints do not come again.
+/// Generous on a busy machine, and far from the 15 s that an updated cluster waits if its endpoints do not come again.
 const SOON: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -130,7 +130,7 @@ async fn bytes(client: Client, to: SocketAddr, stopped: watch::Receiver<bool>) -
     Ok(exchanges)
 }
 
-/// The versions of what the sidecar has of these kinds, as [`Configuration`] names them, for a service and its addresses.
+/// The versions of the resources that the sidecar has of these kinds, as [`Configuration`] names them, for a service and its addresses.
 async fn versions(envoy: &Envoy, kind: &str, part: &str) -> Result<Configuration> {
     let mut all = envoy.configuration().await?;
     all.retain(|name, _| name.starts_with(kind) && name.contains(part));

@@ -1,4 +1,4 @@
-//! A mesh for those who want a fixed scope.
+//! A mesh with a fixed scope.
 
 use anyhow::{Result, ensure};
 use heddle_scope_tests::{PodSpec, Service, eventually, port, scope};

@@ -39,10 +39,10 @@ fn http(service: &str, target: u16) -> Service {
     }
 }
 
-/// The world with what can be edited in it.
+/// The world, with the objects that can be edited.
 struct Editor {
     random: Random,
-    /// What was taken away and may come back.
+    /// Removed objects that may come back.
     services: BTreeMap<String, Service>,
     pods: BTreeMap<String, PodSpec>,
 }
@@ -95,7 +95,7 @@ impl Editor {
         }
     }
 
-    /// A port leads elsewhere, no longer says what it speaks, has company, or (of a flapping service) is gone.
+    /// A port leads elsewhere, no longer declares a protocol, has company, or (of a flapping service) is gone.
     fn ports(&mut self, world: &mut World) {
         let kind = self.random.below(4);
         let name = if kind == 0 {
@@ -156,7 +156,7 @@ impl Editor {
         }
     }
 
-    /// Who may call the locked port, whether plain text is accepted, and audits that decide nothing.
+    /// The callers of the locked port, whether plain text is accepted, and audits that decide nothing.
     fn policy(&mut self, world: &mut World) {
         let identities: Vec<String> = CLIENTS
             .iter()
@@ -214,7 +214,7 @@ fn is_steady(number: usize) -> impl Fn(&Answer) -> bool + Send + 'static {
     }
 }
 
-/// Anything but Envoy's own word that it lacks a route. What lacks a cluster shows in its flags.
+/// Anything but Envoy's own word that it lacks a route. A missing cluster shows in the response flags.
 fn is_no_404(result: &Result<Answer>) -> bool {
     refusal(result) != Some(404)
 }
@@ -265,12 +265,12 @@ fn start(mesh: &Mesh, clients: &[Pod]) -> Result<Loads> {
     Ok(loads)
 }
 
-/// What the sidecars said of requests, over all of the time: the figures go with the listeners that counted them.
+/// The response flags of the sidecars, over all of the time: the figures go with the listeners that counted them.
 #[derive(Default)]
 struct Seen(BTreeMap<String, BTreeSet<String>>);
 
 impl Seen {
-    /// Fails if a sidecar lacked a route or a cluster, or refused what it was given.
+    /// Fails if a sidecar lacked a route or a cluster, or rejected a resource.
     async fn look(&mut self, clients: &[Pod]) -> Result<()> {
         for client in clients {
             let flags = self.0.entry(client.spec.name.clone()).or_default();

@@ -1,4 +1,4 @@
-//! What is not used leaves the scope.
+//! Unused destinations leave the scope.
 
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ fn the_unused_leaves_and_comes_back() -> Result<()> {
             let response = http.send("/", "app").await?;
             ensure!(response.status() == 200, "{}", response.status());
         }
-        // Without it Envoy would cut what is open, if only after the drain time.
+        // Without it Envoy would cut open connections, if only after the drain time.
         let listeners = client.envoy.listeners().await?;
         for to in [open, used] {
             ensure!(
@@ -101,7 +101,7 @@ fn the_unused_leaves_and_comes_back() -> Result<()> {
     })
 }
 
-/// What a sidecar brings along when it reconnects is no use of it.
+/// A destination reported on reconnect does not count as used.
 #[test]
 fn the_unused_leaves_after_a_restart_of_the_control_plane() -> Result<()> {
     scope(async |mesh| {

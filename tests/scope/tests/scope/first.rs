@@ -32,7 +32,7 @@ const POD: [(u16, Speaks); 4] = [
     (port::ECHO, Speaks::ClientFirst),
 ];
 
-/// Calls, and checks who answers and, where there is a sidecar that knows, whom it took the caller for.
+/// Calls, and checks the pod that answers and, where there is a sidecar, the identity of the caller.
 async fn call(
     client: &Client,
     speaks: Speaks,
@@ -156,7 +156,7 @@ fn the_first_call_to_a_pod_succeeds() -> Result<()> {
         let headless = mesh.pod(PodSpec::new("headless-1")).await?;
         let plain = mesh.plain(PodSpec::plain("headless-2"))?;
         mesh.world.service_as_is(Service {
-            // What a headless service calls a port's target does not matter: its clients dial the target.
+            // The target port of a headless service does not matter: its clients dial the target.
             ports: [
                 ("http", port::HTTP),
                 ("grpc", port::GRPC),

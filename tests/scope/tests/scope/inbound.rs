@@ -93,7 +93,7 @@ fn a_pod_that_calls_itself_still_serves_others() -> Result<()> {
 fn callers_without_a_sidecar_speak_as_they_like() -> Result<()> {
     scope(async |mesh| {
         let server = mesh.pod(PodSpec::new("server-1")).await?;
-        // No port of the pod says what it speaks, but those that it names itself.
+        // Only the ports that the pod names itself declare a protocol.
         let any = |name: &str, at, target| (name.to_owned(), at, target);
         mesh.world.service(Service {
             ports: vec![

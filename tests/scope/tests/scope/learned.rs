@@ -1,4 +1,4 @@
-//! What one pod of a workload has learned, the next one starts with.
+//! The next pod of a workload starts with the destinations that the first one learned.
 
 use std::net::SocketAddr;
 
@@ -61,7 +61,7 @@ fn the_next_pod_of_a_workload_starts_warm() -> Result<()> {
             two.envoy.fetched().await? == 0,
             "the first call was fetched"
         );
-        // What the one learns later, the other has too; what another workload does is its own affair.
+        // Destinations that the one learns later reach the other too; another workload does not count.
         let later = mesh.at("server", port::ECHO)?;
         two.client.echo(later).await?;
         eventually("the first pod gets it", async || {

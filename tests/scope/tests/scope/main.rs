@@ -1,4 +1,4 @@
-//! Scope by use with the real control plane, real agents and real Envoys; see the library for what is what.
+//! Scope by use with the real control plane, real agents and real Envoys; the library explains the parts.
 //! Needs root, the binaries (`make build`, or `HEDDLE_BIN_DIR`) and Envoy (`make envoy`, or `HEDDLE_ENVOY`); `make e2e` runs it.
 
 mod becomes_known;

@@ -49,7 +49,7 @@ fn a_restart_resends_nothing_and_breaks_nothing() -> Result<()> {
             |answer| answer.app == "server-1",
         );
 
-        // What the first connections needed is to be gone by then, for that is a change too.
+        // The clusters of the first connections have to be gone by then, for that is a change too.
         let echo = mesh.at("server", port::ECHO)?;
         let settling: Vec<_> = destinations.into_iter().chain([banner, echo]).collect();
         settles(&client.envoy, &settling).await?;
@@ -70,7 +70,7 @@ fn a_restart_resends_nothing_and_breaks_nothing() -> Result<()> {
         .await?;
         println!("connected again after {took:?}");
 
-        // A new endpoint comes after whatever the control plane had to say first.
+        // A new endpoint comes after all earlier responses of the control plane.
         if let Some(pod) = mesh.world.pods.get_mut("plain-2") {
             pod.ready = true;
         }

@@ -14,14 +14,14 @@ use tokio::time::timeout;
 const ADDRESSES: u32 = 2_000;
 /// Each has eight ports.
 const SERVICES: usize = 200;
-/// What a workload holds, and what one of its proxies is answered beyond that.
+/// The bound of a workload, and the overflow of one of its proxies.
 const DESTINATIONS: usize = 1024 + 256;
 const AT_ONCE: usize = 40;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// KiB. An empty sidecar has some 15 MiB, and an address that is passed through may cost some 20 KiB.
 const BOUND: u64 = 100 * 1024;
 
-/// Calls each, some at once, whatever comes of it.
+/// Calls each, some at once, and ignores the outcomes.
 async fn knock(client: &Client, doors: impl IntoIterator<Item = SocketAddr>) -> Result<()> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut knocks = JoinSet::new();
@@ -76,7 +76,7 @@ fn scan(outbound: &'static str) -> Result<()> {
         let start = Instant::now();
         bystander.client.grpc(new).await?;
         println!("a first call of another then took {:?}", start.elapsed());
-        // Who knocks at every door may have to wait.
+        // A scanner may have to wait.
         let (_, took) = eventually("a first call of the same", async || {
             client.client.grpc(new).await
         })

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Far from the 5 s that a connection waits in vain for its cluster.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Whether a sidecar has the cluster that it asked for by this address, in whatever hour.
+/// Whether a sidecar has the cluster that it asked for by this address, in any hour.
 async fn passes_on(envoy: &Envoy, to: SocketAddr) -> Result<bool> {
     let clusters = envoy.clusters().await?;
     Ok(clusters
@@ -256,7 +256,7 @@ fn another_control_plane_knows_what_has_settled() -> Result<()> {
             Duration::from_millis(5),
             is_one_of_the_two,
         );
-        // What had no time to settle does so with the next one.
+        // Names without time to retire do so with the next one.
         replaced(mesh, &client).await?;
         settles(&client.envoy, &[to]).await?;
         for _ in 0..2 {
