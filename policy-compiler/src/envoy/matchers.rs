@@ -41,7 +41,11 @@ pub(super) fn always(verdict: &Verdict) -> xds::Matcher {
 fn matcher(steps: &[Step]) -> xds::Matcher {
     let conditions = steps.iter().map_while(|step| match step {
         Step::When(condition, steps) => Some((condition, steps)),
-        Step::Decide(_) | Step::ByIdentity(_) | Step::ByNamespace(_) | Step::ByPath(_) => None,
+        Step::Decide(_)
+        | Step::ByIdentity(_)
+        | Step::ByNamespace(_)
+        | Step::ByPath(_)
+        | Step::ByWholePath(_) => None,
     });
     let matchers: Vec<FieldMatcher> = conditions
         .map(|(condition, steps)| FieldMatcher {
@@ -74,6 +78,7 @@ fn matcher(steps: &[Step]) -> xds::Matcher {
         Step::ByIdentity(of) => tree(peer(), TreeType::ExactMatchMap(map(of))),
         Step::ByNamespace(of) => tree(peer(), TreeType::PrefixMatchMap(map(of))),
         Step::ByPath(of) => tree(header(":path"), TreeType::PrefixMatchMap(map(of))),
+        Step::ByWholePath(of) => tree(header(":path"), TreeType::ExactMatchMap(map(of))),
     }
 }
 

@@ -37,9 +37,8 @@ pub(super) struct Literal {
 
 impl Literal {
     /// As a condition on the path with its query.
-    pub(super) fn condition(&self, ignore_case: bool) -> Condition {
-        let ignore_case = ignore_case || self.ignore_case;
-        let test = |pattern| Condition::text(Input::Path, pattern, ignore_case);
+    pub(super) fn condition(&self) -> Condition {
+        let test = |pattern| Condition::text(Input::Path, pattern, self.ignore_case);
         if self.open {
             return test(Pattern::Prefix(Arc::clone(&self.text)));
         }
@@ -53,6 +52,18 @@ impl Literal {
             conditions.push(test(Pattern::Prefix(with("/?"))));
         }
         Condition::Any(conditions)
+    }
+}
+
+impl Literal {
+    /// As an expression for the path without its query, in upper and lower case.
+    pub(super) fn in_any_case(&self) -> String {
+        let end = match (self.open, self.separator) {
+            (true, _) => "[^?#]*",
+            (false, true) => "/?",
+            (false, false) => "",
+        };
+        format!("(?i){}{end}", regex::escape(&self.text))
     }
 }
 
@@ -113,7 +124,7 @@ impl Entry {
     }
 
     fn path_condition(&self) -> Option<Condition> {
-        let paths = self.paths.iter().map(|path| path.condition(false));
+        let paths = self.paths.iter().map(|path| path.condition());
         Condition::any(paths.collect())
     }
 }
@@ -169,9 +180,9 @@ impl Item {
                 paths: vec![path],
                 then: self.then.clone(),
             };
-            self.then = vec![Step::ByPath(path_map(paths.into_iter().map(item)))];
+            self.then = path_maps(paths.into_iter().map(item));
         }
-        let paths = self.paths.iter().map(|path| path.condition(false));
+        let paths = self.paths.iter().map(|path| path.condition());
         self.conditions.extend(Condition::any(paths.collect()));
         match Condition::all(self.conditions) {
             Some(condition) => vec![Step::When(condition, self.then)],
@@ -198,7 +209,7 @@ fn by_path(items: Vec<Item>) -> Vec<Step> {
                 then: then.clone(),
             })
         });
-        steps.push(Step::ByPath(path_map(each)));
+        steps.extend(path_maps(each));
         steps.extend(others.into_iter().flat_map(Item::step));
     } else {
         let all = mapped.into_iter().chain(others);
@@ -207,21 +218,43 @@ fn by_path(items: Vec<Item>) -> Vec<Step> {
     decisive(steps)
 }
 
-/// A map of items with one path each.
-fn path_map(items: impl Iterator<Item = Item>) -> BTreeMap<Arc<str>, Vec<Step>> {
-    let mut map: BTreeMap<Arc<str>, Vec<Step>> = BTreeMap::new();
+/// Maps of items with one path each.
+fn path_maps(items: impl Iterator<Item = Item>) -> Vec<Step> {
+    let mut prefixes: BTreeMap<Arc<str>, Vec<Step>> = BTreeMap::new();
+    let mut whole: BTreeMap<Arc<str>, Vec<Step>> = BTreeMap::new();
     for mut item in items {
         let Some(path) = item.paths.pop() else {
             continue;
         };
-        if !path.open {
-            item.conditions.push(path.condition(false));
+        if path.open {
+            prefixes.entry(path.text).or_default().extend(item.step());
+        } else if item.conditions.is_empty() {
+            // A condition on the path takes ten times the memory of an entry.
+            let ends: &[&str] = if path.separator { &["", "/"] } else { &[""] };
+            for end in ends {
+                let text = format!("{}{end}", path.text);
+                let with_query = format!("{text}?").into();
+                let then = || item.then.iter().cloned();
+                prefixes.entry(with_query).or_default().extend(then());
+                whole.entry(text.into()).or_default().extend(then());
+            }
+        } else {
+            item.conditions.push(path.condition());
+            prefixes.entry(path.text).or_default().extend(item.step());
         }
-        map.entry(path.text).or_default().extend(item.step());
     }
-    map.into_iter()
-        .map(|(key, steps)| (key, decisive(steps)))
-        .collect()
+    let decisive = |map: BTreeMap<Arc<str>, Vec<Step>>| -> BTreeMap<_, _> {
+        let each = map.into_iter();
+        each.map(|(key, steps)| (key, decisive(steps))).collect()
+    };
+    let mut steps = Vec::new();
+    if !prefixes.is_empty() {
+        steps.push(Step::ByPath(decisive(prefixes)));
+    }
+    if !whole.is_empty() {
+        steps.push(Step::ByWholePath(decisive(whole)));
+    }
+    steps
 }
 
 /// Only the step that decides, if one does: the others would decide the same.

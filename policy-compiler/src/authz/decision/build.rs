@@ -235,10 +235,8 @@ fn deny(entries: &[(Entry, &Operation)], spelled: bool) -> Vec<Step> {
         steps.extend(when(odd, any_path()));
         let in_any_case = |to: &Operation| {
             let literals = to.paths.iter().filter_map(|path| denied(path, false));
-            let literals = literals.map(|literal| literal.condition(true));
-            to.ignore_case
-                .then(|| Condition::any(literals.collect()))
-                .flatten()
+            let expressions = literals.map(|literal| literal.in_any_case());
+            to.ignore_case.then(|| alternatives(expressions)).flatten()
         };
         let raised = arrange(with_condition(entries, in_any_case));
         steps.extend(when(Condition::not(Condition::plain(lower)), raised));
@@ -249,12 +247,17 @@ fn deny(entries: &[(Entry, &Operation)], spelled: bool) -> Vec<Step> {
     steps
 }
 
-/// All spellings of a rule's paths, in as few expressions as they fit in: one expression costs the same for any number of paths.
+/// All spellings of a rule's paths.
 fn expressions(to: &Operation) -> Option<Condition> {
+    let paths = to.paths.iter();
+    alternatives(paths.map(|path| spelling::denied(path, to.ignore_case)))
+}
+
+/// Alternatives for the path, in as few expressions as they fit in: one expression costs the same for any number of paths.
+fn alternatives(each: impl Iterator<Item = String>) -> Option<Condition> {
     let mut conditions = Vec::new();
     let mut alternatives = String::new();
-    for pattern in &to.paths {
-        let next = spelling::denied(pattern, to.ignore_case);
+    for next in each {
         if !alternatives.is_empty() && alternatives.len() + next.len() > MAX_EXPRESSION {
             conditions.push(Condition::path(&alternatives));
             alternatives.clear();

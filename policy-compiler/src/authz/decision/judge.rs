@@ -33,6 +33,7 @@ fn judge(step: &Step, request: &Request) -> Option<Verdict> {
             .flatten(),
         Step::ByIdentity(map) => first(map.get(peer?)?, request),
         Step::ByNamespace(map) => prefixes(map, peer),
+        Step::ByWholePath(map) => first(map.get(&*text(&Input::Path, request)?)?, request),
         Step::ByPath(map) => prefixes(map, text(&Input::Path, request).as_deref()),
     }
 }

@@ -46,6 +46,8 @@ pub(crate) enum Step {
     ByNamespace(BTreeMap<Arc<str>, Vec<Step>>),
     /// Goes through the steps of the prefixes of the path, the longest first.
     ByPath(BTreeMap<Arc<str>, Vec<Step>>),
+    /// Goes through the steps of the path, if it has no query.
+    ByWholePath(BTreeMap<Arc<str>, Vec<Step>>),
 }
 
 /// A question about a request. Lists in it are never empty.

@@ -35,6 +35,7 @@ fn step(f: &mut Formatter<'_>, step: &Step, depth: usize) -> Result {
         Step::ByIdentity(of) => map(f, "by identity", of),
         Step::ByNamespace(of) => map(f, "by prefix of identity", of),
         Step::ByPath(of) => map(f, "by prefix of path", of),
+        Step::ByWholePath(of) => map(f, "by whole path", of),
     }
 }
 
