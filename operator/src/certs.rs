@@ -28,7 +28,7 @@ pub enum CertError {
     /// The CA did not sign.
     #[error(transparent)]
     Ca(#[from] CaError),
-    /// rustls did not take what the CA signed.
+    /// rustls did not accept the certificate of the CA.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
 }
@@ -182,7 +182,7 @@ fn issue(
     Ok((Arc::new(CertifiedKey::new(server.issued.chain, key)), plan))
 }
 
-/// Why a certificate does not say who its bearer is.
+/// The reason for which a certificate does not identify its bearer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WhoError {
     /// No certificate.

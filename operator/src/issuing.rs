@@ -1,4 +1,4 @@
-//! Port 15011: certificates for pods that prove who they are by their token.
+//! Port 15011: certificates for pods that prove their identity by a token.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// The reason in one word, for the metric, and the answer.
 type Refused = (&'static str, Status);
 
-/// Whom a token belongs to: always a pod, never a service account alone.
+/// The owner of a token: always a pod, never a service account alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The pod.
@@ -49,7 +49,7 @@ pub struct Caller {
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Nobody's token, or one for another purpose.
+    /// The token has no owner, or another purpose.
     #[error("the token is not valid here: {0}")]
     Invalid(String),
     /// Too many tokens of the same source were refused, or are being judged.
@@ -60,9 +60,9 @@ pub enum TokenError {
     Unavailable(String),
 }
 
-/// Says whose token it is.
+/// Returns the owner of a token.
 pub trait TokenAuthenticator: Send + Sync + 'static {
-    /// Refuses a token that can be nobody's, at once and without a call.
+    /// Refuses a token that cannot have an owner, at once and without a call.
     ///
     /// # Errors
     /// When the token would not be accepted.
@@ -158,7 +158,7 @@ impl Issuer {
         })
     }
 
-    /// Who asks, by the token alone.
+    /// The caller, by the token alone.
     async fn caller(&self, request: &Request<IssueRequest>) -> Result<(PodRef, SpiffeId), Refused> {
         let Some(token) = bearer(request.metadata()) else {
             let text = "metadata `authorization: Bearer <token>` is missing";

@@ -62,7 +62,7 @@ impl Port {
         }
     }
 
-    /// The bounds with enough open files. A share is far above what one honest address needs: agents behind one node's
+    /// The bounds with enough open files. A share is far above the need of one honest address: agents behind one node's
     /// address, the replicas of an API server, a kubelet.
     const fn bounds(self) -> Bounds {
         let (connections, per_source, reserved, displace_busy) = match self {
@@ -107,7 +107,7 @@ impl Port {
     }
 }
 
-/// What all listeners of the process share.
+/// The state that all listeners of the process share.
 #[derive(Debug)]
 pub struct Listeners {
     /// Connections that can be open on all ports together.

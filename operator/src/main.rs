@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
-    /// What is logged, such as `info` or `heddle_operator=debug,info`.
+    /// The log filter, such as `info` or `heddle_operator=debug,info`.
     #[arg(long, env = "HEDDLE_LOG", default_value = "info", global = true)]
     log: String,
     /// How often proxies report which destinations they use, in seconds.
@@ -36,7 +36,7 @@ struct Cli {
     /// Callers share one address, as behind a proxy: no source address has a share of the connections.
     #[arg(long, env = "HEDDLE_SHARED_ADDRESS", global = true)]
     shared_address: bool,
-    /// The Envoy that verifies what proxies reject; default: the one in the operator's image.
+    /// The Envoy that verifies the rejections of proxies; default: the one in the operator's image.
     #[arg(long, env = "HEDDLE_ENVOY", global = true)]
     envoy: Option<PathBuf>,
     #[command(flatten)]
@@ -62,7 +62,7 @@ struct OnKubernetes {
     /// The address to listen on.
     #[arg(long, env = "HEDDLE_LISTEN", default_value = "::")]
     listen: IpAddr,
-    /// How often what proxies were given is held against the API server's own word, in seconds.
+    /// The period of the comparison of served resources with a fresh listing of the API server, in seconds.
     #[arg(long, env = "HEDDLE_AUDIT_SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
     audit_seconds: u64,
     /// How many proxies at a time.

@@ -1,4 +1,4 @@
-//! What the control plane counts.
+//! The metrics of the control plane.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct Metrics {
     pub issued: Counter,
     /// Requests for certificates refused, by reason.
     pub issue_refused: Family<Outcome, Counter>,
-    /// Streams refused for who the caller is, by reason.
+    /// Streams refused by the identity of the caller, by reason.
     pub admission_refused: Family<Outcome, Counter>,
     /// Objects read.
     pub objects: Gauge,
@@ -254,13 +254,13 @@ impl Metrics {
         self.audit_mismatches.set(number(wrong));
     }
 
-    /// Adds what the discovery server counts.
+    /// Adds the counts of the discovery server.
     pub fn count_server(&self, counters: Arc<Counters>) {
         // Said once; of a second server nothing would be counted.
         let _ = self.server.0.set(counters);
     }
 
-    /// Adds what the listeners count.
+    /// Adds the counts of the listeners.
     pub fn count_listeners(&self, listeners: Arc<Listeners>) {
         // Set once; the listeners of a second plane would not be counted.
         let _ = self.listeners.0.set(listeners);
@@ -326,7 +326,7 @@ impl Collector for Server {
     }
 }
 
-/// Streams, and what came of them.
+/// Streams by outcome.
 fn streams(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
     counter(e, "streams", "Discovery streams admitted", counts.streams)?;
     counter(

@@ -12,10 +12,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How a task fails: the sentence for the log.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a task ends with.
+/// The result of a task.
 pub type Ended = Result<(), Failure>;
 
-/// A task ended although nobody had told it to.
+/// A task ended without a request to end.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// It returned, with an error or without.
@@ -23,7 +23,7 @@ pub enum TaskError {
     Ended {
         /// Which task.
         task: &'static str,
-        /// What it said.
+        /// Its error.
         why: String,
     },
     /// It panicked.

@@ -1,4 +1,4 @@
-//! The two containers and the two volumes, as JSON: what Kubernetes would not keep as we write it (a default filled in)
+//! The two containers and the two volumes, as JSON: a field that Kubernetes changes (a default filled in)
 //! would look changed on the next invocation.
 
 use std::collections::BTreeSet;
@@ -109,8 +109,8 @@ pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) ->
 
 fn environment(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Vec<Value> {
     let proxy = &sidecar.mesh.proxy;
-    // Nobody's pod is its own workload: the agent then takes the pod's name, which may not be known yet (`generateName`).
-    // Kubernetes reads `$(…)` in values; nobody checks the names of owners.
+    // A pod without an owner is its own workload: the agent then takes the pod's name, which may not be known yet (`generateName`).
+    // Kubernetes reads `$(…)` in values; the names of owners are not checked.
     let workload = owner(&pod.metadata).map(|owner| owner.replace('$', "$$"));
     let workload = workload.map(|owner| variable("HEDDLE_WORKLOAD", &owner));
     let mut all = vec![

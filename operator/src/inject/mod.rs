@@ -4,7 +4,7 @@
 //! - Only containers, volumes, a label and annotations of our own are added, and `lifecycle.preStop` where there is none;
 //!   nothing that the pod's author wrote is changed.
 //! - Asked again about its own result, it changes nothing.
-//! - What cannot work is refused with the reason, or left alone with the reason.
+//! - A pod that cannot work is refused with the reason, or left alone with the reason.
 
 mod containers;
 mod operations;
@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 pub use containers::AUDIENCE;
 pub use heddle_policy_compiler::injection::names;
 
-/// What of the control plane reaches a pod's spec.
+/// The settings of the control plane that reach a pod's spec.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
     /// The image of agent and Envoy.

@@ -131,7 +131,7 @@ fn the_sidecar_is_told_its_workload_as_the_compiler_finds_it() {
     assert_eq!(told(&owned("StatefulSet", "db")), "db");
     assert_eq!(told(&owned("Job", "backup-29384756")), "backup");
     assert_eq!(told(&owned("Odd", "$(POD_NAME)")), "$$(POD_NAME)");
-    // The agent takes the pod's name, which nobody knows yet.
+    // The agent takes the pod's name, which is not known yet.
     assert_eq!(told(&pod(|_| {})), Value::Null);
 }
 
@@ -561,7 +561,7 @@ fn a_pod_without_search_domains_gets_the_full_name_of_the_control_plane() {
 }
 
 proptest! {
-    /// A pod whose annotation is admitted starts: `heddle-agent init` reads each value that the webhook writes.
+    /// A pod with an admitted annotation starts: `heddle-agent init` reads each value that the webhook writes.
     #[test]
     fn admitted_annotations_are_taken_by_the_agent(text in "[0-9a-f:./, +]{0,40}|(10\\.[0-9]{1,2}\\.0\\.[0-9](/[0-9]{1,2})?,? ?){0,3}|([0-9]{1,5}, ?){0,4}") {
         for key in [

@@ -1,4 +1,4 @@
-//! Who may read metrics and proxy states: whoever Kubernetes lets `get` that path.
+//! Readers of metrics and proxy states: callers that Kubernetes allows to `get` that path.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,11 +22,11 @@ use crate::issuing::TokenError;
 const KEPT: Duration = Duration::from_secs(30);
 const MAX_KEPT: usize = 256;
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Granted,
-    /// Nobody that the API server knows.
+    /// The API server does not know the caller.
     Unknown,
     /// Somebody without the right.
     Forbidden,

@@ -19,7 +19,7 @@ use crate::tasks::{Ended, chain};
 const NAME: &str = "heddle-injector";
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Keeps the bundle in place: somebody may apply the manifest anew, or install it after us.
+/// Keeps the bundle in place: somebody may apply the manifest again, or install it after us.
 pub(super) async fn keep(
     client: Client,
     ca: Arc<Ca>,

@@ -44,7 +44,7 @@ impl Announcer {
         }
     }
 
-    /// Publishes what has turned bad between two statuses of an object. A failure is logged: the condition says the same.
+    /// Publishes the conditions that turned bad between two statuses of an object. A failure is logged: the condition says the same.
     pub(super) async fn announce(
         &mut self,
         object: &ObjectRef,

@@ -34,7 +34,7 @@ pub(super) fn health(ready: watch::Receiver<bool>) -> Router {
         .route("/readyz", get(readiness))
 }
 
-/// Answers those who may ask.
+/// Answers authorized callers.
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: Arc<Shown>,

@@ -1,4 +1,4 @@
-//! Leader election by a Lease. Who leads writes statuses; all serve.
+//! Leader election by a Lease. The leader writes statuses; all replicas serve.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use crate::tasks::{Ended, chain};
 
 const NAME: &str = "heddle-operator";
 const DURATION: Duration = Duration::from_secs(15);
-/// Who cannot renew for this long no longer leads; the others wait for [`DURATION`], which is longer.
+/// A leader that cannot renew for this long no longer leads; the others wait for [`DURATION`], which is longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(3);
 
-/// What a look at the Lease comes to.
+/// The result of reading the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Ours, or free: write it.
@@ -28,7 +28,7 @@ enum Step {
     Wait,
 }
 
-/// What was last seen of another's Lease. Its age counts by our own clock: clocks of nodes differ.
+/// The last state of another's Lease. Its age counts by our own clock: clocks of nodes differ.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     version: Option<String>,
@@ -129,7 +129,7 @@ impl Election {
         if seen.step(&lease, &self.me, Instant::now()) == Step::Wait {
             return Ok(false);
         }
-        // The resource version goes along, so of two who try only one wins.
+        // The resource version goes along, so of two attempts only one wins.
         lease.spec = Some(self.spec(lease.spec.as_ref(), &self.me));
         won(call(self.leases.replace(NAME, &params, &lease)).await)
     }

@@ -1,4 +1,4 @@
-//! What is kept of an object. A pod of some kilobytes becomes some hundred bytes, and a change of what is not kept is no
+//! The fields of an object that are kept. A pod of some kilobytes becomes some hundred bytes, and a change of another field is no
 //! change.
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ fn lifecycle(full: core::Lifecycle) -> Option<core::Lifecycle> {
     Some(kept).filter(|kept| *kept != core::Lifecycle::default())
 }
 
-/// A pod: who it is, where it is, how it is, what it listens on and how it is probed.
+/// A pod: identity, addresses, state, ports and probes.
 pub(super) fn pod(full: core::Pod) -> core::Pod {
     let spec = full.spec.map(|spec| core::PodSpec {
         containers: spec.containers.into_iter().map(container).collect(),
@@ -128,7 +128,7 @@ pub(super) fn service(full: core::Service) -> core::Service {
     }
 }
 
-/// A slice: all but what moves without a change.
+/// A slice: all fields but those that move without a change.
 pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
     // Of two copies of an endpoint the one that was written later counts.
     let resource_version = full.metadata.resource_version.clone();

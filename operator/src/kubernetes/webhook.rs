@@ -1,4 +1,4 @@
-//! Port 15017: the API server asks what becomes of a pod.
+//! Port 15017: the admission of pods, called by the API server.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const MAX_NAME: usize = 253;
 /// The longest reason in a log line, in characters.
 const MAX_REASON: usize = 1000;
 
-/// What the webhook needs.
+/// The inputs of the webhook.
 pub(super) struct Injector {
     pub(super) pictures: Pictures,
     pub(super) image: String,
