@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
+use crate::compile::route_configuration;
 use crate::resource::Resource;
+use crate::traffic::RouteTable;
 
 /// The descriptor set of the same envoy-types with which the resources are built.
 static DESCRIPTORS: &[u8] = heddle_envoy_descriptors::envoy_descriptors!();
@@ -21,6 +23,12 @@ fn pool() -> Option<&'static DescriptorPool> {
 #[must_use]
 pub fn to_json(resource: &Resource) -> Value {
     decode(resource).unwrap_or_default()
+}
+
+/// A route table as the route configuration that Envoy gets.
+#[must_use]
+pub fn table_to_json(table: &RouteTable) -> Value {
+    to_json(&route_configuration(table))
 }
 
 fn decode(resource: &Resource) -> Option<Value> {

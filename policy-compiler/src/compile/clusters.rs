@@ -50,6 +50,11 @@ impl ClientSide {
         Some((Arc::clone(old), self.part()))
     }
 
+    /// The rules, where HTTP is spoken.
+    pub(crate) fn table(&self) -> Option<&RouteTable> {
+        self.route.as_ref().map(|route| route.recipe())
+    }
+
     /// The route configuration, where HTTP is spoken.
     pub(crate) fn route(&self) -> Option<&Arc<str>> {
         self.route.as_ref().map(|route| &route.recipe().name)

@@ -50,6 +50,7 @@ use memo::{Equal, Memo};
 use named_by_address::NamedByAddress;
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
+pub(crate) use recipes::route_configuration;
 use reports::Source;
 use units::Readers;
 use upstreams::Wholes;
@@ -67,7 +68,7 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::Backend;
+use crate::traffic::{Backend, RouteTable};
 use crate::validation::{Addresses, Outcome, addresses, endpoints, facet, outcome};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
@@ -183,6 +184,23 @@ impl Compiled {
         } else {
             input.authz(port)
         })
+    }
+
+    /// The services with a client's side: those with a cluster IP.
+    pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.clients.keys()
+    }
+
+    /// The route tables of a service by the names of their route configurations, as callers on a node without local endpoints have them:
+    /// by [`evaluate`](crate::traffic::evaluate), the rule and the backends of a request.
+    pub fn route_tables(&self, service: &NamespacedName) -> impl Iterator<Item = &RouteTable> {
+        let sides = self
+            .clients
+            .get(service)
+            .into_iter()
+            .flat_map(|sides| &**sides);
+        let anywhere = sides.filter(|((_, facet), _)| facet.node.is_none());
+        anywhere.filter_map(|(_, side)| side.table())
     }
 
     /// The `Mesh` as far as it is in force: what can be read of it, the last good spec, or the closed values.

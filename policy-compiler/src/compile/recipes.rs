@@ -43,6 +43,11 @@ impl Recipe for EndpointAssignment {
     }
 }
 
+/// The route configuration of a table.
+pub(crate) fn route_configuration(table: &RouteTable) -> Arc<Resource> {
+    table.make()
+}
+
 impl Recipe for RouteTable {
     fn make(&self) -> Arc<Resource> {
         let names = self.upstreams.iter().map(|upstream| &upstream.name);

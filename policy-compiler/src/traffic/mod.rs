@@ -4,11 +4,13 @@
 //! `compile/upstreams.rs` an [`Upstream`] for each backend; `envoy/{route,cluster,endpoint}.rs` lower both. Everything here is plain data
 //! with equality and order: equal values make equal bytes.
 
+mod evaluate;
 mod matcher;
 mod rule;
 mod table;
 mod upstream;
 
+pub use evaluate::{Decision, Request, Share, evaluate};
 pub use matcher::{HeaderMatcher, PathMatcher, RequestMatcher, ValueMatcher};
 pub use rule::{
     Action, Backend, Forward, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,

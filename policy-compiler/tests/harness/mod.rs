@@ -9,6 +9,7 @@
 
 pub mod envoy;
 pub mod matchers;
+mod model;
 pub mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,7 +185,13 @@ pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String,
         .map(|(object, status)| (object.to_string(), status_json(status)))
         .collect();
     let (changed, removed) = differences(base, &views(compiled));
-    json!({"findings": findings, "statuses": statuses, "changed": changed, "removed": removed})
+    let mut report =
+        json!({"findings": findings, "statuses": statuses, "changed": changed, "removed": removed});
+    let tables = model::tables(compiled);
+    if !tables.is_empty() {
+        report["tables"] = json!(tables);
+    }
+    report
 }
 
 fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {

@@ -1,0 +1,117 @@
+//! The reference evaluator: the rule and the backends that a request would get. To explain a table, and to hold Envoy against it.
+
+use super::matcher::{HeaderMatcher, PathMatcher, RequestMatcher, ValueMatcher};
+use super::rule::{Action, Backend, RouteRule};
+use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
+
+/// The parts of a request that matchers look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// `Host` or `:authority`.
+    pub host: String,
+    /// The method.
+    pub method: String,
+    /// Path with query.
+    pub path: String,
+    /// One entry a line, with names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+/// The rule of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'t> {
+    /// The entry that matched; its rule has the policies.
+    pub entry: &'t RouteEntry,
+    table: &'t RouteTable,
+}
+
+/// A backend that a request may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share<'t> {
+    /// The backend.
+    pub backend: &'t Backend,
+    /// Its weight, above zero.
+    pub weight: u32,
+    /// Its upstream. None: the request is answered with status 500.
+    pub upstream: Option<&'t TableUpstream>,
+}
+
+impl<'t> Decision<'t> {
+    /// The rule.
+    #[must_use]
+    pub fn rule(&self) -> &'t RouteRule {
+        &self.entry.rule
+    }
+
+    /// The backends by weight; none if the rule answers by itself.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Share<'t>> {
+        let backends = match &self.entry.rule.action {
+            Action::Forward(forward) => &*forward.backends,
+            Action::Respond { .. } => &[],
+        };
+        let weighted = backends.iter().filter(|backend| backend.weight > 0);
+        let share = |weighted: &'t super::WeightedBackend| Share {
+            backend: &weighted.backend,
+            weight: weighted.weight,
+            upstream: self.table.upstream(&weighted.backend),
+        };
+        weighted.map(share).collect()
+    }
+}
+
+/// Finds the rule of a request. None: no rule takes it, and the answer is status 404.
+#[must_use]
+pub fn evaluate<'t>(table: &'t RouteTable, request: &Request) -> Option<Decision<'t>> {
+    let host = host(table, &request.host)?;
+    let matches = |entry: &&RouteEntry| matches(&entry.matcher, request);
+    let entry = host.entries.iter().find(matches)?;
+    Some(Decision { entry, table })
+}
+
+/// The host with the name, or else the one for every name.
+fn host<'t>(table: &'t RouteTable, name: &str) -> Option<&'t VirtualHost> {
+    let with = |named: &dyn Fn(&HostPattern) -> bool| {
+        let mut hosts = table.hosts.iter();
+        hosts.find(|host| host.domains.iter().any(named))
+    };
+    let exact = |pattern: &HostPattern| match pattern {
+        HostPattern::Exact(own) => own.eq_ignore_ascii_case(name),
+        HostPattern::Any => false,
+    };
+    with(&exact).or_else(|| with(&|pattern| *pattern == HostPattern::Any))
+}
+
+fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
+    let method = matcher.method.as_ref();
+    on_path(&matcher.path, &request.path)
+        && method.is_none_or(|method| **method == *request.method)
+        && matcher
+            .headers
+            .iter()
+            .all(|header| on_header(header, request))
+}
+
+fn on_path(matcher: &PathMatcher, path: &str) -> bool {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    match matcher {
+        PathMatcher::Any => true,
+        PathMatcher::Exact(own) => **own == *path,
+        PathMatcher::Prefix(own) => {
+            let rest = path.strip_prefix(&**own);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    }
+}
+
+fn on_header(matcher: &HeaderMatcher, request: &Request) -> bool {
+    let mut lines = request
+        .headers
+        .iter()
+        .filter(|(name, _)| **name == *matcher.name);
+    lines.any(|(_, value)| match &matcher.value {
+        ValueMatcher::Exact(own) => **own == **value,
+        ValueMatcher::Prefix(own) => value.starts_with(&**own),
+        ValueMatcher::Present => true,
+    })
+}

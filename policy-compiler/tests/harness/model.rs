@@ -1,0 +1,72 @@
+//! The traffic model as goldens print it: each entry of a table in a line, in the order in which they are tried.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use heddle_policy_compiler::traffic::{
+    Action, PathMatcher, RequestMatcher, RouteEntry, RoutePolicy, RouteTable, RuleId, ValueMatcher,
+};
+use heddle_policy_compiler::{Compiled, NamespacedName};
+
+/// The tables in which an object has a say.
+pub fn tables(compiled: &Compiled) -> BTreeMap<String, Vec<String>> {
+    let services = compiled.services();
+    let tables = services.flat_map(|service: &NamespacedName| compiled.route_tables(service));
+    let decided = |table: &&RouteTable| {
+        let mut entries = table.hosts.iter().flat_map(|host| &host.entries);
+        entries.any(|entry| {
+            entry.rule.id != RuleId::WholeService || entry.rule.policy != RoutePolicy::default()
+        })
+    };
+    let lines = |table: &RouteTable| {
+        let entries = table.hosts.iter().flat_map(|host| &host.entries);
+        let lines = entries.map(|entry| line(table, entry)).collect();
+        (table.name.to_string(), lines)
+    };
+    tables.filter(decided).map(lines).collect()
+}
+
+fn line(table: &RouteTable, entry: &RouteEntry) -> String {
+    let mut text = format!("{} -> {}:", matcher(&entry.matcher), entry.rule.id);
+    match &entry.rule.action {
+        Action::Forward(forward) => {
+            for weighted in &forward.backends {
+                let upstream = table.upstream(&weighted.backend);
+                let upstream = upstream.map_or("none", |upstream| &upstream.name);
+                let (weight, backend) = (weighted.weight, &weighted.backend);
+                write!(text, " {weight} to {backend} by {upstream};").unwrap();
+            }
+        }
+        Action::Respond { status, body } => write!(text, " status {status} {body:?};").unwrap(),
+    }
+    let timeouts = &entry.rule.policy.timeouts;
+    for (name, timeout) in [
+        ("request", timeouts.request),
+        ("per try", timeouts.per_try),
+        ("idle", timeouts.idle),
+    ] {
+        if let Some(timeout) = timeout {
+            write!(text, " {name} timeout {timeout:?};").unwrap();
+        }
+    }
+    text.truncate(text.trim_end_matches(';').len());
+    text
+}
+
+fn matcher(matcher: &RequestMatcher) -> String {
+    let mut parts: Vec<String> = matcher.method.iter().map(ToString::to_string).collect();
+    match &matcher.path {
+        PathMatcher::Any => {}
+        PathMatcher::Exact(path) => parts.push(path.to_string()),
+        PathMatcher::Prefix(path) => parts.push(format!("{path}/*")),
+    }
+    parts.extend(matcher.headers.iter().map(|header| match &header.value {
+        ValueMatcher::Exact(value) => format!("{}: {value}", header.name),
+        ValueMatcher::Prefix(value) => format!("{}: {value}*", header.name),
+        ValueMatcher::Present => format!("{} present", header.name),
+    }));
+    if parts.is_empty() {
+        return "any request".to_owned();
+    }
+    parts.join(", ")
+}
