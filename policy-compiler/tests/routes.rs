@@ -11,13 +11,15 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use harness::running::{connect, serve, spawn, status};
+use harness::running::{Trust, connect, http, serve, spawn, start, status};
 use heddle_policy_compiler::traffic::{
     Action, Backend, Balance, Forward, HeaderMatcher, HostPattern, Origins, PathMatcher, Request,
     RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream,
     ValueMatcher, VirtualHost, WeightedBackend, evaluate,
 };
-use heddle_policy_compiler::{NamespacedName, ObjectKind, ObjectRef, print};
+use heddle_policy_compiler::{
+    Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, compile, ingest, print,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -58,6 +60,7 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
         "[xy]{0,2}".prop_map(|text| ValueMatcher::Exact(text.into())),
         "[xy]{1,2}".prop_map(|text| ValueMatcher::Prefix(text.into())),
         Just(ValueMatcher::Present),
+        Just(ValueMatcher::Absent),
     ];
     let headers = proptest::collection::btree_map("x-[ab]", value, 0..3);
     (path, method, headers).prop_map(|(path, method, headers)| {
@@ -324,5 +327,92 @@ fn envoy_and_the_evaluator_agree_on_random_tables() -> Result<()> {
         rules * 3 > all,
         "only {rules} of {all} requests have a rule"
     );
+    Ok(())
+}
+
+/// A client's sidecar, and backends without sidecars.
+fn split() -> Result<Compiled> {
+    let mut text = String::from(
+        "
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {name: api, namespace: shop}
+spec:
+  service: api
+  matches: [{headers: [{name: x-canary, exact: \"yes\"}]}, {headers: [{name: agent, prefix: test}]}]
+  backends: [{service: api-v2, weight: 1}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop, annotations: {heddle.dev/standalone-app: 127.79.1.4, heddle.dev/standalone-upstreams: \"shop/api:8001=127.79.1.5:8001\"}}
+spec: {serviceAccountName: client, containers: [{name: app}]}
+status: {podIPs: [{ip: 127.79.1.3}]}
+",
+    );
+    for (index, name) in ["api", "api-v2"].into_iter().enumerate() {
+        let ip = format!("127.79.1.{}", 11 + index);
+        text += &format!(
+            "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8001}}]
+endpoints: [{{addresses: [{ip}]}}]
+"
+        );
+    }
+    let read = ingest::parse_yaml("routes", &text);
+    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    let compiled = compile(&world);
+    let errors: Vec<_> = compiled
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .collect();
+    ensure!(errors.is_empty(), "{errors:#?}");
+    Ok(compiled)
+}
+
+#[test]
+fn a_split_takes_the_requests_that_it_matches() -> Result<()> {
+    let compiled = split()?;
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    for (index, name) in ["api", "api-v2"].into_iter().enumerate() {
+        serve(
+            format!("127.79.1.{}:8001", 11 + index),
+            named(name.to_owned()),
+        )?;
+    }
+    let none = BTreeSet::new();
+    let client = ("client", &none);
+    let _envoy = start(
+        &compiled,
+        client,
+        &trust,
+        folder.path(),
+        "127.79.1.9:9901",
+        |_| {},
+    )?;
+    for (headers, backend) in [
+        ("", "api"),
+        ("x-canary: yes\r\n", "api-v2"),
+        ("X-Canary: no\r\nx-canary: yes\r\n", "api-v2"),
+        ("x-canary: yes, no\r\n", "api"),
+        ("agent: tester/1\r\n", "api-v2"),
+        ("agent: a-test\r\n", "api"),
+    ] {
+        let answer = http("127.79.1.5:8001", "GET", "/", headers)?;
+        ensure!(
+            answer.ends_with(&format!("\r\n\r\n{backend}")),
+            "{headers}: {answer}"
+        );
+    }
     Ok(())
 }

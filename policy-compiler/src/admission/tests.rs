@@ -162,6 +162,13 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         of((Kind::AuthPolicy, json!({})), "spec"),
         of(backend(json!({"weight": 1})), "spec.backends[0]"),
         of(
+            (
+                Kind::TrafficSplit,
+                json!({"service": "web", "matches": [{"headers": [{"name": "x"}]}], "backends": [{"service": "a", "weight": 1}]}),
+            ),
+            "spec.matches[0].headers[0]",
+        ),
+        of(
             backend(json!({"weight": 1, "service": "a", "labels": {"a": "b"}})),
             "spec.backends[0]",
         ),

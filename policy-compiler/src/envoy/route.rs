@@ -220,6 +220,7 @@ fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
         ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
         ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
         ValueMatcher::Present => PresentMatch(true),
+        ValueMatcher::Absent => PresentMatch(false),
     };
     v3::HeaderMatcher {
         name: name.to_owned(),

@@ -4,6 +4,7 @@
 
 pub(crate) mod auth_policy;
 mod headers;
+mod matches;
 pub(crate) mod mesh;
 mod salvage;
 mod silent;

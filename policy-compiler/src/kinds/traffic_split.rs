@@ -6,17 +6,16 @@ use std::sync::Arc;
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::{Problem, judge};
+use crate::kinds::{Problem, judge, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
-    self, Action, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
-    WeightedBackend,
+    self, Action, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
 };
 use crate::validation::endpoints::Readiness;
 use crate::validation::{Outcome, Recorder};
 use crate::world::{Declared, Labels, NamespacedName, Port, Service};
 
-/// The rules in force by service and port, in the order of precedence.
+/// The rules in force by service and port, in the order of the names of their objects.
 pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
 
 /// The splits of a namespace, judged.
@@ -73,14 +72,24 @@ fn claim(
         namespace: Arc::clone(&object.namespace),
         name: spec.service.as_str().into(),
     };
-    let ports = claimed(lookup, &service, spec);
-    let taken = ports
-        .iter()
-        .find_map(|port| Some((*port, splits.get(&(service.clone(), *port))?.first()?)));
+    let ports = matches::claimed(lookup, &service, spec);
+    let matchers = matches::matchers(spec);
+    let taken = ports.iter().find_map(|port| {
+        let mut others = splits.get(&(service.clone(), *port))?.iter();
+        Some((
+            *port,
+            others.find(|other| matchers.contains(&other.matcher))?,
+        ))
+    });
     if let Some((port, winner)) = taken {
+        let which = if winner.matcher.is_any() {
+            ""
+        } else {
+            " for a match that both have"
+        };
         let winner = winner.rule.origins.first().unwrap_or(object);
         let message =
-            format!("{winner} wins service {service} port {port}, for its name is smaller");
+            format!("{winner} wins service {service} port {port}{which}, for its name is smaller");
         status.set(
             ConditionType::Conflicted,
             true,
@@ -97,12 +106,14 @@ fn claim(
     status.weights = named(spec, &weights);
     for port in ports {
         let rule = Arc::new(rule(object, spec, &weights, (&service, port)));
-        let entry = RouteEntry {
-            matcher: RequestMatcher::default(),
-            alternative: 0,
-            rule,
-        };
-        splits.insert((service.clone(), port), vec![entry]);
+        let alternatives = matchers.iter().cloned().enumerate();
+        let entries = alternatives.map(|(alternative, matcher)| RouteEntry {
+            matcher,
+            alternative,
+            rule: Arc::clone(&rule),
+        });
+        let attached = splits.entry((service.clone(), port)).or_default();
+        attached.extend(entries);
     }
 }
 
@@ -143,20 +154,6 @@ fn without_pods(
     findings
 }
 
-fn claimed(
-    lookup: &Recorder<'_>,
-    service: &NamespacedName,
-    spec: &TrafficSplitSpec,
-) -> BTreeSet<Port> {
-    match spec.port {
-        Some(port) => BTreeSet::from([port.into()]),
-        None => lookup
-            .service(service)
-            .map(|s| s.ports.keys().copied().collect())
-            .unwrap_or_default(),
-    }
-}
-
 fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let name = NamespacedName::new(namespace, &spec.service);
@@ -193,6 +190,7 @@ fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec
             }
         }
     }
+    problems.extend(matches::check(spec, service));
     check_backends(lookup, namespace, spec, service, &mut problems);
     problems
 }

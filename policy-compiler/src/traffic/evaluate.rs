@@ -109,9 +109,10 @@ fn on_header(matcher: &HeaderMatcher, request: &Request) -> bool {
         .headers
         .iter()
         .filter(|(name, _)| **name == *matcher.name);
-    lines.any(|(_, value)| match &matcher.value {
-        ValueMatcher::Exact(own) => **own == **value,
-        ValueMatcher::Prefix(own) => value.starts_with(&**own),
-        ValueMatcher::Present => true,
-    })
+    match &matcher.value {
+        ValueMatcher::Exact(own) => lines.any(|(_, value)| **own == **value),
+        ValueMatcher::Prefix(own) => lines.any(|(_, value)| value.starts_with(&**own)),
+        ValueMatcher::Present => lines.next().is_some(),
+        ValueMatcher::Absent => lines.next().is_none(),
+    }
 }

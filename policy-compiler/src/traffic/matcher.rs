@@ -51,4 +51,6 @@ pub enum ValueMatcher {
     Prefix(Arc<str>),
     /// Any value, also an empty one.
     Present,
+    /// There is no such header.
+    Absent,
 }

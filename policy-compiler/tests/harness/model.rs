@@ -64,6 +64,7 @@ fn matcher(matcher: &RequestMatcher) -> String {
         ValueMatcher::Exact(value) => format!("{}: {value}", header.name),
         ValueMatcher::Prefix(value) => format!("{}: {value}*", header.name),
         ValueMatcher::Present => format!("{} present", header.name),
+        ValueMatcher::Absent => format!("{} absent", header.name),
     }));
     if parts.is_empty() {
         return "any request".to_owned();

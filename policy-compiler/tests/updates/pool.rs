@@ -184,6 +184,7 @@ fn objects() -> Vec<Value> {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));
         pool.push(split(name, json!({"service": "b", "port": 80, "backends": [{"labels": {"app": "b"}, "weight": 1}, {"service": "a", "weight": 3}]})));
         pool.push(split(name, json!({"service": "a", "backends": []})));
+        pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {
         pool.push(policy(
