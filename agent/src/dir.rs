@@ -28,7 +28,7 @@ impl PrivateDir {
             }
         };
         let dir = Self(dir);
-        for socket in [dir.sds(), dir.admin()] {
+        for socket in [dir.sds(), dir.admin(), dir.agent()] {
             if socket.as_os_str().len() > MAX_SOCKET_PATH {
                 bail!(
                     "HEDDLE_RUNTIME_DIR is too long: {} has more than {MAX_SOCKET_PATH} bytes",
@@ -45,6 +45,10 @@ impl PrivateDir {
 
     pub(crate) fn admin(&self) -> PathBuf {
         self.0.join("admin.sock")
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.0.join("agent.sock")
     }
 
     pub(crate) fn bootstrap(&self) -> PathBuf {

@@ -16,7 +16,7 @@ mod sds;
 mod secrets;
 mod settings;
 
-pub use bootstrap::bootstrap;
+pub use bootstrap::{Sockets, bootstrap};
 pub use envoy::exec as exec_envoy;
 pub use life::run;
 pub use settings::{LogFormat, Settings, SettingsError, log_level};

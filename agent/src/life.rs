@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
-use crate::bootstrap::bootstrap;
+use crate::bootstrap::{Sockets, bootstrap};
 use crate::dir::{self, PrivateDir};
 use crate::drain::drain;
 use crate::envoy::Envoy;
@@ -148,7 +148,13 @@ async fn stop(envoy: &mut Envoy) -> Result<()> {
 }
 
 fn write_bootstrap(settings: &Settings, dir: &PrivateDir) -> Result<()> {
-    let config = bootstrap(settings, &dir.sds(), &dir.admin(), memory::limit());
+    let (sds, admin, agent) = (dir.sds(), dir.admin(), dir.agent());
+    let sockets = Sockets {
+        sds: &sds,
+        admin: &admin,
+        agent: &agent,
+    };
+    let config = bootstrap(settings, &sockets, memory::limit());
     let text = serde_json::to_vec_pretty(&config)?;
     write_private(&dir.bootstrap(), &text)
         .with_context(|| format!("{} can't be written", dir.bootstrap().display()))

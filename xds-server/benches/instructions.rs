@@ -151,9 +151,10 @@ fn views(services: usize) -> [Arc<View>; 2] {
                 version: "0000000000000002".into(),
                 ..Resource::clone(resource)
             }),
-            ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => {
-                Arc::clone(resource)
-            }
+            ResourceKind::Cluster
+            | ResourceKind::Listener
+            | ResourceKind::Route
+            | ResourceKind::Runtime => Arc::clone(resource),
         };
         Arc::new(Part {
             resources: part.resources.iter().map(other).collect(),
@@ -219,7 +220,7 @@ fn answers(push: &Push) -> Vec<DeltaDiscoveryRequest> {
             let names = push.resources.iter().flat_map(routes).collect();
             requests.push(ask(ResourceKind::Route, names));
         }
-        ResourceKind::Endpoints | ResourceKind::Route => {}
+        ResourceKind::Endpoints | ResourceKind::Route | ResourceKind::Runtime => {}
     }
     requests
 }
@@ -293,9 +294,10 @@ fn held(view: &View, kind: ResourceKind) -> DeltaDiscoveryRequest {
     let version = |resource: &Arc<Resource>| match kind {
         // Behind it stands the version of the cluster.
         ResourceKind::Endpoints => format!("{}@0000000000000001", resource.version),
-        ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => {
-            resource.version.to_string()
-        }
+        ResourceKind::Cluster
+        | ResourceKind::Listener
+        | ResourceKind::Route
+        | ResourceKind::Runtime => resource.version.to_string(),
     };
     let names = if kind.is_complete() {
         vec!["*".to_owned()]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::google::protobuf::value::Kind;
 use heddle_acceptor::{ClientText, Link};
+use heddle_xds_types::bootstrap::BOOTSTRAP_METADATA;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -98,9 +100,25 @@ fn node_info(node: &Node) -> NodeInfo {
         None => String::new(),
     };
     let name = text(&node.user_agent_name);
+    let metadata = node
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.fields.get(BOOTSTRAP_METADATA));
+    let bootstrap = match metadata.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::NumberValue(version)) => whole(*version),
+        Some(_) | None => 0,
+    };
     NodeInfo {
         id: text(&node.id),
         cluster: text(&node.cluster),
         user_agent: ClientText::new(&format!("{name} {version}"), MAX_USER_AGENT),
+        bootstrap,
     }
+}
+
+/// Returns a client's number as a version: 0 if it is not one.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(number: f64) -> u32 {
+    // A cast of floating point saturates.
+    number as u32
 }

@@ -18,6 +18,8 @@ pub struct NodeInfo {
     pub cluster: ClientText,
     /// Program and version, such as `envoy 1.40.0`; for display only.
     pub user_agent: ClientText,
+    /// The version of its bootstrap; 0 if it reports none.
+    pub bootstrap: u32,
 }
 
 /// Who subscribes. The source chooses it when it admits a stream, so it is as trustworthy as the source made it.

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds_server::Options;
-use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route};
+use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
+use heddle_xds_types::bootstrap::RUNTIME_FEATURES;
 use support::pki::Pki;
 use support::resources::{
-    bad_listener, cluster, endpoints, http_listener, key, on_demand_listener, route, static_cluster,
+    bad_listener, cluster, endpoints, http_listener, key, on_demand_listener, route, runtime,
+    static_cluster,
 };
 use support::{BOUND, Fixture, Process, Running, free_port, runs, tool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,9 +97,17 @@ fn bootstrap(pki: &Pki, ads: SocketAddr, admin: u16) -> String {
     });
     let endpoint = serde_json::json!({"address": {"socket_address": {
         "address": ads.ip().to_string(), "port_value": ads.port()}}});
+    let features: serde_json::Value = RUNTIME_FEATURES
+        .map(|name| (name.to_owned(), serde_json::Value::Bool(true)))
+        .into_iter()
+        .collect();
     let source = serde_json::json!({"ads": {}, "resource_api_version": "V3"});
     serde_json::json!({
-        "node": {"id": NODE, "cluster": "shop"},
+        "node": {"id": NODE, "cluster": "shop", "metadata": {"heddle.bootstrap": 1}},
+        "layered_runtime": {"layers": [
+            {"name": "bootstrap", "static_layer": features},
+            {"name": "heddle", "rtds_layer": {"name": "heddle", "rtds_config": source}},
+        ]},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "dynamic_resources": {
             "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3",
@@ -171,7 +181,12 @@ async fn envoy_runs_what_it_is_given() {
         log.0.reopen().unwrap(),
     );
 
+    let begun = tokio::time::Instant::now();
     until_answer(front, "/", "x-version: v1").await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "the start waited for a runtime layer without content"
+    );
     let all = [
         key(Cluster, "svc"),
         key(Endpoints, "svc"),
@@ -186,6 +201,9 @@ async fn envoy_runs_what_it_is_given() {
         "{}",
         progress.node.user_agent
     );
+
+    assert_eq!(progress.node.bootstrap, 1);
+    runtime_values(&server, &source, admin).await;
 
     // An update takes effect; an updated cluster does not wait for endpoints (Envoy would for 15 s).
     source.put([route("svc", "svc", "v2")]);
@@ -214,6 +232,33 @@ async fn envoy_runs_what_it_is_given() {
     loads(&source, front).await;
     refusal(&server, &source).await;
     reconnect(server, &source, &pki, front).await;
+}
+
+/// A runtime value changes while Envoy runs, and goes with its resource.
+async fn runtime_values(server: &Running, source: &Arc<Fixture>, admin: u16) {
+    let layer = key(Runtime, "heddle");
+    for value in [500, 100] {
+        source.put([runtime("heddle.learn", value)]);
+        let shown = format!("\"final_value\": \"{value}\"");
+        until_answer(admin, "/runtime", &shown).await;
+    }
+    server
+        .until(NODE, "runtime acknowledged", |p| runs(p, &layer))
+        .await;
+    source.remove(&layer);
+    let gone = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        while get(admin, "/runtime")
+            .await
+            .unwrap()
+            .contains("heddle.learn")
+        {
+            pace.tick().await;
+        }
+    };
+    tokio::time::timeout(BOUND, gone)
+        .await
+        .expect("the value stays without its resource");
 }
 
 /// The first connection to an unknown destination is held until the destination is known.

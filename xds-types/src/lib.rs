@@ -1,11 +1,15 @@
-//! The kinds of xDS resources and the keys of resources: one list for the compiler, the discovery server and the operator.
+//! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, and the report on a sidecar: each defined
+//! once for the compiler, the discovery server, the operator, the agent and the command line.
 
+pub mod bootstrap;
 mod kind;
+mod proxy_state;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use kind::{PerKind, ResourceKind};
+pub use proxy_state::ProxyState;
 
 /// The name of a resource, shared by all structures that mention it.
 pub type Name = Arc<str>;

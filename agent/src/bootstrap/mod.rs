@@ -8,21 +8,34 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use heddle_xds_types::bootstrap::{
+    ADMIN, AGENT, BOOTSTRAP_METADATA, BOOTSTRAP_VERSION, CONTROL_PLANE, REGEX_PROGRAM_SIZE,
+    RUNTIME_FEATURES, RUNTIME_LAYER, SDS,
+};
+
 use crate::settings::{LogFormat, Settings};
 
-/// The cluster of the control plane: ADS and load reports.
-const CONTROL_PLANE: &str = "heddle-control-plane";
-/// The cluster of the agent's SDS, which the compiler's TLS contexts name.
-const SDS: &str = "heddle-sds";
-/// The cluster of Envoy's own admin socket, for the metrics port of the inbound listener.
-const ADMIN: &str = "heddle-admin";
+/// The Unix sockets of a sidecar.
+#[derive(Clone, Copy, Debug)]
+pub struct Sockets<'a> {
+    /// The agent's SDS.
+    pub sds: &'a Path,
+    /// Envoy's admin interface.
+    pub admin: &'a Path,
+    /// The agent's socket for access logs and metrics. The agent does not serve it yet, and no resource names its cluster.
+    pub agent: &'a Path,
+}
 
-/// The bootstrap for these settings, with the sockets where they are, for a container that may have so many bytes of memory.
-pub fn bootstrap(settings: &Settings, sds: &Path, admin: &Path, memory: Option<u64>) -> Value {
+/// Returns Envoy's bootstrap, with the container's memory in bytes if it has a limit.
+pub fn bootstrap(settings: &Settings, sockets: &Sockets<'_>, memory: Option<u64>) -> Value {
     let mut config = json!({
-        "node": { "id": settings.node_id(), "cluster": settings.id.to_string() },
+        "node": {
+            "id": settings.node_id(),
+            "cluster": settings.id.to_string(),
+            "metadata": { BOOTSTRAP_METADATA: BOOTSTRAP_VERSION },
+        },
         "admin": {
-            "address": pipe(admin),
+            "address": pipe(sockets.admin),
             "ignore_global_conn_limit": true,
         },
         "dynamic_resources": {
@@ -35,18 +48,24 @@ pub fn bootstrap(settings: &Settings, sds: &Path, admin: &Path, memory: Option<u
         "cluster_manager": { "load_stats_config": control_plane::loads() },
         "static_resources": { "clusters": [
             control_plane::cluster(settings),
-            local(SDS, sds, &http2()),
-            local(ADMIN, admin, &json!({ "explicit_http_config": { "http_protocol_options": {} } })),
+            local(SDS, sockets.sds, &http2()),
+            local(AGENT, sockets.agent, &http2()),
+            local(ADMIN, sockets.admin, &json!({ "explicit_http_config": { "http_protocol_options": {} } })),
         ] },
-        "layered_runtime": { "layers": [{
-            "name": "heddle",
-            // The default of 100 refuses regular expressions that users do write.
-            "static_layer": { "re2.max_program_size.error_level": 65536 },
-        }] },
+        "layered_runtime": { "layers": [
+            { "name": "bootstrap", "static_layer": fixed_runtime() },
+            { "name": RUNTIME_LAYER, "rtds_layer": { "name": RUNTIME_LAYER, "rtds_config": {
+                "ads": {},
+                "resource_api_version": "V3",
+                // Envoy starts without the layer if a control plane of before it does not answer.
+                "initial_fetch_timeout": "15s",
+            } } },
+        ] },
         "overload_manager": overload::manager(memory),
         // The counters of a cluster are made at its first use.
         "deferred_stat_options": { "enable_deferred_creation_stats": true },
         "stats_config": stats::kept(),
+        "stats_eviction_interval": stats::EVICTION_INTERVAL,
     });
     if let (LogFormat::Json, Some(fields)) = (settings.log_format, config.as_object_mut()) {
         let format = json!({ "timestamp": "%Y-%m-%dT%T.%FZ", "level": "%l", "target": "envoy::%n", "message": "%j" });
@@ -56,6 +75,15 @@ pub fn bootstrap(settings: &Settings, sds: &Path, admin: &Path, memory: Option<u
         );
     }
     config
+}
+
+fn fixed_runtime() -> Value {
+    let (limit, size) = REGEX_PROGRAM_SIZE;
+    let features = RUNTIME_FEATURES.map(|name| (name.to_owned(), json!(true)));
+    features
+        .into_iter()
+        .chain([(limit.to_owned(), json!(size))])
+        .collect()
 }
 
 fn local(name: &str, socket: &Path, options: &Value) -> Value {
@@ -127,7 +155,12 @@ mod tests {
             Some(value.to_owned())
         })
         .unwrap();
-        let config = bootstrap(&settings, Path::new("/sds"), Path::new("/admin"), None);
+        let sockets = Sockets {
+            sds: Path::new("/sds"),
+            admin: Path::new("/admin"),
+            agent: Path::new("/agent"),
+        };
+        let config = bootstrap(&settings, &sockets, None);
         let mut found = Vec::new();
         contexts(&config, &mut found);
         assert!(!found.is_empty(), "{config}");

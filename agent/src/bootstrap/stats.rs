@@ -5,6 +5,10 @@
 
 use serde_json::{Value, json};
 
+/// How often Envoy forgets the series that no request has touched since the time before, in the scopes that allow it: those
+/// of the golden metrics. A series that is used less often is counted from 0 again.
+pub(super) const EVICTION_INTERVAL: &str = "3600s";
+
 /// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
 /// too many new destinations, verdicts on TCP.
 const OWN: [&str; 8] = [

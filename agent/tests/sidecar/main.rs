@@ -19,7 +19,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use heddle_agent::{Settings, bootstrap};
+use heddle_agent::{Settings, Sockets, bootstrap};
 use link::Link;
 use nix::sys::signal::{Signal, kill};
 use pod::{DEADLINE, Pod, alive, envoy, get, until};
@@ -52,12 +52,14 @@ fn the_bootstrap_is_valid() {
             Some(value.to_owned())
         })
         .unwrap();
-        let config = bootstrap(
-            &settings,
-            &dir.path().join("sds.sock"),
-            &dir.path().join("admin.sock"),
-            memory,
-        );
+        let socket = |name| dir.path().join(name);
+        let (sds, admin, agent) = (socket("sds"), socket("admin"), socket("agent"));
+        let sockets = Sockets {
+            sds: &sds,
+            admin: &admin,
+            agent: &agent,
+        };
+        let config = bootstrap(&settings, &sockets, memory);
         let path = dir.path().join("envoy.json");
         std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
         let output = Command::new(envoy())
@@ -149,7 +151,7 @@ async fn metrics_are_reached_through_the_admin_cluster() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
     for kept in [
-        "envoy_heddle_requests_total{reporter=\"outbound\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\"} 1",
+        "envoy_heddle_requests_total{reporter=\"outbound\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",path=\"/\"} 1",
         "envoy_heddle_request_duration_ms_count{reporter=\"outbound\",source_namespace=\"shop\"",
         "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"outbound\"",
         "envoy_listener_downstream_cx_active{envoy_listener_address=\"inbound\"",
@@ -162,6 +164,45 @@ async fn metrics_are_reached_through_the_admin_cluster() {
         !answer.body.contains("envoy_cluster_name=\"app\""),
         "what nobody reads is not kept: {}",
         answer.body
+    );
+}
+
+/// Counters of requests by path: at most three, over both listeners.
+#[tokio::test]
+async fn series_of_golden_metrics_are_bounded_over_all_listeners() {
+    let pod = started().await;
+    for path in 0..6 {
+        get(pod.ports.outbound, &format!("/{path}")).await.unwrap();
+    }
+    let text = get(pod.ports.metrics, "/stats/prometheus").await.unwrap();
+    let series = |name: &str| {
+        let lines = text.body.lines();
+        lines.filter(|line| line.starts_with(name)).count()
+    };
+    assert_eq!(series("envoy_heddle_requests_total{"), 3, "{}", text.body);
+    assert_eq!(series("envoy_heddle_request_duration_ms_count{"), 3);
+}
+
+/// The plane has no runtime resource, and no server is behind the agent's cluster.
+#[tokio::test]
+async fn the_lasting_parts_of_the_bootstrap_do_not_delay_readiness() {
+    let begun = Instant::now();
+    let pod = started().await;
+    let elapsed = begun.elapsed();
+    assert!(elapsed < Duration::from_secs(12), "{elapsed:?}");
+    let admin = async |path: &str| get(pod.ports.metrics, path).await.unwrap().body;
+    let runtime = admin("/runtime").await;
+    for name in [
+        "\"heddle\"",
+        "envoy.reloadable_features.tcp_proxy_delay_route_selection",
+        "re2.max_program_size.error_level",
+    ] {
+        assert!(runtime.contains(name), "{name}: {runtime}");
+    }
+    let clusters = admin("/clusters").await;
+    assert!(
+        clusters.contains("heddle-agent::default_priority"),
+        "{clusters}"
     );
 }
 

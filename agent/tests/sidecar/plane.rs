@@ -179,7 +179,10 @@ impl AggregatedDiscoveryService for Ads {
                 let of_type = resources
                     .iter()
                     .filter(|(_, any)| any.type_url == ask.type_url);
-                let resources = of_type.map(|(name, any)| Resource {
+                let known: Vec<&String> = of_type.clone().map(|(name, _)| name).collect();
+                let asked = ask.resource_names_subscribe.iter();
+                let missing = asked.filter(|name| *name != "*" && !known.contains(name));
+                let resources = of_type.clone().map(|(name, any)| Resource {
                     name: name.clone(),
                     version: "1".to_owned(),
                     resource: Some(any.clone()),
@@ -189,6 +192,7 @@ impl AggregatedDiscoveryService for Ads {
                     resources: resources.collect(),
                     nonce: "1".to_owned(),
                     type_url: ask.type_url.clone(),
+                    removed_resources: missing.cloned().collect(),
                     ..Default::default()
                 })
             });

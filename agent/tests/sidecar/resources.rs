@@ -108,12 +108,13 @@ fn golden(reporter: &str) -> Value {
         ("source_namespace", "%ENVIRONMENT(NS)%"),
         ("source_workload", "%ENVIRONMENT(WL)%"),
         ("source_principal", "%ENVIRONMENT(ID)%"),
+        ("path", "%REQ(:PATH)%"),
     ];
     let tags = tags.map(|(name, format)| json!({ "name": name, "value_format": format }));
     let stat = |name: &str| json!({ "name": name, "tags": tags });
     json!({ "name": "envoy.access_loggers.stats", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
-        "stats_scope": {},
+        "stats_scope": { "sharing_name": "heddle", "max_counters": 3, "max_histograms": 3, "enable_eviction": true },
         "counters": [{ "stat": stat("heddle_requests_total"), "value_fixed": 1 }],
         "histograms": [{ "stat": stat("heddle_request_duration_ms"), "unit": "Milliseconds", "value_format": "%DURATION%" }],
     } })

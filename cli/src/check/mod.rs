@@ -73,7 +73,7 @@ pub async fn run(args: &CheckArgs) -> Result<()> {
     if !args.pre {
         let timeout = Duration::from_secs(args.timeout);
         failures += section("control plane", settled(&client, timeout).await);
-        failures += section("workloads", workloads::all(&client).await);
+        failures += section("workloads", workloads::all(&client, &args.cluster).await);
     }
     match failures {
         0 => Ok(()),

@@ -9,19 +9,67 @@ use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
 
 use super::Outcome;
-use crate::cluster;
+use crate::cluster::{self, ClusterArgs, explain};
 use crate::findings::plural;
+use crate::proxy::state::{ProxyState, Standing as _};
 
 const INJECT: &str = heddle_policy_compiler::ingest::INJECT_LABEL;
 const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
 /// So many are named; a namespace labelled after the fact may have hundreds.
 const NAMED: usize = 10;
 
-pub(super) async fn all(client: &Client) -> Vec<Outcome> {
-    vec![Outcome::of(
-        unmeshed(client).await,
-        "pods without a sidecar",
-    )]
+pub(super) async fn all(client: &Client, args: &ClusterArgs) -> Vec<Outcome> {
+    vec![
+        Outcome::of(unmeshed(client).await, "pods without a sidecar"),
+        bootstraps(crate::proxy::states(args).await),
+    ]
+}
+
+/// A pod keeps the bootstrap with which its sidecar started.
+fn bootstraps(asked: Result<(Vec<ProxyState>, bool)>) -> Outcome {
+    let (states, complete) = match asked {
+        Ok(answer) => answer,
+        Err(error) => {
+            return Outcome::Note(
+                format!("bootstraps of the sidecars: {}", explain(&error)),
+                "heddle proxy status".to_owned(),
+            );
+        }
+    };
+    let connected = || states.iter().filter(|state| state.connected);
+    let older: Vec<&str> = connected()
+        .filter(|state| state.has_older_bootstrap() == Some(true))
+        .map(|state| state.proxy.as_str())
+        .collect();
+    let partial = if complete {
+        ""
+    } else {
+        ", as far as replicas answered"
+    };
+    if older.is_empty() {
+        let count = connected().count();
+        return Outcome::Ok(format!(
+            "all {count} connected sidecars have the current bootstrap{partial}"
+        ));
+    }
+    Outcome::Note(
+        format!(
+            "{} with an older bootstrap{partial}: {}",
+            plural(older.len(), "pod"),
+            named(&older)
+        ),
+        "restart them (kubectl rollout restart) to use features that need the current one"
+            .to_owned(),
+    )
+}
+
+fn named(pods: &[&str]) -> String {
+    let first: Vec<&str> = pods.iter().take(NAMED).copied().collect();
+    let more = match pods.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
 }
 
 async fn unmeshed(client: &Client) -> Result<Outcome> {
@@ -62,16 +110,11 @@ fn verdict(meshed: usize, without: &[String], namespaces: usize) -> Outcome {
             "all {meshed} pods of {namespaces} labelled namespaces have a sidecar"
         ));
     }
-    let named: Vec<&str> = without.iter().take(NAMED).map(String::as_str).collect();
-    let more = if without.len() > NAMED {
-        format!(" and {} more", without.len() - NAMED)
-    } else {
-        String::new()
-    };
+    let names: Vec<&str> = without.iter().map(String::as_str).collect();
     let text = format!(
-        "{} without a sidecar: {}{more}",
+        "{} without a sidecar: {}",
         plural(without.len(), "pod"),
-        named.join(", ")
+        named(&names)
     );
     Outcome::Fail(
         text,
@@ -113,4 +156,36 @@ fn has_proxy(spec: &PodSpec) -> bool {
         .flatten()
         .chain(&spec.containers)
         .any(|container| container.name == PROXY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(proxy: &str, bootstrap: Option<u32>) -> ProxyState {
+        ProxyState {
+            proxy: proxy.to_owned(),
+            connected: true,
+            bootstrap,
+            ..ProxyState::default()
+        }
+    }
+
+    #[test]
+    fn pods_with_an_older_bootstrap_are_named() {
+        let current = Some(heddle_xds_types::bootstrap::BOOTSTRAP_VERSION);
+        let states = vec![state("s/old", Some(0)), state("s/new", current)];
+        match bootstraps(Ok((states, true))) {
+            Outcome::Note(text, fix) => {
+                assert_eq!(text, "1 pod with an older bootstrap: s/old");
+                assert!(fix.starts_with("restart them"), "{fix}");
+            }
+            Outcome::Ok(text) | Outcome::Fail(text, _) => panic!("{text}"),
+        }
+        let unknown = state("s/unknown", None);
+        match bootstraps(Ok((vec![unknown], false))) {
+            Outcome::Ok(text) => assert!(text.ends_with("as far as replicas answered"), "{text}"),
+            Outcome::Note(text, _) | Outcome::Fail(text, _) => panic!("{text}"),
+        }
+    }
 }

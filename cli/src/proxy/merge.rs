@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::state::ProxyState;
+use super::state::{ProxyState, Standing as _};
 
 /// The report of one replica.
 pub struct Replica {

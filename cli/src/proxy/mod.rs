@@ -4,7 +4,7 @@ mod admin;
 mod merge;
 mod replicas;
 mod show;
-mod state;
+pub mod state;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -99,6 +99,14 @@ impl StatusArgs {
             }
         }
     }
+}
+
+/// Asks all replicas. Returns the sidecars, and whether every replica answered.
+pub async fn states(cluster: &ClusterArgs) -> Result<(Vec<ProxyState>, bool)> {
+    let picture = merge::merge(replicas::ask_all(cluster).await?);
+    let complete = picture.is_complete();
+    let states = picture.proxies.into_iter().map(|placed| placed.state);
+    Ok((states.collect(), complete))
 }
 
 /// The only replica there is writes its report into its runtime folder.

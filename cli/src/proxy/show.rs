@@ -5,7 +5,7 @@ use heddle_acceptor::clean;
 use serde_json::{Value, json};
 
 use super::merge::{Picture, Placed};
-use super::state::age;
+use super::state::{ProxyState, Standing as _, age};
 use crate::findings::plural;
 use crate::table;
 
@@ -87,6 +87,7 @@ fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
     let facts = [
         ("identity", or_unknown(&state.identity).to_owned()),
         ("envoy", or_unknown(&state.version).to_owned()),
+        ("bootstrap", bootstrap(state)),
         (
             "pod",
             if state.ready { "ready" } else { "not ready" }.to_owned(),
@@ -141,6 +142,14 @@ fn described(placed: &Placed) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
+fn bootstrap(state: &ProxyState) -> String {
+    match (state.bootstrap, state.has_older_bootstrap()) {
+        (Some(version), Some(true)) => format!("version {version}, older than the current one"),
+        (Some(version), Some(false) | None) => format!("version {version}"),
+        (None, _) => UNKNOWN.to_owned(),
+    }
+}
+
 fn replica(placed: &Placed) -> &str {
     placed.replica.as_deref().unwrap_or(UNKNOWN)
 }
@@ -162,7 +171,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::merge::{Replica, merge};
-    use super::super::state::ProxyState;
     use super::*;
 
     fn picture() -> Picture {
@@ -244,7 +252,7 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
             let replica = Replica { name: "r".to_owned(), answer: Ok(vec![state]) };
             let picture = merge(vec![replica]);
             prop_assert_eq!(table(&picture, 160).split('\n').count(), 3);
-            prop_assert_eq!(details(&picture, 160).split('\n').count(), 10 + refusals);
+            prop_assert_eq!(details(&picture, 160).split('\n').count(), 11 + refusals);
             let printed = table(&picture, 160) + &details(&picture, 160);
             prop_assert!(printed.chars().all(|c| c == '\n' || !c.is_control()));
         }

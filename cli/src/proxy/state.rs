@@ -1,49 +1,28 @@
-//! The report of a replica of the control plane about one sidecar.
+//! The state of one sidecar in words.
 
-use serde::{Deserialize, Serialize};
+pub use heddle_xds_types::ProxyState;
+use heddle_xds_types::bootstrap::BOOTSTRAP_VERSION;
 
-/// As in `proxies.json` and in the answer to `/debug/proxies`. Fields may be missing: the replica may be of another version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ProxyState {
-    /// `<namespace>/<pod>`.
-    pub proxy: String,
-    /// Whether it has a stream to that replica.
-    pub connected: bool,
-    /// Since when it has, or has not; seconds since 1970. None: never seen there.
-    pub since: Option<u64>,
-    /// Whether the pod is ready.
-    pub ready: bool,
-    /// Whether it runs all that it should.
-    pub in_sync: bool,
-    /// Resources that it should have and has not acknowledged.
-    pub behind: usize,
-    /// Since when it is behind; seconds since 1970.
-    pub behind_since: Option<u64>,
-    /// Destinations in its scope.
-    pub scope: Option<usize>,
-    /// Resources that it should have.
-    pub resources: usize,
-    /// Its rejections, with Envoy's text.
-    pub refused: Vec<String>,
-    /// Bytes of discovery responses to it.
-    pub bytes: u64,
-    /// Discovery responses to it.
-    pub responses: u64,
-    /// The name and version that the proxy reports, such as `envoy 1.40.0`.
-    pub version: String,
-    /// The identity that its certificate shows.
-    pub identity: String,
+/// Judgements about a [`ProxyState`].
+pub trait Standing {
+    /// Connected, in sync, and nothing refused.
+    fn is_well(&self) -> bool;
+    /// The state in one line without a line break.
+    fn standing(&self, now: u64) -> String;
+    /// Whether the pod started with an older bootstrap than the one of this version. `None` if the replica does not report it.
+    fn has_older_bootstrap(&self) -> Option<bool>;
 }
 
-impl ProxyState {
-    /// Connected, in sync, and nothing refused.
-    pub fn is_well(&self) -> bool {
+impl Standing for ProxyState {
+    fn is_well(&self) -> bool {
         self.connected && self.behind == 0 && self.refused.is_empty()
     }
 
-    /// How it stands, in one line without a line break.
-    pub fn standing(&self, now: u64) -> String {
+    fn has_older_bootstrap(&self) -> Option<bool> {
+        self.bootstrap.map(|version| version < BOOTSTRAP_VERSION)
+    }
+
+    fn standing(&self, now: u64) -> String {
         let since = |time: Option<u64>| {
             time.map_or_else(String::new, |time| format!(" for {}", age(now, time)))
         };

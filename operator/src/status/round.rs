@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use heddle_policy_compiler::{ObjectRef, PodRef, Proxy, Resource};
 use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
+pub use heddle_xds_types::ProxyState;
 use imbl::OrdMap;
-use serde::Serialize;
 
 use crate::picture::Picture;
 use crate::serving::{MeshSource, Seen, pod_of};
@@ -37,42 +37,6 @@ pub struct RefusedResource {
     pub text: Arc<str>,
     /// The policies it comes from.
     pub origins: Vec<ObjectRef>,
-}
-
-/// What is told of one proxy to people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProxyState {
-    /// `<namespace>/<pod>`.
-    pub proxy: String,
-    /// Whether it has a stream here.
-    pub connected: bool,
-    /// Since when it has, or has not; seconds since 1970. None: never seen here.
-    pub since: Option<u64>,
-    /// Whether the pod is ready.
-    pub ready: bool,
-    /// Whether it runs all that it should.
-    pub in_sync: bool,
-    /// Resources that it should have and has not acknowledged.
-    pub behind: usize,
-    /// Since when it is behind; seconds since 1970.
-    pub behind_since: Option<u64>,
-    /// Resources that it should have.
-    pub resources: usize,
-    /// Destinations that its workload has learned.
-    pub scope: usize,
-    /// Destinations that it asked for on demand.
-    pub on_demand: usize,
-    /// What it refused.
-    pub refused: Vec<String>,
-    /// Bytes of discovery responses to it.
-    pub bytes: u64,
-    /// Discovery responses to it.
-    pub responses: u64,
-    /// What the proxy says it is, such as `envoy 1.40.0`.
-    pub version: String,
-    /// The identity that its certificate shows.
-    pub identity: String,
 }
 
 /// How one proxy stands, as far as statuses go.
@@ -278,7 +242,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         behind,
         behind_since: looked.and_then(|looked| looked.behind_since).map(unix),
         resources: looked.map_or(0, |looked| looked.seen.resources()),
-        scope: looked.map_or(0, |looked| looked.seen.scope),
+        scope: Some(looked.map_or(0, |looked| looked.seen.scope)),
         on_demand: progress.map_or(0, |progress| progress.asked.names.len()),
         refused: refused
             .map(|refused| format!("{}: {}", refused.resource.key, refused.text))
@@ -288,6 +252,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         version: progress
             .map(|progress| progress.node.user_agent.to_string())
             .unwrap_or_default(),
+        bootstrap: progress.map(|progress| progress.node.bootstrap),
         identity: proxy.identity.to_string(),
     }
 }

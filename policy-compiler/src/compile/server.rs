@@ -21,8 +21,6 @@ use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
-/// The bootstrap knows Envoy's admin socket under this name.
-const ADMIN_CLUSTER: &str = "heddle-admin";
 /// How long a client may be silent before it counts as one that waits for the server to speak first. More than the 200 ms after which
 /// Linux sends a lost segment again, so that one lost ClientHello does not turn mTLS into plain bytes.
 const SILENCE_MS: u16 = 250;
@@ -44,7 +42,7 @@ pub(crate) fn server(input: &Inbound) -> Part {
         clusters.push(cluster);
     }
     let metrics = in_name(Some(Port::METRICS));
-    let body = route::metrics(&metrics, ADMIN_CLUSTER, &input.metrics);
+    let body = route::metrics(&metrics, heddle_xds_types::bootstrap::ADMIN, &input.metrics);
     let kind = ResourceKind::Route;
     resources.push(resource(input, kind, &metrics, body, Vec::new()));
     let mut listener = |name: &str, listener: &listener::Listener| {

@@ -3,6 +3,8 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
+use heddle_xds_types::bootstrap::SDS;
+
 use super::{any, exact, prefix, truth};
 use crate::traffic::Alpn;
 use crate::world::SpiffeId;
@@ -129,7 +131,7 @@ fn san(
 /// A secret from the agent's socket, which the bootstrap knows as the cluster `heddle-sds`.
 fn secret(name: &str) -> tls::SdsSecretConfig {
     let grpc = core::grpc_service::EnvoyGrpc {
-        cluster_name: "heddle-sds".to_owned(),
+        cluster_name: SDS.to_owned(),
         ..Default::default()
     };
     let service = core::GrpcService {

@@ -9,7 +9,9 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
+use heddle_xds_types::bootstrap::{CLUSTERS, CONTROL_PLANE, REGEX_PROGRAM_SIZE, RUNTIME_FEATURES};
 use prost::Message;
 
 use super::hcm::{Routes, Side, connection_manager};
@@ -18,21 +20,15 @@ use super::wire::envoy::config::route::v3::RouteConfiguration;
 use super::{any, socket_address, truth};
 use crate::resource::{Resource, ResourceKind};
 
-/// The clusters of the agent's bootstrap that resources name.
-const LOCAL: [&str; 3] = [CONTROL_PLANE, "heddle-sds", "heddle-admin"];
-const CONTROL_PLANE: &str = "heddle-control-plane";
-
-/// The limit for regular expressions in the agent's bootstrap (`agent/src/bootstrap/mod.rs`): a trial must not be stricter.
-const PROGRAM_SIZE: (&str, f64) = ("re2.max_program_size.error_level", 65536.0);
-
 /// Returns the bootstrap as a binary message, with the one resource in it; with no resource, one that every Envoy accepts. `None`
 /// if the resource's body is not a message of its kind.
 #[must_use]
 pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
     let mut statics = bootstrap::bootstrap::StaticResources {
-        clusters: LOCAL.into_iter().map(local).collect(),
+        clusters: CLUSTERS.into_iter().map(local).collect(),
         ..Default::default()
     };
+    let mut layers = vec![layer("bootstrap", runtime())];
     if let Some(resource) = resource {
         // A proxy has these before it is sent the resource.
         let required = resource.requires.iter();
@@ -60,6 +56,9 @@ pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
                     .listeners
                     .push(routes(RouteConfiguration::decode(body).ok()?));
             }
+            ResourceKind::Runtime => {
+                layers.push(layer("trial", Runtime::decode(body).ok()?.layer?))
+            }
         }
     }
     let config = bootstrap::Bootstrap {
@@ -73,7 +72,7 @@ pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
             ads_config: Some(ads_of_trial()),
             ..Default::default()
         }),
-        layered_runtime: Some(runtime()),
+        layered_runtime: Some(bootstrap::LayeredRuntime { layers }),
         ..Default::default()
     };
     Some(config.encode_to_vec())
@@ -152,19 +151,24 @@ fn ads_of_trial() -> core::ApiConfigSource {
     }
 }
 
-fn runtime() -> bootstrap::LayeredRuntime {
+/// The runtime values of the agent's bootstrap: a trial must not be stricter than a proxy.
+fn runtime() -> Struct {
+    let value = |kind| Value { kind: Some(kind) };
+    let (key, limit) = REGEX_PROGRAM_SIZE;
+    let features = RUNTIME_FEATURES.map(|name| (name, value(value::Kind::BoolValue(true))));
+    let limit = (key, value(value::Kind::NumberValue(limit.into())));
+    let fields = features.into_iter().chain([limit]);
+    Struct {
+        fields: fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    }
+}
+
+fn layer(name: &str, values: Struct) -> bootstrap::RuntimeLayer {
     use bootstrap::runtime_layer::LayerSpecifier;
-    let (key, limit) = PROGRAM_SIZE;
-    let number = Value {
-        kind: Some(value::Kind::NumberValue(limit)),
-    };
-    let layer = Struct {
-        fields: [(key.to_owned(), number)].into(),
-    };
-    bootstrap::LayeredRuntime {
-        layers: vec![bootstrap::RuntimeLayer {
-            name: "trial".to_owned(),
-            layer_specifier: Some(LayerSpecifier::StaticLayer(layer)),
-        }],
+    bootstrap::RuntimeLayer {
+        name: name.to_owned(),
+        layer_specifier: Some(LayerSpecifier::StaticLayer(values)),
     }
 }

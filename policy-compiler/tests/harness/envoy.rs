@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use heddle_policy_compiler::{ResourceKind, print};
+use heddle_xds_types::bootstrap::{REGEX_PROGRAM_SIZE, RUNTIME_FEATURES};
 use serde_json::{Value, json};
 
 use super::Seen;
@@ -60,10 +61,17 @@ pub fn bootstrap(view: &Seen) -> Value {
     json!({
         "node": {"id": "test", "cluster": "test"},
         "dynamic_resources": {"ads_config": ads},
-        // As in the agent's bootstrap: the default of 100 is too small for the spellings of a path.
-        "layered_runtime": {"layers": [{"name": "heddle", "static_layer": {"re2.max_program_size.error_level": 65536}}]},
+        "layered_runtime": {"layers": [{"name": "bootstrap", "static_layer": runtime()}]},
         "static_resources": {"clusters": clusters, "listeners": listeners},
     })
+}
+
+/// The runtime values of the agent's bootstrap.
+fn runtime() -> Value {
+    let (limit, size) = REGEX_PROGRAM_SIZE;
+    let features = RUNTIME_FEATURES.map(|name| (name.to_owned(), json!(true)));
+    let limit = (limit.to_owned(), json!(size));
+    features.into_iter().chain([limit]).collect()
 }
 
 fn inline_routes(value: &mut Value, route: &dyn Fn(&str) -> Value) {

@@ -107,7 +107,10 @@ impl Session {
             }
             let version = match kind {
                 ResourceKind::Endpoints => self.take_endpoints_version(&name, version),
-                ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => version,
+                ResourceKind::Cluster
+                | ResourceKind::Listener
+                | ResourceKind::Route
+                | ResourceKind::Runtime => version,
             };
             let channel = self.channels.get_mut(kind);
             let current = channel.current(&name).map(|r| &r.version);

@@ -34,7 +34,7 @@ impl Session {
         }
         // The client has not asked for it. Will it, before it has what `by` names?
         match required.kind {
-            ResourceKind::Cluster => true,
+            ResourceKind::Cluster | ResourceKind::Runtime => true,
             ResourceKind::Endpoints => {
                 let clusters = self.channels.get(ResourceKind::Cluster);
                 let comes = clusters.current(&required.name).is_some()
@@ -60,7 +60,10 @@ impl Session {
             .is_some_and(|response| response.updates.contains_key(&key.name));
         match key.kind {
             ResourceKind::Endpoints => sent || channel.warm.contains(&key.name),
-            ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => false,
+            ResourceKind::Cluster
+            | ResourceKind::Listener
+            | ResourceKind::Route
+            | ResourceKind::Runtime => false,
         }
     }
 }

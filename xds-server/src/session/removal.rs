@@ -8,12 +8,13 @@ use super::plan::Draft;
 use super::{Flavor, Push, Session};
 
 /// The order in which kinds are taken away: what refers before what is referred to.
-const WAVES: [Wave; 5] = [
+const WAVES: [Wave; 6] = [
     Wave::OnDemand,
     Wave::Listeners,
     Wave::Routes,
     Wave::Clusters,
     Wave::Endpoints,
+    Wave::Runtime,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ enum Wave {
     Routes,
     Clusters,
     Endpoints,
+    Runtime,
 }
 
 impl Wave {
@@ -32,6 +34,7 @@ impl Wave {
             Self::Listeners => ResourceKind::Listener,
             Self::Routes => ResourceKind::Route,
             Self::Endpoints => ResourceKind::Endpoints,
+            Self::Runtime => ResourceKind::Runtime,
         }
     }
 }
@@ -125,10 +128,10 @@ impl Session {
     /// What the client brought along, and is no longer in the view, goes in an earlier wave; a route stays until the
     /// client gives it up.
     fn feared(&self, holder: ResourceKind, name: &str) -> &'static [ResourceKind] {
-        use ResourceKind::{Cluster, Endpoints, Listener, Route};
+        use ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
         match holder {
             Cluster if self.is_on_demand(holder, name) => &[Listener, Route, Cluster, Endpoints],
-            Cluster | Endpoints => &[],
+            Cluster | Endpoints | Runtime => &[],
             Listener => &[Route, Cluster, Endpoints],
             Route => &[Cluster, Endpoints],
         }

@@ -31,6 +31,10 @@ impl Session {
     fn standing(&self, key: &ResourceKey) -> Standing {
         let channel = self.channels.get(key.kind);
         match channel.current(&key.name) {
+            // A client that never subscribes to the kind lacks nothing of it.
+            Some(_) if key.kind.is_optional() && !channel.subscription.covers(&key.name) => {
+                Standing::InSync
+            }
             Some(resource) if !channel.in_sync(&key.name) => {
                 let refused = channel.rejected.get(&key.name);
                 let refused = refused.filter(|refused| refused.version == resource.version);
@@ -68,7 +72,7 @@ impl Session {
     pub fn has_told(&self) -> bool {
         let opened = |kind| {
             let channel = self.channels.get(kind);
-            channel.opened || channel.currents().next().is_none()
+            channel.opened || kind.is_optional() || channel.currents().next().is_none()
         };
         self.heard_any
             && (!self.unsettled

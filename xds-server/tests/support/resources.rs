@@ -49,6 +49,27 @@ fn resource(
     }
 }
 
+/// The runtime layer with one value.
+pub fn runtime(key: &str, value: u32) -> Resource {
+    use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+    let kind = Some(Kind::NumberValue(value.into()));
+    let layer = Struct {
+        fields: [(key.to_owned(), Value { kind })].into(),
+    };
+    let message = envoy_types::pb::envoy::service::runtime::v3::Runtime {
+        name: "heddle".to_owned(),
+        layer: Some(layer),
+    };
+    let version = value.to_string();
+    resource(
+        ResourceKind::Runtime,
+        "heddle",
+        &version,
+        &message,
+        Vec::new(),
+    )
+}
+
 fn any(type_name: &str, message: &impl Message) -> Any {
     Any {
         type_url: format!("type.googleapis.com/{type_name}"),

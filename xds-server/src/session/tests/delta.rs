@@ -41,6 +41,34 @@ const RULES: &[(&str, &str)] = &[
         < L#2",
     ),
     (
+        "a subscribed runtime layer that the view lacks is answered as removed, or Envoy would wait at its start",
+        "
+        view C:a=1
+        > T sub=heddle
+        < T#1 -heddle
+        > T nonce=1
+        > C
+        < C#2 a=1
+        > C nonce=2
+        view C:a=1 T:heddle=1
+        < T#3 heddle=1
+        > T nonce=3
+        holds C:a=1 T:heddle=1
+        view C:a=1
+        < T#4 -heddle
+        > T nonce=4
+        holds C:a=1",
+    ),
+    (
+        "a client that does not subscribe to the runtime layer lacks nothing of it",
+        "
+        view C:a=1 T:heddle=1
+        > C
+        < C#1 a=1
+        > C nonce=1
+        behind ",
+    ),
+    (
         "nothing is said before there is a view",
         "
         > C sub=a

@@ -95,6 +95,7 @@ fn kind(letter: &str) -> ResourceKind {
         "E" => ResourceKind::Endpoints,
         "L" => ResourceKind::Listener,
         "R" => ResourceKind::Route,
+        "T" => ResourceKind::Runtime,
         _ => panic!("{letter} is no kind"),
     }
 }
@@ -105,6 +106,7 @@ fn letter(kind: ResourceKind) -> &'static str {
         ResourceKind::Endpoints => "E",
         ResourceKind::Listener => "L",
         ResourceKind::Route => "R",
+        ResourceKind::Runtime => "T",
     }
 }
 

@@ -180,7 +180,10 @@ impl Client {
                 }
                 true
             }
-            ResourceKind::Cluster | ResourceKind::Listener | ResourceKind::Route => true,
+            ResourceKind::Cluster
+            | ResourceKind::Listener
+            | ResourceKind::Route
+            | ResourceKind::Runtime => true,
         };
         self.held.insert(
             key,

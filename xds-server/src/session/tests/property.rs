@@ -63,7 +63,10 @@ enum Edit {
 }
 
 fn kinds() -> impl Strategy<Value = ResourceKind> {
-    prop::sample::select(ResourceKind::ALL.to_vec())
+    // The compiled services have no runtime layer.
+    let mut kinds = ResourceKind::ALL.to_vec();
+    kinds.retain(|kind| *kind != ResourceKind::Runtime);
+    prop::sample::select(kinds)
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -100,7 +103,7 @@ fn apply(world: &mut World, at: usize, edit: Edit) {
         Edit::Version(ResourceKind::Endpoints) => {
             service.endpoints = service.endpoints.wrapping_add(1)
         }
-        Edit::Version(ResourceKind::Listener | ResourceKind::Route) => {
+        Edit::Version(ResourceKind::Listener | ResourceKind::Route | ResourceKind::Runtime) => {
             service.listener = service.listener.wrapping_add(1);
         }
         Edit::Backends(backends) => service.backends = backends,
@@ -382,14 +385,14 @@ fn is_bad(resource: &Resource) -> bool {
 
 /// Whether nothing that the resource needs, or that has to ask for it, is bad.
 fn reachable(view: &Resources, key: &ResourceKey) -> bool {
-    use ResourceKind::{Cluster, Endpoints, Listener, Route};
+    use ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
     let Some(resource) = view.get(key) else {
         return true;
     };
     let asked_by = match key.kind {
         Endpoints => Some(ResourceKey::new(Cluster, key.name.clone())),
         Route => Some(ResourceKey::new(Listener, key.name.clone())),
-        Cluster | Listener => None,
+        Cluster | Listener | Runtime => None,
     };
     let asker_is_bad = asked_by
         .and_then(|by| view.get(&by))

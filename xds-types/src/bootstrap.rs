@@ -1,0 +1,38 @@
+//! The part of a sidecar's bootstrap on which resources rely. A bootstrap lasts as long as its pod.
+
+/// The version of the bootstrap. It grows when the control plane may use something that older bootstraps lack.
+///
+/// 1: RTDS layer [`RUNTIME_LAYER`], cluster [`AGENT`], eviction of idle statistics, verdicts on TCP at the TLS handshake.
+pub const BOOTSTRAP_VERSION: u32 = 1;
+
+/// The field of the node's metadata with the bootstrap's version.
+pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
+
+/// The cluster of the control plane: ADS and load reports.
+pub const CONTROL_PLANE: &str = "heddle-control-plane";
+/// The cluster of the agent's SDS.
+pub const SDS: &str = "heddle-sds";
+/// The cluster of Envoy's own admin socket.
+pub const ADMIN: &str = "heddle-admin";
+/// The cluster of the agent's socket for access logs and metrics.
+pub const AGENT: &str = "heddle-agent";
+
+/// The clusters of the bootstrap.
+pub const CLUSTERS: [&str; 4] = [CONTROL_PLANE, SDS, ADMIN, AGENT];
+
+/// The runtime layer that comes by RTDS, and the name of its resource. Its values are integers in the denominator of the
+/// filter that reads them: Envoy takes an object with numerator and denominator for 0.
+pub const RUNTIME_LAYER: &str = "heddle";
+
+/// The limit for the program size of regular expressions. Envoy's default of 100 rejects expressions that users do write.
+pub const REGEX_PROGRAM_SIZE: (&str, u32) = ("re2.max_program_size.error_level", 100_000);
+
+/// Runtime features that resources rely on, and that a release of Envoy may switch.
+pub const RUNTIME_FEATURES: [&str; 3] = [
+    // Off by default: the TCP proxy chooses its cluster once the TLS handshake has shown the client's identity.
+    "envoy.reloadable_features.tcp_proxy_delay_route_selection",
+    // Regular expressions over paths match bytes, as the authorization model does.
+    "envoy.reloadable_features.re2_use_latin1_mode",
+    // A header in several lines is matched line by line.
+    "envoy.reloadable_features.rbac_match_headers_individually",
+];

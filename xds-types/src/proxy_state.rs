@@ -1,0 +1,41 @@
+//! The report of the control plane on one sidecar.
+
+use serde::{Deserialize, Serialize};
+
+/// One sidecar, as in `/debug/proxies` and `proxies.json`. Fields may be missing: the replica may be of another version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyState {
+    /// `<namespace>/<pod>`.
+    pub proxy: String,
+    /// Whether it has a stream to that replica.
+    pub connected: bool,
+    /// The time since which it is connected, or not; seconds since 1970. `None`: it never had a stream to that replica.
+    pub since: Option<u64>,
+    /// Whether the pod is ready.
+    pub ready: bool,
+    /// Whether it has acknowledged its whole view.
+    pub in_sync: bool,
+    /// The number of resources of its view that it has not acknowledged.
+    pub behind: usize,
+    /// The time since which some are not acknowledged; seconds since 1970.
+    pub behind_since: Option<u64>,
+    /// The number of resources of its view.
+    pub resources: usize,
+    /// The number of destinations in its scope.
+    pub scope: Option<usize>,
+    /// The number of destinations that it requested on demand.
+    pub on_demand: usize,
+    /// The resources that it rejected, with Envoy's text.
+    pub refused: Vec<String>,
+    /// Bytes of discovery responses to it.
+    pub bytes: u64,
+    /// Discovery responses to it.
+    pub responses: u64,
+    /// Program and version that it reports, such as `envoy 1.40.0`.
+    pub version: String,
+    /// The version of its bootstrap ([`crate::bootstrap::BOOTSTRAP_VERSION`]); 0: one from before versions.
+    pub bootstrap: Option<u32>,
+    /// The identity in its certificate.
+    pub identity: String,
+}
