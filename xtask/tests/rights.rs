@@ -1,6 +1,6 @@
 //! The roles of `config/rbac/` give the control plane only rights that its code uses.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

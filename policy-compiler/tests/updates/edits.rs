@@ -165,9 +165,9 @@ fn an_edit_compiles_nothing_in_a_namespace_that_does_not_read_it() {
         let mut counts = Vec::new();
         for others in [0, 2] {
             let mut builder = shop();
-            for number in 1..=others {
+            let beside = NAMESPACES.iter().enumerate().skip(1).take(others);
+            for (number, namespace) in beside {
                 let objects = objects().into_iter();
-                let namespace = NAMESPACES[number];
                 apply(
                     &mut builder,
                     objects.map(|value| of_namespace(value, namespace, number)),

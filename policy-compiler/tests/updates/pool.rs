@@ -21,9 +21,9 @@ pub const NAMESPACES: [&str; 3] = ["shop", "till", "bank"];
 /// Objects of every namespace, several versions of each name, with references across the namespaces.
 pub fn pool() -> Vec<Value> {
     let mut pool = meshes();
-    for number in 0..NAMESPACES.len() {
+    for (number, namespace) in NAMESPACES.iter().enumerate() {
         let own = objects().into_iter().chain(fields());
-        pool.extend(own.map(|value| of_namespace(value, NAMESPACES[number], number)));
+        pool.extend(own.map(|value| of_namespace(value, namespace, number)));
         pool.extend(crossing(number));
     }
     pool
