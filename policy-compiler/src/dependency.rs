@@ -10,10 +10,10 @@ use crate::world::{NamespacedName, PodRef};
 pub enum Dependency {
     /// The pod itself: it came or went; its class, identity or readiness changed.
     Pod(PodRef),
-    /// The client's side of a service, its addresses, or whom it admits.
+    /// The client's side of a service, its addresses, or its caller filters.
     Service(NamespacedName),
-    /// Who owns an address.
+    /// The owner of an address.
     Address(IpAddr),
-    /// The definitions of a namespace's services: they say what the ports of its pods speak.
+    /// The definitions of a namespace's services: they declare the protocols of its pods' ports.
     Namespace(Arc<str>),
 }

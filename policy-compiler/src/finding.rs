@@ -1,4 +1,4 @@
-//! What the compiler has to say to people: which object, which field, what is wrong, how to mend it.
+//! Findings: messages for users about one object, with field, reason and fix.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::kind::ObjectKind;
 pub struct ObjectRef {
     /// The kind.
     pub kind: ObjectKind,
-    /// The namespace, empty for what has none.
+    /// The namespace, empty for cluster-scoped objects.
     pub namespace: Arc<str>,
     /// The name.
     pub name: Arc<str>,
@@ -47,7 +47,7 @@ impl fmt::Display for ObjectRef {
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The object, or a part of it, does not do what it says.
+    /// The object, or a part of it, does not have the effect that its spec describes.
     Error,
     /// It works, but probably not as meant.
     Warning,
@@ -72,15 +72,15 @@ impl Severity {
 pub struct Finding {
     /// How bad.
     pub severity: Severity,
-    /// Whose.
+    /// The object that has the problem.
     pub object: ObjectRef,
     /// Path of the field, for example `spec.rules[2].to.ports`; empty for the object as a whole.
     pub field: String,
     /// A stable code in CamelCase, the same word that status conditions use as reason.
     pub code: &'static str,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What to do; empty where the message says it.
+    /// The instruction to fix the problem; empty if the message contains it.
     pub fix: String,
 }
 
@@ -135,7 +135,7 @@ impl Finding {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds the instruction to fix the problem.
     #[must_use]
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = fix.into();

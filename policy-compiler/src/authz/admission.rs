@@ -1,12 +1,12 @@
-//! Whom a port could admit at all: what narrows the scope of callers, without looking at any request.
+//! The admission of a port: the callers that it could allow, without a look at any request. It narrows the scope of callers.
 
 use std::sync::Arc;
 
 use super::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::world::SpiffeId;
 
-/// Whether an identity could ever be let in: false only where every request of it is denied, whatever it says and wherever it comes
-/// from. Rules in audit narrow nothing.
+/// Returns whether an identity could ever be allowed: false only if every request of it is denied, with any content and from any
+/// address. Rules in audit do not count.
 #[must_use]
 pub fn could_admit(authz: &PortAuthz, caller: &SpiffeId) -> bool {
     Admission::of(authz).admits(caller)
@@ -17,7 +17,7 @@ pub fn could_admit(authz: &PortAuthz, caller: &SpiffeId) -> bool {
 pub(crate) struct Admission {
     /// Callers that a Deny rule without any other condition refuses.
     denied: Vec<Callers>,
-    /// Callers that an Allow rule may let in. None: nobody needs one, or anybody may match one.
+    /// Callers that an Allow rule may allow. `None`: no Allow rule is needed, or one may match any caller.
     allowed: Option<Vec<Callers>>,
 }
 
@@ -66,7 +66,7 @@ impl Admission {
         }
     }
 
-    /// Whether it refuses nobody.
+    /// Returns whether no caller is denied.
     pub(crate) const fn open(&self) -> bool {
         self.denied.is_empty() && self.allowed.is_none()
     }

@@ -18,9 +18,9 @@ pub struct Request {
     pub peer: Option<SpiffeId>,
     /// Source address of the connection.
     pub source: IpAddr,
-    /// Port of the workload; None for one that nobody names.
+    /// Port of the workload. `None`: a port that no pod, service or policy names.
     pub port: Option<crate::world::Port>,
-    /// What HTTP says.
+    /// The HTTP request, if the protocol is HTTP.
     pub http: Option<HttpRequest>,
 }
 
@@ -52,7 +52,7 @@ impl HttpRequest {
 pub enum Decision {
     /// By an Allow rule.
     AllowedBy(Arc<str>),
-    /// Nobody demands an Allow rule.
+    /// No Allow rule is needed.
     AllowedByDefault,
     /// By a Deny rule.
     DeniedBy(Arc<str>),
@@ -95,7 +95,7 @@ pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision
     })
 }
 
-/// What the bounds of the port leave of a rule.
+/// The part of a rule that the bounds of the port leave.
 struct Bounds {
     /// Whether the paths of Deny rules are matched in every spelling.
     spelled: bool,

@@ -1,4 +1,4 @@
-//! Authorization in our own words. What compiles to Envoy's RBAC, and what the evaluator judges, is this and nothing else.
+//! The authorization model. Only this model is compiled to Envoy's matchers and evaluated by the evaluator.
 
 mod admission;
 pub(crate) mod decision;
@@ -33,9 +33,9 @@ pub struct Rule {
     pub action: RuleAction,
     /// Only judged, not applied.
     pub audit: bool,
-    /// Who calls. Empty: anybody.
+    /// The callers. Empty: any caller.
     pub from: Source,
-    /// What is called. Empty: anything.
+    /// The operations. Empty: any operation.
     pub to: Operation,
 }
 
@@ -57,7 +57,7 @@ impl From<Action> for RuleAction {
     }
 }
 
-/// Who calls: every list that is not empty must have a match.
+/// The callers of a rule: every list that is not empty must have a match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
     /// Full identities.
@@ -68,7 +68,7 @@ pub struct Source {
     pub blocks: Vec<IpNet>,
 }
 
-/// What is called: every list that is not empty must have a match, of the headers all.
+/// The operations of a rule: every list that is not empty must have a match, and all of the headers must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operation {
     /// Ports of the workload.
@@ -90,7 +90,7 @@ impl Operation {
         !(self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty())
     }
 
-    /// Whether the rule speaks of this port at all. None stands for every port that nobody names.
+    /// Returns whether the rule covers this port. `None` stands for every port that no pod, service or policy names.
     #[must_use]
     pub fn covers(&self, port: Option<Port>) -> bool {
         self.ports.is_empty() || port.is_some_and(|port| self.ports.contains(&port))
@@ -120,11 +120,11 @@ impl PathPattern {
 pub struct HeaderPattern {
     /// Lower-case name.
     pub name: Arc<str>,
-    /// What it must be.
+    /// The pattern of its value.
     pub value: HeaderValuePattern,
 }
 
-/// What a header must be.
+/// The pattern of a header's value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HeaderValuePattern {
     /// The whole value.
@@ -179,8 +179,8 @@ impl PortAuthz {
         enforced.chain(audited.map(length)).sum::<usize>() <= MAX_SPELLED
     }
 
-    /// The rules whose headers are beyond the memory that a port has for headers, in the order of ids: a Deny rule matches whatever its headers
-    /// are then, an Allow rule nothing.
+    /// Returns the rules with headers beyond the memory that a port has for headers, in the order of ids. Such a Deny rule matches any
+    /// headers, and such an Allow rule matches nothing.
     pub(crate) fn beyond_headers(&self) -> BTreeSet<&str> {
         let twice = self.audits();
         let mut taken = 0_usize;
@@ -204,8 +204,8 @@ impl PortAuthz {
         self.rules.iter().any(|rule| rule.to.needs_http())
     }
 
-    /// Whether a request must match an Allow rule. A rule that needs HTTP demands it on TCP ports too, where it can match nothing:
-    /// what its author closed stays closed.
+    /// Returns whether a request must match an Allow rule. A rule that needs HTTP demands this on TCP ports too, where it can match
+    /// nothing: a port that the author closed stays closed.
     pub(crate) fn needs_allow(&self, audited: bool) -> bool {
         !self.default_allow || self.rules(RuleAction::Allow, audited).next().is_some()
     }
@@ -215,8 +215,8 @@ impl PortAuthz {
         self.rules(RuleAction::Deny, false).next().is_some() || self.needs_allow(false)
     }
 
-    /// Whether no connection of bytes can ever pass, whoever calls (with or without an identity). Envoy judges bytes only when the
-    /// client has sent some: where the server speaks first, its greeting would already be out.
+    /// Returns whether no connection of bytes can ever pass, from any caller (with or without an identity). Envoy judges bytes only
+    /// after the client has sent some: if the server speaks first, its greeting would already be out.
     pub(crate) fn refuses_bytes(&self, identified: bool) -> bool {
         let bytes = |rule: &&Rule| !rule.to.needs_http();
         let anonymous =

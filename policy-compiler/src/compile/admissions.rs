@@ -1,4 +1,4 @@
-//! Whom the pods of a service would never let in: what is left out of a caller's scope.
+//! Caller filters: the callers that every pod behind a service port denies. The port is then left out of these callers' scope.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
 pub(crate) struct Gate(BTreeSet<Admission>);
 
 impl Gate {
-    /// Whether every pod behind it denies the caller, whatever it asks.
+    /// Returns whether every pod behind the port denies all requests of the caller.
     pub(crate) fn refuses(&self, caller: &SpiffeId) -> bool {
         !self.0.is_empty() && self.0.iter().all(|admission| !admission.admits(caller))
     }
 }
 
-/// The gates of a service: where there is none, somebody is open to everybody, or nobody is there.
+/// The caller filters of a service. A port has no filter if one of its pods is open to all callers, or if it has no pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gates {
     pub(crate) ports: BTreeMap<Port, Gate>,
@@ -48,7 +48,7 @@ pub(crate) fn gates(
                 .iter()
                 .filter(|(shape, _)| subset.is_none_or(|labels| selects(labels, &shape.labels)));
             for (shape, served) in chosen {
-                // Pods without the port cannot be what a caller reaches.
+                // A caller cannot reach pods without the port.
                 let Some(target) = target(&port.target, shape) else {
                     continue;
                 };

@@ -44,7 +44,7 @@ impl Application {
     }
 }
 
-/// Makes the cluster of a port. It is what differs from service to service, so it is no part of the server's side that pods share.
+/// Makes the cluster of a port. It differs between services, so it is not part of the server's side that pods share.
 pub(crate) fn application(input: &Application) -> Part {
     let name = in_name(Some(input.port));
     let cluster = match input.at {
@@ -56,7 +56,7 @@ pub(crate) fn application(input: &Application) -> Part {
     }
 }
 
-/// The cluster of all ports that nobody names.
+/// Makes the cluster of all other ports: no pod, service or policy names them.
 pub(crate) fn rest(origins: &BTreeSet<ObjectRef>) -> Arc<Resource> {
     resource(cluster::application(&in_name(None)), None, origins)
 }

@@ -1,4 +1,4 @@
-//! Policies whose rules are beyond the memory that a port has for them.
+//! Policies with rules beyond a port's bounds for memory.
 
 use heddle_crds::{ConditionType, reason};
 
@@ -52,7 +52,7 @@ fn report_unspelled(
     }
 }
 
-/// Rules whose headers are beyond the bound of a port do not decide as their author meant.
+/// Reports rules with headers beyond the bound of a port: they do not decide as their author meant.
 fn report_beyond(
     policy: &Policy,
     ports: &[(Port, &PortAuthz)],

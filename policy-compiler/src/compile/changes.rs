@@ -1,4 +1,4 @@
-//! What an update did: whose views may be others now, and how much had to be compiled for it.
+//! The effects of an update: the views that may have changed, and the amount that was compiled.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use crate::dependency::Dependency;
 use crate::resource::Part;
 use crate::world::NamespacedName;
 
-/// What differs between a compile and the one it was updated from.
+/// The differences between a compile and the compile that it was updated from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Anything may: there was nothing before, or the settings of the mesh changed. `touched` is empty then.
     pub all: bool,
-    /// A view none of whose dependencies is here is as it was, but for parts that are replaced.
+    /// The dependencies that changed. A view without any of them is unchanged, except for parts that are replaced.
     pub touched: BTreeSet<Dependency>,
     /// Parts in the place of which others stand now, in every view that is not touched. The keys of their resources are the same.
     pub replaced: Vec<Replaced>,
-    /// What it took.
+    /// The amount that was compiled.
     pub recompiled: Recompiled,
 }
 
-/// A service's endpoints, routes or clusters changed, and nothing else: whoever has the one part in view has the other now.
+/// A service's endpoints, routes or clusters changed, and nothing else: every view with the old part now has the new part.
 #[derive(Clone, Debug)]
 pub struct Replaced {
     /// Views that have the part depend on this service.
@@ -45,17 +45,17 @@ impl Eq for Replaced {}
 pub struct Recompiled {
     /// The settings of the mesh.
     pub settings: usize,
-    /// Namespaces whose splits were judged.
+    /// Namespaces with splits that were validated.
     pub splits: usize,
-    /// Namespaces whose policies were judged.
+    /// Namespaces with policies that were validated.
     pub policies: usize,
-    /// Shapes of pods whose server's side was compiled.
+    /// Pod templates for which the server's side was compiled.
     pub inbound: usize,
-    /// Services whose admission was summed up.
+    /// Services for which caller filters were made.
     pub admissions: usize,
-    /// Services whose client's side was compiled.
+    /// Services for which the client's side was compiled.
     pub clients: usize,
-    /// Proxies that came, went, or were described anew.
+    /// Proxies that were added, removed, or described again.
     pub proxies: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What pods have in common: those with equal inputs share one server's side.
+//! Inbound configs: pods with equal inputs share one server's side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::world::{Labels, NamespacedName, Port, Service, Shape, SpiffeId, selects};
 
-/// What pods with equal inputs share, whatever workload they are of.
+/// The inbound config that pods with equal inputs share, across workloads.
 #[derive(Debug)]
 pub(crate) struct Class {
     pub(crate) input: Arc<Inbound>,
@@ -42,7 +42,7 @@ pub(crate) struct Served {
     pub(crate) identity: SpiffeId,
     /// The service that leads to each port, for metrics.
     leads: BTreeMap<Port, Arc<str>>,
-    /// What it means for the policies that select the pods.
+    /// Feedback to the policies that select the pods.
     pub(crate) remarks: Remarks,
     /// The services that select the pods.
     pub(crate) services: BTreeSet<NamespacedName>,
@@ -81,7 +81,7 @@ impl Served {
         self.serves_alike(other) && self.remarks == other.remarks && self.services == other.services
     }
 
-    /// What decides the clusters of the ports.
+    /// Returns the inputs of the clusters of the ports.
     pub(crate) fn applications(&self) -> impl Iterator<Item = Application> {
         let input = &self.class.input;
         input

@@ -1,4 +1,4 @@
-//! What differs between two worlds. Whatever they share is not looked at.
+//! The differences between two worlds. Their shared parts are not visited.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) fn changes<'a, K: Ord, V: PartialEq>(
     })
 }
 
-/// What differs, by what is compiled of it.
+/// The differences, by the units that compile them.
 #[derive(Debug)]
 pub(super) struct Differences<'a> {
     /// By kind, the namespaces where a declared object, or the rejection of one, differs.

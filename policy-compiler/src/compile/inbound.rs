@@ -1,4 +1,4 @@
-//! What decides the server's side of a pod: ports, protocols, mTLS, policies, probes.
+//! The inputs that decide the server's side of a pod: ports, protocols, mTLS, policies, probes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, Shape, TargetPort};
 
-/// Everything the server's side of a pod depends on, but which services lead there: pods with equal inputs share their resources,
-/// whatever workload and namespace they are of.
+/// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across
+/// workloads and namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Inbound {
     pub(crate) trust_domain: Arc<str>,
     pub(crate) capture: Capture,
     pub(crate) ports: BTreeMap<Port, InboundPort>,
-    /// Every port that nobody names.
+    /// All ports that are not in `ports`.
     pub(crate) rest: InboundPort,
     pub(crate) probes: Vec<Probe>,
-    /// Who may read the sidecar's metrics.
+    /// The callers that may read the sidecar's metrics.
     pub(crate) metrics: PortAuthz,
     /// How long an HTTP connection may last.
     pub(crate) max_connection_age: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// What decides requests to a port of the application.
+    /// Returns the authorization of a port of the application.
     pub(crate) fn authz(&self, port: Port) -> &PortAuthz {
         let named = self.ports.get(&port);
         &named.unwrap_or(&self.rest).authz
@@ -71,7 +71,7 @@ pub(crate) fn target(target: &TargetPort, shape: &Shape) -> Option<Port> {
     }
 }
 
-/// The ports that services lead to, with what they say the ports speak.
+/// Returns the ports that services lead to, each with the protocols that the services declare for it.
 pub(crate) fn service_targets<'a>(
     services: &[&'a Service],
     shape: &Shape,
@@ -147,8 +147,8 @@ pub(crate) fn leads(targets: &BTreeMap<Port, Vec<Said<'_>>>) -> BTreeMap<Port, A
         .collect()
 }
 
-/// Collects the input for the pods of a shape, given what the services say that select them and the policies of the namespace. Conflicts
-/// and rules without effect are remarks for the statuses of their policies.
+/// Collects the input for the pods of a template, given the port references of the services that select them and the policies of the
+/// namespace. Conflicts and rules without effect become feedback for the statuses of their policies.
 pub(crate) fn inbound(
     shape: &Shape,
     targets: &BTreeMap<Port, Vec<Said<'_>>>,
@@ -167,7 +167,7 @@ pub(crate) fn inbound(
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
-        // Who comes in plain text has no identity.
+        // A caller in plain text has no identity.
         let refuses = protocol != Protocol::Http && authz.refuses_bytes(!plain);
         let service = port.filter(|_| refuses).and_then(|port| leads.get(&port));
         InboundPort {
@@ -281,7 +281,7 @@ fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> 
         .cloned()
         .collect();
     for rule in &mut rules {
-        // The port is decided here, once; what is left of the rule is what a request is held against.
+        // The port is matched here, once. Requests are matched against the rest of the rule.
         rule.to.ports = Vec::new();
     }
     rules.sort_by(|a, b| a.id.cmp(&b.id));
@@ -357,7 +357,7 @@ fn report_reserved(targets: &BTreeMap<Port, Vec<Said<'_>>>, shape: &Shape, remar
     }
 }
 
-/// Two services that declare HTTP and TCP for one port: says which, and what becomes of their clients.
+/// Reports two services that declare HTTP and TCP for one port, and the effect on their clients.
 fn report_mixed(
     targets: &BTreeMap<Port, Vec<Said<'_>>>,
     ports: &BTreeMap<Port, InboundPort>,
@@ -396,7 +396,7 @@ fn report_mixed(
     }
 }
 
-/// A rule with HTTP fields on a port that carries no HTTP does not do what its author thinks.
+/// Reports rules with HTTP fields on a port that carries no HTTP: they do not have the effect that their author expects.
 fn report_without_http(
     policy: &Policy,
     ports: &BTreeMap<Port, InboundPort>,

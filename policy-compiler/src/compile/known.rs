@@ -1,4 +1,4 @@
-//! What is at an address, and at what address a destination is.
+//! Resolved destinations: from an address to its owner, and from a destination to its addresses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use crate::world::{
     selects,
 };
 
-/// What is at an address.
+/// A resolved destination: the owner of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// A port of a service.
@@ -81,8 +81,8 @@ impl Compiled {
         (self.destination_at(at)? == *destination).then_some(at)
     }
 
-    /// The clusters whose traffic shows that a destination is used: those of a split's backends too. Pods of a service account share
-    /// theirs, and are used together.
+    /// Returns the clusters of a destination, also those of a split's backends: traffic in any of them shows that the destination is
+    /// used. Pods of a service account share their clusters, and count as used together.
     #[must_use]
     pub fn clusters_of(&self, destination: &Destination) -> Vec<Arc<str>> {
         match destination.kind {
@@ -147,7 +147,7 @@ impl Compiled {
         })
     }
 
-    /// The port of a headless service whose slice names this address and no pod: its callers dial the address itself.
+    /// Returns the port of a headless service that lists this address without a pod in its slice. Callers dial the address itself.
     pub(crate) fn headless_at(&self, at: SocketAddr) -> Option<(&NamespacedName, Port)> {
         let ip = at.ip().to_canonical();
         let leads_here = |endpoint: &Endpoint| {
@@ -217,7 +217,8 @@ impl Compiled {
     }
 }
 
-/// Whether a port of a pod is a destination: with a sidecar all that is declared, without one only what headless services lead to.
+/// Returns whether a port of a pod is a destination: with a sidecar every declared port, without one only the ports that headless
+/// services lead to.
 fn dialled(shape: &Shape, port: Port, said: Option<&Vec<Said<'_>>>) -> bool {
     if shape.meshed {
         port == Port::METRICS || said.is_some() || shape.ports.iter().any(|p| p.port == port)

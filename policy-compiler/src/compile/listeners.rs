@@ -20,7 +20,7 @@ use crate::world::{Bucket, Protocol};
 
 /// How long a client of a port without a declared protocol may be silent before its bytes are announced as TCP.
 const DETECT_MS: u16 = 20;
-/// A cluster that does not exist: what goes there is closed.
+/// The name of a cluster that does not exist: Envoy closes connections to it.
 const REFUSED: &str = "refused";
 
 /// The constant listeners of a captured pod.
@@ -46,7 +46,7 @@ pub(crate) fn capture_listeners(bucket: Bucket, origins: &BTreeSet<ObjectRef>) -
     Part {
         resources: vec![
             listener("outbound", OUTBOUND, on_demand(bucket.format())),
-            // Whoever gets here has asked for a destination whose listener is gone again.
+            // Connections get here if their destination was requested and its listener is removed again.
             listener(
                 "outbound-marked",
                 OUTBOUND_MARKED,
@@ -81,7 +81,7 @@ pub(crate) enum Leads {
     Refused,
 }
 
-/// All that decides the listener of a destination. Not who calls: all callers share it.
+/// All inputs of a destination's listener. The caller is not one of them: all callers share the listener.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListenerInput {
     pub(crate) at: SocketAddr,

@@ -1,4 +1,4 @@
-//! Made once, and shared by all who need the same.
+//! Memo tables: equal inputs share one value, which is made once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey};
 
-/// What all decides about a resource, and how the resource is made of it.
+/// All inputs of a resource, and the way to make the resource from them.
 pub(crate) trait Recipe: PartialEq {
     fn make(&self) -> Arc<Resource>;
 }
 
-/// A resource that is made when somebody first asks for it. Equal recipes make equal resources, so comparing needs no bytes.
+/// A resource that is made on first use. Equal recipes make equal resources, so a comparison needs no bytes.
 #[derive(Debug)]
 pub(crate) struct Lazy<R> {
     recipe: R,
@@ -54,7 +54,7 @@ pub(crate) fn kept<'a, T: PartialEq + 'a>(
 /// Below this many entries nothing is swept.
 const SMALL: usize = 64;
 
-/// Parts (or what else is shared) by all that decides them, for as long as somebody holds them.
+/// Parts (or other shared values) by all of their inputs, for as long as they are referenced elsewhere.
 pub(crate) struct Memo<I, T = Part>(Mutex<Known<I, T>>);
 
 struct Known<I, T> {
@@ -64,7 +64,7 @@ struct Known<I, T> {
 }
 
 impl<I: Ord, T> Memo<I, T> {
-    /// What there is for this input.
+    /// Returns the value for this input, and makes it if there is none.
     pub(crate) fn of(&self, input: I, make: impl FnOnce(&I) -> T) -> Arc<T> {
         // Making is pure, so a panic elsewhere cannot have left half of it behind.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ impl<I, T> fmt::Debug for Memo<I, T> {
 /// All that a resource says, its bytes by their hash.
 type Said = (ResourceKey, Arc<str>, Vec<ResourceKey>, BTreeSet<ObjectRef>);
 
-/// Parts and resources by what they say: what comes out as before, of whatever inputs, is the very same.
+/// Parts and resources by content: equal content is one shared value, even from different inputs.
 #[derive(Debug, Default)]
 pub(crate) struct Equal {
     parts: Memo<Vec<Said>>,
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_holds_goes() {
+    fn unreferenced_entries_are_swept() {
         let memo = Memo::<_, Part>::default();
         let held = memo.of(0, |_| Part::default());
         for input in 1..10 * SMALL {

@@ -104,14 +104,14 @@ impl Proxy {
     }
 }
 
-/// The result of a compile. The maps are persistent: keeping an old one costs what differs.
+/// The result of a compile. The maps are persistent: an old result that is kept costs only the differences.
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
     /// Every living meshed pod.
     pub proxies: OrdMap<PodRef, Proxy>,
-    /// What the status of each of our objects should say.
+    /// The desired status of each of our objects.
     pub statuses: OrdMap<ObjectRef, Arc<ObjectStatus>>,
-    /// What users should know; sorted. Findings of ingest are not repeated here.
+    /// Messages for users, sorted. Findings of ingest are not repeated here.
     pub findings: Arc<[Finding]>,
     changes: Arc<Changes>,
     world: World,
@@ -124,7 +124,7 @@ pub struct Compiled {
     pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,
     /// The living pods without a proxy, by workload and shape.
     bystanders: OrdMap<WorkloadRef, Arc<PodsByShape>>,
-    /// What the policies of a namespace cannot decide.
+    /// Feedback about policies without effect, by namespace.
     reached: OrdMap<Arc<str>, Arc<Remarks>>,
     served: OrdMap<WorkloadRef, Arc<Shapes>>,
     gates: OrdMap<NamespacedName, Arc<Gates>>,
@@ -139,7 +139,7 @@ pub struct Compiled {
     shared: Arc<Shared>,
 }
 
-/// What all proxies share that need the same.
+/// Memo tables of the values that proxies share.
 #[derive(Debug, Default)]
 struct Shared {
     classes: Memo<Arc<Inbound>, Class>,
@@ -155,27 +155,27 @@ struct Shared {
 type PodsByShape = BTreeMap<Arc<Shape>, OrdSet<Arc<str>>>;
 
 impl Compiled {
-    /// Compiles a world, given this compile of an earlier one. The result equals a cold compile in every observable way; the cost is what
-    /// differs, and what was not touched is the very same `Arc`.
+    /// Compiles a world, given this compile of an earlier one. The result equals a cold compile in every observable way. The cost is
+    /// proportional to the differences; every untouched value stays the same `Arc`.
     #[must_use]
     pub fn update(&self, world: &World) -> Self {
         update::update(self, world)
     }
 
-    /// What differs from the compile that this one was updated from.
+    /// Returns the differences from the compile that this one was updated from.
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// The objects that decide a meshed pod's own side, and so reach its proxy whatever it calls.
+    /// Returns the objects that decide a meshed pod's own side. They reach its proxy independently of its scope.
     #[must_use]
     pub fn origins(&self, pod: &PodRef) -> Option<&BTreeSet<ObjectRef>> {
         let served = self.served(&self.proxies.get(pod)?.shape)?;
         Some(&served.class.input.origins)
     }
 
-    /// What decides requests to a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).
+    /// Returns the authorization of a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).
     #[must_use]
     pub fn authz(&self, pod: &PodRef, port: Port) -> Option<&PortAuthz> {
         let input = &self.served(&self.proxies.get(pod)?.shape)?.class.input;
@@ -203,7 +203,7 @@ impl Compiled {
         anywhere.filter_map(|(_, side)| side.table())
     }
 
-    /// The `Mesh` as far as it is in force: what can be read of it, the last good spec, or the closed values.
+    /// Returns the `Mesh` as far as it is in force: its readable fields, the last good spec, or the closed values.
     #[must_use]
     pub const fn mesh(&self) -> &Arc<MeshSpec> {
         &self.mesh_spec
@@ -257,7 +257,8 @@ impl Compiled {
         Arc::clone(self.captured.get_or_init(make))
     }
 
-    /// Whether every pod behind a port of a service denies a caller, whatever it asks; with rules, the pods of every backend of every rule.
+    /// Returns whether every pod behind a port of a service denies all requests of a caller. With rules, the pods of every backend of
+    /// every rule count.
     fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
         let splits = self.splits.get(&service.namespace);
         let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
@@ -285,7 +286,7 @@ impl Compiled {
             None => gates.ports.get(&port),
             Some(labels) => gates.subsets.get(&(port, labels.clone())),
         });
-        // What has no sidecar judges nobody.
+        // A pod without a sidecar denies no caller.
         let meshed = |wholes: &Arc<Wholes>| {
             let mut of_port = wholes.iter().filter(|((number, _), _)| *number == port);
             of_port.all(|(_, whole)| !whole.unmeshed)

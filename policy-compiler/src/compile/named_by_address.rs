@@ -1,4 +1,4 @@
-//! Services whose endpoints depend on more than the pods that their slices name.
+//! Services with endpoints that depend on more than the pods that their slices name.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

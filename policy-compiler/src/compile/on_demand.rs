@@ -1,4 +1,4 @@
-//! What Envoy asks for by address: on-demand clusters.
+//! On-demand clusters: Envoy requests them by address.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,15 +24,16 @@ pub fn on_demand_address(name: &str) -> Option<SocketAddr> {
     listener_address(listener).filter(|_| !bucket.is_empty())
 }
 
-/// Where the connection goes whose cluster is asked for.
+/// The target of a connection through an on-demand cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
-    /// To that same address again, marked, so that the listener takes it which is there by then; after all these.
+    /// Forwards to the same address with a mark, so that the destination's listener accepts the connection. Sent after the resources in
+    /// `after` are acknowledged.
     Again { after: Vec<ResourceKey> },
-    /// Straight through: an address that nobody knows.
+    /// Passes through: the mesh has no destination at the address.
     Through,
-    /// Nowhere: such an address where only what is known may be called. A cluster without endpoints refuses at once; without a cluster
-    /// the second connection would wait for one.
+    /// Refuses such an address, where only known destinations may be called. A cluster without endpoints refuses at once; without a
+    /// cluster the second connection would wait for one.
     Nowhere,
 }
 

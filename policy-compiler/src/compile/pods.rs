@@ -1,7 +1,7 @@
-//! Pods that are dialled by their own addresses. All of a service account share one cluster, and each listener picks its own pod in it: a
-//! cluster with a TLS context for each would be half of what a destination costs.
+//! Pods that are dialed by their own addresses. All pods of a service account share one cluster, and each listener picks its own pod in
+//! it: a cluster with a TLS context for each pod would be half of the cost of a destination.
 //!
-//! Deliberately no `ORIGINAL_DST` cluster: Envoy's load reports leave its hosts out, and what is not reported counts as unused.
+//! Deliberately no `ORIGINAL_DST` cluster: Envoy's load reports leave its hosts out, and an unreported destination counts as unused.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::world::{Protocol, Shape, SpiffeId};
 pub(crate) struct PodGroup {
     namespace: Arc<str>,
     service_account: Arc<str>,
-    /// What is announced; None: plain text, for there is no sidecar.
+    /// The protocol that the client announces by ALPN. `None`: plain text, because the pods have no sidecar.
     alpn: Option<Alpn>,
 }
 
@@ -44,7 +44,7 @@ impl PodGroup {
         format!("pods|{}/{}|{spoken}", self.namespace, self.service_account).into()
     }
 
-    /// What must be there before the first connection.
+    /// Returns the resources that must be acknowledged before the first connection.
     pub(crate) fn keys(&self) -> Vec<ResourceKey> {
         let name = self.cluster_name();
         [ResourceKind::Cluster, ResourceKind::Endpoints]
@@ -105,7 +105,7 @@ pub(crate) fn pod_cluster(input: &PodClusterInput) -> Part {
     part(ResourceKind::Cluster, &input.name, body, &input.origins)
 }
 
-/// Only the pods that are called: a proxy holds what it uses.
+/// Makes the endpoints of the called pods only: a proxy holds the destinations that it uses, and no others.
 pub(crate) fn pod_endpoints(input: &PodEndpointsInput) -> Part {
     let Called { addresses, origins } = &input.called;
     let body = endpoint::each_by_address(&input.name, addresses).encode_to_vec();

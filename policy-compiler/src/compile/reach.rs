@@ -1,7 +1,7 @@
-//! What the policies of a namespace can decide at all: pods that they select, sidecars in these, ports that these have.
+//! The reach of a namespace's policies: the pods that they select, the sidecars in these pods, the ports that the pods have.
 //!
-//! A policy without effect is no mistake of the spec, and may be one of its author. The world may still come to fit it, so that all
-//! of this is said in `Enforced` and in warnings, and is taken back when it no longer holds.
+//! A policy without effect is not an invalid spec, but may be a mistake of its author. The policy may get an effect when other objects
+//! change. So `Enforced` and warnings report it, until it no longer holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Reach<'a> {
 }
 
 impl Reach<'_> {
-    /// What there is to say about each policy.
+    /// Returns the feedback about each policy.
     pub(crate) fn of(&self, policies: &[Policy]) -> Remarks {
         let mut remarks = Remarks::default();
         for policy in policies {

@@ -1,4 +1,4 @@
-//! Statuses and findings, put together from what the units say.
+//! Statuses and findings, merged from the results of the units.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
 use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 
-/// A unit with something to say to people.
+/// A unit that has findings for users.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Mesh,
@@ -69,8 +69,7 @@ impl Compiled {
         }
     }
 
-    /// What the statuses of a namespace's policies say, with what the pods that they select mean for them. The pods have their say in
-    /// the order of their names.
+    /// Returns the statuses of a namespace's policies, with the feedback of the pods that they select, in the order of the pods' names.
     pub(super) fn policy_statuses(&self, namespace: &str) -> BTreeMap<ObjectRef, ObjectStatus> {
         let judged = self.policies.get(namespace);
         let mut statuses = judged

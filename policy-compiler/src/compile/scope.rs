@@ -1,4 +1,4 @@
-//! What a proxy shall hold: destinations by names that outlive addresses.
+//! The scope of a proxy: destinations by names that outlive addresses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::world::{NamespacedName, Port};
 /// IPv6 address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
-    /// What it is.
+    /// The kind of the object.
     pub kind: DestinationKind,
     /// Namespace and name.
     pub name: NamespacedName,
@@ -22,7 +22,7 @@ pub struct Destination {
     pub family: Family,
 }
 
-/// What a destination is.
+/// The kind of object that a destination names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DestinationKind {
     /// A service by its cluster address.
@@ -96,7 +96,7 @@ fn read(text: &str) -> Option<Destination> {
     })
 }
 
-/// What one proxy shall hold beside what is declared.
+/// The scope of one proxy, beside the declared destinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     /// Learned by the workload: the listener and all behind it.

@@ -70,7 +70,7 @@ pub(crate) fn server(input: &Inbound) -> Part {
     Part { resources }
 }
 
-/// Every port by its number, and the rest: a port that nobody names can be reached only where capture brings everything.
+/// Returns every port by its number, and the rest: the other ports. They can be reached only where capture redirects all ports.
 fn all_ports(input: &Inbound) -> impl Iterator<Item = (Option<Port>, &InboundPort)> {
     let rest = (input.capture == Capture::Redirect).then_some((None, &input.rest));
     let named = input.ports.iter();
@@ -122,7 +122,8 @@ fn main_listener(input: &Inbound) -> listener::Listener {
     finish(listener, input, looks)
 }
 
-/// What every captured inbound connection passes first. A connection to a capture port is closed without a look at its bytes.
+/// Returns the filters that every captured inbound connection passes first. A connection to a capture port is closed without a look at
+/// its bytes.
 fn captured_filters() -> Vec<listener::ListenerFilter> {
     vec![
         build::original_dst(),
@@ -130,7 +131,7 @@ fn captured_filters() -> Vec<listener::ListenerFilter> {
     ]
 }
 
-/// The ports at which nobody looks for HTTP in a captured listener, beside those of the application that say what they speak.
+/// Returns the ports where a captured listener does not look for HTTP, beside the application's ports with a declared protocol.
 fn own_ports(input: &Inbound) -> &'static [u16] {
     match input.capture {
         Capture::Redirect => &heddle_ports::CAPTURE,
@@ -192,7 +193,8 @@ fn mesh_chains(
     let http = || identified(http(input, &name));
     let tcp = || tcp(&name, inbound, Peer::Identified);
     match inbound.protocol {
-        // What the caller announces does not change what a declared port is: else HTTP sent as TCP would pass by the rules for HTTP.
+        // The announcement of the caller does not change the protocol of a declared port: otherwise HTTP that is sent as TCP would
+        // bypass the rules for HTTP.
         Protocol::Http => vec![mesh("", Takes::Mesh, http())],
         Protocol::Tcp => vec![mesh("", Takes::Mesh, tcp())],
         Protocol::Detect => vec![
@@ -290,7 +292,8 @@ fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
     )]
 }
 
-/// Bytes to the application if the policies let them. Where they can let nobody pass, the application is not even connected to.
+/// Passes bytes to the application if the policies allow it. If they can allow no caller, Envoy does not even connect to the
+/// application.
 fn tcp(cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
     let authz = rbac::of_bytes(&inbound.authz);
     let asked = authz.is_some() && peer == Peer::Identified;
@@ -307,7 +310,7 @@ fn tcp(cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter
     filters
 }
 
-/// What is known of whoever gets to a chain.
+/// Whether the peer of a filter chain has an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     /// mTLS: it has an identity.
@@ -400,7 +403,7 @@ fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
         .collect()
 }
 
-/// What comes from the pod's own node: as everywhere, and the kubelet's probes besides.
+/// Makes the listener for connections from the pod's own node: the same as elsewhere, and the kubelet's probes.
 fn node_listener(input: &Inbound) -> listener::Listener {
     let mut listener = build::wildcard("inbound-node", INBOUND_NODE, TrafficDirection::Inbound);
     listener.listener_filters = captured_filters();

@@ -1,4 +1,4 @@
-//! What users should know of services: calls that the mesh refuses and Kubernetes alone would not.
+//! Findings about services: calls that the mesh refuses and Kubernetes alone would not refuse.
 
 use super::Compiled;
 use super::endpoints::Misnamed;

@@ -1,4 +1,4 @@
-//! What one proxy should have: parts, put together from what its scope holds.
+//! The view of one proxy: parts, chosen by its scope.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ struct Viewer<'a> {
 }
 
 impl Compiled {
-    /// What a proxy should have, given what its scope holds. None: no such meshed pod.
+    /// Returns the view of a proxy with this scope. `None`: there is no such meshed pod.
     #[must_use]
     pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
         let proxy = self.proxies.get(pod)?;
@@ -113,7 +113,7 @@ impl Compiled {
         }
     }
 
-    /// The headless service for whose sake a proxy may call an address outside the mesh, where unknown ones are refused.
+    /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.
     fn outside_for(&self, proxy: &Proxy, at: SocketAddr) -> Option<&NamespacedName> {
         let (name, port) = self.headless_at(at)?;
         let in_scope = self.settings.on_demand == OnDemand::Enabled
@@ -204,7 +204,7 @@ impl Viewer<'_> {
         }
     }
 
-    /// What is declared is there from the start.
+    /// Adds the declared destinations: they are in the view from the start.
     fn declared(&mut self) {
         let compiled = self.compiled;
         for entry in compiled.declarations(self.proxy) {
@@ -326,7 +326,7 @@ impl Viewer<'_> {
         self.parts.insert(Place::OnDemand(Arc::clone(name)), part);
     }
 
-    /// What a known destination depends on.
+    /// Records the dependencies of a resolved destination.
     fn note(&mut self, at: SocketAddr, known: &Known) {
         match known {
             Known::Service { name, .. } => {
@@ -341,7 +341,8 @@ impl Viewer<'_> {
         }
     }
 
-    /// The listener and all behind it; returns what must be there before the first connection. None: the service has no such port.
+    /// Adds the listener of a destination and the resources behind it. Returns all that must be acknowledged before the first
+    /// connection. `None`: the service has no such port.
     fn destination(
         &mut self,
         at: SocketAddr,
@@ -359,7 +360,7 @@ impl Viewer<'_> {
         Some(after)
     }
 
-    /// What a destination leads to.
+    /// Adds the resources behind a destination's listener, and returns their keys. A denied destination has none.
     fn behind(&mut self, at: SocketAddr, known: &Known) -> Vec<ResourceKey> {
         self.note(at, known);
         match known {
@@ -441,7 +442,7 @@ impl Viewer<'_> {
         })
     }
 
-    /// Whether nobody there would ever let this caller in, or only plain text could be sent where it is not allowed.
+    /// Returns whether all pods there deny this caller, or only plain text could be sent and is not allowed.
     fn refused(&self, known: &Known) -> bool {
         match known {
             Known::Service { name, port, .. } => {

@@ -47,7 +47,7 @@ impl World {
 }
 
 impl WorldBuilder {
-    /// Takes one object; the same name again replaces the earlier one. What is wrong with it is returned, what is right is kept.
+    /// Takes one object; the same name again replaces the earlier one. Returns the problems; the valid parts of the object are kept.
     pub fn apply(&mut self, object: KubeObject) -> Vec<Finding> {
         let mut findings = Vec::new();
         match object {
@@ -101,7 +101,7 @@ impl WorldBuilder {
         }
     }
 
-    /// All that Envoy refused, in place of what was said before; of several refusals of one object the highest generation counts.
+    /// Replaces all rejections by Envoy. Of several rejections of one object, the highest generation counts.
     pub fn set_refusals(&mut self, refusals: impl IntoIterator<Item = Refusal>) {
         let mut highest: BTreeMap<ObjectRef, Refusal> = BTreeMap::new();
         for refusal in refusals {
@@ -129,7 +129,7 @@ impl WorldBuilder {
         self.trust_domain = Some(self.interner.text(trust_domain));
     }
 
-    /// The world as it is now. Pod templates stand in for workloads none of whose pods are known.
+    /// Returns the present world. If no pod of a workload is known, its pod template stands in.
     #[must_use]
     pub fn world(&mut self) -> World {
         let (workloads, injection) = self.workloads();
@@ -244,7 +244,7 @@ macro_rules! changes_of_declared_objects {
 }
 with_kinds!(changes_of_declared_objects);
 
-/// Puts what was read in its place, unless an equal value is there. An object of that name that reads as nothing takes its place away.
+/// Inserts the parsed object, unless an equal value is there. If the object has no valid value, removes the entry of that name.
 fn put<K: Ord + Clone, V: PartialEq>(
     map: &mut OrdMap<K, Arc<V>>,
     name: Option<K>,

@@ -26,8 +26,8 @@ pub struct DeclaredObject {
     pub spec: Value,
     /// `status`; null if there is none.
     pub status: Value,
-    /// The reason for which the API server refuses this object, which is from a file. Such an object must not vanish: a policy that cannot be
-    /// used still denies what it selects.
+    /// The reason for which the API server refuses this object, which is from a file. Such an object must not vanish: an unusable
+    /// policy still denies the callers of the pods that it selects.
     pub refused: Option<String>,
 }
 

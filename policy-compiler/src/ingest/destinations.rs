@@ -2,7 +2,7 @@
 
 use crate::world::{DeclaredDestination, Interner, Port};
 
-/// Reads the annotation; what cannot be read comes back as text beside what can.
+/// Reads the annotation. Returns the valid entries, and the text of the invalid ones.
 pub(crate) fn read(text: &str, interner: &mut Interner) -> (Vec<DeclaredDestination>, Vec<String>) {
     let (mut declared, mut wrong) = (Vec::new(), Vec::new());
     for text in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {

@@ -60,7 +60,7 @@ pub(super) fn documents(text: &str) -> Vec<Document> {
     found.into_iter().flat_map(json_values).collect()
 }
 
-/// Returns what follows a document marker, or `None` if the line does not start with the marker.
+/// Returns the text after a document marker, or `None` if the line does not start with the marker.
 fn marker<'a>(line: &'a str, marker: &str) -> Option<&'a str> {
     let rest = line.strip_prefix(marker)?;
     (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some(rest)

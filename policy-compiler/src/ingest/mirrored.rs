@@ -25,7 +25,7 @@ pub(super) fn slices(endpoints: &Value) -> Vec<Value> {
             let addresses = subset.get(field).and_then(Value::as_array);
             for address in addresses.into_iter().flatten() {
                 let ip = address.get("ip").and_then(Value::as_str);
-                // What is not an address stays, so that reading the slice reports it.
+                // An invalid address stays, so that reading the slice reports it.
                 let six = ip.is_some_and(|ip| ip.parse().is_ok_and(|ip: IpAddr| ip.is_ipv6()));
                 let [(_, four), (_, of_six)] = &mut families;
                 if six { of_six } else { four }.push(endpoint(address, ready));

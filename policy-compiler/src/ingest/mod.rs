@@ -1,4 +1,4 @@
-//! The edge: Kubernetes objects in, our own valid types out. Whatever is wrong becomes a [`Finding`], and the rest still counts.
+//! The edge: Kubernetes objects in, our own valid types out. Every problem becomes a [`Finding`], and the rest still counts.
 
 mod builder;
 mod convert;
@@ -38,7 +38,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::NamespacedName;
 
-/// An object that the compiler understands. `Arc`s, so that what reflectors hold needs no copy.
+/// An object that the compiler understands. `Arc`s, so that objects in reflectors need no copy.
 #[derive(Clone, Debug)]
 pub enum KubeObject {
     /// Read for its injection label, which tells offline whether a pod template will have a sidecar.
@@ -92,7 +92,7 @@ pub struct WorkloadTemplate {
     pub kind: String,
     /// The workload's own metadata.
     pub metadata: ObjectMeta,
-    /// What its pods look like.
+    /// The template of its pods.
     pub template: core::PodTemplateSpec,
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn pod(
     let status = object.status.as_ref();
     let ips = pod_ips(status, &reference, findings);
     let standalone = standalone(&object.metadata, &reference, &ips, findings);
-    // What shares the node's network cannot be captured, whatever containers it has.
+    // A pod in the node's network cannot be captured, independently of its containers.
     let meshed = standalone.is_some() || (has_proxy(spec) && !spec.host_network.unwrap_or(false));
     let phase = status.and_then(|s| s.phase.as_deref());
     // The kubelet sets a final phase once the containers have ended, also of a deleted pod.
@@ -69,7 +69,8 @@ pub(crate) fn pod(
     })
 }
 
-/// The annotation that declares what the pod calls. It is the same on every pod of a workload, so that is what a finding names.
+/// Reads the annotation that declares the destinations of the pod. It is the same on every pod of a workload, so findings name the
+/// workload.
 fn destinations(
     metadata: &ObjectMeta,
     namespace: &str,
@@ -219,12 +220,12 @@ fn pod_ips(
     ips
 }
 
-/// Labels by which a controller names what a person deployed, where its revisions have owners of their own: `OpenShift`'s deployment
+/// Labels by which a controller names the deployed object, if the object's revisions have owners of their own: `OpenShift`'s deployment
 /// configuration and Knative's configuration.
 const DEPLOYED: [&str; 2] = ["deploymentconfig", "serving.knative.dev/configuration"];
 
-/// Returns the name of the workload that a person deployed. Its replica sets and the runs of a cron job come and go, and are not workloads of
-/// their own. `None`: the pod has no owner, and is its own workload.
+/// Returns the name of the deployed workload. Its replica sets and the runs of a cron job come and go, and are not workloads of their
+/// own. `None`: the pod has no owner, and is its own workload.
 #[must_use]
 pub fn owner(metadata: &ObjectMeta) -> Option<&str> {
     let owners = metadata.owner_references.iter().flatten();

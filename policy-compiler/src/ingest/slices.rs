@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use super::endpoint_slice::{SliceEndpoints, tidy};
 use crate::world::{Endpoint, EndpointsByPort, NamespacedName};
 
-/// Every slice by its own name, and what they make of each service.
+/// Every slice by its own name, and the endpoints of each service from its slices.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slices {
     slices: BTreeMap<NamespacedName, SliceEndpoints>,

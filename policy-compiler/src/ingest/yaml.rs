@@ -231,7 +231,8 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
     }
 }
 
-/// Reports an object whose version nobody serves. One of ours stays in the world: what a newer version wrote must not open what it closes.
+/// Reports an object with a version that is not served. One of our own kinds stays in the world: an object of a newer version must not
+/// open the ports that it closes.
 fn not_served(
     place: &Place,
     kind: ObjectKind,

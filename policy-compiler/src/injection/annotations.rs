@@ -15,11 +15,11 @@ type Annotations = BTreeMap<String, String>;
 /// Connections that are not captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exclusions {
-    /// Ports whose inbound connections are not captured.
+    /// Inbound ports that are not captured.
     pub inbound_ports: BTreeSet<u16>,
-    /// Destination ports whose outbound connections are not captured.
+    /// Destination ports of outbound connections that are not captured.
     pub outbound_ports: BTreeSet<u16>,
-    /// Destinations whose outbound connections are not captured.
+    /// Destination addresses of outbound connections that are not captured.
     pub outbound_cidrs: BTreeSet<IpNet>,
 }
 

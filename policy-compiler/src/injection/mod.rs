@@ -61,7 +61,7 @@ pub const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", "heddle-system"];
 pub struct Injection {
     /// The decision.
     pub decision: InjectionDecision,
-    /// Messages about fields that probably do not mean what their author thinks.
+    /// Messages about fields that probably do not have the effect that their author expects.
     pub warnings: Vec<String>,
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The bucket of time in an on-demand name. Envoy asks for a name once in the life of a stream; with the next bucket it asks anew for what
-/// was refused, or let go.
+/// The bucket of time in an on-demand name. Envoy requests a name once in the life of a stream; with the next bucket it requests denied
+/// and evicted destinations again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bucket {
     /// `%Y%m%d%H`

@@ -1,4 +1,4 @@
-//! The pod annotation that says what an application calls.
+//! The pod annotation that declares the destinations of an application.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One copy of what many objects say alike: the strings of names and labels, and the shapes of pods.
+//! One copy of values that many objects have in common: the strings of names and labels, and pod templates.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::{NamespacedName, Shape};
 /// Below this many entries nothing is swept.
 const SMALL: usize = 1024;
 
-/// Hands out shared values. What nobody else holds is swept out whenever the number of entries has doubled.
+/// Hands out shared values. Values without other references are swept out whenever the number of entries has doubled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interner {
     strings: HashSet<Arc<str>>,

@@ -21,7 +21,7 @@ pub struct NamespacedName {
 /// A pod by namespace and name: the node id that its proxy presents.
 pub type PodRef = NamespacedName;
 
-/// What people deployed, by namespace and name: `shop/reviews` for the pod `shop/reviews-7d4b9c-x2x1z`.
+/// A workload, by namespace and name: `shop/reviews` for the pod `shop/reviews-7d4b9c-x2x1z`.
 pub type WorkloadRef = NamespacedName;
 
 impl NamespacedName {

@@ -1,6 +1,6 @@
-//! Which protocol a port speaks, by what its Service says.
+//! The protocol of a port, as its Service declares it.
 
-/// What the mesh does with a port's bytes.
+/// The way in which the mesh handles a port's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// HTTP of any version, gRPC included.

@@ -15,7 +15,7 @@ pub struct ServicePort {
     pub port: Port,
     /// Its name; empty for the only, unnamed port.
     pub name: Arc<str>,
-    /// What it speaks.
+    /// The declared protocol.
     pub protocol: Protocol,
     /// Where it leads in the pod.
     pub target: TargetPort,
@@ -41,7 +41,7 @@ pub struct Service {
     pub headless: bool,
     /// TCP ports, by number.
     pub ports: BTreeMap<Port, ServicePort>,
-    /// The pods' labels; empty for services whose endpoints someone else writes.
+    /// The pods' labels; empty for services with endpoints that another component writes.
     pub selector: Labels,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
@@ -56,8 +56,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// The family whose endpoints a call gets that was made by this one: the same, or the first one where the service has not got it
-    /// (a backend of a split may be of fewer families than the split service). None: the families are not known, and all endpoints count.
+    /// Returns the family of the endpoints for a call to an address of this family: the same family, or the first one if the service
+    /// does not have it (a backend of a split may have fewer families than the split service). `None`: the families are not known, and
+    /// all endpoints count.
     pub(crate) fn reached_by(&self, called: Option<Family>) -> Option<Family> {
         let same = called.filter(|family| self.families.contains(family));
         same.or_else(|| self.families.first().copied())

@@ -65,7 +65,7 @@ pub struct ContainerPort {
     pub name: Option<Arc<str>>,
 }
 
-/// What pods of one template have in common, and share one copy of.
+/// The properties that all pods of one template have in common. They share one copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The namespace.
@@ -84,7 +84,7 @@ pub struct Shape {
     pub ports: Vec<ContainerPort>,
     /// Probes, sorted and without repetition.
     pub probes: Vec<Probe>,
-    /// Ports whose inbound connections are not captured, sorted.
+    /// Inbound ports that are not captured, sorted.
     pub uncaptured: Box<[Port]>,
     /// The annotation `heddle.dev/destinations`, sorted. None: it is not there.
     pub destinations: Option<Vec<DeclaredDestination>>,

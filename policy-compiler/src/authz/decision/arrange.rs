@@ -92,7 +92,7 @@ pub(super) fn arrange(entries: Vec<Entry>) -> Vec<Step> {
         }
     }
     let last = by_path(anybody);
-    // Who matches for any caller decides for all.
+    // A step that decides for any caller decides for all.
     if matches!(&*last, [Step::Decide(_)]) {
         return last;
     }
@@ -145,7 +145,7 @@ impl Item {
         }
     }
 
-    /// A rule whose callers are asked last.
+    /// A rule with callers that are compared last.
     fn before_callers(entry: &Entry) -> Self {
         let decide = |keys: &[Arc<str>]| -> BTreeMap<Arc<str>, Vec<Step>> {
             let decide = || vec![Step::Decide(entry.verdict.clone())];

@@ -38,14 +38,14 @@ pub(super) fn list(authz: &PortAuthz, audited: bool, http: bool) -> DecisionList
         }
     };
     steps.push(Step::Decide(last));
-    // What comes after a verdict is never reached.
+    // Steps after a verdict are never reached.
     if let Some(at) = steps.iter().position(|s| matches!(s, Step::Decide(_))) {
         steps.truncate(at + 1);
     }
     DecisionList { steps }
 }
 
-/// `no-allow:` with the policies whose Allow rules were asked.
+/// Returns `no-allow:` with the policies of the Allow rules that were asked.
 fn no_allow(authz: &PortAuthz, audited: bool) -> Arc<str> {
     let rules = authz.rules(RuleAction::Allow, audited);
     let mut policies: Vec<&str> = rules.map(|rule| policy_of(&rule.id)).collect();
@@ -69,8 +69,8 @@ fn policy_of(id: &str) -> &str {
     if policy.contains('/') { policy } else { id }
 }
 
-/// A rule without its paths. `None` if it matches nothing. Headers that are `beyond` the bound of the port: a Deny rule matches whatever they
-/// are, an Allow rule nothing.
+/// A rule without its paths. `None` if it matches nothing. If its headers are `beyond` the bound of the port, a Deny rule matches any
+/// headers and an Allow rule matches nothing.
 fn entry(rule: &Rule, beyond: bool) -> Option<Entry> {
     let (identities, namespaces) = callers(&rule.from)?;
     let mut conditions = Vec::new();

@@ -1,5 +1,5 @@
-//! The rules of a port as one decision list: what Envoy's matchers are made from. The first step that comes to a verdict decides, a step that
-//! comes to none goes on to the next one. Deny comes before Allow, and the verdict at the end always decides.
+//! The rules of a port as one decision list, from which Envoy's matchers are made. The first step with a verdict decides; a step
+//! without one passes on to the next step. Deny comes before Allow, and the verdict at the end always decides.
 
 mod arrange;
 mod build;
@@ -24,7 +24,7 @@ pub(crate) struct DecisionList {
     pub(crate) steps: Vec<Step>,
 }
 
-/// A verdict with its name: the rule, `default`, or `no-allow:` with the policies whose Allow rules did not match.
+/// A verdict with its name: the rule, `default`, or `no-allow:` with the policies of the Allow rules that did not match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// How Envoy names it in response details, metadata and counters.

@@ -1,4 +1,4 @@
-//! Texts of a request and what they are held against.
+//! Texts of a request, and the tests for them.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Test {
     pub(crate) ignore_case: bool,
 }
 
-/// What a text must be.
+/// The pattern that a text must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
     /// This text.
@@ -87,7 +87,7 @@ impl Condition {
         Self::text(Input::Path, Pattern::Regex(expression.into()), false)
     }
 
-    /// Whether it has an expression, whose memory should not be taken twice.
+    /// Returns whether it has an expression: the memory of an expression should not be taken twice.
     pub(super) fn has_expression(&self) -> bool {
         match self {
             Self::All(all) | Self::Any(all) => all.iter().any(Self::has_expression),
