@@ -39,8 +39,8 @@ impl Learned {
         true
     }
 
-    /// Forgets what is about objects that are gone, or about another generation than the present one. Makes no tick:
-    /// whoever calls has just compiled without it, for the compiler too takes only a refusal of the present generation.
+    /// Drops rejections of objects that are gone or have a newer generation. Does not tick: the caller has just compiled
+    /// without them, because the compiler ignores a rejection of another generation, too.
     pub fn retain(&self, present: impl Fn(&ObjectRef) -> Option<i64>) {
         self.lock().retain(|object, refusal| {
             present(object).is_some_and(|generation| generation <= refusal.generation)

@@ -1,14 +1,14 @@
-//! The control plane: watches, compiles, serves, and tells the truth in statuses.
+//! The control plane: watches objects, compiles them, serves the result to proxies, and reports in statuses.
 //!
-//! Sources (Kubernetes reflectors, or a directory of YAML) say what changed; a thread of its own compiles that into the next
-//! [`picture::Picture`]; [`serving::MeshSource`] hands each proxy its view of it, learns what each workload calls ([`scope`]),
-//! and wakes only the streams that a change concerns; what the proxies
-//! acknowledge and refuse comes back through [`status`] as conditions, and what an Envoy of the control plane's own refuses,
-//! too ([`trials`]), as an input of the next compile ([`learned`]).
+//! A source (Kubernetes reflectors, or a directory of YAML) reports changed objects. A thread of its own compiles them into
+//! the next snapshot ([`picture::Picture`]). [`serving::MeshSource`] serves each proxy its view of the snapshot, learns the
+//! destinations of each workload ([`scope`]), and wakes only the streams that a change concerns. The acknowledgements and
+//! rejections of proxies become conditions ([`status`]). Rejections that an Envoy of the control plane's own confirms
+//! ([`trials`]) are an input of the next compile ([`learned`]).
 //!
 //! # Deliberately absent
 //!
-//! Any decision about what a policy means: that is the compiler's alone. Any write to a user's `spec`, labels or
+//! Any decision about the meaning of a policy: that is the compiler's alone. Any write to a user's `spec`, labels or
 //! annotations.
 
 pub mod certs;

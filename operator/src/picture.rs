@@ -1,5 +1,5 @@
-//! The compiling loop: objects in, pictures out. A lone change is compiled at once; what comes during a compile is
-//! one compile more, of the newest state. There is no fixed wait.
+//! The compile loop: reads objects and publishes snapshots. A single change is compiled at once. Changes during a compile
+//! lead to one further compile, of the newest state. There is no fixed wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
 use crate::tasks::Ended;
 
-/// One compile: what went in and what came out.
+/// A snapshot: one compile with its input and its result.
 #[derive(Debug, Default)]
 pub struct Picture {
     /// Grows with every compile.
     pub revision: u64,
-    /// What went in.
+    /// The input of the compile.
     pub world: World,
-    /// What came out.
+    /// The result of the compile.
     pub compiled: Compiled,
     /// The settings of the mesh.
     pub mesh: Arc<MeshSpec>,
-    /// What reading and compiling found, sorted.
+    /// The findings of reading and compiling, sorted.
     pub findings: Arc<[Finding]>,
     /// For each of our objects: the revision of the first picture with its present generation.
     pub changed_in: OrdMap<ObjectRef, u64>,
@@ -52,7 +52,7 @@ impl Picture {
 /// The newest picture; `None` before the first.
 pub type Pictures = watch::Receiver<Option<Arc<Picture>>>;
 
-/// Told of every picture in turn, none left out: what changed is said from one to the next.
+/// A consumer of every snapshot in order, without gaps: each snapshot contains its changes since the one before.
 pub trait Audience: Send + Sync + 'static {
     /// A new picture, after the one of the last call.
     fn shown(&self, picture: &Arc<Picture>);
@@ -72,7 +72,7 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// What reading came to.
+/// The state of reading.
 struct Progress {
     /// When the oldest change was seen.
     since: Option<Instant>,
@@ -91,8 +91,8 @@ impl Reader {
         }
     }
 
-    /// Reads until the source has told everything once. What it tells in the meantime is taken as it comes, for as it comes it
-    /// needs several times the room.
+    /// Reads until the source has delivered all objects once. Objects are taken over as they arrive, because they need
+    /// several times the memory before.
     ///
     /// # Errors
     /// When the source is gone.
@@ -139,7 +139,7 @@ impl Reader {
     }
 }
 
-/// Compiles whenever the objects or what was learned change, until told to stop.
+/// Compiles whenever objects or confirmed rejections change, until told to stop.
 ///
 /// # Errors
 /// When the source is gone, or a compile panicked.
@@ -175,7 +175,7 @@ pub async fn run(
     }
 }
 
-/// Holds what goes from one compile to the next.
+/// The state of the compile loop.
 struct Painter {
     reader: Reader,
     learned: Arc<Learned>,
@@ -228,8 +228,8 @@ impl Painter {
     }
 }
 
-/// What was found where: by the source, by the compiler when it read an object, and by the compile. Put together anew
-/// only when one of them says something else.
+/// Findings by origin: the source, the compiler when it reads an object, and the compile. They are merged again only if one
+/// of them changed.
 #[derive(Default)]
 struct Findings {
     source: Vec<Finding>,

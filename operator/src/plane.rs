@@ -1,4 +1,4 @@
-//! What a control plane has wherever its objects come from: compile, serve views, issue certificates.
+//! The parts of a control plane that do not depend on the source of objects: compile, serve views, issue certificates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ pub struct Plane {
     pub trials: Arc<Trials>,
     /// Counts it all.
     pub metrics: Arc<Metrics>,
-    /// What each workload calls.
+    /// The destinations of each workload.
     pub scopes: Arc<Scopes>,
-    /// What each proxy should have.
+    /// The view that each proxy must have.
     pub mesh: Arc<MeshSource>,
     /// The newest picture.
     pub pictures: Pictures,
@@ -54,12 +54,12 @@ pub struct Sockets {
     pub listeners: Arc<Listeners>,
 }
 
-/// What is there once the plane serves.
+/// Handles of a plane that serves.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// What each proxy should have.
+    /// The view that each proxy must have.
     pub mesh: Arc<MeshSource>,
-    /// What each proxy has.
+    /// The progress of each proxy.
     pub registry: Arc<Registry>,
     /// The discovery server.
     pub server: Arc<Server<MeshSource>>,
@@ -162,7 +162,7 @@ impl Plane {
         })
     }
 
-    /// The metrics, for one more who counts.
+    /// Returns the metrics, for one more task that counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)

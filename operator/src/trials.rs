@@ -61,7 +61,7 @@ struct State {
     results: HashMap<ResourceVersion, Trial>,
     /// By the identity of the proxy that rejected the resources.
     waiting: BTreeMap<Arc<str>, BTreeMap<ResourceVersion, Arc<Resource>>>,
-    /// The identity whose turn it was last.
+    /// The identity of the last trial.
     last: Option<Arc<str>>,
 }
 
@@ -192,7 +192,7 @@ impl Trials {
         Some(resource)
     }
 
-    /// Keeps a result; whoever else waited for it need wait no longer.
+    /// Stores a result, and removes the resource from the queues of all identities.
     fn end(&self, version: ResourceVersion, trial: Trial) {
         let mut state = self.lock();
         for waiting in state.waiting.values_mut() {
@@ -229,7 +229,7 @@ impl Trials {
         trial.unwrap_or(Trial::Unavailable)
     }
 
-    /// Forgets trials that could not be run; whoever still rejects the resource begins another one.
+    /// Forgets trials that could not be run. A proxy that still rejects the resource starts another trial.
     fn retry(&self) {
         let mut state = self.lock();
         let before = state.results.len();

@@ -1,5 +1,5 @@
-//! A bound on what is remembered of workloads without pods. Owners of short-lived pods have a new name each time; their
-//! names must not fill the store, and must not take the scopes of other workloads.
+//! The bound on scopes of workloads without pods. Owners of short-lived pods have a new name each time; their names must
+//! not fill the store, and must not evict the scopes of other workloads.
 
 use std::collections::{BTreeMap, HashSet};
 

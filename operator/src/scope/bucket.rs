@@ -14,8 +14,8 @@ fn name_of(bucket: Bucket, at: Seconds) -> String {
         .unwrap_or_default()
 }
 
-/// The buckets whose on-demand names count at a moment: that of now, and those before and after it, for clocks differ and
-/// answers take time. A name of another length is of another kind of bucket, and so old.
+/// The time buckets in which an on-demand name is recent: the bucket of the given time and its neighbors, because clocks
+/// differ and answers take time. A name of another length has another kind of bucket, and is not recent.
 #[derive(Debug)]
 pub struct Recent(Vec<String>);
 

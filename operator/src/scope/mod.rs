@@ -1,9 +1,9 @@
-//! What each workload calls, learned from what its proxies ask for: the next pod of a workload starts with what the
-//! others know, and what nobody uses any more leaves.
+//! The destinations of each workload, learned from the requests of its proxies. The next pod of a workload starts with the
+//! destinations of the other pods, and unused destinations are evicted.
 //!
-//! A destination is *held* (its listener and all behind it are in the view of every pod of the workload), then, once
-//! unused for long, *retiring* (no listener, so that no new connection comes, but all behind it, for those that drain),
-//! then gone. Asked for again, it is held at once.
+//! A destination is *held* (active: its listener, clusters and endpoints are in the view of every pod of the workload),
+//! then, once unused for long, *retiring* (draining: no listener, so that no new connection comes, but clusters and
+//! endpoints for connections that drain), then gone. A new request for a destination makes it held at once.
 //!
 //! Times are seconds since 1970, given by the caller.
 
@@ -32,7 +32,7 @@ pub const DRAIN_SECONDS: u64 = 2 * 30;
 /// Seconds since 1970.
 pub type Seconds = u64;
 
-/// What is in the views of a workload's pods.
+/// The destinations in the views of a workload's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sets {
     /// Listener and all behind it.
@@ -46,7 +46,7 @@ struct Entry {
     used: Seconds,
     /// When a proxy came back with it: it may be in use, but that is no use.
     brought: Seconds,
-    /// What the store knows of `used`.
+    /// The value of `used` in the store.
     saved: Seconds,
     retiring_since: Option<Seconds>,
 }
@@ -111,7 +111,7 @@ impl Workload {
     }
 }
 
-/// What became of a destination that was asked for.
+/// The result of learning a requested destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
     /// It was held already.
@@ -125,7 +125,8 @@ pub enum Learned {
 /// The scopes of all workloads.
 ///
 /// # Guarantees
-/// Bounded by [`MAX_HELD`] for each workload, and by [`MAX_ABSENT`] workloads without pods. What [`Scopes::of`] gives is the same `Arc` as long as nothing changed.
+/// Bounded by [`MAX_HELD`] for each workload, and by [`MAX_ABSENT`] workloads without pods. [`Scopes::of`] returns the same
+/// `Arc` as long as nothing changed.
 #[derive(Default)]
 pub struct Scopes {
     workloads: Mutex<Inner>,
@@ -145,7 +146,7 @@ impl std::fmt::Debug for Scopes {
 }
 
 impl Scopes {
-    /// What the pods of a workload should hold.
+    /// Returns the destinations of a workload.
     #[must_use]
     pub fn of(&self, workload: &WorkloadRef) -> Arc<Sets> {
         let inner = self.lock();
@@ -206,7 +207,8 @@ impl Scopes {
         }
     }
 
-    /// Destinations of the workload had traffic. The store is told once they are `save_after` newer than what it knows.
+    /// Records traffic to destinations of the workload. The workload becomes unsaved once a time of use is `save_after`
+    /// seconds newer than in the store.
     pub fn used(
         &self,
         workload: &WorkloadRef,
@@ -232,7 +234,8 @@ impl Scopes {
         }
     }
 
-    /// Lets go of what has not been used for `idle` seconds and may go, given for how long it was not used. Returns the workloads whose scope changed.
+    /// Starts to drain destinations that have been unused for `idle` seconds and that `may_go` permits (its last argument
+    /// is the number of unused seconds), and evicts drained ones. Returns the workloads with a changed scope.
     pub fn sweep(
         &self,
         now: Seconds,
@@ -269,7 +272,7 @@ impl Scopes {
         swept
     }
 
-    /// Forgets destinations that are no more. Returns the workloads whose scope changed.
+    /// Forgets destinations that do not exist any more. Returns the workloads with a changed scope.
     pub fn retain(&self, exists: impl Fn(&Destination) -> bool) -> Vec<WorkloadRef> {
         let mut inner = self.lock();
         let mut changed = Vec::new();
@@ -287,8 +290,9 @@ impl Scopes {
         changed
     }
 
-    /// Adds what the store knows of a workload: from before a restart, or from another replica. If it is the last word, for the
-    /// workload has no pods here, what the store does not have any more goes. Returns whether it changes the scope.
+    /// Adds the stored destinations of a workload: from before a restart, or from another replica. With `last_word` (the
+    /// workload has no pods here), saved destinations that the store does not contain any more are removed. Returns whether
+    /// the scope changed.
     pub fn remember(
         &self,
         workload: &WorkloadRef,
@@ -336,7 +340,8 @@ impl Scopes {
         changed
     }
 
-    /// What the store should know: each workload that changed since the last call, with what it holds; nothing: forget it.
+    /// Returns each workload that changed since the last call, with its active destinations, for the store. Without
+    /// destinations the store must forget the workload.
     pub fn unsaved(&self) -> BTreeMap<WorkloadRef, BTreeMap<Destination, Seconds>> {
         let mut inner = self.lock();
         let names = std::mem::take(&mut inner.unsaved);
@@ -356,7 +361,7 @@ impl Scopes {
         unsaved
     }
 
-    /// What was taken by [`Scopes::unsaved`] could not be stored.
+    /// Marks workloads of [`Scopes::unsaved`] that could not be stored as unsaved again.
     pub fn not_saved(&self, workloads: impl IntoIterator<Item = WorkloadRef>) {
         self.lock().unsaved.extend(workloads);
     }
@@ -383,7 +388,7 @@ impl Scopes {
         self.changed.subscribe()
     }
 
-    /// Workloads hold less than before: the store has to know, and what holds nothing is forgotten.
+    /// Handles workloads that lost destinations: they become unsaved, and workloads without destinations are forgotten.
     fn lost_some(&self, mut inner: MutexGuard<'_, Inner>, workloads: &[WorkloadRef]) {
         inner.unsaved.extend(workloads.iter().cloned());
         inner

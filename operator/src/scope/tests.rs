@@ -95,7 +95,7 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     let sets = scopes.of(&workload());
     assert_eq!((sets.held.len(), sets.retiring.len()), (MAX_HELD, 2));
     assert!(sets.retiring.contains(&to("s0")) && sets.retiring.contains(&to("s1")));
-    // What has left comes back as any other.
+    // A drained destination comes back like any other.
     assert_eq!(learn(0, Some(UNUSED), then), Learned::NoRoom);
     assert_eq!(learn(0, Some(UNUSED), then + 1), Learned::Now);
     assert_eq!(scopes.of(&workload()).held.len(), MAX_HELD);

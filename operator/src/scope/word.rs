@@ -10,7 +10,7 @@ use super::Seconds;
 /// The longest key of a ConfigMap, and nearly the longest name of a file.
 const MAX_KEY: usize = 253;
 
-/// The first line of a scope whose key does not hold the workload's name.
+/// The first line of a scope if the key does not contain the workload's name.
 const WORKLOAD: &str = "workload";
 
 /// A workload as a key of a ConfigMap: `<namespace>.<name>`, for namespaces have no dots. A name that is too long for a key,
@@ -36,7 +36,7 @@ fn is_plain(workload: &WorkloadRef, plain: &str) -> bool {
         && !workload.namespace.contains('.')
 }
 
-/// Writes what a workload holds.
+/// Writes the active destinations of a workload.
 #[must_use]
 pub fn write(workload: &WorkloadRef, held: &BTreeMap<Destination, Seconds>) -> String {
     let WorkloadRef { namespace, name } = workload;
@@ -49,8 +49,8 @@ pub fn write(workload: &WorkloadRef, held: &BTreeMap<Destination, Seconds>) -> S
     named.into_iter().chain(lines).collect()
 }
 
-/// Reads the workload of a key and its text, and what it holds. Lines that say nothing, perhaps of a newer version, are left
-/// out.
+/// Reads the workload from a key and its text, and the destinations from the text. Lines that cannot be read, perhaps of a
+/// newer version, are ignored.
 #[must_use]
 pub fn read(key: &str, text: &str) -> Option<(WorkloadRef, BTreeMap<Destination, Seconds>)> {
     let (namespace, name) = match key.strip_prefix("_.") {

@@ -1,4 +1,5 @@
-//! Hands each proxy its view of the newest picture, as the discovery server asks for it, and learns what it calls.
+//! Serves the views of the newest snapshot to the discovery server, one per proxy, and learns the destinations of each
+//! workload from the requests of its proxies.
 
 mod names;
 mod parts;
@@ -27,20 +28,20 @@ use crate::metrics::{Metrics, Outcome};
 use crate::picture::{Audience, Picture, Pictures};
 use crate::scope::{Scopes, Seconds};
 
-/// What one proxy should have.
+/// The view of one proxy, with the inputs that can change it.
 #[derive(Debug)]
 pub struct Seen {
     /// With the objects that each resource comes from.
     pub parts: Vec<Arc<Part>>,
     /// The same for the wire.
     pub wire: Arc<xds::View>,
-    /// What has to change for another view to be due.
+    /// The dependencies of the view: a change of one of them may change the view.
     pub depends: Arc<BTreeSet<Dependency>>,
     /// How many destinations the workload has learned.
     pub scope: usize,
     /// The names that are answered only while they are recent: time alone can change it.
     beyond: Arc<BTreeSet<Name>>,
-    /// The names whose clusters nobody will look for in a while.
+    /// The retirable names: their on-demand clusters only forward to a listener of the same view.
     settling: Arc<BTreeSet<Name>>,
 }
 
@@ -122,8 +123,8 @@ impl MeshSource {
         self.painted.subscribe()
     }
 
-    /// The view that a proxy should have by now, given what the stream that speaks for it has asked for; `None` if it is not a
-    /// meshed pod.
+    /// Returns the view that a proxy must have now, for the requests of its current stream; `None` if the proxy is not a
+    /// pod with a sidecar.
     #[must_use]
     pub fn expected(&self, who: &Name, asked: &Arc<Asked>) -> Option<Arc<Seen>> {
         let (mut wish, own) = {
@@ -171,7 +172,8 @@ impl MeshSource {
             .collect()
     }
 
-    /// The versions that a proxy should have by another picture than ours, given what it has asked for.
+    /// Returns the versions of the resources that a proxy would have by this snapshot instead of the newest one, for its
+    /// current requests.
     #[must_use]
     pub fn should(
         &self,
@@ -193,7 +195,7 @@ impl MeshSource {
         )
     }
 
-    /// The proxies whose views may be others than at the last call.
+    /// Returns the proxies with a view that may have changed since the last call.
     #[must_use]
     pub fn take_changed(&self) -> BTreeSet<Name> {
         self.lock().take_changed()
@@ -209,7 +211,7 @@ impl MeshSource {
         self.lock().touch(&Cause::Learned(workload.clone()));
     }
 
-    /// Who is connected has told its loads within this: three reports, for one may be late.
+    /// Every connected proxy reports its loads within this time: three intervals, because one report may be late.
     fn reported_within(&self) -> Duration {
         3 * self.load_report_interval
     }
@@ -233,7 +235,8 @@ impl MeshSource {
             .unwrap_or_else(|| Arc::new(seen));
         let mut subscribers = self.lock();
         subscribers.keep(who, wish, Arc::clone(&seen), touched);
-        // What was painted in between was told only to those who depended on it by then.
+        // A snapshot published during the computation woke only the subscribers that were registered for its dependencies.
+        // The dependencies of this view were not registered yet.
         if self
             .painted
             .borrow()
@@ -317,7 +320,7 @@ impl MeshSource {
                 "the node id is not of the form <namespace>/<pod>".to_owned(),
             );
         };
-        // Said before the pod is looked up, so that nobody learns which pods other namespaces have.
+        // Checked before the pod is looked up, so that a refusal does not reveal the pods of other namespaces.
         if &*pod.namespace != id.namespace() {
             return denied(
                 "namespace",
@@ -437,7 +440,8 @@ impl Audience for MeshSource {
             subscribers.touch_all();
             return;
         }
-        // Before the others are told: of what is stale by then a new view is made anyway.
+        // Parts are replaced before the other changes mark views as stale. `replace` skips stale views: they are computed
+        // again anyway.
         for (service, old, new) in &replaced {
             let cause = Cause::Compiled(Dependency::Service((*service).clone()));
             subscribers.replace(&cause, |seen| seen.with(old, new, picture.seen));

@@ -1,4 +1,4 @@
-//! What becomes of the names that a proxy asked for, and what its workload learns by them.
+//! Classifies the on-demand names that a proxy requests, and adds their destinations to the scope of its workload.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,26 +14,27 @@ use super::{MeshSource, now};
 use crate::picture::Picture;
 use crate::scope::{Learned, Recent, Scopes, Seconds, Sets};
 
-/// Beyond what its workload holds, a proxy is answered for so many addresses at a time, the others are refused: each costs
-/// it memory, and who calls more is scanning. Nobody knows these, or there was no room for them, or they are not declared
-/// where that is needed.
+/// Overflow: addresses for which a proxy gets on-demand clusters beyond the scope of its workload; names of further
+/// addresses are denied. Each cluster costs the proxy memory, and a workload that calls more addresses is scanning. An
+/// address overflows if it is not a destination, if the scope is full, or if the destination is not declared where a
+/// declaration is required.
 const MAX_BEYOND: usize = 256;
 
-/// What was used within so many seconds makes no room for others.
+/// Seconds after its last use in which a destination is not evicted in favor of another one.
 const KEPT: Seconds = 600;
 
-/// The names a proxy asked for, by what becomes of them.
+/// The requested names by result, with the scope of the workload.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
     pub(super) sets: Arc<Sets>,
     pub(super) wanted: BTreeSet<Name>,
     pub(super) refused: BTreeSet<Name>,
-    /// Those of the wanted that are beyond what the workload holds.
+    /// The granted names beyond the scope of the workload.
     pub(super) beyond: BTreeSet<Name>,
 }
 
 impl MeshSource {
-    /// Sorts the names that a proxy asked for into those that are answered and those that are refused, and learns what it calls.
+    /// Divides the requested names of a proxy into granted and denied ones, and learns the destinations of new names.
     pub(super) fn sort(
         &self,
         picture: &Picture,
@@ -58,7 +59,7 @@ impl MeshSource {
         };
         let (asked, looked) = (&wish.asked, &wish.looked);
         sorter.brought(asked.listeners.difference(&looked.listeners));
-        // Who has a place has it before those that come later.
+        // Names that are in the overflow already keep their places; new names come after them.
         let has_place = |name: &&Name| wish.beyond.contains(*name);
         let (placed, others): (Vec<_>, Vec<_>) = asked.names.iter().partition(has_place);
         let (wanted, refused) = placed
@@ -90,10 +91,10 @@ struct Sorter<'a> {
     workload: &'a WorkloadRef,
     learns: bool,
     recent: Recent,
-    /// What was not used for so long makes room for what is called now.
+    /// A destination unused for so many seconds makes room for a new one.
     unused: Seconds,
     now: Seconds,
-    /// What the workload held at first.
+    /// The scope of the workload at the start.
     sets: Arc<Sets>,
     /// Whether it holds more by now.
     learned: bool,
@@ -107,7 +108,7 @@ impl Sorter<'_> {
         self.picture.compiled.destination_at(at)
     }
 
-    /// A proxy that comes back shows by its listeners what is in use, once.
+    /// Learns the destinations of the listeners that a proxy reports on reconnect, once: they may be in use.
     fn brought<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
         let addresses = listeners.filter_map(|name| listener_address(name));
         let brought: BTreeSet<_> = addresses.filter_map(|at| self.known(at)).collect();
@@ -216,7 +217,7 @@ mod tests {
         ports.map(|port| name(&format!("{AT}:{port}"), 0)).collect()
     }
 
-    /// What becomes of the names, when those looked at before and those with places were these.
+    /// Classifies names, given the names of the last computation and the names in the overflow.
     fn sorted(
         picture: &Picture,
     ) -> impl Fn(&BTreeSet<Name>, &BTreeSet<Name>, &BTreeSet<Name>) -> Sorted {
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(first.wanted.len(), MAX_HELD + MAX_BEYOND);
         assert_eq!(first.refused.len(), REFUSED);
 
-        // Who comes later takes no place from who has one, whatever their names.
+        // A new name does not take the place of an earlier one, in any order of the names.
         let before = names.clone();
         names.extend(["10.1.1.1:80", "10.96.0.0:80"].map(|at| name(at, 0)));
         let second = sort(&names, &before, &first.beyond);

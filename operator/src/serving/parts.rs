@@ -1,5 +1,5 @@
-//! The compiler's parts as the discovery server takes them. One part of the compiler is one part of the server, whoever
-//! has it in view.
+//! Converts the compiler's parts for the discovery server. One part of the compiler is one part of the server, shared by
+//! all views that contain it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -38,7 +38,7 @@ impl Parts {
         part
     }
 
-    /// Drops what nobody has in view any more.
+    /// Drops the parts that are in no view.
     pub(super) fn prune(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, part| part.strong_count() > 0);

@@ -1,11 +1,11 @@
-//! The on-demand clusters that have done their work.
+//! Retires on-demand clusters that are no longer used.
 //!
-//! The cluster that a proxy asked for when it called a destination for the first time passes that first connection on to
-//! the destination's listener. Every later connection is the listener's at once, so nobody looks for the cluster any
-//! more, and it costs the sidecar a third of what the destination costs. Hence a name is *settled* a while after the
-//! proxy has acknowledged both: its cluster leaves the view, as long as the listener stays in it. That much the compiler
-//! sees to, for Envoy asks for a name only once: the view in which the listener leaves has the cluster again, and what is
-//! new in a view is sent before anything is taken away.
+//! A proxy requests an on-demand cluster when it calls a destination for the first time. The cluster forwards that first
+//! connection to the destination's listener. The listener accepts every later connection directly, so the cluster is not
+//! used again, and it costs the sidecar a third of the memory of the destination. Hence a name is *settled* (retired) some
+//! time after the proxy has acknowledged cluster and listener: its cluster leaves the view, as long as the listener stays
+//! in the view. The compiler ensures that, because Envoy requests a name only once: the view that removes the listener
+//! contains the cluster again, and additions to a view are sent before removals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,9 +33,9 @@ impl Settled {
         &self.names
     }
 
-    /// The proxy asks for other names than before, or has told more of what it brought along from another stream. Names
-    /// whose listeners it brought along are settled: whoever asked for them has got what they wanted, and to a proxy with
-    /// hundreds of destinations their clusters must not be sent once more only to be taken away again.
+    /// Takes new requests of the proxy, or further listeners reported on reconnect. Names of reported listeners are
+    /// retired: their connections have reached the listener, and a proxy with hundreds of destinations must not receive
+    /// their clusters once more only to have them removed again.
     pub(super) fn asks(&mut self, before: &Asked, now: &Asked) {
         self.acknowledged.retain(|name, _| now.names.contains(name));
         let brought: BTreeSet<_> = now
@@ -53,8 +53,8 @@ impl Settled {
         }
     }
 
-    /// A view was made for a proxy of whose names these had settled. What has its cluster in the view all the same has
-    /// lost its listener, and begins anew.
+    /// Takes a view that was computed with these retired names. If a retired name has its cluster in the view, its listener
+    /// has left the view: the name is no longer retired, and its time starts again.
     pub(super) fn seen(&mut self, seen: &Seen, settled: &BTreeSet<Name>) {
         self.acknowledged
             .retain(|name, _| seen.settling.contains(name));
@@ -84,7 +84,7 @@ impl Settled {
     }
 }
 
-/// The wanted names whose clusters only pass on to a listener that the view has.
+/// Returns the granted names with a cluster that only forwards to a listener of the same view.
 pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
     // Mostly none is left.
     if wanted.is_subset(&view.absent) {
@@ -101,8 +101,8 @@ pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
         .collect()
 }
 
-/// Those of the names whose cluster and listener a proxy has acknowledged as they are in the view; `None` if it cannot be
-/// said at the moment.
+/// Returns the retirable names for which the proxy has acknowledged cluster and listener as they are in the view; `None` if
+/// the proxy is not connected or its progress is about another view.
 fn acknowledged<'s>(seen: &'s Seen, progress: &Progress) -> Option<BTreeSet<&'s Name>> {
     let view = progress.view.as_ref().filter(|_| progress.connected)?;
     Arc::ptr_eq(view, &seen.wire).then(|| {
@@ -192,7 +192,7 @@ mod tests {
         let later = start + LOOKED_FOR / 2;
         assert!(!settled.acknowledged(&all.iter().collect(), start));
         assert!(!settled.acknowledged(&some, later), "too early");
-        // The other one was not acknowledged in between, and begins anew.
+        // The other name was unacknowledged in between, so its time starts again.
         assert!(settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
         assert_eq!(settled.names().len(), 1);
         assert!(settled.acknowledged(&all.iter().collect(), start + 2 * LOOKED_FOR));
@@ -236,7 +236,7 @@ mod tests {
         assert!(settled.names().is_empty());
         settled.asks(&first, &then);
         assert_eq!(**settled.names(), then.names);
-        // What it asks for later, it looks for.
+        // Names requested after the reconnect are not retired.
         settled.asks(&then, &asked(&[7, 8], &AT));
         assert_eq!(**settled.names(), then.names);
     }

@@ -1,4 +1,4 @@
-//! Who has what in view, the other way round: from what changed to the subscribers that it concerns.
+//! Reverse index of the views: finds the subscribers that a change concerns.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use super::settled::Settled;
 use super::{Seen, pod_of};
 
-/// What a view depends on.
+/// An input of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Cause {
     /// Something compiled.
     Compiled(Dependency),
-    /// What the workload has learned.
+    /// The learned scope of the workload.
     Learned(WorkloadRef),
 }
 
@@ -25,9 +25,9 @@ pub(super) enum Cause {
 pub(super) struct Subscriber {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
-    /// What it asked for when its view was made last.
+    /// The requests for which the current view was computed.
     looked: Arc<Asked>,
-    /// A stream has begun: what it asks for first was called before.
+    /// Set when a stream begins: the names of its first request are from earlier calls, and do not count as new.
     begins: bool,
     pub(super) settled: Settled,
     pub(super) workload: Option<WorkloadRef>,
@@ -80,7 +80,7 @@ impl Subscriber {
         }
     }
 
-    /// What its view is made from.
+    /// Returns the inputs of the proxy's view.
     pub(super) fn wish(&self) -> Wish {
         Wish {
             pod: self.pod.clone(),
@@ -96,25 +96,25 @@ impl Subscriber {
     }
 }
 
-/// What a view is made from beside what all have in common.
+/// The inputs of a view that are specific to the proxy.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
-    /// What it asked for the last time.
+    /// The requests at the last computation.
     pub(super) looked: Arc<Asked>,
-    /// Of what it asked for, the names that have settled.
+    /// The retired names among the requested ones.
     pub(super) settled: Arc<BTreeSet<Name>>,
-    /// Those that the last view answers beyond what the workload holds.
+    /// The names that the last view grants beyond the scope of the workload.
     pub(super) beyond: Arc<BTreeSet<Name>>,
 }
 
-/// All subscribers, and what each of their views depends on.
+/// All subscribers, and the dependencies of their views.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     pub(super) all: HashMap<Name, Subscriber>,
     by_cause: HashMap<Cause, HashSet<Name>>,
-    /// Those whose view is another, or stale, since the last [`Subscribers::take_changed`].
+    /// Subscribers with a view replaced or made stale since the last [`Subscribers::take_changed`].
     changed: BTreeSet<Name>,
 }
 
@@ -128,7 +128,7 @@ impl Subscribers {
         self.all.get_mut(name)
     }
 
-    /// A view is about to be computed. Gives the present one, and what [`Subscribers::keep`] wants to know.
+    /// Starts the computation of a view. Returns the current view, and the tick that [`Subscribers::keep`] takes.
     pub(super) fn begin(
         &mut self,
         name: &Name,
@@ -145,12 +145,13 @@ impl Subscribers {
         Some((subscriber.seen.clone(), *subscriber.tick.borrow()))
     }
 
-    /// Keeps a view, with what it depends on. It is stale already if the subscriber was touched since [`Subscribers::begin`].
+    /// Stores a view with its dependencies. The view is stale already if the subscriber was touched since
+    /// [`Subscribers::begin`].
     pub(super) fn keep(&mut self, name: &Name, wish: &Wish, seen: Arc<Seen>, begun: u64) {
         let Some(subscriber) = self.all.get_mut(name) else {
             return;
         };
-        // It has asked for something else in between, and who told that looks as well.
+        // The requests changed in between. The call that changed them computes the view, too.
         if !Arc::ptr_eq(&subscriber.asked, &wish.asked) {
             return;
         }
@@ -180,7 +181,8 @@ impl Subscribers {
         }
     }
 
-    /// Something changed in a way that says what the views are now that depend on it; streams are told where one is another.
+    /// Handles a change that determines the new views: `with` returns the new view, or `None` if the change does not
+    /// concern it. Streams are woken if their view is replaced.
     pub(super) fn replace(&mut self, cause: &Cause, with: impl Fn(&Seen) -> Option<Seen>) {
         for name in self.by_cause.get(cause).into_iter().flatten() {
             let Some(subscriber) = self.all.get_mut(name) else {
@@ -220,7 +222,7 @@ impl Subscribers {
         }
     }
 
-    /// Whose views may be others than at the last call.
+    /// Returns the subscribers with a view that may have changed since the last call.
     pub(super) fn take_changed(&mut self) -> BTreeSet<Name> {
         std::mem::take(&mut self.changed)
     }

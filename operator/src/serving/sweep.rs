@@ -1,4 +1,4 @@
-//! Lets go of what nobody uses any more.
+//! Evicts unused destinations, and drops the state of workloads and proxies that are gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::tasks::Ended;
 /// Old scopes are looked at this often at most.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// A workload none of whose pods is connected keeps its scope for so long: 30 days.
+/// Seconds for which a workload without a connected pod keeps an unused destination: 30 days.
 const ABSENT: Seconds = 30 * 24 * 3600;
 
 fn present(picture: &Picture) -> HashSet<WorkloadRef> {
@@ -26,7 +26,8 @@ fn present(picture: &Picture) -> HashSet<WorkloadRef> {
 }
 
 impl MeshSource {
-    /// Lets go of what nobody uses any more, and of what is over or done with, until told to stop.
+    /// Evicts unused destinations, expires overflow names, drops unused parts and forgets absent workloads, until told to
+    /// stop.
     ///
     /// # Errors
     /// None; it ends when it is told to.
@@ -61,7 +62,7 @@ impl MeshSource {
         let mut changed = self
             .scopes
             .retain(|destination| compiled.address_of(destination).is_some());
-        // What was reported last may be so old, and times are cut to seconds.
+        // The newest load report may be `reported_within` old, and times are truncated to seconds.
         let unused = idle.as_secs() + self.reported_within().as_secs() + 1;
         changed.extend(
             self.scopes
@@ -99,7 +100,9 @@ impl MeshSource {
         self.metrics.scope_sizes(&self.scopes.sizes());
     }
 
-    /// Whether it is sure that nobody uses a destination, and that it can be asked for again.
+    /// Returns whether a destination may be evicted. Every connected pod of the workload must have reported its loads
+    /// recently, and must not have an on-demand name of a recent time bucket for the address: Envoy requests a name only
+    /// once, so it could not request the destination again. Without a connected pod, [`ABSENT`] decides.
     fn may_go(
         &self,
         compiled: &Compiled,

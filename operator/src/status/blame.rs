@@ -17,7 +17,7 @@ use crate::trials::{Trial, Trials, version_of};
 /// The longest text of Envoy's that a status repeats.
 const MAX_TEXT: usize = 1024;
 
-/// What a refusal comes to.
+/// The cause of a confirmed rejection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// This generation of this object is set aside.
@@ -26,8 +26,8 @@ pub enum Blame {
     Nobody,
 }
 
-/// Has every rejected resource tried in which a policy takes part, and sets aside the objects whose resources failed. `last_good` returns the generation of an
-/// object that is known to be good.
+/// Starts a trial of every rejected resource that comes from a policy, and sets aside an object for each failed trial.
+/// `last_good` returns the generation of an object that is known to be good.
 pub fn blame_all(
     picture: &Picture,
     round: &Round,
@@ -120,8 +120,8 @@ fn set_aside(
     }
 }
 
-/// Finds the object to set aside. Of several that it may have been, in this order: the one whose own values Envoy's text
-/// repeats; else those not known to be good; of these the one changed last.
+/// Finds the object to set aside. Candidates are ordered: first the object with the longest own value that Envoy's text
+/// repeats; then objects not known to be good; of these the object changed last.
 #[must_use]
 pub fn blame(
     picture: &Picture,
@@ -160,7 +160,7 @@ struct Suspect<'a> {
 }
 
 impl<'a> Suspect<'a> {
-    /// An object whose present spec is in force; what is in force of an older one was good before.
+    /// Returns an object with its present spec in force. An older spec in force was good before.
     fn of(picture: &Picture, object: &'a ObjectRef, text: &str) -> Option<Self> {
         let status = picture.compiled.statuses.get(object)?;
         let in_force = status
@@ -313,7 +313,7 @@ mod tests {
         };
         for (given, expected) in [
             (&[("shop/web", false)][..], false),
-            // One that acknowledges what is broken keeps nothing in force.
+            // An identity that acknowledges a broken resource keeps nothing in force.
             (&[("shop/web", false), ("evil/evil", true)], false),
             (
                 &[

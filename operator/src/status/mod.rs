@@ -1,4 +1,5 @@
-//! From acknowledgements to statuses: who runs what, who is to blame for a refusal, and what each object is to say.
+//! From acknowledgements to statuses: the state of each proxy, the objects that caused rejections, and the conditions of
+//! each object.
 
 mod blame;
 mod report;

@@ -1,4 +1,4 @@
-//! Sums over proxies, object by object: what a replica publishes, and what the leader adds up.
+//! Counts of proxies by object: a replica publishes its counts, and the leader adds those of all replicas.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,26 +28,26 @@ pub struct Refused {
 /// How far one generation of one object is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// The generation that is in force, by which proxies were counted; 0 if none is. While a refused generation is set
-    /// aside this is an older one, so nobody takes its proxies for runners of the refused one.
+    /// The generation in force when the proxies were counted; 0 if none is. While a rejected generation is set aside, this
+    /// is an older one, so that acknowledgements of the older generation do not count for the rejected one.
     pub generation: i64,
     /// Proxies that run it.
     pub programmed: u32,
     /// Proxies that should.
     pub total: u32,
-    /// Some of those that do not yet, with what is the matter with them.
+    /// Some of the proxies that have not acknowledged it yet, with the reason.
     pub waiting: Vec<String>,
-    /// Some of those whose rejection could not be verified: there is no Envoy to try the resource with.
+    /// Some of the rejections that could not be verified, because there is no Envoy to try the resource with.
     pub refused: Vec<Refused>,
-    /// Proxies that reject what the control plane's own Envoy accepts.
+    /// Proxies that reject a resource which the control plane's own Envoy accepts.
     #[serde(default)]
     pub unfounded: u32,
-    /// Proxies whose rejection is not verified, or not yet.
+    /// Proxies with a rejection that is not verified, or not yet.
     #[serde(default)]
     pub unverified: u32,
 }
 
-/// What is known of some proxies: those of one replica, or all.
+/// The counts of some proxies: those of one replica, or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The proxies with a stream here, `<namespace>/<pod>`.
@@ -67,7 +67,7 @@ pub fn object_key(object: &ObjectRef) -> String {
     )
 }
 
-/// The generation of what the compiled resources carry; 0 for none.
+/// Returns the generation in the compiled resources; 0 for none.
 #[must_use]
 pub fn in_force(status: &ObjectStatus) -> i64 {
     status
@@ -76,7 +76,7 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
         .map_or(0, |in_force| in_force.generation)
 }
 
-/// What is known beside the acknowledgements themselves.
+/// Facts for the counts beside the acknowledgements themselves.
 pub struct Evidence<'a> {
     /// The trials of rejected resources.
     pub trials: &'a Trials,
@@ -85,8 +85,9 @@ pub struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// How a ready proxy stands that has not told anything since the start. A ready proxy has its configuration, and keeps it
-    /// while no control plane answers: it runs what all proxies ran by the last status, and nothing newer.
+    /// Returns the state of a ready proxy that has not reported its resources since the start. A ready proxy has its
+    /// configuration, and keeps it while no control plane answers: it runs the generation that all proxies ran by the last
+    /// status, and nothing newer.
     fn of_silent(&self, object: &ObjectRef) -> &'static State {
         match (self.programmed)(object) {
             true => &State::Runs,
@@ -134,7 +135,7 @@ impl AbsentPolicies {
 }
 
 impl Report {
-    /// Sums up proxies. Only those whose pod is ready count.
+    /// Counts proxies. Only proxies with a ready pod count.
     #[must_use]
     pub fn of<'a>(
         picture: &Picture,
@@ -267,7 +268,7 @@ impl Tally {
         format!("{runs}/{}", self.total)
     }
 
-    /// Those who do not run it yet, for a message.
+    /// Returns the proxies that have not acknowledged it yet, for a message.
     #[must_use]
     pub fn laggards(&self) -> String {
         let behind =

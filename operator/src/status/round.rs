@@ -1,4 +1,4 @@
-//! A look at the proxies: how each stands to what it should have. Only those are looked at for whom something changed.
+//! Observes the proxies: compares the progress of each with its view. Only proxies with a change are compared again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,15 +46,15 @@ pub struct Summary {
     pub connected: bool,
     /// Whether its pod is ready, so that it counts.
     pub ready: bool,
-    /// Whether its stream has told what it holds; before, `objects` says nothing.
+    /// Whether its stream has reported the resources of the proxy. Before, `objects` has no meaning.
     pub told: bool,
-    /// What it refused.
+    /// The rejected resources.
     pub refused: Vec<RefusedResource>,
     /// By the objects that its view contains.
     pub objects: BTreeMap<ObjectRef, State>,
 }
 
-/// What is known of one proxy.
+/// The observation of one proxy.
 #[derive(Debug)]
 pub struct Looked {
     /// As far as statuses go.
@@ -96,7 +96,7 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Looks at the proxies for whom something changed since the last call. Returns all, and whether any stands otherwise than before.
+    /// Observes the proxies with a change since the last call. Returns all observations, and whether any summary changed.
     pub fn look(
         &mut self,
         picture: &Picture,
@@ -127,7 +127,7 @@ impl Rounds {
             return false;
         };
         let Some(proxy) = picture.compiled.proxies.get(&pod) else {
-            // What is known of a pod that is over helps nobody.
+            // The pod is gone, and its state with it.
             registry.forget(&id);
             source.forget(who);
             return self.looked.remove(&pod).is_some();
@@ -158,7 +158,7 @@ impl Rounds {
 fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
         connected: progress.connected,
-        // A terminating pod takes calls by its own address for as long as it runs, whatever its condition is.
+        // A terminating pod takes calls by its own address for as long as it runs, even if its condition is not ready.
         ready: proxy.ready || (proxy.terminating && progress.connected),
         told: progress.view.is_some(),
         ..Summary::default()
@@ -212,7 +212,7 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
     (summary, behind)
 }
 
-/// What people are told of all meshed pods, also of those that never had a stream here.
+/// Returns the states of all pods with a sidecar, also of those that never had a stream here, for people.
 #[must_use]
 pub fn states(picture: &Picture, round: &Round) -> Vec<ProxyState> {
     let proxies = picture.compiled.proxies.iter();

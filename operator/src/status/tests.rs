@@ -226,7 +226,7 @@ fn only_what_a_proxy_runs_becomes_the_last_good() {
         good(&next(&refused, &compiled(3, 3), Some(&tally(3, 1, 2)), 3)),
         Some(3)
     );
-    // What nobody had needed was kept for want of better, and is refused now.
+    // A generation that no proxy needed was kept for want of a better one, and is rejected now.
     let untried = next(&none, &compiled(1, 1), None, 1);
     assert_eq!(
         good(&next(&untried, &rejected(1, 0), Some(&tally(0, 0, 1)), 2)),
@@ -396,7 +396,8 @@ metadata: {name: callers, namespace: shop, generation: 1}
 spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}]}
 ";
 
-/// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all ran what is in force.
+/// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all proxies ran the
+/// generation in force.
 fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
     let mut builder = World::builder();
     let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
@@ -434,9 +435,9 @@ fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
 fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_connected() {
     let split = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "web");
     for (learned, programmed, of_split, of_policy) in [
-        // Of a new generation nobody has acknowledged anything.
+        // No proxy has acknowledged the new generation.
         (true, false, Some((0, 1)), (0, 1)),
-        // What all ran before the restart they still run.
+        // Proxies still run the generation that all ran before the restart.
         (true, true, Some((1, 1)), (1, 1)),
         (false, false, None, (0, 1)),
     ] {

@@ -1,4 +1,4 @@
-//! What an object's status says, as it is written.
+//! The status of an object, as it is written to the API server.
 
 use heddle_crds::{
     ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, condition, reason,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tally;
 
-/// The status of any of our kinds; what a kind does not have stays empty.
+/// The status of any of our kinds. Fields that a kind does not have stay empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenStatus {
@@ -131,7 +131,8 @@ impl WrittenStatus {
         let proven = tally.is_some_and(|tally| {
             tally.generation == generation && tally.programmed >= half(tally).max(1)
         });
-        // Nobody needs it: better than nothing, and no reason to forget what a proxy did take.
+        // No proxy needs the object: the present spec is better than none, but does not replace one that a proxy
+        // acknowledged.
         let untried = tally.is_none_or(|tally| tally.total == 0) && before.is_none();
         match present {
             Some(present) if sound && (proven || untried) => Some(present.clone()),
