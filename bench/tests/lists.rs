@@ -21,7 +21,7 @@ use heddle_bench::table::stage::{Ground, connect_watched, members};
 /// With more pods than a page has.
 const SERVICES: usize = 60;
 const PROXIES: usize = 20;
-const IN_PAGES: &str = "they are read in pages";
+const IN_PAGES: &str = "reading them in pages";
 
 /// Version by proxy and name.
 #[derive(Default)]

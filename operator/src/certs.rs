@@ -85,7 +85,7 @@ impl OwnCertificate {
             match issue(&self.ca, &self.id, &self.ips) {
                 Ok(fresh) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-                    tracing::info!("the control plane's own certificate is renewed");
+                    tracing::info!("the control plane's own certificate was renewed");
                 }
                 Err(error) => {
                     tracing::error!(
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_read_from_what_the_ca_signed() {
+    fn the_identity_is_read_from_a_certificate_of_the_ca() {
         let domain: TrustDomain = "cluster.local".parse().unwrap();
         let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
         let id = SpiffeId::new(domain.clone(), "shop", "cart").unwrap();

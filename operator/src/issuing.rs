@@ -56,7 +56,7 @@ pub enum TokenError {
     #[error("too many tokens from {0}: try again")]
     TooMany(IpAddr),
     /// It cannot be told at the moment.
-    #[error("the token cannot be judged now: {0}")]
+    #[error("the token cannot be verified now: {0}")]
     Unavailable(String),
 }
 

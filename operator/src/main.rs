@@ -161,7 +161,7 @@ fn until_signalled() -> anyhow::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("told to stop");
+        tracing::info!("stop requested");
         cancelled.cancel();
     });
     Ok(stop)

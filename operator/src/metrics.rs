@@ -147,14 +147,14 @@ impl Metrics {
         add(
             r,
             "audits",
-            "Audits of what proxies run against the API server's own word",
+            "Audits of the resources of proxies against the API server's objects",
             &m.audits,
         );
         add(r, "audited_proxies", "Proxies audited", &m.audited);
         add(
             r,
             "audit_mismatches",
-            "Resources that proxies of the last audit had otherwise than the API server's objects say; 0 is right",
+            "Resources of the proxies of the last audit that differ from the API server's objects; 0 is right",
             &m.audit_mismatches,
         );
         m.register_doors(r);
@@ -189,7 +189,7 @@ impl Metrics {
         add(
             r,
             "streams_not_admitted",
-            "Discovery streams refused for who the caller is",
+            "Discovery streams refused because of the caller's identity",
             &m.admission_refused,
         );
         add(r, "objects", "Objects read", &m.objects);
@@ -344,13 +344,13 @@ fn streams(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
     counter(
         e,
         "undecodable_requests",
-        "Discovery requests that are none",
+        "Discovery requests that cannot be decoded",
         counts.undecodable,
     )?;
     counter(
         e,
         "unknown_type_requests",
-        "Requests for what is not served",
+        "Requests for resource types that are not served",
         counts.unknown_types,
     )?;
     Ok(())

@@ -323,7 +323,7 @@ fn report(findings: &Arc<[Finding]>, before: Option<&Picture>) {
         .iter()
         .filter(|finding| findings.binary_search(finding).is_err())
     {
-        tracing::info!(code = finding.code, "no longer so: {finding}");
+        tracing::info!(code = finding.code, "resolved: {finding}");
     }
 }
 

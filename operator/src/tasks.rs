@@ -27,7 +27,7 @@ pub enum TaskError {
         why: String,
     },
     /// It panicked.
-    #[error("a task died: {0}")]
+    #[error("a task panicked: {0}")]
     Died(#[from] tokio::task::JoinError),
 }
 

@@ -219,7 +219,7 @@ impl Trials {
         };
         match &trial {
             Ok(Trial::Accepted) => {
-                tracing::warn!(resource = %resource.key, "a proxy rejected what the control plane's own Envoy accepts: the rejection counts for that proxy only")
+                tracing::warn!(resource = %resource.key, "a proxy rejected a resource that the control plane's own Envoy accepts; the rejection counts for that proxy only")
             }
             Ok(_) => {}
             Err(error) => {
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_resources_that_nobody_rejects_any_more_are_dropped() {
+    fn results_of_resources_no_longer_rejected_are_dropped() {
         let trials = trials(true);
         for name in ["a", "b"] {
             trials.of("shop/web", &resource(name));

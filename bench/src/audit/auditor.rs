@@ -14,9 +14,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// An audit that finds something while watches come back looks for ten minutes.
 const AT_LAST: Duration = Duration::from_secs(900);
 /// What the log says of a proxy that is wrong, and of a watch that was too old.
-const WRONG: &str = "the proxy runs something else";
+const WRONG: &str = "audit mismatch: the proxy runs resources";
 const GONE: &str = "410 Gone";
-const ANEW: &str = "a list broke off and began anew";
+const ANEW: &str = "a list was interrupted and restarted";
 
 /// What was seen of it.
 #[derive(Debug, Default, Clone)]

@@ -136,7 +136,7 @@ fn the_sidecar_is_told_its_workload_as_the_compiler_finds_it() {
 }
 
 #[test]
-fn what_another_webhook_added_is_taken_in() {
+fn containers_of_other_webhooks_are_included() {
     let mut pod = injected(&pod(|_| {}));
     let other =
         json!({"name": "other", "image": "other", "readinessProbe": {"tcpSocket": {"port": 9000}}});

@@ -1,6 +1,6 @@
-//! The auditor: lists everything anew from the API server, compiles it from scratch, and holds it against what proxies have
-//! acknowledged. It shares nothing with the way that changes take (watches, incremental compiles, streams), so a fault
-//! anywhere on that way shows here.
+//! The auditor: lists all objects from the API server, compiles them from scratch, and compares the result with the
+//! resources that proxies have acknowledged. It does not use watches, incremental compiles or streams, so it shows a fault
+//! in any of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -28,13 +28,14 @@ use crate::serving::MeshSource;
 use crate::tasks::{Ended, chain};
 
 const PAGE: u32 = 500;
-/// What is wrong is looked at again so often, for the API server's answer and the proxies' are never of the same moment.
+/// A mismatch is checked so often, because the answer of the API server and the acknowledgements of the proxies are never
+/// of the same moment.
 const LOOKS: usize = 4;
 const BETWEEN: Duration = Duration::from_secs(2);
-/// A watch that failed comes back within its longest wait (30 s), and may have to list all anew then. Until that is over,
-/// proxies are late, and not wrong.
+/// A failed watch comes back within its longest wait (30 s), and may then have to list all objects again. Until that is
+/// over, proxies are late, and not wrong.
 const CATCH_UP: Duration = Duration::from_secs(60);
-/// Who is late for longer than this is wrong, whatever the watches do.
+/// A proxy that is late for longer than this is wrong, whether watches failed or not.
 const LATE: Duration = Duration::from_secs(600);
 
 pub(super) struct Auditor {
@@ -47,7 +48,7 @@ pub(super) struct Auditor {
     pub(super) plan: AuditPlan,
 }
 
-/// What a proxy has otherwise than it should: the resource as it has it, none if it lacks it.
+/// The differences between a proxy and its expected view: the acknowledged resource, `None` if the proxy lacks it.
 type Mismatches = BTreeMap<ResourceKey, Option<Arc<Resource>>>;
 
 impl Auditor {
@@ -68,7 +69,7 @@ impl Auditor {
                 Err(error) => {
                     tracing::warn!(
                         error = chain(&error),
-                        "the audit could not read the cluster; it is left for the next time"
+                        "the audit could not read the cluster; it is skipped until the next one"
                     );
                 }
             }
@@ -86,7 +87,7 @@ impl Auditor {
             let truth = match self.truth().await {
                 Ok(truth) => truth,
                 Err(error) if began.elapsed() >= LATE => return Err(error),
-                // A list that broke off says nothing of those who are audited.
+                // An incomplete list proves nothing about the audited proxies.
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "the cluster could not be listed");
                     tokio::time::sleep(BETWEEN).await;
@@ -105,7 +106,7 @@ impl Auditor {
                     wrong.insert(who, Some(still));
                 }
             }
-            tracing::debug!(looks, late = wrong.len(), "an audit goes on");
+            tracing::debug!(looks, late = wrong.len(), "audit check done");
             let late = self.cache.failed_within(CATCH_UP) && began.elapsed() < LATE;
             if wrong.is_empty() || (looks >= LOOKS && !late) {
                 break;
@@ -236,7 +237,7 @@ struct Read {
     picture: Picture,
 }
 
-/// Logs who is wrong; how many resources that are.
+/// Logs the proxies with mismatches. Returns the number of their mismatches.
 fn told(wrong: &BTreeMap<Name, Option<Mismatches>>) -> usize {
     for (who, mismatches) in wrong {
         let names: Vec<String> = mismatches
@@ -248,14 +249,14 @@ fn told(wrong: &BTreeMap<Name, Option<Mismatches>>) -> usize {
         tracing::error!(
             proxy = &**who,
             resources = names.join(", "),
-            "the proxy runs something else than the API server's objects say"
+            "audit mismatch: the proxy runs resources that differ from the API server's objects"
         );
     }
     wrong.values().flatten().map(BTreeMap::len).sum()
 }
 
-/// What was wrong before and is wrong still. Only what is wrong in the same way at every look is wrong: who has had
-/// another resource in between, even of the same content, goes along with the changes.
+/// Keeps only the mismatches found by every check. A proxy that received another resource in between, even with equal
+/// content, is still catching up and does not count.
 fn the_same(mut known: Mismatches, found: &Mismatches) -> Mismatches {
     known.retain(|key, had| match (had, found.get(key)) {
         (Some(had), Some(Some(has))) => Arc::ptr_eq(had, has),
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_kept_the_very_same_is_wrong() {
+    fn only_a_resource_kept_between_checks_is_a_mismatch() {
         let (stuck, replaced) = (resource(), resource());
         let known = || {
             let had = [("stuck", Some(&stuck)), ("lacking", None), ("mended", None)];

@@ -64,7 +64,7 @@ impl Authorizer {
         };
         let access = match review(&self.tokens, token, None).await {
             Ok(user) => self.may(user, path).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the rights of a caller cannot be asked for");
+                tracing::warn!(%error, "the rights of a caller could not be checked");
                 Access::Unavailable
             }),
             Err(TokenError::Invalid(_)) => {

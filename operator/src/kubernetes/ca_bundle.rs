@@ -32,7 +32,7 @@ pub(super) async fn keep(
         let result = put(&api, ca.trust_bundle()).await;
         let failed = result.is_err();
         match result {
-            Ok(true) => tracing::info!("the webhook's CA bundle is set"),
+            Ok(true) => tracing::info!("the webhook's CA bundle was set"),
             Ok(false) => {}
             Err(error) => {
                 metrics

@@ -1,4 +1,4 @@
-//! The cluster as the watches tell it: stripped objects by name, and a tick only for what the compiler would read.
+//! The cluster by its watches: stripped objects by name. Ticks only for changes that the compiler would read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
@@ -31,7 +31,8 @@ use crate::objects::{Batch, ObjectSource};
 use crate::status::WrittenStatus;
 use crate::tasks::{Ended, Tasks};
 
-/// What is kept of an object, so that a change of what nobody reads is no change.
+/// The kept part of an object, and a fingerprint of the fields that the compiler reads: a change of other fields does not
+/// count.
 struct Known {
     print: u64,
     kept: Kept,
@@ -47,7 +48,7 @@ fn key(object: &ObjectRef) -> Key {
     ((*object.namespace).into(), (*object.name).into())
 }
 
-/// What the compiling thread has not taken yet.
+/// The changes that the compile loop has not taken yet.
 #[derive(Default)]
 struct Pending {
     changes: BTreeMap<ObjectRef, Option<KubeObject>>,
@@ -109,7 +110,7 @@ impl State {
     }
 }
 
-/// Before a list is begun anew that was not whole.
+/// The wait before an incomplete list is read again.
 const RELIST: Duration = Duration::from_secs(1);
 
 /// All that is watched.
@@ -227,7 +228,7 @@ impl Cache {
         }
     }
 
-    /// Whether a watch has failed in this time: what has changed since may not be known yet.
+    /// Returns whether a watch has failed within this time: later changes may be missing.
     pub(super) fn failed_within(&self, time: Duration) -> bool {
         let failed = self.lock().failed;
         failed.is_some_and(|failed| failed.elapsed() < time)
@@ -279,7 +280,7 @@ impl Cache {
                     if !self.take(kind, event, &convert, &mut listing) {
                         tracing::info!(
                             kind = name,
-                            "a list broke off and began anew; it is read once more"
+                            "a list was interrupted and restarted; reading it again"
                         );
                         tokio::time::sleep(RELIST).await;
                         events = follow(&config);
@@ -288,7 +289,7 @@ impl Cache {
                 Err(error) if knows_no_streams(&error) => {
                     tracing::info!(
                         kind = name,
-                        "the API server streams no lists; they are read in pages"
+                        "the API server does not stream lists; reading them in pages"
                     );
                     config = watcher::Config::default().page_size(500);
                     events = follow(&config);
@@ -311,7 +312,7 @@ impl Cache {
     /// An optional kind is not installed: there are no objects of it.
     fn absent(&self, kind: ObjectKind) {
         let name = kind.as_str();
-        tracing::info!(kind = name, "the optional kind is not installed");
+        tracing::info!(kind = name, "optional kind not installed");
         if self.listed(kind, &HashSet::new()) {
             self.changed.send_modify(|tick| *tick += 1);
         }
@@ -326,7 +327,7 @@ impl Cache {
         if is_gone(error) {
             tracing::info!(
                 kind,
-                "410 Gone: the API server no longer knows what happened since; all is listed anew"
+                "410 Gone: the API server no longer has the changes since the last event; listing all objects again"
             );
         } else if !std::mem::replace(failing, true) {
             // Said once: a backoff repeats it for as long as it lasts.
@@ -396,7 +397,7 @@ impl Cache {
         changed
     }
 
-    /// A listing is over: what is not in it is gone.
+    /// Ends a listing: objects that are not in it are gone.
     fn listed(&self, kind: ObjectKind, listing: &HashSet<Key>) -> bool {
         let mut state = self.lock();
         let watched = state.kinds.entry(kind).or_default();
@@ -438,6 +439,6 @@ impl ObjectSource for Cache {
 
 fn goes_on(kind: &str, failing: &mut bool) {
     if std::mem::take(failing) {
-        tracing::info!(kind, "the watch goes on");
+        tracing::info!(kind, "watch recovered");
     }
 }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_can_be_nobodys_are_refused() {
+    fn malformed_expired_and_foreign_tokens_are_refused() {
         let whole = token(&claims());
         for token in [
             String::new(),

@@ -35,7 +35,7 @@ pub(super) fn declared(
     match serde_json::to_value(&object) {
         Ok(value) => parse_json("the API server", value),
         Err(error) => {
-            tracing::error!(%error, name = object.metadata.name, "an object is no JSON");
+            tracing::error!(%error, name = object.metadata.name, "an object is not JSON");
             (Vec::new(), Vec::new())
         }
     }

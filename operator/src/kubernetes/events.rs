@@ -54,7 +54,7 @@ impl Announcer {
     ) {
         for condition in turned_bad(before, after) {
             if !self.budget.take(Instant::now()) {
-                tracing::debug!(%object, reason = condition.reason, "too many Events; this one is left out");
+                tracing::debug!(%object, reason = condition.reason, "Event dropped: too many Events");
                 continue;
             }
             let event = Event {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_tells_of_what_turned_bad_and_of_nothing_else() {
+    fn an_event_reports_only_conditions_that_turned_bad() {
         let good = ("Accepted", "True", "Accepted");
         let cases: [(&[_], &[_], &[&str]); 8] = [
             (&[], &[good], &[]),

@@ -1,4 +1,4 @@
-//! What a watch's failures mean.
+//! Classifies the errors of watches.
 
 use kube::runtime::watcher;
 
@@ -15,7 +15,7 @@ pub(super) fn knows_no_streams(error: &watcher::Error) -> bool {
     status.code == 422 || (status.code == 400 && status.message.contains("sendInitialEvents"))
 }
 
-/// What was asked for is older than what the API server keeps.
+/// The requested resource version is older than the history of the API server.
 pub(super) fn is_gone(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchError(status) => status.code == 410,

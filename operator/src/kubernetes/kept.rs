@@ -41,7 +41,8 @@ pub(super) fn kept(object: &KubeObject) -> Kept {
     }
 }
 
-/// A hash of what the compiler reads. Of a declared object that is the generation, and of the status what is an input.
+/// Hashes the fields that the compiler reads. Of a declared object these are uid, generation, spec, the reason of a
+/// refusal, and the status fields that are inputs.
 pub(super) fn print(object: &KubeObject) -> u64 {
     let text = match object {
         KubeObject::Namespace(o) => serde_json::to_string(&**o),

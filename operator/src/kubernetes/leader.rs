@@ -109,7 +109,7 @@ impl Election {
             .leads
             .send_if_modified(|now| std::mem::replace(now, leads) != leads)
         {
-            tracing::info!(leads, "leader election");
+            tracing::info!(leads, "leadership changed");
         }
     }
 
@@ -172,7 +172,7 @@ impl Election {
         if let Err(error) = released.await {
             tracing::warn!(
                 error = chain(&error),
-                "the Lease could not be given back; it runs out by itself"
+                "the Lease could not be released; it expires by itself"
             );
         }
     }

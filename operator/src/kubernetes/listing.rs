@@ -1,7 +1,7 @@
-//! What a listing has named so far, and whether it can be believed.
+//! The objects of a listing, and whether the listing is complete.
 //!
-//! A streamed list that breaks off is begun anew by the client without a word, so what is named after that is added to what
-//! was named before. An object of the first attempt that was deleted before the second would stay for ever.
+//! The client restarts a broken streamed list without an event, so the objects of the second attempt are added to those of
+//! the first. An object of the first attempt that was deleted before the second would stay for ever.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,8 +22,8 @@ impl Listing {
         *self = Self::default();
     }
 
-    /// An object came. The very same version twice means that the list was begun anew; a change that comes while the list
-    /// is still under way has a version of its own.
+    /// Adds an object. The same version twice means that the list was restarted; a change during the list has a version of
+    /// its own.
     pub(super) fn name(&mut self, key: Key, version: &str) {
         let before = self.named.insert(key, version.into());
         self.torn |= before.is_some_and(|before| *before == *version);
@@ -34,7 +34,7 @@ impl Listing {
         self.torn |= !self.named.is_empty();
     }
 
-    /// It is over: what it named, or nothing if that is of more than one attempt.
+    /// Ends the listing. Returns its objects, or `None` if they are of more than one attempt.
     pub(super) fn end(&mut self) -> Option<HashSet<Key>> {
         let Self { named, torn } = std::mem::take(self);
         (!torn).then(|| named.into_keys().collect())
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_that_was_begun_twice_is_not_believed() {
+    fn a_listing_of_two_attempts_is_discarded() {
         let mut listing = Listing::default();
         listing.broken();
         listing.name(key("a"), "1");
@@ -66,11 +66,19 @@ mod tests {
         listing.name(key("a"), "3");
         listing.name(key("gone"), "4");
         listing.name(key("a"), "3");
-        assert_eq!(listing.end(), None, "it was begun anew without a word");
+        assert_eq!(
+            listing.end(),
+            None,
+            "the list was restarted without an event"
+        );
 
         listing.name(key("a"), "3");
         listing.broken();
         listing.begin();
-        assert_eq!(listing.end(), Some(HashSet::new()), "pages begin aloud");
+        assert_eq!(
+            listing.end(),
+            Some(HashSet::new()),
+            "pages report their start"
+        );
     }
 }

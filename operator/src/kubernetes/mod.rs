@@ -41,7 +41,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The namespace of everything of ours but users' objects.
 const NAMESPACE: &str = "heddle-system";
 
-/// Who this replica is and what it gives out; from its environment.
+/// The identity of this replica, and its settings; from its environment.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// This pod's name.

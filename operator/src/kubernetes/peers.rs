@@ -1,4 +1,4 @@
-//! What the replicas tell each other: each writes one ConfigMap of its own, and reads the others'.
+//! Exchanges reports between the replicas: each one writes its own ConfigMap, and reads those of the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +34,8 @@ const MAX_BYTES: usize = 900_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Word {
     pub(super) report: Report,
-    /// Rejections that an Envoy of the replica's own has verified. Not the name of earlier versions, whose rejections were not verified.
+    /// Rejections that an Envoy of the replica's own has verified. The field name differs from that of earlier versions,
+    /// which did not verify rejections.
     #[serde(default, rename = "verified")]
     refusals: Vec<Refused>,
 }
@@ -98,7 +99,8 @@ impl Peers {
         self.changed.subscribe()
     }
 
-    /// The others' reports. One whose pod is gone does not count: its proxies are elsewhere by now.
+    /// Returns the reports of the other replicas. The report of a replica without a pod does not count: its proxies have
+    /// moved to other replicas.
     pub(super) fn reports(&self, cache: &Cache) -> Vec<Report> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
@@ -109,7 +111,7 @@ impl Peers {
             .collect()
     }
 
-    /// Reads what the others write. What they learned is learned here too, so that all compile the same.
+    /// Reads the reports of the other replicas. Takes over their rejections, so that all replicas compile the same.
     pub(super) async fn listen(
         self: Arc<Self>,
         client: Client,
@@ -243,7 +245,7 @@ pub(super) async fn speak(
         if !pending {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = words.changed() => changed.map_err(|_| "nobody counts any more")?,
+                changed = words.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
             }
         }
     }

@@ -150,7 +150,7 @@ impl RootKeeper {
                 Err(error) => {
                     tracing::error!(
                         error = chain(&error),
-                        "looking at the root failed; trying again"
+                        "checking the root failed; trying again"
                     );
                     continue;
                 }

@@ -33,7 +33,7 @@ use crate::plane::{Plane, Served, Sockets};
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
-/// Between attempts to reach what the start needs.
+/// The wait between two attempts to read the inputs of the start.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Why the control plane does not run on Kubernetes.
@@ -160,7 +160,7 @@ impl Starting {
         })
     }
 
-    /// The webhook, and what people and Prometheus ask.
+    /// Starts the webhook, and the listener for metrics and the states of proxies.
     fn doors(
         &self,
         plane: &Plane,

@@ -1,7 +1,9 @@
-//! What each workload calls, kept in ConfigMaps that all replicas share: it outlives them, and the last pod of a workload.
+//! The store of the learned scopes: ConfigMaps that all replicas share. It outlives the replicas, and the last pod of a
+//! workload.
 //!
-//! Workloads are spread over a fixed number of ConfigMaps by name. A replica writes only the keys of workloads that learned
-//! something, so that two replicas do not undo each other's work; what another one writes is added to what is known here.
+//! Workloads are spread over a fixed number of ConfigMaps by name. A replica writes only the keys of workloads with a
+//! changed scope, so that two replicas do not undo each other's writes. Destinations that another replica writes are added
+//! to the scope here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Maps that could not be written, and until when they are left alone.
 type Blocked = BTreeMap<String, Instant>;
 
-/// What is to be written into one map.
+/// The data to write into one map.
 #[derive(Default)]
 struct Shard {
     workloads: Vec<WorkloadRef>,
@@ -73,7 +75,7 @@ impl ScopeStore {
         self.read.subscribe()
     }
 
-    /// Reads what is there, and what the other replicas add.
+    /// Reads the stored scopes, and the changes by other replicas.
     pub(super) async fn listen(self: Arc<Self>, stop: CancellationToken) -> Ended {
         let config = watcher::Config::default().labels(LABEL);
         let mut events = std::pin::pin!(watch_objects(self.api.clone(), config).default_backoff());
@@ -84,7 +86,7 @@ impl ScopeStore {
             };
             match event {
                 Ok(Event::InitApply(map) | Event::Apply(map)) => self.take(&map),
-                // Without a ConfigMap everybody keeps what they know, and writes it anew when it changes.
+                // If a ConfigMap is deleted, every replica keeps its scopes, and writes them again when they change.
                 Ok(Event::Init | Event::Delete(_)) => {}
                 Ok(Event::InitDone) => _ = self.read.send_replace(true),
                 Err(error) => {
@@ -127,14 +129,14 @@ impl ScopeStore {
         workload: &WorkloadRef,
         stored: &BTreeMap<heddle_policy_compiler::Destination, scope::Seconds>,
     ) {
-        // Whoever serves its pods knows best what they use.
+        // The replica that serves the pods of a workload has the newest times of use.
         let last_word = !self.mesh.serves(workload);
         if self.scopes.remember(workload, stored, last_word) {
             self.mesh.relearned(workload);
         }
     }
 
-    /// Writes what is learned here, at most once a second.
+    /// Writes changed scopes, at most once a second.
     pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) -> Ended {
         let mut changes = self.scopes.changes();
         let mut blocked = Blocked::new();
@@ -154,7 +156,7 @@ impl ScopeStore {
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = changes.changed() => changed.map_err(|_| "nobody learns any more")?,
+                changed = changes.changed() => changed.map_err(|_| "the scopes are gone")?,
                 () = retry => {}
             }
         }
@@ -249,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// A store whose API server refuses one map as too large while it has to take more than `room` new scopes.
+    /// Returns a store with an API server that refuses one map as too large if a write has more than `room` new scopes.
     fn store(full: String, room: usize, writes: Arc<Mutex<Vec<(String, Value)>>>) -> ScopeStore {
         let answer = move |request: http::Request<Body>| {
             let (full, writes) = (full.clone(), Arc::clone(&writes));

@@ -1,5 +1,5 @@
-//! Spreads proxies evenly over the replicas: one that has more than its share lets a few go at a time, and they connect
-//! anew, to any. A replica that joins fills up so, without all proxies coming at once.
+//! Rebalances proxies over the replicas. A replica with more than its share ends a few streams at a time, and those proxies
+//! reconnect to any replica. So a new replica fills up gradually.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::peers::Peers;
 use crate::serving::MeshSource;
 use crate::tasks::Ended;
 
-/// Longer than the reports of the other replicas take, so that every look sees what the one before did.
+/// Longer than the reports of the other replicas take, so that every check includes the result of the one before.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Of its surplus a replica lets go one in so many at a time. Where there are two, half of them come back: evenly spread
 /// within a minute or two all the same.
@@ -44,7 +44,7 @@ pub(super) async fn run(
                 mine,
                 ?others,
                 surplus,
-                "more proxies than this replica's share: some are let go"
+                "more proxies than this replica's share; ending some streams"
             );
             let each = surplus.div_ceil(SLOWNESS * STEPS as usize);
             for _ in 0..STEPS {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_has_clearly_too_many_lets_go() {
+    fn only_a_clear_surplus_of_proxies_is_shed() {
         for (mine, others, expected) in [
             (100, &[][..], 0),
             (100, &[100], 0),

@@ -1,4 +1,4 @@
-//! Counting what the proxies run, on every replica; writing it into statuses, on the leader.
+//! Counts the acknowledgements of proxies, on every replica, and writes statuses, on the leader.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ use crate::trials::Trials;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Statuses are written at most so often.
 const WRITE_PAUSE: Duration = Duration::from_millis(250);
-/// What somebody else wrote into a status is mended this often.
+/// The interval at which changes of a status by others are overwritten.
 const RESYNC: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
 
@@ -49,7 +49,7 @@ pub(super) struct Count {
     own: Report,
 }
 
-/// What is counted, and for whom.
+/// Counts proxies for the statuses and for the other replicas.
 pub(super) struct Counter {
     pub(super) pictures: Pictures,
     pub(super) served: Served,
@@ -120,7 +120,7 @@ impl Counter {
     }
 }
 
-/// What people who ask are shown: put into words only when they ask.
+/// The state that the admin port shows. It is formatted only on request.
 #[derive(Default)]
 pub(super) struct Shown(Mutex<(Arc<Picture>, Round)>);
 
@@ -156,7 +156,7 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What the writer keeps from one look to the next.
+/// The state of the writer between two writes.
 struct Memory {
     /// The statuses that were written, as far as they may not have come back by the watch yet.
     sent: BTreeMap<ObjectRef, WrittenStatus>,
@@ -177,11 +177,11 @@ impl Memory {
 impl Writer {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let mut memory = Memory::new(&self);
-        // Without them nobody knows which proxies need an object.
+        // The stored scopes determine the proxies that need an object.
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             read = self.scopes.wait_for(|read| *read) => {
-                read.map_err(|_| "nobody reads the learned scopes")?;
+                read.map_err(|_| "the reader of the learned scopes is gone")?;
             }
         }
         let mut peers = self.peers.changes();
@@ -209,15 +209,15 @@ impl Writer {
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.counts.changed() => changed.map_err(|_| "nobody counts any more")?,
+                changed = self.counts.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
                 changed = self.leads.changed() => changed.map_err(|_| "the election is over")?,
-                changed = peers.changed() => changed.map_err(|_| "nobody listens any more")?,
+                changed = peers.changed() => changed.map_err(|_| "the reader of the other replicas' reports is gone")?,
                 _ = resync.tick() => memory.sent.clear(),
             }
         }
     }
 
-    /// Writes what changed; returns whether all of it was written.
+    /// Writes changed statuses. Returns whether all of them were written.
     async fn write(&self, count: &Count, memory: &mut Memory) -> bool {
         let picture = &count.picture;
         let report = self.sum(count, &mut memory.absent);
@@ -227,7 +227,7 @@ impl Writer {
         let mut due = Vec::new();
         for (object, compiled) in &picture.compiled.statuses {
             let there = self.cache.status(object).unwrap_or_default();
-            // What was sent may not have come back by the watch yet.
+            // The watch may not have returned the status that was written last.
             let before = sent.get(object).unwrap_or(&there);
             let after = before.next(object.kind, compiled, report.tally(object), &now);
             if after != *before {
@@ -267,7 +267,8 @@ impl Writer {
         all
     }
 
-    /// Sums up all replicas. A ready proxy that is connected to none of them counts as not connected, by what it should have.
+    /// Adds up the counts of all replicas. A ready proxy without a stream to any replica counts as not connected for the
+    /// policies in its view.
     fn sum(&self, count: &Count, absent: &mut AbsentPolicies) -> Report {
         let picture = &count.picture;
         let statuses = picture.compiled.statuses.iter();

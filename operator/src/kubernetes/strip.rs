@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_compiler_reads_is_kept_and_what_moves_is_not() {
+    fn fields_that_the_compiler_reads_are_kept_and_others_are_stripped() {
         let full = json!({
             "metadata": {"name": "cart-1", "namespace": "shop", "uid": "u", "resourceVersion": "7", "labels": {"app": "cart"},
                 "annotations": {"heddle.dev/destinations": "shop/*", "heddle.dev/standalone-app": "127.0.0.1"},

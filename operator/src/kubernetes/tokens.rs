@@ -183,7 +183,7 @@ impl AcceptedTokens {
     }
 }
 
-/// Asks the API server whose token it is.
+/// Asks the API server for the user of a token.
 pub(super) async fn review(
     reviews: &Api<TokenReview>,
     token: &str,
@@ -218,7 +218,7 @@ fn user(status: TokenReviewStatus, audience: Option<&str>) -> Result<UserInfo, T
     }
     status
         .user
-        .ok_or_else(|| TokenError::Invalid("it is nobody's".to_owned()))
+        .ok_or_else(|| TokenError::Invalid("the token has no user".to_owned()))
 }
 
 fn bound_pod(user: &UserInfo) -> Result<BoundPod, TokenError> {

@@ -37,6 +37,6 @@ impl Watching {
                 () = tokio::time::sleep(look) => {}
             }
         }
-        tracing::info!(kind = self.kind.as_str(), "the optional kind is installed");
+        tracing::info!(kind = self.kind.as_str(), "optional kind installed");
     }
 }

@@ -126,7 +126,7 @@ async fn inject(
     match tokio::task::spawn_blocking(judging).await {
         Ok(review) => Json(review).into_response(),
         Err(error) => {
-            tracing::error!(%error, "a pod could not be judged");
+            tracing::error!(%error, "an admission review failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -176,7 +176,7 @@ impl Scopes {
         let was_full = known.full_since.is_some();
         if !known.make_room(unused, now) {
             if !was_full && known.full_since.is_some() {
-                tracing::warn!(%workload, destinations = MAX_HELD, "the workload uses so many destinations that there is no room for more");
+                tracing::warn!(%workload, destinations = MAX_HELD, "the scope of the workload is full; further destinations are not learned");
             }
             return Learned::NoRoom;
         }

@@ -18,7 +18,7 @@ fn held(scopes: &Scopes) -> Vec<String> {
 }
 
 #[test]
-fn what_is_learned_stays_until_it_is_unused_for_long() {
+fn learned_destinations_stay_until_unused_for_long() {
     let scopes = Scopes::default();
     assert_eq!(
         scopes.learn(&workload(), &to("db"), None, 100),
@@ -49,7 +49,7 @@ fn what_is_learned_stays_until_it_is_unused_for_long() {
 }
 
 #[test]
-fn what_is_asked_for_while_it_leaves_is_held_again() {
+fn a_draining_destination_is_active_again_on_request() {
     let scopes = Scopes::default();
     scopes.learn(&workload(), &to("db"), None, 0);
     scopes.sweep(60, 60, |_, _, _| true);
@@ -115,7 +115,7 @@ fn a_scope_survives_the_store() {
     assert_eq!(other.of(&workload()), scopes.of(&workload()));
     assert!(
         other.unsaved().is_empty(),
-        "what came from the store need not go there"
+        "a scope from the store is not written back"
     );
     assert!(
         !other.remember(&name, &BTreeMap::new(), false),
@@ -123,7 +123,7 @@ fn a_scope_survives_the_store() {
     );
     assert!(
         other.remember(&name, &BTreeMap::new(), true),
-        "nobody here uses it, and nobody elsewhere"
+        "used neither here nor elsewhere"
     );
     assert_eq!(*other.of(&workload()), Sets::default());
     let (_, nothing) = read("shop.cart", "nonsense\nservice/shop/db:80 x\n").unwrap();
@@ -131,7 +131,7 @@ fn a_scope_survives_the_store() {
 }
 
 #[test]
-fn what_does_not_exist_any_more_is_forgotten_and_the_store_told() {
+fn deleted_destinations_are_forgotten_and_become_unsaved() {
     let scopes = Scopes::default();
     scopes.learn(&workload(), &to("db"), None, 7);
     scopes.unsaved();

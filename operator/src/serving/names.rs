@@ -72,7 +72,7 @@ impl MeshSource {
             self.relearned(workload);
         }
         if sorter.beyond.len() >= MAX_BEYOND && wish.beyond.len() < MAX_BEYOND {
-            tracing::warn!(proxy = %wish.pod, addresses = MAX_BEYOND, "the proxy calls so many addresses beyond what its workload holds that more are refused");
+            tracing::warn!(proxy = %wish.pod, addresses = MAX_BEYOND, "the proxy exceeded the bound of addresses beyond the scope of its workload; further addresses are denied");
         }
         Sorted {
             sets: sorter.sets,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_more_than_there_is_room_for_is_refused_the_rest() {
+    fn names_beyond_scope_and_overflow_are_denied() {
         const REFUSED: usize = 200;
         const ALL: usize = MAX_HELD + MAX_BEYOND + REFUSED;
         let (picture, none) = (picture("shop", ALL, "Enabled"), BTreeSet::new());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_needs_no_place() {
+    fn declared_destinations_do_not_count_as_overflow() {
         const MANY: usize = MAX_BEYOND + 50;
         let none = BTreeSet::new();
         // Without an annotation a pod's own namespace is declared.

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_settles_a_while_after_it_was_acknowledged() {
+    fn a_name_retires_a_while_after_its_acknowledgement() {
         let (mut settled, start) = (Settled::default(), Instant::now());
         let all = asked(&[7], &[]).names;
         let some = all.iter().take(1).collect();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_whose_listener_left_begins_anew() {
+    fn a_name_without_its_listener_is_no_longer_retired() {
         let (mut settled, start) = (Settled::default(), Instant::now());
         let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
         settled.asks(&Asked::default(), &asked(&[7], &[]));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_settles_while_a_view_is_made_stays_so() {
+    fn a_name_retired_during_a_computation_stays_retired() {
         let (mut settled, start) = (Settled::default(), Instant::now());
         let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
         settled.asks(&Asked::default(), &asked(&[7], &[]));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_comes_back_with_a_listener_looks_for_no_cluster() {
+    fn names_of_listeners_reported_on_reconnect_are_retired() {
         let mut settled = Settled::default();
         let (first, then) = (asked(&[7], &[]), asked(&[7], &AT));
         settled.asks(&Asked::default(), &first);

@@ -94,7 +94,7 @@ impl Listing {
         if self.files.len() == MAX_FILES {
             let message = format!("more than {MAX_FILES} files are not read");
             self.cut = true;
-            // Once is enough, whatever the number.
+            // One finding is enough for any number of files.
             if self
                 .findings
                 .iter()

@@ -33,9 +33,9 @@ struct Generation {
 struct Known {
     files: BTreeMap<PathBuf, Content>,
     generations: BTreeMap<ObjectRef, Generation>,
-    /// What is wrong with the directory as a whole.
+    /// Findings about the directory as a whole.
     findings: Vec<Finding>,
-    /// What was given out last.
+    /// The objects of the last batch.
     given: BTreeMap<ObjectRef, KubeObject>,
     /// When the oldest change was seen that was not given out yet.
     since: Option<Instant>,
@@ -92,7 +92,7 @@ impl Directory {
         }
     }
 
-    /// Reads what changed; returns whether anything did.
+    /// Reads changed files. Returns whether anything changed.
     fn scan(&self) -> bool {
         let seen = Instant::now();
         let Listing {
@@ -141,7 +141,7 @@ impl Directory {
 }
 
 impl Directory {
-    /// All objects as they are now, and what reading them found.
+    /// Returns all present objects, and the findings of reading them.
     #[must_use]
     pub fn objects(&self) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
         self.collect(&mut self.lock())
@@ -230,7 +230,7 @@ fn generation(
     number
 }
 
-/// Adds what an API server would have kept: the generation, and of the status what the compiler reads.
+/// Adds the fields that an API server would have kept: the generation, and the status fields that the compiler reads.
 fn complete(
     object: &DeclaredObject,
     generation: i64,
@@ -377,7 +377,7 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
     }
 
     #[test]
-    fn only_what_changed_is_given_out() {
+    fn a_batch_contains_only_changed_objects() {
         let fixture = Fixture::new(&[("split.yaml", &split(1)), ("service.yaml", SERVICE)]);
         let names = || -> Vec<(String, bool)> {
             let batch = fixture.source.take();

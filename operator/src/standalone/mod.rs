@@ -1,8 +1,8 @@
-//! The control plane without Kubernetes: a directory of YAML in, a runtime directory out.
+//! The control plane without Kubernetes: it reads a directory of YAML, and writes a runtime directory.
 //!
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
-//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/scopes`
-//! (what each workload calls).
+//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/scopes` (the
+//! learned destinations of each workload).
 
 mod content;
 mod directory;

@@ -13,7 +13,7 @@ pub enum FileRootError {
     /// The file.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What is in it.
+    /// The content of the file is not valid.
     #[error("{path} does not hold the certificate (and the private key) of the root")]
     Content {
         /// The file.

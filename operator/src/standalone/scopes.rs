@@ -1,4 +1,4 @@
-//! What each workload calls, in one file for each: `<directory>/<namespace>.<workload>`.
+//! The store of the learned scopes, one file for each workload: `<directory>/<namespace>.<workload>`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::tasks::Ended;
 /// Lessons that come together are one write.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Reads what an earlier run has learned.
+/// Reads the scopes that an earlier run has learned.
 ///
 /// # Errors
 /// When the directory or a file in it cannot be read.
@@ -33,7 +33,7 @@ pub(super) fn load(directory: &Path, scopes: &Scopes) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what is learned, until told to stop.
+/// Writes changed scopes, until told to stop.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -60,7 +60,7 @@ pub(super) async fn keep(
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            changed = changes.changed() => changed.map_err(|_| "nobody learns any more")?,
+            changed = changes.changed() => changed.map_err(|_| "the scopes are gone")?,
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -155,10 +155,10 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
     json!({"apiVersion": api_version, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
 }
 
-/// Writes the files whenever they would say something else.
+/// Writes the files whenever their content changes.
 ///
 /// # Errors
-/// When a file cannot be written, or what it is made of is gone.
+/// When a file cannot be written, or a source of their content is gone.
 pub async fn publish(
     plane: Plane,
     served: Served,

@@ -132,7 +132,7 @@ impl TokenAuthenticator for TokenFiles {
         let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
         let caller = callers.get(&fingerprint(token)).cloned();
         std::future::ready(
-            caller.ok_or_else(|| TokenError::Invalid("it is no token of a pod".to_owned())),
+            caller.ok_or_else(|| TokenError::Invalid("it is not a token of a pod".to_owned())),
         )
         .boxed()
     }

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_whose_value_is_repeated_is_to_blame() {
+    fn the_object_with_the_repeated_value_is_set_aside() {
         let regex = json!({"rules": [{"to": {"headers": [{"regex": "(gold"}]}}]});
         let picture = picture(&[("a", 1, 1, 1, regex), ("b", 1, 1, 9, json!({}))]);
         assert_eq!(
@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn equals_are_told_apart_by_name() {
+    fn equal_suspects_are_ordered_by_name() {
         let picture = picture(&[("a", 1, 1, 3, json!({})), ("b", 1, 1, 3, json!({}))]);
         assert_eq!(blamed(&picture, "x", &[]).as_deref(), Some("a"));
     }
 
     #[test]
-    fn what_is_not_in_force_is_not_to_blame() {
+    fn an_object_not_in_force_is_not_set_aside() {
         let picture = picture(&[("a", 2, 1, 3, json!({})), ("b", 2, 1, 3, json!({}))]);
         assert_eq!(blamed(&picture, "x", &[]), None);
     }

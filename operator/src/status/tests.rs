@@ -97,7 +97,7 @@ fn next(
 }
 
 #[test]
-fn programmed_says_what_the_proxies_do() {
+fn programmed_follows_the_acknowledgements_of_proxies() {
     let refusal = Tally {
         refused: vec![Refused {
             proxy: "shop/a".into(),
@@ -147,7 +147,7 @@ fn programmed_says_what_the_proxies_do() {
 }
 
 #[test]
-fn what_is_not_in_force_is_not_programmed_and_says_why() {
+fn a_generation_not_in_force_is_not_programmed_and_has_a_reason() {
     let mut bad = compiled(2, 1);
     bad.conditions[1].status = ConditionStatus::False;
     bad.conditions[1].reason = reason::BACKEND_NOT_FOUND.to_owned();
@@ -188,25 +188,25 @@ fn the_same_again_changes_nothing_and_times_move_only_with_the_status() {
 }
 
 #[test]
-fn only_what_a_proxy_runs_becomes_the_last_good() {
+fn only_an_acknowledged_spec_becomes_the_last_good() {
     let good = |status: &WrittenStatus| status.last_good.as_ref().map(|last| last.generation);
     let none = WrittenStatus::default();
     assert_eq!(
         good(&next(&none, &compiled(1, 1), Some(&tally(1, 0, 2)), 1)),
         None,
-        "nobody yet"
+        "no proxy has acknowledged it"
     );
     assert_eq!(
         good(&next(&none, &compiled(1, 1), None, 1)),
         Some(1),
-        "nobody needs it, and there is nothing better"
+        "no proxy needs it, and there is no better one"
     );
     let first = next(&none, &compiled(1, 1), Some(&tally(1, 1, 2)), 1);
     assert_eq!(good(&first), Some(1));
     assert_eq!(
         good(&next(&first, &compiled(2, 2), None, 2)),
         Some(1),
-        "nobody needs the new one"
+        "no proxy needs the new one"
     );
     assert_eq!(
         good(&next(&first, &compiled(2, 2), Some(&tally(2, 0, 2)), 2)),
@@ -473,6 +473,6 @@ fn settings_are_the_last_good_once_they_are_accepted() {
     let mut salvaged = compiled(2, 2);
     salvaged.conditions[0].status = ConditionStatus::False;
     let second = next(&first, &salvaged);
-    assert_eq!(good(&second), Some(1), "what was salvaged is not good");
+    assert_eq!(good(&second), Some(1), "a salvaged spec is not good");
     assert_eq!(good(&next(&second, &compiled(3, 3))), Some(3));
 }

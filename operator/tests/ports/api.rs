@@ -41,7 +41,7 @@ struct Answers {
 }
 
 impl Api {
-    /// A server whose TokenReviews take so long.
+    /// Starts a server with TokenReviews of this duration.
     pub fn start(review_takes: Duration) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

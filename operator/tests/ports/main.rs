@@ -165,7 +165,7 @@ fn idle_connections_leave_every_port_working_and_are_closed() {
 }
 
 #[test]
-fn tokens_that_can_be_nobodys_cost_no_review() {
+fn malformed_expired_and_foreign_tokens_cost_no_review() {
     let operator = Operator::start("true", PATIENCE, Duration::from_millis(200));
     let good = api::token(&api::claims(), "good");
     let reviews = || operator.api.reviews.load(Ordering::Relaxed);
@@ -232,7 +232,7 @@ fn forged_tokens_of_one_source_are_bounded_and_others_pass() {
         let elsewhere = std::net::Ipv4Addr::new(127, 0, 0, 77);
         operator.issue_from(elsewhere, &good).await.unwrap();
     });
-    // The same for strangers who ask for metrics.
+    // The same bound applies to forged tokens in requests for metrics.
     let before = reviews();
     for n in 0..80 {
         let request = operator::get("/metrics", &format!("authorization: Bearer x{n}\r\n"));

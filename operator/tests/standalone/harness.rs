@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 static TESTS: AtomicU8 = AtomicU8::new(0);
 const WORLD: &str = include_str!("world.yaml");
 
-/// What a status says.
+/// The fields of a status that the tests read.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     pub generation: i64,
@@ -31,7 +31,7 @@ pub struct Status {
     pub enforced: (String, String),
 }
 
-/// Answers by what they are.
+/// The number of answers by kind.
 #[derive(Debug, Default)]
 pub struct Answers(BTreeMap<String, usize>);
 
@@ -93,7 +93,7 @@ impl Drop for Process {
     }
 }
 
-/// The mesh of the test: `frontend-1` calls `reviews`, whose v1 has a sidecar and whose v2 has none.
+/// The mesh of the test: `frontend-1` calls `reviews`. The v1 of `reviews` has a sidecar, the v2 has none.
 pub struct Fixture {
     // Before the directory, so that they end before it goes.
     agents: Vec<Process>,
@@ -379,7 +379,7 @@ fn answer(mut stream: TcpStream, name: &str) {
         buffer.extend_from_slice(&chunk[..read]);
         if buffer.windows(4).any(|window| window == b"\r\n\r\n") {
             buffer.clear();
-            // In one piece: what a formatter writes bit by bit waits for acknowledgements.
+            // One write for the whole answer: after a first partial write the others would wait for its acknowledgement.
             let text = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
                 name.len()

@@ -152,7 +152,7 @@ async fn answer(
     }
 }
 
-/// In force and acknowledged by all but the liars, whose words are nowhere in the status.
+/// In force and acknowledged by all but the liars. The text of the liars is not in the status.
 fn all_but(proxies: &str, generation: i64) -> impl Fn(&Status) -> bool {
     move |status| {
         status.generation == generation
@@ -168,7 +168,7 @@ pub fn decide_for_themselves_only(mesh: &Fixture) {
     mesh.apply("liars.yaml", PODS);
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     runtime.block_on(async {
-        // A stranger who merely calls the service, and a pod of the same namespace, whose identity has many pods.
+        // A pod of another namespace that merely calls the service, and two pods of one identity in the same namespace.
         let liars = [
             Liar::join(mesh, "evil/evil-1", "evil").await,
             Liar::join(mesh, "shop/batch-1", "batch").await,
@@ -179,7 +179,7 @@ pub fn decide_for_themselves_only(mesh: &Fixture) {
         mesh.apply("guard.yaml", &guard(""));
         mesh.status("AuthPolicy", "guard", programmed(1));
 
-        // Acknowledgements keep nothing in force that Envoy rejects, whoever makes them.
+        // Acknowledgements by liars do not keep an object in force that Envoy rejects.
         mesh.apply(
             "broken.yaml",
             &guard("to: {headers: [{name: x-tier, regex: '(gold'}]}").replace("guard", "broken"),
@@ -228,7 +228,7 @@ spec: {{rules: [{{action: Allow, {from}}}]}}
     )
 }
 
-/// A second stream of a pod's identity ends; the pod's own Envoy, whose stream is open all the time, counts again.
+/// A second stream of a pod's identity ends. The pod's own Envoy has an open stream all the time, and counts again.
 fn takes_over_and_gives_back(mesh: &Fixture, runtime: &tokio::runtime::Runtime) {
     runtime.block_on(async {
         let second = Liar::join(mesh, "shop/frontend-1", "frontend").await;

@@ -131,7 +131,7 @@ metadata: {name: default}
 spec: {mode: MODE, defaultAction: Deny, certificates: {lifetime: LIFETIME}}
 ";
 
-/// What cannot be read of the settings stays as it was, also over a restart: nobody comes in without an identity.
+/// Settings that cannot be read stay as they were, also over a restart: a client without an identity is refused.
 fn an_unreadable_mesh_stays_closed(mesh: &mut Fixture) {
     let settings =
         |mode: &str, lifetime: &str| MESH.replace("MODE", mode).replace("LIFETIME", lifetime);
@@ -180,7 +180,7 @@ fn restart(mesh: &mut Fixture) {
     });
     assert_eq!(mesh.requests(20).of("v2"), 20);
 
-    // A change while nothing of the mesh runs: who needs it is known before anybody has connected.
+    // A change while no agent runs: the control plane finds the proxies that need it before any has connected.
     mesh.stop_control_plane();
     mesh.stop_agents();
     mesh.apply("split.yaml", &split(30, 70));

@@ -1,4 +1,4 @@
-//! Who is not what they claim to be is refused, and the server stays up.
+//! Clients that are not the identity or pod that they claim are refused, and the server stays up.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
