@@ -17,8 +17,8 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::metrics::{Metrics, Outcome};
-use crate::picture::{Pictures, leaf_lifetime};
 use crate::rate::RateLimit;
+use crate::snapshot::{Snapshots, leaf_lifetime};
 use crate::tasks::chain;
 
 /// The schema's own lower bound of `certificates.lifetime`.
@@ -84,7 +84,7 @@ pub struct Issuer {
     ca: Arc<Ca>,
     trust_domain: TrustDomain,
     tokens: Arc<dyn TokenAuthenticator>,
-    pictures: Pictures,
+    snapshots: Snapshots,
     metrics: Arc<Metrics>,
     in_work: Semaphore,
     lines: LogLimit,
@@ -108,7 +108,7 @@ impl Issuer {
         ca: Arc<Ca>,
         trust_domain: TrustDomain,
         tokens: Arc<dyn TokenAuthenticator>,
-        pictures: Pictures,
+        snapshots: Snapshots,
         metrics: Arc<Metrics>,
     ) -> Self {
         let in_work = Semaphore::new(MAX_IN_WORK);
@@ -116,7 +116,7 @@ impl Issuer {
             ca,
             trust_domain,
             tokens,
-            pictures,
+            snapshots,
             metrics,
             in_work,
             lines: LogLimit::default(),
@@ -200,7 +200,7 @@ impl Issuer {
     }
 
     fn lifetime(&self, asked: u64) -> Duration {
-        let longest = leaf_lifetime(&self.pictures).max(SHORTEST);
+        let longest = leaf_lifetime(&self.snapshots).max(SHORTEST);
         if asked == 0 {
             longest
         } else {
@@ -289,9 +289,9 @@ mod tests {
     async fn a_valid_token_is_not_reviewed_without_end() {
         let domain: TrustDomain = "cluster.local".parse().unwrap();
         let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
-        let (tokens, (_newest, pictures)) = (Arc::<Accepting>::default(), watch::channel(None));
+        let (tokens, (_newest, snapshots)) = (Arc::<Accepting>::default(), watch::channel(None));
         let judge: Arc<dyn TokenAuthenticator> = tokens.clone();
-        let issuer = Issuer::new(Arc::new(ca), domain, judge, pictures, Arc::default());
+        let issuer = Issuer::new(Arc::new(ca), domain, judge, snapshots, Arc::default());
         let ask = async |token: &str| {
             let mut request = Request::new(IssueRequest::default());
             let bearer = format!("Bearer {token}").parse().unwrap();

@@ -1,7 +1,7 @@
 //! The control plane: watches objects, compiles them, serves the result to proxies, and reports in statuses.
 //!
 //! A source (Kubernetes reflectors, or a directory of YAML) reports changed objects. A thread of its own compiles them into
-//! the next snapshot ([`picture::Picture`]). [`serving::MeshSource`] serves each proxy its view of the snapshot, learns the
+//! the next snapshot ([`snapshot::Snapshot`]). [`serving::MeshSource`] serves each proxy its view of the snapshot, learns the
 //! destinations of each workload ([`scope`]), and wakes only the streams that a change concerns. The acknowledgements and
 //! rejections of proxies become conditions ([`status`]). Rejections that an Envoy of the control plane's own confirms
 //! ([`trials`]) are an input of the next compile ([`learned`]).
@@ -19,11 +19,11 @@ pub mod learned;
 pub mod listen;
 pub mod metrics;
 pub mod objects;
-pub mod picture;
 pub mod plane;
 pub mod rate;
 pub mod scope;
 pub mod serving;
+pub mod snapshot;
 pub mod standalone;
 pub mod status;
 pub mod tasks;

@@ -13,9 +13,9 @@ use crate::issuing::{Issuer, TokenAuthenticator};
 use crate::learned::Learned;
 use crate::listen::{Listeners, Port};
 use crate::metrics::Metrics;
-use crate::picture::{self, Pictures, Reader};
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
+use crate::snapshot::{self, Reader, Snapshots};
 use crate::tasks::Tasks;
 use crate::trials::Trials;
 
@@ -38,8 +38,8 @@ pub struct Plane {
     pub scopes: Arc<Scopes>,
     /// The view that each proxy must have.
     pub mesh: Arc<MeshSource>,
-    /// The newest picture.
-    pub pictures: Pictures,
+    /// The newest snapshot.
+    pub snapshots: Snapshots,
     load_report_interval: Duration,
 }
 
@@ -94,7 +94,7 @@ impl Plane {
             trials: Arc::new(trials),
             metrics,
             scopes,
-            pictures: mesh.pictures(),
+            snapshots: mesh.snapshots(),
             mesh: Arc::new(mesh),
             load_report_interval,
         })
@@ -115,7 +115,7 @@ impl Plane {
         let rotation = Arc::clone(&self.own).rotate(stop.clone());
         tasks.spawn("certificate rotation", rotation);
         let (learned, mesh) = (Arc::clone(&self.learned), Arc::clone(&self.mesh));
-        let compiler = picture::run(reader, learned, mesh, self.metrics(), stop.clone());
+        let compiler = snapshot::run(reader, learned, mesh, self.metrics(), stop.clone());
         tasks.spawn("compiler", compiler);
         tasks.spawn("trials", Arc::clone(&self.trials).run(stop.clone()));
 
@@ -140,12 +140,12 @@ impl Plane {
             Ok(serving.serve(sockets.ads, security, until).await?)
         });
 
-        let (ca, pictures) = (Arc::clone(&self.ca), self.pictures.clone());
+        let (ca, snapshots) = (Arc::clone(&self.ca), self.snapshots.clone());
         let issuer = Issuer::new(
             ca,
             self.trust_domain.clone(),
             tokens,
-            pictures,
+            snapshots,
             self.metrics(),
         );
         let tls = self.own.server(&["h2"])?;

@@ -23,8 +23,8 @@ use super::declared::{api, declared};
 use super::{AuditPlan, CallError, call, strip};
 use crate::learned::Learned;
 use crate::metrics::Metrics;
-use crate::picture::Picture;
 use crate::serving::MeshSource;
+use crate::snapshot::Snapshot;
 use crate::tasks::{Ended, chain};
 
 const PAGE: u32 = 500;
@@ -134,7 +134,7 @@ impl Auditor {
         names
     }
 
-    fn compare(&self, truth: &Picture, who: &Name) -> Mismatches {
+    fn compare(&self, truth: &Snapshot, who: &Name) -> Mismatches {
         let Some(progress) = self
             .registry
             .get(&SubscriberId(Name::clone(who)))
@@ -149,23 +149,23 @@ impl Auditor {
     }
 
     /// The cluster by the API server's own word.
-    async fn truth(&self) -> Result<Picture, CallError> {
+    async fn truth(&self) -> Result<Snapshot, CallError> {
         let mut read = Read {
             builder: World::builder(),
-            picture: Picture::default(),
+            snapshot: Snapshot::default(),
         };
         for (kind, resource) in ObjectKind::watched() {
             self.read(kind, &resource, &mut read).await?;
         }
         let Read {
             mut builder,
-            mut picture,
+            mut snapshot,
         } = read;
         builder.set_refusals(self.learned.all());
-        picture.world = builder.world();
-        picture.compiled = compile(&picture.world);
-        picture.mesh = Arc::clone(picture.compiled.mesh());
-        Ok(picture)
+        snapshot.world = builder.world();
+        snapshot.compiled = compile(&snapshot.world);
+        snapshot.mesh = Arc::clone(snapshot.compiled.mesh());
+        Ok(snapshot)
     }
 
     async fn read(
@@ -234,7 +234,7 @@ impl Auditor {
 
 struct Read {
     builder: WorldBuilder,
-    picture: Picture,
+    snapshot: Snapshot,
 }
 
 /// Logs the proxies with mismatches. Returns the number of their mismatches.

@@ -410,7 +410,7 @@ impl Cache {
         for (namespace, name) in &gone {
             state.remove(ObjectRef::new(kind, namespace, name));
         }
-        // The last listing completes the picture even if it was empty.
+        // The last listing completes the input even if it was empty.
         first || !gone.is_empty()
     }
 

@@ -28,8 +28,8 @@ use crate::certs::CertError;
 use crate::listen::{Port, bind};
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
-use crate::picture::{Pictures, Reader};
 use crate::plane::{Plane, Served, Sockets};
+use crate::snapshot::{Reader, Snapshots};
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
@@ -113,7 +113,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         let shown = Arc::default();
         starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
         starting.statuses(&plane, served, uid, shown, &mut tasks);
-        tasks.spawn("readiness", readiness(plane.pictures, ready, tasks.stop()));
+        tasks.spawn("readiness", readiness(plane.snapshots, ready, tasks.stop()));
     }
     Ok(tasks.run().await?)
 }
@@ -171,7 +171,7 @@ impl Starting {
     ) -> Result<(), CertError> {
         let (stop, alpn) = (tasks.stop(), ["h2", "http/1.1"]);
         let injector = Injector {
-            pictures: plane.pictures.clone(),
+            snapshots: plane.snapshots.clone(),
             image: self.options.sidecar_image.clone(),
             trust_bundle: plane.ca.trust_bundle().to_owned(),
             metrics: plane.metrics(),
@@ -247,7 +247,7 @@ impl Starting {
         tasks.spawn("leader election", election.run(stop.clone()));
         tasks.spawn("statuses", writer.run(stop.clone()));
         let counter = Counter {
-            pictures: plane.pictures.clone(),
+            snapshots: plane.snapshots.clone(),
             served,
             learned: Arc::clone(&plane.learned),
             trials: Arc::clone(&plane.trials),
@@ -312,15 +312,15 @@ impl Starting {
     }
 }
 
-/// Ready with the first picture; not ready any more as soon as the end begins, so that new proxies go elsewhere.
+/// Ready with the first snapshot; not ready any more as soon as the end begins, so that new proxies go elsewhere.
 async fn readiness(
-    mut pictures: Pictures,
+    mut snapshots: Snapshots,
     ready: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> crate::tasks::Ended {
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        first = pictures.wait_for(Option::is_some) => {
+        first = snapshots.wait_for(Option::is_some) => {
             first.map_err(|_| "the compiling loop is gone")?;
         }
     }

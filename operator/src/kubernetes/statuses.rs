@@ -21,9 +21,9 @@ use super::peers::{Peers, Word};
 use super::{CallError, call};
 use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
-use crate::picture::{Picture, Pictures};
 use crate::plane::Served;
 use crate::serving::MeshSource;
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
     AbsentPolicies, Evidence, ProxyState, Report, Round, Rounds, WrittenStatus, blame_all,
     in_force, object_key, states,
@@ -42,7 +42,7 @@ const WRITERS: usize = 8;
 /// The newest count.
 #[derive(Default)]
 pub(super) struct Count {
-    picture: Arc<Picture>,
+    snapshot: Arc<Snapshot>,
     /// The proxies that have, or had, a stream here.
     round: Round,
     /// Of those connected here.
@@ -51,7 +51,7 @@ pub(super) struct Count {
 
 /// Counts proxies for the statuses and for the other replicas.
 pub(super) struct Counter {
-    pub(super) pictures: Pictures,
+    pub(super) snapshots: Snapshots,
     pub(super) served: Served,
     pub(super) learned: Arc<Learned>,
     pub(super) trials: Arc<Trials>,
@@ -70,13 +70,13 @@ impl Counter {
             acks.mark_unchanged();
             let results = tried.has_changed().unwrap_or_default();
             tried.mark_unchanged();
-            let newest = self.pictures.borrow_and_update().clone();
-            if let Some(picture) = newest {
-                self.count(&mut rounds, picture, results);
+            let newest = self.snapshots.borrow_and_update().clone();
+            if let Some(snapshot) = newest {
+                self.count(&mut rounds, snapshot, results);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+                changed = self.snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
                 changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
                 changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
             }
@@ -85,24 +85,24 @@ impl Counter {
         }
     }
 
-    fn count(&self, rounds: &mut Rounds, picture: Arc<Picture>, results: bool) {
-        let (round, changed) = rounds.look(&picture, &self.served.mesh, &self.served.registry);
-        self.shown.show(&picture, &round);
+    fn count(&self, rounds: &mut Rounds, snapshot: Arc<Snapshot>, results: bool) {
+        let (round, changed) = rounds.look(&snapshot, &self.served.mesh, &self.served.registry);
+        self.shown.show(&snapshot, &round);
         let before = Arc::clone(&self.counts.borrow());
-        let (old, new) = (&before.picture.compiled, &picture.compiled);
+        let (old, new) = (&before.snapshot.compiled, &snapshot.compiled);
         let changed = changed || results;
         if !changed && old.proxies.ptr_eq(&new.proxies) && old.statuses.ptr_eq(&new.statuses) {
             return;
         }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
-        blame_all(&picture, &round, &self.learned, &self.trials, good);
+        blame_all(&snapshot, &round, &self.learned, &self.trials, good);
         let connected = round.iter().filter(|(_, looked)| looked.summary.connected);
         let evidence = Evidence {
             trials: &self.trials,
-            programmed: &|object| programmed(&picture, &self.cache, object),
+            programmed: &|object| programmed(&snapshot, &self.cache, object),
         };
         let own = Report::of(
-            &picture,
+            &snapshot,
             &evidence,
             connected.map(|(pod, looked)| (pod, &*looked.summary)),
         );
@@ -113,7 +113,7 @@ impl Counter {
             changed
         });
         self.counts.send_replace(Arc::new(Count {
-            picture,
+            snapshot,
             round,
             own,
         }));
@@ -122,20 +122,20 @@ impl Counter {
 
 /// The state that the admin port shows. It is formatted only on request.
 #[derive(Default)]
-pub(super) struct Shown(Mutex<(Arc<Picture>, Round)>);
+pub(super) struct Shown(Mutex<(Arc<Snapshot>, Round)>);
 
 impl Shown {
-    fn show(&self, picture: &Arc<Picture>, round: &Round) {
-        *self.lock() = (Arc::clone(picture), round.clone());
+    fn show(&self, snapshot: &Arc<Snapshot>, round: &Round) {
+        *self.lock() = (Arc::clone(snapshot), round.clone());
     }
 
     /// How every meshed pod stands.
     pub(super) fn states(&self) -> Vec<ProxyState> {
-        let (picture, round) = self.lock().clone();
-        states(&picture, &round)
+        let (snapshot, round) = self.lock().clone();
+        states(&snapshot, &round)
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Arc<Picture>, Round)> {
+    fn lock(&self) -> MutexGuard<'_, (Arc<Snapshot>, Round)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -219,13 +219,13 @@ impl Writer {
 
     /// Writes changed statuses. Returns whether all of them were written.
     async fn write(&self, count: &Count, memory: &mut Memory) -> bool {
-        let picture = &count.picture;
+        let snapshot = &count.snapshot;
         let report = self.sum(count, &mut memory.absent);
         let sent = &mut memory.sent;
-        sent.retain(|object, _| picture.compiled.statuses.contains_key(object));
+        sent.retain(|object, _| snapshot.compiled.statuses.contains_key(object));
         let now = Time(Timestamp::now());
         let mut due = Vec::new();
-        for (object, compiled) in &picture.compiled.statuses {
+        for (object, compiled) in &snapshot.compiled.statuses {
             let there = self.cache.status(object).unwrap_or_default();
             // The watch may not have returned the status that was written last.
             let before = sent.get(object).unwrap_or(&there);
@@ -270,14 +270,14 @@ impl Writer {
     /// Adds up the counts of all replicas. A ready proxy without a stream to any replica counts as not connected for the
     /// policies in its view.
     fn sum(&self, count: &Count, absent: &mut AbsentPolicies) -> Report {
-        let picture = &count.picture;
-        let statuses = picture.compiled.statuses.iter();
+        let snapshot = &count.snapshot;
+        let statuses = snapshot.compiled.statuses.iter();
         let generations = statuses
             .map(|(object, status)| (object_key(object), in_force(status)))
             .collect();
         let evidence = Evidence {
             trials: &self.trials,
-            programmed: &|object| programmed(picture, &self.cache, object),
+            programmed: &|object| programmed(snapshot, &self.cache, object),
         };
         let mut report = count.own.clone();
         for other in self.peers.reports(&self.cache) {
@@ -287,10 +287,10 @@ impl Writer {
             !looked.summary.connected && !report.connected.contains(&pod.to_string())
         });
         let nowhere = nowhere.map(|(pod, looked)| (pod, &*looked.summary));
-        let nowhere = Report::of(picture, &evidence, nowhere);
+        let nowhere = Report::of(snapshot, &evidence, nowhere);
         report.add(&nowhere, &generations);
-        report.add_absent(picture, &evidence, &count.round, |proxy| {
-            absent.of(picture, &self.mesh, proxy)
+        report.add_absent(snapshot, &evidence, &count.round, |proxy| {
+            absent.of(snapshot, &self.mesh, proxy)
         });
         report
     }
@@ -314,8 +314,8 @@ impl Writer {
 }
 
 /// Whether the last written status says that every proxy runs the generation that is in force.
-fn programmed(picture: &Picture, cache: &Cache, object: &ObjectRef) -> bool {
-    let generation = picture
+fn programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> bool {
+    let generation = snapshot
         .compiled
         .statuses
         .get(object)

@@ -15,7 +15,7 @@ use kube::core::admission::{
 
 use crate::inject::{Judged, Sidecar, Verdict, judge};
 use crate::metrics::{Metrics, Outcome};
-use crate::picture::Pictures;
+use crate::snapshot::Snapshots;
 
 /// The API server bounds an object at 1.5 MiB; a review holds it once for a create.
 const MAX_BYTES: usize = 4 << 20;
@@ -27,7 +27,7 @@ const MAX_REASON: usize = 1000;
 
 /// The inputs of the webhook.
 pub(super) struct Injector {
-    pub(super) pictures: Pictures,
+    pub(super) snapshots: Snapshots,
     pub(super) image: String,
     pub(super) trust_bundle: String,
     pub(super) metrics: Arc<Metrics>,
@@ -43,8 +43,8 @@ impl Injector {
     }
 
     fn sidecar(&self) -> Sidecar {
-        let newest = self.pictures.borrow();
-        let mesh = newest.as_ref().map(|picture| (*picture.mesh).clone());
+        let newest = self.snapshots.borrow();
+        let mesh = newest.as_ref().map(|snapshot| (*snapshot.mesh).clone());
         Sidecar {
             image: self.image.clone(),
             control_plane: "heddle.heddle-system.svc".to_owned(),

@@ -25,8 +25,8 @@ use subscribers::{Cause, Subscribers, Wish};
 
 use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
-use crate::picture::{Audience, Picture, Pictures};
 use crate::scope::{Scopes, Seconds};
+use crate::snapshot::{Audience, Snapshot, Snapshots};
 
 /// The view of one proxy, with the inputs that can change it.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Seen {
 
 /// The source of the discovery server.
 pub struct MeshSource {
-    painted: watch::Sender<Option<Arc<Picture>>>,
+    painted: watch::Sender<Option<Arc<Snapshot>>>,
     trust_domain: TrustDomain,
     metrics: Arc<Metrics>,
     scopes: Arc<Scopes>,
@@ -98,7 +98,7 @@ pub struct MeshSource {
 }
 
 impl MeshSource {
-    /// Serves the pictures that it is shown; proxies have to be of the trust domain, and report their loads at the interval.
+    /// Serves the snapshots that it is shown; proxies have to be of the trust domain, and report their loads at the interval.
     #[must_use]
     pub fn new(
         trust_domain: TrustDomain,
@@ -117,9 +117,9 @@ impl MeshSource {
         }
     }
 
-    /// The newest picture, again and again.
+    /// The newest snapshot, again and again.
     #[must_use]
-    pub fn pictures(&self) -> Pictures {
+    pub fn snapshots(&self) -> Snapshots {
         self.painted.subscribe()
     }
 
@@ -145,15 +145,15 @@ impl MeshSource {
         }
         // Another stream of the same proxy asked last.
         (wish.asked, wish.looked) = (Arc::clone(asked), Arc::clone(asked));
-        let picture = self.newest()?;
-        let proxy = picture.compiled.proxies.get(&wish.pod)?;
-        let seen = self.compute(&picture, proxy, &proxy.workload(), &wish, None)?;
+        let snapshot = self.newest()?;
+        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
+        let seen = self.compute(&snapshot, proxy, &proxy.workload(), &wish, None)?;
         Some(Arc::new(seen))
     }
 
     /// The policies in the view of a pod that has no stream: its own side, and all that its workload declared or learned.
     #[must_use]
-    pub fn policies_of(&self, picture: &Picture, proxy: &Proxy) -> BTreeSet<ObjectRef> {
+    pub fn policies_of(&self, snapshot: &Snapshot, proxy: &Proxy) -> BTreeSet<ObjectRef> {
         let (sets, none) = (self.scopes.of(&proxy.workload()), BTreeSet::new());
         let scope = Scope {
             held: &sets.held,
@@ -162,7 +162,7 @@ impl MeshSource {
             settled: &none,
             refused: &none,
         };
-        let view = picture.compiled.view(&proxy.pod, &scope);
+        let view = snapshot.compiled.view(&proxy.pod, &scope);
         let parts = view.iter().flat_map(|view| &view.parts);
         parts
             .flat_map(|part| &part.resources)
@@ -177,12 +177,12 @@ impl MeshSource {
     #[must_use]
     pub fn should(
         &self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         who: &Name,
     ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
         let wish = self.lock().all.get(who)?.wish();
-        let proxy = picture.compiled.proxies.get(&wish.pod)?;
-        let seen = self.compute(picture, proxy, &proxy.workload(), &wish, None)?;
+        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
+        let seen = self.compute(snapshot, proxy, &proxy.workload(), &wish, None)?;
         let resources = seen
             .wire
             .parts
@@ -225,11 +225,11 @@ impl MeshSource {
     }
 
     fn look(&self, who: &Name, wish: &Wish) -> Option<Arc<Seen>> {
-        let picture = self.newest()?;
-        let proxy = picture.compiled.proxies.get(&wish.pod)?;
+        let snapshot = self.newest()?;
+        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
         let workload = proxy.workload();
         let (before, touched) = self.lock().begin(who, &workload)?;
-        let seen = self.compute(&picture, proxy, &workload, wish, before.as_deref())?;
+        let seen = self.compute(&snapshot, proxy, &workload, wish, before.as_deref())?;
         let seen = before
             .filter(|before| same(before, &seen))
             .unwrap_or_else(|| Arc::new(seen));
@@ -241,7 +241,7 @@ impl MeshSource {
             .painted
             .borrow()
             .as_ref()
-            .is_some_and(|newest| newest.revision != picture.revision)
+            .is_some_and(|newest| newest.revision != snapshot.revision)
         {
             subscribers.touch_one(who);
         }
@@ -250,13 +250,13 @@ impl MeshSource {
 
     fn compute(
         &self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         proxy: &Proxy,
         workload: &WorkloadRef,
         wish: &Wish,
         before: Option<&Seen>,
     ) -> Option<Seen> {
-        let sorted = self.sort(picture, proxy, workload, wish);
+        let sorted = self.sort(snapshot, proxy, workload, wish);
         let scope = Scope {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
@@ -264,7 +264,7 @@ impl MeshSource {
             settled: &wish.settled,
             refused: &sorted.refused,
         };
-        let view = picture.compiled.view(&proxy.pod, &scope)?;
+        let view = snapshot.compiled.view(&proxy.pod, &scope)?;
         let settling = settled::settling(&view, &sorted.wanted);
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
@@ -273,7 +273,7 @@ impl MeshSource {
         let wire = xds::View {
             parts: parts.iter().map(|part| Arc::clone(&part.wire)).collect(),
             absent: view.absent,
-            since: picture.seen,
+            since: snapshot.seen,
         };
         Some(Seen {
             parts,
@@ -295,7 +295,7 @@ impl MeshSource {
         known.map_or_else(|| self.parts.of(policy), Arc::clone)
     }
 
-    fn newest(&self) -> Option<Arc<Picture>> {
+    fn newest(&self) -> Option<Arc<Snapshot>> {
         self.painted.borrow().clone()
     }
 
@@ -328,10 +328,10 @@ impl MeshSource {
             );
         }
         let unavailable = |why: &str| Err(("not_yet", Refusal::Unavailable(why.to_owned())));
-        let Some(picture) = self.newest() else {
+        let Some(snapshot) = self.newest() else {
             return unavailable("the cluster has not been read yet");
         };
-        let Some(account) = picture.service_account(&pod) else {
+        let Some(account) = snapshot.service_account(&pod) else {
             return unavailable("the pod is not known yet");
         };
         if &*account != id.service_account() {
@@ -340,7 +340,7 @@ impl MeshSource {
                 format!("`{id}` is not the identity of that pod"),
             );
         }
-        if !picture.compiled.proxies.contains_key(&pod) {
+        if !snapshot.compiled.proxies.contains_key(&pod) {
             return unavailable("the pod is not one with a sidecar, or is over");
         }
         Ok(SubscriberId::from(node.id.as_str()))
@@ -392,7 +392,9 @@ impl ResourceSource for MeshSource {
     }
 
     fn loads(&self, who: &SubscriberId, loads: &[Load]) {
-        let Some(picture) = self.newest() else { return };
+        let Some(snapshot) = self.newest() else {
+            return;
+        };
         let workload = {
             let mut subscribers = self.lock();
             let Some(subscriber) = subscribers.all.get_mut(&who.0) else {
@@ -412,19 +414,19 @@ impl ResourceSource for MeshSource {
             .iter()
             .chain(&sets.retiring)
             .filter(|destination| {
-                let clusters = picture.compiled.clusters_of(destination);
+                let clusters = snapshot.compiled.clusters_of(destination);
                 clusters.iter().any(|cluster| busy.contains(&**cluster))
             });
-        let save_after = picture.compiled.idle_after().as_secs() / 8;
+        let save_after = snapshot.compiled.idle_after().as_secs() / 8;
         self.scopes
             .used(&workload, &used.cloned().collect(), now(), save_after);
     }
 }
 
 impl Audience for MeshSource {
-    fn shown(&self, picture: &Arc<Picture>) {
-        self.painted.send_replace(Some(Arc::clone(picture)));
-        let changes = picture.compiled.changes();
+    fn shown(&self, snapshot: &Arc<Snapshot>) {
+        self.painted.send_replace(Some(Arc::clone(snapshot)));
+        let changes = snapshot.compiled.changes();
         let replaced = changes.replaced.iter();
         let replaced: Vec<_> = replaced
             .map(|replaced| {
@@ -444,7 +446,7 @@ impl Audience for MeshSource {
         // again anyway.
         for (service, old, new) in &replaced {
             let cause = Cause::Compiled(Dependency::Service((*service).clone()));
-            subscribers.replace(&cause, |seen| seen.with(old, new, picture.seen));
+            subscribers.replace(&cause, |seen| seen.with(old, new, snapshot.seen));
         }
         for dependency in &changes.touched {
             subscribers.touch(&Cause::Compiled(dependency.clone()));

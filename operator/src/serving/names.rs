@@ -11,8 +11,8 @@ use heddle_xds_server::Name;
 
 use super::subscribers::Wish;
 use super::{MeshSource, now};
-use crate::picture::Picture;
 use crate::scope::{Learned, Recent, Scopes, Seconds, Sets};
+use crate::snapshot::Snapshot;
 
 /// Overflow: addresses for which a proxy gets on-demand clusters beyond the scope of its workload; names of further
 /// addresses are denied. Each cluster costs the proxy memory, and a workload that calls more addresses is scanning. An
@@ -37,7 +37,7 @@ impl MeshSource {
     /// Divides the requested names of a proxy into granted and denied ones, and learns the destinations of new names.
     pub(super) fn sort(
         &self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         proxy: &Proxy,
         workload: &WorkloadRef,
         wish: &Wish,
@@ -45,11 +45,11 @@ impl MeshSource {
         let now = now();
         let mut sorter = Sorter {
             scopes: &self.scopes,
-            picture,
+            snapshot,
             proxy,
             workload,
-            learns: proxy.on_demand() && picture.compiled.tells_on_demand(),
-            recent: Recent::at(Bucket::of(picture.compiled.idle_after()), now),
+            learns: proxy.on_demand() && snapshot.compiled.tells_on_demand(),
+            recent: Recent::at(Bucket::of(snapshot.compiled.idle_after()), now),
             unused: KEPT.max(self.reported_within().as_secs()),
             now,
             sets: self.scopes.of(workload),
@@ -86,7 +86,7 @@ impl MeshSource {
 /// Sorts the names of one proxy.
 struct Sorter<'a> {
     scopes: &'a Scopes,
-    picture: &'a Picture,
+    snapshot: &'a Snapshot,
     proxy: &'a Proxy,
     workload: &'a WorkloadRef,
     learns: bool,
@@ -105,7 +105,7 @@ struct Sorter<'a> {
 
 impl Sorter<'_> {
     fn known(&self, at: SocketAddr) -> Option<Destination> {
-        self.picture.compiled.destination_at(at)
+        self.snapshot.compiled.destination_at(at)
     }
 
     /// Learns the destinations of the listeners that a proxy reports on reconnect, once: they may be in use.
@@ -131,7 +131,7 @@ impl Sorter<'_> {
             Some(destination) if self.learns => {
                 self.learn(&destination, new.then_some(self.unused)) || self.take_place(name, at)
             }
-            Some(_) if self.picture.compiled.may_have(self.proxy, at) => true,
+            Some(_) if self.snapshot.compiled.may_have(self.proxy, at) => true,
             Some(_) | None => self.take_place(name, at),
         }
     }
@@ -176,7 +176,7 @@ mod tests {
     const AT: &str = "10.96.0.1";
 
     /// The client, a pod with a sidecar in `shop`, and a service of so many ports.
-    fn picture(namespace: &str, ports: usize, on_demand: &str) -> Picture {
+    fn snapshot(namespace: &str, ports: usize, on_demand: &str) -> Snapshot {
         let ports = (1..=ports).map(|port| json!({"name": format!("tcp-{port}"), "port": port}));
         let service = json!({
             "metadata": {"name": "all", "namespace": namespace},
@@ -201,10 +201,10 @@ mod tests {
             builder.apply(object);
         }
         let world = builder.world();
-        Picture {
+        Snapshot {
             compiled: compile(&world),
             world,
-            ..Picture::default()
+            ..Snapshot::default()
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
 
     /// Classifies names, given the names of the last computation and the names in the overflow.
     fn sorted(
-        picture: &Picture,
+        snapshot: &Snapshot,
     ) -> impl Fn(&BTreeSet<Name>, &BTreeSet<Name>, &BTreeSet<Name>) -> Sorted {
         let mesh = MeshSource::new(
             "cluster.local".parse::<TrustDomain>().unwrap(),
@@ -235,7 +235,7 @@ mod tests {
         };
         move |names, looked, beyond| {
             let pod = NamespacedName::new("shop", "client-1");
-            let proxy = &picture.compiled.proxies[&pod];
+            let proxy = &snapshot.compiled.proxies[&pod];
             let wish = Wish {
                 pod,
                 asked: asked(names),
@@ -243,7 +243,7 @@ mod tests {
                 settled: Arc::default(),
                 beyond: Arc::new(beyond.clone()),
             };
-            mesh.sort(picture, proxy, &proxy.workload(), &wish)
+            mesh.sort(snapshot, proxy, &proxy.workload(), &wish)
         }
     }
 
@@ -251,8 +251,8 @@ mod tests {
     fn names_beyond_scope_and_overflow_are_denied() {
         const REFUSED: usize = 200;
         const ALL: usize = MAX_HELD + MAX_BEYOND + REFUSED;
-        let (picture, none) = (picture("shop", ALL, "Enabled"), BTreeSet::new());
-        let sort = sorted(&picture);
+        let (snapshot, none) = (snapshot("shop", ALL, "Enabled"), BTreeSet::new());
+        let sort = sorted(&snapshot);
         let mut names = ports(1..=ALL);
         let first = sort(&names, &none, &none);
         assert_eq!(first.sets.held.len(), MAX_HELD);
@@ -287,8 +287,8 @@ mod tests {
         let none = BTreeSet::new();
         // Without an annotation a pod's own namespace is declared.
         for (namespace, answered) in [("shop", MANY), ("elsewhere", MAX_BEYOND)] {
-            let picture = picture(namespace, MANY, "Disabled");
-            let sorted = sorted(&picture)(&ports(1..=MANY), &none, &none);
+            let snapshot = snapshot(namespace, MANY, "Disabled");
+            let sorted = sorted(&snapshot)(&ports(1..=MANY), &none, &none);
             assert_eq!(sorted.wanted.len(), answered, "{namespace}");
             assert_eq!(sorted.sets.held.len(), 0);
         }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::subscribers::Cause;
 use super::{MeshSource, Seen, now};
-use crate::picture::Picture;
 use crate::scope::{Recent, Seconds};
+use crate::snapshot::Snapshot;
 use crate::tasks::Ended;
 
 /// Old scopes are looked at this often at most.
@@ -20,8 +20,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Seconds for which a workload without a connected pod keeps an unused destination: 30 days.
 const ABSENT: Seconds = 30 * 24 * 3600;
 
-fn present(picture: &Picture) -> HashSet<WorkloadRef> {
-    let proxies = picture.compiled.proxies.values();
+fn present(snapshot: &Snapshot) -> HashSet<WorkloadRef> {
+    let proxies = snapshot.compiled.proxies.values();
     proxies.map(|proxy| proxy.workload()).collect()
 }
 
@@ -35,13 +35,13 @@ impl MeshSource {
         loop {
             let idle = self
                 .newest()
-                .map_or(SWEEP, |picture| picture.compiled.idle_after());
+                .map_or(SWEEP, |snapshot| snapshot.compiled.idle_after());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(SWEEP.min(idle / 3).max(Duration::from_millis(200))) => {}
             }
-            if let Some(picture) = self.newest() {
-                self.sweep_once(&picture);
+            if let Some(snapshot) = self.newest() {
+                self.sweep_once(&snapshot);
             }
             self.settle(&registry);
         }
@@ -51,13 +51,13 @@ impl MeshSource {
     #[must_use]
     pub fn present(&self) -> HashSet<WorkloadRef> {
         self.newest()
-            .map(|picture| present(&picture))
+            .map(|snapshot| present(&snapshot))
             .unwrap_or_default()
     }
 
-    fn sweep_once(&self, picture: &Picture) {
-        let (now, compiled) = (now(), &picture.compiled);
-        let idle = picture.compiled.idle_after();
+    fn sweep_once(&self, snapshot: &Snapshot) {
+        let (now, compiled) = (now(), &snapshot.compiled);
+        let idle = snapshot.compiled.idle_after();
         let recent = Recent::at(Bucket::of(idle), now);
         let mut changed = self
             .scopes
@@ -88,7 +88,7 @@ impl MeshSource {
         }
         drop(subscribers);
         self.parts.prune();
-        let (absent, forgotten) = self.scopes.forget_absent(&present(picture));
+        let (absent, forgotten) = self.scopes.forget_absent(&present(snapshot));
         if forgotten > 0 {
             tracing::info!(
                 forgotten,

@@ -29,8 +29,8 @@ pub use tokens::TokenFiles;
 use crate::certs::CertError;
 use crate::listen::{Listeners, bind};
 use crate::objects::ObjectSource;
-use crate::picture::Reader;
 use crate::plane::{Plane, Sockets};
+use crate::snapshot::Reader;
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
@@ -119,7 +119,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("directory", Arc::clone(&directory).watch(stop.clone()));
     let tokens = Arc::new(TokenFiles::open(options.runtime.join("tokens"))?);
-    let token_files = Arc::clone(&tokens).follow(plane.pictures.clone(), stop.clone());
+    let token_files = Arc::clone(&tokens).follow(plane.snapshots.clone(), stop.clone());
     tasks.spawn("tokens", token_files);
     let store = options.runtime.join("scopes");
     scopes::load(&store, &plane.scopes)?;

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::files::write_atomically;
-use crate::picture::Picture;
 use crate::plane::{Plane, Served};
+use crate::snapshot::Snapshot;
 use crate::status::{
     AbsentPolicies, Evidence, ProxyState, Report, Rounds, WrittenStatus, blame_all, in_force,
     states,
@@ -80,8 +80,8 @@ impl Statuses {
         })
     }
 
-    fn programmed(&self, picture: &Picture, object: &ObjectRef) -> bool {
-        let generation = picture
+    fn programmed(&self, snapshot: &Snapshot, object: &ObjectRef) -> bool {
+        let generation = snapshot
             .compiled
             .statuses
             .get(object)
@@ -93,12 +93,12 @@ impl Statuses {
         })
     }
 
-    fn update(&self, picture: &Picture, report: &Report, now: &Time) -> Vec<Value> {
+    fn update(&self, snapshot: &Snapshot, report: &Report, now: &Time) -> Vec<Value> {
         let mut all = self.lock();
-        all.retain(|object, _| picture.compiled.statuses.contains_key(object));
+        all.retain(|object, _| snapshot.compiled.statuses.contains_key(object));
         let mut matters = false;
         let mut items = Vec::new();
-        for (object, compiled) in &picture.compiled.statuses {
+        for (object, compiled) in &snapshot.compiled.statuses {
             let before = all.entry(object.clone()).or_default();
             let after = before.next(object.kind, compiled, report.tally(object), now);
             matters |= before.last_good != after.last_good || before.weights != after.weights;
@@ -168,31 +168,31 @@ pub async fn publish(
 ) -> Ended {
     let mut rounds = Rounds::default();
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
-    let mut pictures = served.mesh.pictures();
+    let mut snapshots = served.mesh.snapshots();
     let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
     loop {
         acks.mark_unchanged();
         tried.mark_unchanged();
-        let newest = pictures.borrow_and_update().clone();
-        if let Some(picture) = newest {
-            let (round, _) = rounds.look(&picture, &served.mesh, &served.registry);
+        let newest = snapshots.borrow_and_update().clone();
+        if let Some(snapshot) = newest {
+            let (round, _) = rounds.look(&snapshot, &served.mesh, &served.registry);
             let good = |object: &ObjectRef| statuses.last_good(object);
-            blame_all(&picture, &round, &plane.learned, &plane.trials, good);
+            blame_all(&snapshot, &round, &plane.learned, &plane.trials, good);
             let known = round.iter().map(|(pod, looked)| (pod, &*looked.summary));
             let evidence = Evidence {
                 trials: &plane.trials,
-                programmed: &|object| statuses.programmed(&picture, object),
+                programmed: &|object| statuses.programmed(&snapshot, object),
             };
-            let mut report = Report::of(&picture, &evidence, known);
-            report.add_absent(&picture, &evidence, &round, |proxy| {
-                absent.of(&picture, &served.mesh, proxy)
+            let mut report = Report::of(&snapshot, &evidence, known);
+            report.add_absent(&snapshot, &evidence, &round, |proxy| {
+                absent.of(&snapshot, &served.mesh, proxy)
             });
-            let items = statuses.update(&picture, &report, &Time(Timestamp::now()));
-            written.write(&runtime, &picture, items, &states(&picture, &round))?;
+            let items = statuses.update(&snapshot, &report, &Time(Timestamp::now()));
+            written.write(&runtime, &snapshot, items, &states(&snapshot, &round))?;
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            changed = pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+            changed = snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
             changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
             changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
         }
@@ -212,11 +212,11 @@ impl Written {
     fn write(
         &mut self,
         runtime: &Path,
-        picture: &Picture,
+        snapshot: &Snapshot,
         items: Vec<Value>,
         proxies: &[ProxyState],
     ) -> Ended {
-        let findings: Vec<Value> = picture.findings.iter().map(finding).collect();
+        let findings: Vec<Value> = snapshot.findings.iter().map(finding).collect();
         let list =
             json!({"apiVersion": "v1", "kind": "List", "items": items, "findings": findings});
         let status = serde_saphyr::to_string(&list)?;
@@ -268,8 +268,8 @@ mod tests {
             ..WrittenStatus::default()
         };
         let items = vec![item(&mesh, &status), item(&split, &status)];
-        let picture = Picture::default();
-        let written = Written::default().write(directory.path(), &picture, items, &[]);
+        let snapshot = Snapshot::default();
+        let written = Written::default().write(directory.path(), &snapshot, items, &[]);
         written.unwrap();
         let read = Statuses::read(&file);
         for object in [mesh, split] {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{private_directory, read_private, write_private};
 use crate::issuing::{Caller, TokenAuthenticator, TokenError};
-use crate::picture::{Picture, Pictures};
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::tasks::Ended;
 
 /// 256 bits in hexadecimal.
@@ -48,21 +48,25 @@ impl TokenFiles {
     ///
     /// # Errors
     /// When a token cannot be written, or the compiling loop is gone.
-    pub async fn follow(self: Arc<Self>, mut pictures: Pictures, stop: CancellationToken) -> Ended {
+    pub async fn follow(
+        self: Arc<Self>,
+        mut snapshots: Snapshots,
+        stop: CancellationToken,
+    ) -> Ended {
         loop {
-            let newest = pictures.borrow_and_update().clone();
-            if let Some(picture) = newest {
-                self.update(&picture)?;
+            let newest = snapshots.borrow_and_update().clone();
+            if let Some(snapshot) = newest {
+                self.update(&snapshot)?;
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = pictures.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+                changed = snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
             }
         }
     }
 
-    fn update(&self, picture: &Picture) -> io::Result<()> {
-        let pods: BTreeSet<&PodRef> = picture.compiled.proxies.keys().collect();
+    fn update(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let pods: BTreeSet<&PodRef> = snapshot.compiled.proxies.keys().collect();
         let known: BTreeMap<PodRef, (Fingerprint, Caller)> = {
             let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
             callers
@@ -72,7 +76,7 @@ impl TokenFiles {
         };
         let mut fresh = BTreeMap::new();
         for pod in &pods {
-            let Some(service_account) = picture.service_account(pod) else {
+            let Some(service_account) = snapshot.service_account(pod) else {
                 continue;
             };
             let print = match known.get(*pod) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::round::{RefusedResource, Round};
 use crate::learned::Learned;
-use crate::picture::Picture;
+use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials, version_of};
 
 /// The longest text of Envoy's that a status repeats.
@@ -29,7 +29,7 @@ pub enum Blame {
 /// Starts a trial of every rejected resource that comes from a policy, and sets aside an object for each failed trial.
 /// `last_good` returns the generation of an object that is known to be good.
 pub fn blame_all(
-    picture: &Picture,
+    snapshot: &Snapshot,
     round: &Round,
     learned: &Learned,
     trials: &Trials,
@@ -38,7 +38,7 @@ pub fn blame_all(
     let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
     let (mut rejected, mut failed) = (HashSet::new(), HashSet::new());
     for (pod, looked) in round {
-        let identity = identity_of(picture, pod);
+        let identity = identity_of(snapshot, pod);
         for refused in &looked.summary.refused {
             let resource = &refused.resource;
             let version = version_of(resource);
@@ -51,8 +51,8 @@ pub fn blame_all(
             let Trial::Rejected(text) = trial else {
                 continue;
             };
-            if failed.insert(version) && !outvoted(&votes(picture, round, resource)) {
-                set_aside(picture, learned, refused, &text, proven);
+            if failed.insert(version) && !outvoted(&votes(snapshot, round, resource)) {
+                set_aside(snapshot, learned, refused, &text, proven);
             }
         }
     }
@@ -68,8 +68,8 @@ fn trial_of(trials: &Trials, identity: &str, refused: &RefusedResource) -> (Tria
     }
 }
 
-fn identity_of(picture: &Picture, pod: &PodRef) -> Arc<str> {
-    let proxy = picture.compiled.proxies.get(pod);
+fn identity_of(snapshot: &Snapshot, pod: &PodRef) -> Arc<str> {
+    let proxy = snapshot.compiled.proxies.get(pod);
     proxy.map_or_else(
         || pod.to_string().into(),
         |proxy| proxy.identity.as_str().into(),
@@ -77,12 +77,12 @@ fn identity_of(picture: &Picture, pod: &PodRef) -> Arc<str> {
 }
 
 /// Identity and answer (`true`: acknowledged) of every connected proxy that answered for this version of a resource.
-fn votes(picture: &Picture, round: &Round, resource: &Resource) -> BTreeSet<(Arc<str>, bool)> {
+fn votes(snapshot: &Snapshot, round: &Round, resource: &Resource) -> BTreeSet<(Arc<str>, bool)> {
     round
         .iter()
         .filter(|(_, looked)| looked.summary.connected)
         .filter_map(|(pod, looked)| {
-            Some((identity_of(picture, pod), looked.acknowledged(resource)?))
+            Some((identity_of(snapshot, pod), looked.acknowledged(resource)?))
         })
         .collect()
 }
@@ -100,14 +100,14 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
 }
 
 fn set_aside(
-    picture: &Picture,
+    snapshot: &Snapshot,
     learned: &Learned,
     refused: &RefusedResource,
     text: &str,
     proven: impl Fn(&ObjectRef, i64) -> bool,
 ) {
     let key: &ResourceKey = &refused.resource.key;
-    match blame(picture, &refused.origins, text, proven) {
+    match blame(snapshot, &refused.origins, text, proven) {
         Blame::Object(refusal) => {
             let object = refusal.object.clone();
             if learned.refuse(refusal) {
@@ -124,14 +124,14 @@ fn set_aside(
 /// repeats; then objects not known to be good; of these the object changed last.
 #[must_use]
 pub fn blame(
-    picture: &Picture,
+    snapshot: &Snapshot,
     origins: &[ObjectRef],
     text: &str,
     proven: impl Fn(&ObjectRef, i64) -> bool,
 ) -> Blame {
     let mut suspects: Vec<Suspect<'_>> = origins
         .iter()
-        .filter_map(|object| Suspect::of(picture, object, text))
+        .filter_map(|object| Suspect::of(snapshot, object, text))
         .collect();
     for suspect in &mut suspects {
         suspect.unproven = !proven(suspect.object, suspect.generation);
@@ -161,8 +161,8 @@ struct Suspect<'a> {
 
 impl<'a> Suspect<'a> {
     /// Returns an object with its present spec in force. An older spec in force was good before.
-    fn of(picture: &Picture, object: &'a ObjectRef, text: &str) -> Option<Self> {
-        let status = picture.compiled.statuses.get(object)?;
+    fn of(snapshot: &Snapshot, object: &'a ObjectRef, text: &str) -> Option<Self> {
+        let status = snapshot.compiled.statuses.get(object)?;
         let in_force = status
             .in_force
             .as_ref()
@@ -172,7 +172,7 @@ impl<'a> Suspect<'a> {
             generation: status.observed_generation,
             repeated: longest_repeated(&in_force.spec, text),
             unproven: true,
-            changed_in: picture.changed_in.get(object).copied().unwrap_or_default(),
+            changed_in: snapshot.changed_in.get(object).copied().unwrap_or_default(),
         })
     }
 }
@@ -215,8 +215,8 @@ mod tests {
         ObjectRef::new(ObjectKind::AuthPolicy, "shop", name)
     }
 
-    fn picture(objects: &[(&str, i64, i64, u64, Value)]) -> Picture {
-        let mut picture = Picture::default();
+    fn snapshot(objects: &[(&str, i64, i64, u64, Value)]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
         for (name, generation, in_force, changed_in, spec) in objects {
             let in_force = Some(LastGood {
                 generation: *in_force,
@@ -228,17 +228,17 @@ mod tests {
                 in_force,
                 ..ObjectStatus::default()
             };
-            picture
+            snapshot
                 .compiled
                 .statuses
                 .insert(policy(name), status.into());
-            picture.changed_in.insert(policy(name), *changed_in);
+            snapshot.changed_in.insert(policy(name), *changed_in);
         }
-        picture
+        snapshot
     }
 
-    fn blamed(picture: &Picture, text: &str, proven: &[&str]) -> Option<String> {
-        match blame(picture, &[policy("a"), policy("b")], text, |object, _| {
+    fn blamed(snapshot: &Snapshot, text: &str, proven: &[&str]) -> Option<String> {
+        match blame(snapshot, &[policy("a"), policy("b")], text, |object, _| {
             proven.contains(&&*object.name)
         }) {
             Blame::Object(refusal) => Some(refusal.object.name.to_string()),
@@ -249,18 +249,18 @@ mod tests {
     #[test]
     fn the_object_with_the_repeated_value_is_set_aside() {
         let regex = json!({"rules": [{"to": {"headers": [{"regex": "(gold"}]}}]});
-        let picture = picture(&[("a", 1, 1, 1, regex), ("b", 1, 1, 9, json!({}))]);
+        let snapshot = snapshot(&[("a", 1, 1, 1, regex), ("b", 1, 1, 9, json!({}))]);
         assert_eq!(
-            blamed(&picture, "missing ): (gold", &["a"]).as_deref(),
+            blamed(&snapshot, "missing ): (gold", &["a"]).as_deref(),
             Some("a")
         );
         assert_eq!(
-            blamed(&picture, "something else", &[]).as_deref(),
+            blamed(&snapshot, "something else", &[]).as_deref(),
             Some("b"),
             "changed last"
         );
         assert_eq!(
-            blamed(&picture, "something else", &["b"]).as_deref(),
+            blamed(&snapshot, "something else", &["b"]).as_deref(),
             Some("a"),
             "not known to be good"
         );
@@ -292,14 +292,14 @@ mod tests {
 
     #[test]
     fn equal_suspects_are_ordered_by_name() {
-        let picture = picture(&[("a", 1, 1, 3, json!({})), ("b", 1, 1, 3, json!({}))]);
-        assert_eq!(blamed(&picture, "x", &[]).as_deref(), Some("a"));
+        let snapshot = snapshot(&[("a", 1, 1, 3, json!({})), ("b", 1, 1, 3, json!({}))]);
+        assert_eq!(blamed(&snapshot, "x", &[]).as_deref(), Some("a"));
     }
 
     #[test]
     fn an_object_not_in_force_is_not_set_aside() {
-        let picture = picture(&[("a", 2, 1, 3, json!({})), ("b", 2, 1, 3, json!({}))]);
-        assert_eq!(blamed(&picture, "x", &[]), None);
+        let snapshot = snapshot(&[("a", 2, 1, 3, json!({})), ("b", 2, 1, 3, json!({}))]);
+        assert_eq!(blamed(&snapshot, "x", &[]), None);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use heddle_policy_compiler::{ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef
 use serde::{Deserialize, Serialize};
 
 use super::{Round, State, Summary};
-use crate::picture::Picture;
 use crate::serving::MeshSource;
+use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials};
 
 /// So many proxies are named in a message; the others are counted.
@@ -110,23 +110,23 @@ pub struct AbsentPolicies {
 }
 
 impl AbsentPolicies {
-    /// The policies of a pod by this picture, with those of its own side.
+    /// The policies of a pod by this snapshot, with those of its own side.
     pub fn of(
         &mut self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         mesh: &MeshSource,
         proxy: &Proxy,
     ) -> Arc<BTreeSet<ObjectRef>> {
-        if self.revision != picture.revision {
+        if self.revision != snapshot.revision {
             self.by_workload.clear();
-            self.revision = picture.revision;
+            self.revision = snapshot.revision;
         }
-        let own = picture.compiled.origins(&proxy.pod).into_iter().flatten();
+        let own = snapshot.compiled.origins(&proxy.pod).into_iter().flatten();
         let own: BTreeSet<&ObjectRef> = own.filter(|object| object.kind.is_policy()).collect();
         let shared = self
             .by_workload
             .entry(proxy.workload())
-            .or_insert_with(|| Arc::new(mesh.policies_of(picture, proxy)));
+            .or_insert_with(|| Arc::new(mesh.policies_of(snapshot, proxy)));
         match own.iter().all(|object| shared.contains(*object)) {
             true => Arc::clone(shared),
             false => Arc::new(own.into_iter().chain(&**shared).cloned().collect()),
@@ -138,7 +138,7 @@ impl Report {
     /// Counts proxies. Only proxies with a ready pod count.
     #[must_use]
     pub fn of<'a>(
-        picture: &Picture,
+        snapshot: &Snapshot,
         evidence: &Evidence<'_>,
         proxies: impl Iterator<Item = (&'a PodRef, &'a Summary)>,
     ) -> Self {
@@ -152,7 +152,7 @@ impl Report {
                     true => state,
                     false => evidence.of_silent(object),
                 };
-                if let Some(tally) = report.tally_of(picture, object) {
+                if let Some(tally) = report.tally_of(snapshot, object) {
                     tally.add(pod, summary.connected, state, evidence.trials);
                 }
             }
@@ -164,12 +164,12 @@ impl Report {
     /// pod returns them.
     pub fn add_absent(
         &mut self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         evidence: &Evidence<'_>,
         known: &Round,
         mut policies_of: impl FnMut(&Proxy) -> Arc<BTreeSet<ObjectRef>>,
     ) {
-        let absent = picture
+        let absent = snapshot
             .compiled
             .proxies
             .iter()
@@ -179,15 +179,15 @@ impl Report {
                 continue;
             }
             for object in &*policies_of(proxy) {
-                if let Some(tally) = self.tally_of(picture, object) {
+                if let Some(tally) = self.tally_of(snapshot, object) {
                     tally.add(pod, false, evidence.of_silent(object), evidence.trials);
                 }
             }
         }
     }
 
-    fn tally_of(&mut self, picture: &Picture, object: &ObjectRef) -> Option<&mut Tally> {
-        let status = picture.compiled.statuses.get(object)?;
+    fn tally_of(&mut self, snapshot: &Snapshot, object: &ObjectRef) -> Option<&mut Tally> {
+        let status = snapshot.compiled.statuses.get(object)?;
         let tally = self.objects.entry(object_key(object)).or_default();
         tally.generation = in_force(status);
         Some(tally)

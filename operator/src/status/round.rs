@@ -9,8 +9,8 @@ use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 pub use heddle_xds_types::ProxyState;
 use imbl::OrdMap;
 
-use crate::picture::Picture;
 use crate::serving::{MeshSource, Seen, pod_of};
+use crate::snapshot::Snapshot;
 
 /// How a proxy stands to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Rounds {
     /// Observes the proxies with a change since the last call. Returns all observations, and whether any summary changed.
     pub fn look(
         &mut self,
-        picture: &Picture,
+        snapshot: &Snapshot,
         source: &MeshSource,
         registry: &Registry,
     ) -> (Round, bool) {
@@ -110,7 +110,7 @@ impl Rounds {
         }
         let mut changed = false;
         for who in due {
-            changed |= self.look_at(&who, picture, source, registry);
+            changed |= self.look_at(&who, snapshot, source, registry);
         }
         (self.looked.clone(), changed)
     }
@@ -118,7 +118,7 @@ impl Rounds {
     fn look_at(
         &mut self,
         who: &Name,
-        picture: &Picture,
+        snapshot: &Snapshot,
         source: &MeshSource,
         registry: &Registry,
     ) -> bool {
@@ -126,7 +126,7 @@ impl Rounds {
         let (Some(pod), Some(progress)) = (pod_of(who), registry.get(&id)) else {
             return false;
         };
-        let Some(proxy) = picture.compiled.proxies.get(&pod) else {
+        let Some(proxy) = snapshot.compiled.proxies.get(&pod) else {
             // The pod is gone, and its state with it.
             registry.forget(&id);
             source.forget(who);
@@ -214,8 +214,8 @@ fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize
 
 /// Returns the states of all pods with a sidecar, also of those that never had a stream here, for people.
 #[must_use]
-pub fn states(picture: &Picture, round: &Round) -> Vec<ProxyState> {
-    let proxies = picture.compiled.proxies.iter();
+pub fn states(snapshot: &Snapshot, round: &Round) -> Vec<ProxyState> {
+    let proxies = snapshot.compiled.proxies.iter();
     proxies
         .map(|(pod, proxy)| state(pod, proxy, round.get(pod).map(|looked| &**looked)))
         .collect()

@@ -10,9 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::picture::Picture;
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
+use crate::snapshot::Snapshot;
 use crate::trials::Trials;
 
 fn object() -> ObjectRef {
@@ -398,21 +398,21 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}
 
 /// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all proxies ran the
 /// generation in force.
-fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
+fn after_start(learned: bool, programmed: bool) -> (Snapshot, Report) {
     let mut builder = World::builder();
     let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
     for object in objects {
         builder.apply(object);
     }
     let world = builder.world();
-    let picture = Picture {
+    let snapshot = Snapshot {
         revision: 1,
         compiled: compile(&world),
         world,
-        ..Picture::default()
+        ..Snapshot::default()
     };
     let scopes = Arc::new(Scopes::default());
-    let client = &picture.compiled.proxies[&PodRef::new("shop", "client-1")];
+    let client = &snapshot.compiled.proxies[&PodRef::new("shop", "client-1")];
     if learned {
         let to = "service/shop/web:80".parse().unwrap();
         scopes.learn(&client.workload(), &to, None, 1);
@@ -425,10 +425,10 @@ fn after_start(learned: bool, programmed: bool) -> (Picture, Report) {
         programmed: &|_| programmed,
     };
     let (mut report, mut absent) = (Report::default(), AbsentPolicies::default());
-    report.add_absent(&picture, &evidence, &Round::default(), |proxy| {
-        absent.of(&picture, &mesh, proxy)
+    report.add_absent(&snapshot, &evidence, &Round::default(), |proxy| {
+        absent.of(&snapshot, &mesh, proxy)
     });
-    (picture, report)
+    (snapshot, report)
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_conne
         (true, true, Some((1, 1)), (1, 1)),
         (false, false, None, (0, 1)),
     ] {
-        let (picture, report) = after_start(learned, programmed);
+        let (snapshot, report) = after_start(learned, programmed);
         let counts = |object: &ObjectRef| {
             report
                 .tally(object)
@@ -449,7 +449,7 @@ fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_conne
         };
         assert_eq!(counts(&split), of_split);
         assert_eq!(counts(&object()), Some(of_policy));
-        let status = &picture.compiled.statuses[&split];
+        let status = &snapshot.compiled.statuses[&split];
         let before = WrittenStatus::default();
         let after = before.next(split.kind, status, report.tally(&split), &at(1));
         let ratio = of_split.map_or("0/0".to_owned(), |(n, m)| format!("{n}/{m}"));

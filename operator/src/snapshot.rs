@@ -23,7 +23,7 @@ use crate::tasks::Ended;
 
 /// A snapshot: one compile with its input and its result.
 #[derive(Debug, Default)]
-pub struct Picture {
+pub struct Snapshot {
     /// Grows with every compile.
     pub revision: u64,
     /// The input of the compile.
@@ -34,13 +34,13 @@ pub struct Picture {
     pub mesh: Arc<MeshSpec>,
     /// The findings of reading and compiling, sorted.
     pub findings: Arc<[Finding]>,
-    /// For each of our objects: the revision of the first picture with its present generation.
+    /// For each of our objects: the revision of the first snapshot with its present generation.
     pub changed_in: OrdMap<ObjectRef, u64>,
-    /// When the change that made this picture was seen.
+    /// When the change that made this snapshot was seen.
     pub seen: Option<Instant>,
 }
 
-impl Picture {
+impl Snapshot {
     /// The pod's identity parts, if the pod is known: its service account.
     #[must_use]
     pub fn service_account(&self, pod: &PodRef) -> Option<Arc<str>> {
@@ -49,13 +49,13 @@ impl Picture {
     }
 }
 
-/// The newest picture; `None` before the first.
-pub type Pictures = watch::Receiver<Option<Arc<Picture>>>;
+/// The newest snapshot; `None` before the first.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// A consumer of every snapshot in order, without gaps: each snapshot contains its changes since the one before.
 pub trait Audience: Send + Sync + 'static {
-    /// A new picture, after the one of the last call.
-    fn shown(&self, picture: &Arc<Picture>);
+    /// A new snapshot, after the one of the last call.
+    fn shown(&self, snapshot: &Arc<Snapshot>);
 }
 
 /// Reads a source into the compiler's world.
@@ -181,7 +181,7 @@ struct Painter {
     learned: Arc<Learned>,
     audience: Arc<dyn Audience>,
     metrics: Arc<Metrics>,
-    newest: Option<Arc<Picture>>,
+    newest: Option<Arc<Snapshot>>,
 }
 
 impl Painter {
@@ -201,7 +201,7 @@ impl Painter {
             None => compile(&world),
         };
         let revision = before.map_or(1, |before| before.revision + 1);
-        let picture = Picture {
+        let snapshot = Snapshot {
             revision,
             changed_in: changed_in(&compiled, before, revision),
             mesh: Arc::clone(compiled.mesh()),
@@ -210,21 +210,24 @@ impl Painter {
             compiled,
             seen: Some(progress.since.unwrap_or(woken)),
         };
-        report(&picture.findings, before);
-        report_changes(&picture.compiled, before);
-        let changes = picture.compiled.changes();
-        self.metrics
-            .compiled(woken.elapsed(), picture.findings.len(), &changes.recompiled);
-        let statuses = &picture.compiled.statuses;
+        report(&snapshot.findings, before);
+        report_changes(&snapshot.compiled, before);
+        let changes = snapshot.compiled.changes();
+        self.metrics.compiled(
+            woken.elapsed(),
+            snapshot.findings.len(),
+            &changes.recompiled,
+        );
+        let statuses = &snapshot.compiled.statuses;
         self.learned.retain(|object| {
             statuses
                 .get(object)
                 .map(|status| status.observed_generation)
         });
         tracing::debug!(revision, took = ?woken.elapsed(), "compiled");
-        let picture = Arc::new(picture);
-        self.newest = Some(Arc::clone(&picture));
-        self.audience.shown(&picture);
+        let snapshot = Arc::new(snapshot);
+        self.newest = Some(Arc::clone(&snapshot));
+        self.audience.shown(&snapshot);
     }
 }
 
@@ -281,7 +284,7 @@ impl Findings {
 
 fn changed_in(
     compiled: &Compiled,
-    before: Option<&Picture>,
+    before: Option<&Snapshot>,
     revision: u64,
 ) -> OrdMap<ObjectRef, u64> {
     let nothing = OrdMap::new();
@@ -304,7 +307,7 @@ fn changed_in(
 }
 
 /// Says each finding once: when it appears, and when it is gone.
-fn report(findings: &Arc<[Finding]>, before: Option<&Picture>) {
+fn report(findings: &Arc<[Finding]>, before: Option<&Snapshot>) {
     if before.is_some_and(|before| Arc::ptr_eq(&before.findings, findings)) {
         return;
     }
@@ -328,7 +331,7 @@ fn report(findings: &Arc<[Finding]>, before: Option<&Picture>) {
 }
 
 /// Logs every change of an object of ours: its generation, the one in force, and the effect.
-fn report_changes(compiled: &Compiled, before: Option<&Picture>) {
+fn report_changes(compiled: &Compiled, before: Option<&Snapshot>) {
     let Some(before) = before else {
         tracing::info!(objects = compiled.statuses.len(), "initial compile done");
         return;
@@ -372,9 +375,9 @@ fn effect(status: &ObjectStatus) -> String {
 
 /// How long a lifetime a workload's certificate may have at most.
 #[must_use]
-pub fn leaf_lifetime(pictures: &Pictures) -> Duration {
-    let longest = |picture: &Arc<Picture>| picture.mesh.certificates.lifetime.get();
-    pictures
+pub fn leaf_lifetime(snapshots: &Snapshots) -> Duration {
+    let longest = |snapshot: &Arc<Snapshot>| snapshot.mesh.certificates.lifetime.get();
+    snapshots
         .borrow()
         .as_ref()
         .map_or_else(|| MeshSpec::default().certificates.lifetime.get(), longest)
