@@ -53,9 +53,9 @@ impl Snapshot {
 pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// A consumer of every snapshot in order, without gaps: each snapshot contains its changes since the one before.
-pub trait Audience: Send + Sync + 'static {
-    /// A new snapshot, after the one of the last call.
-    fn shown(&self, snapshot: &Arc<Snapshot>);
+pub trait SnapshotConsumer: Send + Sync + 'static {
+    /// Takes a new snapshot, the next after that of the last call.
+    fn on_snapshot(&self, snapshot: &Arc<Snapshot>);
 }
 
 /// Reads a source into the compiler's world.
@@ -146,15 +146,15 @@ impl Reader {
 pub async fn run(
     reader: Reader,
     learned: Arc<Learned>,
-    audience: Arc<dyn Audience>,
+    consumer: Arc<dyn SnapshotConsumer>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Ended {
     let (mut changes, mut lessons) = (reader.source.changes(), learned.changes());
-    let mut painter = Painter {
+    let mut compile_loop = CompileLoop {
         reader,
         learned,
-        audience,
+        consumer,
         metrics,
         newest: None,
     };
@@ -162,9 +162,9 @@ pub async fn run(
         changes.mark_unchanged();
         lessons.mark_unchanged();
         // The compiler may take the time it needs without holding up a stream.
-        painter = tokio::task::spawn_blocking(move || {
-            painter.paint(Instant::now());
-            painter
+        compile_loop = tokio::task::spawn_blocking(move || {
+            compile_loop.turn(Instant::now());
+            compile_loop
         })
         .await?;
         tokio::select! {
@@ -176,16 +176,17 @@ pub async fn run(
 }
 
 /// The state of the compile loop.
-struct Painter {
+struct CompileLoop {
     reader: Reader,
     learned: Arc<Learned>,
-    audience: Arc<dyn Audience>,
+    consumer: Arc<dyn SnapshotConsumer>,
     metrics: Arc<Metrics>,
     newest: Option<Arc<Snapshot>>,
 }
 
-impl Painter {
-    fn paint(&mut self, woken: Instant) {
+impl CompileLoop {
+    /// Reads the changes, compiles and publishes, if the source is complete.
+    fn turn(&mut self, woken: Instant) {
         let progress = self.reader.read();
         if !progress.complete {
             return;
@@ -227,7 +228,7 @@ impl Painter {
         tracing::debug!(revision, took = ?woken.elapsed(), "compiled");
         let snapshot = Arc::new(snapshot);
         self.newest = Some(Arc::clone(&snapshot));
-        self.audience.shown(&snapshot);
+        self.consumer.on_snapshot(&snapshot);
     }
 }
 

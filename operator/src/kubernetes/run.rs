@@ -321,7 +321,7 @@ async fn readiness(
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         first = snapshots.wait_for(Option::is_some) => {
-            first.map_err(|_| "the compiling loop is gone")?;
+            first.map_err(|_| "the compile loop is gone")?;
         }
     }
     ready.send_replace(true);

@@ -76,7 +76,7 @@ impl Counter {
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+                changed = self.snapshots.changed() => changed.map_err(|_| "the compile loop is gone")?,
                 changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
                 changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
             }

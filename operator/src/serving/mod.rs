@@ -26,7 +26,7 @@ use subscribers::{Cause, Subscribers, Wish};
 use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
-use crate::snapshot::{Audience, Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, SnapshotConsumer, Snapshots};
 
 /// The view of one proxy, with the inputs that can change it.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Seen {
 
 /// The source of the discovery server.
 pub struct MeshSource {
-    painted: watch::Sender<Option<Arc<Snapshot>>>,
+    published: watch::Sender<Option<Arc<Snapshot>>>,
     trust_domain: TrustDomain,
     metrics: Arc<Metrics>,
     scopes: Arc<Scopes>,
@@ -98,7 +98,8 @@ pub struct MeshSource {
 }
 
 impl MeshSource {
-    /// Serves the snapshots that it is shown; proxies have to be of the trust domain, and report their loads at the interval.
+    /// Serves the snapshots that the compile loop publishes. Proxies must be of the trust domain, and report their loads at the
+    /// interval.
     #[must_use]
     pub fn new(
         trust_domain: TrustDomain,
@@ -107,7 +108,7 @@ impl MeshSource {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            painted: watch::Sender::new(None),
+            published: watch::Sender::new(None),
             trust_domain,
             metrics,
             scopes,
@@ -120,7 +121,7 @@ impl MeshSource {
     /// The newest snapshot, again and again.
     #[must_use]
     pub fn snapshots(&self) -> Snapshots {
-        self.painted.subscribe()
+        self.published.subscribe()
     }
 
     /// Returns the view that a proxy must have now, for the requests of its current stream; `None` if the proxy is not a
@@ -238,7 +239,7 @@ impl MeshSource {
         // A snapshot published during the computation woke only the subscribers that were registered for its dependencies.
         // The dependencies of this view were not registered yet.
         if self
-            .painted
+            .published
             .borrow()
             .as_ref()
             .is_some_and(|newest| newest.revision != snapshot.revision)
@@ -296,7 +297,7 @@ impl MeshSource {
     }
 
     fn newest(&self) -> Option<Arc<Snapshot>> {
-        self.painted.borrow().clone()
+        self.published.borrow().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Subscribers> {
@@ -423,9 +424,9 @@ impl ResourceSource for MeshSource {
     }
 }
 
-impl Audience for MeshSource {
-    fn shown(&self, snapshot: &Arc<Snapshot>) {
-        self.painted.send_replace(Some(Arc::clone(snapshot)));
+impl SnapshotConsumer for MeshSource {
+    fn on_snapshot(&self, snapshot: &Arc<Snapshot>) {
+        self.published.send_replace(Some(Arc::clone(snapshot)));
         let changes = snapshot.compiled.changes();
         let replaced = changes.replaced.iter();
         let replaced: Vec<_> = replaced

@@ -192,7 +192,7 @@ pub async fn publish(
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            changed = snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+            changed = snapshots.changed() => changed.map_err(|_| "the compile loop is gone")?,
             changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
             changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
         }

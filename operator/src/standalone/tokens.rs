@@ -47,7 +47,7 @@ impl TokenFiles {
     /// Keeps a token for each meshed pod, and none for others.
     ///
     /// # Errors
-    /// When a token cannot be written, or the compiling loop is gone.
+    /// When a token cannot be written, or the compile loop is gone.
     pub async fn follow(
         self: Arc<Self>,
         mut snapshots: Snapshots,
@@ -60,7 +60,7 @@ impl TokenFiles {
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = snapshots.changed() => changed.map_err(|_| "the compiling loop is gone")?,
+                changed = snapshots.changed() => changed.map_err(|_| "the compile loop is gone")?,
             }
         }
     }
