@@ -33,7 +33,7 @@ use crate::tasks::{Ended, Tasks};
 
 /// The kept part of an object, and a fingerprint of the fields that the compiler reads: a change of other fields does not
 /// count.
-struct Known {
+struct CachedObject {
     print: u64,
     kept: Kept,
 }
@@ -41,7 +41,7 @@ struct Known {
 #[derive(Default)]
 struct Watched {
     synced: bool,
-    objects: HashMap<Key, Known>,
+    objects: HashMap<Key, CachedObject>,
 }
 
 fn key(object: &ObjectRef) -> Key {
@@ -77,7 +77,7 @@ impl State {
 
     /// Takes an object as it is now. Returns whether the compiler would read anything new.
     fn apply(&mut self, reference: ObjectRef, object: KubeObject, findings: &[Finding]) -> bool {
-        let known = Known {
+        let known = CachedObject {
             print: print(&object),
             kept: kept(&object),
         };
