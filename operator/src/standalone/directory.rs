@@ -29,8 +29,9 @@ struct Generation {
     number: i64,
 }
 
+/// The files that were read, and the objects that were given out.
 #[derive(Debug, Default)]
-struct Known {
+struct DirectoryState {
     files: BTreeMap<PathBuf, Content>,
     generations: BTreeMap<ObjectRef, Generation>,
     /// Findings about the directory as a whole.
@@ -46,7 +47,7 @@ struct Known {
 pub struct Directory {
     path: PathBuf,
     statuses: Arc<Statuses>,
-    known: Mutex<Known>,
+    state: Mutex<DirectoryState>,
     changed: watch::Sender<u64>,
 }
 
@@ -60,7 +61,7 @@ impl Directory {
         let directory = Self {
             path,
             statuses,
-            known: Mutex::default(),
+            state: Mutex::default(),
             changed: watch::Sender::new(0),
         };
         directory.scan();
@@ -101,29 +102,29 @@ impl Directory {
             whole,
             ..
         } = Listing::of(&self.path);
-        let mut known = self.lock();
-        let mut changed = known.findings != findings;
-        known.findings = findings;
+        let mut state = self.lock();
+        let mut changed = state.findings != findings;
+        state.findings = findings;
         if whole {
-            let before = known.files.len();
-            known.files.retain(|path, _| found.contains_key(path));
-            changed |= known.files.len() != before;
+            let before = state.files.len();
+            state.files.retain(|path, _| found.contains_key(path));
+            changed |= state.files.len() != before;
         }
         for (path, stamp) in found {
-            if known
+            if state
                 .files
                 .get(&path)
                 .is_some_and(|file| file.stamp == stamp)
             {
                 continue;
             }
-            let old = known.files.remove(&path);
+            let old = state.files.remove(&path);
             let read = Content::read(&path, &self.name(&path), stamp, old);
-            known.files.insert(path, read);
+            state.files.insert(path, read);
             changed = true;
         }
         if changed {
-            known.since.get_or_insert(seen);
+            state.since.get_or_insert(seen);
         }
         changed
     }
@@ -135,8 +136,8 @@ impl Directory {
             .to_string()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, DirectoryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,21 +148,24 @@ impl Directory {
         self.collect(&mut self.lock())
     }
 
-    fn collect(&self, known: &mut Known) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
-        let mut findings = known.findings.clone();
+    fn collect(
+        &self,
+        state: &mut DirectoryState,
+    ) -> (BTreeMap<ObjectRef, KubeObject>, Vec<Finding>) {
+        let mut findings = state.findings.clone();
         findings.extend(
-            known
+            state
                 .files
                 .values()
                 .flat_map(|file| file.findings.iter().cloned()),
         );
-        let manifests = || known.files.values().flat_map(|file| &file.manifests);
+        let manifests = || state.files.values().flat_map(|file| &file.manifests);
         findings.extend(duplicates(manifests()));
         // Of several objects of one name the last one counts.
         let objects: BTreeMap<ObjectRef, KubeObject> = manifests()
             .map(|manifest| (manifest.reference.clone(), manifest.object.clone()))
             .collect();
-        let generations = &mut known.generations;
+        let generations = &mut state.generations;
         generations.retain(|object, _| objects.contains_key(object));
         let complete = |(reference, object): (ObjectRef, KubeObject)| {
             let KubeObject::Declared(object) = object else {
@@ -179,9 +183,9 @@ impl Directory {
 
 impl ObjectSource for Directory {
     fn take(&self) -> Batch {
-        let mut known = self.lock();
-        let (objects, findings) = self.collect(&mut known);
-        let before = std::mem::replace(&mut known.given, objects.clone());
+        let mut state = self.lock();
+        let (objects, findings) = self.collect(&mut state);
+        let before = std::mem::replace(&mut state.given, objects.clone());
         let gone = before.keys().filter(|object| !objects.contains_key(object));
         let gone: Vec<_> = gone.map(|object| (object.clone(), None)).collect();
         let same = |object: &ObjectRef, now: &KubeObject| {
@@ -196,7 +200,7 @@ impl ObjectSource for Directory {
                 .chain(gone)
                 .collect(),
             findings,
-            since: known.since.take(),
+            since: state.since.take(),
             complete: true,
         }
     }
@@ -213,8 +217,8 @@ fn generation(
     status: Option<&WrittenStatus>,
 ) -> i64 {
     let content = object.content();
-    let known = generations.get(&object.object);
-    let number = match known {
+    let state = generations.get(&object.object);
+    let number = match state {
         Some(known) if known.content == content => return known.number,
         Some(known) => known.number + 1,
         None => match status.and_then(|status| status.last_good.as_ref()) {
