@@ -148,7 +148,7 @@ impl Auditor {
         differences(&should, &progress)
     }
 
-    /// The cluster by the API server's own word.
+    /// The cluster as the API server lists it.
     async fn truth(&self) -> Result<Snapshot, CallError> {
         let mut read = Read {
             builder: World::builder(),

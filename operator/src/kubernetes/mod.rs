@@ -60,11 +60,11 @@ pub struct Options {
     pub load_report_interval: Duration,
     /// The Envoy that verifies rejections; none: that of the image.
     pub envoy: Option<PathBuf>,
-    /// How often proxies are held against the API server's own word.
+    /// How often proxies are audited against the objects of the API server.
     pub audit: AuditPlan,
 }
 
-/// How often, and how many proxies at a time, are held against the API server's own word.
+/// How often, and how many proxies at a time, are audited against the objects of the API server.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditPlan {
     /// From the end of one audit to the next.

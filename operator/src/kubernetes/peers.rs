@@ -30,9 +30,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A ConfigMap may have 1 MiB.
 const MAX_BYTES: usize = 900_000;
 
-/// One replica's word.
+/// The report of one replica: its counts and its rejections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Word {
+pub(super) struct ReplicaReport {
     pub(super) report: Report,
     /// Rejections that an Envoy of the replica's own has verified. The field name differs from that of earlier versions,
     /// which did not verify rejections.
@@ -49,7 +49,7 @@ struct Refused {
     text: String,
 }
 
-impl Word {
+impl ReplicaReport {
     pub(super) fn new(report: Report, learned: &Learned) -> Self {
         let refusals = learned.all().into_iter().map(|refusal| Refused {
             kind: refusal.object.kind.as_str().to_owned(),
@@ -81,7 +81,7 @@ impl Word {
 /// The other replicas.
 pub(super) struct Peers {
     me: String,
-    words: Mutex<BTreeMap<String, Word>>,
+    reports: Mutex<BTreeMap<String, ReplicaReport>>,
     changed: watch::Sender<u64>,
 }
 
@@ -89,7 +89,7 @@ impl Peers {
     pub(super) fn new(me: String) -> Self {
         Self {
             me,
-            words: Mutex::default(),
+            reports: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -102,12 +102,12 @@ impl Peers {
     /// Returns the reports of the other replicas. The report of a replica without a pod does not count: its proxies have
     /// moved to other replicas.
     pub(super) fn reports(&self, cache: &Cache) -> Vec<Report> {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
-        words
+        reports
             .iter()
             .filter(|(name, _)| **name != self.me && there(name))
-            .map(|(_, word)| word.report.clone())
+            .map(|(_, report)| report.report.clone())
             .collect()
     }
 
@@ -147,23 +147,23 @@ impl Peers {
     fn take(
         &self,
         event: Event<ConfigMap>,
-        listing: &mut BTreeMap<String, Word>,
+        listing: &mut BTreeMap<String, ReplicaReport>,
         learned: &Learned,
     ) {
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Init => listing.clear(),
-            Event::InitApply(map) => listing.extend(word(&map)),
-            Event::InitDone => *words = std::mem::take(listing),
-            Event::Apply(map) => words.extend(word(&map)),
-            Event::Delete(map) => _ = words.remove(&replica(&map)),
+            Event::InitApply(map) => listing.extend(read(&map)),
+            Event::InitDone => *reports = std::mem::take(listing),
+            Event::Apply(map) => reports.extend(read(&map)),
+            Event::Delete(map) => _ = reports.remove(&replica(&map)),
         }
-        let refusals: Vec<Refusal> = words
+        let refusals: Vec<Refusal> = reports
             .iter()
             .filter(|(name, _)| **name != self.me)
-            .flat_map(|(_, word)| word.refusals())
+            .flat_map(|(_, report)| report.refusals())
             .collect();
-        drop(words);
+        drop(reports);
         for refusal in refusals {
             learned.refuse(refusal);
         }
@@ -178,10 +178,10 @@ fn replica(map: &ConfigMap) -> String {
         .to_owned()
 }
 
-fn word(map: &ConfigMap) -> Option<(String, Word)> {
+fn read(map: &ConfigMap) -> Option<(String, ReplicaReport)> {
     let text = map.data.as_ref()?.get(KEY)?;
     match serde_json::from_str(text) {
-        Ok(word) => Some((replica(map), word)),
+        Ok(report) => Some((replica(map), report)),
         Err(error) => {
             tracing::warn!(%error, map = map.name_any(), "another replica's report cannot be read");
             None
@@ -189,12 +189,12 @@ fn word(map: &ConfigMap) -> Option<(String, Word)> {
     }
 }
 
-/// Writes this replica's word whenever it changes, at most once a second.
-pub(super) async fn speak(
+/// Writes this replica's report whenever it changes, at most once a second.
+pub(super) async fn publish(
     client: Client,
     options: Options,
     uid: String,
-    mut words: watch::Receiver<Word>,
+    mut reports: watch::Receiver<ReplicaReport>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Ended {
@@ -203,9 +203,9 @@ pub(super) async fn speak(
     let params = PatchParams::apply("heddle-operator").force();
     let mut written = None;
     loop {
-        let word = words.borrow_and_update().clone();
-        if written.as_ref() != Some(&word) {
-            let text = serde_json::to_string(&word)?;
+        let report = reports.borrow_and_update().clone();
+        if written.as_ref() != Some(&report) {
+            let text = serde_json::to_string(&report)?;
             if text.len() > MAX_BYTES {
                 tracing::error!(
                     bytes = text.len(),
@@ -223,7 +223,7 @@ pub(super) async fn speak(
                     "data": {KEY: text},
                 });
                 match call(api.patch(&name, &params, &Patch::Apply(map))).await {
-                    Ok(_) => written = Some(word),
+                    Ok(_) => written = Some(report),
                     Err(error) => {
                         metrics
                             .write_errors
@@ -237,7 +237,7 @@ pub(super) async fn speak(
                 }
             }
         }
-        let pending = written.as_ref() != Some(&*words.borrow());
+        let pending = written.as_ref() != Some(&*reports.borrow());
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(PERIOD) => {}
@@ -245,7 +245,7 @@ pub(super) async fn speak(
         if !pending {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = words.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
+                changed = reports.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
             }
         }
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_survives_the_way() {
+    fn a_report_survives_its_encoding() {
         let learned = Learned::default();
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
         learned.refuse(Refusal {
@@ -264,9 +264,10 @@ mod tests {
             generation: 3,
             text: "no".to_owned(),
         });
-        let word = Word::new(Report::default(), &learned);
-        let again: Word = serde_json::from_str(&serde_json::to_string(&word).unwrap()).unwrap();
-        assert_eq!(again, word);
+        let report = ReplicaReport::new(Report::default(), &learned);
+        let again: ReplicaReport =
+            serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(again, report);
         assert_eq!(again.refusals().collect::<Vec<_>>(), learned.all());
     }
 
@@ -281,7 +282,7 @@ mod tests {
             });
         }
         assert!(!learned.all().is_empty());
-        let word = Word::new(Report::default(), &learned);
-        assert_eq!(word.refusals().collect::<Vec<_>>(), learned.all());
+        let report = ReplicaReport::new(Report::default(), &learned);
+        assert_eq!(report.refusals().collect::<Vec<_>>(), learned.all());
     }
 }

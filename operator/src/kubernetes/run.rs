@@ -17,7 +17,7 @@ use super::authorize::Authorizer;
 use super::cache::Cache;
 use super::http::{self, Admin};
 use super::leader::Election;
-use super::peers::{Peers, Word, speak};
+use super::peers::{Peers, ReplicaReport, publish};
 use super::root::{RootKeeper, SecretError, SecretRoot};
 use super::scopes::ScopeStore;
 use super::statuses::{Count, Counter, Shown, Writer};
@@ -218,17 +218,17 @@ impl Starting {
         let learned = Arc::clone(&plane.learned);
         let listening = Arc::clone(&peers).listen(client(), learned, plane.metrics(), stop.clone());
         tasks.spawn("peers", listening);
-        let (words, spoken) = watch::channel(Word::default());
+        let (reports, newest) = watch::channel(ReplicaReport::default());
         let options = self.options.clone();
-        let speaking = speak(
+        let publishing = publish(
             client(),
             options,
             uid,
-            spoken,
+            newest,
             plane.metrics(),
             stop.clone(),
         );
-        tasks.spawn("report", speaking);
+        tasks.spawn("report", publishing);
         let scopes = self.tend(plane, &served, &peers, tasks);
         let election = Election::new(&self.client, self.options.pod.clone());
         let (counts, counted) = watch::channel(Arc::new(Count::default()));
@@ -253,7 +253,7 @@ impl Starting {
             trials: Arc::clone(&plane.trials),
             cache: Arc::clone(&self.cache),
             counts,
-            words,
+            reports,
             shown,
         };
         tasks.spawn("counting", counter.run(stop));

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::declared::api_resource;
 use super::events::Announcer;
-use super::peers::{Peers, Word};
+use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call};
 use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
@@ -57,7 +57,7 @@ pub(super) struct Counter {
     pub(super) trials: Arc<Trials>,
     pub(super) cache: Arc<Cache>,
     pub(super) counts: watch::Sender<Arc<Count>>,
-    pub(super) words: watch::Sender<Word>,
+    pub(super) reports: watch::Sender<ReplicaReport>,
     pub(super) shown: Arc<Shown>,
 }
 
@@ -106,10 +106,10 @@ impl Counter {
             &evidence,
             connected.map(|(pod, looked)| (pod, &*looked.summary)),
         );
-        let word = Word::new(own.clone(), &self.learned);
-        self.words.send_if_modified(|now| {
-            let changed = *now != word;
-            *now = word;
+        let report = ReplicaReport::new(own.clone(), &self.learned);
+        self.reports.send_if_modified(|now| {
+            let changed = *now != report;
+            *now = report;
             changed
         });
         self.counts.send_replace(Arc::new(Count {

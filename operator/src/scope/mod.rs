@@ -9,7 +9,7 @@
 
 mod bound;
 mod bucket;
-mod word;
+mod codec;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 pub use bound::{MAX_ABSENT, MAX_ABSENT_PER_NAMESPACE};
 pub use bucket::Recent;
-pub use word::{key, read, write};
+pub use codec::{key, read, write};
 
 /// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 60 kB of
 /// a sidecar's memory each.
