@@ -1,4 +1,4 @@
-//! What pushes cost in instructions: services as the compiler gives them, a cluster, its endpoints and a route in one
+//! The cost of pushes in instructions: services as the compiler gives them, a cluster, its endpoints and a route in one
 //! part, and the listener in another.
 //!
 //! `cargo xtask instructions` counts them: it runs a case with no turns and with some, and the difference is theirs.
@@ -19,12 +19,12 @@ const ENDPOINTS: usize = 1300;
 const LISTENER: usize = 900;
 const ROUTE: usize = 120;
 
-/// One turn, by its number. What it needs was made before.
+/// One turn, by its number. Its inputs were made before.
 type Turn = Box<dyn FnMut(usize)>;
 
 struct Case {
     name: &'static str,
-    /// So many that what differs from run to run, hash seeds and the like, does not show.
+    /// So many that differences from run to run, by hash seeds and the like, do not show.
     turns: usize,
     prepare: fn() -> Turn,
 }
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     for number in 0..turns {
         turn(number);
     }
-    // Taking apart what was made before is nobody's turn.
+    // The inputs are not dropped: that would count and belongs to no turn.
     std::process::exit(0)
 }
 
@@ -98,7 +98,7 @@ fn resource(
     })
 }
 
-/// What is told of services; of the first one, the endpoints at this version.
+/// The parts of all services; the endpoints of the first one have this version.
 fn view(services: usize, version: &str) -> Vec<Arc<Part>> {
     let of_one = |index: usize| {
         let version = if index == 0 {
@@ -172,7 +172,7 @@ fn session(view: &Arc<View>) -> Session {
     session
 }
 
-/// What the stream does with each event.
+/// The work of a stream after each event.
 fn step(session: &mut Session) -> Vec<Push> {
     let pushes = session.poll();
     black_box(session.take_standings());
@@ -201,7 +201,7 @@ fn acknowledge(push: &Push) -> DeltaDiscoveryRequest {
     }
 }
 
-/// What Envoy says to a response: it takes it, and asks for what that refers to.
+/// Envoy's requests after a response: its acknowledgement, and subscriptions to the resources that this one refers to.
 fn answers(push: &Push) -> Vec<DeltaDiscoveryRequest> {
     let own_name = |sent: &Sent| sent.resource.key.name.to_string();
     let names = push.resources.iter().map(own_name).collect();
@@ -246,7 +246,7 @@ fn synced(view: &Arc<View>) -> (Session, Vec<DeltaDiscoveryRequest>) {
 /// A client that has nothing gets everything.
 fn first_sync(services: usize) -> Turn {
     let view = viewed(view(services, "0000000000000001"));
-    // What a client says next depends on the responses, and these are the same each time, nonces included.
+    // The client's next request depends on the responses, and these are the same each time, nonces included.
     let (_, said) = synced(&view);
     Box::new(move |_| {
         let mut session = session(&view);
@@ -287,7 +287,7 @@ fn reconnect(services: usize) -> Turn {
     })
 }
 
-/// What a client that has all of a view says first of a kind.
+/// The first request of a kind by a client that has all of a view.
 fn held(view: &View, kind: ResourceKind) -> DeltaDiscoveryRequest {
     let resources = || view.iter().filter(|resource| resource.key.kind == kind);
     let name = |resource: &Arc<Resource>| resource.key.name.to_string();

@@ -1,4 +1,4 @@
-//! Who a stream speaks for, and for how long.
+//! The subscriber that a stream speaks for, and the time for which it may.
 
 use std::time::Duration;
 
@@ -68,12 +68,12 @@ pub(crate) fn admit<S: ResourceSource>(
     Ok(Admission { who, node, expires })
 }
 
-/// The status for a stream whose certificate ran out while it was open.
+/// The status for a stream of a client with a certificate that expired while the stream was open.
 pub(crate) fn expired() -> Status {
     Status::unauthenticated("the client certificate has expired")
 }
 
-/// What a client is told whose requests can't be read; nothing if it is gone.
+/// The status for a client that sent requests that can't be read; `None` if the client is gone.
 pub(crate) fn broken<S>(shared: &Shared<S>, stream: &str, broken: &Broken) -> Option<Status> {
     match broken {
         Broken::Undecodable(text) => {

@@ -17,9 +17,9 @@ pub(crate) struct Convergence {
 }
 
 impl Convergence {
-    /// A view was set, when the client had answered for those up to `answered`. What the first one tells happened before
-    /// the stream began; one that is no newer than the view before was not made by a change; and one that is
-    /// answered for at once changes nothing for this client.
+    /// A view was set when the client had answered for those up to `answered`. Three views are not measured: the first one,
+    /// because its change happened before the stream began; one that is no newer than the view before, because no change made
+    /// it; and one that is answered for at once, because it changes nothing for this client.
     pub fn began(&mut self, view: u64, since: Option<Instant>, answered: u64) {
         let Some(since) = since else {
             return;

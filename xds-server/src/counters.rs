@@ -1,4 +1,4 @@
-//! What the server counts, as plain numbers; whoever owns it turns them into metrics.
+//! The server's counters, as plain numbers; the owner of the server turns them into metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub struct Counts {
     pub streams_open: u64,
     /// Streams ever admitted.
     pub streams: u64,
-    /// Streams refused: not admitted, or ended for what the client said.
+    /// Streams refused: not admitted, or ended because of a request.
     pub streams_refused: u64,
     /// Responses sent, by kind.
     pub responses: PerKind<u64>,

@@ -32,7 +32,7 @@ pub(crate) enum Broken {
 /// The requests of one stream.
 pub(crate) struct Requests<M> {
     body: Incoming,
-    /// What has come of a message that is not complete.
+    /// The bytes received of a message that is not complete.
     buffer: BytesMut,
     max_bytes: usize,
     message: PhantomData<fn() -> M>,
@@ -104,7 +104,7 @@ pub(crate) struct Responses {
 }
 
 impl Responses {
-    /// The response whose body are these frames.
+    /// The response with these frames as its body.
     pub fn begin(
         frames: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
     ) -> http::Response<Self> {

@@ -37,7 +37,7 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// `unit` is how many of the numbers make one of what is shown.
+    /// `unit` is the number of observed units in one unit of the result, such as microseconds in a second.
     #[allow(clippy::cast_precision_loss)]
     fn snapshot(&self, first: u64, unit: f64) -> Distribution {
         let bounds = (0..BUCKETS).map(|n| (first << n) as f64 / unit);

@@ -1,8 +1,8 @@
 //! An aggregated discovery service (ADS), incremental and state of the world, for Envoy and gRPC.
 //!
-//! It serves whatever a [`ResourceSource`] gives it, and knows neither Kubernetes nor any policy. The protocol is a
-//! state machine without I/O ([`session`]), fed from HTTP/2 streams. How the clients stand to their views is kept in a
-//! [`Registry`]. Load reports are served on the same connections.
+//! It serves the views of a [`ResourceSource`], and knows neither Kubernetes nor any policy. The protocol is a
+//! state machine without I/O ([`session`]), fed from HTTP/2 streams. A [`Registry`] keeps the progress of the clients
+//! towards their views. Load reports are served on the same connections.
 //!
 //! ```no_run
 //! # use std::sync::Arc;

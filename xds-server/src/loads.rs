@@ -1,4 +1,4 @@
-//! Load reports (LRS): what traffic the clients have, told every so often.
+//! Load reports (LRS): the traffic of the clients, reported at intervals.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::service::Shared;
 use crate::source::{Load, ResourceSource, SubscriberId};
 use crate::wire::framed;
 
-/// The frames that answer a stream of load reports: one, which says what to report and how often.
+/// The frames that answer a stream of load reports: one, with the clusters to report and the interval.
 pub(crate) fn responses<S: ResourceSource>(
     shared: Arc<Shared<S>>,
     link: Arc<Link>,

@@ -53,7 +53,7 @@ impl OpenStreams {
                 shed.push(stream);
             }
         }
-        // Whoever is woken may want the lock.
+        // A stream that is woken may want the lock.
         for stream in &shed {
             stream.ending.cancel();
             stream.link.closing.cancel();

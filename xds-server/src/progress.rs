@@ -1,4 +1,4 @@
-//! Who runs what: how every subscriber stands to its view, kept for the source's owner to read.
+//! The progress of every subscriber towards its view, kept for the owner of the source to read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -23,25 +23,25 @@ pub struct Rejection {
     pub text: Arc<str>,
 }
 
-/// What is known of one subscriber.
+/// The progress of one subscriber.
 ///
-/// One that reconnects with what it holds is described as before until it has told what that is; one that has lost
-/// everything is behind at once.
+/// The entry of a subscriber that reconnects with resources stays as before until the client has reported all of them; a
+/// subscriber that has lost everything is behind at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Whether a stream is open.
     pub connected: bool,
     /// Since when it is (dis)connected.
     pub since: SystemTime,
-    /// What the client said of itself.
+    /// The node as the client describes it.
     pub node: Arc<NodeInfo>,
     /// How it speaks.
     pub flavor: Flavor,
-    /// What it asked for beyond what it is given anyway.
+    /// The on-demand requests of the client.
     pub asked: Arc<Asked>,
     /// The view that the stream works towards; the last one if it is disconnected.
     pub view: Option<Arc<View>>,
-    /// What is in that view and not acknowledged, with the refusal if the client refused the view's version.
+    /// The resources of that view that are not acknowledged, with the refusal if the client refused the view's version.
     pub behind: BTreeMap<ResourceKey, Option<Rejection>>,
     /// How many resources the client holds.
     pub resources: usize,
@@ -54,8 +54,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What of a view the client has not acknowledged at exactly the view's version. It costs the view at most, and nothing
-    /// if that is the one that the stream works towards.
+    /// The resources of a view that the client has not acknowledged at exactly the view's version. The cost is at most that
+    /// of the view, and nothing for the view that the stream works towards.
     #[must_use]
     pub fn lacking<'a>(&'a self, view: &'a Arc<View>) -> BTreeSet<&'a ResourceKey> {
         let known = self.view.as_ref();
@@ -94,11 +94,11 @@ impl Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamToken(u64);
 
-/// What one step of a stream did.
+/// The result of one step of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub standings: Standings,
-    /// The view and what was asked for, if they are others.
+    /// The view and the on-demand requests, if they changed.
     pub scope: Option<(Option<Arc<View>>, Arc<Asked>)>,
     pub resources: Option<usize>,
     pub bytes: u64,
@@ -195,7 +195,7 @@ struct Inner {
 /// The progress of all subscribers.
 ///
 /// # Guarantees
-/// A disconnected subscriber stays until [`Registry::forget`]: it still counts among those who should run something.
+/// A disconnected subscriber stays until [`Registry::forget`]: it still counts as a proxy that should run its view.
 /// While two streams of one subscriber are open, the progress of the newer one is published; when it ends, that of the older
 /// one is published again, with everything that the older one reported in between.
 #[derive(Debug)]
@@ -232,8 +232,8 @@ impl Registry {
         Some(Arc::clone(&entry.progress))
     }
 
-    /// The subscribers whose progress has a revision above `revision`, oldest change first; it costs no more than
-    /// these. Forgotten ones do not show.
+    /// The subscribers with a progress of a revision above `revision`, oldest change first; the cost is that of these alone.
+    /// Forgotten subscribers are not listed.
     #[must_use]
     pub fn changed_since(&self, revision: u64) -> Vec<(SubscriberId, Arc<Progress>)> {
         let inner = self.lock();
@@ -251,7 +251,7 @@ impl Registry {
         self.changed.subscribe()
     }
 
-    /// Drops what is known of a subscriber that will not come back. One that is connected stays.
+    /// Drops the progress of a subscriber that will not come back. That of a connected subscriber stays.
     pub fn forget(&self, who: &SubscriberId) {
         let mut inner = self.lock();
         let known = inner.subscribers.get(who);
@@ -343,7 +343,7 @@ impl Registry {
         self.update(&mut inner, who, token, |p| report.apply(p));
     }
 
-    /// Changes what is known of a subscriber, if the stream may. Whoever reads the picture of before keeps that.
+    /// Changes the progress of a subscriber, if the stream may. Readers of the earlier snapshot keep it unchanged.
     fn update(
         &self,
         inner: &mut Inner,
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_view_and_not_behind_runs() {
+    fn a_resource_of_the_view_that_is_not_behind_runs() {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let report = |report| {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_view_has_beyond_the_acknowledged_is_lacking() {
+    fn resources_of_a_view_that_are_not_acknowledged_are_lacking() {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let part = |resources: &[(&str, &str)]| {
@@ -535,7 +535,7 @@ mod tests {
         assert_eq!(registry.get(&who).unwrap().behind.len(), 1);
         assert!(!registry.disconnect(&who, old));
         assert!(!registry.get(&who).unwrap().connected);
-        // What has ended does not come back with the next stream.
+        // A stream that has ended does not come back with the next one.
         let again = connect();
         assert!(!registry.disconnect(&who, again));
     }

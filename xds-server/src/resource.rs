@@ -1,4 +1,4 @@
-//! What is served: resources, each the encoded bytes of one Envoy message, and the views made of them.
+//! The served data: resources, each the encoded bytes of one Envoy message, and the views made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct Resource {
     pub version: Arc<str>,
     /// The encoded message itself, not the `Any` around it.
     pub body: Bytes,
-    /// What a client must have acknowledged before it is given this one.
+    /// The resources that a client must have acknowledged before it is given this one.
     ///
     /// Requirements must not form a circle. One that is not in the view does not count. See [`crate::session`]
     /// for those that a client can only ask for once it holds this one.

@@ -105,7 +105,7 @@ impl<S: ResourceSource> Server<S> {
         }
     }
 
-    /// Who runs what.
+    /// The progress of all subscribers.
     #[must_use]
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.shared.registry)
@@ -118,7 +118,7 @@ impl<S: ResourceSource> Server<S> {
     }
 
     /// Ends discovery streams with `UNAVAILABLE`, `count` at most and the oldest first, and lets their connections go, so
-    /// that the clients connect anew and may come to another server. Returns how many it ended.
+    /// that the clients connect again and may come to another server. Returns the number of ended streams.
     pub fn shed(&self, count: usize) -> usize {
         let shed = self.shared.open.shed(count);
         add(&self.shared.counters.streams_shed, shed as u64);
@@ -129,7 +129,7 @@ impl<S: ResourceSource> Server<S> {
     /// server does not serve again.
     ///
     /// # Errors
-    /// When the listener is no more. What goes wrong on one connection or stream ends only that.
+    /// When the listener is no more. A failure on one connection or stream ends only that.
     pub async fn serve(
         &self,
         listener: TcpListener,

@@ -1,4 +1,4 @@
-//! The gRPC services: hands each stream to who answers it.
+//! The gRPC services: hands each stream to its handler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const SOTW: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const LOADS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 
-/// What all streams share.
+/// The state that all streams share.
 pub(crate) struct Shared<S> {
     pub source: Arc<S>,
     pub registry: Arc<Registry>,
@@ -38,7 +38,7 @@ pub(crate) struct Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// What a client is told that has done nothing wrong.
+    /// The status for a client that is sent away without a fault of its own.
     pub fn sent_away(&self) -> Status {
         Status::unavailable(match self.stopping.is_cancelled() {
             true => "the server is shutting down",

@@ -1,4 +1,4 @@
-//! What the server asks of whoever uses it: who may subscribe, and what they get.
+//! The interface to the user of the server: admission of subscribers, and their views.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::resource::{Name, View};
 
-/// What a client says of itself in its first request. It is a claim: only [`Peer`] is proven.
+/// The client's description of itself in its first request. It is a claim: only [`Peer`] is proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInfo {
     /// The node id; empty if the client sent none.
@@ -22,7 +22,8 @@ pub struct NodeInfo {
     pub bootstrap: u32,
 }
 
-/// Who subscribes. The source chooses it when it admits a stream, so it is as trustworthy as the source made it.
+/// The identity of a subscriber. The source chooses it when it admits a stream, so it is as trustworthy as the source
+/// made it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberId(pub Name);
 
@@ -49,10 +50,10 @@ impl fmt::Display for SubscriberId {
 /// Why a stream is not admitted. The client is told; the server stays up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The client did not prove who it is (`UNAUTHENTICATED`).
+    /// The client did not prove its identity (`UNAUTHENTICATED`).
     #[error("not authenticated: {0}")]
     Unauthenticated(String),
-    /// The client is known, but is not who it claims to be or may not subscribe (`PERMISSION_DENIED`).
+    /// The client is known, but has another identity than it claims, or may not subscribe (`PERMISSION_DENIED`).
     #[error("denied: {0}")]
     Denied(String),
     /// The source can't tell at the moment; the client should try again (`UNAVAILABLE`).
@@ -60,17 +61,17 @@ pub enum Refusal {
     Unavailable(String),
 }
 
-/// What a client has asked for beyond what it is given anyway.
+/// The on-demand requests of a client: names beyond the resources that it is given anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The on-demand clusters asked for and not given up.
     pub names: BTreeSet<Name>,
-    /// The listeners with the on-demand prefix that a reconnecting client brought along, and was not told to drop since.
-    /// They show what it has learned, also to a server that has never seen it.
+    /// The listeners with the on-demand prefix that the client reported on reconnect, and was not told to drop since.
+    /// They show which destinations it has learned, also to a server that the client never connected to before.
     pub listeners: BTreeSet<Name>,
 }
 
-/// What a client says of the traffic to one cluster.
+/// The client's report of the traffic to one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
     /// The cluster's name.
@@ -85,17 +86,16 @@ pub struct Load {
 ///
 /// All methods are called from the streams' own tasks and must not block.
 pub trait ResourceSource: Send + Sync + 'static {
-    /// Decides, from what is proven and what is claimed, who a stream speaks for.
+    /// Decides, from the proven and the claimed identity, which subscriber a stream speaks for.
     ///
     /// # Errors
     /// The refusal ends the stream; it is logged and counted.
     fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal>;
 
-    /// All that the subscriber may hold now, given what it asked for.
+    /// All that the subscriber may hold now, given its on-demand requests.
     ///
-    /// `None` means that nothing is known: the client keeps what it has. Returning the same `Arc` again is how
-    /// a source says cheaply that nothing changed for this subscriber; the same parts in another view, how it says that
-    /// only the others did.
+    /// `None` means that nothing is known: the client keeps its resources. A source returns the same `Arc` again if nothing
+    /// changed for this subscriber, and a view with some of the same parts if only the others changed: both are cheap.
     fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<View>>;
 
     /// Ticks when the view of this subscriber may have changed. Several changes may be one tick. It is called once

@@ -1,7 +1,7 @@
-//! One discovery stream: moves messages between the connection and a session, and reports what the session did.
+//! One discovery stream: moves messages between the connection and a session, and reports the session's progress.
 //!
-//! The stream of responses is pulled by the connection, so a client that does not read makes us hold no more than
-//! what is in flight, and a stream that nobody polls any more is dropped with its connection.
+//! The connection pulls the stream of responses. So a client that does not read costs no more memory than the responses
+//! in flight, and a stream that is not polled any more is dropped with its connection.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -33,13 +33,13 @@ use crate::wire;
 /// A client that reconnects tells all that it holds within this: it sends its first requests back to back.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A client that asks for more names than this has its views made with a rest after each, so that one that asks for
-/// thousands, one after another, does not take a core. What changes meanwhile comes with the next view.
+/// Above this number of requested names, the view of a client is made with a rest after each, so that a client that asks
+/// for thousands, one after another, does not take a core. Changes in the meantime come with the next view.
 const RESTLESS_NAMES: usize = 512;
-/// The rest for each name asked for: some times what a name costs in making a view.
+/// The rest for each name asked for: several times the cost of a name in making a view.
 const REST_FOR_NAME: Duration = Duration::from_micros(20);
 
-/// What the two protocols do differently on the wire.
+/// The differences of the two protocols on the wire.
 pub(crate) trait Protocol: Send + Sync + 'static {
     const FLAVOR: Flavor;
     type Request: Message + Default + 'static;
@@ -131,14 +131,14 @@ struct Pump<P: Protocol, S: ResourceSource> {
     /// One of each kind at most.
     queue: VecDeque<Push>,
     unknown_type_logged: bool,
-    /// The client's standing has been published; before it would only show what it has not told yet.
+    /// The client's progress has been published. Before, it would lack the resources that the client has not reported yet.
     told: bool,
-    /// The view is to be fetched anew, once the rest after the last time is over.
+    /// The view is to be fetched again, once the rest after the last time is over.
     view_due: bool,
     /// The client has asked for other names than the view was made for.
     names_changed: bool,
     rests_until: Instant,
-    /// The view or what was asked for is another than published.
+    /// The view or the on-demand requests differ from the published ones.
     scope_changed: bool,
     view_changed: bool,
     convergence: Convergence,
@@ -176,7 +176,7 @@ enum Event<R> {
     Ending,
 }
 
-/// What a stream waits for by the clock.
+/// The events that a stream waits for by the clock.
 #[derive(Clone, Copy)]
 enum Due {
     FirstRequest,
@@ -227,7 +227,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             if self.view_due && Instant::now() >= self.rests_until {
                 self.refresh();
             }
-            // What the view of before says of other names than it was made for is not to be said.
+            // The old view was made for other names, so its answers about the new ones are not to be sent.
             if !self.names_changed {
                 self.step();
             }
@@ -350,7 +350,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         }
     }
 
-    /// Lets the session say what to send, and reports what it did.
+    /// Sends the next responses of the session, and reports its progress.
     fn step(&mut self) {
         let mut report = Report::default();
         let counters = &self.shared.counters;

@@ -153,7 +153,7 @@ fn write_bytes(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The same responses by the generated messages: what the model client reads, and what the bytes are held against.
+/// The same responses by the generated messages: the model client reads them, and a test compares the bytes with them.
 #[cfg(test)]
 pub(crate) mod reference {
     use envoy_types::pb::envoy::service::discovery::v3::{

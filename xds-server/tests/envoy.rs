@@ -1,5 +1,5 @@
 //! Stock Envoy over incremental ADS and mTLS on loopback: traffic, an update, a refusal, on demand, a reconnect.
-// Clippy takes only the test functions themselves for tests, not what they call.
+// Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -56,7 +56,7 @@ async fn get(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Asks until the answer has `expected`. There is nothing to be told of by: this is what users see.
+/// Asks until the answer has `expected`. No event announces it: users see the change in the same way.
 async fn until_answer(port: u16, path: &str, expected: &str) {
     let mut last = String::new();
     let asking = async {
@@ -126,7 +126,7 @@ fn bootstrap(pki: &Pki, ads: SocketAddr, admin: u16) -> String {
     .to_string()
 }
 
-/// Shows what Envoy said if the test fails.
+/// Shows Envoy's log if the test fails.
 struct Log(tempfile::NamedTempFile);
 
 impl Drop for Log {
@@ -315,7 +315,7 @@ async fn loads(source: &Arc<Fixture>, port: u16) {
         .expect("the loads are never reported");
 }
 
-/// What Envoy refuses is recorded with its text, and holds up nothing else.
+/// A resource that Envoy refuses is recorded with Envoy's text, and holds up no other.
 async fn refusal(server: &Running, source: &Arc<Fixture>) {
     let other = free_port();
     source.put([
@@ -335,7 +335,7 @@ async fn refusal(server: &Running, source: &Arc<Fixture>) {
     assert!(server.counters.snapshot().nacks.listener > 0);
 }
 
-/// Another server with the same content has nothing to send again but what was refused.
+/// Another server with the same content sends only the refused resource again.
 async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16) {
     let (address, before) = (server.address, server.registry.get(&NODE.into()).unwrap());
     server.stop().await;

@@ -1,5 +1,5 @@
 //! Python's gRPC finds a service by `xds:///`, over the state-of-the-world protocol.
-// Clippy takes only the test functions themselves for tests, not what they call.
+// Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -87,7 +87,7 @@ async fn grpc_finds_a_service() {
     assert_eq!(
         (progress.flavor, progress.resources),
         (Flavor::Sotw, 4),
-        "only what it asked for"
+        "only the resources it asked for"
     );
 
     // Its cluster moves: the client asks for the new one by name, and uses it once it has its endpoints.

@@ -1,5 +1,5 @@
-//! The server around the sessions: admission, bad clients, bounds, what stays known of whom.
-// Clippy takes only the test functions themselves for tests, not what they call.
+//! The server around the sessions: admission, bad clients, bounds, and the progress that stays known of a subscriber.
+// Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -144,7 +144,7 @@ async fn text_of_clients_is_cut_and_cleaned() {
 }
 
 #[tokio::test]
-async fn what_a_subscriber_runs_stays_known_until_it_is_forgotten() {
+async fn the_progress_of_a_subscriber_is_kept_until_it_is_forgotten() {
     let source = Fixture::new();
     source.put([cluster("a", 1)]);
     let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
@@ -275,7 +275,7 @@ async fn a_stopping_server_sends_its_clients_elsewhere() {
     server.stop().await;
     assert!(
         begun.elapsed() < Duration::from_secs(4),
-        "nobody had to be waited for"
+        "the server had to wait for no client"
     );
     assert_eq!(end(Ok(stream)).await, Code::Unavailable);
 }

@@ -1,5 +1,5 @@
-//! What a stream's life depends on besides the protocol: shedding, certificates, reconnects, load reports, measures.
-// Clippy takes only the test functions themselves for tests, not what they call.
+//! A stream's life besides the protocol: shedding, certificates, reconnects, load reports, measures.
+// Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -92,7 +92,7 @@ async fn one_that_reconnects_is_not_behind_before_it_has_told_what_it_holds() {
         .unwrap();
     let told = server.until("n", "told", |p| p.view.is_some()).await;
     assert_eq!((told.behind.len(), told.resources), (0, 3));
-    // The source was told what the client has learned, before anything was taken from it.
+    // The source received the learned listeners before any of them was removed from the client.
     assert!(told.asked.listeners.contains("dst|1.2.3.4:80"));
     assert_eq!(told.responses, 0);
     assert_eq!(*source.asked.lock().unwrap().last().unwrap(), *told.asked);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::progress::Rejection;
 use crate::resource::{Name, PerKind, Resource};
 
-/// What a client subscribes to of one kind.
+/// The subscription of a client to one kind.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
     pub wildcard: bool,
@@ -44,7 +44,7 @@ impl Current {
 #[derive(Debug)]
 pub(super) struct Held {
     pub version: Arc<str>,
-    /// Unknown for what the client brought along at a version we no longer have.
+    /// `None` if the client reported the resource on reconnect at a version that the view does not have.
     pub resource: Option<Arc<Resource>>,
     /// The client was told that it is gone, but may still use it (routes of draining listeners).
     pub gone: bool,
@@ -92,7 +92,7 @@ impl<'a> From<&'a Arc<Resource>> for Holding<'a> {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub nonce: String,
-    /// What is new in it.
+    /// The new resources in the response. A complete kind under `Flavor::Sotw` repeats the held ones as well.
     pub updates: BTreeMap<Name, Arc<Resource>>,
     pub removed: BTreeSet<Name>,
     /// The number of the view that it was made from.
@@ -110,11 +110,11 @@ pub(super) struct Channel {
     current: BTreeMap<Name, Current>,
     /// How many of these are in sync.
     synced: usize,
-    /// What the client holds and is not in sync with the view.
+    /// The resources that the client holds and that are not in sync with the view.
     held: BTreeMap<Name, Held>,
     /// Names of refused responses: the client may or may not have taken them.
     pub doubtful: BTreeSet<Name>,
-    /// What was refused, and how.
+    /// The refused resources of the view, each with the version and text of the refusal.
     pub rejected: BTreeMap<Name, Rejection>,
     /// Names that have to be answered even when unchanged.
     pub asked: BTreeSet<Name>,
@@ -128,9 +128,9 @@ pub(super) struct Channel {
     pub last_nonce: Option<String>,
     /// The names that something may have to be sent for; all others need not be looked at.
     pub pending: BTreeSet<Name>,
-    /// What may have to be taken away.
+    /// Names that may have to be removed from the client.
     pub surplus: BTreeSet<Name>,
-    /// The names whose standing may have changed since it was last told.
+    /// Names with a sync state that may have changed since the last report.
     pub moved: BTreeSet<Name>,
 }
 
@@ -144,7 +144,7 @@ impl Channel {
         self.current.values().map(|current| &current.resource)
     }
 
-    /// What the client holds of a name.
+    /// The resource of this name that the client holds.
     pub fn holding(&self, name: &str) -> Option<Holding<'_>> {
         match self.current.get(name) {
             Some(current) if current.synced => Some(Holding::from(&current.resource)),
@@ -179,7 +179,7 @@ impl Channel {
         self.put(name, Held::of(resource));
     }
 
-    /// The client says that it holds a version, whatever that is.
+    /// The client reports that it holds a version; its content is not known.
     pub fn hold_version(&mut self, name: Name, version: Arc<str>) {
         let held = Held {
             version,
@@ -214,7 +214,7 @@ impl Channel {
         self.held.remove(name).is_some() || synced
     }
 
-    /// The client was told that what it holds is gone, but may still use it.
+    /// The client was told that the resource it holds is gone, but may still use it.
     pub fn mark_gone(&mut self, name: &Name) {
         if let Some(holding) = self.holding(name) {
             let held = Held {
@@ -246,7 +246,7 @@ impl Channel {
             };
             self.current.insert(Name::clone(name), current);
         }
-        // It may be back at what the client holds, or explain what the client brought along.
+        // The view may be back at the version that the client holds, or contain a version reported on reconnect.
         if let Some(held) = self.held.get_mut(name)
             && held.version == resource.version
         {

@@ -97,7 +97,7 @@ impl Session {
         }
     }
 
-    /// What the client kept from an earlier stream: it need not be sent, and may have to be removed.
+    /// Takes the resources that the client kept from an earlier stream: they need not be sent, but perhaps removed.
     fn take_holdings(&mut self, kind: ResourceKind, versions: &HashMap<String, String>) {
         for (name, version) in versions {
             let channel = self.channels.get(kind);
@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    /// A listener that a client has learned by use tells the source what the client uses.
+    /// Passes on a listener that the client learned by use: it shows the source which destinations the client uses.
     fn take_learned(&mut self, name: Name) {
         let room = self.asked.listeners.len() < self.limits.max_wanted;
         if room && name.starts_with(&*self.limits.on_demand_prefix) {

@@ -32,7 +32,7 @@ impl Session {
         if channel.subscription.covers(&required.name) {
             return false;
         }
-        // The client has not asked for it. Will it, before it has what `by` names?
+        // The client has not subscribed to it. Will it, before it has the resource of the key `by`?
         match required.kind {
             ResourceKind::Cluster | ResourceKind::Runtime => true,
             ResourceKind::Endpoints => {

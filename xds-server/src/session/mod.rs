@@ -1,26 +1,27 @@
 //! One client's stream as a state machine: `(state, event) -> responses`, without I/O and without a clock.
 //!
-//! A view is a list of shared parts, of which only the changed ones are looked into, and [`Session::poll`] looks only at
-//! what may have to be sent: an event costs what it changes, whatever the client holds.
+//! A view is a list of shared parts. The session looks only into the changed parts, and [`Session::poll`] looks only at
+//! resources that may have to be sent. So the cost of an event depends on its changes, not on the number of resources
+//! that the client holds.
 //!
 //! The events are requests ([`Session::delta_request`], [`Session::sotw_request`]) and views ([`Session::set_view`]);
-//! [`Session::poll`] then says what to send. One response of a kind is in flight at a time: that bounds what a slow
-//! client makes us hold, and says what a refusal refers to.
+//! [`Session::poll`] then returns the responses to send. One response of a kind is in flight at a time: that bounds the
+//! memory that a slow client costs, and makes clear to which resources a refusal refers.
 //!
-//! # What waits for what
+//! # Requirements
 //! A resource is sent once the client has acknowledged every resource it requires, at the version of the view.
 //! Requirements that the client could only fulfil afterwards do not count, so that nothing waits in a circle:
 //! - a listener for a route, or a cluster for its own endpoints, that the client has not subscribed to yet;
 //! - clusters (and their endpoints) that the client asks for by name and has not asked for, as gRPC does: it learns
 //!   them from the route;
-//! - endpoints without a cluster of the same name in the view, for nobody will subscribe to them.
+//! - endpoints without a cluster of the same name in the view: no client will subscribe to them.
 //!
-//! # What is assumed
+//! # Assumptions
 //! A `ClusterLoadAssignment` has the name of its cluster. A client that takes all clusters (`*`) also asks for listeners.
 //!
 //! # Removals
-//! They go last, when nothing is in flight and nothing else can be sent, and never while something the client holds
-//! still requires the resource; what requires goes before what is required. A route or endpoints that the view no
+//! They go last, when nothing is in flight and nothing else can be sent, and never while a resource that the client
+//! holds still requires the removed one; a resource goes before those it requires. A route or endpoints that the view no
 //! longer has are reported as removed but counted as held until the client unsubscribes: a draining listener still uses them.
 
 mod channel;
@@ -58,7 +59,7 @@ pub enum Flavor {
 /// The bounds of a session, and how it knows on-demand names.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Clusters whose names start so are on-demand names, and listeners were learned by them.
+    /// Clusters with this prefix have on-demand names; listeners with this prefix were learned by on-demand use.
     pub on_demand_prefix: Name,
     /// On-demand names, and learned listeners, passed on to the source; further names are refused.
     pub max_wanted: usize,
@@ -93,10 +94,10 @@ pub enum Fault {
     Names,
 }
 
-/// What a request came to.
+/// The effect of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// [`Session::asked`] is another than before: the view has to be fetched anew before the next `poll`.
+    /// [`Session::asked`] has changed: the view has to be fetched again before the next `poll`.
     pub asked_changed: bool,
     /// The kind that the request was about; `None` if it is not served, and the request ignored.
     pub kind: Option<ResourceKind>,
@@ -154,7 +155,7 @@ pub struct Session {
     unsettled: bool,
     /// Something may have become free to be taken away since that was looked for.
     removals_due: bool,
-    /// What the client lacks of the view, each with the number of the oldest view that it lacks it of.
+    /// The resources of the view that the client lacks, each with the number of the oldest view that it lacks them of.
     behind: BTreeMap<ResourceKey, u64>,
 }
 
@@ -179,7 +180,7 @@ impl Session {
         }
     }
 
-    /// What the client has asked for beyond what it is given anyway.
+    /// The on-demand requests of the client.
     #[must_use]
     pub const fn asked(&self) -> &Arc<Asked> {
         &self.asked
@@ -191,8 +192,9 @@ impl Session {
         self.view.as_ref()
     }
 
-    /// A client that reconnects tells kind by kind what it holds. Until this is called nothing is taken from it, for
-    /// what would refer to it may not have been mentioned yet. The caller decides how long that may take.
+    /// Ends the wait for the reports of a reconnected client. Such a client reports its resources kind by kind, and until
+    /// this call none of them is removed: a resource that refers to them may not have been reported yet. The caller
+    /// decides how long that may take.
     pub const fn settled(&mut self) {
         self.unsettled = false;
     }
@@ -239,7 +241,7 @@ impl Session {
         }
     }
 
-    /// What a name needs may have changed, and how the client stands to it.
+    /// Marks a name: the responses it needs, and its sync state, may have changed.
     fn touch(&mut self, kind: ResourceKind, name: &Name) {
         let channel = self.channels.get_mut(kind);
         channel.moved.insert(Name::clone(name));
@@ -285,7 +287,7 @@ impl Session {
         }
     }
 
-    /// Forgets what the client holds of a name that it gave up or that it was told to remove.
+    /// Forgets the held resource of a name that the client gave up or was told to remove.
     fn drop_held(&mut self, kind: ResourceKind, name: &Name) {
         let channel = self.channels.get_mut(kind);
         channel.asked.remove(name);

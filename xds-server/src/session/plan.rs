@@ -1,4 +1,4 @@
-//! What to send next.
+//! The next responses to send.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 use super::channel::{InFlight, Suspects};
 use super::{Flavor, Push, Sent, Session};
 
-/// What a response would hold.
+/// The content of a response before it is sent.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub updates: Vec<Arc<Resource>>,
@@ -21,11 +21,11 @@ impl Draft {
     }
 }
 
-/// What becomes of a name that was looked at.
+/// The decision about one name.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Send(Arc<Resource>),
-    /// For a requirement; it has to be looked at again whatever happens next.
+    /// The resource waits for a requirement; the name stays pending.
     Wait,
     /// There is nothing to send until something happens to the name.
     Idle,
@@ -55,7 +55,7 @@ impl Session {
         if !pushes.is_empty() || self.in_flight() {
             return pushes;
         }
-        // Quiet. What is still owed an answer has none but an empty one; then comes what is to go.
+        // Nothing is in flight. Answer pending subscriptions with an empty response, then send removals.
         for kind in ResourceKind::ALL {
             if self.channels.get(kind).answer_due {
                 pushes.push(self.launch(kind, Draft::default()));
@@ -88,7 +88,7 @@ impl Session {
                 removed,
             };
         }
-        // Only once everyone else has what they need do the suspects follow, one group at a time.
+        // Suspects are sent only after all other resources, one group at a time.
         while let Some(group) = channel.apart.pop_front() {
             let is_in = |r: &&Arc<Resource>| group.get(&r.key.name) == Some(&r.version);
             let updates: Vec<_> = suspects.iter().filter(is_in).cloned().collect();
@@ -122,7 +122,7 @@ impl Session {
         ready
     }
 
-    /// What [`Session::ready`] has to find, by a look at everything.
+    /// The expected result of [`Session::ready`], by a look at all names.
     #[cfg(test)]
     fn fresh_look(&self, kind: ResourceKind) -> Vec<Arc<Resource>> {
         let channel = self.channels.get(kind);
@@ -315,7 +315,7 @@ impl Session {
         self.touch(ResourceKind::Endpoints, name);
     }
 
-    /// What is in the view, wanted and not sent, with the requirement that each waits for; for display.
+    /// The subscribed resources of the view that are not sent yet, each with the requirement it waits for; for display.
     #[must_use]
     pub fn waiting(&self) -> Vec<(ResourceKey, ResourceKey)> {
         let lacking = |kind| {

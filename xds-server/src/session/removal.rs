@@ -1,4 +1,4 @@
-//! What to take away, and when that is safe.
+//! Removals, and the conditions under which they are safe.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::resource::{Name, ResourceKind};
 use super::plan::Draft;
 use super::{Flavor, Push, Session};
 
-/// The order in which kinds are taken away: what refers before what is referred to.
+/// The order in which kinds are removed: a resource before those it refers to.
 const WAVES: [Wave; 6] = [
     Wave::OnDemand,
     Wave::Listeners,
@@ -72,7 +72,7 @@ impl Session {
         None
     }
 
-    /// What nothing that the client holds refers to any more, of what the view does not have.
+    /// The names that the view does not have and to which no resource of the client refers any more.
     fn removable(&mut self, wave: Wave) -> Vec<Name> {
         let kind = wave.kind();
         let mut surplus = std::mem::take(&mut self.channels.get_mut(kind).surplus);
@@ -90,7 +90,7 @@ impl Session {
         free.into_iter().collect()
     }
 
-    /// Leaves out what the things that the client holds require, at the versions it holds.
+    /// Drops from `names` the resources that the client's resources require, at the versions it holds.
     fn without_used(&self, kind: ResourceKind, names: &mut BTreeSet<Name>) {
         for holder in ResourceKind::ALL {
             for (name, holding) in self.channels.get(holder).holdings() {
@@ -123,10 +123,10 @@ impl Session {
         }
     }
 
-    /// The kinds that something of unknown content may refer to.
+    /// The kinds to which a resource of unknown content may refer.
     ///
-    /// What the client brought along, and is no longer in the view, goes in an earlier wave; a route stays until the
-    /// client gives it up.
+    /// A resource that was reported on reconnect and is no longer in the view goes in an earlier wave; a route stays until
+    /// the client gives it up.
     fn feared(&self, holder: ResourceKind, name: &str) -> &'static [ResourceKind] {
         use ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
         match holder {
@@ -139,7 +139,7 @@ impl Session {
 
     /// The client has been told that a resource is gone.
     pub(super) fn removed(&mut self, kind: ResourceKind, name: &Name) {
-        // What it required may go now, and what comes in a later wave.
+        // Resources that it required may be removed now, and so may those of later waves.
         self.removals_due = true;
         let channel = self.channels.get_mut(kind);
         let still_used = kind == ResourceKind::Route && channel.subscription.covers(name);

@@ -16,7 +16,7 @@ impl Session {
     /// # Errors
     /// A fault ends the stream.
     pub fn sotw_request(&mut self, request: &DiscoveryRequest) -> Result<Heard, Fault> {
-        // One that was connected before does not say what it holds; it is given all of it again.
+        // A client that was connected before does not report the resources it holds; all of them are sent again.
         self.unsettled |= !self.heard_any && !request.version_info.is_empty();
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {

@@ -1,4 +1,4 @@
-//! How the client stands to its view: what it lacks, what it refused, and since which view.
+//! The sync state of the client and its view: lacking resources, refusals, and the oldest view that lacks an answer.
 
 use std::collections::BTreeMap;
 
@@ -66,8 +66,8 @@ impl Session {
             .sum()
     }
 
-    /// Whether the client has told what it holds: it started with nothing, or opened every kind that the view has, or
-    /// had its time.
+    /// Whether the client has reported the resources it holds: it started with nothing, or opened every kind that the view
+    /// has, or its time is over.
     #[must_use]
     pub fn has_told(&self) -> bool {
         let opened = |kind| {

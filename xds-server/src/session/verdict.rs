@@ -1,4 +1,4 @@
-//! What an acknowledgement or a refusal says about the resources in the response.
+//! The effect of an acknowledgement or a refusal on the resources in the response.
 //!
 //! A client refuses a response, not a resource. A response of one resource leaves no doubt. Of several, those that the
 //! client's text names are sent again one by one, the others without them; a text that names none halves the group
@@ -54,7 +54,7 @@ impl Session {
                 channel.hold(resource);
             }
             self.touch(kind, &name);
-            // What it still lacks came after what was sent.
+            // If the client still lacks the name, it lacks a version that came after this response.
             let key = ResourceKey { kind, name };
             if let Some(oldest) = self.behind.get_mut(&key) {
                 *oldest = (*oldest).max(response.view + 1);
@@ -106,7 +106,7 @@ impl Session {
                 .map(|pair| Suspects::from([pair]))
                 .collect()
         };
-        // What was sent though unchanged has to be sent again to be judged.
+        // A resource that was sent though unchanged has to be sent again, so that it gets its own answer.
         for (name, resource) in &response.updates {
             if channel.holds(resource) {
                 channel.asked.insert(Name::clone(name));
@@ -117,7 +117,8 @@ impl Session {
             .extend(groups.into_iter().filter(|group| !group.is_empty()));
     }
 
-    /// The clusters of refused endpoints wait for some still; but what is held and refused now can't be what they get.
+    /// The clusters of refused endpoints still wait for endpoints. The exception is a version that the client holds and has
+    /// now refused: it can't be the one that they get.
     fn still_warm(&mut self, response: &InFlight) {
         for (name, resource) in &response.updates {
             if !self.channels.get(ResourceKind::Endpoints).holds(resource) {

@@ -1,4 +1,4 @@
-//! Taking a new view: the parts that are others than before say what changed.
+//! Takes a new view: the parts that differ from the view before contain the changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ impl Session {
         let old = old.as_ref().map_or(&[][..], |old| &old.parts);
         let (entering, leaving) = difference(old, &view.parts);
         self.views += 1;
-        // What enters comes first, so that a resource that moves to another part does not look removed in between.
+        // Parts enter before others leave, so that a resource that moves to another part does not look removed in between.
         for resource in entering.iter().flat_map(|part| &part.resources) {
             let ResourceKey { kind, name } = &resource.key;
             if self.channels.get_mut(*kind).enter(resource) {

@@ -1,4 +1,4 @@
-//! A client of the incremental protocol that says what the test tells it to.
+//! A client of the incremental protocol with requests that the test chooses.
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -14,10 +14,10 @@ use tonic::{Code, Status, Streaming};
 use super::pki::{Leaf, Pki};
 use super::{BOUND, Running};
 
-/// What a client says on its stream.
+/// The requests of a client on its stream.
 pub type Outbox = mpsc::Sender<DeltaDiscoveryRequest>;
 
-/// A stream, and what it was answered first.
+/// A stream, and its first answer.
 pub async fn open(
     channel: Channel,
     requests: Vec<DeltaDiscoveryRequest>,

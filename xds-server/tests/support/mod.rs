@@ -1,4 +1,4 @@
-//! What the tests share: a source to edit, a server to start, certificates, waiting with a bound.
+//! Shared parts of the tests: a source to edit, a server to start, certificates, waiting with a bound.
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 /// No wait of a test is longer.
 pub const BOUND: Duration = Duration::from_secs(30);
 
-/// A source whose view the test edits. Each resource is a part of its own.
+/// A source with a view that the test edits. Each resource is a part of its own.
 pub struct Fixture {
     resources: Mutex<BTreeMap<ResourceKey, Arc<Part>>>,
     on_demand: Mutex<BTreeMap<Name, Arc<Part>>>,
@@ -73,7 +73,7 @@ impl Fixture {
 }
 
 impl ResourceSource for Fixture {
-    /// Anybody who gives a node id, but `denied` and `unknown`; the id is the subscriber.
+    /// Admits every client with a node id, except `denied`; the id is the subscriber.
     fn admit(&self, _peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
         match node.id.as_str() {
             "" => Err(Refusal::Unauthenticated("no node id".to_owned())),
@@ -227,7 +227,7 @@ pub fn tool(variable: &str, place: &str, make: &str) -> PathBuf {
     path
 }
 
-/// A port that was free a moment ago. Whoever binds it fails loudly if it is no more.
+/// A port that was free a moment ago. If it is no longer free, the process that binds it fails loudly.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

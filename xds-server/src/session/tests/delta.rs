@@ -102,7 +102,7 @@ const RULES: &[(&str, &str)] = &[
         < C#1 a=1",
     ),
     (
-        "one response of a kind is in flight; what changed meanwhile follows",
+        "one response of a kind is in flight; changes in the meantime follow",
         "
         view C:a=1
         > C
@@ -147,7 +147,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 a=1",
     ),
     (
-        "what is not there is said so, remembered, and sent when it is",
+        "an absent resource is answered as removed, remembered, and sent once it exists",
         "
         view C:b=1
         > C sub=a
@@ -200,7 +200,7 @@ const RULES: &[(&str, &str)] = &[
         holds",
     ),
     (
-        "after a reconnect only differences are sent, and what is gone is removed",
+        "after a reconnect only differences are sent, and resources that are gone are removed",
         "
         view C:a=1 C:b=2 C:new=1
         > C sub=* has=a:1,b:1,old:1
@@ -227,7 +227,7 @@ const RULES: &[(&str, &str)] = &[
         view C:a=1",
     ),
     (
-        "listeners learned by use show what a client has learned, until they are taken from it",
+        "listeners learned by use show the destinations of a client, until they are removed",
         "
         view L:a=1
         > L sub=* has=a:1,dst|1:1,dst|2:1

@@ -1,4 +1,4 @@
-//! What waits for what, and what goes when.
+//! Requirements: the order of sends and removals.
 
 use super::{Flavor, run};
 
@@ -42,7 +42,7 @@ const RULES: &[(&str, &str)] = &[
         < C#1 dst|x=1",
     ),
     (
-        "a listener does not wait for a route that nobody can ask for yet",
+        "a listener does not wait for a route that no client can ask for yet",
         "
         view L:l=1<R:r R:r=1
         > L
@@ -77,7 +77,7 @@ const RULES: &[(&str, &str)] = &[
         < R#1 r=1",
     ),
     (
-        "what is required but not in the view does not count",
+        "a requirement that is not in the view does not count",
         "
         view R:r=1<C:a,E:a
         > C
@@ -95,7 +95,7 @@ const RULES: &[(&str, &str)] = &[
         < R#2 r=1",
     ),
     (
-        "removals come last, what refers before what is referred to",
+        "removals come last, a resource before those it refers to",
         "
         view C:a=1 E:a=1 L:l=1<C:a,E:a C:dst|x=1<C:a,E:a,L:l
         > C sub=*,dst|x has=a:1,dst|x:1
@@ -174,7 +174,7 @@ const RULES: &[(&str, &str)] = &[
         < R#2 r=1",
     ),
     (
-        "what a client brought along of unknown content keeps clusters until it is updated",
+        "a reported resource of unknown content keeps clusters until it is updated",
         "
         view C:b=1 E:b=1 R:r=2<C:b,E:b
         > C sub=* has=a:1

@@ -1,13 +1,13 @@
-//! Scripts: each line is an event or what has to come of it, so a rule of the protocol is a few lines of text.
+//! Scripts: each line is an event or its expected result, so a rule of the protocol is a few lines of text.
 //!
 //! ```text
-//! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view, a part for each resource; `<` lists what is required
+//! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view, a part for each resource; `<` lists the requirements
 //! > C sub=*,a unsub=b has=a:1 nonce=1 nack=text     an incremental request
 //! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
-//! settled                                           the client has told all that it holds
-//! holds C:a=1                                       what the client holds
-//! behind R:r refused 1 (text), R:s                  what it lacks of the view
+//! settled                                           the client has reported all that it holds
+//! holds C:a=1                                       the resources that the client holds
+//! behind R:r refused 1 (text), R:s                  the resources of the view that it lacks
 //! wanted dst|x                                      the on-demand names
 //! learned dst|x                                     the listeners learned by use
 //! ```
@@ -96,7 +96,7 @@ fn kind(letter: &str) -> ResourceKind {
         "L" => ResourceKind::Listener,
         "R" => ResourceKind::Route,
         "T" => ResourceKind::Runtime,
-        _ => panic!("{letter} is no kind"),
+        _ => panic!("{letter} is not a kind"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A model of Envoy as a client of the incremental protocol: it checks what it is given as Envoy uses it.
+//! A model of Envoy as a client of the incremental protocol: it checks each resource that it receives as Envoy uses it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -9,7 +9,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::super::*;
 
-/// What the model holds of one resource.
+/// A resource that the model holds.
 #[derive(Clone, Debug)]
 pub struct Holding {
     pub version: String,
@@ -18,7 +18,7 @@ pub struct Holding {
     pub warm: bool,
 }
 
-/// The client. `held` is what it would serve traffic with.
+/// The client. It would serve traffic with the resources in `held`.
 #[derive(Debug, Default)]
 pub struct Client {
     pub held: BTreeMap<ResourceKey, Holding>,
@@ -31,7 +31,7 @@ pub struct Client {
     opened: BTreeSet<ResourceKind>,
 }
 
-/// The body of a resource in this test: one line for each thing it refers to; a `!` alone is what the client refuses.
+/// The body of a resource in this test: one line for each reference; the client refuses a body of a `!` alone.
 pub fn body(bad: bool, static_cluster: bool, refers: &[ResourceKey]) -> String {
     let lines = refers
         .iter()
@@ -117,7 +117,7 @@ impl Client {
                 String::from_utf8(resource.resource.as_ref().unwrap().value.clone()).unwrap();
             let key = ResourceKey::new(kind, resource.name.as_str());
             if text.starts_with('!') {
-                // As Envoy: what is good in a refused response is taken all the same.
+                // Like Envoy, the model takes the good resources of a refused response all the same.
                 refused.push(resource.name.clone());
             } else {
                 self.take(key, &resource.version, &text);
@@ -126,7 +126,7 @@ impl Client {
         for name in &response.removed_resources {
             self.remove(&ResourceKey::new(kind, name.as_str()));
         }
-        // Every other refusal names nobody, as some of Envoy's do.
+        // Every other refusal names no resource, as some of Envoy's do.
         let naming = response.nonce.ends_with(['0', '2', '4', '6', '8']);
         let text = if naming {
             format!("Error adding {}: no", refused.join(", "))

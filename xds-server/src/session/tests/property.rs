@@ -1,5 +1,5 @@
-//! Random worlds, random edits, random delays, disconnections and refusals: whatever happens, a client is never given
-//! something that refers to what it does not have, nothing waits forever, and in the end both sides agree.
+//! Random worlds, random edits, random delays, disconnections and refusals: in every case, a client never receives a
+//! resource that refers to one it does not have, nothing waits forever, and in the end both sides agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -188,7 +188,7 @@ fn compile(world: &World, wanted: &BTreeSet<Name>) -> Resources {
 
 type Identity = (ResourceKey, Arc<str>);
 
-/// What was served before, so that what did not change is the very same again.
+/// The resources and parts served before, so that an unchanged one is the same `Arc` again.
 #[derive(Default)]
 struct Memory {
     resources: BTreeMap<Identity, Arc<Resource>>,
@@ -397,7 +397,7 @@ fn reachable(view: &Resources, key: &ResourceKey) -> bool {
     let asker_is_bad = asked_by
         .and_then(|by| view.get(&by))
         .is_some_and(|by| is_bad(by));
-    // A listener may or may not wait for a bad route, depending on who has it already: nothing is claimed of those.
+    // A listener waits for a bad route or not, depending on whether the client has one already: the test claims nothing.
     !is_bad(resource)
         && !asker_is_bad
         && resource

@@ -1,4 +1,4 @@
-//! Refusals: who is meant, what stays, what waits, who goes on.
+//! Refusals: the resource that is meant, the last good that stays, the resources that wait, and those that go on.
 
 use super::{Flavor, run};
 
@@ -81,7 +81,7 @@ const RULES: &[(&str, &str)] = &[
         behind C:c refused 1 (?)",
     ),
     (
-        "what changes during the search is no suspect any more",
+        "a resource that changes during the search is not a suspect any more",
         "
         view C:a=1 C:b=1
         > C
