@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 pub use parts::Part;
 use parts::Parts;
-use subscribers::{Cause, Subscribers, Wish};
+use subscribers::{Subscribers, ViewInput, ViewRequest};
 
 use crate::certs::identity_of;
 use crate::metrics::{Metrics, Outcome};
@@ -30,7 +30,7 @@ use crate::snapshot::{Snapshot, SnapshotConsumer, Snapshots};
 
 /// The view of one proxy, with the inputs that can change it.
 #[derive(Debug)]
-pub struct Seen {
+pub struct ServedView {
     /// With the objects that each resource comes from.
     pub parts: Vec<Arc<Part>>,
     /// The same for the wire.
@@ -45,7 +45,7 @@ pub struct Seen {
     settling: Arc<BTreeSet<Name>>,
 }
 
-impl Seen {
+impl ServedView {
     /// The same with one part in the place of another; `None` if that other one is not in it.
     fn with(
         &self,
@@ -127,8 +127,8 @@ impl MeshSource {
     /// Returns the view that a proxy must have now, for the requests of its current stream; `None` if the proxy is not a
     /// pod with a sidecar.
     #[must_use]
-    pub fn expected(&self, who: &Name, asked: &Arc<Asked>) -> Option<Arc<Seen>> {
-        let (mut wish, own) = {
+    pub fn expected(&self, who: &Name, asked: &Arc<Asked>) -> Option<Arc<ServedView>> {
+        let (mut request, own) = {
             let subscribers = self.lock();
             let subscriber = subscribers.all.get(who)?;
             let own = subscriber.asked == *asked;
@@ -139,16 +139,16 @@ impl MeshSource {
             {
                 return Some(Arc::clone(seen));
             }
-            (subscriber.wish(), own)
+            (subscriber.request(), own)
         };
         if own {
-            return self.look(who, &wish);
+            return self.look(who, &request);
         }
         // Another stream of the same proxy asked last.
-        (wish.asked, wish.looked) = (Arc::clone(asked), Arc::clone(asked));
+        (request.asked, request.looked) = (Arc::clone(asked), Arc::clone(asked));
         let snapshot = self.newest()?;
-        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
-        let seen = self.compute(&snapshot, proxy, &proxy.workload(), &wish, None)?;
+        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
+        let seen = self.compute(&snapshot, proxy, &proxy.workload(), &request, None)?;
         Some(Arc::new(seen))
     }
 
@@ -181,9 +181,9 @@ impl MeshSource {
         snapshot: &Snapshot,
         who: &Name,
     ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
-        let wish = self.lock().all.get(who)?.wish();
-        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
-        let seen = self.compute(snapshot, proxy, &proxy.workload(), &wish, None)?;
+        let request = self.lock().all.get(who)?.request();
+        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
+        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
         let resources = seen
             .wire
             .parts
@@ -209,7 +209,7 @@ impl MeshSource {
 
     /// The scope of a workload was changed from elsewhere.
     pub fn relearned(&self, workload: &WorkloadRef) {
-        self.lock().touch(&Cause::Learned(workload.clone()));
+        self.lock().touch(&ViewInput::Learned(workload.clone()));
     }
 
     /// Every connected proxy reports its loads within this time: three intervals, because one report may be late.
@@ -225,17 +225,17 @@ impl MeshSource {
             .any(|subscriber| subscriber.tick.receiver_count() > 0)
     }
 
-    fn look(&self, who: &Name, wish: &Wish) -> Option<Arc<Seen>> {
+    fn look(&self, who: &Name, request: &ViewRequest) -> Option<Arc<ServedView>> {
         let snapshot = self.newest()?;
-        let proxy = snapshot.compiled.proxies.get(&wish.pod)?;
+        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
         let workload = proxy.workload();
         let (before, touched) = self.lock().begin(who, &workload)?;
-        let seen = self.compute(&snapshot, proxy, &workload, wish, before.as_deref())?;
+        let seen = self.compute(&snapshot, proxy, &workload, request, before.as_deref())?;
         let seen = before
             .filter(|before| same(before, &seen))
             .unwrap_or_else(|| Arc::new(seen));
         let mut subscribers = self.lock();
-        subscribers.keep(who, wish, Arc::clone(&seen), touched);
+        subscribers.keep(who, request, Arc::clone(&seen), touched);
         // A snapshot published during the computation woke only the subscribers that were registered for its dependencies.
         // The dependencies of this view were not registered yet.
         if self
@@ -254,15 +254,15 @@ impl MeshSource {
         snapshot: &Snapshot,
         proxy: &Proxy,
         workload: &WorkloadRef,
-        wish: &Wish,
-        before: Option<&Seen>,
-    ) -> Option<Seen> {
-        let sorted = self.sort(snapshot, proxy, workload, wish);
+        request: &ViewRequest,
+        before: Option<&ServedView>,
+    ) -> Option<ServedView> {
+        let sorted = self.sort(snapshot, proxy, workload, request);
         let scope = Scope {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
             wanted: &sorted.wanted,
-            settled: &wish.settled,
+            settled: &request.settled,
             refused: &sorted.refused,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope)?;
@@ -276,7 +276,7 @@ impl MeshSource {
             absent: view.absent,
             since: snapshot.seen,
         };
-        Some(Seen {
+        Some(ServedView {
             parts,
             wire: Arc::new(wire),
             depends: Arc::new(view.depends),
@@ -368,16 +368,16 @@ impl ResourceSource for MeshSource {
     }
 
     fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<xds::View>> {
-        let wish = {
+        let request = {
             let mut subscribers = self.lock();
             let subscriber = subscribers.entry(&who.0)?;
             subscriber.asks(asked);
             if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
                 return Some(Arc::clone(&seen.wire));
             }
-            subscriber.wish()
+            subscriber.request()
         };
-        Some(Arc::clone(&self.look(&who.0, &wish)?.wire))
+        Some(Arc::clone(&self.look(&who.0, &request)?.wire))
     }
 
     fn subscribe(&self, who: &SubscriberId) -> watch::Receiver<u64> {
@@ -446,17 +446,17 @@ impl SnapshotConsumer for MeshSource {
         // Parts are replaced before the other changes mark views as stale. `replace` skips stale views: they are computed
         // again anyway.
         for (service, old, new) in &replaced {
-            let cause = Cause::Compiled(Dependency::Service((*service).clone()));
-            subscribers.replace(&cause, |seen| seen.with(old, new, snapshot.seen));
+            let input = ViewInput::Compiled(Dependency::Service((*service).clone()));
+            subscribers.replace(&input, |seen| seen.with(old, new, snapshot.seen));
         }
         for dependency in &changes.touched {
-            subscribers.touch(&Cause::Compiled(dependency.clone()));
+            subscribers.touch(&ViewInput::Compiled(dependency.clone()));
         }
     }
 }
 
 /// Whether two views say the same, as far as parts go.
-fn same(a: &Seen, b: &Seen) -> bool {
+fn same(a: &ServedView, b: &ServedView) -> bool {
     a.parts.len() == b.parts.len()
         && a.wire.absent == b.wire.absent
         && a.depends == b.depends

@@ -9,7 +9,7 @@ use heddle_policy_compiler::{
 };
 use heddle_xds_server::Name;
 
-use super::subscribers::Wish;
+use super::subscribers::ViewRequest;
 use super::{MeshSource, now};
 use crate::scope::{Learned, Recent, Scopes, Seconds, Sets};
 use crate::snapshot::Snapshot;
@@ -40,7 +40,7 @@ impl MeshSource {
         snapshot: &Snapshot,
         proxy: &Proxy,
         workload: &WorkloadRef,
-        wish: &Wish,
+        request: &ViewRequest,
     ) -> Sorted {
         let now = now();
         let mut sorter = Sorter {
@@ -57,10 +57,10 @@ impl MeshSource {
             beyond: BTreeSet::new(),
             places: BTreeSet::new(),
         };
-        let (asked, looked) = (&wish.asked, &wish.looked);
+        let (asked, looked) = (&request.asked, &request.looked);
         sorter.brought(asked.listeners.difference(&looked.listeners));
         // Names that are in the overflow already keep their places; new names come after them.
-        let has_place = |name: &&Name| wish.beyond.contains(*name);
+        let has_place = |name: &&Name| request.beyond.contains(*name);
         let (placed, others): (Vec<_>, Vec<_>) = asked.names.iter().partition(has_place);
         let (wanted, refused) = placed
             .into_iter()
@@ -71,8 +71,8 @@ impl MeshSource {
             sorter.sets = self.scopes.of(workload);
             self.relearned(workload);
         }
-        if sorter.beyond.len() >= MAX_BEYOND && wish.beyond.len() < MAX_BEYOND {
-            tracing::warn!(proxy = %wish.pod, addresses = MAX_BEYOND, "the proxy exceeded the bound of addresses beyond the scope of its workload; further addresses are denied");
+        if sorter.beyond.len() >= MAX_BEYOND && request.beyond.len() < MAX_BEYOND {
+            tracing::warn!(proxy = %request.pod, addresses = MAX_BEYOND, "the proxy exceeded the bound of addresses beyond the scope of its workload; further addresses are denied");
         }
         Sorted {
             sets: sorter.sets,
@@ -236,14 +236,14 @@ mod tests {
         move |names, looked, beyond| {
             let pod = NamespacedName::new("shop", "client-1");
             let proxy = &snapshot.compiled.proxies[&pod];
-            let wish = Wish {
+            let request = ViewRequest {
                 pod,
                 asked: asked(names),
                 looked: asked(looked),
                 settled: Arc::default(),
                 beyond: Arc::new(beyond.clone()),
             };
-            mesh.sort(snapshot, proxy, &proxy.workload(), &wish)
+            mesh.sort(snapshot, proxy, &proxy.workload(), &request)
         }
     }
 

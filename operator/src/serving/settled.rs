@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use heddle_policy_compiler::{View, listener_address, on_demand_address};
 use heddle_xds_server::{Asked, Name, Progress, Registry, ResourceKey, ResourceKind, SubscriberId};
 
-use super::{MeshSource, Seen};
+use super::{MeshSource, ServedView};
 
 /// So long after its listener was acknowledged a cluster may still be looked for, by connections that were accepted
 /// before: twice as long as a connection waits for its cluster before the sidecar gives it up (5 s).
@@ -55,7 +55,7 @@ impl Settled {
 
     /// Takes a view that was computed with these retired names. If a retired name has its cluster in the view, its listener
     /// has left the view: the name is no longer retired, and its time starts again.
-    pub(super) fn seen(&mut self, seen: &Seen, settled: &BTreeSet<Name>) {
+    pub(super) fn seen(&mut self, seen: &ServedView, settled: &BTreeSet<Name>) {
         self.acknowledged
             .retain(|name, _| seen.settling.contains(name));
         let mut back = settled.difference(&seen.wire.absent).peekable();
@@ -103,7 +103,7 @@ pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
 
 /// Returns the retirable names for which the proxy has acknowledged cluster and listener as they are in the view; `None` if
 /// the proxy is not connected or its progress is about another view.
-fn acknowledged<'s>(seen: &'s Seen, progress: &Progress) -> Option<BTreeSet<&'s Name>> {
+fn acknowledged<'s>(seen: &'s ServedView, progress: &Progress) -> Option<BTreeSet<&'s Name>> {
     let view = progress.view.as_ref().filter(|_| progress.connected)?;
     Arc::ptr_eq(view, &seen.wire).then(|| {
         let has = |kind, name: &str| {
@@ -121,7 +121,7 @@ fn acknowledged<'s>(seen: &'s Seen, progress: &Progress) -> Option<BTreeSet<&'s 
 impl MeshSource {
     /// Looks after the names that are about to settle.
     pub(super) fn settle(&self, registry: &Registry) {
-        let settling: Vec<(Name, Arc<Seen>)> = self
+        let settling: Vec<(Name, Arc<ServedView>)> = self
             .lock()
             .all
             .iter()
@@ -161,13 +161,13 @@ mod tests {
     }
 
     /// A view in which these names pass on to listeners, and those are absent.
-    fn view(settling: &BTreeSet<Name>, absent: &BTreeSet<Name>) -> Seen {
+    fn view(settling: &BTreeSet<Name>, absent: &BTreeSet<Name>) -> ServedView {
         let wire = xds::View {
             parts: Vec::new(),
             absent: absent.clone(),
             since: None,
         };
-        Seen {
+        ServedView {
             parts: Vec::new(),
             wire: Arc::new(wire),
             depends: Arc::default(),

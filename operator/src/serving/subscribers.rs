@@ -9,11 +9,11 @@ use heddle_xds_server::{Asked, Name};
 use tokio::sync::watch;
 
 use super::settled::Settled;
-use super::{Seen, pod_of};
+use super::{ServedView, pod_of};
 
 /// An input of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Cause {
+pub(super) enum ViewInput {
     /// Something compiled.
     Compiled(Dependency),
     /// The learned scope of the workload.
@@ -31,14 +31,14 @@ pub(super) struct Subscriber {
     begins: bool,
     pub(super) settled: Settled,
     pub(super) workload: Option<WorkloadRef>,
-    pub(super) seen: Option<Arc<Seen>>,
+    pub(super) seen: Option<Arc<ServedView>>,
     /// Something that the view depends on has changed since.
     pub(super) stale: bool,
     /// When it last reported its loads.
     pub(super) reported: Option<Instant>,
     /// Ticks whenever the view has become stale.
     pub(super) tick: watch::Sender<u64>,
-    causes: Arc<BTreeSet<Dependency>>,
+    inputs: Arc<BTreeSet<Dependency>>,
 }
 
 impl Subscriber {
@@ -54,7 +54,7 @@ impl Subscriber {
             stale: true,
             reported: None,
             tick: watch::Sender::new(0),
-            causes: Arc::default(),
+            inputs: Arc::default(),
         }
     }
 
@@ -81,8 +81,8 @@ impl Subscriber {
     }
 
     /// Returns the inputs of the proxy's view.
-    pub(super) fn wish(&self) -> Wish {
-        Wish {
+    pub(super) fn request(&self) -> ViewRequest {
+        ViewRequest {
             pod: self.pod.clone(),
             asked: Arc::clone(&self.asked),
             looked: Arc::clone(&self.looked),
@@ -98,7 +98,7 @@ impl Subscriber {
 
 /// The inputs of a view that are specific to the proxy.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct ViewRequest {
     pub(super) pod: PodRef,
     pub(super) asked: Arc<Asked>,
     /// The requests at the last computation.
@@ -113,7 +113,7 @@ pub(super) struct Wish {
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     pub(super) all: HashMap<Name, Subscriber>,
-    by_cause: HashMap<Cause, HashSet<Name>>,
+    by_input: HashMap<ViewInput, HashSet<Name>>,
     /// Subscribers with a view replaced or made stale since the last [`Subscribers::take_changed`].
     changed: BTreeSet<Name>,
 }
@@ -133,38 +133,48 @@ impl Subscribers {
         &mut self,
         name: &Name,
         workload: &WorkloadRef,
-    ) -> Option<(Option<Arc<Seen>>, u64)> {
+    ) -> Option<(Option<Arc<ServedView>>, u64)> {
         let subscriber = self.all.get_mut(name)?;
         if subscriber.workload.as_ref() != Some(workload) {
             let before = subscriber.workload.replace(workload.clone());
             if let Some(before) = before {
-                forget(&mut self.by_cause, &Cause::Learned(before), name);
+                forget(&mut self.by_input, &ViewInput::Learned(before), name);
             }
-            note(&mut self.by_cause, Cause::Learned(workload.clone()), name);
+            note(
+                &mut self.by_input,
+                ViewInput::Learned(workload.clone()),
+                name,
+            );
         }
         Some((subscriber.seen.clone(), *subscriber.tick.borrow()))
     }
 
     /// Stores a view with its dependencies. The view is stale already if the subscriber was touched since
     /// [`Subscribers::begin`].
-    pub(super) fn keep(&mut self, name: &Name, wish: &Wish, seen: Arc<Seen>, begun: u64) {
+    pub(super) fn keep(
+        &mut self,
+        name: &Name,
+        request: &ViewRequest,
+        seen: Arc<ServedView>,
+        begun: u64,
+    ) {
         let Some(subscriber) = self.all.get_mut(name) else {
             return;
         };
         // The requests changed in between. The call that changed them computes the view, too.
-        if !Arc::ptr_eq(&subscriber.asked, &wish.asked) {
+        if !Arc::ptr_eq(&subscriber.asked, &request.asked) {
             return;
         }
-        subscriber.looked = Arc::clone(&wish.asked);
-        subscriber.settled.seen(&seen, &wish.settled);
-        // Mostly the causes are the same, and nothing is to be done.
-        if subscriber.causes != seen.depends {
-            let before = std::mem::replace(&mut subscriber.causes, Arc::clone(&seen.depends));
+        subscriber.looked = Arc::clone(&request.asked);
+        subscriber.settled.seen(&seen, &request.settled);
+        // Mostly the inputs are the same, and nothing is to be done.
+        if subscriber.inputs != seen.depends {
+            let before = std::mem::replace(&mut subscriber.inputs, Arc::clone(&seen.depends));
             for gone in before.difference(&seen.depends) {
-                forget(&mut self.by_cause, &Cause::Compiled(gone.clone()), name);
+                forget(&mut self.by_input, &ViewInput::Compiled(gone.clone()), name);
             }
             for new in seen.depends.difference(&before) {
-                note(&mut self.by_cause, Cause::Compiled(new.clone()), name);
+                note(&mut self.by_input, ViewInput::Compiled(new.clone()), name);
             }
         }
         subscriber.seen = Some(seen);
@@ -172,8 +182,8 @@ impl Subscribers {
     }
 
     /// Something changed: the views that depend on it are stale, and their streams are told.
-    pub(super) fn touch(&mut self, cause: &Cause) {
-        for name in self.by_cause.get(cause).into_iter().flatten() {
+    pub(super) fn touch(&mut self, input: &ViewInput) {
+        for name in self.by_input.get(input).into_iter().flatten() {
             if let Some(subscriber) = self.all.get_mut(name) {
                 wake(subscriber);
                 self.changed.insert(Name::clone(name));
@@ -183,8 +193,12 @@ impl Subscribers {
 
     /// Handles a change that determines the new views: `with` returns the new view, or `None` if the change does not
     /// concern it. Streams are woken if their view is replaced.
-    pub(super) fn replace(&mut self, cause: &Cause, with: impl Fn(&Seen) -> Option<Seen>) {
-        for name in self.by_cause.get(cause).into_iter().flatten() {
+    pub(super) fn replace(
+        &mut self,
+        input: &ViewInput,
+        with: impl Fn(&ServedView) -> Option<ServedView>,
+    ) {
+        for name in self.by_input.get(input).into_iter().flatten() {
             let Some(subscriber) = self.all.get_mut(name) else {
                 continue;
             };
@@ -237,11 +251,15 @@ impl Subscribers {
             return;
         }
         if let Some(subscriber) = self.all.remove(name) {
-            for cause in &*subscriber.causes {
-                forget(&mut self.by_cause, &Cause::Compiled(cause.clone()), name);
+            for input in &*subscriber.inputs {
+                forget(
+                    &mut self.by_input,
+                    &ViewInput::Compiled(input.clone()),
+                    name,
+                );
             }
             if let Some(workload) = subscriber.workload {
-                forget(&mut self.by_cause, &Cause::Learned(workload), name);
+                forget(&mut self.by_input, &ViewInput::Learned(workload), name);
             }
         }
         self.changed.remove(name);
@@ -249,7 +267,7 @@ impl Subscribers {
 
     /// The subscribers of a workload.
     pub(super) fn of_workload(&self, workload: &WorkloadRef) -> impl Iterator<Item = &Subscriber> {
-        let names = self.by_cause.get(&Cause::Learned(workload.clone()));
+        let names = self.by_input.get(&ViewInput::Learned(workload.clone()));
         names
             .into_iter()
             .flatten()
@@ -262,15 +280,15 @@ fn wake(subscriber: &mut Subscriber) {
     subscriber.tick.send_modify(|tick| *tick += 1);
 }
 
-fn note(by_cause: &mut HashMap<Cause, HashSet<Name>>, cause: Cause, name: &Name) {
-    by_cause.entry(cause).or_default().insert(Name::clone(name));
+fn note(by_input: &mut HashMap<ViewInput, HashSet<Name>>, input: ViewInput, name: &Name) {
+    by_input.entry(input).or_default().insert(Name::clone(name));
 }
 
-fn forget(by_cause: &mut HashMap<Cause, HashSet<Name>>, cause: &Cause, name: &Name) {
-    if let Some(names) = by_cause.get_mut(cause) {
+fn forget(by_input: &mut HashMap<ViewInput, HashSet<Name>>, input: &ViewInput, name: &Name) {
+    if let Some(names) = by_input.get_mut(input) {
         names.remove(name);
         if names.is_empty() {
-            by_cause.remove(cause);
+            by_input.remove(input);
         }
     }
 }

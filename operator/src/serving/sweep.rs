@@ -8,8 +8,8 @@ use heddle_policy_compiler::{Bucket, Compiled, Destination, WorkloadRef, on_dema
 use heddle_xds_server::{Name, Registry};
 use tokio_util::sync::CancellationToken;
 
-use super::subscribers::Cause;
-use super::{MeshSource, Seen, now};
+use super::subscribers::ViewInput;
+use super::{MeshSource, ServedView, now};
 use crate::scope::{Recent, Seconds};
 use crate::snapshot::Snapshot;
 use crate::tasks::Ended;
@@ -74,9 +74,9 @@ impl MeshSource {
         );
         let mut subscribers = self.lock();
         for workload in changed {
-            subscribers.touch(&Cause::Learned(workload));
+            subscribers.touch(&ViewInput::Learned(workload));
         }
-        let passes = |seen: &Arc<Seen>| !seen.beyond.is_empty();
+        let passes = |seen: &Arc<ServedView>| !seen.beyond.is_empty();
         let passing: Vec<Name> = subscribers
             .all
             .iter()

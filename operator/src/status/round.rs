@@ -9,7 +9,7 @@ use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 pub use heddle_xds_types::ProxyState;
 use imbl::OrdMap;
 
-use crate::serving::{MeshSource, Seen, pod_of};
+use crate::serving::{MeshSource, ServedView, pod_of};
 use crate::snapshot::Snapshot;
 
 /// How a proxy stands to an object.
@@ -59,7 +59,7 @@ pub struct Summary {
 pub struct Looked {
     /// As far as statuses go.
     pub summary: Arc<Summary>,
-    seen: Arc<Seen>,
+    seen: Arc<ServedView>,
     progress: Arc<Progress>,
     /// Resources that it should have and has not acknowledged.
     behind: usize,
@@ -155,7 +155,7 @@ impl Rounds {
     }
 }
 
-fn summarise(proxy: &Proxy, seen: &Seen, progress: &Progress) -> (Summary, usize) {
+fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
         connected: progress.connected,
         // A terminating pod takes calls by its own address for as long as it runs, even if its condition is not ready.
