@@ -222,7 +222,7 @@ fn builder(http: &Http) -> auto::Builder<TokioExecutor> {
     }
 }
 
-/// What every connection needs.
+/// The state that every connection needs.
 struct Server<H> {
     builder: auto::Builder<TokioExecutor>,
     options: Arc<Options>,
@@ -236,7 +236,7 @@ struct Server<H> {
 impl<H: ConnectionHandler> Server<H> {
     async fn run(self: Arc<Self>, raw: Raw, slot: Arc<ConnectionSlot>) {
         let (address, io) = (raw.address, raw.io);
-        // What a handshake needs is freed before the connection begins its long life.
+        // The memory of a handshake is freed before the connection begins its long life.
         let Some((connection, peer)) = Box::pin(self.handshake(io, address, &slot)).await else {
             return;
         };

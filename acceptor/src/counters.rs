@@ -1,4 +1,4 @@
-//! What an acceptor counts.
+//! The counters of an acceptor.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

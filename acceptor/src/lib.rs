@@ -6,7 +6,7 @@
 //! connections that are slow in the TLS handshake, without a first request, without a request for a while, or with a
 //! request that does not end. Each refusal is counted, and logged a few times a minute.
 //!
-//! The HTTP itself is hyper's. Whatever answers the requests is a hyper service, made by a [`ConnectionHandler`] for each
+//! The HTTP itself is hyper's. A hyper service answers the requests; a [`ConnectionHandler`] makes one for each
 //! connection.
 
 mod acceptor;

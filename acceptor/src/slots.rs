@@ -1,4 +1,4 @@
-//! The places of a server's connections: how many there are, and whose they are.
+//! The places of a server's connections: their number, and the source of each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -162,7 +162,7 @@ impl Slots {
         })
     }
 
-    /// Waits until most displaced connections have closed. They close by themselves, whatever their clients do.
+    /// Waits until most displaced connections have closed. They close by themselves, without any action of their clients.
     pub async fn settled(&self) {
         while self.lock().leaving >= MAX_LEAVING {
             self.left.notified().await;
@@ -185,7 +185,7 @@ impl Table {
         let own = self.sources.get(&source);
         let held = own.map_or(0, Holding::all);
         if held >= bounds.per_source {
-            // Whoever shares the address with silent connections gets in nevertheless.
+            // A caller that shares the address with silent connections gets in nevertheless.
             let victim = own.and_then(|own| own.oldest(false));
             self.displace(victim.ok_or(Refused::Source)?, bounds, counters);
             return Ok(());
@@ -200,7 +200,7 @@ impl Table {
         let displaceable = own.map_or(0, |own| own.rank(source, bounds.displace_busy).displaceable);
         let most = self.ranks.last().copied().ok_or(Refused::Full)?;
         let victim = if most.source != source && most.displaceable > displaceable {
-            // The only connection of a source is cut in the middle of a request for nobody.
+            // The only connection of a source is not cut in the middle of a request.
             let busy = bounds.displace_busy && most.displaceable > 1;
             self.sources
                 .get(&most.source)
@@ -228,7 +228,7 @@ impl Table {
         Some(open)
     }
 
-    /// Changes what a source holds, and its rank with it.
+    /// Changes the connections of a source, and its rank with them.
     fn change(&mut self, source: Source, displace_busy: bool, change: impl FnOnce(&mut Holding)) {
         let holding = self.sources.entry(source).or_default();
         self.ranks.remove(&holding.rank(source, displace_busy));

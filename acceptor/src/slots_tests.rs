@@ -113,7 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, the bounds hold, and a source without a connection is refused only if nobody has one to spare.
+    /// After any steps, the bounds hold, and a source without a connection is refused only if every connection is busy.
     #[test]
     fn bounds_hold(steps in prop::collection::vec(step(), 1..200), displace_busy: bool) {
         let bounds = Bounds { connections: 8, per_source: 4, reserved: 2, displace_busy };

@@ -74,7 +74,7 @@ pub fn clean(text: &str, max: usize) -> String {
 /// The longest log line, in characters.
 const MAX_LINE: usize = 16 << 10;
 
-/// A writer of log lines: whatever an event holds, it stays on one line, without escape sequences, and of bounded length.
+/// A writer of log lines: any event stays on one line, without escape sequences, and of bounded length.
 /// Each call of `write` is one event.
 #[derive(Debug)]
 pub struct LogLines<W>(pub W);

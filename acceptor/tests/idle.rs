@@ -1,6 +1,6 @@
 //! Connections that take a place and give nothing: each kind is closed at its deadline, and honest callers are answered
 //! meanwhile.
-// Clippy takes only the test functions themselves for tests, not what they call.
+// Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -310,7 +310,7 @@ async fn displaced_connections_in_their_grace_keep_nobody_out() {
     waited.expect("not every connection became idle");
     let silent = join_all((0..20).map(|_| server.tcp(3))).await;
     let answer = tokio::time::timeout(PATIENCE / 4, server.get(2)).await;
-    assert!(answer.expect("nobody is accepted").ends_with("ok"));
+    assert!(answer.expect("no connection is accepted").ends_with("ok"));
     assert!(server.counters.snapshot().displaced >= 20);
     drop((silent, deaf));
 }

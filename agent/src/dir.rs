@@ -78,7 +78,7 @@ fn claim(dir: &Path) -> Result<Claim> {
     Ok(Claim::Ours)
 }
 
-/// Removes what a former run may have left.
+/// Removes a file that a former run may have left.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

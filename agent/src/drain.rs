@@ -1,4 +1,4 @@
-//! The end of a pod: callers are told, what runs may end, outbound works to the last.
+//! The end of a pod: callers are told to go elsewhere, requests in progress may end, outbound works to the last.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Envoy's process, and PID 1's duty to reap whatever else ends.
+//! Envoy's process, and PID 1's duty to reap all other children that end.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -57,7 +57,7 @@ impl Envoy {
             .arg("envoy")
             .arg(&settings.envoy)
             .args(arguments(settings, config))
-            // Envoy needs nothing of the agent's environment, but who it is.
+            // Envoy needs nothing of the agent's environment except the workload's identity.
             .env_clear()
             .envs(settings.labels())
             .spawn()

@@ -20,7 +20,7 @@ const LAST_RETRY: Duration = Duration::from_secs(20);
 /// The longest sleep: a suspended machine or a clock that is set must not make a renewal late by more.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// What others may know of the current certificate: whether there is one.
+/// The part of the certificate's state that others may see: whether there is a current certificate.
 pub(crate) type HasCertificate = watch::Sender<bool>;
 
 /// Renews for ever; only a fault of our own ends it.
@@ -96,7 +96,7 @@ async fn issue(settings: &Settings, trust: &str) -> Result<(Credential, Workload
         csr,
         lifetime_seconds: 0,
     });
-    set_bearer(request.metadata_mut(), &token).context("the pod's token is no text")?;
+    set_bearer(request.metadata_mut(), &token).context("the pod's token is not text")?;
     request.set_timeout(TIMEOUT);
     let host = &settings.control_plane;
     let tls = ClientTlsConfig::new()

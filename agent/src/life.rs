@@ -25,7 +25,7 @@ use crate::secrets::Publisher;
 use crate::settings::Settings;
 use crate::{issuance, memory, sds};
 
-/// What Envoy gets to end by itself once it was asked.
+/// The time for Envoy to end by itself after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the sidecar until it is told to end, or until Envoy or a part of the agent fails.
@@ -109,7 +109,7 @@ fn start(settings: &Settings, dir: &PrivateDir) -> Result<Envoy> {
 
 type Parts = JoinSet<Result<()>>;
 
-/// What runs beside Envoy. None of it ever ends well: the first end is the agent's.
+/// The tasks beside Envoy. None of them ever ends well: the first end is the agent's.
 fn parts(
     settings: &Arc<Settings>,
     dir: &PrivateDir,
@@ -173,7 +173,7 @@ fn write_private(path: &Path, text: &[u8]) -> Result<()> {
 
 struct Signals {
     end: End,
-    /// Envoy opens its logs anew.
+    /// Envoy opens its logs again.
     reopen: SignalStream,
 }
 

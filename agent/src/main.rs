@@ -67,7 +67,7 @@ fn init() -> Result<ExitCode> {
 }
 
 fn log() {
-    // The agent's few lines of what happened are worth more than the silence of Envoy's default.
+    // The agent's few lines of events are worth more than the silence of Envoy's default.
     let level = env("HEDDLE_LOG_LEVEL").map_or("info", |level| log_level(&level));
     let filter = tracing_subscriber::EnvFilter::new(format!(
         "{level},h2=warn,hyper=warn,tower=warn,rustls=warn"

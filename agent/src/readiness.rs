@@ -22,14 +22,14 @@ use crate::admin::Admin;
 const KEPT: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known of readiness.
+/// The state of readiness.
 pub(crate) struct Readiness {
     admin: Admin,
     state: Mutex<State>,
 }
 
 struct State {
-    /// The first configuration is in force. It stays so: a later listener that warms takes nobody out of service.
+    /// The first configuration is in force. It stays so: a later listener that warms takes no pod out of service.
     configured: bool,
     draining: bool,
     last: Option<(Instant, bool)>,

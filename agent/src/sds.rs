@@ -116,7 +116,7 @@ impl SecretDiscoveryService for Sds {
     }
 }
 
-/// One stream's state: what the client says goes in, and an answer comes out where there is anything to say.
+/// One stream's state: it takes the client's requests, and returns an answer if there is one to send.
 trait Session: Send + 'static {
     type Ask: Send + 'static;
     type Answer: Send + 'static;
@@ -130,7 +130,7 @@ fn pump<S: Session>(
     mut session: S,
 ) -> Answers<S::Answer> {
     let (answers, stream) = mpsc::channel(QUEUE);
-    // Ends with the client: its requests end, or nobody takes the answers any more.
+    // Ends with the client: its requests end, or the stream of answers is dropped.
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -178,7 +178,7 @@ impl Session for StateOfTheWorld {
 
     fn asked(&mut self, ask: DiscoveryRequest) {
         refused(ask.error_detail.as_ref().map(|e| e.message.as_str()));
-        // An answer to what is no longer the last response says nothing new.
+        // An answer to an older response than the last one has no new information.
         if !ask.response_nonce.is_empty() && ask.response_nonce != self.nonce.to_string() {
             return;
         }
@@ -231,7 +231,7 @@ impl Session for Delta {
         for name in ask.resource_names_unsubscribe {
             self.wanted.remove(&name);
         }
-        // Who asks again is answered again, also with what it has.
+        // A name that is requested again is answered again, even if the client has its latest version.
         self.wanted.extend(
             ask.resource_names_subscribe
                 .into_iter()
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(
             session.answer(&now()).unwrap().resources.len(),
             1,
-            "who asks again is answered again"
+            "a repeated request is answered again"
         );
         publisher.publish("chain", "key", "other roots");
         assert_eq!(session.answer(&now()).unwrap().resources.len(), 2);

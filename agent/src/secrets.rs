@@ -1,4 +1,4 @@
-//! What Envoy is told over SDS, and the channel in which it changes.
+//! The secrets that Envoy gets over SDS, and the channel in which they change.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Secrets {
 pub(crate) struct Publisher(watch::Sender<Secrets>);
 
 impl Publisher {
-    /// Before the first certificate there is only whom to trust.
+    /// Before the first certificate there is only the trust bundle.
     pub(crate) fn new(trust_bundle: &str) -> Self {
         Self(watch::Sender::new(Secrets {
             trust: trust(trust_bundle, 1),

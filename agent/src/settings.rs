@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use heddle_identity::{SpiffeError, SpiffeId};
 
-/// What in the environment is missing or no good.
+/// A missing or invalid variable of the environment.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// Not set, or empty.
     #[error("the environment variable {0} is not set")]
     Missing(&'static str),
-    /// Set to what it can't be.
+    /// Set to an invalid value.
     #[error("the environment variable {name} is `{value}`: {why}")]
     Bad {
         /// Which.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What it should be.
+        /// The valid values.
         why: &'static str,
     },
-    /// The parts make no identity.
-    #[error("HEDDLE_TRUST_DOMAIN, POD_NAMESPACE and POD_SERVICE_ACCOUNT make no identity")]
+    /// The parts do not make an identity.
+    #[error("HEDDLE_TRUST_DOMAIN, POD_NAMESPACE and POD_SERVICE_ACCOUNT do not make an identity")]
     Identity(#[from] SpiffeError),
 }
 
@@ -57,13 +57,13 @@ pub struct Settings {
     pub ca_port: u16,
     /// The roots to trust until the control plane names newer ones, in PEM.
     pub trust_bundle: String,
-    /// Who this workload is.
+    /// The identity of this workload.
     pub id: SpiffeId,
     /// The pod's name.
     pub pod: String,
-    /// The workload that people deployed: the pod's own name where nobody owns it.
+    /// The workload that people deployed: the pod's own name if the pod has no owner.
     pub workload: String,
-    /// The pod's token, renewed by the kubelet, so read anew at every use.
+    /// The pod's token, renewed by the kubelet, so read again at every use.
     pub token_file: PathBuf,
     /// Envoy's binary.
     pub envoy: PathBuf,
@@ -138,8 +138,8 @@ impl Settings {
         format!("{}/{}", self.id.namespace(), self.pod)
     }
 
-    /// All that Envoy finds in its environment: what the compiler's listeners say in metrics about this side of a connection
-    /// (ARCHITECTURE.md, names on the wire). Envoy takes the values as they are, whatever is in them.
+    /// All that Envoy finds in its environment: the labels of this side of a connection in the metrics of the compiler's listeners
+    /// (ARCHITECTURE.md, names on the wire). Envoy takes the values as they are, and does not interpret them.
     pub(crate) fn labels(&self) -> [(&'static str, String); 3] {
         [
             ("NS", self.id.namespace().to_owned()),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_good_is_named() {
+    fn a_missing_or_invalid_variable_is_named() {
         for (name, _) in SOUND {
             let error = with(name, "").unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

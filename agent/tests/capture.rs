@@ -89,7 +89,7 @@ fn v6_only(port: u16) -> TcpListener {
     fd.into()
 }
 
-/// What a connection from user `uid` gets back; `options` are socat's.
+/// The answer to a connection from user `uid`; `options` are socat's.
 fn connect(uid: u32, to: &str, options: &str) -> String {
     sh(&format!(
         "setpriv --reuid={uid} --clear-groups timeout 5 socat -u TCP:{to},connect-timeout=3{options} -"
@@ -116,7 +116,7 @@ fn pod() {
     let settings =
         CaptureSettings::read(|name| environment.get(name).map(|value| (*value).to_owned()))
             .expect("the settings");
-    // The second run replaces what the first made.
+    // The second run replaces the rules of the first.
     for _ in 0..2 {
         apply(&settings).expect("the rules");
     }
@@ -156,7 +156,7 @@ fn connections_land_where_they_should() {
                 "8080 10.77.0.2:8080",
             ),
             (1337, "[fd77::2]:8080", ",bind=[::6]", "8080 [fd77::2]:8080"),
-            // Loopback and what is excluded stay as they are.
+            // Connections to loopback and to excluded destinations stay as they are.
             (1000, "127.0.0.1:8080", "", "8080 127.0.0.1:8080"),
             (1000, "10.77.0.2:8080", "", "8080 10.77.0.2:8080"),
         ];

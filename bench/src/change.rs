@@ -1,4 +1,4 @@
-//! What a change looks like on the wire, so that its arrival is recognised by content and not merely by "something came".
+//! The content of a change on the wire, so that its arrival is recognized by content and not merely by "something came".
 
 use std::str::FromStr;
 
@@ -13,14 +13,14 @@ const HEALTHY: [u64; 2] = [0, 1];
 /// A change to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Endpoints whose name contains the text have exactly so many healthy ones.
+    /// Endpoints with a name that contains the text have exactly so many healthy ones.
     Endpoints {
         /// Part of the resource's name.
         name: String,
         /// How many are healthy.
         healthy: usize,
     },
-    /// A route configuration whose name contains the text splits in these proportions.
+    /// A route configuration with a name that contains the text splits in these proportions.
     Weights {
         /// Part of the resource's name.
         name: String,

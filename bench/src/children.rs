@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 const GRACE: Duration = Duration::from_secs(5);
 const LOG_LINES: usize = 15;
 
-/// A running process; dropped, it ends, and what it has started with it.
+/// A running process; dropped, it ends, and all processes that it has started end with it.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -136,7 +136,7 @@ where
     }
 }
 
-/// A TCP address of this IP that nobody uses now.
+/// A TCP address of this IP that is free now.
 ///
 /// # Errors
 /// When there is none.

@@ -9,7 +9,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What holds at the moment.
+/// The state of the way.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     open: bool,
@@ -115,7 +115,7 @@ async fn pass(
         return;
     }
     tokio::select! {
-        // What goes wrong on either side ends the other, which is all there is to do.
+        // A failure on either side ends the other; there is nothing else to do.
         _ = copy_bidirectional(&mut from, &mut to) => {}
         // An error says that the way itself is gone.
         _ = way.wait_for(|way| way.cuts != cuts) => {

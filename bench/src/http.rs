@@ -26,7 +26,7 @@ pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(
         stream.write_all((request + "\r\n").as_bytes()).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
-        // A peer that cuts TLS off without a word has said all the same what it had to say.
+        // A peer that cuts TLS off without a close has sent its answer all the same.
         if let Err(error) = stream.take(MAX_ANSWER).read_to_end(&mut answer).await
             && answer.is_empty()
         {

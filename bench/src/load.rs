@@ -17,7 +17,7 @@ use crate::timer::Timer;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 16 * 1024;
 
-/// What to send, and how fast.
+/// The requests to send, and their rate.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// Requests a second, over all connections.

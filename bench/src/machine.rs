@@ -1,4 +1,4 @@
-//! Under what conditions the figures were measured, and how fast the machine was at a fixed piece of work.
+//! The conditions of the measurement, and the machine's speed at a fixed piece of work.
 
 use std::path::Path;
 use std::process::Command;
@@ -55,7 +55,7 @@ fn envoy_version(envoy: &Path) -> String {
         .map_or(String::new(), |(_, version)| version.to_owned())
 }
 
-/// What the binaries were built from, as far as that is known.
+/// The sources of the binaries, as far as they are known.
 fn sources(parts: &Parts) -> String {
     let git = |arguments: &[&str]| {
         let repo = parts.repo.display().to_string();
@@ -101,7 +101,7 @@ pub fn raise_file_limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("the limit of open files")
 }
 
-/// What the fixed piece of work is.
+/// The description of the fixed piece of work.
 pub const WORK: &str =
     "fixed work, encoding and hashing (SHA-256) 1 GiB of clusters of 10 endpoints on one core, s";
 /// A debug build would take minutes; its figures are worth nothing anyway.

@@ -56,14 +56,14 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// What two sidecars add to a request.
+    /// The time that two sidecars add to a request.
     Latency {
         #[command(flatten)]
         requests: Requests,
         #[command(flatten)]
         common: Common,
     },
-    /// What TLS costs the discovery streams.
+    /// The cost of TLS for the discovery streams.
     Streams {
         #[command(flatten)]
         streams: streams::Plan,
@@ -193,7 +193,7 @@ impl Output {
         self.write("table", &text, &conditions).await
     }
 
-    /// Written whatever came of it; an error where something differed.
+    /// Writes the section also if something differed; the difference is then an error.
     async fn audit(&self, plan: &audit::Plan) -> Result<()> {
         let cluster = ClusterParts::find(&self.parts.repo)?;
         let conditions = Conditions::now(&self.parts).await?;

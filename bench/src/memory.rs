@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 
 use crate::machine::field;
 
-/// What one process holds, in MiB.
+/// The memory of one process, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Memory {
-    /// `RssAnon` of `/proc/PID/status`: what it has allocated and touched, without the pages of its binary.
+    /// `RssAnon` of `/proc/PID/status`: the memory it has allocated and touched, without the pages of its binary.
     pub anonymous: f64,
-    /// `Private_Clean + Private_Dirty` of `smaps_rollup`: what would be free if this process alone ended.
+    /// `Private_Clean + Private_Dirty` of `smaps_rollup`: the memory that would be free if this process alone ended.
     pub private: f64,
 }
 

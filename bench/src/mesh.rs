@@ -1,4 +1,4 @@
-//! The measured mesh: who is there and under which names and addresses. Pure.
+//! The measured mesh: services, pods, and their names and addresses. Pure.
 //!
 //! As in the reference measurement of istiod: namespaces of 10 services, each with one HTTP port and 10 ready pods with
 //! sidecars, a service account for each service.
@@ -12,9 +12,9 @@ pub const PODS: usize = 10;
 pub const PORT: u16 = 80;
 /// Where the applications listen.
 pub const APP_PORT: u16 = 8080;
-/// The service whose endpoints change; every proxy uses it.
+/// Endpoints of this service change; every proxy uses it.
 pub const CHANGING: usize = 0;
-/// The service whose split and policy change; every proxy uses it.
+/// The split and policy of this service change; every proxy uses it.
 pub const ROUTED: usize = 1;
 /// Where the split sends the calls to [`ROUTED`].
 pub const BACKENDS: [usize; 2] = [2, 3];
@@ -56,7 +56,7 @@ impl Mesh {
     /// A mesh of so many services.
     ///
     /// # Errors
-    /// When there are too few for what is measured, or more than addresses.
+    /// When there are too few for the measurement, or more than addresses.
     pub fn new(services: usize) -> Result<Self> {
         if !(10..=MAX_SERVICES).contains(&services) {
             bail!("a mesh here has 10 to {MAX_SERVICES} services, not {services}");
@@ -74,7 +74,7 @@ impl Mesh {
         self.services.div_ceil(SERVICES_OF_A_NAMESPACE)
     }
 
-    /// Pods in the order in which simulated proxies take them: those of the service whose policy changes, then one of
+    /// Pods in the order in which simulated proxies take them: those of the service with a changing policy, then one of
     /// each other service, then the next of each.
     pub fn pods(self) -> impl Iterator<Item = Backend> {
         let first = (0..PODS).map(|index| backend(ROUTED, index));
@@ -87,7 +87,7 @@ impl Mesh {
     }
 
     /// The services that the pods of a service use: the two that change, and others, spread evenly over the mesh. All pods
-    /// of a workload use the same, as they do in truth: what one has learned the others start with.
+    /// of a workload use the same, as in reality: the others start with the destinations that one has learned.
     pub fn used_by(self, workload: usize, count: usize) -> Vec<usize> {
         let own = count.saturating_sub(COMMON);
         let others = self.services - COMMON;

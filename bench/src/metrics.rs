@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Units compiled anew since the start.
+/// Units recompiled since the start.
 pub const RECOMPILED: &str = "heddle_recompiled_units_total";
 /// Seconds spent in compiling since the start.
 pub const COMPILE_SECONDS: &str = "heddle_compile_seconds_sum";
@@ -14,7 +14,7 @@ pub const COMPILES: &str = "heddle_compile_seconds_count";
 pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Reads the text. What is no sample is left out.
+    /// Reads the text. Lines that are not samples are left out.
     pub fn read(text: &str) -> Self {
         let mut sums = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

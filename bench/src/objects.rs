@@ -199,7 +199,7 @@ fn application() -> Value {
     })
 }
 
-/// As large as what the webhook makes, and with the same names.
+/// As large as the webhook's output, and with the same names.
 fn inject(pod: &mut Value) {
     let image = "registry.example/heddle/sidecar:0.1.0";
     // A trust bundle of one root has about 700 bytes.

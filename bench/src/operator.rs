@@ -34,7 +34,7 @@ const HEALTH: u16 = 15021;
 pub struct Launch {
     /// The binary.
     pub binary: PathBuf,
-    /// Who it is to the API server.
+    /// The operator's account at the API server.
     pub kubeconfig: PathBuf,
     /// Where its log goes.
     pub logs: PathBuf,
@@ -42,7 +42,7 @@ pub struct Launch {
     pub ip: Ipv4Addr,
     /// Its pod, which nothing runs.
     pub pod: String,
-    /// What else is in its environment.
+    /// Further variables of its environment.
     pub environment: Vec<(&'static str, String)>,
 }
 
@@ -170,7 +170,7 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// By a token of somebody who may.
+    /// By a token of an account that may read the metrics.
     pub fn new(launch: &Launch, trust: &str, token: String) -> Self {
         Self {
             address: launch.at(METRICS),

@@ -13,7 +13,7 @@ use crate::stats::Sample;
 /// Load average up to which the machine counts as idle.
 const IDLE: f64 = 0.5;
 
-/// Under what conditions a section was measured.
+/// The conditions under which a section was measured.
 #[derive(Debug)]
 pub struct Conditions {
     lines: Vec<(&'static str, String)>,
@@ -96,7 +96,7 @@ fn between(page: &str, section: &str, text: &str) -> Result<String> {
     Ok(format!("{head}{begin}\n\n{}\n\n{end}{tail}", text.trim()))
 }
 
-/// A busy machine is said to have been one: what others did is in the figures.
+/// A busy machine is reported as one: the work of other processes is in the figures.
 fn busy(load: &str) -> bool {
     let last_minute = load
         .split(' ')

@@ -16,7 +16,7 @@ pub struct Parts {
     pub agent: PathBuf,
     /// Stock Envoy.
     pub envoy: PathBuf,
-    /// Whether the binaries were built just now, from what is in the repository.
+    /// Whether the binaries were built just now, from the sources in the repository.
     pub built_now: bool,
 }
 
@@ -56,7 +56,7 @@ impl Parts {
     }
 }
 
-/// What the real API server is made of.
+/// The parts of the real API server.
 #[derive(Debug, Clone)]
 pub struct ClusterParts {
     /// Kubernetes' and etcd's programs in one binary.

@@ -42,7 +42,7 @@ impl Place {
     /// Runs something there: sockets that it opens and processes that it starts belong to that network.
     ///
     /// # Errors
-    /// Those of what is run, or when the namespace can't be entered.
+    /// Those of the function, or when the namespace can't be entered.
     pub fn run<T: Send>(&self, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let Some(namespace) = &self.0 else {
             return what();
@@ -59,7 +59,7 @@ impl Place {
     /// Runs something asynchronous there, on a runtime of its own, and waits for it.
     ///
     /// # Errors
-    /// Those of what is run, or when the namespace can't be entered.
+    /// Those of the function, or when the namespace can't be entered.
     pub async fn wait<T, F>(&self, what: impl FnOnce() -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,

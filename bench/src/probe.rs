@@ -84,7 +84,7 @@ impl Watcher for Probe {
     }
 }
 
-/// Milliseconds from a moment to each arrival; what came before it took none.
+/// Milliseconds from a moment to each arrival; an arrival before it counts as zero.
 pub fn milliseconds(arrivals: &[Instant], since: Instant) -> Vec<f64> {
     arrivals
         .iter()

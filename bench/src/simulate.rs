@@ -49,19 +49,19 @@ pub struct Simulate {
     /// Seconds to stay connected after synchronisation, and to wait for a change.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Come back when a stream breaks, as Envoy does, with what is held; else that is a failure.
+    /// Come back when a stream breaks, as Envoy does, with the held resources; else that is a failure.
     #[arg(long)]
     reconnect: bool,
     /// A shell command that makes a change; the clock starts when it has ended.
     #[arg(long, requires = "expect")]
     apply: Option<String>,
-    /// What the change looks like: `endpoints:<part of the name>:<healthy>`, `weights:<part of the name>:<a>/<b>` or `text:<text>`.
+    /// The expected content of the change: `endpoints:<part of the name>:<healthy>`, `weights:<part of the name>:<a>/<b>` or `text:<text>`.
     #[arg(long, requires = "apply")]
     expect: Option<Change>,
 }
 
 impl Simulate {
-    /// Runs, and prints what it saw.
+    /// Runs, and prints the results.
     ///
     /// # Errors
     /// When a proxy fails.
@@ -160,7 +160,7 @@ async fn change(fleet: &Fleet, apply: &str, expect: Change, within: Duration) ->
     if !status.success() {
         bail!("`{apply}` failed: {status}");
     }
-    // What came while the command still ran came at its end.
+    // Arrivals while the command still ran count as at its end.
     let times = Sample::new(milliseconds(&probe.arrivals(within).await?, end));
     println!(
         "arrival p50 {:.1}, p99 {:.1}, last {:.1} ms after the end of the command, which took {:.1} ms",

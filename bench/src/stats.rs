@@ -1,4 +1,4 @@
-//! Order statistics of what was measured. No averages: they hide what they average.
+//! Order statistics of measured values. No averages: they hide the spread.
 
 /// Measured values, sorted.
 #[derive(Debug, Clone, Default)]

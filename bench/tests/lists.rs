@@ -3,7 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "what a test's own parts do wrong may fail it"
+    reason = "a mistake in a test's own parts may fail the test"
 )]
 
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ fn built() -> (ClusterParts, PathBuf) {
     (parts, operator)
 }
 
-/// What proxies come to hold, and the control plane's log.
+/// The resources that proxies come to hold, and the control plane's log.
 async fn held(parts: &ClusterParts, operator: &Path, pages: bool) -> (Arc<Held>, String) {
     let variant = Variant {
         no_streamed_lists: pages,

@@ -1,4 +1,4 @@
-//! The certificate authority: one root, kept by a [`crate::RootStore`], and what it signs.
+//! The certificate authority: one root, kept by a [`crate::RootStore`], and the certificates that it signs.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,14 +17,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{CsrError, KeyError, RootPem, SpiffeId, TrustDomain, WorkloadKey, check_csr};
 
-/// Clocks of a cluster differ; a certificate that begins now would be refused by whoever is behind.
+/// Clocks of a cluster differ; a machine with a clock that is behind would refuse a certificate that begins now.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Why a root is unusable, or the CA could not sign. The text never holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// The stored root is not what a root must be.
+    /// The stored root lacks a property of a root.
     #[error("the root certificate can't be used: {0}")]
     Root(String),
     /// The root is over, or does not begin yet.
@@ -85,7 +85,7 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// A fresh self-signed root of ten years, and what to store of it.
+    /// A fresh self-signed root of ten years, and its PEM to store.
     ///
     /// # Errors
     /// When the system gives no randomness.
@@ -116,9 +116,9 @@ impl Ca {
     /// A stored root.
     ///
     /// # Errors
-    /// When the certificate is no self-signed CA certificate, is not valid now, or the key is not its key.
+    /// When the certificate is not a self-signed CA certificate, is not valid now, or the key is not its key.
     pub fn load(root: &RootPem, now: SystemTime) -> Result<Self, CaError> {
-        let blocks = pem::parse_many(&root.certificates).map_err(|_| broken("it is no PEM"))?;
+        let blocks = pem::parse_many(&root.certificates).map_err(|_| broken("it is not PEM"))?;
         let first = blocks
             .first()
             .ok_or_else(|| broken("there is no certificate"))?;
@@ -202,11 +202,11 @@ impl Ca {
         )?)
     }
 
-    /// A certificate with a fresh key for the control plane's own listeners: names for those who have no identity yet,
-    /// and the SPIFFE id for those who have.
+    /// A certificate with a fresh key for the control plane's own listeners: names for clients that have no identity yet,
+    /// and the SPIFFE id for clients that have one.
     ///
     /// # Errors
-    /// When a name is none, or the root is over.
+    /// When a name is not valid, or the root is over.
     pub fn server_certificate(
         &self,
         dns_names: &[String],
@@ -304,7 +304,7 @@ fn parse_root(block: &pem::Pem) -> Result<X509Certificate<'_>, CaError> {
         ));
     }
     let (rest, certificate) = X509Certificate::from_der(block.contents())
-        .map_err(|_| broken("it is no X.509 certificate"))?;
+        .map_err(|_| broken("it is not an X.509 certificate"))?;
     if !rest.is_empty() {
         return Err(broken("there is something after the certificate"));
     }
@@ -314,7 +314,7 @@ fn parse_root(block: &pem::Pem) -> Result<X509Certificate<'_>, CaError> {
         .flatten()
         .is_none_or(|usage| usage.value.key_cert_sign());
     if !certificate.is_ca() || !signs {
-        return Err(broken("it is no CA certificate"));
+        return Err(broken("it is not a CA certificate"));
     }
     certificate
         .verify_signature(None)
@@ -327,7 +327,7 @@ fn serial() -> Result<SerialNumber, CaError> {
     ring::rand::SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| CaError::Sign("the system gives no randomness".into()))?;
-    // Positive and of full length in DER, whatever came out.
+    // Positive and of full length in DER, for any random bytes.
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }

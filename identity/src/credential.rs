@@ -1,4 +1,4 @@
-//! The asker's check of what it got: the mirror image of [`crate::check_csr`].
+//! The asker's check of its answer: the mirror image of [`crate::check_csr`].
 
 use std::time::Duration;
 
@@ -81,12 +81,12 @@ impl Credential {
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, AnswerError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) | Err(_) => Err(AnswerError("it holds what is no certificate")),
+        Ok(_) | Err(_) => Err(AnswerError("it holds a part that is not a certificate")),
     }
 }
 
 fn check_signatures(chain: &[X509Certificate<'_>], bundle: &str) -> Result<(), AnswerError> {
-    let roots = pem::parse_many(bundle).map_err(|_| AnswerError("its trust bundle is no PEM"))?;
+    let roots = pem::parse_many(bundle).map_err(|_| AnswerError("its trust bundle is not PEM"))?;
     let mut signed = false;
     for root in &roots {
         let root = parse(root.contents())?;

@@ -23,7 +23,7 @@ pub enum CsrError {
     #[error("the certificate request has {0} bytes, more than the {MAX_CSR_BYTES} allowed")]
     TooLarge(usize),
     /// No PKCS#10, or with something after it.
-    #[error("the certificate request is no PKCS#10 in DER")]
+    #[error("the certificate request is not PKCS#10 in DER")]
     Malformed,
     /// Neither ECDSA P-256 with SHA-256 nor Ed25519.
     #[error(
@@ -36,20 +36,22 @@ pub enum CsrError {
     /// It asks for someone else's identity.
     #[error("the certificate request asks for `{asked}`, but the caller is {caller}")]
     ForeignName {
-        /// What it asks for, shortened.
+        /// The name it asks for, shortened.
         asked: String,
-        /// Who the caller is.
+        /// The caller's identity.
         caller: Box<SpiffeId>,
     },
     /// It asks to be a CA, or to sign certificates.
     #[error("the certificate request asks for the right to sign certificates")]
     Authority,
-    /// It asks for what has no place in a workload's certificate.
-    #[error("the certificate request holds the extension or attribute {0}, which no workload gets")]
+    /// It asks for an extension or attribute that has no place in a workload's certificate.
+    #[error(
+        "the certificate request holds the extension or attribute {0}, which a workload does not get"
+    )]
     Unexpected(String),
 }
 
-/// A request that passed: a key, proven to be held by whoever sent it, and the identity it is for.
+/// A request that passed: a key, proven to be held by the sender, and the identity it is for.
 #[derive(Debug, Clone)]
 pub struct CheckedCsr {
     key: SubjectPublicKeyInfo,
@@ -137,7 +139,7 @@ fn check_extension(extension: &X509Extension<'_>, id: &SpiffeId) -> Result<(), C
         ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
             Err(CsrError::Authority)
         }
-        // What the key may be used for is the CA's to say: asking is no harm, and changes nothing.
+        // The CA decides the uses of the key: asking is no harm, and changes nothing.
         ParsedExtension::KeyUsage(_) | ParsedExtension::ExtendedKeyUsage(_) => Ok(()),
         ParsedExtension::ParseError { .. } => Err(CsrError::Malformed),
         _ => Err(CsrError::Unexpected(extension.oid.to_id_string())),

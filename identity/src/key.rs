@@ -78,7 +78,7 @@ impl WorkloadKey {
         KeyPair::from_pem(pem).map(Self).map_err(|_| {
             KeyError::new(
                 "the private key could not be read",
-                &"it is no PKCS#8 PEM of a supported kind",
+                &"it is not a PKCS#8 PEM of a supported kind",
             )
         })
     }

@@ -1,8 +1,8 @@
-//! Who is who in the mesh: SPIFFE ids, keys, the certificate authority, the check of what is asked of it,
+//! Identities of the mesh: SPIFFE ids, keys, the certificate authority, the check of certificate requests,
 //! and the wire types of the service that issues.
 //!
-//! Deliberately absent: a Kubernetes client, a clock and a runtime. Whoever calls says what time it is, who the caller is
-//! (by a token this crate never reads) and where the root is kept ([`RootStore`]).
+//! Deliberately absent: a Kubernetes client, a clock and a runtime. The user of this crate supplies the time, the caller's
+//! identity (by a token this crate never reads) and the place where the root is kept ([`RootStore`]).
 
 mod ca;
 mod credential;

@@ -10,7 +10,7 @@ impl Jitter {
     /// No chance: the latest moment.
     pub const NONE: Self = Self(0.0);
 
-    /// Clamped into 0 to 1; what is no number counts as 0.
+    /// Clamped into 0 to 1; NaN counts as 0.
     pub fn new(share: f64) -> Self {
         Self(if share.is_nan() {
             0.0
@@ -60,7 +60,7 @@ impl RotationPlan {
 
     /// How long to wait from `now`; zero when it is due, also when the clock has jumped past the end.
     pub fn wait(&self, now: SystemTime, jitter: Jitter) -> Duration {
-        // A clock set back must not stretch the wait beyond what the whole life allows.
+        // A clock set back must not stretch the wait beyond that of the whole life.
         self.renew_at(jitter)
             .duration_since(now.max(self.issued))
             .unwrap_or_default()

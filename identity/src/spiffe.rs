@@ -4,17 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Why a text is no trust domain or no id of the mesh.
+/// Why a text is not a trust domain or not an id of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpiffeError {
     /// SPIFFE allows lower-case letters, digits, `.`, `-` and `_`, at most 255 of them.
-    #[error("`{0}` is no trust domain: 1 to 255 of a-z, 0-9, `.`, `-`, `_`")]
+    #[error("`{0}` is not a trust domain; use 1 to 255 of a-z, 0-9, `.`, `-`, `_`")]
     TrustDomain(String),
     /// Kubernetes wants a DNS label.
-    #[error("`{0}` is no namespace name")]
+    #[error("`{0}` is not a namespace name")]
     Namespace(String),
     /// Kubernetes wants a DNS subdomain.
-    #[error("`{0}` is no service account name")]
+    #[error("`{0}` is not a service account name")]
     ServiceAccount(String),
     /// Not the mesh's form at all.
     #[error("`{0}` is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
@@ -155,7 +155,7 @@ fn is_dns_label_of_any_length(text: &str) -> bool {
         && text.bytes().all(|b| b == b'-' || alphanumeric(Some(b)))
 }
 
-/// What a stranger sent reaches a log, so neither its length nor its control characters may be theirs to choose.
+/// A stranger's text reaches a log, so the stranger may choose neither its length nor its control characters.
 pub(crate) fn shortened(text: &str) -> String {
     text.chars()
         .take(128)
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn texts_of_another_form_are_refused() {
         let long = format!("spiffe://a/ns/{}/sa/c", "n".repeat(64));
         for text in [
             "",

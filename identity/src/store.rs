@@ -94,7 +94,7 @@ pub async fn open<S: RootStore>(
         }
         let (ca, root) = Ca::create(trust_domain, now)?;
         if store.create(&root).await.map_err(OpenError::Store)? == Created::Yes {
-            // After the root itself: what is remembered and was never stored would count as lost.
+            // After the root itself: a root that is remembered and was never stored would count as lost.
             store.remember(&ca).await.map_err(OpenError::Store)?;
             return Ok(opened(ca, root));
         }
@@ -152,7 +152,7 @@ pub async fn keep<S: RootStore>(
         let created = store.create(&opened.root).await;
         return Ok(match created.map_err(OpenError::Store)? {
             Created::Yes => Kept::Restored,
-            // The next look tells whose root it is.
+            // The next look shows which root it is.
             Created::AlreadyThere => Kept::There,
         });
     };

@@ -11,7 +11,7 @@ pub use generated::identity_client::IdentityClient;
 pub use generated::identity_server::{Identity, IdentityServer};
 pub use generated::{IssueRequest, IssueResponse};
 
-/// A token is about 1 kB; what is far beyond that is none.
+/// A token is about 1 kB; a far longer value is not a token.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 impl std::fmt::Debug for IssueRequest {
@@ -28,7 +28,7 @@ impl std::fmt::Debug for IssueRequest {
 /// Puts the token where the service looks for it. The value is marked sensitive, so no log of headers shows it.
 ///
 /// # Errors
-/// When the token holds what no header may.
+/// When the token holds characters that a header may not hold.
 pub fn set_bearer(
     metadata: &mut MetadataMap,
     token: &str,
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_bearer_token_is_none() {
+    fn values_other_than_one_bearer_token_are_none() {
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
         for values in [
             vec!["Basic abc"],

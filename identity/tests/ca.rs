@@ -326,7 +326,7 @@ fn roots_that_are_none_are_refused() {
             "a leaf",
             root(&leaf_pem, &leaf.key.private_key_pem()),
             now,
-            "no CA certificate",
+            "not a CA certificate",
         ),
         (
             "a key among them",
@@ -431,7 +431,7 @@ fn the_asker_takes_only_what_fits() {
                 certificate_chain: vec![vec![1, 2, 3]],
                 ..sound.clone()
             },
-            "no certificate",
+            "not a certificate",
         ),
         (
             "an ended one",

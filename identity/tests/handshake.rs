@@ -1,4 +1,4 @@
-//! What the CA issues holds against rustls and webpki, which nobody here wrote: mutual TLS in memory.
+//! The CA's certificates pass the checks of rustls and webpki, which are not this project's code: mutual TLS in memory.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

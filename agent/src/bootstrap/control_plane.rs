@@ -53,9 +53,9 @@ pub(super) fn cluster(settings: &Settings) -> Value {
     cluster
 }
 
-/// A name's addresses are one endpoint: of several, each new connection takes the first of the latest answer, and both streams
-/// take the same. The name is that of a Service, whose address never changes, so it is seldom looked up; which replica a new
-/// connection reaches is up to the Service.
+/// The addresses of a name are one endpoint: of several, each new connection takes the first of the latest answer, and both
+/// streams take the same. The name is that of a Service. The address of a Service never changes, so it is seldom looked up;
+/// the Service chooses the replica for each new connection.
 fn resolved() -> Value {
     json!({ "name": "envoy.clusters.dns", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",

@@ -44,7 +44,7 @@ pub fn bootstrap(settings: &Settings, sockets: &Sockets<'_>, memory: Option<u64>
             "cds_config": { "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" },
             "lds_config": { "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" },
         },
-        // What a sidecar uses is known from its loads: an unused destination leaves the scope.
+        // The loads show which destinations a sidecar uses: an unused destination leaves the scope.
         "cluster_manager": { "load_stats_config": control_plane::loads() },
         "static_resources": { "clusters": [
             control_plane::cluster(settings),

@@ -1,10 +1,10 @@
-//! What bounds a sidecar that is flooded, by a port scan from its own pod say: it stops taking connections before the kernel ends it.
+//! Bounds for a sidecar that is flooded, by a port scan from its own pod say: it stops taking connections before the kernel ends it.
 
 use serde_json::{Value, json};
 
-/// Two file descriptors each, in and out, stay far below what a container is allowed.
+/// Two file descriptors each, in and out, stay far below the limit of a container.
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 32_768;
-/// What of the container's memory is not Envoy's heap: the agent, stacks, and the pages of code that must stay.
+/// The part of the container's memory beside Envoy's heap: the agent, stacks, and the pages of code that must stay.
 const BESIDE_THE_HEAP: u64 = 32 << 20;
 /// Less than this is no heap to run with; the kernel decides then.
 const LEAST_HEAP: u64 = 32 << 20;

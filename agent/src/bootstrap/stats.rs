@@ -1,6 +1,6 @@
 //! Which of Envoy's figures are kept.
 //!
-//! Only whole parts of names: those Envoy compares without a look at the text, and what it drops so it need not remember. With
+//! Only whole parts of names: Envoy compares those without a look at the text, and need not remember the names that it drops. With
 //! `contains` or `suffix` it remembers every name that it dropped, per cluster, listener and route: 10 kB for each destination in use.
 
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ const GOLDEN: [&str; 5] = [
 ];
 /// The compiler's `stat_prefix` of listeners and connection managers.
 const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
-/// Of all listeners and connection managers of a direction together: what draining asks, what overload did, verdicts.
+/// Of all listeners and connection managers of a direction together: the figures for draining, overload and verdicts.
 const OF_A_DIRECTION: [(&str, &str); 10] = [
     ("listener", "downstream_cx_active"),
     ("listener", "downstream_cx_total"),

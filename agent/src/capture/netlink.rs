@@ -47,7 +47,7 @@ impl CaptureError {
     }
 }
 
-/// What the operator can do about it.
+/// The operator's remedy for the error.
 fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM | Errno::EACCES => "capture needs the capability NET_ADMIN, and the user root",
@@ -119,7 +119,7 @@ fn new_rule(rule: &Rule) -> Vec<u8> {
     )
 }
 
-/// Replaces our table in one transaction: all of it is in force, or what was before.
+/// Replaces our table in one transaction: either the new table is in force as a whole, or the old one.
 pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
     let table = body(NFPROTO_INET, 0, &[text(1, TABLE)]);
     // Created first, so that the removal that follows always finds one.

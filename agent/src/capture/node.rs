@@ -1,4 +1,4 @@
-//! What the network namespace says of the pod's own node.
+//! Addresses of the pod's own node, from the network namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

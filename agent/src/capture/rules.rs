@@ -28,7 +28,7 @@ pub enum Chain {
     Input,
 }
 
-/// What becomes of a connection.
+/// The action on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on as it is.
@@ -70,7 +70,7 @@ fn outbound(settings: &CaptureSettings) -> Vec<Rule> {
         })
     };
 
-    // The pod to its own capture ports, by whatever way: before all that would let it pass.
+    // Connections of the pod to its own capture ports, by any route: before all rules that would let them pass.
     for port in CAPTURE {
         add(vec![Match::OutLoopback, Match::Port(port)], Verdict::Reject);
     }
@@ -144,8 +144,8 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
 }
 
 /// Connections from outside to a capture port: Envoy would take its own port for the destination and call itself without end. Not at
-/// prerouting, where kernels before 5.9 cannot refuse. What capture redirected has such a port by now, too; the port that the
-/// caller dialed tells the two apart.
+/// prerouting, where kernels before 5.9 cannot refuse. A captured connection has been redirected to such a port by now, too; the port
+/// that the caller dialed tells the two apart.
 fn refused() -> impl Iterator<Item = Rule> {
     CAPTURE.into_iter().map(|port| Rule {
         chain: Chain::Input,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// What capture depends on; read from the environment that the injection webhook sets.
+/// The settings of capture; read from the environment that the injection webhook sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CaptureSettings {
     /// The user that the sidecar runs as; its own connections are not captured.
@@ -14,11 +14,11 @@ pub struct CaptureSettings {
     pub node_addresses: BTreeSet<IpAddr>,
     /// Ports with a `tcpSocket` probe. A connection from the node is refused while the application does not listen there.
     pub tcp_probe_ports: BTreeSet<u16>,
-    /// Ports whose inbound connections are not captured.
+    /// Inbound connections to these ports are not captured.
     pub exclude_inbound_ports: BTreeSet<u16>,
-    /// Destination ports whose outbound connections are not captured.
+    /// Outbound connections to these ports are not captured.
     pub exclude_outbound_ports: BTreeSet<u16>,
-    /// Destinations whose outbound connections are not captured.
+    /// Outbound connections to these destinations are not captured.
     pub exclude_outbound_cidrs: BTreeSet<IpNet>,
 }
 
@@ -35,7 +35,7 @@ impl CaptureSettings {
     /// Reads the settings by `lookup`, for example [`std::env::var`].
     ///
     /// # Errors
-    /// Names the variable whose value can't be read.
+    /// Names the variable that has a value that can't be read.
     pub fn read(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingsError> {
         let uids: BTreeSet<u32> = list(&lookup, "HEDDLE_PROXY_UID", "user id")?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! `heddle-agent init` with real connections in network namespaces: which port takes them, and what it learns of them.
+//! `heddle-agent init` with real connections in network namespaces: which port takes them, and the facts it learns of them.
 
 #[path = "net.rs"]
 mod net;

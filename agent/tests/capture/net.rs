@@ -109,7 +109,7 @@ pub fn inside<T: Send>(ns: &str, what: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Tells each caller who took the connection and where it wanted to go.
+/// Tells each caller which listener took the connection and where it wanted to go.
 pub fn listen(ns: &str, name: &str, at: SocketAddr) {
     let listener = inside(ns, || {
         let family = if at.is_ipv4() {
@@ -149,7 +149,7 @@ fn original(stream: &TcpStream) -> Option<SocketAddr> {
     }
 }
 
-/// Who calls, and how.
+/// The caller, and its way of calling.
 #[derive(Clone, Copy, Default)]
 pub struct Call<'a> {
     pub from: Option<&'a str>,
@@ -157,7 +157,7 @@ pub struct Call<'a> {
     pub mark: bool,
 }
 
-/// Who answers: `listener wanted-destination seen-source`, or the error.
+/// The answer: `listener wanted-destination seen-source`, or the error.
 pub fn call(ns: &str, how: Call<'_>, to: &str) -> String {
     let to: SocketAddr = to.parse().unwrap();
     let from: Option<IpAddr> = how.from.map(|ip| ip.parse().unwrap());

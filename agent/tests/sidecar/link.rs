@@ -44,7 +44,7 @@ impl Link {
         link
     }
 
-    /// From now on nothing passes over the connections there are, and nobody is told.
+    /// From now on nothing passes over the connections there are, and neither end is told.
     pub fn silence(&self) {
         let connections = self.connections.load(Ordering::SeqCst);
         self.silenced.send_replace(connections);

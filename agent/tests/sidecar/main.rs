@@ -162,7 +162,7 @@ async fn metrics_are_reached_through_the_admin_cluster() {
     }
     assert!(
         !answer.body.contains("envoy_cluster_name=\"app\""),
-        "what nobody reads is not kept: {}",
+        "an unused figure is kept: {}",
         answer.body
     );
 }
@@ -212,7 +212,7 @@ async fn loads_are_reported_to_the_replica_that_serves_ads() {
     let seen = &pod.plane.seen;
     let counted = |cluster: &str| seen.loads.lock().unwrap().get(cluster).copied() >= Some(1);
     let reported = || async {
-        // What a cluster carried before its first period began is not reported, so one request would prove nothing.
+        // The traffic of a cluster before its first period is not reported, so one request would prove nothing.
         get(pod.ports.outbound, "/").await.unwrap();
         counted("app") && counted("to-itself")
     };
@@ -242,7 +242,7 @@ async fn a_control_plane_that_falls_silent_is_left_for_another_connection() {
     link.silence();
     until("both streams again", || async { both(2) }, || pod.log()).await;
     assert_eq!(link.connections.load(Ordering::SeqCst), 2);
-    assert!(pod.is_ready().await, "nobody is taken out of service by it");
+    assert!(pod.is_ready().await, "the pod stays in service");
     assert_eq!(get(pod.ports.outbound, "/").await.unwrap().status, 200);
 }
 

@@ -30,7 +30,7 @@ use crate::resources::Resources;
 
 pub const TOKEN: &str = "the-right-token";
 
-/// What tests look at and turn.
+/// The parts of a control plane that tests inspect and set.
 pub struct Plane {
     pub ca: Ca,
     pub lifetime: Mutex<Duration>,
@@ -41,7 +41,7 @@ pub struct Plane {
     pub seen: Arc<Seen>,
 }
 
-/// What came over mTLS.
+/// The requests that came over mTLS.
 #[derive(Default)]
 pub struct Seen {
     /// The connections of the ADS streams, in their order.
@@ -222,7 +222,7 @@ impl LoadReportingService for Loads {
                     let issued: u64 = localities.map(|l| l.total_issued_requests).sum();
                     *loads.entry(cluster.cluster_name).or_default() += issued;
                 }
-                // Every report names its node; the first one asks what to report.
+                // Every report names its node; the first one asks for the clusters to report.
                 let node = report
                     .node
                     .filter(|_| !std::mem::replace(&mut greeted, true))?;

@@ -114,7 +114,7 @@ impl Pod {
 
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        // Envoy begins with a hundred lines on what it has built in.
+        // Envoy begins with a hundred lines on its built-in extensions.
         log.lines()
             .filter(|l| !l.contains("envoy::main   "))
             .map(|l| format!("{l}\n"))

@@ -101,7 +101,7 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
     })
 }
 
-/// The golden metrics under their own names, with what the compiler asks the environment for.
+/// The golden metrics under their own names, with the labels that the compiler takes from the environment.
 fn golden(reporter: &str) -> Value {
     let tags = [
         ("reporter", reporter),

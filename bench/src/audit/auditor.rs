@@ -13,12 +13,12 @@ const MISMATCHES: &str = "heddle_audit_mismatches";
 const LOOK: Duration = Duration::from_millis(500);
 /// An audit that finds something while watches come back looks for ten minutes.
 const AT_LAST: Duration = Duration::from_secs(900);
-/// What the log says of a proxy that is wrong, and of a watch that was too old.
+/// The log's texts for a proxy that is wrong, for a watch that was too old, and for a list that was interrupted.
 const WRONG: &str = "audit mismatch: the proxy runs resources";
 const GONE: &str = "410 Gone";
 const ANEW: &str = "a list was interrupted and restarted";
 
-/// What was seen of it.
+/// The observed metrics of the auditor.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
     /// Audits made.
@@ -42,7 +42,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Looks again and again, until it is dropped. While the control plane is cut off, it cannot tell who may read metrics.
+    /// Looks again and again, until it is dropped. While the control plane is cut off, it cannot check tokens for its metrics.
     pub async fn follow(&mut self, scraper: &Scraper) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -72,7 +72,7 @@ impl Seen {
     }
 }
 
-/// What the control plane's log says.
+/// The counts from the control plane's log.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Logged {
     /// Proxies that were found wrong.

@@ -1,4 +1,4 @@
-//! Which endpoints the simulated proxies hold, by what they were sent.
+//! The endpoints that the simulated proxies hold, by the responses sent to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use crate::sim::response::{ENDPOINTS, Response};
 /// A resource in one version.
 type Named = (Box<str>, Box<str>);
 
-/// What a proxy holds: the healthy addresses of each endpoints' resource.
+/// The endpoints that a proxy holds: the healthy addresses of each endpoints' resource.
 pub type Endpoints = BTreeMap<String, BTreeSet<IpAddr>>;
 
-/// Keeps what came, and who holds it.
+/// Keeps the endpoints that were sent, and the proxies that hold them.
 #[derive(Debug, Default)]
 pub struct Held(Mutex<State>);
 
@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Held {
-    /// What a proxy holds; an error names what it holds and was never sent.
+    /// The endpoints that a proxy holds; an error names a resource that it holds and was never sent.
     pub fn by(&self, number: usize) -> Result<Endpoints, String> {
         let state = self.lock();
         let held = state.proxies.get(&number).into_iter().flatten();
@@ -56,7 +56,7 @@ impl Watcher for Held {
             let mut addresses = BTreeSet::new();
             let read =
                 healthy_addresses(resource.body, |ip| addresses.extend(ip.parse::<IpAddr>()));
-            // What cannot be read is missed as never sent.
+            // A resource that cannot be read counts as never sent.
             if read.is_ok() {
                 state.bodies.insert(named, addresses);
             }

@@ -1,5 +1,5 @@
 //! A long random series of changes, with the control plane cut off from the API server now and then, under its own
-//! auditor; and in the end what the proxies hold against the API server's objects, without it.
+//! auditor. At the end, the proxies' endpoints are compared with the API server's objects, without the auditor.
 
 mod auditor;
 mod held;
@@ -40,7 +40,7 @@ const CUT_OFF: usize = 5;
 /// After the last change, for proxies that have to come back first.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// What to run.
+/// The run's parameters.
 #[derive(Debug, Clone, Args)]
 #[group(id = "audit")]
 pub struct Plan {
@@ -61,7 +61,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of the run.
 #[derive(Debug)]
 pub struct Findings {
     made: Made,
@@ -79,7 +79,7 @@ pub struct Findings {
 /// Runs the plan.
 ///
 /// # Errors
-/// When a part can't be started, or the API server refuses a change. What differs is no error here but a finding.
+/// When a part can't be started, or the API server refuses a change. A difference is not an error here but a finding.
 pub async fn measure(parts: &ClusterParts, operator: &Path, plan: &Plan) -> Result<Findings> {
     let variant = Variant {
         compaction: Some(trouble::COMPACTION),
@@ -150,7 +150,7 @@ fn through(ground: &mut Ground, cutter: &Cutter, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The changes, and what goes wrong meanwhile.
+/// The changes, and the failures in the meantime.
 struct Run {
     series_seed: u64,
     random: Random,

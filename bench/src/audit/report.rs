@@ -1,4 +1,4 @@
-//! What the audit came to, as Markdown, and whether it passes.
+//! The result of the audit, as Markdown, and whether it passes.
 
 use std::fmt::Write as _;
 
@@ -103,7 +103,7 @@ fn found(findings: &Findings) -> [Row; 5] {
 }
 
 impl Findings {
-    /// Whether nothing differed, and what was to go wrong did.
+    /// Whether nothing differed, and all planned failures happened.
     ///
     /// # Errors
     /// When not.

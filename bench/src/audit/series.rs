@@ -1,5 +1,5 @@
-//! A random series of changes of a mesh, each as the calls that make it. Pure: what is there by now is known from what was
-//! changed before.
+//! A random series of changes of a mesh, each as the calls that make it. Pure: the existing objects are known from the
+//! changes before.
 
 use serde_json::{Value, json};
 
@@ -23,9 +23,9 @@ pub enum Call {
 /// One change.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What is changed, in a word.
+    /// The kind of change, in a word.
     pub kind: &'static str,
-    /// Whose it is: changes of one service go one after another.
+    /// The changed service: changes of one service go one after another.
     pub service: usize,
     /// The calls, in their order.
     pub calls: Vec<Call>,
@@ -43,8 +43,8 @@ const KINDS: &[(Kind, usize)] = &[
     (Kind::Metadata, 12),
 ];
 
-/// A split or policy that is there is changed once in so many times, else it goes: what a client holds of a service
-/// without them is plain to see, and is compared.
+/// An existing split or policy is changed once in so many times, else it goes: the endpoints that a client should hold of a
+/// service without them are plain to see, and are compared.
 const GOES: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +101,7 @@ impl Iterator for Series {
         let number = self.random.below(self.services.len());
         let service = self.services.get_mut(number)?;
         let random = &mut self.random;
-        // What is not there cannot be wrong: it comes back soon.
+        // A service that does not exist cannot be wrong: it comes back soon.
         let kind = if !service.exists && random.below(3) == 0 {
             Kind::Service
         } else {
@@ -137,7 +137,7 @@ fn endpoints(service: &Service, random: &mut Random) -> Call {
     Call::Patch(slice(service.number), json!({"endpoints": endpoints}))
 }
 
-/// What follows a change of a service's pods.
+/// The calls after a change of a service's pods.
 fn followed(service: &Service, random: &mut Random, mut calls: Vec<Call>) -> Vec<Call> {
     if service.exists {
         let follow = endpoints(service, random);
@@ -325,9 +325,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_or_deleted_is_there_and_what_is_created_is_not() {
+    fn only_existing_objects_are_changed_and_only_missing_ones_created() {
         let mesh = Mesh::new(20).unwrap();
-        // What was filled is there unless it was deleted; of our own kinds nothing is.
+        // The objects of a filled mesh exist unless they were deleted; of our own kinds there are none.
         let mut there: BTreeMap<String, bool> = BTreeMap::new();
         for change in Series::new(mesh, 7).take(20_000) {
             assert!(!change.calls.is_empty(), "{change:?}");

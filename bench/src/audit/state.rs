@@ -1,4 +1,4 @@
-//! What is there of a service while it is being changed, and its objects. Pure.
+//! The existing parts of a service while it is being changed, and its objects. Pure.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub const VERSIONS: usize = 3;
 const EXTRA_PORT: u16 = 81;
 const SERVICES_OF_A_NAMESPACE: usize = 10;
 
-/// What a port says it speaks.
+/// The protocol that a port declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Http,
@@ -86,7 +86,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// As the mesh is filled, but for what [`super`] takes away.
+    /// As the mesh is filled, but for the parts that [`super`] takes away.
     pub fn filled(number: usize) -> Self {
         let pod = PodState {
             exists: true,
@@ -187,7 +187,7 @@ impl Service {
         (object, status)
     }
 
-    /// Calls go to two others of the namespace, or to two versions of its own pods; or to what is not there.
+    /// Calls go to two others of the namespace, or to two versions of its own pods; or to a service that does not exist.
     pub fn split_object(&self, faulty: bool, random: &mut Random) -> Value {
         let first = self.number / SERVICES_OF_A_NAMESPACE * SERVICES_OF_A_NAMESPACE;
         let at = random.below(SERVICES_OF_A_NAMESPACE - 1);

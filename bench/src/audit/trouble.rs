@@ -1,4 +1,4 @@
-//! What goes wrong between the control plane and the API server while the mesh changes.
+//! Failures between the control plane and the API server while the mesh changes.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::cluster::ApiServer;
 use crate::cutter::Cutter;
 use crate::random::Random;
 
-/// Of etcd: what happened before is forgotten so often.
+/// The interval at which etcd is compacted: it forgets its history.
 pub const COMPACTION: Duration = Duration::from_secs(5);
-/// What was there before is forgotten after the second time.
+/// The state of a moment is forgotten after the second compaction.
 pub const FORGOTTEN: Duration = Duration::from_secs(11);
 /// Between two cuts at most: the auditor lists everything in a few seconds, and has to come to that, too.
 const PEACE: Duration = Duration::from_secs(20);
 /// One in four cuts lasts, for so long at most.
 const LASTING: Duration = Duration::from_secs(4);
-/// After the API server is back, everything is listed anew: cuts meet lists that are under way.
+/// After the API server is back, everything is listed again: cuts meet lists that are under way.
 const TORN: usize = 24;
 const TEAR: Duration = Duration::from_millis(1000);
 
@@ -38,7 +38,7 @@ pub async fn cuts(cutter: &Cutter, random: &mut Random, count: &mut usize) {
     }
 }
 
-/// The API server is replaced while the control plane is cut off: its watches ask for what nobody knows any more, and get
+/// The API server is replaced while the control plane is cut off: its watches ask for a revision that is forgotten, and get
 /// 410 Gone.
 ///
 /// # Errors

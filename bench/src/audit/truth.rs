@@ -1,4 +1,4 @@
-//! What proxies should hold of the services that they use, by the API server's own lists and nobody else's judgement.
+//! The endpoints that proxies should hold of the services that they use, by the API server's own lists alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,18 +20,18 @@ pub struct Truth {
     /// Of each service that exists, of each of its ports, where it is served.
     services: BTreeMap<Name, BTreeMap<u64, BTreeSet<IpAddr>>>,
     pods: BTreeSet<Name>,
-    /// Services with a split of any kind: what a client holds of these is not plain to see.
+    /// Services with a split of any kind: the endpoints that a client should hold of these are not plain to see.
     split: BTreeSet<Name>,
     /// Services with a policy, which may leave a client nothing to call.
     ruled: BTreeSet<Name>,
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
     /// Resources that were compared.
     pub resources: usize,
-    /// What is not as it should be.
+    /// The differences found.
     pub differences: Vec<String>,
 }
 
@@ -71,8 +71,8 @@ impl Truth {
             .contains(&(pod.namespace.clone(), pod.name.clone()))
     }
 
-    /// Holds what a proxy has against what it should have: of each service that it holds the very endpoints, and of those
-    /// that it uses each that is there.
+    /// Compares the endpoints of a proxy with those that it should have: of each service that it holds the very endpoints, and
+    /// of those that it uses each that is there.
     pub fn compare(&self, who: &str, uses: &[usize], held: &Endpoints, compared: &mut Compared) {
         for (resource, addresses) in held {
             let Some((name, port)) = whole_service(resource) else {
@@ -115,7 +115,7 @@ fn name_of(object: &Value) -> Name {
     (text("/metadata/namespace"), text("/metadata/name"))
 }
 
-/// `out|<namespace>/<service>|<port>`: what is longer is a part of a service.
+/// `out|<namespace>/<service>|<port>`: a longer name is that of a part of a service.
 fn whole_service(resource: &str) -> Option<(Name, u64)> {
     let (service, port) = resource.strip_prefix("out|")?.split_once('|')?;
     let (namespace, name) = service.split_once('/')?;

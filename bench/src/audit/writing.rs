@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// So often a call is made that is not answered.
 const ATTEMPTS: usize = 3;
 
-/// What was made.
+/// The counts of the changes made.
 #[derive(Debug, Default, Clone)]
 pub struct Made {
     /// Changes of each kind.

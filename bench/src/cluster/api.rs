@@ -1,4 +1,4 @@
-//! Calls to the API server, by path: no types, for what is written is known byte by byte.
+//! Calls to the API server, by path: no types, for the objects written are known byte by byte.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ impl Api {
         self.call(Method::DELETE, &path, None).await.map(drop)
     }
 
-    /// Creates an object, or replaces what differs in the one that is there.
+    /// Creates an object, or replaces the differing parts of an existing one.
     ///
     /// # Errors
     /// When the API server refuses.

@@ -1,4 +1,4 @@
-//! Heddle's own objects in the API server, and the tokens of those who call it.
+//! Heddle's own objects in the API server, and the tokens of its callers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,7 +57,7 @@ pub async fn routed(api: &Api) -> Result<()> {
     api.put(&path("authpolicies"), &name, &policy).await
 }
 
-/// The control plane's pods, and who reads its metrics.
+/// The control plane's pods, and the account that reads its metrics.
 async fn own(api: &Api) -> Result<()> {
     let pod = |name| {
         json!({
@@ -130,7 +130,7 @@ pub async fn operator_kubeconfig(server: &ApiServer, api: &Api, work: &Path) -> 
     Ok(path)
 }
 
-/// A token of whoever may read the control plane's metrics.
+/// A token of an account that may read the control plane's metrics.
 ///
 /// # Errors
 /// When there is none to be had.

@@ -14,7 +14,7 @@ use crate::paths::ClusterParts;
 const START: Duration = Duration::from_secs(120);
 /// A full mesh has some hundred thousand objects, and their revisions.
 const ETCD_QUOTA: u64 = 8 << 30;
-/// Pods here name service accounts and carry their sidecars already; the webhook's own cost is not what is measured.
+/// Pods here name service accounts and carry their sidecars already; the webhook's own cost is not measured.
 const NO_ADMISSION: &str = "ServiceAccount,MutatingAdmissionWebhook,ValidatingAdmissionWebhook";
 
 /// How an API server differs from one as Kubernetes sets it up.
@@ -22,7 +22,7 @@ const NO_ADMISSION: &str = "ServiceAccount,MutatingAdmissionWebhook,ValidatingAd
 pub struct Variant {
     /// Without the feature gate WatchList: lists are read in pages, as from Kubernetes before 1.32.
     pub no_streamed_lists: bool,
-    /// What happened before is forgotten so often; 5 minutes where nothing is said.
+    /// The interval of etcd's compaction; 5 minutes if `None`.
     pub compaction: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! etcd's data of a filled mesh, kept between runs: writing it is not what is measured, and takes minutes.
+//! etcd's data of a filled mesh, kept between runs: writing it is not measured, and takes minutes.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::mesh::Mesh;
 use crate::objects::{self, Ready};
 use crate::paths::ClusterParts;
 
-/// A copy of the data for a mesh, in a directory of its own; filled now if nobody has done so before.
+/// A copy of the data for a mesh, in a directory of its own; filled now if no run has filled it before.
 ///
 /// # Errors
 /// When it can't be filled or copied.

@@ -10,7 +10,7 @@ use crate::load;
 use crate::place::Place;
 use crate::stats::Sample;
 
-/// What came of the calls.
+/// The result of the calls.
 #[derive(Debug, Clone)]
 pub struct Calls {
     /// Milliseconds of those that were answered.

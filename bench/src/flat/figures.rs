@@ -1,4 +1,4 @@
-//! What the curve is made of.
+//! The figures of the curve.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::client::Calls;
 use super::sidecar::Held;
 use crate::stats::Sample;
 
-/// What a sidecar's application has called.
+/// The calls that a sidecar's application has made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Nothing.

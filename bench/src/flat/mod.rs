@@ -1,4 +1,4 @@
-//! The flat-memory curve: what a real Envoy holds that calls a few destinations of a small, a large and a very large
+//! The flat-memory curve: the memory of a real Envoy that calls a few destinations of a small, a large and a very large
 //! mesh, with capture as in a pod. Everything runs in network namespaces of its own; needs root.
 
 mod client;
@@ -33,7 +33,7 @@ const CALL: Duration = Duration::from_secs(15);
 const SCAN_CALL: Duration = Duration::from_secs(5);
 const SCAN_AT_ONCE: usize = 64;
 
-/// What to run.
+/// The run's parameters.
 #[derive(Debug, Clone, Args)]
 #[group(id = "memory")]
 pub struct Plan {
@@ -122,7 +122,7 @@ async fn one(parts: &Parts, plan: &Plan, mesh: Mesh, curve: &mut Curve) -> Resul
     let scanned = world::scanned(mesh, plan.scan);
     let calls = call(&networks.pod, &scanned, SCAN_AT_ONCE, SCAN_CALL).await?;
     note(Stage::Scan, sidecar.settled().await?, Some(calls));
-    // It hurts no one: what was in use still is.
+    // It does no harm: destinations that were in use still are.
     let after = call(&networks.pod, &known, 1, CALL).await?;
     ensure!(after.failed == 0, "after the scan not all services answer");
     Ok(())

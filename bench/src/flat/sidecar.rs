@@ -23,7 +23,7 @@ const UID: u32 = 1337;
 const START: Duration = Duration::from_secs(60);
 /// As long as a sidecar keeps the clusters of its first calls at most (10 to 20 s).
 const STILL: Duration = Duration::from_secs(20);
-/// What has not come to rest by then is reported as it is.
+/// A sidecar that has not come to rest by then is reported as it is.
 const PATIENCE: Duration = Duration::from_secs(150);
 const READY: &str = "127.0.0.1:15021";
 /// Bytes from the control plane.
@@ -37,7 +37,7 @@ pub struct Sidecar {
     admin: PathBuf,
 }
 
-/// What it holds and what it was sent.
+/// The memory that it holds, and the bytes that it was sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Held {
     /// `RssAnon` of Envoy, in MB.
@@ -109,7 +109,7 @@ impl Sidecar {
         })
     }
 
-    /// What it holds now.
+    /// The memory that it holds now.
     ///
     /// # Errors
     /// When it has ended.
@@ -131,7 +131,7 @@ impl Sidecar {
         })
     }
 
-    /// What it holds once that no longer changes.
+    /// The memory that it holds once that no longer changes.
     ///
     /// # Errors
     /// When it has ended.

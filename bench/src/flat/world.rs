@@ -1,5 +1,5 @@
-//! The mesh of the curve as a directory of YAML: many services whose pods have no sidecars, one headless service, and
-//! the workloads whose memory is measured. JSON is YAML.
+//! The mesh of the curve as a directory of YAML: many services with pods without sidecars, one headless service, and
+//! the measured workloads. JSON is YAML.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -71,7 +71,7 @@ pub fn peer_address(index: usize) -> String {
     format!("{}:{APP_PORT}", peer_ip(index))
 }
 
-/// What a scan tries: services of the mesh first, then addresses that nobody has.
+/// The addresses that a scan tries: services of the mesh first, then addresses that no service or pod has.
 pub fn scanned(mesh: Mesh, count: usize) -> Vec<String> {
     let unknown = (0..count).map(|n| format!("10.200.{}.{}:{APP_PORT}", n / 250, n % 250 + 1));
     (0..mesh.services())

@@ -1,4 +1,4 @@
-//! What two sidecars add to a request: direct calls, a hand-written Envoy pair and Heddle's sidecars, by turns in one run.
+//! The time that two sidecars add to a request: direct calls, a hand-written Envoy pair and Heddle's sidecars, by turns in one run.
 
 mod report;
 
@@ -16,7 +16,7 @@ use crate::paths::Parts;
 use crate::sidecars::{Addresses, Sidecars};
 use crate::stats::Sample;
 
-/// What to run.
+/// The run's parameters.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The load, the same for all three ways.
@@ -34,7 +34,7 @@ pub struct Turn {
     pub p50: f64,
     /// From the scheduled time.
     pub p99: f64,
-    /// From the time of sending, which leaves out what waited behind another request.
+    /// From the time of sending, without the wait behind another request.
     pub sent_p50: f64,
     /// From the time of sending.
     pub sent_p99: f64,
@@ -123,7 +123,7 @@ struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    /// Each way once. Who comes first changes from round to round, so that no way always follows the same other.
+    /// Each way once. The first way changes from round to round, so that no way always follows the same other.
     async fn round(&self, number: usize) -> Result<(Round, usize)> {
         let run = async |address| self.load.run(address).await;
         let (direct, pair, heddle) = match number % 3 {

@@ -1,4 +1,4 @@
-//! What two sidecars add, as Markdown.
+//! The time that two sidecars add, as Markdown.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What a simulated proxy shows: certificates from files, signed by the mesh's root, or enrolled by a real CSR as the
+//! The credentials of a simulated proxy: certificates from files, signed by the mesh's root, or enrolled by a real CSR as the
 //! agent does it.
 
 use std::path::Path;
@@ -49,7 +49,7 @@ impl Credentials {
         })
     }
 
-    /// Straight from the mesh's root, without asking anybody: what enrolling costs is measured apart.
+    /// Straight from the mesh's root, without a request to the control plane: the cost of enrolling is measured apart.
     ///
     /// # Errors
     /// When the root does not sign.
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_root_signs_makes_a_client() {
+    fn a_certificate_of_the_root_makes_a_client() {
         let domain = "cluster.local".parse().unwrap();
         let (root, _) = Ca::create(&domain, SystemTime::now()).unwrap();
         let id = SpiffeId::new(domain, "shop", "cart").unwrap();

@@ -27,7 +27,7 @@ pub struct Server {
     pub server_name: String,
 }
 
-/// Those behind one address, as a Service has them: each connection goes to one of those that are ready, chosen anew.
+/// The replicas behind one address, as a Service has them: each new connection goes to any one of those that are ready.
 #[derive(Debug, Clone)]
 pub struct Replicas(Arc<RwLock<Vec<Server>>>);
 
@@ -52,9 +52,9 @@ impl Replicas {
 /// One proxy to be.
 #[derive(Debug)]
 pub struct Member {
-    /// Who it is on the stream.
+    /// The proxy's identity on the stream.
     pub proxy: Proxy,
-    /// Who it is by TLS; none for plain text.
+    /// The proxy's identity by TLS; none for plain text.
     pub credentials: Option<Credentials>,
 }
 
@@ -85,7 +85,7 @@ pub struct Fleet {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the first synchronisation took.
+/// The result of the first synchronization.
 #[derive(Debug, Clone)]
 pub struct Synced {
     /// For each proxy, from the first connection until it held everything.
@@ -114,7 +114,7 @@ impl Fleet {
         Self::start_watched(&Replicas::of(server), members, retry, None)
     }
 
-    /// The same with replicas, which may become more, and with somebody who sees everything from the first message on.
+    /// The same with replicas, which may become more, and with a watcher that sees everything from the first message on.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -150,7 +150,7 @@ impl Fleet {
         let thread = std::thread::Builder::new().name("fleet".to_owned());
         let (tell, told) = std::sync::mpsc::channel();
         let thread = thread.spawn(move || {
-            // Nobody listens only where the fleet is gone already.
+            // The receiver is dropped only where the fleet is gone already.
             let _ = tell.send(std::fs::read_link("/proc/thread-self"));
             runtime.block_on(all(&common, prepared, stopped));
         })?;
@@ -170,7 +170,7 @@ impl Fleet {
         self.size
     }
 
-    /// Who sees what they get.
+    /// The observer of all responses to the proxies.
     pub fn observer(&self) -> &Arc<Observer> {
         &self.observer
     }
@@ -250,7 +250,7 @@ impl Drop for Fleet {
     }
 }
 
-/// What all proxies of a fleet share.
+/// The state that all proxies of a fleet share.
 struct Common {
     replicas: Replicas,
     retry: Retry,

@@ -1,5 +1,5 @@
-//! As much of HPACK as a client with one stream needs: it writes its headers without tables, and of what it is sent it
-//! reads only how the call ended.
+//! As much of HPACK as a client with one stream needs: it writes its headers without tables, and of the headers that it
+//! receives it reads only how the call ended.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ pub fn request(authority: &str, path: &str, secure: bool) -> Vec<u8> {
 
 fn literal(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
-    // A length of 127 and more would need a second byte; what is written here is shorter, or cut.
+    // A length of 127 and more would need a second byte; the values written here are shorter, or cut.
     let value = value.as_bytes();
     let length = value.len().min(126);
     out.push(u8::try_from(length).unwrap_or(126));

@@ -1,7 +1,7 @@
 //! One gRPC stream on one HTTP/2 connection, as a client's state machine without I/O: bytes in, messages and bytes out.
 //!
-//! A general HTTP/2 library costs several times what a simulated proxy does with a message, and the load program shares
-//! the cores with the server. What a client with one stream never needs is absent: priorities, pushes, header tables.
+//! A general HTTP/2 library costs several times the work of a simulated proxy with a message, and the load program shares
+//! the cores with the server. Parts that a client with one stream never needs are absent: priorities, pushes, header tables.
 
 use anyhow::{Context, Result, bail};
 
@@ -10,14 +10,14 @@ use super::hpack;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER: usize = 9;
 const STREAM: u32 = 1;
-/// What both sides start with until they say otherwise (RFC 9113, 6.5.2).
+/// The window with which both sides start until they set another one (RFC 9113, 6.5.2).
 const DEFAULT_WINDOW: i64 = 65_535;
-/// Nobody here asks for larger frames, and Envoy does not either.
+/// No client here asks for larger frames, and Envoy does not either.
 const MAX_FRAME: usize = 16_384;
-/// Envoy's own defaults for what it lets its peers send unread.
+/// Envoy's own defaults for the bytes that it lets its peers send unread.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
-/// Above what a whole mesh takes in one response.
+/// Above the size of a whole mesh in one response.
 const MAX_MESSAGE: usize = 256 << 20;
 /// Compressed flag and length, before each gRPC message.
 const PREFIX: usize = 5;
@@ -59,7 +59,7 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Opens a gRPC call: what has to be written is in [`Http2::out`].
+    /// Opens a gRPC call: the bytes to write are in [`Http2::out`].
     pub fn open(authority: &str, path: &str, secure: bool) -> Self {
         let mut connection = Self {
             out: PREFACE.to_vec(),
@@ -87,7 +87,7 @@ impl Http2 {
         connection
     }
 
-    /// What has to be written; whoever has written it clears it.
+    /// The bytes to write; the caller clears them once they are written.
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
@@ -102,7 +102,7 @@ impl Http2 {
         self.release();
     }
 
-    /// Takes all complete frames of what was read, calls with each message, and says how many bytes are used up.
+    /// Takes all complete frames of the bytes read, calls with each message, and returns how many bytes are used up.
     ///
     /// # Errors
     /// When the server ends the stream or breaks the protocol, or the call fails.
@@ -223,7 +223,7 @@ impl Http2 {
         Ok(())
     }
 
-    /// Gives back what was received, in larger pieces.
+    /// Gives received bytes back to the windows, in larger pieces.
     fn give_window(&mut self, length: usize) {
         self.received += u32::try_from(length).unwrap_or(0);
         if self.received >= STREAM_WINDOW / 2 {
@@ -233,7 +233,7 @@ impl Http2 {
         }
     }
 
-    /// Sends of what waits as much as the windows admit.
+    /// Sends as much of the waiting bytes as the windows admit.
     fn release(&mut self) {
         while !self.waiting.is_empty() {
             let window = self.connection_window.min(self.stream_window).max(0);
@@ -265,7 +265,7 @@ fn messages(bytes: &[u8], call: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<
         let [compressed, a, b, c, d] = *prefix;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d]))?;
         if compressed != 0 || length > MAX_MESSAGE {
-            bail!("this is no uncompressed gRPC message");
+            bail!("this is not an uncompressed gRPC message");
         }
         let Some((message, after)) = after.split_at_checked(length) else {
             break;

@@ -1,4 +1,4 @@
-//! Sees every response that reaches any simulated proxy, counts it, and shows it to whoever watches.
+//! Sees every response that reaches any simulated proxy, counts it, and shows it to the watchers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,16 +7,16 @@ use std::time::Instant;
 use super::proxy::{Proxy, Tally};
 use super::response::Response;
 
-/// Somebody who waits for something to come.
+/// A watcher that waits for a certain response.
 pub trait Watcher: Send + Sync {
     /// A response reached a proxy. Called on the fleet's only thread: it has to be quick.
     fn response(&self, proxy: usize, at: Instant, response: &Response<'_>);
 
-    /// What the proxy holds after it has taken a response in.
+    /// The resources that the proxy holds after it has taken a response in.
     fn holds(&self, _number: usize, _proxy: &Proxy) {}
 }
 
-/// What all proxies of a fleet report to.
+/// The observer to which all proxies of a fleet report.
 #[derive(Default)]
 pub struct Observer {
     watcher: RwLock<Option<Arc<dyn Watcher>>>,
@@ -41,7 +41,7 @@ impl Observer {
         *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
     }
 
-    /// What came on all streams together.
+    /// The sum of the responses on all streams.
     pub fn total(&self) -> Tally {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Tally {

@@ -1,4 +1,4 @@
-//! What a proxy says on a delta-ADS stream, as a state machine without I/O: Envoy's order of asking, also after a
+//! A proxy's requests on a delta-ADS stream, as a state machine without I/O: Envoy's order of asking, also after a
 //! broken stream.
 
 use std::collections::{BTreeSet, HashMap};
@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::response::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Response, endpoints_of, routes_of};
 
-/// How far the proxy has come in what Envoy does at its start.
+/// The step of Envoy's start that the proxy has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Clusters are asked for.
@@ -22,7 +22,7 @@ enum Phase {
     Started,
 }
 
-/// What came on a proxy's streams so far.
+/// The responses on a proxy's streams so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Responses.
@@ -37,7 +37,7 @@ pub struct Tally {
     pub unchanged_bytes: u64,
 }
 
-/// One proxy's side of a stream, and what it holds from one stream to the next.
+/// One proxy's side of a stream, and the resources that it holds from one stream to the next.
 #[derive(Debug)]
 pub struct Proxy {
     node: Node,
@@ -51,7 +51,7 @@ pub struct Proxy {
     tally: Tally,
 }
 
-/// What a proxy knows of one type.
+/// A proxy's state of one type.
 #[derive(Debug)]
 struct Kind {
     url: &'static str,
@@ -80,7 +80,7 @@ impl Kind {
     }
 }
 
-/// What a response changed in what the proxy wants by name.
+/// The names that the proxy wants or gives up after a response.
 #[derive(Debug, Default)]
 struct Wants {
     new: Vec<String>,
@@ -108,7 +108,7 @@ impl Proxy {
         }
     }
 
-    /// What opens a stream: all clusters, with the node. On a later stream also what it holds, of every type.
+    /// The requests that open a stream: all clusters, with the node. On a later stream also the held versions, of every type.
     pub fn open(&mut self) -> Vec<DeltaDiscoveryRequest> {
         self.introduced = false;
         if self.phase == Phase::Clusters {
@@ -122,10 +122,10 @@ impl Proxy {
             .collect()
     }
 
-    /// Takes a response in: its ACK, and what Envoy asks for in consequence.
+    /// Takes a response in: returns its ACK, and Envoy's requests in consequence.
     ///
     /// # Errors
-    /// When a resource is not what its type says. A real Envoy would refuse it; here it ends the measurement.
+    /// When a resource does not have its type. A real Envoy would refuse it; here it ends the measurement.
     pub fn receive(
         &mut self,
         response: &Response<'_>,
@@ -169,7 +169,7 @@ impl Proxy {
             && self.on_demand.iter().all(|name| self.reaches(name))
     }
 
-    /// What it holds of a type: names and versions.
+    /// The held resources of a type: names and versions.
     pub fn held(&self, url: &str) -> impl Iterator<Item = (&str, &str)> {
         let held = self.kind(url).into_iter().flat_map(|kind| &kind.held);
         held.map(|(name, version)| (&**name, &**version))
@@ -185,7 +185,7 @@ impl Proxy {
         self.refused.len()
     }
 
-    /// What came so far.
+    /// The responses so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
@@ -213,7 +213,7 @@ impl Proxy {
     }
 
     fn request(&mut self, type_url: &str) -> DeltaDiscoveryRequest {
-        // Envoy says who it is in the first request of a stream only.
+        // Envoy sends its node in the first request of a stream only.
         let node = (!std::mem::replace(&mut self.introduced, true)).then(|| self.node.clone());
         DeltaDiscoveryRequest {
             node,

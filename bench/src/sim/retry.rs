@@ -1,4 +1,4 @@
-//! What a simulated proxy does when its stream breaks.
+//! The behavior of a simulated proxy when its stream breaks.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::random::Random;
 const BASE: Duration = Duration::from_millis(500);
 const MAX: Duration = Duration::from_secs(10);
 
-/// What comes after a broken stream.
+/// The next step after a broken stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// Nothing: it is a failure.

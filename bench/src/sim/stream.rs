@@ -21,12 +21,12 @@ const PATH: &str =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const BUFFER: usize = 16 << 10;
 
-/// Who speaks on a stream.
+/// The client's side of a stream.
 pub(super) trait Speaker {
-    /// What it opens the stream with.
+    /// The requests that open the stream.
     fn open(&mut self) -> Vec<DeltaDiscoveryRequest>;
 
-    /// Takes a response that was read at this time, and gives what to say to it.
+    /// Takes a response that was read at this time, and returns the requests in answer to it.
     fn receive(
         &mut self,
         at: Instant,
@@ -94,7 +94,7 @@ async fn pump<S: AsyncRead + AsyncWrite + Unpin>(
         } else {
             input.drain(..used);
         }
-        // What has come for the others is read before anything is answered: each real proxy has a machine of its own for that.
+        // Responses for the others are read before any is answered: each real proxy has a machine of its own for that.
         tokio::task::yield_now().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Protobuf's wire format, read in place: the few fields that matter here, without building whole messages.
 //!
-//! The load program shares the cores with what it measures; a full decode of every resource for every stream would be
+//! The load program shares the cores with the measured server; a full decode of every resource for every stream would be
 //! most of its work.
 
 use anyhow::{Context, Result, bail};

@@ -1,4 +1,4 @@
-//! What TLS costs the streams: the discovery server alone, in this process, pushes the same changes to the same simulated
+//! The cost of TLS for the streams: the discovery server alone, in this process, pushes the same changes to the same simulated
 //! proxies by plain text and by mutual TLS, in turns. Heddle's own binary has no listener without TLS to be measured.
 
 mod source;
@@ -36,7 +36,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 /// Between changes: ACKs of the one before are over by then.
 const REST: Duration = Duration::from_millis(200);
 
-/// What to run.
+/// The run's parameters.
 #[derive(Debug, Clone, Args)]
 #[group(id = "streams")]
 pub struct Plan {
@@ -55,7 +55,7 @@ pub struct Plan {
     pub rounds: usize,
 }
 
-/// What one turn of one way came to.
+/// The result of one turn of one way.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     /// Seconds until all proxies held everything.
@@ -96,7 +96,7 @@ pub async fn measure(plan: &Plan) -> Result<Figures> {
         eprintln!("streams: turn {} of {}", number + 1, plan.turns);
         let plain = async || turn(plan, Security::Plain, None).await;
         let tls = async || turn(plan, secured(), Some(&credentials)).await;
-        // By turns also in who comes first.
+        // The way that comes first also changes by turns.
         turns.push(if number % 2 == 0 {
             let plain = plain().await?;
             [plain, tls().await?]

@@ -1,5 +1,5 @@
-//! Configuration for a discovery server without a control plane behind it: what the compiler makes of a small mesh, the
-//! same for everybody.
+//! Configuration for a discovery server without a control plane behind it: the compiler's view of a small mesh, the
+//! same for all clients.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,11 +18,11 @@ use crate::objects::{self, Ready};
 /// Services of the small mesh: as many as each proxy uses.
 const SERVICES: usize = 5;
 
-/// A mesh that is compiled anew when an endpoint changes.
+/// A mesh that is compiled again when an endpoint changes.
 pub(super) struct Small {
     builder: WorldBuilder,
     compiled: Compiled,
-    /// The parts as the server takes them, by those of the compiler, so that what is unchanged is the very same.
+    /// The parts as the server takes them, by those of the compiler, so that an unchanged part is the same `Arc` again.
     parts: HashMap<*const Part, (Arc<Part>, Arc<heddle_xds_server::Part>)>,
 }
 
@@ -56,7 +56,7 @@ impl Small {
         self.compiled = self.compiled.update(&self.builder.world());
     }
 
-    /// What a pod has that uses all services.
+    /// The view of a pod that uses all services.
     pub(super) fn view(&mut self) -> Result<Arc<View>> {
         let held: BTreeSet<Destination> = (0..SERVICES)
             .filter_map(|service| {

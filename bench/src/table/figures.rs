@@ -1,4 +1,4 @@
-//! The figures of the table: what each is, what istiod took for it on two such cores, and what is aimed at.
+//! The figures of the table: the meaning of each, istiod's value on two such cores, and the target.
 
 use std::collections::BTreeMap;
 
@@ -116,13 +116,13 @@ pub enum Figure {
 /// How a figure is printed and judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
-    /// What it is.
+    /// The figure's meaning.
     pub what: &'static str,
     /// In which unit.
     pub unit: &'static str,
-    /// What istiod took, if that was measured.
+    /// istiod's value, if that was measured.
     pub istiod: &'static str,
-    /// What is aimed at: at most so much.
+    /// The target: at most so much.
     pub target: Option<f64>,
     /// Decimals to print.
     pub decimals: usize,
@@ -416,7 +416,7 @@ pub const HUGE: &[(Figure, Line)] = &[
     ),
 ];
 
-/// What was measured: of each figure one value for each run.
+/// The measured values: of each figure one value for each run.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(BTreeMap<Figure, Vec<f64>>);
 

@@ -14,7 +14,7 @@ use crate::metrics::{Metrics, RECOMPILED};
 use crate::objects::NODE;
 use crate::sim::Fleet;
 
-/// What a change causes has come by then.
+/// All consequences of a change have come by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Makes so many changes of each kind.

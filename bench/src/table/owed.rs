@@ -31,7 +31,7 @@ impl Arrival {
     }
 }
 
-/// What has been announced and has not arrived everywhere.
+/// The changes that have been announced and have not arrived everywhere.
 #[derive(Debug)]
 pub struct Owed(Mutex<State>);
 

@@ -1,4 +1,4 @@
-//! What to measure, and at which size.
+//! The figures to measure, and the size of the mesh.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct Sizes {
     pub storm_seconds: u32,
 }
 
-/// What to run.
+/// The run's parameters.
 #[derive(Debug, Clone, Args)]
 #[group(id = "table")]
 pub struct Plan {
@@ -107,7 +107,7 @@ impl Plan {
 pub const SYNC: Duration = Duration::from_secs(300);
 /// A change has to arrive everywhere in this time.
 pub const CHANGE: Duration = Duration::from_secs(60);
-/// Between changes: what follows one (removals, ACKs under way) is over by then.
+/// Between changes: the consequences of one (removals, ACKs under way) are over by then.
 pub const REST: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ struct Defaults {
     sizes: Sizes,
 }
 
-/// The table, of whatever was measured.
+/// The table, of all measured figures.
 pub fn markdown(plan: &Plan, ledger: &Ledger) -> String {
     let mut out = format!(
         "### The table\n\n\

@@ -16,7 +16,7 @@ use crate::probe::{Probe, milliseconds};
 use crate::sim::Fleet;
 use crate::stats::Sample;
 
-/// What else is sent has come by then.
+/// All other responses have come by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Kills and restarts; the new control plane.

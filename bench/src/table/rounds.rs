@@ -31,7 +31,7 @@ pub struct Rounds {
     pub client: f64,
 }
 
-/// What changes.
+/// The kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The readiness of an endpoint of this service.
@@ -73,7 +73,7 @@ pub async fn run(
         }
         fleet.all_up()?;
     }
-    // What follows the last change belongs to it.
+    // The consequences of the last change belong to it.
     tokio::time::sleep(REST).await;
     let (before, after) = (before.unwrap_or_default(), Spent::now(fleet, pid)?);
     let responses = (after.total.responses - before.total.responses).max(1);
@@ -90,7 +90,7 @@ pub async fn run(
     })
 }
 
-/// What was spent up to a moment.
+/// The CPU time and messages spent up to a moment.
 #[derive(Debug, Default)]
 struct Spent {
     cpu: f64,

@@ -195,7 +195,7 @@ fn note_compiles(before: Option<(f64, f64)>, after: Option<(f64, f64)>, ledger: 
     let (Some((seconds, count)), Some((all_seconds, all_count))) = (before, after) else {
         return;
     };
-    // Nearly all of what was spent before the first change is the first compile.
+    // Nearly all of the time spent before the first change is the first compile.
     ledger.note(Figure::ColdCompile, seconds);
     if all_count > count {
         let each = (all_seconds - seconds) / (all_count - count);

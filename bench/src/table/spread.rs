@@ -55,7 +55,7 @@ pub async fn run(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Resul
     second.alive()
 }
 
-/// Waits until nobody is let go any more; how long it took until the proxies were evenly spread.
+/// Waits until no proxy is let go any more; returns how long it took until the proxies were evenly spread.
 async fn settle(all: &[Scraper; 2], fleet: &Fleet, joined: Instant) -> Result<Duration> {
     let deadline = joined + AT_LAST;
     let mut even = None;
@@ -63,7 +63,7 @@ async fn settle(all: &[Scraper; 2], fleet: &Fleet, joined: Instant) -> Result<Du
         tokio::time::sleep(LOOK).await;
         let (a, b) = (streams(&all[0]).await?, streams(&all[1]).await?);
         let half = fleet.size() as f64 / 2.0;
-        // Who is on the way between the two is of neither.
+        // A proxy on the way between the two replicas is counted at neither.
         if a.max(b) <= half * EVEN && a.min(b) >= half * (2.0 - EVEN) {
             even.get_or_insert(joined.elapsed());
         }

@@ -66,7 +66,7 @@ impl Ground {
         })
     }
 
-    /// A fresh control plane, from what the objects are at the beginning.
+    /// A fresh control plane, from the objects as they are at the beginning.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -157,12 +157,12 @@ pub fn members(mesh: Mesh, root: &Ca, proxies: usize, uses: usize) -> Result<Vec
 pub async fn connect(ground: &Ground, members: Vec<Member>) -> Result<(Fleet, Synced)> {
     let mut fleet = Fleet::start(&ground.launch.server(), members, Retry::AsEnvoy)?;
     let synced = fleet.synced(SYNC).await?;
-    // What was on its way to those who were last belongs to it.
+    // Messages under way to the last proxies belong to the measurement.
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok((fleet, synced))
 }
 
-/// The same under the eyes of somebody who sees everything from the first message on.
+/// The same with a watcher that sees everything from the first message on.
 ///
 /// # Errors
 /// As [`connect`].

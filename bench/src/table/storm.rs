@@ -1,4 +1,4 @@
-//! Many endpoint changes a second: how late they arrive, and whether what is owed grows.
+//! Many endpoint changes a second: how late they arrive, and whether the number of those under way grows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

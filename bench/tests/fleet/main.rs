@@ -1,8 +1,8 @@
-//! Simulated proxies against a gRPC server that nobody here wrote (tonic's).
+//! Simulated proxies against a gRPC server of another project (tonic).
 
 #![allow(
     clippy::unwrap_used,
-    reason = "what a test's own parts do wrong may fail it"
+    reason = "a mistake in a test's own parts may fail the test"
 )]
 
 mod server;

@@ -1,5 +1,5 @@
-//! An ADS server of a few lines, on tonic: one cluster with endpoints, nothing on demand. It sends what a client does
-//! not hold, and remembers what clients said that they hold.
+//! An ADS server of a few lines, on tonic: one cluster with endpoints, nothing on demand. It sends the resources that a
+//! client does not hold, and remembers those that clients reported on reconnect.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-/// What its clients may be told, and what they told.
+/// The number of endpoints for clients, and the clients' reports.
 #[derive(Clone)]
 pub struct Plane {
     endpoints: watch::Sender<usize>,

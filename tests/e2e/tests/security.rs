@@ -222,7 +222,7 @@ spec:
 }
 
 #[test]
-fn what_is_wrong_is_said_and_the_last_good_stays() -> Result<()> {
+fn an_invalid_split_is_reported_and_the_last_good_stays() -> Result<()> {
     let ns = server_and_clients("faulty")?;
     let split = |weight: &str| {
         format!(

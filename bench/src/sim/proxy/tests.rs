@@ -151,7 +151,7 @@ fn a_later_stream_begins_with_what_it_holds() {
 }
 
 #[test]
-fn what_nothing_refers_to_is_given_up() {
+fn resources_without_a_reference_are_given_up() {
     let mut proxy = started(&[]);
     let gone = response(CLUSTER, "5", vec![], vec!["b".to_owned()]);
     assert_eq!(

@@ -24,7 +24,7 @@ async fn is_refused(client: &Client, to: SocketAddr) -> Result<()> {
 }
 
 #[test]
-fn what_was_refused_works_once_it_is_known() -> Result<()> {
+fn a_refused_destination_works_once_it_is_known() -> Result<()> {
     scope(async |mesh| {
         mesh.world.mesh(json!({"outbound": "Deny"}));
         let client = mesh.pod(PodSpec::new("client-1")).await?;
@@ -77,7 +77,7 @@ fn what_was_refused_works_once_it_is_known() -> Result<()> {
 }
 
 #[test]
-fn what_was_passed_through_is_routed_once_it_is_known() -> Result<()> {
+fn a_passed_through_destination_is_routed_once_it_is_known() -> Result<()> {
     scope(async |mesh| {
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let _stranger = mesh.stranger("10.200.0.7".parse()?, "stranger")?;

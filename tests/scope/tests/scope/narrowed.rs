@@ -66,7 +66,7 @@ async fn guarded(mesh: &mut Mesh) -> Result<[Pod; 3]> {
 }
 
 #[test]
-fn what_could_never_be_reached_is_left_out() -> Result<()> {
+fn unreachable_destinations_are_left_out() -> Result<()> {
     scope(async |mesh| {
         let [client, friend, _secret] = guarded(mesh).await?;
         mesh.world

@@ -112,7 +112,7 @@ fn connections_outlast_the_cluster_that_they_began_with() -> Result<()> {
 }
 
 #[test]
-fn nobody_lags_behind_for_what_settles() -> Result<()> {
+fn no_proxy_lags_behind_because_of_retired_clusters() -> Result<()> {
     scope(async |mesh| {
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let _server = mesh.pod(PodSpec::new("server-1")).await?;
@@ -173,7 +173,7 @@ fn is_one_of_the_two(answer: &Answer) -> bool {
 }
 
 #[test]
-fn what_has_settled_is_there_again_when_its_listener_leaves() -> Result<()> {
+fn a_retired_cluster_is_back_when_its_listener_leaves() -> Result<()> {
     scope(async |mesh| {
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let _server = mesh.pod(PodSpec::new("server-1")).await?;
@@ -205,7 +205,7 @@ fn what_has_settled_is_there_again_when_its_listener_leaves() -> Result<()> {
 }
 
 #[test]
-fn what_has_settled_is_refused_at_once_when_its_listener_leaves() -> Result<()> {
+fn a_retired_cluster_is_refused_at_once_when_its_listener_leaves() -> Result<()> {
     scope(async |mesh| {
         mesh.world.mesh(json!({"outbound": "Deny"}));
         let client = mesh.pod(PodSpec::new("client-1")).await?;
@@ -241,7 +241,7 @@ async fn replaced(mesh: &mut Mesh, client: &Pod) -> Result<()> {
 }
 
 #[test]
-fn another_control_plane_knows_what_has_settled() -> Result<()> {
+fn another_control_plane_knows_the_retired_clusters() -> Result<()> {
     scope(async |mesh| {
         let client = mesh.pod(PodSpec::new("client-1")).await?;
         let _server = mesh.pod(PodSpec::new("server-1")).await?;
