@@ -26,9 +26,9 @@
 
 mod channel;
 mod delta;
-mod gate;
 mod plan;
 mod removal;
+mod requirements;
 mod sotw;
 mod standing;
 mod verdict;

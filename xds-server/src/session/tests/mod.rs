@@ -15,10 +15,10 @@
 
 mod delta;
 mod endpoints;
-mod gating;
 mod model;
 mod property;
 mod refusals;
+mod requirements;
 mod sotw;
 
 use std::collections::VecDeque;
