@@ -175,7 +175,7 @@ fn session(view: &Arc<View>) -> Session {
 /// The work of a stream after each event.
 fn step(session: &mut Session) -> Vec<Push> {
     let pushes = session.poll();
-    black_box(session.take_standings());
+    black_box(session.take_sync_states());
     pushes
 }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::resource::{Part, ResourceKey, View};
-use crate::session::{Flavor, Standing};
+use crate::session::{Flavor, SyncState};
 use crate::source::{Asked, NodeInfo, SubscriberId};
 
 /// The longest text of a refusal that is kept, in characters.
@@ -97,7 +97,7 @@ pub(crate) struct StreamToken(u64);
 /// The result of one step of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub standings: Standings,
+    pub sync_states: SyncStates,
     /// The view and the on-demand requests, if they changed.
     pub scope: Option<(Option<Arc<View>>, Arc<Asked>)>,
     pub resources: Option<usize>,
@@ -107,14 +107,14 @@ pub(crate) struct Report {
 
 /// How the subscriber stands to its view now.
 #[derive(Debug)]
-pub(crate) enum Standings {
+pub(crate) enum SyncStates {
     /// To these resources; to all others as before.
-    Changed(Vec<(ResourceKey, Standing)>),
+    Changed(Vec<(ResourceKey, SyncState)>),
     /// It is behind in these, and in nothing else.
     Whole(BTreeMap<ResourceKey, Option<Rejection>>),
 }
 
-impl Default for Standings {
+impl Default for SyncStates {
     fn default() -> Self {
         Self::Changed(Vec::new())
     }
@@ -122,7 +122,7 @@ impl Default for Standings {
 
 impl Report {
     fn is_empty(&self) -> bool {
-        let same = matches!(&self.standings, Standings::Changed(changed) if changed.is_empty());
+        let same = matches!(&self.sync_states, SyncStates::Changed(changed) if changed.is_empty());
         same && self.scope.is_none() && self.responses == 0
     }
 
@@ -130,13 +130,13 @@ impl Report {
         if let Some((view, asked)) = self.scope {
             (progress.view, progress.asked) = (view, asked);
         }
-        match self.standings {
-            Standings::Whole(behind) => progress.behind = behind,
-            Standings::Changed(changed) => {
-                for (key, standing) in changed {
-                    match standing {
-                        Standing::InSync => progress.behind.remove(&key),
-                        Standing::Behind(refused) => progress.behind.insert(key, refused),
+        match self.sync_states {
+            SyncStates::Whole(behind) => progress.behind = behind,
+            SyncStates::Changed(changed) => {
+                for (key, sync_state) in changed {
+                    match sync_state {
+                        SyncState::InSync => progress.behind.remove(&key),
+                        SyncState::Behind(refused) => progress.behind.insert(key, refused),
                     };
                 }
             }
@@ -403,9 +403,9 @@ mod tests {
         }
     }
 
-    fn standing(name: &str, standing: Standing) -> Report {
+    fn sync_state(name: &str, sync_state: SyncState) -> Report {
         Report {
-            standings: Standings::Changed(vec![(ResourceKey::new(Cluster, name), standing)]),
+            sync_states: SyncStates::Changed(vec![(ResourceKey::new(Cluster, name), sync_state)]),
             ..Report::default()
         }
     }
@@ -419,10 +419,13 @@ mod tests {
             registry.get(&who).unwrap()
         };
         let a = || resource("a", "1");
-        assert!(!runs(&report(standing("a", Standing::InSync)), a()));
+        assert!(!runs(&report(sync_state("a", SyncState::InSync)), a()));
         assert!(runs(&report(scope([a()])), a()));
-        assert!(!runs(&report(standing("a", Standing::Behind(None))), a()));
-        let progress = report(standing("a", Standing::InSync));
+        assert!(!runs(
+            &report(sync_state("a", SyncState::Behind(None))),
+            a()
+        ));
+        let progress = report(sync_state("a", SyncState::InSync));
         assert!(runs(&progress, a()) && !runs(&progress, resource("a", "2")));
     }
 
@@ -446,7 +449,7 @@ mod tests {
         let (a, b) = (part(&[("a", "1"), ("x", "1")]), part(&[("b", "1")]));
         let has = view(&[&a, &b]);
         let report = Report {
-            standings: Standings::Whole([(ResourceKey::new(Cluster, "b"), None)].into()),
+            sync_states: SyncStates::Whole([(ResourceKey::new(Cluster, "b"), None)].into()),
             scope: Some((Some(Arc::clone(&has)), Arc::default())),
             ..Report::default()
         };
@@ -478,7 +481,7 @@ mod tests {
         assert!(runs(&registry.get(&who).unwrap(), resource("a", "1")));
         let lacking = [(ResourceKey::new(Cluster, "a"), None)];
         let report = Report {
-            standings: Standings::Whole(lacking.into()),
+            sync_states: SyncStates::Whole(lacking.into()),
             ..scope([resource("a", "1")])
         };
         registry.report(&who, token, report);
@@ -500,11 +503,11 @@ mod tests {
         );
         let old = connect();
         registry.report(&who, old, scope([a()]));
-        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
         let new = connect();
         registry.report(&who, new, scope([resource("b", "1")]));
         registry.report(&who, new, sent(5));
-        registry.report(&who, old, standing("a", Standing::InSync));
+        registry.report(&who, old, sync_state("a", SyncState::InSync));
         registry.report(&who, old, sent(7));
         let shown = get();
         assert!(!runs(&shown, a()) && runs(&shown, resource("b", "1")));
@@ -514,9 +517,9 @@ mod tests {
         assert!(shown.connected && runs(&shown, a()));
         assert_eq!((shown.bytes, shown.responses), (12, 2));
         assert_eq!(registry.changed_since(before).len(), 1);
-        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
         assert!(!runs(&get(), a()), "its later reports count");
-        registry.report(&who, new, standing("a", Standing::InSync));
+        registry.report(&who, new, sync_state("a", SyncState::InSync));
         assert!(!runs(&get(), a()), "the ended stream reports no more");
         assert!(!registry.disconnect(&who, old));
         assert!(!get().connected);
@@ -527,7 +530,7 @@ mod tests {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let (old, middle, new) = (connect(), connect(), connect());
-        registry.report(&who, old, standing("a", Standing::Behind(None)));
+        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
         assert_eq!(registry.get(&who).unwrap().behind.len(), 0);
         assert!(!registry.disconnect(&who, middle));
         assert!(registry.get(&who).unwrap().connected);

@@ -24,7 +24,7 @@ use crate::convergence::Convergence;
 use crate::counters::{add, sub};
 use crate::grpc::{Broken, Requests};
 use crate::open::OpenStream;
-use crate::progress::{Report, Standings, StreamToken};
+use crate::progress::{Report, StreamToken, SyncStates};
 use crate::service::Shared;
 use crate::session::{Fault, Flavor, Heard, Push, Session};
 use crate::source::{ResourceSource, SubscriberId};
@@ -363,14 +363,14 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             report.responses += 1;
             self.queue.push_back(push);
         }
-        let changed = self.session.take_standings();
+        let changed = self.session.take_sync_states();
         self.measure();
         if self.told {
-            report.standings = Standings::Changed(changed);
+            report.sync_states = SyncStates::Changed(changed);
         } else if self.session.has_told() {
             self.told = true;
             self.scope_changed = true;
-            report.standings = Standings::Whole(self.session.behind());
+            report.sync_states = SyncStates::Whole(self.session.behind());
         }
         if self.told {
             report.resources = Some(self.session.held_count());

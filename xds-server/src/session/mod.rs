@@ -30,7 +30,7 @@ mod plan;
 mod removal;
 mod requirements;
 mod sotw;
-mod standing;
+mod sync_state;
 mod verdict;
 mod view;
 
@@ -105,9 +105,9 @@ pub struct Heard {
     pub refused: bool,
 }
 
-/// How a client stands to one resource of its view.
+/// The sync state of one resource of a client's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SyncState {
     /// It holds the version of the view, or the view does not have the resource any more.
     InSync,
     /// It does not, and may have refused that version.

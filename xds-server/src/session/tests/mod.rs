@@ -68,7 +68,7 @@ fn run(flavor: Flavor, name: &str, script: &str) {
                 continue;
             }
             "behind" => {
-                session.take_standings();
+                session.take_sync_states();
                 assert_eq!(behind(&session), rest, "{at}");
                 continue;
             }

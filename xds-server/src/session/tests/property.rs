@@ -275,7 +275,7 @@ impl Pair {
     fn poll(&mut self) {
         let pushes = self.session.poll();
         self.to_client.extend(pushes.iter().map(reference::delta));
-        self.session.take_standings();
+        self.session.take_sync_states();
         // As a look at the whole view says.
         let resources = self.session.view().unwrap().resources();
         let lacks = |r: &&Arc<Resource>| !self.session.channels.get(r.key.kind).holds(r);

@@ -5,54 +5,54 @@ use std::collections::BTreeMap;
 use crate::progress::Rejection;
 use crate::resource::{ResourceKey, ResourceKind};
 
-use super::{Flavor, Session, Standing};
+use super::{Flavor, Session, SyncState};
 
 impl Session {
     /// How the client stands to the resources that something happened to since the last call.
-    pub fn take_standings(&mut self) -> Vec<(ResourceKey, Standing)> {
-        let mut standings = Vec::new();
+    pub fn take_sync_states(&mut self) -> Vec<(ResourceKey, SyncState)> {
+        let mut sync_states = Vec::new();
         for kind in ResourceKind::ALL {
             for name in std::mem::take(&mut self.channels.get_mut(kind).moved) {
                 let key = ResourceKey { kind, name };
-                let standing = self.standing(&key);
-                match standing {
-                    Standing::InSync if self.behind.remove(&key).is_none() => continue,
-                    Standing::InSync => {}
-                    Standing::Behind(_) => {
+                let sync_state = self.sync_state(&key);
+                match sync_state {
+                    SyncState::InSync if self.behind.remove(&key).is_none() => continue,
+                    SyncState::InSync => {}
+                    SyncState::Behind(_) => {
                         self.behind.entry(key.clone()).or_insert(self.views);
                     }
                 }
-                standings.push((key, standing));
+                sync_states.push((key, sync_state));
             }
         }
-        standings
+        sync_states
     }
 
-    fn standing(&self, key: &ResourceKey) -> Standing {
+    fn sync_state(&self, key: &ResourceKey) -> SyncState {
         let channel = self.channels.get(key.kind);
         match channel.current(&key.name) {
             // A client that never subscribes to the kind lacks nothing of it.
             Some(_) if key.kind.is_optional() && !channel.subscription.covers(&key.name) => {
-                Standing::InSync
+                SyncState::InSync
             }
             Some(resource) if !channel.in_sync(&key.name) => {
                 let refused = channel.rejected.get(&key.name);
                 let refused = refused.filter(|refused| refused.version == resource.version);
-                Standing::Behind(refused.cloned())
+                SyncState::Behind(refused.cloned())
             }
-            Some(_) | None => Standing::InSync,
+            Some(_) | None => SyncState::InSync,
         }
     }
 
-    /// All that the client lacks of the view, as of the last [`Session::take_standings`].
+    /// All that the client lacks of the view, as of the last [`Session::take_sync_states`].
     #[must_use]
     pub fn behind(&self) -> BTreeMap<ResourceKey, Option<Rejection>> {
         let lacking = self
             .behind
             .keys()
-            .filter_map(|key| match self.standing(key) {
-                Standing::InSync => None,
-                Standing::Behind(refused) => Some((key.clone(), refused)),
+            .filter_map(|key| match self.sync_state(key) {
+                SyncState::InSync => None,
+                SyncState::Behind(refused) => Some((key.clone(), refused)),
             });
         lacking.collect()
     }
