@@ -281,7 +281,7 @@ fn reconnect(services: usize) -> Turn {
         for request in &said {
             assert!(hear(&mut session, request).is_empty(), "something was sent");
         }
-        session.settled();
+        session.end_resync();
         assert!(step(&mut session).is_empty(), "something was sent");
         assert_eq!(session.held_count(), 4 * services);
     })

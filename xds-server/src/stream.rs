@@ -30,8 +30,8 @@ use crate::session::{Fault, Flavor, Heard, Push, Session};
 use crate::source::{ResourceSource, SubscriberId};
 use crate::wire;
 
-/// A client that reconnects tells all that it holds within this: it sends its first requests back to back.
-const SETTLED: Duration = Duration::from_secs(2);
+/// A client that reconnects reports all resources that it holds within this time: it sends its first requests back to back.
+const RESYNC_TIME: Duration = Duration::from_secs(2);
 
 /// Above this number of requested names, the view of a client is made with a rest after each, so that a client that asks
 /// for thousands, one after another, does not take a core. Changes in the meantime come with the next view.
@@ -181,7 +181,7 @@ enum Event<R> {
 enum Due {
     FirstRequest,
     Rested,
-    Settled,
+    Resynced,
     Expired,
 }
 
@@ -208,8 +208,8 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                     self.changes = None;
                     Ok(())
                 }
-                Event::Due(Due::Settled) => {
-                    self.session.settled();
+                Event::Due(Due::Resynced) => {
+                    self.session.end_resync();
                     Ok(())
                 }
                 Event::Due(Due::Rested) => Ok(()),
@@ -274,11 +274,11 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         if self.admitted.is_none() {
             return Some((self.opened + FIRST_REQUEST, Due::FirstRequest));
         }
-        let settled = Some((self.opened + SETTLED, Due::Settled));
+        let resynced = Some((self.opened + RESYNC_TIME, Due::Resynced));
         let rested = Some((self.rests_until, Due::Rested));
         let expired = self.expires.map(|at| (at, Due::Expired));
-        settled
-            .filter(|_| self.session.is_unsettled())
+        resynced
+            .filter(|_| self.session.is_resyncing())
             .into_iter()
             .chain(rested.filter(|_| self.view_due))
             .chain(expired)

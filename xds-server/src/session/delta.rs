@@ -18,7 +18,7 @@ impl Session {
     /// A fault ends the stream.
     pub fn delta_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Heard, Fault> {
         let fresh = !self.heard_any && request.initial_resource_versions.is_empty();
-        self.unsettled |= !self.heard_any && !fresh;
+        self.resyncing |= !self.heard_any && !fresh;
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {
             return Ok(Heard::default());

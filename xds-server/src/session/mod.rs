@@ -108,9 +108,9 @@ pub struct Heard {
 /// The sync state of one resource of a client's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncState {
-    /// It holds the version of the view, or the view does not have the resource any more.
+    /// The client holds the version of the view, or the view does not have the resource any more.
     InSync,
-    /// It does not, and may have refused that version.
+    /// The client lacks the version of the view, and may have refused it.
     Behind(Option<Rejection>),
 }
 
@@ -151,8 +151,8 @@ pub struct Session {
     asked_changed: bool,
     nonces: u64,
     heard_any: bool,
-    /// The client brought things along, and may not have told of all of them yet.
-    unsettled: bool,
+    /// The client reconnected with resources, and may not have reported all of them yet.
+    resyncing: bool,
     /// Something may have become free to be taken away since that was looked for.
     removals_due: bool,
     /// The resources of the view that the client lacks, each with the number of the oldest view that it lacks them of.
@@ -174,7 +174,7 @@ impl Session {
             asked_changed: false,
             nonces: 0,
             heard_any: false,
-            unsettled: false,
+            resyncing: false,
             removals_due: false,
             behind: BTreeMap::new(),
         }
@@ -195,14 +195,14 @@ impl Session {
     /// Ends the wait for the reports of a reconnected client. Such a client reports its resources kind by kind, and until
     /// this call none of them is removed: a resource that refers to them may not have been reported yet. The caller
     /// decides how long that may take.
-    pub const fn settled(&mut self) {
-        self.unsettled = false;
+    pub const fn end_resync(&mut self) {
+        self.resyncing = false;
     }
 
-    /// Whether [`Session::settled`] is waited for.
+    /// Whether the session waits for [`Session::end_resync`].
     #[must_use]
-    pub const fn is_unsettled(&self) -> bool {
-        self.unsettled
+    pub const fn is_resyncing(&self) -> bool {
+        self.resyncing
     }
 
     /// Whether some response waits for the client's answer.

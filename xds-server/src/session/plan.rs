@@ -61,7 +61,7 @@ impl Session {
                 pushes.push(self.launch(kind, Draft::default()));
             }
         }
-        if pushes.is_empty() && !self.unsettled {
+        if pushes.is_empty() && !self.resyncing {
             pushes.extend(self.next_removal());
         }
         pushes

@@ -17,7 +17,7 @@ impl Session {
     /// A fault ends the stream.
     pub fn sotw_request(&mut self, request: &DiscoveryRequest) -> Result<Heard, Fault> {
         // A client that was connected before does not report the resources it holds; all of them are sent again.
-        self.unsettled |= !self.heard_any && !request.version_info.is_empty();
+        self.resyncing |= !self.heard_any && !request.version_info.is_empty();
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {
             return Ok(Heard::default());

@@ -8,7 +8,7 @@ use crate::resource::{ResourceKey, ResourceKind};
 use super::{Flavor, Session, SyncState};
 
 impl Session {
-    /// How the client stands to the resources that something happened to since the last call.
+    /// The sync states that may have changed since the last call.
     pub fn take_sync_states(&mut self) -> Vec<(ResourceKey, SyncState)> {
         let mut sync_states = Vec::new();
         for kind in ResourceKind::ALL {
@@ -75,7 +75,7 @@ impl Session {
             channel.opened || kind.is_optional() || channel.currents().next().is_none()
         };
         self.heard_any
-            && (!self.unsettled
+            && (!self.resyncing
                 || (self.flavor == Flavor::Delta && ResourceKind::ALL.into_iter().all(opened)))
     }
 

@@ -206,7 +206,7 @@ const RULES: &[(&str, &str)] = &[
         > C sub=* has=a:1,b:1,old:1
         < C#1 b=2 new=1
         > C nonce=1
-        settled
+        resynced
         < C#2 -old
         > C nonce=2
         holds C:a=1 C:b=2 C:new=1
@@ -233,7 +233,7 @@ const RULES: &[(&str, &str)] = &[
         > L sub=* has=a:1,dst|1:1,dst|2:1
         learned dst|1 dst|2
         view L:a=1 L:dst|1=1
-        settled
+        resynced
         < L#1 -dst|2
         > L nonce=1
         learned dst|1",

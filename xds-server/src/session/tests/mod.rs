@@ -5,7 +5,7 @@
 //! > C sub=*,a unsub=b has=a:1 nonce=1 nack=text     an incremental request
 //! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
-//! settled                                           the client has reported all that it holds
+//! resynced                                          the client has reported all that it holds
 //! holds C:a=1                                       the resources that the client holds
 //! behind R:r refused 1 (text), R:s                  the resources of the view that it lacks
 //! wanted dst|x                                      the on-demand names
@@ -75,7 +75,7 @@ fn run(flavor: Flavor, name: &str, script: &str) {
             _ => assert_eq!(sent, [""; 0], "{at}: not expected before"),
         }
         match verb {
-            "settled" => session.settled(),
+            "resynced" => session.end_resync(),
             "view" => session.set_view(Arc::new(view(rest, &mut parts))),
             ">" => match (request(&mut session, flavor, rest), rest.contains("fault")) {
                 (Ok(_), false) => {}

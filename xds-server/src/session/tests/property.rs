@@ -309,10 +309,10 @@ impl Pair {
             if self.forward() || self.deliver() {
                 continue;
             }
-            if !self.session.is_unsettled() {
+            if !self.session.is_resyncing() {
                 return;
             }
-            self.session.settled();
+            self.session.end_resync();
             self.poll();
         }
         panic!("the two never come to rest");

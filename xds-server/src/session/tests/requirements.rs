@@ -101,7 +101,7 @@ const RULES: &[(&str, &str)] = &[
         > C sub=*,dst|x has=a:1,dst|x:1
         > E sub=a has=a:1@1
         > L sub=* has=l:1
-        settled
+        resynced
         view C:b=1 absent=dst|x
         < C#1 b=1
         > C nonce=1
@@ -120,7 +120,7 @@ const RULES: &[(&str, &str)] = &[
         > C sub=* has=a:1
         > L sub=* has=l:1
         > R sub=r has=r:1
-        settled
+        resynced
         view C:b=1 L:l=1 R:r=2<C:b
         < C#1 b=1
         > C nonce=1
@@ -134,7 +134,7 @@ const RULES: &[(&str, &str)] = &[
         view C:a=1 R:r=1<C:a
         > C sub=* has=a:1
         > R sub=r has=r:1
-        settled
+        resynced
         view C:b=1 R:r=2<C:b
         < C#1 b=1
         > C nonce=1
@@ -152,7 +152,7 @@ const RULES: &[(&str, &str)] = &[
         > C sub=* has=a:1
         > L sub=* has=l:1
         > R sub=r has=r:1
-        settled
+        resynced
         view
         < L#1 -l
         > L nonce=1
@@ -166,7 +166,7 @@ const RULES: &[(&str, &str)] = &[
         "
         view R:r=1
         > R sub=r has=r:1
-        settled
+        resynced
         view
         < R#1 -r
         > R nonce=1
@@ -186,7 +186,7 @@ const RULES: &[(&str, &str)] = &[
         > E nonce=2
         < R#3 r=2
         > R nonce=3
-        settled
+        resynced
         < C#4 -a",
     ),
     (
@@ -195,7 +195,7 @@ const RULES: &[(&str, &str)] = &[
         view C:a=1 R:r=1<C:a
         > C sub=* has=a:1
         > R sub=r has=r:1
-        settled
+        resynced
         view C:b=1 R:r=2<C:b
         < C#1 b=1
         > C nonce=1 nack=no
