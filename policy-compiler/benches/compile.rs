@@ -1,4 +1,4 @@
-//! How long a compile takes, and what a pod weighs: 10,000 services of 10 pods each, in namespaces of 10 services.
+//! The time of a compile, and the memory of a pod: 10,000 services of 10 pods each, in namespaces of 10 services.
 //!
 //!     cargo bench -p heddle-policy-compiler
 

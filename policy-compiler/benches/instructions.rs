@@ -1,6 +1,6 @@
-//! What compiles cost in instructions: 200 services of 10 pods each, with a split and a policy in each namespace.
+//! The cost of compiles in instructions: 200 services of 10 pods each, with a split and a policy in each namespace.
 //!
-//! `cargo xtask instructions` counts them: it runs a case with no turns and with some, and the difference is theirs.
+//! `cargo xtask instructions` counts them: it runs a case with no turns and with some, and the difference is the cost of the turns.
 //! Without arguments this lists the cases, each with its number of turns.
 
 mod mesh;
@@ -24,12 +24,12 @@ const PLAIN: usize = 7;
 /// The namespace that is changed begins here.
 const CHANGED: usize = 4 * PER_NAMESPACE;
 
-/// One turn, by its number. What it needs was made before.
+/// One turn, by its number. Its inputs are made before.
 type Turn = Box<dyn FnMut(usize)>;
 
 struct Case {
     name: &'static str,
-    /// So many that what differs from run to run, hash seeds and the like, does not show.
+    /// So many that differences between runs, by hash seeds and the like, do not show.
     turns: usize,
     prepare: fn() -> Turn,
 }
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     for number in 0..turns {
         turn(number);
     }
-    // Taking apart what was made before is nobody's turn.
+    // The teardown of the prepared values does not belong to any turn.
     std::process::exit(0)
 }
 
@@ -138,7 +138,7 @@ fn cold_bytes() -> Turn {
     })
 }
 
-/// One object changes, to and fro. `compiled` names what is compiled for that, and all of it.
+/// One object changes, to and fro. `compiled` names all units that are compiled for that.
 fn update(objects: [Value; 2], compiled: &'static [&'static str]) -> Turn {
     let mut edit = edit(objects);
     Box::new(move |number| {
@@ -149,7 +149,7 @@ fn update(objects: [Value; 2], compiled: &'static [&'static str]) -> Turn {
     })
 }
 
-/// Turn by turn the compile of one object and of the other, by whose namespace somebody goes.
+/// Returns, turn by turn, the compile with one object and with the other. The parts of the changed namespace are in use.
 fn edit(objects: [Value; 2]) -> impl FnMut(usize) -> Compiled {
     let [even, odd] = objects.map(read);
     let mut builder = builder();
@@ -181,7 +181,7 @@ fn annotated() -> Value {
     service
 }
 
-/// The policy of a service changes, and one of its pods gets what it has then.
+/// The policy of a service changes, and one of its pods gets its new view.
 fn policy_and_view() -> Turn {
     let index = CHANGED + GUARDED;
     let held = open_destinations(5);
@@ -205,13 +205,13 @@ fn held(count: usize) -> Turn {
     Box::new(move |_| {
         let before = std::mem::replace(&mut last, view(&compiled, 0, &held));
         let parts = before.map_or(0, |view| view.parts.len());
-        // What every pod has (the server's side, the cluster of its port, capture), and for each destination its clusters and its
+        // The parts of every pod (the server's side, the cluster of its port, capture), and for each destination its clusters and its
         // listener.
         assert_eq!(parts, 3 + 2 * count);
     })
 }
 
-/// Services that nobody is kept from.
+/// Services that deny no caller.
 fn open_destinations(count: usize) -> BTreeSet<Destination> {
     let open = |index: &usize| index % PER_NAMESPACE != GUARDED;
     destinations((0..).filter(open).take(count))

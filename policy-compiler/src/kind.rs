@@ -46,7 +46,7 @@ pub enum Role {
     Policy,
 }
 
-/// The kinds whose objects are the state of the cluster.
+/// The kinds of the objects that are the state of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InputKind {
     /// No kind of Kubernetes: a source text.

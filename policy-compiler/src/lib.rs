@@ -2,11 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - An update ([`Compiled::update`]) equals a cold compile in all that can be seen of it, and costs what differs.
-//! - Pure and total: no I/O, no clock, no randomness; [`compile()`] cannot fail. A bad object is a [`Finding`] and an
-//!   [`ObjectStatus`], and everything else still compiles.
-//! - The same [`World`] yields the same bytes, whatever the order in which objects came.
-//! - A resource names what must be acknowledged before it ([`Resource::requires`]) and whom it comes from
+//! - An update ([`Compiled::update`]) equals a cold compile in every observable way, and its cost depends on the differences.
+//! - Pure and total: no I/O, no clock, no randomness; [`compile()`] cannot fail. A bad object is a [`Finding`] and an [`ObjectStatus`],
+//!   and everything else still compiles.
+//! - The same [`World`] yields the same bytes, in any order of the objects.
+//! - A resource names the resources that must be acknowledged before it ([`Resource::requires`]) and the objects that it comes from
 //!   ([`Resource::origins`]).
 //!
 //! # Deliberately absent

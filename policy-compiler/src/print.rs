@@ -43,7 +43,7 @@ fn decode(resource: &Resource) -> Option<Value> {
     Some(sorted(value))
 }
 
-/// Keys in order, whatever map serde_json was built with.
+/// Sorts the keys, with any map type of serde_json.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {

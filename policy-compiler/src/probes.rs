@@ -58,8 +58,8 @@ pub fn tcp_probe_ports(spec: &core::PodSpec) -> (BTreeSet<u16>, Vec<String>) {
     (ports, unresolved)
 }
 
-/// The containers whose ports, probes and lifecycle hooks are the application's, in the order in which Kubernetes looks for a named port (`FindPort` in
-/// `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
+/// The containers with the application's ports, probes and lifecycle hooks, in the order in which Kubernetes looks for a named port
+/// (`FindPort` in `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
 pub(crate) fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
     let sidecars = spec
         .init_containers

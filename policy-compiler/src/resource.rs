@@ -1,4 +1,4 @@
-//! What leaves the compiler: Envoy resources as bytes, with their version, what must come before them and whom they come from.
+//! The output of the compiler: Envoy resources as bytes, with their version, their requirements and their origins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub struct Resource {
     pub version: Arc<str>,
     /// The serialised message (not the `Any` around it).
     pub body: Bytes,
-    /// What the proxy must have acknowledged before this one is sent to it.
+    /// The resources that the proxy must have acknowledged before this one is sent to it.
     pub requires: Vec<ResourceKey>,
-    /// The objects whose content decided this resource.
+    /// The objects that decided the content of this resource.
     pub origins: BTreeSet<ObjectRef>,
 }
 
@@ -67,11 +67,11 @@ pub struct Part {
 /// Everything one proxy should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// What it is made of.
+    /// The parts, in the order of their keys.
     pub parts: Vec<Arc<Part>>,
     /// Names that the proxy asked for and shall not get.
     pub absent: BTreeSet<Arc<str>>,
-    /// What the view was made from: as long as none of it is touched, it stays as it is.
+    /// The dependencies of the view: as long as none of them is touched, the view stays unchanged.
     pub depends: BTreeSet<Dependency>,
 }
 

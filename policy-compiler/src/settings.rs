@@ -8,22 +8,22 @@ use heddle_crds::{MeshMode, OnDemand};
 use crate::finding::ObjectRef;
 use crate::world::{Bucket, DeclaredDestination, NamespacedName, SpiffeId};
 
-/// What the one mesh that counts says, or the defaults.
+/// The settings of the one mesh that counts, or the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) trust_domain: Arc<str>,
     pub(crate) mode: MeshMode,
     pub(crate) default_allow: bool,
-    /// Whether destinations that nobody knows are passed through.
+    /// Whether connections to unknown destinations are passed through.
     pub(crate) pass_unknown: bool,
     pub(crate) on_demand: OnDemand,
-    /// How long a destination stays that is no longer used.
+    /// The time for which an unused destination stays.
     pub(crate) idle_after: Duration,
     pub(crate) metrics_readers: Vec<SpiffeId>,
-    /// The services whose endpoints without a sidecar may be called, where only mTLS and known destinations are allowed; None: all.
+    /// The services with endpoints that may be called without a sidecar, if only mTLS and known destinations are allowed. `None`: all.
     pub(crate) plain: Option<Vec<DeclaredDestination>>,
-    /// How long an inbound HTTP connection may last: half of a certificate's lifetime, so that what a certificate was good for does
-    /// not outlast it by more than that.
+    /// The longest life of an inbound HTTP connection: half of a certificate's lifetime, so that a connection outlasts its certificate
+    /// by no more than that.
     pub(crate) max_connection_age: Duration,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,

@@ -1,8 +1,8 @@
-//! What the compiler decides about an object's `status`. `Programmed` for healthy objects is the operator's: it counts acknowledgements.
+//! The compiler's part of an object's `status`. `Programmed` for healthy objects is the operator's: it counts acknowledgments.
 
 use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce};
 
-/// What `status` of one object should say.
+/// The desired `status` of one object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectStatus {
     /// The generation this status speaks of.

@@ -1,5 +1,5 @@
-//! What authorization costs a real Envoy: CPU of a request by the number of identities, beside RBAC rules, and memory by the number of Deny
-//! paths. Run by hand: `cargo test -p heddle-policy-compiler --test authz_cost -- --ignored --nocapture --test-threads 1`.
+//! The cost of authorization in a real Envoy: CPU of a request by the number of identities, beside RBAC rules, and memory by the number
+//! of Deny paths. Run by hand: `cargo test -p heddle-policy-compiler --test authz_cost -- --ignored --nocapture --test-threads 1`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 

@@ -48,7 +48,7 @@ fn web(builder: &mut WorldBuilder) -> Vec<String> {
     endpoints(&view(&compile(&builder.world()), "caller", &[]), WEB)
 }
 
-/// A slice whose one endpoint names no pod.
+/// A slice with one endpoint, which names no pod.
 fn unnamed(slice_name: &str, ip: &str) -> Value {
     json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": slice_name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},

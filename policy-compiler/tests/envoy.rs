@@ -1,5 +1,5 @@
-//! A real Envoy accepts what comes out: every view as a static bootstrap through `envoy --mode validate`. That the same resources work
-//! over ADS, the operator's tests show.
+//! A real Envoy accepts every view as a static bootstrap through `envoy --mode validate`. The operator's tests show that the same
+//! resources work over ADS.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod harness;

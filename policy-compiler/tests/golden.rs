@@ -60,7 +60,7 @@ fn outputs_are_as_blessed() -> Result<()> {
     Ok(())
 }
 
-/// Every rotation and the reverse: whatever came first, the bytes are the same.
+/// Every rotation of the objects, and their reverse, yields the same bytes.
 #[test]
 fn order_of_objects_does_not_change_a_byte() -> Result<()> {
     for case in harness::cases()? {
@@ -83,7 +83,7 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
     Ok(())
 }
 
-/// What a resource requires is in the same view, and so is every cluster and route configuration that it names.
+/// The requirements of a resource are in the same view, and so is every cluster and route configuration that it names.
 #[test]
 fn references_resolve() -> Result<()> {
     // Of the bootstrap; and one that deliberately does not exist.

@@ -1,4 +1,4 @@
-//! An object that cannot be read, and a name that leads nowhere, never open what was closed: whatever is edited, and after a restart.
+//! An unreadable object, and a name without an object, never open a closed port: after any edit, and after a restart.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -73,7 +73,7 @@ fn web() -> ObjectRef {
     ObjectRef::new(ObjectKind::AuthPolicy, "shop", "web")
 }
 
-/// The object with the status that the control plane writes once all proxies have acknowledged what is in force.
+/// The object with the status that the control plane writes once all proxies have acknowledged the spec in force.
 fn with_status(mut object: Value, compiled: &Compiled, of: &ObjectRef) -> Value {
     let in_force = compiled.statuses[of].in_force.clone().unwrap();
     object["status"] = json!({ "lastGood": in_force });
@@ -180,7 +180,7 @@ fn an_unreadable_policy_keeps_its_last_good_spec_also_of_the_same_generation() {
         newer["spec"][field] = json!("Errors");
         let cluster = Cluster::new([newer.clone()]);
         assert!(!cluster.open("web-0") && cluster.open("other-0"), "{field}");
-        // Without a memory: denied, whoever calls.
+        // Without a last good spec: denied for all callers.
         newer["status"] = Value::Null;
         let cluster = Cluster::new([newer]);
         assert!(!cluster.open("web-0") && cluster.open("other-0"), "{field}");
@@ -202,7 +202,7 @@ fn another_trust_domain_than_that_of_the_root_is_refused() {
         (accepted.status.as_str(), accepted.reason.clone())
     };
     assert_eq!(reason(&cluster).0, "True");
-    // Deleted and created anew, as the immutable field allows.
+    // Deleted and created again, as the immutable field allows.
     cluster.edit(|builder| builder.remove(&ObjectRef::cluster(ObjectKind::Mesh, "default")));
     cluster.apply(mesh(json!({"trustDomain": "other.example"})));
     assert_eq!(reason(&cluster), ("False", "TrustDomainFixed".to_owned()));

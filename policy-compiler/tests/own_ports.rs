@@ -16,7 +16,7 @@ use serde_json::Value;
 const HOST: &str = "127.79.0.1";
 const ADMIN: &str = "127.79.0.2:9901";
 
-/// A captured pod under an open mesh, whose policy names ports: what nobody names goes to the application.
+/// A captured pod under an open mesh, with a policy that names ports: connections to all other ports go to the application.
 fn compiled() -> Result<Compiled> {
     let text = "
 apiVersion: v1

@@ -1,4 +1,4 @@
-//! What is in a proxy's scope: what it learned, what it declared, and not what would never let it in.
+//! The scope of a proxy: learned and declared destinations, without those that would deny all of its requests.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -49,7 +49,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// The names of what concerns destinations.
+    /// Returns the names of the resources for destinations.
     fn names(&self) -> Vec<&str> {
         let names = self.resources.keys().map(String::as_str);
         names
@@ -159,11 +159,11 @@ fn what_might_let_the_caller_in_is_there() {
     };
     let mut builder = closed();
     assert!(!in_full(&mut builder));
-    // A pod without a sidecar judges nobody.
+    // A pod without a sidecar denies no caller.
     let mut open = builder.clone();
     apply(&mut open, [pod("http-0", "http", "10.0.0.0", false, true)]);
     assert!(in_full(&mut open));
-    // Nobody is there yet.
+    // The service has no pods yet.
     let mut open = builder.clone();
     open.remove(&heddle_policy_compiler::ObjectRef::new(
         heddle_policy_compiler::ObjectKind::Pod,
@@ -181,7 +181,7 @@ fn what_might_let_the_caller_in_is_there() {
         apply(&mut open, [policy("p-http", spec)]);
         assert!(in_full(&mut open));
     }
-    // A split that leads to somebody who is open.
+    // A split that leads to an open service.
     let mut open = builder.clone();
     let to = |name: &str| json!({"service": "http", "backends": [{"service": name, "weight": 1}]});
     apply(&mut open, [split("s", to("tcp"))]);
@@ -235,7 +235,7 @@ fn what_is_not_declared_is_refused_where_nothing_comes_on_demand() {
     let dialled = [
         "10.96.0.1:80",
         "10.96.0.2:80",
-        // The pod of a declared service, one of another, and nobody's address.
+        // The pod of a declared service, the pod of another service, and an unknown address.
         "10.0.0.0:8080",
         "10.0.0.1:8080",
         "203.0.113.9:443",

@@ -247,7 +247,7 @@ fn a_service_with_affinity_is_balanced_by_the_clients_address() {
     }
 }
 
-/// A headless service without a selector, whose slice names an outside address.
+/// A headless service without a selector. Its slice names an outside address.
 fn outside() -> Vec<Value> {
     let mut slice = slice(
         "db-x",
@@ -282,7 +282,7 @@ fn outside_addresses_of_a_headless_service_are_destinations_where_unknown_ones_a
         [known, port, ip].map(|at| passes(&denies, at)),
         [true, false, false]
     );
-    // With an address of its own, the service is what is called.
+    // With an address of its own, the service is the destination of calls.
     let ports = json!([{"name": "tcp", "port": 5432, "protocol": "TCP"}]);
     apply(&mut builder, [service("db", "10.96.3.1", json!({}), ports)]);
     let owned = denies.update(&builder.world());

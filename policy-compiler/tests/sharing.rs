@@ -1,4 +1,4 @@
-//! What proxies need alike is made once, and held once.
+//! Resources that several proxies need are made once, and held once.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -14,7 +14,7 @@ use heddle_policy_compiler::{
 };
 use serde_json::{Value, json};
 
-/// What a pod has that has called the service `a`.
+/// Returns the view of a pod that has called the service `a`.
 fn view(compiled: &Compiled, namespace: &str, name: &str) -> View {
     let a = "10.96.0.1:80".parse().unwrap();
     let wanted = BTreeSet::from([Compiled::on_demand_name(a, harness::HOUR)]);
@@ -40,7 +40,7 @@ fn workloads_of_different_namespaces_share_what_they_need_alike() {
     apply(&mut builder, objects);
     let before = compile(&builder.world());
     let a = view(&before, "shop", "a-0");
-    // It comes later, and gets what was there before.
+    // The pod is added later, and gets the existing resources.
     apply(
         &mut builder,
         [moved(pod("x-0", "x", "10.0.1.1", true, true))],

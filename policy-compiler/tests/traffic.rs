@@ -1,4 +1,4 @@
-//! Real Envoys, a client's and a server's, with real mTLS on loopback: what Envoy answers is what the evaluator says.
+//! Real Envoys, a client's and a server's, with real mTLS on loopback: the answers of Envoy equal those of the evaluator.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -107,7 +107,7 @@ fn compiled() -> Result<Compiled> {
     Ok(compiled)
 }
 
-/// Answers with what it was sent, so that a test sees what the application sees.
+/// Answers with the request, so that a test sees it as the application does.
 fn mirror(stream: &mut TcpStream) {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
@@ -261,7 +261,7 @@ fn policies(compiled: &Compiled) -> Result<()> {
     Ok(())
 }
 
-/// The application sees what was sent.
+/// The application receives the request unchanged.
 fn transparent() -> Result<()> {
     let answer = http(
         "127.77.0.6:8007",
@@ -302,13 +302,13 @@ fn bytes() -> Result<()> {
         String::from_utf8_lossy(&answer)
     );
     ensure!(status(&http(&format!("127.77.0.6:{UNDECLARED}"), "GET", "/", "")?) == 200);
-    // Nobody reads HTTP there, so nobody answers.
+    // No filter reads HTTP there, so Envoy sends no answer.
     let refused = http(&format!("127.77.0.2:{UNDECLARED}"), "GET", "/", "")?;
     ensure!(refused.is_empty(), "{refused}");
     Ok(())
 }
 
-/// By mTLS where there is a sidecar, which says who calls; in plain text where there is none.
+/// By mTLS where there is a sidecar, which names the caller; in plain text where there is none.
 fn mixed() -> Result<()> {
     let (mut known, mut plain) = (0, 0);
     for _ in 0..20 {
@@ -324,7 +324,7 @@ fn mixed() -> Result<()> {
     Ok(())
 }
 
-/// What Envoy counts, with who it is by its environment and the service by its clusters.
+/// Envoy's metrics name the workload by its environment and the service by its clusters.
 fn metrics() -> Result<()> {
     let client = "spiffe://cluster.local/ns/shop/sa/client";
     let at_server = [
@@ -367,7 +367,7 @@ fn metrics() -> Result<()> {
 
 const METRICS: &str = "/stats/prometheus?filter=heddle";
 
-/// Some line has the name and all the labels, and none of the name lacks who reports it.
+/// Some line has the name and all the labels, and every line with the name has the labels of the reporter.
 fn expect(text: &str, name: &str, labels: &[&str]) -> Result<()> {
     let has = |line: &str, labels: &[&str]| labels.iter().all(|label| line.contains(label));
     let mut lines = text.lines().filter(|line| line.contains(name));

@@ -74,7 +74,7 @@ fn echo(stream: &mut TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-/// Speaks HTTP with those who do, and is an echo for others.
+/// Answers HTTP with HTTP, and echoes other bytes.
 fn both(stream: &mut TcpStream) {
     let mut first = [0; 4];
     while matches!(stream.peek(&mut first), Ok(1..4)) {
@@ -87,7 +87,7 @@ fn both(stream: &mut TcpStream) {
     }
 }
 
-/// Answers with what it was sent in the body, a phrase of its own, and more headers than Envoy takes by default.
+/// Answers with the request in the body, a phrase of its own, and more headers than Envoy takes by default.
 fn mirror(stream: &mut TcpStream) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 1 << 16]);
     while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -108,7 +108,7 @@ fn mirror(stream: &mut TcpStream) {
     let _ = stream.write_all(&seen);
 }
 
-/// Sends these bytes and demands them back, byte by byte. The echo is no answer of HTTP: what reads HTTP cannot pass it on.
+/// Sends these bytes and demands them back, byte by byte. The echo is not an HTTP answer: a filter that reads HTTP cannot pass it on.
 fn passes(at: &str, bytes: &[u8]) -> Result<()> {
     let mut stream = connect(at)?;
     let mut sender = stream.try_clone()?;
@@ -129,7 +129,7 @@ fn passes(at: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What is sent through ports that declare no protocol.
+/// The bytes that are sent through ports without a declared protocol.
 fn unusual() -> Vec<Vec<u8>> {
     let large = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nx-large: {}\r\n\r\n",
@@ -247,7 +247,8 @@ fn declared() -> Result<()> {
     Ok(())
 }
 
-/// A rule that needs HTTP has it, where the port does not declare it too. What it is not is said.
+/// A rule that needs HTTP gets it, also where the port does not declare it. A finding reports a rule with HTTP fields on a port without
+/// HTTP.
 fn rules_stay(compiled: &Compiled) -> Result<()> {
     for host in ["127.83.0.6", "127.83.0.2"] {
         let at = format!("{host}:{RULED}");

@@ -32,14 +32,14 @@ pub fn populate(builder: &mut WorldBuilder, index: usize) {
     apply(builder, read(slice(index, true)));
 }
 
-/// Takes what was read.
+/// Applies the parsed objects.
 pub fn apply(builder: &mut WorldBuilder, objects: Vec<KubeObject>) {
     for object in objects {
         builder.apply(object);
     }
 }
 
-/// What the compiler is given of an object.
+/// Parses an object for the compiler.
 pub fn read(value: Value) -> Vec<KubeObject> {
     ingest::parse_json("bench", value).0
 }
@@ -52,7 +52,7 @@ pub fn destinations(indices: impl IntoIterator<Item = usize>) -> BTreeSet<Destin
     named.filter_map(|name| name.parse().ok()).collect()
 }
 
-/// What the first pod of a service has, given what it holds.
+/// Returns the view of a service's first pod for a scope.
 pub fn view(compiled: &Compiled, index: usize, held: &BTreeSet<Destination>) -> Option<View> {
     let (none, no_names) = (BTreeSet::new(), BTreeSet::<Arc<str>>::new());
     let scope = Scope {
@@ -126,7 +126,7 @@ pub fn slice(index: usize, ready: bool) -> Value {
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints})
 }
 
-/// Who may call a service.
+/// Returns a policy with the allowed caller of a service.
 pub fn policy(index: usize, turn: usize) -> Value {
     let name = named(index);
     let caller = format!("{}/caller-{turn}", name.namespace);

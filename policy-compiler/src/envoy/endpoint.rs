@@ -49,7 +49,8 @@ pub(crate) fn each_by_address(
     }
 }
 
-/// What an endpoint says of itself, and what who wants no other asks for.
+/// Subset metadata `envoy.lb: {address: <ip:port>}`. Set on the endpoint, and used as `metadata_match` by routes that must reach
+/// exactly this endpoint.
 pub(super) fn only(at: SocketAddr) -> core::Metadata {
     metadata("envoy.lb", text_struct(ADDRESS, &at.to_string()))
 }

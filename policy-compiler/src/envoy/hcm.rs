@@ -14,13 +14,13 @@ use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, number, rbac, regex, seconds, truth};
 
-/// The filter that decides who may call; routes bring its decisions.
+/// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
-/// The most headers of a request or a response, and how large they may be together. What is larger is for ports that declare no HTTP:
-/// Envoy holds the headers of every request in memory.
+/// The most headers of a request or a response, and their size together. Larger ones are for ports that declare no HTTP: Envoy holds
+/// the headers of every request in memory.
 pub(super) const MAX_HEADERS: u32 = 2000;
 pub(super) const MAX_HEADERS_KB: u32 = 256;
-/// The authority of requests of HTTP/1.0 that name none: Envoy demands one. A name that can never be anybody's (RFC 2606).
+/// The authority of requests of HTTP/1.0 that name none: Envoy demands one. The name never exists (RFC 2606).
 const NO_HOST: &str = "none.invalid";
 /// Every `Upgrade` but `websocket`: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
 const NO_WEBSOCKET: &str = "(?i)[^w].*|w[^e].*";
@@ -64,7 +64,7 @@ pub(crate) fn connection_manager(
 ) -> listener::Filter {
     use v3::http_connection_manager as hcm;
     let (forward, details, max_age) = match side {
-        // What the application says about certificates is never believed.
+        // Headers about certificates from the application are never believed.
         Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None, None),
         Side::Server(max_age) => (
             hcm::ForwardClientCertDetails::SanitizeSet,
@@ -93,12 +93,12 @@ pub(crate) fn connection_manager(
         http1_safe_max_connection_duration: max_age.is_some(),
         // Streams may be silent for as long as they like.
         stream_idle_timeout: seconds(0),
-        // The peer's address is known from the connection; what the headers say about it is for the application.
+        // The peer's address is known from the connection; headers about the address are for the application.
         use_remote_address: truth(false),
         skip_xff_append: true,
         // `Expect: 100-continue` is answered by the application, not by us.
         proxy_100_continue: true,
-        // A header that nobody sent.
+        // A header that the client did not send.
         generate_request_id: truth(false),
         // Paths are not normalised here: the application gets the bytes that were sent, and policies match every spelling (authz::spelling).
         normalize_path: truth(false),

@@ -88,7 +88,7 @@ pub(crate) fn tls_inspector(except: &[u16]) -> v3::ListenerFilter {
     }
 }
 
-/// Looks whether the first bytes are HTTP, but at the ports that say what they speak.
+/// Looks whether the first bytes are HTTP, except at the ports with a declared protocol.
 pub(crate) fn http_inspector(except: &[u16]) -> v3::ListenerFilter {
     v3::ListenerFilter {
         filter_disabled: at_ports(except),
@@ -127,9 +127,9 @@ fn at_ports(ports: &[u16]) -> Option<v3::ListenerFilterChainMatchPredicate> {
     }
 }
 
-/// Chains that close connections made to the capture ports themselves, before a byte is read and whatever the policies are. A
-/// chain without filters closes. Capture refuses such connections already; this holds where they get past it, from within the pod
-/// by loopback for example.
+/// Returns chains that close connections made to the capture ports themselves, before a byte is read and independently of the policies.
+/// A chain without filters closes. Capture refuses such connections already; this holds where they bypass it, for example from within
+/// the pod by loopback.
 pub(crate) fn refuse_capture_ports() -> impl Iterator<Item = v3::FilterChain> {
     heddle_ports::CAPTURE.into_iter().map(|port| {
         let matching = v3::FilterChainMatch {
@@ -185,18 +185,18 @@ pub(crate) fn wait(listener: &mut v3::Listener, silence_ms: u16) {
 /// Which connections a chain takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// mTLS of a meshed caller, whatever it announces.
+    /// mTLS of a meshed caller, with any announcement.
     Mesh,
     /// mTLS of a meshed caller that announces this.
     MeshOf(Alpn),
     /// Plain text that looks like HTTP.
     PlainHttp,
-    /// Plain text that does not. Beside [`Takes::PlainHttp`] it has to say so: Envoy looks for the transport first and never goes back,
-    /// so that a chain for any transport would not get what is plain.
+    /// Plain text that does not look like HTTP. Beside [`Takes::PlainHttp`] the match must name the transport: Envoy matches the
+    /// transport first and never goes back, so that a chain for any transport would not get plain text.
     PlainBytes,
     /// TLS that is not ours: the application's own. Beside [`Takes::Mesh`] for the same reason.
     ForeignTls,
-    /// Whatever no other chain of the port takes.
+    /// Connections that no other chain of the port takes.
     Rest,
 }
 

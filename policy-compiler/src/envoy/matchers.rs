@@ -30,7 +30,7 @@ pub(super) fn of(list: &DecisionList) -> xds::Matcher {
     matcher(&list.steps)
 }
 
-/// A matcher that comes to one verdict, whatever is asked.
+/// A matcher with the same verdict for all requests.
 pub(super) fn always(verdict: &Verdict) -> xds::Matcher {
     xds::Matcher {
         on_no_match: Some(Box::new(decide(verdict))),

@@ -13,8 +13,8 @@ const MAX_COUNTERS: u32 = 4096;
 /// Series of histograms in one sidecar.
 const MAX_HISTOGRAMS: u32 = 1024;
 
-/// What stays the same for all of a pod's life is in Envoy's environment, where the agent puts it: so the listeners of all workloads are the
-/// same. The names are short, for they are in every filter chain (ARCHITECTURE.md, names on the wire).
+/// Values that stay the same for all of a pod's life are in Envoy's environment, where the agent puts them: so the listeners of all
+/// workloads are the same. The names are short, because they are in every filter chain (ARCHITECTURE.md, names on the wire).
 pub(crate) const OWN_NAMESPACE: &str = "%ENVIRONMENT(NS)%";
 pub(crate) const OWN_WORKLOAD: &str = "%ENVIRONMENT(WL)%";
 pub(crate) const OWN_PRINCIPAL: &str = "%ENVIRONMENT(ID)%";
@@ -31,7 +31,7 @@ pub(crate) fn of_service(service: Option<&str>) -> core::Metadata {
     )
 }
 
-/// Who talks to whom, as far as the reporting sidecar knows without asking. The pairs become labels, in this order.
+/// The two ends of a connection, as far as the reporting sidecar knows them by itself. The pairs become labels, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Edge<'a>(pub(crate) Vec<(&'static str, &'a str)>);
 

@@ -79,8 +79,8 @@ fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::Tc
     }
 }
 
-/// To the cluster whose name the filter state holds, fetched when it is not there yet.
-/// `time` is the format of the bucket in the name: how long a refusal is remembered, for Envoy asks for a name at most once per stream.
+/// Forwards to the cluster that the filter state names, and fetches it if it is not there yet. `time` is the format of the bucket in
+/// the name. It sets how long a refusal is remembered, because Envoy requests a name at most once per stream.
 pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     let name = set_state(
         "envoy.tcp_proxy.cluster",
@@ -99,7 +99,7 @@ pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     vec![limit_new_destinations(), name, filter("tcp", any(&proxy))]
 }
 
-/// Closes connections above the rate: what is known has listeners of its own and never gets here.
+/// Closes connections above the rate. Known destinations have listeners of their own, and their connections never get here.
 fn limit_new_destinations() -> listener::Filter {
     let bucket = TokenBucket {
         max_tokens: NEW_DESTINATIONS,
@@ -114,7 +114,7 @@ fn limit_new_destinations() -> listener::Filter {
     filter("limit", any(&config))
 }
 
-/// Tells the server's sidecar that this stream is no HTTP, whatever the cluster's own offer is.
+/// Announces to the server's sidecar that this stream is not HTTP, independently of the cluster's own offer.
 pub(crate) fn say_tcp() -> listener::Filter {
     set_state(
         "envoy.network.application_protocols",

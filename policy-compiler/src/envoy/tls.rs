@@ -24,7 +24,7 @@ pub(crate) fn upstream<'a>(
     }))
 }
 
-/// The server's side: demands a certificate of this trust domain. Which identity may do what is the policies' matter.
+/// The server's side: demands a certificate of this trust domain. The policies decide about the identities.
 pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     // No ALPN of the server's own: were one chosen, the codec would take it for the HTTP version instead of reading the preface.
     // The offer is still in the ClientHello, where the filter chains match it.
@@ -35,7 +35,7 @@ pub(crate) fn downstream(trust_domain: &str) -> core::TransportSocket {
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: truth(true),
-        // A ticket would let a client in whose certificate is over by now: only a full handshake shows it.
+        // A ticket would admit a client with an expired certificate: only a full handshake shows the expiry.
         session_ticket_keys_type: Some(
             tls::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(
                 true,

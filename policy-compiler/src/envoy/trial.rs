@@ -78,12 +78,12 @@ pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
     Some(config.encode_to_vec())
 }
 
-/// A listener whose only content is the route configuration.
+/// A listener with the route configuration as its only content.
 fn routes(mut config: RouteConfiguration) -> listener::Listener {
     // As with routes by RDS: the clusters may come later.
     config.validate_clusters = truth(false);
     let manager = connection_manager(
-        // Nobody connects to it.
+        // It gets no connections.
         Side::Server(std::time::Duration::MAX),
         "trial",
         Routes::Inline(Box::new(config)),

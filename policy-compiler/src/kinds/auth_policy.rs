@@ -1,4 +1,4 @@
-//! `AuthPolicy`: who may reach a workload, and whether mTLS is demanded.
+//! `AuthPolicy`: the callers that may reach a workload, and the demand for mTLS.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) mtls: Option<MtlsRules>,
 }
 
-/// What a policy says about mTLS.
+/// The mTLS modes of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MtlsRules {
     pub(crate) rest: MtlsMode,
@@ -37,7 +37,7 @@ pub(crate) struct MtlsRules {
 }
 
 impl MtlsRules {
-    /// What it says about one port; None stands for every port that nobody names.
+    /// Returns the mode of one port; `None` stands for every port that no pod, service or policy names.
     pub(crate) fn of(&self, port: Option<Port>) -> MtlsMode {
         port.and_then(|port| self.ports.get(&port).copied())
             .unwrap_or(self.rest)
@@ -70,7 +70,7 @@ impl Policy {
 pub(crate) struct NamespacePolicies {
     /// Those that count, in the order of names.
     pub(crate) policies: Vec<Policy>,
-    /// What their statuses say, as far as it does not depend on the pods they select.
+    /// Their statuses, as far as they do not depend on the selected pods.
     pub(crate) outcome: Outcome,
 }
 
@@ -144,7 +144,8 @@ fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Set
     status.set(ConditionType::Enforced, holds, reason, message);
 }
 
-/// Unusable, and never was good: what it selects is denied, for nobody knows what its author meant to let pass.
+/// An unusable policy without a last good spec denies all callers of the pods that it selects, because the rules of its author are not
+/// known.
 fn faulty(
     settings: &Settings,
     declared: &Declared<AuthPolicySpec>,

@@ -80,7 +80,7 @@ fn in_trust_domain(
     }
 }
 
-/// The spec in force of one `Mesh`, and its status. What cannot be read never becomes the open default.
+/// Returns the spec in force of one `Mesh`, and its status. An unreadable field never becomes the open default.
 fn judge_one(
     world: &World,
     declared: &Declared<MeshSpec>,

@@ -1,4 +1,4 @@
-//! Our kinds, one file each: what an object says once it is judged, and what its status says about that.
+//! Our kinds, one file each: the validated form of an object, and its status.
 //!
 //! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, policies, in this order.
 
@@ -70,7 +70,7 @@ pub(crate) struct Judged<S> {
     pub(crate) trouble: Option<String>,
 }
 
-/// What is said where nothing is wrong.
+/// The conditions of an object without problems.
 const FINE: [(ConditionType, &str, &str); 2] = [
     (
         ConditionType::Accepted,
@@ -143,8 +143,8 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     }
 }
 
-/// The last good spec, if it can still be read and is not what Envoy refused. Of a spec that cannot be read it may be the same generation:
-/// a newer definition adds its defaults to objects as they are read.
+/// Returns the last good spec, if it can still be read and Envoy has not rejected it. If the spec cannot be read, both may be of the
+/// same generation: a newer definition adds its defaults to objects as they are read.
 fn last_good<'a, S: DeserializeOwned>(
     declared: &'a Declared<S>,
     refusal: Option<&Refusal>,

@@ -27,7 +27,7 @@ pub(super) struct Salvaged {
     pub(super) spec: MeshSpec,
     /// Unknown fields, which are ignored.
     pub(super) unknown: Vec<String>,
-    /// Fields whose value cannot be used, or is missing beside an unknown field, with the value in force.
+    /// Fields with a value that cannot be used, or that are missing beside an unknown field, with the value in force.
     pub(super) replaced: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Values of a policy that no request ever has: identities that nobody gets, blocks of addresses that nobody calls from.
+//! Values of a policy that no request ever has: identities that are never issued, blocks of addresses without callers.
 
 use heddle_crds::{AuthPolicySpec, ConditionStatus, ConditionType, reason};
 use ipnet::IpNet;

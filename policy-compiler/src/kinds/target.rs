@@ -217,7 +217,7 @@ impl Selection {
         }
     }
 
-    /// Reports a target that is not there, and keeps what it selects for the time when it is not.
+    /// Reports a missing target, and keeps the selected labels in the status for a time when the target is missing.
     pub(super) fn report(
         &self,
         object: &ObjectRef,

@@ -1,4 +1,4 @@
-//! Who owns an address.
+//! The owners of addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -86,7 +86,7 @@ impl Addresses {
         })
     }
 
-    /// The pod that has an address. Pods of the host's network share theirs, and whose port it is cannot be told.
+    /// Returns the pod that has an address. Pods of the host's network share theirs, so the owner of a port cannot be told.
     pub(crate) fn pod(&self, ip: IpAddr) -> Option<&PodRef> {
         match self.pods_at(ip) {
             PodsAt::One(pod) => Some(pod),

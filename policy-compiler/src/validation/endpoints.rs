@@ -162,7 +162,7 @@ impl<'a> EndpointInputs<'a> {
         list.map_or(&[][..], Vec::as_slice)
     }
 
-    /// The nodes whose callers get endpoints of their own, for the service keeps calls on the node.
+    /// Returns the nodes with callers that get endpoints of their own, because the service keeps calls on the node.
     pub(crate) fn nodes(
         self,
         service: &NamespacedName,
@@ -259,7 +259,7 @@ fn of_family(
     readiness
 }
 
-/// What a client must know of the endpoints of a port.
+/// The endpoints of a port, as a client needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reached {
     /// Where to send: the ready ones; if there are none, those that end but still answer, so that the last pod of a service that is
@@ -269,7 +269,7 @@ pub(crate) struct Reached {
     pub(crate) identities: BTreeSet<SpiffeId>,
     /// Whether any endpoint, ready or not, has no sidecar.
     pub(crate) unmeshed: bool,
-    /// The first endpoint whose slice names a pod that cannot be at its address.
+    /// The first endpoint with a slice that names a pod which cannot be at its address.
     pub(crate) misnamed: Option<Box<Misnamed>>,
 }
 

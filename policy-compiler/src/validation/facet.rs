@@ -31,8 +31,8 @@ pub(crate) fn for_node<'a, V>(
     local.or_else(|| at(None))
 }
 
-/// The values of a port that an entry may equal: its own old one first, then those of other callers, old and new. So equal ones are shared,
-/// and a caller that becomes another kind of caller keeps what does not differ.
+/// Returns the values of a port that an entry may equal: its own old one first, then those of other callers, old and new. So equal
+/// values are shared, and a caller that changes its kind keeps the values that do not differ.
 pub(crate) fn candidates<'a, V>(
     old: Option<&'a BTreeMap<OutPort, V>>,
     new: &'a BTreeMap<OutPort, V>,

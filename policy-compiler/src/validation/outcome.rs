@@ -1,4 +1,4 @@
-//! What judging the objects yields beside the resources: statuses, and what people should know.
+//! The results of validation beside the resources: statuses and findings.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use heddle_crds::{ConditionStatus, ConditionType};
 use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
 
-/// What one unit says about the objects that it judges.
+/// The report of one unit about the objects that it validates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) statuses: BTreeMap<ObjectRef, ObjectStatus>,
     pub(crate) findings: Vec<Finding>,
 }
 
-/// What a unit has to say about objects that another unit judges.
+/// Feedback of a unit about objects that another unit validates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remarks {
     conditions: Vec<Remark>,
@@ -53,7 +53,7 @@ impl Remarks {
         self.conditions.is_empty() && self.findings.is_empty()
     }
 
-    /// Sets each condition unless it already has this verdict: the first reason found stays, and audit outranks what is only a detail.
+    /// Sets each condition unless it already has this verdict: the first reason found stays, and audit outranks details.
     pub(crate) fn apply(&self, statuses: &mut BTreeMap<ObjectRef, ObjectStatus>) {
         for remark in &self.conditions {
             let Some(status) = statuses.get_mut(&remark.object) else {

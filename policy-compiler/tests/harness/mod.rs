@@ -1,4 +1,4 @@
-//! What the tests over goldens share: reading cases, compiling them, and saying what came out.
+//! The common part of the tests over goldens: read cases, compile them, and print the results.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -95,7 +95,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The objects of a text, with what is wrong with it.
+/// Reads the objects of a text, and the findings about them.
 pub fn read(path: &Path) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let name = path
@@ -171,7 +171,7 @@ pub fn views(compiled: &Compiled) -> BTreeMap<String, Seen> {
         .collect()
 }
 
-/// What a case does: findings, statuses, and the resources that differ from the base.
+/// Returns the output of a case: findings, statuses, and the resources that differ from the base.
 pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String, Seen>) -> Value {
     let mut all: Vec<&Finding> = findings.iter().chain(compiled.findings.iter()).collect();
     all.sort();
@@ -304,7 +304,7 @@ fn pods_first<'a>(pods: &[String], before: &'a BTreeMap<String, Seen>) -> Option
     before.get(pods.first()?)
 }
 
-/// What is new or other in `after`: fields that differ, and of lists of named things the things that differ. What is gone is null.
+/// Returns the differences of `after`: changed fields, and of lists of named elements the changed elements. Removed values are null.
 fn difference(before: &Value, after: &Value) -> Option<Value> {
     if before == after {
         return None;

@@ -1,4 +1,4 @@
-//! Real Envoys with real certificates, and what stands in for applications and clients.
+//! Real Envoys with real certificates, and stand-ins for applications and clients.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,7 +74,7 @@ impl Trust {
     }
 }
 
-/// What the agent would answer by SDS, in place.
+/// Puts in place the secrets that the agent would send by SDS.
 fn inline_secrets(value: &mut Value, ca: &str, pair: &(String, String)) {
     let text = |text: &str| json!({"inline_string": text});
     match value {

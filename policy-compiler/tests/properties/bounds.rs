@@ -1,4 +1,4 @@
-//! What the bounds of a port leave of its rules.
+//! The effect of a port's bounds on its rules.
 
 use heddle_policy_compiler::authz::{
     HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, RuleAction, decide,
@@ -31,7 +31,8 @@ fn beyond_the_bound_a_deny_rule_denies_no_less() {
     }
 }
 
-/// Beyond the bound of a port for headers, a Deny rule denies no less and an Allow rule allows no more. What is first in the order of ids stays.
+/// Beyond the bound of a port for headers, a Deny rule denies no less and an Allow rule allows no more. The first rules in the order of
+/// ids keep their effect.
 #[test]
 fn beyond_the_bound_for_headers_rules_only_close() {
     let rule = |n: usize, action, value: &str| {

@@ -36,7 +36,7 @@ fn scope_narrows_where_nothing_could_ever_pass() {
     };
     let any = Operation::default;
     let (allow, deny) = (RuleAction::Allow, RuleAction::Deny);
-    // What the rules say, the default, and whether the identity of `a` could pass.
+    // The rules, the default, and whether the identity of `a` could pass.
     let cases = [
         (vec![], true, true),
         (vec![], false, false),

@@ -1,4 +1,4 @@
-//! What holds for every world, not only for the goldens.
+//! Properties of every world, not only of the goldens.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -197,7 +197,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Total, and blind to order, whatever stands in the objects.
+    /// The compile is total and ignores the order, with any content of the objects.
     #[test]
     fn any_objects_compile_the_same_in_any_order(objects in prop::collection::vec(arbitrary_object(), 1..5)) {
         let mut seen = BTreeSet::new();
@@ -248,7 +248,7 @@ proptest! {
         prop_assert!(evaluate(&before, &request, false).allowed() || !evaluate(&after, &request, false).allowed());
     }
 
-    /// Whom scope leaves out, every request of theirs would be denied.
+    /// If scope leaves a caller out, every request of the caller would be denied.
     #[test]
     fn who_could_never_be_admitted_never_is(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
         let authz = PortAuthz { rules, default_allow };
@@ -259,7 +259,7 @@ proptest! {
         }
     }
 
-    /// The decision list judges as the rules do, whatever the order in which it asks.
+    /// The decision list decides as the rules do, in any order of its tests.
     #[test]
     fn the_decision_list_judges_as_the_rules(rules in prop::collection::vec(rule(), 0..12), default_allow: bool, request in request(), audited: bool) {
         let authz = PortAuthz { rules, default_allow };

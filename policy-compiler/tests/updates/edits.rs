@@ -45,7 +45,7 @@ fn objects() -> Vec<Value> {
     objects
 }
 
-/// What each edit must compile, and nothing else.
+/// The units that each edit must compile, and no others.
 #[test]
 fn an_edit_compiles_what_it_touches() {
     let port = || json!({"name": "http", "port": 8080, "protocol": "TCP"});

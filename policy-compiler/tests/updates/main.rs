@@ -76,7 +76,7 @@ proptest! {
             same_as_cold(&updated, &compile(&world))?;
             compiled = updated;
         }
-        // A builder that never saw what is gone.
+        // A builder that never saw the removed objects.
         let mut fresh = World::builder();
         fresh.set_refusals(refusals);
         for value in there.into_values().rev() {

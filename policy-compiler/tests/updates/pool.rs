@@ -159,7 +159,7 @@ fn objects() -> Vec<Value> {
             http_port.clone(),
             &[("nobody", "192.0.2.7", true)],
         ));
-        // Copies of what other slices have, older and newer, and addresses without a target.
+        // Copies of endpoints of other slices, older and newer, and addresses without a target.
         for (text, ready) in [("7", false), ("9", true)] {
             let copies = [(zero.as_str(), ip0.as_str(), ready)];
             let copy = slice(&format!("{app}-z"), app, http_port.clone(), &copies);

@@ -99,7 +99,7 @@ fn compiled(groups: &[Group], default_deny: bool) -> Result<Compiled> {
     Ok(compiled)
 }
 
-/// Routes answer in the application's stead: what counts is whether a request gets there.
+/// Routes answer instead of the application: only the arrival of a request counts.
 fn answer_at_once(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -398,7 +398,7 @@ fn envoy_and_the_evaluator_agree_on_random_requests() -> Result<()> {
     Ok(())
 }
 
-/// Whatever a rule lets pass as an Allow rule, it stops as a Deny rule.
+/// A Deny rule stops every request that the same Allow rule lets pass.
 #[test]
 fn a_deny_rule_matches_all_that_the_same_allow_rule_matches() -> Result<()> {
     let seed = setting("HEDDLE_SEED").unwrap_or(1);

@@ -1,4 +1,4 @@
-//! What Envoy says about its decisions: the rule that decided, and the verdict of audit.
+//! Envoy's report of its decisions: the rule that decided, and the verdict of audit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,7 @@ pub fn log(value: &mut Value, folder: &Path) {
     }
 }
 
-/// What the sidecar has to say about a request or connection.
+/// Returns the sidecar's report of a request or connection.
 pub fn expected(authz: &PortAuthz, request: &Request, answer: Answer) -> Result<String> {
     let decided = |audited| {
         let verdict = decide(authz, request, audited);
@@ -68,7 +68,7 @@ pub fn expected(authz: &PortAuthz, request: &Request, answer: Answer) -> Result<
     Ok(format!("{details}|{name}|{result}"))
 }
 
-/// What the log says about decisions, by port and in their order, once it has so many.
+/// Returns the decisions in the log, by port and in their order, once it has this many.
 pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<String>>> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {

@@ -1,4 +1,4 @@
-//! Random rules and requests, near to each other: most requests spell what some rule names.
+//! Random rules and requests, near to each other: most requests spell names of some rule.
 
 use serde_json::{Map, Value, json};
 
@@ -245,7 +245,7 @@ fn request(random: &mut Random, rules: &[RuleSpec]) -> Http {
         "gold",
     ];
     let mut headers = lines(random, rules, version2);
-    // Envoy joins the lines of this header and drops an empty one, which then nobody sees: neither the policy nor the application.
+    // Envoy joins the lines of this header and drops an empty one. Then neither the policy nor the application sees it.
     headers.retain(|(name, value)| name != "user-agent" || !value.trim().is_empty());
     Http {
         version2,
@@ -365,7 +365,7 @@ fn lines(random: &mut Random, rules: &[RuleSpec], version2: bool) -> Vec<(String
     lines
 }
 
-/// A value that the pattern matches, whatever its kind.
+/// A value that the pattern matches, for all kinds of patterns.
 fn matching(pattern: &str) -> String {
     let value = match pattern {
         "g.*d" | "(?i)gold" | "go" => "gold",

@@ -1,4 +1,4 @@
-//! Requests as bytes: what HTTP libraries would not send must be sent too.
+//! Requests as bytes: the tests also send requests that HTTP libraries would not send.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -32,7 +32,7 @@ pub fn send(at: &str, call: &Call, kept: &mut Option<TcpStream>) -> Result<Answe
     }
 }
 
-/// The application echoes what it gets.
+/// The application echoes its input.
 fn bytes(at: &str) -> Result<Answer> {
     let mut stream = connect(at)?;
     let mut buffer = [0; 4];
