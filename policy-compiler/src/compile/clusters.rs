@@ -1,4 +1,4 @@
-//! The client's side of a service: clusters, endpoints, routes. None of it depends on who calls.
+//! The client's side of a service: clusters, endpoints, routes. The caller's identity is not an input.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Protocol, Service};
 
-/// What a client needs for one port of one service.
+/// The client's side of one port of one service.
 #[derive(Debug)]
 pub(crate) struct ClientSide {
     /// Clusters with their endpoints: the service's own first, then the backends of rules.
@@ -42,8 +42,8 @@ impl ClientSide {
         Arc::clone(self.part.get_or_init(make))
     }
 
-    /// The parts of this and of what it was, if that was ever looked at and nothing differs but content: the same resources,
-    /// reached in the same way.
+    /// Returns the old and the new part, if the old one was ever used and only content differs: the same resources, reached in the same
+    /// way.
     pub(crate) fn replaces(&self, old: &Self) -> Option<(Arc<Part>, Arc<Part>)> {
         let alike = self.clusters().eq(old.clusters()) && self.route() == old.route();
         let old = old.part.get().filter(|_| alike)?;
@@ -136,7 +136,7 @@ fn routed(
 ) -> ClientSide {
     let rules = scene.rules(&service.name, key.0);
     let known: Vec<&Pair> = old.iter().flat_map(|old| &old.pairs).collect();
-    // The service as a whole stays known beside its parts: what was under way when the rules came goes on.
+    // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut pairs = vec![own];
     let mut upstreams: Vec<TableUpstream> = Vec::new();
     for entry in rules {

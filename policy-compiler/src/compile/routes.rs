@@ -11,7 +11,7 @@ use crate::traffic::{
 };
 use crate::world::{NamespacedName, Port};
 
-/// The table of a port: its rules, and the service as a whole for what they leave.
+/// The table of a port: its rules, and the service as a whole for all other requests.
 pub(super) fn table(
     (service, port): (&NamespacedName, Port),
     own: &Pair,

@@ -43,7 +43,7 @@ fn with_family(name: String, family: Option<Family>) -> Arc<str> {
     }
 }
 
-/// What a cluster announces by itself. Where HTTP is detected, the chain for all else announces TCP.
+/// Returns the protocol that a cluster announces by itself. If HTTP is detected, the chain for other bytes announces TCP.
 pub(crate) const fn alpn(protocol: Protocol) -> Alpn {
     match protocol {
         Protocol::Http | Protocol::Detect => Alpn::Http,
@@ -179,7 +179,7 @@ impl<'a> Scene<'a> {
         )
     }
 
-    /// The kinds of callers for whom a port is compiled, given the rules that count there.
+    /// Returns the kinds of callers for which a port is compiled, given the rules that count there.
     pub(super) fn facets(&self, service: &Service, port: Port, rules: &[RouteEntry]) -> Vec<Facet> {
         let backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let backends = backends.filter_map(|backend| match backend {

@@ -13,11 +13,11 @@ use super::{PLAIN_MATCH, UNLIMITED, ads, any, number, plain_struct, seconds, soc
 use crate::traffic::{Alpn, Balance, EndpointGroup, Upstream, UpstreamHost, UpstreamTls};
 use crate::world::SpiffeId;
 
-/// What capture recognises the second stage by: the byte of `IP_TOS` or `IPV6_TCLASS`.
+/// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
 const MARK: i64 = 0x9c;
 
-/// A cluster whose endpoints come by EDS under the same name.
-/// By the client's address an endpoint is chosen if the route or filter asks for it; see [`super::route::outbound`].
+/// A cluster with endpoints by EDS under the same name. The client's address chooses the endpoint if the route or filter asks for it;
+/// see [`super::route::outbound`].
 pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
     use v3::cluster::LbPolicy::{RingHash, RoundRobin};
     let eds = v3::cluster::EdsClusterConfig {
@@ -50,8 +50,8 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
     }
 }
 
-/// A cluster of pods whose endpoints come by EDS under the same name, each for those who ask for its address. `peer` is there if they
-/// are meshed.
+/// A cluster of pods with endpoints by EDS under the same name, each for the routes and filters that ask for its address. `peer` is
+/// there if the pods are meshed.
 pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
     use v3::cluster::lb_subset_config::{LbSubsetFallbackPolicy, LbSubsetSelector};
     let eds = v3::cluster::EdsClusterConfig {
@@ -64,7 +64,7 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
         ..Default::default()
     };
     let subsets = v3::cluster::LbSubsetConfig {
-        // Nobody asks for another address than that of a listener; if the pod is gone, no other stands in for it.
+        // Only the addresses of listeners are asked for; if the pod is gone, no other stands in for it.
         fallback_policy: LbSubsetFallbackPolicy::NoFallback.into(),
         subset_selectors: vec![by_address],
         ..Default::default()
@@ -93,7 +93,7 @@ pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
     }
 }
 
-/// The same for bytes that nobody looks into.
+/// The same for bytes that Envoy does not inspect.
 pub(crate) fn through(name: &str, at: SocketAddr) -> v3::Cluster {
     v3::Cluster {
         load_assignment: fixed(name, at).load_assignment,
@@ -129,7 +129,7 @@ pub(crate) fn marked(name: &str, at: SocketAddr) -> v3::Cluster {
     cluster
 }
 
-/// The application behind the sidecar, at whatever address of the pod was called. The source address tells capture to leave the connection alone.
+/// The application behind the sidecar, at the called address of the pod. By the source address, capture leaves the connection alone.
 pub(crate) fn application(name: &str) -> v3::Cluster {
     let extra = core::ExtraSourceAddress {
         address: Some(socket_address(
@@ -178,7 +178,7 @@ fn lb_config(
     }
 }
 
-/// Envoy's defaults (1024 connections, 3 retries) are limits that nobody asked for.
+/// Replaces Envoy's default limits (1024 connections, 3 retries), which no user asked for.
 fn no_limits() -> v3::CircuitBreakers {
     let thresholds = v3::circuit_breakers::Thresholds {
         max_connections: number(UNLIMITED),
@@ -214,8 +214,8 @@ fn protocol_options() -> http::HttpProtocolOptions {
     }
 }
 
-/// Plain text for the endpoints that say they take nothing else. All others are spoken to by mTLS, and need say nothing: what is not known
-/// to be without a sidecar is never sent plain text.
+/// Plain text for the endpoints marked for it. All others get mTLS, and need no mark: an endpoint that is not known to be without a
+/// sidecar never gets plain text.
 fn plain_match() -> v3::cluster::TransportSocketMatch {
     v3::cluster::TransportSocketMatch {
         name: PLAIN_MATCH.1.to_owned(),

@@ -46,7 +46,7 @@ impl Decisions {
     }
 }
 
-/// For HTTP: what the filter itself does, where no route says anything. A route that is lost, or that brings no decisions, stays closed.
+/// For HTTP: the filter's own decision, if the route brings none. A lost route, or one without decisions, stays closed.
 pub(crate) fn closed() -> Any {
     let verdict = Verdict {
         name: "no-route".into(),

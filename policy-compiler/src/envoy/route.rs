@@ -17,7 +17,7 @@ use crate::traffic::{
     RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
 };
 
-/// Retried by default is only what provably reached no application: safe for every method.
+/// The default retries: only requests that provably reached no application. That is safe for every method.
 const CLIENT_RETRIES: &str = "connect-failure,refused-stream,reset-before-request";
 /// The cluster of backends without an upstream. No such cluster is ever sent.
 const NOWHERE: &str = "invalid";
@@ -100,7 +100,7 @@ fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
     }
 }
 
-/// All requests to the one endpoint of a cluster that is at this address, whatever they say in `Host` or any other header.
+/// Routes all requests to the one endpoint of a cluster that is at this address, independently of `Host` and all other headers.
 pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
     let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
     let mut action = action(specifier, CLIENT_RETRIES);
@@ -169,7 +169,7 @@ fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::Ro
         num_retries: number(2),
         ..Default::default()
     };
-    // No timeout that nobody asked for: Envoy's default would cut every response at 15 s.
+    // No timeout by default: Envoy's own would cut every response at 15 s.
     v3::RouteAction {
         cluster_specifier: Some(cluster),
         timeout: seconds(0),
@@ -253,7 +253,7 @@ impl ProbeRoute {
     }
 }
 
-/// What becomes of requests that are no probe.
+/// The action for requests that are not probes.
 pub(crate) enum Others<'a> {
     /// They go to the application if the policies let them.
     Judged(&'a PortAuthz),

@@ -1,4 +1,4 @@
-//! What a request must look like for a rule to apply.
+//! Request matchers: the conditions for a rule to apply.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Rules: what becomes of requests that match.
+//! Rules: the actions for requests that match.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,7 +31,7 @@ impl fmt::Display for RuleId {
 pub struct RouteRule {
     /// Where it is declared.
     pub id: RuleId,
-    /// What becomes of the request.
+    /// The action for the request.
     pub action: Action,
     /// How the request is sent.
     pub policy: RoutePolicy,
@@ -50,7 +50,7 @@ impl RouteRule {
     }
 }
 
-/// What becomes of a request.
+/// The action for a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// It goes to a backend.

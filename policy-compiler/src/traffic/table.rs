@@ -75,7 +75,7 @@ pub enum HostPattern {
 /// One alternative of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteEntry {
-    /// What the request must look like.
+    /// The conditions that the request must meet.
     pub matcher: RequestMatcher,
     /// Its place among the alternatives of the rule.
     pub alternative: usize,

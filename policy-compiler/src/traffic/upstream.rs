@@ -29,12 +29,12 @@ pub enum UpstreamTls {
     Mesh {
         /// The identities that a server may have, at least one.
         identities: BTreeSet<SpiffeId>,
-        /// What is announced.
+        /// The protocol that the client announces.
         alpn: Alpn,
     },
 }
 
-/// What a caller's sidecar announces in the TLS handshake.
+/// The protocol that a caller's sidecar announces in the TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alpn {
     /// Requests.
@@ -95,6 +95,6 @@ pub struct UpstreamHost {
 pub struct Origins {
     /// The service.
     pub service: NamespacedName,
-    /// The objects whose rules count.
+    /// The objects with rules that count.
     pub rules: BTreeSet<ObjectRef>,
 }

@@ -148,7 +148,7 @@ fn backends<'a>(
     own.map(backends).collect()
 }
 
-/// The services whose split in force differs.
+/// Returns the services with another split in force.
 fn differing(old: &Splits, new: &Splits) -> BTreeSet<NamespacedName> {
     let other = |a: &Splits, b: &Splits| -> Vec<NamespacedName> {
         let split = a.iter().filter(|(key, split)| b.get(*key) != Some(*split));

@@ -1,4 +1,4 @@
-//! Pods: who is there, where, and what their server's side is.
+//! Pods: their presence, their addresses, and their server's side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_na
 type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
 
 impl Update<'_> {
-    /// Notes who came and went, at which addresses, behind which services.
+    /// Records which pods came and went, at which addresses, behind which services.
     pub(super) fn pods(&mut self) {
         let mut endpoints = std::mem::take(&mut self.differs.endpoints);
         let mut addresses = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! What policies can decide: looked at again where policies, pods or services of a namespace differ.
+//! The reach of policies: computed again where policies, pods or services of a namespace differ.
 
 use std::sync::Arc;
 

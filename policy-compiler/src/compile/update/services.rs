@@ -1,4 +1,4 @@
-//! Services: their addresses, whom they admit, and their client's side.
+//! Services: their addresses, their caller filters, and their client's side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
