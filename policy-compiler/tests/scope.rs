@@ -120,7 +120,7 @@ fn closed() -> WorldBuilder {
 }
 
 #[test]
-fn what_would_never_let_the_caller_in_is_refused_at_the_client() {
+fn services_that_deny_the_caller_are_refused_at_the_client() {
     let seen = asked(&compile(&closed().world()));
     assert_eq!(
         seen.names(),
@@ -152,7 +152,7 @@ fn what_would_never_let_the_caller_in_is_refused_at_the_client() {
 
 /// Each of these might let the caller in, so that only the server can tell.
 #[test]
-fn what_might_let_the_caller_in_is_there() {
+fn services_that_may_admit_the_caller_are_in_the_view() {
     let in_full = |builder: &mut WorldBuilder| {
         let seen = asked(&compile(&builder.world()));
         seen.names().contains(&"Cluster out|shop/http|80")
@@ -208,7 +208,7 @@ fn declaring(text: Option<&str>, mesh_spec: Value) -> Compiled {
 }
 
 #[test]
-fn what_is_declared_is_there_from_the_start() {
+fn declared_destinations_are_in_the_view_from_the_start() {
     let listeners = |compiled: &Compiled| -> Vec<String> {
         let seen = seen(compiled, &[], &[]);
         let names = seen.names().into_iter();
@@ -227,7 +227,7 @@ fn what_is_declared_is_there_from_the_start() {
 }
 
 #[test]
-fn what_is_not_declared_is_refused_where_nothing_comes_on_demand() {
+fn undeclared_destinations_are_refused_without_on_demand() {
     let compiled = declaring(
         Some("shop/http"),
         json!({"scope": {"onDemand": "Disabled"}, "outbound": "Allow"}),

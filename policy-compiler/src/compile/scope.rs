@@ -59,7 +59,7 @@ impl fmt::Display for InvalidDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no destination: write service/<namespace>/<name>:<port> or pod/<namespace>/<name>:<port>, with /6 for IPv6",
+            "{:?} is not a destination; write service/<namespace>/<name>:<port> or pod/<namespace>/<name>:<port>, with /6 for IPv6",
             self.0
         )
     }

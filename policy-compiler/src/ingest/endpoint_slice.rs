@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as discovery;
 
-use super::named;
+use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::Finding;
 use crate::kind::ObjectKind;
 use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port};
@@ -46,12 +46,10 @@ pub(crate) fn endpoint_slice(
         // No number means "all ports", which only slices of other controllers use.
         let Some(number) = port.port else { continue };
         let Ok(number) = Port::try_from(number) else {
-            findings.push(Finding::error(
-                &reference,
-                format!("ports[{index}].port"),
-                "Invalid",
-                format!("{number} is no port"),
-            ));
+            let field = format!("ports[{index}].port");
+            let message = format!("{number} is not a port");
+            let finding = Finding::error(&reference, field, "Invalid", message);
+            findings.push(finding.fix(PORT_FIX));
             continue;
         };
         let list = by_port
@@ -107,12 +105,10 @@ fn addresses(
             terminating,
         }),
         Err(_) => {
-            findings.push(Finding::error(
-                reference,
-                format!("endpoints[{index}].addresses[0]"),
-                "Invalid",
-                format!("{text:?} is no IP address"),
-            ));
+            let field = format!("endpoints[{index}].addresses[0]");
+            let message = format!("{text:?} is not an IP address");
+            let finding = Finding::error(reference, field, "Invalid", message);
+            findings.push(finding.fix(ADDRESS_FIX));
             None
         }
     }

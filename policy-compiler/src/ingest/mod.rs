@@ -38,6 +38,11 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::NamespacedName;
 
+/// The fix of an invalid address.
+const ADDRESS_FIX: &str = "write an IPv4 or IPv6 address, for example 10.0.0.1";
+/// The fix of an invalid port.
+const PORT_FIX: &str = "use a number from 1 to 65535";
+
 /// An object that the compiler understands. `Arc`s, so that objects in reflectors need no copy.
 #[derive(Clone, Debug)]
 pub enum KubeObject {

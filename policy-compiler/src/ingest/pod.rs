@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::destinations;
 use super::standalone::{is_standalone, standalone};
 use super::templates::{Template, warnings};
-use super::{INJECT_LABEL, PROXY_CONTAINER, WorkloadTemplate, named};
+use super::{ADDRESS_FIX, INJECT_LABEL, PORT_FIX, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
@@ -209,12 +209,11 @@ fn pod_ips(
     for text in texts.into_iter().filter(|text| !text.is_empty()) {
         match text.parse() {
             Ok(ip) => ips.push(ip),
-            Err(_) => findings.push(Finding::error(
-                pod,
-                "status.podIPs",
-                "Invalid",
-                format!("{text:?} is no IP address"),
-            )),
+            Err(_) => {
+                let message = format!("{text:?} is not an IP address");
+                let finding = Finding::error(pod, "status.podIPs", "Invalid", message);
+                findings.push(finding.fix(ADDRESS_FIX));
+            }
         }
     }
     ips
@@ -282,12 +281,12 @@ fn ports(
                         name: name.map(|name| interner.text(name)),
                     });
                 }
-                Err(n) => findings.push(Finding::error(
-                    pod,
-                    format!("spec.containers[{}].ports", container.name),
-                    "Invalid",
-                    format!("{n} is no port"),
-                )),
+                Err(n) => {
+                    let field = format!("spec.containers[{}].ports", container.name);
+                    let message = format!("{n} is not a port");
+                    let finding = Finding::error(pod, field, "Invalid", message);
+                    findings.push(finding.fix(PORT_FIX));
+                }
             }
         }
     }

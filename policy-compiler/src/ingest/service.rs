@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::named;
+use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::{Family, Interner, Port, Protocol, Service, ServicePort, TargetPort};
@@ -41,12 +41,11 @@ pub(crate) fn service(
     {
         match ip.parse() {
             Ok(ip) => cluster_ips.push(ip),
-            Err(_) => findings.push(Finding::error(
-                &reference,
-                "spec.clusterIPs",
-                "Invalid",
-                format!("{ip:?} is no IP address"),
-            )),
+            Err(_) => {
+                let message = format!("{ip:?} is not an IP address");
+                let finding = Finding::error(&reference, "spec.clusterIPs", "Invalid", message);
+                findings.push(finding.fix(ADDRESS_FIX));
+            }
         }
     }
     let ports = spec.ports.iter().flatten().enumerate();
@@ -136,9 +135,9 @@ fn service_port(
                 service,
                 format!("spec.ports[{index}].{field}"),
                 "Invalid",
-                format!("{n} is no port"),
+                format!("{n} is not a port"),
             )
-            .fix("use 1 to 65535")
+            .fix(PORT_FIX)
         };
         Port::try_from(number)
             .map_err(|n| findings.push(wrong(n)))

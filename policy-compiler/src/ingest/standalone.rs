@@ -30,10 +30,9 @@ pub(super) fn standalone(
     let text = annotations.get(APP)?.trim();
     let Ok(app) = text.parse() else {
         let field = format!("metadata.annotations[{APP}]");
-        findings.push(
-            Finding::error(pod, field, "Invalid", format!("{text:?} is no IP address"))
-                .fix("write for example 127.0.1.1"),
-        );
+        let message = format!("{text:?} is not an IP address");
+        let finding = Finding::error(pod, field, "Invalid", message);
+        findings.push(finding.fix("write for example 127.0.1.1"));
         return None;
     };
     let mut upstreams = BTreeMap::new();

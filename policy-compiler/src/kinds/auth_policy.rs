@@ -247,7 +247,7 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
     {
         problems.push(Problem::invalid(
             format!("{field}.from.identities[{index}]"),
-            format!("{text:?} is no identity"),
+            format!("{text:?} is not an identity"),
             "write <namespace>/<service account> or spiffe://...",
         ));
     }
@@ -259,8 +259,8 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
     {
         problems.push(Problem::invalid(
             format!("{field}.from.namespaces[{index}]"),
-            format!("{text:?} is no namespace"),
-            "",
+            format!("{text:?} is not a namespace"),
+            "use lower-case letters, digits and dashes",
         ));
     }
     for (index, text) in from
@@ -271,7 +271,7 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
     {
         problems.push(Problem::invalid(
             format!("{field}.from.ipBlocks[{index}]"),
-            format!("{text:?} is no block of addresses"),
+            format!("{text:?} is not a block of addresses"),
             "write for example 10.0.0.0/8",
         ));
     }
@@ -293,8 +293,8 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem
     {
         problems.push(Problem::invalid(
             format!("{field}.to.paths[{index}]"),
-            format!("{text:?} is no path"),
-            "begin with / and use * only at the end",
+            format!("{text:?} is not a path"),
+            "start it with / and use * only at the end",
         ));
     }
     for (index, header) in to.headers.iter().enumerate() {

@@ -194,7 +194,7 @@ pub(super) fn check(spec: &MeshSpec) -> Vec<Problem> {
     if !clean(&spec.trust_domain) {
         problems.push(Problem::invalid(
             "spec.trustDomain",
-            format!("{:?} is no trust domain", spec.trust_domain),
+            format!("{:?} is not a trust domain", spec.trust_domain),
             "use lower-case letters, digits, dots and dashes",
         ));
     }

@@ -29,7 +29,7 @@ pub(crate) struct NamespaceSplits {
 pub(crate) fn splits(lookup: &Recorder<'_>, namespace: &str) -> NamespaceSplits {
     let mut outcome = Outcome::default();
     let mut splits = Splits::new();
-    // In the order of names, so that the smallest wins whatever came first.
+    // In the order of names, so that the smallest name wins, in any order of arrival.
     for declared in lookup.splits(namespace) {
         let mut judged = judge(
             declared,
@@ -184,7 +184,7 @@ fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec
                 problems.push(Problem::unresolved(
                     reason::PORT_NOT_FOUND,
                     "spec.port",
-                    format!("{port} is no port of service {name}"),
+                    format!("{port} is not a port of service {name}"),
                     "name one of its ports",
                 ));
             }
@@ -284,7 +284,7 @@ fn check_target(
     Some(Problem::unresolved(
         reason::PORT_NOT_FOUND,
         field,
-        format!("{missing} is no port of service {name}"),
+        format!("{missing} is not a port of service {name}"),
         "give the backend the ports of the service that is split",
     ))
 }

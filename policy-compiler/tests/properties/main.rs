@@ -213,7 +213,7 @@ proptest! {
 
     /// A policy or split of a namespace without workloads changes nothing but its own status.
     #[test]
-    fn what_selects_nothing_changes_nothing(spec in words(), kind in prop::sample::select(vec!["TrafficSplit", "AuthPolicy"])) {
+    fn objects_without_pods_change_no_view(spec in words(), kind in prop::sample::select(vec!["TrafficSplit", "AuthPolicy"])) {
         let object = json!({"apiVersion": "heddle.dev/v1alpha1", "kind": kind, "metadata": {"name": "x", "namespace": "empty"}, "spec": spec});
         let before = compile(&harness::world(base()).0);
         let after = compile(&harness::world(base().into_iter().chain(parse(object))).0);
@@ -250,7 +250,7 @@ proptest! {
 
     /// If scope leaves a caller out, every request of the caller would be denied.
     #[test]
-    fn who_could_never_be_admitted_never_is(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
+    fn callers_without_admission_are_always_denied(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
         let authz = PortAuthz { rules, default_allow };
         if let Some(peer) = &request.peer
             && !could_admit(&authz, peer)
