@@ -14,7 +14,7 @@ use crate::counters::add;
 use crate::expiry;
 use crate::grpc::Broken;
 use crate::service::Shared;
-use crate::source::{NodeInfo, Refusal, ResourceSource, SubscriberId};
+use crate::source::{NodeInfo, ResourceSource, StreamRefusal, SubscriberId};
 
 /// A client that opens a stream and says nothing is sent away after this long.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -47,11 +47,11 @@ pub(crate) fn admit<S: ResourceSource>(
     let expires = peer.certificates.first().and_then(expiry::end_of);
     // A resumed TLS session does not verify the certificate again.
     let admitted = match expires.is_some_and(|end| end <= Instant::now()) {
-        true => Err(Refusal::Unauthenticated(
+        true => Err(StreamRefusal::Unauthenticated(
             "the certificate has expired".to_owned(),
         )),
         // Cut or cleaned, the id would be another one.
-        false if node.id.as_str() != as_sent => Err(Refusal::Denied(format!(
+        false if node.id.as_str() != as_sent => Err(StreamRefusal::Denied(format!(
             "the node id is not a name; use {MAX_NAME} printable characters at most"
         ))),
         false => shared.source.admit(peer, &node),
@@ -60,9 +60,9 @@ pub(crate) fn admit<S: ResourceSource>(
         add(&shared.counters.streams_refused, 1);
         tracing::warn!(peer = ?peer.address, node = node.id.as_str(), %refusal, "stream refused");
         match refusal {
-            Refusal::Unauthenticated(_) => Status::unauthenticated(refusal.to_string()),
-            Refusal::Denied(_) => Status::permission_denied(refusal.to_string()),
-            Refusal::Unavailable(_) => Status::unavailable(refusal.to_string()),
+            StreamRefusal::Unauthenticated(_) => Status::unauthenticated(refusal.to_string()),
+            StreamRefusal::Denied(_) => Status::permission_denied(refusal.to_string()),
+            StreamRefusal::Unavailable(_) => Status::unavailable(refusal.to_string()),
         }
     })?;
     Ok(Admission { who, node, expires })

@@ -39,5 +39,5 @@ pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
 pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
 pub use serve::{Options, ServeError, Server};
 pub use session::{Flavor, Limits};
-pub use source::{Asked, Load, NodeInfo, Refusal, ResourceSource, SubscriberId};
+pub use source::{Asked, Load, NodeInfo, ResourceSource, StreamRefusal, SubscriberId};
 pub use wire::frame;

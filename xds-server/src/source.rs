@@ -49,7 +49,7 @@ impl fmt::Display for SubscriberId {
 
 /// Why a stream is not admitted. The client is told; the server stays up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StreamRefusal {
     /// The client did not prove its identity (`UNAUTHENTICATED`).
     #[error("not authenticated: {0}")]
     Unauthenticated(String),
@@ -90,7 +90,7 @@ pub trait ResourceSource: Send + Sync + 'static {
     ///
     /// # Errors
     /// The refusal ends the stream; it is logged and counted.
-    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal>;
+    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal>;
 
     /// All that the subscriber may hold now, given its on-demand requests.
     ///

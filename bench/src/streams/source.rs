@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use heddle_policy_compiler::{
     Compiled, Destination, Part, PodRef, Resource, Scope, World, WorldBuilder, compile, ingest,
 };
-use heddle_xds_server::{Asked, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId, View};
+use heddle_xds_server::{Asked, NodeInfo, Peer, ResourceSource, StreamRefusal, SubscriberId, View};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -127,7 +127,7 @@ impl Same {
 }
 
 impl ResourceSource for Same {
-    fn admit(&self, _: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
+    fn admit(&self, _: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal> {
         Ok(SubscriberId::from(node.id.as_str()))
     }
 

@@ -16,7 +16,9 @@ use heddle_policy_compiler::{
     Dependency, NamespacedName, ObjectRef, PodRef, Proxy, Scope, WorkloadRef,
 };
 use heddle_xds_server as xds;
-use heddle_xds_server::{Asked, Load, Name, NodeInfo, Peer, Refusal, ResourceSource, SubscriberId};
+use heddle_xds_server::{
+    Asked, Load, Name, NodeInfo, Peer, ResourceSource, StreamRefusal, SubscriberId,
+};
 use tokio::sync::watch;
 
 pub use parts::Part;
@@ -311,10 +313,14 @@ impl MeshSource {
         &self,
         peer: &Peer,
         node: &NodeInfo,
-    ) -> Result<SubscriberId, (&'static str, Refusal)> {
-        let id = identity_of(&peer.certificates, &self.trust_domain)
-            .map_err(|error| ("certificate", Refusal::Unauthenticated(error.to_string())))?;
-        let denied = |reason, why: String| Err((reason, Refusal::Denied(why)));
+    ) -> Result<SubscriberId, (&'static str, StreamRefusal)> {
+        let id = identity_of(&peer.certificates, &self.trust_domain).map_err(|error| {
+            (
+                "certificate",
+                StreamRefusal::Unauthenticated(error.to_string()),
+            )
+        })?;
+        let denied = |reason, why: String| Err((reason, StreamRefusal::Denied(why)));
         let Some(pod) = pod_of(&node.id) else {
             return denied(
                 "node_id",
@@ -328,7 +334,7 @@ impl MeshSource {
                 format!("`{id}` may not speak for a pod of another namespace"),
             );
         }
-        let unavailable = |why: &str| Err(("not_yet", Refusal::Unavailable(why.to_owned())));
+        let unavailable = |why: &str| Err(("not_yet", StreamRefusal::Unavailable(why.to_owned())));
         let Some(snapshot) = self.newest() else {
             return unavailable("the cluster has not been read yet");
         };
@@ -357,7 +363,7 @@ impl std::fmt::Debug for MeshSource {
 }
 
 impl ResourceSource for MeshSource {
-    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
+    fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal> {
         self.decide(peer, node).map_err(|(reason, refusal)| {
             self.metrics
                 .admission_refused

@@ -74,10 +74,10 @@ impl Fixture {
 
 impl ResourceSource for Fixture {
     /// Admits every client with a node id, except `denied`; the id is the subscriber.
-    fn admit(&self, _peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, Refusal> {
+    fn admit(&self, _peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal> {
         match node.id.as_str() {
-            "" => Err(Refusal::Unauthenticated("no node id".to_owned())),
-            "denied" => Err(Refusal::Denied("not you".to_owned())),
+            "" => Err(StreamRefusal::Unauthenticated("no node id".to_owned())),
+            "denied" => Err(StreamRefusal::Denied("not you".to_owned())),
             id => Ok(id.into()),
         }
     }
