@@ -22,7 +22,13 @@ fn parse(text: &str) -> Vec<Value> {
 fn objects_of_the_readme_equal_the_samples_of_their_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut samples = Objects::new();
-    for file in ["auth_policy.yaml", "traffic_split.yaml", "mesh.yaml"] {
+    let files = [
+        "auth_policy.yaml",
+        "traffic_split.yaml",
+        "traffic_split_testers.yaml",
+        "mesh.yaml",
+    ];
+    for file in files {
         let text = std::fs::read_to_string(root.join("config/samples").join(file)).unwrap();
         samples.extend(
             parse(&text)

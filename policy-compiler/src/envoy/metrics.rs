@@ -6,12 +6,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, conf
 use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
 
-use super::{any, number, text_struct};
-
-/// Series of counters in one sidecar: one for each edge, response code and flag, three for each TCP edge.
-const MAX_COUNTERS: u32 = 4096;
-/// Series of histograms in one sidecar.
-const MAX_HISTOGRAMS: u32 = 1024;
+use super::{any, text_struct};
 
 /// Values that stay the same for all of a pod's life are in Envoy's environment, where the agent puts them: so the listeners of all
 /// workloads are the same. The names are short, because they are in every filter chain (ARCHITECTURE.md, names on the wire).
@@ -111,17 +106,9 @@ fn sum(name: &str, value_format: &str, tags: &[config::Tag]) -> config::Counter 
 }
 
 fn logger(config: Config) -> accesslog::AccessLog {
-    // No prefix: the names are whole. Shared by name, the scope has one bound for all listeners, and a replaced listener
-    // loses no counts. Envoy drops series above the bound; those without traffic make room (`stats_eviction_interval`).
-    let scope = Scope {
-        max_counters: number(MAX_COUNTERS),
-        max_histograms: number(MAX_HISTOGRAMS),
-        enable_eviction: true,
-        sharing_name: "heddle".to_owned(),
-        ..Default::default()
-    };
+    // No prefix: the names are whole. (Envoy wants one of scope and the older stat_prefix.)
     let config = Config {
-        stats_scope: Some(scope),
+        stats_scope: Some(Scope::default()),
         ..config
     };
     accesslog::AccessLog {
