@@ -26,6 +26,7 @@ mod init_resources;
 mod mesh;
 mod schema;
 mod strict;
+mod traffic_policy;
 mod traffic_split;
 mod unknown;
 
@@ -36,6 +37,7 @@ pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
 pub use init_resources::*;
 pub use mesh::*;
+pub use traffic_policy::*;
 pub use traffic_split::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -91,6 +93,7 @@ macro_rules! kinds {
 kinds! {
     Mesh: Cluster [Accepted],
     TrafficSplit: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
+    TrafficPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
     AuthPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Enforced, Programmed],
 }
 
@@ -103,7 +106,7 @@ impl Kind {
 
     const fn nulls(self) -> Nulls {
         match self {
-            Self::Mesh | Self::TrafficSplit => Nulls::Pruned,
+            Self::Mesh | Self::TrafficSplit | Self::TrafficPolicy => Nulls::Pruned,
             Self::AuthPolicy => Nulls::Refused,
         }
     }

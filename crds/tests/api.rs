@@ -7,8 +7,8 @@ use std::{fs, path::Path};
 
 use heddle_crds::{
     AuthPolicy, AuthPolicySpec, Backend, BackendTarget, ConditionStatus, ConditionType,
-    HeaderMatch, HeaderValue, Kind, LastGood, Mesh, MeshSpec, TrafficSplit, TrafficSplitSpec,
-    Verdict, condition, set_condition,
+    HeaderMatch, HeaderValue, Kind, LastGood, Mesh, MeshSpec, TrafficPolicy, TrafficSplit,
+    TrafficSplitSpec, Verdict, condition, set_condition,
 };
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -90,6 +90,9 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.matches[].headers[].present",
     "TrafficSplit.backends[].service",
     "TrafficSplit.backends[].labels",
+    "TrafficPolicy.timeouts.request",
+    "TrafficPolicy.timeouts.perTry",
+    "TrafficPolicy.timeouts.idle",
     "AuthPolicy.selector",
     "AuthPolicy.target",
     "AuthPolicy.mtls",
@@ -349,6 +352,7 @@ fn samples_parse() {
         match kind {
             Kind::Mesh => drop(read::<Mesh>(document).unwrap()),
             Kind::TrafficSplit => drop(read::<TrafficSplit>(document).unwrap()),
+            Kind::TrafficPolicy => drop(read::<TrafficPolicy>(document).unwrap()),
             Kind::AuthPolicy => drop(read::<AuthPolicy>(document).unwrap()),
         }
     }

@@ -27,6 +27,9 @@ macro_rules! with_kinds {
             /// Our `TrafficSplit`.
             TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
                 => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
+            /// Our `TrafficPolicy`.
+            TrafficPolicy: Role::Policy, Namespaced, Some(KindResource::ours("trafficpolicies"))
+                => traffic_policies: heddle_crds::TrafficPolicySpec, ["lastGood"];
             /// Our `AuthPolicy`.
             AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
                 => policies: heddle_crds::AuthPolicySpec, ["lastGood"];

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 /// The kinds that are watched, with their API versions.
-const KINDS: [(&str, &str, &str); 9] = [
+const KINDS: [(&str, &str, &str); 10] = [
     ("pods", "v1", "Pod"),
     ("services", "v1", "Service"),
     ("nodes", "v1", "Node"),
@@ -25,6 +25,7 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ("meshes", "heddle.dev/v1alpha1", "Mesh"),
     ("trafficsplits", "heddle.dev/v1alpha1", "TrafficSplit"),
+    ("trafficpolicies", "heddle.dev/v1alpha1", "TrafficPolicy"),
     ("authpolicies", "heddle.dev/v1alpha1", "AuthPolicy"),
 ];
 

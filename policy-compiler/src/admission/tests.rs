@@ -129,6 +129,12 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             json!({"service": "web", "backends": [backend]}),
         )
     };
+    let timeout = |field: &str, time: &str| {
+        let timeouts = json!({field: time});
+        let target = json!({"service": "web"});
+        let spec = json!({"target": target, "timeouts": timeouts});
+        (Kind::TrafficPolicy, spec)
+    };
     vec![
         of(
             mesh(json!({"certificates": {"lifetime": "59s"}})),
@@ -168,6 +174,16 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             ),
             "spec.matches[0].headers[0]",
         ),
+        of(
+            (
+                Kind::TrafficPolicy,
+                json!({"target": {"service": "web"}, "timeouts": {}}),
+            ),
+            "spec.timeouts",
+        ),
+        of(timeout("request", "0s"), "spec.timeouts.request"),
+        of(timeout("perTry", "0s"), "spec.timeouts.perTry"),
+        of(timeout("idle", "8761h"), "spec.timeouts.idle"),
         of(
             backend(json!({"weight": 1, "service": "a", "labels": {"a": "b"}})),
             "spec.backends[0]",

@@ -47,6 +47,8 @@ pub struct Recompiled {
     pub settings: usize,
     /// Namespaces with splits that were validated.
     pub splits: usize,
+    /// Namespaces with traffic policies that were validated.
+    pub traffic_policies: usize,
     /// Namespaces with policies that were validated.
     pub policies: usize,
     /// Pod templates for which the server's side was compiled.
@@ -62,10 +64,11 @@ pub struct Recompiled {
 impl Recompiled {
     /// Every kind with its count.
     #[must_use]
-    pub const fn by_kind(&self) -> [(&'static str, usize); 7] {
+    pub const fn by_kind(&self) -> [(&'static str, usize); 8] {
         [
             ("settings", self.settings),
             ("splits", self.splits),
+            ("traffic_policies", self.traffic_policies),
             ("policies", self.policies),
             ("inbound", self.inbound),
             ("admissions", self.admissions),

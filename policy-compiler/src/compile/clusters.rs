@@ -167,6 +167,10 @@ fn routed(
     let table = pairs
         .first()
         .map(|own| routes::table((&service.name, key.0), own, rules, upstreams));
+    let table = table.map(|table| match scene.policy(&service.name) {
+        Some(policy) => routes::with_policy(table, policy),
+        None => table,
+    });
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
     ClientSide::new(pairs, route)

@@ -65,6 +65,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::NamespacePolicies;
 use crate::kinds::mesh::Settings;
+use crate::kinds::traffic_policy::NamespaceTrafficPolicies;
 use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
@@ -119,6 +120,7 @@ pub struct Compiled {
     mesh_spec: Arc<MeshSpec>,
     mesh: Arc<Outcome>,
     splits: OrdMap<Arc<str>, Arc<NamespaceSplits>>,
+    traffic_policies: OrdMap<Arc<str>, Arc<NamespaceTrafficPolicies>>,
     policies: OrdMap<Arc<str>, Arc<NamespacePolicies>>,
     /// The proxies by workload and shape.
     pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,

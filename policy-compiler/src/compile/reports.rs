@@ -14,6 +14,7 @@ use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 pub(super) enum Source {
     Mesh,
     Splits(Arc<str>),
+    TrafficPolicies(Arc<str>),
     Policies(Arc<str>),
     Reach(Arc<str>),
     Workload(WorkloadRef),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::upstreams::Pair;
 use crate::finding::ObjectRef;
+use crate::kinds::traffic_policy::ServicePolicy;
 use crate::traffic::{
     Action, Backend, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
@@ -39,6 +40,18 @@ pub(super) fn table(
             rules: objects,
         },
     }
+}
+
+/// Sets the policy of the service in every rule of its table.
+pub(super) fn with_policy(mut table: RouteTable, policy: &ServicePolicy) -> RouteTable {
+    let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
+    for entry in entries {
+        let rule = Arc::make_mut(&mut entry.rule);
+        rule.policy = policy.policy.clone();
+        rule.origins.insert(policy.object.clone());
+    }
+    table.origins.rules.insert(policy.object.clone());
+    table
 }
 
 fn whole_service(backend: Backend) -> RouteEntry {

@@ -18,6 +18,8 @@ use crate::world::{NamespacedName, Shape};
 pub(crate) enum UnitId {
     /// The rules of the splits of a namespace.
     Splits(Arc<str>),
+    /// The traffic policies of a namespace.
+    TrafficPolicies(Arc<str>),
     /// The policies of a namespace.
     Policies(Arc<str>),
     /// The server side of a pod template.
@@ -40,6 +42,7 @@ impl UnitId {
     fn namespace(&self) -> &Arc<str> {
         match self {
             Self::Splits(namespace)
+            | Self::TrafficPolicies(namespace)
             | Self::Policies(namespace)
             | Self::Reach(namespace)
             | Self::Statuses(namespace) => namespace,
@@ -66,6 +69,8 @@ impl UnitInput {
             Self::Declared(kind, namespace) => {
                 if *kind == ObjectKind::TrafficSplit {
                     read(UnitId::Splits(Arc::clone(namespace)));
+                } else if *kind == ObjectKind::TrafficPolicy {
+                    read(UnitId::TrafficPolicies(Arc::clone(namespace)));
                 } else if *kind == ObjectKind::AuthPolicy {
                     read(UnitId::Policies(Arc::clone(namespace)));
                 }
@@ -85,6 +90,7 @@ impl UnitInput {
                 read(UnitId::Admission(service.clone()));
                 read(UnitId::Client(service.clone()));
             }
+            Self::TrafficPolicy(service) => read(UnitId::Client(service.clone())),
             Self::Policies(namespace) => {
                 read(UnitId::Reach(Arc::clone(namespace)));
                 read(UnitId::Statuses(Arc::clone(namespace)));
@@ -105,6 +111,7 @@ impl UnitInput {
             | Self::Endpoints(_)
             | Self::Pods(_)
             | Self::Rules(_)
+            | Self::TrafficPolicy(_)
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_) => true,
@@ -235,6 +242,10 @@ mod tests {
                     UnitInput::Rules(name.clone()),
                     UnitInput::Backends(name.clone()),
                 ],
+            ),
+            (
+                UnitId::TrafficPolicies(Arc::clone(&namespace)),
+                vec![UnitInput::TrafficPolicy(name.clone())],
             ),
             (
                 UnitId::Policies(Arc::clone(&namespace)),

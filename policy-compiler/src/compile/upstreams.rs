@@ -8,6 +8,7 @@ use super::endpoints::{Misnamed, Reached, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
+use crate::kinds::traffic_policy::ServicePolicy;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,
@@ -154,6 +155,13 @@ impl<'a> Scene<'a> {
         let splits = self.compiled.splits.get(&service.namespace);
         let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
         rules.map_or(&[], Vec::as_slice)
+    }
+
+    /// The traffic policy of a service in force.
+    pub(super) fn policy(&self, service: &NamespacedName) -> Option<&'a ServicePolicy> {
+        self.recorder.record(service, UnitInput::TrafficPolicy);
+        let policies = self.compiled.traffic_policies.get(&service.namespace)?;
+        policies.in_force.get(service)
     }
 
     /// The clusters of a service as a whole.

@@ -1,6 +1,6 @@
 //! Our kinds, one file each: the validated form of an object, and its status.
 //!
-//! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, policies, in this order.
+//! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, traffic policies, policies, in this order.
 
 pub(crate) mod auth_policy;
 mod headers;
@@ -9,6 +9,7 @@ pub(crate) mod mesh;
 mod salvage;
 mod silent;
 mod target;
+pub(crate) mod traffic_policy;
 pub(crate) mod traffic_split;
 
 use heddle_crds::{ConditionType, LastGood, reason};

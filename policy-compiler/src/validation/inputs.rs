@@ -22,6 +22,8 @@ pub(crate) enum UnitInput {
     Rules(NamespacedName),
     /// The backends that the rules of a service name, without their weights.
     Backends(NamespacedName),
+    /// The traffic policy of a service in force.
+    TrafficPolicy(NamespacedName),
     /// The policies of a namespace in force.
     Policies(Arc<str>),
     /// The compiled templates that a service selects.

@@ -71,6 +71,15 @@ impl<'a> Recorder<'a> {
         all.map(|(_, declared)| &**declared)
     }
 
+    /// The traffic policies of the unit's namespace, by name.
+    pub(crate) fn traffic_policies(
+        &self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Declared<heddle_crds::TrafficPolicySpec>> {
+        let all = in_namespace(&self.world.declared.traffic_policies, namespace);
+        all.map(|(_, declared)| &**declared)
+    }
+
     /// The policies of the unit's namespace, by name.
     pub(crate) fn policies(
         &self,

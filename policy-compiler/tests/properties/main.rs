@@ -95,6 +95,7 @@ fn arbitrary_object() -> impl Strategy<Value = Value> {
     let kind = prop::sample::select(vec![
         ("heddle.dev/v1alpha1", "Mesh"),
         ("heddle.dev/v1alpha1", "TrafficSplit"),
+        ("heddle.dev/v1alpha1", "TrafficPolicy"),
         ("heddle.dev/v1alpha1", "AuthPolicy"),
         ("v1", "Service"),
         ("v1", "Pod"),
@@ -213,7 +214,7 @@ proptest! {
 
     /// A policy or split of a namespace without workloads changes nothing but its own status.
     #[test]
-    fn objects_without_pods_change_no_view(spec in words(), kind in prop::sample::select(vec!["TrafficSplit", "AuthPolicy"])) {
+    fn objects_without_pods_change_no_view(spec in words(), kind in prop::sample::select(vec!["TrafficSplit", "TrafficPolicy", "AuthPolicy"])) {
         let object = json!({"apiVersion": "heddle.dev/v1alpha1", "kind": kind, "metadata": {"name": "x", "namespace": "empty"}, "spec": spec});
         let before = compile(&harness::world(base()).0);
         let after = compile(&harness::world(base().into_iter().chain(parse(object))).0);

@@ -4,7 +4,8 @@ use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::cluster::{
-    annotated, ending, mesh, of_namespace, pod, policy, service, slice, split, version,
+    annotated, ending, mesh, of_namespace, pod, policy, service, slice, split, traffic_policy,
+    version,
 };
 
 pub fn web(app: &str) -> Value {
@@ -184,6 +185,18 @@ fn objects() -> Vec<Value> {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));
         pool.push(split(name, json!({"service": "b", "port": 80, "backends": [{"labels": {"app": "b"}, "weight": 1}, {"service": "a", "weight": 3}]})));
         pool.push(split(name, json!({"service": "a", "backends": []})));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "a"}, "timeouts": {"request": "1s"}}),
+        ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "b"}, "timeouts": {"request": "2s", "perTry": "1s"}}),
+        ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "a"}, "timeouts": {"idle": "0s"}}),
+        ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {
@@ -292,6 +305,7 @@ pub fn reference(value: &Value) -> ObjectRef {
         "Pod" => ObjectKind::Pod,
         "EndpointSlice" => ObjectKind::EndpointSlice,
         "TrafficSplit" => ObjectKind::TrafficSplit,
+        "TrafficPolicy" => ObjectKind::TrafficPolicy,
         "AuthPolicy" => ObjectKind::AuthPolicy,
         "Mesh" => ObjectKind::Mesh,
         _ => ObjectKind::Workload,

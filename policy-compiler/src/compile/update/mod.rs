@@ -90,6 +90,7 @@ impl Update<'_> {
         for unit in units {
             match unit {
                 UnitId::Splits(namespace) => self.splits(namespace),
+                UnitId::TrafficPolicies(namespace) => self.traffic_policies(namespace),
                 UnitId::Policies(namespace) => self.policies(namespace),
                 UnitId::Template(shape) => {
                     let shapes = templates.entry(shape.workload()).or_default();

@@ -1,4 +1,4 @@
-//! The declared kinds: settings, splits, policies.
+//! The declared kinds: settings, splits, traffic policies, policies.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -9,6 +9,7 @@ use crate::compile::units::UnitId;
 use crate::kind::ObjectKind;
 use crate::kinds::auth_policy::{self, NamespacePolicies, Policy};
 use crate::kinds::mesh;
+use crate::kinds::traffic_policy::{self, NamespaceTrafficPolicies};
 use crate::kinds::traffic_split::{self, NamespaceSplits, Splits};
 use crate::traffic::{Backend, RouteEntry};
 use crate::validation::Recorder;
@@ -43,7 +44,11 @@ impl Update<'_> {
 
     /// Queues the readers of declared objects that differ; every reader, if the settings differ.
     pub(super) fn declared(&mut self) {
-        for kind in [ObjectKind::TrafficSplit, ObjectKind::AuthPolicy] {
+        for kind in [
+            ObjectKind::TrafficSplit,
+            ObjectKind::TrafficPolicy,
+            ObjectKind::AuthPolicy,
+        ] {
             for namespace in self.differs.take(kind) {
                 self.changed(&UnitInput::Declared(kind, namespace));
             }
@@ -55,6 +60,12 @@ impl Update<'_> {
         let splits = declared.splits.keys().map(|name| &name.namespace);
         for namespace in splits.chain(self.old.splits.keys()) {
             self.queue.add(UnitId::Splits(Arc::clone(namespace)));
+        }
+        let policies = declared.traffic_policies.keys();
+        let policies = policies.map(|name| &name.namespace);
+        for namespace in policies.chain(self.old.traffic_policies.keys()) {
+            self.queue
+                .add(UnitId::TrafficPolicies(Arc::clone(namespace)));
         }
         let policies = declared.policies.keys().map(|name| &name.namespace);
         for namespace in policies.chain(self.old.policies.keys()) {
@@ -96,6 +107,35 @@ impl Update<'_> {
             self.new.splits.remove(namespace);
         } else if new != *old {
             self.new.splits.insert(Arc::clone(namespace), Arc::new(new));
+        }
+    }
+
+    /// Validates the traffic policies of a namespace.
+    pub(super) fn traffic_policies(&mut self, namespace: &Arc<str>) {
+        self.recompiled.traffic_policies += 1;
+        let none = NamespaceTrafficPolicies::default();
+        let old = self.old.traffic_policies.get(namespace);
+        let old = old.map_or(&none, |old| &**old);
+        let recorder = Recorder::new(self.world, &self.new.addresses);
+        let new = traffic_policy::traffic_policies(&recorder, namespace);
+        let reads = recorder.into_reads();
+        let unit = UnitId::TrafficPolicies(Arc::clone(namespace));
+        self.new.readers.set(&unit, reads);
+        let services: BTreeSet<_> = old.in_force.keys().chain(new.in_force.keys()).collect();
+        for service in services {
+            if old.in_force.get(service) != new.in_force.get(service) {
+                self.changed(&UnitInput::TrafficPolicy(service.clone()));
+            }
+        }
+        let source = Source::TrafficPolicies(Arc::clone(namespace));
+        self.new.set_findings(source, &new.outcome.findings);
+        let statuses = new.outcome.statuses.clone();
+        self.new.set_statuses(old.outcome.statuses.keys(), statuses);
+        if new == none {
+            self.new.traffic_policies.remove(namespace);
+        } else if new != *old {
+            let new = Arc::new(new);
+            self.new.traffic_policies.insert(Arc::clone(namespace), new);
         }
     }
 

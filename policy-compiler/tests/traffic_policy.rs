@@ -1,0 +1,139 @@
+//! Timeouts of a `TrafficPolicy` with a real Envoy: a client's sidecar in front of an application that never answers.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, ensure};
+use harness::running::{Trust, http, serve, start, status};
+use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
+
+/// Services with their timeouts. The applications listen on 127.80.1.11 and up, the client's sidecar on 127.80.1.21 and up.
+const SERVICES: [(&str, &str); 3] = [
+    ("whole", "{request: 1s}"),
+    ("attempt", "{perTry: 1s}"),
+    ("quiet", "{idle: 1s}"),
+];
+
+fn compiled() -> Result<Compiled> {
+    let mut text = String::from(
+        "
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {name: testers, namespace: shop}
+spec:
+  service: whole
+  matches: [{headers: [{name: x-canary, present: true}]}]
+  backends: [{service: quiet, weight: 1}]
+",
+    );
+    let mut upstreams = Vec::new();
+    for (index, (name, timeouts)) in SERVICES.into_iter().enumerate() {
+        write!(
+            text,
+            "---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {{name: {name}, namespace: shop}}
+spec: {{target: {{service: {name}}}, timeouts: {timeouts}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8001}}]
+endpoints: [{{addresses: [127.80.1.{}]}}]
+",
+            11 + index
+        )?;
+        upstreams.push(format!("shop/{name}:8001=127.80.1.{}:8001", 21 + index));
+    }
+    write!(
+        text,
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: client, namespace: shop, annotations: {{heddle.dev/standalone-app: 127.80.1.4, heddle.dev/standalone-upstreams: \"{}\"}}}}
+spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
+status: {{podIPs: [{{ip: 127.80.1.3}}]}}
+",
+        upstreams.join(", ")
+    )?;
+    let read = ingest::parse_yaml("timeouts", &text);
+    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    let compiled = compile(&world);
+    let mut findings = compiled.findings.iter();
+    ensure!(
+        findings.all(|finding| finding.severity != Severity::Error),
+        "{:#?}",
+        compiled.findings
+    );
+    Ok(compiled)
+}
+
+/// Answers every path but `/slow`, of which it counts the requests.
+fn application(slow: &Arc<AtomicUsize>) -> impl Fn(&mut TcpStream) + Send + Clone + 'static {
+    let slow = Arc::clone(slow);
+    move |stream| {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
+            match stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => seen.extend_from_slice(&buffer[..n]),
+            }
+        }
+        if seen.starts_with(b"GET /slow ") {
+            slow.fetch_add(1, Ordering::Relaxed);
+            while let Ok(1..) = stream.read(&mut buffer) {}
+        } else {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer);
+        }
+    }
+}
+
+#[test]
+fn a_slow_request_is_answered_with_504_at_each_timeout_and_sent_once() -> Result<()> {
+    let compiled = compiled()?;
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    let slow = Arc::default();
+    for index in 0..SERVICES.len() {
+        let at = format!("127.80.1.{}:8001", 11 + index);
+        serve(at, application(&slow))?;
+    }
+    let none = BTreeSet::new();
+    let _envoy = start(
+        &compiled,
+        ("client", &none),
+        &trust,
+        folder.path(),
+        "127.80.1.9:9901",
+        |_| {},
+    )?;
+    for (index, (name, timeouts)) in SERVICES.into_iter().enumerate() {
+        let at = format!("127.80.1.{}:8001", 21 + index);
+        for headers in ["", "x-canary: yes\r\n"] {
+            let answer = http(&at, "GET", "/fast", headers)?;
+            ensure!(status(&answer) == 200, "{name}: {answer}");
+            let sent = slow.load(Ordering::Relaxed);
+            let answer = http(&at, "GET", "/slow", headers)?;
+            ensure!(status(&answer) == 504, "{name} {timeouts}: {answer}");
+            ensure!(slow.load(Ordering::Relaxed) == sent + 1, "{name}");
+        }
+    }
+    Ok(())
+}
