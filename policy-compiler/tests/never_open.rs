@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 11] = [
+const CHOICES: [(&str, Unreadable); 12] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -246,6 +246,10 @@ const CHOICES: [(&str, Unreadable); 11] = [
     ("Mesh.outbound", Unreadable::Closed("Deny")),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
+    (
+        "TrafficSplit.matches[].headers[].present",
+        Unreadable::Harmless,
+    ),
 ];
 
 /// Adds the paths of enumerations and booleans below a schema.
@@ -287,6 +291,11 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
                 "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"}}),
+        ),
+        (
+            "TrafficSplit",
+            json!({"service": "web", "matches": [{"headers": [{"name": "a", "present": true}]}],
+                "backends": [{"service": "web", "weight": 1}]}),
         ),
     ]);
     for (path, effect) in &CHOICES {
