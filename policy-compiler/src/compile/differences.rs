@@ -78,6 +78,13 @@ impl<'a> Differences<'a> {
         self.declared.remove(&kind).unwrap_or_default()
     }
 
+    /// Takes the kinds and namespaces where another object differs.
+    pub(super) fn take_rest(&mut self) -> BTreeSet<(ObjectKind, Arc<str>)> {
+        let rest = std::mem::take(&mut self.declared).into_iter();
+        let each = rest.flat_map(|(kind, all)| all.into_iter().map(move |one| (kind, one)));
+        each.collect()
+    }
+
     fn rejected(&mut self, object: &ObjectRef) {
         // The rejection of another object changes no status.
         if object.kind.is_declared() {
@@ -102,6 +109,16 @@ macro_rules! declared_differences {
                 let changed = changes(&old.$field, &new.$field);
                 let namespaces = changed.map(|change| Arc::clone(&change.key.namespace));
                 all.insert(ObjectKind::$kind, namespaces.collect());
+            )?)*
+            all
+        }
+
+        /// Returns the kinds and namespaces of all declared objects.
+        pub(super) fn namespaces(of: &DeclaredObjects) -> BTreeSet<(ObjectKind, Arc<str>)> {
+            let mut all = BTreeSet::new();
+            $($(
+                let names = of.$field.keys();
+                all.extend(names.map(|name| (ObjectKind::$kind, Arc::clone(&name.namespace))));
             )?)*
             all
         }

@@ -7,6 +7,7 @@ use super::Compiled;
 use super::outcome::Remarks;
 use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
+use crate::validation::Outcome;
 use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 
 /// A unit that has findings for users.
@@ -23,6 +24,12 @@ pub(super) enum Source {
 }
 
 impl Compiled {
+    /// Puts the statuses and findings of a unit in the place of those of its `old` outcome.
+    pub(super) fn set_outcome(&mut self, source: Source, old: &Outcome, new: &Outcome) {
+        self.set_findings(source, &new.findings);
+        self.set_statuses(old.statuses.keys(), new.statuses.clone());
+    }
+
     /// Puts statuses in the place of those of the `old` objects.
     pub(super) fn set_statuses<'a>(
         &mut self,

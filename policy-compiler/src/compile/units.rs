@@ -54,6 +54,22 @@ impl UnitId {
         }
     }
 
+    /// The service that the unit belongs to.
+    pub(crate) const fn service(&self) -> Option<&NamespacedName> {
+        match self {
+            Self::Admission(service)
+            | Self::Clusters(service)
+            | Self::Client(service)
+            | Self::Callers(service) => Some(service),
+            Self::Splits(_)
+            | Self::TrafficPolicies(_)
+            | Self::Policies(_)
+            | Self::Template(_)
+            | Self::Reach(_)
+            | Self::Statuses(_) => None,
+        }
+    }
+
     /// Whether both are compiled in one step: units of one kind and namespace.
     fn is_beside(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)

@@ -15,6 +15,7 @@ use super::differences::Differences;
 use super::reports::Source;
 use super::units::{Queue, UnitId};
 use crate::dependency::Dependency;
+use crate::validation::Recorder;
 use crate::validation::inputs::UnitInput;
 use crate::world::{Shape, WorkloadRef, World};
 
@@ -81,6 +82,19 @@ impl Update<'_> {
     /// Queues every unit that reads a changed input.
     fn changed(&mut self, input: &UnitInput) {
         self.queue.add_readers(input, &self.new.readers);
+    }
+
+    /// Runs the function of a unit, and indexes its recorded reads.
+    fn recorded<T>(&mut self, unit: &UnitId, run: impl FnOnce(&Recorder<'_>, &Compiled) -> T) -> T {
+        let addresses = &self.new.addresses;
+        let recorder = match unit.service() {
+            Some(service) => Recorder::of_service(self.world, addresses, service),
+            None => Recorder::new(self.world, addresses),
+        };
+        let output = run(&recorder, &self.new);
+        let reads = recorder.into_reads();
+        self.new.readers.set(unit, reads);
+        output
     }
 
     /// Compiles units of one kind and namespace. Their readers are of later kinds.

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use imbl::OrdMap;
+
 use super::Update;
+use crate::compile::differences::namespaces;
 use crate::compile::reports::Source;
 use crate::compile::units::UnitId;
 use crate::kind::ObjectKind;
@@ -12,7 +15,6 @@ use crate::kinds::mesh;
 use crate::kinds::traffic_policy::{self, NamespaceTrafficPolicies};
 use crate::kinds::traffic_split::{self, NamespaceSplits, Splits};
 use crate::traffic::{Backend, RouteEntry};
-use crate::validation::Recorder;
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port, in_namespace};
 
@@ -32,9 +34,7 @@ impl Update<'_> {
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
             self.new.captured = Arc::new(OnceLock::new());
         }
-        let old = self.old.mesh.statuses.keys();
-        self.new.set_statuses(old, outcome.statuses.clone());
-        self.new.set_findings(Source::Mesh, &outcome.findings);
+        self.new.set_outcome(Source::Mesh, &self.old.mesh, &outcome);
         self.new.settings = Arc::new(settings);
         if spec != *self.old.mesh_spec {
             self.new.mesh_spec = Arc::new(spec);
@@ -44,32 +44,16 @@ impl Update<'_> {
 
     /// Queues the readers of declared objects that differ; every reader, if the settings differ.
     pub(super) fn declared(&mut self) {
-        for kind in [
-            ObjectKind::TrafficSplit,
-            ObjectKind::TrafficPolicy,
-            ObjectKind::AuthPolicy,
-        ] {
-            for namespace in self.differs.take(kind) {
-                self.changed(&UnitInput::Declared(kind, namespace));
-            }
+        let mut changed = self.differs.take_rest();
+        if self.all {
+            changed.extend(namespaces(&self.old.world.declared));
+            changed.extend(namespaces(&self.world.declared));
+        }
+        for (kind, namespace) in changed {
+            self.changed(&UnitInput::Declared(kind, namespace));
         }
         if !self.all {
             return;
-        }
-        let declared = &self.world.declared;
-        let splits = declared.splits.keys().map(|name| &name.namespace);
-        for namespace in splits.chain(self.old.splits.keys()) {
-            self.queue.add(UnitId::Splits(Arc::clone(namespace)));
-        }
-        let policies = declared.traffic_policies.keys();
-        let policies = policies.map(|name| &name.namespace);
-        for namespace in policies.chain(self.old.traffic_policies.keys()) {
-            self.queue
-                .add(UnitId::TrafficPolicies(Arc::clone(namespace)));
-        }
-        let policies = declared.policies.keys().map(|name| &name.namespace);
-        for namespace in policies.chain(self.old.policies.keys()) {
-            self.queue.add(UnitId::Policies(Arc::clone(namespace)));
         }
         for shape in self.new.pods.values().flat_map(|shapes| shapes.keys()) {
             self.queue.add(UnitId::Template(Arc::clone(shape)));
@@ -88,11 +72,10 @@ impl Update<'_> {
         self.recompiled.splits += 1;
         let none = NamespaceSplits::default();
         let old = self.old.splits.get(namespace).map_or(&none, |old| &**old);
-        let recorder = Recorder::new(self.world, &self.new.addresses);
-        let new = traffic_split::splits(&recorder, namespace);
-        let reads = recorder.into_reads();
         let unit = UnitId::Splits(Arc::clone(namespace));
-        self.new.readers.set(&unit, reads);
+        let new = self.recorded(&unit, |recorder, _| {
+            traffic_split::splits(recorder, namespace)
+        });
         for service in differing(&old.in_force, &new.in_force) {
             if backends(&old.in_force, &service) != backends(&new.in_force, &service) {
                 self.changed(&UnitInput::Backends(service.clone()));
@@ -100,14 +83,8 @@ impl Update<'_> {
             self.changed(&UnitInput::Rules(service));
         }
         let source = Source::Splits(Arc::clone(namespace));
-        self.new.set_findings(source, &new.outcome.findings);
-        let statuses = new.outcome.statuses.clone();
-        self.new.set_statuses(old.outcome.statuses.keys(), statuses);
-        if new == none {
-            self.new.splits.remove(namespace);
-        } else if new != *old {
-            self.new.splits.insert(Arc::clone(namespace), Arc::new(new));
-        }
+        self.new.set_outcome(source, &old.outcome, &new.outcome);
+        keep(&mut self.new.splits, namespace, new);
     }
 
     /// Validates the traffic policies of a namespace.
@@ -116,11 +93,10 @@ impl Update<'_> {
         let none = NamespaceTrafficPolicies::default();
         let old = self.old.traffic_policies.get(namespace);
         let old = old.map_or(&none, |old| &**old);
-        let recorder = Recorder::new(self.world, &self.new.addresses);
-        let new = traffic_policy::traffic_policies(&recorder, namespace);
-        let reads = recorder.into_reads();
         let unit = UnitId::TrafficPolicies(Arc::clone(namespace));
-        self.new.readers.set(&unit, reads);
+        let new = self.recorded(&unit, |recorder, _| {
+            traffic_policy::traffic_policies(recorder, namespace)
+        });
         let services: BTreeSet<_> = old.in_force.keys().chain(new.in_force.keys()).collect();
         for service in services {
             if old.in_force.get(service) != new.in_force.get(service) {
@@ -128,15 +104,8 @@ impl Update<'_> {
             }
         }
         let source = Source::TrafficPolicies(Arc::clone(namespace));
-        self.new.set_findings(source, &new.outcome.findings);
-        let statuses = new.outcome.statuses.clone();
-        self.new.set_statuses(old.outcome.statuses.keys(), statuses);
-        if new == none {
-            self.new.traffic_policies.remove(namespace);
-        } else if new != *old {
-            let new = Arc::new(new);
-            self.new.traffic_policies.insert(Arc::clone(namespace), new);
-        }
+        self.new.set_outcome(source, &old.outcome, &new.outcome);
+        keep(&mut self.new.traffic_policies, namespace, new);
     }
 
     /// Validates the policies of a namespace.
@@ -144,11 +113,10 @@ impl Update<'_> {
         self.recompiled.policies += 1;
         let none = NamespacePolicies::default();
         let old = self.old.policies.get(namespace).map_or(&none, |old| &**old);
-        let recorder = Recorder::new(self.world, &self.new.addresses);
-        let new = auth_policy::policies(&recorder, namespace, &self.new.settings);
-        let reads = recorder.into_reads();
         let unit = UnitId::Policies(Arc::clone(namespace));
-        self.new.readers.set(&unit, reads);
+        let new = self.recorded(&unit, |recorder, compiled| {
+            auth_policy::policies(recorder, namespace, &compiled.settings)
+        });
         let source = Source::Policies(Arc::clone(namespace));
         self.new.set_findings(source, &new.outcome.findings);
         let other = |a: &[Policy], b: &[Policy]| -> Vec<Policy> {
@@ -165,12 +133,20 @@ impl Update<'_> {
             }
         }
         self.changed(&UnitInput::Policies(Arc::clone(namespace)));
-        if new == none {
-            self.new.policies.remove(namespace);
-        } else if new != *old {
-            let new = Arc::new(new);
-            self.new.policies.insert(Arc::clone(namespace), new);
-        }
+        keep(&mut self.new.policies, namespace, new);
+    }
+}
+
+/// Puts the output of a namespace in the place of the old one, if it differs. A namespace with the default output has no entry.
+fn keep<T: Default + PartialEq>(
+    outputs: &mut OrdMap<Arc<str>, Arc<T>>,
+    namespace: &Arc<str>,
+    new: T,
+) {
+    if new == T::default() {
+        outputs.remove(namespace);
+    } else if outputs.get(namespace).is_none_or(|old| **old != new) {
+        outputs.insert(Arc::clone(namespace), Arc::new(new));
     }
 }
 

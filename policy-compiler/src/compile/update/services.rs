@@ -15,7 +15,6 @@ use crate::compile::units::UnitId;
 use crate::compile::upstreams::{Scene, Wholes, wholes};
 use crate::dependency::Dependency;
 use crate::traffic::Backend;
-use crate::validation::Recorder;
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
 
@@ -91,13 +90,12 @@ impl Update<'_> {
     /// Compiles the clusters of a service as a whole.
     pub(super) fn clusters(&mut self, name: &NamespacedName) {
         let old = self.old.wholes.get(name);
-        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
-        let new = recorder.service(name).map(|service| {
-            let scene = Scene::new(&recorder, &self.new);
-            wholes(&scene, service, old.map(|old| &**old))
+        let unit = UnitId::Clusters(name.clone());
+        let new = self.recorded(&unit, |recorder, compiled| {
+            let service = recorder.service(name)?;
+            let scene = Scene::new(recorder, compiled);
+            Some(wholes(&scene, service, old.map(|old| &**old)))
         });
-        let reads = recorder.into_reads();
-        self.new.readers.set(&UnitId::Clusters(name.clone()), reads);
         let unmeshed = |wholes: Option<&Wholes>| -> BTreeSet<Port> {
             let all = wholes.into_iter().flatten();
             let of = all.filter(|(_, whole)| whole.unmeshed);
@@ -120,13 +118,12 @@ impl Update<'_> {
     pub(super) fn client(&mut self, name: &NamespacedName) {
         self.recompiled.clients += 1;
         let old = self.old.clients.get(name);
-        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
-        let new = recorder.service(name).map(|service| {
-            let scene = Scene::new(&recorder, &self.new);
-            client_sides(&scene, service, old.map(|old| &**old))
+        let unit = UnitId::Client(name.clone());
+        let new = self.recorded(&unit, |recorder, compiled| {
+            let service = recorder.service(name)?;
+            let scene = Scene::new(recorder, compiled);
+            Some(client_sides(&scene, service, old.map(|old| &**old)))
         });
-        let reads = recorder.into_reads();
-        self.new.readers.set(&UnitId::Client(name.clone()), reads);
         match (old, new) {
             (_, None) => _ = self.new.clients.remove(name),
             (Some(old), Some(new)) if same(old, &new) => {}
@@ -145,21 +142,20 @@ impl Update<'_> {
 
     /// Touches the views that contain a service, for its backends deny other callers than before.
     pub(super) fn callers(&mut self, name: &NamespacedName) {
-        let recorder = Recorder::of_service(self.world, &self.new.addresses, name);
-        let scene = Scene::new(&recorder, &self.new);
         let service = self.world.services.get(name);
-        let ports = service.into_iter().flat_map(|service| service.ports.keys());
-        let rules = ports.flat_map(|port| scene.rules(name, *port));
-        for backend in rules.flat_map(|entry| entry.rule.backends()) {
-            match backend {
-                Backend::Service(name, _) | Backend::Subset(name, _, _) => {
-                    recorder.denied_by(name);
+        self.recorded(&UnitId::Callers(name.clone()), |recorder, compiled| {
+            let scene = Scene::new(recorder, compiled);
+            let ports = service.into_iter().flat_map(|service| service.ports.keys());
+            let rules = ports.flat_map(|port| scene.rules(name, *port));
+            for backend in rules.flat_map(|entry| entry.rule.backends()) {
+                match backend {
+                    Backend::Service(name, _) | Backend::Subset(name, _, _) => {
+                        recorder.denied_by(name);
+                    }
+                    Backend::Invalid(_) => {}
                 }
-                Backend::Invalid(_) => {}
             }
-        }
-        let reads = recorder.into_reads();
-        self.new.readers.set(&UnitId::Callers(name.clone()), reads);
+        });
         self.touch(Dependency::Service(name.clone()));
     }
 }
