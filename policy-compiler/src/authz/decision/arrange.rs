@@ -53,9 +53,7 @@ impl Literal {
         }
         Condition::Any(conditions)
     }
-}
 
-impl Literal {
     /// As an expression for the path without its query, in upper and lower case.
     pub(super) fn in_any_case(&self) -> String {
         let end = match (self.open, self.separator) {
@@ -96,14 +94,23 @@ pub(super) fn arrange(entries: Vec<Entry>) -> Vec<Step> {
     if matches!(&*last, [Step::Decide(_)]) {
         return last;
     }
+    let mut steps = by_caller(each(identities), each(namespaces));
+    steps.extend(last);
+    steps
+}
+
+/// The steps for callers by identity and by prefix of the identity.
+fn by_caller(
+    identities: BTreeMap<Arc<str>, Vec<Step>>,
+    namespaces: BTreeMap<Arc<str>, Vec<Step>>,
+) -> Vec<Step> {
     let mut steps = Vec::new();
     if !identities.is_empty() {
-        steps.push(Step::ByIdentity(each(identities)));
+        steps.push(Step::ByIdentity(identities));
     }
     if !namespaces.is_empty() {
-        steps.push(Step::ByNamespace(each(namespaces)));
+        steps.push(Step::ByNamespace(namespaces));
     }
-    steps.extend(last);
     steps
 }
 
@@ -151,13 +158,7 @@ impl Item {
             let decide = || vec![Step::Decide(entry.verdict.clone())];
             keys.iter().map(|key| (Arc::clone(key), decide())).collect()
         };
-        let mut then = Vec::new();
-        if !entry.identities.is_empty() {
-            then.push(Step::ByIdentity(decide(&entry.identities)));
-        }
-        if !entry.namespaces.is_empty() {
-            then.push(Step::ByNamespace(decide(&entry.namespaces)));
-        }
+        let then = by_caller(decide(&entry.identities), decide(&entry.namespaces));
         let conditions = entry.conditions.iter().cloned();
         Self {
             conditions: conditions.chain(entry.path_condition()).collect(),
@@ -172,15 +173,23 @@ impl Item {
         exact_case && matches!((self.paths.len(), self.conditions.len()), (1, _) | (2.., 0))
     }
 
+    /// One item for each path.
+    fn per_path(self) -> impl Iterator<Item = Self> {
+        self.paths.into_iter().map(move |path| Self {
+            conditions: self.conditions.clone(),
+            paths: vec![path],
+            then: self.then.clone(),
+        })
+    }
+
     fn step(mut self) -> Vec<Step> {
         if self.paths.len() > MAPPED && self.paths.iter().all(|path| !path.ignore_case) {
-            let paths = std::mem::take(&mut self.paths);
-            let item = |path: Literal| Self {
+            let mapped = Self {
                 conditions: Vec::new(),
-                paths: vec![path],
-                then: self.then.clone(),
+                paths: std::mem::take(&mut self.paths),
+                then: self.then,
             };
-            self.then = path_maps(paths.into_iter().map(item));
+            self.then = path_maps(mapped.per_path());
         }
         let paths = self.paths.iter().map(|path| path.condition());
         self.conditions.extend(Condition::any(paths.collect()));
@@ -197,19 +206,7 @@ fn by_path(items: Vec<Item>) -> Vec<Step> {
     let paths = mapped.iter().map(|item| item.paths.len()).sum::<usize>();
     let mut steps = Vec::new();
     if paths > MAPPED {
-        let each = mapped.into_iter().flat_map(|item| {
-            let Item {
-                conditions,
-                paths,
-                then,
-            } = item;
-            paths.into_iter().map(move |path| Item {
-                conditions: conditions.clone(),
-                paths: vec![path],
-                then: then.clone(),
-            })
-        });
-        steps.extend(path_maps(each));
+        steps.extend(path_maps(mapped.into_iter().flat_map(Item::per_path)));
         steps.extend(others.into_iter().flat_map(Item::step));
     } else {
         let all = mapped.into_iter().chain(others);

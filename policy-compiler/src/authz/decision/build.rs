@@ -11,8 +11,8 @@ use crate::authz::{
 
 /// The most policies that the name of an implicit denial has.
 const MAX_NAMED: usize = 4;
-/// The most bytes of one expression. The bootstrap bounds a program of RE2 by 65,536 instructions, and no expression of ours has more of them
-/// than bytes.
+/// The most bytes of one expression. The bootstrap bounds a program of RE2 by `heddle_xds_types::bootstrap::REGEX_PROGRAM_SIZE` instructions,
+/// and no expression of ours has more of them than bytes.
 const MAX_EXPRESSION: usize = 32 * 1024;
 
 pub(super) fn list(authz: &PortAuthz, audited: bool, http: bool) -> DecisionList {
