@@ -9,7 +9,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kinds::Problem;
 use crate::status::ObjectStatus;
 use crate::validation::Recorder;
-use crate::world::{Declared, Labels, NamespacedName};
+use crate::world::{Declared, Labels, NamespacedName, to_labels};
 
 /// Which workloads of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +40,7 @@ impl Memory {
         let last = last?;
         let service = last.spec.pointer("/target/service")?.as_str()?.to_owned();
         let selected = last.selected.as_ref().filter(|labels| !labels.is_empty())?;
-        let labels = selected
-            .iter()
-            .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-            .collect();
+        let labels = to_labels(selected);
         Some(Self { service, labels })
     }
 }
@@ -175,7 +172,7 @@ pub(super) fn raw_selector(
         .and_then(|v| serde_json::from_value::<BTreeMap<String, String>>(v).ok());
     let service = spec.pointer("/target/service").and_then(|s| s.as_str());
     match (labels.filter(|labels| !labels.is_empty()), service) {
-        (Some(labels), None) => Selector::Labels(pairs(&labels)),
+        (Some(labels), None) => Selector::Labels(to_labels(&labels)),
         (None, Some(service)) => {
             Target::resolve(lookup, &declared.object.namespace, service, memory).selector
         }
@@ -200,7 +197,9 @@ impl Selection {
     ) -> Self {
         match (&spec.selector, &spec.target) {
             (Some(_), Some(_)) => Self::Both,
-            (Some(selector), None) => Self::Own(Selector::Labels(pairs(&selector.match_labels))),
+            (Some(selector), None) => {
+                Self::Own(Selector::Labels(to_labels(&selector.match_labels)))
+            }
             (None, Some(target)) => {
                 let target = Target::resolve(lookup, namespace, &target.service, memory);
                 Self::Target(target)
@@ -232,11 +231,4 @@ impl Selection {
             in_force.selected = Some(labels.iter().map(pair).collect());
         }
     }
-}
-
-fn pairs(labels: &BTreeMap<String, String>) -> Labels {
-    let pairs = labels.iter();
-    pairs
-        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-        .collect()
 }

@@ -13,7 +13,7 @@ use crate::traffic::{
 };
 use crate::validation::endpoints::Readiness;
 use crate::validation::{Outcome, Recorder};
-use crate::world::{Declared, Labels, NamespacedName, Port, Service};
+use crate::world::{Declared, NamespacedName, Port, Service, to_labels};
 
 /// The rules in force by service and port, in the order of the names of their objects.
 pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
@@ -127,13 +127,9 @@ fn without_pods(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, backend) in spec.backends.iter().enumerate() {
-        let labels: Labels = match backend.target() {
+        let labels = match backend.target() {
             // A backend without weight may be prepared before its pods.
-            Some(BackendTarget::Labels(labels)) if backend.weight > 0 => {
-                let pair =
-                    |(key, value): (&String, &String)| (key.as_str().into(), value.as_str().into());
-                labels.iter().map(pair).collect()
-            }
+            Some(BackendTarget::Labels(of)) if backend.weight > 0 => to_labels(of),
             Some(BackendTarget::Labels(_) | BackendTarget::Service(_)) | None => continue,
         };
         let there = |port: &Port| {
@@ -329,10 +325,7 @@ fn target(service: &NamespacedName, port: Port, backend: &Backend) -> Option<tra
             };
             traffic::Backend::Service(name, port)
         }
-        BackendTarget::Labels(labels) => {
-            let pair = |(k, v): (&String, &String)| (k.as_str().into(), v.as_str().into());
-            traffic::Backend::Subset(service.clone(), port, labels.iter().map(pair).collect())
-        }
+        BackendTarget::Labels(of) => traffic::Backend::Subset(service.clone(), port, to_labels(of)),
     })
 }
 

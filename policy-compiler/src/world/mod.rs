@@ -22,6 +22,7 @@ pub(crate) use declared::DeclaredObjects;
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
 pub(crate) use intern::Interner;
+pub(crate) use names::to_labels;
 pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
 pub use protocol::Protocol;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};

@@ -9,6 +9,13 @@ use std::sync::Arc;
 /// Labels of a pod or the pairs of a selector.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
+/// Returns the labels of an object of the API.
+pub(crate) fn to_labels(of: &BTreeMap<String, String>) -> Labels {
+    of.iter()
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+        .collect()
+}
+
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamespacedName {
