@@ -15,29 +15,15 @@
 //! # Ok(()) }
 //! ```
 
-mod admission;
-mod convergence;
-mod counters;
-mod expiry;
-mod grpc;
-mod histogram;
-mod loads;
-mod open;
 mod progress;
 mod resource;
-mod serve;
-mod service;
 pub mod session;
 mod source;
-mod stream;
-mod wire;
+mod transport;
 
-pub use counters::{Counters, Counts};
 pub use heddle_acceptor::{Bounds, ClientText, Deadlines, Peer, Security, TlsProvider};
-pub use histogram::Distribution;
-pub use progress::{MAX_TEXT, Progress, Registry, Rejection};
+pub use progress::{Counters, Counts, Distribution, Progress, Registry};
 pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
-pub use serve::{Options, ServeError, Server};
-pub use session::{Flavor, Limits};
+pub use session::{Flavor, Limits, MAX_TEXT, Rejection};
 pub use source::{Asked, Load, NodeInfo, ResourceSource, StreamRefusal, SubscriberId};
-pub use wire::frame;
+pub use transport::{Options, ServeError, Server, frame};

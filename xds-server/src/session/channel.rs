@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::progress::Rejection;
 use crate::resource::{Name, PerKind, Resource};
+
+use super::rejection::Rejection;
 
 /// The subscription of a client to one kind.
 #[derive(Debug, Default)]

@@ -27,6 +27,7 @@
 mod channel;
 mod delta;
 mod plan;
+mod rejection;
 mod removal;
 mod requirements;
 mod sotw;
@@ -42,10 +43,10 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 
-use crate::progress::Rejection;
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
 use crate::source::Asked;
 use channel::Channels;
+pub use rejection::{MAX_TEXT, Rejection};
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::progress::Rejection;
 use crate::resource::{ResourceKey, ResourceKind};
 
+use super::rejection::Rejection;
 use super::{Flavor, Session, SyncState};
 
 impl Session {

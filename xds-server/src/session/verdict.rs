@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use heddle_acceptor::clean;
 
-use crate::progress::{MAX_TEXT, Rejection};
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 
 use super::Session;
 use super::channel::{InFlight, Suspects};
 use super::plan::halves;
+use super::rejection::{MAX_TEXT, Rejection};
 
 impl Session {
     /// Takes the answer to a response. An answer to any other response than the one in flight says nothing.

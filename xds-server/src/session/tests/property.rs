@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::model::{Client, body};
 use crate::resource::Part;
-use crate::wire::reference;
+use crate::transport::reference;
 
 const SERVICES: usize = 4;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::histogram::Times;
+use super::histogram::Times;
 
 /// Views that wait for their client at a time; further ones are not measured.
 const MAX_WAITING: usize = 64;

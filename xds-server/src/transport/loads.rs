@@ -14,12 +14,13 @@ use prost::Message;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use crate::admission::{self, FIRST_REQUEST};
-use crate::counters::add;
-use crate::grpc::Requests;
-use crate::service::Shared;
+use crate::progress::counters::add;
 use crate::source::{Load, ResourceSource, SubscriberId};
-use crate::wire::framed;
+
+use super::admission::{self, FIRST_REQUEST};
+use super::grpc::Requests;
+use super::shared::Shared;
+use super::wire::framed;
 
 /// The frames that answer a stream of load reports: one, with the clusters to report and the interval.
 pub(crate) fn responses<S: ResourceSource>(

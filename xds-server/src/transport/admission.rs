@@ -10,11 +10,12 @@ use heddle_xds_types::bootstrap::BOOTSTRAP_METADATA;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::counters::add;
-use crate::expiry;
-use crate::grpc::Broken;
-use crate::service::Shared;
+use crate::progress::counters::add;
 use crate::source::{NodeInfo, ResourceSource, StreamRefusal, SubscriberId};
+
+use super::expiry;
+use super::grpc::Broken;
+use super::shared::Shared;
 
 /// A client that opens a stream and says nothing is sent away after this long.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(10);

@@ -12,11 +12,13 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::counters::{Counters, add};
 use crate::progress::Registry;
-use crate::service::{Shared, answer};
+use crate::progress::counters::{Counters, add};
 use crate::session::Limits;
 use crate::source::ResourceSource;
+
+use super::service::answer;
+use super::shared::Shared;
 
 /// The bounds of the server.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::histogram::{Distribution, Sizes, Times};
+use super::histogram::{Distribution, Sizes, Times};
 use crate::resource::PerKind;
 
 /// The counters at one moment. All but the open connections and streams only grow.

@@ -8,20 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::resource::{Part, ResourceKey, View};
-use crate::session::{Flavor, SyncState};
+use crate::session::{Flavor, Rejection, SyncState};
 use crate::source::{Asked, NodeInfo, SubscriberId};
-
-/// The longest text of a refusal that is kept, in characters.
-pub const MAX_TEXT: usize = 4096;
-
-/// A resource that the client refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The version refused.
-    pub version: Arc<str>,
-    /// The client's own words, clean and cut to [`MAX_TEXT`].
-    pub text: Arc<str>,
-}
 
 /// The progress of one subscriber.
 ///

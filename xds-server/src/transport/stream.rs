@@ -19,16 +19,17 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::admission::{self, FIRST_REQUEST};
-use crate::convergence::Convergence;
-use crate::counters::{add, sub};
-use crate::grpc::{Broken, Requests};
-use crate::open::OpenStream;
+use crate::progress::convergence::Convergence;
+use crate::progress::counters::{add, sub};
 use crate::progress::{Report, StreamToken, SyncStates};
-use crate::service::Shared;
 use crate::session::{Fault, Flavor, Heard, Push, Session};
 use crate::source::{ResourceSource, SubscriberId};
-use crate::wire;
+
+use super::admission::{self, FIRST_REQUEST};
+use super::grpc::{Broken, Requests};
+use super::open::OpenStream;
+use super::shared::Shared;
+use super::wire;
 
 /// A client that reconnects reports all resources that it holds within this time: it sends its first requests back to back.
 const RESYNC_TIME: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, Incoming};
 use prost::Message;
 use tonic::Status;
 
-use crate::wire::FRAME_HEADER;
+use super::wire::FRAME_HEADER;
 
 /// Why no further request can be read.
 #[derive(Debug, thiserror::Error)]
