@@ -16,12 +16,13 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::activity::{Activity, Overdue, Tracked};
+use crate::activity::{Activity, Tracked};
 use crate::connection::{Connection, Link, Listener, Peer, Raw, Security};
 use crate::counters::Counters;
 use crate::log::LogLimit;
 use crate::options::{Http, Options, Protocol};
-use crate::slots::{ConnectionSlot, Refused, Slots, Source};
+use crate::reasons::{Overdue, Refused};
+use crate::slots::{ConnectionSlot, Slots, Source};
 
 /// After a failed `accept` (out of file descriptors), wait this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

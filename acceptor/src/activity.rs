@@ -13,15 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::options::Deadlines;
+use crate::reasons::Overdue;
 use crate::slots::{ConnectionSlot, Standing};
-
-/// The deadline that a connection exceeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Overdue {
-    FirstRequest,
-    Idle,
-    Request,
-}
 
 /// The requests of one connection.
 pub(crate) struct Activity {

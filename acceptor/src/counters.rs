@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::activity::Overdue;
-use crate::slots::Refused;
+use crate::reasons::{Overdue, Refused};
 
 /// The counters of one server, live.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ mod counters;
 mod files;
 mod log;
 mod options;
+mod reasons;
 mod slots;
 mod text;
 
@@ -25,5 +26,6 @@ pub use counters::{Counters, Counts};
 pub use files::raise_open_files;
 pub use log::LogLimit;
 pub use options::{Bounds, Deadlines, Http, Options, Protocol};
-pub use slots::{Refused, Source};
+pub use reasons::Refused;
+pub use slots::Source;
 pub use text::{ClientText, LogLines, clean};

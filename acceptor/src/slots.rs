@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::options::Bounds;
+use crate::reasons::Refused;
 
 /// Displaced connections that have not closed yet; beyond this many, no connection is accepted.
 const MAX_LEAVING: usize = 16;
@@ -30,15 +31,6 @@ impl fmt::Display for Source {
             Self::User(user) => write!(f, "user {user}"),
         }
     }
-}
-
-/// Why a connection gets no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The server is full.
-    Full,
-    /// The source holds its share.
-    Source,
 }
 
 /// The activity of a connection.

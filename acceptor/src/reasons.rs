@@ -1,0 +1,18 @@
+//! The reasons for which a connection is refused or closed early.
+
+/// Why a connection gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The server is full.
+    Full,
+    /// The source holds its share.
+    Source,
+}
+
+/// The deadline that a connection exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    FirstRequest,
+    Idle,
+    Request,
+}
