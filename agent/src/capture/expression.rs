@@ -5,25 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::rules::Verdict;
-
-/// One condition of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Match {
-    Uid(u32),
-    OutLoopback,
-    /// The packet came by another interface than loopback.
-    InFromOutside,
-    Port(u16),
-    /// The port that the caller dialed, before any redirection.
-    DialedPort(u16),
-    Source(IpNet),
-    Destination(IpNet),
-    TosV4(u8),
-    TrafficClassV6(u8),
-    /// A socket of the pod listens at the connection's destination.
-    Listening,
-}
+use super::rule::{Match, Verdict};
 
 const NLA_F_NESTED: u16 = 0x8000;
 const LIST_ELEMENT: u16 = 1;

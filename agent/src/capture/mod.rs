@@ -6,11 +6,13 @@
 mod expression;
 mod netlink;
 mod node;
+mod rule;
 mod rules;
 mod settings;
 
 pub use netlink::CaptureError;
-pub use rules::{Chain, Rule, Verdict, plan};
+pub use rule::{Chain, Rule, Verdict};
+pub use rules::plan;
 pub use settings::{CaptureSettings, SettingsError};
 
 /// Puts the rules in force, replacing those of an earlier run.

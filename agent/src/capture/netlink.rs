@@ -10,7 +10,8 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::expression::{attribute, compile, nested, number, text};
-use super::rules::{APP_SOURCE_V6, Chain, Rule};
+use super::rule::{Chain, Rule};
+use super::rules::APP_SOURCE_V6;
 
 const TABLE: &str = "heddle";
 const NFPROTO_INET: u8 = 1;

@@ -6,7 +6,7 @@ use heddle_ports::{CAPTURE, INBOUND, INBOUND_NODE, OUTBOUND, OUTBOUND_MARKED, RE
 use ipnet::IpNet;
 
 use super::CaptureSettings;
-use super::expression::Match;
+use super::rule::{Chain, Match, Rule, Verdict};
 
 /// The mark of first connections to a destination just learned: IP TOS, and the IPv6 traffic class.
 const MARK: u8 = 0x9c;
@@ -16,36 +16,6 @@ pub(super) const APP_SOURCE: [IpAddr; 2] = [
     IpAddr::V6(APP_SOURCE_V6),
 ];
 pub(super) const APP_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
-
-/// A hook of the pod's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chain {
-    /// Connections that the pod makes.
-    Output,
-    /// Connections that come to the pod.
-    Prerouting,
-    /// Connections that a local socket is about to take, after all redirection.
-    Input,
-}
-
-/// The action on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes on as it is.
-    Accept,
-    /// It goes to this local port.
-    Redirect(u16),
-    /// The kernel answers it with a TCP reset.
-    Reject,
-}
-
-/// One rule: all matches must hold; every rule is for TCP only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub(super) chain: Chain,
-    pub(super) matches: Vec<Match>,
-    pub(super) verdict: Verdict,
-}
 
 /// The rules, in order; the first that matches decides.
 pub fn plan(settings: &CaptureSettings) -> Vec<Rule> {
