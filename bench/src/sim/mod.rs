@@ -12,10 +12,12 @@ pub mod observer;
 pub mod proxy;
 pub mod response;
 mod retry;
+mod server;
 mod stream;
 pub mod wire;
 
 pub use credentials::Credentials;
-pub use fleet::{Fleet, Member, Replicas, Server};
+pub use fleet::{Fleet, Member};
 pub use observer::{Observer, Watcher};
 pub use retry::Retry;
+pub use server::{Replicas, Server};

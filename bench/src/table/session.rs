@@ -8,7 +8,7 @@ use heddle_identity::Ca;
 use super::figures::{Figure, Ledger};
 use super::plan::{Case, Plan};
 use super::rounds::{self, Kind, Rounds};
-use super::stage::{Ground, connect, members};
+use super::stage::{Ground, connect, members, users};
 use super::{enrol, metadata, restart, storm};
 use crate::machine::cpu_seconds;
 use crate::memory;
@@ -162,18 +162,6 @@ pub async fn huge(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Resu
     ledger.note(Figure::HugeCommonP99, rounds.acknowledged.quantile(0.99));
     ledger.note(Figure::HugePeak, memory::peak(operator.pid())?);
     operator.alive()
-}
-
-/// How many proxies use each service.
-pub(super) fn users(ground: &Ground, proxies: usize, uses: usize) -> Vec<usize> {
-    let mut users = vec![0; ground.mesh.services()];
-    let fleet = ground.mesh.pods().take(proxies);
-    for service in fleet.flat_map(|of| ground.mesh.used_by(of.service, uses)) {
-        if let Some(count) = users.get_mut(service) {
-            *count += 1;
-        }
-    }
-    users
 }
 
 fn repeat(kind: Kind, expected: usize, plan: &Plan) -> impl Iterator<Item = (Kind, usize)> {

@@ -176,3 +176,15 @@ pub async fn connect_watched(
     fleet.synced(SYNC).await?;
     Ok(fleet)
 }
+
+/// How many proxies use each service.
+pub(super) fn users(ground: &Ground, proxies: usize, uses: usize) -> Vec<usize> {
+    let mut users = vec![0; ground.mesh.services()];
+    let fleet = ground.mesh.pods().take(proxies);
+    for service in fleet.flat_map(|of| ground.mesh.used_by(of.service, uses)) {
+        if let Some(count) = users.get_mut(service) {
+            *count += 1;
+        }
+    }
+    users
+}
