@@ -10,19 +10,6 @@ use super::imports::{Import, imports, items};
 use super::{lengths, source};
 use crate::repo::Repo;
 
-/// Circles that are not mended yet: the folder and its modules. The list only shrinks.
-const KNOWN: &[(&str, &[&str])] = &[
-    ("acceptor/src", &["activity", "counters", "slots"]),
-    ("agent/src/capture", &["expression", "rules"]),
-    ("bench/src/sim", &["fleet", "stream"]),
-    ("bench/src/table", &["session", "storm"]),
-    (
-        "xds-server/src",
-        &["admission", "loads", "service", "stream"],
-    ),
-    ("xds-server/src", &["progress", "session"]),
-];
-
 /// The path of a module from the root of its crate.
 type ModulePath = Vec<String>;
 
@@ -50,32 +37,14 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
         crates.entry(root).or_default().insert(path, module);
     }
     let mut findings = Vec::new();
-    let mut known: BTreeSet<(String, Vec<String>)> = KNOWN
-        .iter()
-        .map(|(folder, modules)| {
-            (
-                (*folder).to_owned(),
-                modules.iter().map(|m| (*m).to_owned()).collect(),
-            )
-        })
-        .collect();
     for (root, modules) in &crates {
         for (folder, edges) in folders(modules) {
             let folder = root.join(folder.join("/")).display().to_string();
             let folder = folder.trim_end_matches('/').to_owned();
             for circle in circles(&edges) {
-                if !known.remove(&(folder.clone(), circle.clone())) {
-                    findings.push(report(&folder, &circle, &edges));
-                }
+                findings.push(report(&folder, &circle, &edges));
             }
         }
-    }
-    for (folder, modules) in known {
-        findings.push(format!(
-            "{folder}: {} form no circle any more: remove them from the list in {}",
-            modules.join(", "),
-            file!()
-        ));
     }
     Ok(findings)
 }
