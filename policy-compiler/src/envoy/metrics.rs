@@ -6,7 +6,13 @@ use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, conf
 use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
 
-use super::{any, text_struct};
+use super::{any, number, text_struct};
+
+/// The bound on the counters of one access logger. A series is one combination of labels; an inbound port has one for each
+/// caller, response code and flag.
+const MAX_COUNTERS: u32 = 1024;
+/// The bound on the histograms of one access logger.
+const MAX_HISTOGRAMS: u32 = 1024;
 
 /// Values that stay the same for all of a pod's life are in Envoy's environment, where the agent puts them: so the listeners of all
 /// workloads are the same. The names are short, because they are in every filter chain (ARCHITECTURE.md, names on the wire).
@@ -106,9 +112,17 @@ fn sum(name: &str, value_format: &str, tags: &[config::Tag]) -> config::Counter 
 }
 
 fn logger(config: Config) -> accesslog::AccessLog {
-    // No prefix: the names are whole. (Envoy wants one of scope and the older stat_prefix.)
+    // No prefix: the names are whole. Envoy drops new series above the bounds; series without traffic make room
+    // (`stats_eviction_interval` of the bootstrap). The scope has no `sharing_name`: with one, Envoy 1.40 crashes at the
+    // end of `--mode validate`, with which the control plane tries resources.
+    let scope = Scope {
+        max_counters: number(MAX_COUNTERS),
+        max_histograms: number(MAX_HISTOGRAMS),
+        enable_eviction: true,
+        ..Default::default()
+    };
     let config = Config {
-        stats_scope: Some(Scope::default()),
+        stats_scope: Some(scope),
         ..config
     };
     accesslog::AccessLog {

@@ -1,0 +1,129 @@
+//! The bound on the series of the golden metrics, with a real Envoy: a client's sidecar in front of an application that
+//! answers with more combinations of status and gRPC status than the bound.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use harness::running::{Envoy, Trust, http, serve, start};
+use heddle_policy_compiler::{compile, ingest};
+use serde_json::{Value, json};
+
+const WORLD: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: many, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 8001}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: many-1, namespace: shop, labels: {kubernetes.io/service-name: many}}
+addressType: IPv4
+ports: [{name: http, port: 8001}]
+endpoints: [{addresses: [127.81.1.11]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop, annotations: {heddle.dev/standalone-app: 127.81.1.4, heddle.dev/standalone-upstreams: \"shop/many:8001=127.81.1.21:8001\"}}
+spec: {serviceAccountName: client, containers: [{name: app}]}
+status: {podIPs: [{ip: 127.81.1.3}]}
+";
+
+const ADMIN: &str = "127.81.1.9:9901";
+
+/// The bound of `envoy/metrics.rs`.
+const BOUND: usize = 1024;
+
+/// Answers `GET /<status>/<grpc-status>` with these.
+fn answer(stream: &mut TcpStream) {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => seen.extend_from_slice(&buffer[..n]),
+        }
+    }
+    let text = String::from_utf8_lossy(&seen);
+    let path = text.split(' ').nth(1).unwrap_or_default();
+    let mut parts = path.trim_start_matches('/').split('/');
+    let (status, grpc) = (parts.next().unwrap(), parts.next().unwrap());
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\ncontent-type: application/grpc\r\ngrpc-status: {grpc}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+}
+
+/// Returns the counters of requests with their values.
+fn series() -> Result<Vec<String>> {
+    let text = http(ADMIN, "GET", "/stats?filter=heddle_requests_total", "")?;
+    Ok(text
+        .lines()
+        .filter(|line| line.contains("heddle_requests_total"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Calls the application, which answers with these.
+fn call(status: usize, grpc: usize) -> Result<String> {
+    let headers = "content-type: application/grpc\r\n";
+    http(
+        "127.81.1.21:8001",
+        "GET",
+        &format!("/{status}/{grpc}"),
+        headers,
+    )
+}
+
+/// Starts the client's sidecar.
+fn sidecar(folder: &Path, edit: impl FnOnce(&mut Value)) -> Result<Envoy> {
+    let read = ingest::parse_yaml("series", WORLD);
+    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    let none = BTreeSet::new();
+    start(
+        &compile(&world),
+        ("client", &none),
+        &Trust::new()?,
+        folder,
+        ADMIN,
+        edit,
+    )
+}
+
+#[test]
+fn series_are_bounded_and_idle_ones_make_room() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    serve("127.81.1.11:8001".to_owned(), answer)?;
+
+    let envoy = sidecar(folder.path(), |_| {})?;
+    for number in 0..BOUND + 100 {
+        call(200 + number % 400, number / 400)?;
+    }
+    ensure!(series()?.len() == BOUND, "{} series", series()?.len());
+    drop(envoy);
+
+    let _envoy = sidecar(folder.path(), |config| {
+        config["stats_flush_interval"] = json!("0.5s");
+        config["stats_eviction_interval"] = json!("1s");
+    })?;
+    for number in 0..10 {
+        call(200 + number, 0)?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        call(500, 0)?;
+        let left = series()?;
+        if left.len() == 1 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{left:#?}");
+    }
+}
