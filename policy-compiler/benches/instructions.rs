@@ -78,7 +78,7 @@ const CASES: &[Case] = &[
         turns: 100,
         prepare: || {
             let weights = [2, 3].map(|turn| split(CHANGED + SPLIT, turn));
-            update(weights, &["splits", "admissions", "clients"])
+            update(weights, &["splits", "clients"])
         },
     },
     Case {

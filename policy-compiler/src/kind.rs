@@ -2,13 +2,35 @@
 
 use heddle_crds::Scope;
 
-/// Runs a macro over the list of kinds: the name, the role, the scope, the resource of the API server, and for declared kinds the field of the
-/// world, the type of `spec`, and the fields of `status` that the compiler reads.
+/// Runs a macro over the policies of the list of kinds. A row has the name, the role, the scope, the resource of the API server, the field of
+/// the world, the type of `spec`, and the fields of `status` that the compiler reads.
+///
+/// The order is that of validation: a policy may read the attachments of earlier rows.
+macro_rules! with_policies {
+    ($then:ident $($before:tt)*) => {
+        $then! {
+            $($before)*
+            /// Our `TrafficSplit`.
+            TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
+                => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
+            /// Our `TrafficPolicy`.
+            TrafficPolicy: Role::Policy, Namespaced, Some(KindResource::ours("trafficpolicies"))
+                => traffic_policies: heddle_crds::TrafficPolicySpec, ["lastGood"];
+            /// Our `AuthPolicy`.
+            AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
+                => policies: heddle_crds::AuthPolicySpec, ["lastGood"];
+        }
+    };
+}
+pub(crate) use with_policies;
+
+/// Runs a macro over the list of kinds: the kinds that are no policies, then [`with_policies`]. Only declared kinds have a field of the world,
+/// a type of `spec`, and fields of `status`.
 ///
 /// The order of the list is the order of findings and statuses.
 macro_rules! with_kinds {
     ($then:ident) => {
-        $then! {
+        $crate::kind::with_policies! { $then
             /// A source text that yielded no object, for example a file that is no YAML.
             Document: Role::Input(InputKind::Document), Cluster, None;
             /// Our `Mesh`.
@@ -24,15 +46,6 @@ macro_rules! with_kinds {
             Pod: Role::Input(InputKind::Pod), Namespaced, Some(KindResource::new("", "v1", "pods"));
             /// A workload of any kind, read for its pod template.
             Workload: Role::Input(InputKind::Workload), Namespaced, None;
-            /// Our `TrafficSplit`.
-            TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
-                => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
-            /// Our `TrafficPolicy`.
-            TrafficPolicy: Role::Policy, Namespaced, Some(KindResource::ours("trafficpolicies"))
-                => traffic_policies: heddle_crds::TrafficPolicySpec, ["lastGood"];
-            /// Our `AuthPolicy`.
-            AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
-                => policies: heddle_crds::AuthPolicySpec, ["lastGood"];
         }
     };
 }

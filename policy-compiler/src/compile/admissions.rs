@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::classes::Served;
 use super::inbound::target;
+use super::validated::Validated;
 use crate::authz::Admission;
-use crate::kinds::traffic_split::NamespaceSplits;
 use crate::traffic::Backend;
+use crate::validation::inputs::Target;
 use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
 
 /// The admissions of all shapes of pods behind a port, none of them open to everybody.
@@ -35,12 +36,9 @@ impl Gates {
 }
 
 /// Sums up the admissions of a service, given the shapes that it selects.
-pub(crate) fn gates(
-    service: &Service,
-    splits: Option<&NamespaceSplits>,
-    pods: &[(&Shape, &Served)],
-) -> Gates {
+pub(crate) fn gates(service: &Service, validated: &Validated, pods: &[(&Shape, &Served)]) -> Gates {
     let mut gates = Gates::default();
+    let named = Target::Service(service.name.clone());
     for port in service.ports.values() {
         let of = |subset: Option<&Labels>| {
             let mut gate = Gate::default();
@@ -61,9 +59,7 @@ pub(crate) fn gates(
             (!gate.0.is_empty()).then_some(gate)
         };
         gates.ports.extend(of(None).map(|gate| (port.port, gate)));
-        let key = (service.name.clone(), port.port);
-        let rules = splits.and_then(|splits| splits.in_force.get(&key));
-        let rules = rules.into_iter().flatten();
+        let rules = validated.rules(&named, port.port);
         for backend in rules.flat_map(|entry| entry.rule.backends()) {
             if let Backend::Subset(_, _, labels) = backend {
                 let gate = of(Some(labels));

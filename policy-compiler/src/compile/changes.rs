@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::dependency::Dependency;
+use crate::kind::{ObjectKind, with_policies};
 use crate::resource::Part;
 use crate::world::NamespacedName;
 
@@ -40,40 +41,52 @@ impl PartialEq for Replaced {
 
 impl Eq for Replaced {}
 
-/// Units that were really compiled, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recompiled {
-    /// The settings of the mesh.
-    pub settings: usize,
-    /// Namespaces with splits that were validated.
-    pub splits: usize,
-    /// Namespaces with traffic policies that were validated.
-    pub traffic_policies: usize,
-    /// Namespaces with policies that were validated.
-    pub policies: usize,
-    /// Pod templates for which the server's side was compiled.
-    pub inbound: usize,
-    /// Services for which caller filters were made.
-    pub admissions: usize,
-    /// Services for which the client's side was compiled.
-    pub clients: usize,
-    /// Proxies that were added, removed, or described again.
-    pub proxies: usize,
-}
+macro_rules! recompiled {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            => $field:ident: $spec:ty, [$($input:literal),*];
+    )*) => {
+        /// Units that were really compiled, by kind.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Recompiled {
+            /// The settings of the mesh.
+            pub settings: usize,
+            $(
+                #[doc = concat!("Namespaces with a `", stringify!($kind), "` that were validated.")]
+                pub $field: usize,
+            )*
+            /// Pod templates for which the server's side was compiled.
+            pub inbound: usize,
+            /// Services for which caller filters were made.
+            pub admissions: usize,
+            /// Services for which the client's side was compiled.
+            pub clients: usize,
+            /// Proxies that were added, removed, or described again.
+            pub proxies: usize,
+        }
 
-impl Recompiled {
-    /// Every kind with its count.
-    #[must_use]
-    pub const fn by_kind(&self) -> [(&'static str, usize); 8] {
-        [
-            ("settings", self.settings),
-            ("splits", self.splits),
-            ("traffic_policies", self.traffic_policies),
-            ("policies", self.policies),
-            ("inbound", self.inbound),
-            ("admissions", self.admissions),
-            ("clients", self.clients),
-            ("proxies", self.proxies),
-        ]
-    }
+        impl Recompiled {
+            /// Every kind with its count.
+            #[must_use]
+            pub fn by_kind(&self) -> Vec<(&'static str, usize)> {
+                vec![
+                    ("settings", self.settings),
+                    $((stringify!($field), self.$field),)*
+                    ("inbound", self.inbound),
+                    ("admissions", self.admissions),
+                    ("clients", self.clients),
+                    ("proxies", self.proxies),
+                ]
+            }
+
+            /// Counts the validation of a namespace.
+            pub(super) fn add_policies(&mut self, kind: ObjectKind) {
+                $(if kind == ObjectKind::$kind {
+                    self.$field += 1;
+                })*
+            }
+        }
+    };
 }
+with_policies!(recompiled);

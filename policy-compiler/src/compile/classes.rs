@@ -53,7 +53,7 @@ impl Served {
     pub(crate) fn new(
         shape: &Shape,
         services: &[&Service],
-        policies: &[Policy],
+        policies: &[&Policy],
         settings: &Settings,
         classes: &Memo<Arc<Inbound>, Class>,
     ) -> Self {

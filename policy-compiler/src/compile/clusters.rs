@@ -99,7 +99,7 @@ pub(crate) fn client_sides(
     }
     for (number, port) in &service.ports {
         let rules = scene.rules(&service.name, *number);
-        for facet in scene.facets(service, *number, rules) {
+        for facet in scene.facets(service, *number, &rules) {
             let called = Caller::of(service, &facet).family;
             let pair = |name: &NamespacedName| {
                 let backend = scene.recorder.service(name)?;
@@ -139,7 +139,7 @@ fn routed(
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut pairs = vec![own];
     let mut upstreams: Vec<TableUpstream> = Vec::new();
-    for entry in rules {
+    for entry in &rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams
                 .iter()
@@ -166,7 +166,7 @@ fn routed(
     }
     let table = pairs
         .first()
-        .map(|own| routes::table((&service.name, key.0), own, rules, upstreams));
+        .map(|own| routes::table((&service.name, key.0), own, &rules, upstreams));
     let table = table.map(|table| match scene.policy(&service.name) {
         Some(policy) => routes::with_policy(table, policy),
         None => table,

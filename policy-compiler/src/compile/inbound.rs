@@ -152,11 +152,12 @@ pub(crate) fn leads(targets: &BTreeMap<Port, Vec<Said<'_>>>) -> BTreeMap<Port, A
 pub(crate) fn inbound(
     shape: &Shape,
     targets: &BTreeMap<Port, Vec<Said<'_>>>,
-    policies: &[Policy],
+    policies: &[&Policy],
     settings: &Settings,
     remarks: &mut Remarks,
 ) -> Inbound {
-    let policies: Vec<&Policy> = policies.iter().filter(|p| p.selects(shape)).collect();
+    let policies = policies.iter().copied();
+    let policies: Vec<&Policy> = policies.filter(|p| p.selects(shape)).collect();
     let own = shape.ports.iter().map(|p| p.port);
     let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
     let all = all_ports(&declared, &policies, shape);

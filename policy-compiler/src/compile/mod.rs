@@ -29,6 +29,7 @@ mod service_findings;
 mod units;
 mod update;
 mod upstreams;
+mod validated;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ pub(crate) use recipes::route_configuration;
 use reports::Source;
 use units::Readers;
 use upstreams::Wholes;
+use validated::Validated;
 
 pub use changes::{Changes, Recompiled, Replaced};
 pub use on_demand::{listener_address, on_demand_address};
@@ -63,13 +65,11 @@ pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope}
 use crate::authz::PortAuthz;
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
-use crate::kinds::auth_policy::NamespacePolicies;
 use crate::kinds::mesh::Settings;
-use crate::kinds::traffic_policy::NamespaceTrafficPolicies;
-use crate::kinds::traffic_split::NamespaceSplits;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
 use crate::traffic::{Backend, RouteTable};
+use crate::validation::inputs::Target;
 use crate::validation::{Addresses, Outcome, addresses, endpoints, facet, outcome};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
@@ -119,9 +119,7 @@ pub struct Compiled {
     settings: Arc<Settings>,
     mesh_spec: Arc<MeshSpec>,
     mesh: Arc<Outcome>,
-    splits: OrdMap<Arc<str>, Arc<NamespaceSplits>>,
-    traffic_policies: OrdMap<Arc<str>, Arc<NamespaceTrafficPolicies>>,
-    policies: OrdMap<Arc<str>, Arc<NamespacePolicies>>,
+    validated: Validated,
     /// The proxies by workload and shape.
     pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,
     /// The living pods without a proxy, by workload and shape.
@@ -262,11 +260,10 @@ impl Compiled {
     /// Returns whether every pod behind a port of a service denies all requests of a caller. With rules, the pods of every backend of
     /// every rule count.
     fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
-        let splits = self.splits.get(&service.namespace);
-        let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
-        let rules = rules.map_or(&[][..], |rules| rules);
-        let whole = !rules.iter().any(|entry| entry.matcher.is_any());
-        let mut backends = rules.iter().flat_map(|entry| entry.rule.backends());
+        let target = Target::Service(service.clone());
+        let rules = || self.validated.rules(&target, port);
+        let whole = !rules().any(|entry| entry.matcher.is_any());
+        let mut backends = rules().flat_map(|entry| entry.rule.backends());
         let refused = backends.all(|backend| match backend {
             Backend::Service(name, port) => self.backend_refuses(caller, name, *port, None),
             Backend::Subset(name, port, labels) => {

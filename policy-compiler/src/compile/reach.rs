@@ -32,7 +32,7 @@ pub(crate) struct Reach<'a> {
 
 impl Reach<'_> {
     /// Returns the feedback about each policy.
-    pub(crate) fn of(&self, policies: &[Policy]) -> Remarks {
+    pub(crate) fn of<'p>(&self, policies: impl Iterator<Item = &'p Policy>) -> Remarks {
         let mut remarks = Remarks::default();
         for policy in policies {
             self.policy(policy, &mut remarks);

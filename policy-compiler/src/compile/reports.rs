@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Compiled;
 use super::outcome::Remarks;
 use crate::finding::{Finding, ObjectRef};
+use crate::kind::ObjectKind;
 use crate::status::ObjectStatus;
 use crate::validation::Outcome;
 use crate::world::{NamespacedName, WorkloadRef, in_namespace};
@@ -14,9 +15,7 @@ use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Mesh,
-    Splits(Arc<str>),
-    TrafficPolicies(Arc<str>),
-    Policies(Arc<str>),
+    Policies(ObjectKind, Arc<str>),
     Reach(Arc<str>),
     Workload(WorkloadRef),
     Injection,
@@ -79,10 +78,7 @@ impl Compiled {
 
     /// Returns the statuses of a namespace's policies, with the feedback of the pods that they select, in the order of the pods' names.
     pub(super) fn policy_statuses(&self, namespace: &str) -> BTreeMap<ObjectRef, ObjectStatus> {
-        let judged = self.policies.get(namespace);
-        let mut statuses = judged
-            .map(|judged| judged.outcome.statuses.clone())
-            .unwrap_or_default();
+        let mut statuses = self.validated.before_feedback(namespace);
         if let Some(reached) = self.reached.get(namespace) {
             reached.apply(&mut statuses);
         }

@@ -16,10 +16,13 @@ use crate::world::{NamespacedName, Port};
 pub(super) fn table(
     (service, port): (&NamespacedName, Port),
     own: &Pair,
-    rules: &[RouteEntry],
+    rules: &[&RouteEntry],
     mut upstreams: Vec<TableUpstream>,
 ) -> RouteTable {
-    let mut entries: Vec<RouteEntry> = rules.iter().map(without_odd_weight).collect();
+    let mut entries: Vec<RouteEntry> = rules
+        .iter()
+        .map(|entry| without_odd_weight(entry))
+        .collect();
     if !rules.iter().any(|entry| entry.matcher.is_any()) {
         let backend = Backend::Service(service.clone(), port);
         if upstreams.iter().all(|upstream| upstream.backend != backend) {

@@ -9,19 +9,15 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::kind::ObjectKind;
-use crate::validation::inputs::UnitInput;
+use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{NamespacedName, Shape};
 
 /// A unit of a compile, except the settings and the descriptions of proxies. A unit reads outputs of earlier variants only, so that the
 /// order of the variants is the order of compilation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum UnitId {
-    /// The rules of the splits of a namespace.
-    Splits(Arc<str>),
-    /// The traffic policies of a namespace.
-    TrafficPolicies(Arc<str>),
-    /// The policies of a namespace.
-    Policies(Arc<str>),
+    /// The policies of a kind in a namespace. Kinds are in the order of the list.
+    Policies(ObjectKind, Arc<str>),
     /// The server side of a pod template.
     Template(Arc<Shape>),
     /// The effect of the policies of a namespace on its pods.
@@ -41,11 +37,9 @@ pub(crate) enum UnitId {
 impl UnitId {
     fn namespace(&self) -> &Arc<str> {
         match self {
-            Self::Splits(namespace)
-            | Self::TrafficPolicies(namespace)
-            | Self::Policies(namespace)
-            | Self::Reach(namespace)
-            | Self::Statuses(namespace) => namespace,
+            Self::Policies(_, namespace) | Self::Reach(namespace) | Self::Statuses(namespace) => {
+                namespace
+            }
             Self::Template(shape) => &shape.namespace,
             Self::Admission(service)
             | Self::Clusters(service)
@@ -61,19 +55,16 @@ impl UnitId {
             | Self::Clusters(service)
             | Self::Client(service)
             | Self::Callers(service) => Some(service),
-            Self::Splits(_)
-            | Self::TrafficPolicies(_)
-            | Self::Policies(_)
-            | Self::Template(_)
-            | Self::Reach(_)
-            | Self::Statuses(_) => None,
+            Self::Policies(..) | Self::Template(_) | Self::Reach(_) | Self::Statuses(_) => None,
         }
     }
 
     /// Whether both are compiled in one step: units of one kind and namespace.
     fn is_beside(&self, other: &Self) -> bool {
+        // Policies of a later kind may read those of an earlier one.
         std::mem::discriminant(self) == std::mem::discriminant(other)
             && self.namespace() == other.namespace()
+            && !matches!(self, Self::Policies(..))
     }
 }
 
@@ -82,15 +73,6 @@ impl UnitInput {
     /// that they select.
     fn own_readers(&self, mut read: impl FnMut(UnitId)) {
         match self {
-            Self::Declared(kind, namespace) => {
-                if *kind == ObjectKind::TrafficSplit {
-                    read(UnitId::Splits(Arc::clone(namespace)));
-                } else if *kind == ObjectKind::TrafficPolicy {
-                    read(UnitId::TrafficPolicies(Arc::clone(namespace)));
-                } else if *kind == ObjectKind::AuthPolicy {
-                    read(UnitId::Policies(Arc::clone(namespace)));
-                }
-            }
             Self::Service(service) => {
                 read(UnitId::Reach(Arc::clone(&service.namespace)));
                 read(UnitId::Admission(service.clone()));
@@ -102,19 +84,18 @@ impl UnitInput {
                 read(UnitId::Client(service.clone()));
             }
             Self::Pods(namespace) => read(UnitId::Reach(Arc::clone(namespace))),
-            Self::Rules(service) => {
-                read(UnitId::Admission(service.clone()));
-                read(UnitId::Client(service.clone()));
-            }
-            Self::TrafficPolicy(service) => read(UnitId::Client(service.clone())),
-            Self::Policies(namespace) => {
+            Self::Attached(_, Target::Service(service)) => read(UnitId::Client(service.clone())),
+            Self::Attached(_, Target::Pods(namespace)) => {
                 read(UnitId::Reach(Arc::clone(namespace)));
-                read(UnitId::Statuses(Arc::clone(namespace)));
+            }
+            Self::Backends(service) => {
+                read(UnitId::Admission(service.clone()));
+                read(UnitId::Callers(service.clone()));
             }
             Self::Selected(service) => read(UnitId::Admission(service.clone())),
             Self::Feedback(namespace) => read(UnitId::Statuses(Arc::clone(namespace))),
             Self::Clusters(service) => read(UnitId::Client(service.clone())),
-            Self::Backends(service) | Self::Admission(service) | Self::Unmeshed(service) => {
+            Self::Admission(service) | Self::Unmeshed(service) => {
                 read(UnitId::Callers(service.clone()));
             }
         }
@@ -126,14 +107,12 @@ impl UnitInput {
             Self::Service(_)
             | Self::Endpoints(_)
             | Self::Pods(_)
-            | Self::Rules(_)
-            | Self::TrafficPolicy(_)
+            | Self::Attached(_, Target::Service(_))
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_) => true,
-            Self::Declared(..)
+            Self::Attached(_, Target::Pods(_))
             | Self::Backends(_)
-            | Self::Policies(_)
             | Self::Selected(_)
             | Self::Feedback(_) => false,
         }
@@ -253,19 +232,15 @@ mod tests {
         let (name, namespace): (_, Arc<str>) = (service("shop"), "shop".into());
         let outputs = [
             (
-                UnitId::Splits(Arc::clone(&namespace)),
+                UnitId::Policies(ObjectKind::AuthPolicy, Arc::clone(&namespace)),
                 vec![
-                    UnitInput::Rules(name.clone()),
+                    UnitInput::Attached(
+                        ObjectKind::AuthPolicy,
+                        Target::Pods(Arc::clone(&namespace)),
+                    ),
+                    UnitInput::Attached(ObjectKind::AuthPolicy, Target::Service(name.clone())),
                     UnitInput::Backends(name.clone()),
                 ],
-            ),
-            (
-                UnitId::TrafficPolicies(Arc::clone(&namespace)),
-                vec![UnitInput::TrafficPolicy(name.clone())],
-            ),
-            (
-                UnitId::Policies(Arc::clone(&namespace)),
-                vec![UnitInput::Policies(Arc::clone(&namespace))],
             ),
             (
                 UnitId::Reach(Arc::clone(&namespace)),

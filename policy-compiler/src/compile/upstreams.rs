@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use heddle_crds::{TrafficPolicySpec, TrafficSplitSpec};
+
 use super::Compiled;
 use super::endpoints::{Misnamed, Reached, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
@@ -15,8 +17,10 @@ use crate::traffic::{
     RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
 };
 use crate::validation::Recorder;
-use crate::validation::inputs::UnitInput;
-use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
+use crate::validation::inputs::{Target, UnitInput};
+use crate::world::{
+    DeclaredSpec, Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId,
+};
 
 /// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
 fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
@@ -150,18 +154,20 @@ impl<'a> Scene<'a> {
     }
 
     /// The rules of a port in force.
-    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> &'a [RouteEntry] {
-        self.recorder.record(service, UnitInput::Rules);
-        let splits = self.compiled.splits.get(&service.namespace);
-        let rules = splits.and_then(|splits| splits.in_force.get(&(service.clone(), port)));
-        rules.map_or(&[], Vec::as_slice)
+    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> Vec<&'a RouteEntry> {
+        self.recorder
+            .record_attached(TrafficSplitSpec::KIND, service);
+        let target = Target::Service(service.clone());
+        self.compiled.validated.rules(&target, port).collect()
     }
 
     /// The traffic policy of a service in force.
     pub(super) fn policy(&self, service: &NamespacedName) -> Option<&'a ServicePolicy> {
-        self.recorder.record(service, UnitInput::TrafficPolicy);
-        let policies = self.compiled.traffic_policies.get(&service.namespace)?;
-        policies.in_force.get(service)
+        self.recorder
+            .record_attached(TrafficPolicySpec::KIND, service);
+        let policies = &self.compiled.validated.traffic_policies;
+        let target = Target::Service(service.clone());
+        policies.attached(&target).next()
     }
 
     /// The clusters of a service as a whole.
@@ -188,7 +194,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Returns the kinds of callers for which a port is compiled, given the rules that count there.
-    pub(super) fn facets(&self, service: &Service, port: Port, rules: &[RouteEntry]) -> Vec<Facet> {
+    pub(super) fn facets(
+        &self,
+        service: &Service,
+        port: Port,
+        rules: &[&RouteEntry],
+    ) -> Vec<Facet> {
         let backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let backends = backends.filter_map(|backend| match backend {
             Backend::Service(name, _) => Some(name),
@@ -214,9 +225,9 @@ pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>)
     for (number, port) in &service.ports {
         // On ports that are not HTTP, a rule shifts weight in the endpoints of this one cluster.
         let rules = match port.protocol {
-            Protocol::Http => &[],
+            Protocol::Http => Vec::new(),
             Protocol::Detect | Protocol::Tcp => {
-                scene.recorder.record_own_rules();
+                scene.recorder.record_own_attached(TrafficSplitSpec::KIND);
                 scene.rules(&service.name, *number)
             }
         };
@@ -224,7 +235,7 @@ pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>)
             .iter()
             .find(|entry| entry.matcher.is_any())
             .map(|entry| &*entry.rule);
-        for facet in scene.facets(service, *number, rules) {
+        for facet in scene.facets(service, *number, &rules) {
             let key = (*number, facet);
             let known = candidates(old, &wholes, &key);
             let pairs: Vec<&Pair> = known.iter().map(|whole| &whole.pair).collect();

@@ -1,6 +1,7 @@
 //! `AuthPolicy`: the callers that may reach a workload, and the demand for mTLS.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use heddle_crds::{
     Action, AuthPolicySpec, AuthRule, ConditionType, MeshMode, MtlsMode, PolicyMode, reason,
@@ -10,13 +11,13 @@ use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
-use crate::kinds::silent;
+use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
 pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
-use crate::kinds::{Judged, Problem, judge};
+use crate::kinds::{Problem, silent};
 use crate::status::ObjectStatus;
-use crate::validation::{Outcome, Recorder};
-use crate::world::{Declared, Port, Shape, SpiffeId, selects};
+use crate::validation::inputs::Target;
+use crate::world::{Declared, Port, Shape, SpiffeId};
 
 /// A policy that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,73 +57,84 @@ impl Policy {
     }
 
     pub(crate) fn selects(&self, shape: &Shape) -> bool {
-        *shape.namespace == *self.object.namespace
-            && match &self.selector {
-                Selector::All => true,
-                Selector::Labels(labels) => selects(labels, &shape.labels),
-                Selector::Nothing => false,
-            }
+        *shape.namespace == *self.object.namespace && self.selector.selects(&shape.labels)
     }
 }
 
-/// The policies of a namespace, judged.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct NamespacePolicies {
-    /// Those that count, in the order of names.
-    pub(crate) policies: Vec<Policy>,
-    /// Their statuses, as far as they do not depend on the selected pods.
-    pub(crate) outcome: Outcome,
-}
+impl PolicyKind for AuthPolicySpec {
+    /// The policies that count, in the order of names.
+    type Attachment = Vec<Policy>;
 
-/// Judges every policy of a namespace, in the order of names.
-pub(crate) fn policies(
-    lookup: &Recorder<'_>,
-    namespace: &str,
-    settings: &Settings,
-) -> NamespacePolicies {
-    let mut outcome = Outcome::default();
-    let mut policies = Vec::new();
-    for declared in lookup.policies(namespace) {
-        let memory = Memory::of(declared.last_good.as_ref());
-        let selection = |spec: &AuthPolicySpec| {
-            Selection::of(lookup, &declared.object.namespace, spec, memory.as_ref())
+    const NO_CONFLICT: Option<&'static str> =
+        Some("no other policy says something else about mTLS");
+
+    const FEEDBACK: bool = true;
+
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+        check(&selection(policy, spec), spec)
+    }
+
+    fn attach(
+        policy: &Candidate<'_, Self>,
+        spec: &Self,
+        attachments: &mut Attachments<Self>,
+        report: &mut Report<'_>,
+    ) {
+        let (object, settings) = (&policy.declared.object, policy.settings);
+        let Report { status, findings } = report;
+        set_enforced(status, spec, settings);
+        silent::report(&settings.trust_domain, object, spec, status, findings);
+        let selection = selection(policy, spec);
+        selection.report(object, status, findings);
+        let read = read(settings, object, spec, selection.selector());
+        of_namespace(policy, attachments).push(read);
+    }
+
+    /// An unusable policy without a last good spec denies all callers of the pods that it selects, because the rules of its author are not
+    /// known.
+    fn attach_unusable(
+        policy: &Candidate<'_, Self>,
+        trouble: &str,
+        attachments: &mut Attachments<Self>,
+        report: &mut Report<'_>,
+    ) {
+        let declared = policy.declared;
+        let selector = match &declared.spec {
+            Ok(spec) => selection(policy, spec).selector(),
+            Err(_) => raw_selector(policy.lookup, declared, memory(policy).as_ref()),
         };
-        let judged = judge(
-            declared,
-            lookup.refusal(&declared.object),
-            |spec| check(&selection(spec), spec),
-            &mut outcome.findings,
+        let denying = denying(policy.settings, declared, selector, trouble, report.status);
+        of_namespace(policy, attachments).extend(denying);
+    }
+
+    fn differing_pods(old: Option<&Vec<Policy>>, new: Option<&Vec<Policy>>) -> Vec<Selector> {
+        let (old, new) = (
+            old.map_or(&[][..], |old| old),
+            new.map_or(&[][..], |new| new),
         );
-        let Judged {
-            spec,
-            mut status,
-            trouble,
-        } = judged;
-        let no_other = "no other policy says something else about mTLS";
-        let conflicted = ConditionType::Conflicted;
-        status.set(conflicted, false, reason::NO_CONFLICT, no_other);
-        let policy = match (&spec, trouble) {
-            (Some(spec), _) => {
-                set_enforced(&mut status, spec, settings);
-                let (object, domain) = (&declared.object, &settings.trust_domain);
-                silent::report(domain, object, spec, &mut status, &mut outcome.findings);
-                let selection = selection(spec);
-                selection.report(object, &mut status, &mut outcome.findings);
-                Some(read(settings, object, spec, selection.selector()))
-            }
-            (None, Some(trouble)) => {
-                let selector = match &declared.spec {
-                    Ok(spec) => selection(spec).selector(),
-                    Err(_) => raw_selector(lookup, declared, memory.as_ref()),
-                };
-                faulty(settings, declared, selector, &trouble, &mut status)
-            }
-            (None, None) => None,
-        };
-        policies.extend(policy);
-        outcome.statuses.insert(declared.object.clone(), status);
+        let gone = old.iter().filter(|policy| !new.contains(policy));
+        let come = new.iter().filter(|policy| !old.contains(policy));
+        gone.chain(come)
+            .map(|policy| policy.selector.clone())
+            .collect()
     }
-    NamespacePolicies { policies, outcome }
+}
+
+fn of_namespace<'a>(
+    policy: &Candidate<'_, AuthPolicySpec>,
+    attachments: &'a mut Attachments<AuthPolicySpec>,
+) -> &'a mut Vec<Policy> {
+    let target = Target::Pods(Arc::clone(policy.namespace()));
+    attachments.entry(target).or_default()
+}
+
+fn selection(policy: &Candidate<'_, AuthPolicySpec>, spec: &AuthPolicySpec) -> Selection {
+    let memory = memory(policy);
+    Selection::of(policy.lookup, policy.namespace(), spec, memory.as_ref())
+}
+
+fn memory(policy: &Candidate<'_, AuthPolicySpec>) -> Option<Memory> {
+    Memory::of(policy.declared.last_good.as_ref())
 }
 
 fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {
@@ -144,9 +156,8 @@ fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Set
     status.set(ConditionType::Enforced, holds, reason, message);
 }
 
-/// An unusable policy without a last good spec denies all callers of the pods that it selects, because the rules of its author are not
-/// known.
-fn faulty(
+/// The policy that stands for an unusable one; none if that one only reports.
+fn denying(
     settings: &Settings,
     declared: &Declared<AuthPolicySpec>,
     selector: Selector,

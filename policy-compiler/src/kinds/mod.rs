@@ -1,11 +1,12 @@
 //! Our kinds, one file each: the validated form of an object, and its status.
 //!
-//! The explicit list of kinds is in [`Compiled::update`](crate::Compiled::update): mesh, splits, traffic policies, policies, in this order.
+//! The list of kinds is in `kind.rs`. A policy implements the trait [`policy::PolicyKind`]; the update calls it by the list.
 
 pub(crate) mod auth_policy;
 mod headers;
 mod matches;
 pub(crate) mod mesh;
+pub(crate) mod policy;
 mod salvage;
 mod silent;
 mod target;

@@ -9,7 +9,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kinds::Problem;
 use crate::status::ObjectStatus;
 use crate::validation::Recorder;
-use crate::world::{Declared, Labels, NamespacedName, to_labels};
+use crate::world::{Declared, Labels, NamespacedName, selects, to_labels};
 
 /// Which workloads of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub(crate) enum Selector {
     Labels(Labels),
     /// A service without a selector.
     Nothing,
+}
+
+impl Selector {
+    /// Whether it selects pods with these labels.
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
+        match self {
+            Self::All => true,
+            Self::Labels(selector) => selects(selector, labels),
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// Why a service selects no pods.

@@ -1,15 +1,14 @@
 //! `TrafficPolicy`: the timeouts of requests to a service.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heddle_crds::{ConditionType, HumanDuration, RequestTimeouts, TrafficPolicySpec, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::{Problem, judge};
-use crate::status::ObjectStatus;
+use crate::kinds::Problem;
+use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
 use crate::traffic::{RoutePolicy, Timeouts};
-use crate::validation::{Outcome, Recorder};
+use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The longest timeout. Envoy rejects durations of more than 292 years.
@@ -22,76 +21,64 @@ pub(crate) struct ServicePolicy {
     pub(crate) policy: RoutePolicy,
 }
 
-/// The policies in force by service.
-pub(crate) type ServicePolicies = BTreeMap<NamespacedName, ServicePolicy>;
+impl PolicyKind for TrafficPolicySpec {
+    type Attachment = ServicePolicy;
 
-/// The traffic policies of a namespace, validated.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct NamespaceTrafficPolicies {
-    pub(crate) in_force: ServicePolicies,
-    pub(crate) outcome: Outcome,
-}
+    const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 
-/// Validates every traffic policy of a namespace.
-pub(crate) fn traffic_policies(lookup: &Recorder<'_>, namespace: &str) -> NamespaceTrafficPolicies {
-    let mut outcome = Outcome::default();
-    let mut in_force = ServicePolicies::new();
-    // In the order of names, so that the smallest name wins.
-    for declared in lookup.traffic_policies(namespace) {
-        let object = &declared.object;
-        let mut judged = judge(
-            declared,
-            lookup.refusal(object),
-            |spec| check(lookup, namespace, spec),
-            &mut outcome.findings,
-        );
-        judged.status.set(
-            ConditionType::Conflicted,
-            false,
-            reason::NO_CONFLICT,
-            "no other traffic policy has the same target",
-        );
-        if let Some(spec) = judged.spec.take() {
-            let service = NamespacedName::new(namespace, &spec.target.service);
-            outcome.findings.extend(
-                claim(object, &service, &spec, &mut judged.status, &mut in_force)
-                    .or_else(|| without_http(object, lookup.service(&service)?)),
-            );
-        }
-        outcome.statuses.insert(object.clone(), judged.status);
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+        let mut problems = check_timeouts(&spec.timeouts);
+        problems.extend(check_target(policy, spec));
+        problems
     }
-    NamespaceTrafficPolicies { in_force, outcome }
+
+    fn attach(
+        policy: &Candidate<'_, Self>,
+        spec: &Self,
+        attachments: &mut Attachments<Self>,
+        report: &mut Report<'_>,
+    ) {
+        let object = &policy.declared.object;
+        let service = policy.service(&spec.target.service);
+        let target = Target::Service(service.clone());
+        if let Some(winner) = attachments.get(&target) {
+            conflict(object, &service, &winner.object, report);
+            return;
+        }
+        let attached = ServicePolicy {
+            object: object.clone(),
+            policy: RoutePolicy {
+                timeouts: timeouts(&spec.timeouts),
+            },
+        };
+        attachments.insert(target, attached);
+        let service = policy.lookup.service(&service);
+        let finding = service.and_then(|service| without_http(object, service));
+        report.findings.extend(finding);
+    }
 }
 
-/// Puts a usable policy in force, unless another has the same target.
-fn claim(
+fn conflict(
     object: &ObjectRef,
     service: &NamespacedName,
-    spec: &TrafficPolicySpec,
-    status: &mut ObjectStatus,
-    in_force: &mut ServicePolicies,
-) -> Option<Finding> {
-    if let Some(winner) = in_force.get(service) {
-        let winner = &winner.object;
-        let message = format!("{winner} wins service {service}, for its name is smaller");
-        let conflict = reason::CONFLICT;
-        status.set(ConditionType::Conflicted, true, conflict, message.clone());
-        status.in_force = None;
-        let finding = Finding::error(object, "spec.target.service", conflict, message);
-        return Some(finding.fix("remove one of the two"));
-    }
+    winner: &ObjectRef,
+    report: &mut Report<'_>,
+) {
+    let message = format!("{winner} wins service {service}, for its name is smaller");
+    let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
+    report.status.set(condition, true, reason, message.clone());
+    report.status.in_force = None;
+    let finding = Finding::error(object, "spec.target.service", reason, message);
+    report.findings.push(finding.fix("remove one of the two"));
+}
+
+fn timeouts(of: &RequestTimeouts) -> Timeouts {
     let get = |duration: &Option<HumanDuration>| duration.as_ref().map(HumanDuration::get);
-    let timeouts = Timeouts {
-        request: get(&spec.timeouts.request),
-        per_try: get(&spec.timeouts.per_try),
-        idle: get(&spec.timeouts.idle),
-    };
-    let policy = ServicePolicy {
-        object: object.clone(),
-        policy: RoutePolicy { timeouts },
-    };
-    in_force.insert(service.clone(), policy);
-    None
+    Timeouts {
+        request: get(&of.request),
+        per_try: get(&of.per_try),
+        idle: get(&of.idle),
+    }
 }
 
 /// The ports of a service to which its policy does not apply.
@@ -116,19 +103,13 @@ fn not_http(service: &Service) -> impl Iterator<Item = Port> {
         .map(|(number, _)| *number)
 }
 
-fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficPolicySpec) -> Vec<Problem> {
-    let mut problems = check_timeouts(&spec.timeouts);
-    problems.extend(check_target(lookup, namespace, spec));
-    problems
-}
-
 fn check_target(
-    lookup: &Recorder<'_>,
-    namespace: &str,
+    policy: &Candidate<'_, TrafficPolicySpec>,
     spec: &TrafficPolicySpec,
 ) -> Option<Problem> {
     let field = "spec.target.service";
-    let name = NamespacedName::new(namespace, &spec.target.service);
+    let name = policy.service(&spec.target.service);
+    let lookup = policy.lookup;
     match lookup.service(&name) {
         None if lookup.is_external(&name) => Some(Problem::invalid(
             field,

@@ -6,104 +6,89 @@ use std::sync::Arc;
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::{Problem, judge, matches};
+use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
+use crate::kinds::{Problem, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
     self, Action, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
 };
+use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
-use crate::validation::{Outcome, Recorder};
-use crate::world::{Declared, NamespacedName, Port, Service, to_labels};
+use crate::validation::inputs::{Target, UnitInput};
+use crate::world::{NamespacedName, Port, Service, to_labels};
 
-/// The rules in force by service and port, in the order of the names of their objects.
-pub(crate) type Splits = BTreeMap<(NamespacedName, Port), Vec<RouteEntry>>;
+/// The rules of a service by port, in the order of the names of their objects.
+pub(crate) type ServiceRules = BTreeMap<Port, Vec<RouteEntry>>;
 
-/// The splits of a namespace, judged.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct NamespaceSplits {
-    pub(crate) in_force: Splits,
-    pub(crate) outcome: Outcome,
+impl PolicyKind for TrafficSplitSpec {
+    type Attachment = ServiceRules;
+
+    const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
+
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+        check(policy.lookup, policy.namespace(), spec)
+    }
+
+    fn attach(
+        policy: &Candidate<'_, Self>,
+        spec: &Self,
+        attachments: &mut Attachments<Self>,
+        report: &mut Report<'_>,
+    ) {
+        claim(policy, spec, attachments, report);
+    }
+
+    fn narrower_inputs(
+        service: &NamespacedName,
+        old: Option<&ServiceRules>,
+        new: Option<&ServiceRules>,
+    ) -> Vec<UnitInput> {
+        let (old, new) = (old.map(backends), new.map(backends));
+        if old.unwrap_or_default() == new.unwrap_or_default() {
+            return Vec::new();
+        }
+        vec![UnitInput::Backends(service.clone())]
+    }
 }
 
-/// Judges every split of a namespace.
-pub(crate) fn splits(lookup: &Recorder<'_>, namespace: &str) -> NamespaceSplits {
-    let mut outcome = Outcome::default();
-    let mut splits = Splits::new();
-    // In the order of names, so that the smallest name wins, in any order of arrival.
-    for declared in lookup.splits(namespace) {
-        let mut judged = judge(
-            declared,
-            lookup.refusal(&declared.object),
-            |spec| check(lookup, namespace, spec),
-            &mut outcome.findings,
-        );
-        judged.status.set(
-            ConditionType::Conflicted,
-            false,
-            reason::NO_CONFLICT,
-            "no other split claims the same",
-        );
-        if let Some(spec) = judged.spec.take() {
-            let status = &mut judged.status;
-            let findings = &mut outcome.findings;
-            claim(lookup, declared, &spec, status, &mut splits, findings);
-        }
-        outcome
-            .statuses
-            .insert(declared.object.clone(), judged.status);
+/// The backends of a service's rules by port, and whether the service as a whole is one. Weights alone change no caller's access.
+fn backends(rules: &ServiceRules) -> Vec<(Port, bool, Vec<&traffic::Backend>)> {
+    let mut by_port = Vec::new();
+    for (port, rules) in rules {
+        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
+        let whole = !rules.iter().any(|entry| entry.matcher.is_any());
+        by_port.push((*port, whole, backends.collect()));
     }
-    NamespaceSplits {
-        in_force: splits,
-        outcome,
-    }
+    by_port
 }
 
 /// Puts a usable split in force, unless another has the same service and port.
 fn claim(
-    lookup: &Recorder<'_>,
-    declared: &Declared<TrafficSplitSpec>,
+    policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
-    status: &mut ObjectStatus,
-    splits: &mut Splits,
-    findings: &mut Vec<Finding>,
+    attachments: &mut Attachments<TrafficSplitSpec>,
+    report: &mut Report<'_>,
 ) {
-    let object = &declared.object;
-    let service = NamespacedName {
-        namespace: Arc::clone(&object.namespace),
-        name: spec.service.as_str().into(),
-    };
+    let (lookup, object) = (policy.lookup, &policy.declared.object);
+    let service = policy.service(&spec.service);
     let ports = matches::claimed(lookup, &service, spec);
     let matchers = matches::matchers(spec);
+    let target = Target::Service(service.clone());
+    let attached = attachments.get(&target);
     let taken = ports.iter().find_map(|port| {
-        let mut others = splits.get(&(service.clone(), *port))?.iter();
-        Some((
-            *port,
-            others.find(|other| matchers.contains(&other.matcher))?,
-        ))
+        let mut others = attached?.get(port)?.iter();
+        let other = others.find(|other| matchers.contains(&other.matcher))?;
+        Some((*port, other))
     });
     if let Some((port, winner)) = taken {
-        let which = if winner.matcher.is_any() {
-            ""
-        } else {
-            " for a match that both have"
-        };
-        let winner = winner.rule.origins.first().unwrap_or(object);
-        let message =
-            format!("{winner} wins service {service} port {port}{which}, for its name is smaller");
-        status.set(
-            ConditionType::Conflicted,
-            true,
-            reason::CONFLICT,
-            message.clone(),
-        );
-        status.in_force = None;
-        let finding = Finding::error(object, "spec.service", reason::CONFLICT, message);
-        findings.push(finding.fix("remove one of the two"));
+        conflict(object, (&service, port), winner, report);
         return;
     }
-    findings.extend(without_pods(lookup, object, spec, &service, &ports));
-    let weights = weigh(lookup, declared, spec, &service, &ports, status);
-    status.weights = named(spec, &weights);
+    report
+        .findings
+        .extend(without_pods(lookup, object, spec, &service, &ports));
+    let weights = weigh(policy, spec, &service, &ports, report.status);
+    report.status.weights = named(spec, &weights);
     for port in ports {
         let rule = Arc::new(rule(object, spec, &weights, (&service, port)));
         let alternatives = matchers.iter().cloned().enumerate();
@@ -112,9 +97,30 @@ fn claim(
             alternative,
             rule: Arc::clone(&rule),
         });
-        let attached = splits.entry((service.clone(), port)).or_default();
-        attached.extend(entries);
+        let rules = attachments.entry(target.clone()).or_default();
+        rules.entry(port).or_default().extend(entries);
     }
+}
+
+fn conflict(
+    object: &ObjectRef,
+    (service, port): (&NamespacedName, Port),
+    winner: &RouteEntry,
+    report: &mut Report<'_>,
+) {
+    let which = if winner.matcher.is_any() {
+        ""
+    } else {
+        " for a match that both have"
+    };
+    let winner = winner.rule.origins.first().unwrap_or(object);
+    let message =
+        format!("{winner} wins service {service} port {port}{which}, for its name is smaller");
+    let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
+    report.status.set(condition, true, reason, message.clone());
+    report.status.in_force = None;
+    let finding = Finding::error(object, "spec.service", reason, message);
+    report.findings.push(finding.fix("remove one of the two"));
 }
 
 /// Backends by labels that no pod of the service has: not an error, for the pods may come later.
@@ -331,13 +337,13 @@ fn target(service: &NamespacedName, port: Port, backend: &Backend) -> Option<tra
 
 /// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
 fn weigh(
-    lookup: &Recorder<'_>,
-    declared: &Declared<TrafficSplitSpec>,
+    policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     status: &mut ObjectStatus,
 ) -> Vec<u32> {
+    let lookup = policy.lookup;
     let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
     let mut used = spec.backends.iter().filter(|backend| backend.weight > 0);
     // Manifests in a directory have no endpoints, and nothing to wait for.
@@ -363,7 +369,7 @@ fn weigh(
             .map(|(weight, r)| if r.ready > 0 { *weight } else { 0 })
             .collect()
     };
-    let held = in_force(spec, &declared.weights);
+    let held = in_force(spec, &policy.declared.weights);
     let candidates = [
         held.clone(),
         Some(only_ready(&wanted)),

@@ -7,25 +7,28 @@ use std::sync::Arc;
 use crate::kind::ObjectKind;
 use crate::world::NamespacedName;
 
+/// The object or objects that a policy is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// A service, of any namespace.
+    Service(NamespacedName),
+    /// The pods of a namespace, or some of them.
+    Pods(Arc<str>),
+}
+
 /// A fact that units read: a part of the world, or the output of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum UnitInput {
-    /// The objects of a kind in a namespace, and their rejections.
-    Declared(ObjectKind, Arc<str>),
     /// The definition of a service.
     Service(NamespacedName),
     /// The endpoints of a service, and the pods behind them.
     Endpoints(NamespacedName),
     /// The templates that the pods of a namespace have.
     Pods(Arc<str>),
-    /// The rules of a service.
-    Rules(NamespacedName),
+    /// The policies of a kind that are attached to a target.
+    Attached(ObjectKind, Target),
     /// The backends that the rules of a service name, without their weights.
     Backends(NamespacedName),
-    /// The traffic policy of a service in force.
-    TrafficPolicy(NamespacedName),
-    /// The policies of a namespace in force.
-    Policies(Arc<str>),
     /// The compiled templates that a service selects.
     Selected(NamespacedName),
     /// The feedback of the pods of a namespace for policies.
@@ -55,16 +58,19 @@ impl Reads {
     }
 
     /// Records the read of an input of a service.
-    pub(super) fn record(&self, name: &NamespacedName, input: fn(NamespacedName) -> UnitInput) {
+    pub(super) fn record(
+        &self,
+        name: &NamespacedName,
+        input: impl FnOnce(NamespacedName) -> UnitInput,
+    ) {
         if self.own.as_ref() != Some(name) {
             self.add(input(name.clone()));
         }
     }
 
-    /// Records that a unit which knows its service reads the service's rules all the same.
-    pub(super) fn record_own_rules(&self) {
+    pub(super) fn record_own_attached(&self, kind: ObjectKind) {
         if let Some(own) = &self.own {
-            self.add(UnitInput::Rules(own.clone()));
+            self.add(UnitInput::Attached(kind, Target::Service(own.clone())));
         }
     }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::addresses::Addresses;
 use super::endpoints::{self, EndpointInputs, Readiness};
-use super::inputs::{Reads, UnitInput};
+use super::inputs::{Reads, Target, UnitInput};
 use crate::finding::ObjectRef;
+use crate::kind::ObjectKind;
 use crate::world::{
-    Declared, Labels, NamespacedName, Port, Refusal, Service, World, in_namespace, selects,
+    Declared, DeclaredSpec, Labels, NamespacedName, Port, Refusal, Service, World, in_namespace,
+    selects,
 };
 
 /// The world of one unit. Settings are not recorded: if they change, every unit is compiled.
@@ -47,13 +49,25 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records the read of an input of a service.
-    pub(crate) fn record(&self, name: &NamespacedName, input: fn(NamespacedName) -> UnitInput) {
+    pub(crate) fn record(
+        &self,
+        name: &NamespacedName,
+        input: impl FnOnce(NamespacedName) -> UnitInput,
+    ) {
         self.reads.record(name, input);
     }
 
-    /// Records that a unit which knows its service reads the service's rules all the same.
-    pub(crate) fn record_own_rules(&self) {
-        self.reads.record_own_rules();
+    /// Records the read of the policies of a kind that are attached to a service.
+    pub(crate) fn record_attached(&self, kind: ObjectKind, service: &NamespacedName) {
+        self.record(service, |name| {
+            UnitInput::Attached(kind, Target::Service(name))
+        });
+    }
+
+    /// Records that the unit of a service reads the policies of a kind that are attached to that service. The client side reads them without a
+    /// record.
+    pub(crate) fn record_own_attached(&self, kind: ObjectKind) {
+        self.reads.record_own_attached(kind);
     }
 
     /// Records that views of the unit's service read the callers that a backend denies.
@@ -62,30 +76,12 @@ impl<'a> Recorder<'a> {
         self.record(backend, UnitInput::Unmeshed);
     }
 
-    /// The splits of the unit's namespace, by name.
-    pub(crate) fn splits(
+    /// The objects of a declared kind in the unit's namespace, by name.
+    pub(crate) fn declared<S: DeclaredSpec>(
         &self,
         namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Declared<heddle_crds::TrafficSplitSpec>> {
-        let all = in_namespace(&self.world.declared.splits, namespace);
-        all.map(|(_, declared)| &**declared)
-    }
-
-    /// The traffic policies of the unit's namespace, by name.
-    pub(crate) fn traffic_policies(
-        &self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Declared<heddle_crds::TrafficPolicySpec>> {
-        let all = in_namespace(&self.world.declared.traffic_policies, namespace);
-        all.map(|(_, declared)| &**declared)
-    }
-
-    /// The policies of the unit's namespace, by name.
-    pub(crate) fn policies(
-        &self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Declared<heddle_crds::AuthPolicySpec>> {
-        let all = in_namespace(&self.world.declared.policies, namespace);
+    ) -> impl Iterator<Item = &'a Declared<S>> {
+        let all = in_namespace(S::objects(&self.world.declared), namespace);
         all.map(|(_, declared)| &**declared)
     }
 

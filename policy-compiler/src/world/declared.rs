@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::NamespacedName;
 use crate::finding::ObjectRef;
-use crate::kind::with_kinds;
+use crate::kind::{ObjectKind, with_kinds};
 
 /// One object, before its validation.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,15 @@ pub struct Declared<S> {
     pub weights: Vec<WeightInForce>,
 }
 
+/// The `spec` of a declared kind.
+pub(crate) trait DeclaredSpec: Sized + 'static {
+    /// The kind.
+    const KIND: ObjectKind;
+
+    /// The objects of the kind.
+    fn objects(all: &DeclaredObjects) -> &OrdMap<NamespacedName, Arc<Declared<Self>>>;
+}
+
 macro_rules! declared_objects {
     ($(
         $(#[$doc:meta])*
@@ -38,6 +47,14 @@ macro_rules! declared_objects {
         pub(crate) struct DeclaredObjects {
             $($(pub(crate) $field: OrdMap<NamespacedName, Arc<Declared<$spec>>>,)?)*
         }
+
+        $($(impl DeclaredSpec for $spec {
+            const KIND: ObjectKind = ObjectKind::$kind;
+
+            fn objects(all: &DeclaredObjects) -> &OrdMap<NamespacedName, Arc<Declared<Self>>> {
+                &all.$field
+            }
+        })?)*
 
         impl DeclaredObjects {
             /// Whether both are of the same maps.

@@ -18,7 +18,7 @@ use imbl::OrdMap;
 
 pub use bucket::Bucket;
 pub use declared::Declared;
-pub(crate) use declared::DeclaredObjects;
+pub(crate) use declared::{DeclaredObjects, DeclaredSpec};
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
 pub(crate) use intern::Interner;

@@ -118,7 +118,7 @@ fn an_edit_compiles_what_it_touches() {
                 "s",
                 json!({"service": "a", "backends": [{"service": "a", "weight": 1}, {"service": "b", "weight": 9}]}),
             ),
-            &[("splits", 1), ("admissions", 1), ("clients", 1)],
+            &[("splits", 1), ("clients", 1)],
         ),
     ];
     for (name, edit, expected) in cases {

@@ -103,9 +103,7 @@ impl Update<'_> {
         let mut admissions = BTreeSet::new();
         for unit in units {
             match unit {
-                UnitId::Splits(namespace) => self.splits(namespace),
-                UnitId::TrafficPolicies(namespace) => self.traffic_policies(namespace),
-                UnitId::Policies(namespace) => self.policies(namespace),
+                UnitId::Policies(kind, namespace) => self.policies(*kind, namespace),
                 UnitId::Template(shape) => {
                     let shapes = templates.entry(shape.workload()).or_default();
                     shapes.insert(Arc::clone(shape));
@@ -124,9 +122,8 @@ impl Update<'_> {
 
     fn statuses(&mut self, namespace: &str) {
         let statuses = self.new.policy_statuses(namespace);
-        let old = self.old.policies.get(namespace);
-        let old = old.into_iter().flat_map(|old| old.outcome.statuses.keys());
-        self.new.set_statuses(old, statuses);
+        let old = self.old.validated.before_feedback(namespace);
+        self.new.set_statuses(old.keys(), statuses);
     }
 
     fn finish(mut self) -> Compiled {

@@ -11,7 +11,8 @@ use crate::compile::differences::Change;
 use crate::compile::reports::Source;
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
-use crate::validation::inputs::UnitInput;
+use crate::kinds::auth_policy::Policy;
+use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
 
 type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
@@ -236,8 +237,9 @@ impl Update<'_> {
             selecting.extend(gone.services.iter().cloned());
         }
         let mut differs = new.len() != old.len();
-        let policies = self.new.policies.get(&workload.namespace).cloned();
-        let policies = policies.as_ref().map_or(&[][..], |p| &p.policies);
+        let validated = self.new.validated.policies.clone();
+        let target = Target::Pods(Arc::clone(&workload.namespace));
+        let policies: Vec<&Policy> = validated.attached(&target).flatten().collect();
         for (shape, names) in pods.iter().filter(|(shape, _)| scheduled.contains(*shape)) {
             self.recompiled.inbound += 1;
             let services = services.selecting(&shape.labels);
@@ -245,7 +247,7 @@ impl Update<'_> {
             let served = Served::new(
                 shape,
                 &services,
-                policies,
+                &policies,
                 &self.new.settings,
                 &self.new.shared.classes,
             );

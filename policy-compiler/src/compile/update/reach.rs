@@ -6,7 +6,7 @@ use super::Update;
 use crate::compile::outcome::Remarks;
 use crate::compile::reach::Reach;
 use crate::compile::reports::Source;
-use crate::validation::inputs::UnitInput;
+use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{Shape, Workload, in_namespace};
 
 impl Update<'_> {
@@ -76,9 +76,12 @@ impl Update<'_> {
     }
 
     fn reach_of(&self, namespace: &Arc<str>) -> Remarks {
-        let Some(judged) = self.new.policies.get(namespace) else {
+        let target = Target::Pods(Arc::clone(namespace));
+        let policies = self.new.validated.policies.attached(&target).flatten();
+        let mut policies = policies.peekable();
+        if policies.peek().is_none() {
             return Remarks::default();
-        };
+        }
         let meshed = in_namespace(&self.new.served, namespace);
         let meshed = meshed.flat_map(|(_, shapes)| shapes.iter());
         let bare = in_namespace(&self.new.bystanders, namespace);
@@ -94,6 +97,6 @@ impl Update<'_> {
             services: services.map(|(name, service)| (name, &**service)).collect(),
             offline: self.world.offline,
         };
-        reach.of(&judged.policies)
+        reach.of(policies)
     }
 }

@@ -67,10 +67,9 @@ impl Update<'_> {
         let mut changed = Vec::new();
         for name in services {
             self.recompiled.admissions += 1;
-            let splits = self.new.splits.get(&name.namespace).map(|splits| &**splits);
             let pods = pods.get(name).map_or(&[][..], |pods| pods);
             let service = self.world.services.get(name);
-            let new = service.map_or_else(Gates::default, |s| gates(s, splits, pods));
+            let new = service.map_or_else(Gates::default, |s| gates(s, &self.new.validated, pods));
             let old = self.new.gates.get(name);
             if old.map_or(new.is_empty(), |old| **old == new) {
                 continue;

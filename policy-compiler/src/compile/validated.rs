@@ -1,0 +1,236 @@
+//! The validated policies, by kind and namespace, and by the target that they are attached to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::finding::ObjectRef;
+use crate::kind::with_policies;
+use crate::kinds::policy::PolicyKind;
+use crate::status::ObjectStatus;
+use crate::traffic::RouteEntry;
+use crate::validation::Outcome;
+use crate::validation::inputs::Target;
+use crate::world::Port;
+
+/// The policies of one kind in one namespace.
+#[derive(Debug)]
+struct InNamespace<A> {
+    attachments: BTreeMap<Target, Arc<A>>,
+    outcome: Outcome,
+}
+
+/// The attachments of a target, by the namespace of the policies.
+type ByNamespace<A> = BTreeMap<Arc<str>, Arc<A>>;
+
+/// The validated policies of one kind.
+#[derive(Debug)]
+pub(crate) struct OfKind<A> {
+    namespaces: OrdMap<Arc<str>, Arc<InNamespace<A>>>,
+    targets: OrdMap<Target, Arc<ByNamespace<A>>>,
+}
+
+impl<A> Clone for OfKind<A> {
+    fn clone(&self) -> Self {
+        Self {
+            namespaces: self.namespaces.clone(),
+            targets: self.targets.clone(),
+        }
+    }
+}
+
+impl<A> Default for OfKind<A> {
+    fn default() -> Self {
+        Self {
+            namespaces: OrdMap::new(),
+            targets: OrdMap::new(),
+        }
+    }
+}
+
+/// An attachment that differs.
+pub(super) struct Difference<A> {
+    pub(super) target: Target,
+    pub(super) old: Option<Arc<A>>,
+    pub(super) new: Option<Arc<A>>,
+}
+
+impl<A: PartialEq> OfKind<A> {
+    /// The attachments of a target, in the order of the namespaces of their policies.
+    pub(crate) fn attached<'a>(
+        &'a self,
+        target: &Target,
+    ) -> impl Iterator<Item = &'a A> + use<'a, A> {
+        let all = self.targets.get(target);
+        all.into_iter()
+            .flat_map(|all| all.values().map(|attachment| &**attachment))
+    }
+
+    /// The result of the validation of a namespace.
+    pub(super) fn outcome(&self, namespace: &str) -> Option<&Outcome> {
+        Some(&self.namespaces.get(namespace)?.outcome)
+    }
+
+    /// Puts the policies of a namespace in the place of the old ones. Returns the attachments that differ.
+    pub(super) fn set(
+        &mut self,
+        namespace: &Arc<str>,
+        attachments: BTreeMap<Target, A>,
+        outcome: Outcome,
+    ) -> Vec<Difference<A>> {
+        let old = self.namespaces.get(namespace).cloned();
+        let old_of = |target: &Target| old.as_ref()?.attachments.get(target).cloned();
+        let mut differences = Vec::new();
+        let mut kept = BTreeMap::new();
+        for (target, attachment) in attachments {
+            let old = old_of(&target);
+            let attachment = match old {
+                Some(old) if *old == attachment => old,
+                old => {
+                    let new = Arc::new(attachment);
+                    differences.push(Difference {
+                        target: target.clone(),
+                        old,
+                        new: Some(Arc::clone(&new)),
+                    });
+                    new
+                }
+            };
+            kept.insert(target, attachment);
+        }
+        let old_attachments = old.iter().flat_map(|old| &old.attachments);
+        for (target, old) in old_attachments.filter(|(target, _)| !kept.contains_key(target)) {
+            differences.push(Difference {
+                target: target.clone(),
+                old: Some(Arc::clone(old)),
+                new: None,
+            });
+        }
+        for difference in &differences {
+            self.attach(&difference.target, namespace, difference.new.as_ref());
+        }
+        let same = |old: &InNamespace<A>| differences.is_empty() && old.outcome == outcome;
+        if outcome == Outcome::default() && kept.is_empty() {
+            self.namespaces.remove(namespace);
+        } else if !old.as_deref().is_some_and(same) {
+            let new = InNamespace {
+                attachments: kept,
+                outcome,
+            };
+            self.namespaces.insert(Arc::clone(namespace), Arc::new(new));
+        }
+        differences
+    }
+
+    fn attach(&mut self, target: &Target, namespace: &Arc<str>, attachment: Option<&Arc<A>>) {
+        let all = self.targets.entry(target.clone()).or_default();
+        let by_namespace = Arc::make_mut(all);
+        match attachment {
+            Some(attachment) => {
+                _ = by_namespace.insert(Arc::clone(namespace), Arc::clone(attachment));
+            }
+            None => _ = by_namespace.remove(namespace),
+        }
+        if by_namespace.is_empty() {
+            self.targets.remove(target);
+        }
+    }
+}
+
+impl Validated {
+    /// The rules in force of a port of a service.
+    pub(super) fn rules<'a>(
+        &'a self,
+        service: &Target,
+        port: Port,
+    ) -> impl Iterator<Item = &'a RouteEntry> + use<'a> {
+        let attached = self.splits.attached(service);
+        attached.filter_map(move |rules| rules.get(&port)).flatten()
+    }
+}
+
+/// The store of a kind of policy.
+pub(super) trait Stored: PolicyKind {
+    fn of(all: &Validated) -> &OfKind<Self::Attachment>;
+    fn of_mut(all: &mut Validated) -> &mut OfKind<Self::Attachment>;
+}
+
+macro_rules! stores {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            => $field:ident: $spec:ty, [$($input:literal),*];
+    )*) => {
+        /// The validated policies of every kind.
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct Validated {
+            $($(#[$doc])* pub(crate) $field: OfKind<<$spec as PolicyKind>::Attachment>,)*
+        }
+
+        $(impl Stored for $spec {
+            fn of(all: &Validated) -> &OfKind<Self::Attachment> {
+                &all.$field
+            }
+
+            fn of_mut(all: &mut Validated) -> &mut OfKind<Self::Attachment> {
+                &mut all.$field
+            }
+        })*
+
+        impl Validated {
+            /// The statuses of a namespace's policies, for the kinds on which pods give feedback.
+            pub(super) fn before_feedback(
+                &self,
+                namespace: &str,
+            ) -> BTreeMap<ObjectRef, ObjectStatus> {
+                let mut statuses = BTreeMap::new();
+                $(if <$spec>::FEEDBACK && let Some(outcome) = self.$field.outcome(namespace) {
+                    statuses.extend(outcome.statuses.clone());
+                })*
+                statuses
+            }
+        }
+    };
+}
+with_policies!(stores);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::NamespacedName;
+
+    fn service(namespace: &str) -> Target {
+        Target::Service(NamespacedName::new(namespace, "a"))
+    }
+
+    /// Returns the namespaces of the services with another attachment.
+    fn set(all: &mut OfKind<u8>, namespace: &str, attachments: &[(Target, u8)]) -> Vec<String> {
+        let attachments = attachments.iter().cloned().collect();
+        let differences = all.set(&namespace.into(), attachments, Outcome::default());
+        let services = differences.iter().map(|difference| &difference.target);
+        let namespaces = services.map(|target| match target {
+            Target::Service(name) => name.namespace.to_string(),
+            Target::Pods(namespace) => namespace.to_string(),
+        });
+        namespaces.collect()
+    }
+
+    #[test]
+    fn a_target_has_the_attachments_of_policies_of_every_namespace() {
+        let (shop, till) = (service("shop"), service("till"));
+        let mut all = OfKind::default();
+        let (of_shop, of_till) = ([(shop.clone(), 3)], [(till.clone(), 2)]);
+        let both = [(shop.clone(), 1), (till.clone(), 2)];
+        assert_eq!(set(&mut all, "till", &both), ["shop", "till"]);
+        assert_eq!(set(&mut all, "shop", &of_shop), ["shop"]);
+        assert_eq!(all.attached(&shop).collect::<Vec<_>>(), [&3, &1]);
+        assert_eq!(all.attached(&till).collect::<Vec<_>>(), [&2]);
+        assert_eq!(set(&mut all, "till", &of_till), ["shop"]);
+        assert_eq!(all.attached(&shop).collect::<Vec<_>>(), [&3]);
+        assert!(set(&mut all, "till", &of_till).is_empty());
+        assert_eq!(set(&mut all, "till", &[]), ["till"]);
+        assert_eq!(set(&mut all, "shop", &[]), ["shop"]);
+        assert!(all.targets.is_empty() && all.namespaces.is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! The interface of a kind of policy, and the validation of the policies of a namespace.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use heddle_crds::{ConditionType, reason};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use super::target::Selector;
+use super::{Judged, Problem, judge};
+use crate::finding::Finding;
+use crate::settings::Settings;
+use crate::status::ObjectStatus;
+use crate::validation::inputs::{Target, UnitInput};
+use crate::validation::{Outcome, Recorder};
+use crate::world::{Declared, DeclaredSpec, NamespacedName};
+
+/// A kind of policy, implemented by the type of its spec.
+///
+/// # Guarantees
+/// - The policies of a namespace are validated together, in the order of their names.
+/// - They are validated again when one of them, or an input read through [`Candidate::lookup`], differs.
+/// - The readers of a [`Target`] run again when the attachment to that target differs.
+pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned {
+    /// The meaning of the policies of one namespace for one target.
+    type Attachment: Debug + PartialEq;
+
+    /// The message of the condition `Conflicted` of a policy without a conflict; none for a kind without that condition.
+    const NO_CONFLICT: Option<&'static str>;
+
+    /// Whether pods give feedback on policies of this kind, so that statuses are set after the pods are compiled.
+    const FEEDBACK: bool = false;
+
+    /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem>;
+
+    /// Attaches a policy with a usable spec, unless a policy with a smaller name has its place.
+    fn attach(
+        policy: &Candidate<'_, Self>,
+        spec: &Self,
+        attachments: &mut Attachments<Self>,
+        report: &mut Report<'_>,
+    );
+
+    /// Attaches a policy without a usable spec. By default it has no effect.
+    fn attach_unusable(
+        _policy: &Candidate<'_, Self>,
+        _trouble: &str,
+        _attachments: &mut Attachments<Self>,
+        _report: &mut Report<'_>,
+    ) {
+    }
+
+    /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment.
+    fn narrower_inputs(
+        _service: &NamespacedName,
+        _old: Option<&Self::Attachment>,
+        _new: Option<&Self::Attachment>,
+    ) -> Vec<UnitInput> {
+        Vec::new()
+    }
+
+    /// Returns the pods of a [`Target::Pods`] for which the attachment differs.
+    fn differing_pods(
+        _old: Option<&Self::Attachment>,
+        _new: Option<&Self::Attachment>,
+    ) -> Vec<Selector> {
+        vec![Selector::All]
+    }
+}
+
+/// A policy under validation, with the inputs of its validation.
+pub(crate) struct Candidate<'a, S> {
+    pub(crate) declared: &'a Declared<S>,
+    pub(crate) lookup: &'a Recorder<'a>,
+    pub(crate) settings: &'a Settings,
+}
+
+impl<S> Candidate<'_, S> {
+    /// The namespace of the policy.
+    pub(crate) fn namespace(&self) -> &Arc<str> {
+        &self.declared.object.namespace
+    }
+
+    /// A service of the policy's namespace.
+    pub(crate) fn service(&self, name: &str) -> NamespacedName {
+        NamespacedName {
+            namespace: Arc::clone(self.namespace()),
+            name: name.into(),
+        }
+    }
+}
+
+/// The attachments of the policies of a namespace that are validated already. Targets may be in other namespaces.
+pub(crate) type Attachments<S> = BTreeMap<Target, <S as PolicyKind>::Attachment>;
+
+/// The status of a policy, and the findings of its namespace.
+pub(crate) struct Report<'a> {
+    pub(crate) status: &'a mut ObjectStatus,
+    pub(crate) findings: &'a mut Vec<Finding>,
+}
+
+/// Validates the policies of a namespace.
+pub(crate) fn validate<S: PolicyKind>(
+    lookup: &Recorder<'_>,
+    settings: &Settings,
+    namespace: &str,
+) -> (Attachments<S>, Outcome) {
+    let mut outcome = Outcome::default();
+    let mut attachments = Attachments::<S>::new();
+    // In the order of names, so that the smallest name wins a conflict in any order of arrival.
+    for declared in lookup.declared::<S>(namespace) {
+        let policy = Candidate {
+            declared,
+            lookup,
+            settings,
+        };
+        let Judged {
+            spec,
+            mut status,
+            trouble,
+        } = judge(
+            declared,
+            lookup.refusal(&declared.object),
+            |spec| S::check(&policy, spec),
+            &mut outcome.findings,
+        );
+        if let Some(message) = S::NO_CONFLICT {
+            let conflicted = ConditionType::Conflicted;
+            status.set(conflicted, false, reason::NO_CONFLICT, message);
+        }
+        let report = &mut Report {
+            status: &mut status,
+            findings: &mut outcome.findings,
+        };
+        match (&spec, &trouble) {
+            (Some(spec), _) => S::attach(&policy, spec, &mut attachments, report),
+            (None, Some(trouble)) => {
+                S::attach_unusable(&policy, trouble, &mut attachments, report);
+            }
+            (None, None) => {}
+        }
+        outcome.statuses.insert(declared.object.clone(), status);
+    }
+    (attachments, outcome)
+}
