@@ -1,8 +1,13 @@
 //! The cost of authorization in a real Envoy: CPU of a request by the number of identities, beside RBAC rules, and memory by the number
-//! of Deny paths. Run by hand: `cargo test -p heddle-policy-compiler --test authz_cost -- --ignored --nocapture --test-threads 1`.
+//! of Deny paths. Run by hand: `cargo bench -p heddle-policy-compiler --bench authz_cost`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measurement"
+)]
 
+#[path = "../tests/harness/mod.rs"]
 mod harness;
 
 use std::collections::BTreeSet;
@@ -165,15 +170,12 @@ fn cpu(envoy: &Envoy) -> Result<f64> {
     Ok(total)
 }
 
-#[test]
-#[ignore = "measures; takes a minute"]
 fn cpu_by_identities() -> Result<()> {
     let new = IDENTITIES.iter().map(|count| Some(allow(*count)));
     let policies: Vec<Option<Value>> = [None].into_iter().chain(new.clone()).chain(new).collect();
     let (compiled, trust, folder) = (compiled(&policies)?, Trust::new()?, tempfile::tempdir()?);
     for port in (FIRST..).take(policies.len()) {
-        // Another measurement of the process may have begun it.
-        let _ = serve(format!("{APPLICATION}:{port}"), answer);
+        serve(format!("{APPLICATION}:{port}"), answer)?;
     }
     let old = FIRST + 1 + u16::try_from(IDENTITIES.len())?;
     let server = start(
@@ -257,10 +259,7 @@ fn deny(count: usize, length: usize, apart: bool) -> Value {
     }
 }
 
-#[test]
-#[ignore = "measures; takes a minute"]
 fn memory_by_deny_paths() -> Result<()> {
-    let _ = serve(format!("{APPLICATION}:{FIRST}"), answer);
     let mut empty = 0;
     for (count, length, apart) in [
         (0, 0, false),
@@ -306,4 +305,13 @@ fn memory_by_deny_paths() -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn main() -> Result<()> {
+    // Of `cargo test --benches` too, which measures nothing.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    cpu_by_identities()?;
+    memory_by_deny_paths()
 }
