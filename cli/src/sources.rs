@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use heddle_policy_compiler::ingest::{self, Manifests};
+use heddle_policy_compiler::ingest::{self, FolderEntry, Manifests};
 use heddle_policy_compiler::{
     Compiled, Finding, KubeObject, ObjectKind, ObjectRef, World, compile,
 };
@@ -124,8 +124,8 @@ fn not_followed(link: &Path) -> Finding {
     .fix("name the folder itself to have it read")
 }
 
-/// Returns the files of a path, sorted, so that output does not depend on the order of the file system. As `kubectl` does, it follows links to
-/// files, but not links to folders, which are added to `links`: each file is read once, even if links lead back to its folder.
+/// Returns the files of a path, sorted, so that output does not depend on the order of the file system. Links to folders are added to
+/// `links`.
 fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let about = || format!("cannot read {}", path.display());
     if !std::fs::metadata(path).with_context(about)?.is_dir() {
@@ -137,24 +137,11 @@ fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     children.sort();
     let mut found = Vec::new();
     for child in children {
-        let hidden = child
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let kustomization = child
-            .file_stem()
-            .is_some_and(|stem| stem == "kustomization");
-        let readable = child.extension().is_some_and(|extension| {
-            extension == "yaml" || extension == "yml" || extension == "json"
-        });
-        if hidden || kustomization {
-            continue;
-        }
-        if child.is_symlink() && child.is_dir() {
-            links.push(child);
-        } else if child.is_dir() {
-            found.extend(files(&child, links)?);
-        } else if readable {
-            found.push(child);
+        match FolderEntry::of(&child, child.is_dir(), child.is_symlink()) {
+            FolderEntry::Objects => found.push(child),
+            FolderEntry::Folder => found.extend(files(&child, links)?),
+            FolderEntry::LinkToFolder => links.push(child),
+            FolderEntry::Other => {}
         }
     }
     Ok(found)

@@ -78,7 +78,7 @@ enum Command {
 
 #[derive(Args)]
 struct Standalone {
-    /// The directory; every `*.yaml` and `*.yml` in it is read, at any depth, and read again when it changes.
+    /// The directory; every `*.yaml`, `*.yml` and `*.json` in it is read, at any depth, and read again when it changes.
     #[arg(long)]
     dir: PathBuf,
     /// Where the root of trust, tokens, trust bundle and statuses are written.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use heddle_policy_compiler::ingest::{Manifest, Manifests, parse_yaml};
+use heddle_policy_compiler::ingest::{FolderEntry, Manifest, Manifests, parse_yaml};
 use heddle_policy_compiler::{Finding, ObjectKind, ObjectRef, Severity};
 
 /// Folders within folders, at most.
@@ -24,7 +24,7 @@ pub(super) struct Stamp {
     inode: u64,
 }
 
-/// All YAML files of a directory.
+/// All files of a directory that hold objects.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// The files.
@@ -48,43 +48,32 @@ impl Listing {
         listing
     }
 
-    /// Adds the files of a folder. As `kubectl` does, it follows links to files, but not links to folders: each file is read once.
+    /// Adds the files of a folder.
     fn list(&mut self, path: &Path, depth: usize) -> io::Result<()> {
         // Sorted, so that a bound leaves out the same files each time.
         let entries: BTreeSet<PathBuf> = fs::read_dir(path)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<_>>()?;
         for path in entries {
-            // Editors and mounts keep hidden things beside the real ones.
-            if path
-                .file_name()
-                .is_none_or(|name| name.to_string_lossy().starts_with('.'))
-            {
-                continue;
-            }
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 // It went away in this moment, or is a link to nowhere.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let is_yaml = path
-                .extension()
-                .is_some_and(|extension| extension == "yaml" || extension == "yml");
-            if metadata.is_dir() && path.is_symlink() {
-                self.left_out(
-                    &path,
-                    "LinkNotFollowed",
-                    "a link to a folder is not followed",
-                );
-            } else if metadata.is_dir() && depth == MAX_DEPTH {
-                self.cut = true;
-                let message = format!("folders more than {MAX_DEPTH} deep are not read");
-                self.left_out(&path, "TooDeep", message);
-            } else if metadata.is_dir() {
-                self.list(&path, depth + 1)?;
-            } else if metadata.is_file() && is_yaml {
-                self.add(path, &metadata);
+            match FolderEntry::of(&path, metadata.is_dir(), path.is_symlink()) {
+                FolderEntry::Objects if metadata.is_file() => self.add(path, &metadata),
+                FolderEntry::Folder if depth == MAX_DEPTH => {
+                    self.cut = true;
+                    let message = format!("folders more than {MAX_DEPTH} deep are not read");
+                    self.left_out(&path, "TooDeep", message);
+                }
+                FolderEntry::Folder => self.list(&path, depth + 1)?,
+                FolderEntry::LinkToFolder => {
+                    let message = "a link to a folder is not followed";
+                    self.left_out(&path, "LinkNotFollowed", message);
+                }
+                FolderEntry::Objects | FolderEntry::Other => {}
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The directory as a source of objects: every `*.yaml` and `*.yml` in it, at any depth.
+//! The directory as a source of objects: every `*.yaml`, `*.yml` and `*.json` in it, at any depth.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -318,6 +318,7 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
             ("deep/er/split.yml", &split(1)),
             ("notes.txt", "no: [yaml"),
             (".hidden.yaml", "no: [yaml"),
+            ("kustomization.yaml", "no: [yaml"),
         ]);
         assert_eq!(fixture.generation(), Some(1));
         assert!(!fixture.source.scan(), "nothing changed");

@@ -95,8 +95,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let trust_domain = ca.trust_domain().cloned().unwrap_or(trust_domain);
     reader.set_trust_domain(&trust_domain);
     let sockets = Sockets {
-        ads: bind(options.ads).await?,
-        issuing: bind(options.ca).await?,
+        ads: bind(options.ads)?,
+        issuing: bind(options.ca)?,
         listeners: options.listeners,
     };
     tracing::info!(
