@@ -157,6 +157,8 @@ pub mod reason {
     pub const NO_SIDECAR: &str = "NoSidecar";
     /// Enforced: a rule names something that no request has; the message says which and why.
     pub const NEVER_MATCHES: &str = "NeverMatches";
+    /// Enforced: a rule decides about no request, because another one decides about all of its requests; the message names both.
+    pub const UNREACHABLE: &str = "Unreachable";
     /// Findings: a Deny rule names identities, and callers in plain text have none.
     pub const PLAIN_TEXT: &str = "PlainText";
     /// Findings: ports that no Allow rule names stay open.

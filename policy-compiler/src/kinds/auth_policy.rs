@@ -14,8 +14,10 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
 pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
+use crate::kinds::unreachable::{self, RuleSet};
 use crate::kinds::{Problem, silent};
 use crate::status::ObjectStatus;
+use crate::validation::Outcome;
 use crate::validation::inputs::Target;
 use crate::world::{Declared, Port, Shape, SpiffeId};
 
@@ -54,6 +56,14 @@ impl Policy {
             .as_ref()
             .is_some_and(|mtls| !mtls.ports.is_empty());
         mtls || rules.any(|rule| !rule.to.ports.is_empty())
+    }
+
+    fn rule_set(&self) -> RuleSet<'_> {
+        RuleSet {
+            object: &self.object,
+            selector: &self.selector,
+            rules: &self.rules,
+        }
     }
 
     pub(crate) fn selects(&self, shape: &Shape) -> bool {
@@ -105,6 +115,12 @@ impl PolicyKind for AuthPolicySpec {
         };
         let denying = denying(policy.settings, declared, selector, trouble, report.status);
         of_namespace(policy, attachments).extend(denying);
+    }
+
+    fn compare(attachments: &Attachments<Self>, outcome: &mut Outcome) {
+        let policies = attachments.values().flatten();
+        let sets: Vec<RuleSet<'_>> = policies.map(Policy::rule_set).collect();
+        unreachable::report(&sets, outcome);
     }
 
     fn differing_pods(old: Option<&Vec<Policy>>, new: Option<&Vec<Policy>>) -> Vec<Selector> {

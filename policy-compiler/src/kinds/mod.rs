@@ -12,6 +12,7 @@ mod silent;
 mod target;
 pub(crate) mod traffic_policy;
 pub(crate) mod traffic_split;
+mod unreachable;
 
 use heddle_crds::{ConditionType, LastGood, reason};
 use serde::Serialize;

@@ -53,6 +53,9 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     ) {
     }
 
+    /// Reports the findings about a policy that show only beside the other ones of its namespace. By default there are none.
+    fn compare(_attachments: &Attachments<Self>, _outcome: &mut Outcome) {}
+
     /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment.
     fn narrower_inputs(
         _service: &NamespacedName,
@@ -144,5 +147,6 @@ pub(crate) fn validate<S: PolicyKind>(
         }
         outcome.statuses.insert(declared.object.clone(), status);
     }
+    S::compare(&attachments, &mut outcome);
     (attachments, outcome)
 }

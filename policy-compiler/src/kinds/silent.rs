@@ -39,18 +39,23 @@ pub(super) fn report(
             ))
         });
         for (field, message, fix) in identities.chain(blocks) {
-            let enforced = status.condition(ConditionType::Enforced).map(|c| c.status);
-            if enforced == Some(ConditionStatus::True) {
-                let message = format!("{field}: {message}");
-                status.set(
-                    ConditionType::Enforced,
-                    false,
-                    reason::NEVER_MATCHES,
-                    message,
-                );
-            }
+            not_enforced(status, reason::NEVER_MATCHES, &field, &message);
             findings.push(Finding::warning(object, field, reason::NEVER_MATCHES, message).fix(fix));
         }
+    }
+}
+
+/// Says in the status that not every rule decides, unless it says so already.
+pub(super) fn not_enforced(
+    status: &mut ObjectStatus,
+    reason: &'static str,
+    field: &str,
+    message: &str,
+) {
+    let enforced = status.condition(ConditionType::Enforced).map(|c| c.status);
+    if enforced == Some(ConditionStatus::True) {
+        let message = format!("{field}: {message}");
+        status.set(ConditionType::Enforced, false, reason, message);
     }
 }
 
