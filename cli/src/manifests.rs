@@ -103,13 +103,13 @@ fn documents(text: &str) -> Result<Vec<Value>> {
 
 fn label(object: &mut Value, pairs: &BTreeMap<String, String>) -> Result<()> {
     let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
-        bail!("an object without metadata in config/")
+        bail!("metadata of an object in config/ is not a map; add metadata with a name")
     };
     let labels = metadata
         .entry("labels")
         .or_insert_with(|| Value::Object(serde_json::Map::new()));
     let Value::Object(labels) = labels else {
-        bail!("labels that are no map in config/")
+        bail!("metadata.labels of an object in config/ is not a map; write key: value pairs")
     };
     labels.extend(
         pairs

@@ -29,10 +29,10 @@ impl Trust {
     pub(super) fn new(pem: &[u8]) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(pem) {
-            let root = root.context("the root of the mesh is no PEM")?;
+            let root = root.context("the root of the mesh is not PEM; run heddle check")?;
             roots
                 .add(root)
-                .context("the root of the mesh is no certificate")?;
+                .context("the root of the mesh is not a certificate; run heddle check")?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
