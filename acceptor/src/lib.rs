@@ -25,7 +25,7 @@ pub use connection::{Link, Listener, Peer, Security, TlsProvider};
 pub use counters::{Counters, Counts};
 pub use files::raise_open_files;
 pub use log::LogLimit;
-pub use options::{Bounds, Deadlines, Http, Options, Protocol};
+pub use options::{BACKLOG, Bounds, Deadlines, Http, Options, Protocol};
 pub use reasons::Refused;
 pub use slots::Source;
 pub use text::{ClientText, LogLines, clean};

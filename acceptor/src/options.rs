@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Connections that the kernel holds until they are accepted. Beyond them a caller has to knock again, after a second: longer than the
+/// kubelet waits. The kernel lowers it to its own bound.
+pub const BACKLOG: u32 = 4096;
+
 /// The configuration of an acceptor.
 #[derive(Clone, Debug)]
 pub struct Options {

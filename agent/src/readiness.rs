@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heddle_acceptor::{Acceptor, Bounds, Deadlines, Http, Link, Options, Protocol, Security};
+use heddle_acceptor::{
+    Acceptor, BACKLOG, Bounds, Deadlines, Http, Link, Options, Protocol, Security,
+};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -126,7 +128,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(128)
+    socket.listen(BACKLOG)
 }
 
 /// Answers until the listener fails.

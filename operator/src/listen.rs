@@ -10,14 +10,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::Response;
 use heddle_acceptor::{
-    Acceptor, Bounds, ConnectionHandler, Counters, Counts, Deadlines, Http, Link, Options,
+    Acceptor, BACKLOG, Bounds, ConnectionHandler, Counters, Counts, Deadlines, Http, Link, Options,
     Protocol, Security,
 };
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::Ended;
@@ -256,15 +256,25 @@ pub fn deadlines(limit: Option<Duration>) -> Deadlines {
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let any_v6 = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let bound = match TcpListener::bind(address).await {
-        Err(_) if any_v6 => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+    let bound = match listen(address) {
+        Err(_) if any_v6 => listen((Ipv4Addr::UNSPECIFIED, address.port()).into()),
         bound => bound,
     };
     bound.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

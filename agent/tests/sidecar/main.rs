@@ -22,6 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 use heddle_agent::{Settings, Sockets, bootstrap};
 use link::Link;
 use nix::sys::signal::{Signal, kill};
+use tokio::net::TcpSocket;
+
 use pod::{DEADLINE, Pod, alive, envoy, get, until};
 
 async fn started() -> Pod {
@@ -73,6 +75,32 @@ fn the_bootstrap_is_valid() {
         assert!(!said.to_lowercase().contains("deprecated"), "{said}");
         assert!(!said.to_lowercase().contains("unknown field"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_connections_leave_readiness_and_calls_working() {
+    assert!(
+        heddle_acceptor::raise_open_files().unwrap() > 11_000,
+        "the limit of open files is too low for this test; raise it (ulimit -Hn 20000)"
+    );
+    let mut pod = Pod::new().await;
+    let mut command = pod.command_after("ulimit -Sn 1024");
+    pod.start(&mut command);
+    pod.until_ready().await;
+    let mut held = Vec::new();
+    for host in (100..108).cycle().take(10_000) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+        held.push(socket.connect(pod.ready).await.unwrap());
+    }
+    for _ in 0..3 {
+        assert!(pod.is_ready().await, "{}", pod.log());
+        let answer = get(pod.ports.outbound, "/").await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    drop(held);
+    let log = pod.log();
+    assert!(!log.contains("Too many open files"), "{log}");
 }
 
 #[tokio::test]

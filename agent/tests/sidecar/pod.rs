@@ -108,6 +108,23 @@ impl Pod {
         command
     }
 
+    /// The same after a shell command.
+    pub fn command_after(&self, before: &str) -> Command {
+        let plain = self.command();
+        let mut command = Command::new("/bin/sh");
+        let environment = plain
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?)));
+        command
+            .arg("-c")
+            .arg(format!("{before}; exec \"$0\""))
+            .arg(plain.get_program())
+            .env_clear()
+            .envs(environment)
+            .stderr(File::create(self.dir.path().join("log")).unwrap());
+        command
+    }
+
     pub fn start(&mut self, command: &mut Command) {
         self.agent = Some(command.spawn().unwrap());
     }

@@ -76,7 +76,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let mut tasks = Tasks::new(stop.clone());
     let ready = watch::Sender::new(false);
     // Answered from the first moment on: a control plane that waits for its CRDs is alive and not ready.
-    let health = bind(SocketAddr::new(options.listen, 15021)).await?;
+    let health = bind(SocketAddr::new(options.listen, 15021))?;
     let listeners = Arc::clone(&options.listeners);
     let router = http::health(ready.subscribe());
     tasks.spawn("health", async move {
@@ -87,11 +87,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     // Bound before anything else, so that a taken port is the first thing said.
     let at = |port| bind(SocketAddr::new(options.listen, port));
     let sockets = Sockets {
-        ads: at(15010).await?,
-        issuing: at(15011).await?,
+        ads: at(15010)?,
+        issuing: at(15011)?,
         listeners: Arc::clone(&options.listeners),
     };
-    let (admin, webhook) = (at(15014).await?, at(15017).await?);
+    let (admin, webhook) = (at(15014)?, at(15017)?);
     let metrics = Arc::new(Metrics::default());
     let cache = Arc::new(Cache::new(Arc::clone(&metrics)));
     cache.start(&client, ObjectKind::watched(), &mut tasks);
