@@ -1,4 +1,4 @@
-//! Real Envoys and certificates that expire: no TLS session outlives a certificate, and no HTTP connection lasts for ever.
+//! Real Envoys and certificates that expire or whose root is gone: no TLS session outlives them, and no HTTP connection lasts for ever.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -7,23 +7,22 @@ mod harness;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, http, serve, start, status};
+use harness::tls;
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{Compiled, World, compile, ingest};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring::default_provider};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::ServerName;
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
-    StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HTTP: u16 = 8001;
 const TCP: u16 = 8101;
@@ -77,58 +76,10 @@ status: {{podIPs: [{{ip: 127.{block}.0.4}}]}}
     Ok(compile(&builder.world()))
 }
 
-/// Looks at no certificate: the test is about the other side's checks.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// A meshed caller that keeps every session it is given, and resumes it where it can.
-fn caller(pair: &(String, String), alpn: &str) -> Result<Arc<ClientConfig>> {
-    let provider = Arc::new(default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(pair.0.as_bytes())?],
-            PrivateKeyDer::from_pem_slice(pair.1.as_bytes())?,
-        )?;
-    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    Ok(Arc::new(config))
+fn caller((chain, key): &(String, String), alpn: &str) -> Arc<ClientConfig> {
+    let (chain, key) = tls::pair(chain, key);
+    Arc::new(tls::mutual(chain, key, &[alpn.as_bytes()]))
 }
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -204,8 +155,8 @@ fn an_expired_certificate_gets_in_by_no_session() -> Result<()> {
     let id = SpiffeId::new("cluster.local", "shop", "client");
     let pair = trust.issue_until(&id, until)?;
     let callers = [
-        (HTTP, caller(&pair, "heddle-http")?),
-        (TCP, caller(&pair, "heddle-tcp")?),
+        (HTTP, caller(&pair, "heddle-http")),
+        (TCP, caller(&pair, "heddle-tcp")),
     ];
     for (port, config) in &callers {
         for _ in 0..2 {
@@ -232,9 +183,140 @@ fn an_expired_certificate_gets_in_by_no_session() -> Result<()> {
         );
     }
     // It is not the server that has ended.
-    let fresh = caller(&trust.issue(&id)?, "heddle-http")?;
+    let fresh = caller(&trust.issue(&id)?, "heddle-http");
     let answer = exchange(&mut call(&fresh, &format!("127.80.0.2:{HTTP}"))?)?;
     ensure!(answer.contains("200 OK"), "{answer}");
+    Ok(())
+}
+
+/// A server that gives tickets and session ids under the name of the sidecar, so that callers have some to offer.
+fn ticket_office(at: &str, (chain, key): (String, String)) -> Result<()> {
+    let (chain, key) = tls::pair(&chain, &key);
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    let config = Arc::new(config);
+    serve(at.to_owned(), move |stream| {
+        let Ok(stream) = stream.try_clone() else {
+            return;
+        };
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut tls = StreamOwned::new(connection, stream);
+        let mut request = [0; 4096];
+        if matches!(tls.read(&mut request), Ok(1..)) {
+            let _ = tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+        }
+    })
+}
+
+/// Has the caller offer sessions from now on.
+fn with_sessions(config: &Arc<ClientConfig>, office: &str) -> Result<()> {
+    exchange(&mut call(config, office)?)?;
+    let mut again = call(config, office)?;
+    exchange(&mut again)?;
+    let kind = again.conn.handshake_kind();
+    ensure!(
+        kind == Some(HandshakeKind::Resumed),
+        "{kind:?}: no sessions"
+    );
+    // The one that was just used is used up.
+    exchange(&mut call(config, office)?)?;
+    Ok(())
+}
+
+/// Puts in place the root that callers must have, as the agent does when it changes.
+fn trust_in(file: &Path, root: &str) -> Result<()> {
+    let secret = json!({"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", "name": "trust",
+        "validation_context": {"trusted_ca": {"inline_string": root}}});
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, json!({"resources": [secret]}).to_string())?;
+    Ok(std::fs::rename(beside, file)?)
+}
+
+/// Takes the root from this file instead.
+fn root_from(value: &mut Value, file: &Path) {
+    match value {
+        Value::Object(map) => {
+            if let Some(mut context) = map.remove("validation_context") {
+                context.as_object_mut().unwrap().remove("trusted_ca");
+                let source =
+                    json!({"path_config_source": {"path": file}, "resource_api_version": "V3"});
+                let secret = json!({"name": "trust", "sds_config": source});
+                let combined = json!({"default_validation_context": context, "validation_context_sds_secret_config": secret});
+                map.insert("combined_validation_context".to_owned(), combined);
+            }
+            map.values_mut().for_each(|value| root_from(value, file));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| root_from(item, file)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A root that is gone revokes all that it signed, also for a caller that offers sessions.
+#[test]
+fn an_identity_of_a_root_that_is_gone_gets_in_by_no_session() -> Result<()> {
+    let (compiled, old, new) = (compiled(85)?, Trust::new()?, Trust::new()?);
+    let (folder, none) = (tempfile::tempdir()?, BTreeSet::new());
+    for port in [HTTP, TCP] {
+        serve(format!("127.85.0.3:{port}"), application)?;
+    }
+    let id = SpiffeId::new("cluster.local", "shop", "client");
+    let office = "127.85.0.7:8443";
+    ticket_office(
+        office,
+        old.issue(&SpiffeId::new("cluster.local", "shop", "api"))?,
+    )?;
+    let root = folder.path().join("root.json");
+    trust_in(&root, old.ca())?;
+    let _server = start(
+        &compiled,
+        ("api", &none),
+        &old,
+        folder.path(),
+        "127.85.0.8:9901",
+        |config| root_from(config, &root),
+    )?;
+    let ports = [(HTTP, "heddle-http"), (TCP, "heddle-tcp")];
+    let pair = old.issue(&id)?;
+    let mut callers = Vec::new();
+    for (port, alpn) in ports {
+        let at = format!("127.85.0.2:{port}");
+        for versions in [rustls::ALL_VERSIONS, &[&rustls::version::TLS12]] {
+            let (chain, key) = tls::pair(&pair.0, &pair.1);
+            let config = Arc::new(tls::mutual_of(versions, chain, key, &[alpn.as_bytes()]));
+            with_sessions(&config, office)?;
+            // Sidecars speak TLS 1.3 alone.
+            let answer = call(&config, &at).and_then(|mut tls| {
+                exchange(&mut tls)?;
+                let kind = tls.conn.handshake_kind();
+                ensure!(kind != Some(HandshakeKind::Resumed), "{at}: {kind:?}");
+                Ok(())
+            });
+            ensure!(answer.is_ok() == (versions.len() > 1), "{at}: {answer:?}");
+            callers.push((at.clone(), config));
+        }
+    }
+
+    trust_in(&root, new.ca())?;
+    let fresh = caller(&new.issue(&id)?, "heddle-http");
+    let start = Instant::now();
+    while let Err(error) =
+        call(&fresh, &format!("127.85.0.2:{HTTP}")).and_then(|mut tls| exchange(&mut tls))
+    {
+        ensure!(
+            start.elapsed() < Duration::from_secs(30),
+            "the root does not change: {error:#}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for (at, config) in &callers {
+        with_sessions(config, office)?;
+        let answer = call(config, at).and_then(|mut tls| exchange(&mut tls));
+        ensure!(answer.is_err(), "{at}: the old root got {answer:?}");
+    }
     Ok(())
 }
 
@@ -243,13 +325,11 @@ fn a_clients_sidecar_resumes_no_session() -> Result<()> {
     let (compiled, trust, folder) = (compiled(81)?, Trust::new()?, tempfile::tempdir()?);
     let (chain, key) = trust.issue(&SpiffeId::new("cluster.local", "shop", "api"))?;
     // A server that gives tickets, as rustls does by default.
+    let (chain, key) = tls::pair(&chain, &key);
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(chain.as_bytes())?],
-            PrivateKeyDer::from_pem_slice(key.as_bytes())?,
-        )?;
+        .with_single_cert(chain, key)?;
     let config = Arc::new(config);
     let listener = TcpListener::bind(format!("127.81.0.2:{HTTP}"))?;
     let (handshakes, seen) = channel();
@@ -332,7 +412,7 @@ fn a_connection_ends_at_its_age_without_losing_a_request() -> Result<()> {
     let caller = caller(
         &trust.issue(&SpiffeId::new("cluster.local", "shop", "client"))?,
         "heddle-http",
-    )?;
+    );
     let mut tls = call(&caller, &format!("127.82.0.2:{HTTP}"))?;
     let start = Instant::now();
     loop {

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, http, serve, start, status};
+use harness::running::{Trust, connect, echo, http, mirror, serve, start, status};
 use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
@@ -107,31 +107,10 @@ fn compiled() -> Result<Compiled> {
     Ok(compiled)
 }
 
-/// Answers with the request, so that a test sees it as the application does.
-fn mirror(stream: &mut TcpStream) {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => seen.extend_from_slice(&buffer[..n]),
-        }
-    }
-    let _ = write!(
-        stream,
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        seen.len()
-    );
-    let _ = stream.write_all(&seen);
-}
-
 /// Speaks first.
 fn greeter(stream: &mut TcpStream) {
     let _ = stream.write_all(b"hello\n");
-    let mut buffer = [0; 64];
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        let _ = stream.write_all(&buffer[..n]);
-    }
+    echo(stream);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use harness::running::{Trust, http, serve, start, status};
+use harness::running::{Trust, http, request, serve, start, status};
 use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
 
 /// Services with their timeouts. The applications listen on 127.80.1.11 and up, the client's sidecar on 127.80.1.21 and up.
@@ -88,17 +88,10 @@ status: {{podIPs: [{{ip: 127.80.1.3}}]}}
 fn application(slow: &Arc<AtomicUsize>) -> impl Fn(&mut TcpStream) + Send + Clone + 'static {
     let slow = Arc::clone(slow);
     move |stream| {
-        let mut seen = Vec::new();
-        let mut buffer = [0; 4096];
-        while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
-            match stream.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(n) => seen.extend_from_slice(&buffer[..n]),
-            }
-        }
+        let Some(seen) = request(stream) else { return };
         if seen.starts_with(b"GET /slow ") {
             slow.fetch_add(1, Ordering::Relaxed);
-            while let Ok(1..) = stream.read(&mut buffer) {}
+            while let Ok(1..) = stream.read(&mut [0; 64]) {}
         } else {
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             let _ = stream.write_all(answer);

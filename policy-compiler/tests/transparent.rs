@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, http, serve, start, status};
+use harness::running::{Trust, connect, echo, http, mirror_as, serve, start, status};
 use heddle_policy_compiler::{Compiled, World, compile, ingest};
 
 /// Of a service that declares no protocol.
@@ -66,14 +66,6 @@ fn compiled() -> Result<Compiled> {
     Ok(compile(&builder.world()))
 }
 
-fn echo(stream: &mut TcpStream) {
-    let mut buffer = vec![0; 1 << 16];
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        let _ = stream.write_all(&buffer[..n]);
-    }
-    let _ = stream.shutdown(Shutdown::Write);
-}
-
 /// Answers HTTP with HTTP, and echoes other bytes.
 fn both(stream: &mut TcpStream) {
     let mut first = [0; 4];
@@ -81,31 +73,19 @@ fn both(stream: &mut TcpStream) {
         std::thread::yield_now();
     }
     if &first == b"GET " {
-        mirror(stream);
+        large(stream);
     } else {
         echo(stream);
     }
 }
 
 /// Answers with the request in the body, a phrase of its own, and more headers than Envoy takes by default.
-fn mirror(stream: &mut TcpStream) {
-    let (mut seen, mut buffer) = (Vec::new(), [0; 1 << 16]);
-    while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => seen.extend_from_slice(&buffer[..n]),
-        }
-    }
+fn large(stream: &mut TcpStream) {
     let mut headers = format!("x-large: {}\r\n", "y".repeat(100_000));
     for number in 0..150 {
         let _ = write!(headers, "X-Header-{number}: {number}\r\n");
     }
-    let _ = write!(
-        stream,
-        "HTTP/1.1 200 Fine By Me\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n",
-        seen.len()
-    );
-    let _ = stream.write_all(&seen);
+    mirror_as(stream, "200 Fine By Me", &headers);
 }
 
 /// Sends these bytes and demands them back, byte by byte. The echo is not an HTTP answer: a filter that reads HTTP cannot pass it on.
@@ -162,7 +142,7 @@ fn requests_and_bytes_pass_as_they_were_sent() -> Result<()> {
     serve(format!("127.83.0.3:{ANY}"), echo)?;
     serve(format!("127.83.0.3:{MIXED}"), both)?;
     for port in [HTTP, RULED] {
-        serve(format!("127.83.0.3:{port}"), mirror)?;
+        serve(format!("127.83.0.3:{port}"), large)?;
     }
     let _server = start(
         &compiled,

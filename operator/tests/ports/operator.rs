@@ -13,13 +13,13 @@ use heddle_identity::wire::{IdentityClient, IssueRequest, IssueResponse, set_bea
 use heddle_identity::{SpiffeId, WorkloadKey};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use crate::api::{self, Api};
+use crate::tls;
 
 /// No wait of a test is longer.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -120,7 +120,7 @@ impl Operator {
     pub fn https(&self, port: u16, request: &str) -> std::io::Result<String> {
         let tcp = TcpStream::connect(self.at(port))?;
         tcp.set_read_timeout(Some(PATIENCE))?;
-        let config = Arc::new(tls(&[b"http/1.1"]));
+        let config = Arc::new(tls::anonymous(&[b"http/1.1"]));
         let connection = ClientConnection::new(config, name()).map_err(std::io::Error::other)?;
         exchange(StreamOwned::new(connection, tcp), request)
     }
@@ -161,7 +161,8 @@ impl Operator {
             lifetime_seconds: 0,
         });
         set_bearer(request.metadata_mut(), token).unwrap();
-        let mut client = IdentityClient::new(self.channel(from, 15011, tls(&[b"h2"])).await?);
+        let mut client =
+            IdentityClient::new(self.channel(from, 15011, tls::anonymous(&[b"h2"])).await?);
         Ok((key, client.issue(request).await?.into_inner()))
     }
 
@@ -226,72 +227,9 @@ pub fn name() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// TLS of a client that trusts any server: the root is in the operator alone.
-pub fn tls(alpn: &[&[u8]]) -> ClientConfig {
-    with_alpn(builder().with_no_client_auth(), alpn)
-}
-
-/// The same, with a certificate.
+/// A client with a certificate that was issued.
 pub fn mutual(key: &WorkloadKey, issued: &IssueResponse) -> ClientConfig {
     let chain = issued.certificate_chain.iter();
     let chain = chain.map(|der| CertificateDer::from(der.clone())).collect();
-    let key = key.private_key_der();
-    with_alpn(
-        builder().with_client_auth_cert(chain, key).unwrap(),
-        &[b"h2"],
-    )
-}
-
-fn with_alpn(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    config
-}
-
-fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-}
-
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+    tls::mutual(chain, key.private_key_der(), &[b"h2"])
 }

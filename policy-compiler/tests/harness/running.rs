@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -48,6 +48,11 @@ impl Trust {
             ca,
             issuer: Issuer::new(params, key),
         })
+    }
+
+    /// Its own certificate.
+    pub fn ca(&self) -> &str {
+        &self.ca
     }
 
     /// Certificate and key of an identity.
@@ -179,6 +184,43 @@ pub fn serve(at: String, answer: impl Fn(&mut TcpStream) + Send + Clone + 'stati
         }
     });
     Ok(())
+}
+
+/// The head of a request; `None` if the connection ends before it does.
+pub fn request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 1 << 16]);
+    while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(n) => seen.extend_from_slice(&buffer[..n]),
+        }
+    }
+    Some(seen)
+}
+
+/// Answers a request with its own bytes, so that a test sees it as the application does.
+pub fn mirror(stream: &mut TcpStream) {
+    mirror_as(stream, "200 OK", "");
+}
+
+/// The same, with this status and these headers.
+pub fn mirror_as(stream: &mut TcpStream, status: &str, headers: &str) {
+    let Some(seen) = request(stream) else { return };
+    let length = seen.len();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    let _ = stream.write_all(&seen);
+}
+
+/// Sends all bytes back, to the end of the connection.
+pub fn echo(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        let _ = stream.write_all(&buffer[..n]);
+    }
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 pub fn connect(at: &str) -> Result<TcpStream> {

@@ -11,13 +11,11 @@ mod shrink;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::num::NonZeroU16;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, serve, spawn, start};
+use harness::running::{Trust, echo, serve, spawn, start};
 use heddle_policy_compiler::authz::{Decision, HttpRequest, PortAuthz, Request, decide, evaluate};
 use heddle_policy_compiler::world::SpiffeId;
 use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
@@ -152,13 +150,6 @@ fn tunnels(groups: usize, trust: &Trust) -> Result<Value> {
         json!({"admin": {"address": {"socket_address": {"address": "127.78.0.9", "port_value": 9901}}},
         "static_resources": {"listeners": listeners, "clusters": clusters}}),
     )
-}
-
-fn echo(stream: &mut TcpStream) {
-    let mut buffer = [0; 64];
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        let _ = stream.write_all(&buffer[..n]);
-    }
 }
 
 /// The call as the evaluator gets it.
