@@ -191,7 +191,7 @@ pub enum WhoError {
     /// Not parseable, or without exactly one URI.
     #[error("the certificate does not hold exactly one URI")]
     NotOne,
-    /// The URI is no id of this mesh.
+    /// The URI is not an identity of this mesh.
     #[error("{0}")]
     NotOurs(String),
 }
@@ -260,11 +260,14 @@ mod tests {
         );
     }
 
-    /// The kind of a handshake with a server of ours, by a client that keeps every session that it is given; and the tickets it got.
+    /// The end of a handshake: its kind, and the tickets that the client got.
+    type Done = (Option<rustls::HandshakeKind>, u32);
+
+    /// A handshake with a server, by a client that keeps every session that it is given.
     fn handshake(
         server: &Arc<ServerConfig>,
         client: &Arc<rustls::ClientConfig>,
-    ) -> (Option<rustls::HandshakeKind>, u32) {
+    ) -> Result<Done, rustls::Error> {
         let name = "localhost".try_into().unwrap();
         let mut client = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
         let mut server = rustls::ServerConnection::new(Arc::clone(server)).unwrap();
@@ -272,50 +275,117 @@ mod tests {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();
             server.read_tls(&mut wire.as_slice()).unwrap();
-            server.process_new_packets().unwrap();
+            server.process_new_packets()?;
             wire.clear();
             server.write_tls(&mut wire).unwrap();
             client.read_tls(&mut wire.as_slice()).unwrap();
-            client.process_new_packets().unwrap();
+            client.process_new_packets()?;
         }
-        (client.handshake_kind(), client.tls13_tickets_received())
+        Ok((client.handshake_kind(), client.tls13_tickets_received()))
     }
 
-    #[test]
-    fn no_session_is_resumed() {
-        let domain: TrustDomain = "cluster.local".parse().unwrap();
-        let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
-        let (ca, id) = (
-            Arc::new(ca),
-            SpiffeId::new(domain.clone(), "shop", "cart").unwrap(),
-        );
+    fn domain() -> TrustDomain {
+        "cluster.local".parse().unwrap()
+    }
+
+    /// A certificate of `shop/cart` that was issued then.
+    fn leaf(ca: &Ca, now: SystemTime) -> Arc<CertifiedKey> {
+        let id = SpiffeId::new(domain(), "shop", "cart").unwrap();
         let key = WorkloadKey::generate().unwrap();
-        let issued = ca
-            .issue(&key.csr(&id).unwrap(), &id, LIFETIME, SystemTime::now())
-            .unwrap();
+        let issued = ca.issue(&key.csr(&id).unwrap(), &id, LIFETIME, now);
+        let signer = provider().key_provider;
+        let key = signer.load_private_key(key.private_key_der()).unwrap();
+        Arc::new(CertifiedKey::new(issued.unwrap().chain, key))
+    }
+
+    /// The certificate that a client has now.
+    #[derive(Debug)]
+    struct Current(RwLock<Arc<CertifiedKey>>);
+
+    impl rustls::client::ResolvesClientCert for Current {
+        fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0.read().unwrap()))
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    fn client(
+        ca: &Ca,
+        version: &'static rustls::SupportedProtocolVersion,
+        current: &Arc<Current>,
+    ) -> Arc<rustls::ClientConfig> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(ca.trust_bundle().as_bytes()) {
             roots.add(root.unwrap()).unwrap();
         }
-        let own = Arc::new(OwnCertificate::issue(ca, domain, Vec::new()).unwrap());
+        let mut client = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::<Current>::clone(current));
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(client)
+    }
+
+    const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
+        [&rustls::version::TLS13, &rustls::version::TLS12];
+
+    #[test]
+    fn no_session_is_resumed() {
+        let (ca, _) = Ca::create(&domain(), SystemTime::now()).unwrap();
+        let ca = Arc::new(ca);
+        let own = OwnCertificate::issue(Arc::clone(&ca), domain(), Vec::new()).unwrap();
+        let own = Arc::new(own);
+        let current = Arc::new(Current(RwLock::new(leaf(&ca, SystemTime::now()))));
         for server in [own.server(&["h2"]).unwrap(), own.mutual(&["h2"]).unwrap()] {
-            for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-                let mut client = rustls::ClientConfig::builder_with_provider(provider())
-                    .with_protocol_versions(&[version])
-                    .unwrap()
-                    .with_root_certificates(roots.clone())
-                    .with_client_auth_cert(issued.chain.clone(), key.private_key_der())
-                    .unwrap();
-                client.alpn_protocols = vec![b"h2".to_vec()];
-                let client = Arc::new(client);
+            for version in VERSIONS {
+                let client = client(&ca, version, &current);
                 for _ in 0..2 {
-                    let (kind, tickets) = handshake(&server, &client);
+                    let (kind, tickets) = handshake(&server, &client).unwrap();
                     assert!(
                         kind.is_some_and(|kind| kind != rustls::HandshakeKind::Resumed),
                         "{version:?}: {kind:?}"
                     );
                     assert_eq!(tickets, 0, "{version:?}");
                 }
+            }
+        }
+    }
+
+    /// A client that has sessions of before, from a server that gives them, offers one with each handshake.
+    #[test]
+    fn an_expired_identity_or_one_of_another_root_gets_in_by_no_session() {
+        let now = SystemTime::now();
+        let (ca, _) = Ca::create(&domain(), now).unwrap();
+        let (other, _) = Ca::create(&domain(), now).unwrap();
+        let ca = Arc::new(ca);
+        let own = OwnCertificate::issue(Arc::clone(&ca), domain(), Vec::new()).unwrap();
+        let mutual = Arc::new(own).mutual(&["h2"]).unwrap();
+        let mut giving = ServerConfig::clone(&mutual);
+        giving.session_storage = rustls::server::ServerSessionMemoryCache::new(64);
+        giving.send_tls13_tickets = 2;
+        let giving = Arc::new(giving);
+        for version in VERSIONS {
+            for (late, then) in [
+                ("expired", leaf(&ca, now - 2 * LIFETIME)),
+                ("another root", leaf(&other, now)),
+            ] {
+                let current = Arc::new(Current(RwLock::new(leaf(&ca, now))));
+                let client = client(&ca, version, &current);
+                handshake(&giving, &client).unwrap();
+                let (kind, _) = handshake(&giving, &client).unwrap();
+                assert_eq!(kind, Some(rustls::HandshakeKind::Resumed), "{version:?}");
+                handshake(&mutual, &client).unwrap();
+
+                *current.0.write().unwrap() = then;
+                let (kind, _) = handshake(&giving, &client).unwrap();
+                let resumed = Some(rustls::HandshakeKind::Resumed);
+                assert_eq!(kind, resumed, "a session lets it in elsewhere: {version:?}");
+                let got = handshake(&mutual, &client);
+                assert!(got.is_err(), "{late}, {version:?}: {got:?}");
             }
         }
     }
