@@ -1,4 +1,4 @@
-//! Real Envoys and certificates that expire or whose root is gone: no TLS session outlives them, and no HTTP connection lasts for ever.
+//! Real Envoys, certificates that expire, and a root that changes: no TLS session outlives them, and no HTTP connection lasts for ever.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// What a reader of folders does with an entry.
+/// The use of an entry for a reader of folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FolderEntry {
     /// It holds objects.
