@@ -34,6 +34,11 @@ impl PodGroup {
         }
     }
 
+    /// Whether the pods have a sidecar.
+    pub(crate) const fn is_meshed(&self) -> bool {
+        self.alpn.is_some()
+    }
+
     /// `pods|<ns>/<service account>|<http, tcp or plain>`
     pub(crate) fn cluster_name(&self) -> Arc<str> {
         let spoken = match self.alpn {

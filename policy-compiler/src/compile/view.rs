@@ -7,12 +7,13 @@ use std::sync::Arc;
 use heddle_crds::OnDemand;
 
 use super::applications::application;
-use super::known::Known;
+use super::clusters::ClientSide;
 use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
 use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster};
 use super::pods::{
     Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
 };
+use super::resolved::{DestinationTarget, ResolvedDestination};
 use super::scope::{Destination, DestinationKind, Family, Scope};
 use super::{Compiled, Proxy};
 use crate::dependency::Dependency;
@@ -79,8 +80,8 @@ impl Compiled {
     /// Whether a proxy may have the destination at an address, as far as destinations have to be declared.
     #[must_use]
     pub fn may_have(&self, proxy: &Proxy, at: SocketAddr) -> bool {
-        self.known(at)
-            .is_some_and(|known| self.in_scope(proxy, &known))
+        self.resolve(at)
+            .is_some_and(|resolved| self.in_scope(proxy, &resolved))
     }
 
     /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
@@ -96,21 +97,17 @@ impl Compiled {
     }
 
     /// Whether the proxy may have a destination.
-    fn in_scope(&self, proxy: &Proxy, known: &Known) -> bool {
+    fn in_scope(&self, proxy: &Proxy, resolved: &ResolvedDestination) -> bool {
         if self.settings.on_demand == OnDemand::Enabled {
             return true;
         }
+        // A pod is dialed for the sake of the services that lead there, or as one of its namespace.
+        let namespace = &resolved.destination.name.namespace;
+        let whole = DeclaredDestination::Namespace(Arc::clone(namespace));
         let declared = self.declarations(proxy);
-        match known {
-            Known::Service { name, port, .. } => is_declared(&declared, name, *port),
-            // A pod is dialled for the sake of the services that lead there, or as one of its namespace.
-            Known::Pod { name, services, .. } => {
-                let whole = DeclaredDestination::Namespace(Arc::clone(&name.namespace));
-                let mut services = services.iter();
-                declared.contains(&whole)
-                    || services.any(|(name, port)| is_declared(&declared, name, *port))
-            }
-        }
+        let mut services = resolved.services.iter();
+        declared.contains(&whole)
+            || services.any(|(name, port)| is_declared(&declared, name, *port))
     }
 
     /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.
@@ -136,15 +133,15 @@ impl Viewer<'_> {
         self.parts.insert(Place::Capture, self.compiled.capture());
         self.declared();
         for destination in scope.held {
-            if let Some((at, known)) = self.find(destination)
-                && self.compiled.in_scope(self.proxy, &known)
+            if let Some((at, resolved)) = self.find(destination)
+                && self.compiled.in_scope(self.proxy, &resolved)
             {
-                self.destination(at, Listens::Handed, &known);
+                self.destination(at, Listens::Handed, &resolved);
             }
         }
         for destination in scope.retiring {
-            if let Some((at, known)) = self.find(destination) {
-                self.behind(at, &known);
+            if let Some((at, resolved)) = self.find(destination) {
+                self.behind(at, &resolved);
             }
         }
         let mut others = Vec::new();
@@ -179,16 +176,8 @@ impl Viewer<'_> {
     fn standalone(&mut self, standalone: &Standalone, scope: &Scope<'_>) {
         for ((name, port), at) in &standalone.upstreams {
             self.depends.insert(Dependency::Service(name.clone()));
-            let service = self.compiled.world.services.get(name);
-            let definition = service.and_then(|s| s.ports.get(port));
-            if let Some(definition) = definition {
-                let known = Known::Service {
-                    name: name.clone(),
-                    port: *port,
-                    protocol: definition.protocol,
-                    family: None,
-                };
-                self.destination(*at, Listens::Bound, &known);
+            if let Some(resolved) = self.compiled.resolve_service(name, *port) {
+                self.destination(*at, Listens::Bound, &resolved);
             }
         }
         for name in scope.wanted {
@@ -236,15 +225,15 @@ impl Viewer<'_> {
             {
                 let at = SocketAddr::new(*ip, number.get());
                 self.depends.insert(Dependency::Address(*ip));
-                if let Some(known) = compiled.known(at) {
-                    self.destination(at, Listens::Handed, &known);
+                if let Some(resolved) = compiled.resolve(at) {
+                    self.destination(at, Listens::Handed, &resolved);
                 }
             }
         }
     }
 
     /// Where a destination is now.
-    fn find(&mut self, destination: &Destination) -> Option<(SocketAddr, Known)> {
+    fn find(&mut self, destination: &Destination) -> Option<(SocketAddr, ResolvedDestination)> {
         let (world, name) = (&self.compiled.world, &destination.name);
         let ips = match destination.kind {
             DestinationKind::Service => {
@@ -256,7 +245,7 @@ impl Viewer<'_> {
         let ips = ips.unwrap_or_default().iter();
         self.depends.extend(ips.map(|ip| Dependency::Address(*ip)));
         let found = self.compiled.address_of(destination);
-        let found = found.and_then(|at| Some((at, self.compiled.known(at)?)));
+        let found = found.and_then(|at| Some((at, self.compiled.resolve(at)?)));
         if found.is_none() && destination.kind == DestinationKind::Pod {
             // It may come, or a service may come that leads there.
             self.depends.extend([
@@ -269,7 +258,7 @@ impl Viewer<'_> {
 
     fn answer(&mut self, name: &Arc<str>, at: SocketAddr, settled: bool) {
         self.depends.insert(Dependency::Address(at.ip()));
-        let Some(known) = self.compiled.known(at) else {
+        let Some(resolved) = self.compiled.resolve(at) else {
             if let Some(pod) = self.compiled.addresses.pod(at.ip()) {
                 // A service may come that leads to this port of it.
                 self.depends
@@ -278,10 +267,10 @@ impl Viewer<'_> {
             self.unknown(name, at);
             return;
         };
-        let after = if self.compiled.in_scope(self.proxy, &known) {
-            self.destination(at, Listens::Handed, &known)
+        let after = if self.compiled.in_scope(self.proxy, &resolved) {
+            self.destination(at, Listens::Handed, &resolved)
         } else {
-            self.note(at, &known);
+            self.depends.extend(resolved.depends.iter().cloned());
             None
         };
         let way = match after {
@@ -292,7 +281,7 @@ impl Viewer<'_> {
             Some(after) => Way::Again { after },
             None => Way::Nowhere,
         };
-        self.on_demand(name, at, way, known.origins());
+        self.on_demand(name, at, way, resolved.origins());
     }
 
     /// An address that is neither a service's nor a pod's.
@@ -326,31 +315,16 @@ impl Viewer<'_> {
         self.parts.insert(Place::OnDemand(Arc::clone(name)), part);
     }
 
-    /// Records the dependencies of a resolved destination.
-    fn note(&mut self, at: SocketAddr, known: &Known) {
-        match known {
-            Known::Service { name, .. } => {
-                self.depends.insert(Dependency::Service(name.clone()));
-            }
-            Known::Pod { name, .. } => {
-                self.depends.extend([
-                    Dependency::Address(at.ip()),
-                    Dependency::Namespace(Arc::clone(&name.namespace)),
-                ]);
-            }
-        }
-    }
-
     /// Adds the listener of a destination and the resources behind it. Returns all that must be acknowledged before the first
     /// connection. `None`: the service has no such port.
     fn destination(
         &mut self,
         at: SocketAddr,
         listens: Listens,
-        known: &Known,
+        resolved: &ResolvedDestination,
     ) -> Option<Vec<ResourceKey>> {
-        let mut after = self.behind(at, known);
-        let input = self.listener(at, listens, known)?;
+        let mut after = self.behind(at, resolved);
+        let input = self.listener(at, listens, resolved)?;
         let shared = &self.compiled.shared;
         let part = shared.listeners.of(input, destination_listener);
         after.extend(part.resources.iter().map(|resource| resource.key.clone()));
@@ -361,98 +335,90 @@ impl Viewer<'_> {
     }
 
     /// Adds the resources behind a destination's listener, and returns their keys. A denied destination has none.
-    fn behind(&mut self, at: SocketAddr, known: &Known) -> Vec<ResourceKey> {
-        self.note(at, known);
-        match known {
-            Known::Service {
-                name, port, family, ..
-            } => {
-                let node = self.proxy.node.as_ref();
-                let side = self.compiled.client_side(name, *port, *family, node);
-                let Some(side) = side.filter(|_| !self.refused(known)) else {
+    fn behind(&mut self, at: SocketAddr, resolved: &ResolvedDestination) -> Vec<ResourceKey> {
+        self.depends.extend(resolved.depends.iter().cloned());
+        if self.denied(resolved) {
+            return Vec::new();
+        }
+        match &resolved.target {
+            DestinationTarget::ServicePort { second_family } => {
+                let Some(side) = self.client_side(resolved, *second_family) else {
                     return Vec::new();
                 };
                 let part = side.part();
                 let keys = part.resources.iter().map(|resource| resource.key.clone());
                 let keys = keys.collect();
-                let place = Place::Service(name.clone(), *port, *family);
+                let Destination { name, port, .. } = &resolved.destination;
+                let place = Place::Service(name.clone(), *port, *second_family);
                 self.parts.insert(place, part);
                 keys
             }
-            Known::Pod { .. } if self.refused(known) => Vec::new(),
-            Known::Pod {
-                shape, protocol, ..
-            } => {
-                let group = PodGroup::of(shape, *protocol);
-                let keys = group.keys();
-                let called = self.pods.entry(group).or_default();
+            DestinationTarget::Pod { group } => {
+                let called = self.pods.entry(group.clone()).or_default();
                 called.addresses.insert(at);
-                called.origins.extend(known.origins());
-                keys
+                called.origins.extend(resolved.origins());
+                group.keys()
             }
         }
     }
 
-    fn listener(&self, at: SocketAddr, listens: Listens, known: &Known) -> Option<ListenerInput> {
-        let (leads, namespace, service, protocol) = match known {
-            Known::Service {
-                name,
-                port,
-                protocol,
-                family,
-            } => {
-                let node = self.proxy.node.as_ref();
-                let side = self.compiled.client_side(name, *port, *family, node)?;
-                let refused = self.refused(known);
-                let leads = if refused {
-                    Leads::Refused
-                } else {
-                    Leads::Service {
+    fn client_side(
+        &self,
+        resolved: &ResolvedDestination,
+        second_family: Option<Family>,
+    ) -> Option<&Arc<ClientSide>> {
+        let Destination { name, port, .. } = &resolved.destination;
+        let node = self.proxy.node.as_ref();
+        self.compiled.client_side(name, *port, second_family, node)
+    }
+
+    fn listener(
+        &self,
+        at: SocketAddr,
+        listens: Listens,
+        resolved: &ResolvedDestination,
+    ) -> Option<ListenerInput> {
+        let denied = self.denied(resolved);
+        let leads = match &resolved.target {
+            DestinationTarget::ServicePort { second_family } => {
+                let side = self.client_side(resolved, *second_family)?;
+                match denied {
+                    true => Leads::Refused,
+                    false => Leads::Service {
                         cluster: Arc::clone(side.cluster()?),
                         route: side.route().cloned(),
                         sticky: side.sticky(),
-                    }
-                };
-                (leads, &name.namespace, Some(&name.name), protocol)
+                    },
+                }
             }
-            Known::Pod {
-                shape,
-                protocol,
-                services,
-                ..
-            } => {
-                let leads = if self.refused(known) {
-                    Leads::Refused
-                } else {
-                    let cluster = PodGroup::of(shape, *protocol).cluster_name();
-                    Leads::Pod { cluster }
-                };
-                let service = services.iter().map(|(name, _)| &name.name).min();
-                (leads, &shape.namespace, service, protocol)
-            }
+            DestinationTarget::Pod { .. } if denied => Leads::Refused,
+            DestinationTarget::Pod { group } => Leads::Pod {
+                cluster: group.cluster_name(),
+            },
         };
+        let service = resolved.services.iter().map(|(name, _)| &name.name).min();
         Some(ListenerInput {
             at,
             listens,
-            protocol: *protocol,
+            protocol: resolved.protocol,
             leads,
-            namespace: Arc::clone(namespace),
+            namespace: Arc::clone(&resolved.destination.name.namespace),
             service: service.cloned(),
-            origins: known.origins(),
+            origins: resolved.origins(),
         })
     }
 
     /// Returns whether all pods there deny this caller, or only plain text could be sent and is not allowed.
-    fn refused(&self, known: &Known) -> bool {
-        match known {
-            Known::Service { name, port, .. } => {
+    fn denied(&self, resolved: &ResolvedDestination) -> bool {
+        match &resolved.target {
+            DestinationTarget::ServicePort { .. } => {
+                let Destination { name, port, .. } = &resolved.destination;
                 self.compiled.refuses(&self.proxy.identity, name, *port)
             }
-            Known::Pod {
-                shape, services, ..
-            } => {
-                let mut services = services.iter();
-                !shape.meshed && !services.any(|(name, _)| self.compiled.settings.sends_plain(name))
+            DestinationTarget::Pod { group } => {
+                let mut services = resolved.services.iter();
+                !group.is_meshed()
+                    && !services.any(|(name, _)| self.compiled.settings.sends_plain(name))
             }
         }
     }

@@ -8,44 +8,59 @@ use super::Compiled;
 use super::inbound::{Said, protocol_of, service_targets};
 use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
+use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
 use crate::world::{
-    Endpoint, NamespacedName, PodRef, Port, Protocol, Service, Shape, Workload, in_namespace,
-    selects,
+    Endpoint, NamespacedName, Port, Protocol, Service, Shape, Workload, in_namespace, selects,
 };
 
-/// A resolved destination: the owner of an address.
+/// A destination as a proxy reaches it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// A port of a service.
-    Service {
-        name: NamespacedName,
-        port: Port,
-        protocol: Protocol,
-        /// The family of the address, if it is the service's second one.
-        family: Option<Family>,
-    },
-    /// A port of a pod, dialled by the pod's own address.
-    Pod {
-        name: PodRef,
-        port: Port,
-        protocol: Protocol,
-        shape: Arc<Shape>,
-        /// The ports of services that lead there.
-        services: BTreeSet<(NamespacedName, Port)>,
-    },
+pub(crate) struct ResolvedDestination {
+    /// Its name.
+    pub(crate) destination: Destination,
+    /// The protocol of its connections.
+    pub(crate) protocol: Protocol,
+    /// Where its connections go.
+    pub(crate) target: DestinationTarget,
+    /// The service ports that lead there; of a service port only itself.
+    pub(crate) services: BTreeSet<(NamespacedName, Port)>,
+    /// The inputs of the resolution and of its target.
+    pub(crate) depends: Vec<Dependency>,
 }
 
-impl Known {
-    /// The objects that define it.
+/// Where the connections of a destination go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DestinationTarget {
+    /// The client side of a service port, for the second family of the service or for the first one (`None`).
+    ServicePort { second_family: Option<Family> },
+    /// One pod of this group.
+    Pod { group: PodGroup },
+}
+
+impl ResolvedDestination {
+    fn of_service(service: &Service, port: Port, family: Family) -> Option<Self> {
+        let name = &service.name;
+        Some(Self {
+            protocol: service.ports.get(&port)?.protocol,
+            target: DestinationTarget::ServicePort {
+                second_family: service.if_second(Some(family)),
+            },
+            services: BTreeSet::from([(name.clone(), port)]),
+            depends: vec![Dependency::Service(name.clone())],
+            destination: Destination {
+                kind: DestinationKind::Service,
+                name: name.clone(),
+                port,
+                family,
+            },
+        })
+    }
+
+    /// Returns the objects that define it.
     pub(crate) fn origins(&self) -> BTreeSet<ObjectRef> {
-        match self {
-            Self::Service { name, .. } => BTreeSet::from([super::service_ref(name)]),
-            Self::Pod { services, .. } => services
-                .iter()
-                .map(|(name, _)| super::service_ref(name))
-                .collect(),
-        }
+        let services = self.services.iter();
+        services.map(|(name, _)| super::service_ref(name)).collect()
     }
 }
 
@@ -53,17 +68,7 @@ impl Compiled {
     /// The destination at an address; None if the mesh does not know it.
     #[must_use]
     pub fn destination_at(&self, at: SocketAddr) -> Option<Destination> {
-        let family = Family::of(at.ip().to_canonical());
-        let (kind, name, port) = match self.known(at)? {
-            Known::Service { name, port, .. } => (DestinationKind::Service, name, port),
-            Known::Pod { name, port, .. } => (DestinationKind::Pod, name, port),
-        };
-        Some(Destination {
-            kind,
-            name,
-            port,
-            family,
-        })
+        Some(self.resolve(at)?.destination)
     }
 
     /// The address of a destination; None if it is not there now.
@@ -103,11 +108,9 @@ impl Compiled {
     }
 
     fn pod_cluster(&self, at: SocketAddr) -> Option<Arc<str>> {
-        match self.known(at)? {
-            Known::Pod {
-                shape, protocol, ..
-            } => Some(PodGroup::of(&shape, protocol).cluster_name()),
-            Known::Service { .. } => None,
+        match self.resolve(at)?.target {
+            DestinationTarget::Pod { group } => Some(group.cluster_name()),
+            DestinationTarget::ServicePort { .. } => None,
         }
     }
 
@@ -128,23 +131,30 @@ impl Compiled {
         })
     }
 
-    pub(crate) fn known(&self, at: SocketAddr) -> Option<Known> {
+    /// Returns the destination at an address, with its target; `None` if the mesh has none there.
+    pub(crate) fn resolve(&self, at: SocketAddr) -> Option<ResolvedDestination> {
         let ip = at.ip().to_canonical();
-        let number = Port::try_from(i32::from(at.port())).ok()?;
+        let port = Port::try_from(i32::from(at.port())).ok()?;
         let mut services = self.addresses.services(ip);
         let service = services.find_map(|name| {
             let service = self.world.services.get(name)?;
-            Some(Known::Service {
-                name: name.clone(),
-                port: number,
-                protocol: service.ports.get(&number)?.protocol,
-                family: service.if_second(Some(Family::of(ip))),
-            })
+            ResolvedDestination::of_service(service, port, Family::of(ip))
         });
         service.or_else(|| {
             let pod = self.world.workloads.get(self.addresses.pod(ip)?)?;
-            self.known_pod(pod, number, at)
+            self.resolve_pod(pod, port, ip)
         })
+    }
+
+    /// Returns a port of a service, reached by its first family.
+    pub(crate) fn resolve_service(
+        &self,
+        name: &NamespacedName,
+        port: Port,
+    ) -> Option<ResolvedDestination> {
+        let service = self.world.services.get(name)?;
+        let family = service.reached_by(None).unwrap_or(Family::V4);
+        ResolvedDestination::of_service(service, port, family)
     }
 
     /// Returns the port of a headless service that lists this address without a pod in its slice. Callers dial the address itself.
@@ -167,11 +177,12 @@ impl Compiled {
         })
     }
 
-    fn known_pod(&self, pod: &Workload, port: Port, at: SocketAddr) -> Option<Known> {
+    fn resolve_pod(&self, pod: &Workload, port: Port, ip: IpAddr) -> Option<ResolvedDestination> {
         let shape = &pod.shape;
         let services = self.services_selecting(shape);
         let targets = service_targets(&services, shape);
-        if !dialled(shape, port, targets.get(&port)) && self.headless_at(at).is_none() {
+        let headless = self.headless_at(SocketAddr::new(ip, port.get()));
+        if !dialled(shape, port, targets.get(&port)) && headless.is_none() {
             return None;
         }
         let protocol = if port == Port::METRICS {
@@ -179,16 +190,25 @@ impl Compiled {
         } else {
             protocol_of(port, &targets, shape)
         };
-        let said = targets.get(&port).into_iter().flatten();
-        let said = said.map(|s| (s.service.name.clone(), s.port));
-        let by_address = self.headless_at(at);
-        let by_address = by_address.map(|(name, port)| (name.clone(), port));
-        Some(Known::Pod {
-            name: pod.name.clone(),
-            port,
+        let references = targets.get(&port).into_iter().flatten();
+        let references = references.map(|s| (s.service.name.clone(), s.port));
+        let headless = headless.map(|(name, port)| (name.clone(), port));
+        Some(ResolvedDestination {
             protocol,
-            shape: Arc::clone(shape),
-            services: said.chain(by_address).collect(),
+            target: DestinationTarget::Pod {
+                group: PodGroup::of(shape, protocol),
+            },
+            services: references.chain(headless).collect(),
+            depends: vec![
+                Dependency::Address(ip),
+                Dependency::Namespace(Arc::clone(&pod.name.namespace)),
+            ],
+            destination: Destination {
+                kind: DestinationKind::Pod,
+                name: pod.name.clone(),
+                port,
+                family: Family::of(ip),
+            },
         })
     }
 
