@@ -38,6 +38,16 @@ pub struct Watch {
     pub kind: &'static str,
 }
 
+/// A list of all objects of a kind that was read again, and why.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Relist {
+    /// The kind.
+    pub kind: &'static str,
+    /// `gone`: the API server no longer has the changes since the last event. `interrupted`: the list was not complete.
+    /// `not_streamed`: the API server does not stream lists, and the list is read in pages.
+    pub reason: &'static str,
+}
+
 /// All metrics but those of the discovery server, which are read from it when they are asked for.
 #[derive(Debug)]
 pub struct Metrics {
@@ -52,6 +62,8 @@ pub struct Metrics {
     pub objects: Gauge,
     /// Failures of watches on the API server.
     pub watch_errors: Family<Watch, Counter>,
+    /// Lists that were read again, by kind and reason.
+    pub relists: Family<Relist, Counter>,
     /// Pods that the webhook saw, by outcome.
     pub injections: Family<Outcome, Counter>,
     /// 1 while the mesh's root is lost, or another root is in its place.
@@ -69,6 +81,7 @@ pub struct Metrics {
     audits: Counter,
     audited: Counter,
     audit_mismatches: Gauge,
+    audit_mismatches_found: Counter,
     server: Server,
     listeners: Connections,
 }
@@ -84,6 +97,7 @@ impl Default for Metrics {
             admission_refused: Family::default(),
             objects: Gauge::default(),
             watch_errors: Family::default(),
+            relists: Family::default(),
             injections: Family::default(),
             root_lost: Gauge::default(),
             write_errors: Family::default(),
@@ -98,6 +112,7 @@ impl Default for Metrics {
             audits: Counter::default(),
             audited: Counter::default(),
             audit_mismatches: Gauge::default(),
+            audit_mismatches_found: Counter::default(),
             listeners: Connections(Arc::default(), server.clone()),
             server,
             registry: Registry::default(),
@@ -157,6 +172,12 @@ impl Metrics {
             "Resources of the proxies of the last audit that differ from the API server's objects; 0 is right",
             &m.audit_mismatches,
         );
+        add(
+            r,
+            "audit_mismatches_found",
+            "Resources of proxies that differed from the API server's objects, in all audits",
+            &m.audit_mismatches_found,
+        );
         m.register_doors(r);
         r.register_collector(Box::new(m.server.clone()));
         r.register_collector(Box::new(m.listeners.clone()));
@@ -199,6 +220,12 @@ impl Metrics {
             "watch_errors",
             "Failures of watches on the API server",
             &m.watch_errors,
+        );
+        add(
+            r,
+            "relists",
+            "Lists of objects that were read again",
+            &m.relists,
         );
         add(
             r,
@@ -252,6 +279,14 @@ impl Metrics {
         self.audited
             .inc_by(u64::try_from(proxies).unwrap_or(u64::MAX));
         self.audit_mismatches.set(number(wrong));
+        let found = u64::try_from(wrong).unwrap_or(u64::MAX);
+        self.audit_mismatches_found.inc_by(found);
+    }
+
+    /// A list of all objects of a kind is read again.
+    pub fn relisted(&self, kind: &'static str, reason: &'static str) {
+        let relist = Relist { kind, reason };
+        self.relists.get_or_create(&relist).inc();
     }
 
     /// Adds the counts of the discovery server.

@@ -278,6 +278,7 @@ impl Cache {
                 Ok(event) => {
                     goes_on(name, &mut failing);
                     if !self.take(kind, event, &convert, &mut listing) {
+                        self.metrics.relisted(name, "interrupted");
                         tracing::info!(
                             kind = name,
                             "a list was interrupted and restarted; reading it again"
@@ -287,6 +288,7 @@ impl Cache {
                     }
                 }
                 Err(error) if knows_no_streams(&error) => {
+                    self.metrics.relisted(name, "not_streamed");
                     tracing::info!(
                         kind = name,
                         "the API server does not stream lists; reading them in pages"
@@ -325,6 +327,7 @@ impl Cache {
             .get_or_create(&Watch { kind })
             .inc();
         if is_gone(error) {
+            self.metrics.relisted(kind, "gone");
             tracing::info!(
                 kind,
                 "410 Gone: the API server no longer has the changes since the last event; listing all objects again"
