@@ -65,9 +65,12 @@ clippy:
 gen: ## write all generated files
 	cargo xtask gen
 
-nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts
+nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 100,000 random changes under audit
 	tests/gitops/run.sh
 	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture
+	tests/e2e/cluster/build.sh
+	cargo build --bins
+	HEDDLE_AUDIT_CHANGES=100000 cargo test -p heddle-bench --test audit -- --nocapture
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)
 	tests/e2e/cluster/build.sh

@@ -3,12 +3,10 @@
 //!
 //! Deliberately absent: mock servers, and any figure that is not measured in the run that prints it.
 
-pub mod audit;
 pub mod change;
 pub mod children;
 pub mod cluster;
 pub mod control_plane;
-pub mod cutter;
 pub mod echo;
 pub mod flat;
 pub mod http;

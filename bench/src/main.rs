@@ -11,7 +11,7 @@ use heddle_bench::load::Load;
 use heddle_bench::page::{self, Conditions};
 use heddle_bench::paths::{ClusterParts, Parts};
 use heddle_bench::simulate::Simulate;
-use heddle_bench::{audit, flat, latency, machine, streams, table};
+use heddle_bench::{flat, latency, machine, streams, table};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Heddle on real parts")]
@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Everything but the audit.
+    /// Everything.
     All {
         #[command(flatten)]
         table: table::Plan,
@@ -39,13 +39,6 @@ enum Command {
     Table {
         #[command(flatten)]
         table: table::Plan,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Random changes with cuts between the control plane and the API server, under the auditor's eyes.
-    Audit {
-        #[command(flatten)]
-        audit: audit::Plan,
         #[command(flatten)]
         common: Common,
     },
@@ -154,7 +147,6 @@ async fn run(command: Command) -> Result<()> {
             output.streams(&streams).await
         }
         Command::Table { table, common } => Output::new(common)?.table(&table).await,
-        Command::Audit { audit, common } => Output::new(common)?.audit(&audit).await,
         Command::Memory { memory, common } => Output::new(common)?.memory(&memory).await,
         Command::Latency { requests, common } => Output::new(common)?.latency(&requests).await,
         Command::Streams { streams, common } => Output::new(common)?.streams(&streams).await,
@@ -191,16 +183,6 @@ impl Output {
         let ledger = table::measure(&cluster, &self.parts.operator, plan).await?;
         let text = table::markdown(plan, &ledger);
         self.write("table", &text, &conditions).await
-    }
-
-    /// Writes the section also if something differed; the difference is then an error.
-    async fn audit(&self, plan: &audit::Plan) -> Result<()> {
-        let cluster = ClusterParts::find(&self.parts.repo)?;
-        let conditions = Conditions::now(&self.parts).await?;
-        let findings = audit::measure(&cluster, &self.parts.operator, plan).await?;
-        let text = audit::markdown(plan, &findings);
-        self.write("audit", &text, &conditions).await?;
-        findings.verdict(plan)
     }
 
     async fn memory(&self, plan: &flat::Plan) -> Result<()> {

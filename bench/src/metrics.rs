@@ -1,4 +1,4 @@
-//! Prometheus' text, as far as sums over all labels go.
+//! Prometheus' text: sums over all labels, or over the samples with one label.
 
 use std::collections::BTreeMap;
 
@@ -11,29 +11,43 @@ pub const COMPILES: &str = "heddle_compile_seconds_count";
 
 /// Metrics at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(BTreeMap<String, f64>);
+pub struct Metrics {
+    sums: BTreeMap<String, f64>,
+    /// Name, labels and value of each sample.
+    samples: Vec<(String, String, f64)>,
+}
 
 impl Metrics {
     /// Reads the text. Lines that are not samples are left out.
     pub fn read(text: &str) -> Self {
-        let mut sums = BTreeMap::new();
+        let mut metrics = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((name, rest)) = line.split_once(['{', ' ']) else {
                 continue;
             };
             // After the labels, if there are any, comes the value, then perhaps a time.
-            let after = rest.rsplit_once('}').map_or(rest, |(_, after)| after);
+            let (labels, after) = rest.rsplit_once('}').unwrap_or(("", rest));
             let value = after.split_whitespace().next().map(str::parse::<f64>);
             if let Some(Ok(value)) = value {
-                *sums.entry(name.to_owned()).or_insert(0.0) += value;
+                *metrics.sums.entry(name.to_owned()).or_insert(0.0) += value;
+                let sample = (name.to_owned(), labels.to_owned(), value);
+                metrics.samples.push(sample);
             }
         }
-        Self(sums)
+        metrics
     }
 
     /// The sum over all labels; none if there is no such metric.
     pub fn sum(&self, name: &str) -> Option<f64> {
-        self.0.get(name).copied()
+        self.sums.get(name).copied()
+    }
+
+    /// The sum over the samples with this label, such as `reason="idle"`; 0 if there is none.
+    pub fn labeled(&self, name: &str, label: &str) -> f64 {
+        let has = |labels: &str| labels.split(',').any(|one| one == label);
+        let samples = self.samples.iter();
+        let samples = samples.filter(|(of, labels, _)| of == name && has(labels));
+        samples.map(|(_, _, value)| value).sum()
     }
 
     /// By how much a metric has grown since an earlier moment.
@@ -45,6 +59,14 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_are_chosen_by_a_label() {
+        let metrics =
+            Metrics::read("a{k=\"x\",r=\"1\"} 2\na{k=\"y\",r=\"1\"} 3\na{r=\"2\"} 5\na 7\n");
+        assert_eq!(metrics.labeled("a", "r=\"1\""), 5.0);
+        assert_eq!(metrics.labeled("a", "r=\"3\""), 0.0);
+    }
 
     #[test]
     fn labels_are_summed_up() {

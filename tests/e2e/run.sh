@@ -23,7 +23,9 @@ if [ -z "${KUBECONFIG:-}" ]; then
   # Scope by use, with real Envoys in such namespaces (HEDDLE_SCOPE_EDITS=10000 for the long run of random edits).
   "${test[@]}" --test scope -- --nocapture --test-threads=2
   # Lists that an API server streams, and lists in pages.
-  "${test[@]}" --test lists -- --ignored
+  "${test[@]}" --test lists
+  # Random changes under audit, with cuts from the API server (HEDDLE_AUDIT_CHANGES=100000 for the long run).
+  "${test[@]}" --test audit -- --nocapture
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 
   export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}

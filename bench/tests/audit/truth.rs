@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
+use heddle_bench::cluster::Api;
+use heddle_bench::mesh::{Pod, namespace_of, service_name};
 use serde_json::Value;
 
 use super::held::Endpoints;
 use super::state::GROUP;
-use crate::cluster::Api;
-use crate::mesh::{Pod, namespace_of, service_name};
 
 /// Namespace and name.
 type Name = (String, String);

@@ -1,10 +1,9 @@
 //! The existing parts of a service while it is being changed, and its objects. Pure.
 
+use heddle_bench::mesh::{APP_PORT, PODS, PORT, namespace_of, pod_ip, pod_name, service_name};
+use heddle_bench::objects::{self, NODE, Ready};
+use heddle_bench::random::Random;
 use serde_json::{Value, json};
-
-use crate::mesh::{APP_PORT, PODS, PORT, namespace_of, pod_ip, pod_name, service_name};
-use crate::objects::{self, NODE, Ready};
-use crate::random::Random;
 
 /// Of our own kinds.
 pub const GROUP: &str = "heddle.dev/v1alpha1";

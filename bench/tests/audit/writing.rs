@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heddle_bench::cluster::Api;
+use heddle_bench::cluster::api::refusal;
+use heddle_bench::random::Random;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::series::{Call, Change, Series};
-use crate::cluster::Api;
-use crate::cluster::api::refusal;
-use crate::random::Random;
 
 /// More do not make a small machine faster.
 const AT_ONCE: usize = 16;

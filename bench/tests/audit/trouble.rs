@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use heddle_bench::cluster::ApiServer;
+use heddle_bench::random::Random;
 
-use crate::cluster::ApiServer;
-use crate::cutter::Cutter;
-use crate::random::Random;
+use super::cutter::Cutter;
 
 /// The interval at which etcd is compacted: it forgets its history.
 pub const COMPACTION: Duration = Duration::from_secs(5);

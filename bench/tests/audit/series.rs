@@ -1,13 +1,13 @@
 //! A random series of changes of a mesh, each as the calls that make it. Pure: the existing objects are known from the
 //! changes before.
 
+use heddle_bench::cluster::api::{core, group, slice};
+use heddle_bench::mesh::{Mesh, PODS, namespace_of, pod_name, service_name};
+use heddle_bench::objects::NODE;
+use heddle_bench::random::Random;
 use serde_json::{Value, json};
 
 use super::state::{GROUP, PodState, Service, VERSIONS};
-use crate::cluster::api::{core, group, slice};
-use crate::mesh::{Mesh, PODS, namespace_of, pod_name, service_name};
-use crate::objects::NODE;
-use crate::random::Random;
 
 /// One call.
 #[derive(Debug, Clone)]

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::change::healthy_addresses;
-use crate::sim::Watcher;
-use crate::sim::proxy::Proxy;
-use crate::sim::response::{ENDPOINTS, Response};
+use heddle_bench::change::healthy_addresses;
+use heddle_bench::sim::Watcher;
+use heddle_bench::sim::proxy::Proxy;
+use heddle_bench::sim::response::{ENDPOINTS, Response};
 
 /// A resource in one version.
 type Named = (Box<str>, Box<str>);
