@@ -25,5 +25,5 @@ pub use heddle_acceptor::{Bounds, ClientText, Deadlines, Peer, Security, TlsProv
 pub use progress::{Counters, Counts, Distribution, Progress, Registry};
 pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
 pub use session::{Flavor, Limits, MAX_TEXT, Rejection};
-pub use source::{Asked, Load, NodeInfo, ResourceSource, StreamRefusal, SubscriberId};
+pub use source::{Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal, SubscriberId};
 pub use transport::{Options, ServeError, Server, frame};

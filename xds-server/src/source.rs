@@ -63,12 +63,12 @@ pub enum StreamRefusal {
 
 /// The on-demand requests of a client: names beyond the resources that it is given anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// The on-demand clusters asked for and not given up.
-    pub names: BTreeSet<Name>,
+pub struct OnDemandRequests {
+    /// The on-demand clusters to which the client is subscribed.
+    pub clusters: BTreeSet<Name>,
     /// The listeners with the on-demand prefix that the client reported on reconnect, and was not told to drop since.
     /// They show which destinations it has learned, also to a server that the client never connected to before.
-    pub listeners: BTreeSet<Name>,
+    pub reported_listeners: BTreeSet<Name>,
 }
 
 /// The client's report of the traffic to one cluster.
@@ -96,7 +96,7 @@ pub trait ResourceSource: Send + Sync + 'static {
     ///
     /// `None` means that nothing is known: the client keeps its resources. A source returns the same `Arc` again if nothing
     /// changed for this subscriber, and a view with some of the same parts if only the others changed: both are cheap.
-    fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<View>>;
+    fn view(&self, who: &SubscriberId, on_demand: &OnDemandRequests) -> Option<Arc<View>>;
 
     /// Ticks when the view of this subscriber may have changed. Several changes may be one tick. It is called once
     /// for each stream, after it is admitted and before its first view.

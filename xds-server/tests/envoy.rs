@@ -277,7 +277,9 @@ async fn on_demand(server: &Running, source: &Arc<Fixture>, port: u16, backend: 
         .unwrap();
     assert!(answer.contains("hello"), "{answer:?}");
     server
-        .until(NODE, "asked on demand", |p| p.asked.names.contains(&*name))
+        .until(NODE, "asked on demand", |p| {
+            p.on_demand.clusters.contains(&*name)
+        })
         .await;
     server
         .until(NODE, "told", |p| runs(p, &key(Cluster, &name)))
@@ -345,7 +347,7 @@ async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16
             p.behind == before.behind && p.resources == before.resources
         })
         .await;
-    assert_eq!(after.asked.names, before.asked.names);
+    assert_eq!(after.on_demand.clusters, before.on_demand.clusters);
     let sent = server.counters.snapshot().responses;
     assert_eq!(
         (sent.cluster, sent.endpoints, sent.route),

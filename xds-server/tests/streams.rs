@@ -93,9 +93,12 @@ async fn one_that_reconnects_is_not_behind_before_it_has_told_what_it_holds() {
     let told = server.until("n", "told", |p| p.view.is_some()).await;
     assert_eq!((told.behind.len(), told.resources), (0, 3));
     // The source received the learned listeners before any of them was removed from the client.
-    assert!(told.asked.listeners.contains("dst|1.2.3.4:80"));
+    assert!(told.on_demand.reported_listeners.contains("dst|1.2.3.4:80"));
     assert_eq!(told.responses, 0);
-    assert_eq!(*source.asked.lock().unwrap().last().unwrap(), *told.asked);
+    assert_eq!(
+        *source.asked.lock().unwrap().last().unwrap(),
+        *told.on_demand
+    );
     let removal = next(&mut stream).await.unwrap().unwrap();
     assert_eq!(removal.removed_resources, ["dst|1.2.3.4:80"]);
 
@@ -151,7 +154,7 @@ async fn one_that_asks_for_thousands_of_names_has_its_views_made_now_and_then() 
         }
     };
     let (out, answer) = open(plain(&server).await, vec![asking(0..BEFORE)]).await;
-    let asked = |names| server.until("n", "asked", move |p| p.asked.names.len() == names);
+    let asked = |names| server.until("n", "asked", move |p| p.on_demand.clusters.len() == names);
     asked(BEFORE).await;
     let (from, made) = (Instant::now(), source.asked.lock().unwrap().len());
     for number in BEFORE..BEFORE + MORE {

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use heddle_policy_compiler::{
     Compiled, Destination, Part, PodRef, Resource, Scope, World, WorldBuilder, compile, ingest,
 };
-use heddle_xds_server::{Asked, NodeInfo, Peer, ResourceSource, StreamRefusal, SubscriberId, View};
+use heddle_xds_server::{
+    NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal, SubscriberId, View,
+};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -131,7 +133,7 @@ impl ResourceSource for Same {
         Ok(SubscriberId::from(node.id.as_str()))
     }
 
-    fn view(&self, _: &SubscriberId, _: &Asked) -> Option<Arc<View>> {
+    fn view(&self, _: &SubscriberId, _: &OnDemandRequests) -> Option<Arc<View>> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&view))
     }

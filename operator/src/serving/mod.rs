@@ -17,7 +17,7 @@ use heddle_policy_compiler::{
 };
 use heddle_xds_server as xds;
 use heddle_xds_server::{
-    Asked, Load, Name, NodeInfo, Peer, ResourceSource, StreamRefusal, SubscriberId,
+    Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal, SubscriberId,
 };
 use tokio::sync::watch;
 
@@ -129,11 +129,15 @@ impl MeshSource {
     /// Returns the view that a proxy must have now, for the requests of its current stream; `None` if the proxy is not a
     /// pod with a sidecar.
     #[must_use]
-    pub fn expected(&self, who: &Name, asked: &Arc<Asked>) -> Option<Arc<ServedView>> {
+    pub fn expected(
+        &self,
+        who: &Name,
+        on_demand: &Arc<OnDemandRequests>,
+    ) -> Option<Arc<ServedView>> {
         let (mut request, own) = {
             let subscribers = self.lock();
             let subscriber = subscribers.all.get(who)?;
-            let own = subscriber.asked == *asked;
+            let own = subscriber.on_demand == *on_demand;
             if let Some(seen) = subscriber
                 .seen
                 .as_ref()
@@ -147,7 +151,7 @@ impl MeshSource {
             return self.look(who, &request);
         }
         // Another stream of the same proxy asked last.
-        (request.asked, request.looked) = (Arc::clone(asked), Arc::clone(asked));
+        (request.on_demand, request.answered) = (Arc::clone(on_demand), Arc::clone(on_demand));
         let snapshot = self.newest()?;
         let proxy = snapshot.compiled.proxies.get(&request.pod)?;
         let seen = self.compute(&snapshot, proxy, &proxy.workload(), &request, None)?;
@@ -373,11 +377,11 @@ impl ResourceSource for MeshSource {
         })
     }
 
-    fn view(&self, who: &SubscriberId, asked: &Asked) -> Option<Arc<xds::View>> {
+    fn view(&self, who: &SubscriberId, on_demand: &OnDemandRequests) -> Option<Arc<xds::View>> {
         let request = {
             let mut subscribers = self.lock();
             let subscriber = subscribers.entry(&who.0)?;
-            subscriber.asks(asked);
+            subscriber.asks(on_demand);
             if let Some(seen) = subscriber.seen.as_ref().filter(|_| !subscriber.stale) {
                 return Some(Arc::clone(&seen.wire));
             }

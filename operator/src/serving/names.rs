@@ -57,16 +57,20 @@ impl MeshSource {
             beyond: BTreeSet::new(),
             places: BTreeSet::new(),
         };
-        let (asked, looked) = (&request.asked, &request.looked);
-        sorter.brought(asked.listeners.difference(&looked.listeners));
+        let (on_demand, answered) = (&request.on_demand, &request.answered);
+        sorter.brought(
+            on_demand
+                .reported_listeners
+                .difference(&answered.reported_listeners),
+        );
         // Names that are in the overflow already keep their places; new names come after them.
         let has_place = |name: &&Name| request.beyond.contains(*name);
-        let (placed, others): (Vec<_>, Vec<_>) = asked.names.iter().partition(has_place);
+        let (placed, others): (Vec<_>, Vec<_>) = on_demand.clusters.iter().partition(has_place);
         let (wanted, refused) = placed
             .into_iter()
             .chain(others)
             .cloned()
-            .partition(|name| sorter.answers(name, !looked.names.contains(name)));
+            .partition(|name| sorter.answers(name, !answered.clusters.contains(name)));
         if sorter.learned {
             sorter.sets = self.scopes.of(workload);
             self.relearned(workload);
@@ -166,7 +170,7 @@ mod tests {
 
     use heddle_identity::TrustDomain;
     use heddle_policy_compiler::{KubeObject, NamespacedName, World, compile, ingest};
-    use heddle_xds_server::Asked;
+    use heddle_xds_server::OnDemandRequests;
     use k8s_openapi::jiff::{SignedDuration, Timestamp};
     use serde_json::json;
 
@@ -227,19 +231,19 @@ mod tests {
             Duration::from_secs(60),
             Arc::default(),
         );
-        let asked = |names: &BTreeSet<Name>| {
-            Arc::new(Asked {
-                names: names.clone(),
-                ..Asked::default()
+        let requests = |names: &BTreeSet<Name>| {
+            Arc::new(OnDemandRequests {
+                clusters: names.clone(),
+                ..OnDemandRequests::default()
             })
         };
-        move |names, looked, beyond| {
+        move |names, answered, beyond| {
             let pod = NamespacedName::new("shop", "client-1");
             let proxy = &snapshot.compiled.proxies[&pod];
             let request = ViewRequest {
                 pod,
-                asked: asked(names),
-                looked: asked(looked),
+                on_demand: requests(names),
+                answered: requests(answered),
                 settled: Arc::default(),
                 beyond: Arc::new(beyond.clone()),
             };

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heddle_policy_compiler::{View, listener_address, on_demand_address};
-use heddle_xds_server::{Asked, Name, Progress, Registry, ResourceKey, ResourceKind, SubscriberId};
+use heddle_xds_server::{
+    Name, OnDemandRequests, Progress, Registry, ResourceKey, ResourceKind, SubscriberId,
+};
 
 use super::{MeshSource, ServedView};
 
-/// So long after its listener was acknowledged a cluster may still be looked for, by connections that were accepted
+/// So long after its listener was acknowledged a cluster may still be requested, by connections that were accepted
 /// before: twice as long as a connection waits for its cluster before the sidecar gives it up (5 s).
 const LOOKED_FOR: Duration = Duration::from_secs(10);
 
@@ -36,18 +38,19 @@ impl Settled {
     /// Takes new requests of the proxy, or further listeners reported on reconnect. Names of reported listeners are
     /// retired: their connections have reached the listener, and a proxy with hundreds of destinations must not receive
     /// their clusters once more only to have them removed again.
-    pub(super) fn asks(&mut self, before: &Asked, now: &Asked) {
-        self.acknowledged.retain(|name, _| now.names.contains(name));
+    pub(super) fn asks(&mut self, before: &OnDemandRequests, now: &OnDemandRequests) {
+        self.acknowledged
+            .retain(|name, _| now.clusters.contains(name));
         let brought: BTreeSet<_> = now
-            .listeners
-            .difference(&before.listeners)
+            .reported_listeners
+            .difference(&before.reported_listeners)
             .filter_map(|listener| listener_address(listener))
             .collect();
         let came_with = |name: &Name| {
             !brought.is_empty() && on_demand_address(name).is_some_and(|at| brought.contains(&at))
         };
         let settled = |name: &&Name| self.names.contains(*name) || came_with(name);
-        let settled: BTreeSet<Name> = now.names.iter().filter(settled).cloned().collect();
+        let settled: BTreeSet<Name> = now.clusters.iter().filter(settled).cloned().collect();
         if settled != *self.names {
             self.names = Arc::new(settled);
         }
@@ -151,12 +154,12 @@ mod tests {
         texts.iter().map(|text| text.as_str().into()).collect()
     }
 
-    fn asked(hours: &[u8], listeners: &[&str]) -> Asked {
+    fn requests(hours: &[u8], listeners: &[&str]) -> OnDemandRequests {
         let of_hour = |hour: &u8| AT.map(|at| format!("{at}|20261121{hour:02}"));
         let all: Vec<String> = hours.iter().flat_map(of_hour).collect();
-        Asked {
-            names: names(&all),
-            listeners: listeners.iter().map(|name| (*name).into()).collect(),
+        OnDemandRequests {
+            clusters: names(&all),
+            reported_listeners: listeners.iter().map(|name| (*name).into()).collect(),
         }
     }
 
@@ -186,9 +189,9 @@ mod tests {
     #[test]
     fn a_name_retires_a_while_after_its_acknowledgement() {
         let (mut settled, start) = (Settled::default(), Instant::now());
-        let all = asked(&[7], &[]).names;
+        let all = requests(&[7], &[]).clusters;
         let some = all.iter().take(1).collect();
-        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
         let later = start + LOOKED_FOR / 2;
         assert!(!settled.acknowledged(&all.iter().collect(), start));
         assert!(!settled.acknowledged(&some, later), "too early");
@@ -197,15 +200,15 @@ mod tests {
         assert_eq!(settled.names().len(), 1);
         assert!(settled.acknowledged(&all.iter().collect(), start + 2 * LOOKED_FOR));
         assert_eq!(**settled.names(), all);
-        settled.asks(&asked(&[7], &[]), &asked(&[8], &[]));
+        settled.asks(&requests(&[7], &[]), &requests(&[8], &[]));
         assert!(settled.names().is_empty(), "they were given up");
     }
 
     #[test]
     fn a_name_without_its_listener_is_no_longer_retired() {
         let (mut settled, start) = (Settled::default(), Instant::now());
-        let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
-        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        let (all, none) = (requests(&[7], &[]).clusters, BTreeSet::new());
+        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
         settle(&mut settled, &all, start);
         let before = Arc::clone(settled.names());
         settled.seen(&view(&none, &all), &before);
@@ -221,8 +224,8 @@ mod tests {
     #[test]
     fn a_name_retired_during_a_computation_stays_retired() {
         let (mut settled, start) = (Settled::default(), Instant::now());
-        let (all, none) = (asked(&[7], &[]).names, BTreeSet::new());
-        settled.asks(&Asked::default(), &asked(&[7], &[]));
+        let (all, none) = (requests(&[7], &[]).clusters, BTreeSet::new());
+        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
         settle(&mut settled, &all, start);
         settled.seen(&view(&all, &none), &none);
         assert_eq!(**settled.names(), all);
@@ -231,13 +234,13 @@ mod tests {
     #[test]
     fn names_of_listeners_reported_on_reconnect_are_retired() {
         let mut settled = Settled::default();
-        let (first, then) = (asked(&[7], &[]), asked(&[7], &AT));
-        settled.asks(&Asked::default(), &first);
+        let (first, then) = (requests(&[7], &[]), requests(&[7], &AT));
+        settled.asks(&OnDemandRequests::default(), &first);
         assert!(settled.names().is_empty());
         settled.asks(&first, &then);
-        assert_eq!(**settled.names(), then.names);
+        assert_eq!(**settled.names(), then.clusters);
         // Names requested after the reconnect are not retired.
-        settled.asks(&then, &asked(&[7, 8], &AT));
-        assert_eq!(**settled.names(), then.names);
+        settled.asks(&then, &requests(&[7, 8], &AT));
+        assert_eq!(**settled.names(), then.clusters);
     }
 }

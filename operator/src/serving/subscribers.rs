@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use heddle_policy_compiler::{Dependency, PodRef, WorkloadRef};
-use heddle_xds_server::{Asked, Name};
+use heddle_xds_server::{Name, OnDemandRequests};
 use tokio::sync::watch;
 
 use super::settled::Settled;
@@ -24,9 +24,9 @@ pub(super) enum ViewInput {
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) pod: PodRef,
-    pub(super) asked: Arc<Asked>,
+    pub(super) on_demand: Arc<OnDemandRequests>,
     /// The requests for which the current view was computed.
-    looked: Arc<Asked>,
+    answered: Arc<OnDemandRequests>,
     /// Set when a stream begins: the names of its first request are from earlier calls, and do not count as new.
     begins: bool,
     pub(super) settled: Settled,
@@ -45,8 +45,8 @@ impl Subscriber {
     fn new(pod: PodRef) -> Self {
         Self {
             pod,
-            asked: Arc::default(),
-            looked: Arc::default(),
+            on_demand: Arc::default(),
+            answered: Arc::default(),
             begins: false,
             settled: Settled::default(),
             workload: None,
@@ -64,18 +64,18 @@ impl Subscriber {
         self.tick.subscribe()
     }
 
-    /// The proxy asks for this now.
-    pub(super) fn asks(&mut self, asked: &Asked) {
+    /// Takes the on-demand requests of the proxy.
+    pub(super) fn asks(&mut self, on_demand: &OnDemandRequests) {
         if std::mem::take(&mut self.begins) {
-            let names = asked.names.clone();
-            self.looked = Arc::new(Asked {
-                names,
-                ..Asked::default()
+            let clusters = on_demand.clusters.clone();
+            self.answered = Arc::new(OnDemandRequests {
+                clusters,
+                ..OnDemandRequests::default()
             });
         }
-        if *self.asked != *asked {
-            self.settled.asks(&self.asked, asked);
-            self.asked = Arc::new(asked.clone());
+        if *self.on_demand != *on_demand {
+            self.settled.asks(&self.on_demand, on_demand);
+            self.on_demand = Arc::new(on_demand.clone());
             self.stale = true;
         }
     }
@@ -84,8 +84,8 @@ impl Subscriber {
     pub(super) fn request(&self) -> ViewRequest {
         ViewRequest {
             pod: self.pod.clone(),
-            asked: Arc::clone(&self.asked),
-            looked: Arc::clone(&self.looked),
+            on_demand: Arc::clone(&self.on_demand),
+            answered: Arc::clone(&self.answered),
             settled: Arc::clone(self.settled.names()),
             beyond: self
                 .seen
@@ -100,9 +100,9 @@ impl Subscriber {
 #[derive(Debug)]
 pub(super) struct ViewRequest {
     pub(super) pod: PodRef,
-    pub(super) asked: Arc<Asked>,
+    pub(super) on_demand: Arc<OnDemandRequests>,
     /// The requests at the last computation.
-    pub(super) looked: Arc<Asked>,
+    pub(super) answered: Arc<OnDemandRequests>,
     /// The retired names among the requested ones.
     pub(super) settled: Arc<BTreeSet<Name>>,
     /// The names that the last view grants beyond the scope of the workload.
@@ -162,10 +162,10 @@ impl Subscribers {
             return;
         };
         // The requests changed in between. The call that changed them computes the view, too.
-        if !Arc::ptr_eq(&subscriber.asked, &request.asked) {
+        if !Arc::ptr_eq(&subscriber.on_demand, &request.on_demand) {
             return;
         }
-        subscriber.looked = Arc::clone(&request.asked);
+        subscriber.answered = Arc::clone(&request.on_demand);
         subscriber.settled.seen(&seen, &request.settled);
         // Mostly the inputs are the same, and nothing is to be done.
         if subscriber.inputs != seen.depends {

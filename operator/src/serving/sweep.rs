@@ -14,7 +14,7 @@ use crate::scope::{Recent, Seconds};
 use crate::snapshot::Snapshot;
 use crate::tasks::Ended;
 
-/// Old scopes are looked at this often at most.
+/// Old scopes are checked this often at most.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Seconds for which a workload without a connected pod keeps an unused destination: 30 days.
@@ -124,9 +124,9 @@ impl MeshSource {
             let heard = subscriber
                 .reported
                 .is_some_and(|at| at.elapsed() < self.reported_within());
-            let mut names = subscriber.asked.names.iter();
-            let asked = names.any(|name| on_demand_address(name) == at && recent(name));
-            heard && !asked
+            let mut names = subscriber.on_demand.clusters.iter();
+            let requested = names.any(|name| on_demand_address(name) == at && recent(name));
+            heard && !requested
         })
     }
 }

@@ -132,7 +132,7 @@ impl Rounds {
             source.forget(who);
             return self.looked.remove(&pod).is_some();
         };
-        let Some(seen) = source.expected(who, &progress.asked) else {
+        let Some(seen) = source.expected(who, &progress.on_demand) else {
             return false;
         };
         let before = self.looked.get(&pod);
@@ -243,7 +243,7 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         behind_since: looked.and_then(|looked| looked.behind_since).map(unix),
         resources: looked.map_or(0, |looked| looked.seen.resources()),
         scope: Some(looked.map_or(0, |looked| looked.seen.scope)),
-        on_demand: progress.map_or(0, |progress| progress.asked.names.len()),
+        on_demand: progress.map_or(0, |progress| progress.on_demand.clusters.len()),
         refused: refused
             .map(|refused| format!("{}: {}", refused.resource.key, refused.text))
             .collect(),

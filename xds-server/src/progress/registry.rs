@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::resource::{Part, ResourceKey, View};
 use crate::session::{Flavor, Rejection, SyncState};
-use crate::source::{Asked, NodeInfo, SubscriberId};
+use crate::source::{NodeInfo, OnDemandRequests, SubscriberId};
 
 /// The progress of one subscriber.
 ///
@@ -26,7 +26,7 @@ pub struct Progress {
     /// How it speaks.
     pub flavor: Flavor,
     /// The on-demand requests of the client.
-    pub asked: Arc<Asked>,
+    pub on_demand: Arc<OnDemandRequests>,
     /// The view that the stream works towards; the last one if it is disconnected.
     pub view: Option<Arc<View>>,
     /// The resources of that view that are not acknowledged, with the refusal if the client refused the view's version.
@@ -87,7 +87,7 @@ pub(crate) struct StreamToken(u64);
 pub(crate) struct Report {
     pub sync_states: SyncStates,
     /// The view and the on-demand requests, if they changed.
-    pub scope: Option<(Option<Arc<View>>, Arc<Asked>)>,
+    pub scope: Option<(Option<Arc<View>>, Arc<OnDemandRequests>)>,
     pub resources: Option<usize>,
     pub bytes: u64,
     pub responses: u64,
@@ -115,8 +115,8 @@ impl Report {
     }
 
     fn apply(self, progress: &mut Progress) {
-        if let Some((view, asked)) = self.scope {
-            (progress.view, progress.asked) = (view, asked);
+        if let Some((view, on_demand)) = self.scope {
+            (progress.view, progress.on_demand) = (view, on_demand);
         }
         match self.sync_states {
             SyncStates::Whole(behind) => progress.behind = behind,
@@ -267,7 +267,7 @@ impl Registry {
                 since: SystemTime::UNIX_EPOCH,
                 node: Arc::default(),
                 flavor,
-                asked: Arc::default(),
+                on_demand: Arc::default(),
                 view: None,
                 behind: BTreeMap::new(),
                 resources: 0,

@@ -41,7 +41,7 @@ impl Session {
             return Err(Fault::Names);
         }
         Ok(Heard {
-            asked_changed: std::mem::take(&mut self.asked_changed),
+            on_demand_changed: std::mem::take(&mut self.on_demand_changed),
             kind: Some(kind),
             refused,
         })
@@ -131,10 +131,10 @@ impl Session {
 
     /// Passes on a listener that the client learned by use: it shows the source which destinations the client uses.
     fn take_learned(&mut self, name: Name) {
-        let room = self.asked.listeners.len() < self.limits.max_wanted;
+        let room = self.on_demand.reported_listeners.len() < self.limits.max_wanted;
         if room && name.starts_with(&*self.limits.on_demand_prefix) {
-            let listeners = &mut Arc::make_mut(&mut self.asked).listeners;
-            self.asked_changed |= listeners.insert(name);
+            let listeners = &mut Arc::make_mut(&mut self.on_demand).reported_listeners;
+            self.on_demand_changed |= listeners.insert(name);
         }
     }
 

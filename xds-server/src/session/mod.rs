@@ -44,7 +44,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::Node;
 
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
-use crate::source::Asked;
+use crate::source::OnDemandRequests;
 use channel::Channels;
 pub use rejection::{MAX_TEXT, Rejection};
 
@@ -98,8 +98,8 @@ pub enum Fault {
 /// The effect of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// [`Session::asked`] has changed: the view has to be fetched again before the next `poll`.
-    pub asked_changed: bool,
+    /// [`Session::on_demand`] has changed: the view has to be fetched again before the next `poll`.
+    pub on_demand_changed: bool,
     /// The kind that the request was about; `None` if it is not served, and the request ignored.
     pub kind: Option<ResourceKind>,
     /// Whether the request refused the response in flight.
@@ -148,8 +148,8 @@ pub struct Session {
     view: Option<Arc<View>>,
     /// How many views there were; each is known by its number.
     views: u64,
-    asked: Arc<Asked>,
-    asked_changed: bool,
+    on_demand: Arc<OnDemandRequests>,
+    on_demand_changed: bool,
     nonces: u64,
     heard_any: bool,
     /// The client reconnected with resources, and may not have reported all of them yet.
@@ -171,8 +171,8 @@ impl Session {
             channels: Channels::default(),
             view: None,
             views: 0,
-            asked: Arc::default(),
-            asked_changed: false,
+            on_demand: Arc::default(),
+            on_demand_changed: false,
             nonces: 0,
             heard_any: false,
             resyncing: false,
@@ -183,8 +183,8 @@ impl Session {
 
     /// The on-demand requests of the client.
     #[must_use]
-    pub const fn asked(&self) -> &Arc<Asked> {
-        &self.asked
+    pub const fn on_demand(&self) -> &Arc<OnDemandRequests> {
+        &self.on_demand
     }
 
     /// The newest view.
@@ -265,13 +265,13 @@ impl Session {
         let channel = self.channels.get_mut(kind);
         channel.subscription.names.insert(Name::clone(name));
         self.touch(kind, name);
-        let known = self.asked.names.contains(name);
-        let room = self.asked.names.len() < self.limits.max_wanted;
+        let known = self.on_demand.clusters.contains(name);
+        let room = self.on_demand.clusters.len() < self.limits.max_wanted;
         if self.is_on_demand(kind, name) && room && !known {
-            Arc::make_mut(&mut self.asked)
-                .names
+            Arc::make_mut(&mut self.on_demand)
+                .clusters
                 .insert(Name::clone(name));
-            self.asked_changed = true;
+            self.on_demand_changed = true;
         }
     }
 
@@ -282,9 +282,9 @@ impl Session {
             self.drop_held(kind, name);
         }
         self.touch(kind, name);
-        if kind == ResourceKind::Cluster && self.asked.names.contains(name) {
-            Arc::make_mut(&mut self.asked).names.remove(name);
-            self.asked_changed = true;
+        if kind == ResourceKind::Cluster && self.on_demand.clusters.contains(name) {
+            Arc::make_mut(&mut self.on_demand).clusters.remove(name);
+            self.on_demand_changed = true;
         }
     }
 
@@ -296,9 +296,11 @@ impl Session {
         channel.let_go(name);
         self.removals_due = true;
         self.touch(kind, name);
-        if kind == ResourceKind::Listener && self.asked.listeners.contains(name) {
-            Arc::make_mut(&mut self.asked).listeners.remove(name);
-            self.asked_changed = true;
+        if kind == ResourceKind::Listener && self.on_demand.reported_listeners.contains(name) {
+            Arc::make_mut(&mut self.on_demand)
+                .reported_listeners
+                .remove(name);
+            self.on_demand_changed = true;
         }
     }
 }

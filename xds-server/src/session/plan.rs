@@ -187,7 +187,7 @@ impl Session {
 
     /// The names asked for that do not exist. They stay subscribed, and are sent once they do.
     fn not_there(&mut self, kind: ResourceKind, absent: &BTreeSet<Name>) -> Vec<Name> {
-        let (wanted, prefix) = (&self.asked.names, &*self.limits.on_demand_prefix);
+        let (wanted, prefix) = (&self.on_demand.clusters, &*self.limits.on_demand_prefix);
         let channel = self.channels.get_mut(kind);
         let missing = |name: &&Name| {
             let unknown = channel.current(name).is_none();

@@ -47,7 +47,7 @@ impl Session {
         let refused = self.answered(kind, nonce, refusal);
         self.take_names(kind, &request.resource_names);
         Ok(Heard {
-            asked_changed: std::mem::take(&mut self.asked_changed),
+            on_demand_changed: std::mem::take(&mut self.on_demand_changed),
             kind: Some(kind),
             refused,
         })

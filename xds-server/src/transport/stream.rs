@@ -303,9 +303,9 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 }
             }
         }
-        self.scope_changed |= heard.asked_changed;
-        self.names_changed |= heard.asked_changed;
-        self.view_due |= heard.asked_changed || self.session.view().is_none();
+        self.scope_changed |= heard.on_demand_changed;
+        self.names_changed |= heard.on_demand_changed;
+        self.view_due |= heard.on_demand_changed || self.session.view().is_none();
         Ok(())
     }
 
@@ -336,9 +336,9 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         let Some(admitted) = &self.admitted else {
             return;
         };
-        let asked = self.session.asked();
-        let view = self.shared.source.view(&admitted.who, asked);
-        let names = asked.names.len();
+        let on_demand = self.session.on_demand();
+        let view = self.shared.source.view(&admitted.who, on_demand);
+        let names = on_demand.clusters.len();
         if names > RESTLESS_NAMES {
             let names = u32::try_from(names).unwrap_or(u32::MAX);
             self.rests_until = Instant::now() + REST_FOR_NAME * names;
@@ -376,8 +376,8 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         if self.told {
             report.resources = Some(self.session.held_count());
             if std::mem::take(&mut self.scope_changed) {
-                let asked = Arc::clone(self.session.asked());
-                report.scope = Some((self.session.view().cloned(), asked));
+                let on_demand = Arc::clone(self.session.on_demand());
+                report.scope = Some((self.session.view().cloned(), on_demand));
             }
         }
         if let Some(admitted) = &self.admitted {

@@ -28,7 +28,7 @@ pub struct Fixture {
     changed: watch::Sender<u64>,
     since: Mutex<Option<Instant>>,
     /// All that was ever asked for, in order.
-    pub asked: Mutex<Vec<Asked>>,
+    pub asked: Mutex<Vec<OnDemandRequests>>,
     pub loads: Mutex<Vec<(SubscriberId, Vec<Load>)>>,
 }
 
@@ -82,12 +82,12 @@ impl ResourceSource for Fixture {
         }
     }
 
-    fn view(&self, _who: &SubscriberId, asked: &Asked) -> Option<Arc<View>> {
+    fn view(&self, _who: &SubscriberId, asked: &OnDemandRequests) -> Option<Arc<View>> {
         self.asked.lock().unwrap().push(asked.clone());
         let on_demand = self.on_demand.lock().unwrap();
-        let known = asked.names.iter().filter_map(|name| on_demand.get(name));
+        let known = asked.clusters.iter().filter_map(|name| on_demand.get(name));
         let base = self.resources.lock().unwrap();
-        let absent = asked.names.iter();
+        let absent = asked.clusters.iter();
         let absent = absent.filter(|name| !on_demand.contains_key(*name));
         Some(Arc::new(View {
             parts: base.values().chain(known).cloned().collect(),

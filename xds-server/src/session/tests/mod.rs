@@ -56,11 +56,15 @@ fn run(flavor: Flavor, name: &str, script: &str) {
                 continue;
             }
             "wanted" => {
-                assert_eq!(words(session.asked().names.iter()), rest, "{at}");
+                assert_eq!(words(session.on_demand().clusters.iter()), rest, "{at}");
                 continue;
             }
             "learned" => {
-                assert_eq!(words(session.asked().listeners.iter()), rest, "{at}");
+                assert_eq!(
+                    words(session.on_demand().reported_listeners.iter()),
+                    rest,
+                    "{at}"
+                );
                 continue;
             }
             "holds" => {

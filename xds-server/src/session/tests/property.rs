@@ -197,7 +197,12 @@ struct Memory {
 
 impl Memory {
     /// A view with its resources in parts, in any order.
-    fn view(&mut self, resources: &Resources, grouping: Grouping, asked: &Asked) -> View {
+    fn view(
+        &mut self,
+        resources: &Resources,
+        grouping: Grouping,
+        on_demand: &OnDemandRequests,
+    ) -> View {
         let count = usize::from(grouping.parts) + 1;
         let mut groups = vec![Vec::new(); count];
         for (i, (key, resource)) in resources.iter().enumerate() {
@@ -224,7 +229,7 @@ impl Memory {
         let mut parts: Vec<_> = parts.collect();
         parts.rotate_left(usize::from(grouping.seed) % count);
         let cluster = |name: &Name| ResourceKey::new(ResourceKind::Cluster, Name::clone(name));
-        let absent = asked.names.iter();
+        let absent = on_demand.clusters.iter();
         let absent = absent.filter(|name| !resources.contains_key(&cluster(name)));
         View {
             parts,
@@ -265,9 +270,9 @@ impl Pair {
     }
 
     fn refresh(&mut self) {
-        let asked = Arc::clone(self.session.asked());
-        let resources = compile(&self.world, &asked.names);
-        let view = self.memory.view(&resources, self.grouping, &asked);
+        let on_demand = Arc::clone(self.session.on_demand());
+        let resources = compile(&self.world, &on_demand.clusters);
+        let view = self.memory.view(&resources, self.grouping, &on_demand);
         self.session.set_view(Arc::new(view));
         self.poll();
     }
@@ -288,7 +293,12 @@ impl Pair {
         let Some(request) = self.client.out.pop_front() else {
             return false;
         };
-        if self.session.delta_request(&request).unwrap().asked_changed {
+        if self
+            .session
+            .delta_request(&request)
+            .unwrap()
+            .on_demand_changed
+        {
             self.refresh();
         }
         self.poll();
@@ -348,7 +358,7 @@ impl Pair {
 
     /// After all has been said: everything that nothing bad stands in the way of is there, and nothing else.
     fn check(&self, healthy: bool) {
-        let view = compile(&self.world, &self.session.asked().names);
+        let view = compile(&self.world, &self.session.on_demand().clusters);
         for (key, resource) in &view {
             let held = self
                 .client
