@@ -127,7 +127,7 @@ fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value
         held: &nothing,
         retiring: &nothing,
         wanted,
-        settled: &BTreeSet::new(),
+        retired: &BTreeSet::new(),
         refused: &BTreeSet::new(),
     };
     let view = compiled.view(pod, &scope).unwrap_or_default();

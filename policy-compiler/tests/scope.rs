@@ -63,23 +63,23 @@ impl Seen {
 }
 
 fn seen(compiled: &Compiled, held: &[&str], wanted: &[&str]) -> Seen {
-    seen_settled(compiled, held, wanted, &[])
+    seen_retired(compiled, held, wanted, &[])
 }
 
-fn seen_settled(compiled: &Compiled, held: &[&str], wanted: &[&str], settled: &[&str]) -> Seen {
+fn seen_retired(compiled: &Compiled, held: &[&str], wanted: &[&str], retired: &[&str]) -> Seen {
     let held: BTreeSet<Destination> = held.iter().map(|text| text.parse().unwrap()).collect();
     let names = |ats: &[&str]| {
         ats.iter()
             .map(|at| Compiled::on_demand_name(at.parse().unwrap(), "1"))
             .collect()
     };
-    let (wanted, settled) = (names(wanted), names(settled));
+    let (wanted, retired) = (names(wanted), names(retired));
     let (retiring, refused) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
         held: &held,
         retiring: &retiring,
         wanted: &wanted,
-        settled: &settled,
+        retired: &retired,
         refused: &refused,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
@@ -282,7 +282,7 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
         held: &none,
         retiring: &retiring,
         wanted: &no_names,
-        settled: &no_names,
+        retired: &no_names,
         refused: &no_names,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
@@ -296,10 +296,10 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
 }
 
 #[test]
-fn a_settled_name_is_absent_while_its_listener_is_there() {
+fn a_retired_name_is_absent_while_its_listener_is_there() {
     let at = ["10.96.0.1:80", "192.0.2.1:80"];
     let look = |compiled: &Compiled| {
-        let seen = seen_settled(compiled, &["service/shop/http:80"], &at, &at);
+        let seen = seen_retired(compiled, &["service/shop/http:80"], &at, &at);
         let has = |key: &str| seen.resources.contains_key(key);
         (
             has("Listener dst|10.96.0.1:80"),

@@ -72,7 +72,7 @@ impl Small {
             retiring: &none,
             wanted: &nothing,
             refused: &nothing,
-            settled: &nothing,
+            retired: &nothing,
         };
         let pod = PodRef::new(&namespace_of(CHANGING), &pod_name(CHANGING, 0));
         let view = self.compiled.view(&pod, &scope);

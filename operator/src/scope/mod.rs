@@ -23,7 +23,7 @@ pub use codec::{key, read, write};
 
 /// A workload learns so many destinations at most; then the one that was not used for longest makes room. Some 60 kB of
 /// a sidecar's memory each.
-pub const MAX_HELD: usize = 1024;
+pub const MAX_ACTIVE: usize = 1024;
 
 /// For so long a listener that was taken away may still have connections: Envoy's `--drain-time-s`, which the agent
 /// sets, and as much again.
@@ -91,7 +91,7 @@ impl Workload {
     /// Whether there is room for one more. If need be one makes room that was not used for `unused` seconds (`None`: none does),
     /// and no sooner than so long after it was first found that there is none, for until then it is not known which are in use.
     fn make_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
-        if self.sets.held.len() < MAX_HELD {
+        if self.sets.held.len() < MAX_ACTIVE {
             return true;
         }
         let since = *self.full_since.get_or_insert(now);
@@ -125,7 +125,7 @@ pub enum Learned {
 /// The scopes of all workloads.
 ///
 /// # Guarantees
-/// Bounded by [`MAX_HELD`] for each workload, and by [`MAX_ABSENT`] workloads without pods. [`Scopes::of`] returns the same
+/// Bounded by [`MAX_ACTIVE`] for each workload, and by [`MAX_ABSENT`] workloads without pods. [`Scopes::of`] returns the same
 /// `Arc` as long as nothing changed.
 #[derive(Default)]
 pub struct Scopes {
@@ -176,7 +176,7 @@ impl Scopes {
         let was_full = known.full_since.is_some();
         if !known.make_room(unused, now) {
             if !was_full && known.full_since.is_some() {
-                tracing::warn!(%workload, destinations = MAX_HELD, "the scope of the workload is full; further destinations are not learned");
+                tracing::warn!(%workload, destinations = MAX_ACTIVE, "the scope of the workload is full; further destinations are not learned");
             }
             return Learned::NoRoom;
         }
@@ -309,7 +309,7 @@ impl Scopes {
         let is_held = |entry: &&Entry| entry.retiring_since.is_none();
         let mut held = known.entries.values().filter(is_held).count();
         for (destination, used) in stored {
-            let room = held < MAX_HELD;
+            let room = held < MAX_ACTIVE;
             match known.entries.get_mut(destination) {
                 Some(entry) => {
                     // Used elsewhere since it was let go here.

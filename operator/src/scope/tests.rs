@@ -74,31 +74,31 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     let learn = |number: usize, unused, now| {
         scopes.learn(&workload(), &to(&format!("s{number}")), unused, now)
     };
-    for number in 0..MAX_HELD {
+    for number in 0..MAX_ACTIVE {
         assert_eq!(learn(number, None, 1000), Learned::Now);
     }
     let found_full = 5000;
-    assert_eq!(learn(MAX_HELD, None, found_full), Learned::NoRoom);
-    assert_eq!(learn(MAX_HELD, Some(UNUSED), found_full), Learned::NoRoom);
+    assert_eq!(learn(MAX_ACTIVE, None, found_full), Learned::NoRoom);
+    assert_eq!(learn(MAX_ACTIVE, Some(UNUSED), found_full), Learned::NoRoom);
     // All but two are used since, or were brought along.
     let mut used = scopes.of(&workload()).held.clone();
     assert!(["s0", "s1", "s2"].iter().all(|name| used.remove(&to(name))));
     scopes.used(&workload(), &used, found_full + 1, u64::MAX);
     scopes.brought(&workload(), &[to("s2")].into(), found_full + 1);
     let then = found_full + UNUSED;
-    assert_eq!(learn(MAX_HELD, Some(UNUSED), then - 1), Learned::NoRoom);
-    for number in [MAX_HELD, MAX_HELD + 1] {
+    assert_eq!(learn(MAX_ACTIVE, Some(UNUSED), then - 1), Learned::NoRoom);
+    for number in [MAX_ACTIVE, MAX_ACTIVE + 1] {
         assert_eq!(learn(number, None, then), Learned::NoRoom, "it may not");
         assert_eq!(learn(number, Some(UNUSED), then), Learned::Now);
     }
-    assert_eq!(learn(MAX_HELD + 2, Some(UNUSED), then), Learned::NoRoom);
+    assert_eq!(learn(MAX_ACTIVE + 2, Some(UNUSED), then), Learned::NoRoom);
     let sets = scopes.of(&workload());
-    assert_eq!((sets.held.len(), sets.retiring.len()), (MAX_HELD, 2));
+    assert_eq!((sets.held.len(), sets.retiring.len()), (MAX_ACTIVE, 2));
     assert!(sets.retiring.contains(&to("s0")) && sets.retiring.contains(&to("s1")));
     // A drained destination comes back like any other.
     assert_eq!(learn(0, Some(UNUSED), then), Learned::NoRoom);
     assert_eq!(learn(0, Some(UNUSED), then + 1), Learned::Now);
-    assert_eq!(scopes.of(&workload()).held.len(), MAX_HELD);
+    assert_eq!(scopes.of(&workload()).held.len(), MAX_ACTIVE);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod names;
 mod parts;
-mod settled;
+mod retired;
 mod subscribers;
 mod sweep;
 
@@ -44,7 +44,7 @@ pub struct ServedView {
     /// The names that are answered only while they are recent: time alone can change it.
     beyond: Arc<BTreeSet<Name>>,
     /// The retirable names: their on-demand clusters only forward to a listener of the same view.
-    settling: Arc<BTreeSet<Name>>,
+    retirable: Arc<BTreeSet<Name>>,
 }
 
 impl ServedView {
@@ -73,7 +73,7 @@ impl ServedView {
             depends: Arc::clone(&self.depends),
             scope: self.scope,
             beyond: Arc::clone(&self.beyond),
-            settling: Arc::clone(&self.settling),
+            retirable: Arc::clone(&self.retirable),
         })
     }
 
@@ -166,7 +166,7 @@ impl MeshSource {
             held: &sets.held,
             retiring: &sets.retiring,
             wanted: &none,
-            settled: &none,
+            retired: &none,
             refused: &none,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope);
@@ -268,11 +268,11 @@ impl MeshSource {
             held: &sorted.sets.held,
             retiring: &sorted.sets.retiring,
             wanted: &sorted.wanted,
-            settled: &request.settled,
+            retired: &request.retired,
             refused: &sorted.refused,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope)?;
-        let settling = settled::settling(&view, &sorted.wanted);
+        let retirable = retired::retirable(&view, &sorted.wanted);
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
             .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
@@ -288,7 +288,7 @@ impl MeshSource {
             depends: Arc::new(view.depends),
             scope: sorted.sets.held.len(),
             beyond: Arc::new(sorted.beyond),
-            settling: Arc::new(settling),
+            retirable: Arc::new(retirable),
         })
     }
 

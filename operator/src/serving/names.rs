@@ -175,7 +175,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::scope::MAX_HELD;
+    use crate::scope::MAX_ACTIVE;
 
     const AT: &str = "10.96.0.1";
 
@@ -244,7 +244,7 @@ mod tests {
                 pod,
                 on_demand: requests(names),
                 answered: requests(answered),
-                settled: Arc::default(),
+                retired: Arc::default(),
                 beyond: Arc::new(beyond.clone()),
             };
             mesh.sort(snapshot, proxy, &proxy.workload(), &request)
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn names_beyond_scope_and_overflow_are_denied() {
         const REFUSED: usize = 200;
-        const ALL: usize = MAX_HELD + MAX_BEYOND + REFUSED;
+        const ALL: usize = MAX_ACTIVE + MAX_BEYOND + REFUSED;
         let (snapshot, none) = (snapshot("shop", ALL, "Enabled"), BTreeSet::new());
         let sort = sorted(&snapshot);
         let mut names = ports(1..=ALL);
         let first = sort(&names, &none, &none);
-        assert_eq!(first.sets.held.len(), MAX_HELD);
+        assert_eq!(first.sets.held.len(), MAX_ACTIVE);
         assert_eq!(first.beyond.len(), MAX_BEYOND);
-        assert_eq!(first.wanted.len(), MAX_HELD + MAX_BEYOND);
+        assert_eq!(first.wanted.len(), MAX_ACTIVE + MAX_BEYOND);
         assert_eq!(first.refused.len(), REFUSED);
 
         // A new name does not take the place of an earlier one, in any order of the names.
@@ -276,12 +276,12 @@ mod tests {
         let address = on_demand_address(placed).unwrap().to_string();
         names.insert(name(&address, 1));
         let third = sort(&names, &before, &first.beyond);
-        assert_eq!(third.wanted.len(), MAX_HELD + MAX_BEYOND + 1);
+        assert_eq!(third.wanted.len(), MAX_ACTIVE + MAX_BEYOND + 1);
         // A place that was given up is taken.
         names.remove(&name(&address, 1));
         names.remove(placed);
         let fourth = sort(&names, &names, &first.beyond);
-        assert_eq!(fourth.wanted.len(), MAX_HELD + MAX_BEYOND);
+        assert_eq!(fourth.wanted.len(), MAX_ACTIVE + MAX_BEYOND);
         assert!(fourth.wanted.contains(&name("10.1.1.1:80", 0)));
     }
 

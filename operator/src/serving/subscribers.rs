@@ -8,7 +8,7 @@ use heddle_policy_compiler::{Dependency, PodRef, WorkloadRef};
 use heddle_xds_server::{Name, OnDemandRequests};
 use tokio::sync::watch;
 
-use super::settled::Settled;
+use super::retired::RetiredNames;
 use super::{ServedView, pod_of};
 
 /// An input of a view.
@@ -29,7 +29,7 @@ pub(super) struct Subscriber {
     answered: Arc<OnDemandRequests>,
     /// Set when a stream begins: the names of its first request are from earlier calls, and do not count as new.
     begins: bool,
-    pub(super) settled: Settled,
+    pub(super) retired: RetiredNames,
     pub(super) workload: Option<WorkloadRef>,
     pub(super) seen: Option<Arc<ServedView>>,
     /// Something that the view depends on has changed since.
@@ -48,7 +48,7 @@ impl Subscriber {
             on_demand: Arc::default(),
             answered: Arc::default(),
             begins: false,
-            settled: Settled::default(),
+            retired: RetiredNames::default(),
             workload: None,
             seen: None,
             stale: true,
@@ -74,7 +74,7 @@ impl Subscriber {
             });
         }
         if *self.on_demand != *on_demand {
-            self.settled.asks(&self.on_demand, on_demand);
+            self.retired.asks(&self.on_demand, on_demand);
             self.on_demand = Arc::new(on_demand.clone());
             self.stale = true;
         }
@@ -86,7 +86,7 @@ impl Subscriber {
             pod: self.pod.clone(),
             on_demand: Arc::clone(&self.on_demand),
             answered: Arc::clone(&self.answered),
-            settled: Arc::clone(self.settled.names()),
+            retired: Arc::clone(self.retired.names()),
             beyond: self
                 .seen
                 .as_ref()
@@ -104,7 +104,7 @@ pub(super) struct ViewRequest {
     /// The requests at the last computation.
     pub(super) answered: Arc<OnDemandRequests>,
     /// The retired names among the requested ones.
-    pub(super) settled: Arc<BTreeSet<Name>>,
+    pub(super) retired: Arc<BTreeSet<Name>>,
     /// The names that the last view grants beyond the scope of the workload.
     pub(super) beyond: Arc<BTreeSet<Name>>,
 }
@@ -166,7 +166,7 @@ impl Subscribers {
             return;
         }
         subscriber.answered = Arc::clone(&request.on_demand);
-        subscriber.settled.seen(&seen, &request.settled);
+        subscriber.retired.seen(&seen, &request.retired);
         // Mostly the inputs are the same, and nothing is to be done.
         if subscriber.inputs != seen.depends {
             let before = std::mem::replace(&mut subscriber.inputs, Arc::clone(&seen.depends));
@@ -219,10 +219,10 @@ impl Subscribers {
         }
     }
 
-    /// A proxy has acknowledged the clusters of these names, and their listeners; see [`Settled::acknowledged`].
+    /// A proxy has acknowledged the clusters of these names, and their listeners; see [`RetiredNames::acknowledged`].
     pub(super) fn acknowledged(&mut self, name: &Name, names: &BTreeSet<&Name>) {
         if let Some(subscriber) = self.all.get_mut(name)
-            && subscriber.settled.acknowledged(names, Instant::now())
+            && subscriber.retired.acknowledged(names, Instant::now())
         {
             self.touch_one(name);
         }

@@ -43,7 +43,7 @@ impl MeshSource {
             if let Some(snapshot) = self.newest() {
                 self.sweep_once(&snapshot);
             }
-            self.settle(&registry);
+            self.retire(&registry);
         }
     }
 

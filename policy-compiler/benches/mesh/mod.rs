@@ -59,7 +59,7 @@ pub fn view(compiled: &Compiled, index: usize, held: &BTreeSet<Destination>) -> 
         held,
         retiring: &none,
         wanted: &no_names,
-        settled: &no_names,
+        retired: &no_names,
         refused: &no_names,
     };
     let name = named(index);

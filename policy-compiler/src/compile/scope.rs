@@ -106,7 +106,7 @@ pub struct Scope<'a> {
     /// On-demand names that this very proxy asked for and shall be answered.
     pub wanted: &'a BTreeSet<Arc<str>>,
     /// Those of them that are not looked for any more while the destination has its listener: then they are absent.
-    pub settled: &'a BTreeSet<Arc<str>>,
+    pub retired: &'a BTreeSet<Arc<str>>,
     /// Names it asked for and shall not get.
     pub refused: &'a BTreeSet<Arc<str>>,
 }

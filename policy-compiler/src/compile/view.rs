@@ -147,7 +147,7 @@ impl Viewer<'_> {
         let mut others = Vec::new();
         for name in scope.wanted {
             match on_demand_address(name) {
-                Some(at) => self.answer(name, at, scope.settled.contains(name)),
+                Some(at) => self.answer(name, at, scope.retired.contains(name)),
                 None => others.push(name),
             }
         }
@@ -256,7 +256,7 @@ impl Viewer<'_> {
         found
     }
 
-    fn answer(&mut self, name: &Arc<str>, at: SocketAddr, settled: bool) {
+    fn answer(&mut self, name: &Arc<str>, at: SocketAddr, retired: bool) {
         self.depends.insert(Dependency::Address(at.ip()));
         let Some(resolved) = self.compiled.resolve(at) else {
             if let Some(pod) = self.compiled.addresses.pod(at.ip()) {
@@ -274,7 +274,7 @@ impl Viewer<'_> {
             None
         };
         let way = match after {
-            Some(_) if settled => {
+            Some(_) if retired => {
                 self.absent.insert(Arc::clone(name));
                 return;
             }

@@ -31,7 +31,7 @@ fn seen(
         held,
         retiring: &none,
         wanted,
-        settled: &names,
+        retired: &names,
         refused: &names,
     };
     let pod = NamespacedName::new("shop", proxy);

@@ -148,7 +148,7 @@ pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> O
         held: &none,
         retiring: &none,
         wanted,
-        settled: &no_names,
+        retired: &no_names,
         refused: &no_names,
     };
     compiled.view(pod, &scope)

@@ -11,7 +11,7 @@ pub struct Asked {
     held: BTreeSet<Destination>,
     retiring: BTreeSet<Destination>,
     wanted: BTreeSet<Arc<str>>,
-    settled: BTreeSet<Arc<str>>,
+    retired: BTreeSet<Arc<str>>,
     refused: BTreeSet<Arc<str>>,
 }
 
@@ -40,7 +40,7 @@ impl Asked {
                     "service/bank/a:80",
                 ]),
                 wanted: names(&["10.96.0.3:80", "10.96.1.3:80", "203.0.113.9:443"]),
-                settled: BTreeSet::new(),
+                retired: BTreeSet::new(),
                 refused: names(&["10.96.0.1:80"]),
             },
             Self {
@@ -59,7 +59,7 @@ impl Asked {
                     "10.0.9.9:8080",
                     "192.0.2.7:8080",
                 ]),
-                settled: names(&[
+                retired: names(&[
                     "10.96.0.2:80",
                     "10.96.2.2:80",
                     "10.0.0.0:8080",
@@ -76,7 +76,7 @@ impl Asked {
             held: &self.held,
             retiring: &self.retiring,
             wanted: &self.wanted,
-            settled: &self.settled,
+            retired: &self.retired,
             refused: &self.refused,
         };
         compiled.view(pod, &scope)

@@ -2,7 +2,7 @@
 //!
 //! A proxy requests an on-demand cluster when it calls a destination for the first time. The cluster forwards that first
 //! connection to the destination's listener. The listener accepts every later connection directly, so the cluster is not
-//! used again, and it costs the sidecar a third of the memory of the destination. Hence a name is *settled* (retired) some
+//! used again, and it costs the sidecar a third of the memory of the destination. Hence a name is *retired* some
 //! time after the proxy has acknowledged cluster and listener: its cluster leaves the view, as long as the listener stays
 //! in the view. The compiler ensures that, because Envoy requests a name only once: the view that removes the listener
 //! contains the cluster again, and additions to a view are sent before removals.
@@ -20,17 +20,17 @@ use super::{MeshSource, ServedView};
 
 /// So long after its listener was acknowledged a cluster may still be requested, by connections that were accepted
 /// before: twice as long as a connection waits for its cluster before the sidecar gives it up (5 s).
-const LOOKED_FOR: Duration = Duration::from_secs(10);
+const RETIRE_AFTER: Duration = Duration::from_secs(10);
 
-/// Which of the names that a proxy asked for have settled, and which are about to.
+/// The retired names of a proxy, and the acknowledged names that will be retired.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct RetiredNames {
     names: Arc<BTreeSet<Name>>,
     /// Since when cluster and listener are known to be acknowledged.
     acknowledged: BTreeMap<Name, Instant>,
 }
 
-impl Settled {
+impl RetiredNames {
     pub(super) const fn names(&self) -> &Arc<BTreeSet<Name>> {
         &self.names
     }
@@ -49,19 +49,19 @@ impl Settled {
         let came_with = |name: &Name| {
             !brought.is_empty() && on_demand_address(name).is_some_and(|at| brought.contains(&at))
         };
-        let settled = |name: &&Name| self.names.contains(*name) || came_with(name);
-        let settled: BTreeSet<Name> = now.clusters.iter().filter(settled).cloned().collect();
-        if settled != *self.names {
-            self.names = Arc::new(settled);
+        let retired = |name: &&Name| self.names.contains(*name) || came_with(name);
+        let retired: BTreeSet<Name> = now.clusters.iter().filter(retired).cloned().collect();
+        if retired != *self.names {
+            self.names = Arc::new(retired);
         }
     }
 
     /// Takes a view that was computed with these retired names. If a retired name has its cluster in the view, its listener
     /// has left the view: the name is no longer retired, and its time starts again.
-    pub(super) fn seen(&mut self, seen: &ServedView, settled: &BTreeSet<Name>) {
+    pub(super) fn seen(&mut self, seen: &ServedView, retired: &BTreeSet<Name>) {
         self.acknowledged
-            .retain(|name, _| seen.settling.contains(name));
-        let mut back = settled.difference(&seen.wire.absent).peekable();
+            .retain(|name, _| seen.retirable.contains(name));
+        let mut back = retired.difference(&seen.wire.absent).peekable();
         if back.peek().is_some() {
             let names = Arc::make_mut(&mut self.names);
             back.for_each(|name| {
@@ -71,14 +71,14 @@ impl Settled {
     }
 
     /// The proxy has acknowledged the clusters of these names and their listeners, and no others. Returns whether any
-    /// has settled by that.
+    /// of them is retired now.
     pub(super) fn acknowledged(&mut self, names: &BTreeSet<&Name>, now: Instant) -> bool {
         self.acknowledged.retain(|name, _| names.contains(name));
         let mut some = false;
         for name in names {
             let since = self.acknowledged.entry(Name::clone(name));
             let since = *since.or_insert(now);
-            if now.saturating_duration_since(since) >= LOOKED_FOR {
+            if now.saturating_duration_since(since) >= RETIRE_AFTER {
                 self.acknowledged.remove(*name);
                 some |= Arc::make_mut(&mut self.names).insert(Name::clone(name));
             }
@@ -88,7 +88,7 @@ impl Settled {
 }
 
 /// Returns the granted names with a cluster that only forwards to a listener of the same view.
-pub(super) fn settling(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
+pub(super) fn retirable(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
     // Mostly none is left.
     if wanted.is_subset(&view.absent) {
         return BTreeSet::new();
@@ -117,22 +117,22 @@ fn acknowledged<'s>(seen: &'s ServedView, progress: &Progress) -> Option<BTreeSe
             let listener = name.rsplit_once('|').map_or("", |(listener, _)| listener);
             has(ResourceKind::Cluster, name) && has(ResourceKind::Listener, listener)
         };
-        seen.settling.iter().filter(both).collect()
+        seen.retirable.iter().filter(both).collect()
     })
 }
 
 impl MeshSource {
-    /// Looks after the names that are about to settle.
-    pub(super) fn settle(&self, registry: &Registry) {
-        let settling: Vec<(Name, Arc<ServedView>)> = self
+    /// Retires the names that all proxies acknowledged long enough ago.
+    pub(super) fn retire(&self, registry: &Registry) {
+        let retirable: Vec<(Name, Arc<ServedView>)> = self
             .lock()
             .all
             .iter()
             .filter_map(|(who, subscriber)| Some((who, subscriber.seen.as_ref()?)))
-            .filter(|(_, seen)| !seen.settling.is_empty())
+            .filter(|(_, seen)| !seen.retirable.is_empty())
             .map(|(who, seen)| (Name::clone(who), Arc::clone(seen)))
             .collect();
-        for (who, seen) in settling {
+        for (who, seen) in retirable {
             let progress = registry.get(&SubscriberId(Name::clone(&who)));
             let names = progress.and_then(|progress| acknowledged(&seen, &progress));
             if let Some(names) = names {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     /// A view in which these names pass on to listeners, and those are absent.
-    fn view(settling: &BTreeSet<Name>, absent: &BTreeSet<Name>) -> ServedView {
+    fn view(retirable: &BTreeSet<Name>, absent: &BTreeSet<Name>) -> ServedView {
         let wire = xds::View {
             parts: Vec::new(),
             absent: absent.clone(),
@@ -176,71 +176,71 @@ mod tests {
             depends: Arc::default(),
             scope: 0,
             beyond: Arc::default(),
-            settling: Arc::new(settling.clone()),
+            retirable: Arc::new(retirable.clone()),
         }
     }
 
-    fn settle(settled: &mut Settled, all: &BTreeSet<Name>, start: Instant) {
-        assert!(!settled.acknowledged(&all.iter().collect(), start));
-        assert!(settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
-        assert_eq!(**settled.names(), *all);
+    fn retire(retired: &mut RetiredNames, all: &BTreeSet<Name>, start: Instant) {
+        assert!(!retired.acknowledged(&all.iter().collect(), start));
+        assert!(retired.acknowledged(&all.iter().collect(), start + RETIRE_AFTER));
+        assert_eq!(**retired.names(), *all);
     }
 
     #[test]
     fn a_name_retires_a_while_after_its_acknowledgement() {
-        let (mut settled, start) = (Settled::default(), Instant::now());
+        let (mut retired, start) = (RetiredNames::default(), Instant::now());
         let all = requests(&[7], &[]).clusters;
         let some = all.iter().take(1).collect();
-        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
-        let later = start + LOOKED_FOR / 2;
-        assert!(!settled.acknowledged(&all.iter().collect(), start));
-        assert!(!settled.acknowledged(&some, later), "too early");
+        retired.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
+        let later = start + RETIRE_AFTER / 2;
+        assert!(!retired.acknowledged(&all.iter().collect(), start));
+        assert!(!retired.acknowledged(&some, later), "too early");
         // The other name was unacknowledged in between, so its time starts again.
-        assert!(settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
-        assert_eq!(settled.names().len(), 1);
-        assert!(settled.acknowledged(&all.iter().collect(), start + 2 * LOOKED_FOR));
-        assert_eq!(**settled.names(), all);
-        settled.asks(&requests(&[7], &[]), &requests(&[8], &[]));
-        assert!(settled.names().is_empty(), "they were given up");
+        assert!(retired.acknowledged(&all.iter().collect(), start + RETIRE_AFTER));
+        assert_eq!(retired.names().len(), 1);
+        assert!(retired.acknowledged(&all.iter().collect(), start + 2 * RETIRE_AFTER));
+        assert_eq!(**retired.names(), all);
+        retired.asks(&requests(&[7], &[]), &requests(&[8], &[]));
+        assert!(retired.names().is_empty(), "they were given up");
     }
 
     #[test]
     fn a_name_without_its_listener_is_no_longer_retired() {
-        let (mut settled, start) = (Settled::default(), Instant::now());
+        let (mut retired, start) = (RetiredNames::default(), Instant::now());
         let (all, none) = (requests(&[7], &[]).clusters, BTreeSet::new());
-        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
-        settle(&mut settled, &all, start);
-        let before = Arc::clone(settled.names());
-        settled.seen(&view(&none, &all), &before);
-        assert_eq!(**settled.names(), all, "the listeners are there");
-        settled.seen(&view(&none, &none), &before);
-        assert!(settled.names().is_empty());
+        retired.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
+        retire(&mut retired, &all, start);
+        let before = Arc::clone(retired.names());
+        retired.seen(&view(&none, &all), &before);
+        assert_eq!(**retired.names(), all, "the listeners are there");
+        retired.seen(&view(&none, &none), &before);
+        assert!(retired.names().is_empty());
         // Nor does it count that it was acknowledged before its listener left.
-        assert!(!settled.acknowledged(&all.iter().collect(), start));
-        settled.seen(&view(&none, &none), &none);
-        assert!(!settled.acknowledged(&all.iter().collect(), start + LOOKED_FOR));
+        assert!(!retired.acknowledged(&all.iter().collect(), start));
+        retired.seen(&view(&none, &none), &none);
+        assert!(!retired.acknowledged(&all.iter().collect(), start + RETIRE_AFTER));
     }
 
     #[test]
     fn a_name_retired_during_a_computation_stays_retired() {
-        let (mut settled, start) = (Settled::default(), Instant::now());
+        let (mut retired, start) = (RetiredNames::default(), Instant::now());
         let (all, none) = (requests(&[7], &[]).clusters, BTreeSet::new());
-        settled.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
-        settle(&mut settled, &all, start);
-        settled.seen(&view(&all, &none), &none);
-        assert_eq!(**settled.names(), all);
+        retired.asks(&OnDemandRequests::default(), &requests(&[7], &[]));
+        retire(&mut retired, &all, start);
+        retired.seen(&view(&all, &none), &none);
+        assert_eq!(**retired.names(), all);
     }
 
     #[test]
     fn names_of_listeners_reported_on_reconnect_are_retired() {
-        let mut settled = Settled::default();
+        let mut retired = RetiredNames::default();
         let (first, then) = (requests(&[7], &[]), requests(&[7], &AT));
-        settled.asks(&OnDemandRequests::default(), &first);
-        assert!(settled.names().is_empty());
-        settled.asks(&first, &then);
-        assert_eq!(**settled.names(), then.clusters);
+        retired.asks(&OnDemandRequests::default(), &first);
+        assert!(retired.names().is_empty());
+        retired.asks(&first, &then);
+        assert_eq!(**retired.names(), then.clusters);
         // Names requested after the reconnect are not retired.
-        settled.asks(&then, &requests(&[7, 8], &AT));
-        assert_eq!(**settled.names(), then.clusters);
+        retired.asks(&then, &requests(&[7, 8], &AT));
+        assert_eq!(**retired.names(), then.clusters);
     }
 }
