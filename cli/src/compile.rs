@@ -124,11 +124,11 @@ fn on_demand(compiled: &Compiled) -> BTreeSet<Arc<str>> {
 fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value {
     let nothing = BTreeSet::new();
     let scope = Scope {
-        held: &nothing,
-        retiring: &nothing,
-        wanted,
+        active: &nothing,
+        draining: &nothing,
+        granted: wanted,
         retired: &BTreeSet::new(),
-        refused: &BTreeSet::new(),
+        denied: &BTreeSet::new(),
     };
     let view = compiled.view(pod, &scope).unwrap_or_default();
     let identity = compiled

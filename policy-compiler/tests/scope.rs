@@ -62,25 +62,25 @@ impl Seen {
     }
 }
 
-fn seen(compiled: &Compiled, held: &[&str], wanted: &[&str]) -> Seen {
-    seen_retired(compiled, held, wanted, &[])
+fn seen(compiled: &Compiled, active: &[&str], granted: &[&str]) -> Seen {
+    seen_retired(compiled, active, granted, &[])
 }
 
-fn seen_retired(compiled: &Compiled, held: &[&str], wanted: &[&str], retired: &[&str]) -> Seen {
-    let held: BTreeSet<Destination> = held.iter().map(|text| text.parse().unwrap()).collect();
+fn seen_retired(compiled: &Compiled, active: &[&str], granted: &[&str], retired: &[&str]) -> Seen {
+    let active: BTreeSet<Destination> = active.iter().map(|text| text.parse().unwrap()).collect();
     let names = |ats: &[&str]| {
         ats.iter()
             .map(|at| Compiled::on_demand_name(at.parse().unwrap(), "1"))
             .collect()
     };
-    let (wanted, retired) = (names(wanted), names(retired));
-    let (retiring, refused) = (BTreeSet::new(), BTreeSet::new());
+    let (granted, retired) = (names(granted), names(retired));
+    let (draining, denied) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
-        held: &held,
-        retiring: &retiring,
-        wanted: &wanted,
+        active: &active,
+        draining: &draining,
+        granted: &granted,
         retired: &retired,
-        refused: &refused,
+        denied: &denied,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
     let resources = view.resources();
@@ -276,14 +276,14 @@ fn a_declaration_that_cannot_be_read_names_the_workload() {
 #[test]
 fn a_retiring_destination_keeps_what_is_behind_it() {
     let compiled = compile(&shop().world());
-    let retiring = BTreeSet::from(["service/shop/http:80".parse().unwrap()]);
+    let draining = BTreeSet::from(["service/shop/http:80".parse().unwrap()]);
     let (none, no_names) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
-        held: &none,
-        retiring: &retiring,
-        wanted: &no_names,
+        active: &none,
+        draining: &draining,
+        granted: &no_names,
         retired: &no_names,
-        refused: &no_names,
+        denied: &no_names,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
     let resources = view.resources();

@@ -68,10 +68,10 @@ impl Small {
             .collect();
         let (none, nothing) = (BTreeSet::new(), BTreeSet::new());
         let scope = Scope {
-            held: &held,
-            retiring: &none,
-            wanted: &nothing,
-            refused: &nothing,
+            active: &held,
+            draining: &none,
+            granted: &nothing,
+            denied: &nothing,
             retired: &nothing,
         };
         let pod = PodRef::new(&namespace_of(CHANGING), &pod_name(CHANGING, 0));

@@ -1,9 +1,9 @@
 //! The destinations of each workload, learned from the requests of its proxies. The next pod of a workload starts with the
 //! destinations of the other pods, and unused destinations are evicted.
 //!
-//! A destination is *held* (active: its listener, clusters and endpoints are in the view of every pod of the workload),
-//! then, once unused for long, *retiring* (draining: no listener, so that no new connection comes, but clusters and
-//! endpoints for connections that drain), then gone. A new request for a destination makes it held at once.
+//! A destination is *active* (its listener, clusters and endpoints are in the view of every pod of the workload),
+//! then, once unused for long, *draining* (no listener, so that no new connection comes, but clusters and
+//! endpoints for connections that drain), then evicted. A new request for a destination makes it active at once.
 //!
 //! Times are seconds since 1970, given by the caller.
 
@@ -36,9 +36,9 @@ pub type Seconds = u64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sets {
     /// Listener and all behind it.
-    pub held: BTreeSet<Destination>,
+    pub active: BTreeSet<Destination>,
     /// All behind it, no listener.
-    pub retiring: BTreeSet<Destination>,
+    pub draining: BTreeSet<Destination>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ struct Entry {
     brought: Seconds,
     /// The value of `used` in the store.
     saved: Seconds,
-    retiring_since: Option<Seconds>,
+    draining_since: Option<Seconds>,
 }
 
 impl Entry {
@@ -57,7 +57,7 @@ impl Entry {
             used,
             brought: 0,
             saved,
-            retiring_since: None,
+            draining_since: None,
         }
     }
 
@@ -77,36 +77,36 @@ struct Workload {
 
 impl Workload {
     fn rebuild(&mut self) {
-        let (mut held, mut retiring) = (BTreeSet::new(), BTreeSet::new());
+        let (mut active, mut draining) = (BTreeSet::new(), BTreeSet::new());
         for (destination, entry) in &self.entries {
-            let set = match entry.retiring_since {
-                None => &mut held,
-                Some(_) => &mut retiring,
+            let set = match entry.draining_since {
+                None => &mut active,
+                Some(_) => &mut draining,
             };
             set.insert(destination.clone());
         }
-        self.sets = Arc::new(Sets { held, retiring });
+        self.sets = Arc::new(Sets { active, draining });
     }
 
     /// Whether there is room for one more. If need be one makes room that was not used for `unused` seconds (`None`: none does),
     /// and no sooner than so long after it was first found that there is none, for until then it is not known which are in use.
     fn make_room(&mut self, unused: Option<Seconds>, now: Seconds) -> bool {
-        if self.sets.held.len() < MAX_ACTIVE {
+        if self.sets.active.len() < MAX_ACTIVE {
             return true;
         }
         let since = *self.full_since.get_or_insert(now);
         let Some(unused) = unused else { return false };
-        let held = self
+        let active = self
             .entries
             .values_mut()
-            .filter(|entry| entry.retiring_since.is_none());
-        let Some(oldest) = held.min_by_key(|entry| entry.seen()) else {
+            .filter(|entry| entry.draining_since.is_none());
+        let Some(oldest) = active.min_by_key(|entry| entry.seen()) else {
             return false;
         };
         if now.saturating_sub(oldest.seen().max(since)) < unused {
             return false;
         }
-        oldest.retiring_since = Some(now);
+        oldest.draining_since = Some(now);
         true
     }
 }
@@ -114,9 +114,9 @@ impl Workload {
 /// The result of learning a requested destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// It was held already.
+    /// It was active already.
     Before,
-    /// It is held now.
+    /// It is active now.
     Now,
     /// It is not: too many others are.
     NoRoom,
@@ -169,7 +169,7 @@ impl Scopes {
         let mut inner = self.lock();
         let known = inner.workloads.entry(workload.clone()).or_default();
         let entry = known.entries.get_mut(destination);
-        if let Some(entry) = entry.filter(|entry| entry.retiring_since.is_none()) {
+        if let Some(entry) = entry.filter(|entry| entry.draining_since.is_none()) {
             entry.used = entry.used.max(now);
             return Learned::Before;
         }
@@ -183,7 +183,7 @@ impl Scopes {
         let entry = known.entries.entry(destination.clone());
         let entry = entry.or_insert(Entry::new(now, 0));
         entry.used = entry.used.max(now);
-        entry.retiring_since = None;
+        entry.draining_since = None;
         known.rebuild();
         inner.unsaved.insert(workload.clone());
         drop(inner);
@@ -191,7 +191,7 @@ impl Scopes {
         Learned::Now
     }
 
-    /// A proxy of the workload has come back with these destinations: of those that are held none makes room for a while.
+    /// A proxy of the workload has come back with these destinations: of those that are active none makes room for a while.
     pub fn brought(
         &self,
         workload: &WorkloadRef,
@@ -249,17 +249,17 @@ impl Scopes {
             workload.entries.retain(|_, entry| {
                 let quiet =
                     |since: Seconds| now.saturating_sub(since.max(entry.used)) >= DRAIN_SECONDS;
-                let drained = entry.retiring_since.is_some_and(quiet);
+                let drained = entry.draining_since.is_some_and(quiet);
                 changed |= drained;
                 !drained
             });
             for (destination, entry) in &mut workload.entries {
                 let unused = now.saturating_sub(entry.used);
-                if entry.retiring_since.is_none()
+                if entry.draining_since.is_none()
                     && unused >= idle
                     && may_go(name, destination, unused)
                 {
-                    entry.retiring_since = Some(now);
+                    entry.draining_since = Some(now);
                     changed = true;
                 }
             }
@@ -306,17 +306,17 @@ impl Scopes {
             !last_word || entry.saved == 0 || stored.contains_key(destination)
         });
         let mut changed = known.entries.len() != before;
-        let is_held = |entry: &&Entry| entry.retiring_since.is_none();
-        let mut held = known.entries.values().filter(is_held).count();
+        let is_active = |entry: &&Entry| entry.draining_since.is_none();
+        let mut active = known.entries.values().filter(is_active).count();
         for (destination, used) in stored {
-            let room = held < MAX_ACTIVE;
+            let room = active < MAX_ACTIVE;
             match known.entries.get_mut(destination) {
                 Some(entry) => {
                     // Used elsewhere since it was let go here.
-                    if room && entry.retiring_since.is_some_and(|since| *used > since) {
-                        entry.retiring_since = None;
+                    if room && entry.draining_since.is_some_and(|since| *used > since) {
+                        entry.draining_since = None;
                         changed = true;
-                        held += 1;
+                        active += 1;
                     }
                     entry.used = entry.used.max(*used);
                     entry.saved = entry.saved.max(*used);
@@ -326,7 +326,7 @@ impl Scopes {
                         .entries
                         .insert(destination.clone(), Entry::new(*used, *used));
                     changed = true;
-                    held += 1;
+                    active += 1;
                 }
                 None => {}
             }
@@ -347,16 +347,16 @@ impl Scopes {
         let names = std::mem::take(&mut inner.unsaved);
         let mut unsaved = BTreeMap::new();
         for name in names {
-            let mut held = BTreeMap::new();
+            let mut active = BTreeMap::new();
             if let Some(workload) = inner.workloads.get_mut(&name) {
                 for (destination, entry) in &mut workload.entries {
                     entry.saved = entry.used;
-                    if entry.retiring_since.is_none() {
-                        held.insert(destination.clone(), entry.used);
+                    if entry.draining_since.is_none() {
+                        active.insert(destination.clone(), entry.used);
                     }
                 }
             }
-            unsaved.insert(name, held);
+            unsaved.insert(name, active);
         }
         unsaved
     }
@@ -372,13 +372,13 @@ impl Scopes {
         self.lock().workloads.keys().cloned().collect()
     }
 
-    /// The number of destinations held, by workload.
+    /// The number of active destinations, by workload.
     #[must_use]
     pub fn sizes(&self) -> Vec<usize> {
         self.lock()
             .workloads
             .values()
-            .map(|workload| workload.sets.held.len())
+            .map(|workload| workload.sets.active.len())
             .collect()
     }
 

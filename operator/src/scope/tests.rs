@@ -8,10 +8,10 @@ fn to(name: &str) -> Destination {
     format!("service/shop/{name}:80").parse().unwrap()
 }
 
-fn held(scopes: &Scopes) -> Vec<String> {
+fn active(scopes: &Scopes) -> Vec<String> {
     scopes
         .of(&workload())
-        .held
+        .active
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -28,16 +28,16 @@ fn learned_destinations_stay_until_unused_for_long() {
         scopes.learn(&workload(), &to("db"), None, 110),
         Learned::Before
     );
-    assert_eq!(held(&scopes), ["service/shop/db:80"]);
+    assert_eq!(active(&scopes), ["service/shop/db:80"]);
     assert!(scopes.sweep(150, 60, |_, _, _| true).is_empty());
     assert!(
         scopes.sweep(170, 60, |_, _, _| false).is_empty(),
         "something speaks against it"
     );
     assert_eq!(scopes.sweep(170, 60, |_, _, _| true), [workload()]);
-    assert!(held(&scopes).is_empty());
+    assert!(active(&scopes).is_empty());
     assert_eq!(
-        scopes.of(&workload()).retiring.len(),
+        scopes.of(&workload()).draining.len(),
         1,
         "connections may still drain"
     );
@@ -54,7 +54,7 @@ fn a_draining_destination_is_active_again_on_request() {
     scopes.learn(&workload(), &to("db"), None, 0);
     scopes.sweep(60, 60, |_, _, _| true);
     assert_eq!(scopes.learn(&workload(), &to("db"), None, 61), Learned::Now);
-    assert_eq!(held(&scopes).len(), 1);
+    assert_eq!(active(&scopes).len(), 1);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn traffic_keeps_a_destination() {
     scopes.learn(&workload(), &to("mail"), None, 0);
     scopes.used(&workload(), &BTreeSet::from([to("db")]), 50, 10);
     scopes.sweep(70, 60, |_, _, _| true);
-    assert_eq!(held(&scopes), ["service/shop/db:80"]);
+    assert_eq!(active(&scopes), ["service/shop/db:80"]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     assert_eq!(learn(MAX_ACTIVE, None, found_full), Learned::NoRoom);
     assert_eq!(learn(MAX_ACTIVE, Some(UNUSED), found_full), Learned::NoRoom);
     // All but two are used since, or were brought along.
-    let mut used = scopes.of(&workload()).held.clone();
+    let mut used = scopes.of(&workload()).active.clone();
     assert!(["s0", "s1", "s2"].iter().all(|name| used.remove(&to(name))));
     scopes.used(&workload(), &used, found_full + 1, u64::MAX);
     scopes.brought(&workload(), &[to("s2")].into(), found_full + 1);
@@ -93,12 +93,12 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
     }
     assert_eq!(learn(MAX_ACTIVE + 2, Some(UNUSED), then), Learned::NoRoom);
     let sets = scopes.of(&workload());
-    assert_eq!((sets.held.len(), sets.retiring.len()), (MAX_ACTIVE, 2));
-    assert!(sets.retiring.contains(&to("s0")) && sets.retiring.contains(&to("s1")));
+    assert_eq!((sets.active.len(), sets.draining.len()), (MAX_ACTIVE, 2));
+    assert!(sets.draining.contains(&to("s0")) && sets.draining.contains(&to("s1")));
     // A drained destination comes back like any other.
     assert_eq!(learn(0, Some(UNUSED), then), Learned::NoRoom);
     assert_eq!(learn(0, Some(UNUSED), then + 1), Learned::Now);
-    assert_eq!(scopes.of(&workload()).held.len(), MAX_ACTIVE);
+    assert_eq!(scopes.of(&workload()).active.len(), MAX_ACTIVE);
 }
 
 #[test]

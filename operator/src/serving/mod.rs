@@ -163,11 +163,11 @@ impl MeshSource {
     pub fn policies_of(&self, snapshot: &Snapshot, proxy: &Proxy) -> BTreeSet<ObjectRef> {
         let (sets, none) = (self.scopes.of(&proxy.workload()), BTreeSet::new());
         let scope = Scope {
-            held: &sets.held,
-            retiring: &sets.retiring,
-            wanted: &none,
+            active: &sets.active,
+            draining: &sets.draining,
+            granted: &none,
             retired: &none,
-            refused: &none,
+            denied: &none,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope);
         let parts = view.iter().flat_map(|view| &view.parts);
@@ -265,14 +265,14 @@ impl MeshSource {
     ) -> Option<ServedView> {
         let sorted = self.sort(snapshot, proxy, workload, request);
         let scope = Scope {
-            held: &sorted.sets.held,
-            retiring: &sorted.sets.retiring,
-            wanted: &sorted.wanted,
+            active: &sorted.sets.active,
+            draining: &sorted.sets.draining,
+            granted: &sorted.granted,
             retired: &request.retired,
-            refused: &sorted.refused,
+            denied: &sorted.denied,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope)?;
-        let retirable = retired::retirable(&view, &sorted.wanted);
+        let retirable = retired::retirable(&view, &sorted.granted);
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
             .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
@@ -286,7 +286,7 @@ impl MeshSource {
             parts,
             wire: Arc::new(wire),
             depends: Arc::new(view.depends),
-            scope: sorted.sets.held.len(),
+            scope: sorted.sets.active.len(),
             beyond: Arc::new(sorted.beyond),
             retirable: Arc::new(retirable),
         })
@@ -421,9 +421,9 @@ impl ResourceSource for MeshSource {
         let busy: BTreeSet<&str> = busy.map(|load| &*load.cluster).collect();
         let sets = self.scopes.of(&workload);
         let used = sets
-            .held
+            .active
             .iter()
-            .chain(&sets.retiring)
+            .chain(&sets.draining)
             .filter(|destination| {
                 let clusters = snapshot.compiled.clusters_of(destination);
                 clusters.iter().any(|cluster| busy.contains(&**cluster))

@@ -27,8 +27,8 @@ const KEPT: Seconds = 600;
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
     pub(super) sets: Arc<Sets>,
-    pub(super) wanted: BTreeSet<Name>,
-    pub(super) refused: BTreeSet<Name>,
+    pub(super) granted: BTreeSet<Name>,
+    pub(super) denied: BTreeSet<Name>,
     /// The granted names beyond the scope of the workload.
     pub(super) beyond: BTreeSet<Name>,
 }
@@ -66,7 +66,7 @@ impl MeshSource {
         // Names that are in the overflow already keep their places; new names come after them.
         let has_place = |name: &&Name| request.beyond.contains(*name);
         let (placed, others): (Vec<_>, Vec<_>) = on_demand.clusters.iter().partition(has_place);
-        let (wanted, refused) = placed
+        let (granted, denied) = placed
             .into_iter()
             .chain(others)
             .cloned()
@@ -80,8 +80,8 @@ impl MeshSource {
         }
         Sorted {
             sets: sorter.sets,
-            wanted,
-            refused,
+            granted,
+            denied,
             beyond: sorter.beyond,
         }
     }
@@ -130,7 +130,7 @@ impl Sorter<'_> {
             return false;
         };
         match self.known(at) {
-            Some(destination) if self.sets.held.contains(&destination) => true,
+            Some(destination) if self.sets.active.contains(&destination) => true,
             Some(_) | None if !self.recent.has(name) => false,
             Some(destination) if self.learns => {
                 self.learn(&destination, new.then_some(self.unused)) || self.take_place(name, at)
@@ -142,7 +142,7 @@ impl Sorter<'_> {
 
     /// Whether the workload holds the destination now.
     fn learn(&mut self, destination: &Destination, unused: Option<Seconds>) -> bool {
-        if self.sets.held.contains(destination) {
+        if self.sets.active.contains(destination) {
             return true;
         }
         let learned = self
@@ -259,30 +259,30 @@ mod tests {
         let sort = sorted(&snapshot);
         let mut names = ports(1..=ALL);
         let first = sort(&names, &none, &none);
-        assert_eq!(first.sets.held.len(), MAX_ACTIVE);
+        assert_eq!(first.sets.active.len(), MAX_ACTIVE);
         assert_eq!(first.beyond.len(), MAX_BEYOND);
-        assert_eq!(first.wanted.len(), MAX_ACTIVE + MAX_BEYOND);
-        assert_eq!(first.refused.len(), REFUSED);
+        assert_eq!(first.granted.len(), MAX_ACTIVE + MAX_BEYOND);
+        assert_eq!(first.denied.len(), REFUSED);
 
         // A new name does not take the place of an earlier one, in any order of the names.
         let before = names.clone();
         names.extend(["10.1.1.1:80", "10.96.0.0:80"].map(|at| name(at, 0)));
         let second = sort(&names, &before, &first.beyond);
         assert_eq!(second.sets, first.sets);
-        assert_eq!(second.wanted, first.wanted);
-        assert_eq!(second.refused.len(), REFUSED + 2);
+        assert_eq!(second.granted, first.granted);
+        assert_eq!(second.denied.len(), REFUSED + 2);
         // An address keeps its place from hour to hour.
         let placed = first.beyond.first().unwrap();
         let address = on_demand_address(placed).unwrap().to_string();
         names.insert(name(&address, 1));
         let third = sort(&names, &before, &first.beyond);
-        assert_eq!(third.wanted.len(), MAX_ACTIVE + MAX_BEYOND + 1);
+        assert_eq!(third.granted.len(), MAX_ACTIVE + MAX_BEYOND + 1);
         // A place that was given up is taken.
         names.remove(&name(&address, 1));
         names.remove(placed);
         let fourth = sort(&names, &names, &first.beyond);
-        assert_eq!(fourth.wanted.len(), MAX_ACTIVE + MAX_BEYOND);
-        assert!(fourth.wanted.contains(&name("10.1.1.1:80", 0)));
+        assert_eq!(fourth.granted.len(), MAX_ACTIVE + MAX_BEYOND);
+        assert!(fourth.granted.contains(&name("10.1.1.1:80", 0)));
     }
 
     #[test]
@@ -293,8 +293,8 @@ mod tests {
         for (namespace, answered) in [("shop", MANY), ("elsewhere", MAX_BEYOND)] {
             let snapshot = snapshot(namespace, MANY, "Disabled");
             let sorted = sorted(&snapshot)(&ports(1..=MANY), &none, &none);
-            assert_eq!(sorted.wanted.len(), answered, "{namespace}");
-            assert_eq!(sorted.sets.held.len(), 0);
+            assert_eq!(sorted.granted.len(), answered, "{namespace}");
+            assert_eq!(sorted.sets.active.len(), 0);
         }
     }
 }

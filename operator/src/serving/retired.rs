@@ -88,14 +88,14 @@ impl RetiredNames {
 }
 
 /// Returns the granted names with a cluster that only forwards to a listener of the same view.
-pub(super) fn retirable(view: &View, wanted: &BTreeSet<Name>) -> BTreeSet<Name> {
+pub(super) fn retirable(view: &View, granted: &BTreeSet<Name>) -> BTreeSet<Name> {
     // Mostly none is left.
-    if wanted.is_subset(&view.absent) {
+    if granted.is_subset(&view.absent) {
         return BTreeSet::new();
     }
     let resources = view.parts.iter().flat_map(|part| &part.resources);
     resources
-        .filter(|resource| wanted.contains(&resource.key.name))
+        .filter(|resource| granted.contains(&resource.key.name))
         .filter(|resource| {
             let mut requires = resource.requires.iter();
             requires.any(|key| key.kind == ResourceKind::Listener)

@@ -53,14 +53,14 @@ pub fn destinations(indices: impl IntoIterator<Item = usize>) -> BTreeSet<Destin
 }
 
 /// Returns the view of a service's first pod for a scope.
-pub fn view(compiled: &Compiled, index: usize, held: &BTreeSet<Destination>) -> Option<View> {
+pub fn view(compiled: &Compiled, index: usize, active: &BTreeSet<Destination>) -> Option<View> {
     let (none, no_names) = (BTreeSet::new(), BTreeSet::<Arc<str>>::new());
     let scope = Scope {
-        held,
-        retiring: &none,
-        wanted: &no_names,
+        active,
+        draining: &none,
+        granted: &no_names,
         retired: &no_names,
-        refused: &no_names,
+        denied: &no_names,
     };
     let name = named(index);
     let pod = PodRef::new(&name.namespace, &format!("{}-0", name.name));

@@ -99,16 +99,16 @@ fn read(text: &str) -> Option<Destination> {
 /// The scope of one proxy, beside the declared destinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// Learned by the workload: the listener and all behind it.
-    pub held: &'a BTreeSet<Destination>,
-    /// All behind it but no listener: connections may still drain.
-    pub retiring: &'a BTreeSet<Destination>,
-    /// On-demand names that this very proxy asked for and shall be answered.
-    pub wanted: &'a BTreeSet<Arc<str>>,
-    /// Those of them that are not looked for any more while the destination has its listener: then they are absent.
+    /// Destinations with their listener and all behind it.
+    pub active: &'a BTreeSet<Destination>,
+    /// Destinations with all behind them but no listener: connections may still drain.
+    pub draining: &'a BTreeSet<Destination>,
+    /// The on-demand names that the proxy requested and gets.
+    pub granted: &'a BTreeSet<Arc<str>>,
+    /// The granted names that are absent while the destination has its listener.
     pub retired: &'a BTreeSet<Arc<str>>,
-    /// Names it asked for and shall not get.
-    pub refused: &'a BTreeSet<Arc<str>>,
+    /// The names that the proxy requested and does not get.
+    pub denied: &'a BTreeSet<Arc<str>>,
 }
 
 #[cfg(test)]

@@ -132,20 +132,20 @@ impl Viewer<'_> {
     fn captured(&mut self, scope: &Scope<'_>) {
         self.parts.insert(Place::Capture, self.compiled.capture());
         self.declared();
-        for destination in scope.held {
+        for destination in scope.active {
             if let Some((at, resolved)) = self.find(destination)
                 && self.compiled.in_scope(self.proxy, &resolved)
             {
                 self.destination(at, Listens::Handed, &resolved);
             }
         }
-        for destination in scope.retiring {
+        for destination in scope.draining {
             if let Some((at, resolved)) = self.find(destination) {
                 self.behind(at, &resolved);
             }
         }
         let mut others = Vec::new();
-        for name in scope.wanted {
+        for name in scope.granted {
             match on_demand_address(name) {
                 Some(at) => self.answer(name, at, scope.retired.contains(name)),
                 None => others.push(name),
@@ -155,7 +155,7 @@ impl Viewer<'_> {
         for name in others {
             self.not_on_demand(name);
         }
-        self.absent.extend(scope.refused.iter().cloned());
+        self.absent.extend(scope.denied.iter().cloned());
     }
 
     /// The clusters of the pods that are called, once all of those are known.
@@ -180,10 +180,10 @@ impl Viewer<'_> {
                 self.destination(*at, Listens::Bound, &resolved);
             }
         }
-        for name in scope.wanted {
+        for name in scope.granted {
             self.not_on_demand(name);
         }
-        self.absent.extend(scope.refused.iter().cloned());
+        self.absent.extend(scope.denied.iter().cloned());
     }
 
     fn not_on_demand(&mut self, name: &Arc<str>) {

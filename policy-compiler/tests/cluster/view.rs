@@ -7,9 +7,9 @@ use heddle_policy_compiler::{Compiled, Destination, NamespacedName, Scope, print
 use serde_json::Value;
 
 /// The resources of a pod's view as JSON, by kind and name; with these destinations in its scope.
-pub fn view(compiled: &Compiled, proxy: &str, held: &[&str]) -> Vec<(String, Value)> {
-    let held = held.iter().map(|text| text.parse().unwrap()).collect();
-    seen(compiled, proxy, &held, &BTreeSet::new())
+pub fn view(compiled: &Compiled, proxy: &str, active: &[&str]) -> Vec<(String, Value)> {
+    let active = active.iter().map(|text| text.parse().unwrap()).collect();
+    seen(compiled, proxy, &active, &BTreeSet::new())
 }
 
 /// The cluster with which a proxy's on-demand request for an address is answered.
@@ -23,16 +23,16 @@ pub fn on_demand(compiled: &Compiled, proxy: &str, at: &str) -> String {
 fn seen(
     compiled: &Compiled,
     proxy: &str,
-    held: &BTreeSet<Destination>,
+    active: &BTreeSet<Destination>,
     wanted: &BTreeSet<Arc<str>>,
 ) -> Vec<(String, Value)> {
     let (none, names) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
-        held,
-        retiring: &none,
-        wanted,
+        active,
+        draining: &none,
+        granted: wanted,
         retired: &names,
-        refused: &names,
+        denied: &names,
     };
     let pod = NamespacedName::new("shop", proxy);
     let view = compiled.view(&pod, &scope).unwrap();

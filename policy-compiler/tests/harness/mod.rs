@@ -145,11 +145,11 @@ impl From<View> for Seen {
 pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Option<View> {
     let (none, no_names) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {
-        held: &none,
-        retiring: &none,
-        wanted,
+        active: &none,
+        draining: &none,
+        granted: wanted,
         retired: &no_names,
-        refused: &no_names,
+        denied: &no_names,
     };
     compiled.view(pod, &scope)
 }

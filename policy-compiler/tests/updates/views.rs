@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 /// A scope with a bit of everything.
 pub struct Asked {
-    held: BTreeSet<Destination>,
-    retiring: BTreeSet<Destination>,
-    wanted: BTreeSet<Arc<str>>,
+    active: BTreeSet<Destination>,
+    draining: BTreeSet<Destination>,
+    granted: BTreeSet<Arc<str>>,
     retired: BTreeSet<Arc<str>>,
-    refused: BTreeSet<Arc<str>>,
+    denied: BTreeSet<Arc<str>>,
 }
 
 impl Asked {
@@ -25,7 +25,7 @@ impl Asked {
         };
         vec![
             Self {
-                held: destinations(&[
+                active: destinations(&[
                     "service/shop/a:80",
                     "service/shop/a:80/6",
                     "pod/shop/b-0:8080",
@@ -34,19 +34,19 @@ impl Asked {
                     "pod/till/b-0:8080",
                     "service/bank/b:80",
                 ]),
-                retiring: destinations(&[
+                draining: destinations(&[
                     "service/shop/b:80",
                     "pod/shop/c-1:8080",
                     "service/bank/a:80",
                 ]),
-                wanted: names(&["10.96.0.3:80", "10.96.1.3:80", "203.0.113.9:443"]),
+                granted: names(&["10.96.0.3:80", "10.96.1.3:80", "203.0.113.9:443"]),
                 retired: BTreeSet::new(),
-                refused: names(&["10.96.0.1:80"]),
+                denied: names(&["10.96.0.1:80"]),
             },
             Self {
-                held: destinations(&["service/shop/c:80"]),
-                retiring: BTreeSet::new(),
-                wanted: names(&[
+                active: destinations(&["service/shop/c:80"]),
+                draining: BTreeSet::new(),
+                granted: names(&[
                     "10.96.0.1:80",
                     "10.96.0.2:80",
                     "[fd00:96::2]:80",
@@ -66,18 +66,18 @@ impl Asked {
                     "10.1.0.0:8080",
                     "192.0.2.7:8080",
                 ]),
-                refused: BTreeSet::new(),
+                denied: BTreeSet::new(),
             },
         ]
     }
 
     pub fn view(&self, compiled: &Compiled, pod: &PodRef) -> Option<View> {
         let scope = Scope {
-            held: &self.held,
-            retiring: &self.retiring,
-            wanted: &self.wanted,
+            active: &self.active,
+            draining: &self.draining,
+            granted: &self.granted,
             retired: &self.retired,
-            refused: &self.refused,
+            denied: &self.denied,
         };
         compiled.view(pod, &scope)
     }

@@ -131,7 +131,7 @@ impl Session {
 
     /// Passes on a listener that the client learned by use: it shows the source which destinations the client uses.
     fn take_learned(&mut self, name: Name) {
-        let room = self.on_demand.reported_listeners.len() < self.limits.max_wanted;
+        let room = self.on_demand.reported_listeners.len() < self.limits.max_on_demand;
         if room && name.starts_with(&*self.limits.on_demand_prefix) {
             let listeners = &mut Arc::make_mut(&mut self.on_demand).reported_listeners;
             self.on_demand_changed |= listeners.insert(name);

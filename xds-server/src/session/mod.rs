@@ -63,7 +63,7 @@ pub struct Limits {
     /// Clusters with this prefix have on-demand names; listeners with this prefix were learned by on-demand use.
     pub on_demand_prefix: Name,
     /// On-demand names, and learned listeners, passed on to the source; further names are refused.
-    pub max_wanted: usize,
+    pub max_on_demand: usize,
     /// Names of one kind that a client may subscribe to or claim to hold.
     pub max_names: usize,
     /// The longest name accepted, in bytes.
@@ -76,7 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             on_demand_prefix: "dst|".into(),
-            max_wanted: 4096,
+            max_on_demand: 4096,
             max_names: 100_000,
             max_name_len: 1024,
             max_response_bytes: 2 << 20,
@@ -266,7 +266,7 @@ impl Session {
         channel.subscription.names.insert(Name::clone(name));
         self.touch(kind, name);
         let known = self.on_demand.clusters.contains(name);
-        let room = self.on_demand.clusters.len() < self.limits.max_wanted;
+        let room = self.on_demand.clusters.len() < self.limits.max_on_demand;
         if self.is_on_demand(kind, name) && room && !known {
             Arc::make_mut(&mut self.on_demand)
                 .clusters

@@ -33,7 +33,7 @@ use crate::resource::Part;
 /// Runs a script and says at which line it went wrong.
 fn run(flavor: Flavor, name: &str, script: &str) {
     let limits = Limits {
-        max_wanted: 2,
+        max_on_demand: 2,
         max_names: 4,
         max_name_len: 16,
         max_response_bytes: 64,
