@@ -42,7 +42,7 @@ pub struct ServedView {
     /// How many destinations the workload has learned.
     pub scope: usize,
     /// The names that are answered only while they are recent: time alone can change it.
-    beyond: Arc<BTreeSet<Name>>,
+    overflow: Arc<BTreeSet<Name>>,
     /// The retirable names: their on-demand clusters only forward to a listener of the same view.
     retirable: Arc<BTreeSet<Name>>,
 }
@@ -72,7 +72,7 @@ impl ServedView {
             wire: Arc::new(wire),
             depends: Arc::clone(&self.depends),
             scope: self.scope,
-            beyond: Arc::clone(&self.beyond),
+            overflow: Arc::clone(&self.overflow),
             retirable: Arc::clone(&self.retirable),
         })
     }
@@ -263,16 +263,16 @@ impl MeshSource {
         request: &ViewRequest,
         before: Option<&ServedView>,
     ) -> Option<ServedView> {
-        let sorted = self.sort(snapshot, proxy, workload, request);
+        let classified = self.classify(snapshot, proxy, workload, request);
         let scope = Scope {
-            active: &sorted.sets.active,
-            draining: &sorted.sets.draining,
-            granted: &sorted.granted,
+            active: &classified.sets.active,
+            draining: &classified.sets.draining,
+            granted: &classified.granted,
             retired: &request.retired,
-            denied: &sorted.denied,
+            denied: &classified.denied,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope)?;
-        let retirable = retired::retirable(&view, &sorted.granted);
+        let retirable = retired::retirable(&view, &classified.granted);
         let numbered = view.parts.iter().enumerate();
         let parts: Vec<Arc<Part>> = numbered
             .map(|(at, part)| self.part(part, before.and_then(|before| before.parts.get(at))))
@@ -286,8 +286,8 @@ impl MeshSource {
             parts,
             wire: Arc::new(wire),
             depends: Arc::new(view.depends),
-            scope: sorted.sets.active.len(),
-            beyond: Arc::new(sorted.beyond),
+            scope: classified.sets.active.len(),
+            overflow: Arc::new(classified.overflow),
             retirable: Arc::new(retirable),
         })
     }
@@ -470,7 +470,7 @@ fn same(a: &ServedView, b: &ServedView) -> bool {
     a.parts.len() == b.parts.len()
         && a.wire.absent == b.wire.absent
         && a.depends == b.depends
-        && (&a.beyond, a.scope) == (&b.beyond, b.scope)
+        && (&a.overflow, a.scope) == (&b.overflow, b.scope)
         && a.parts.iter().zip(&b.parts).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 

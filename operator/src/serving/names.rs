@@ -18,32 +18,32 @@ use crate::snapshot::Snapshot;
 /// addresses are denied. Each cluster costs the proxy memory, and a workload that calls more addresses is scanning. An
 /// address overflows if it is not a destination, if the scope is full, or if the destination is not declared where a
 /// declaration is required.
-const MAX_BEYOND: usize = 256;
+const MAX_OVERFLOW: usize = 256;
 
 /// Seconds after its last use in which a destination is not evicted in favor of another one.
 const KEPT: Seconds = 600;
 
 /// The requested names by result, with the scope of the workload.
 #[derive(Debug, Default)]
-pub(super) struct Sorted {
+pub(super) struct ClassifiedRequests {
     pub(super) sets: Arc<Sets>,
     pub(super) granted: BTreeSet<Name>,
     pub(super) denied: BTreeSet<Name>,
     /// The granted names beyond the scope of the workload.
-    pub(super) beyond: BTreeSet<Name>,
+    pub(super) overflow: BTreeSet<Name>,
 }
 
 impl MeshSource {
     /// Divides the requested names of a proxy into granted and denied ones, and learns the destinations of new names.
-    pub(super) fn sort(
+    pub(super) fn classify(
         &self,
         snapshot: &Snapshot,
         proxy: &Proxy,
         workload: &WorkloadRef,
         request: &ViewRequest,
-    ) -> Sorted {
+    ) -> ClassifiedRequests {
         let now = now();
-        let mut sorter = Sorter {
+        let mut classifier = RequestClassifier {
             scopes: &self.scopes,
             snapshot,
             proxy,
@@ -54,41 +54,42 @@ impl MeshSource {
             now,
             sets: self.scopes.of(workload),
             learned: false,
-            beyond: BTreeSet::new(),
-            places: BTreeSet::new(),
+            overflow: BTreeSet::new(),
+            overflow_addresses: BTreeSet::new(),
         };
         let (on_demand, answered) = (&request.on_demand, &request.answered);
-        sorter.brought(
+        classifier.brought(
             on_demand
                 .reported_listeners
                 .difference(&answered.reported_listeners),
         );
-        // Names that are in the overflow already keep their places; new names come after them.
-        let has_place = |name: &&Name| request.beyond.contains(*name);
-        let (placed, others): (Vec<_>, Vec<_>) = on_demand.clusters.iter().partition(has_place);
-        let (granted, denied) = placed
+        // Names that are in the overflow already keep their addresses; new names come after them.
+        let overflows = |name: &&Name| request.overflow.contains(*name);
+        let (overflowing, others): (Vec<_>, Vec<_>) =
+            on_demand.clusters.iter().partition(overflows);
+        let (granted, denied) = overflowing
             .into_iter()
             .chain(others)
             .cloned()
-            .partition(|name| sorter.answers(name, !answered.clusters.contains(name)));
-        if sorter.learned {
-            sorter.sets = self.scopes.of(workload);
+            .partition(|name| classifier.answers(name, !answered.clusters.contains(name)));
+        if classifier.learned {
+            classifier.sets = self.scopes.of(workload);
             self.relearned(workload);
         }
-        if sorter.beyond.len() >= MAX_BEYOND && request.beyond.len() < MAX_BEYOND {
-            tracing::warn!(proxy = %request.pod, addresses = MAX_BEYOND, "the proxy exceeded the bound of addresses beyond the scope of its workload; further addresses are denied");
+        if classifier.overflow.len() >= MAX_OVERFLOW && request.overflow.len() < MAX_OVERFLOW {
+            tracing::warn!(proxy = %request.pod, addresses = MAX_OVERFLOW, "the proxy exceeded the bound of addresses beyond the scope of its workload; further addresses are denied");
         }
-        Sorted {
-            sets: sorter.sets,
+        ClassifiedRequests {
+            sets: classifier.sets,
             granted,
             denied,
-            beyond: sorter.beyond,
+            overflow: classifier.overflow,
         }
     }
 }
 
 /// Sorts the names of one proxy.
-struct Sorter<'a> {
+struct RequestClassifier<'a> {
     scopes: &'a Scopes,
     snapshot: &'a Snapshot,
     proxy: &'a Proxy,
@@ -102,12 +103,12 @@ struct Sorter<'a> {
     sets: Arc<Sets>,
     /// Whether it holds more by now.
     learned: bool,
-    beyond: BTreeSet<Name>,
+    overflow: BTreeSet<Name>,
     /// Their addresses: one in steady use is asked for under a new name in each bucket.
-    places: BTreeSet<SocketAddr>,
+    overflow_addresses: BTreeSet<SocketAddr>,
 }
 
-impl Sorter<'_> {
+impl RequestClassifier<'_> {
     fn known(&self, at: SocketAddr) -> Option<Destination> {
         self.snapshot.compiled.destination_at(at)
     }
@@ -133,10 +134,10 @@ impl Sorter<'_> {
             Some(destination) if self.sets.active.contains(&destination) => true,
             Some(_) | None if !self.recent.has(name) => false,
             Some(destination) if self.learns => {
-                self.learn(&destination, new.then_some(self.unused)) || self.take_place(name, at)
+                self.learn(&destination, new.then_some(self.unused)) || self.take_overflow(name, at)
             }
             Some(_) if self.snapshot.compiled.may_have(self.proxy, at) => true,
-            Some(_) | None => self.take_place(name, at),
+            Some(_) | None => self.take_overflow(name, at),
         }
     }
 
@@ -153,12 +154,12 @@ impl Sorter<'_> {
     }
 
     /// Takes a place for an address, if it has none and there is one left.
-    fn take_place(&mut self, name: &Name, at: SocketAddr) -> bool {
-        if self.places.len() >= MAX_BEYOND && !self.places.contains(&at) {
+    fn take_overflow(&mut self, name: &Name, at: SocketAddr) -> bool {
+        if self.overflow_addresses.len() >= MAX_OVERFLOW && !self.overflow_addresses.contains(&at) {
             return false;
         }
-        self.places.insert(at);
-        self.beyond.insert(Name::clone(name));
+        self.overflow_addresses.insert(at);
+        self.overflow.insert(Name::clone(name));
         true
     }
 }
@@ -222,9 +223,9 @@ mod tests {
     }
 
     /// Classifies names, given the names of the last computation and the names in the overflow.
-    fn sorted(
+    fn classified(
         snapshot: &Snapshot,
-    ) -> impl Fn(&BTreeSet<Name>, &BTreeSet<Name>, &BTreeSet<Name>) -> Sorted {
+    ) -> impl Fn(&BTreeSet<Name>, &BTreeSet<Name>, &BTreeSet<Name>) -> ClassifiedRequests {
         let mesh = MeshSource::new(
             "cluster.local".parse::<TrustDomain>().unwrap(),
             Arc::default(),
@@ -237,7 +238,7 @@ mod tests {
                 ..OnDemandRequests::default()
             })
         };
-        move |names, answered, beyond| {
+        move |names, answered, overflow| {
             let pod = NamespacedName::new("shop", "client-1");
             let proxy = &snapshot.compiled.proxies[&pod];
             let request = ViewRequest {
@@ -245,56 +246,56 @@ mod tests {
                 on_demand: requests(names),
                 answered: requests(answered),
                 retired: Arc::default(),
-                beyond: Arc::new(beyond.clone()),
+                overflow: Arc::new(overflow.clone()),
             };
-            mesh.sort(snapshot, proxy, &proxy.workload(), &request)
+            mesh.classify(snapshot, proxy, &proxy.workload(), &request)
         }
     }
 
     #[test]
     fn names_beyond_scope_and_overflow_are_denied() {
         const REFUSED: usize = 200;
-        const ALL: usize = MAX_ACTIVE + MAX_BEYOND + REFUSED;
+        const ALL: usize = MAX_ACTIVE + MAX_OVERFLOW + REFUSED;
         let (snapshot, none) = (snapshot("shop", ALL, "Enabled"), BTreeSet::new());
-        let sort = sorted(&snapshot);
+        let sort = classified(&snapshot);
         let mut names = ports(1..=ALL);
         let first = sort(&names, &none, &none);
         assert_eq!(first.sets.active.len(), MAX_ACTIVE);
-        assert_eq!(first.beyond.len(), MAX_BEYOND);
-        assert_eq!(first.granted.len(), MAX_ACTIVE + MAX_BEYOND);
+        assert_eq!(first.overflow.len(), MAX_OVERFLOW);
+        assert_eq!(first.granted.len(), MAX_ACTIVE + MAX_OVERFLOW);
         assert_eq!(first.denied.len(), REFUSED);
 
         // A new name does not take the place of an earlier one, in any order of the names.
         let before = names.clone();
         names.extend(["10.1.1.1:80", "10.96.0.0:80"].map(|at| name(at, 0)));
-        let second = sort(&names, &before, &first.beyond);
+        let second = sort(&names, &before, &first.overflow);
         assert_eq!(second.sets, first.sets);
         assert_eq!(second.granted, first.granted);
         assert_eq!(second.denied.len(), REFUSED + 2);
         // An address keeps its place from hour to hour.
-        let placed = first.beyond.first().unwrap();
+        let placed = first.overflow.first().unwrap();
         let address = on_demand_address(placed).unwrap().to_string();
         names.insert(name(&address, 1));
-        let third = sort(&names, &before, &first.beyond);
-        assert_eq!(third.granted.len(), MAX_ACTIVE + MAX_BEYOND + 1);
+        let third = sort(&names, &before, &first.overflow);
+        assert_eq!(third.granted.len(), MAX_ACTIVE + MAX_OVERFLOW + 1);
         // A place that was given up is taken.
         names.remove(&name(&address, 1));
         names.remove(placed);
-        let fourth = sort(&names, &names, &first.beyond);
-        assert_eq!(fourth.granted.len(), MAX_ACTIVE + MAX_BEYOND);
+        let fourth = sort(&names, &names, &first.overflow);
+        assert_eq!(fourth.granted.len(), MAX_ACTIVE + MAX_OVERFLOW);
         assert!(fourth.granted.contains(&name("10.1.1.1:80", 0)));
     }
 
     #[test]
     fn declared_destinations_do_not_count_as_overflow() {
-        const MANY: usize = MAX_BEYOND + 50;
+        const MANY: usize = MAX_OVERFLOW + 50;
         let none = BTreeSet::new();
         // Without an annotation a pod's own namespace is declared.
-        for (namespace, answered) in [("shop", MANY), ("elsewhere", MAX_BEYOND)] {
+        for (namespace, answered) in [("shop", MANY), ("elsewhere", MAX_OVERFLOW)] {
             let snapshot = snapshot(namespace, MANY, "Disabled");
-            let sorted = sorted(&snapshot)(&ports(1..=MANY), &none, &none);
-            assert_eq!(sorted.granted.len(), answered, "{namespace}");
-            assert_eq!(sorted.sets.active.len(), 0);
+            let classified = classified(&snapshot)(&ports(1..=MANY), &none, &none);
+            assert_eq!(classified.granted.len(), answered, "{namespace}");
+            assert_eq!(classified.sets.active.len(), 0);
         }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
             wire: Arc::new(wire),
             depends: Arc::default(),
             scope: 0,
-            beyond: Arc::default(),
+            overflow: Arc::default(),
             retirable: Arc::new(retirable.clone()),
         }
     }

@@ -87,10 +87,10 @@ impl Subscriber {
             on_demand: Arc::clone(&self.on_demand),
             answered: Arc::clone(&self.answered),
             retired: Arc::clone(self.retired.names()),
-            beyond: self
+            overflow: self
                 .seen
                 .as_ref()
-                .map(|seen| Arc::clone(&seen.beyond))
+                .map(|seen| Arc::clone(&seen.overflow))
                 .unwrap_or_default(),
         }
     }
@@ -106,7 +106,7 @@ pub(super) struct ViewRequest {
     /// The retired names among the requested ones.
     pub(super) retired: Arc<BTreeSet<Name>>,
     /// The names that the last view grants beyond the scope of the workload.
-    pub(super) beyond: Arc<BTreeSet<Name>>,
+    pub(super) overflow: Arc<BTreeSet<Name>>,
 }
 
 /// All subscribers, and the dependencies of their views.

@@ -76,7 +76,7 @@ impl MeshSource {
         for workload in changed {
             subscribers.touch(&ViewInput::Learned(workload));
         }
-        let passes = |seen: &Arc<ServedView>| !seen.beyond.is_empty();
+        let passes = |seen: &Arc<ServedView>| !seen.overflow.is_empty();
         let passing: Vec<Name> = subscribers
             .all
             .iter()
