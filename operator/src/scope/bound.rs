@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use heddle_policy_compiler::WorkloadRef;
 
-use super::{Inner, Scopes, Seconds, Workload};
+use super::{Inner, Scopes, Seconds, WorkloadScope};
 
 /// Workloads of one namespace that are remembered without a pod.
 pub const MAX_ABSENT_PER_NAMESPACE: usize = 256;
@@ -16,7 +16,7 @@ pub const MAX_ABSENT: usize = 4096;
 /// The workloads of a namespace without pods, the one that was used last at the front.
 type Absent<'a> = Vec<(Seconds, &'a WorkloadRef)>;
 
-impl Workload {
+impl WorkloadScope {
     fn seen(&self) -> Seconds {
         self.entries
             .values()
@@ -120,11 +120,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::scope::Learned;
+    use crate::scope::LearnResult;
 
     fn learn(scopes: &Scopes, workload: &WorkloadRef, now: Seconds) {
         let db = "service/shop/db:80".parse().unwrap();
-        assert_eq!(scopes.learn(workload, &db, None, now), Learned::Now);
+        assert_eq!(scopes.learn(workload, &db, None, now), LearnResult::Now);
     }
 
     #[test]

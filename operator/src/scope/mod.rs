@@ -68,14 +68,14 @@ impl Entry {
 }
 
 #[derive(Default)]
-struct Workload {
+struct WorkloadScope {
     entries: BTreeMap<Destination, Entry>,
     sets: Arc<Sets>,
     /// When it was first found that there is no room.
     full_since: Option<Seconds>,
 }
 
-impl Workload {
+impl WorkloadScope {
     fn rebuild(&mut self) {
         let (mut active, mut draining) = (BTreeSet::new(), BTreeSet::new());
         for (destination, entry) in &self.entries {
@@ -113,7 +113,7 @@ impl Workload {
 
 /// The result of learning a requested destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
+pub enum LearnResult {
     /// It was active already.
     Before,
     /// It is active now.
@@ -135,7 +135,7 @@ pub struct Scopes {
 
 #[derive(Default)]
 struct Inner {
-    workloads: HashMap<WorkloadRef, Workload>,
+    workloads: HashMap<WorkloadRef, WorkloadScope>,
     unsaved: BTreeSet<WorkloadRef>,
 }
 
@@ -165,20 +165,20 @@ impl Scopes {
         destination: &Destination,
         unused: Option<Seconds>,
         now: Seconds,
-    ) -> Learned {
+    ) -> LearnResult {
         let mut inner = self.lock();
         let known = inner.workloads.entry(workload.clone()).or_default();
         let entry = known.entries.get_mut(destination);
         if let Some(entry) = entry.filter(|entry| entry.draining_since.is_none()) {
             entry.used = entry.used.max(now);
-            return Learned::Before;
+            return LearnResult::Before;
         }
         let was_full = known.full_since.is_some();
         if !known.make_room(unused, now) {
             if !was_full && known.full_since.is_some() {
                 tracing::warn!(%workload, destinations = MAX_ACTIVE, "the scope of the workload is full; further destinations are not learned");
             }
-            return Learned::NoRoom;
+            return LearnResult::NoRoom;
         }
         let entry = known.entries.entry(destination.clone());
         let entry = entry.or_insert(Entry::new(now, 0));
@@ -188,7 +188,7 @@ impl Scopes {
         inner.unsaved.insert(workload.clone());
         drop(inner);
         self.tick();
-        Learned::Now
+        LearnResult::Now
     }
 
     /// A proxy of the workload has come back with these destinations: of those that are active none makes room for a while.

@@ -22,11 +22,11 @@ fn learned_destinations_stay_until_unused_for_long() {
     let scopes = Scopes::default();
     assert_eq!(
         scopes.learn(&workload(), &to("db"), None, 100),
-        Learned::Now
+        LearnResult::Now
     );
     assert_eq!(
         scopes.learn(&workload(), &to("db"), None, 110),
-        Learned::Before
+        LearnResult::Before
     );
     assert_eq!(active(&scopes), ["service/shop/db:80"]);
     assert!(scopes.sweep(150, 60, |_, _, _| true).is_empty());
@@ -53,7 +53,10 @@ fn a_draining_destination_is_active_again_on_request() {
     let scopes = Scopes::default();
     scopes.learn(&workload(), &to("db"), None, 0);
     scopes.sweep(60, 60, |_, _, _| true);
-    assert_eq!(scopes.learn(&workload(), &to("db"), None, 61), Learned::Now);
+    assert_eq!(
+        scopes.learn(&workload(), &to("db"), None, 61),
+        LearnResult::Now
+    );
     assert_eq!(active(&scopes).len(), 1);
 }
 
@@ -75,29 +78,38 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
         scopes.learn(&workload(), &to(&format!("s{number}")), unused, now)
     };
     for number in 0..MAX_ACTIVE {
-        assert_eq!(learn(number, None, 1000), Learned::Now);
+        assert_eq!(learn(number, None, 1000), LearnResult::Now);
     }
     let found_full = 5000;
-    assert_eq!(learn(MAX_ACTIVE, None, found_full), Learned::NoRoom);
-    assert_eq!(learn(MAX_ACTIVE, Some(UNUSED), found_full), Learned::NoRoom);
+    assert_eq!(learn(MAX_ACTIVE, None, found_full), LearnResult::NoRoom);
+    assert_eq!(
+        learn(MAX_ACTIVE, Some(UNUSED), found_full),
+        LearnResult::NoRoom
+    );
     // All but two are used since, or were brought along.
     let mut used = scopes.of(&workload()).active.clone();
     assert!(["s0", "s1", "s2"].iter().all(|name| used.remove(&to(name))));
     scopes.used(&workload(), &used, found_full + 1, u64::MAX);
     scopes.brought(&workload(), &[to("s2")].into(), found_full + 1);
     let then = found_full + UNUSED;
-    assert_eq!(learn(MAX_ACTIVE, Some(UNUSED), then - 1), Learned::NoRoom);
+    assert_eq!(
+        learn(MAX_ACTIVE, Some(UNUSED), then - 1),
+        LearnResult::NoRoom
+    );
     for number in [MAX_ACTIVE, MAX_ACTIVE + 1] {
-        assert_eq!(learn(number, None, then), Learned::NoRoom, "it may not");
-        assert_eq!(learn(number, Some(UNUSED), then), Learned::Now);
+        assert_eq!(learn(number, None, then), LearnResult::NoRoom, "it may not");
+        assert_eq!(learn(number, Some(UNUSED), then), LearnResult::Now);
     }
-    assert_eq!(learn(MAX_ACTIVE + 2, Some(UNUSED), then), Learned::NoRoom);
+    assert_eq!(
+        learn(MAX_ACTIVE + 2, Some(UNUSED), then),
+        LearnResult::NoRoom
+    );
     let sets = scopes.of(&workload());
     assert_eq!((sets.active.len(), sets.draining.len()), (MAX_ACTIVE, 2));
     assert!(sets.draining.contains(&to("s0")) && sets.draining.contains(&to("s1")));
     // A drained destination comes back like any other.
-    assert_eq!(learn(0, Some(UNUSED), then), Learned::NoRoom);
-    assert_eq!(learn(0, Some(UNUSED), then + 1), Learned::Now);
+    assert_eq!(learn(0, Some(UNUSED), then), LearnResult::NoRoom);
+    assert_eq!(learn(0, Some(UNUSED), then + 1), LearnResult::Now);
     assert_eq!(scopes.of(&workload()).active.len(), MAX_ACTIVE);
 }
 

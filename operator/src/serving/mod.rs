@@ -215,7 +215,7 @@ impl MeshSource {
 
     /// The scope of a workload was changed from elsewhere.
     pub fn relearned(&self, workload: &WorkloadRef) {
-        self.lock().touch(&ViewInput::Learned(workload.clone()));
+        self.lock().touch(&ViewInput::Scope(workload.clone()));
     }
 
     /// Every connected proxy reports its loads within this time: three intervals, because one report may be late.

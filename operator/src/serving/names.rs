@@ -11,7 +11,7 @@ use heddle_xds_server::Name;
 
 use super::subscribers::ViewRequest;
 use super::{MeshSource, now};
-use crate::scope::{Learned, Recent, Scopes, Seconds, Sets};
+use crate::scope::{LearnResult, Recent, Scopes, Seconds, Sets};
 use crate::snapshot::Snapshot;
 
 /// Overflow: addresses for which a proxy gets on-demand clusters beyond the scope of its workload; names of further
@@ -149,8 +149,8 @@ impl RequestClassifier<'_> {
         let learned = self
             .scopes
             .learn(self.workload, destination, unused, self.now);
-        self.learned |= learned == Learned::Now;
-        learned != Learned::NoRoom
+        self.learned |= learned == LearnResult::Now;
+        learned != LearnResult::NoRoom
     }
 
     /// Takes a place for an address, if it has none and there is one left.

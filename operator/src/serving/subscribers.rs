@@ -17,7 +17,7 @@ pub(super) enum ViewInput {
     /// Something compiled.
     Compiled(Dependency),
     /// The learned scope of the workload.
-    Learned(WorkloadRef),
+    Scope(WorkloadRef),
 }
 
 /// One proxy, whether it has a stream or not.
@@ -138,13 +138,9 @@ impl Subscribers {
         if subscriber.workload.as_ref() != Some(workload) {
             let before = subscriber.workload.replace(workload.clone());
             if let Some(before) = before {
-                forget(&mut self.by_input, &ViewInput::Learned(before), name);
+                forget(&mut self.by_input, &ViewInput::Scope(before), name);
             }
-            note(
-                &mut self.by_input,
-                ViewInput::Learned(workload.clone()),
-                name,
-            );
+            note(&mut self.by_input, ViewInput::Scope(workload.clone()), name);
         }
         Some((subscriber.seen.clone(), *subscriber.tick.borrow()))
     }
@@ -259,7 +255,7 @@ impl Subscribers {
                 );
             }
             if let Some(workload) = subscriber.workload {
-                forget(&mut self.by_input, &ViewInput::Learned(workload), name);
+                forget(&mut self.by_input, &ViewInput::Scope(workload), name);
             }
         }
         self.changed.remove(name);
@@ -267,7 +263,7 @@ impl Subscribers {
 
     /// The subscribers of a workload.
     pub(super) fn of_workload(&self, workload: &WorkloadRef) -> impl Iterator<Item = &Subscriber> {
-        let names = self.by_input.get(&ViewInput::Learned(workload.clone()));
+        let names = self.by_input.get(&ViewInput::Scope(workload.clone()));
         names
             .into_iter()
             .flatten()

@@ -74,7 +74,7 @@ impl MeshSource {
         );
         let mut subscribers = self.lock();
         for workload in changed {
-            subscribers.touch(&ViewInput::Learned(workload));
+            subscribers.touch(&ViewInput::Scope(workload));
         }
         let passes = |seen: &Arc<ServedView>| !seen.overflow.is_empty();
         let passing: Vec<Name> = subscribers
