@@ -4,7 +4,7 @@
 //! the next snapshot ([`snapshot::Snapshot`]). [`serving::MeshSource`] serves each proxy its view of the snapshot, learns the
 //! destinations of each workload ([`scope`]), and wakes only the streams that a change concerns. The acknowledgements and
 //! rejections of proxies become conditions ([`status`]). Rejections that an Envoy of the control plane's own confirms
-//! ([`trials`]) are an input of the next compile ([`learned`]).
+//! ([`trials`]) are an input of the next compile ([`rejections`]).
 //!
 //! # Deliberately absent
 //!
@@ -15,12 +15,12 @@ pub mod certs;
 pub mod inject;
 pub mod issuing;
 pub mod kubernetes;
-pub mod learned;
 pub mod listen;
 pub mod metrics;
 pub mod objects;
 pub mod plane;
 pub mod rate;
+pub mod rejections;
 pub mod scope;
 pub mod serving;
 pub mod snapshot;

@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 
 use crate::certs::{CertError, OwnCertificate};
 use crate::issuing::{Issuer, TokenAuthenticator};
-use crate::learned::Learned;
 use crate::listen::{Listeners, Port};
 use crate::metrics::Metrics;
+use crate::rejections::RejectionStore;
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
 use crate::snapshot::{self, Reader, Snapshots};
@@ -29,7 +29,7 @@ pub struct Plane {
     /// Of the listeners.
     pub own: Arc<OwnCertificate>,
     /// Rejections that an Envoy of the control plane's own has verified.
-    pub learned: Arc<Learned>,
+    pub rejections: Arc<RejectionStore>,
     /// Verifies them.
     pub trials: Arc<Trials>,
     /// Counts it all.
@@ -90,7 +90,7 @@ impl Plane {
             trust_domain,
             ca,
             own: Arc::new(own),
-            learned: Arc::default(),
+            rejections: Arc::default(),
             trials: Arc::new(trials),
             metrics,
             scopes,
@@ -114,8 +114,8 @@ impl Plane {
         let stop = tasks.stop();
         let rotation = Arc::clone(&self.own).rotate(stop.clone());
         tasks.spawn("certificate rotation", rotation);
-        let (learned, mesh) = (Arc::clone(&self.learned), Arc::clone(&self.mesh));
-        let compiler = snapshot::run(reader, learned, mesh, self.metrics(), stop.clone());
+        let (rejections, mesh) = (Arc::clone(&self.rejections), Arc::clone(&self.mesh));
+        let compiler = snapshot::run(reader, rejections, mesh, self.metrics(), stop.clone());
         tasks.spawn("compiler", compiler);
         tasks.spawn("trials", Arc::clone(&self.trials).run(stop.clone()));
 

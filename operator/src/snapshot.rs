@@ -16,9 +16,9 @@ use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::learned::Learned;
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
+use crate::rejections::RejectionStore;
 use crate::tasks::Ended;
 
 /// A snapshot: one compile with its input and its result.
@@ -145,15 +145,15 @@ impl Reader {
 /// When the source is gone, or a compile panicked.
 pub async fn run(
     reader: Reader,
-    learned: Arc<Learned>,
+    rejections: Arc<RejectionStore>,
     consumer: Arc<dyn SnapshotConsumer>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Ended {
-    let (mut changes, mut lessons) = (reader.source.changes(), learned.changes());
+    let (mut changes, mut lessons) = (reader.source.changes(), rejections.changes());
     let mut compile_loop = CompileLoop {
         reader,
-        learned,
+        rejections,
         consumer,
         metrics,
         newest: None,
@@ -178,7 +178,7 @@ pub async fn run(
 /// The state of the compile loop.
 struct CompileLoop {
     reader: Reader,
-    learned: Arc<Learned>,
+    rejections: Arc<RejectionStore>,
     consumer: Arc<dyn SnapshotConsumer>,
     metrics: Arc<Metrics>,
     newest: Option<Arc<Snapshot>>,
@@ -194,7 +194,7 @@ impl CompileLoop {
         let Reader {
             builder, findings, ..
         } = &mut self.reader;
-        builder.set_refusals(self.learned.all());
+        builder.set_refusals(self.rejections.all());
         let world = builder.world();
         let before = self.newest.as_deref();
         let compiled = match before {
@@ -220,7 +220,7 @@ impl CompileLoop {
             &changes.recompiled,
         );
         let statuses = &snapshot.compiled.statuses;
-        self.learned.retain(|object| {
+        self.rejections.retain(|object| {
             statuses
                 .get(object)
                 .map(|status| status.observed_generation)

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::declared::{api, declared};
 use super::{AuditPlan, CallError, call, strip};
-use crate::learned::Learned;
 use crate::metrics::Metrics;
+use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
 use crate::tasks::{Ended, chain};
@@ -43,7 +43,7 @@ pub(super) struct Auditor {
     pub(super) cache: Arc<Cache>,
     pub(super) mesh: Arc<MeshSource>,
     pub(super) registry: Arc<Registry>,
-    pub(super) learned: Arc<Learned>,
+    pub(super) rejections: Arc<RejectionStore>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) plan: AuditPlan,
 }
@@ -161,7 +161,7 @@ impl Auditor {
             mut builder,
             mut snapshot,
         } = read;
-        builder.set_refusals(self.learned.all());
+        builder.set_refusals(self.rejections.all());
         snapshot.world = builder.world();
         snapshot.compiled = compile(&snapshot.world);
         snapshot.mesh = Arc::clone(snapshot.compiled.mesh());

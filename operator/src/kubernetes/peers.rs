@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::{NAMESPACE, Options, call};
-use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
+use crate::rejections::RejectionStore;
 use crate::status::Report;
 use crate::tasks::{Ended, chain};
 
@@ -50,8 +50,8 @@ struct Refused {
 }
 
 impl ReplicaReport {
-    pub(super) fn new(report: Report, learned: &Learned) -> Self {
-        let refusals = learned.all().into_iter().map(|refusal| Refused {
+    pub(super) fn new(report: Report, rejections: &RejectionStore) -> Self {
+        let refusals = rejections.all().into_iter().map(|refusal| Refused {
             kind: refusal.object.kind.as_str().to_owned(),
             namespace: refusal.object.namespace.to_string(),
             name: refusal.object.name.to_string(),
@@ -115,7 +115,7 @@ impl Peers {
     pub(super) async fn listen(
         self: Arc<Self>,
         client: Client,
-        learned: Arc<Learned>,
+        rejections: Arc<RejectionStore>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Ended {
@@ -129,7 +129,7 @@ impl Peers {
                 event = events.next() => event.ok_or("the watch ended")?,
             };
             match event {
-                Ok(event) => self.take(event, &mut listing, &learned),
+                Ok(event) => self.take(event, &mut listing, &rejections),
                 Err(error) => {
                     metrics
                         .watch_errors
@@ -148,7 +148,7 @@ impl Peers {
         &self,
         event: Event<ConfigMap>,
         listing: &mut BTreeMap<String, ReplicaReport>,
-        learned: &Learned,
+        rejections: &RejectionStore,
     ) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
@@ -165,7 +165,7 @@ impl Peers {
             .collect();
         drop(reports);
         for refusal in refusals {
-            learned.refuse(refusal);
+            rejections.reject(refusal);
         }
         self.changed.send_modify(|tick| *tick += 1);
     }
@@ -257,32 +257,32 @@ mod tests {
 
     #[test]
     fn a_report_survives_its_encoding() {
-        let learned = Learned::default();
+        let rejections = RejectionStore::default();
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
-        learned.refuse(Refusal {
+        rejections.reject(Refusal {
             object,
             generation: 3,
             text: "no".to_owned(),
         });
-        let report = ReplicaReport::new(Report::default(), &learned);
+        let report = ReplicaReport::new(Report::default(), &rejections);
         let again: ReplicaReport =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(again, report);
-        assert_eq!(again.refusals().collect::<Vec<_>>(), learned.all());
+        assert_eq!(again.refusals().collect::<Vec<_>>(), rejections.all());
     }
 
     #[test]
     fn rejections_of_every_declared_kind_are_shared() {
-        let learned = Learned::default();
+        let rejections = RejectionStore::default();
         for kind in ObjectKind::ALL.iter().filter(|kind| kind.is_declared()) {
-            learned.refuse(Refusal {
+            rejections.reject(Refusal {
                 object: ObjectRef::new(*kind, kind.namespace_of(Some("shop")), "a"),
                 generation: 3,
                 text: "no".to_owned(),
             });
         }
-        assert!(!learned.all().is_empty());
-        let report = ReplicaReport::new(Report::default(), &learned);
-        assert_eq!(report.refusals().collect::<Vec<_>>(), learned.all());
+        assert!(!rejections.all().is_empty());
+        let report = ReplicaReport::new(Report::default(), &rejections);
+        assert_eq!(report.refusals().collect::<Vec<_>>(), rejections.all());
     }
 }

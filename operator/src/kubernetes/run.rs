@@ -215,8 +215,9 @@ impl Starting {
     ) {
         let (stop, client) = (tasks.stop(), || self.client.clone());
         let peers = Arc::new(Peers::new(self.options.pod.clone()));
-        let learned = Arc::clone(&plane.learned);
-        let listening = Arc::clone(&peers).listen(client(), learned, plane.metrics(), stop.clone());
+        let rejections = Arc::clone(&plane.rejections);
+        let listening =
+            Arc::clone(&peers).listen(client(), rejections, plane.metrics(), stop.clone());
         tasks.spawn("peers", listening);
         let (reports, newest) = watch::channel(ReplicaReport::default());
         let options = self.options.clone();
@@ -249,7 +250,7 @@ impl Starting {
         let counter = Counter {
             snapshots: plane.snapshots.clone(),
             served,
-            learned: Arc::clone(&plane.learned),
+            rejections: Arc::clone(&plane.rejections),
             trials: Arc::clone(&plane.trials),
             cache: Arc::clone(&self.cache),
             counts,
@@ -291,7 +292,7 @@ impl Starting {
             cache: Arc::clone(&self.cache),
             mesh: Arc::clone(&plane.mesh),
             registry: Arc::clone(&served.registry),
-            learned: Arc::clone(&plane.learned),
+            rejections: Arc::clone(&plane.rejections),
             metrics: plane.metrics(),
             plan: self.options.audit,
         };

@@ -19,9 +19,9 @@ use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call};
-use crate::learned::Learned;
 use crate::metrics::{Metrics, Watch};
 use crate::plane::Served;
+use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
@@ -53,7 +53,7 @@ pub(super) struct Count {
 pub(super) struct Counter {
     pub(super) snapshots: Snapshots,
     pub(super) served: Served,
-    pub(super) learned: Arc<Learned>,
+    pub(super) rejections: Arc<RejectionStore>,
     pub(super) trials: Arc<Trials>,
     pub(super) cache: Arc<Cache>,
     pub(super) counts: watch::Sender<Arc<Count>>,
@@ -95,7 +95,7 @@ impl Counter {
             return;
         }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
-        blame_all(&snapshot, &round, &self.learned, &self.trials, good);
+        blame_all(&snapshot, &round, &self.rejections, &self.trials, good);
         let connected = round.iter().filter(|(_, looked)| looked.summary.connected);
         let evidence = Evidence {
             trials: &self.trials,
@@ -106,7 +106,7 @@ impl Counter {
             &evidence,
             connected.map(|(pod, looked)| (pod, &*looked.summary)),
         );
-        let report = ReplicaReport::new(own.clone(), &self.learned);
+        let report = ReplicaReport::new(own.clone(), &self.rejections);
         self.reports.send_if_modified(|now| {
             let changed = *now != report;
             *now = report;

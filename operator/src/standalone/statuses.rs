@@ -177,7 +177,7 @@ pub async fn publish(
         if let Some(snapshot) = newest {
             let (round, _) = rounds.look(&snapshot, &served.mesh, &served.registry);
             let good = |object: &ObjectRef| statuses.last_good(object);
-            blame_all(&snapshot, &round, &plane.learned, &plane.trials, good);
+            blame_all(&snapshot, &round, &plane.rejections, &plane.trials, good);
             let known = round.iter().map(|(pod, looked)| (pod, &*looked.summary));
             let evidence = Evidence {
                 trials: &plane.trials,

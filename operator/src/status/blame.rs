@@ -10,7 +10,7 @@ use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource, ResourceKey};
 use serde_json::Value;
 
 use super::round::{RefusedResource, Round};
-use crate::learned::Learned;
+use crate::rejections::RejectionStore;
 use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials, version_of};
 
@@ -31,7 +31,7 @@ pub enum Blame {
 pub fn blame_all(
     snapshot: &Snapshot,
     round: &Round,
-    learned: &Learned,
+    rejections: &RejectionStore,
     trials: &Trials,
     last_good: impl Fn(&ObjectRef) -> Option<i64>,
 ) {
@@ -52,7 +52,7 @@ pub fn blame_all(
                 continue;
             };
             if failed.insert(version) && !outvoted(&votes(snapshot, round, resource)) {
-                set_aside(snapshot, learned, refused, &text, proven);
+                set_aside(snapshot, rejections, refused, &text, proven);
             }
         }
     }
@@ -101,7 +101,7 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
 
 fn set_aside(
     snapshot: &Snapshot,
-    learned: &Learned,
+    rejections: &RejectionStore,
     refused: &RefusedResource,
     text: &str,
     proven: impl Fn(&ObjectRef, i64) -> bool,
@@ -110,7 +110,7 @@ fn set_aside(
     match blame(snapshot, &refused.origins, text, proven) {
         Blame::Object(refusal) => {
             let object = refusal.object.clone();
-            if learned.refuse(refusal) {
+            if rejections.reject(refusal) {
                 tracing::error!(resource = %key, text, "Envoy rejects {object}: it is set aside");
             }
         }

@@ -6,26 +6,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use heddle_policy_compiler::{ObjectRef, Refusal};
 use tokio::sync::watch;
 
-/// The refusals seen by this process. A refusal stands until the object's generation changes or the object is gone.
+/// The rejections seen by this process. A rejection stands until the object's generation changes or the object is gone.
 #[derive(Debug)]
-pub struct Learned {
-    refusals: Mutex<BTreeMap<ObjectRef, Refusal>>,
+pub struct RejectionStore {
+    by_object: Mutex<BTreeMap<ObjectRef, Refusal>>,
     changed: watch::Sender<u64>,
 }
 
-impl Default for Learned {
+impl Default for RejectionStore {
     fn default() -> Self {
         Self {
-            refusals: Mutex::default(),
+            by_object: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
 }
 
-impl Learned {
-    /// Keeps a refusal. The first text for a generation stays, so that a status does not flap between two wordings.
+impl RejectionStore {
+    /// Keeps a rejection. The first text for a generation stays, so that a status does not flap between two wordings.
     /// Returns whether it is new.
-    pub fn refuse(&self, refusal: Refusal) -> bool {
+    pub fn reject(&self, refusal: Refusal) -> bool {
         let mut refusals = self.lock();
         if refusals
             .get(&refusal.object)
@@ -47,19 +47,19 @@ impl Learned {
         });
     }
 
-    /// All refusals.
+    /// All rejections.
     #[must_use]
     pub fn all(&self) -> Vec<Refusal> {
         self.lock().values().cloned().collect()
     }
 
-    /// The objects refused.
+    /// The rejected objects.
     #[must_use]
     pub fn objects(&self) -> BTreeSet<ObjectRef> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Ticks with every new refusal.
+    /// Ticks with every new rejection.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -67,7 +67,9 @@ impl Learned {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Refusal>> {
         // A panic elsewhere leaves the map whole: every change is a plain insert or remove.
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_object
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,16 +90,16 @@ mod tests {
 
     #[test]
     fn the_first_text_of_a_generation_stays_until_the_next() {
-        let learned = Learned::default();
-        assert!(learned.refuse(refusal(1, "first")));
-        assert!(!learned.refuse(refusal(1, "second")));
-        assert!(learned.refuse(refusal(2, "third")));
-        assert!(!learned.refuse(refusal(1, "late")));
-        assert_eq!(learned.all(), [refusal(2, "third")]);
+        let rejections = RejectionStore::default();
+        assert!(rejections.reject(refusal(1, "first")));
+        assert!(!rejections.reject(refusal(1, "second")));
+        assert!(rejections.reject(refusal(2, "third")));
+        assert!(!rejections.reject(refusal(1, "late")));
+        assert_eq!(rejections.all(), [refusal(2, "third")]);
         let object = refusal(2, "").object;
-        learned.retain(|known| (*known == object).then_some(2));
-        assert_eq!(learned.all().len(), 1);
-        learned.retain(|known| (*known == object).then_some(3));
-        assert!(learned.all().is_empty());
+        rejections.retain(|known| (*known == object).then_some(2));
+        assert_eq!(rejections.all().len(), 1);
+        rejections.retain(|known| (*known == object).then_some(3));
+        assert!(rejections.all().is_empty());
     }
 }
