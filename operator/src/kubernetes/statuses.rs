@@ -25,8 +25,8 @@ use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
-    AbsentPolicies, Evidence, ProxyState, Report, Round, Rounds, WrittenStatus, blame_all,
-    in_force, object_key, states,
+    AbsentPolicies, Evidence, ProxyObservations, ProxyObserver, ProxyState, Report, WrittenStatus,
+    blame_all, in_force, object_key, states,
 };
 use crate::tasks::{Ended, chain};
 use crate::trials::Trials;
@@ -44,7 +44,7 @@ const WRITERS: usize = 8;
 pub(super) struct Count {
     snapshot: Arc<Snapshot>,
     /// The proxies that have, or had, a stream here.
-    round: Round,
+    observations: ProxyObservations,
     /// Of those connected here.
     own: Report,
 }
@@ -64,7 +64,7 @@ pub(super) struct Counter {
 impl Counter {
     /// Counts whenever something changed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
-        let mut rounds = Rounds::default();
+        let mut observer = ProxyObserver::default();
         let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
         loop {
             acks.mark_unchanged();
@@ -72,7 +72,7 @@ impl Counter {
             tried.mark_unchanged();
             let newest = self.snapshots.borrow_and_update().clone();
             if let Some(snapshot) = newest {
-                self.count(&mut rounds, snapshot, results);
+                self.count(&mut observer, snapshot, results);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -85,9 +85,10 @@ impl Counter {
         }
     }
 
-    fn count(&self, rounds: &mut Rounds, snapshot: Arc<Snapshot>, results: bool) {
-        let (round, changed) = rounds.look(&snapshot, &self.served.mesh, &self.served.registry);
-        self.shown.show(&snapshot, &round);
+    fn count(&self, observer: &mut ProxyObserver, snapshot: Arc<Snapshot>, results: bool) {
+        let (observations, changed) =
+            observer.observe(&snapshot, &self.served.mesh, &self.served.registry);
+        self.shown.show(&snapshot, &observations);
         let before = Arc::clone(&self.counts.borrow());
         let (old, new) = (&before.snapshot.compiled, &snapshot.compiled);
         let changed = changed || results;
@@ -95,8 +96,16 @@ impl Counter {
             return;
         }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
-        blame_all(&snapshot, &round, &self.rejections, &self.trials, good);
-        let connected = round.iter().filter(|(_, looked)| looked.summary.connected);
+        blame_all(
+            &snapshot,
+            &observations,
+            &self.rejections,
+            &self.trials,
+            good,
+        );
+        let connected = observations
+            .iter()
+            .filter(|(_, observation)| observation.summary.connected);
         let evidence = Evidence {
             trials: &self.trials,
             programmed: &|object| programmed(&snapshot, &self.cache, object),
@@ -104,7 +113,7 @@ impl Counter {
         let own = Report::of(
             &snapshot,
             &evidence,
-            connected.map(|(pod, looked)| (pod, &*looked.summary)),
+            connected.map(|(pod, observation)| (pod, &*observation.summary)),
         );
         let report = ReplicaReport::new(own.clone(), &self.rejections);
         self.reports.send_if_modified(|now| {
@@ -114,7 +123,7 @@ impl Counter {
         });
         self.counts.send_replace(Arc::new(Count {
             snapshot,
-            round,
+            observations,
             own,
         }));
     }
@@ -122,20 +131,20 @@ impl Counter {
 
 /// The state that the admin port shows. It is formatted only on request.
 #[derive(Default)]
-pub(super) struct Shown(Mutex<(Arc<Snapshot>, Round)>);
+pub(super) struct Shown(Mutex<(Arc<Snapshot>, ProxyObservations)>);
 
 impl Shown {
-    fn show(&self, snapshot: &Arc<Snapshot>, round: &Round) {
-        *self.lock() = (Arc::clone(snapshot), round.clone());
+    fn show(&self, snapshot: &Arc<Snapshot>, observations: &ProxyObservations) {
+        *self.lock() = (Arc::clone(snapshot), observations.clone());
     }
 
     /// How every meshed pod stands.
     pub(super) fn states(&self) -> Vec<ProxyState> {
-        let (snapshot, round) = self.lock().clone();
-        states(&snapshot, &round)
+        let (snapshot, observations) = self.lock().clone();
+        states(&snapshot, &observations)
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Arc<Snapshot>, Round)> {
+    fn lock(&self) -> MutexGuard<'_, (Arc<Snapshot>, ProxyObservations)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -283,13 +292,13 @@ impl Writer {
         for other in self.peers.reports(&self.cache) {
             report.add(&other, &generations);
         }
-        let nowhere = count.round.iter().filter(|(pod, looked)| {
-            !looked.summary.connected && !report.connected.contains(&pod.to_string())
+        let nowhere = count.observations.iter().filter(|(pod, observation)| {
+            !observation.summary.connected && !report.connected.contains(&pod.to_string())
         });
-        let nowhere = nowhere.map(|(pod, looked)| (pod, &*looked.summary));
+        let nowhere = nowhere.map(|(pod, observation)| (pod, &*observation.summary));
         let nowhere = Report::of(snapshot, &evidence, nowhere);
         report.add(&nowhere, &generations);
-        report.add_absent(snapshot, &evidence, &count.round, |proxy| {
+        report.add_absent(snapshot, &evidence, &count.observations, |proxy| {
             absent.of(snapshot, &self.mesh, proxy)
         });
         report

@@ -16,8 +16,8 @@ use super::files::write_atomically;
 use crate::plane::{Plane, Served};
 use crate::snapshot::Snapshot;
 use crate::status::{
-    AbsentPolicies, Evidence, ProxyState, Report, Rounds, WrittenStatus, blame_all, in_force,
-    states,
+    AbsentPolicies, Evidence, ProxyObserver, ProxyState, Report, WrittenStatus, blame_all,
+    in_force, states,
 };
 use crate::tasks::Ended;
 
@@ -166,7 +166,7 @@ pub async fn publish(
     runtime: PathBuf,
     stop: CancellationToken,
 ) -> Ended {
-    let mut rounds = Rounds::default();
+    let mut observer = ProxyObserver::default();
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut snapshots = served.mesh.snapshots();
     let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
@@ -175,20 +175,33 @@ pub async fn publish(
         tried.mark_unchanged();
         let newest = snapshots.borrow_and_update().clone();
         if let Some(snapshot) = newest {
-            let (round, _) = rounds.look(&snapshot, &served.mesh, &served.registry);
+            let (observations, _) = observer.observe(&snapshot, &served.mesh, &served.registry);
             let good = |object: &ObjectRef| statuses.last_good(object);
-            blame_all(&snapshot, &round, &plane.rejections, &plane.trials, good);
-            let known = round.iter().map(|(pod, looked)| (pod, &*looked.summary));
+            blame_all(
+                &snapshot,
+                &observations,
+                &plane.rejections,
+                &plane.trials,
+                good,
+            );
+            let known = observations
+                .iter()
+                .map(|(pod, observation)| (pod, &*observation.summary));
             let evidence = Evidence {
                 trials: &plane.trials,
                 programmed: &|object| statuses.programmed(&snapshot, object),
             };
             let mut report = Report::of(&snapshot, &evidence, known);
-            report.add_absent(&snapshot, &evidence, &round, |proxy| {
+            report.add_absent(&snapshot, &evidence, &observations, |proxy| {
                 absent.of(&snapshot, &served.mesh, proxy)
             });
             let items = statuses.update(&snapshot, &report, &Time(Timestamp::now()));
-            written.write(&runtime, &snapshot, items, &states(&snapshot, &round))?;
+            written.write(
+                &runtime,
+                &snapshot,
+                items,
+                &states(&snapshot, &observations),
+            )?;
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource, ResourceKey};
 use serde_json::Value;
 
-use super::round::{RefusedResource, Round};
+use super::observation::{ProxyObservations, RefusedResource};
 use crate::rejections::RejectionStore;
 use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials, version_of};
@@ -30,16 +30,16 @@ pub enum Blame {
 /// `last_good` returns the generation of an object that is known to be good.
 pub fn blame_all(
     snapshot: &Snapshot,
-    round: &Round,
+    observations: &ProxyObservations,
     rejections: &RejectionStore,
     trials: &Trials,
     last_good: impl Fn(&ObjectRef) -> Option<i64>,
 ) {
     let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
     let (mut rejected, mut failed) = (HashSet::new(), HashSet::new());
-    for (pod, looked) in round {
+    for (pod, observation) in observations {
         let identity = identity_of(snapshot, pod);
-        for refused in &looked.summary.refused {
+        for refused in &observation.summary.refused {
             let resource = &refused.resource;
             let version = version_of(resource);
             rejected.insert(version.clone());
@@ -51,7 +51,7 @@ pub fn blame_all(
             let Trial::Rejected(text) = trial else {
                 continue;
             };
-            if failed.insert(version) && !outvoted(&votes(snapshot, round, resource)) {
+            if failed.insert(version) && !outvoted(&votes(snapshot, observations, resource)) {
                 set_aside(snapshot, rejections, refused, &text, proven);
             }
         }
@@ -77,12 +77,19 @@ fn identity_of(snapshot: &Snapshot, pod: &PodRef) -> Arc<str> {
 }
 
 /// Identity and answer (`true`: acknowledged) of every connected proxy that answered for this version of a resource.
-fn votes(snapshot: &Snapshot, round: &Round, resource: &Resource) -> BTreeSet<(Arc<str>, bool)> {
-    round
+fn votes(
+    snapshot: &Snapshot,
+    observations: &ProxyObservations,
+    resource: &Resource,
+) -> BTreeSet<(Arc<str>, bool)> {
+    observations
         .iter()
-        .filter(|(_, looked)| looked.summary.connected)
-        .filter_map(|(pod, looked)| {
-            Some((identity_of(snapshot, pod), looked.acknowledged(resource)?))
+        .filter(|(_, observation)| observation.summary.connected)
+        .filter_map(|(pod, observation)| {
+            Some((
+                identity_of(snapshot, pod),
+                observation.acknowledged(resource)?,
+            ))
         })
         .collect()
 }

@@ -2,13 +2,16 @@
 //! each object.
 
 mod blame;
+mod observation;
 mod report;
-mod round;
 mod written;
 
 pub use blame::{Blame, blame_all};
+pub use observation::{
+    ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RefusedResource, State,
+    Summary, states,
+};
 pub use report::{AbsentPolicies, Evidence, NAMED, Refused, Report, Tally, in_force, object_key};
-pub use round::{Looked, ProxyState, RefusedResource, Round, Rounds, State, Summary, states};
 pub use written::WrittenStatus;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_policy_compiler::{ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef};
 use serde::{Deserialize, Serialize};
 
-use super::{Round, State, Summary};
+use super::{ProxyObservations, State, Summary};
 use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials};
@@ -166,7 +166,7 @@ impl Report {
         &mut self,
         snapshot: &Snapshot,
         evidence: &Evidence<'_>,
-        known: &Round,
+        known: &ProxyObservations,
         mut policies_of: impl FnMut(&Proxy) -> Arc<BTreeSet<ObjectRef>>,
     ) {
         let absent = snapshot

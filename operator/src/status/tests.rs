@@ -425,9 +425,12 @@ fn after_start(learned: bool, programmed: bool) -> (Snapshot, Report) {
         programmed: &|_| programmed,
     };
     let (mut report, mut absent) = (Report::default(), AbsentPolicies::default());
-    report.add_absent(&snapshot, &evidence, &Round::default(), |proxy| {
-        absent.of(&snapshot, &mesh, proxy)
-    });
+    report.add_absent(
+        &snapshot,
+        &evidence,
+        &ProxyObservations::default(),
+        |proxy| absent.of(&snapshot, &mesh, proxy),
+    );
     (snapshot, report)
 }
 

@@ -56,7 +56,7 @@ pub struct Summary {
 
 /// The observation of one proxy.
 #[derive(Debug)]
-pub struct Looked {
+pub struct ProxyObservation {
     /// As far as statuses go.
     pub summary: Arc<Summary>,
     seen: Arc<ServedView>,
@@ -66,7 +66,7 @@ pub struct Looked {
     behind_since: Option<SystemTime>,
 }
 
-impl Looked {
+impl ProxyObservation {
     /// Whether the proxy has acknowledged a version of a resource (`Some(false)`: rejected it); `None` if it has not answered or
     /// should not have it.
     pub(super) fn acknowledged(&self, resource: &Resource) -> Option<bool> {
@@ -86,23 +86,23 @@ impl Looked {
 }
 
 /// All proxies that have, or had, a stream here.
-pub type Round = OrdMap<PodRef, Arc<Looked>>;
+pub type ProxyObservations = OrdMap<PodRef, Arc<ProxyObservation>>;
 
-/// Looks again and again.
+/// Observes the proxies again and again.
 #[derive(Debug, Default)]
-pub struct Rounds {
-    looked: Round,
+pub struct ProxyObserver {
+    observations: ProxyObservations,
     heard: u64,
 }
 
-impl Rounds {
+impl ProxyObserver {
     /// Observes the proxies with a change since the last call. Returns all observations, and whether any summary changed.
-    pub fn look(
+    pub fn observe(
         &mut self,
         snapshot: &Snapshot,
         source: &MeshSource,
         registry: &Registry,
-    ) -> (Round, bool) {
+    ) -> (ProxyObservations, bool) {
         let mut due: BTreeSet<Name> = source.take_changed();
         for (who, progress) in registry.changed_since(self.heard) {
             self.heard = self.heard.max(progress.revision);
@@ -110,12 +110,12 @@ impl Rounds {
         }
         let mut changed = false;
         for who in due {
-            changed |= self.look_at(&who, snapshot, source, registry);
+            changed |= self.observe_one(&who, snapshot, source, registry);
         }
-        (self.looked.clone(), changed)
+        (self.observations.clone(), changed)
     }
 
-    fn look_at(
+    fn observe_one(
         &mut self,
         who: &Name,
         snapshot: &Snapshot,
@@ -130,12 +130,12 @@ impl Rounds {
             // The pod is gone, and its state with it.
             registry.forget(&id);
             source.forget(who);
-            return self.looked.remove(&pod).is_some();
+            return self.observations.remove(&pod).is_some();
         };
         let Some(seen) = source.expected(who, &progress.on_demand) else {
             return false;
         };
-        let before = self.looked.get(&pod);
+        let before = self.observations.get(&pod);
         let (summary, behind) = summarise(proxy, &seen, &progress);
         let known = before
             .map(|before| &before.summary)
@@ -143,14 +143,14 @@ impl Rounds {
         let changed = known.is_none();
         let summary = known.map_or_else(|| Arc::new(summary), Arc::clone);
         let since = before.and_then(|before| before.behind_since);
-        let looked = Looked {
+        let observation = ProxyObservation {
             summary,
             seen,
             progress,
             behind,
             behind_since: (behind > 0).then(|| since.unwrap_or_else(SystemTime::now)),
         };
-        self.looked.insert(pod, Arc::new(looked));
+        self.observations.insert(pod, Arc::new(observation));
         changed
     }
 }
@@ -214,25 +214,31 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
 
 /// Returns the states of all pods with a sidecar, also of those that never had a stream here, for people.
 #[must_use]
-pub fn states(snapshot: &Snapshot, round: &Round) -> Vec<ProxyState> {
+pub fn states(snapshot: &Snapshot, observations: &ProxyObservations) -> Vec<ProxyState> {
     let proxies = snapshot.compiled.proxies.iter();
     proxies
-        .map(|(pod, proxy)| state(pod, proxy, round.get(pod).map(|looked| &**looked)))
+        .map(|(pod, proxy)| {
+            state(
+                pod,
+                proxy,
+                observations.get(pod).map(|observation| &**observation),
+            )
+        })
         .collect()
 }
 
-fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
+fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) -> ProxyState {
     let unix = |time: SystemTime| {
         time.duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs()
     };
-    let progress = looked.map(|looked| &*looked.progress);
+    let progress = observation.map(|observation| &*observation.progress);
     let connected = progress.is_some_and(|progress| progress.connected);
-    let behind = looked.map_or(0, |looked| looked.behind);
-    let refused = looked
+    let behind = observation.map_or(0, |observation| observation.behind);
+    let refused = observation
         .into_iter()
-        .flat_map(|looked| &looked.summary.refused);
+        .flat_map(|observation| &observation.summary.refused);
     ProxyState {
         proxy: pod.to_string(),
         connected,
@@ -240,9 +246,11 @@ fn state(pod: &PodRef, proxy: &Proxy, looked: Option<&Looked>) -> ProxyState {
         ready: proxy.ready,
         in_sync: connected && behind == 0,
         behind,
-        behind_since: looked.and_then(|looked| looked.behind_since).map(unix),
-        resources: looked.map_or(0, |looked| looked.seen.resources()),
-        scope: Some(looked.map_or(0, |looked| looked.seen.scope)),
+        behind_since: observation
+            .and_then(|observation| observation.behind_since)
+            .map(unix),
+        resources: observation.map_or(0, |observation| observation.seen.resources()),
+        scope: Some(observation.map_or(0, |observation| observation.seen.scope)),
         on_demand: progress.map_or(0, |progress| progress.on_demand.clusters.len()),
         refused: refused
             .map(|refused| format!("{}: {}", refused.resource.key, refused.text))
