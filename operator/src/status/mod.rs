@@ -8,7 +8,7 @@ mod written;
 
 pub use blame::{Blame, blame_all};
 pub use observation::{
-    ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RefusedResource, State,
+    ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RefusedResource,
     Summary, states,
 };
 pub use report::{AbsentPolicies, Evidence, NAMED, Refused, Report, Tally, in_force, object_key};

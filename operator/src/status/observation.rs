@@ -12,18 +12,18 @@ use imbl::OrdMap;
 use crate::serving::{MeshSource, ServedView, pod_of};
 use crate::snapshot::Snapshot;
 
-/// How a proxy stands to an object.
+/// The state of an object at a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It has acknowledged all that comes of it.
-    Runs,
-    /// Not yet.
-    Waits,
-    /// It refused something that comes of it.
-    Refuses {
-        /// The refused resource.
+pub enum ObjectState {
+    /// The proxy has acknowledged all resources that come of it.
+    Acknowledged,
+    /// The proxy has not answered yet.
+    Pending,
+    /// It rejected a resource that comes of it.
+    Rejected {
+        /// The rejected resource.
         resource: Arc<Resource>,
-        /// Envoy's own words.
+        /// Envoy's text.
         text: Arc<str>,
     },
 }
@@ -33,7 +33,7 @@ pub enum State {
 pub struct RefusedResource {
     /// The resource.
     pub resource: Arc<Resource>,
-    /// Envoy's own words.
+    /// Envoy's text.
     pub text: Arc<str>,
     /// The policies it comes from.
     pub origins: Vec<ObjectRef>,
@@ -51,7 +51,7 @@ pub struct Summary {
     /// The rejected resources.
     pub refused: Vec<RefusedResource>,
     /// By the objects that its view contains.
-    pub objects: BTreeMap<ObjectRef, State>,
+    pub objects: BTreeMap<ObjectRef, ObjectState>,
 }
 
 /// The observation of one proxy.
@@ -165,7 +165,9 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
     };
     for object in seen.parts.iter().flat_map(|part| &part.objects) {
         if !summary.objects.contains_key(object) {
-            summary.objects.insert(object.clone(), State::Runs);
+            summary
+                .objects
+                .insert(object.clone(), ObjectState::Acknowledged);
         }
     }
     let mut lacking = progress.lacking(&seen.wire);
@@ -193,17 +195,17 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
                         text: Arc::clone(&refused.text),
                         origins: policies().cloned().collect(),
                     });
-                    State::Refuses {
+                    ObjectState::Rejected {
                         resource: Arc::clone(resource),
                         text: Arc::clone(&refused.text),
                     }
                 }
-                None => State::Waits,
+                None => ObjectState::Pending,
             };
             for object in policies() {
                 // The worst of all its resources counts.
                 match summary.objects.get_mut(object) {
-                    Some(State::Refuses { .. }) | None => {}
+                    Some(ObjectState::Rejected { .. }) | None => {}
                     Some(known) => *known = state.clone(),
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_policy_compiler::{ObjectRef, ObjectStatus, PodRef, Proxy, WorkloadRef};
 use serde::{Deserialize, Serialize};
 
-use super::{ProxyObservations, State, Summary};
+use super::{ObjectState, ProxyObservations, Summary};
 use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials};
@@ -21,7 +21,7 @@ pub struct Refused {
     pub proxy: String,
     /// Which resource.
     pub resource: String,
-    /// Envoy's own words.
+    /// Envoy's text.
     pub text: String,
 }
 
@@ -88,10 +88,10 @@ impl Evidence<'_> {
     /// Returns the state of a ready proxy that has not reported its resources since the start. A ready proxy has its
     /// configuration, and keeps it while no control plane answers: it runs the generation that all proxies ran by the last
     /// status, and nothing newer.
-    fn of_silent(&self, object: &ObjectRef) -> &'static State {
+    fn of_silent(&self, object: &ObjectRef) -> &'static ObjectState {
         match (self.programmed)(object) {
-            true => &State::Runs,
-            false => &State::Waits,
+            true => &ObjectState::Acknowledged,
+            false => &ObjectState::Pending,
         }
     }
 }
@@ -223,7 +223,7 @@ impl Report {
 }
 
 impl Tally {
-    fn add(&mut self, pod: &PodRef, connected: bool, state: &State, trials: &Trials) {
+    fn add(&mut self, pod: &PodRef, connected: bool, state: &ObjectState, trials: &Trials) {
         self.total += 1;
         let mut wait = |why: &str| {
             if self.waiting.len() < NAMED {
@@ -231,9 +231,9 @@ impl Tally {
             }
         };
         match state {
-            State::Runs => self.programmed += 1,
-            State::Waits => wait(if connected { "" } else { " (not connected)" }),
-            State::Refuses { resource, text } => match trials.result(resource) {
+            ObjectState::Acknowledged => self.programmed += 1,
+            ObjectState::Pending => wait(if connected { "" } else { " (not connected)" }),
+            ObjectState::Rejected { resource, text } => match trials.result(resource) {
                 Trial::Accepted => {
                     wait(" (rejects it; the control plane's own Envoy accepts it)");
                     self.unfounded += 1;
