@@ -27,7 +27,7 @@ pub struct ProxyState {
     /// The number of destinations that it requested on demand.
     pub on_demand: usize,
     /// The resources that it rejected, with Envoy's text.
-    pub refused: Vec<String>,
+    pub rejected: Vec<String>,
     /// Bytes of discovery responses to it.
     pub bytes: u64,
     /// Discovery responses to it.

@@ -106,9 +106,12 @@ fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
             ),
         ),
     ];
-    let refused = state.refused.iter().map(|text| ("refused", text.as_str()));
+    let rejected = state
+        .rejected
+        .iter()
+        .map(|text| ("rejected", text.as_str()));
     let facts = facts.iter().map(|(name, value)| (*name, value.as_str()));
-    let facts = facts.chain(refused).map(|(name, value)| {
+    let facts = facts.chain(rejected).map(|(name, value)| {
         let value = clean(value, MAX_FACT);
         format!("  {name:<9}  {value}")
     });
@@ -219,7 +222,7 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
         let mut picture = picture();
         picture.keep("shop/cart-1");
         for placed in &mut picture.proxies {
-            placed.state.refused = vec!["Cluster c: bad\nfield".to_owned()];
+            placed.state.rejected = vec!["Cluster c: bad\nfield".to_owned()];
         }
         let text = details(&picture, 160);
         for line in [
@@ -227,7 +230,7 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
             "  connected  for 60 s",
             "  scope      5 destinations",
             "  sent       39 kB in 12 responses",
-            "  refused    Cluster c: bad field",
+            "  rejected   Cluster c: bad field",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
@@ -238,21 +241,21 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
         #[test]
         fn no_text_forges_a_line(
             proxy in any::<String>(), version in any::<String>(), identity in any::<String>(),
-            refused in prop::collection::vec(any::<String>(), 0..3), width in 0usize..70_000,
+            rejected in prop::collection::vec(any::<String>(), 0..3), width in 0usize..70_000,
         ) {
-            let refusals = refused.len();
+            let rejections = rejected.len();
             let state = ProxyState {
                 proxy: format!("a{proxy}"),
                 version: format!("{version}{}", "v".repeat(width)),
                 identity,
-                refused,
+                rejected,
                 connected: true,
                 ..ProxyState::default()
             };
             let replica = Replica { name: "r".to_owned(), answer: Ok(vec![state]) };
             let picture = merge(vec![replica]);
             prop_assert_eq!(table(&picture, 160).split('\n').count(), 3);
-            prop_assert_eq!(details(&picture, 160).split('\n').count(), 11 + refusals);
+            prop_assert_eq!(details(&picture, 160).split('\n').count(), 11 + rejections);
             let printed = table(&picture, 160) + &details(&picture, 160);
             prop_assert!(printed.chars().all(|c| c == '\n' || !c.is_control()));
         }

@@ -5,7 +5,7 @@ use heddle_xds_types::bootstrap::BOOTSTRAP_VERSION;
 
 /// Judgements about a [`ProxyState`].
 pub trait Standing {
-    /// Connected, in sync, and nothing refused.
+    /// Connected, in sync, and nothing rejected.
     fn is_well(&self) -> bool;
     /// The state in one line without a line break.
     fn standing(&self, now: u64) -> String;
@@ -15,7 +15,7 @@ pub trait Standing {
 
 impl Standing for ProxyState {
     fn is_well(&self) -> bool {
-        self.connected && self.behind == 0 && self.refused.is_empty()
+        self.connected && self.behind == 0 && self.rejected.is_empty()
     }
 
     fn has_older_bootstrap(&self) -> Option<bool> {
@@ -40,13 +40,13 @@ impl Standing for ProxyState {
                 since(self.behind_since)
             )
         });
-        let refuses = (!self.refused.is_empty())
-            .then(|| format!("refuses {}", one_line(&self.refused.join("; "))));
-        match (behind, refuses) {
+        let rejects = (!self.rejected.is_empty())
+            .then(|| format!("rejects {}", one_line(&self.rejected.join("; "))));
+        match (behind, rejects) {
             (None, None) => "in sync".to_owned(),
-            (behind, refuses) => behind
+            (behind, rejects) => behind
                 .into_iter()
-                .chain(refuses)
+                .chain(rejects)
                 .collect::<Vec<_>>()
                 .join(", "),
         }
@@ -96,13 +96,13 @@ mod tests {
             ..connected()
         };
         assert_eq!(standing(behind.clone()), "behind by 2 of 40 for 12 s");
-        let refuses = ProxyState {
-            refused: vec!["Cluster a: no\n such thing".to_owned()],
+        let rejects = ProxyState {
+            rejected: vec!["Cluster a: no\n such thing".to_owned()],
             ..behind
         };
         assert_eq!(
-            standing(refuses),
-            "behind by 2 of 40 for 12 s, refuses Cluster a: no such thing"
+            standing(rejects),
+            "behind by 2 of 40 for 12 s, rejects Cluster a: no such thing"
         );
     }
 

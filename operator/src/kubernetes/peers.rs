@@ -37,11 +37,11 @@ pub(super) struct ReplicaReport {
     /// Rejections that an Envoy of the replica's own has verified. The field name differs from that of earlier versions,
     /// which did not verify rejections.
     #[serde(default, rename = "verified")]
-    refusals: Vec<Refused>,
+    refusals: Vec<ObjectRejection>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Refused {
+struct ObjectRejection {
     kind: String,
     namespace: String,
     name: String,
@@ -51,7 +51,7 @@ struct Refused {
 
 impl ReplicaReport {
     pub(super) fn new(report: Report, rejections: &RejectionStore) -> Self {
-        let refusals = rejections.all().into_iter().map(|refusal| Refused {
+        let refusals = rejections.all().into_iter().map(|refusal| ObjectRejection {
             kind: refusal.object.kind.as_str().to_owned(),
             namespace: refusal.object.namespace.to_string(),
             name: refusal.object.name.to_string(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource, ResourceKey};
 use serde_json::Value;
 
-use super::observation::{ProxyObservations, RefusedResource};
+use super::observation::{ProxyObservations, RejectedResource};
 use crate::rejections::RejectionStore;
 use crate::snapshot::Snapshot;
 use crate::trials::{Trial, Trials, version_of};
@@ -39,7 +39,7 @@ pub fn blame_all(
     let (mut rejected, mut failed) = (HashSet::new(), HashSet::new());
     for (pod, observation) in observations {
         let identity = identity_of(snapshot, pod);
-        for refused in &observation.summary.refused {
+        for refused in &observation.summary.rejected {
             let resource = &refused.resource;
             let version = version_of(resource);
             rejected.insert(version.clone());
@@ -61,7 +61,7 @@ pub fn blame_all(
 
 /// Returns the trial of a rejected resource. A client can ask for any number of resources without policies, and a trial of those sets no
 /// object aside.
-fn trial_of(trials: &Trials, identity: &str, refused: &RefusedResource) -> (Trial, bool) {
+fn trial_of(trials: &Trials, identity: &str, refused: &RejectedResource) -> (Trial, bool) {
     match refused.origins.is_empty() {
         true => trials.needless(&refused.resource),
         false => trials.of(identity, &refused.resource),
@@ -109,7 +109,7 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
 fn set_aside(
     snapshot: &Snapshot,
     rejections: &RejectionStore,
-    refused: &RefusedResource,
+    refused: &RejectedResource,
     text: &str,
     proven: impl Fn(&ObjectRef, i64) -> bool,
 ) {
@@ -281,7 +281,7 @@ mod tests {
             ("dst|192.0.2.1:80", vec![], Trial::Needless),
             ("in|80", vec![policy("a")], Trial::Open),
         ] {
-            let refused = RefusedResource {
+            let refused = RejectedResource {
                 resource: Arc::new(Resource {
                     key: ResourceKey::new(ResourceKind::Cluster, name),
                     version: "1".into(),

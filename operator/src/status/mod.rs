@@ -8,10 +8,12 @@ mod written;
 
 pub use blame::{Blame, blame_all};
 pub use observation::{
-    ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RefusedResource,
+    ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RejectedResource,
     Summary, states,
 };
-pub use report::{AbsentPolicies, Evidence, NAMED, Refused, Report, Tally, in_force, object_key};
+pub use report::{
+    AbsentPolicies, Evidence, NAMED, ProxyRejection, Report, Tally, in_force, object_key,
+};
 pub use written::WrittenStatus;
 
 #[cfg(test)]

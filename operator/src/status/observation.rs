@@ -28,9 +28,9 @@ pub enum ObjectState {
     },
 }
 
-/// One refused resource.
+/// A rejected resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedResource {
+pub struct RejectedResource {
     /// The resource.
     pub resource: Arc<Resource>,
     /// Envoy's text.
@@ -49,7 +49,7 @@ pub struct Summary {
     /// Whether its stream has reported the resources of the proxy. Before, `objects` has no meaning.
     pub told: bool,
     /// The rejected resources.
-    pub refused: Vec<RefusedResource>,
+    pub rejected: Vec<RejectedResource>,
     /// By the objects that its view contains.
     pub objects: BTreeMap<ObjectRef, ObjectState>,
 }
@@ -190,7 +190,7 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
             let refused = progress.behind.get(&wire.key).and_then(Option::as_ref);
             let state = match refused.filter(|refused| refused.version == wire.version) {
                 Some(refused) => {
-                    summary.refused.push(RefusedResource {
+                    summary.rejected.push(RejectedResource {
                         resource: Arc::clone(resource),
                         text: Arc::clone(&refused.text),
                         origins: policies().cloned().collect(),
@@ -238,9 +238,9 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
     let progress = observation.map(|observation| &*observation.progress);
     let connected = progress.is_some_and(|progress| progress.connected);
     let behind = observation.map_or(0, |observation| observation.behind);
-    let refused = observation
+    let rejected = observation
         .into_iter()
-        .flat_map(|observation| &observation.summary.refused);
+        .flat_map(|observation| &observation.summary.rejected);
     ProxyState {
         proxy: pod.to_string(),
         connected,
@@ -254,8 +254,8 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
         resources: observation.map_or(0, |observation| observation.seen.resources()),
         scope: Some(observation.map_or(0, |observation| observation.seen.scope)),
         on_demand: progress.map_or(0, |progress| progress.on_demand.clusters.len()),
-        refused: refused
-            .map(|refused| format!("{}: {}", refused.resource.key, refused.text))
+        rejected: rejected
+            .map(|one| format!("{}: {}", one.resource.key, one.text))
             .collect(),
         bytes: progress.map_or(0, |progress| progress.bytes),
         responses: progress.map_or(0, |progress| progress.responses),

@@ -16,7 +16,7 @@ pub const NAMED: usize = 5;
 
 /// A proxy's rejection that could not be verified.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Refused {
+pub struct ProxyRejection {
     /// Which proxy.
     pub proxy: String,
     /// Which resource.
@@ -38,7 +38,7 @@ pub struct Tally {
     /// Some of the proxies that have not acknowledged it yet, with the reason.
     pub waiting: Vec<String>,
     /// Some of the rejections that could not be verified, because there is no Envoy to try the resource with.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<ProxyRejection>,
     /// Proxies that reject a resource which the control plane's own Envoy accepts.
     #[serde(default)]
     pub unfounded: u32,
@@ -246,7 +246,7 @@ impl Tally {
                 Trial::Unavailable => {
                     self.unverified += 1;
                     if self.refused.len() < NAMED {
-                        self.refused.push(Refused {
+                        self.refused.push(ProxyRejection {
                             proxy: pod.to_string(),
                             resource: resource.key.to_string(),
                             text: text.to_string(),

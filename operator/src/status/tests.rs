@@ -99,7 +99,7 @@ fn next(
 #[test]
 fn programmed_follows_the_acknowledgements_of_proxies() {
     let refusal = Tally {
-        refused: vec![Refused {
+        refused: vec![ProxyRejection {
             proxy: "shop/a".into(),
             resource: "rds:in|80".into(),
             text: "missing )".into(),
