@@ -56,7 +56,7 @@ pub struct Sockets {
 
 /// Handles of a plane that serves.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct PlaneHandles {
     /// The view that each proxy must have.
     pub mesh: Arc<MeshSource>,
     /// The progress of each proxy.
@@ -110,7 +110,7 @@ impl Plane {
         tokens: Arc<dyn TokenAuthenticator>,
         sockets: Sockets,
         tasks: &mut Tasks,
-    ) -> Result<Served, CertError> {
+    ) -> Result<PlaneHandles, CertError> {
         let stop = tasks.stop();
         let rotation = Arc::clone(&self.own).rotate(stop.clone());
         tasks.spawn("certificate rotation", rotation);
@@ -155,7 +155,7 @@ impl Plane {
                 .serve(Port::Issuing, sockets.issuing, tls.into(), router, stop)
                 .await
         });
-        Ok(Served {
+        Ok(PlaneHandles {
             mesh: Arc::clone(&self.mesh),
             registry,
             server,

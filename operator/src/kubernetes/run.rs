@@ -28,7 +28,7 @@ use crate::certs::CertError;
 use crate::listen::{Port, bind};
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
-use crate::plane::{Plane, Served, Sockets};
+use crate::plane::{Plane, PlaneHandles, Sockets};
 use crate::snapshot::{Reader, Snapshots};
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
@@ -208,7 +208,7 @@ impl Starting {
     fn statuses(
         &self,
         plane: &Plane,
-        served: Served,
+        served: PlaneHandles,
         uid: String,
         shown: Arc<Shown>,
         tasks: &mut Tasks,
@@ -264,7 +264,7 @@ impl Starting {
     fn tend(
         &self,
         plane: &Plane,
-        served: &Served,
+        served: &PlaneHandles,
         peers: &Arc<Peers>,
         tasks: &mut Tasks,
     ) -> watch::Receiver<bool> {

@@ -20,7 +20,7 @@ use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call};
 use crate::metrics::{Metrics, Watch};
-use crate::plane::Served;
+use crate::plane::PlaneHandles;
 use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -52,7 +52,7 @@ pub(super) struct Count {
 /// Counts proxies for the statuses and for the other replicas.
 pub(super) struct Counter {
     pub(super) snapshots: Snapshots,
-    pub(super) served: Served,
+    pub(super) served: PlaneHandles,
     pub(super) rejections: Arc<RejectionStore>,
     pub(super) trials: Arc<Trials>,
     pub(super) cache: Arc<Cache>,

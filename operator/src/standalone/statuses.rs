@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::files::write_atomically;
-use crate::plane::{Plane, Served};
+use crate::plane::{Plane, PlaneHandles};
 use crate::snapshot::Snapshot;
 use crate::status::{
     AbsentPolicies, Evidence, ProxyObserver, ProxyState, Report, WrittenStatus, blame_all,
@@ -161,7 +161,7 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
 /// When a file cannot be written, or a source of their content is gone.
 pub async fn publish(
     plane: Plane,
-    served: Served,
+    served: PlaneHandles,
     statuses: Arc<Statuses>,
     runtime: PathBuf,
     stop: CancellationToken,
