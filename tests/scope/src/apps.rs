@@ -14,11 +14,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use tokio_rustls::TlsAcceptor;
 
 use crate::client::Answer;
 use crate::net::Netns;
@@ -37,6 +41,7 @@ impl App {
     /// Listens at all ports of these addresses.
     pub(crate) fn start(netns: &Netns, ips: &[IpAddr], name: &str) -> Result<Self> {
         let name: Arc<str> = name.into();
+        let tls = tls()?;
         let mut tasks = JoinSet::new();
         for ip in ips {
             for at in [
@@ -47,30 +52,32 @@ impl App {
                 port::ECHO,
                 port::OTHER_ECHO,
                 port::LATE,
+                port::HTTPS,
             ]
             .into_iter()
             .chain(port::between())
             {
                 let listener = netns.listen(SocketAddr::new(*ip, at))?;
-                tasks.spawn(accept(listener, at, Arc::clone(&name)));
+                tasks.spawn(accept(listener, at, Arc::clone(&name), tls.clone()));
             }
         }
         Ok(Self { _tasks: tasks })
     }
 }
 
-async fn accept(listener: TcpListener, at: u16, name: Arc<str>) {
+async fn accept(listener: TcpListener, at: u16, name: Arc<str>, tls: TlsAcceptor) {
     // Connections end with the listener's task.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let name = Arc::clone(&name);
+        let (name, tls) = (Arc::clone(&name), tls.clone());
         connections.spawn(async move {
             // A client that goes away is no fault of the application.
             let _ = match at {
                 port::BANNER => banner(stream, &name).await,
                 port::ECHO | port::OTHER_ECHO => echo(stream).await,
                 port::LATE => late(stream).await,
+                port::HTTPS => https(stream, &tls, name).await,
                 _ => http(stream, name).await,
             };
         });
@@ -97,7 +104,28 @@ async fn late(mut stream: TcpStream) -> Result<()> {
     Ok(stream.shutdown().await?)
 }
 
-async fn http(stream: TcpStream, name: Arc<str>) -> Result<()> {
+/// TLS with a certificate of the application's own, which the sidecar does not know.
+fn tls() -> Result<TlsAcceptor> {
+    let own = rcgen::generate_simple_self_signed(["app".to_owned()])?;
+    let key = own.signing_key.serialize_der();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![own.cert.der().clone()],
+            key.try_into().map_err(anyhow::Error::msg)?,
+        )?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn https(stream: TcpStream, tls: &TlsAcceptor, name: Arc<str>) -> Result<()> {
+    http(tls.accept(stream).await?, name).await
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    name: Arc<str>,
+) -> Result<()> {
     let answer = service_fn(move |request| {
         let response = respond(&request, &name);
         async move { Ok::<_, Infallible>(response) }

@@ -58,11 +58,23 @@ impl std::error::Error for Refused {}
 #[derive(Clone, Debug)]
 pub struct Client {
     netns: Arc<Netns>,
+    from_node: bool,
 }
 
 impl Client {
     pub(crate) fn new(netns: Arc<Netns>) -> Self {
-        Self { netns }
+        Self {
+            netns,
+            from_node: false,
+        }
+    }
+
+    /// Calls from the node's own address, as the kubelet does.
+    pub(crate) fn from_node(netns: Arc<Netns>) -> Self {
+        Self {
+            netns,
+            from_node: true,
+        }
     }
 
     /// A connection.
@@ -70,7 +82,7 @@ impl Client {
     /// # Errors
     /// When there is none.
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
-        timeout(LIMIT, self.netns.connect(to))
+        timeout(LIMIT, self.netns.connect(to, self.from_node))
             .await
             .context("no connection in time")?
     }

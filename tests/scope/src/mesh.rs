@@ -217,6 +217,11 @@ impl Mesh {
         Client::new(self.node.netns.clone())
     }
 
+    /// A caller with the address of the pods' node: its kubelet, or a client that the node masquerades.
+    pub fn kubelet(&self) -> Client {
+        Client::from_node(self.node.netns.clone())
+    }
+
     fn service(&self, name: &str) -> Result<&Service> {
         self.world
             .services

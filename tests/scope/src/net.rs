@@ -18,6 +18,9 @@ use crate::process::sh;
 /// The node's address, where the control plane is.
 pub(crate) const GATEWAY: &str = "10.244.0.1";
 
+/// The same by IPv6.
+const GATEWAY_V6: &str = "fd00:244::1";
+
 /// The address that its own connections come from, which no pod takes for its node.
 const OUTSIDE: &str = "10.244.0.2";
 
@@ -70,9 +73,14 @@ impl Netns {
             .map_err(|_| anyhow!("no socket in {}", self.name))?
     }
 
-    /// A connection made in it.
-    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
-        let stream = self.socket(to.ip())?.connect(to).await?;
+    /// A connection made in it, from the node's own address if need be.
+    pub(crate) async fn connect(&self, to: SocketAddr, from_node: bool) -> Result<TcpStream> {
+        let socket = self.socket(to.ip())?;
+        if from_node {
+            let own = if to.is_ipv4() { GATEWAY } else { GATEWAY_V6 };
+            socket.bind(SocketAddr::new(own.parse()?, 0))?;
+        }
+        let stream = socket.connect(to).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

@@ -24,6 +24,8 @@ pub mod port {
     pub const OTHER_ECHO: u16 = 7002;
     /// Sends back all bytes after the last one.
     pub const LATE: u16 = 7001;
+    /// HTTP/1.1 over the application's own TLS. No pod declares it.
+    pub const HTTPS: u16 = 8443;
     /// [`HTTP`] again, at every port between the sidecar's lowest and highest that is not the sidecar's.
     pub fn between() -> impl Iterator<Item = u16> {
         (15000..=15021).filter(|port| !heddle_ports::is_reserved(*port))
@@ -67,6 +69,8 @@ pub struct PodSpec {
     pub terminating: bool,
     /// The addresses at which its application listens.
     pub listens: IpAddr,
+    /// Further fields of its application's container, such as probes and lifecycle hooks.
+    pub container: Value,
 }
 
 impl PodSpec {
@@ -84,6 +88,7 @@ impl PodSpec {
             ready: true,
             terminating: false,
             listens: Ipv6Addr::UNSPECIFIED.into(),
+            container: Value::Null,
         }
     }
 
@@ -123,6 +128,13 @@ impl PodSpec {
         self
     }
 
+    /// With these fields of its application's container.
+    #[must_use]
+    pub fn container(mut self, fields: Value) -> Self {
+        self.container = fields;
+        self
+    }
+
     fn object(&self) -> Value {
         let ports = [
             ("http", port::HTTP),
@@ -134,7 +146,11 @@ impl PodSpec {
             ("tcp-late", port::LATE),
         ];
         let ports = ports.map(|(name, port)| json!({"name": name, "containerPort": port}));
-        let mut containers = vec![json!({"name": "app", "image": "app", "ports": ports})];
+        let mut app = json!({"name": "app", "image": "app", "ports": ports});
+        if let (Value::Object(app), Value::Object(further)) = (&mut app, &self.container) {
+            app.extend(further.clone());
+        }
+        let mut containers = vec![app];
         containers.extend(
             self.meshed
                 .then(|| json!({"name": "heddle-proxy", "image": "heddle"})),

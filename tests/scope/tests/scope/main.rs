@@ -9,6 +9,7 @@ mod evicted;
 mod family;
 mod first;
 mod inbound;
+mod kubelet;
 mod learned;
 mod narrowed;
 mod own_ports;
@@ -16,3 +17,5 @@ mod presence;
 mod restart;
 mod scan;
 mod settled;
+#[path = "../../../../policy-compiler/tests/harness/tls.rs"]
+mod tls;
