@@ -15,7 +15,7 @@ use crate::tls;
 /// A request, by TLS or plain.
 type Asked = (bool, &'static str, &'static str, u16);
 
-/// Exactly what the pod declares.
+/// The requests that the pod declares.
 const DECLARED: [Asked; 6] = [
     (false, "GET", "/started", port::HTTP),
     (false, "GET", "/live", port::HTTP),
@@ -93,7 +93,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
     Ok(text.starts_with("HTTP/1.1 200"))
 }
 
-/// From the node, by both families, what is declared passes and nothing else; from all other addresses nothing does.
+/// From the node, by both families, exactly the declared requests pass; from all other addresses nothing does.
 async fn only_what_is_declared(mesh: &Mesh, server: &Pod, client: &Pod) -> Result<()> {
     let (kubelet, outside) = (mesh.kubelet(), mesh.outside());
     let cases = DECLARED.map(|asked| (asked, true)).into_iter();
