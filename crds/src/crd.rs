@@ -23,6 +23,12 @@ pub(crate) enum Nulls {
     Refused,
 }
 
+/// The choices of a kind that its type does not express.
+pub(crate) trait Definition {
+    /// The treatment of nulls in a spec.
+    const NULLS: Nulls;
+}
+
 /// Adapts a derived definition to the API server and to the readers of its documentation.
 ///
 /// - Formats: Rust's unsigned integers become `uint16` and the like, at which an API server warns; `minimum` and

@@ -1,6 +1,6 @@
 //! The API of Heddle: group `heddle.dev`, version `v1alpha1`.
 //!
-//! One file per kind. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
+//! One file per kind in `kinds/`. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
 //! these types by `cargo xtask gen`; a default, a limit or a sentence of help is written here and nowhere else.
 //!
 //! # Guarantees
@@ -18,30 +18,26 @@
 // Printer columns repeat their keys.
 #![allow(clippy::duplicated_attributes)]
 
-mod auth_policy;
 mod conditions;
 mod crd;
 mod duration;
 mod init_resources;
-mod mesh;
+mod kinds;
 mod schema;
 mod strict;
-mod traffic_policy;
-mod traffic_split;
 mod unknown;
 
-pub use auth_policy::*;
 pub use conditions::*;
-use crd::Nulls;
+use crd::Definition;
 pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
 pub use init_resources::*;
-pub use mesh::*;
-pub use traffic_policy::*;
-pub use traffic_split::*;
+pub use kinds::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde::Deserialize;
+use serde_json::Value;
 
 /// The API group of every kind.
 pub const GROUP: &str = "heddle.dev";
@@ -83,7 +79,15 @@ macro_rules! kinds {
             /// The definition to install in a cluster.
             #[must_use]
             pub fn crd(self) -> CustomResourceDefinition {
-                crd::polished(match self { $(Self::$kind => $kind::crd()),* }, self.nulls())
+                match self { $(Self::$kind => crd::polished($kind::crd(), $kind::NULLS)),* }
+            }
+
+            /// Compares an object with the type of the kind.
+            ///
+            /// # Errors
+            /// The object does not fit the type.
+            pub fn check_type(self, object: &Value) -> Result<(), serde_json::Error> {
+                match self { $(Self::$kind => $kind::deserialize(object).map(drop)),* }
             }
         }
     };
@@ -102,13 +106,6 @@ impl Kind {
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
-    }
-
-    const fn nulls(self) -> Nulls {
-        match self {
-            Self::Mesh | Self::TrafficSplit | Self::TrafficPolicy => Nulls::Pruned,
-            Self::AuthPolicy => Nulls::Refused,
-        }
     }
 
     /// The plural as it stands in URLs and RBAC rules.

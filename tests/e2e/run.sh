@@ -61,7 +61,7 @@ $KUBECTL apply -k "$root/config/default"
 reapply
 $KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s
 
-$KUBECTL wait --for=condition=Established crd/meshes.heddle.dev crd/trafficsplits.heddle.dev crd/trafficpolicies.heddle.dev crd/authpolicies.heddle.dev
+$KUBECTL wait --for=condition=Established $($KUBECTL get -k "$root/config/crd" -o name)
 $KUBECTL apply -f "$root/config/samples/mesh.yaml"
 
 # Nothing that an installation's own manifests hold has been changed by the running control plane.

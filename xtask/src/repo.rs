@@ -1,6 +1,7 @@
 //! Where the repository is, and how to run things in it.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,6 +22,23 @@ impl Repo {
             .context("xtask has no parent folder")?
             .to_owned();
         Ok(Self { root })
+    }
+
+    /// The repository in a folder.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Writes a file, with the folders above it.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {name}"))?;
+        eprintln!("wrote {name}");
+        Ok(())
     }
 
     /// The top folder.

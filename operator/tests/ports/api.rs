@@ -13,21 +13,18 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
+use heddle_policy_compiler::ObjectKind;
 use serde_json::{Value, json};
 
-/// The kinds that are watched, with their API versions.
-const KINDS: [(&str, &str, &str); 10] = [
-    ("pods", "v1", "Pod"),
-    ("services", "v1", "Service"),
-    ("nodes", "v1", "Node"),
-    ("namespaces", "v1", "Namespace"),
-    ("configmaps", "v1", "ConfigMap"),
-    ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
-    ("meshes", "heddle.dev/v1alpha1", "Mesh"),
-    ("trafficsplits", "heddle.dev/v1alpha1", "TrafficSplit"),
-    ("trafficpolicies", "heddle.dev/v1alpha1", "TrafficPolicy"),
-    ("authpolicies", "heddle.dev/v1alpha1", "AuthPolicy"),
-];
+/// The kinds that are watched, as plural, API version and kind: those of the compiler, and those of the control plane itself.
+fn kinds() -> impl Iterator<Item = (&'static str, String, &'static str)> {
+    let own = [("nodes", "Node"), ("configmaps", "ConfigMap")];
+    let own = own.map(|(plural, kind)| (plural, "v1".to_owned(), kind));
+    let compiled = ObjectKind::watched();
+    compiled
+        .map(|(kind, resource)| (resource.plural, resource.api_version(), kind.as_str()))
+        .chain(own)
+}
 
 /// The server. It ends with the test's process.
 pub struct Api {
@@ -119,11 +116,11 @@ async fn answer(State(answers): State<Arc<Answers>>, request: Request) -> Respon
         head.uri.query().unwrap_or_default(),
     );
     let plural = path.rsplit('/').next().unwrap_or_default();
-    let kind = KINDS.iter().find(|(known, ..)| *known == plural);
+    let kind = kinds().find(|(known, ..)| *known == plural);
     if head.method == Method::GET {
         return match kind {
             Some((_, version, kind)) if query.contains("watch=true") => {
-                watch(plural, version, kind, query.contains("sendInitialEvents"))
+                watch(plural, &version, kind, query.contains("sendInitialEvents"))
             }
             Some(_) => Json(json!({
                 "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "10"},

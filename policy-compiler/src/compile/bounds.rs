@@ -6,7 +6,7 @@ use super::outcome::Remarks;
 use crate::authz::header::MAX_PORT_COST;
 use crate::authz::{MAX_SPELLED, PortAuthz, RuleAction};
 use crate::finding::Finding;
-use crate::kinds::auth_policy::Policy;
+use crate::kinds::policies::auth_policy::Policy;
 use crate::world::{Port, Shape};
 
 /// Reports the rules of a policy that are beyond the bounds of ports that read HTTP.

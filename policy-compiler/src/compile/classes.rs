@@ -8,8 +8,8 @@ use super::inbound::{Inbound, inbound, leads, service_targets};
 use super::memo::{Equal, Memo};
 use super::outcome::Remarks;
 use super::server::server;
-use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
+use crate::kinds::policies::auth_policy::Policy;
 use crate::resource::Part;
 use crate::world::{Labels, NamespacedName, Port, Service, Shape, SpiffeId, selects};
 

@@ -10,8 +10,8 @@ use super::bounds;
 use super::outcome::Remarks;
 use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::auth_policy::Policy;
 use crate::kinds::mesh::Settings;
+use crate::kinds::policies::auth_policy::Policy;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, Shape, TargetPort};
 
 /// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across

@@ -14,7 +14,7 @@ use super::outcome::Remarks;
 use crate::authz::{PortAuthz, RuleAction};
 use crate::finding::Finding;
 use crate::injection::INJECT_LABEL;
-use crate::kinds::auth_policy::{Policy, Selector};
+use crate::kinds::policies::auth_policy::{Policy, Selector};
 use crate::world::{Labels, NamespacedName, Port, Service, Shape};
 
 /// So many workloads or ports are named in a message.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::upstreams::Pair;
 use crate::finding::ObjectRef;
-use crate::kinds::traffic_policy::ServicePolicy;
+use crate::kinds::policies::traffic_policy::ServicePolicy;
 use crate::traffic::{
     Action, Backend, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,

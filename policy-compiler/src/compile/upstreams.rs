@@ -10,7 +10,7 @@ use super::endpoints::{Misnamed, Reached, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
-use crate::kinds::traffic_policy::ServicePolicy;
+use crate::kinds::policies::traffic_policy::ServicePolicy;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,

@@ -1,17 +1,16 @@
-//! Our kinds, one file each: the validated form of an object, and its status.
+//! Our kinds: the validated form of an object, and its status. The policies are in `policies/`, one file each.
 //!
 //! The list of kinds is in `kind.rs`. A policy implements the trait [`policy::PolicyKind`]; the update calls it by the list.
 
-pub(crate) mod auth_policy;
+mod called_service;
 mod headers;
 mod matches;
 pub(crate) mod mesh;
+pub(crate) mod policies;
 pub(crate) mod policy;
 mod salvage;
 mod silent;
 mod target;
-pub(crate) mod traffic_policy;
-pub(crate) mod traffic_split;
 mod unreachable;
 
 use heddle_crds::{ConditionType, LastGood, reason};

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use super::target::Selector;
 use super::{Judged, Problem, judge};
-use crate::finding::Finding;
+use crate::finding::{Finding, ObjectRef};
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::validation::inputs::{Target, UnitInput};
@@ -103,6 +103,24 @@ pub(crate) type Attachments<S> = BTreeMap<Target, <S as PolicyKind>::Attachment>
 pub(crate) struct Report<'a> {
     pub(crate) status: &'a mut ObjectStatus,
     pub(crate) findings: &'a mut Vec<Finding>,
+}
+
+impl Report<'_> {
+    /// Reports that another policy has the place of this one, which does not come into force.
+    pub(crate) fn conflict(
+        &mut self,
+        object: &ObjectRef,
+        winner: &ObjectRef,
+        field: &str,
+        subject: &str,
+    ) {
+        let message = format!("{winner} wins {subject}, for its name is smaller");
+        let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
+        self.status.set(condition, true, reason, message.clone());
+        self.status.in_force = None;
+        let finding = Finding::error(object, field, reason, message);
+        self.findings.push(finding.fix("remove one of the two"));
+    }
 }
 
 /// Validates the policies of a namespace.

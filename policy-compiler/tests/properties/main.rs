@@ -15,7 +15,7 @@ use heddle_policy_compiler::authz::{
     decide, evaluate,
 };
 use heddle_policy_compiler::world::SpiffeId;
-use heddle_policy_compiler::{KubeObject, compile, ingest};
+use heddle_policy_compiler::{KubeObject, ObjectKind, compile, ingest};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -91,17 +91,18 @@ fn words() -> impl Strategy<Value = Value> {
     })
 }
 
+fn policies() -> impl Strategy<Value = (String, &'static str)> {
+    let kinds = ObjectKind::watched().filter(|(kind, _)| kind.is_policy());
+    let kinds = kinds.map(|(kind, resource)| (resource.api_version(), kind.as_str()));
+    prop::sample::select(kinds.collect::<Vec<_>>())
+}
+
 fn arbitrary_object() -> impl Strategy<Value = Value> {
-    let kind = prop::sample::select(vec![
-        ("heddle.dev/v1alpha1", "Mesh"),
-        ("heddle.dev/v1alpha1", "TrafficSplit"),
-        ("heddle.dev/v1alpha1", "TrafficPolicy"),
-        ("heddle.dev/v1alpha1", "AuthPolicy"),
-        ("v1", "Service"),
-        ("v1", "Pod"),
-        ("discovery.k8s.io/v1", "EndpointSlice"),
-        ("apps/v1", "Deployment"),
-    ]);
+    let mut kinds: Vec<(String, &str)> = ObjectKind::watched()
+        .map(|(kind, resource)| (resource.api_version(), kind.as_str()))
+        .collect();
+    kinds.push(("apps/v1".to_owned(), "Deployment"));
+    let kind = prop::sample::select(kinds);
     let name = prop::sample::select(vec!["default", "a", "b", "reviews"]);
     (kind, name, words(), words(), 0..3_i64).prop_map(|((version, kind), name, spec, status, generation)| {
         json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "shop", "generation": generation}, "spec": spec, "status": status})
@@ -214,8 +215,8 @@ proptest! {
 
     /// A policy or split of a namespace without workloads changes nothing but its own status.
     #[test]
-    fn objects_without_pods_change_no_view(spec in words(), kind in prop::sample::select(vec!["TrafficSplit", "TrafficPolicy", "AuthPolicy"])) {
-        let object = json!({"apiVersion": "heddle.dev/v1alpha1", "kind": kind, "metadata": {"name": "x", "namespace": "empty"}, "spec": spec});
+    fn objects_without_pods_change_no_view(spec in words(), (version, kind) in policies()) {
+        let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x", "namespace": "empty"}, "spec": spec});
         let before = compile(&harness::world(base()).0);
         let after = compile(&harness::world(base().into_iter().chain(parse(object))).0);
         prop_assert_eq!(harness::views(&before), harness::views(&after));

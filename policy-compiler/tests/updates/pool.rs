@@ -1,5 +1,8 @@
 //! Objects of three namespaces, several versions of each name.
 
+use std::fs;
+use std::path::Path;
+
 use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use serde_json::{Value, json};
 
@@ -23,7 +26,7 @@ pub const NAMESPACES: [&str; 3] = ["shop", "till", "bank"];
 pub fn pool() -> Vec<Value> {
     let mut pool = meshes();
     for (number, namespace) in NAMESPACES.iter().enumerate() {
-        let own = objects().into_iter().chain(fields());
+        let own = objects().into_iter().chain(fields()).chain(goldens());
         pool.extend(own.map(|value| of_namespace(value, namespace, number)));
         pool.extend(crossing(number));
     }
@@ -79,6 +82,33 @@ fn crossing(number: usize) -> Vec<Value> {
         value["metadata"]["namespace"] = json!(own);
     }
     crossing
+}
+
+/// The policies of the golden inputs, so that the pool has objects of every kind. They name services of the pool.
+fn goldens() -> Vec<Value> {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ok");
+    let mut policies = Vec::new();
+    for folder in fs::read_dir(goldens).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            if path.to_str().unwrap().ends_with(".out.yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(path).unwrap();
+            let text = text.replace("reviews", "a").replace("frontend", "b");
+            let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_default();
+            let kind = |value: &Value| ObjectKind::by_name(value["kind"].as_str()?);
+            let policy = |value: &Value| kind(value).is_some_and(ObjectKind::is_policy);
+            policies.extend(objects.into_iter().filter(policy));
+        }
+    }
+    for kind in ObjectKind::ALL.iter().filter(|kind| kind.is_policy()) {
+        let there = policies.iter().any(|value| value["kind"] == kind.as_str());
+        assert!(there, "no golden input has a {}", kind.as_str());
+    }
+    // The order of a folder is not the same everywhere.
+    policies.sort_by_key(ToString::to_string);
+    policies
 }
 
 /// Settings.
@@ -300,16 +330,8 @@ pub fn on_node(name: &str, app: &str, number: usize, node: &str) -> Value {
 }
 
 pub fn reference(value: &Value) -> ObjectRef {
-    let kind = match value["kind"].as_str().unwrap() {
-        "Service" => ObjectKind::Service,
-        "Pod" => ObjectKind::Pod,
-        "EndpointSlice" => ObjectKind::EndpointSlice,
-        "TrafficSplit" => ObjectKind::TrafficSplit,
-        "TrafficPolicy" => ObjectKind::TrafficPolicy,
-        "AuthPolicy" => ObjectKind::AuthPolicy,
-        "Mesh" => ObjectKind::Mesh,
-        _ => ObjectKind::Workload,
-    };
+    let kind = ObjectKind::by_name(value["kind"].as_str().unwrap());
+    let kind = kind.unwrap_or(ObjectKind::Workload);
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
     ObjectRef::new(kind, namespace, value["metadata"]["name"].as_str().unwrap())
 }

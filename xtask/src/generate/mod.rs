@@ -4,7 +4,9 @@ mod argocd;
 mod crd;
 mod docs;
 mod messages;
+mod modules;
 mod rbac;
+mod samples;
 mod yaml;
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -19,31 +21,22 @@ type Files = BTreeMap<String, String>;
 /// Folders in which every file is generated, so that one that no longer is gets deleted.
 const OWN_FOLDERS: &[&str] = &["config/crd/", "config/argocd/"];
 
-fn generated() -> Result<Files> {
+fn generated(repo: &Repo) -> Result<Files> {
     let mut files = Files::new();
     files.extend(crd::files()?);
     files.extend(rbac::files());
     files.extend(argocd::files());
     files.extend(docs::files()?);
     files.extend(messages::files()?);
+    files.extend(modules::files(repo)?);
+    files.extend(samples::files());
     Ok(files)
 }
 
 /// Writes every generated file that is not yet as it should be, and deletes those that nothing generates any more.
 pub fn write(repo: &Repo) -> Result<()> {
-    let files = generated()?;
-    for (name, text) in &files {
-        let path = repo.path(name);
-        if fs::read_to_string(&path).is_ok_and(|present| present == *text) {
-            continue;
-        }
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        fs::write(&path, text).with_context(|| format!("cannot write {name}"))?;
-        eprintln!("wrote {name}");
-    }
+    let files = generated(repo)?;
+    write_files(repo, &files)?;
     for name in stale(repo, &files)? {
         fs::remove_file(repo.path(&name)).with_context(|| format!("cannot delete {name}"))?;
         eprintln!("deleted {name}");
@@ -51,9 +44,24 @@ pub fn write(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
+/// Writes the module lists of the folders that have one file per kind.
+pub fn write_modules(repo: &Repo) -> Result<()> {
+    write_files(repo, &modules::files(repo)?)
+}
+
+fn write_files(repo: &Repo, files: &Files) -> Result<()> {
+    for (name, text) in files {
+        let present = fs::read_to_string(repo.path(name));
+        if !present.is_ok_and(|present| present == *text) {
+            repo.write(name, text)?;
+        }
+    }
+    Ok(())
+}
+
 /// Fails if any generated file is not as it should be.
 pub fn check(repo: &Repo) -> Result<()> {
-    let files = generated()?;
+    let files = generated(repo)?;
     let differs = |(name, text): (&String, &String)| {
         let same = fs::read_to_string(repo.path(name)).is_ok_and(|present| present == *text);
         (!same).then(|| name.clone())

@@ -11,7 +11,7 @@ use crate::compile::differences::Change;
 use crate::compile::reports::Source;
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
-use crate::kinds::auth_policy::Policy;
+use crate::kinds::policies::auth_policy::Policy;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
 

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::crd::{Definition, Nulls};
 use crate::{LastGood, strict};
 
 /// Divides the calls to one service among backends.
@@ -74,6 +75,10 @@ pub struct TrafficSplitSpec {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub backends: Vec<Backend>,
+}
+
+impl Definition for TrafficSplit {
+    const NULLS: Nulls = Nulls::Pruned;
 }
 
 /// One alternative of a split: all of it must match.

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use heddle_crds::{ConditionType, HumanDuration, RequestTimeouts, TrafficPolicySpec, reason};
+use heddle_crds::{HumanDuration, RequestTimeouts, TrafficPolicySpec};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::Problem;
+use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
 use crate::traffic::{RoutePolicy, Timeouts};
 use crate::validation::inputs::Target;
-use crate::world::{NamespacedName, Port, Protocol, Service};
+use crate::world::{Port, Protocol, Service};
 
 /// The longest timeout. Envoy rejects durations of more than 292 years.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
@@ -42,7 +43,8 @@ impl PolicyKind for TrafficPolicySpec {
         let service = policy.service(&spec.target.service);
         let target = Target::Service(service.clone());
         if let Some(winner) = attachments.get(&target) {
-            conflict(object, &service, &winner.object, report);
+            let subject = format!("service {service}");
+            report.conflict(object, &winner.object, "spec.target.service", &subject);
             return;
         }
         let attached = ServicePolicy {
@@ -56,20 +58,6 @@ impl PolicyKind for TrafficPolicySpec {
         let finding = service.and_then(|service| without_http(object, service));
         report.findings.extend(finding);
     }
-}
-
-fn conflict(
-    object: &ObjectRef,
-    service: &NamespacedName,
-    winner: &ObjectRef,
-    report: &mut Report<'_>,
-) {
-    let message = format!("{winner} wins service {service}, for its name is smaller");
-    let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
-    report.status.set(condition, true, reason, message.clone());
-    report.status.in_force = None;
-    let finding = Finding::error(object, "spec.target.service", reason, message);
-    report.findings.push(finding.fix("remove one of the two"));
 }
 
 fn timeouts(of: &RequestTimeouts) -> Timeouts {
@@ -108,33 +96,17 @@ fn check_target(
     spec: &TrafficPolicySpec,
 ) -> Option<Problem> {
     let field = "spec.target.service";
-    let name = policy.service(&spec.target.service);
-    let lookup = policy.lookup;
-    match lookup.service(&name) {
-        None if lookup.is_external(&name) => Some(Problem::invalid(
-            field,
-            format!("service {name} is of type ExternalName: it has no endpoints"),
-            "name a service with a selector or with EndpointSlices",
-        )),
-        None => Some(Problem::unresolved(
-            reason::SERVICE_NOT_FOUND,
-            field,
-            format!("service {name} does not exist"),
-            "create it, or correct the name",
-        )),
-        Some(service) if service.headless => Some(Problem::invalid(
-            field,
-            format!("service {name} is headless: its callers choose the pod themselves"),
-            "name a service with a cluster IP",
-        )),
-        Some(service) if not_http(service).count() == service.ports.len() => {
+    match called_service(policy, field, &spec.target.service) {
+        Err(problem) => Some(problem),
+        Ok(service) if not_http(service).count() == service.ports.len() => {
+            let name = &service.name;
             Some(Problem::invalid(
                 field,
                 format!("service {name} does not carry HTTP, and only requests have timeouts"),
                 "declare HTTP by appProtocol or the name of a port",
             ))
         }
-        Some(_) => None,
+        Ok(_) => None,
     }
 }
 

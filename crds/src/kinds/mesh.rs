@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::crd::{Definition, Nulls};
 use crate::{Action, HumanDuration, InitResources, LastGood};
 
 /// The name of the one [`Mesh`] that counts.
@@ -99,6 +100,10 @@ pub struct MeshSpec {
     /// The sidecars themselves. A change holds for pods created after it.
     #[serde(default)]
     pub proxy: ProxySettings,
+}
+
+impl Definition for Mesh {
+    const NULLS: Nulls = Nulls::Pruned;
 }
 
 impl Default for MeshSpec {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 
 use crate::finding::{Finding, ObjectRef};
+use crate::kinds::called_service::{called_service, without_endpoints};
 use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
 use crate::kinds::{Problem, matches};
 use crate::status::ObjectStatus;
@@ -26,7 +27,7 @@ impl PolicyKind for TrafficSplitSpec {
     const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
 
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
-        check(policy.lookup, policy.namespace(), spec)
+        check(policy, spec)
     }
 
     fn attach(
@@ -81,7 +82,14 @@ fn claim(
         Some((*port, other))
     });
     if let Some((port, winner)) = taken {
-        conflict(object, (&service, port), winner, report);
+        let which = if winner.matcher.is_any() {
+            ""
+        } else {
+            " for a match that both have"
+        };
+        let winner = winner.rule.origins.first().unwrap_or(object);
+        let subject = format!("service {service} port {port}{which}");
+        report.conflict(object, winner, "spec.service", &subject);
         return;
     }
     report
@@ -100,27 +108,6 @@ fn claim(
         let rules = attachments.entry(target.clone()).or_default();
         rules.entry(port).or_default().extend(entries);
     }
-}
-
-fn conflict(
-    object: &ObjectRef,
-    (service, port): (&NamespacedName, Port),
-    winner: &RouteEntry,
-    report: &mut Report<'_>,
-) {
-    let which = if winner.matcher.is_any() {
-        ""
-    } else {
-        " for a match that both have"
-    };
-    let winner = winner.rule.origins.first().unwrap_or(object);
-    let message =
-        format!("{winner} wins service {service} port {port}{which}, for its name is smaller");
-    let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
-    report.status.set(condition, true, reason, message.clone());
-    report.status.in_force = None;
-    let finding = Finding::error(object, "spec.service", reason, message);
-    report.findings.push(finding.fix("remove one of the two"));
 }
 
 /// Backends by labels that no pod of the service has: not an error, for the pods may come later.
@@ -156,50 +143,31 @@ fn without_pods(
     findings
 }
 
-fn check(lookup: &Recorder<'_>, namespace: &str, spec: &TrafficSplitSpec) -> Vec<Problem> {
+fn check(policy: &Candidate<'_, TrafficSplitSpec>, spec: &TrafficSplitSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let name = NamespacedName::new(namespace, &spec.service);
-    let service = lookup.service(&name);
-    match service {
-        None if lookup.is_external(&name) => {
-            problems.push(without_endpoints("spec.service", &name));
-        }
-        None => problems.push(Problem::unresolved(
-            reason::SERVICE_NOT_FOUND,
-            "spec.service",
-            format!("service {name} does not exist"),
-            "create it, or correct the name",
-        )),
-        Some(service) if service.headless => {
-            problems.push(Problem::invalid(
-                "spec.service",
-                format!("service {name} is headless: its callers choose the pod themselves"),
-                "split a service with a cluster IP",
-            ));
-        }
-        Some(service) => {
-            if let Some(port) = spec
-                .port
-                .map(Port::from)
-                .filter(|port| !service.ports.contains_key(port))
-            {
+    let called = called_service(policy, "spec.service", &spec.service);
+    let port = spec.port.map(Port::from);
+    match &called {
+        Err(problem) => problems.push(problem.clone()),
+        Ok(service) => {
+            if let Some(port) = port.filter(|port| !service.ports.contains_key(port)) {
                 problems.push(Problem::unresolved(
                     reason::PORT_NOT_FOUND,
                     "spec.port",
-                    format!("{port} is not a port of service {name}"),
+                    format!("{port} is not a port of service {}", service.name),
                     "name one of its ports",
                 ));
             }
         }
     }
+    let service = policy.lookup.service(&policy.service(&spec.service));
     problems.extend(matches::check(spec, service));
-    check_backends(lookup, namespace, spec, service, &mut problems);
+    check_backends(policy, spec, service, &mut problems);
     problems
 }
 
 fn check_backends(
-    lookup: &Recorder<'_>,
-    namespace: &str,
+    policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
     problems: &mut Vec<Problem>,
@@ -235,15 +203,12 @@ fn check_backends(
                 "add the weights up in one",
             ));
         }
-        problems.extend(check_target(
-            lookup, namespace, spec, service, backend, &field,
-        ));
+        problems.extend(check_target(policy, spec, service, backend, &field));
     }
 }
 
 fn check_target(
-    lookup: &Recorder<'_>,
-    namespace: &str,
+    policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
     backend: &Backend,
@@ -261,11 +226,11 @@ fn check_target(
         Some(BackendTarget::Labels(_)) => return None,
         Some(BackendTarget::Service(name)) => name,
     };
-    let name = NamespacedName::new(namespace, backend_name);
+    let name = policy.service(backend_name);
     let field = format!("{field}.service");
-    let Some(target) = lookup.service(&name) else {
-        if lookup.is_external(&name) {
-            return Some(without_endpoints(&field, &name));
+    let Some(target) = policy.lookup.service(&name) else {
+        if policy.lookup.is_external(&name) {
+            return Some(without_endpoints(policy, &field, backend_name));
         }
         return Some(Problem::unresolved(
             reason::BACKEND_NOT_FOUND,
@@ -289,14 +254,6 @@ fn check_target(
         format!("{missing} is not a port of service {name}"),
         "give the backend the ports of the service that is split",
     ))
-}
-
-fn without_endpoints(field: &str, service: &NamespacedName) -> Problem {
-    Problem::invalid(
-        field,
-        format!("service {service} is of type ExternalName; a split needs services with endpoints"),
-        "name a service with a selector or with EndpointSlices",
-    )
 }
 
 fn rule(

@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::crd::{Definition, Nulls};
 use crate::{LastGood, strict};
 
 /// Selects the callers that may reach a workload. Judged at the server's sidecar: a matching Deny rule denies; else, if any enforced
@@ -91,6 +92,10 @@ pub struct AuthPolicySpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<AuthRule>,
+}
+
+impl Definition for AuthPolicy {
+    const NULLS: Nulls = Nulls::Refused;
 }
 
 /// Workloads by labels.

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::crd::{Definition, Nulls};
 use crate::{HumanDuration, LastGood};
 
 /// Sets the timeouts of requests to a service, at any backend.
@@ -46,6 +47,10 @@ pub struct TrafficPolicySpec {
 
     /// How long requests may take.
     pub timeouts: RequestTimeouts,
+}
+
+impl Definition for TrafficPolicy {
+    const NULLS: Nulls = Nulls::Pruned;
 }
 
 /// A service of the same namespace.

@@ -1,0 +1,11 @@
+//! The types of the API, one file per kind. The list is written by `cargo xtask gen`.
+
+mod auth_policy;
+mod mesh;
+mod traffic_policy;
+mod traffic_split;
+
+pub use auth_policy::*;
+pub use mesh::*;
+pub use traffic_policy::*;
+pub use traffic_split::*;

@@ -1,0 +1,48 @@
+//! The service that a policy names: its clients call it, and the policy applies to their side.
+
+use heddle_crds::reason;
+
+use super::Problem;
+use super::policy::Candidate;
+use crate::world::Service;
+
+/// Returns the service of the policy's namespace that a field names.
+///
+/// # Errors
+/// The service does not exist, has no endpoints, or has no address that clients call.
+pub(super) fn called_service<'a, S>(
+    policy: &Candidate<'a, S>,
+    field: &str,
+    service: &str,
+) -> Result<&'a Service, Problem> {
+    let name = policy.service(service);
+    match policy.lookup.service(&name) {
+        None if policy.lookup.is_external(&name) => Err(without_endpoints(policy, field, service)),
+        None => Err(Problem::unresolved(
+            reason::SERVICE_NOT_FOUND,
+            field,
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        )),
+        Some(service) if service.headless => Err(Problem::invalid(
+            field,
+            format!("service {name} is headless: its callers choose the pod themselves"),
+            "name a service with a cluster IP",
+        )),
+        Some(service) => Ok(service),
+    }
+}
+
+/// The fault of a service of type `ExternalName`.
+pub(super) fn without_endpoints<S>(
+    policy: &Candidate<'_, S>,
+    field: &str,
+    service: &str,
+) -> Problem {
+    let name = policy.service(service);
+    Problem::invalid(
+        field,
+        format!("service {name} is of type ExternalName, which has no endpoints"),
+        "name a service with a selector or with EndpointSlices",
+    )
+}
