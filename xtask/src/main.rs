@@ -3,9 +3,11 @@
 mod ci;
 mod generate;
 mod instructions;
+mod new_kind;
 mod repo;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -17,13 +19,16 @@ use repo::Repo;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the Heddle repository")]
 struct Arguments {
+    /// The repository to work in; by default that of this program
+    #[arg(long, global = true)]
+    repository: Option<PathBuf>,
     #[command(subcommand)]
     task: Task,
 }
 
 #[derive(Subcommand)]
 enum Task {
-    /// Write every generated file: CRDs, RBAC of our kinds, Argo CD health checks, docs/api.md
+    /// Write every generated file: CRDs, RBAC of our kinds, Argo CD health checks, docs/api.md, lists of kinds
     Gen {
         /// Write nothing; fail and name the files that differ
         #[arg(long)]
@@ -43,6 +48,11 @@ enum Task {
         #[arg(long)]
         lower: bool,
     },
+    /// Write the skeleton of a new kind of policy: type, policy, golden input, sample, and its rows in the two lists of kinds
+    NewKind {
+        /// The name in upper camel case, for example RetryPolicy
+        name: String,
+    },
     /// All that a change must pass: format, clippy, gen --check, tidy, tests
     Ci,
     /// Count the instructions of compiles and pushes by callgrind, and compare them with xtask/instructions.json
@@ -61,7 +71,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().task) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -70,13 +80,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
-    let repo = Repo::find()?;
-    match task {
+fn run(arguments: Arguments) -> Result<()> {
+    let repo = match arguments.repository {
+        Some(root) => Repo::at(root),
+        None => Repo::find()?,
+    };
+    match arguments.task {
         Task::Gen { check: false } => generate::write(&repo),
         Task::Gen { check: true } => generate::check(&repo),
         Task::Bless { filter } => ci::bless(&repo, filter.as_deref()),
         Task::Tidy { strict, lower } => tidy::run(&repo, strict, lower),
+        Task::NewKind { name } => new_kind::run(&repo, &name),
         Task::Ci => ci::run(&repo),
         Task::Instructions {
             filter,
