@@ -267,8 +267,7 @@ impl Cache {
             events.default_backoff().boxed()
         };
         let mut events = follow(&config);
-        let mut listing = Listing::default();
-        let mut failing = false;
+        let (mut listing, mut failing) = (Listing::default(), false);
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -339,3 +339,55 @@ fn every_port_of_a_sidecar_from_outside() -> Result<()> {
     );
     Ok(())
 }
+
+/// How often an Event of this reason was published about an object.
+fn events(ns: &Namespace, object: &str, reason: &str) -> Result<u64> {
+    let selector =
+        format!("--field-selector=involvedObject.name={object},reason={reason},type=Warning");
+    let list: serde_json::Value = serde_json::from_str(
+        &ns.kubectl
+            .run(&["get", "events", &selector, "-o", "json"])?,
+    )?;
+    let items = list.get("items").and_then(|items| items.as_array());
+    let count = |event: &serde_json::Value| {
+        let series = event.pointer("/series/count").or(event.get("count"));
+        series.and_then(serde_json::Value::as_u64).unwrap_or(1)
+    };
+    Ok(items.into_iter().flatten().map(count).sum())
+}
+
+#[test]
+fn a_condition_that_turns_false_is_an_event() -> Result<()> {
+    let ns = server_and_clients("events")?;
+    let target = |service: &str| format!("  target: {{service: {service}}}\n  rules: [{{}}]\n");
+    policy(&ns, &target("server"))?;
+    let reasons = ["ServiceNotFound", "NothingSelected", "Invalid"];
+    for reason in reasons {
+        assert_eq!(events(&ns, "server", reason)?, 0, "{reason}");
+    }
+    ns.kubectl.apply(&format!(
+        "apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: server}}\nspec:\n{}",
+        target("sevrer")
+    ))?;
+    eventually("the Event", Duration::from_secs(60), || {
+        Ok((events(&ns, "server", "ServiceNotFound")? > 0).then_some(()))
+    })?;
+    let condition = ns.kubectl.condition("authpolicy/server", "ResolvedRefs")?;
+    let (status, reason, _) = condition.unwrap_or_default();
+    assert_eq!((&*status, &*reason), ("False", "ServiceNotFound"));
+
+    // Good again, and bad for another reason: that is one more Event. A condition that stays is none.
+    let before = events(&ns, "server", "ServiceNotFound")?;
+    policy(&ns, &target("server"))?;
+    policy(
+        &ns,
+        "  selector: {matchLabels: {app: nobody}}\n  rules: [{}]\n",
+    )?;
+    eventually("the second Event", Duration::from_secs(60), || {
+        Ok((events(&ns, "server", "NothingSelected")? > 0).then_some(()))
+    })?;
+    assert_eq!(events(&ns, "server", "ServiceNotFound")?, before);
+    let described = ns.kubectl.run(&["describe", "authpolicy/server"])?;
+    assert!(described.contains("NothingSelected"), "{described}");
+    Ok(())
+}
