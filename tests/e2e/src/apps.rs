@@ -1,3 +1,5 @@
+//! The manifests of the test applications.
+
 use std::fmt::Write;
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! Calls to the cluster under test, and a namespace that ends with its test.
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

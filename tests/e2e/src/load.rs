@@ -1,3 +1,5 @@
+//! Steady load from a pod, counted by version, status and error.
+
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 

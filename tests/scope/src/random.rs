@@ -1,3 +1,5 @@
+//! Random numbers by a seed.
+
 /// Numbers that look random and are the same for the same seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);

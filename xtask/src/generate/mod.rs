@@ -1,6 +1,7 @@
 //! Generated files: all are computed first, then written or compared.
 
 mod argocd;
+mod code_map;
 mod crd;
 mod docs;
 mod messages;
@@ -30,6 +31,7 @@ fn generated(repo: &Repo) -> Result<Files> {
     files.extend(messages::files()?);
     files.extend(modules::files(repo)?);
     files.extend(samples::files());
+    files.extend(code_map::files(repo)?);
     Ok(files)
 }
 
