@@ -277,21 +277,13 @@ impl Cache {
                 Ok(event) => {
                     goes_on(name, &mut failing);
                     if !self.take(kind, event, &convert, &mut listing) {
-                        self.metrics.relisted(name, "interrupted");
-                        tracing::info!(
-                            kind = name,
-                            "a list was interrupted and restarted; reading it again"
-                        );
+                        self.relisted(name, "interrupted");
                         tokio::time::sleep(RELIST).await;
                         events = follow(&config);
                     }
                 }
                 Err(error) if knows_no_streams(&error) => {
-                    self.metrics.relisted(name, "not_streamed");
-                    tracing::info!(
-                        kind = name,
-                        "the API server does not stream lists; reading them in pages"
-                    );
+                    self.relisted(name, "not_streamed");
                     config = watcher::Config::default().page_size(500);
                     events = follow(&config);
                 }
@@ -308,6 +300,12 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Reports that a list is read again: the watch was `interrupted`, or the API server has `not_streamed` the list.
+    fn relisted(&self, kind: &'static str, reason: &'static str) {
+        self.metrics.relisted(kind, reason);
+        tracing::info!(kind, reason, "reading a list again");
     }
 
     /// An optional kind is not installed: there are no objects of it.
