@@ -13,6 +13,7 @@ use heddle_policy_compiler::{
 };
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -361,14 +362,10 @@ fn changed(object: &ObjectRef, status: &ObjectStatus, event: &str) {
     tracing::info!(%object, generation, in_force, effect, "{event}");
 }
 
-/// The weights of a split; of a policy the sentence of `Enforced`; else the first condition that does not hold.
+/// The fields of the status that only the kind has, such as weights; else the sentence of `Enforced`.
 fn effect(status: &ObjectStatus) -> String {
-    if !status.weights.is_empty() {
-        let weights = status.weights.iter();
-        let weights: Vec<String> = weights
-            .map(|weight| format!("{} {}", weight.backend, weight.weight))
-            .collect();
-        return weights.join(", ");
+    if !status.detail.is_empty() {
+        return Value::Object(status.detail.clone()).to_string();
     }
     let enforced = status.condition(ConditionType::Enforced);
     enforced.map_or_else(String::new, |enforced| enforced.message.clone())

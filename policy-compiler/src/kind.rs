@@ -115,6 +115,12 @@ impl KindResource {
         }
     }
 
+    /// Whether this project defines the kind. Then its status has room for the last good spec, and belongs to this control plane alone.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.group == heddle_crds::GROUP
+    }
+
     /// The `apiVersion` of the objects.
     #[must_use]
     pub fn api_version(&self) -> String {
@@ -194,6 +200,12 @@ impl ObjectKind {
             Role::Settings | Role::Policy => true,
             Role::Input(_) => false,
         }
+    }
+
+    /// Whether the kind is declared, and defined by another project.
+    #[must_use]
+    pub fn is_foreign(self) -> bool {
+        self.is_declared() && self.resource().is_some_and(|resource| !resource.is_ours())
     }
 
     /// Whether proxies run objects of the kind, so that they have `Programmed`.

@@ -42,5 +42,5 @@ pub use finding::{Finding, ObjectRef, Severity};
 pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate, WorldBuilder};
 pub use kind::{InputKind, KindResource, ObjectKind, Role};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};
-pub use status::ObjectStatus;
-pub use world::{Bucket, NamespacedName, PodRef, Refusal, WorkloadRef, World};
+pub use status::{ObjectStatus, ParentRef, ParentStatus};
+pub use world::{Bucket, NamespacedName, PodRef, Refusal, Remembered, WorkloadRef, World};

@@ -1,10 +1,16 @@
 //! The compiler's part of an object's `status`. `Programmed` for healthy objects is the operator's: it counts acknowledgments.
 
-use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce};
+use std::sync::Arc;
+
+use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The desired `status` of one object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectStatus {
+    /// The uid of the object that was compiled; `None` for an object of a file.
+    pub uid: Option<Arc<str>>,
     /// The generation this status speaks of.
     pub observed_generation: i64,
     /// In the order of [`ConditionType::ALL`]. `Programmed` is only here when Envoy refused the generation.
@@ -12,8 +18,52 @@ pub struct ObjectStatus {
     /// The spec that the compiled resources carry: the current one, or the last good. None: nothing of the object is in force.
     /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy refuses must not become the last good).
     pub in_force: Option<LastGood>,
-    /// TrafficSplit: the weights in force, for `status.weights`.
-    pub weights: Vec<WeightInForce>,
+    /// The places to which the object is attached, for kinds with `status.parents`.
+    pub parents: Vec<ParentStatus>,
+    /// Fields of `status` that only objects of this kind have, by name.
+    pub detail: Map<String, Value>,
+}
+
+/// The object that a route names as its parent, as the route's spec has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentRef {
+    /// The API group; absent: that of Gateway API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The kind; absent: `Gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The namespace; absent: that of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The name of a port or listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+    /// The number of a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}
+
+/// The status of an object at one of its parents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParentStatus {
+    /// The parent.
+    pub parent: ParentRef,
+    /// The conditions that differ from those of the object as a whole.
+    pub conditions: Vec<Verdict>,
+}
+
+impl ParentStatus {
+    /// Returns all conditions at this parent: its own, and the others of the object.
+    pub fn conditions<'a>(&'a self, object: &'a [Verdict]) -> impl Iterator<Item = &'a Verdict> {
+        let is_own =
+            |verdict: &&Verdict| self.conditions.iter().any(|own| own.kind == verdict.kind);
+        let shared = object.iter().filter(move |verdict| !is_own(verdict));
+        self.conditions.iter().chain(shared)
+    }
 }
 
 impl ObjectStatus {

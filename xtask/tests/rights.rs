@@ -30,7 +30,7 @@ const USES: [(&str, &str, &str, &str); 27] = [
     (
         "configmaps",
         "create",
-        "kubernetes/scopes.rs",
+        "kubernetes/sharded.rs",
         "self.api.create(",
     ),
     // Demanded of a client that sets owner references, by the plugin OwnerReferencesPermissionEnforcement.

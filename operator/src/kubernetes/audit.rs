@@ -222,7 +222,7 @@ impl Auditor {
         loop {
             let list = call(api.list(&params)).await?;
             for object in list.items.into_iter().flat_map(&convert) {
-                read.builder.apply(object);
+                read.builder.apply(self.cache.last_goods.attach(object));
             }
             match list.metadata.continue_ {
                 Some(more) if !more.is_empty() => params = params.continue_token(&more),

@@ -1,6 +1,6 @@
 //! The cluster by its watches: stripped objects by name. Ticks only for changes that the compiler would read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::declared::{api, declared};
 use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
 use super::kept::{Kept, kept, print};
+use super::last_good::LastGoods;
 use super::listing::{Key, Listing};
 use super::strip;
 use super::watching::{LOOK, Watching};
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource};
-use crate::status::WrittenStatus;
+use crate::status::{WrittenStatus, own_parents};
 use crate::tasks::{Ended, Tasks};
 
 /// The kept part of an object, and a fingerprint of the fields that the compiler reads: a change of other fields does not
@@ -75,6 +76,10 @@ impl State {
         !self.kinds.is_empty() && self.kinds.values().all(|watched| watched.synced)
     }
 
+    fn has_foreign(&self) -> bool {
+        self.kinds.keys().any(|kind| kind.is_foreign())
+    }
+
     /// Takes an object as it is now. Returns whether the compiler would read anything new.
     fn apply(&mut self, reference: ObjectRef, object: KubeObject, findings: &[Finding]) -> bool {
         let known = CachedObject {
@@ -118,6 +123,8 @@ pub(super) struct Cache {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     metrics: Arc<Metrics>,
+    /// The past of the objects of other projects' kinds.
+    pub(super) last_goods: LastGoods,
     /// The time between two looks whether an optional kind is installed by now.
     pub(super) look: Duration,
 }
@@ -128,6 +135,7 @@ impl Cache {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             metrics,
+            last_goods: LastGoods::default(),
             look: LOOK,
         }
     }
@@ -211,7 +219,42 @@ impl Cache {
 
     /// The status of an object as the API server has it.
     pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
-        serde_json::from_value(self.declared(object)?.status.clone()).ok()
+        let declared = self.declared(object)?;
+        if object.kind.is_foreign() {
+            return Some(WrittenStatus {
+                parents: own_parents(&declared.status),
+                last_good: declared.remembered.last_good.clone(),
+                ..WrittenStatus::default()
+            });
+        }
+        serde_json::from_value(declared.status.clone()).ok()
+    }
+
+    /// Takes the newest past of these objects over.
+    pub(super) fn remember_again(&self, objects: BTreeSet<ObjectRef>) {
+        let mut changed = false;
+        for object in objects {
+            let Some(declared) = self.declared(&object) else {
+                continue;
+            };
+            let declared = self.last_goods.attach(KubeObject::Declared(declared));
+            let mut state = self.lock();
+            let findings = state.findings.get(&object).cloned().unwrap_or_default();
+            changed |= state.apply(object, declared, &findings);
+        }
+        if changed {
+            self.tick();
+        }
+    }
+
+    /// Whether all objects were read once.
+    pub(super) fn is_complete(&self) -> bool {
+        self.lock().complete()
+    }
+
+    /// Ticks the reader of changes.
+    pub(super) fn tick(&self) {
+        self.changed.send_modify(|tick| *tick += 1);
     }
 
     /// The uid of a declared object.
@@ -313,7 +356,7 @@ impl Cache {
         let name = kind.as_str();
         tracing::info!(kind = name, "optional kind not installed");
         if self.listed(kind, &HashSet::new()) {
-            self.changed.send_modify(|tick| *tick += 1);
+            self.tick();
         }
     }
 
@@ -383,7 +426,7 @@ impl Cache {
             }
         };
         if changed {
-            self.changed.send_modify(|tick| *tick += 1);
+            self.tick();
         }
         true
     }
@@ -392,6 +435,7 @@ impl Cache {
         let mut state = self.lock();
         let mut changed = false;
         for (reference, object) in objects {
+            let object = self.last_goods.attach(object);
             changed |= state.apply(reference, object, findings);
         }
         changed
@@ -422,13 +466,14 @@ impl Cache {
 
 impl ObjectSource for Cache {
     fn take(&self) -> Batch {
+        let read = self.last_goods.is_read();
         let mut state = self.lock();
         let Pending { changes, since } = std::mem::take(&mut state.pending);
         Batch {
             changes: changes.into_iter().collect(),
             findings: state.findings.values().flatten().cloned().collect(),
             since,
-            complete: state.complete(),
+            complete: state.complete() && (!state.has_foreign() || read),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Kubernetes Events for conditions that turn bad, so that `kubectl describe` and `kubectl get events` show them with their time.
 //! Bounded in rate: conditions are the truth, Events only point at them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use heddle_crds::{ConditionStatus, ConditionType, reason};
@@ -90,13 +91,13 @@ fn turned_bad<'a>(
         let same = |old: &Condition| {
             (&old.type_, &old.status, &old.reason) == (&new.type_, &new.status, &new.reason)
         };
-        before.conditions.iter().any(same)
+        before.all_conditions().any(same)
     };
-    let bad = after
-        .conditions
-        .iter()
-        .filter(|condition| is_bad(condition));
-    bad.filter(|condition| condition.reason != reason::PENDING)
+    let bad = after.all_conditions().filter(|condition| is_bad(condition));
+    // The parents of a route share conditions.
+    let mut seen = BTreeSet::new();
+    let once = bad.filter(move |c| seen.insert((&c.type_, &c.reason, &c.message)));
+    once.filter(|condition| condition.reason != reason::PENDING)
         .filter(move |condition| !known(condition))
 }
 

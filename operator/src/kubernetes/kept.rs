@@ -42,7 +42,7 @@ pub(super) fn kept(object: &KubeObject) -> Kept {
 }
 
 /// Hashes the fields that the compiler reads. Of a declared object these are uid, generation, spec, the reason of a
-/// refusal, and the status fields that are inputs.
+/// refusal, and the past.
 pub(super) fn print(object: &KubeObject) -> u64 {
     let text = match object {
         KubeObject::Namespace(o) => serde_json::to_string(&**o),
@@ -51,8 +51,7 @@ pub(super) fn print(object: &KubeObject) -> u64 {
         KubeObject::Pod(o) => serde_json::to_string(&**o),
         KubeObject::Template(_) => Ok(String::new()),
         KubeObject::Declared(o) => {
-            let status = o.status_inputs();
-            serde_json::to_string(&(&o.uid, o.generation, &o.spec, &o.refused, status))
+            serde_json::to_string(&(&o.uid, o.generation, &o.spec, &o.refused, &o.remembered))
         }
     };
     let mut hasher = DefaultHasher::new();

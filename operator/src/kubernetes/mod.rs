@@ -10,15 +10,20 @@ mod events;
 mod failures;
 mod http;
 mod kept;
+mod last_good;
 mod leader;
 mod listing;
+mod parents;
+mod past;
 mod peers;
 mod reviews;
 mod root;
 mod run;
 mod scopes;
+mod sharded;
 mod spread;
 mod statuses;
+
 mod strip;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,8 @@ use super::http::{self, Admin};
 use super::leader::Election;
 use super::peers::{Peers, ReplicaReport, publish};
 use super::root::{RootKeeper, SecretError, SecretRoot};
-use super::scopes::ScopeStore;
+use super::scopes::StoredScopes;
+use super::sharded::Store;
 use super::statuses::{Count, Counter, Shown, Writer};
 use super::tokens::Tokens;
 use super::webhook::Injector;
@@ -95,6 +96,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let metrics = Arc::new(Metrics::default());
     let cache = Arc::new(Cache::new(Arc::clone(&metrics)));
     cache.start(&client, ObjectKind::watched(), &mut tasks);
+    let past = Store::new(client.clone(), Arc::clone(&cache), Arc::clone(&metrics));
+    let past = Arc::new(past);
+    tasks.spawn("last good specs", Arc::clone(&past).listen(tasks.stop()));
+    tasks.spawn("last good store", past.keep(tasks.stop()));
     let starting = Starting {
         client,
         options,
@@ -269,12 +274,11 @@ impl Starting {
         tasks: &mut Tasks,
     ) -> watch::Receiver<bool> {
         let (stop, client) = (tasks.stop(), || self.client.clone());
-        let store = ScopeStore::new(
-            client(),
-            Arc::clone(&plane.scopes),
-            Arc::clone(&plane.mesh),
-            plane.metrics(),
-        );
+        let content = StoredScopes {
+            scopes: Arc::clone(&plane.scopes),
+            mesh: Arc::clone(&plane.mesh),
+        };
+        let store = Store::new(client(), Arc::new(content), plane.metrics());
         let store = Arc::new(store);
         let read = store.is_read();
         tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));

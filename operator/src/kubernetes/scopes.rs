@@ -1,118 +1,47 @@
-//! The store of the learned scopes: ConfigMaps that all replicas share. It outlives the replicas, and the last pod of a
-//! workload.
+//! The learned scopes as the content of a store: a text for each workload. They outlive the replicas, and the last pod of a workload.
 //!
-//! Workloads are spread over a fixed number of ConfigMaps by name. A replica writes only the keys of workloads with a
-//! changed scope, so that two replicas do not undo each other's writes. Destinations that another replica writes are added
-//! to the scope here.
+//! Destinations that another replica writes are added to the scope here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::join_all;
-use heddle_policy_compiler::WorkloadRef;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use heddle_policy_compiler::{Destination, WorkloadRef};
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::{CallError, NAMESPACE, call};
-use crate::metrics::{Metrics, Watch};
-use crate::scope::{self, Scopes};
+use super::sharded::{Content, Unsaved, map_of};
+use crate::scope::{self, Scopes, Seconds};
 use crate::serving::MeshSource;
-use crate::tasks::{Ended, chain};
 
-const LABEL: &str = "heddle.dev/scope";
-/// A ConfigMap may have 1 MiB, and a workload of 20 destinations takes 1 kB. The number can't change without moving all keys.
-const SHARDS: u8 = 32;
-/// Lessons that come together are one write.
-const PERIOD: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(5);
-
-/// Maps that could not be written, and until when they are left alone.
-type Blocked = BTreeMap<String, Instant>;
-
-/// The data to write into one map.
-#[derive(Default)]
-struct Shard {
-    workloads: Vec<WorkloadRef>,
-    data: BTreeMap<String, Value>,
+/// The scopes of all workloads. A workload of 20 destinations takes 1 kB.
+pub(super) struct StoredScopes {
+    pub(super) scopes: Arc<Scopes>,
+    pub(super) mesh: Arc<MeshSource>,
 }
 
-pub(super) struct ScopeStore {
-    api: Api<ConfigMap>,
-    scopes: Arc<Scopes>,
-    mesh: Arc<MeshSource>,
-    metrics: Arc<Metrics>,
-    read: watch::Sender<bool>,
+impl StoredScopes {
+    fn remember(&self, workload: &WorkloadRef, stored: &BTreeMap<Destination, Seconds>) {
+        // The replica that serves the pods of a workload has the newest times of use.
+        let last_word = !self.mesh.serves(workload);
+        if self.scopes.remember(workload, stored, last_word) {
+            self.mesh.relearned(workload);
+        }
+    }
 }
 
-impl ScopeStore {
-    pub(super) fn new(
-        client: Client,
-        scopes: Arc<Scopes>,
-        mesh: Arc<MeshSource>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            api: Api::namespaced(client, NAMESPACE),
-            scopes,
-            mesh,
-            metrics,
-            read: watch::Sender::new(false),
-        }
+impl Content for StoredScopes {
+    const LABEL: &str = "heddle.dev/scope";
+    const PREFIX: &str = "heddle-scope";
+    const NAME: &str = "learned scopes";
+    type Owner = WorkloadRef;
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.scopes.changes()
     }
 
-    /// Whether all that is stored has been read once.
-    pub(super) fn is_read(&self) -> watch::Receiver<bool> {
-        self.read.subscribe()
-    }
-
-    /// Reads the stored scopes, and the changes by other replicas.
-    pub(super) async fn listen(self: Arc<Self>, stop: CancellationToken) -> Ended {
-        let config = watcher::Config::default().labels(LABEL);
-        let mut events = std::pin::pin!(watch_objects(self.api.clone(), config).default_backoff());
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                event = events.next() => event.ok_or("the watch ended")?,
-            };
-            match event {
-                Ok(Event::InitApply(map) | Event::Apply(map)) => self.take(&map),
-                // If a ConfigMap is deleted, every replica keeps its scopes, and writes them again when they change.
-                Ok(Event::Init | Event::Delete(_)) => {}
-                Ok(Event::InitDone) => _ = self.read.send_replace(true),
-                Err(error) => {
-                    self.metrics
-                        .watch_errors
-                        .get_or_create(&Watch { kind: "ConfigMap" })
-                        .inc();
-                    tracing::warn!(
-                        error = chain(&error),
-                        "learned scopes cannot be watched; trying again"
-                    );
-                }
-            }
-        }
-    }
-
-    fn take(&self, map: &ConfigMap) {
-        let nothing = BTreeMap::new();
-        let data = map.data.as_ref().unwrap_or(&nothing);
-        let name = map.name_any();
-        let mut gone: BTreeSet<WorkloadRef> = self
-            .scopes
-            .workloads()
-            .into_iter()
-            .filter(|workload| shard(workload) == name)
-            .collect();
+    fn take(&self, map: &str, data: &BTreeMap<String, String>) {
+        let known = self.scopes.workloads().into_iter();
+        let mut gone: BTreeSet<WorkloadRef> =
+            known.filter(|workload| shard(workload) == map).collect();
         for (key, text) in data {
             if let Some((workload, held)) = scope::read(key, text) {
                 gone.remove(&workload);
@@ -124,135 +53,51 @@ impl ScopeStore {
         }
     }
 
-    fn remember(
-        &self,
-        workload: &WorkloadRef,
-        stored: &BTreeMap<heddle_policy_compiler::Destination, scope::Seconds>,
-    ) {
-        // The replica that serves the pods of a workload has the newest times of use.
-        let last_word = !self.mesh.serves(workload);
-        if self.scopes.remember(workload, stored, last_word) {
-            self.mesh.relearned(workload);
-        }
-    }
-
-    /// Writes changed scopes, at most once a second.
-    pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) -> Ended {
-        let mut changes = self.scopes.changes();
-        let mut blocked = Blocked::new();
-        loop {
-            changes.mark_unchanged();
-            self.save(&mut blocked).await;
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-            let retry = blocked.values().min().copied();
-            let retry = async {
-                match retry {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                changed = changes.changed() => changed.map_err(|_| "the scopes are gone")?,
-                () = retry => {}
-            }
-        }
-    }
-
-    /// Writes all maps side by side. A map that cannot be written is blocked for a while, and blocks no other.
-    async fn save(&self, blocked: &mut Blocked) {
-        let now = Instant::now();
-        let mut shards = BTreeMap::<String, Shard>::new();
-        for (workload, held) in self.scopes.unsaved() {
-            let name = shard(&workload);
-            if blocked.get(&name).is_some_and(|until| *until > now) {
-                self.scopes.not_saved([workload]);
-                continue;
-            }
-            let shard = shards.entry(name).or_default();
-            let text = if held.is_empty() {
-                Value::Null
-            } else {
-                Value::from(scope::write(&workload, &held))
-            };
-            shard.data.insert(scope::key(&workload), text);
-            shard.workloads.push(workload);
-        }
-        blocked.retain(|_, until| *until > now);
-        let writes = shards.into_iter().map(|(name, shard)| async move {
-            let outcome = self.patch(&name, &shard.data).await;
-            (name, shard, outcome)
-        });
-        for (name, shard, outcome) in join_all(writes).await {
-            if let Err(error) = outcome {
-                self.scopes.not_saved(shard.workloads);
-                self.failed(&name, &error);
-                blocked.insert(name, Instant::now() + RETRY);
-            }
-        }
-    }
-
-    fn failed(&self, name: &str, error: &CallError) {
-        self.metrics
-            .write_errors
-            .get_or_create(&Watch { kind: "ConfigMap" })
-            .inc();
-        // 413: the request is too large; 422: the map would be.
-        let forgotten = match error.code() {
-            Some(413 | 422) => {
-                let present = self.mesh.present();
-                self.scopes
-                    .forget_some(&present, |workload| shard(workload) == name)
-            }
-            _ => 0,
+    fn unsaved(&self) -> Vec<Unsaved<WorkloadRef>> {
+        let unsaved = self.scopes.unsaved().into_iter();
+        let text = |(workload, held): (WorkloadRef, BTreeMap<_, _>)| Unsaved {
+            key: scope::key(&workload),
+            text: (!held.is_empty()).then(|| scope::write(&workload, &held)),
+            owner: workload,
         };
-        tracing::warn!(
-            error = chain(error),
-            map = name,
-            forgotten,
-            "learned scopes could not be written; trying again"
-        );
+        unsaved.map(text).collect()
     }
 
-    async fn patch(&self, name: &str, data: &BTreeMap<String, Value>) -> Result<(), CallError> {
-        let patch = Patch::Merge(json!({"data": data}));
-        match call(self.api.patch(name, &PatchParams::default(), &patch)).await {
-            Err(error) if error.code() == Some(404) => {}
-            result => return result.map(|_| ()),
-        }
-        let text =
-            |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-        let mut map = ConfigMap {
-            data: Some(data.iter().filter_map(text).collect()),
-            ..ConfigMap::default()
-        };
-        map.metadata.name = Some(name.to_owned());
-        map.metadata.labels = Some(BTreeMap::from([(LABEL.to_owned(), "true".to_owned())]));
-        call(self.api.create(&PostParams::default(), &map)).await?;
-        Ok(())
+    fn not_saved(&self, owners: Vec<WorkloadRef>) {
+        self.scopes.not_saved(owners);
+    }
+
+    fn make_room(&self, map: &str) -> usize {
+        let present = self.mesh.present();
+        let of_map = |workload: &WorkloadRef| shard(workload) == map;
+        self.scopes.forget_some(&present, of_map)
     }
 }
 
 /// The ConfigMap that a workload's scope is in.
 fn shard(workload: &WorkloadRef) -> String {
-    let digest = Sha256::digest(scope::key(workload).as_bytes());
-    let number = digest.first().copied().unwrap_or_default() % SHARDS;
-    format!("heddle-scope-{number}")
+    map_of::<StoredScopes>(&scope::key(workload))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use kube::Client;
     use kube::client::Body;
+    use serde_json::{Value, json};
 
+    use super::super::NAMESPACE;
+    use super::super::sharded::{Blocked, RETRY, SHARDS, Store};
     use super::*;
+    use crate::metrics::Metrics;
 
     /// Returns a store with an API server that refuses one map as too large if a write has more than `room` new scopes.
-    fn store(full: String, room: usize, writes: Arc<Mutex<Vec<(String, Value)>>>) -> ScopeStore {
+    fn store(
+        full: String,
+        room: usize,
+        writes: Arc<Mutex<Vec<(String, Value)>>>,
+    ) -> (Store<StoredScopes>, Arc<Scopes>) {
         let answer = move |request: http::Request<Body>| {
             let (full, writes) = (full.clone(), Arc::clone(&writes));
             async move {
@@ -286,7 +131,11 @@ mod tests {
         let (scopes, metrics) = (Arc::<Scopes>::default(), Arc::<Metrics>::default());
         let domain = "cluster.local".parse().unwrap();
         let mesh = MeshSource::new(domain, Arc::clone(&scopes), RETRY, Arc::clone(&metrics));
-        ScopeStore::new(client, scopes, Arc::new(mesh), metrics)
+        let content = StoredScopes {
+            scopes: Arc::clone(&scopes),
+            mesh: Arc::new(mesh),
+        };
+        (Store::new(client, Arc::new(content), metrics), scopes)
     }
 
     #[tokio::test]
@@ -296,10 +145,10 @@ mod tests {
         let names: Vec<WorkloadRef> = names.collect();
         let full = shard(&names[0]);
         let in_full = names.iter().filter(|name| shard(name) == full).count();
-        let store = store(full.clone(), in_full - 1, Arc::clone(&writes));
+        let (store, scopes) = store(full.clone(), in_full - 1, Arc::clone(&writes));
         for (age, name) in (1u64..).zip(&names) {
             let db = "service/shop/db:80".parse().unwrap();
-            store.scopes.learn(name, &db, None, age);
+            scopes.learn(name, &db, None, age);
         }
         let mut blocked = Blocked::new();
         store.save(&mut blocked).await;
@@ -327,7 +176,7 @@ mod tests {
             (&full, in_full, in_full.div_ceil(4))
         );
         assert!(blocked.is_empty());
-        assert_eq!(store.scopes.workloads().len(), 400 - forgotten);
+        assert_eq!(scopes.workloads().len(), 400 - forgotten);
     }
 
     #[test]

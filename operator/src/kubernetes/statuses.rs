@@ -18,7 +18,7 @@ use super::cache::Cache;
 use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
-use super::{CallError, call};
+use super::{CallError, call, parents};
 use crate::metrics::{Metrics, Watch};
 use crate::plane::PlaneHandles;
 use crate::rejections::RejectionStore;
@@ -221,7 +221,10 @@ impl Writer {
                 changed = self.counts.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
                 changed = self.leads.changed() => changed.map_err(|_| "the election is over")?,
                 changed = peers.changed() => changed.map_err(|_| "the reader of the other replicas' reports is gone")?,
-                _ = resync.tick() => memory.sent.clear(),
+                _ = resync.tick() => {
+                    memory.sent.clear();
+                    self.cache.forget_gone();
+                }
             }
         }
     }
@@ -245,7 +248,13 @@ impl Writer {
         }
         let results: Vec<_> = futures::stream::iter(due)
             .map(|(object, before, after)| async {
-                (self.apply(&object, &after).await, object, before, after)
+                let uid = snapshot
+                    .compiled
+                    .statuses
+                    .get(&object)
+                    .and_then(|s| s.uid.clone());
+                let result = self.apply(&object, uid.as_deref(), &before, &after).await;
+                (result, object, before, after)
             })
             .buffer_unordered(WRITERS)
             .collect()
@@ -304,7 +313,14 @@ impl Writer {
         report
     }
 
-    async fn apply(&self, object: &ObjectRef, status: &WrittenStatus) -> Result<(), CallError> {
+    /// Writes a status. `uid` is that of the compiled object.
+    async fn apply(
+        &self,
+        object: &ObjectRef,
+        uid: Option<&str>,
+        before: &WrittenStatus,
+        after: &WrittenStatus,
+    ) -> Result<(), CallError> {
         let Some(resource) = object.kind.resource() else {
             return Ok(());
         };
@@ -315,7 +331,16 @@ impl Writer {
         } else {
             Api::namespaced_with(self.client.clone(), &object.namespace, &resource)
         };
-        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": status});
+        if object.kind.is_foreign() {
+            let Some(uid) = uid else { return Ok(()) };
+            let good = after.last_good.as_ref();
+            self.cache.keep_last_good(object, uid, good);
+            if before.parents == after.parents {
+                return Ok(());
+            }
+            return parents::write(&api, &object.name, uid, &after.parents).await;
+        }
+        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": after});
         let params = PatchParams::apply("heddle-operator").force();
         call(api.patch_status(&object.name, &params, &Patch::Apply(body))).await?;
         Ok(())

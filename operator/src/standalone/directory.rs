@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use heddle_policy_compiler::ingest::duplicates;
-use heddle_policy_compiler::{DeclaredObject, Finding, KubeObject, ObjectRef};
+use heddle_policy_compiler::ingest::{duplicates, remembered};
+use heddle_policy_compiler::{DeclaredObject, Finding, KubeObject, ObjectRef, Remembered};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -223,33 +223,28 @@ fn generation(
         Some(known) => known.number + 1,
         None => match status.and_then(|status| status.last_good.as_ref()) {
             Some(good) if good.spec == content => good.generation,
-            good => {
-                let written = status.and_then(|status| status.observed_generation);
-                let last = written.max(good.map(|good| good.generation));
-                last.unwrap_or_default() + 1
-            }
+            Some(_) | None => status.map_or(0, WrittenStatus::generation) + 1,
         },
     };
     generations.insert(object.object.clone(), Generation { content, number });
     number
 }
 
-/// Adds the fields that an API server would have kept: the generation, and the status fields that the compiler reads.
+/// Adds the fields that an API server would have kept: the generation, and the past.
 fn complete(
     object: &DeclaredObject,
     generation: i64,
     status: Option<&WrittenStatus>,
 ) -> DeclaredObject {
-    let mut inputs = serde_json::Map::new();
-    if let Some(Value::Object(status)) = status.map(|s| serde_json::to_value(s).unwrap_or_default())
-    {
-        let read = object.object.kind.status_inputs();
-        let kept = status.into_iter();
-        inputs.extend(kept.filter(|(field, _)| read.contains(&field.as_str())));
-    }
+    let kind = object.object.kind;
+    let past = |status: &WrittenStatus| Remembered {
+        last_good: status.last_good.clone(),
+        in_force: remembered(kind, &Value::Object(status.detail.clone())).in_force,
+    };
     DeclaredObject {
         generation,
-        status: Value::Object(inputs),
+        status: Value::Null,
+        remembered: status.map(past).unwrap_or_default(),
         ..object.clone()
     }
 }

@@ -101,7 +101,7 @@ impl Statuses {
         for (object, compiled) in &snapshot.compiled.statuses {
             let before = all.entry(object.clone()).or_default();
             let after = before.next(object.kind, compiled, report.tally(object), now);
-            matters |= before.last_good != after.last_good || before.weights != after.weights;
+            matters |= before.last_good != after.last_good || before.detail != after.detail;
             items.push(item(object, &after));
             *before = after;
         }

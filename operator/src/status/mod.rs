@@ -3,6 +3,7 @@
 
 mod blame;
 mod observation;
+mod parents;
 mod report;
 mod written;
 
@@ -11,6 +12,7 @@ pub use observation::{
     ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RejectedResource,
     Summary, states,
 };
+pub use parents::{CONTROLLER, WrittenParent, own_parents, replace_own_parents};
 pub use report::{
     AbsentPolicies, Evidence, NAMED, ProxyRejection, Report, Tally, in_force, object_key,
 };

@@ -42,7 +42,7 @@ fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
             spec: json!({"of": in_force}),
             selected: None,
         }),
-        weights: Vec::new(),
+        ..ObjectStatus::default()
     }
 }
 

@@ -1,16 +1,15 @@
 //! The status of an object, as it is written to the API server.
 
-use heddle_crds::{
-    ConditionStatus, ConditionType, LastGood, Verdict, WeightInForce, condition, reason,
-    set_condition,
-};
+use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, condition, reason};
 use heddle_policy_compiler::{ObjectKind, ObjectStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::Tally;
+use super::parents::{WrittenParent, next_conditions, next_parents};
 
-/// The status of any of our kinds. Fields that a kind does not have stay empty.
+/// The status of an object of any declared kind. Fields that a kind does not have stay empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenStatus {
@@ -26,12 +25,12 @@ pub struct WrittenStatus {
     /// `n/m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxies: Option<String>,
-    /// A split's weights in force.
+    /// The entries of this control plane in `status.parents`, of the kinds of other projects. They have no conditions of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub weights: Vec<WeightInForce>,
-    /// The same on one line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights_in_force: Option<String>,
+    pub parents: Vec<WrittenParent>,
+    /// The fields that only the kind has.
+    #[serde(flatten)]
+    pub detail: Map<String, Value>,
 }
 
 impl WrittenStatus {
@@ -44,51 +43,36 @@ impl WrittenStatus {
         tally: Option<&Tally>,
         now: &Time,
     ) -> Self {
-        let generation = Some(compiled.observed_generation);
         let mut verdicts: Vec<Verdict> = compiled.conditions.clone();
         if kind.is_policy() && compiled.condition(ConditionType::Programmed).is_none() {
             verdicts.push(programmed(compiled, tally));
         }
-        let mut conditions = self.conditions.clone();
-        conditions.retain(|condition| {
-            verdicts
-                .iter()
-                .any(|verdict| verdict.kind.as_str() == condition.type_)
-        });
         if let Some(tally) = tally {
             mark_enforced(&mut verdicts, tally);
         }
-        for verdict in &verdicts {
-            set_condition(&mut conditions, verdict, generation, now);
-        }
-        let place = |condition: &Condition| {
-            ConditionType::ALL
-                .iter()
-                .position(|kind| kind.as_str() == condition.type_)
+        let last_good = if kind.is_policy() {
+            self.last_good(compiled, tally)
+        } else {
+            self.last_good_settings(compiled)
         };
-        conditions.sort_by_key(place);
-        let line = compiled
-            .weights
-            .iter()
-            .map(|weight| weight.weight.to_string())
-            .collect::<Vec<_>>()
-            .join("/");
+        if kind.is_foreign() {
+            return Self {
+                parents: next_parents(&self.parents, compiled, &verdicts, now),
+                last_good,
+                ..Self::default()
+            };
+        }
+        let generation = compiled.observed_generation;
+        let all: Vec<&Verdict> = verdicts.iter().collect();
         Self {
-            observed_generation: generation,
-            conditions,
-            last_good: if kind.is_policy() {
-                self.last_good(compiled, tally)
-            } else {
-                self.last_good_settings(compiled)
-            },
-            proxies: kind.is_policy().then(|| {
-                tally.map_or_else(
-                    || "0/0".to_owned(),
-                    |tally| tally.ratio(compiled.observed_generation),
-                )
-            }),
-            weights: compiled.weights.clone(),
-            weights_in_force: (!compiled.weights.is_empty()).then_some(line),
+            observed_generation: Some(generation),
+            conditions: next_conditions(&self.conditions, &all, generation, now),
+            parents: Vec::new(),
+            last_good,
+            proxies: kind
+                .is_policy()
+                .then(|| tally.map_or_else(|| "0/0".to_owned(), |tally| tally.ratio(generation))),
+            detail: compiled.detail.clone(),
         }
     }
 
@@ -142,10 +126,27 @@ impl WrittenStatus {
 }
 
 impl WrittenStatus {
+    /// All conditions: those of the object, and those at its parents.
+    pub fn all_conditions(&self) -> impl Iterator<Item = &Condition> {
+        let parents = self.parents.iter().flat_map(|parent| &parent.conditions);
+        self.conditions.iter().chain(parents)
+    }
+
+    /// The newest generation that the status is about; 0 if there is none.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        let observed = self.all_conditions().filter_map(|c| c.observed_generation);
+        let good = self.last_good.as_ref().map(|good| good.generation);
+        let all = observed.chain(self.observed_generation).chain(good);
+        all.max().unwrap_or_default()
+    }
+
     /// Whether every proxy that needed this generation ran it when the status was written.
     #[must_use]
     pub fn is_programmed(&self, generation: i64) -> bool {
-        let programmed = condition(&self.conditions, ConditionType::Programmed);
+        let conditions = self.parents.first().map(|parent| &parent.conditions);
+        let conditions = conditions.unwrap_or(&self.conditions);
+        let programmed = condition(conditions, ConditionType::Programmed);
         programmed.is_some_and(|programmed| {
             programmed.status == ConditionStatus::True.as_str()
                 && programmed.reason == reason::PROGRAMMED

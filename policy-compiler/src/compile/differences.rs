@@ -45,7 +45,7 @@ pub(super) fn changes<'a, K: Ord, V: PartialEq>(
 /// The differences, by the units that compile them.
 #[derive(Debug)]
 pub(super) struct Differences<'a> {
-    /// By kind, the namespaces where a declared object, or the rejection of one, differs.
+    /// By kind, the namespaces where a declared object, or the history of one, differs.
     declared: BTreeMap<ObjectKind, BTreeSet<Arc<str>>>,
     pub(super) services: Vec<Change<'a, NamespacedName, Arc<Service>>>,
     /// `ExternalName` services that differ.
@@ -68,7 +68,10 @@ impl<'a> Differences<'a> {
             pods: changes(&old.workloads, &new.workloads).collect(),
         };
         for change in changes(&old.refusals, &new.refusals) {
-            differences.rejected(change.key);
+            differences.history_of(change.key);
+        }
+        for change in changes(&old.remembered, &new.remembered) {
+            differences.history_of(change.key);
         }
         differences
     }
@@ -85,8 +88,8 @@ impl<'a> Differences<'a> {
         each.collect()
     }
 
-    fn rejected(&mut self, object: &ObjectRef) {
-        // The rejection of another object changes no status.
+    fn history_of(&mut self, object: &ObjectRef) {
+        // The history of another object changes no status.
         if object.kind.is_declared() {
             let namespaces = self.declared.entry(object.kind).or_default();
             namespaces.insert(Arc::clone(&object.namespace));

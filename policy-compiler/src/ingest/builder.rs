@@ -13,7 +13,8 @@ use crate::ingest::{self, DeclaredObject, INJECT_LABEL, KubeObject, namespaced_n
 use crate::injection::inject_value;
 use crate::kind::{InputKind, ObjectKind, Role, with_kinds};
 use crate::world::{
-    DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Service, Workload, World,
+    DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Remembered, Service, Workload,
+    World,
 };
 
 /// Takes objects as they come and go, and yields a [`World`] whenever it is asked.
@@ -34,6 +35,7 @@ pub struct WorldBuilder {
     /// Manifests of pods, which no API server has seen.
     manifests: BTreeMap<NamespacedName, Template>,
     refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    remembered: OrdMap<ObjectRef, Arc<Remembered>>,
     trust_domain: Option<Arc<str>>,
     interner: Interner,
 }
@@ -72,7 +74,12 @@ impl WorldBuilder {
                     (None, None) => {}
                 }
             }
-            KubeObject::Declared(object) => findings.extend(self.declared.put(&object)),
+            KubeObject::Declared(object) => {
+                let past = Some(&object.remembered).filter(|past| !past.is_empty());
+                let past = past.map(|past| (object.object.clone(), past.clone()));
+                put(&mut self.remembered, Some(object.object.clone()), past);
+                findings.extend(self.declared.put(&object));
+            }
         }
         findings
     }
@@ -81,7 +88,10 @@ impl WorldBuilder {
     pub fn remove(&mut self, object: &ObjectRef) {
         let name = name_of(object);
         match object.kind.role() {
-            Role::Settings | Role::Policy => self.declared.remove(object.kind, &name),
+            Role::Settings | Role::Policy => {
+                self.declared.remove(object.kind, &name);
+                take(&mut self.remembered, object);
+            }
             Role::Input(InputKind::Document) => {}
             Role::Input(InputKind::Namespace) => {
                 self.namespaces.remove(&object.name);
@@ -142,6 +152,7 @@ impl WorldBuilder {
             injection,
             offline: self.pods.is_empty() && self.slices.is_empty(),
             refusals: self.refusals.clone(),
+            remembered: self.remembered.clone(),
             trust_domain: self.trust_domain.clone(),
         }
     }

@@ -1,15 +1,20 @@
 //! Objects of declared kinds: untyped as they come, read through the type of their spec when they enter the world.
 
+use std::sync::Arc;
+
 use heddle_crds::{Kind, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::unread::{Unread, typed};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::{ObjectKind, Role, with_kinds};
-use crate::world::Declared;
+use crate::world::{Declared, Remembered};
+
+/// The field of `status` with the last good spec.
+const LAST_GOOD: &str = "lastGood";
 
 /// An object of a declared kind as a file or the API server has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,8 @@ pub struct DeclaredObject {
     pub spec: Value,
     /// `status`; null if there is none.
     pub status: Value,
+    /// The past of the object. Reading an object takes it from the status of our kinds; for the others the source sets it.
+    pub remembered: Remembered,
     /// The reason for which the API server refuses this object, which is from a file. Such an object must not vanish: an unusable
     /// policy still denies the callers of the pods that it selects.
     pub refused: Option<String>,
@@ -52,22 +59,10 @@ impl DeclaredObject {
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp,
             spec,
+            remembered: remembered(object.kind, &status),
             status,
             refused: refused.or(unread).map(|unread| unread.to_string()),
         }
-    }
-
-    /// Returns the field of `status` as its type, if it is there and fits.
-    fn status_field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        let field = self.status.get(name)?;
-        serde_json::from_value(field.clone()).ok()
-    }
-
-    /// Returns the fields of `status` that the compiler reads, in the order of the list of kinds.
-    #[must_use]
-    pub fn status_inputs(&self) -> Vec<Option<&Value>> {
-        let fields = self.object.kind.status_inputs().iter();
-        fields.map(|field| self.status.get(*field)).collect()
     }
 
     /// Returns the spec with the defaults of its type, as the API server stores it; as it is if it does not fit its type.
@@ -85,14 +80,13 @@ impl DeclaredObject {
         let (spec, findings) = self.spec();
         let declared = Declared {
             object: self.object.clone(),
+            uid: self.uid.as_deref().map(Arc::from),
             generation: self.generation,
             raw_spec: match &spec {
                 Ok(_) => Value::Null,
                 Err(_) => self.spec.clone(),
             },
             spec,
-            last_good: self.status_field("lastGood"),
-            weights: self.status_field("weights").unwrap_or_default(),
         };
         (declared, findings)
     }
@@ -132,6 +126,22 @@ impl DeclaredObject {
                 .fix("run the control plane of the definition's version")
         };
         unknown.into_iter().map(finding).collect()
+    }
+}
+
+/// Returns the past of an object in the fields of its `status` that the compiler reads.
+#[must_use]
+pub fn remembered(kind: ObjectKind, status: &Value) -> Remembered {
+    let inputs = kind
+        .status_inputs()
+        .iter()
+        .filter(|name| **name != LAST_GOOD);
+    let fields = inputs.filter_map(|name| Some(((*name).to_owned(), status.get(*name)?.clone())));
+    let last_good = kind.status_inputs().contains(&LAST_GOOD);
+    let last_good = status.get(LAST_GOOD).filter(|_| last_good);
+    Remembered {
+        last_good: last_good.and_then(|good| serde_json::from_value(good.clone()).ok()),
+        in_force: fields.collect::<Map<_, _>>(),
     }
 }
 

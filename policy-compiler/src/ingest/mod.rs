@@ -21,7 +21,7 @@ mod yaml;
 use std::sync::Arc;
 
 pub use builder::WorldBuilder;
-pub use declared::DeclaredObject;
+pub use declared::{DeclaredObject, remembered};
 pub(crate) use endpoint_slice::endpoint_slice;
 pub use files::FolderEntry;
 use k8s_openapi::api::core::v1 as core;

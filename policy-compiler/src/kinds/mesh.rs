@@ -86,15 +86,16 @@ fn judge_one(
     declared: &Declared<MeshSpec>,
     findings: &mut Vec<Finding>,
 ) -> (MeshSpec, ObjectStatus) {
-    let refusal = world.refusals.get(&declared.object);
-    let refusal = refusal.map(|refusal| &**refusal);
-    let mut judged = judge(declared, refusal, check, findings);
+    let history = world.history(&declared.object);
+    let mut judged = judge(declared, history, check, findings);
     judged
         .status
         .conditions
         .retain(|c| c.kind != ConditionType::ResolvedRefs);
     let accepted = ConditionType::Accepted;
-    let refused = refusal.is_some_and(|r| r.generation == declared.generation);
+    let refused = history
+        .refusal
+        .is_some_and(|r| r.generation == declared.generation);
     if judged.trouble.is_none() || refused {
         let of_access = || of_access(declared.spec.clone().unwrap_or_else(|_| closed()));
         return (judged.spec.unwrap_or_else(of_access), judged.status);
@@ -104,7 +105,7 @@ fn judge_one(
         Err(_) => declared.raw_spec.clone(),
     };
     // One that a newer version wrote has fields of its own.
-    let last = declared.last_good.as_ref();
+    let last = history.last_good();
     let last = last.map(|last| salvage(&last.spec, None, check).spec);
     let salvaged = salvage(&written, last.as_ref(), check);
     let words = in_words(&salvaged.spec);

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::finding::Finding;
 use crate::status::ObjectStatus;
-use crate::world::{Declared, Refusal};
+use crate::world::{Declared, History, Refusal};
 
 /// Why a spec cannot be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,11 +89,12 @@ const FINE: [(ConditionType, &str, &str); 2] = [
 /// Chooses between the spec and the last good one, and says why.
 pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     declared: &Declared<S>,
-    refusal: Option<&Refusal>,
+    history: History<'_>,
     check: impl Fn(&S) -> Vec<Problem>,
     findings: &mut Vec<Finding>,
 ) -> Judged<S> {
     let mut status = ObjectStatus {
+        uid: declared.uid.clone(),
         observed_generation: declared.generation,
         ..Default::default()
     };
@@ -102,7 +103,9 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
         // Reading already reported this one.
         Err(reason) => (None, vec![Problem::invalid("", reason.clone(), "")]),
     };
-    let rejected = refusal.filter(|r| r.generation == declared.generation);
+    let rejected = history
+        .refusal
+        .filter(|r| r.generation == declared.generation);
     if let Some(spec) = spec
         .as_ref()
         .filter(|_| problems.is_empty() && rejected.is_none())
@@ -117,7 +120,7 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
             trouble: None,
         };
     }
-    let last = last_good(declared, refusal).filter(|(_, spec)| check(spec).is_empty());
+    let last = last_good(declared, history).filter(|(_, spec)| check(spec).is_empty());
     let consequence = last.as_ref().map_or_else(String::new, |(last, _)| {
         if last.generation == declared.generation {
             " (the last good spec of this generation stays in force)".to_owned()
@@ -148,12 +151,14 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
 /// Returns the last good spec, if it can still be read and Envoy has not rejected it. If the spec cannot be read, both may be of the
 /// same generation: a newer definition adds its defaults to objects as they are read.
 fn last_good<'a, S: DeserializeOwned>(
-    declared: &'a Declared<S>,
-    refusal: Option<&Refusal>,
+    declared: &Declared<S>,
+    history: History<'a>,
 ) -> Option<(&'a LastGood, S)> {
-    let last = declared.last_good.as_ref()?;
+    let last = history.last_good()?;
     let other = declared.spec.is_err() || last.generation != declared.generation;
-    let refused = refusal.is_some_and(|refusal| refusal.generation == last.generation);
+    let refused = history
+        .refusal
+        .is_some_and(|refusal| refusal.generation == last.generation);
     let last = Some(last).filter(|_| other && !refused)?;
     Some((last, last.read().ok()?))
 }

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::validation::{Outcome, Recorder};
-use crate::world::{Declared, DeclaredSpec, NamespacedName};
+use crate::world::{Declared, DeclaredSpec, History, NamespacedName};
 
 /// A kind of policy, implemented by the type of its spec.
 ///
@@ -81,7 +81,12 @@ pub(crate) struct Candidate<'a, S> {
     pub(crate) settings: &'a Settings,
 }
 
-impl<S> Candidate<'_, S> {
+impl<'a, S> Candidate<'a, S> {
+    /// The last good spec and the rejection of the policy.
+    pub(crate) fn history(&self) -> History<'a> {
+        self.lookup.history(&self.declared.object)
+    }
+
     /// The namespace of the policy.
     pub(crate) fn namespace(&self) -> &Arc<str> {
         &self.declared.object.namespace
@@ -144,7 +149,7 @@ pub(crate) fn validate<S: PolicyKind>(
             trouble,
         } = judge(
             declared,
-            lookup.refusal(&declared.object),
+            lookup.history(&declared.object),
             |spec| S::check(&policy, spec),
             &mut outcome.findings,
         );

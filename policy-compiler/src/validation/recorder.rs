@@ -9,7 +9,7 @@ use super::inputs::{Reads, Target, UnitInput};
 use crate::finding::ObjectRef;
 use crate::kind::ObjectKind;
 use crate::world::{
-    Declared, DeclaredSpec, Labels, NamespacedName, Port, Refusal, Service, World, in_namespace,
+    Declared, DeclaredSpec, History, Labels, NamespacedName, Port, Service, World, in_namespace,
     selects,
 };
 
@@ -85,9 +85,9 @@ impl<'a> Recorder<'a> {
         all.map(|(_, declared)| &**declared)
     }
 
-    /// The rejection of an object of the unit's namespace.
-    pub(crate) fn refusal(&self, object: &ObjectRef) -> Option<&'a Refusal> {
-        self.world.refusals.get(object).map(|refusal| &**refusal)
+    /// The history of an object of the unit's namespace.
+    pub(crate) fn history(&self, object: &ObjectRef) -> History<'a> {
+        self.world.history(object)
     }
 
     /// Whether readiness means nothing. A change of this compiles every unit.

@@ -1,8 +1,7 @@
-//! Objects of declared kinds, as they stand in the cluster: perhaps unreadable, perhaps with a last good spec.
+//! Objects of declared kinds, as they stand in the cluster, perhaps unreadable.
 
 use std::sync::Arc;
 
-use heddle_crds::{LastGood, WeightInForce};
 use imbl::OrdMap;
 use serde_json::Value;
 
@@ -15,16 +14,14 @@ use crate::kind::{ObjectKind, with_kinds};
 pub struct Declared<S> {
     /// Which.
     pub object: ObjectRef,
+    /// `metadata.uid`; `None` in files.
+    pub uid: Option<Arc<str>>,
     /// `metadata.generation`; 0 in files.
     pub generation: i64,
     /// The spec, or why it cannot be read.
     pub spec: Result<S, String>,
     /// For unreadable objects: `spec` as it came.
     pub raw_spec: Value,
-    /// `status.lastGood`.
-    pub last_good: Option<LastGood>,
-    /// `status.weights` of a split.
-    pub weights: Vec<WeightInForce>,
 }
 
 /// The `spec` of a declared kind.

@@ -9,6 +9,7 @@ mod family;
 mod intern;
 mod names;
 mod protocol;
+mod remembered;
 mod service;
 mod workload;
 
@@ -25,6 +26,8 @@ pub(crate) use intern::Interner;
 pub(crate) use names::to_labels;
 pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
 pub use protocol::Protocol;
+pub(crate) use remembered::History;
+pub use remembered::Remembered;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
 pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Shape, Standalone, Workload};
 
@@ -55,6 +58,8 @@ pub struct World {
     /// No endpoint slice and no pod is known: a directory of manifests, where readiness means nothing.
     pub(crate) offline: bool,
     pub(crate) refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    /// The past of declared objects.
+    pub(crate) remembered: OrdMap<ObjectRef, Arc<Remembered>>,
     /// The trust domain of the mesh's root. `None`: no root exists yet, so that the `Mesh` chooses.
     pub(crate) trust_domain: Option<Arc<str>>,
 }
@@ -80,6 +85,7 @@ impl World {
             && self.endpoints.ptr_eq(&other.endpoints)
             && self.workloads.ptr_eq(&other.workloads)
             && self.refusals.ptr_eq(&other.refusals)
+            && self.remembered.ptr_eq(&other.remembered)
             && self.injection == other.injection
             && self.offline == other.offline
             && self.trust_domain == other.trust_domain

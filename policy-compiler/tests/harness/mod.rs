@@ -211,16 +211,7 @@ fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
             .as_ref()
             .map_or(Value::Null, |s| json!({"generation": s.generation})),
     );
-    if !status.weights.is_empty() {
-        map.insert(
-            "weights".to_owned(),
-            status
-                .weights
-                .iter()
-                .map(|w| json!({"backend": w.backend, "weight": w.weight}))
-                .collect(),
-        );
-    }
+    map.extend(status.detail.clone());
     value
 }
 

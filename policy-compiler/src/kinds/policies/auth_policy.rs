@@ -150,7 +150,7 @@ fn selection(policy: &Candidate<'_, AuthPolicySpec>, spec: &AuthPolicySpec) -> S
 }
 
 fn memory(policy: &Candidate<'_, AuthPolicySpec>) -> Option<Memory> {
-    Memory::of(policy.declared.last_good.as_ref())
+    Memory::of(policy.history().last_good())
 }
 
 fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {

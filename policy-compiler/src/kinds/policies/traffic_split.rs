@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::{called_service, without_endpoints};
@@ -16,7 +18,7 @@ use crate::traffic::{
 use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{NamespacedName, Port, Service, to_labels};
+use crate::world::{History, NamespacedName, Port, Service, to_labels};
 
 /// The rules of a service by port, in the order of the names of their objects.
 pub(crate) type ServiceRules = BTreeMap<Port, Vec<RouteEntry>>;
@@ -96,7 +98,7 @@ fn claim(
         .findings
         .extend(without_pods(lookup, object, spec, &service, &ports));
     let weights = weigh(policy, spec, &service, &ports, report.status);
-    report.status.weights = named(spec, &weights);
+    report.status.detail = detail(spec, &weights);
     for port in ports {
         let rule = Arc::new(rule(object, spec, &weights, (&service, port)));
         let alternatives = matchers.iter().cloned().enumerate();
@@ -326,7 +328,7 @@ fn weigh(
             .map(|(weight, r)| if r.ready > 0 { *weight } else { 0 })
             .collect()
     };
-    let held = in_force(spec, &policy.declared.weights);
+    let held = in_force(spec, policy.history());
     let candidates = [
         held.clone(),
         Some(only_ready(&wanted)),
@@ -399,8 +401,12 @@ fn backend_readiness(
         .unwrap_or_default()
 }
 
-/// `status.weights` in the order of the backends; None if it speaks of none of them.
-fn in_force(spec: &TrafficSplitSpec, weights: &[WeightInForce]) -> Option<Vec<u32>> {
+/// The field of `status` with the weights in force.
+const WEIGHTS: &str = "weights";
+
+/// The weights of the last status in the order of the backends; `None` if it contains none of them.
+fn in_force(spec: &TrafficSplitSpec, history: History<'_>) -> Option<Vec<u32>> {
+    let weights = Vec::<WeightInForce>::deserialize(history.in_force(WEIGHTS)?).ok()?;
     let of = |backend: &Backend| {
         weights
             .iter()
@@ -411,13 +417,15 @@ fn in_force(spec: &TrafficSplitSpec, weights: &[WeightInForce]) -> Option<Vec<u3
     found.iter().any(|w| *w > 0).then_some(found)
 }
 
-fn named(spec: &TrafficSplitSpec, weights: &[u32]) -> Vec<WeightInForce> {
-    spec.backends
-        .iter()
-        .zip(weights)
-        .map(|(backend, weight)| WeightInForce {
-            backend: backend.display_name(),
-            weight: *weight,
-        })
-        .collect()
+/// The weights in force as fields of `status`: by backend, and on one line.
+fn detail(spec: &TrafficSplitSpec, weights: &[u32]) -> Map<String, Value> {
+    let pairs = spec.backends.iter().zip(weights);
+    let named: Vec<Value> = pairs
+        .map(|(backend, weight)| json!({"backend": backend.display_name(), "weight": weight}))
+        .collect();
+    let line: Vec<String> = weights.iter().map(u32::to_string).collect();
+    Map::from_iter([
+        (WEIGHTS.to_owned(), named.into()),
+        ("weightsInForce".to_owned(), line.join("/").into()),
+    ])
 }

@@ -1,0 +1,148 @@
+//! `status.parents` of the kinds of other projects: a list that controllers share. Each controller owns the entries with its name.
+
+use heddle_crds::{ConditionType, Verdict, set_condition};
+use heddle_policy_compiler::{ObjectStatus, ParentRef};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The name under which this control plane writes its entries.
+pub const CONTROLLER: &str = "heddle.dev/mesh";
+
+/// One entry of `status.parents`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WrittenParent {
+    /// The parent.
+    pub parent_ref: ParentRef,
+    /// The controller that owns the entry.
+    pub controller_name: String,
+    /// The conditions of the object at this parent.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Returns the entries of this control plane in a `status`. An entry that cannot be read is not returned, and so it is written again.
+#[must_use]
+pub fn own_parents(status: &Value) -> Vec<WrittenParent> {
+    let entries = status.get("parents").and_then(Value::as_array);
+    let own = entries.into_iter().flatten().filter(|entry| is_own(entry));
+    own.filter_map(|entry| WrittenParent::deserialize(entry).ok())
+        .collect()
+}
+
+/// Puts the entries of this control plane in the place of its old ones. The entries of others stay, in their order. Returns whether the
+/// list changed.
+pub fn replace_own_parents(status: &mut Value, own: &[WrittenParent]) -> bool {
+    let old = status.get("parents").and_then(Value::as_array);
+    let others = old.into_iter().flatten().filter(|entry| !is_own(entry));
+    let all: Vec<Value> = others
+        .cloned()
+        .chain(own.iter().map(|entry| json!(entry)))
+        .collect();
+    if old.is_some_and(|old| *old == all) {
+        return false;
+    }
+    match status {
+        Value::Object(fields) => _ = fields.insert("parents".to_owned(), all.into()),
+        // The definition of a route requires `parents` in a status.
+        other => *other = json!({"parents": all}),
+    }
+    true
+}
+
+fn is_own(entry: &Value) -> bool {
+    entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER)
+}
+
+/// Returns the entries that follow from a compile. Equal to those of before where nothing changed, times included.
+pub(super) fn next_parents(
+    before: &[WrittenParent],
+    compiled: &ObjectStatus,
+    verdicts: &[Verdict],
+    now: &Time,
+) -> Vec<WrittenParent> {
+    let parents = compiled.parents.iter().map(|parent| {
+        let known = before
+            .iter()
+            .find(|known| known.parent_ref == parent.parent);
+        let known = known.map_or(&[][..], |known| &known.conditions);
+        let all: Vec<&Verdict> = parent.conditions(verdicts).collect();
+        WrittenParent {
+            parent_ref: parent.parent.clone(),
+            controller_name: CONTROLLER.to_owned(),
+            conditions: next_conditions(known, &all, compiled.observed_generation, now),
+        }
+    });
+    parents.collect()
+}
+
+/// Returns conditions with these verdicts. The time of a condition moves only with its status.
+pub(super) fn next_conditions(
+    before: &[Condition],
+    verdicts: &[&Verdict],
+    generation: i64,
+    now: &Time,
+) -> Vec<Condition> {
+    let stays = |condition: &&Condition| {
+        let mut kinds = verdicts.iter().map(|verdict| verdict.kind.as_str());
+        kinds.any(|kind| kind == condition.type_)
+    };
+    let mut conditions: Vec<Condition> = before.iter().filter(stays).cloned().collect();
+    for verdict in verdicts {
+        set_condition(&mut conditions, verdict, Some(generation), now);
+    }
+    conditions.sort_by_key(by_type);
+    conditions
+}
+
+/// The place of a condition in a status: in the order of [`ConditionType::ALL`].
+fn by_type(condition: &Condition) -> Option<usize> {
+    let mut kinds = ConditionType::ALL.iter();
+    kinds.position(|kind| kind.as_str() == condition.type_)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(controller: &str, name: &str) -> Value {
+        json!({"parentRef": {"name": name}, "controllerName": controller, "conditions": []})
+    }
+
+    fn own(name: &str) -> WrittenParent {
+        WrittenParent {
+            parent_ref: ParentRef {
+                name: name.to_owned(),
+                ..ParentRef::default()
+            },
+            controller_name: CONTROLLER.to_owned(),
+            conditions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn entries_of_other_controllers_survive() {
+        let others = [
+            entry("example.com/gateway", "a"),
+            entry("example.com/other", "b"),
+        ];
+        let mut status = json!({
+            "parents": [others[0], entry(CONTROLLER, "old"), others[1]], "other": 1,
+        });
+        assert_eq!(own_parents(&status), [own("old")]);
+        assert!(replace_own_parents(&mut status, &[own("reviews")]));
+        let expected = [&others[0], &others[1], &entry(CONTROLLER, "reviews")];
+        assert_eq!(status, json!({"parents": expected, "other": 1}));
+        assert!(!replace_own_parents(&mut status, &[own("reviews")]));
+        assert!(replace_own_parents(&mut status, &[]));
+        assert_eq!(status, json!({"parents": others, "other": 1}));
+    }
+
+    #[test]
+    fn a_first_status_has_the_entries() {
+        let mut status = Value::Null;
+        assert!(replace_own_parents(&mut status, &[own("reviews")]));
+        assert_eq!(own_parents(&status), [own("reviews")]);
+    }
+}
