@@ -5,7 +5,7 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use harness::running::{Trust, connect, http, serve, spawn, start, status};
 use heddle_policy_compiler::traffic::{
-    Action, Backend, Balance, Forward, HeaderMatcher, HostPattern, Origins, PathMatcher, Request,
-    RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream,
-    ValueMatcher, VirtualHost, WeightedBackend, evaluate,
+    Action, Backend, Balance, Forward, HeaderMatcher, HostPattern, Origins, PathMatcher,
+    QueryMatcher, Request, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId,
+    TableUpstream, ValueMatcher, VirtualHost, WeightedBackend, evaluate,
 };
 use heddle_policy_compiler::{
     Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, compile, ingest, print,
@@ -48,22 +48,32 @@ fn path() -> impl Strategy<Value = String> {
     })
 }
 
+fn expression() -> impl Strategy<Value = String> {
+    prop_oneof!["[ab]", "(a|b)/?", "a+", "%61"]
+}
+
 fn matcher() -> impl Strategy<Value = RequestMatcher> {
     let prefix = "(/(a|b)){0,2}";
     let path = prop_oneof![
         2 => Just(PathMatcher::Any),
         2 => path().prop_map(|path| PathMatcher::Exact(path.into())),
         3 => prefix.prop_map(|path| PathMatcher::Prefix(path.into())),
+        1 => expression().prop_map(|text| PathMatcher::Regex(format!("/{text}.*").into())),
     ];
     let method = proptest::option::weighted(0.2, prop_oneof!["GET", "POST"]);
-    let value = prop_oneof![
-        "[xy]{0,2}".prop_map(|text| ValueMatcher::Exact(text.into())),
-        "[xy]{1,2}".prop_map(|text| ValueMatcher::Prefix(text.into())),
-        Just(ValueMatcher::Present),
-        Just(ValueMatcher::Absent),
-    ];
-    let headers = proptest::collection::btree_map("x-[ab]", value, 0..3);
-    (path, method, headers).prop_map(|(path, method, headers)| {
+    let value = || {
+        prop_oneof![
+            "[xy]{0,2}".prop_map(|text| ValueMatcher::Exact(text.into())),
+            "[xy]{1,2}".prop_map(|text| ValueMatcher::Prefix(text.into())),
+            "[xy.][?*+]?[xy]?".prop_map(|text| ValueMatcher::Regex(text.into())),
+            Just(ValueMatcher::Present),
+            Just(ValueMatcher::Absent),
+        ]
+    };
+    let headers = proptest::collection::btree_map("x-[ab]", value(), 0..3);
+    let query = proptest::collection::btree_map("[qr]", value(), 1..3);
+    let query = prop_oneof![4 => Just(BTreeMap::new()), 1 => query];
+    (path, method, headers, query).prop_map(|(path, method, headers, query)| {
         let header = |(name, value): (String, _)| HeaderMatcher {
             name: name.into(),
             value,
@@ -72,6 +82,13 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
             path,
             method: method.map(Into::into),
             headers: headers.into_iter().map(header).collect(),
+            query: query
+                .into_iter()
+                .map(|(name, value)| QueryMatcher {
+                    name: name.into(),
+                    value,
+                })
+                .collect(),
         }
     })
 }
@@ -161,7 +178,13 @@ fn table() -> impl Strategy<Value = RouteTable> {
 
 fn request() -> impl Strategy<Value = Request> {
     let host = prop_oneof!["named\\.test", "Named\\.test", "other\\.test"];
-    let query = prop_oneof![3 => Just(""), 1 => Just("?q=/a")];
+    let parameter = "[qr](=[xy]{0,2})?";
+    let query = proptest::collection::vec(parameter, 0..3);
+    let query = query.prop_map(|all| match all.is_empty() {
+        true => String::new(),
+        false => format!("?{}", all.join("&")),
+    });
+    let query = prop_oneof![3 => query, 1 => Just("?q=/a".to_owned())];
     let headers = proptest::collection::vec(("x-[ab]", "[xy]{0,3}"), 0..4);
     (host, "GET|POST", path(), query, headers).prop_map(|(host, method, path, query, headers)| {
         Request {

@@ -144,9 +144,14 @@ fn prefix(text: impl Into<String>) -> matcher::StringMatcher {
 }
 
 fn regex(text: impl Into<String>) -> matcher::StringMatcher {
-    let regex = matcher::RegexMatcher {
+    string_matcher(matcher::string_matcher::MatchPattern::SafeRegex(
+        safe_regex(text),
+    ))
+}
+
+fn safe_regex(text: impl Into<String>) -> matcher::RegexMatcher {
+    matcher::RegexMatcher {
         regex: text.into(),
         ..Default::default()
-    };
-    string_matcher(matcher::string_matcher::MatchPattern::SafeRegex(regex))
+    }
 }

@@ -10,11 +10,11 @@ use prost::Message;
 
 use super::hcm::AUTHZ_FILTER;
 use super::wire::envoy::config::route::v3;
-use super::{duration, endpoint, exact, number, prefix, rbac, seconds};
+use super::{duration, endpoint, exact, number, prefix, rbac, regex, safe_regex, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Balance, Forward, HostPattern, PathMatcher, RequestMatcher, RouteEntry, RoutePolicy,
-    RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
+    Action, Balance, Forward, HostPattern, PathMatcher, QueryMatcher, RequestMatcher, RouteEntry,
+    RoutePolicy, RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
 };
 
 /// The default retries: only requests that provably reached no application. That is safe for every method.
@@ -206,11 +206,28 @@ fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
         PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
         PathMatcher::Prefix(path) if path.is_empty() => PathSpecifier::Prefix("/".to_owned()),
         PathMatcher::Prefix(path) => PathSpecifier::PathSeparatedPrefix(path.to_string()),
+        PathMatcher::Regex(path) => PathSpecifier::SafeRegex(safe_regex(&**path)),
     };
     v3::RouteMatch {
         headers: method.into_iter().chain(headers).collect(),
         path_specifier: Some(path),
+        query_parameters: matcher.query.iter().map(query).collect(),
         ..Default::default()
+    }
+}
+
+fn query(matcher: &QueryMatcher) -> v3::QueryParameterMatcher {
+    use v3::query_parameter_matcher::QueryParameterMatchSpecifier::{PresentMatch, StringMatch};
+    let specifier = match &matcher.value {
+        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
+        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
+        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
+        ValueMatcher::Present => PresentMatch(true),
+        ValueMatcher::Absent => PresentMatch(false),
+    };
+    v3::QueryParameterMatcher {
+        name: matcher.name.to_string(),
+        query_parameter_match_specifier: Some(specifier),
     }
 }
 
@@ -219,6 +236,7 @@ fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
     let specifier = match value {
         ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
         ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
+        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
         ValueMatcher::Present => PresentMatch(true),
         ValueMatcher::Absent => PresentMatch(false),
     };

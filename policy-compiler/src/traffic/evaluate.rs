@@ -1,6 +1,8 @@
 //! The reference evaluator: the rule and the backends that a request would get. To explain a table, and to hold Envoy against it.
 
-use super::matcher::{HeaderMatcher, PathMatcher, RequestMatcher, ValueMatcher};
+use regex::Regex;
+
+use super::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 use super::rule::{Action, Backend, RouteRule};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
@@ -90,6 +92,10 @@ fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
             .headers
             .iter()
             .all(|header| on_header(header, request))
+        && matcher
+            .query
+            .iter()
+            .all(|query| on_query(query, &request.path))
 }
 
 fn on_path(matcher: &PathMatcher, path: &str) -> bool {
@@ -101,18 +107,37 @@ fn on_path(matcher: &PathMatcher, path: &str) -> bool {
             let rest = path.strip_prefix(&**own);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
+        PathMatcher::Regex(own) => is_whole(own, path),
     }
 }
 
 fn on_header(matcher: &HeaderMatcher, request: &Request) -> bool {
-    let mut lines = request
-        .headers
-        .iter()
-        .filter(|(name, _)| **name == *matcher.name);
-    match &matcher.value {
-        ValueMatcher::Exact(own) => lines.any(|(_, value)| **own == **value),
-        ValueMatcher::Prefix(own) => lines.any(|(_, value)| value.starts_with(&**own)),
-        ValueMatcher::Present => lines.next().is_some(),
-        ValueMatcher::Absent => lines.next().is_none(),
+    let lines = request.headers.iter();
+    let lines = lines.filter(|(name, _)| **name == *matcher.name);
+    on_values(&matcher.value, lines.map(|(_, value)| &**value))
+}
+
+fn on_query(matcher: &QueryMatcher, path: &str) -> bool {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let mut parameters = parameters.map(|one| one.split_once('=').unwrap_or((one, "")));
+    let first = parameters.find(|(name, _)| **name == *matcher.name);
+    on_values(&matcher.value, first.into_iter().map(|(_, value)| value))
+}
+
+/// Whether one of the values matches; for an absent one, whether there is none.
+fn on_values<'a>(matcher: &ValueMatcher, mut values: impl Iterator<Item = &'a str>) -> bool {
+    match matcher {
+        ValueMatcher::Exact(own) => values.any(|value| **own == *value),
+        ValueMatcher::Prefix(own) => values.any(|value| value.starts_with(&**own)),
+        ValueMatcher::Regex(own) => values.any(|value| is_whole(own, value)),
+        ValueMatcher::Present => values.next().is_some(),
+        ValueMatcher::Absent => values.next().is_none(),
     }
+}
+
+/// Whether an expression matches a text as a whole. An expression that cannot be read matches nothing.
+fn is_whole(expression: &str, text: &str) -> bool {
+    let expression = Regex::new(&format!("^(?:{expression})$"));
+    expression.is_ok_and(|expression| expression.is_match(text))
 }

@@ -11,7 +11,7 @@ mod table;
 mod upstream;
 
 pub use evaluate::{Decision, Request, Share, evaluate};
-pub use matcher::{HeaderMatcher, PathMatcher, RequestMatcher, ValueMatcher};
+pub use matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 pub use rule::{
     Action, Backend, Forward, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
 };

@@ -89,24 +89,28 @@ pub struct Rank<'a> {
     path: PathRank,
     method: Reverse<bool>,
     headers: Reverse<usize>,
+    query: Reverse<usize>,
     rule: &'a RuleId,
     alternative: usize,
 }
 
-/// Exact paths come before prefixes, longer ones before shorter ones.
+/// Exact paths come before regular expressions, those before prefixes, longer ones before shorter ones. Gateway API leaves the place of
+/// regular expressions to implementations.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PathRank {
     Exact(Reverse<usize>),
+    Regex(Reverse<usize>),
     Prefix(Reverse<usize>),
     Any,
 }
 
 impl RouteEntry {
-    /// Its place in a table: path, method, number of headers; then the object by name, the rule and the alternative.
+    /// Its place in a table: path, method, number of headers, number of query parameters; then the object by name, the rule and the alternative.
     #[must_use]
     pub fn rank(&self) -> Rank<'_> {
         let path = match &self.matcher.path {
             PathMatcher::Exact(path) => PathRank::Exact(Reverse(path.len())),
+            PathMatcher::Regex(path) => PathRank::Regex(Reverse(path.len())),
             PathMatcher::Prefix(path) => PathRank::Prefix(Reverse(path.len())),
             PathMatcher::Any => PathRank::Any,
         };
@@ -114,6 +118,7 @@ impl RouteEntry {
             path,
             method: Reverse(self.matcher.method.is_some()),
             headers: Reverse(self.matcher.headers.len()),
+            query: Reverse(self.matcher.query.len()),
             rule: &self.rule.id,
             alternative: self.alternative,
         }
@@ -128,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::traffic::{Action, HeaderMatcher, RoutePolicy, ValueMatcher};
+    use crate::traffic::{Action, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher};
     use crate::{ObjectKind, ObjectRef};
 
     fn matcher() -> impl Strategy<Value = RequestMatcher> {
@@ -136,12 +141,21 @@ mod tests {
             Just(PathMatcher::Any),
             "/[ab]{0,2}".prop_map(|path| PathMatcher::Exact(path.into())),
             "/[ab]{1,2}".prop_map(|path| PathMatcher::Prefix(path.into())),
+            "/[ab]{1,2}".prop_map(|path| PathMatcher::Regex(path.into())),
         ];
         let method = proptest::option::of(Just("GET".into()));
         let names = proptest::collection::btree_set("[xy]", 0..3);
-        (path, method, names).prop_map(|(path, method, names)| RequestMatcher {
+        let query = proptest::collection::btree_set("[xy]", 0..3);
+        (path, method, names, query).prop_map(|(path, method, names, query)| RequestMatcher {
             path,
             method,
+            query: query
+                .into_iter()
+                .map(|name| QueryMatcher {
+                    name: name.into(),
+                    value: ValueMatcher::Present,
+                })
+                .collect(),
             headers: names
                 .into_iter()
                 .map(|name| HeaderMatcher {
@@ -186,16 +200,21 @@ mod tests {
     /// The order as Gateway API words it, without the rank.
     fn specified(a: &RouteEntry, b: &RouteEntry) -> Ordering {
         let exact = |e: &RouteEntry| matches!(e.matcher.path, PathMatcher::Exact(_));
+        let regex = |e: &RouteEntry| matches!(e.matcher.path, PathMatcher::Regex(_));
         let length = |e: &RouteEntry| match &e.matcher.path {
-            PathMatcher::Exact(path) | PathMatcher::Prefix(path) => path.len(),
+            PathMatcher::Exact(path) | PathMatcher::Prefix(path) | PathMatcher::Regex(path) => {
+                path.len()
+            }
             PathMatcher::Any => 0,
         };
         let (x, y) = (&a.matcher, &b.matcher);
         exact(b)
             .cmp(&exact(a))
+            .then(regex(b).cmp(&regex(a)))
             .then(length(b).cmp(&length(a)))
             .then(y.method.is_some().cmp(&x.method.is_some()))
             .then(y.headers.len().cmp(&x.headers.len()))
+            .then(y.query.len().cmp(&x.query.len()))
             .then(a.rule.id.cmp(&b.rule.id))
             .then(a.alternative.cmp(&b.alternative))
     }

@@ -59,15 +59,24 @@ fn matcher(matcher: &RequestMatcher) -> String {
         PathMatcher::Any => {}
         PathMatcher::Exact(path) => parts.push(path.to_string()),
         PathMatcher::Prefix(path) => parts.push(format!("{path}/*")),
+        PathMatcher::Regex(path) => parts.push(format!("path ~ {path}")),
     }
-    parts.extend(matcher.headers.iter().map(|header| match &header.value {
-        ValueMatcher::Exact(value) => format!("{}: {value}", header.name),
-        ValueMatcher::Prefix(value) => format!("{}: {value}*", header.name),
-        ValueMatcher::Present => format!("{} present", header.name),
-        ValueMatcher::Absent => format!("{} absent", header.name),
-    }));
+    let headers = matcher.headers.iter();
+    parts.extend(headers.map(|header| value(&header.name, &header.value)));
+    let query = matcher.query.iter();
+    parts.extend(query.map(|query| value(&format!("?{}", query.name), &query.value)));
     if parts.is_empty() {
         return "any request".to_owned();
     }
     parts.join(", ")
+}
+
+fn value(name: &str, matcher: &ValueMatcher) -> String {
+    match matcher {
+        ValueMatcher::Exact(value) => format!("{name}: {value}"),
+        ValueMatcher::Prefix(value) => format!("{name}: {value}*"),
+        ValueMatcher::Regex(value) => format!("{name} ~ {value}"),
+        ValueMatcher::Present => format!("{name} present"),
+        ValueMatcher::Absent => format!("{name} absent"),
+    }
 }
