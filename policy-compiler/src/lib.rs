@@ -41,6 +41,6 @@ pub use envoy::trial::trial_bootstrap;
 pub use finding::{Finding, ObjectRef, Severity};
 pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate, WorldBuilder};
 pub use kind::{InputKind, KindResource, ObjectKind, Role};
-pub use resource::{Part, Resource, ResourceKey, ResourceKind, View};
+pub use resource::{Part, Resource, ResourceKey, ResourceKind, RuleOrigins, View};
 pub use status::{ObjectStatus, ParentRef, ParentStatus};
 pub use world::{Bucket, NamespacedName, PodRef, Refusal, Remembered, WorkloadRef, World};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::finding::ObjectRef;
-use crate::resource::{Part, Resource, ResourceKey};
+use crate::resource::{Part, Resource, ResourceKey, RuleOrigins};
 
 /// All inputs of a resource, and the way to make the resource from them.
 pub(crate) trait Recipe: PartialEq {
@@ -97,7 +97,13 @@ impl<I, T> fmt::Debug for Memo<I, T> {
 }
 
 /// All that a resource says, its bytes by their hash.
-type Said = (ResourceKey, Arc<str>, Vec<ResourceKey>, BTreeSet<ObjectRef>);
+type Said = (
+    ResourceKey,
+    Arc<str>,
+    Vec<ResourceKey>,
+    BTreeSet<ObjectRef>,
+    Vec<RuleOrigins>,
+);
 
 /// Parts and resources by content: equal content is one shared value, even from different inputs.
 #[derive(Debug, Default)]
@@ -122,6 +128,7 @@ fn said(resource: &Resource) -> Said {
         Arc::clone(&resource.version),
         resource.requires.clone(),
         resource.origins.clone(),
+        resource.rules.clone(),
     )
 }
 

@@ -8,7 +8,7 @@ use prost::Message;
 use super::memo::Recipe;
 use crate::envoy::{cluster, endpoint, route};
 use crate::finding::ObjectRef;
-use crate::resource::{Resource, ResourceKey, ResourceKind};
+use crate::resource::{Resource, ResourceKey, ResourceKind, RuleOrigins};
 use crate::traffic::{EndpointAssignment, Origins, RouteTable, Upstream};
 
 fn objects(origins: &Origins) -> BTreeSet<ObjectRef> {
@@ -51,14 +51,30 @@ pub(crate) fn route_configuration(table: &RouteTable) -> Arc<Resource> {
 impl Recipe for RouteTable {
     fn make(&self) -> Arc<Resource> {
         let names = self.upstreams.iter().map(|upstream| &upstream.name);
-        Resource::new(
+        Resource::merged(
             ResourceKind::Route,
             &self.name,
             route::outbound(self).encode_to_vec(),
             names.flat_map(pair_keys).collect(),
             objects(&self.origins),
+            rules(self),
         )
     }
+}
+
+/// The objects of each route, in the order of the route configuration.
+fn rules(table: &RouteTable) -> Vec<RuleOrigins> {
+    let hosts = table.hosts.iter().enumerate();
+    let rules = hosts.flat_map(|(host, of)| {
+        let entries = of.entries.iter().enumerate();
+        entries.map(move |(route, entry)| RuleOrigins {
+            id: entry.rule.id.to_string().into(),
+            host,
+            route,
+            objects: entry.rule.origins.clone(),
+        })
+    });
+    rules.collect()
 }
 
 fn pair_keys(name: &Arc<str>) -> [ResourceKey; 2] {

@@ -61,6 +61,8 @@ fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
         }
     };
     v3::Route {
+        // A rejection by Envoy that names the route leads to the objects of the rule.
+        name: entry.rule.id.to_string(),
         r#match: Some(request_match(&entry.matcher)),
         action: Some(action),
         ..Default::default()

@@ -91,6 +91,17 @@ impl World {
             && self.trust_domain == other.trust_domain
     }
 
+    /// Returns the world as it would be if Envoy had rejected these objects, too.
+    #[must_use]
+    pub fn rejecting(&self, rejections: impl IntoIterator<Item = Refusal>) -> Self {
+        let mut world = self.clone();
+        for rejection in rejections {
+            let object = rejection.object.clone();
+            world.refusals.insert(object, Arc::new(rejection));
+        }
+        world
+    }
+
     /// The endpoints of a service by port name.
     #[must_use]
     pub fn endpoints(&self, service: &NamespacedName) -> Option<&EndpointsByPort> {
