@@ -25,8 +25,8 @@ use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
-    AbsentPolicies, Evidence, ProxyObservations, ProxyObserver, ProxyState, Report, WrittenStatus,
-    blame_all, in_force, object_key, states,
+    AbsentPolicies, Blamer, Evidence, ProxyObservations, ProxyObserver, ProxyState, Rejected,
+    Report, WrittenStatus, in_force, object_key, states,
 };
 use crate::tasks::{Ended, chain};
 use crate::trials::Trials;
@@ -64,7 +64,7 @@ pub(super) struct Counter {
 impl Counter {
     /// Counts whenever something changed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
-        let mut observer = ProxyObserver::default();
+        let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
         let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
         loop {
             acks.mark_unchanged();
@@ -72,7 +72,7 @@ impl Counter {
             tried.mark_unchanged();
             let newest = self.snapshots.borrow_and_update().clone();
             if let Some(snapshot) = newest {
-                self.count(&mut observer, snapshot, results);
+                self.count((&mut observer, &mut blamer), snapshot, results);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -85,7 +85,12 @@ impl Counter {
         }
     }
 
-    fn count(&self, observer: &mut ProxyObserver, snapshot: Arc<Snapshot>, results: bool) {
+    fn count(
+        &self,
+        (observer, blamer): (&mut ProxyObserver, &mut Blamer),
+        snapshot: Arc<Snapshot>,
+        results: bool,
+    ) {
         let (observations, changed) =
             observer.observe(&snapshot, &self.served.mesh, &self.served.registry);
         self.shown.show(&snapshot, &observations);
@@ -96,13 +101,13 @@ impl Counter {
             return;
         }
         let good = |object: &ObjectRef| Some(self.cache.status(object)?.last_good?.generation);
-        blame_all(
-            &snapshot,
-            &observations,
-            &self.rejections,
-            &self.trials,
-            good,
-        );
+        let rejected = Rejected {
+            snapshot: &snapshot,
+            observations: &observations,
+            mesh: &self.served.mesh,
+            trials: &self.trials,
+        };
+        blamer.set_aside(&rejected, &self.rejections, good);
         let connected = observations
             .iter()
             .filter(|(_, observation)| observation.summary.connected);

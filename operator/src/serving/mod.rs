@@ -202,6 +202,22 @@ impl MeshSource {
         )
     }
 
+    /// Returns a resource as a proxy would have it by this compile of another world, for its current requests; `None` if the
+    /// proxy would not have it.
+    #[must_use]
+    pub fn resource_by(
+        &self,
+        snapshot: &Snapshot,
+        who: &Name,
+        key: &xds::ResourceKey,
+    ) -> Option<Arc<heddle_policy_compiler::Resource>> {
+        let request = self.lock().all.get(who)?.request();
+        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
+        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
+        let mut resources = seen.parts.iter().flat_map(|part| &part.policy.resources);
+        resources.find(|resource| resource.key == *key).cloned()
+    }
+
     /// Returns the proxies with a view that may have changed since the last call.
     #[must_use]
     pub fn take_changed(&self) -> BTreeSet<Name> {

@@ -16,7 +16,7 @@ use super::files::write_atomically;
 use crate::plane::{Plane, PlaneHandles};
 use crate::snapshot::Snapshot;
 use crate::status::{
-    AbsentPolicies, Evidence, ProxyObserver, ProxyState, Report, WrittenStatus, blame_all,
+    AbsentPolicies, Blamer, Evidence, ProxyObserver, ProxyState, Rejected, Report, WrittenStatus,
     in_force, states,
 };
 use crate::tasks::Ended;
@@ -166,7 +166,7 @@ pub async fn publish(
     runtime: PathBuf,
     stop: CancellationToken,
 ) -> Ended {
-    let mut observer = ProxyObserver::default();
+    let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut snapshots = served.mesh.snapshots();
     let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
@@ -177,13 +177,13 @@ pub async fn publish(
         if let Some(snapshot) = newest {
             let (observations, _) = observer.observe(&snapshot, &served.mesh, &served.registry);
             let good = |object: &ObjectRef| statuses.last_good(object);
-            blame_all(
-                &snapshot,
-                &observations,
-                &plane.rejections,
-                &plane.trials,
-                good,
-            );
+            let rejected = Rejected {
+                snapshot: &snapshot,
+                observations: &observations,
+                mesh: &served.mesh,
+                trials: &plane.trials,
+            };
+            blamer.set_aside(&rejected, &plane.rejections, good);
             let known = observations
                 .iter()
                 .map(|(pod, observation)| (pod, &*observation.summary));

@@ -1,62 +1,245 @@
-//! The object that caused a rejection. A proxy rejects a resource; a resource may come from several policies.
+//! The objects that caused a rejection. A proxy rejects a resource; a resource may come from many policies.
 //!
 //! A proxy's rejection is a claim. It sets an object aside only if the control plane's own Envoy rejects the resource, too, and
 //! not many more identities acknowledged it: so no client, honest or not, decides about an object by itself.
+//!
+//! The suspects are the objects of the rule that Envoy's text names, else all policies of the resource. The mesh is compiled
+//! with some of them set aside, and the same Envoy tries the resource that results, until the faulty ones are known.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource, ResourceKey};
+use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource};
+use heddle_xds_server::Name;
 use serde_json::Value;
 
 use super::observation::{ProxyObservations, RejectedResource};
+use super::suspects::faulty;
 use crate::rejections::RejectionStore;
+use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
-use crate::trials::{Trial, Trials, version_of};
+use crate::trials::{ResourceVersion, Trial, Trials, version_of};
 
 /// The longest text of Envoy's that a status repeats.
 const MAX_TEXT: usize = 1024;
 
-/// The cause of a confirmed rejection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// This generation of this object is set aside.
-    Object(Refusal),
-    /// No policy's present spec had a part in it: a fault of ours.
-    Nobody,
+/// The facts about rejections.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'a> {
+    /// The newest snapshot.
+    pub snapshot: &'a Snapshot,
+    /// The proxies that have, or had, a stream here.
+    pub observations: &'a ProxyObservations,
+    /// Makes the resources of proxies.
+    pub mesh: &'a MeshSource,
+    /// Tries resources.
+    pub trials: &'a Trials,
 }
 
-/// Starts a trial of every rejected resource that comes from a policy, and sets aside an object for each failed trial.
-/// `last_good` returns the generation of an object that is known to be good.
-pub fn blame_all(
-    snapshot: &Snapshot,
-    observations: &ProxyObservations,
-    rejections: &RejectionStore,
-    trials: &Trials,
-    last_good: impl Fn(&ObjectRef) -> Option<i64>,
-) {
-    let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
-    let (mut rejected, mut failed) = (HashSet::new(), HashSet::new());
-    for (pod, observation) in observations {
-        let identity = identity_of(snapshot, pod);
-        for refused in &observation.summary.rejected {
-            let resource = &refused.resource;
-            let version = version_of(resource);
-            rejected.insert(version.clone());
-            let (trial, new) = trial_of(trials, &identity, refused);
-            if new {
-                tracing::warn!(%pod, resource = %resource.key, text = shortened(&refused.text), "a proxy rejected a resource");
-            }
-            // Once for each version, however many proxies reject it.
-            let Trial::Rejected(text) = trial else {
-                continue;
-            };
-            if failed.insert(version) && !outvoted(&votes(snapshot, observations, resource)) {
-                set_aside(snapshot, rejections, refused, &text, proven);
+/// Sets aside the objects that cause rejections.
+#[derive(Debug, Default)]
+pub struct Blamer {
+    /// The snapshot of the variants.
+    revision: u64,
+    /// The resources that would result if only some suspects were in force.
+    variants: HashMap<(ResourceVersion, Vec<ObjectRef>), Option<Arc<Resource>>>,
+    /// Rejected resources that the control plane's own Envoy accepts.
+    unfounded: HashSet<ResourceVersion>,
+}
+
+impl Blamer {
+    /// Starts a trial of every rejected resource that comes from a policy, and sets aside the objects that cause a failed trial.
+    /// `last_good` returns the generation of an object that is known to be good.
+    pub fn set_aside(
+        &mut self,
+        rejected: &Rejected<'_>,
+        rejections: &RejectionStore,
+        last_good: impl Fn(&ObjectRef) -> Option<i64>,
+    ) {
+        let Rejected {
+            snapshot,
+            observations,
+            trials,
+            ..
+        } = *rejected;
+        if std::mem::replace(&mut self.revision, snapshot.revision) != snapshot.revision {
+            self.variants.clear();
+        }
+        let proven = |object: &ObjectRef, generation| last_good(object) == Some(generation);
+        let (mut tried, mut failed) = (HashSet::new(), HashSet::new());
+        for (pod, observation) in observations {
+            let identity = identity_of(snapshot, pod);
+            for one in &observation.summary.rejected {
+                let version = version_of(&one.resource);
+                tried.insert(version.clone());
+                let (trial, new) = trial_of(trials, &identity, one);
+                if new {
+                    tracing::warn!(%pod, resource = %one.resource.key, text = shortened(&one.text), "a proxy rejected a resource");
+                }
+                match trial {
+                    // Once for each version, however many proxies reject it.
+                    Trial::Rejected(text) if failed.insert(version.clone()) => {
+                        if outvoted(&votes(snapshot, observations, &one.resource)) {
+                            continue;
+                        }
+                        let mut search = Search {
+                            rejected,
+                            who: pod.to_string().into(),
+                            identity: &identity,
+                            one,
+                            variants: &mut self.variants,
+                            tried: &mut tried,
+                        };
+                        let blame = search.blame(&text, proven);
+                        note(blame, one, &text, rejections);
+                    }
+                    Trial::Accepted if self.unfounded.insert(version) => {
+                        tracing::warn!(%pod, resource = %one.resource.key, "a proxy rejected a resource that the control plane's own Envoy accepts; the rejection counts for that proxy only");
+                    }
+                    Trial::Accepted
+                    | Trial::Rejected(_)
+                    | Trial::Open
+                    | Trial::Unavailable
+                    | Trial::Needless => {}
+                }
             }
         }
+        self.unfounded.retain(|version| tried.contains(version));
+        trials.retain(&tried);
     }
-    trials.retain(&rejected);
+}
+
+/// Keeps the objects to set aside, and logs the new ones.
+fn note(blame: Option<Blame>, one: &RejectedResource, text: &str, rejections: &RejectionStore) {
+    let key = &one.resource.key;
+    match blame {
+        // A trial is open.
+        None => {}
+        Some(Blame::Objects(found)) => {
+            for rejection in found {
+                let object = rejection.object.clone();
+                let text = rejection.text.clone();
+                if rejections.reject(rejection) {
+                    tracing::error!(resource = %key, text, "Envoy rejects {object}: it is set aside");
+                }
+            }
+        }
+        Some(Blame::Nothing) => {
+            tracing::error!(resource = %key, text, "Envoy rejects a resource that no policy caused");
+        }
+    }
+}
+
+/// The cause of a confirmed rejection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Blame {
+    /// These generations of these objects are set aside.
+    Objects(Vec<Refusal>),
+    /// No policy's present spec caused it: a fault of ours.
+    Nothing,
+}
+
+/// The search for the faulty objects of one rejected resource.
+struct Search<'a> {
+    rejected: &'a Rejected<'a>,
+    who: Name,
+    identity: &'a str,
+    one: &'a RejectedResource,
+    variants: &'a mut HashMap<(ResourceVersion, Vec<ObjectRef>), Option<Arc<Resource>>>,
+    tried: &'a mut HashSet<ResourceVersion>,
+}
+
+impl Search<'_> {
+    /// Returns the objects to set aside; `None` while a trial is open.
+    fn blame(&mut self, text: &str, proven: impl Fn(&ObjectRef, i64) -> bool) -> Option<Blame> {
+        let named = self.one.resource.origins_in(text);
+        let policies = self.one.origins.iter();
+        let (named, others): (Vec<_>, Vec<_>) = policies.partition(|object| named.contains(object));
+        let all = named.iter().chain(&others).copied().collect();
+        // The fault may be elsewhere than the text says.
+        for candidates in [named, all] {
+            let suspects = self.suspects(&candidates, text, &proven);
+            if suspects.is_empty() || self.rejects(&suspects, &[])?.is_some() {
+                continue;
+            }
+            let found = faulty(&suspects, &mut |some| {
+                self.rejects(&suspects, some)
+                    .map(|rejection| rejection.is_some())
+            })?;
+            // Suspects that Envoy rejects only together.
+            let found = match found.is_empty() {
+                true => suspects
+                    .iter()
+                    .max_by(|a, b| a.rank(b))
+                    .into_iter()
+                    .collect(),
+                false => found,
+            };
+            let rejections = found.into_iter().map(|suspect| {
+                let alone = self.rejects(&suspects, std::slice::from_ref(suspect));
+                let alone = alone.flatten().unwrap_or_else(|| text.into());
+                suspect.rejection(&alone)
+            });
+            return Some(Blame::Objects(rejections.collect()));
+        }
+        Some(Blame::Nothing)
+    }
+
+    fn suspects(
+        &self,
+        objects: &[&ObjectRef],
+        text: &str,
+        proven: impl Fn(&ObjectRef, i64) -> bool,
+    ) -> Vec<Suspect> {
+        let snapshot = self.rejected.snapshot;
+        let suspects = objects.iter().filter_map(|object| {
+            let mut suspect = Suspect::of(snapshot, object, text)?;
+            suspect.unproven = !proven(object, suspect.generation);
+            Some(suspect)
+        });
+        suspects.collect()
+    }
+
+    /// Returns Envoy's text if it rejects the resource with only these of the suspects in force (`Some(None)`: it accepts that);
+    /// `None` while that is not known.
+    fn rejects(&mut self, suspects: &[Suspect], in_force: &[Suspect]) -> Option<Option<Arc<str>>> {
+        let Some(variant) = self.variant(suspects, in_force) else {
+            // The proxy would not have the resource.
+            return Some(None);
+        };
+        self.tried.insert(version_of(&variant));
+        match self.rejected.trials.of(self.identity, &variant).0 {
+            Trial::Rejected(text) => Some(Some(text)),
+            Trial::Accepted => Some(None),
+            Trial::Open | Trial::Unavailable | Trial::Needless => None,
+        }
+    }
+
+    fn variant(&mut self, suspects: &[Suspect], in_force: &[Suspect]) -> Option<Arc<Resource>> {
+        let aside = suspects
+            .iter()
+            .filter(|suspect| !in_force.contains(suspect));
+        let objects: Vec<ObjectRef> = aside.clone().map(|one| one.object.clone()).collect();
+        if objects.is_empty() {
+            return Some(Arc::clone(&self.one.resource));
+        }
+        let key = (version_of(&self.one.resource), objects);
+        if let Some(known) = self.variants.get(&key) {
+            return known.clone();
+        }
+        let Rejected { snapshot, mesh, .. } = *self.rejected;
+        let world = snapshot.world.rejecting(aside.map(|one| one.rejection("")));
+        let compiled = snapshot.compiled.update(&world);
+        let without = Snapshot {
+            world,
+            compiled,
+            ..Snapshot::default()
+        };
+        let variant = mesh.resource_by(&without, &self.who, &self.one.resource.key);
+        self.variants.insert(key, variant.clone());
+        variant
+    }
 }
 
 /// Returns the trial of a rejected resource. A client can ask for any number of resources without policies, and a trial of those sets no
@@ -106,59 +289,10 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
     count(true) > count(false) + 1
 }
 
-fn set_aside(
-    snapshot: &Snapshot,
-    rejections: &RejectionStore,
-    refused: &RejectedResource,
-    text: &str,
-    proven: impl Fn(&ObjectRef, i64) -> bool,
-) {
-    let key: &ResourceKey = &refused.resource.key;
-    match blame(snapshot, &refused.origins, text, proven) {
-        Blame::Object(refusal) => {
-            let object = refusal.object.clone();
-            if rejections.reject(refusal) {
-                tracing::error!(resource = %key, text, "Envoy rejects {object}: it is set aside");
-            }
-        }
-        Blame::Nobody => {
-            tracing::error!(resource = %key, text, "Envoy rejects a resource that no policy caused");
-        }
-    }
-}
-
-/// Finds the object to set aside. Candidates are ordered: first the object with the longest own value that Envoy's text
-/// repeats; then objects not known to be good; of these the object changed last.
-#[must_use]
-pub fn blame(
-    snapshot: &Snapshot,
-    origins: &[ObjectRef],
-    text: &str,
-    proven: impl Fn(&ObjectRef, i64) -> bool,
-) -> Blame {
-    let mut suspects: Vec<Suspect<'_>> = origins
-        .iter()
-        .filter_map(|object| Suspect::of(snapshot, object, text))
-        .collect();
-    for suspect in &mut suspects {
-        suspect.unproven = !proven(suspect.object, suspect.generation);
-    }
-    let worst = suspects.into_iter().max_by(|a, b| {
-        let rank = |s: &Suspect<'_>| (s.repeated, s.unproven, s.changed_in);
-        // Where all is equal the smallest name, so that every replica blames the same.
-        rank(a).cmp(&rank(b)).then_with(|| b.object.cmp(a.object))
-    });
-    worst.map_or(Blame::Nobody, |suspect| {
-        Blame::Object(Refusal {
-            object: suspect.object.clone(),
-            generation: suspect.generation,
-            text: shortened(text),
-        })
-    })
-}
-
-struct Suspect<'a> {
-    object: &'a ObjectRef,
+/// An object that may have caused a rejection, with its present spec in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Suspect {
+    object: ObjectRef,
     generation: i64,
     /// The length of the longest value of its spec that the text repeats.
     repeated: usize,
@@ -166,21 +300,39 @@ struct Suspect<'a> {
     changed_in: u64,
 }
 
-impl<'a> Suspect<'a> {
+impl Suspect {
     /// Returns an object with its present spec in force. An older spec in force was good before.
-    fn of(snapshot: &Snapshot, object: &'a ObjectRef, text: &str) -> Option<Self> {
+    fn of(snapshot: &Snapshot, object: &ObjectRef, text: &str) -> Option<Self> {
         let status = snapshot.compiled.statuses.get(object)?;
         let in_force = status
             .in_force
             .as_ref()
             .filter(|in_force| in_force.generation == status.observed_generation)?;
         Some(Self {
-            object,
+            object: object.clone(),
             generation: status.observed_generation,
             repeated: longest_repeated(&in_force.spec, text),
             unproven: true,
             changed_in: snapshot.changed_in.get(object).copied().unwrap_or_default(),
         })
+    }
+
+    fn rejection(&self, text: &str) -> Refusal {
+        Refusal {
+            object: self.object.clone(),
+            generation: self.generation,
+            text: shortened(text),
+        }
+    }
+
+    /// Orders suspects that no trial tells apart: last the object with the longest own value that Envoy's text repeats; then
+    /// objects not known to be good; of these the object changed last.
+    fn rank(&self, other: &Self) -> Ordering {
+        let rank = |s: &Self| (s.repeated, s.unproven, s.changed_in);
+        // Where all is equal the smallest name is last, so that every replica blames the same.
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| other.object.cmp(&self.object))
     }
 }
 
@@ -213,7 +365,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use heddle_crds::LastGood;
-    use heddle_policy_compiler::{ObjectKind, ObjectStatus, ResourceKind};
+    use heddle_policy_compiler::{ObjectKind, ObjectStatus, ResourceKey, ResourceKind};
     use serde_json::json;
 
     use super::*;
@@ -244,13 +396,15 @@ mod tests {
         snapshot
     }
 
+    /// The suspect that is set aside where no trial tells two apart.
     fn blamed(snapshot: &Snapshot, text: &str, proven: &[&str]) -> Option<String> {
-        match blame(snapshot, &[policy("a"), policy("b")], text, |object, _| {
-            proven.contains(&&*object.name)
-        }) {
-            Blame::Object(refusal) => Some(refusal.object.name.to_string()),
-            Blame::Nobody => None,
-        }
+        let suspects = ["a", "b"].iter().filter_map(|name| {
+            let mut suspect = Suspect::of(snapshot, &policy(name), text)?;
+            suspect.unproven = !proven.contains(name);
+            Some(suspect)
+        });
+        let worst = suspects.max_by(|a, b| a.rank(b))?;
+        Some(worst.object.name.to_string())
     }
 
     #[test]
@@ -288,6 +442,7 @@ mod tests {
                     body: bytes::Bytes::new(),
                     requires: Vec::new(),
                     origins: BTreeSet::new(),
+                    rules: Vec::new(),
                 }),
                 text: "no".into(),
                 origins,

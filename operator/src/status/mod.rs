@@ -5,9 +5,10 @@ mod blame;
 mod observation;
 mod parents;
 mod report;
+mod suspects;
 mod written;
 
-pub use blame::{Blame, blame_all};
+pub use blame::{Blamer, Rejected};
 pub use observation::{
     ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RejectedResource,
     Summary, states,

@@ -8,6 +8,7 @@
 mod harness;
 mod liars;
 mod strangers;
+mod suspects;
 
 use harness::{Fixture, Status};
 
@@ -78,6 +79,7 @@ fn from_files_to_requests_and_back_to_statuses() {
     assert_eq!(answers.of("denied") + answers.of("v2"), 100, "{answers:?}");
 
     refused_by_envoy(&mesh);
+    suspects::only_the_faulty_one_is_set_aside(&mesh);
     strangers::are_refused(&mesh);
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     assert_eq!(mesh.requests(20).of("v1"), 20);
