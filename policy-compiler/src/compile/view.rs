@@ -22,7 +22,7 @@ use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalon
 
 /// Names the parts of a view, in the order in which they stand in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum PartKey {
     Server,
     Application(Port),
     Capture,
@@ -33,11 +33,11 @@ enum Place {
     OnDemand(Arc<str>),
 }
 
-/// A view in the making.
-struct Viewer<'a> {
+/// Collects the parts of a view.
+struct ViewBuilder<'a> {
     compiled: &'a Compiled,
     proxy: &'a Proxy,
-    parts: BTreeMap<Place, Arc<Part>>,
+    parts: BTreeMap<PartKey, Arc<Part>>,
     /// The pods that are called by their own addresses.
     pods: BTreeMap<PodGroup, Called>,
     absent: BTreeSet<Arc<str>>,
@@ -51,27 +51,27 @@ impl Compiled {
         let proxy = self.proxies.get(pod)?;
         let served = self.served(&proxy.shape)?;
         let server = served.class.part(&self.shared.equal);
-        let mut viewer = Viewer {
+        let mut builder = ViewBuilder {
             compiled: self,
             proxy,
-            parts: BTreeMap::from([(Place::Server, server)]),
+            parts: BTreeMap::from([(PartKey::Server, server)]),
             pods: BTreeMap::new(),
             absent: BTreeSet::new(),
             depends: BTreeSet::from([Dependency::Pod(pod.clone())]),
         };
         for input in served.applications() {
-            let place = Place::Application(input.port);
+            let key = PartKey::Application(input.port);
             let part = self.shared.applications.of(input, application);
-            viewer.parts.insert(place, part);
+            builder.parts.insert(key, part);
         }
         match &proxy.shape.capture {
-            Capture::Redirect => viewer.captured(scope),
-            Capture::Standalone(standalone) => viewer.standalone(standalone, scope),
+            Capture::Redirect => builder.captured(scope),
+            Capture::Standalone(standalone) => builder.standalone(standalone, scope),
         }
         Some(View {
-            parts: viewer.parts.into_values().collect(),
-            absent: viewer.absent,
-            depends: viewer.depends,
+            parts: builder.parts.into_values().collect(),
+            absent: builder.absent,
+            depends: builder.depends,
         })
     }
 }
@@ -128,9 +128,9 @@ fn is_declared(declared: &[DeclaredDestination], name: &NamespacedName, port: Po
     })
 }
 
-impl Viewer<'_> {
+impl ViewBuilder<'_> {
     fn captured(&mut self, scope: &Scope<'_>) {
-        self.parts.insert(Place::Capture, self.compiled.capture());
+        self.parts.insert(PartKey::Capture, self.compiled.capture());
         self.declared();
         for destination in scope.active {
             if let Some((at, resolved)) = self.find(destination)
@@ -167,8 +167,9 @@ impl Viewer<'_> {
             let endpoints = PodEndpointsInput::new(&group, called);
             let cluster = shared.pod_clusters.of(cluster, pod_cluster);
             let endpoints = shared.pod_endpoints.of(endpoints, pod_endpoints);
-            self.parts.insert(Place::PodCluster(group.clone()), cluster);
-            self.parts.insert(Place::PodEndpoints(group), endpoints);
+            self.parts
+                .insert(PartKey::PodCluster(group.clone()), cluster);
+            self.parts.insert(PartKey::PodEndpoints(group), endpoints);
         }
     }
 
@@ -312,7 +313,7 @@ impl Viewer<'_> {
             origins,
         };
         let part = self.compiled.shared.on_demand.of(input, on_demand_cluster);
-        self.parts.insert(Place::OnDemand(Arc::clone(name)), part);
+        self.parts.insert(PartKey::OnDemand(Arc::clone(name)), part);
     }
 
     /// Adds the listener of a destination and the resources behind it. Returns all that must be acknowledged before the first
@@ -328,7 +329,7 @@ impl Viewer<'_> {
         let shared = &self.compiled.shared;
         let part = shared.listeners.of(input, destination_listener);
         after.extend(part.resources.iter().map(|resource| resource.key.clone()));
-        self.parts.insert(Place::Listener(at), part);
+        self.parts.insert(PartKey::Listener(at), part);
         after.sort();
         after.dedup();
         Some(after)
@@ -349,8 +350,8 @@ impl Viewer<'_> {
                 let keys = part.resources.iter().map(|resource| resource.key.clone());
                 let keys = keys.collect();
                 let Destination { name, port, .. } = &resolved.destination;
-                let place = Place::Service(name.clone(), *port, *second_family);
-                self.parts.insert(place, part);
+                let key = PartKey::Service(name.clone(), *port, *second_family);
+                self.parts.insert(key, part);
                 keys
             }
             DestinationTarget::Pod { group } => {
