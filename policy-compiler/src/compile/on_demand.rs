@@ -26,15 +26,15 @@ pub fn on_demand_address(name: &str) -> Option<SocketAddr> {
 
 /// The target of a connection through an on-demand cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Way {
+pub(crate) enum OnDemandTarget {
     /// Forwards to the same address with a mark, so that the destination's listener accepts the connection. Sent after the resources in
     /// `after` are acknowledged.
-    Again { after: Vec<ResourceKey> },
-    /// Passes through: the mesh has no destination at the address.
-    Through,
+    SameAddress { after: Vec<ResourceKey> },
+    /// Passes connections through: the mesh has no destination at the address.
+    PassThrough,
     /// Refuses such an address, where only known destinations may be called. A cluster without endpoints refuses at once; without a
     /// cluster the second connection would wait for one.
-    Nowhere,
+    Refuse,
 }
 
 /// All that decides an on-demand cluster.
@@ -42,16 +42,18 @@ pub(crate) enum Way {
 pub(crate) struct OnDemandInput {
     pub(crate) name: Arc<str>,
     pub(crate) at: SocketAddr,
-    pub(crate) way: Way,
+    pub(crate) target: OnDemandTarget,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
 /// The last step of an on-demand answer: the cluster that Envoy asked for.
 pub(crate) fn on_demand_cluster(input: &OnDemandInput) -> Part {
-    let (cluster, requires) = match &input.way {
-        Way::Again { after } => (cluster::marked(&input.name, input.at), after.clone()),
-        Way::Through => (cluster::through(&input.name, input.at), Vec::new()),
-        Way::Nowhere => (cluster::nowhere(&input.name), Vec::new()),
+    let (cluster, requires) = match &input.target {
+        OnDemandTarget::SameAddress { after } => {
+            (cluster::marked(&input.name, input.at), after.clone())
+        }
+        OnDemandTarget::PassThrough => (cluster::through(&input.name, input.at), Vec::new()),
+        OnDemandTarget::Refuse => (cluster::nowhere(&input.name), Vec::new()),
     };
     let resource = Resource::new(
         ResourceKind::Cluster,

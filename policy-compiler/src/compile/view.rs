@@ -9,7 +9,7 @@ use heddle_crds::OnDemand;
 use super::applications::application;
 use super::clusters::ClientSide;
 use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
-use super::on_demand::{OnDemandInput, Way, on_demand_address, on_demand_cluster};
+use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
     Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
 };
@@ -274,42 +274,45 @@ impl ViewBuilder<'_> {
             self.depends.extend(resolved.depends.iter().cloned());
             None
         };
-        let way = match after {
+        let target = match after {
             Some(_) if retired => {
                 self.absent.insert(Arc::clone(name));
                 return;
             }
-            Some(after) => Way::Again { after },
-            None => Way::Nowhere,
+            Some(after) => OnDemandTarget::SameAddress { after },
+            None => OnDemandTarget::Refuse,
         };
-        self.on_demand(name, at, way, resolved.origins());
+        self.on_demand(name, at, target, resolved.origins());
     }
 
     /// An address that is neither a service's nor a pod's.
     fn unknown(&mut self, name: &Arc<str>, at: SocketAddr) {
         let settings = &self.compiled.settings;
         let mesh = settings.origin.iter().cloned().collect();
-        let (way, origins) = if settings.pass_unknown {
-            (Way::Through, mesh)
+        let (target, origins) = if settings.pass_unknown {
+            (OnDemandTarget::PassThrough, mesh)
         } else if let Some(service) = self.compiled.outside_for(self.proxy, at) {
-            (Way::Through, BTreeSet::from([super::service_ref(service)]))
+            (
+                OnDemandTarget::PassThrough,
+                BTreeSet::from([super::service_ref(service)]),
+            )
         } else {
-            (Way::Nowhere, mesh)
+            (OnDemandTarget::Refuse, mesh)
         };
-        self.on_demand(name, at, way, origins);
+        self.on_demand(name, at, target, origins);
     }
 
     fn on_demand(
         &mut self,
         name: &Arc<str>,
         at: SocketAddr,
-        way: Way,
+        target: OnDemandTarget,
         origins: BTreeSet<crate::finding::ObjectRef>,
     ) {
         let input = OnDemandInput {
             name: Arc::clone(name),
             at,
-            way,
+            target,
             origins,
         };
         let part = self.compiled.shared.on_demand.of(input, on_demand_cluster);
