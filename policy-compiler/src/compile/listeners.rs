@@ -65,9 +65,9 @@ pub(crate) enum Listens {
     Bound,
 }
 
-/// Where a listener leads.
+/// The target of the connections that a listener accepts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Leads {
+pub(crate) enum ListenerTarget {
     /// By the service's routes, or to its cluster.
     Service {
         cluster: Arc<str>,
@@ -77,8 +77,8 @@ pub(crate) enum Leads {
     },
     /// To the pod at the very address of the listener.
     Pod { cluster: Arc<str> },
-    /// Nowhere: the caller would never be let in.
-    Refused,
+    /// All pods there deny the caller.
+    Denied,
 }
 
 /// All inputs of a destination's listener. The caller is not one of them: all callers share the listener.
@@ -87,7 +87,7 @@ pub(crate) struct ListenerInput {
     pub(crate) at: SocketAddr,
     pub(crate) listens: Listens,
     pub(crate) protocol: Protocol,
-    pub(crate) leads: Leads,
+    pub(crate) target: ListenerTarget,
     pub(crate) namespace: Arc<str>,
     pub(crate) service: Option<Arc<str>>,
     pub(crate) origins: BTreeSet<ObjectRef>,
@@ -115,15 +115,15 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             &edge,
         )])
     };
-    let tcp = || match &input.leads {
-        Leads::Service {
+    let tcp = || match &input.target {
+        ListenerTarget::Service {
             cluster,
             sticky: true,
             ..
         } => tcp_proxy_sticky("outbound", cluster, &edge),
-        Leads::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&edge)),
-        Leads::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &edge),
-        Leads::Refused => tcp_proxy("outbound", REFUSED, Some(&edge)),
+        ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&edge)),
+        ListenerTarget::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &edge),
+        ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&edge)),
     };
     let chains = &mut listener.filter_chains;
     match input.protocol {
@@ -134,9 +134,9 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         // The bytes pass as they were sent. The first ones decide only whether the caller announces HTTP, which the server's sidecar
         // reads where a rule needs it.
         Protocol::Detect => {
-            let http = match input.leads {
-                Leads::Refused => http(),
-                Leads::Service { .. } | Leads::Pod { .. } => Some(vec![tcp()]),
+            let http = match input.target {
+                ListenerTarget::Denied => http(),
+                ListenerTarget::Service { .. } | ListenerTarget::Pod { .. } => Some(vec![tcp()]),
             };
             chains.extend(http.map(|filters| chain("http", None, Takes::PlainHttp, filters, None)));
             let filters = vec![say_tcp(), tcp()];
@@ -158,10 +158,12 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
 }
 
 fn routes<'a>(name: &str, input: &'a ListenerInput) -> Option<Routes<'a>> {
-    match &input.leads {
-        Leads::Service { route, .. } => route.as_deref().map(Routes::Named),
-        Leads::Pod { cluster } => Some(Routes::Inline(Box::new(route::to_one(cluster, input.at)))),
-        Leads::Refused => Some(Routes::Inline(Box::new(route::forbidden(name)))),
+    match &input.target {
+        ListenerTarget::Service { route, .. } => route.as_deref().map(Routes::Named),
+        ListenerTarget::Pod { cluster } => {
+            Some(Routes::Inline(Box::new(route::to_one(cluster, input.at))))
+        }
+        ListenerTarget::Denied => Some(Routes::Inline(Box::new(route::forbidden(name)))),
     }
 }
 
@@ -171,10 +173,12 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
         kind,
         name: Arc::clone(name),
     };
-    match (&input.leads, input.protocol) {
-        (Leads::Refused, _) | (Leads::Service { .. }, Protocol::Http) => Vec::new(),
-        (Leads::Pod { cluster }, _)
-        | (Leads::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
+    match (&input.target, input.protocol) {
+        (ListenerTarget::Denied, _) | (ListenerTarget::Service { .. }, Protocol::Http) => {
+            Vec::new()
+        }
+        (ListenerTarget::Pod { cluster }, _)
+        | (ListenerTarget::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
             key(ResourceKind::Cluster, cluster),
             key(ResourceKind::Endpoints, cluster),
         ],

@@ -8,7 +8,7 @@ use heddle_crds::OnDemand;
 
 use super::applications::application;
 use super::clusters::ClientSide;
-use super::listeners::{Leads, ListenerInput, Listens, destination_listener};
+use super::listeners::{ListenerInput, ListenerTarget, Listens, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
     Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
@@ -383,20 +383,20 @@ impl ViewBuilder<'_> {
         resolved: &ResolvedDestination,
     ) -> Option<ListenerInput> {
         let denied = self.denied(resolved);
-        let leads = match &resolved.target {
+        let target = match &resolved.target {
             DestinationTarget::ServicePort { second_family } => {
                 let side = self.client_side(resolved, *second_family)?;
                 match denied {
-                    true => Leads::Refused,
-                    false => Leads::Service {
+                    true => ListenerTarget::Denied,
+                    false => ListenerTarget::Service {
                         cluster: Arc::clone(side.cluster()?),
                         route: side.route().cloned(),
                         sticky: side.sticky(),
                     },
                 }
             }
-            DestinationTarget::Pod { .. } if denied => Leads::Refused,
-            DestinationTarget::Pod { group } => Leads::Pod {
+            DestinationTarget::Pod { .. } if denied => ListenerTarget::Denied,
+            DestinationTarget::Pod { group } => ListenerTarget::Pod {
                 cluster: group.cluster_name(),
             },
         };
@@ -405,7 +405,7 @@ impl ViewBuilder<'_> {
             at,
             listens,
             protocol: resolved.protocol,
-            leads,
+            target,
             namespace: Arc::clone(&resolved.destination.name.namespace),
             service: service.cloned(),
             origins: resolved.origins(),
