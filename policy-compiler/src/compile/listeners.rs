@@ -58,11 +58,11 @@ pub(crate) fn capture_listeners(bucket: Bucket, origins: &BTreeSet<ObjectRef>) -
 
 /// Where a destination's listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Listens {
+pub(crate) enum ListenerBinding {
     /// Capture hands connections over.
-    Handed,
+    Captured,
     /// At a socket of its own.
-    Bound,
+    OwnSocket,
 }
 
 /// The target of the connections that a listener accepts.
@@ -85,7 +85,7 @@ pub(crate) enum ListenerTarget {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListenerInput {
     pub(crate) at: SocketAddr,
-    pub(crate) listens: Listens,
+    pub(crate) binding: ListenerBinding,
     pub(crate) protocol: Protocol,
     pub(crate) target: ListenerTarget,
     pub(crate) namespace: Arc<str>,
@@ -101,9 +101,9 @@ fn listener_name(at: SocketAddr) -> String {
 /// Makes the listener of a destination.
 pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
     let name = listener_name(input.at);
-    let mut listener = match input.listens {
-        Listens::Handed => build::handed(&name, input.at),
-        Listens::Bound => build::bound(&name, input.at, TrafficDirection::Outbound),
+    let mut listener = match input.binding {
+        ListenerBinding::Captured => build::handed(&name, input.at),
+        ListenerBinding::OwnSocket => build::bound(&name, input.at, TrafficDirection::Outbound),
     };
     let edge = edge(input);
     let http = || {

@@ -8,7 +8,7 @@ use heddle_crds::OnDemand;
 
 use super::applications::application;
 use super::clusters::ClientSide;
-use super::listeners::{ListenerInput, ListenerTarget, Listens, destination_listener};
+use super::listeners::{ListenerBinding, ListenerInput, ListenerTarget, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
     Called, PodClusterInput, PodEndpointsInput, PodGroup, pod_cluster, pod_endpoints,
@@ -136,7 +136,7 @@ impl ViewBuilder<'_> {
             if let Some((at, resolved)) = self.find(destination)
                 && self.compiled.in_scope(self.proxy, &resolved)
             {
-                self.destination(at, Listens::Handed, &resolved);
+                self.destination(at, ListenerBinding::Captured, &resolved);
             }
         }
         for destination in scope.draining {
@@ -178,7 +178,7 @@ impl ViewBuilder<'_> {
         for ((name, port), at) in &standalone.upstreams {
             self.depends.insert(Dependency::Service(name.clone()));
             if let Some(resolved) = self.compiled.resolve_service(name, *port) {
-                self.destination(*at, Listens::Bound, &resolved);
+                self.destination(*at, ListenerBinding::OwnSocket, &resolved);
             }
         }
         for name in scope.granted {
@@ -227,7 +227,7 @@ impl ViewBuilder<'_> {
                 let at = SocketAddr::new(*ip, number.get());
                 self.depends.insert(Dependency::Address(*ip));
                 if let Some(resolved) = compiled.resolve(at) {
-                    self.destination(at, Listens::Handed, &resolved);
+                    self.destination(at, ListenerBinding::Captured, &resolved);
                 }
             }
         }
@@ -269,7 +269,7 @@ impl ViewBuilder<'_> {
             return;
         };
         let after = if self.compiled.in_scope(self.proxy, &resolved) {
-            self.destination(at, Listens::Handed, &resolved)
+            self.destination(at, ListenerBinding::Captured, &resolved)
         } else {
             self.depends.extend(resolved.depends.iter().cloned());
             None
@@ -324,11 +324,11 @@ impl ViewBuilder<'_> {
     fn destination(
         &mut self,
         at: SocketAddr,
-        listens: Listens,
+        binding: ListenerBinding,
         resolved: &ResolvedDestination,
     ) -> Option<Vec<ResourceKey>> {
         let mut after = self.behind(at, resolved);
-        let input = self.listener(at, listens, resolved)?;
+        let input = self.listener(at, binding, resolved)?;
         let shared = &self.compiled.shared;
         let part = shared.listeners.of(input, destination_listener);
         after.extend(part.resources.iter().map(|resource| resource.key.clone()));
@@ -379,7 +379,7 @@ impl ViewBuilder<'_> {
     fn listener(
         &self,
         at: SocketAddr,
-        listens: Listens,
+        binding: ListenerBinding,
         resolved: &ResolvedDestination,
     ) -> Option<ListenerInput> {
         let denied = self.denied(resolved);
@@ -403,7 +403,7 @@ impl ViewBuilder<'_> {
         let service = resolved.services.iter().map(|(name, _)| &name.name).min();
         Some(ListenerInput {
             at,
-            listens,
+            binding,
             protocol: resolved.protocol,
             target,
             namespace: Arc::clone(&resolved.destination.name.namespace),
