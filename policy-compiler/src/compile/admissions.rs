@@ -12,9 +12,9 @@ use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
 
 /// The admissions of all shapes of pods behind a port, none of them open to everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Gate(BTreeSet<Admission>);
+pub(crate) struct CallerFilter(BTreeSet<Admission>);
 
-impl Gate {
+impl CallerFilter {
     /// Returns whether every pod behind the port denies all requests of the caller.
     pub(crate) fn refuses(&self, caller: &SpiffeId) -> bool {
         !self.0.is_empty() && self.0.iter().all(|admission| !admission.admits(caller))
@@ -23,25 +23,29 @@ impl Gate {
 
 /// The caller filters of a service. A port has no filter if one of its pods is open to all callers, or if it has no pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Gates {
-    pub(crate) ports: BTreeMap<Port, Gate>,
+pub(crate) struct CallerFilters {
+    pub(crate) ports: BTreeMap<Port, CallerFilter>,
     /// Of the pods with labels that a split names.
-    pub(crate) subsets: BTreeMap<(Port, Labels), Gate>,
+    pub(crate) subsets: BTreeMap<(Port, Labels), CallerFilter>,
 }
 
-impl Gates {
+impl CallerFilters {
     pub(crate) fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.subsets.is_empty()
     }
 }
 
 /// Sums up the admissions of a service, given the shapes that it selects.
-pub(crate) fn gates(service: &Service, validated: &Validated, pods: &[(&Shape, &Served)]) -> Gates {
-    let mut gates = Gates::default();
+pub(crate) fn caller_filters(
+    service: &Service,
+    validated: &Validated,
+    pods: &[(&Shape, &Served)],
+) -> CallerFilters {
+    let mut caller_filters = CallerFilters::default();
     let named = Target::Service(service.name.clone());
     for port in service.ports.values() {
         let of = |subset: Option<&Labels>| {
-            let mut gate = Gate::default();
+            let mut filter = CallerFilter::default();
             let chosen = pods
                 .iter()
                 .filter(|(shape, _)| subset.is_none_or(|labels| selects(labels, &shape.labels)));
@@ -54,19 +58,23 @@ pub(crate) fn gates(service: &Service, validated: &Validated, pods: &[(&Shape, &
                 if admission.open() {
                     return None;
                 }
-                gate.0.insert(admission);
+                filter.0.insert(admission);
             }
-            (!gate.0.is_empty()).then_some(gate)
+            (!filter.0.is_empty()).then_some(filter)
         };
-        gates.ports.extend(of(None).map(|gate| (port.port, gate)));
+        caller_filters
+            .ports
+            .extend(of(None).map(|filter| (port.port, filter)));
         let rules = validated.rules(&named, port.port);
         for backend in rules.flat_map(|entry| entry.rule.backends()) {
             if let Backend::Subset(_, _, labels) = backend {
-                let gate = of(Some(labels));
+                let filter = of(Some(labels));
                 let key = (port.port, labels.clone());
-                gates.subsets.extend(gate.map(|gate| (key, gate)));
+                caller_filters
+                    .subsets
+                    .extend(filter.map(|filter| (key, filter)));
             }
         }
     }
-    gates
+    caller_filters
 }

@@ -40,7 +40,7 @@ use std::time::Duration;
 use heddle_crds::{MeshSpec, OnDemand};
 use imbl::{OrdMap, OrdSet};
 
-use admissions::Gates;
+use admissions::CallerFilters;
 use applications::Application;
 use classes::{Class, Served, Shapes};
 use clusters::{ClientSide, ClientSides};
@@ -127,7 +127,7 @@ pub struct Compiled {
     /// Feedback about policies without effect, by namespace.
     reached: OrdMap<Arc<str>, Arc<Remarks>>,
     served: OrdMap<WorkloadRef, Arc<Shapes>>,
-    gates: OrdMap<NamespacedName, Arc<Gates>>,
+    caller_filters: OrdMap<NamespacedName, Arc<CallerFilters>>,
     wholes: OrdMap<NamespacedName, Arc<Wholes>>,
     clients: OrdMap<NamespacedName, Arc<ClientSides>>,
     addresses: Addresses,
@@ -281,16 +281,19 @@ impl Compiled {
         port: Port,
         subset: Option<&Labels>,
     ) -> bool {
-        let gate = self.gates.get(service).and_then(|gates| match subset {
-            None => gates.ports.get(&port),
-            Some(labels) => gates.subsets.get(&(port, labels.clone())),
-        });
+        let filter = self
+            .caller_filters
+            .get(service)
+            .and_then(|caller_filters| match subset {
+                None => caller_filters.ports.get(&port),
+                Some(labels) => caller_filters.subsets.get(&(port, labels.clone())),
+            });
         // A pod without a sidecar denies no caller.
         let meshed = |wholes: &Arc<Wholes>| {
             let mut of_port = wholes.iter().filter(|((number, _), _)| *number == port);
             of_port.all(|(_, whole)| !whole.unmeshed)
         };
-        gate.is_some_and(|gate| gate.refuses(caller))
+        filter.is_some_and(|filter| filter.refuses(caller))
             && self.wholes.get(service).is_some_and(meshed)
     }
 }

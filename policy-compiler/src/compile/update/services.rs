@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Update;
 use crate::compile::addresses::Claim;
-use crate::compile::admissions::{Gates, gates};
+use crate::compile::admissions::{CallerFilters, caller_filters};
 use crate::compile::changes::Replaced;
 use crate::compile::classes::Served;
 use crate::compile::clusters::{ClientSides, client_sides};
@@ -69,18 +69,22 @@ impl Update<'_> {
             self.recompiled.admissions += 1;
             let pods = pods.get(name).map_or(&[][..], |pods| pods);
             let service = self.world.services.get(name);
-            let new = service.map_or_else(Gates::default, |s| gates(s, &self.new.validated, pods));
-            let old = self.new.gates.get(name);
+            let new = service.map_or_else(CallerFilters::default, |s| {
+                caller_filters(s, &self.new.validated, pods)
+            });
+            let old = self.new.caller_filters.get(name);
             if old.map_or(new.is_empty(), |old| **old == new) {
                 continue;
             }
             changed.push((name.clone(), new));
         }
-        for (name, gates) in changed {
-            if gates.is_empty() {
-                self.new.gates.remove(&name);
+        for (name, caller_filters) in changed {
+            if caller_filters.is_empty() {
+                self.new.caller_filters.remove(&name);
             } else {
-                self.new.gates.insert(name.clone(), Arc::new(gates));
+                self.new
+                    .caller_filters
+                    .insert(name.clone(), Arc::new(caller_filters));
             }
             self.changed(&UnitInput::Admission(name));
         }
