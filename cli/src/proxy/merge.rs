@@ -32,14 +32,14 @@ pub struct Placed {
 
 /// All of it, sorted by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Picture {
+pub struct MeshReport {
     /// The replicas.
     pub replicas: Vec<Asked>,
     /// The sidecars.
     pub proxies: Vec<Placed>,
 }
 
-impl Picture {
+impl MeshReport {
     /// The replicas that could not be asked, and why.
     pub fn unasked(&self) -> impl Iterator<Item = (&str, &str)> {
         self.replicas
@@ -85,9 +85,9 @@ impl Picture {
 }
 
 /// Puts the answers together.
-pub fn merge(mut replicas: Vec<Replica>) -> Picture {
+pub fn merge(mut replicas: Vec<Replica>) -> MeshReport {
     replicas.sort_by(|one, other| one.name.cmp(&other.name));
-    let mut picture = Picture::default();
+    let mut report = MeshReport::default();
     let mut proxies = BTreeMap::<String, Placed>::new();
     for replica in replicas {
         let outcome = replica.answer.map(|states| {
@@ -104,13 +104,13 @@ pub fn merge(mut replicas: Vec<Replica>) -> Picture {
             }
             served
         });
-        picture.replicas.push(Asked {
+        report.replicas.push(Asked {
             name: replica.name,
             outcome,
         });
     }
-    picture.proxies = proxies.into_values().collect();
-    picture
+    report.proxies = proxies.into_values().collect();
+    report
 }
 
 /// A replica with a stream counts first; of two, the later one: a stream that the proxy gave up may look alive for a while.
@@ -138,8 +138,8 @@ mod tests {
         }
     }
 
-    fn places(picture: &Picture) -> Vec<(&str, Option<&str>)> {
-        picture
+    fn places(report: &MeshReport) -> Vec<(&str, Option<&str>)> {
+        report
             .proxies
             .iter()
             .map(|placed| (placed.state.proxy.as_str(), placed.replica.as_deref()))
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_is_shown_by_the_replica_that_has_its_stream() {
-        let picture = merge(vec![
+        let report = merge(vec![
             replica(
                 "b",
                 vec![
@@ -167,15 +167,15 @@ mod tests {
             ),
         ]);
         assert_eq!(
-            places(&picture),
+            places(&report),
             [("s/1", Some("b")), ("s/2", Some("a")), ("s/3", None)]
         );
         assert_eq!(
-            picture.proxies[2].state.since,
+            report.proxies[2].state.since,
             Some(7),
             "the last one to see it says when"
         );
-        let served: Vec<_> = picture
+        let served: Vec<_> = report
             .replicas
             .iter()
             .map(|asked| (asked.name.as_str(), &asked.outcome))
@@ -199,7 +199,7 @@ mod tests {
             name: "z".to_owned(),
             answer: Err("no answer".to_owned()),
         };
-        let mut picture = merge(vec![
+        let mut report = merge(vec![
             silent,
             replica(
                 "a",
@@ -210,12 +210,12 @@ mod tests {
                 ],
             ),
         ]);
-        assert_eq!(picture.unasked().collect::<Vec<_>>(), [("z", "no answer")]);
-        assert!(picture.is_answered() && !picture.is_complete());
-        picture.keep("1");
-        assert_eq!(places(&picture).len(), 2);
-        picture.keep("s/1");
-        assert_eq!(places(&picture), [("s/1", Some("a"))]);
+        assert_eq!(report.unasked().collect::<Vec<_>>(), [("z", "no answer")]);
+        assert!(report.is_answered() && !report.is_complete());
+        report.keep("1");
+        assert_eq!(places(&report).len(), 2);
+        report.keep("s/1");
+        assert_eq!(places(&report), [("s/1", Some("a"))]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use heddle_acceptor::clean;
 use crate::cluster::ClusterArgs;
 use crate::findings::plural;
 use crate::out::say;
-use merge::{Picture, Replica};
+use merge::{MeshReport, Replica};
 use state::ProxyState;
 
 /// The subject.
@@ -71,19 +71,19 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
         Some(folder) => vec![standalone(folder)?],
         None => replicas::ask_all(&args.cluster).await?,
     };
-    let mut picture = merge::merge(replicas);
+    let mut report = merge::merge(replicas);
     let wanted = args.wanted();
     if let Some(wanted) = &wanted {
-        picture.keep(wanted);
+        report.keep(wanted);
     }
     match args.output {
-        Output::Json => say!("{}", show::json(&picture)?),
+        Output::Json => say!("{}", show::json(&report)?),
         // Without an answer there is no table: the verdict reports it.
-        Output::Text if !picture.is_answered() => {}
-        Output::Text if args.pod.is_some() => say!("{}", show::details(&picture, now())),
-        Output::Text => say!("{}", show::table(&picture, now())),
+        Output::Text if !report.is_answered() => {}
+        Output::Text if args.pod.is_some() => say!("{}", show::details(&report, now())),
+        Output::Text => say!("{}", show::table(&report, now())),
     }
-    verdict(&picture, wanted.as_deref())
+    verdict(&report, wanted.as_deref())
 }
 
 impl StatusArgs {
@@ -103,9 +103,9 @@ impl StatusArgs {
 
 /// Asks all replicas. Returns the sidecars, and whether every replica answered.
 pub async fn states(cluster: &ClusterArgs) -> Result<(Vec<ProxyState>, bool)> {
-    let picture = merge::merge(replicas::ask_all(cluster).await?);
-    let complete = picture.is_complete();
-    let states = picture.proxies.into_iter().map(|placed| placed.state);
+    let report = merge::merge(replicas::ask_all(cluster).await?);
+    let complete = report.is_complete();
+    let states = report.proxies.into_iter().map(|placed| placed.state);
     Ok((states.collect(), complete))
 }
 
@@ -123,10 +123,10 @@ fn standalone(folder: &Path) -> Result<Replica> {
 }
 
 /// The fault, if there is one: this is the exit code, and the last line of the output.
-fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
+fn verdict(report: &MeshReport, wanted: Option<&str>) -> Result<()> {
     let mut wrong = Vec::new();
-    match (picture.amiss(), wanted) {
-        (_, Some(wanted)) if picture.proxies.is_empty() && picture.is_answered() => {
+    match (report.amiss(), wanted) {
+        (_, Some(wanted)) if report.proxies.is_empty() && report.is_answered() => {
             let what = match wanted.strip_suffix('/') {
                 Some(namespace) => format!("no sidecar of namespace {namespace}"),
                 None => format!("no sidecar {wanted}"),
@@ -139,13 +139,13 @@ fn verdict(picture: &Picture, wanted: Option<&str>) -> Result<()> {
         (1, _) => wrong.push("1 sidecar is not as it should be".to_owned()),
         (n, _) => wrong.push(format!("{n} sidecars are not as they should be")),
     }
-    let unasked: Vec<String> = picture
+    let unasked: Vec<String> = report
         .unasked()
         .map(|(replica, why)| clean(&format!("{replica}: {why}"), 1000))
         .collect();
     if !unasked.is_empty() {
-        let what = if picture.is_answered() {
-            let all = plural(picture.replicas.len(), "replica");
+        let what = if report.is_answered() {
+            let all = plural(report.replicas.len(), "replica");
             format!(
                 "this is partial, for {} of {all} could not be asked",
                 unasked.len()

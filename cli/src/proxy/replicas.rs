@@ -46,7 +46,7 @@ pub(super) async fn ask_all(args: &ClusterArgs) -> Result<Vec<Replica>> {
             let answer = if is_ready(&pod) {
                 ask(&pods, &pod.name_any(), &trust, &token).await
             } else {
-                // It may still hold streams, so that without it the picture is not whole.
+                // It may still hold streams, so that without it the report is not whole.
                 Err(anyhow::anyhow!("it is not ready"))
             };
             Replica {

@@ -1,10 +1,10 @@
-//! The picture in words: a table, one sidecar in full, JSON.
+//! The report in words: a table, one sidecar in full, JSON.
 
 use anyhow::Result;
 use heddle_acceptor::clean;
 use serde_json::{Value, json};
 
-use super::merge::{Picture, Placed};
+use super::merge::{MeshReport, Placed};
 use super::state::{ProxyState, Standing as _, age};
 use crate::findings::plural;
 use crate::table;
@@ -23,18 +23,18 @@ const UNKNOWN: &str = "-";
 const MAX_FACT: usize = 4096;
 
 /// A row for each sidecar, and how many there are.
-pub fn table(picture: &Picture, now: u64) -> String {
-    let rows: Vec<Vec<String>> = picture
+pub fn table(report: &MeshReport, now: u64) -> String {
+    let rows: Vec<Vec<String>> = report
         .proxies
         .iter()
-        .map(|placed| row(picture, placed, now))
+        .map(|placed| row(report, placed, now))
         .collect();
-    let well = picture
+    let well = report
         .proxies
         .iter()
         .filter(|placed| placed.state.is_well())
         .count();
-    let asked = picture
+    let asked = report
         .replicas
         .iter()
         .filter(|asked| asked.outcome.is_ok())
@@ -48,7 +48,7 @@ pub fn table(picture: &Picture, now: u64) -> String {
     )
 }
 
-fn row(picture: &Picture, placed: &Placed, now: u64) -> Vec<String> {
+fn row(report: &MeshReport, placed: &Placed, now: u64) -> Vec<String> {
     let state = &placed.state;
     vec![
         state.proxy.clone(),
@@ -59,21 +59,21 @@ fn row(picture: &Picture, placed: &Placed, now: u64) -> Vec<String> {
         state.resources.to_string(),
         sent(state.bytes),
         or_unknown(&state.version).to_owned(),
-        picture.standing(placed, now),
+        report.standing(placed, now),
     ]
 }
 
 /// All that is known of each, one fact a line.
-pub fn details(picture: &Picture, now: u64) -> String {
-    let all: Vec<String> = picture
+pub fn details(report: &MeshReport, now: u64) -> String {
+    let all: Vec<String> = report
         .proxies
         .iter()
-        .map(|placed| detail(picture, placed, now))
+        .map(|placed| detail(report, placed, now))
         .collect();
     all.join("\n\n")
 }
 
-fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
+fn detail(report: &MeshReport, placed: &Placed, now: u64) -> String {
     let state = &placed.state;
     let since = match (state.connected, state.since) {
         (true, Some(since)) => format!("for {}", age(now, since)),
@@ -94,7 +94,7 @@ fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
         ),
         ("replica", replica(placed).to_owned()),
         ("connected", since),
-        ("state", picture.standing(placed, now)),
+        ("state", report.standing(placed, now)),
         ("scope", scope),
         ("resources", state.resources.to_string()),
         (
@@ -120,8 +120,8 @@ fn detail(picture: &Picture, placed: &Placed, now: u64) -> String {
 }
 
 /// For programs: the sidecars as the replicas describe them, each with its replica, and whether that is all.
-pub fn json(picture: &Picture) -> Result<String> {
-    let replicas: Vec<Value> = picture
+pub fn json(report: &MeshReport) -> Result<String> {
+    let replicas: Vec<Value> = report
         .replicas
         .iter()
         .map(|asked| match &asked.outcome {
@@ -129,9 +129,9 @@ pub fn json(picture: &Picture) -> Result<String> {
             Err(why) => json!({ "replica": asked.name, "asked": false, "error": why }),
         })
         .collect();
-    let proxies: Result<Vec<Value>, _> = picture.proxies.iter().map(described).collect();
+    let proxies: Result<Vec<Value>, _> = report.proxies.iter().map(described).collect();
     Ok(serde_json::to_string_pretty(&json!({
-        "complete": picture.is_complete(),
+        "complete": report.is_complete(),
         "replicas": replicas,
         "proxies": proxies?,
     }))?)
@@ -176,7 +176,7 @@ mod tests {
     use super::super::merge::{Replica, merge};
     use super::*;
 
-    fn picture() -> Picture {
+    fn report() -> MeshReport {
         let well = ProxyState {
             proxy: "shop/cart-1".to_owned(),
             connected: true,
@@ -214,17 +214,17 @@ PROXY        REPLICA            SCOPE  RESOURCES  SENT   ENVOY         STATE
 shop/cart-1  heddle-operator-a  5      40         39 kB  envoy 1.40.0  in sync
 shop/cart-2  -                  -      0          0 kB   -             not connected to a replica that was asked
 2 sidecars, 1 in sync, as 1 replica of the control plane says";
-        assert_eq!(table(&picture(), 160), expected);
+        assert_eq!(table(&report(), 160), expected);
     }
 
     #[test]
     fn one_in_full_keeps_the_words_of_envoy() {
-        let mut picture = picture();
-        picture.keep("shop/cart-1");
-        for placed in &mut picture.proxies {
+        let mut report = report();
+        report.keep("shop/cart-1");
+        for placed in &mut report.proxies {
             placed.state.rejected = vec!["Cluster c: bad\nfield".to_owned()];
         }
-        let text = details(&picture, 160);
+        let text = details(&report, 160);
         for line in [
             "shop/cart-1",
             "  connected  for 60 s",
@@ -253,17 +253,17 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
                 ..ProxyState::default()
             };
             let replica = Replica { name: "r".to_owned(), answer: Ok(vec![state]) };
-            let picture = merge(vec![replica]);
-            prop_assert_eq!(table(&picture, 160).split('\n').count(), 3);
-            prop_assert_eq!(details(&picture, 160).split('\n').count(), 11 + rejections);
-            let printed = table(&picture, 160) + &details(&picture, 160);
+            let report = merge(vec![replica]);
+            prop_assert_eq!(table(&report, 160).split('\n').count(), 3);
+            prop_assert_eq!(details(&report, 160).split('\n').count(), 11 + rejections);
+            let printed = table(&report, 160) + &details(&report, 160);
             prop_assert!(printed.chars().all(|c| c == '\n' || !c.is_control()));
         }
     }
 
     #[test]
     fn json_says_whether_it_is_all() {
-        let value: Value = serde_json::from_str(&json(&picture()).unwrap()).unwrap();
+        let value: Value = serde_json::from_str(&json(&report()).unwrap()).unwrap();
         assert_eq!(value["complete"], false);
         assert_eq!(
             value["replicas"][1],
