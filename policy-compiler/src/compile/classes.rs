@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::applications::Application;
 use super::inbound::{Inbound, inbound, leads, service_targets};
-use super::memo::{Equal, Memo};
+use super::memo::{ContentInterner, Memo};
 use super::outcome::Remarks;
 use super::server::server;
 use crate::kinds::mesh::Settings;
@@ -29,8 +29,8 @@ impl Class {
     }
 
     /// The server's side, but the clusters of the ports.
-    pub(crate) fn part(&self, equal: &Equal) -> Arc<Part> {
-        let make = || equal.part(&server(&self.input));
+    pub(crate) fn part(&self, interner: &ContentInterner) -> Arc<Part> {
+        let make = || interner.part(&server(&self.input));
         Arc::clone(self.part.get_or_init(make))
     }
 }

@@ -55,9 +55,9 @@ pub(crate) fn kept<'a, T: PartialEq + 'a>(
 const SMALL: usize = 64;
 
 /// Parts (or other shared values) by all of their inputs, for as long as they are referenced elsewhere.
-pub(crate) struct Memo<I, T = Part>(Mutex<Known<I, T>>);
+pub(crate) struct Memo<I, T = Part>(Mutex<MemoTable<I, T>>);
 
-struct Known<I, T> {
+struct MemoTable<I, T> {
     all: BTreeMap<I, Weak<T>>,
     /// How many entries were left by the last sweep.
     swept: usize,
@@ -83,7 +83,7 @@ impl<I: Ord, T> Memo<I, T> {
 
 impl<I, T> Default for Memo<I, T> {
     fn default() -> Self {
-        Self(Mutex::new(Known {
+        Self(Mutex::new(MemoTable {
             all: BTreeMap::new(),
             swept: 0,
         }))
@@ -96,8 +96,8 @@ impl<I, T> fmt::Debug for Memo<I, T> {
     }
 }
 
-/// All that a resource says, its bytes by their hash.
-type Said = (
+/// The content of a resource, its bytes by their hash.
+type ContentKey = (
     ResourceKey,
     Arc<str>,
     Vec<ResourceKey>,
@@ -107,22 +107,23 @@ type Said = (
 
 /// Parts and resources by content: equal content is one shared value, even from different inputs.
 #[derive(Debug, Default)]
-pub(crate) struct Equal {
-    parts: Memo<Vec<Said>>,
-    resources: Memo<Said, Resource>,
+pub(crate) struct ContentInterner {
+    parts: Memo<Vec<ContentKey>>,
+    resources: Memo<ContentKey, Resource>,
 }
 
-impl Equal {
+impl ContentInterner {
     pub(crate) fn part(&self, part: &Part) -> Arc<Part> {
-        let all: Vec<Said> = part.resources.iter().map(|r| said(r)).collect();
-        let resource = |r: &Arc<Resource>| self.resources.of(said(r), |_| Resource::clone(r));
+        let all: Vec<ContentKey> = part.resources.iter().map(|r| content_key(r)).collect();
+        let resource =
+            |r: &Arc<Resource>| self.resources.of(content_key(r), |_| Resource::clone(r));
         self.parts.of(all, |_| Part {
             resources: part.resources.iter().map(resource).collect(),
         })
     }
 }
 
-fn said(resource: &Resource) -> Said {
+fn content_key(resource: &Resource) -> ContentKey {
     (
         resource.key.clone(),
         Arc::clone(&resource.version),

@@ -47,7 +47,7 @@ use clusters::{ClientSide, ClientSides};
 use facet::for_node;
 use inbound::Inbound;
 use listeners::ListenerInput;
-use memo::{Equal, Memo};
+use memo::{ContentInterner, Memo};
 use named_by_address::NamedByAddress;
 use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
@@ -143,7 +143,7 @@ pub struct Compiled {
 #[derive(Debug, Default)]
 struct Shared {
     classes: Memo<Arc<Inbound>, Class>,
-    equal: Equal,
+    interner: ContentInterner,
     applications: Memo<Application>,
     listeners: Memo<ListenerInput>,
     pod_clusters: Memo<PodClusterInput>,

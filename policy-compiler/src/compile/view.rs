@@ -50,7 +50,7 @@ impl Compiled {
     pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
         let proxy = self.proxies.get(pod)?;
         let served = self.served(&proxy.shape)?;
-        let server = served.class.part(&self.shared.equal);
+        let server = served.class.part(&self.shared.interner);
         let mut builder = ViewBuilder {
             compiled: self,
             proxy,
