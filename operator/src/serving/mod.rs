@@ -1,13 +1,14 @@
 //! Serves the views of the newest snapshot to the discovery server, one per proxy, and learns the destinations of each
 //! workload from the requests of its proxies.
 
+mod by_snapshot;
 mod names;
 mod parts;
 mod retired;
 mod subscribers;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -177,45 +178,6 @@ impl MeshSource {
             .filter(|object| object.kind.is_policy())
             .cloned()
             .collect()
-    }
-
-    /// Returns the versions of the resources that a proxy would have by this snapshot instead of the newest one, for its
-    /// current requests.
-    #[must_use]
-    pub fn should(
-        &self,
-        snapshot: &Snapshot,
-        who: &Name,
-    ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
-        let request = self.lock().all.get(who)?.request();
-        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
-        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
-        let resources = seen
-            .wire
-            .parts
-            .iter()
-            .flat_map(|part| part.resources.iter());
-        Some(
-            resources
-                .map(|resource| (resource.key.clone(), Arc::clone(&resource.version)))
-                .collect(),
-        )
-    }
-
-    /// Returns a resource as a proxy would have it by this compile of another world, for its current requests; `None` if the
-    /// proxy would not have it.
-    #[must_use]
-    pub fn resource_by(
-        &self,
-        snapshot: &Snapshot,
-        who: &Name,
-        key: &xds::ResourceKey,
-    ) -> Option<Arc<heddle_policy_compiler::Resource>> {
-        let request = self.lock().all.get(who)?.request();
-        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
-        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
-        let mut resources = seen.parts.iter().flat_map(|part| &part.policy.resources);
-        resources.find(|resource| resource.key == *key).cloned()
     }
 
     /// Returns the proxies with a view that may have changed since the last call.
