@@ -99,7 +99,17 @@ async fn after_random_changes_and_cuts_proxies_hold_the_endpoints_that_the_api_s
     let (parts, operator) = built::built();
     let plan = Plan::from_environment();
     let findings = run(&parts, &operator, &plan).await.unwrap();
-    println!("{findings:#?}");
+    let Findings {
+        made, cuts, seen, ..
+    } = &findings;
+    println!(
+        "{} changes by {} writes; {cuts} cuts, {} lists interrupted, {} watches answered by 410 Gone; {} audits",
+        made.changes(),
+        made.calls,
+        seen.interrupted,
+        seen.gone,
+        seen.audits
+    );
     findings.check().unwrap();
 }
 
