@@ -9,7 +9,7 @@ use super::routes;
 use super::upstreams::{Pair, Scene, subset};
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
-use crate::world::{NamespacedName, Protocol, Service};
+use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
 #[derive(Debug)]
@@ -101,14 +101,14 @@ pub(crate) fn client_sides(
         let rules = scene.rules(&service.name, *number);
         for facet in scene.facets(service, *number, &rules) {
             let called = Caller::of(service, &facet).family;
-            let pair = |name: &NamespacedName| {
+            let pair = |name: &NamespacedName, port: Port| {
                 let backend = scene.recorder.service(name)?;
                 let family = backend.if_second(called);
                 let node = facet.node.as_ref();
-                let whole = for_node(scene.wholes(name)?, *number, family, node)?;
+                let whole = for_node(scene.wholes(name)?, port, family, node)?;
                 Some(whole.pair.clone())
             };
-            let Some(own) = pair(&service.name) else {
+            let Some(own) = pair(&service.name, *number) else {
                 continue;
             };
             let key = (*number, facet.clone());
@@ -131,7 +131,7 @@ fn routed(
     service: &Service,
     key: &OutPort,
     own: Pair,
-    whole: impl Fn(&NamespacedName) -> Option<Pair>,
+    whole: impl Fn(&NamespacedName, Port) -> Option<Pair>,
     old: &[&Arc<ClientSide>],
 ) -> ClientSide {
     let rules = scene.rules(&service.name, key.0);
@@ -148,7 +148,7 @@ fn routed(
                 continue;
             }
             let pair = match backend {
-                Backend::Service(name, _) => whole(name),
+                Backend::Service(name, port) => whole(name, *port),
                 Backend::Subset(_, _, labels) => {
                     let place = (&*entry.rule, index);
                     Some(subset(scene, service, key, place, labels, &known))

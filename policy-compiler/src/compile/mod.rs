@@ -68,7 +68,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::{Backend, RouteTable};
+use crate::traffic::{Action, Backend, RouteTable};
 use crate::validation::inputs::Target;
 use crate::validation::{Addresses, Outcome, addresses, endpoints, facet, outcome};
 use crate::world::{
@@ -258,11 +258,14 @@ impl Compiled {
     }
 
     /// Returns whether every pod behind a port of a service denies all requests of a caller. With rules, the pods of every backend of
-    /// every rule count.
+    /// every rule count; a rule that answers by itself denies no caller.
     fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
         let target = Target::Service(service.clone());
         let rules = || self.validated.rules(&target, port);
         let whole = !rules().any(|entry| entry.matcher.is_any());
+        if rules().any(|entry| matches!(entry.rule.action, Action::Respond { .. })) {
+            return false;
+        }
         let mut backends = rules().flat_map(|entry| entry.rule.backends());
         let refused = backends.all(|backend| match backend {
             Backend::Service(name, port) => self.backend_refuses(caller, name, *port, None),

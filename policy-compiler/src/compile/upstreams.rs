@@ -202,12 +202,12 @@ impl<'a> Scene<'a> {
     ) -> Vec<Facet> {
         let backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let backends = backends.filter_map(|backend| match backend {
-            Backend::Service(name, _) => Some(name),
+            Backend::Service(name, port) => Some((name, *port)),
             Backend::Subset(..) | Backend::Invalid(_) => None,
         });
-        let services = std::iter::once(&service.name).chain(backends);
-        let nodes: BTreeSet<&Arc<str>> = services
-            .flat_map(|name| self.recorder.endpoint_inputs().nodes(name, port))
+        let called = std::iter::once((&service.name, port)).chain(backends);
+        let nodes: BTreeSet<&Arc<str>> = called
+            .flat_map(|(name, port)| self.recorder.endpoint_inputs().nodes(name, port))
             .collect();
         let families = [None].into_iter().chain(service.second_family().map(Some));
         let facets = families.flat_map(|family| {
