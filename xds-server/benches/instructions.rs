@@ -154,6 +154,7 @@ fn views(services: usize) -> [Arc<View>; 2] {
             ResourceKind::Cluster
             | ResourceKind::Listener
             | ResourceKind::Route
+            | ResourceKind::Extension
             | ResourceKind::Runtime => Arc::clone(resource),
         };
         Arc::new(Part {
@@ -220,7 +221,10 @@ fn answers(push: &Push) -> Vec<DeltaDiscoveryRequest> {
             let names = push.resources.iter().flat_map(routes).collect();
             requests.push(ask(ResourceKind::Route, names));
         }
-        ResourceKind::Endpoints | ResourceKind::Route | ResourceKind::Runtime => {}
+        ResourceKind::Endpoints
+        | ResourceKind::Route
+        | ResourceKind::Extension
+        | ResourceKind::Runtime => {}
     }
     requests
 }
@@ -297,6 +301,7 @@ fn held(view: &View, kind: ResourceKind) -> DeltaDiscoveryRequest {
         ResourceKind::Cluster
         | ResourceKind::Listener
         | ResourceKind::Route
+        | ResourceKind::Extension
         | ResourceKind::Runtime => resource.version.to_string(),
     };
     let names = if kind.is_complete() {

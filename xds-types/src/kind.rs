@@ -88,6 +88,8 @@ kinds! {
     Listener, listener: "envoy.config.listener.v3.Listener", "lds", complete: true, optional: false;
     #[doc = "`envoy.config.route.v3.RouteConfiguration`, RDS."]
     Route, route: "envoy.config.route.v3.RouteConfiguration", "rds", complete: false, optional: false;
+    #[doc = "`envoy.config.core.v3.TypedExtensionConfig`, ECDS: a filter that a listener names."]
+    Extension, extension: "envoy.config.core.v3.TypedExtensionConfig", "ecds", complete: false, optional: false;
     #[doc = "`envoy.service.runtime.v3.Runtime`, RTDS; gRPC and sidecars with a bootstrap of before version 1 do not subscribe to it."]
     Runtime, runtime: "envoy.service.runtime.v3.Runtime", "rtds", complete: false, optional: true;
 }

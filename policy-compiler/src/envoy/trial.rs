@@ -16,6 +16,7 @@ use prost::Message;
 
 use super::hcm::{Routes, Side, connection_manager};
 use super::metrics::Edge;
+use super::network::tcp_proxy;
 use super::wire::envoy::config::route::v3::RouteConfiguration;
 use super::{any, socket_address, truth};
 use crate::resource::{Resource, ResourceKind};
@@ -56,6 +57,11 @@ pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
                     .listeners
                     .push(routes(RouteConfiguration::decode(body).ok()?));
             }
+            ResourceKind::Extension => {
+                statics
+                    .listeners
+                    .push(extension(core::TypedExtensionConfig::decode(body).ok()?));
+            }
             ResourceKind::Runtime => {
                 layers.push(layer("trial", Runtime::decode(body).ok()?.layer?))
             }
@@ -89,6 +95,22 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
         Routes::Inline(Box::new(config)),
         &Edge(Vec::new()),
     );
+    unbound(vec![manager])
+}
+
+/// A listener with the extension as its filter.
+fn extension(config: core::TypedExtensionConfig) -> listener::Listener {
+    let filter = listener::Filter {
+        name: config.name,
+        config_type: config
+            .typed_config
+            .map(listener::filter::ConfigType::TypedConfig),
+    };
+    unbound(vec![filter, tcp_proxy("trial", "trial", None)])
+}
+
+/// A listener without a socket.
+fn unbound(filters: Vec<listener::Filter>) -> listener::Listener {
     let at = socket_address(std::net::Ipv4Addr::LOCALHOST.into(), 0);
     listener::Listener {
         name: "trial".to_owned(),
@@ -97,7 +119,7 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
         }),
         bind_to_port: truth(false),
         filter_chains: vec![listener::FilterChain {
-            filters: vec![manager],
+            filters,
             ..Default::default()
         }],
         ..Default::default()

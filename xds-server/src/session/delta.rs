@@ -110,6 +110,7 @@ impl Session {
                 ResourceKind::Cluster
                 | ResourceKind::Listener
                 | ResourceKind::Route
+                | ResourceKind::Extension
                 | ResourceKind::Runtime => version,
             };
             let channel = self.channels.get_mut(kind);

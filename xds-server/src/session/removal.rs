@@ -8,10 +8,11 @@ use super::plan::Draft;
 use super::{Flavor, Push, Session};
 
 /// The order in which kinds are removed: a resource before those it refers to.
-const WAVES: [Wave; 6] = [
+const WAVES: [Wave; 7] = [
     Wave::OnDemand,
     Wave::Listeners,
     Wave::Routes,
+    Wave::Extensions,
     Wave::Clusters,
     Wave::Endpoints,
     Wave::Runtime,
@@ -22,6 +23,7 @@ enum Wave {
     OnDemand,
     Listeners,
     Routes,
+    Extensions,
     Clusters,
     Endpoints,
     Runtime,
@@ -33,6 +35,7 @@ impl Wave {
             Self::OnDemand | Self::Clusters => ResourceKind::Cluster,
             Self::Listeners => ResourceKind::Listener,
             Self::Routes => ResourceKind::Route,
+            Self::Extensions => ResourceKind::Extension,
             Self::Endpoints => ResourceKind::Endpoints,
             Self::Runtime => ResourceKind::Runtime,
         }
@@ -128,12 +131,14 @@ impl Session {
     /// A resource that was reported on reconnect and is no longer in the view goes in an earlier wave; a route stays until
     /// the client gives it up.
     fn feared(&self, holder: ResourceKind, name: &str) -> &'static [ResourceKind] {
-        use ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
+        use ResourceKind::{Cluster, Endpoints, Extension, Listener, Route, Runtime};
         match holder {
-            Cluster if self.is_on_demand(holder, name) => &[Listener, Route, Cluster, Endpoints],
+            Cluster if self.is_on_demand(holder, name) => {
+                &[Listener, Route, Extension, Cluster, Endpoints]
+            }
             Cluster | Endpoints | Runtime => &[],
-            Listener => &[Route, Cluster, Endpoints],
-            Route => &[Cluster, Endpoints],
+            Listener => &[Route, Extension, Cluster, Endpoints],
+            Route | Extension => &[Cluster, Endpoints],
         }
     }
 
@@ -142,7 +147,9 @@ impl Session {
         // Resources that it required may be removed now, and so may those of later waves.
         self.removals_due = true;
         let channel = self.channels.get_mut(kind);
-        let still_used = kind == ResourceKind::Route && channel.subscription.covers(name);
+        // Draining listeners.
+        let by_listeners = matches!(kind, ResourceKind::Route | ResourceKind::Extension);
+        let still_used = by_listeners && channel.subscription.covers(name);
         if still_used && channel.holding(name).is_some() {
             channel.mark_gone(name);
             channel.doubtful.remove(name);

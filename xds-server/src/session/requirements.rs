@@ -43,7 +43,7 @@ impl Session {
             }
             // Listeners are asked for after clusters, so not yet having been asked is no answer.
             ResourceKind::Listener => channel.opened,
-            ResourceKind::Route => {
+            ResourceKind::Route | ResourceKind::Extension => {
                 let listeners = self.channels.get(ResourceKind::Listener);
                 by.kind == ResourceKind::Listener
                     || (listeners.opened && !listeners.subscription.wildcard)
@@ -63,6 +63,7 @@ impl Session {
             ResourceKind::Cluster
             | ResourceKind::Listener
             | ResourceKind::Route
+            | ResourceKind::Extension
             | ResourceKind::Runtime => false,
         }
     }

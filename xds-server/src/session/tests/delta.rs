@@ -60,6 +60,64 @@ const RULES: &[(&str, &str)] = &[
         holds C:a=1",
     ),
     (
+        "a subscribed extension that the view lacks is answered as removed, or the listener would wait for it",
+        "
+        view L:l=1
+        > L
+        < L#1 l=1
+        > X sub=x
+        < X#2 -x
+        > X nonce=2
+        > L nonce=1
+        view L:l=1 X:x=1
+        < X#3 x=1",
+    ),
+    (
+        "an extension is sent once its listener is there, and alone when it changes",
+        "
+        view C:a=1 L:l=1<C:a X:x=1<C:a
+        > C
+        < C#1 a=1
+        > C nonce=1
+        > L
+        < L#2 l=1
+        > X sub=x
+        < X#3 x=1
+        > L nonce=2
+        > X nonce=3
+        holds C:a=1 L:l=1 X:x=1
+        view C:a=1 L:l=1<C:a X:x=2<C:a
+        < X#4 x=2
+        > X nonce=4 nack=no
+        behind X:x refused 2 (no)
+        holds C:a=1 L:l=1 X:x=1
+        view C:a=1 L:l=1<C:a X:x=3<C:a
+        < X#5 x=3
+        > X nonce=5
+        behind ",
+    ),
+    (
+        "an extension goes after its listener, and before its cluster",
+        "
+        view C:a=1 L:l=1<C:a X:x=1<C:a
+        > C
+        < C#1 a=1
+        > C nonce=1
+        > L
+        < L#2 l=1
+        > X sub=x
+        < X#3 x=1
+        > L nonce=2
+        > X nonce=3
+        view
+        < L#4 -l
+        > L nonce=4
+        < X#5 -x
+        > X nonce=5
+        > X unsub=x
+        < C#6 -a",
+    ),
+    (
         "a client that does not subscribe to the runtime layer lacks nothing of it",
         "
         view C:a=1 T:heddle=1
@@ -97,7 +155,7 @@ const RULES: &[(&str, &str)] = &[
         "a type that is not served is ignored",
         "
         view C:a=1
-        > X
+        > ?
         > C
         < C#1 a=1",
     ),

@@ -99,6 +99,7 @@ fn kind(letter: &str) -> ResourceKind {
         "E" => ResourceKind::Endpoints,
         "L" => ResourceKind::Listener,
         "R" => ResourceKind::Route,
+        "X" => ResourceKind::Extension,
         "T" => ResourceKind::Runtime,
         _ => panic!("{letter} is not a kind"),
     }
@@ -110,6 +111,7 @@ fn letter(kind: ResourceKind) -> &'static str {
         ResourceKind::Endpoints => "E",
         ResourceKind::Listener => "L",
         ResourceKind::Route => "R",
+        ResourceKind::Extension => "X",
         ResourceKind::Runtime => "T",
     }
 }
@@ -161,7 +163,7 @@ fn resource(word: &str) -> Resource {
 
 fn request(session: &mut Session, flavor: Flavor, text: &str) -> Result<Heard, Fault> {
     let (letter, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let type_url = if letter == "X" {
+    let type_url = if letter == "?" {
         "type.googleapis.com/x"
     } else {
         kind(letter).type_url()

@@ -26,8 +26,8 @@ pub struct Client {
     pub on_demand: BTreeSet<String>,
     pub faults: Vec<String>,
     subscribed: BTreeMap<ResourceKind, BTreeSet<String>>,
-    /// Routes of listeners that are gone but drain; given up at [`Client::drain`].
-    draining: BTreeSet<String>,
+    /// Routes and extensions of listeners that are gone but drain; given up at [`Client::drain`].
+    draining: BTreeSet<ResourceKey>,
     opened: BTreeSet<ResourceKind>,
 }
 
@@ -49,6 +49,11 @@ fn refers(body: &str) -> Vec<ResourceKey> {
         .collect()
 }
 
+/// Whether listeners bring resources of the kind with them.
+fn brought(kind: ResourceKind) -> bool {
+    matches!(kind, ResourceKind::Route | ResourceKind::Extension)
+}
+
 impl Client {
     /// Opens a stream as Envoy does: first clusters, and at the very first time listeners only after these.
     pub fn connect(&mut self) {
@@ -62,6 +67,7 @@ impl Client {
                 ResourceKind::Endpoints,
                 ResourceKind::Listener,
                 ResourceKind::Route,
+                ResourceKind::Extension,
             ] {
                 let names: Vec<String> = self
                     .subscribed
@@ -99,10 +105,9 @@ impl Client {
         }
     }
 
-    /// Draining listeners have gone, and with them their routes.
+    /// Draining listeners have gone, and with them their routes and extensions.
     pub fn drain(&mut self) {
-        for name in std::mem::take(&mut self.draining) {
-            let key = ResourceKey::new(ResourceKind::Route, name.as_str());
+        for key in std::mem::take(&mut self.draining) {
             if !self.in_use(&key, ResourceKind::Listener) {
                 self.give_up(&key);
             }
@@ -154,8 +159,10 @@ impl Client {
         for target in &refers {
             let active = self.held.get(target).is_some_and(|h| h.warm);
             match (key.kind, target.kind) {
-                // A listener brings its routes; all else has to be there, and warm.
-                (ResourceKind::Listener, ResourceKind::Route) => self.ask(target),
+                // A listener brings its routes and extensions; all else has to be there, and warm.
+                (ResourceKind::Listener, ResourceKind::Route | ResourceKind::Extension) => {
+                    self.ask(target);
+                }
                 _ if !active => self.faults.push(format!(
                     "{key} at {version} refers to {target}, which is not there"
                 )),
@@ -183,6 +190,7 @@ impl Client {
             ResourceKind::Cluster
             | ResourceKind::Listener
             | ResourceKind::Route
+            | ResourceKind::Extension
             | ResourceKind::Runtime => true,
         };
         self.held.insert(
@@ -197,13 +205,13 @@ impl Client {
     }
 
     fn remove(&mut self, key: &ResourceKey) {
-        // Envoy ignores the removal of routes and endpoints that it has subscribed to.
+        // Envoy ignores the removal of routes and endpoints that it has subscribed to. An extension that is removed is subscribed to still.
         if matches!(key.kind, ResourceKind::Cluster | ResourceKind::Listener) {
             let Some(gone) = self.held.remove(key) else {
                 return;
             };
-            let routes = gone.refers.iter().filter(|r| r.kind == ResourceKind::Route);
-            self.draining.extend(routes.map(|r| r.name.to_string()));
+            let brought = gone.refers.into_iter().filter(|r| brought(r.kind));
+            self.draining.extend(brought);
             if key.kind == ResourceKind::Cluster {
                 self.give_up(&ResourceKey::new(ResourceKind::Endpoints, key.name.clone()));
             }
@@ -217,15 +225,15 @@ impl Client {
     }
 
     fn give_up_unused(&mut self) {
-        let routes = self
-            .subscribed
-            .get(&ResourceKind::Route)
-            .cloned()
-            .unwrap_or_default();
-        for name in routes {
-            let key = ResourceKey::new(ResourceKind::Route, name.as_str());
-            if !self.draining.contains(&name) && !self.in_use(&key, ResourceKind::Listener) {
-                self.draining.insert(name);
+        let subscribed = self.subscribed.iter().filter(|(kind, _)| brought(**kind));
+        let keys = subscribed.flat_map(|(kind, names)| {
+            names
+                .iter()
+                .map(|name| ResourceKey::new(*kind, name.as_str()))
+        });
+        for key in keys.collect::<Vec<_>>() {
+            if !self.in_use(&key, ResourceKind::Listener) {
+                self.draining.insert(key);
             }
         }
     }

@@ -103,7 +103,12 @@ fn apply(world: &mut World, at: usize, edit: Edit) {
         Edit::Version(ResourceKind::Endpoints) => {
             service.endpoints = service.endpoints.wrapping_add(1)
         }
-        Edit::Version(ResourceKind::Listener | ResourceKind::Route | ResourceKind::Runtime) => {
+        Edit::Version(
+            ResourceKind::Listener
+            | ResourceKind::Route
+            | ResourceKind::Extension
+            | ResourceKind::Runtime,
+        ) => {
             service.listener = service.listener.wrapping_add(1);
         }
         Edit::Backends(backends) => service.backends = backends,
@@ -146,7 +151,7 @@ impl Compiled {
     }
 
     fn expose(&mut self, i: usize, world: &World, wanted: &BTreeSet<Name>) {
-        use ResourceKind::{Cluster, Endpoints, Listener, Route};
+        use ResourceKind::{Cluster, Endpoints, Extension, Listener, Route};
         let (service, bad) = (&world[i], world[i].bad);
         let backends = service.backends.iter().copied();
         let backends: BTreeSet<usize> = backends.filter(|b| world[*b].exists).chain([i]).collect();
@@ -157,7 +162,10 @@ impl Compiled {
         ready.push(key(Listener, i));
         if service.tcp {
             let seed = service.listener;
-            self.add(key(Listener, i), bad, seed, &clusters, &targets);
+            let extension = key(Extension, i);
+            let refers: Vec<_> = clusters.iter().chain([&extension]).cloned().collect();
+            self.add(key(Listener, i), bad, 0, &refers, &targets);
+            self.add(extension, bad, seed, &clusters, &targets);
         } else {
             let route = [key(Route, i)];
             self.add(key(Listener, i), bad, 0, &route, &route);
@@ -395,13 +403,13 @@ fn is_bad(resource: &Resource) -> bool {
 
 /// Whether nothing that the resource needs, or that has to ask for it, is bad.
 fn reachable(view: &Resources, key: &ResourceKey) -> bool {
-    use ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
+    use ResourceKind::{Cluster, Endpoints, Extension, Listener, Route, Runtime};
     let Some(resource) = view.get(key) else {
         return true;
     };
     let asked_by = match key.kind {
         Endpoints => Some(ResourceKey::new(Cluster, key.name.clone())),
-        Route => Some(ResourceKey::new(Listener, key.name.clone())),
+        Route | Extension => Some(ResourceKey::new(Listener, key.name.clone())),
         Cluster | Listener | Runtime => None,
     };
     let asker_is_bad = asked_by

@@ -30,6 +30,17 @@ const RULES: &[(&str, &str)] = &[
         > E names=a,b nonce=2",
     ),
     (
+        "extensions come by name, and a new one when it is there",
+        "
+        view X:x=1 X:y=1
+        > X names=x,z
+        < X#1 x=1
+        > X names=x,z nonce=1
+        view X:x=2 X:y=1 X:z=1
+        < X#2 x=2 z=1
+        > X names=x,z nonce=2",
+    ),
+    (
         "an empty first request means everything only for clusters and listeners",
         "
         view E:a=1 L:l=1
