@@ -100,7 +100,7 @@ fn a_trial_tells_a_broken_resource_from_sound_ones() -> Result<()> {
             }
         }
     }
-    ensure!(kinds.len() == 4, "cases of every kind: {kinds:?}");
+    ensure!(kinds.len() == 5, "cases of every kind: {kinds:?}");
 
     let broken = "
 apiVersion: heddle.dev/v1alpha1

@@ -83,7 +83,7 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
     Ok(())
 }
 
-/// The requirements of a resource are in the same view, and so is every cluster and route configuration that it names.
+/// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names.
 #[test]
 fn references_resolve() -> Result<()> {
     // Of the bootstrap; and one that deliberately does not exist.
@@ -103,10 +103,10 @@ fn references_resolve() -> Result<()> {
                 let mut names = Vec::new();
                 named(&print::to_json(resource), &mut names);
                 for (field, name) in names {
-                    let kind = if field == "route_config_name" {
-                        ResourceKind::Route
-                    } else {
-                        ResourceKind::Cluster
+                    let kind = match field.as_str() {
+                        "route_config_name" => ResourceKind::Route,
+                        "config_discovery" => ResourceKind::Extension,
+                        _ => ResourceKind::Cluster,
                     };
                     let there = view
                         .resources
@@ -128,6 +128,11 @@ fn references_resolve() -> Result<()> {
 fn named(value: &Value, found: &mut Vec<(String, String)>) {
     match value {
         Value::Object(map) => {
+            if let (Some(_), Some(Value::String(name))) =
+                (map.get("config_discovery"), map.get("name"))
+            {
+                found.push(("config_discovery".to_owned(), name.clone()));
+            }
             for (key, value) in map {
                 match value {
                     Value::String(name)

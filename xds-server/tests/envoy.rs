@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds_server::Options;
-use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route, Runtime};
+use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Extension, Listener, Route, Runtime};
 use heddle_xds_types::bootstrap::RUNTIME_FEATURES;
 use support::pki::Pki;
 use support::resources::{
-    bad_listener, cluster, endpoints, http_listener, key, on_demand_listener, route, runtime,
-    static_cluster,
+    bad_listener, chooses, cluster, endpoints, extended_listener, http_listener, key,
+    on_demand_listener, route, runtime, static_cluster,
 };
 use support::{BOUND, Fixture, Process, Running, free_port, runs, tool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,6 +228,7 @@ async fn envoy_runs_what_it_is_given() {
         "the cluster stayed in warming"
     );
 
+    extension(&server, &source).await;
     on_demand(&server, &source, unknown, backend).await;
     loads(&source, front).await;
     refusal(&server, &source).await;
@@ -259,6 +260,56 @@ async fn runtime_values(server: &Running, source: &Arc<Fixture>, admin: u16) {
     tokio::time::timeout(BOUND, gone)
         .await
         .expect("the value stays without its resource");
+}
+
+/// A listener's filter comes by ECDS, and the listener waits for it. A broken one is refused by name, and the last good one stays;
+/// without it connections are closed.
+async fn extension(server: &Running, source: &Arc<Fixture>) {
+    let (port, filter) = (free_port(), key(Extension, "gate"));
+    source.put([extended_listener("extended", port, "gate", "nowhere")]);
+    let up = key(Listener, "extended");
+    server.until(NODE, "waiting", |p| runs(p, &up)).await;
+    source.put([chooses("gate", "1", "svc")]);
+    until_answer(port, "/", "hello").await;
+    source.put([chooses("gate", "2", "nowhere")]);
+    until_closed(port).await;
+    source.put([chooses("gate", "3", "svc")]);
+    until_answer(port, "/", "hello").await;
+    source.put([chooses("gate", "4", "%NOT_A_COMMAND(%")]);
+    let progress = server
+        .until(NODE, "refused", |p| {
+            p.behind.get(&filter).is_some_and(Option::is_some)
+        })
+        .await;
+    let text = &progress.behind[&filter].as_ref().unwrap().text;
+    assert!(text.contains("NOT_A_COMMAND"), "{text}");
+    until_answer(port, "/", "hello").await;
+    source.remove(&filter);
+    until_closed(port).await;
+    source.remove(&up);
+}
+
+/// Waits until connections are accepted and end without an answer.
+async fn until_closed(port: u16) {
+    let closing = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            pace.tick().await;
+            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else {
+                continue;
+            };
+            let _ = stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+                .await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            if answer.is_empty() {
+                return;
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(10), closing).await;
+    assert!(outcome.is_ok(), "connections are answered, or not accepted");
 }
 
 /// The first connection to an unknown destination is held until the destination is known.

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::response::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Response, endpoints_of, routes_of};
+use super::response::{
+    CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTE, Response, endpoints_of, named_by,
+};
 
 /// The step of Envoy's start that the proxy has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +48,13 @@ pub struct Proxy {
     /// Those of them that have been asked for.
     demanded: BTreeSet<String>,
     phase: Phase,
-    kinds: [Kind; 4],
+    kinds: [Kind; 5],
     refused: BTreeSet<String>,
     tally: Tally,
 }
+
+/// A type, and a name of it.
+type Name = (&'static str, String);
 
 /// A proxy's state of one type.
 #[derive(Debug)]
@@ -57,10 +62,10 @@ struct Kind {
     url: &'static str,
     /// Versions by name.
     held: HashMap<Box<str>, Box<str>>,
-    /// Endpoints and routes are asked for by name.
+    /// Endpoints, routes and extensions are asked for by name.
     asked: BTreeSet<String>,
     /// Which of those names each cluster or listener refers to.
-    refers: HashMap<Box<str>, Vec<String>>,
+    refers: HashMap<Box<str>, Vec<Name>>,
 }
 
 impl Kind {
@@ -83,8 +88,8 @@ impl Kind {
 /// The names that the proxy wants or gives up after a response.
 #[derive(Debug, Default)]
 struct Wants {
-    new: Vec<String>,
-    gone: Vec<String>,
+    new: Vec<Name>,
+    gone: Vec<Name>,
 }
 
 impl Proxy {
@@ -102,7 +107,7 @@ impl Proxy {
             on_demand: on_demand.into_iter().collect(),
             demanded: BTreeSet::new(),
             phase: Phase::Clusters,
-            kinds: [CLUSTER, ENDPOINTS, LISTENER, ROUTE].map(Kind::new),
+            kinds: [CLUSTER, ENDPOINTS, LISTENER, ROUTE, EXTENSION].map(Kind::new),
             refused: BTreeSet::new(),
             tally: Tally::default(),
         }
@@ -115,7 +120,7 @@ impl Proxy {
             return vec![self.request(CLUSTER)];
         }
         let listeners = matches!(self.phase, Phase::Listeners | Phase::Started);
-        let urls = [CLUSTER, ENDPOINTS, LISTENER, ROUTE];
+        let urls = [CLUSTER, ENDPOINTS, LISTENER, ROUTE, EXTENSION];
         urls.into_iter()
             .filter(|url| *url != LISTENER || listeners)
             .filter_map(|url| self.again(url))
@@ -138,13 +143,14 @@ impl Proxy {
         let wants = self.remember(response)?;
         match response.type_url {
             CLUSTER => {
-                self.ask(ENDPOINTS, wants, out);
+                self.ask(ENDPOINTS, &wants, out);
                 if self.phase == Phase::Clusters {
                     self.phase = Phase::Endpoints;
                 }
             }
             LISTENER => {
-                self.ask(ROUTE, wants, out);
+                self.ask(ROUTE, &wants, out);
+                self.ask(EXTENSION, &wants, out);
                 if self.phase == Phase::Listeners {
                     self.phase = Phase::Started;
                     self.demand(out);
@@ -166,6 +172,7 @@ impl Proxy {
         self.phase == Phase::Started
             && all(ENDPOINTS)
             && all(ROUTE)
+            && all(EXTENSION)
             && self.on_demand.iter().all(|name| self.reaches(name))
     }
 
@@ -234,7 +241,7 @@ impl Proxy {
                 .collect(),
             _ => kind.asked.iter().cloned().collect(),
         };
-        if names.is_empty() && matches!(url, ENDPOINTS | ROUTE) {
+        if names.is_empty() && matches!(url, ENDPOINTS | ROUTE | EXTENSION) {
             return None;
         }
         let held = kind.held.iter();
@@ -262,20 +269,17 @@ impl Proxy {
     }
 
     /// One request with the names that are new or gone, as Envoy sends it after it has taken a whole response in.
-    fn ask(&mut self, url: &'static str, wants: Wants, out: &mut Vec<DeltaDiscoveryRequest>) {
+    fn ask(&mut self, url: &'static str, wants: &Wants, out: &mut Vec<DeltaDiscoveryRequest>) {
         let Some(kind) = self.kind_mut(url) else {
             return;
         };
-        let new: Vec<String> = wants
-            .new
-            .into_iter()
-            .filter(|name| kind.asked.insert(name.clone()))
-            .collect();
-        let gone: Vec<String> = wants
-            .gone
-            .into_iter()
-            .filter(|name| kind.asked.remove(name))
-            .collect();
+        let of_kind = |names: &[Name]| -> Vec<String> {
+            let names = names.iter().filter(|(of, _)| *of == url);
+            names.map(|(_, name)| name.clone()).collect()
+        };
+        let (mut new, mut gone) = (of_kind(&wants.new), of_kind(&wants.gone));
+        new.retain(|name| kind.asked.insert(name.clone()));
+        gone.retain(|name| kind.asked.remove(name));
         for name in &gone {
             kind.held.remove(name.as_str());
         }
@@ -339,7 +343,7 @@ impl Proxy {
 
 impl Kind {
     /// A cluster or listener refers to these names now.
-    fn refer(&mut self, name: &str, to: Vec<String>, wants: &mut Wants) {
+    fn refer(&mut self, name: &str, to: Vec<Name>, wants: &mut Wants) {
         let before = if to.is_empty() {
             self.refers.remove(name)
         } else {
@@ -354,11 +358,11 @@ impl Kind {
     }
 }
 
-fn referred(url: &str, body: &[u8]) -> Result<Vec<String>> {
+fn referred(url: &str, body: &[u8]) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     match url {
-        CLUSTER => names.extend(endpoints_of(body)?.map(str::to_owned)),
-        LISTENER => routes_of(body, &mut |name| names.push(name.to_owned()))?,
+        CLUSTER => names.extend(endpoints_of(body)?.map(|name| (ENDPOINTS, name.to_owned()))),
+        LISTENER => named_by(body, &mut |of, name| names.push((of, name.to_owned())))?,
         _ => {}
     }
     Ok(names)

@@ -12,6 +12,8 @@ pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.Cluste
 pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 /// Type URL of routes.
 pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// Extensions: filters that listeners name.
+pub const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// `Cluster.DiscoveryType.EDS`.
 const EDS: u64 = 3;
@@ -107,21 +109,31 @@ pub fn endpoints_of(cluster: &[u8]) -> Result<Option<&str>> {
     name.map(text).transpose()
 }
 
-/// Calls with the name of each route configuration that a listener asks for.
+/// Calls with the type and name of each route configuration and extension that a listener asks for.
 ///
 /// # Errors
 /// When it is malformed.
-pub fn routes_of<'a>(listener: &'a [u8], call: &mut impl FnMut(&'a str)) -> Result<()> {
+pub fn named_by<'a>(
+    listener: &'a [u8],
+    call: &mut impl FnMut(&'static str, &'a str),
+) -> Result<()> {
     for field in fields(listener) {
         // Filter chains, and the default one.
         if let (3 | 25, Value::Bytes(chain)) = field? {
-            wire::each(chain, 3, |filter| routes_of_filter(filter, call))?;
+            wire::each(chain, 3, |filter| named_by_filter(filter, call))?;
         }
     }
     Ok(())
 }
 
-fn routes_of_filter<'a>(filter: &'a [u8], call: &mut impl FnMut(&'a str)) -> Result<()> {
+fn named_by_filter<'a>(
+    filter: &'a [u8],
+    call: &mut impl FnMut(&'static str, &'a str),
+) -> Result<()> {
+    // `config_discovery`: the filter has the name of the extension.
+    if wire::last(filter, 5)?.is_some() {
+        call(EXTENSION, text(wire::last(filter, 1)?.unwrap_or_default())?);
+    }
     let Some(any) = wire::last(filter, 4)? else {
         return Ok(());
     };
@@ -133,7 +145,7 @@ fn routes_of_filter<'a>(filter: &'a [u8], call: &mut impl FnMut(&'a str)) -> Res
     if let Some(rds) = wire::last(manager, 3)?
         && let Some(name) = wire::last(rds, 2)?
     {
-        call(text(name)?);
+        call(ROUTE, text(name)?);
     }
     Ok(())
 }
@@ -168,8 +180,8 @@ mod tests {
         assert_eq!((resource.name, resource.version), ("a", "1"));
         assert_eq!(resource.size, sent.resources[0].encoded_len());
         let mut routes = Vec::new();
-        routes_of(resource.body, &mut |name| routes.push(name)).unwrap();
-        assert_eq!(routes, ["r"]);
+        named_by(resource.body, &mut |of, name| routes.push((of, name))).unwrap();
+        assert_eq!(routes, [(ROUTE, "r")]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -196,6 +197,33 @@ impl Fixture {
             .env("HEDDLE_DRAIN_SECONDS", "1");
         self.agents
             .push(Process::start(command, &self.path(&format!("{pod}.log"))));
+    }
+
+    /// An address of the test.
+    pub fn address(&self, host: u8, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip(host).into(), port)
+    }
+
+    /// How often the Envoy of a pod has added, changed or removed a listener.
+    pub fn listener_changes(&self, pod: &str) -> Vec<String> {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(self.path(pod).join("admin.sock"))?;
+            stream.write_all(
+                b"GET /stats?filter=listener_manager HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            )?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = ask().unwrap();
+        let counts = ["added", "modified", "removed", "in_place_updated"];
+        let lines = text.lines().filter(|line| {
+            let mut counts = counts.iter();
+            counts.any(|count| line.contains(&format!("listener_{count}: ")))
+        });
+        let lines: Vec<String> = lines.map(str::to_owned).collect();
+        assert_eq!(lines.len(), counts.len(), "{text}");
+        lines
     }
 
     fn ip(&self, host: u8) -> Ipv4Addr {

@@ -5,6 +5,7 @@
 // In a test a panic is the verdict; clippy's own exception covers only the functions marked as tests.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod bytes;
 mod harness;
 mod liars;
 mod strangers;
@@ -91,6 +92,12 @@ fn from_files_to_requests_and_back_to_statuses() {
 fn a_clients_rejections_and_streams_count_for_that_client() {
     let mesh = Fixture::start();
     liars::decide_for_themselves_only(&mesh);
+}
+
+#[test]
+fn policies_of_bytes_change_for_new_connections_only() {
+    let mesh = Fixture::start();
+    bytes::policies_change_for_new_connections_only(&mesh);
 }
 
 fn refused_by_envoy(mesh: &Fixture) {

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub(crate) use admission::Admission;
 pub use admission::could_admit;
-pub use decision::{Verdict, decide, decisions};
+pub use decision::{Verdict, decide, decisions, refused_at_handshake};
 pub use evaluate::{Decision, HttpRequest, Request, evaluate};
 
 use crate::world::{Port, SpiffeId};
@@ -213,20 +213,5 @@ impl PortAuthz {
     /// Returns whether a rule that is enforced decides about connections of bytes.
     pub(crate) fn judges_bytes(&self) -> bool {
         self.rules(RuleAction::Deny, false).next().is_some() || self.needs_allow(false)
-    }
-
-    /// Returns whether no connection of bytes can ever pass, from any caller (with or without an identity). Envoy judges bytes only
-    /// after the client has sent some: if the server speaks first, its greeting would already be out.
-    pub(crate) fn refuses_bytes(&self, identified: bool) -> bool {
-        let bytes = |rule: &&Rule| !rule.to.needs_http();
-        let anonymous =
-            |from: &Source| from.identities.is_empty() && from.identity_prefixes.is_empty();
-        let denied = self
-            .rules(RuleAction::Deny, false)
-            .filter(bytes)
-            .any(|rule| anonymous(&rule.from) && rule.from.blocks.is_empty());
-        let mut allows = self.rules(RuleAction::Allow, false).filter(bytes);
-        denied
-            || (self.needs_allow(false) && !allows.any(|rule| identified || anonymous(&rule.from)))
     }
 }

@@ -46,8 +46,8 @@ pub(crate) struct InboundPort {
     /// Whether plain text is accepted beside mTLS.
     pub(crate) plain: bool,
     pub(crate) authz: PortAuthz,
-    /// The service that leads here, for metrics, where bytes can only be refused: those are led to no cluster that could say it.
-    pub(crate) refused: Option<Arc<str>>,
+    /// The service that leads here, for metrics, where bytes may be refused before they are led to the cluster that has it.
+    pub(crate) service: Option<Arc<str>>,
 }
 
 /// Whether a port is the sidecar's, where no policy decides.
@@ -168,14 +168,13 @@ pub(crate) fn inbound(
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
-        // A caller in plain text has no identity.
-        let refuses = protocol != Protocol::Http && authz.refuses_bytes(!plain);
-        let service = port.filter(|_| refuses).and_then(|port| leads.get(&port));
+        let judged = protocol != Protocol::Http && authz.judges_bytes();
+        let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
         InboundPort {
             protocol,
             plain,
             authz,
-            refused: service.cloned(),
+            service: service.cloned(),
         }
     };
     let ports: BTreeMap<Port, InboundPort> = all

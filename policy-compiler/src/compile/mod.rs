@@ -8,6 +8,7 @@
 mod admissions;
 mod applications;
 mod bounds;
+mod bytes;
 mod changes;
 mod classes;
 mod clusters;

@@ -10,13 +10,16 @@ use heddle_ports::{INBOUND, INBOUND_NODE};
 use prost::Message;
 
 use super::applications::{in_name, rest, tls_application};
+use super::bytes::{self, Peer};
 use super::inbound::{Inbound, InboundPort};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, Takes, chain};
-use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER};
-use crate::envoy::network::{remember_peer, tcp_proxy};
+use crate::envoy::metrics::{
+    Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER, SERVICE_OF_CONNECTION,
+};
+use crate::envoy::network::remember_peer;
 use crate::envoy::route::{self, Others, ProbeRoute};
-use crate::envoy::{rbac, tls};
+use crate::envoy::tls;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
@@ -35,6 +38,9 @@ pub(crate) fn server(input: &Inbound) -> Part {
             let body = route::inbound(&name, &name, &[], &Others::Judged(&inbound.authz));
             let requires = vec![cluster.clone()];
             resources.push(resource(input, ResourceKind::Route, &name, body, requires));
+        }
+        if inbound.protocol != Protocol::Http {
+            resources.extend(bytes_filters(input, &name, inbound));
         }
         if port.is_none() {
             resources.push(rest(&input.origins));
@@ -191,7 +197,7 @@ fn mesh_chains(
         chain(&name, port, takes, filters, Some(socket))
     };
     let http = || identified(http(input, &name));
-    let tcp = || tcp(&name, inbound, Peer::Identified);
+    let tcp = || tcp(&name, Peer::Identified);
     match inbound.protocol {
         // The announcement of the caller does not change the protocol of a declared port: otherwise HTTP that is sent as TCP would
         // bypass the rules for HTTP.
@@ -223,13 +229,13 @@ fn plain_chains(
                 &format!("{name} plain"),
                 port,
                 Takes::PlainBytes,
-                tcp(&name, inbound, Peer::Anonymous),
+                tcp(&name, Peer::Anonymous),
                 None,
             ),
-            foreign_tls(port, inbound),
+            foreign_tls(port),
         ],
         Protocol::Detect => vec![
-            foreign_tls(port, inbound),
+            foreign_tls(port),
             chain(
                 &format!("{name} plain http"),
                 port,
@@ -241,7 +247,7 @@ fn plain_chains(
                 &format!("{name} plain tcp"),
                 port,
                 Takes::PlainBytes,
-                tcp(&name, inbound, Peer::Anonymous),
+                tcp(&name, Peer::Anonymous),
                 None,
             ),
         ],
@@ -249,13 +255,13 @@ fn plain_chains(
 }
 
 /// An application's own TLS, from a caller without a sidecar: bytes like others.
-fn foreign_tls(port: Option<Port>, inbound: &InboundPort) -> listener::FilterChain {
+fn foreign_tls(port: Option<Port>) -> listener::FilterChain {
     let name = in_name(port);
     chain(
         &format!("{name} plain tls"),
         port,
         Takes::ForeignTls,
-        tcp(&name, inbound, Peer::Anonymous),
+        tcp(&name, Peer::Anonymous),
         None,
     )
 }
@@ -292,31 +298,19 @@ fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
     )]
 }
 
-/// Passes bytes to the application if the policies allow it. If they can allow no caller, Envoy does not even connect to the
-/// application.
-fn tcp(cluster: &str, inbound: &InboundPort, peer: Peer) -> Vec<listener::Filter> {
-    let authz = rbac::of_bytes(&inbound.authz);
-    let asked = authz.is_some() && peer == Peer::Identified;
-    let mut filters: Vec<_> = asked.then(remember_peer).into_iter().collect();
-    filters.extend(authz);
-    let refused = inbound.authz.refuses_bytes(peer == Peer::Identified);
-    let (cluster, service) = if refused {
-        let service = inbound.refused.as_deref();
-        ("refused", service.unwrap_or(NO_SERVICE))
-    } else {
-        (cluster, SERVICE_OF_CLUSTER)
-    };
-    filters.push(tcp_proxy("inbound", cluster, Some(&edge(service))));
-    filters
+/// The filters that decide about connections of bytes. They come by ECDS, so that a change of policies leaves the listener as it is.
+fn bytes_filters(input: &Inbound, cluster: &str, inbound: &InboundPort) -> [Arc<Resource>; 2] {
+    let service = inbound.service.as_deref().unwrap_or(NO_SERVICE);
+    bytes::filters(cluster, &inbound.authz, service).map(|filter| {
+        let requires = vec![ResourceKey::new(ResourceKind::Cluster, cluster)];
+        let (kind, body) = (ResourceKind::Extension, filter.encode_to_vec());
+        resource(input, kind, &filter.name, body, requires)
+    })
 }
 
-/// Whether the peer of a filter chain has an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    /// mTLS: it has an identity.
-    Identified,
-    /// Plain text: it has none.
-    Anonymous,
+/// Passes bytes to the application if the policies allow it.
+fn tcp(cluster: &str, peer: Peer) -> Vec<listener::Filter> {
+    bytes::chain(cluster, peer, &edge(SERVICE_OF_CONNECTION))
 }
 
 fn edge(service: &str) -> Edge<'_> {

@@ -21,6 +21,8 @@ pub(crate) const OWN_WORKLOAD: &str = "%ENVIRONMENT(WL)%";
 pub(crate) const OWN_PRINCIPAL: &str = "%ENVIRONMENT(ID)%";
 /// The service that a cluster of the server's side says it stands for. Empty where Envoy answers before it has chosen a cluster.
 pub(crate) const SERVICE_OF_CLUSTER: &str = "%CLUSTER_METADATA(heddle:service)%";
+/// The same for connections of bytes, of which the gate has refused some before a cluster was chosen.
+pub(crate) const SERVICE_OF_CONNECTION: &str = r#"%COALESCE({"operators":[{"command":"FILTER_STATE","param":"heddle.service:PLAIN"},{"command":"CLUSTER_METADATA","param":"heddle:service"}]})%"#;
 /// A service where there is none.
 pub(crate) const NO_SERVICE: &str = "-";
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
+pub(crate) mod gate;
 pub(crate) mod hcm;
 pub(crate) mod listener;
 mod matchers;
@@ -40,6 +41,14 @@ fn any<M: Message + Name>(message: &M) -> Any {
     Any {
         type_url: M::type_url(),
         value: message.encode_to_vec(),
+    }
+}
+
+/// A filter for ECDS.
+pub(crate) fn extension(name: &str, config: Any) -> core::TypedExtensionConfig {
+    core::TypedExtensionConfig {
+        name: name.to_owned(),
+        typed_config: Some(config),
     }
 }
 

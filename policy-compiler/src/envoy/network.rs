@@ -15,6 +15,8 @@ use super::metrics::{self, Edge};
 use super::{ads, any, endpoint, matchers, number, seconds};
 use crate::traffic::Alpn;
 
+/// The key of the cluster that the TCP proxy takes in place of its own.
+pub(super) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
 /// New destinations that a sidecar may ask for at once. An application that starts dials dozens; a scan of a network dials thousands, and
 /// each unknown address costs the sidecar a cluster and the control plane an answer.
 const NEW_DESTINATIONS: u32 = 512;
@@ -28,6 +30,34 @@ pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
         name: name.to_owned(),
         config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
     }
+}
+
+/// A filter that comes by ECDS, under its own name. A new listener waits for it; if it goes, connections are closed.
+pub(crate) fn discovered(name: &str, kind: &str) -> listener::Filter {
+    let source = core::ExtensionConfigSource {
+        config_source: Some(ads()),
+        type_urls: vec![kind.to_owned()],
+        ..Default::default()
+    };
+    listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::ConfigDiscovery(source)),
+    }
+}
+
+/// Everything to one cluster, behind a gate: it connects after the TLS handshake, and takes nothing from the client before it has connected.
+/// In plain text it connects at once.
+pub(crate) fn tcp_proxy_gated(
+    stat_prefix: &str,
+    cluster: &str,
+    edge: &Edge<'_>,
+) -> listener::Filter {
+    let proxy = tcp::TcpProxy {
+        upstream_connect_mode: tcp::UpstreamConnectMode::OnDownstreamTlsHandshake.into(),
+        max_early_data_bytes: number(0),
+        ..metered(stat_prefix, cluster, Some(edge))
+    };
+    filter("tcp", any(&proxy))
 }
 
 /// Everything to one cluster. Idle connections live on: databases and brokers expect that.
@@ -83,7 +113,7 @@ fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::Tc
 /// the name. It sets how long a refusal is remembered, because Envoy requests a name at most once per stream.
 pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     let name = set_state(
-        "envoy.tcp_proxy.cluster",
+        CLUSTER,
         &format!("dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME({time})%"),
         state::filter_state_value::SharedWithUpstream::None,
     );
@@ -139,11 +169,7 @@ pub(crate) fn remember_peer() -> listener::Filter {
     let peer = "%DOWNSTREAM_PEER_URI_SAN%";
     let value = state::FilterStateValue {
         factory_key: "envoy.string".to_owned(),
-        ..state_value(
-            matchers::PEER,
-            peer,
-            state::filter_state_value::SharedWithUpstream::None,
-        )
+        ..state_value(matchers::PEER, format(peer))
     };
     let config = set_filter_state::Config {
         on_downstream_tls_handshake: vec![value],
@@ -157,32 +183,38 @@ fn set_state(
     value: &str,
     shared: state::filter_state_value::SharedWithUpstream,
 ) -> listener::Filter {
+    let value = state::FilterStateValue {
+        shared_with_upstream: shared.into(),
+        ..state_value(key, format(value))
+    };
     let config = set_filter_state::Config {
-        on_new_connection: vec![state_value(key, value, shared)],
+        on_new_connection: vec![value],
         ..Default::default()
     };
     filter("state", any(&config))
 }
 
-fn state_value(
+pub(super) fn state_value(
     key: &str,
-    value: &str,
-    shared: state::filter_state_value::SharedWithUpstream,
+    value: core::SubstitutionFormatString,
 ) -> state::FilterStateValue {
+    state::FilterStateValue {
+        key: Some(state::filter_state_value::Key::ObjectKey(key.to_owned())),
+        value: Some(state::filter_state_value::Value::FormatString(value)),
+        ..Default::default()
+    }
+}
+
+/// A text with commands.
+pub(super) fn format(text: &str) -> core::SubstitutionFormatString {
     let text = core::DataSource {
-        specifier: Some(core::data_source::Specifier::InlineString(value.to_owned())),
+        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
         ..Default::default()
     };
-    let format = core::SubstitutionFormatString {
+    core::SubstitutionFormatString {
         format: Some(core::substitution_format_string::Format::TextFormatSource(
             text,
         )),
-        ..Default::default()
-    };
-    state::FilterStateValue {
-        key: Some(state::filter_state_value::Key::ObjectKey(key.to_owned())),
-        value: Some(state::filter_state_value::Value::FormatString(format)),
-        shared_with_upstream: shared.into(),
         ..Default::default()
     }
 }

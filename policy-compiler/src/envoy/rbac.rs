@@ -1,10 +1,9 @@
 //! The filter `authz`: Envoy's RBAC with a decision list.
 
-use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3::FilterConfig;
 use envoy_types::pb::google::protobuf::Any;
+use prost::Name;
 
-use super::network::filter;
 use super::wire::envoy::extensions::filters::http::rbac::v3 as http;
 use super::wire::envoy::extensions::filters::network::rbac::v3 as network;
 use super::wire::xds::r#type::matcher::v3::Matcher;
@@ -83,18 +82,24 @@ pub(crate) fn off() -> Any {
     })
 }
 
-/// For TCP: the filter of a chain, none where nothing is to be judged.
-pub(crate) fn of_bytes(authz: &PortAuthz) -> Option<listener::Filter> {
+/// For TCP: whether something is decided, in force or in audit.
+pub(super) fn judges_bytes(authz: &PortAuthz) -> bool {
+    authz.audits() || authz.judges_bytes()
+}
+
+/// For TCP: the type of the filter's configuration.
+pub(crate) fn type_url_of_bytes() -> String {
+    network::Rbac::type_url()
+}
+
+/// For TCP: the filter's configuration. Where nothing is decided, it lets all pass.
+pub(crate) fn of_bytes(authz: &PortAuthz) -> Any {
     let decisions = Decisions::of(authz, false);
-    if decisions.is_empty() {
-        return None;
-    }
-    let rbac = network::Rbac {
+    any(&network::Rbac {
         stat_prefix: "tcp.".to_owned(),
         shadow_rules_stat_prefix: decisions.prefix(),
         matcher: decisions.enforced,
         shadow_matcher: decisions.audit,
         ..Default::default()
-    };
-    Some(filter("authz", any(&rbac)))
+    })
 }

@@ -22,7 +22,7 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The view without a control plane: endpoints and routes are where they are used.
+/// The view without a control plane: endpoints, routes and extensions are where they are used.
 pub fn bootstrap(view: &Seen) -> Value {
     let of = |kind| {
         view.resources
@@ -55,7 +55,10 @@ pub fn bootstrap(view: &Seen) -> Value {
     listeners.iter_mut().for_each(|listener| {
         inline_routes(listener, &|name| {
             by_name(ResourceKind::Route, name).unwrap()
-        })
+        });
+        inline_extensions(listener, &|name| {
+            by_name(ResourceKind::Extension, name).unwrap()
+        });
     });
     let ads = json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]});
     json!({
@@ -72,6 +75,23 @@ fn runtime() -> Value {
     let features = RUNTIME_FEATURES.map(|name| (name.to_owned(), json!(true)));
     let limit = (limit.to_owned(), json!(size));
     features.into_iter().chain([limit]).collect()
+}
+
+fn inline_extensions(value: &mut Value, extension: &dyn Fn(&str) -> Value) {
+    match value {
+        Value::Object(map) => {
+            if map.remove("config_discovery").is_some() {
+                let mut extension = extension(map["name"].as_str().unwrap());
+                map.insert("typed_config".to_owned(), extension["typed_config"].take());
+            }
+            map.values_mut()
+                .for_each(|value| inline_extensions(value, extension));
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| inline_extensions(item, extension)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn inline_routes(value: &mut Value, route: &dyn Fn(&str) -> Value) {

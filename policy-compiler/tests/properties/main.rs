@@ -4,6 +4,7 @@
 
 mod bounds;
 mod decisions;
+mod gate;
 #[path = "../harness/mod.rs"]
 mod harness;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use heddle_policy_compiler::authz::{PortAuthz, Request, Verdict, decide};
+use heddle_policy_compiler::authz::{self, PortAuthz, Request, Verdict, decide};
 use serde_json::{Value, json};
 
 use super::wire::Answer;
@@ -23,7 +24,8 @@ pub fn log(value: &mut Value, folder: &Path) {
                 let decision = if http {
                     "%RESPONSE_CODE%|%RESPONSE_CODE_DETAILS%"
                 } else {
-                    "0|%CONNECTION_TERMINATION_DETAILS%"
+                    // Of a connection that the gate refuses, the cluster has the name of the verdict.
+                    "0|%CONNECTION_TERMINATION_DETAILS% %FILTER_STATE(envoy.tcp_proxy.cluster:PLAIN)%"
                 };
                 let filter = if http { "http" } else { "network" };
                 let audit = |key: &str| {
@@ -53,9 +55,11 @@ pub fn expected(authz: &PortAuthz, request: &Request, answer: Answer) -> Result<
     };
     let Verdict { name, allow } = decided(false)?;
     ensure!(allow == (answer == Answer::Passed), "{name}: {answer:?}");
+    if let Some(name) = refused_at_handshake(authz, request) {
+        return Ok(format!("denied:{name}|-|-"));
+    }
     let details = match (allow, request.http.is_some()) {
-        (false, true) => format!("rbac_access_denied_matched_policy[{name}]"),
-        (false, false) => format!("rbac_access_denied_matched_policy[{name}]"),
+        (false, _) => format!("rbac_access_denied_matched_policy[{name}]"),
         (true, true) => "direct_response".to_owned(),
         (true, false) => "-".to_owned(),
     };
@@ -68,17 +72,25 @@ pub fn expected(authz: &PortAuthz, request: &Request, answer: Answer) -> Result<
     Ok(format!("{details}|{name}|{result}"))
 }
 
+/// The verdict that refuses a connection of bytes before the application sees it.
+pub fn refused_at_handshake(authz: &PortAuthz, request: &Request) -> Option<Arc<str>> {
+    let bytes = request.http.is_none();
+    bytes
+        .then(|| authz::refused_at_handshake(authz, request.peer.as_ref()))
+        .flatten()
+}
+
 /// Returns the decisions in the log, by port and in their order, once it has this many.
 pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<String>>> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let text = fs::read_to_string(folder.join(LOG)).unwrap_or_default();
-        let lines: Vec<(&str, &str)> = text.lines().filter_map(decision).collect();
+        let lines: Vec<(&str, String)> = text.lines().filter_map(decision).collect();
         if lines.len() >= decisions && (text.is_empty() || text.ends_with('\n')) {
             let mut by_port: BTreeMap<u16, Vec<String>> = BTreeMap::new();
             for (port, said) in lines {
                 let of_port = by_port.entry(port.parse()?).or_default();
-                of_port.push(said.to_owned());
+                of_port.push(said);
             }
             return Ok(by_port);
         }
@@ -92,8 +104,22 @@ pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<Strin
 }
 
 /// Port and decision of a line, if it is no malformed request.
-fn decision(line: &str) -> Option<(&str, &str)> {
+fn decision(line: &str) -> Option<(&str, String)> {
     let (port, rest) = line.split_once('|')?;
     let (code, said) = rest.split_once('|')?;
-    matches!(code, "0" | "200" | "403").then_some((port, said))
+    let said = match code {
+        "0" => {
+            let (details, rest) = said.split_once(' ')?;
+            // The name of a cluster has a bar: `in|<port>`.
+            let (cluster, audit) = rest.rsplit_once('|').and_then(|(rest, result)| {
+                let (cluster, rule) = rest.rsplit_once('|')?;
+                Some((cluster, format!("{rule}|{result}")))
+            })?;
+            let refused = cluster.starts_with("denied:");
+            format!("{}|{audit}", if refused { cluster } else { details })
+        }
+        "200" | "403" => said.to_owned(),
+        _ => return None,
+    };
+    Some((port, said))
 }

@@ -17,8 +17,13 @@ pub enum Answer {
     Malformed,
 }
 
-pub fn send(at: &str, call: &Call, kept: &mut Option<TcpStream>) -> Result<Answer> {
+/// The bytes that an application sends to each connection before it reads.
+pub const GREETING: &[u8] = b"220 hello\r\n";
+
+/// Sends a call. A `silent` caller of bytes only listens.
+pub fn send(at: &str, call: &Call, silent: bool, kept: &mut Option<TcpStream>) -> Result<Answer> {
     match &call.http {
+        None if silent => listens(at),
         None => bytes(at),
         Some(http) if http.version2 => version2(at, http),
         Some(http) => {
@@ -32,12 +37,26 @@ pub fn send(at: &str, call: &Call, kept: &mut Option<TcpStream>) -> Result<Answe
     }
 }
 
-/// The application echoes its input.
+/// Waits for the end of a connection, and demands that no byte comes before.
+fn listens(at: &str) -> Result<Answer> {
+    let mut heard = Vec::new();
+    let ended = connect(at)?.read_to_end(&mut heard);
+    // Envoy may end it by a reset.
+    let waits = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    Ok(if heard.is_empty() && !waits {
+        Answer::Denied
+    } else {
+        Answer::Passed
+    })
+}
+
+/// The application greets, and echoes its input.
 fn bytes(at: &str) -> Result<Answer> {
     let mut stream = connect(at)?;
-    let mut buffer = [0; 4];
+    let (mut greeting, mut buffer) = ([0; GREETING.len()], [0; 4]);
     let echoed = stream
         .write_all(b"ping")
+        .and_then(|()| stream.read_exact(&mut greeting))
         .and_then(|()| stream.read_exact(&mut buffer));
     // To the end of the connection, so that the server's sidecar writes its log in the order of calls.
     let _ = stream.shutdown(Shutdown::Write);

@@ -271,6 +271,59 @@ pub fn bad_listener(name: &str, port: u16) -> Resource {
     listener(name, port, vec![filter("tcp", proxy)])
 }
 
+/// A TCP listener with a filter that comes by ECDS.
+pub fn extended_listener(name: &str, port: u16, extension: &str, to: &str) -> Resource {
+    let source = ExtensionConfigSource {
+        config_source: Some(ads()),
+        type_urls: vec![format!("type.googleapis.com/{SET_STATE}")],
+        ..ExtensionConfigSource::default()
+    };
+    let discovered = Filter {
+        name: extension.into(),
+        config_type: Some(ConfigType::ConfigDiscovery(source)),
+    };
+    let proxy = TcpProxy {
+        stat_prefix: "extended".into(),
+        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(to.into())),
+        ..TcpProxy::default()
+    };
+    let proxy = any(
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        &proxy,
+    );
+    listener(name, port, vec![discovered, filter("tcp", proxy)])
+}
+
+const SET_STATE: &str = "envoy.extensions.filters.network.set_filter_state.v3.Config";
+
+/// A filter that chooses the cluster of a connection.
+pub fn chooses(name: &str, version: &str, cluster: &str) -> Resource {
+    let config = TypedExtensionConfig {
+        name: name.into(),
+        typed_config: Some(any(SET_STATE, &choice(cluster))),
+    };
+    resource(ResourceKind::Extension, name, version, &config, vec![])
+}
+
+fn choice(cluster: &str) -> set_filter_state::v3::Config {
+    let text = DataSource {
+        specifier: Some(Specifier::InlineString(cluster.into())),
+        ..DataSource::default()
+    };
+    let format = SubstitutionFormatString {
+        format: Some(Format::TextFormatSource(text)),
+        ..SubstitutionFormatString::default()
+    };
+    set_filter_state::v3::Config {
+        on_new_connection: vec![FilterStateValue {
+            key: Some(Key::ObjectKey("envoy.tcp_proxy.cluster".into())),
+            value: Some(Value::FormatString(format)),
+            ..FilterStateValue::default()
+        }],
+        ..set_filter_state::v3::Config::default()
+    }
+}
+
 /// A listener for gRPC.
 pub fn api_listener(name: &str, route: &str) -> Resource {
     let api = ApiListener {
@@ -286,24 +339,6 @@ pub fn api_listener(name: &str, route: &str) -> Resource {
 
 /// A listener that asks for the cluster `dst|<its own address>` when somebody connects.
 pub fn on_demand_listener(name: &str, port: u16) -> Resource {
-    let text = DataSource {
-        specifier: Some(Specifier::InlineString(
-            "dst|%DOWNSTREAM_LOCAL_ADDRESS%".into(),
-        )),
-        ..DataSource::default()
-    };
-    let format = SubstitutionFormatString {
-        format: Some(Format::TextFormatSource(text)),
-        ..SubstitutionFormatString::default()
-    };
-    let state = set_filter_state::v3::Config {
-        on_new_connection: vec![FilterStateValue {
-            key: Some(Key::ObjectKey("envoy.tcp_proxy.cluster".into())),
-            value: Some(Value::FormatString(format)),
-            ..FilterStateValue::default()
-        }],
-        ..set_filter_state::v3::Config::default()
-    };
     let proxy = TcpProxy {
         stat_prefix: "on-demand".into(),
         on_demand: Some(tcp_proxy::OnDemand {
@@ -320,10 +355,7 @@ pub fn on_demand_listener(name: &str, port: u16) -> Resource {
     let filters = vec![
         filter(
             "state",
-            any(
-                "envoy.extensions.filters.network.set_filter_state.v3.Config",
-                &state,
-            ),
+            any(SET_STATE, &choice("dst|%DOWNSTREAM_LOCAL_ADDRESS%")),
         ),
         filter(
             "tcp",

@@ -3,6 +3,7 @@
 
 mod arrange;
 mod build;
+mod gate;
 mod judge;
 mod print;
 #[cfg(test)]
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{PortAuthz, Request};
+pub use gate::refused_at_handshake;
+pub(crate) use gate::{Gate, Peers};
 pub(crate) use text::{Input, Pattern, Test};
 
 /// The decisions of one port: those in force, or those that would be with the rules in audit.

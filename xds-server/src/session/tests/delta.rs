@@ -60,7 +60,7 @@ const RULES: &[(&str, &str)] = &[
         holds C:a=1",
     ),
     (
-        "a subscribed extension that the view lacks is answered as removed, or the listener would wait for it",
+        "a subscribed extension that the view lacks is answered as removed, and sent once it is there",
         "
         view L:l=1
         > L
