@@ -283,6 +283,11 @@ impl Channel {
         true
     }
 
+    /// Whether nothing may have to be sent.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.asked.is_empty() && self.apart.is_empty()
+    }
+
     /// Whether the client has the name, or may have it, and the view does not.
     pub fn is_surplus(&self, name: &str) -> bool {
         !self.current.contains_key(name)
