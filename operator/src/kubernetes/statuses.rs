@@ -66,10 +66,12 @@ impl Counter {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
         let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
+        let mut counted = None;
         loop {
             acks.mark_unchanged();
-            let results = tried.has_changed().unwrap_or_default();
-            tried.mark_unchanged();
+            // A wait below has seen the tick that ended it, so only the number tells of a new result.
+            let tick = *tried.borrow_and_update();
+            let results = counted.replace(tick) != Some(tick);
             let newest = self.snapshots.borrow_and_update().clone();
             if let Some(snapshot) = newest {
                 self.count((&mut observer, &mut blamer), snapshot, results);
@@ -363,4 +365,72 @@ fn programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> bool {
     written
         .zip(generation)
         .is_some_and(|(written, generation)| written.is_programmed(generation))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use heddle_policy_compiler::{Resource, ResourceKey, ResourceKind};
+    use heddle_xds_server::{Options, Server};
+
+    use super::*;
+    use crate::snapshot::SnapshotConsumer;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn resource(name: &str) -> Arc<Resource> {
+        Arc::new(Resource {
+            key: ResourceKey::new(ResourceKind::Route, name),
+            version: "1".into(),
+            body: bytes::Bytes::new(),
+            requires: Vec::new(),
+            origins: BTreeSet::new(),
+            rules: Vec::new(),
+        })
+    }
+
+    fn handles() -> PlaneHandles {
+        let trust_domain = "cluster.local".parse().unwrap();
+        let interval = Duration::from_secs(10);
+        let mesh = MeshSource::new(trust_domain, Arc::default(), interval, Arc::default());
+        mesh.on_snapshot(&Arc::default());
+        let mesh = Arc::new(mesh);
+        let server = Arc::new(Server::new(Arc::clone(&mesh), Options::default()));
+        PlaneHandles {
+            mesh,
+            registry: server.registry(),
+            server,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_result_of_a_trial_is_counted_though_no_proxy_says_anything() {
+        let (served, directory) = (handles(), tempfile::tempdir().unwrap());
+        // An Envoy that accepts everything.
+        let trials = Arc::new(Trials::new(Some("/bin/true".into()), directory.path()));
+        let (counts, mut counted) = watch::channel(Arc::default());
+        let counter = Counter {
+            snapshots: served.mesh.snapshots(),
+            served,
+            rejections: Arc::default(),
+            trials: Arc::clone(&trials),
+            cache: Arc::new(Cache::new(Arc::default())),
+            counts,
+            reports: watch::Sender::new(ReplicaReport::default()),
+            shown: Arc::default(),
+        };
+        let stop = CancellationToken::new();
+        let counting = tokio::spawn(counter.run(stop.clone()));
+        let trying = tokio::spawn(Arc::clone(&trials).run(stop.clone()));
+        let mut count = async || tokio::time::timeout(PATIENCE, counted.changed()).await;
+        count().await.expect("the first count").unwrap();
+        for name in ["in|80", "in|81"] {
+            trials.of("shop/web", &resource(name));
+            count().await.expect("a count after the trial").unwrap();
+        }
+        stop.cancel();
+        counting.await.unwrap().unwrap();
+        trying.await.unwrap().unwrap();
+    }
 }

@@ -1,10 +1,15 @@
 //! Authorization, tested by traffic.
 #![allow(missing_docs)]
 
+mod liar;
+
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use heddle_e2e::{Echo, Load, Namespace, Probe, eventually};
+use liar::{Liar, TEXT};
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn policy(ns: &Namespace, spec: &str) -> Result<()> {
     ns.kubectl.apply(&format!("apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: server}}\nspec:\n{spec}"))?;
@@ -389,5 +394,60 @@ fn a_condition_that_turns_false_is_an_event() -> Result<()> {
     assert_eq!(events(&ns, "server", "ServiceNotFound")?, before);
     let described = ns.kubectl.run(&["describe", "authpolicy/server"])?;
     assert!(described.contains("NothingSelected"), "{described}");
+    Ok(())
+}
+
+fn programmed(ns: &Namespace) -> Result<(String, String, String)> {
+    let condition = ns.kubectl.condition("authpolicy/server", "Programmed")?;
+    Ok(condition.unwrap_or_default())
+}
+
+fn apply_rules(ns: &Namespace, rules: &str) -> Result<()> {
+    ns.kubectl.apply(&format!("apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: server}}\nspec:\n  selector: {{matchLabels: {{app: server}}}}\n  rules: {rules}\n"))?;
+    Ok(())
+}
+
+/// One pod's client rejects everything, and the other pod of the workload is an honest Envoy.
+#[test]
+fn a_rejection_counts_for_others_only_if_the_operators_own_envoy_agrees() -> Result<()> {
+    let ns = server_and_clients("trial")?;
+    Echo::new("server").replicas(2).deploy(&ns)?;
+    let [alice, bob] = ["alice", "bob"].map(|name| format!("{}/{name}", ns.name));
+    let allow = |who: &str| format!("[{{from: {{identities: [{who}]}}}}]");
+    policy(
+        &ns,
+        &format!(
+            "  selector: {{matchLabels: {{app: server}}}}\n  rules: {}\n",
+            allow(&alice)
+        ),
+    )?;
+    let pods = ns.kubectl.pods("app=server")?;
+    let pod = pods.first().context("no pod of the server")?;
+    let liar = Liar::join(&ns, pod, "server", &["in|8080", "in|9090"])?;
+
+    // A sound change: the operator's Envoy accepts it, and every other sidecar runs it.
+    apply_rules(&ns, &allow(&bob))?;
+    let (_, _, said) = eventually("the liar is named", PATIENCE, || {
+        let condition = programmed(&ns)?;
+        Ok(
+            (condition.0 == "False" && condition.2.contains("own Envoy accepts it"))
+                .then_some(condition),
+        )
+    })?;
+    assert!(!said.contains(TEXT), "the liar's words: {said}");
+    let accepted = ns.kubectl.condition("authpolicy/server", "Accepted")?;
+    assert_eq!(accepted.map(|(status, ..)| status).as_deref(), Some("True"));
+    assert_eq!(verdict(&ns, "bob", "/", &[])?, "200");
+    assert_eq!(verdict(&ns, "alice", "/", &[])?, "403");
+
+    // A broken one: the honest sidecar and the operator's Envoy reject it, so the last good one stays.
+    apply_rules(&ns, "[{to: {headers: [{name: x-tier, regex: '(gold'}]}}]")?;
+    eventually("the broken policy is set aside", PATIENCE, || {
+        let (_, reason, message) = programmed(&ns)?;
+        Ok((reason == "RejectedByProxy" && message.contains("(gold")).then_some(()))
+    })?;
+    drop(liar);
+    assert_eq!(verdict(&ns, "bob", "/", &[])?, "200");
+    assert_eq!(verdict(&ns, "alice", "/", &[])?, "403");
     Ok(())
 }
