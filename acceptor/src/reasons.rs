@@ -5,7 +5,7 @@
 pub enum Refused {
     /// The server is full.
     Full,
-    /// The source holds its share.
+    /// The source address has all the connections that one source may have.
     Source,
 }
 

@@ -73,7 +73,7 @@ pub struct Settings {
     pub ready: Vec<SocketAddr>,
     /// Envoy's worker threads.
     pub concurrency: u32,
-    /// In Envoy's words.
+    /// Envoy's log level, by Envoy's name.
     pub log_level: String,
     /// How lines are logged, Envoy's too.
     pub log_format: LogFormat,
@@ -89,7 +89,7 @@ impl Settings {
     /// Reads the environment through `read`, so that a test needs none.
     ///
     /// # Errors
-    /// When a variable is missing or no good; the text names it.
+    /// A variable is missing or invalid; the error names it.
     pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let env = Env(&read);
         let id = SpiffeId::new(

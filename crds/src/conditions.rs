@@ -133,7 +133,7 @@ pub mod reason {
     pub const NO_CONFLICT: &str = "NoConflict";
     /// Conflicted: the object that the message names wins.
     pub const CONFLICT: &str = "Conflict";
-    /// Enforced: verdicts hold.
+    /// Enforced: the decisions of the policy are applied.
     pub const ENFORCED: &str = "Enforced";
     /// Enforced: `spec.mode` is Audit, or the Mesh observes.
     pub const AUDIT: &str = "Audit";
@@ -188,7 +188,7 @@ pub mod reason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "WrittenLastGood", try_from = "WrittenLastGood")]
 pub struct LastGood {
-    /// The generation that it was.
+    /// The generation of that spec.
     pub generation: i64,
     /// The spec of that generation.
     pub spec: serde_json::Value,
@@ -242,7 +242,7 @@ impl LastGood {
     ///
     /// # Errors
     ///
-    /// If the spec is nothing that JSON can say.
+    /// The spec cannot be written as JSON.
     pub fn of<S: Serialize>(generation: i64, spec: &S) -> Result<Self, serde_json::Error> {
         Ok(Self {
             generation,

@@ -1,13 +1,13 @@
-//! When a certificate is renewed. Pure: the caller brings the clock and the chance.
+//! When a certificate is renewed. Pure: the caller passes the time and a random number.
 
 use std::time::{Duration, SystemTime};
 
-/// A share of chance from 0 to 1, so that pods started together don't renew together.
+/// A random number from 0 to 1, so that pods started together don't renew together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter(f64);
 
 impl Jitter {
-    /// No chance: the latest moment.
+    /// No jitter: the latest moment.
     pub const NONE: Self = Self(0.0);
 
     /// Clamped into 0 to 1; NaN counts as 0.

@@ -15,8 +15,8 @@ pub const METRICS: u16 = 15020;
 /// The sidecar's readiness: the agent answers here, in plain text.
 pub const READINESS: u16 = 15021;
 
-/// The ports at which capture hands connections to Envoy. Nothing but capture may connect to them: Envoy takes the address that a
-/// connection was made to for its destination, so a connection to one of these ports makes Envoy call itself without end.
+/// The ports at which capture hands connections to Envoy. Nothing but capture may connect to them: Envoy connects
+/// to the original destination of a connection, so one to one of these ports makes Envoy call itself without end.
 pub const CAPTURE: [u16; 4] = [OUTBOUND, OUTBOUND_MARKED, INBOUND, INBOUND_NODE];
 
 /// Every port of the sidecar. An application cannot listen on these: injection refuses pods that declare one, and a policy that names

@@ -34,7 +34,7 @@ pub struct ProxyState {
     pub responses: u64,
     /// Program and version that it reports, such as `envoy 1.40.0`.
     pub version: String,
-    /// The version of its bootstrap ([`crate::bootstrap::BOOTSTRAP_VERSION`]); 0: one from before versions.
+    /// The version of its bootstrap ([`crate::bootstrap::BOOTSTRAP_VERSION`]); 0: written before bootstraps had versions.
     pub bootstrap: Option<u32>,
     /// The identity in its certificate.
     pub identity: String,

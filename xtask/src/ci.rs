@@ -28,9 +28,11 @@ pub fn run(repo: &Repo) -> Result<()> {
     step(repo, &["test", "--workspace", "--exclude", "heddle-e2e"])
 }
 
-/// Rewrites the compiler's golden outputs. The golden test reads both variables.
+/// Rewrites the compiler's golden outputs; with a filter, only those of cases with that text in their names. The golden test
+/// reads both variables.
 pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
-    let mut command = repo.command(&cargo(), &["test", "--workspace", "--test", "golden"]);
+    let arguments = ["test", "--workspace", "--test", "golden", "as_blessed"];
+    let mut command = repo.command(&cargo(), &arguments);
     command.env("BLESS", "1");
     if let Some(filter) = filter {
         command.env("GOLDEN_FILTER", filter);

@@ -47,7 +47,7 @@ pub struct Plan {
         default_value_t = 1000
     )]
     pub proxies: usize,
-    /// Turns of each way, each with fresh connections.
+    /// Repetitions with TLS, and as many without, each with fresh connections.
     #[arg(id = "streams-turns", long = "streams-turns", default_value_t = 5)]
     pub turns: usize,
     /// Changes in each turn.
@@ -96,7 +96,7 @@ pub async fn measure(plan: &Plan) -> Result<Figures> {
         eprintln!("streams: turn {} of {}", number + 1, plan.turns);
         let plain = async || turn(plan, Security::Plain, None).await;
         let tls = async || turn(plan, secured(), Some(&credentials)).await;
-        // The way that comes first also changes by turns.
+        // Plain text and TLS take turns to be first.
         turns.push(if number % 2 == 0 {
             let plain = plain().await?;
             [plain, tls().await?]
@@ -128,7 +128,7 @@ async fn turn(plan: &Plan, security: Security, credentials: Option<&Credentials>
     };
     let members = (0..plan.proxies).map(member).collect();
     let mut fleet = Fleet::start(&server, members, Retry::Never)?;
-    // Their keys are read by now, which is no server's work.
+    // The clients have read their keys: that CPU time does not count as the server's.
     let mut own = Own::default();
     own.since(&fleet)?;
     let synced = fleet.synced(WITHIN).await?.took();

@@ -49,7 +49,7 @@ pub fn fresh() -> HttpClient {
         .build(HttpConnector::new())
 }
 
-/// `GET url` with a Host of one's own.
+/// `GET url` with the given Host header.
 pub async fn get(client: &HttpClient, url: &str, host: &str, timeout: Duration) -> Result<Reply> {
     let request = Request::get(url)
         .header(http::header::HOST, host)

@@ -1,4 +1,4 @@
-//! Tokens judged by the API server: ours by audience, and bound to a pod that is there.
+//! Tokens of pods, reviewed by the API server: for our audience, and bound to an existing pod.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::issuing::{Caller, TokenAuthenticator, TokenError};
 
 /// The API server's reason may hold parts of the token; it is not repeated.
 const NOT_ACCEPTED: &str = "the API server does not accept it";
-/// A refused token is not reviewed again for so long.
+/// For this time after its refusal a token is refused without a review.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Refused tokens that are remembered.
 const MAX_REFUSED: usize = 1024;
@@ -67,7 +67,7 @@ impl Tokens {
                 "its pod is not known here yet".to_owned(),
             )),
             Some((uid, _)) if uid != claimed.uid => Err(TokenError::Unavailable(
-                "its pod is known here by another uid".to_owned(),
+                "the pod has another uid here".to_owned(),
             )),
             Some(_) => Ok(()),
         }
@@ -208,7 +208,7 @@ fn user(status: TokenReviewStatus, audience: Option<&str>) -> Result<UserInfo, T
     if status.authenticated != Some(true) {
         return Err(TokenError::Invalid(NOT_ACCEPTED.to_owned()));
     }
-    // An authenticator that knows no audiences answers without any.
+    // An authenticator without audiences answers without any; its answer is refused.
     if let Some(audience) = audience
         && !status.audiences.iter().flatten().any(|one| one == audience)
     {

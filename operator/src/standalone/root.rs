@@ -1,4 +1,5 @@
-//! The root in a file that only its user can read, beside the trust bundle, which tells a lost root from a mesh that has none yet.
+//! The root in a file that only its user can read, beside the trust bundle. If the bundle exists and the root does not, the
+//! root is lost; if both are missing, the mesh is new.
 
 use std::io;
 use std::path::{Path, PathBuf};

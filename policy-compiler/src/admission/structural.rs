@@ -73,14 +73,14 @@ fn string(schema: &JSONSchemaProps, text: &str, path: &str, found: &mut Vec<Viol
     if let Some(most) = schema.max_length.filter(|most| length > *most) {
         fail(
             path,
-            format!("{length} characters are more than {most}"),
+            format!("{length} characters are too many; use at most {most}"),
             found,
         );
     }
     if let Some(least) = schema.min_length.filter(|least| length < *least) {
         fail(
             path,
-            format!("{length} characters are fewer than {least}"),
+            format!("{length} characters are too few; use at least {least}"),
             found,
         );
     }
@@ -94,22 +94,34 @@ fn string(schema: &JSONSchemaProps, text: &str, path: &str, found: &mut Vec<Viol
 
 fn bounds(schema: &JSONSchemaProps, number: f64, path: &str, found: &mut Vec<Violation>) {
     if let Some(least) = schema.minimum.filter(|least| number < *least) {
-        fail(path, format!("{number} is less than {least}"), found);
+        fail(
+            path,
+            format!("{number} is too small; use at least {least}"),
+            found,
+        );
     }
     if let Some(most) = schema.maximum.filter(|most| number > *most) {
-        fail(path, format!("{number} is more than {most}"), found);
+        fail(
+            path,
+            format!("{number} is too large; use at most {most}"),
+            found,
+        );
     }
 }
 
 fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut Vec<Violation>) {
     let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
     if let Some(most) = schema.max_items.filter(|most| length > *most) {
-        fail(path, format!("{length} items are more than {most}"), found);
+        fail(
+            path,
+            format!("{length} items are too many; use at most {most}"),
+            found,
+        );
     }
     if let Some(least) = schema.min_items.filter(|least| length < *least) {
         fail(
             path,
-            format!("{length} items are fewer than {least}"),
+            format!("{length} items are too few; use at least {least}"),
             found,
         );
     }
@@ -156,14 +168,14 @@ fn object(
     if let Some(most) = schema.max_properties.filter(|most| length > *most) {
         fail(
             path,
-            format!("{length} entries are more than {most}"),
+            format!("{length} entries are too many; use at most {most}"),
             found,
         );
     }
     if let Some(least) = schema.min_properties.filter(|least| length < *least) {
         fail(
             path,
-            format!("{length} entries are fewer than {least}"),
+            format!("{length} entries are too few; use at least {least}"),
             found,
         );
     }

@@ -49,7 +49,7 @@ fn structural_faults_are_named_with_their_field() {
     one(
         policy(json!({"rules": rules})),
         "spec.rules",
-        "65 items are more than 64",
+        "65 items are too many; use at most 64",
     );
     one(
         policy(allow(json!({"methods": ["delete"]}))),

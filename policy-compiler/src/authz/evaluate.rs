@@ -153,7 +153,7 @@ fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
     let mut patterns = rule.to.paths.iter();
     match rule.action {
         RuleAction::Deny if spelled => {
-            whole(spelling::WINDING, path)
+            whole(spelling::AMBIGUOUS, path)
                 || patterns.any(|pattern| whole(&spelling::denied(pattern, ignore_case), path))
         }
         RuleAction::Deny => {
@@ -164,7 +164,7 @@ fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
                 })
         }
         RuleAction::Allow => {
-            !whole(spelling::WINDING, path)
+            !whole(spelling::AMBIGUOUS, path)
                 && patterns.any(|pattern| match pattern {
                     PathPattern::Exact(text) => starts(path, text, false, ignore_case),
                     PathPattern::Prefix(text) => starts(path, text, true, ignore_case),

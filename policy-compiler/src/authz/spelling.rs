@@ -2,7 +2,7 @@
 //!
 //! Applications differ in the spellings that they take for the same path: `//admin`, `/./admin`, `/;x/admin`, `/%61dmin`, `/admin;x`, `\admin`,
 //! `/admin/`, `/ADMIN`. The mesh cannot know them, and must not rewrite requests. So a Deny rule matches every spelling that some application
-//! might read as its path, and an Allow rule only the plain one. Winding paths ([`WINDING`]) could mean anything: Deny rules match them, Allow
+//! might read as its path, and an Allow rule only the plain one. Ambiguous paths ([`AMBIGUOUS`]) could mean anything: Deny rules match them, Allow
 //! rules do not.
 //!
 //! Every expression is for Envoy's RE2, which reads bytes (Latin-1), and for the whole path without its query; with [`QUERY`] behind it, for
@@ -19,14 +19,14 @@ pub(crate) const QUERY: &str = r"(?:[?#](?s:.*))?";
 const SEPARATOR: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))";
 /// Windows drops dots and blanks at the end of a segment; servlet containers drop the parameters behind them.
 const SEGMENT_END: &str = r"(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?";
-/// One or more separators, with nothing between them that would be a segment.
+/// One or more separators, with at most dots, blanks or parameters between them.
 const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*";
 /// An escaped `?` or `#`: a server that decodes first ends the path here.
 const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23)[^?#]*)?";
 
 /// Matches the paths that a server may read as nearly any other path: a segment `..`, an escape within an escape, `%u`, escaped control
 /// characters, overlong UTF-8, full-width forms of the characters of paths, and bytes that RFC 3986 does not allow (HTTP/2 passes them).
-pub(crate) const WINDING: &str = concat!(
+pub(crate) const AMBIGUOUS: &str = concat!(
     r"[^?#]*(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE]){2}(?:%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC]))[^?#]*)?",
     r"|(?:[^!-~]|%(?:25[0-9a-fA-F]{2}|[uU]|[01][0-9a-fA-F]|7[fF]|[cC][01]|[eE]0%[89]|[fF]0%8",
     r"|[eE][fF]%(?:[bB][cC]%(?:8[5dDeEfF]|9[0-9bB]|[aA][1-9a-fA-F]|[bB][0-9aAcCfF])|[bB][dD]%(?:8[1-9a-fA-F]|9[0-9aA]))))[^?#]*)",
@@ -83,7 +83,7 @@ pub(crate) fn plain(pattern: &PathPattern) -> Option<(String, bool)> {
     Some((path, open))
 }
 
-/// The segments of a pattern, without those that say nothing, and whether it is a prefix.
+/// The segments of a pattern, without empty segments and `.`, and whether it is a prefix.
 fn segments(pattern: &PathPattern) -> (Vec<&str>, bool) {
     let (path, open) = match pattern {
         PathPattern::Exact(path) => (path, false),

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-/// The slices that the cluster would make of an `Endpoints` object; none where the controller mirrors none.
+/// The slices that the cluster would make of an `Endpoints` object; none if the object has the leader
+/// annotation or the skip-mirror label.
 pub(super) fn slices(endpoints: &Value) -> Vec<Value> {
     let metadata = |pointer: &str| endpoints.pointer(&format!("/metadata/{pointer}"));
     let skipped = metadata("labels/endpointslice.kubernetes.io~1skip-mirror");

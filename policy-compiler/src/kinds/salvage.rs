@@ -1,4 +1,4 @@
-//! A `Mesh` that is not wholly readable: the fields that can be read count, and for the others the last good spec, else the closed values.
+//! A `Mesh` that is not wholly readable: the fields that can be read count, and for the others the last good spec, else the most restrictive values.
 
 use heddle_crds::{Action, Kind, MeshMode, MeshSpec, OnDemand, ScopeSettings};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,8 @@ use crate::kinds::Problem;
 /// More faults than this, and nothing of the spec is read.
 const MAX_FAULTS: usize = 32;
 
-/// Paths of fields that an unknown field may stand for, with their closed values. Where there is none, the default is closed enough.
+/// Fields about access, which a misspelt field may have been meant to set, with their closed (most restrictive) values. A field
+/// without one has a default that opens nothing.
 /// `every_field_that_opens_is_closed_when_unreadable` (`tests/never_open.rs`) compares this list with the schema.
 const GUARDED: [(&[&str], Option<&str>); 7] = [
     (&["trustDomain"], None),
@@ -34,7 +35,7 @@ pub(super) struct Salvaged {
 /// Reads as much of a spec as can be read.
 ///
 /// # Guarantees
-/// - Nothing is more open than by the fields that were read, the last good spec, or the closed values.
+/// - The result allows no more than the fields that were read, the last good spec and the closed values allow.
 /// - An unknown field in a spec that has all of the guarded fields, as the API server delivers it, changes nothing.
 pub(super) fn salvage(
     raw: &Value,
@@ -160,7 +161,7 @@ fn pointer(path: &[Segment]) -> String {
 fn replace(value: &mut Value, path: &[Segment], good: Option<Value>, replaced: &mut Vec<String>) {
     let name: Vec<String> = path.iter().map(ToString::to_string).collect();
     let name = name.join(".");
-    // A value of the last good spec that does not help either is not tried twice.
+    // If the last good value was tried for this field already, the field is removed.
     let good = good.filter(|_| !replaced.contains(&name));
     let (Some(last), above) = (path.last(), path.get(..path.len().saturating_sub(1))) else {
         *value = Value::Object(Map::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::names::Labels;
 use super::{NamespacedName, Shape};
 
-/// Below this many entries nothing is swept.
+/// The smallest number of entries at which unused ones are removed.
 const SMALL: usize = 1024;
 
 /// Hands out shared values. Values without other references are swept out whenever the number of entries has doubled.
@@ -65,7 +65,7 @@ impl Interner {
         if entries < SMALL.max(self.swept.saturating_mul(2)) {
             return;
         }
-        // Shapes hold strings, so they go first.
+        // Shapes first: they keep strings alive.
         self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
         self.strings.retain(|text| Arc::strong_count(text) > 1);
         self.swept = self.strings.len() + self.shapes.len();

@@ -1,8 +1,8 @@
 //! Counts the instructions of compiles and pushes, and compares them with a committed file.
 //!
 //! Wall-clock time on shared machines is too noisy to fail a build on. Instructions, counted by callgrind, are the same
-//! from run to run to a fraction of a percent. They leave out: cache misses, waiting, and the kernel. Hashing counts
-//! for more than it takes, for valgrind hides the processor's own SHA.
+//! from run to run to a fraction of a percent. They leave out: cache misses, waiting, and the kernel. Hashing is
+//! overstated: valgrind hides the SHA instructions of the processor.
 
 mod compare;
 mod count;
@@ -18,7 +18,7 @@ use compare::Verdict;
 /// The committed counts.
 const FILE: &str = "xtask/instructions.json";
 
-/// Instructions of a turn by case.
+/// Instructions of one iteration, by case.
 type Counts = BTreeMap<String, u64>;
 
 /// The use of the counts.
@@ -68,7 +68,7 @@ fn check(compared: &[compare::Line]) -> Result<()> {
     }
     bail!(
         "{} of {} cases are not within {} % of {FILE}:\n  {}\n\
-         if that is meant, `cargo xtask instructions --bless`, and say in the commit what it is the price of",
+         if that is meant, `cargo xtask instructions --bless`, and explain in the commit what the extra instructions are for",
         wrong.len(),
         compared.len(),
         compare::BOUND,

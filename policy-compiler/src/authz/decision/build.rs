@@ -225,7 +225,7 @@ fn deny(entries: &[(Entry, &Operation)], spelled: bool) -> Vec<Step> {
         spelling::PLAIN
     };
     if spelled {
-        let mut odd: Vec<Step> = when(Condition::path(spelling::WINDING), any_path())
+        let mut odd: Vec<Step> = when(Condition::path(spelling::AMBIGUOUS), any_path())
             .into_iter()
             .collect();
         odd.extend(arrange(with_condition(entries, expressions)));
@@ -287,7 +287,7 @@ fn denied(pattern: &PathPattern, lower: bool) -> Option<Literal> {
     })
 }
 
-/// Allow rules. Those with paths take no winding path.
+/// Allow rules. Those with paths take no ambiguous path.
 fn allow(entries: &[(Entry, &Operation)]) -> Vec<Step> {
     let mut steps = arrange(on_any_path(entries, false));
     let literal = |to: &Operation, path: &PathPattern| {
@@ -303,7 +303,7 @@ fn allow(entries: &[(Entry, &Operation)]) -> Vec<Step> {
         })
     };
     let by_path = arrange(with_literals(entries, literal));
-    let straight = Condition::not(Condition::path(spelling::WINDING));
+    let straight = Condition::not(Condition::path(spelling::AMBIGUOUS));
     steps.extend(when(straight, by_path));
     steps
 }

@@ -76,7 +76,7 @@ fn name(input: &Input, test: &Test) -> Option<&'static str> {
             "plain and lower case",
         ),
         (Condition::plain(spelling::PLAIN), "plain"),
-        (Condition::path(spelling::WINDING), "winding"),
+        (Condition::path(spelling::AMBIGUOUS), "ambiguous"),
     ];
     let this = Condition::Text(input.clone(), test.clone());
     let mut known = known.into_iter();

@@ -73,7 +73,7 @@ by prefix of identity:
   spiffe://d/ns/legacy/:
     when method = GET:
       allow shop/a/2
-when not path is winding:
+when not path is ambiguous:
   when (method = GET and (path = /health or path begins /health?)):
     allow shop/b/0
 deny no-allow:shop/a,shop/b
