@@ -64,7 +64,7 @@ fn structural_faults_are_named_with_their_field() {
     one(
         policy(allow(json!({"ports": [0]}))),
         "spec.rules[0].to.ports[0]",
-        "less than 1",
+        "0 is too small; use at least 1",
     );
     one(
         policy(allow(json!({"ports": ["80"]}))),
