@@ -74,6 +74,14 @@ impl Compiled {
     /// The address of a destination; None if it is not there now.
     #[must_use]
     pub fn address_of(&self, destination: &Destination) -> Option<SocketAddr> {
+        self.locate(destination).map(|(at, _)| at)
+    }
+
+    /// Returns the address of a destination and the destination as it is reached there; `None` if it is not there now.
+    pub(crate) fn locate(
+        &self,
+        destination: &Destination,
+    ) -> Option<(SocketAddr, ResolvedDestination)> {
         let ips: &[IpAddr] = match destination.kind {
             DestinationKind::Service => &self.world.services.get(&destination.name)?.cluster_ips,
             DestinationKind::Pod => &self.world.workloads.get(&destination.name)?.ips,
@@ -82,8 +90,9 @@ impl Compiled {
             .iter()
             .find(|ip| Family::of(**ip) == destination.family)?;
         let at = SocketAddr::new(*ip, destination.port.get());
+        let resolved = self.resolve(at)?;
         // Another may have the address, or the port.
-        (self.destination_at(at)? == *destination).then_some(at)
+        (resolved.destination == *destination).then_some((at, resolved))
     }
 
     /// Returns the clusters of a destination, also those of a split's backends: traffic in any of them shows that the destination is

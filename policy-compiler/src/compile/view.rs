@@ -245,8 +245,7 @@ impl ViewBuilder<'_> {
         };
         let ips = ips.unwrap_or_default().iter();
         self.depends.extend(ips.map(|ip| Dependency::Address(*ip)));
-        let found = self.compiled.address_of(destination);
-        let found = found.and_then(|at| Some((at, self.compiled.resolve(at)?)));
+        let found = self.compiled.locate(destination);
         if found.is_none() && destination.kind == DestinationKind::Pod {
             // It may come, or a service may come that leads there.
             self.depends.extend([
