@@ -84,7 +84,7 @@ fn structural_faults_are_named_with_their_field() {
     one(
         policy(allow(json!({"methods": []}))),
         "spec.rules[0].to.methods",
-        "fewer than 1",
+        "0 items are too few; use at least 1",
     );
     one(
         policy(json!({"rules": [{"action": "deny"}]})),

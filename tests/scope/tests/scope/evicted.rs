@@ -7,7 +7,7 @@ use heddle_scope_tests::{Load, Mesh, Pod, PodSpec, Service, eventually, exchange
 use serde_json::json;
 
 /// Several times as long as a destination may be idle.
-const LONG: Duration = Duration::from_secs(15);
+const LONG: Duration = Duration::from_secs(25);
 
 async fn leaves(pod: &Pod, to: std::net::SocketAddr) -> Result<()> {
     let listener = format!("dst|{to}");
@@ -25,7 +25,7 @@ async fn leaves(pod: &Pod, to: std::net::SocketAddr) -> Result<()> {
 
 /// Destinations leave some seconds after their last use.
 async fn forgetful(mesh: &mut Mesh) -> Result<()> {
-    mesh.world.mesh(json!({"scope": {"idleAfter": "3s"}}));
+    mesh.world.mesh(json!({"scope": {"idleAfter": "6s"}}));
     mesh.write()?;
     mesh.kill_control_plane();
     mesh.environment.push(("HEDDLE_LOAD_REPORT_SECONDS", "1"));

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# run.sh: the end-to-end suite on a real cluster.
+# With KUBECONFIG: on that cluster, whose nodes must have the images (HEDDLE_E2E_NODE says how to run a command on its node).
+# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only. With --build it only builds that.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../..
+export HEDDLE_CACHE=${HEDDLE_CACHE:-$root/.cache/e2e}
+
+if [ -z "${KUBECONFIG:-}" ]; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "NOT RUN: the cluster tests need root (or KUBECONFIG of a cluster with the images)" >&2
+    exit 1
+  fi
+  "$here/cluster/setup.sh"
+  "$here/cluster/build.sh"
+  [ "${1:-}" != --build ] || exit 0
+  make -C "$root" --no-print-directory envoy build-tests
+  # Of the packages that `make unit` has built, with the same features: a single one of them would be built anew with fewer.
+  test=(cargo test --manifest-path "$root/Cargo.toml" --workspace --exclude heddle-e2e)
+  # Rules of the sidecar's capture, in network namespaces of the test's own.
+  # Scope by use, with real Envoys in such namespaces (HEDDLE_SCOPE_EDITS=10000 for the long run of random edits).
+  # Lists that an API server streams, and lists in pages.
+  "${test[@]}" --test lists
+  # Random changes under audit, with cuts from the API server (HEDDLE_AUDIT_CHANGES=100000 for the long run).
+  "${test[@]}" --test audit -- --nocapture
+  images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
+
+  export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+  export HEDDLE_E2E_STATE=${HEDDLE_E2E_STATE:-$HEDDLE_CACHE/state}
+  "$here/cluster/up.sh"
+  trap '[ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe' EXIT
+  # shellcheck disable=SC2086 # two paths
+  "$here/cluster/load-images.sh" "$HEDDLE_CACHE"/images/{echo,prometheus}.tar $images > /dev/null
+  export KUBECONFIG=$HEDDLE_E2E_STATE/kubeconfig
+  export KUBECTL="$HEDDLE_CACHE/bin/kube kubectl"
+  export HEDDLE_E2E_NODE=$here/cluster/node.sh
+fi
+[ "${1:-}" != --build ] || exit 0
+export KUBECTL=${KUBECTL:-kubectl} HEDDLE=${HEDDLE:-$root/target/debug/heddle}
+
+# kubectl's apply over objects that another manager applied: no warning.
+reapply() {
+  local text
+  text=$($KUBECTL apply -k "$root/config/default" 2>&1) || { echo "kubectl apply: $text" >&2; return 1; }
+  case $text in *[Ww]arning*) echo "kubectl apply warns: $text" >&2; return 1 ;; esac
+}
+# Both ways to install, in both orders. This first installation has no pods yet, so that it may go again.
+if [ -n "${HEDDLE_E2E_STATE:-}" ]; then
+  "$HEDDLE" install --apply
+  reapply
+  "$HEDDLE" install --apply
+  "$HEDDLE" uninstall --timeout 180
+fi
+$KUBECTL apply -k "$root/config/default"
+# At once: it waits for a control plane that is starting.
+"$HEDDLE" check --timeout 180
+"$HEDDLE" install --apply --wait --timeout 180
+reapply
+$KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s
+
+$KUBECTL wait --for=condition=Established $($KUBECTL get -k "$root/config/crd" -o name)
+$KUBECTL apply -f "$root/config/samples/mesh.yaml"
+
+# Nothing that an installation's own manifests hold has been changed by the running control plane.
+drift=$($KUBECTL diff -k "$root/config/default" || true)
+[ -z "$drift" ] || { echo "drift after install: $drift" >&2; exit 1; }
+
+cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test traffic --test security -- --test-threads=3
+# The last: it changes the whole mesh, and ends it.
+cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test mesh -- --nocapture
