@@ -199,13 +199,8 @@ fn request() -> impl Strategy<Value = Request> {
 /// Answers with its name.
 fn named(name: String) -> impl Fn(&mut TcpStream) + Send + Clone {
     move |stream| {
-        let mut seen = Vec::new();
-        let mut buffer = [0; 4096];
-        while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
-            match stream.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(n) => seen.extend_from_slice(&buffer[..n]),
-            }
+        if harness::running::request(stream).is_none() {
+            return;
         }
         let length = name.len();
         let _ = write!(

@@ -6,13 +6,13 @@
 mod harness;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use harness::running::{Envoy, Trust, http, serve, start};
+use harness::running::{Envoy, Trust, http, request, serve, start};
 use heddle_policy_compiler::{compile, ingest};
 use serde_json::{Value, json};
 
@@ -43,14 +43,7 @@ const BOUND: usize = 1024;
 
 /// Answers `GET /<status>/<grpc-status>` with these.
 fn answer(stream: &mut TcpStream) {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    while !seen.windows(4).any(|w| w == b"\r\n\r\n") {
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => seen.extend_from_slice(&buffer[..n]),
-        }
-    }
+    let Some(seen) = request(stream) else { return };
     let text = String::from_utf8_lossy(&seen);
     let path = text.split(' ').nth(1).unwrap_or_default();
     let mut parts = path.trim_start_matches('/').split('/');

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_xds_server as xds;
 use heddle_xds_server::Name;
 
-use super::MeshSource;
+use super::{MeshSource, ServedView};
 use crate::snapshot::Snapshot;
 
 impl MeshSource {
@@ -18,10 +18,8 @@ impl MeshSource {
         snapshot: &Snapshot,
         who: &Name,
     ) -> Option<BTreeMap<xds::ResourceKey, Arc<str>>> {
-        let request = self.lock().all.get(who)?.request();
-        let proxy = snapshot.compiled.proxies.get(&request.pod)?;
-        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
-        let resources = seen
+        let view = self.view_by(snapshot, who)?;
+        let resources = view
             .wire
             .parts
             .iter()
@@ -42,10 +40,15 @@ impl MeshSource {
         who: &Name,
         key: &xds::ResourceKey,
     ) -> Option<Arc<heddle_policy_compiler::Resource>> {
+        let view = self.view_by(snapshot, who)?;
+        let mut resources = view.parts.iter().flat_map(|part| &part.policy.resources);
+        resources.find(|resource| resource.key == *key).cloned()
+    }
+
+    /// Returns the view of a proxy by this snapshot, for its current requests.
+    fn view_by(&self, snapshot: &Snapshot, who: &Name) -> Option<ServedView> {
         let request = self.lock().all.get(who)?.request();
         let proxy = snapshot.compiled.proxies.get(&request.pod)?;
-        let seen = self.compute(snapshot, proxy, &proxy.workload(), &request, None)?;
-        let mut resources = seen.parts.iter().flat_map(|part| &part.policy.resources);
-        resources.find(|resource| resource.key == *key).cloned()
+        self.compute(snapshot, proxy, &proxy.workload(), &request, None)
     }
 }

@@ -23,10 +23,6 @@ pub(crate) struct ResolvedDestination {
     pub(crate) protocol: Protocol,
     /// Where its connections go.
     pub(crate) target: DestinationTarget,
-    /// The service ports that lead there; of a service port only itself.
-    pub(crate) services: BTreeSet<(NamespacedName, Port)>,
-    /// The inputs of the resolution and of its target.
-    pub(crate) depends: Vec<Dependency>,
 }
 
 /// Where the connections of a destination go.
@@ -34,33 +30,61 @@ pub(crate) struct ResolvedDestination {
 pub(crate) enum DestinationTarget {
     /// The client side of a service port, for the second family of the service or for the first one (`None`).
     ServicePort { second_family: Option<Family> },
-    /// One pod of this group.
-    Pod { group: PodGroup },
+    /// One pod of this group, with the service ports that lead to its port.
+    Pod {
+        group: PodGroup,
+        services: BTreeSet<(NamespacedName, Port)>,
+    },
 }
 
 impl ResolvedDestination {
     fn of_service(service: &Service, port: Port, family: Family) -> Option<Self> {
-        let name = &service.name;
         Some(Self {
             protocol: service.ports.get(&port)?.protocol,
             target: DestinationTarget::ServicePort {
                 second_family: service.if_second(Some(family)),
             },
-            services: BTreeSet::from([(name.clone(), port)]),
-            depends: vec![Dependency::Service(name.clone())],
             destination: Destination {
                 kind: DestinationKind::Service,
-                name: name.clone(),
+                name: service.name.clone(),
                 port,
                 family,
             },
         })
     }
 
+    /// Returns the service ports that lead there; of a service port only itself.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&NamespacedName, Port)> {
+        let Destination { name, port, .. } = &self.destination;
+        let (own, of_pod) = match &self.target {
+            DestinationTarget::ServicePort { .. } => (Some((name, *port)), None),
+            DestinationTarget::Pod { services, .. } => (None, Some(services)),
+        };
+        let of_pod = of_pod.into_iter().flatten();
+        own.into_iter()
+            .chain(of_pod.map(|(name, port)| (name, *port)))
+    }
+
+    /// Returns the inputs of the resolution at its address, and of its target.
+    pub(crate) fn depends(&self, at: SocketAddr) -> impl Iterator<Item = Dependency> + use<> {
+        let name = &self.destination.name;
+        let [first, second] = match &self.target {
+            DestinationTarget::ServicePort { .. } => {
+                [Some(Dependency::Service(name.clone())), None]
+            }
+            DestinationTarget::Pod { .. } => [
+                Some(Dependency::Address(at.ip().to_canonical())),
+                Some(Dependency::Namespace(Arc::clone(&name.namespace))),
+            ],
+        };
+        first.into_iter().chain(second)
+    }
+
     /// Returns the objects that define it.
     pub(crate) fn origins(&self) -> BTreeSet<ObjectRef> {
-        let services = self.services.iter();
-        services.map(|(name, _)| super::service_ref(name)).collect()
+        self.services()
+            .map(|(name, _)| super::service_ref(name))
+            .collect()
     }
 }
 
@@ -118,7 +142,7 @@ impl Compiled {
 
     fn pod_cluster(&self, at: SocketAddr) -> Option<Arc<str>> {
         match self.resolve(at)?.target {
-            DestinationTarget::Pod { group } => Some(group.cluster_name()),
+            DestinationTarget::Pod { group, .. } => Some(group.cluster_name()),
             DestinationTarget::ServicePort { .. } => None,
         }
     }
@@ -206,12 +230,8 @@ impl Compiled {
             protocol,
             target: DestinationTarget::Pod {
                 group: PodGroup::of(shape, protocol),
+                services: references.chain(headless).collect(),
             },
-            services: references.chain(headless).collect(),
-            depends: vec![
-                Dependency::Address(ip),
-                Dependency::Namespace(Arc::clone(&pod.name.namespace)),
-            ],
             destination: Destination {
                 kind: DestinationKind::Pod,
                 name: pod.name.clone(),

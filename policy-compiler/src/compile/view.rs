@@ -105,9 +105,8 @@ impl Compiled {
         let namespace = &resolved.destination.name.namespace;
         let whole = DeclaredDestination::Namespace(Arc::clone(namespace));
         let declared = self.declarations(proxy);
-        let mut services = resolved.services.iter();
-        declared.contains(&whole)
-            || services.any(|(name, port)| is_declared(&declared, name, *port))
+        let mut services = resolved.services();
+        declared.contains(&whole) || services.any(|(name, port)| is_declared(&declared, name, port))
     }
 
     /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.
@@ -141,7 +140,8 @@ impl ViewBuilder<'_> {
         }
         for destination in scope.draining {
             if let Some((at, resolved)) = self.find(destination) {
-                self.behind(at, &resolved);
+                let denied = self.denied(&resolved);
+                self.behind(at, &resolved, denied);
             }
         }
         let mut others = Vec::new();
@@ -270,7 +270,7 @@ impl ViewBuilder<'_> {
         let after = if self.compiled.in_scope(self.proxy, &resolved) {
             self.destination(at, ListenerBinding::Captured, &resolved)
         } else {
-            self.depends.extend(resolved.depends.iter().cloned());
+            self.depends.extend(resolved.depends(at));
             None
         };
         let target = match after {
@@ -326,8 +326,9 @@ impl ViewBuilder<'_> {
         binding: ListenerBinding,
         resolved: &ResolvedDestination,
     ) -> Option<Vec<ResourceKey>> {
-        let mut after = self.behind(at, resolved);
-        let input = self.listener(at, binding, resolved)?;
+        let denied = self.denied(resolved);
+        let mut after = self.behind(at, resolved, denied);
+        let input = self.listener(at, binding, resolved, denied)?;
         let shared = &self.compiled.shared;
         let part = shared.listeners.of(input, destination_listener);
         after.extend(part.resources.iter().map(|resource| resource.key.clone()));
@@ -338,9 +339,14 @@ impl ViewBuilder<'_> {
     }
 
     /// Adds the resources behind a destination's listener, and returns their keys. A denied destination has none.
-    fn behind(&mut self, at: SocketAddr, resolved: &ResolvedDestination) -> Vec<ResourceKey> {
-        self.depends.extend(resolved.depends.iter().cloned());
-        if self.denied(resolved) {
+    fn behind(
+        &mut self,
+        at: SocketAddr,
+        resolved: &ResolvedDestination,
+        denied: bool,
+    ) -> Vec<ResourceKey> {
+        self.depends.extend(resolved.depends(at));
+        if denied {
             return Vec::new();
         }
         match &resolved.target {
@@ -356,7 +362,7 @@ impl ViewBuilder<'_> {
                 self.parts.insert(key, part);
                 keys
             }
-            DestinationTarget::Pod { group } => {
+            DestinationTarget::Pod { group, .. } => {
                 let called = self.pods.entry(group.clone()).or_default();
                 called.addresses.insert(at);
                 called.origins.extend(resolved.origins());
@@ -380,8 +386,8 @@ impl ViewBuilder<'_> {
         at: SocketAddr,
         binding: ListenerBinding,
         resolved: &ResolvedDestination,
+        denied: bool,
     ) -> Option<ListenerInput> {
-        let denied = self.denied(resolved);
         let target = match &resolved.target {
             DestinationTarget::ServicePort { second_family } => {
                 let side = self.client_side(resolved, *second_family)?;
@@ -395,11 +401,11 @@ impl ViewBuilder<'_> {
                 }
             }
             DestinationTarget::Pod { .. } if denied => ListenerTarget::Denied,
-            DestinationTarget::Pod { group } => ListenerTarget::Pod {
+            DestinationTarget::Pod { group, .. } => ListenerTarget::Pod {
                 cluster: group.cluster_name(),
             },
         };
-        let service = resolved.services.iter().map(|(name, _)| &name.name).min();
+        let service = resolved.services().map(|(name, _)| &name.name).min();
         Some(ListenerInput {
             at,
             binding,
@@ -418,8 +424,8 @@ impl ViewBuilder<'_> {
                 let Destination { name, port, .. } = &resolved.destination;
                 self.compiled.refuses(&self.proxy.identity, name, *port)
             }
-            DestinationTarget::Pod { group } => {
-                let mut services = resolved.services.iter();
+            DestinationTarget::Pod { group, services } => {
+                let mut services = services.iter();
                 !group.is_meshed()
                     && !services.any(|(name, _)| self.compiled.settings.sends_plain(name))
             }

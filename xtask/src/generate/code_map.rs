@@ -69,11 +69,7 @@ fn first_sentence(source: &str) -> Option<String> {
         .take_while(|line| !line.is_empty())
         .collect();
     let paragraph = paragraph.join(" ");
-    let end = paragraph
-        .match_indices(". ")
-        .map(|(at, _)| at + 1)
-        .next()
-        .unwrap_or(paragraph.len());
+    let end = paragraph.find(". ").map_or(paragraph.len(), |at| at + 1);
     let sentence = paragraph.get(..end)?.trim();
     (!sentence.is_empty()).then(|| sentence.to_owned())
 }
