@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::options::Deadlines;
 use crate::reasons::Overdue;
-use crate::slots::{ConnectionSlot, Standing};
+use crate::slots::{ConnectionSlot, SlotState};
 
 /// The requests of one connection.
 pub(crate) struct Activity {
@@ -76,7 +76,7 @@ impl Activity {
         state.next += 1;
         state.running.insert(number, Instant::now());
         if state.running.len() == 1 {
-            self.slot.stands(Standing::Busy);
+            self.slot.set_state(SlotState::Busy);
         }
         drop(state);
         self.changed.notify_one();
@@ -103,7 +103,7 @@ impl Drop for RunningRequest {
         state.running.remove(&self.number);
         if state.running.is_empty() {
             state.since = Instant::now();
-            self.activity.slot.stands(Standing::Quiet);
+            self.activity.slot.set_state(SlotState::Quiet);
         }
         drop(state);
         self.activity.changed.notify_one();

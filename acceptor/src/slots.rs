@@ -35,7 +35,7 @@ impl fmt::Display for Source {
 
 /// The activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SlotState {
     /// No request has come.
     Silent,
     /// No request is running.
@@ -65,7 +65,7 @@ struct Table {
 
 struct Open {
     source: Source,
-    standing: Standing,
+    state: SlotState,
     displaced: CancellationToken,
 }
 
@@ -90,11 +90,11 @@ impl Holding {
         self.silent.len() + self.quiet.len() + self.busy.len()
     }
 
-    fn set(&mut self, standing: Standing) -> &mut BTreeSet<u64> {
-        match standing {
-            Standing::Silent => &mut self.silent,
-            Standing::Quiet => &mut self.quiet,
-            Standing::Busy => &mut self.busy,
+    fn set(&mut self, state: SlotState) -> &mut BTreeSet<u64> {
+        match state {
+            SlotState::Silent => &mut self.silent,
+            SlotState::Quiet => &mut self.quiet,
+            SlotState::Busy => &mut self.busy,
         }
     }
 
@@ -139,7 +139,7 @@ impl Slots {
         let displaced = CancellationToken::new();
         let open = Open {
             source,
-            standing: Standing::Silent,
+            state: SlotState::Silent,
             displaced: displaced.clone(),
         };
         table.open.insert(number, open);
@@ -215,7 +215,7 @@ impl Table {
     fn remove(&mut self, number: u64, displace_busy: bool) -> Option<Open> {
         let open = self.open.remove(&number)?;
         self.change(open.source, displace_busy, |holding| {
-            holding.set(open.standing).remove(&number);
+            holding.set(open.state).remove(&number);
         });
         Some(open)
     }
@@ -247,15 +247,15 @@ impl ConnectionSlot {
     }
 
     /// Records the activity of the connection.
-    pub fn stands(&self, standing: Standing) {
+    pub fn set_state(&self, state: SlotState) {
         let mut table = self.slots.lock();
         let Some(open) = table.open.get_mut(&self.number) else {
             return;
         };
-        let (source, before) = (open.source, std::mem::replace(&mut open.standing, standing));
+        let (source, before) = (open.source, std::mem::replace(&mut open.state, state));
         table.change(source, self.slots.bounds.displace_busy, |holding| {
             holding.set(before).remove(&self.number);
-            holding.set(standing).insert(self.number);
+            holding.set(state).insert(self.number);
         });
     }
 }

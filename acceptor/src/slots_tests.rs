@@ -28,7 +28,7 @@ fn a_newcomer_displaces_the_oldest_silent_connection_of_the_largest_source() {
     let slots = slots(4, 4, 0);
     let first: Vec<_> = (0..3).map(|_| slots.enter(source(1)).unwrap()).collect();
     let other = slots.enter(source(2)).unwrap();
-    first[0].stands(Standing::Busy);
+    first[0].set_state(SlotState::Busy);
     let newcomer = slots.enter(source(3)).unwrap();
     let displaced: Vec<_> = first.iter().map(is_displaced).collect();
     assert_eq!(displaced, [false, true, false]);
@@ -44,10 +44,10 @@ fn a_source_at_its_share_displaces_only_its_own_idle_connections() {
         [is_displaced(&own[0]), is_displaced(&own[1])],
         [true, false]
     );
-    own[1].stands(Standing::Busy);
-    third.stands(Standing::Busy);
+    own[1].set_state(SlotState::Busy);
+    third.set_state(SlotState::Busy);
     assert_eq!(slots.enter(source(1)).err(), Some(Refused::Source));
-    own[1].stands(Standing::Quiet);
+    own[1].set_state(SlotState::Quiet);
     slots.enter(source(1)).unwrap();
     assert!(is_displaced(&own[1]));
 }
@@ -57,7 +57,7 @@ fn the_reserve_is_for_sources_without_a_connection() {
     let slots = slots(4, 4, 2);
     let busy = |host| {
         let slot = slots.enter(source(host)).unwrap();
-        slot.stands(Standing::Busy);
+        slot.set_state(SlotState::Busy);
         slot
     };
     let _held = [busy(1), busy(1)];
@@ -76,10 +76,10 @@ fn running_requests_are_displaced_only_where_anybody_is_answered() {
     };
     let slots = Slots::new(bounds, Arc::default());
     let held: Vec<_> = (0..2).map(|_| slots.enter(source(1)).unwrap()).collect();
-    held.iter().for_each(|slot| slot.stands(Standing::Busy));
+    held.iter().for_each(|slot| slot.set_state(SlotState::Busy));
     let newcomer = slots.enter(source(2)).unwrap();
     assert!(is_displaced(&held[0]));
-    newcomer.stands(Standing::Busy);
+    newcomer.set_state(SlotState::Busy);
     // From here on every source has one connection, and none loses it in the middle of a request.
     assert_eq!(slots.enter(source(3)).err(), Some(Refused::Full));
 }
@@ -107,7 +107,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0u8..6).prop_map(Step::Enter),
-        2 => (any::<usize>(), 0u8..2).prop_map(|(at, standing)| Step::Stand(at, standing)),
+        2 => (any::<usize>(), 0u8..2).prop_map(|(at, state)| Step::Stand(at, state)),
         1 => any::<usize>().prop_map(Step::Close),
     ]
 }
@@ -123,16 +123,16 @@ proptest! {
             match step {
                 Step::Enter(host) => {
                     let own = held.iter().filter(|(of, _)| *of == host).count();
-                    let idle = slots.lock().open.values().any(|open| open.standing != Standing::Busy);
+                    let idle = slots.lock().open.values().any(|open| open.state != SlotState::Busy);
                     match slots.enter(source(host)) {
                         Ok(slot) => held.push((host, slot)),
                         Err(_) => prop_assert!(own > 0 || !idle),
                     }
                     held.retain(|(_, slot)| !is_displaced(slot));
                 }
-                Step::Stand(at, standing) if !held.is_empty() => {
-                    let standing = [Standing::Quiet, Standing::Busy][usize::from(standing)];
-                    held[at % held.len()].1.stands(standing);
+                Step::Stand(at, state) if !held.is_empty() => {
+                    let state = [SlotState::Quiet, SlotState::Busy][usize::from(state)];
+                    held[at % held.len()].1.set_state(state);
                 }
                 Step::Close(at) if !held.is_empty() => {
                     held.swap_remove(at % held.len());

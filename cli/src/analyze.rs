@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use heddle_crds::{ConditionStatus, Verdict};
+use heddle_crds::{ConditionStatus, DesiredCondition};
 use heddle_policy_compiler::{Compiled, Finding, ObjectRef};
 use serde_json::{Value, json};
 
@@ -102,11 +102,11 @@ fn conditions(compiled: &Compiled, all: bool) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-fn is_good(condition: &Verdict) -> bool {
+fn is_good(condition: &DesiredCondition) -> bool {
     condition.status == ConditionStatus::from(condition.kind.positive())
 }
 
-fn row(object: &ObjectRef, condition: &Verdict) -> Vec<String> {
+fn row(object: &ObjectRef, condition: &DesiredCondition) -> Vec<String> {
     vec![
         object.to_string(),
         condition.kind.as_str().to_owned(),

@@ -294,7 +294,7 @@ impl JsonSchema for LastGood {
 
 /// A condition without its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct DesiredCondition {
     /// Which condition.
     pub kind: ConditionType,
     /// Whether it holds.
@@ -309,7 +309,7 @@ pub struct Verdict {
 /// same verdict again changes nothing.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
-    verdict: &Verdict,
+    verdict: &DesiredCondition,
     generation: Option<i64>,
     now: &Time,
 ) {

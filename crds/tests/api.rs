@@ -6,8 +6,8 @@
 use std::{fs, path::Path};
 
 use heddle_crds::{
-    AuthPolicySpec, Backend, BackendTarget, ConditionStatus, ConditionType, HeaderMatch,
-    HeaderValue, Kind, LastGood, MeshSpec, TrafficSplitSpec, Verdict, condition, set_condition,
+    AuthPolicySpec, Backend, BackendTarget, ConditionStatus, ConditionType, DesiredCondition,
+    HeaderMatch, HeaderValue, Kind, LastGood, MeshSpec, TrafficSplitSpec, condition, set_condition,
 };
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -286,7 +286,7 @@ fn the_last_good_spec_survives_a_round_trip() {
 #[test]
 fn a_condition_moves_its_time_only_with_its_status() {
     let time = |text: &str| Time(text.parse().unwrap());
-    let verdict = |status, message: &str| Verdict {
+    let verdict = |status, message: &str| DesiredCondition {
         kind: ConditionType::Programmed,
         status,
         reason: "R".to_owned(),

@@ -330,7 +330,7 @@ impl Collector for Server {
         counter(
             e,
             "streams_shed",
-            "Discovery streams ended so that their proxies spread over the replicas",
+            "Discovery streams ended so that their proxies rebalance over the replicas",
             counts.streams_shed,
         )?;
         counter(

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use heddle_policy_compiler::{ObjectRef, Refusal};
+use heddle_policy_compiler::{ObjectRef, ObjectRejection};
 use tokio::sync::watch;
 
 /// The rejections seen by this process. A rejection stands until the object's generation changes or the object is gone.
 #[derive(Debug)]
 pub struct RejectionStore {
-    by_object: Mutex<BTreeMap<ObjectRef, Refusal>>,
+    by_object: Mutex<BTreeMap<ObjectRef, ObjectRejection>>,
     changed: watch::Sender<u64>,
 }
 
@@ -25,16 +25,16 @@ impl Default for RejectionStore {
 impl RejectionStore {
     /// Keeps a rejection. The first text for a generation stays, so that a status does not flap between two wordings.
     /// Returns whether it is new.
-    pub fn reject(&self, refusal: Refusal) -> bool {
-        let mut refusals = self.lock();
-        if refusals
-            .get(&refusal.object)
-            .is_some_and(|known| known.generation >= refusal.generation)
+    pub fn reject(&self, rejection: ObjectRejection) -> bool {
+        let mut rejections = self.lock();
+        if rejections
+            .get(&rejection.object)
+            .is_some_and(|known| known.generation >= rejection.generation)
         {
             return false;
         }
-        refusals.insert(refusal.object.clone(), refusal);
-        drop(refusals);
+        rejections.insert(rejection.object.clone(), rejection);
+        drop(rejections);
         self.changed.send_modify(|tick| *tick += 1);
         true
     }
@@ -42,14 +42,14 @@ impl RejectionStore {
     /// Drops rejections of objects that are gone or have a newer generation. Does not tick: the caller has just compiled
     /// without them, because the compiler ignores a rejection of another generation, too.
     pub fn retain(&self, present: impl Fn(&ObjectRef) -> Option<i64>) {
-        self.lock().retain(|object, refusal| {
-            present(object).is_some_and(|generation| generation <= refusal.generation)
+        self.lock().retain(|object, rejection| {
+            present(object).is_some_and(|generation| generation <= rejection.generation)
         });
     }
 
     /// All rejections.
     #[must_use]
-    pub fn all(&self) -> Vec<Refusal> {
+    pub fn all(&self) -> Vec<ObjectRejection> {
         self.lock().values().cloned().collect()
     }
 
@@ -65,7 +65,7 @@ impl RejectionStore {
         self.changed.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Refusal>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, ObjectRejection>> {
         // A panic elsewhere leaves the map whole: every change is a plain insert or remove.
         self.by_object
             .lock()
@@ -79,9 +79,9 @@ mod tests {
 
     use super::*;
 
-    fn refusal(generation: i64, text: &str) -> Refusal {
+    fn rejection(generation: i64, text: &str) -> ObjectRejection {
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
-        Refusal {
+        ObjectRejection {
             object,
             generation,
             text: text.to_owned(),
@@ -91,12 +91,12 @@ mod tests {
     #[test]
     fn the_first_text_of_a_generation_stays_until_the_next() {
         let rejections = RejectionStore::default();
-        assert!(rejections.reject(refusal(1, "first")));
-        assert!(!rejections.reject(refusal(1, "second")));
-        assert!(rejections.reject(refusal(2, "third")));
-        assert!(!rejections.reject(refusal(1, "late")));
-        assert_eq!(rejections.all(), [refusal(2, "third")]);
-        let object = refusal(2, "").object;
+        assert!(rejections.reject(rejection(1, "first")));
+        assert!(!rejections.reject(rejection(1, "second")));
+        assert!(rejections.reject(rejection(2, "third")));
+        assert!(!rejections.reject(rejection(1, "late")));
+        assert_eq!(rejections.all(), [rejection(2, "third")]);
+        let object = rejection(2, "").object;
         rejections.retain(|known| (*known == object).then_some(2));
         assert_eq!(rejections.all().len(), 1);
         rejections.retain(|known| (*known == object).then_some(3));

@@ -45,8 +45,8 @@ impl Snapshot {
     /// The pod's identity parts, if the pod is known: its service account.
     #[must_use]
     pub fn service_account(&self, pod: &PodRef) -> Option<Arc<str>> {
-        let workload = self.world.workloads().get(pod)?;
-        Some(Arc::clone(&workload.shape.service_account))
+        let workload = self.world.pods().get(pod)?;
+        Some(Arc::clone(&workload.template.service_account))
     }
 }
 
@@ -195,7 +195,7 @@ impl CompileLoop {
         let Reader {
             builder, findings, ..
         } = &mut self.reader;
-        builder.set_refusals(self.rejections.all());
+        builder.set_rejections(self.rejections.all());
         let world = builder.world();
         let before = self.newest.as_deref();
         let compiled = match before {

@@ -43,4 +43,4 @@ pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate, WorldBuilder};
 pub use kind::{InputKind, KindResource, ObjectKind, Role};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, RuleOrigins, View};
 pub use status::{ObjectStatus, ParentRef, ParentStatus};
-pub use world::{Bucket, NamespacedName, PodRef, Refusal, Remembered, WorkloadRef, World};
+pub use world::{Bucket, NamespacedName, ObjectRejection, PodRef, Remembered, WorkloadRef, World};

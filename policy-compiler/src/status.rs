@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict};
+use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ pub struct ObjectStatus {
     /// The generation this status speaks of.
     pub observed_generation: i64,
     /// In the order of [`ConditionType::ALL`]. `Programmed` is only here when Envoy refused the generation.
-    pub conditions: Vec<Verdict>,
+    pub conditions: Vec<DesiredCondition>,
     /// The spec that the compiled resources carry: the current one, or the last good. None: nothing of the object is in force.
     /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy refuses must not become the last good).
     pub in_force: Option<LastGood>,
@@ -53,14 +53,18 @@ pub struct ParentStatus {
     /// The parent.
     pub parent: ParentRef,
     /// The conditions that differ from those of the object as a whole.
-    pub conditions: Vec<Verdict>,
+    pub conditions: Vec<DesiredCondition>,
 }
 
 impl ParentStatus {
     /// Returns all conditions at this parent: its own, and the others of the object.
-    pub fn conditions<'a>(&'a self, object: &'a [Verdict]) -> impl Iterator<Item = &'a Verdict> {
-        let is_own =
-            |verdict: &&Verdict| self.conditions.iter().any(|own| own.kind == verdict.kind);
+    pub fn conditions<'a>(
+        &'a self,
+        object: &'a [DesiredCondition],
+    ) -> impl Iterator<Item = &'a DesiredCondition> {
+        let is_own = |verdict: &&DesiredCondition| {
+            self.conditions.iter().any(|own| own.kind == verdict.kind)
+        };
         let shared = object.iter().filter(move |verdict| !is_own(verdict));
         self.conditions.iter().chain(shared)
     }
@@ -75,7 +79,7 @@ impl ObjectStatus {
         message: impl Into<String>,
     ) {
         self.conditions.retain(|c| c.kind != kind);
-        let verdict = Verdict {
+        let verdict = DesiredCondition {
             kind,
             status: ConditionStatus::from(holds),
             reason: reason.to_owned(),
@@ -88,7 +92,7 @@ impl ObjectStatus {
 
     /// The condition of that type.
     #[must_use]
-    pub fn condition(&self, kind: ConditionType) -> Option<&Verdict> {
+    pub fn condition(&self, kind: ConditionType) -> Option<&DesiredCondition> {
         self.conditions.iter().find(|c| c.kind == kind)
     }
 }

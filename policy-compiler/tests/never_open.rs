@@ -10,7 +10,7 @@ use cluster::{apply, mesh, pod, policy, service};
 use heddle_crds::{ConditionType, Kind};
 use heddle_policy_compiler::authz::{Request, evaluate};
 use heddle_policy_compiler::{
-    Compiled, NamespacedName, ObjectKind, ObjectRef, Refusal, World, WorldBuilder, compile,
+    Compiled, NamespacedName, ObjectKind, ObjectRef, ObjectRejection, World, WorldBuilder, compile,
 };
 use serde_json::{Value, json};
 
@@ -328,7 +328,7 @@ fn a_mesh_that_envoy_rejects_keeps_its_fields_about_access() {
     let mut cluster = Cluster::new([mesh(closed.clone())]);
     let of = ObjectRef::cluster(ObjectKind::Mesh, "default");
     cluster.edit(|builder| {
-        builder.set_refusals([Refusal {
+        builder.set_rejections([ObjectRejection {
             object: of.clone(),
             generation: 0,
             text: "no".to_owned(),

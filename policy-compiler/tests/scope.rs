@@ -135,15 +135,15 @@ fn services_that_deny_the_caller_are_refused_at_the_client() {
     );
     assert!(seen.absent.is_empty());
     let chains = |name: &str| print::to_json(&seen.resources[name])["filter_chains"].clone();
-    let refusal = json!({"status": 403, "body": {"inline_string": "RBAC: access denied"}});
+    let rejection = json!({"status": 403, "body": {"inline_string": "RBAC: access denied"}});
     let answer = |chain: &Value| {
         chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"][0]
             ["direct_response"]
             .clone()
     };
-    assert_eq!(answer(&chains("Listener dst|10.96.0.1:80")[0]), refusal);
+    assert_eq!(answer(&chains("Listener dst|10.96.0.1:80")[0]), rejection);
     let detect = chains("Listener dst|10.96.0.3:80");
-    assert_eq!(answer(&detect[0]), refusal);
+    assert_eq!(answer(&detect[0]), rejection);
     assert_eq!(
         detect[1]["filters"][1]["typed_config"]["cluster"],
         "refused"

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use super::Outcome;
 use crate::cluster::{self, ClusterArgs, explain};
 use crate::findings::plural;
-use crate::proxy::state::{ProxyState, Standing as _};
+use crate::proxy::state::{ProxyState, SyncSummary as _};
 
 const INJECT: &str = heddle_policy_compiler::ingest::INJECT_LABEL;
 const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{ProxyState, Standing as _};
+use super::state::{ProxyState, SyncSummary as _};
 
 /// The report of one replica.
 pub struct Replica {
@@ -53,9 +53,9 @@ impl MeshReport {
     }
 
     /// How a sidecar stands. Without a stream to those that were asked, it may have one to another.
-    pub fn standing(&self, placed: &Placed, now: u64) -> String {
+    pub fn summary(&self, placed: &Placed, now: u64) -> String {
         if placed.state.connected || self.is_complete() {
-            placed.state.standing(now)
+            placed.state.summary(now)
         } else {
             "not connected to a replica that was asked".to_owned()
         }
@@ -222,7 +222,7 @@ mod tests {
     fn what_a_silent_replica_may_serve_is_not_called_lost() {
         let states = || vec![state("s/1", false, None), state("s/2", true, None)];
         let whole = merge(vec![replica("a", states())]);
-        assert_eq!(whole.standing(&whole.proxies[0], 0), "never connected");
+        assert_eq!(whole.summary(&whole.proxies[0], 0), "never connected");
         assert_eq!(whole.amiss(), 1);
         let silent = Replica {
             name: "z".to_owned(),
@@ -230,7 +230,7 @@ mod tests {
         };
         let partial = merge(vec![replica("a", states()), silent]);
         assert_eq!(
-            partial.standing(&partial.proxies[0], 0),
+            partial.summary(&partial.proxies[0], 0),
             "not connected to a replica that was asked"
         );
         assert_eq!(partial.amiss(), 0);

@@ -5,7 +5,7 @@ use heddle_acceptor::clean;
 use serde_json::{Value, json};
 
 use super::merge::{MeshReport, Placed};
-use super::state::{ProxyState, Standing as _, age};
+use super::state::{ProxyState, SyncSummary as _, age};
 use crate::findings::plural;
 use crate::table;
 
@@ -59,7 +59,7 @@ fn row(report: &MeshReport, placed: &Placed, now: u64) -> Vec<String> {
         state.resources.to_string(),
         sent(state.bytes),
         or_unknown(&state.version).to_owned(),
-        report.standing(placed, now),
+        report.summary(placed, now),
     ]
 }
 
@@ -94,7 +94,7 @@ fn detail(report: &MeshReport, placed: &Placed, now: u64) -> String {
         ),
         ("replica", replica(placed).to_owned()),
         ("connected", since),
-        ("state", report.standing(placed, now)),
+        ("state", report.summary(placed, now)),
         ("scope", scope),
         ("resources", state.resources.to_string()),
         (

@@ -3,17 +3,17 @@
 pub use heddle_xds_types::ProxyState;
 use heddle_xds_types::bootstrap::BOOTSTRAP_VERSION;
 
-/// Judgements about a [`ProxyState`].
-pub trait Standing {
+/// The sync state of a [`ProxyState`] in words.
+pub trait SyncSummary {
     /// Connected, in sync, and nothing rejected.
     fn is_well(&self) -> bool;
     /// The state in one line without a line break.
-    fn standing(&self, now: u64) -> String;
+    fn summary(&self, now: u64) -> String;
     /// Whether the pod started with an older bootstrap than the one of this version. `None` if the replica does not report it.
     fn has_older_bootstrap(&self) -> Option<bool>;
 }
 
-impl Standing for ProxyState {
+impl SyncSummary for ProxyState {
     fn is_well(&self) -> bool {
         self.connected && self.behind == 0 && self.rejected.is_empty()
     }
@@ -22,7 +22,7 @@ impl Standing for ProxyState {
         self.bootstrap.map(|version| version < BOOTSTRAP_VERSION)
     }
 
-    fn standing(&self, now: u64) -> String {
+    fn summary(&self, now: u64) -> String {
         let since = |time: Option<u64>| {
             time.map_or_else(String::new, |time| format!(" for {}", age(now, time)))
         };
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_standing_says_since_when_and_why() {
-        let standing = |state: ProxyState| state.standing(1_000);
+        let standing = |state: ProxyState| state.summary(1_000);
         assert_eq!(standing(connected()), "in sync");
         assert_eq!(standing(ProxyState::default()), "never connected");
         let gone = ProxyState {

@@ -1,4 +1,4 @@
-//! The webhook's patch of a pod. Pure: a pod in, a verdict out.
+//! The webhook's patch of a pod. Pure: a pod in, an injection out.
 //!
 //! # Guarantees
 //! - Only containers, volumes, a label and annotations of our own are added, and `lifecycle.preStop` where there is none;
@@ -33,16 +33,16 @@ pub struct Sidecar {
 
 /// The webhook's answer about a pod.
 #[derive(Clone, Debug)]
-pub struct Judged {
+pub struct InjectionReview {
     /// The decision with its patch.
-    pub verdict: Verdict,
+    pub injection: PodInjection,
     /// Warnings for the pod's author.
     pub warnings: Vec<String>,
 }
 
 /// The decision about a pod, with its patch.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum PodInjection {
     /// The pod is changed.
     Inject(json_patch::Patch),
     /// The pod is admitted unchanged, by its own wish.
@@ -60,21 +60,21 @@ pub enum Verdict {
 
 /// Judges a pod that is about to be created. The decision is [`injection::decide`]'s, which the offline commands share.
 #[must_use]
-pub fn judge(pod: &Pod, sidecar: &Sidecar) -> Judged {
+pub fn review(pod: &Pod, sidecar: &Sidecar) -> InjectionReview {
     let decided = injection::decide(&pod.metadata, pod.spec.as_ref());
-    let verdict = match (decided.decision, pod.spec.as_ref()) {
+    let injection = match (decided.decision, pod.spec.as_ref()) {
         (InjectionDecision::Inject(settings), Some(spec)) => {
-            Verdict::Inject(patch::patch(pod, spec, sidecar, &settings))
+            PodInjection::Inject(patch::patch(pod, spec, sidecar, &settings))
         }
-        (InjectionDecision::Inject(_), None) | (InjectionDecision::Leave, _) => Verdict::Leave,
+        (InjectionDecision::Inject(_), None) | (InjectionDecision::Leave, _) => PodInjection::Leave,
         (InjectionDecision::Skip(reason), _) => {
             let patch = patch::not_injected(pod, &reason);
-            Verdict::Skip { reason, patch }
+            PodInjection::Skip { reason, patch }
         }
-        (InjectionDecision::Refuse(reason), _) => Verdict::Refuse(reason),
+        (InjectionDecision::Refuse(reason), _) => PodInjection::Refuse(reason),
     };
-    Judged {
-        verdict,
+    InjectionReview {
+        injection,
         warnings: decided.warnings,
     }
 }

@@ -27,13 +27,13 @@ fn pod(change: impl FnOnce(&mut Value)) -> Value {
     pod
 }
 
-fn judged(pod: &Value) -> Verdict {
-    judge(&serde_json::from_value(pod.clone()).unwrap(), &sidecar()).verdict
+fn injection_of(pod: &Value) -> PodInjection {
+    review(&serde_json::from_value(pod.clone()).unwrap(), &sidecar()).injection
 }
 
 fn injected(pod: &Value) -> Value {
-    let Verdict::Inject(patch) = judged(pod) else {
-        panic!("not injected: {:?}", judged(pod))
+    let PodInjection::Inject(patch) = injection_of(pod) else {
+        panic!("not injected: {:?}", injection_of(pod))
     };
     let mut after = pod.clone();
     json_patch::patch(&mut after, &patch).unwrap();
@@ -97,7 +97,7 @@ fn the_sidecar_comes_first_and_nothing_of_the_users_changes() {
 #[test]
 fn asked_again_it_changes_nothing() {
     let once = injected(&pod(|_| {}));
-    let Verdict::Inject(again) = judged(&once) else {
+    let PodInjection::Inject(again) = injection_of(&once) else {
         panic!()
     };
     assert!(again.0.is_empty(), "{again}");
@@ -105,7 +105,7 @@ fn asked_again_it_changes_nothing() {
     let mut filled = once.clone();
     filled["spec"]["initContainers"][1]["imagePullPolicy"] = json!("IfNotPresent");
     filled["spec"]["initContainers"][1]["startupProbe"]["successThreshold"] = json!(1);
-    let Verdict::Inject(again) = judged(&filled) else {
+    let PodInjection::Inject(again) = injection_of(&filled) else {
         panic!()
     };
     assert!(again.0.is_empty(), "{again}");
@@ -121,7 +121,7 @@ fn the_sidecar_is_told_its_workload_as_the_compiler_finds_it() {
     };
     let told = |pod: &Value| {
         let after = injected(pod);
-        let Verdict::Inject(again) = judged(&after) else {
+        let PodInjection::Inject(again) = injection_of(&after) else {
             panic!()
         };
         assert!(again.0.is_empty(), "{again}");
@@ -225,7 +225,7 @@ fn tcp_probes_are_found_by_number_and_name() {
         )["value"],
         "5432,8080"
     );
-    let warnings = judge(&serde_json::from_value(before).unwrap(), &sidecar()).warnings;
+    let warnings = review(&serde_json::from_value(before).unwrap(), &sidecar()).warnings;
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("\"nowhere\""), "{warnings:?}");
 }
@@ -307,8 +307,8 @@ fn pods_that_cannot_work_are_refused_with_the_field() {
         ),
     ];
     for (change, expected) in cases {
-        match judged(&pod(change)) {
-            Verdict::Refuse(reason) => assert!(reason.contains(expected), "{reason}"),
+        match injection_of(&pod(change)) {
+            PodInjection::Refuse(reason) => assert!(reason.contains(expected), "{reason}"),
             other => panic!("{expected}: {other:?}"),
         }
     }
@@ -337,7 +337,7 @@ fn host_network_and_windows_pods_are_skipped_with_a_reason() {
     ];
     for (change, expected) in cases {
         let mut pod = pod(change);
-        let Verdict::Skip { reason, patch } = judged(&pod) else {
+        let PodInjection::Skip { reason, patch } = injection_of(&pod) else {
             panic!("{expected}")
         };
         assert!(reason.contains(expected), "{reason}");
@@ -349,7 +349,7 @@ fn host_network_and_windows_pods_are_skipped_with_a_reason() {
         assert_eq!(names_of(&pod, "/spec/initContainers"), Vec::<String>::new());
     }
     let disabled = pod(|pod| pod["metadata"]["labels"] = json!({"heddle.dev/inject": "disabled"}));
-    assert!(matches!(judged(&disabled), Verdict::Leave));
+    assert!(matches!(injection_of(&disabled), PodInjection::Leave));
 }
 
 /// A container that somebody prepared under our names would carry the label of meshed pods and capture nothing.
@@ -381,7 +381,7 @@ fn containers_prepared_by_hand_are_replaced() {
         let after = injected(&prepared);
         let both = |pod: &Value| pod["spec"]["initContainers"].as_array().unwrap()[..2].to_vec();
         assert_eq!(both(&after), both(&fresh), "{index}");
-        let Verdict::Inject(again) = judged(&after) else {
+        let PodInjection::Inject(again) = injection_of(&after) else {
             panic!()
         };
         assert!(again.0.is_empty(), "{index}: {again}");
@@ -506,7 +506,7 @@ fn additions_of_the_api_server_are_not_mistaken_for_changes() {
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}});
     let volumes = filled["spec"]["volumes"].as_array_mut().unwrap();
     volumes.push(token);
-    let Verdict::Inject(again) = judged(&filled) else {
+    let PodInjection::Inject(again) = injection_of(&filled) else {
         panic!()
     };
     assert!(again.0.is_empty(), "{again}");
@@ -518,22 +518,22 @@ fn resources_of_both_containers_can_be_set() {
     let mut sidecar = sidecar();
     let mesh = json!({"proxy": {"initResources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}});
     sidecar.mesh = serde_json::from_value(mesh).unwrap();
-    let judge = |pod: &Value| {
-        let judged = judge(&serde_json::from_value(pod.clone()).unwrap(), &sidecar);
-        let Verdict::Inject(patch) = judged.verdict else {
+    let review = |pod: &Value| {
+        let reviewed = review(&serde_json::from_value(pod.clone()).unwrap(), &sidecar);
+        let PodInjection::Inject(patch) = reviewed.injection else {
             panic!()
         };
         let mut after = pod.clone();
         json_patch::patch(&mut after, &patch).unwrap();
         after["spec"]["initContainers"].clone()
     };
-    let by_mesh = judge(&pod(|_| {}));
+    let by_mesh = review(&pod(|_| {}));
     assert_eq!(
         by_mesh[0]["resources"],
         json!({"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}})
     );
     let all = "requests.cpu=1, limits.cpu=1, requests.memory=1Gi, limits.memory=1Gi";
-    let by_pod = judge(&pod(|pod| {
+    let by_pod = review(&pod(|pod| {
         pod["metadata"]["annotations"] =
             json!({"heddle.dev/proxy-resources": all, "heddle.dev/init-resources": all});
     }));
@@ -570,7 +570,7 @@ proptest! {
             names::EXCLUDE_OUTBOUND_CIDRS,
         ] {
             let pod = pod(|pod| pod["metadata"]["annotations"] = json!({key: text}));
-            if let Verdict::Refuse(_) = judged(&pod) {
+            if let PodInjection::Refuse(_) = injection_of(&pod) {
                 continue;
             }
             let init = injected(&pod)["spec"]["initContainers"][0].clone();

@@ -113,7 +113,7 @@ impl Auditor {
             }
             tokio::time::sleep(BETWEEN).await;
         }
-        Ok((proxies, told(&wrong)))
+        Ok((proxies, confirmed(&wrong)))
     }
 
     /// The next proxies in the order of names.
@@ -161,7 +161,7 @@ impl Auditor {
             mut builder,
             mut snapshot,
         } = read;
-        builder.set_refusals(self.rejections.all());
+        builder.set_rejections(self.rejections.all());
         snapshot.world = builder.world();
         snapshot.compiled = compile(&snapshot.world);
         snapshot.mesh = Arc::clone(snapshot.compiled.mesh());
@@ -238,7 +238,7 @@ struct Read {
 }
 
 /// Logs the proxies with mismatches. Returns the number of their mismatches.
-fn told(wrong: &BTreeMap<Name, Option<Mismatches>>) -> usize {
+fn confirmed(wrong: &BTreeMap<Name, Option<Mismatches>>) -> usize {
     for (who, mismatches) in wrong {
         let names: Vec<String> = mismatches
             .iter()

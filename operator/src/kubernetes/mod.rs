@@ -16,12 +16,12 @@ mod listing;
 mod parents;
 mod past;
 mod peers;
+mod rebalance;
 mod reviews;
 mod root;
 mod run;
 mod scopes;
 mod sharded;
-mod spread;
 mod statuses;
 
 mod strip;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use heddle_policy_compiler::{ObjectKind, ObjectRef, PodRef, Refusal};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectRejection, PodRef};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
@@ -20,7 +20,7 @@ use super::cache::Cache;
 use super::{NAMESPACE, Options, call};
 use crate::metrics::{Metrics, Watch};
 use crate::rejections::RejectionStore;
-use crate::status::Report;
+use crate::status::ProxyCounts;
 use crate::tasks::{Ended, chain};
 
 const LABEL: &str = "heddle.dev/replica";
@@ -33,15 +33,15 @@ const MAX_BYTES: usize = 900_000;
 /// The report of one replica: its counts and its rejections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct ReplicaReport {
-    pub(super) report: Report,
+    pub(super) report: ProxyCounts,
     /// Rejections that an Envoy of the replica's own has verified. The field name differs from that of earlier versions,
     /// which did not verify rejections.
     #[serde(default, rename = "verified")]
-    refusals: Vec<ObjectRejection>,
+    rejections: Vec<RejectionRecord>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct ObjectRejection {
+struct RejectionRecord {
     kind: String,
     namespace: String,
     name: String,
@@ -50,26 +50,29 @@ struct ObjectRejection {
 }
 
 impl ReplicaReport {
-    pub(super) fn new(report: Report, rejections: &RejectionStore) -> Self {
-        let refusals = rejections.all().into_iter().map(|refusal| ObjectRejection {
-            kind: refusal.object.kind.as_str().to_owned(),
-            namespace: refusal.object.namespace.to_string(),
-            name: refusal.object.name.to_string(),
-            generation: refusal.generation,
-            text: refusal.text,
-        });
+    pub(super) fn new(report: ProxyCounts, rejections: &RejectionStore) -> Self {
+        let rejections = rejections
+            .all()
+            .into_iter()
+            .map(|rejection| RejectionRecord {
+                kind: rejection.object.kind.as_str().to_owned(),
+                namespace: rejection.object.namespace.to_string(),
+                name: rejection.object.name.to_string(),
+                generation: rejection.generation,
+                text: rejection.text,
+            });
         Self {
             report,
-            refusals: refusals.collect(),
+            rejections: rejections.collect(),
         }
     }
 
-    fn refusals(&self) -> impl Iterator<Item = Refusal> {
+    fn rejections(&self) -> impl Iterator<Item = ObjectRejection> {
         // A kind that is not known is that of a newer replica.
         let kind = |name: &str| ObjectKind::by_name(name).filter(|kind| kind.is_declared());
-        self.refusals.iter().filter_map(move |refused| {
+        self.rejections.iter().filter_map(move |refused| {
             let object = ObjectRef::new(kind(&refused.kind)?, &refused.namespace, &refused.name);
-            Some(Refusal {
+            Some(ObjectRejection {
                 object,
                 generation: refused.generation,
                 text: refused.text.clone(),
@@ -101,7 +104,7 @@ impl Peers {
 
     /// Returns the reports of the other replicas. The report of a replica without a pod does not count: its proxies have
     /// moved to other replicas.
-    pub(super) fn reports(&self, cache: &Cache) -> Vec<Report> {
+    pub(super) fn reports(&self, cache: &Cache) -> Vec<ProxyCounts> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
         reports
@@ -158,14 +161,14 @@ impl Peers {
             Event::Apply(map) => reports.extend(read(&map)),
             Event::Delete(map) => _ = reports.remove(&replica(&map)),
         }
-        let refusals: Vec<Refusal> = reports
+        let received: Vec<ObjectRejection> = reports
             .iter()
             .filter(|(name, _)| **name != self.me)
-            .flat_map(|(_, report)| report.refusals())
+            .flat_map(|(_, report)| report.rejections())
             .collect();
         drop(reports);
-        for refusal in refusals {
-            rejections.reject(refusal);
+        for rejection in received {
+            rejections.reject(rejection);
         }
         self.changed.send_modify(|tick| *tick += 1);
     }
@@ -259,30 +262,30 @@ mod tests {
     fn a_report_survives_its_encoding() {
         let rejections = RejectionStore::default();
         let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
-        rejections.reject(Refusal {
+        rejections.reject(ObjectRejection {
             object,
             generation: 3,
             text: "no".to_owned(),
         });
-        let report = ReplicaReport::new(Report::default(), &rejections);
+        let report = ReplicaReport::new(ProxyCounts::default(), &rejections);
         let again: ReplicaReport =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(again, report);
-        assert_eq!(again.refusals().collect::<Vec<_>>(), rejections.all());
+        assert_eq!(again.rejections().collect::<Vec<_>>(), rejections.all());
     }
 
     #[test]
     fn rejections_of_every_declared_kind_are_shared() {
         let rejections = RejectionStore::default();
         for kind in ObjectKind::ALL.iter().filter(|kind| kind.is_declared()) {
-            rejections.reject(Refusal {
+            rejections.reject(ObjectRejection {
                 object: ObjectRef::new(*kind, kind.namespace_of(Some("shop")), "a"),
                 generation: 3,
                 text: "no".to_owned(),
             });
         }
         assert!(!rejections.all().is_empty());
-        let report = ReplicaReport::new(Report::default(), &rejections);
-        assert_eq!(report.refusals().collect::<Vec<_>>(), rejections.all());
+        let report = ReplicaReport::new(ProxyCounts::default(), &rejections);
+        assert_eq!(report.rejections().collect::<Vec<_>>(), rejections.all());
     }
 }

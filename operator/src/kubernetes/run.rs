@@ -24,7 +24,7 @@ use super::sharded::Store;
 use super::statuses::{Count, Counter, Shown, Writer};
 use super::tokens::Tokens;
 use super::webhook::Injector;
-use super::{Options, ca_bundle, spread};
+use super::{Options, ca_bundle, rebalance};
 use crate::certs::CertError;
 use crate::listen::{Port, bind};
 use crate::metrics::Metrics;
@@ -284,13 +284,13 @@ impl Starting {
         tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
         tasks.spawn("scope store", store.keep(stop.clone()));
         let server = Arc::clone(&served.server);
-        let spreading = spread::run(
+        let rebalancing = rebalance::run(
             server,
             Arc::clone(peers),
             Arc::clone(&self.cache),
             stop.clone(),
         );
-        tasks.spawn("spread", spreading);
+        tasks.spawn("rebalance", rebalancing);
         let auditor = Auditor {
             client: client(),
             cache: Arc::clone(&self.cache),

@@ -25,8 +25,8 @@ use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
-    AbsentPolicies, Blamer, Evidence, ProxyObservations, ProxyObserver, ProxyState, Rejected,
-    Report, WrittenStatus, in_force, object_key, states,
+    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObservations, ProxyObserver, ProxyState,
+    Rejected, WrittenStatus, in_force, object_key, states,
 };
 use crate::tasks::{Ended, chain};
 use crate::trials::Trials;
@@ -46,7 +46,7 @@ pub(super) struct Count {
     /// The proxies that have, or had, a stream here.
     observations: ProxyObservations,
     /// Of those connected here.
-    own: Report,
+    own: ProxyCounts,
 }
 
 /// Counts proxies for the statuses and for the other replicas.
@@ -117,7 +117,7 @@ impl Counter {
             trials: &self.trials,
             programmed: &|object| programmed(&snapshot, &self.cache, object),
         };
-        let own = Report::of(
+        let own = ProxyCounts::of(
             &snapshot,
             &evidence,
             connected.map(|(pod, observation)| (pod, &*observation.summary)),
@@ -294,7 +294,7 @@ impl Writer {
 
     /// Adds up the counts of all replicas. A ready proxy without a stream to any replica counts as not connected for the
     /// policies in its view.
-    fn sum(&self, count: &Count, absent: &mut AbsentPolicies) -> Report {
+    fn sum(&self, count: &Count, absent: &mut AbsentPolicies) -> ProxyCounts {
         let snapshot = &count.snapshot;
         let statuses = snapshot.compiled.statuses.iter();
         let generations = statuses
@@ -312,7 +312,7 @@ impl Writer {
             !observation.summary.connected && !report.connected.contains(&pod.to_string())
         });
         let nowhere = nowhere.map(|(pod, observation)| (pod, &*observation.summary));
-        let nowhere = Report::of(snapshot, &evidence, nowhere);
+        let nowhere = ProxyCounts::of(snapshot, &evidence, nowhere);
         report.add(&nowhere, &generations);
         report.add_absent(snapshot, &evidence, &count.observations, |proxy| {
             absent.of(snapshot, &self.mesh, proxy)

@@ -13,7 +13,7 @@ use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, SerializePatchError,
 };
 
-use crate::inject::{Judged, Sidecar, Verdict, judge};
+use crate::inject::{InjectionReview, PodInjection, Sidecar, review};
 use crate::metrics::{Metrics, Outcome};
 use crate::snapshot::Snapshots;
 
@@ -70,17 +70,20 @@ impl Injector {
         let name = metadata.name.as_ref().or(metadata.generate_name.as_ref());
         let name = clean(name.map_or("", String::as_str), MAX_NAME);
         let namespace = clean(request.namespace.as_deref().unwrap_or_default(), MAX_NAME);
-        let Judged { verdict, warnings } = judge(pod, &self.sidecar());
+        let InjectionReview {
+            injection,
+            warnings,
+        } = review(pod, &self.sidecar());
         let response = warning(response, warnings);
-        let (counted, result) = match verdict {
-            Verdict::Inject(patch) => ("injected", patched(response, patch)),
-            Verdict::Leave => ("left", Ok(response)),
-            Verdict::Skip { reason, patch } => {
+        let (counted, result) = match injection {
+            PodInjection::Inject(patch) => ("injected", patched(response, patch)),
+            PodInjection::Leave => ("left", Ok(response)),
+            PodInjection::Skip { reason, patch } => {
                 self.log(&namespace, &name, &reason, "the pod gets no sidecar");
                 let response = warning(response, vec![format!("no sidecar: {reason}")]);
                 ("skipped", patched(response, patch))
             }
-            Verdict::Refuse(reason) => {
+            PodInjection::Refuse(reason) => {
                 self.log(&namespace, &name, &reason, "the pod is refused");
                 ("refused", Ok(response.deny(format!("heddle: {reason}"))))
             }

@@ -45,7 +45,7 @@ pub struct Sets {
 struct Entry {
     used: Seconds,
     /// When a proxy came back with it: it may be in use, but that is no use.
-    brought: Seconds,
+    reported_on_reconnect: Seconds,
     /// The value of `used` in the store.
     saved: Seconds,
     draining_since: Option<Seconds>,
@@ -55,7 +55,7 @@ impl Entry {
     fn new(used: Seconds, saved: Seconds) -> Self {
         Self {
             used,
-            brought: 0,
+            reported_on_reconnect: 0,
             saved,
             draining_since: None,
         }
@@ -63,7 +63,7 @@ impl Entry {
 
     /// When it was last in use, or may have been.
     fn seen(&self) -> Seconds {
-        self.used.max(self.brought)
+        self.used.max(self.reported_on_reconnect)
     }
 }
 
@@ -192,7 +192,7 @@ impl Scopes {
     }
 
     /// A proxy of the workload has come back with these destinations: of those that are active none makes room for a while.
-    pub fn brought(
+    pub fn reported_on_reconnect(
         &self,
         workload: &WorkloadRef,
         destinations: &BTreeSet<Destination>,
@@ -201,7 +201,7 @@ impl Scopes {
         if let Some(known) = self.lock().workloads.get_mut(workload) {
             for destination in destinations {
                 if let Some(entry) = known.entries.get_mut(destination) {
-                    entry.brought = now;
+                    entry.reported_on_reconnect = now;
                 }
             }
         }

@@ -86,11 +86,11 @@ fn the_oldest_makes_room_unless_it_is_in_use() {
         learn(MAX_ACTIVE, Some(UNUSED), found_full),
         LearnResult::NoRoom
     );
-    // All but two are used since, or were brought along.
+    // All but two are used since, or were reported on reconnect.
     let mut used = scopes.of(&workload()).active.clone();
     assert!(["s0", "s1", "s2"].iter().all(|name| used.remove(&to(name))));
     scopes.used(&workload(), &used, found_full + 1, u64::MAX);
-    scopes.brought(&workload(), &[to("s2")].into(), found_full + 1);
+    scopes.reported_on_reconnect(&workload(), &[to("s2")].into(), found_full + 1);
     let then = found_full + UNUSED;
     assert_eq!(
         learn(MAX_ACTIVE, Some(UNUSED), then - 1),

@@ -58,7 +58,7 @@ impl MeshSource {
             overflow_addresses: BTreeSet::new(),
         };
         let (on_demand, answered) = (&request.on_demand, &request.answered);
-        classifier.brought(
+        classifier.reported_on_reconnect(
             on_demand
                 .reported_listeners
                 .difference(&answered.reported_listeners),
@@ -114,14 +114,16 @@ impl RequestClassifier<'_> {
     }
 
     /// Learns the destinations of the listeners that a proxy reports on reconnect, once: they may be in use.
-    fn brought<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
+    fn reported_on_reconnect<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
         let addresses = listeners.filter_map(|name| listener_address(name));
-        let brought: BTreeSet<_> = addresses.filter_map(|at| self.known(at)).collect();
-        if self.learns && !brought.is_empty() {
-            for destination in &brought {
+        let reported: BTreeSet<_> =
+            addresses.filter_map(|at| self.known(at)).collect();
+        if self.learns && !reported.is_empty() {
+            for destination in &reported {
                 self.learn(destination, None);
             }
-            self.scopes.brought(self.workload, &brought, self.now);
+            self.scopes
+                .reported_on_reconnect(self.workload, &reported, self.now);
         }
     }
 

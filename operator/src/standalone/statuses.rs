@@ -16,8 +16,8 @@ use super::files::write_atomically;
 use crate::plane::{Plane, PlaneHandles};
 use crate::snapshot::Snapshot;
 use crate::status::{
-    AbsentPolicies, Blamer, Evidence, ProxyObserver, ProxyState, Rejected, Report, WrittenStatus,
-    in_force, states,
+    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObserver, ProxyState, Rejected,
+    WrittenStatus, in_force, states,
 };
 use crate::tasks::Ended;
 
@@ -93,7 +93,7 @@ impl Statuses {
         })
     }
 
-    fn update(&self, snapshot: &Snapshot, report: &Report, now: &Time) -> Vec<Value> {
+    fn update(&self, snapshot: &Snapshot, report: &ProxyCounts, now: &Time) -> Vec<Value> {
         let mut all = self.lock();
         all.retain(|object, _| snapshot.compiled.statuses.contains_key(object));
         let mut matters = false;
@@ -191,7 +191,7 @@ pub async fn publish(
                 trials: &plane.trials,
                 programmed: &|object| statuses.programmed(&snapshot, object),
             };
-            let mut report = Report::of(&snapshot, &evidence, known);
+            let mut report = ProxyCounts::of(&snapshot, &evidence, known);
             report.add_absent(&snapshot, &evidence, &observations, |proxy| {
                 absent.of(&snapshot, &served.mesh, proxy)
             });

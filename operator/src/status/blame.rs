@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use heddle_policy_compiler::{ObjectRef, PodRef, Refusal, Resource};
+use heddle_policy_compiler::{ObjectRef, ObjectRejection, PodRef, Resource};
 use heddle_xds_server::Name;
 use serde_json::Value;
 
@@ -135,7 +135,7 @@ fn note(blame: Option<Blame>, one: &RejectedResource, text: &str, rejections: &R
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Blame {
     /// These generations of these objects are set aside.
-    Objects(Vec<Refusal>),
+    Objects(Vec<ObjectRejection>),
     /// No policy's present spec caused it: a fault of ours.
     Nothing,
 }
@@ -317,8 +317,8 @@ impl Suspect {
         })
     }
 
-    fn rejection(&self, text: &str) -> Refusal {
-        Refusal {
+    fn rejection(&self, text: &str) -> ObjectRejection {
+        ObjectRejection {
             object: self.object.clone(),
             generation: self.generation,
             text: shortened(text),

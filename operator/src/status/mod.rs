@@ -15,7 +15,7 @@ pub use observation::{
 };
 pub use parents::{CONTROLLER, WrittenParent, own_parents, replace_own_parents};
 pub use report::{
-    AbsentPolicies, Evidence, NAMED, ProxyRejection, Report, Tally, in_force, object_key,
+    AbsentPolicies, Evidence, NAMED, ProxyCounts, ProxyRejection, Tally, in_force, object_key,
 };
 pub use written::WrittenStatus;
 

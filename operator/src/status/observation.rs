@@ -47,7 +47,7 @@ pub struct Summary {
     /// Whether its pod is ready, so that it counts.
     pub ready: bool,
     /// Whether its stream has reported the resources of the proxy. Before, `objects` has no meaning.
-    pub told: bool,
+    pub has_reported: bool,
     /// The rejected resources.
     pub rejected: Vec<RejectedResource>,
     /// By the objects that its view contains.
@@ -160,7 +160,7 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
         connected: progress.connected,
         // A terminating pod takes calls by its own address for as long as it runs, even if its condition is not ready.
         ready: proxy.ready || (proxy.terminating && progress.connected),
-        told: progress.view.is_some(),
+        has_reported: progress.view.is_some(),
         ..Summary::default()
     };
     for object in seen.parts.iter().flat_map(|part| &part.objects) {

@@ -1,6 +1,6 @@
 //! `status.parents` of the kinds of other projects: a list that controllers share. Each controller owns the entries with its name.
 
-use heddle_crds::{ConditionType, Verdict, set_condition};
+use heddle_crds::{ConditionType, DesiredCondition, set_condition};
 use heddle_policy_compiler::{ObjectStatus, ParentRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ fn is_own(entry: &Value) -> bool {
 pub(super) fn next_parents(
     before: &[WrittenParent],
     compiled: &ObjectStatus,
-    verdicts: &[Verdict],
+    verdicts: &[DesiredCondition],
     now: &Time,
 ) -> Vec<WrittenParent> {
     let parents = compiled.parents.iter().map(|parent| {
@@ -67,7 +67,7 @@ pub(super) fn next_parents(
             .iter()
             .find(|known| known.parent_ref == parent.parent);
         let known = known.map_or(&[][..], |known| &known.conditions);
-        let all: Vec<&Verdict> = parent.conditions(verdicts).collect();
+        let all: Vec<&DesiredCondition> = parent.conditions(verdicts).collect();
         WrittenParent {
             parent_ref: parent.parent.clone(),
             controller_name: CONTROLLER.to_owned(),
@@ -80,7 +80,7 @@ pub(super) fn next_parents(
 /// Returns conditions with these verdicts. The time of a condition moves only with its status.
 pub(super) fn next_conditions(
     before: &[Condition],
-    verdicts: &[&Verdict],
+    verdicts: &[&DesiredCondition],
     generation: i64,
     now: &Time,
 ) -> Vec<Condition> {

@@ -38,7 +38,8 @@ pub struct Tally {
     /// Some of the proxies that have not acknowledged it yet, with the reason.
     pub waiting: Vec<String>,
     /// Some of the rejections that could not be verified, because there is no Envoy to try the resource with.
-    pub refused: Vec<ProxyRejection>,
+    #[serde(default)]
+    pub rejections: Vec<ProxyRejection>,
     /// Proxies that reject a resource which the control plane's own Envoy accepts.
     #[serde(default)]
     pub unfounded: u32,
@@ -49,7 +50,7 @@ pub struct Tally {
 
 /// The counts of some proxies: those of one replica, or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ProxyCounts {
     /// The proxies with a stream here, `<namespace>/<pod>`.
     pub connected: BTreeSet<String>,
     /// By [`object_key`].
@@ -134,7 +135,7 @@ impl AbsentPolicies {
     }
 }
 
-impl Report {
+impl ProxyCounts {
     /// Counts proxies. Only proxies with a ready pod count.
     #[must_use]
     pub fn of<'a>(
@@ -148,7 +149,7 @@ impl Report {
                 report.connected.insert(pod.to_string());
             }
             for (object, state) in summary.objects.iter().filter(|_| summary.ready) {
-                let state = match summary.told {
+                let state = match summary.has_reported {
                     true => state,
                     false => evidence.of_silent(object),
                 };
@@ -206,12 +207,12 @@ impl Report {
             if theirs.generation == *generation {
                 ours.programmed += theirs.programmed;
                 ours.waiting.extend(theirs.waiting.iter().cloned());
-                ours.refused.extend(theirs.refused.iter().cloned());
+                ours.rejections.extend(theirs.rejections.iter().cloned());
                 ours.unfounded += theirs.unfounded;
                 ours.unverified += theirs.unverified;
             }
             ours.waiting.truncate(NAMED);
-            ours.refused.truncate(NAMED);
+            ours.rejections.truncate(NAMED);
         }
     }
 
@@ -245,8 +246,8 @@ impl Tally {
                 }
                 Trial::Unavailable => {
                     self.unverified += 1;
-                    if self.refused.len() < NAMED {
-                        self.refused.push(ProxyRejection {
+                    if self.rejections.len() < NAMED {
+                        self.rejections.push(ProxyRejection {
                             proxy: pod.to_string(),
                             resource: resource.key.to_string(),
                             text: text.to_string(),
@@ -274,7 +275,7 @@ impl Tally {
         let behind =
             usize::try_from(self.total.saturating_sub(self.programmed)).unwrap_or(usize::MAX);
         let refusing = self
-            .refused
+            .rejections
             .iter()
             .map(|refused| format!("{} (rejects it)", refused.proxy));
         let mut names: Vec<String> = self

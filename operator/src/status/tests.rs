@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, condition, reason};
+use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood, condition, reason};
 use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef, World, compile, ingest};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -25,7 +25,7 @@ fn at(seconds: i64) -> Time {
 
 /// A valid object of which this generation is in force; 0 for none.
 fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
-    let verdict = |kind| Verdict {
+    let verdict = |kind| DesiredCondition {
         kind,
         status: ConditionStatus::True,
         reason: kind.to_string(),
@@ -48,7 +48,7 @@ fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
 
 fn rejected(observed: i64, in_force: i64) -> ObjectStatus {
     let mut status = compiled(observed, in_force);
-    status.conditions.push(Verdict {
+    status.conditions.push(DesiredCondition {
         kind: ConditionType::Programmed,
         status: ConditionStatus::False,
         reason: reason::REJECTED_BY_PROXY.to_owned(),
@@ -71,10 +71,10 @@ fn tally(generation: i64, programmed: u32, total: u32) -> Tally {
     }
 }
 
-fn report(tally: Tally) -> Report {
-    Report {
+fn report(tally: Tally) -> ProxyCounts {
+    ProxyCounts {
         objects: BTreeMap::from([(object_key(&object()), tally)]),
-        ..Report::default()
+        ..ProxyCounts::default()
     }
 }
 
@@ -98,8 +98,8 @@ fn next(
 
 #[test]
 fn programmed_follows_the_acknowledgements_of_proxies() {
-    let refusal = Tally {
-        refused: vec![ProxyRejection {
+    let rejection = Tally {
+        rejections: vec![ProxyRejection {
             proxy: "shop/a".into(),
             resource: "rds:in|80".into(),
             text: "missing )".into(),
@@ -119,7 +119,7 @@ fn programmed_follows_the_acknowledgements_of_proxies() {
         ),
         (Some(tally(7, 2, 2)), "False", reason::PENDING, "0/2"),
         (
-            Some(refusal),
+            Some(rejection),
             "False",
             reason::REJECTED_BY_PROXY,
             "shop/a rejects rds:in|80 and reports \"missing )\"; the rejection is not verified",
@@ -244,9 +244,9 @@ fn replicas_add_up_and_one_that_is_behind_counts_as_waiting() {
     assert_eq!((sum.generation, sum.programmed, sum.total), (2, 4, 9));
     assert_eq!(sum.laggards(), "shop/pod-1, 4 more");
     // An object that the leader does not know is none.
-    let mut none = Report::default();
+    let mut none = ProxyCounts::default();
     none.add(&report(tally(2, 1, 1)), &BTreeMap::new());
-    assert_eq!(none, Report::default());
+    assert_eq!(none, ProxyCounts::default());
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn an_unverified_rejection_does_not_erase_the_last_good() {
 fn enforced_is_false_while_ready_proxies_reject_the_policy() {
     let enforced = |status, own: &str, tally: &Tally| {
         let mut policy = compiled(1, 1);
-        policy.conditions.push(Verdict {
+        policy.conditions.push(DesiredCondition {
             kind: ConditionType::Enforced,
             status,
             reason: own.to_owned(),
@@ -398,7 +398,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}
 
 /// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all proxies ran the
 /// generation in force.
-fn after_start(learned: bool, programmed: bool) -> (Snapshot, Report) {
+fn after_start(learned: bool, programmed: bool) -> (Snapshot, ProxyCounts) {
     let mut builder = World::builder();
     let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
     for object in objects {
@@ -424,7 +424,7 @@ fn after_start(learned: bool, programmed: bool) -> (Snapshot, Report) {
         trials: &trials,
         programmed: &|_| programmed,
     };
-    let (mut report, mut absent) = (Report::default(), AbsentPolicies::default());
+    let (mut report, mut absent) = (ProxyCounts::default(), AbsentPolicies::default());
     report.add_absent(
         &snapshot,
         &evidence,

@@ -1,6 +1,6 @@
 //! The status of an object, as it is written to the API server.
 
-use heddle_crds::{ConditionStatus, ConditionType, LastGood, Verdict, condition, reason};
+use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood, condition, reason};
 use heddle_policy_compiler::{ObjectKind, ObjectStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl WrittenStatus {
         tally: Option<&Tally>,
         now: &Time,
     ) -> Self {
-        let mut verdicts: Vec<Verdict> = compiled.conditions.clone();
+        let mut verdicts: Vec<DesiredCondition> = compiled.conditions.clone();
         if kind.is_policy() && compiled.condition(ConditionType::Programmed).is_none() {
             verdicts.push(programmed(compiled, tally));
         }
@@ -63,7 +63,7 @@ impl WrittenStatus {
             };
         }
         let generation = compiled.observed_generation;
-        let all: Vec<&Verdict> = verdicts.iter().collect();
+        let all: Vec<&DesiredCondition> = verdicts.iter().collect();
         Self {
             observed_generation: Some(generation),
             conditions: next_conditions(&self.conditions, &all, generation, now),
@@ -155,8 +155,8 @@ impl WrittenStatus {
     }
 }
 
-fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
-    let verdict = |status: bool, reason: &str, message: String| Verdict {
+fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredCondition {
+    let verdict = |status: bool, reason: &str, message: String| DesiredCondition {
         kind: ConditionType::Programmed,
         status: ConditionStatus::from(status),
         reason: reason.to_owned(),
@@ -181,7 +181,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
         );
     };
     let ratio = tally.ratio(compiled.observed_generation);
-    if let Some(refused) = tally.refused.first() {
+    if let Some(refused) = tally.rejections.first() {
         let message = format!(
             "{ratio} proxies run it; {} rejects {} and reports {:?}; the rejection is not verified and counts for that proxy only",
             refused.proxy, refused.resource, refused.text
@@ -203,7 +203,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> Verdict {
 }
 
 /// Sets `Enforced` to False where ready proxies reject the compiled rules, for those proxies keep the rules of before.
-fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
+fn mark_enforced(verdicts: &mut [DesiredCondition], tally: &Tally) {
     let rejecting = tally.unfounded + tally.unverified;
     // Where the rules decide in part only, they are rejected nevertheless.
     let others = [reason::AUDIT, reason::DENIED, reason::LAST_GOOD];
@@ -221,8 +221,8 @@ fn mark_enforced(verdicts: &mut [Verdict], tally: &Tally) {
 }
 
 /// The first condition that says why the present spec is not in force.
-fn bad_news(compiled: &ObjectStatus) -> Option<&Verdict> {
-    let bad = |verdict: &&Verdict| match verdict.status {
+fn bad_news(compiled: &ObjectStatus) -> Option<&DesiredCondition> {
+    let bad = |verdict: &&DesiredCondition| match verdict.status {
         ConditionStatus::True => !verdict.kind.positive(),
         ConditionStatus::False => verdict.kind.positive(),
         ConditionStatus::Unknown => false,

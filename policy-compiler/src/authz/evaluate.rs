@@ -214,7 +214,7 @@ fn allowed(value: &HeaderValuePattern, text: &str) -> bool {
 }
 
 /// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy refuses it, and the
-/// refusal is a status.
+/// rejection is a status.
 pub(super) fn whole(expression: &str, text: &str) -> bool {
     RegexBuilder::new(&format!("^(?:{expression})$"))
         .unicode(false)

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::classes::Served;
 use super::inbound::target;
+use super::templates::CompiledTemplate;
 use super::validated::Validated;
 use crate::authz::Admission;
 use crate::traffic::Backend;
 use crate::validation::inputs::Target;
-use crate::world::{Labels, Port, Service, Shape, SpiffeId, selects};
+use crate::world::{Labels, PodTemplate, Port, Service, SpiffeId, selects};
 
-/// The admissions of all shapes of pods behind a port, none of them open to everybody.
+/// The admissions of all templates of pods behind a port, none of them open to everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallerFilter(BTreeSet<Admission>);
 
@@ -35,26 +35,26 @@ impl CallerFilters {
     }
 }
 
-/// Sums up the admissions of a service, given the shapes that it selects.
+/// Sums up the admissions of a service, given the templates that it selects.
 pub(crate) fn caller_filters(
     service: &Service,
     validated: &Validated,
-    pods: &[(&Shape, &Served)],
+    pods: &[(&PodTemplate, &CompiledTemplate)],
 ) -> CallerFilters {
     let mut caller_filters = CallerFilters::default();
     let named = Target::Service(service.name.clone());
     for port in service.ports.values() {
         let of = |subset: Option<&Labels>| {
             let mut filter = CallerFilter::default();
-            let chosen = pods
-                .iter()
-                .filter(|(shape, _)| subset.is_none_or(|labels| selects(labels, &shape.labels)));
-            for (shape, served) in chosen {
+            let chosen = pods.iter().filter(|(template, _)| {
+                subset.is_none_or(|labels| selects(labels, &template.labels))
+            });
+            for (template, served) in chosen {
                 // A caller cannot reach pods without the port.
-                let Some(target) = target(&port.target, shape) else {
+                let Some(target) = target(&port.target, template) else {
                     continue;
                 };
-                let admission = Admission::of(served.class.input.authz(target));
+                let admission = Admission::of(served.config.input.authz(target));
                 if admission.open() {
                     return None;
                 }

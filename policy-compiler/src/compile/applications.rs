@@ -7,7 +7,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use prost::Message;
 
-use super::inbound::Inbound;
+use super::inbound::InboundInput;
 use crate::envoy::{cluster, metrics, tls};
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKind};
@@ -30,7 +30,7 @@ pub(crate) struct Application {
 }
 
 impl Application {
-    pub(crate) fn new(input: &Inbound, port: Port, service: Option<&Arc<str>>) -> Self {
+    pub(crate) fn new(input: &InboundInput, port: Port, service: Option<&Arc<str>>) -> Self {
         let at = match &input.capture {
             Capture::Standalone(standalone) => Some(SocketAddr::new(standalone.app, port.get())),
             Capture::Redirect => None,

@@ -2,30 +2,30 @@
 
 use heddle_crds::{ConditionType, reason};
 
-use super::outcome::Remarks;
+use super::report::PolicyFeedback;
 use crate::authz::header::MAX_PORT_COST;
 use crate::authz::{MAX_SPELLED, PortAuthz, RuleAction};
 use crate::finding::Finding;
 use crate::kinds::policies::auth_policy::Policy;
-use crate::world::{Port, Shape};
+use crate::world::{PodTemplate, Port};
 
 /// Reports the rules of a policy that are beyond the bounds of ports that read HTTP.
 pub(super) fn report(
     policy: &Policy,
     ports: &[(Port, &PortAuthz)],
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
-    report_unspelled(policy, ports, shape, remarks);
-    report_beyond(policy, ports, shape, remarks);
+    report_unspelled(policy, ports, template, feedback);
+    report_beyond(policy, ports, template, feedback);
 }
 
 /// Beyond the bound of a port its Deny rules also deny paths that their author did not name.
 fn report_unspelled(
     policy: &Policy,
     ports: &[(Port, &PortAuthz)],
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
     let denies = |port: Port| {
         let mut rules = policy.rules.iter();
@@ -42,11 +42,11 @@ fn report_unspelled(
     if let Some((number, _)) = beyond {
         let message = format!(
             "port {number} of {}/{} has more than {MAX_SPELLED} bytes of Deny paths, so its Deny rules also deny every path with %, ;, \\, an empty segment, or a dot at the beginning or end of a segment",
-            shape.namespace, shape.owner
+            template.namespace, template.owner
         );
         let reason = reason::PATHS_NOT_SPELLED;
         let finding = Finding::warning(&policy.object, "spec.rules", reason, message);
-        remarks.findings.push(
+        feedback.findings.push(
             finding.fix("use prefixes instead of many exact paths, or Allow rules for the others"),
         );
     }
@@ -56,8 +56,8 @@ fn report_unspelled(
 fn report_beyond(
     policy: &Policy,
     ports: &[(Port, &PortAuthz)],
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
     let beyond: Vec<_> = ports
         .iter()
@@ -74,13 +74,13 @@ fn report_beyond(
         };
         let message = format!(
             "the headers of all rules for port {number} of {}/{} take more than {MAX_PORT_COST} bytes in a sidecar, so spec.rules[{index}] {effect}",
-            shape.namespace, shape.owner
+            template.namespace, template.owner
         );
         let (object, reason) = (&policy.object, reason::HEADERS_NOT_MATCHED);
-        remarks.condition(object, ConditionType::Enforced, false, reason, &message);
+        feedback.condition(object, ConditionType::Enforced, false, reason, &message);
         let field = format!("spec.rules[{index}].to.headers");
         let finding = Finding::error(object, field, reason, message);
         let fix = "use fewer headers or shorter values in the policies of this port";
-        remarks.findings.push(finding.fix(fix));
+        feedback.findings.push(finding.fix(fix));
     }
 }

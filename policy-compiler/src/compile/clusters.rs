@@ -6,22 +6,22 @@ use std::sync::{Arc, OnceLock};
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{Pair, Scene, subset};
+use super::upstreams::{ClusterAndEndpoints, ClusterInputs, subset};
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
 #[derive(Debug)]
-pub(crate) struct ClientSide {
+pub(crate) struct OutboundPort {
     /// Clusters with their endpoints: the service's own first, then the backends of rules.
-    pairs: Vec<Pair>,
+    pairs: Vec<ClusterAndEndpoints>,
     route: Option<Arc<Lazy<RouteTable>>>,
     part: OnceLock<Arc<Part>>,
 }
 
-impl ClientSide {
-    fn new(pairs: Vec<Pair>, route: Option<Arc<Lazy<RouteTable>>>) -> Self {
+impl OutboundPort {
+    fn new(pairs: Vec<ClusterAndEndpoints>, route: Option<Arc<Lazy<RouteTable>>>) -> Self {
         Self {
             pairs,
             route,
@@ -62,7 +62,7 @@ impl ClientSide {
 
     /// The cluster that connections go to which are no HTTP.
     pub(crate) fn cluster(&self) -> Option<&Arc<str>> {
-        self.pairs.first().map(Pair::name)
+        self.pairs.first().map(ClusterAndEndpoints::name)
     }
 
     /// Whether that cluster chooses the endpoint by the client's address.
@@ -74,26 +74,26 @@ impl ClientSide {
 
     /// All clusters that calls may go to.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.pairs.iter().map(Pair::name)
+        self.pairs.iter().map(ClusterAndEndpoints::name)
     }
 }
 
-impl PartialEq for ClientSide {
+impl PartialEq for OutboundPort {
     fn eq(&self, other: &Self) -> bool {
         self.pairs == other.pairs && self.route == other.route
     }
 }
 
 /// The client's side of a service by port and callers. A headless one has none: its callers dial pods.
-pub(crate) type ClientSides = BTreeMap<OutPort, Arc<ClientSide>>;
+pub(crate) type OutboundService = BTreeMap<OutPort, Arc<OutboundPort>>;
 
 /// Compiles the client side of a service.
 pub(crate) fn client_sides(
-    scene: &Scene<'_>,
+    scene: &ClusterInputs<'_>,
     service: &Service,
-    old: Option<&ClientSides>,
-) -> ClientSides {
-    let mut sides = ClientSides::new();
+    old: Option<&OutboundService>,
+) -> OutboundService {
+    let mut sides = OutboundService::new();
     if service.headless {
         return sides;
     }
@@ -116,7 +116,7 @@ pub(crate) fn client_sides(
             let side = match port.protocol {
                 Protocol::Http => routed(scene, service, &key, own, pair, &old),
                 // Bytes go to the cluster; a split has its weights in the endpoints.
-                Protocol::Detect | Protocol::Tcp => ClientSide::new(vec![own], None),
+                Protocol::Detect | Protocol::Tcp => OutboundPort::new(vec![own], None),
             };
             let side = kept(old.into_iter(), side);
             sides.insert(key, side);
@@ -127,15 +127,15 @@ pub(crate) fn client_sides(
 
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed(
-    scene: &Scene<'_>,
+    scene: &ClusterInputs<'_>,
     service: &Service,
     key: &OutPort,
-    own: Pair,
-    whole: impl Fn(&NamespacedName, Port) -> Option<Pair>,
-    old: &[&Arc<ClientSide>],
-) -> ClientSide {
+    own: ClusterAndEndpoints,
+    whole: impl Fn(&NamespacedName, Port) -> Option<ClusterAndEndpoints>,
+    old: &[&Arc<OutboundPort>],
+) -> OutboundPort {
     let rules = scene.rules(&service.name, key.0);
-    let known: Vec<&Pair> = old.iter().flat_map(|old| &old.pairs).collect();
+    let known: Vec<&ClusterAndEndpoints> = old.iter().flat_map(|old| &old.pairs).collect();
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut pairs = vec![own];
     let mut upstreams: Vec<TableUpstream> = Vec::new();
@@ -173,5 +173,5 @@ fn routed(
     });
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
-    ClientSide::new(pairs, route)
+    OutboundPort::new(pairs, route)
 }

@@ -8,7 +8,7 @@ use imbl::ordmap::DiffItem;
 
 use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_kinds};
-use crate::world::{DeclaredObjects, NamespacedName, PodRef, Service, Workload, World};
+use crate::world::{DeclaredObjects, NamespacedName, Pod, PodRef, Service, World};
 
 /// One entry that came, went, or is another.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct Differences<'a> {
     pub(super) external: BTreeSet<NamespacedName>,
     /// Services with other endpoints.
     pub(super) endpoints: BTreeSet<NamespacedName>,
-    pub(super) pods: Vec<Change<'a, PodRef, Arc<Workload>>>,
+    pub(super) pods: Vec<Change<'a, PodRef, Arc<Pod>>>,
 }
 
 impl<'a> Differences<'a> {
@@ -65,9 +65,9 @@ impl<'a> Differences<'a> {
                 .map(|change| change.key.clone())
                 .collect(),
             endpoints: endpoints.map(|change| change.key.clone()).collect(),
-            pods: changes(&old.workloads, &new.workloads).collect(),
+            pods: changes(&old.pods, &new.pods).collect(),
         };
-        for change in changes(&old.refusals, &new.refusals) {
+        for change in changes(&old.rejections, &new.rejections) {
             differences.history_of(change.key);
         }
         for change in changes(&old.remembered, &new.remembered) {

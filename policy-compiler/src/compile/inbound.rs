@@ -7,17 +7,17 @@ use std::time::Duration;
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
 use super::bounds;
-use super::outcome::Remarks;
+use super::report::PolicyFeedback;
 use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
-use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Service, Shape, TargetPort};
+use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol, Service, TargetPort};
 
 /// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across
 /// workloads and namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Inbound {
+pub(crate) struct InboundInput {
     pub(crate) trust_domain: Arc<str>,
     pub(crate) capture: Capture,
     pub(crate) ports: BTreeMap<Port, InboundPort>,
@@ -31,7 +31,7 @@ pub(crate) struct Inbound {
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
-impl Inbound {
+impl InboundInput {
     /// Returns the authorization of a port of the application.
     pub(crate) fn authz(&self, port: Port) -> &PortAuthz {
         let named = self.ports.get(&port);
@@ -57,30 +57,30 @@ pub(crate) fn is_reserved(port: Port) -> bool {
 
 /// A port of a service that leads to a port of a pod.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Said<'a> {
+pub(crate) struct PortReference<'a> {
     pub(crate) service: &'a Service,
     pub(crate) port: Port,
     pub(crate) protocol: Protocol,
 }
 
-/// Where a port of a service leads in pods of a shape.
-pub(crate) fn target(target: &TargetPort, shape: &Shape) -> Option<Port> {
+/// Where a port of a service leads in pods of a template.
+pub(crate) fn target(target: &TargetPort, template: &PodTemplate) -> Option<Port> {
     match target {
         TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => shape.port_named(name),
+        TargetPort::Name(name) => template.port_named(name),
     }
 }
 
 /// Returns the ports that services lead to, each with the protocols that the services declare for it.
 pub(crate) fn service_targets<'a>(
     services: &[&'a Service],
-    shape: &Shape,
-) -> BTreeMap<Port, Vec<Said<'a>>> {
-    let mut targets: BTreeMap<Port, Vec<Said<'_>>> = BTreeMap::new();
+    template: &PodTemplate,
+) -> BTreeMap<Port, Vec<PortReference<'a>>> {
+    let mut targets: BTreeMap<Port, Vec<PortReference<'_>>> = BTreeMap::new();
     for service in services {
         for port in service.ports.values() {
-            if let Some(target) = target(&port.target, shape) {
-                targets.entry(target).or_default().push(Said {
+            if let Some(target) = target(&port.target, template) {
+                targets.entry(target).or_default().push(PortReference {
                     service,
                     port: port.port,
                     protocol: port.protocol,
@@ -95,8 +95,8 @@ pub(crate) fn service_targets<'a>(
 /// not, it is detected, so that the clients of neither break. TCP wins over nothing.
 pub(crate) fn protocol_of(
     port: Port,
-    targets: &BTreeMap<Port, Vec<Said<'_>>>,
-    shape: &Shape,
+    targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
+    template: &PodTemplate,
 ) -> Protocol {
     match targets.get(&port) {
         Some(said) if mixed(said) => Protocol::Detect,
@@ -106,7 +106,7 @@ pub(crate) fn protocol_of(
             .min()
             .unwrap_or(Protocol::Detect),
         None => {
-            let name = shape
+            let name = template
                 .ports
                 .iter()
                 .find(|p| p.port == port)
@@ -117,8 +117,8 @@ pub(crate) fn protocol_of(
 }
 
 /// Whether some services declare HTTP for a port and others do not.
-fn mixed(said: &[Said<'_>]) -> bool {
-    let http = |said: &Said<'_>| said.protocol == Protocol::Http;
+fn mixed(said: &[PortReference<'_>]) -> bool {
+    let http = |said: &PortReference<'_>| said.protocol == Protocol::Http;
     said.iter().any(http) && !said.iter().all(http)
 }
 
@@ -136,8 +136,8 @@ fn treated(declared: Protocol, mixed: bool, authz: &PortAuthz) -> Protocol {
 }
 
 /// The service that leads to each port, for metrics: the first by name.
-pub(crate) fn leads(targets: &BTreeMap<Port, Vec<Said<'_>>>) -> BTreeMap<Port, Arc<str>> {
-    let first = |said: &[Said<'_>]| {
+pub(crate) fn leads(targets: &BTreeMap<Port, Vec<PortReference<'_>>>) -> BTreeMap<Port, Arc<str>> {
+    let first = |said: &[PortReference<'_>]| {
         let names = said.iter().map(|said| &said.service.name.name);
         names.min().cloned()
     };
@@ -150,21 +150,23 @@ pub(crate) fn leads(targets: &BTreeMap<Port, Vec<Said<'_>>>) -> BTreeMap<Port, A
 /// Collects the input for the pods of a template, given the port references of the services that select them and the policies of the
 /// namespace. Conflicts and rules without effect become feedback for the statuses of their policies.
 pub(crate) fn inbound(
-    shape: &Shape,
-    targets: &BTreeMap<Port, Vec<Said<'_>>>,
+    template: &PodTemplate,
+    targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
     policies: &[&Policy],
     settings: &Settings,
-    remarks: &mut Remarks,
-) -> Inbound {
+    feedback: &mut PolicyFeedback,
+) -> InboundInput {
     let policies = policies.iter().copied();
-    let policies: Vec<&Policy> = policies.filter(|p| p.selects(shape)).collect();
-    let own = shape.ports.iter().map(|p| p.port);
+    let policies: Vec<&Policy> = policies.filter(|p| p.selects(template)).collect();
+    let own = template.ports.iter().map(|p| p.port);
     let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
-    let all = all_ports(&declared, &policies, shape);
+    let all = all_ports(&declared, &policies, template);
     let leads = leads(targets);
-    let port = |port: Option<Port>, remarks: &mut Remarks| {
-        let declared = port.map_or(Protocol::Detect, |port| protocol_of(port, targets, shape));
-        let plain = plain(port, &policies, settings, shape, remarks);
+    let port = |port: Option<Port>, feedback: &mut PolicyFeedback| {
+        let declared = port.map_or(Protocol::Detect, |port| {
+            protocol_of(port, targets, template)
+        });
+        let plain = plain(port, &policies, settings, template, feedback);
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
@@ -179,22 +181,22 @@ pub(crate) fn inbound(
     };
     let ports: BTreeMap<Port, InboundPort> = all
         .into_iter()
-        .map(|number| (number, port(Some(number), remarks)))
+        .map(|number| (number, port(Some(number), feedback)))
         .collect();
-    let rest = port(None, remarks);
-    report_mixed(targets, &ports, shape, remarks);
+    let rest = port(None, feedback);
+    report_mixed(targets, &ports, template, feedback);
     let of_http = ports.iter().filter(|(_, p)| p.protocol != Protocol::Tcp);
     let of_http: Vec<_> = of_http.map(|(number, p)| (*number, &p.authz)).collect();
     for policy in &policies {
-        report_without_http(policy, &ports, &declared, shape, remarks);
-        report_uncaptured(policy, shape, remarks);
-        bounds::report(policy, &of_http, shape, remarks);
+        report_without_http(policy, &ports, &declared, template, feedback);
+        report_uncaptured(policy, template, feedback);
+        bounds::report(policy, &of_http, template, feedback);
     }
-    report_reserved(targets, shape, remarks);
-    let probes = shape.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
-    Inbound {
+    report_reserved(targets, template, feedback);
+    let probes = template.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
+    InboundInput {
         trust_domain: Arc::clone(&settings.trust_domain),
-        capture: shape.capture.clone(),
+        capture: template.capture.clone(),
         ports,
         rest,
         probes: probes.cloned().collect(),
@@ -209,14 +211,18 @@ pub(crate) fn inbound(
 }
 
 /// Every port that anybody names: the pod, its services, its policies, its probes.
-fn all_ports(declared: &BTreeSet<Port>, policies: &[&Policy], shape: &Shape) -> BTreeSet<Port> {
+fn all_ports(
+    declared: &BTreeSet<Port>,
+    policies: &[&Policy],
+    template: &PodTemplate,
+) -> BTreeSet<Port> {
     let ruled = policies
         .iter()
         .flat_map(|p| p.rules.iter().flat_map(|rule| &rule.to.ports));
     let mtls = policies
         .iter()
         .flat_map(|p| p.mtls.iter().flat_map(|mtls| mtls.ports.keys()));
-    let probed = shape.probes.iter().map(|p| &p.port);
+    let probed = template.probes.iter().map(|p| &p.port);
     let all = declared.iter().chain(ruled).chain(mtls).chain(probed);
     all.copied().filter(|port| !is_reserved(*port)).collect()
 }
@@ -226,8 +232,8 @@ fn plain(
     port: Option<Port>,
     policies: &[&Policy],
     settings: &Settings,
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) -> bool {
     let mut said = policies
         .iter()
@@ -235,7 +241,7 @@ fn plain(
     let winner = said.next();
     if let Some((first, mode)) = winner {
         for (loser, _) in said.filter(|(_, other)| *other != mode) {
-            conflict(loser, first, port, shape, remarks);
+            conflict(loser, first, port, template, feedback);
         }
     }
     match (settings.mode, winner) {
@@ -249,8 +255,8 @@ fn conflict(
     loser: &Policy,
     winner: &Policy,
     port: Option<Port>,
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
     let port = port.map_or_else(
         || "the other ports".to_owned(),
@@ -258,16 +264,16 @@ fn conflict(
     );
     let message = format!(
         "{} wins spec.mtls for {port} of {}/{}, for its name is smaller",
-        winner.object, shape.namespace, shape.owner
+        winner.object, template.namespace, template.owner
     );
-    remarks.condition(
+    feedback.condition(
         &loser.object,
         ConditionType::Conflicted,
         true,
         reason::CONFLICT,
         &message,
     );
-    remarks.findings.push(
+    feedback.findings.push(
         Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message)
             .fix("say it in one of the two"),
     );
@@ -315,12 +321,12 @@ fn metrics_authz(settings: &Settings) -> PortAuthz {
 }
 
 /// Connections to a port that capture leaves out never reach the sidecar.
-fn report_uncaptured(policy: &Policy, shape: &Shape, remarks: &mut Remarks) {
+fn report_uncaptured(policy: &Policy, template: &PodTemplate, feedback: &mut PolicyFeedback) {
     let decides = |port: Port| {
         let mut rules = policy.rules.iter();
         policy.mtls.is_some() || rules.any(|rule| rule.to.covers(Some(port)))
     };
-    let ports = shape.uncaptured.iter().filter(|port| decides(**port));
+    let ports = template.uncaptured.iter().filter(|port| decides(**port));
     let ports: Vec<String> = ports.map(ToString::to_string).collect();
     if ports.is_empty() {
         return;
@@ -328,29 +334,33 @@ fn report_uncaptured(policy: &Policy, shape: &Shape, remarks: &mut Remarks) {
     let message = format!(
         "port {} of {}/{} is left out of capture by heddle.dev/exclude-inbound-ports: the policy decides nothing there, and every caller passes",
         ports.join(", "),
-        shape.namespace,
-        shape.owner
+        template.namespace,
+        template.owner
     );
     let (object, reason) = (&policy.object, reason::NOT_CAPTURED);
-    remarks.condition(object, ConditionType::Enforced, false, reason, &message);
+    feedback.condition(object, ConditionType::Enforced, false, reason, &message);
     let finding = Finding::warning(object, "spec", reason, message);
-    remarks
+    feedback
         .findings
         .push(finding.fix("remove the port from the annotation of the pods, or select other pods"));
 }
 
 /// A service that leads to a port of the sidecar itself. Only the metrics are meant to be called.
-fn report_reserved(targets: &BTreeMap<Port, Vec<Said<'_>>>, shape: &Shape, remarks: &mut Remarks) {
+fn report_reserved(
+    targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
+) {
     let own = |port: &Port| is_reserved(*port) && port.get() != heddle_ports::METRICS;
     for (number, references) in targets.iter().filter(|(port, _)| own(port)) {
         for reference in references {
             let object = super::service_ref(&reference.service.name);
             let message = format!(
                 "port {} leads to port {number} of {}/{}, which is the sidecar's own: the calls are refused",
-                reference.port, shape.namespace, shape.owner
+                reference.port, template.namespace, template.owner
             );
             let finding = Finding::warning(&object, "spec.ports", "ReservedTargetPort", message);
-            remarks
+            feedback
                 .findings
                 .push(finding.fix("lead it to a port of the application"));
         }
@@ -359,10 +369,10 @@ fn report_reserved(targets: &BTreeMap<Port, Vec<Said<'_>>>, shape: &Shape, remar
 
 /// Reports two services that declare HTTP and TCP for one port, and the effect on their clients.
 fn report_mixed(
-    targets: &BTreeMap<Port, Vec<Said<'_>>>,
+    targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
     ports: &BTreeMap<Port, InboundPort>,
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
     for (number, said) in targets {
         let of = |protocol| {
@@ -373,7 +383,7 @@ fn report_mixed(
             continue;
         };
         let (a, b) = (&http.service.name, &tcp.service.name);
-        let (owner, namespace) = (&shape.owner, &shape.namespace);
+        let (owner, namespace) = (&template.owner, &template.namespace);
         let result = match ports.get(number).map(|port| port.protocol) {
             Some(Protocol::Http) => {
                 "a policy needs HTTP there, so clients that send anything else are refused"
@@ -388,7 +398,7 @@ fn report_mixed(
         );
         let object = super::service_ref(b);
         let finding = Finding::warning(&object, "spec.ports", reason::PROTOCOL_CONFLICT, message);
-        remarks
+        feedback
             .findings
             .push(finding.fix(
                 "declare the same protocol in both services, or lead them to different ports",
@@ -401,8 +411,8 @@ fn report_without_http(
     policy: &Policy,
     ports: &BTreeMap<Port, InboundPort>,
     declared: &BTreeSet<Port>,
-    shape: &Shape,
-    remarks: &mut Remarks,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
 ) {
     for (index, rule) in policy
         .rules
@@ -422,9 +432,9 @@ fn report_without_http(
                     "does not declare a protocol, so that HTTP sent as plain bytes would pass unseen"
                 }
             };
-            let place = format!("port {number} of {}/{}", shape.namespace, shape.owner);
+            let place = format!("port {number} of {}/{}", template.namespace, template.owner);
             let message = format!("spec.rules[{index}] has HTTP fields, and {place} {problem}");
-            remarks.condition(
+            feedback.condition(
                 &policy.object,
                 ConditionType::Enforced,
                 false,
@@ -437,7 +447,7 @@ fn report_without_http(
                 reason::NOT_HTTP,
                 message,
             );
-            remarks.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
+            feedback.findings.push(finding.fix("name the HTTP ports in to.ports, or declare appProtocol: http on the service's port"));
         }
     }
 }

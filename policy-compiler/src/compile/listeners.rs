@@ -10,7 +10,7 @@ use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
 use crate::envoy::hcm::{Routes, Side, connection_manager};
-use crate::envoy::listener::{self as build, Takes, chain};
+use crate::envoy::listener::{self as build, ChainMatch, chain};
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
 use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp_proxy_to};
 use crate::envoy::route;
@@ -33,7 +33,7 @@ pub(crate) fn capture_listeners(bucket: Bucket, origins: &BTreeSet<ObjectRef>) -
         listener.listener_filters = vec![build::original_dst()];
         listener.filter_chains = vec![
             build::refuse_loopback(),
-            chain(name, None, Takes::Rest, filters, None),
+            chain(name, None, ChainMatch::Rest, filters, None),
         ];
         Resource::new(
             ResourceKind::Listener,
@@ -128,9 +128,10 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
     let chains = &mut listener.filter_chains;
     match input.protocol {
         Protocol::Http => {
-            chains.extend(http().map(|filters| chain("http", None, Takes::Rest, filters, None)));
+            chains
+                .extend(http().map(|filters| chain("http", None, ChainMatch::Rest, filters, None)));
         }
-        Protocol::Tcp => chains.push(chain("tcp", None, Takes::Rest, vec![tcp()], None)),
+        Protocol::Tcp => chains.push(chain("tcp", None, ChainMatch::Rest, vec![tcp()], None)),
         // The bytes pass as they were sent. The first ones decide only whether the caller announces HTTP, which the server's sidecar
         // reads where a rule needs it.
         Protocol::Detect => {
@@ -138,9 +139,11 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
                 ListenerTarget::Denied => http(),
                 ListenerTarget::Service { .. } | ListenerTarget::Pod { .. } => Some(vec![tcp()]),
             };
-            chains.extend(http.map(|filters| chain("http", None, Takes::PlainHttp, filters, None)));
+            chains.extend(
+                http.map(|filters| chain("http", None, ChainMatch::PlainHttp, filters, None)),
+            );
             let filters = vec![say_tcp(), tcp()];
-            chains.push(chain("tcp", None, Takes::PlainBytes, filters, None));
+            chains.push(chain("tcp", None, ChainMatch::PlainBytes, filters, None));
             listener.listener_filters.push(build::http_inspector(&[]));
             build::wait(&mut listener, DETECT_MS);
         }

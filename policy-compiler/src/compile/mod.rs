@@ -1,7 +1,7 @@
 //! From a world to the resources of every proxy.
 //!
 //! A unit (`units`) is a memoized function of the inputs that it reads: the splits and the policies of a namespace (`kinds`), the server
-//! side of a pod template (`classes`), the callers that a service admits (`admissions`), the client side of a service (`clusters`). A
+//! side of a pod template (`templates`), the callers that a service admits (`admissions`), the client side of a service (`clusters`). A
 //! recorder (`validation`) gives a unit its inputs and records the reads. An update (`update`) runs the readers of the inputs that differ; a
 //! cold compile is an update of nothing. Bytes are made when a view first needs them, and once.
 
@@ -10,7 +10,6 @@ mod applications;
 mod bounds;
 mod bytes;
 mod changes;
-mod classes;
 mod clusters;
 mod differences;
 mod inbound;
@@ -27,6 +26,7 @@ mod routes;
 mod scope;
 mod server;
 mod service_findings;
+mod templates;
 mod units;
 mod update;
 mod upstreams;
@@ -43,10 +43,9 @@ use imbl::{OrdMap, OrdSet};
 
 use admissions::CallerFilters;
 use applications::Application;
-use classes::{Class, Served, Shapes};
-use clusters::{ClientSide, ClientSides};
+use clusters::{OutboundPort, OutboundService};
 use facet::for_node;
-use inbound::Inbound;
+use inbound::InboundInput;
 use listeners::ListenerInput;
 use memo::{ContentInterner, Memo};
 use named_by_address::NamedByAddress;
@@ -54,13 +53,14 @@ use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 pub(crate) use recipes::route_configuration;
 use reports::Source;
+use templates::{CompiledTemplate, CompiledTemplates, InboundConfig};
 use units::Readers;
-use upstreams::Wholes;
+use upstreams::ServiceClusters;
 use validated::Validated;
 
 pub use changes::{Changes, Recompiled, Replaced};
 pub use on_demand::{listener_address, on_demand_address};
-use outcome::Remarks;
+use report::PolicyFeedback;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};
 
 use crate::authz::PortAuthz;
@@ -71,9 +71,9 @@ use crate::resource::Part;
 use crate::status::ObjectStatus;
 use crate::traffic::{Action, Backend, RouteTable};
 use crate::validation::inputs::Target;
-use crate::validation::{Addresses, Outcome, addresses, endpoints, facet, outcome};
+use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
-    Capture, Labels, NamespacedName, PodRef, Port, Shape, SpiffeId, WorkloadRef, World,
+    Capture, Labels, NamespacedName, PodRef, PodTemplate, Port, SpiffeId, WorkloadRef, World,
 };
 
 /// One meshed pod.
@@ -89,20 +89,20 @@ pub struct Proxy {
     pub terminating: bool,
     /// The node of the pod.
     node: Option<Arc<str>>,
-    shape: Arc<Shape>,
+    template: Arc<PodTemplate>,
 }
 
 impl Proxy {
     /// The workload that people deployed: pods of one workload learn their destinations together.
     #[must_use]
     pub fn workload(&self) -> WorkloadRef {
-        self.shape.workload()
+        self.template.workload()
     }
 
     /// Whether it is told destinations on demand, for capture brings everything to it.
     #[must_use]
     pub fn on_demand(&self) -> bool {
-        self.shape.capture == Capture::Redirect
+        self.template.capture == Capture::Redirect
     }
 }
 
@@ -119,18 +119,18 @@ pub struct Compiled {
     world: World,
     settings: Arc<Settings>,
     mesh_spec: Arc<MeshSpec>,
-    mesh: Arc<Outcome>,
+    mesh: Arc<ValidationReport>,
     validated: Validated,
-    /// The proxies by workload and shape.
-    pods: OrdMap<WorkloadRef, Arc<PodsByShape>>,
-    /// The living pods without a proxy, by workload and shape.
-    bystanders: OrdMap<WorkloadRef, Arc<PodsByShape>>,
+    /// The proxies by workload and template.
+    pods: OrdMap<WorkloadRef, Arc<PodsByTemplate>>,
+    /// The living pods without a proxy, by workload and template.
+    without_sidecar: OrdMap<WorkloadRef, Arc<PodsByTemplate>>,
     /// Feedback about policies without effect, by namespace.
-    reached: OrdMap<Arc<str>, Arc<Remarks>>,
-    served: OrdMap<WorkloadRef, Arc<Shapes>>,
+    reached: OrdMap<Arc<str>, Arc<PolicyFeedback>>,
+    served: OrdMap<WorkloadRef, Arc<CompiledTemplates>>,
     caller_filters: OrdMap<NamespacedName, Arc<CallerFilters>>,
-    wholes: OrdMap<NamespacedName, Arc<Wholes>>,
-    clients: OrdMap<NamespacedName, Arc<ClientSides>>,
+    wholes: OrdMap<NamespacedName, Arc<ServiceClusters>>,
+    clients: OrdMap<NamespacedName, Arc<OutboundService>>,
     addresses: Addresses,
     named_by_address: NamedByAddress,
     reported: OrdMap<Source, Arc<[Finding]>>,
@@ -143,7 +143,7 @@ pub struct Compiled {
 /// Memo tables of the values that proxies share.
 #[derive(Debug, Default)]
 struct Shared {
-    classes: Memo<Arc<Inbound>, Class>,
+    inbound_configs: Memo<Arc<InboundInput>, InboundConfig>,
     interner: ContentInterner,
     applications: Memo<Application>,
     listeners: Memo<ListenerInput>,
@@ -152,8 +152,8 @@ struct Shared {
     on_demand: Memo<OnDemandInput>,
 }
 
-/// The names of a workload's proxies by shape.
-type PodsByShape = BTreeMap<Arc<Shape>, OrdSet<Arc<str>>>;
+/// The names of a workload's proxies by template.
+type PodsByTemplate = BTreeMap<Arc<PodTemplate>, OrdSet<Arc<str>>>;
 
 impl Compiled {
     /// Compiles a world, given this compile of an earlier one. The result equals a cold compile in every observable way. The cost is
@@ -172,14 +172,17 @@ impl Compiled {
     /// Returns the objects that decide a meshed pod's own side. They reach its proxy independently of its scope.
     #[must_use]
     pub fn origins(&self, pod: &PodRef) -> Option<&BTreeSet<ObjectRef>> {
-        let served = self.served(&self.proxies.get(pod)?.shape)?;
-        Some(&served.class.input.origins)
+        let served = self.compiled_template(&self.proxies.get(pod)?.template)?;
+        Some(&served.config.input.origins)
     }
 
     /// Returns the authorization of a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).
     #[must_use]
     pub fn authz(&self, pod: &PodRef, port: Port) -> Option<&PortAuthz> {
-        let input = &self.served(&self.proxies.get(pod)?.shape)?.class.input;
+        let input = &self
+            .compiled_template(&self.proxies.get(pod)?.template)?
+            .config
+            .input;
         Some(if port == Port::METRICS {
             &input.metrics
         } else {
@@ -233,8 +236,8 @@ impl Compiled {
         !self.settings.trust_domain.is_empty()
     }
 
-    fn served(&self, shape: &Shape) -> Option<&Arc<Served>> {
-        self.served.get(&shape.workload())?.get(shape)
+    fn compiled_template(&self, template: &PodTemplate) -> Option<&Arc<CompiledTemplate>> {
+        self.served.get(&template.workload())?.get(template)
     }
 
     fn client_side(
@@ -243,7 +246,7 @@ impl Compiled {
         port: Port,
         family: Option<Family>,
         node: Option<&Arc<str>>,
-    ) -> Option<&Arc<ClientSide>> {
+    ) -> Option<&Arc<OutboundPort>> {
         for_node(self.clients.get(service)?, port, family, node)
     }
 
@@ -293,7 +296,7 @@ impl Compiled {
                 Some(labels) => caller_filters.subsets.get(&(port, labels.clone())),
             });
         // A pod without a sidecar denies no caller.
-        let meshed = |wholes: &Arc<Wholes>| {
+        let meshed = |wholes: &Arc<ServiceClusters>| {
             let mut of_port = wholes.iter().filter(|((number, _), _)| *number == port);
             of_port.all(|(_, whole)| !whole.unmeshed)
         };

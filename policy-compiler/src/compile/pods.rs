@@ -14,7 +14,7 @@ use crate::envoy::{cluster, endpoint};
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
-use crate::world::{Protocol, Shape, SpiffeId};
+use crate::world::{PodTemplate, Protocol, SpiffeId};
 
 /// The pods that share a cluster: those of a service account that are spoken to in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,11 +26,11 @@ pub(crate) struct PodGroup {
 }
 
 impl PodGroup {
-    pub(crate) fn of(shape: &Shape, protocol: Protocol) -> Self {
+    pub(crate) fn of(template: &PodTemplate, protocol: Protocol) -> Self {
         Self {
-            namespace: Arc::clone(&shape.namespace),
-            service_account: Arc::clone(&shape.service_account),
-            alpn: shape.meshed.then(|| alpn(protocol)),
+            namespace: Arc::clone(&template.namespace),
+            service_account: Arc::clone(&template.service_account),
+            alpn: template.meshed.then(|| alpn(protocol)),
         }
     }
 

@@ -8,23 +8,23 @@ use std::sync::Arc;
 
 use heddle_crds::{ConditionType, reason};
 
-use super::classes::Served;
 use super::inbound::{is_reserved, target};
-use super::outcome::Remarks;
+use super::report::PolicyFeedback;
+use super::templates::CompiledTemplate;
 use crate::authz::{PortAuthz, RuleAction};
 use crate::finding::Finding;
 use crate::injection::INJECT_LABEL;
 use crate::kinds::policies::auth_policy::{Policy, Selector};
-use crate::world::{Labels, NamespacedName, Port, Service, Shape};
+use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service};
 
 /// So many workloads or ports are named in a message.
 const NAMED: usize = 3;
 
 /// The pods and services of a namespace, as far as policies are concerned.
 pub(crate) struct Reach<'a> {
-    pub(crate) meshed: Vec<(&'a Shape, &'a Served)>,
+    pub(crate) meshed: Vec<(&'a PodTemplate, &'a CompiledTemplate)>,
     /// Pods without a sidecar.
-    pub(crate) bare: Vec<&'a Shape>,
+    pub(crate) without_sidecar: Vec<&'a PodTemplate>,
     pub(crate) services: BTreeMap<&'a NamespacedName, &'a Service>,
     /// Only manifests are known, and perhaps not all.
     pub(crate) offline: bool,
@@ -32,31 +32,34 @@ pub(crate) struct Reach<'a> {
 
 impl Reach<'_> {
     /// Returns the feedback about each policy.
-    pub(crate) fn of<'p>(&self, policies: impl Iterator<Item = &'p Policy>) -> Remarks {
-        let mut remarks = Remarks::default();
+    pub(crate) fn of<'p>(&self, policies: impl Iterator<Item = &'p Policy>) -> PolicyFeedback {
+        let mut feedback = PolicyFeedback::default();
         for policy in policies {
-            self.policy(policy, &mut remarks);
+            self.policy(policy, &mut feedback);
         }
-        remarks
+        feedback
     }
 
-    fn policy(&self, policy: &Policy, remarks: &mut Remarks) {
+    fn policy(&self, policy: &Policy, feedback: &mut PolicyFeedback) {
         if policy.selector == Selector::Nothing {
             return;
         }
         let meshed = self
             .meshed
             .iter()
-            .filter(|(shape, _)| policy.selects(shape));
-        let meshed: Vec<(&Shape, &Served)> = meshed.copied().collect();
-        let bare = self.bare.iter().filter(|shape| policy.selects(shape));
-        let bare: Vec<&Shape> = bare.copied().collect();
-        if meshed.is_empty() && bare.is_empty() {
-            self.nothing_selected(policy, remarks);
+            .filter(|(template, _)| policy.selects(template));
+        let meshed: Vec<(&PodTemplate, &CompiledTemplate)> = meshed.copied().collect();
+        let without_sidecar = self
+            .without_sidecar
+            .iter()
+            .filter(|template| policy.selects(template));
+        let without_sidecar: Vec<&PodTemplate> = without_sidecar.copied().collect();
+        if meshed.is_empty() && without_sidecar.is_empty() {
+            self.nothing_selected(policy, feedback);
             return;
         }
-        if !bare.is_empty() {
-            no_sidecar(policy, &meshed, &bare, remarks);
+        if !without_sidecar.is_empty() {
+            no_sidecar(policy, &meshed, &without_sidecar, feedback);
         }
         if meshed.is_empty() {
             return;
@@ -64,21 +67,21 @@ impl Reach<'_> {
         let known: Vec<BTreeSet<Port>> = if policy.names_ports() {
             let known = meshed
                 .iter()
-                .map(|(shape, served)| self.ports(shape, served));
+                .map(|(template, served)| self.ports(template, served));
             known.collect()
         } else {
             Vec::new()
         };
-        self.ports_of_rules(policy, &meshed, &known, remarks);
-        plain_text(policy, &meshed, remarks);
-        self.open_ports(policy, &meshed, remarks);
+        self.ports_of_rules(policy, &meshed, &known, feedback);
+        plain_text(policy, &meshed, feedback);
+        self.open_ports(policy, &meshed, feedback);
     }
 
-    fn nothing_selected(&self, policy: &Policy, remarks: &mut Remarks) {
+    fn nothing_selected(&self, policy: &Policy, feedback: &mut PolicyFeedback) {
         let namespace = &policy.object.namespace;
         let Selector::Labels(labels) = &policy.selector else {
             let message = format!("no pod of namespace {namespace} is known");
-            enforced(policy, reason::NOTHING_SELECTED, &message, remarks);
+            enforced(policy, reason::NOTHING_SELECTED, &message, feedback);
             return;
         };
         let message = format!(
@@ -86,28 +89,30 @@ impl Reach<'_> {
             policy.selected_by,
             pairs(labels)
         );
-        enforced(policy, reason::NOTHING_SELECTED, &message, remarks);
-        if self.offline && self.meshed.is_empty() && self.bare.is_empty() {
+        enforced(policy, reason::NOTHING_SELECTED, &message, feedback);
+        if self.offline && self.meshed.is_empty() && self.without_sidecar.is_empty() {
             // The files may simply not have the workloads.
             return;
         }
         let fix = match self.meant(labels) {
-            Some((found, shape)) => format!("{} has {found}: is that meant?", workload(shape)),
+            Some((found, template)) => {
+                format!("{} has {found}: is that meant?", workload(template))
+            }
             None => "correct the labels, or deploy the pods that they mean".to_owned(),
         };
         let field = policy.selected_by;
         let code = reason::NOTHING_SELECTED;
         let finding = Finding::warning(&policy.object, field, code, message).fix(fix);
-        remarks.findings.push(finding);
+        feedback.findings.push(finding);
     }
 
     /// Labels of a pod that differ from these only by a slip of the pen.
-    fn meant(&self, labels: &Labels) -> Option<(String, &Shape)> {
-        let shapes = self.meshed.iter().map(|(shape, _)| *shape);
-        let mut shapes = shapes.chain(self.bare.iter().copied());
-        shapes.find_map(|shape| {
+    fn meant(&self, labels: &Labels) -> Option<(String, &PodTemplate)> {
+        let templates = self.meshed.iter().map(|(template, _)| *template);
+        let mut templates = templates.chain(self.without_sidecar.iter().copied());
+        templates.find_map(|template| {
             let near = |(key, value): (&Arc<str>, &Arc<str>)| {
-                let mut own = shape.labels.iter();
+                let mut own = template.labels.iter();
                 own.find(|(k, v)| {
                     (*k == key && is_near(v, value)) || (*v == value && is_near(k, key))
                 })
@@ -116,22 +121,22 @@ impl Reach<'_> {
                 .iter()
                 .map(|pair| near(pair).map(|(k, v)| (Arc::clone(k), Arc::clone(v))))
                 .collect();
-            Some((pairs(&found?), shape))
+            Some((pairs(&found?), template))
         })
     }
 
     /// The ports that pods are known to have: their own, those that services lead to, those that are probed.
-    fn ports(&self, shape: &Shape, served: &Served) -> BTreeSet<Port> {
-        let mut ports = self.declared(shape, served);
-        ports.extend(shape.probes.iter().map(|p| p.port));
+    fn ports(&self, template: &PodTemplate, served: &CompiledTemplate) -> BTreeSet<Port> {
+        let mut ports = self.declared(template, served);
+        ports.extend(template.probes.iter().map(|p| p.port));
         ports
     }
 
-    fn declared(&self, shape: &Shape, served: &Served) -> BTreeSet<Port> {
-        let mut ports: BTreeSet<Port> = shape.ports.iter().map(|p| p.port).collect();
+    fn declared(&self, template: &PodTemplate, served: &CompiledTemplate) -> BTreeSet<Port> {
+        let mut ports: BTreeSet<Port> = template.ports.iter().map(|p| p.port).collect();
         for service in served.services.iter().filter_map(|s| self.services.get(s)) {
             let targets = service.ports.values();
-            ports.extend(targets.filter_map(|port| target(&port.target, shape)));
+            ports.extend(targets.filter_map(|port| target(&port.target, template)));
         }
         ports
     }
@@ -139,9 +144,9 @@ impl Reach<'_> {
     fn ports_of_rules(
         &self,
         policy: &Policy,
-        meshed: &[(&Shape, &Served)],
+        meshed: &[(&PodTemplate, &CompiledTemplate)],
         known: &[BTreeSet<Port>],
-        remarks: &mut Remarks,
+        feedback: &mut PolicyFeedback,
     ) {
         let rules = policy.rules.iter().enumerate().flat_map(|(index, rule)| {
             let ports = rule.to.ports.iter();
@@ -166,11 +171,11 @@ impl Reach<'_> {
                 policy,
                 reason::PORT_NOT_FOUND,
                 &format!("{field}: {message}"),
-                remarks,
+                feedback,
             );
             let code = reason::PORT_NOT_FOUND;
             let finding = Finding::warning(&policy.object, field, code, message).fix(fix);
-            remarks.findings.push(finding);
+            feedback.findings.push(finding);
         }
     }
 
@@ -178,14 +183,14 @@ impl Reach<'_> {
     fn unknown_port(
         &self,
         port: Port,
-        meshed: &[(&Shape, &Served)],
+        meshed: &[(&PodTemplate, &CompiledTemplate)],
         known: &[BTreeSet<Port>],
     ) -> (String, String) {
         let message = format!("no pod that the policy selects has port {port}");
-        for (shape, served) in meshed {
+        for (template, served) in meshed {
             for service in served.services.iter().filter_map(|s| self.services.get(s)) {
                 let meant = service.ports.get(&port);
-                if let Some(meant) = meant.and_then(|meant| target(&meant.target, shape)) {
+                if let Some(meant) = meant.and_then(|meant| target(&meant.target, template)) {
                     let hint = format!(
                         "{message}: {port} is the port of service {}; its container port is {meant}",
                         service.name
@@ -206,7 +211,12 @@ impl Reach<'_> {
     }
 
     /// Allow rules that name ports close these and no others.
-    fn open_ports(&self, policy: &Policy, meshed: &[(&Shape, &Served)], remarks: &mut Remarks) {
+    fn open_ports(
+        &self,
+        policy: &Policy,
+        meshed: &[(&PodTemplate, &CompiledTemplate)],
+        feedback: &mut PolicyFeedback,
+    ) {
         let mut allows = policy
             .rules
             .iter()
@@ -216,12 +226,12 @@ impl Reach<'_> {
             return;
         }
         let mut open = BTreeSet::new();
-        for (shape, served) in meshed {
-            let ports = self.declared(shape, served);
+        for (template, served) in meshed {
+            let ports = self.declared(template, served);
             let free = ports.iter().filter(|port| {
-                !is_reserved(**port) && !served.class.input.authz(**port).needs_allow(false)
+                !is_reserved(**port) && !served.config.input.authz(**port).needs_allow(false)
             });
-            open.extend(free.map(|port| format!("port {port} of {}", workload(shape))));
+            open.extend(free.map(|port| format!("port {port} of {}", workload(template))));
         }
         if open.is_empty() {
             return;
@@ -231,14 +241,14 @@ impl Reach<'_> {
             named(open.into_iter())
         );
         let finding = Finding::info(&policy.object, "spec.rules", reason::OPEN_PORTS, message);
-        remarks
+        feedback
             .findings
             .push(finding.fix("leave to.ports out, or add a rule for the others"));
     }
 }
 
-fn enforced(policy: &Policy, reason: &'static str, message: &str, remarks: &mut Remarks) {
-    remarks.condition(
+fn enforced(policy: &Policy, reason: &'static str, message: &str, feedback: &mut PolicyFeedback) {
+    feedback.condition(
         &policy.object,
         ConditionType::Enforced,
         false,
@@ -249,11 +259,14 @@ fn enforced(policy: &Policy, reason: &'static str, message: &str, remarks: &mut 
 
 fn no_sidecar(
     policy: &Policy,
-    meshed: &[(&Shape, &Served)],
-    bare: &[&Shape],
-    remarks: &mut Remarks,
+    meshed: &[(&PodTemplate, &CompiledTemplate)],
+    without_sidecar: &[&PodTemplate],
+    feedback: &mut PolicyFeedback,
 ) {
-    let workloads: BTreeSet<String> = bare.iter().map(|shape| workload(shape)).collect();
+    let workloads: BTreeSet<String> = without_sidecar
+        .iter()
+        .map(|template| workload(template))
+        .collect();
     let names = named(workloads.into_iter());
     let message = if meshed.is_empty() {
         format!(
@@ -264,8 +277,8 @@ fn no_sidecar(
             "some pods that the policy selects have no sidecar, and nothing else enforces it: {names}"
         )
     };
-    let mistyped = bare.iter().find_map(|shape| {
-        let value = shape.labels.get(INJECT_LABEL)?;
+    let mistyped = without_sidecar.iter().find_map(|template| {
+        let value = template.labels.get(INJECT_LABEL)?;
         let known = ["enabled", "disabled"].contains(&&**value);
         (!known)
             .then(|| format!("{INJECT_LABEL}: {value:?} is not a value; use enabled or disabled"))
@@ -273,22 +286,26 @@ fn no_sidecar(
     let fix = mistyped.unwrap_or_else(|| {
         format!("label the namespace {INJECT_LABEL}=enabled and restart the pods; pods of the node's network cannot have one")
     });
-    enforced(policy, reason::NO_SIDECAR, &message, remarks);
+    enforced(policy, reason::NO_SIDECAR, &message, feedback);
     let field = policy.selected_by;
     let finding = Finding::warning(&policy.object, field, reason::NO_SIDECAR, message);
-    remarks.findings.push(finding.fix(fix));
+    feedback.findings.push(finding.fix(fix));
 }
 
 /// A Deny rule by identity, where the same caller passes without one.
-fn plain_text(policy: &Policy, meshed: &[(&Shape, &Served)], remarks: &mut Remarks) {
+fn plain_text(
+    policy: &Policy,
+    meshed: &[(&PodTemplate, &CompiledTemplate)],
+    feedback: &mut PolicyFeedback,
+) {
     let denies = policy.rules.iter().enumerate().filter(|(_, rule)| {
         let from = &rule.from;
         let identified = !(from.identities.is_empty() && from.identity_prefixes.is_empty());
         rule.action == RuleAction::Deny && !rule.audit && identified
     });
     for (index, rule) in denies {
-        let open = meshed.iter().find_map(|(shape, served)| {
-            let input = &served.class.input;
+        let open = meshed.iter().find_map(|(template, served)| {
+            let input = &served.config.input;
             let rest = [(None, &input.rest)].into_iter();
             let mut ports = input
                 .ports
@@ -298,23 +315,25 @@ fn plain_text(policy: &Policy, meshed: &[(&Shape, &Served)], remarks: &mut Remar
             let (port, _) = ports.find(|(port, of)| {
                 of.plain && rule.to.covers(*port) && admits_anonymous(&of.authz)
             })?;
-            Some((shape, port))
+            Some((template, port))
         });
-        let Some((shape, port)) = open else { continue };
+        let Some((template, port)) = open else {
+            continue;
+        };
         let port = port.map_or_else(|| "its ports".to_owned(), |port| format!("port {port}"));
         let message = format!(
             "the rule denies identities, and {port} of {} accepts plain text, in which the same caller has none and passes",
-            workload(shape)
+            workload(template)
         );
         let field = format!("spec.rules[{index}].from");
         enforced(
             policy,
             reason::PLAIN_TEXT,
             &format!("{field}: {message}"),
-            remarks,
+            feedback,
         );
         let finding = Finding::warning(&policy.object, field, reason::PLAIN_TEXT, message);
-        remarks
+        feedback
             .findings
             .push(finding.fix("set mtls.mode: Strict, or name by an Allow rule who may call"));
     }
@@ -328,8 +347,8 @@ fn admits_anonymous(authz: &PortAuthz) -> bool {
             .any(|rule| rule.from.identities.is_empty() && rule.from.identity_prefixes.is_empty())
 }
 
-fn workload(shape: &Shape) -> String {
-    shape.workload().to_string()
+fn workload(template: &PodTemplate) -> String {
+    template.workload().to_string()
 }
 
 fn pairs(labels: &Labels) -> String {

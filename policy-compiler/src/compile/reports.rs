@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Compiled;
-use super::outcome::Remarks;
+use super::report::PolicyFeedback;
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::status::ObjectStatus;
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 
 /// A unit that has findings for users.
@@ -24,7 +24,12 @@ pub(super) enum Source {
 
 impl Compiled {
     /// Puts the statuses and findings of a unit in the place of those of its `old` outcome.
-    pub(super) fn set_outcome(&mut self, source: Source, old: &Outcome, new: &Outcome) {
+    pub(super) fn set_report(
+        &mut self,
+        source: Source,
+        old: &ValidationReport,
+        new: &ValidationReport,
+    ) {
         self.set_findings(source, &new.findings);
         self.set_statuses(old.statuses.keys(), new.statuses.clone());
     }
@@ -82,17 +87,17 @@ impl Compiled {
         if let Some(reached) = self.reached.get(namespace) {
             reached.apply(&mut statuses);
         }
-        let mut remarks: Vec<(&Arc<str>, &Remarks)> = Vec::new();
-        for (workload, shapes) in in_namespace(&self.served, namespace) {
-            for (shape, served) in shapes.iter().filter(|(_, s)| !s.remarks.is_empty()) {
+        let mut feedback: Vec<(&Arc<str>, &PolicyFeedback)> = Vec::new();
+        for (workload, templates) in in_namespace(&self.served, namespace) {
+            for (template, served) in templates.iter().filter(|(_, s)| !s.feedback.is_empty()) {
                 let pods = self.pods.get(workload);
-                let first = pods.and_then(|pods| pods.get(shape)?.get_min());
-                remarks.extend(first.map(|first| (first, &served.remarks)));
+                let first = pods.and_then(|pods| pods.get(template)?.get_min());
+                feedback.extend(first.map(|first| (first, &served.feedback)));
             }
         }
-        remarks.sort_by_key(|(first, _)| *first);
-        for (_, remarks) in remarks {
-            remarks.apply(&mut statuses);
+        feedback.sort_by_key(|(first, _)| *first);
+        for (_, feedback) in feedback {
+            feedback.apply(&mut statuses);
         }
         statuses
     }

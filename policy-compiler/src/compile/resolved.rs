@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Compiled;
-use super::inbound::{Said, protocol_of, service_targets};
+use super::inbound::{PortReference, protocol_of, service_targets};
 use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
 use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
 use crate::world::{
-    Endpoint, NamespacedName, Port, Protocol, Service, Shape, Workload, in_namespace, selects,
+    Endpoint, NamespacedName, Pod, PodTemplate, Port, Protocol, Service, in_namespace, selects,
 };
 
 /// A destination as a proxy reaches it now.
@@ -108,7 +108,7 @@ impl Compiled {
     ) -> Option<(SocketAddr, ResolvedDestination)> {
         let ips: &[IpAddr] = match destination.kind {
             DestinationKind::Service => &self.world.services.get(&destination.name)?.cluster_ips,
-            DestinationKind::Pod => &self.world.workloads.get(&destination.name)?.ips,
+            DestinationKind::Pod => &self.world.pods.get(&destination.name)?.ips,
         };
         let ip = ips
             .iter()
@@ -155,7 +155,7 @@ impl Compiled {
                 service.into_iter().flat_map(|s| s.ports.keys().copied())
             });
             let pod = self.addresses.pod(ip);
-            let pod = pod.and_then(|pod| self.world.workloads.get(pod));
+            let pod = pod.and_then(|pod| self.world.pods.get(pod));
             let of_pod = pod.into_iter().flat_map(|pod| self.pod_ports(pod));
             let ports: BTreeSet<Port> = of_services.chain(of_pod).collect();
             ports
@@ -174,7 +174,7 @@ impl Compiled {
             ResolvedDestination::of_service(service, port, Family::of(ip))
         });
         service.or_else(|| {
-            let pod = self.world.workloads.get(self.addresses.pod(ip)?)?;
+            let pod = self.world.pods.get(self.addresses.pod(ip)?)?;
             self.resolve_pod(pod, port, ip)
         })
     }
@@ -210,18 +210,18 @@ impl Compiled {
         })
     }
 
-    fn resolve_pod(&self, pod: &Workload, port: Port, ip: IpAddr) -> Option<ResolvedDestination> {
-        let shape = &pod.shape;
-        let services = self.services_selecting(shape);
-        let targets = service_targets(&services, shape);
+    fn resolve_pod(&self, pod: &Pod, port: Port, ip: IpAddr) -> Option<ResolvedDestination> {
+        let template = &pod.template;
+        let services = self.services_selecting(template);
+        let targets = service_targets(&services, template);
         let headless = self.headless_at(SocketAddr::new(ip, port.get()));
-        if !dialled(shape, port, targets.get(&port)) && headless.is_none() {
+        if !dialled(template, port, targets.get(&port)) && headless.is_none() {
             return None;
         }
         let protocol = if port == Port::METRICS {
             Protocol::Http
         } else {
-            protocol_of(port, &targets, shape)
+            protocol_of(port, &targets, template)
         };
         let references = targets.get(&port).into_iter().flatten();
         let references = references.map(|s| (s.service.name.clone(), s.port));
@@ -229,7 +229,7 @@ impl Compiled {
         Some(ResolvedDestination {
             protocol,
             target: DestinationTarget::Pod {
-                group: PodGroup::of(shape, protocol),
+                group: PodGroup::of(template, protocol),
                 services: references.chain(headless).collect(),
             },
             destination: Destination {
@@ -241,36 +241,36 @@ impl Compiled {
         })
     }
 
-    fn pod_ports(&self, pod: &Workload) -> BTreeSet<Port> {
-        let services = self.services_selecting(&pod.shape);
-        let targets = service_targets(&services, &pod.shape);
-        let own = pod.shape.ports.iter().map(|p| p.port);
+    fn pod_ports(&self, pod: &Pod) -> BTreeSet<Port> {
+        let services = self.services_selecting(&pod.template);
+        let targets = service_targets(&services, &pod.template);
+        let own = pod.template.ports.iter().map(|p| p.port);
         let all = own.chain(targets.keys().copied()).chain([Port::METRICS]);
-        all.filter(|port| dialled(&pod.shape, *port, targets.get(port)))
+        all.filter(|port| dialled(&pod.template, *port, targets.get(port)))
             .collect()
     }
 
-    fn services_selecting<'a>(&'a self, shape: &'a Shape) -> Vec<&'a Service> {
-        if let Some(served) = self.served(shape) {
+    fn services_selecting<'a>(&'a self, template: &'a PodTemplate) -> Vec<&'a Service> {
+        if let Some(served) = self.compiled_template(template) {
             let services = served.services.iter();
             return services
                 .filter_map(|name| self.world.services.get(name))
                 .map(|service| &**service)
                 .collect();
         }
-        let namespace = in_namespace(&self.world.services, &shape.namespace);
+        let namespace = in_namespace(&self.world.services, &template.namespace);
         let services = namespace.map(|(_, service)| &**service);
         services
-            .filter(|service| selects(&service.selector, &shape.labels))
+            .filter(|service| selects(&service.selector, &template.labels))
             .collect()
     }
 }
 
 /// Returns whether a port of a pod is a destination: with a sidecar every declared port, without one only the ports that headless
 /// services lead to.
-fn dialled(shape: &Shape, port: Port, said: Option<&Vec<Said<'_>>>) -> bool {
-    if shape.meshed {
-        port == Port::METRICS || said.is_some() || shape.ports.iter().any(|p| p.port == port)
+fn dialled(template: &PodTemplate, port: Port, said: Option<&Vec<PortReference<'_>>>) -> bool {
+    if template.meshed {
+        port == Port::METRICS || said.is_some() || template.ports.iter().any(|p| p.port == port)
     } else {
         said.is_some_and(|said| said.iter().any(|said| said.service.headless))
     }

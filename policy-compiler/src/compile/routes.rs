@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::upstreams::Pair;
+use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::ServicePolicy;
 use crate::traffic::{
@@ -15,7 +15,7 @@ use crate::world::{NamespacedName, Port};
 /// The table of a port: its rules, and the service as a whole for all other requests.
 pub(super) fn table(
     (service, port): (&NamespacedName, Port),
-    own: &Pair,
+    own: &ClusterAndEndpoints,
     rules: &[&RouteEntry],
     mut upstreams: Vec<TableUpstream>,
 ) -> RouteTable {

@@ -11,9 +11,9 @@ use prost::Message;
 
 use super::applications::{in_name, rest, tls_application};
 use super::bytes::{self, Peer};
-use super::inbound::{Inbound, InboundPort};
+use super::inbound::{InboundInput, InboundPort};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
-use crate::envoy::listener::{self as build, Takes, chain};
+use crate::envoy::listener::{self as build, ChainMatch, chain};
 use crate::envoy::metrics::{
     Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER, SERVICE_OF_CONNECTION,
 };
@@ -29,7 +29,7 @@ use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 const SILENCE_MS: u16 = 250;
 
 /// Compiles the server's side of a class of pods, but the clusters of its ports.
-pub(crate) fn server(input: &Inbound) -> Part {
+pub(crate) fn server(input: &InboundInput) -> Part {
     let (mut resources, mut clusters) = (Vec::new(), Vec::new());
     for (port, inbound) in all_ports(input) {
         let name = in_name(port);
@@ -77,7 +77,7 @@ pub(crate) fn server(input: &Inbound) -> Part {
 }
 
 /// Returns every port by its number, and the rest: the other ports. They can be reached only where capture redirects all ports.
-fn all_ports(input: &Inbound) -> impl Iterator<Item = (Option<Port>, &InboundPort)> {
+fn all_ports(input: &InboundInput) -> impl Iterator<Item = (Option<Port>, &InboundPort)> {
     let rest = (input.capture == Capture::Redirect).then_some((None, &input.rest));
     let named = input.ports.iter();
     named
@@ -86,7 +86,7 @@ fn all_ports(input: &Inbound) -> impl Iterator<Item = (Option<Port>, &InboundPor
 }
 
 fn resource(
-    input: &Inbound,
+    input: &InboundInput,
     kind: ResourceKind,
     name: &str,
     body: Vec<u8>,
@@ -99,7 +99,7 @@ fn node_name(port: Port) -> String {
     format!("in-node|{port}")
 }
 
-fn main_listener(input: &Inbound) -> listener::Listener {
+fn main_listener(input: &InboundInput) -> listener::Listener {
     let mut listener = match input.capture {
         Capture::Redirect => build::wildcard("inbound", INBOUND, TrafficDirection::Inbound),
         Capture::Standalone(ref standalone) => bound(input, standalone),
@@ -138,7 +138,7 @@ fn captured_filters() -> Vec<listener::ListenerFilter> {
 }
 
 /// Returns the ports where a captured listener does not look for HTTP, beside the application's ports with a declared protocol.
-fn own_ports(input: &Inbound) -> &'static [u16] {
+fn own_ports(input: &InboundInput) -> &'static [u16] {
     match input.capture {
         Capture::Redirect => &heddle_ports::CAPTURE,
         Capture::Standalone(_) => &[],
@@ -146,7 +146,7 @@ fn own_ports(input: &Inbound) -> &'static [u16] {
 }
 
 /// Standalone: every port of the application at every address of the pod.
-fn bound(input: &Inbound, standalone: &Standalone) -> listener::Listener {
+fn bound(input: &InboundInput, standalone: &Standalone) -> listener::Listener {
     let ports = || input.ports.keys().copied().chain([Port::METRICS]);
     let loopback = IpAddr::from([127, 0, 0, 1]);
     let mut all = standalone
@@ -163,7 +163,11 @@ fn bound(input: &Inbound, standalone: &Standalone) -> listener::Listener {
 }
 
 /// HTTP detection where it is wanted, and how long to wait for a client's first bytes.
-fn finish(mut listener: listener::Listener, input: &Inbound, looks: bool) -> listener::Listener {
+fn finish(
+    mut listener: listener::Listener,
+    input: &InboundInput,
+    looks: bool,
+) -> listener::Listener {
     if looks {
         let declared = input
             .ports
@@ -186,12 +190,12 @@ fn finish(mut listener: listener::Listener, input: &Inbound, looks: bool) -> lis
 }
 
 fn mesh_chains(
-    input: &Inbound,
+    input: &InboundInput,
     port: Option<Port>,
     inbound: &InboundPort,
 ) -> Vec<listener::FilterChain> {
     let name = in_name(port);
-    let mesh = |suffix: &str, takes: Takes, filters: Vec<listener::Filter>| {
+    let mesh = |suffix: &str, takes: ChainMatch, filters: Vec<listener::Filter>| {
         let socket = tls::downstream(&input.trust_domain);
         let name = format!("{name} mesh{suffix}");
         chain(&name, port, takes, filters, Some(socket))
@@ -201,17 +205,17 @@ fn mesh_chains(
     match inbound.protocol {
         // The announcement of the caller does not change the protocol of a declared port: otherwise HTTP that is sent as TCP would
         // bypass the rules for HTTP.
-        Protocol::Http => vec![mesh("", Takes::Mesh, http())],
-        Protocol::Tcp => vec![mesh("", Takes::Mesh, tcp())],
+        Protocol::Http => vec![mesh("", ChainMatch::Mesh, http())],
+        Protocol::Tcp => vec![mesh("", ChainMatch::Mesh, tcp())],
         Protocol::Detect => vec![
-            mesh(" http", Takes::MeshOf(Alpn::Http), http()),
-            mesh(" tcp", Takes::MeshOf(Alpn::Tcp), tcp()),
+            mesh(" http", ChainMatch::MeshOf(Alpn::Http), http()),
+            mesh(" tcp", ChainMatch::MeshOf(Alpn::Tcp), tcp()),
         ],
     }
 }
 
 fn plain_chains(
-    input: &Inbound,
+    input: &InboundInput,
     port: Option<Port>,
     inbound: &InboundPort,
 ) -> Vec<listener::FilterChain> {
@@ -220,7 +224,7 @@ fn plain_chains(
         Protocol::Http => vec![chain(
             &format!("{name} plain"),
             port,
-            Takes::Rest,
+            ChainMatch::Rest,
             http(input, &name),
             None,
         )],
@@ -228,7 +232,7 @@ fn plain_chains(
             chain(
                 &format!("{name} plain"),
                 port,
-                Takes::PlainBytes,
+                ChainMatch::PlainBytes,
                 tcp(&name, Peer::Anonymous),
                 None,
             ),
@@ -239,14 +243,14 @@ fn plain_chains(
             chain(
                 &format!("{name} plain http"),
                 port,
-                Takes::PlainHttp,
+                ChainMatch::PlainHttp,
                 http(input, &name),
                 None,
             ),
             chain(
                 &format!("{name} plain tcp"),
                 port,
-                Takes::PlainBytes,
+                ChainMatch::PlainBytes,
                 tcp(&name, Peer::Anonymous),
                 None,
             ),
@@ -260,13 +264,13 @@ fn foreign_tls(port: Option<Port>) -> listener::FilterChain {
     chain(
         &format!("{name} plain tls"),
         port,
-        Takes::ForeignTls,
+        ChainMatch::ForeignTls,
         tcp(&name, Peer::Anonymous),
         None,
     )
 }
 
-fn metrics_chain(input: &Inbound) -> listener::FilterChain {
+fn metrics_chain(input: &InboundInput) -> listener::FilterChain {
     let name = in_name(Some(Port::METRICS));
     let filters = identified(vec![connection_manager(
         Side::Server(input.max_connection_age),
@@ -277,7 +281,7 @@ fn metrics_chain(input: &Inbound) -> listener::FilterChain {
     chain(
         &format!("{name} mesh"),
         Some(Port::METRICS),
-        Takes::Mesh,
+        ChainMatch::Mesh,
         filters,
         Some(tls::downstream(&input.trust_domain)),
     )
@@ -289,7 +293,7 @@ fn identified(mut filters: Vec<listener::Filter>) -> Vec<listener::Filter> {
     filters
 }
 
-fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
+fn http(input: &InboundInput, routes: &str) -> Vec<listener::Filter> {
     vec![connection_manager(
         Side::Server(input.max_connection_age),
         "inbound",
@@ -299,7 +303,7 @@ fn http(input: &Inbound, routes: &str) -> Vec<listener::Filter> {
 }
 
 /// The filters that decide about connections of bytes. They come by ECDS, so that a change of policies leaves the listener as it is.
-fn bytes_filters(input: &Inbound, cluster: &str, inbound: &InboundPort) -> [Arc<Resource>; 2] {
+fn bytes_filters(input: &InboundInput, cluster: &str, inbound: &InboundPort) -> [Arc<Resource>; 2] {
     let service = inbound.service.as_deref().unwrap_or(NO_SERVICE);
     bytes::filters(cluster, &inbound.authz, service).map(|filter| {
         let requires = vec![ResourceKey::new(ResourceKind::Cluster, cluster)];
@@ -336,11 +340,11 @@ fn probe_route(probe: &Probe, in_tls: bool) -> Option<ProbeRoute> {
 }
 
 /// The kubelet's requests to one port in plain text.
-fn probes_at(input: &Inbound, port: Port) -> Vec<ProbeRoute> {
+fn probes_at(input: &InboundInput, port: Port) -> Vec<ProbeRoute> {
     requests(input, port, false)
 }
 
-fn requests(input: &Inbound, port: Port, in_tls: bool) -> Vec<ProbeRoute> {
+fn requests(input: &InboundInput, port: Port, in_tls: bool) -> Vec<ProbeRoute> {
     let probes = input.probes.iter().filter(|p| p.port == port);
     probes.filter_map(|p| probe_route(p, in_tls)).collect()
 }
@@ -356,7 +360,7 @@ fn node_tls_name(port: Port) -> String {
 /// The kubelet's requests in TLS, of the ports where the sidecar ends that TLS. The kubelet verifies no certificate, so the
 /// sidecar can look at the request and let nothing else pass. Where all foreign TLS is accepted unjudged, the sidecar forwards it
 /// unopened.
-fn tls_probes(input: &Inbound) -> BTreeMap<Port, Vec<ProbeRoute>> {
+fn tls_probes(input: &InboundInput) -> BTreeMap<Port, Vec<ProbeRoute>> {
     let judged = input.ports.iter().filter(|(_, inbound)| {
         !inbound.plain || inbound.protocol == Protocol::Http || inbound.authz.judges_bytes()
     });
@@ -367,7 +371,7 @@ fn tls_probes(input: &Inbound) -> BTreeMap<Port, Vec<ProbeRoute>> {
 }
 
 /// The cluster that opens TLS to the application, and the routes that lead the kubelet's requests there and nothing else.
-fn tls_probe(input: &Inbound, port: Port, probes: &[ProbeRoute]) -> [Arc<Resource>; 2] {
+fn tls_probe(input: &InboundInput, port: Port, probes: &[ProbeRoute]) -> [Arc<Resource>; 2] {
     let (cluster, routes) = (tls_name(port), node_tls_name(port));
     let body = route::inbound(&routes, &cluster, probes, &Others::Refused);
     let requires = vec![ResourceKey::new(ResourceKind::Cluster, cluster.as_str())];
@@ -377,7 +381,7 @@ fn tls_probe(input: &Inbound, port: Port, probes: &[ProbeRoute]) -> [Arc<Resourc
     ]
 }
 
-fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
+fn probe_routes(input: &InboundInput) -> Vec<Arc<Resource>> {
     let with_probes = input
         .ports
         .iter()
@@ -398,7 +402,7 @@ fn probe_routes(input: &Inbound) -> Vec<Arc<Resource>> {
 }
 
 /// Makes the listener for connections from the pod's own node: the same as elsewhere, and the kubelet's probes.
-fn node_listener(input: &Inbound) -> listener::Listener {
+fn node_listener(input: &InboundInput) -> listener::Listener {
     let mut listener = build::wildcard("inbound-node", INBOUND_NODE, TrafficDirection::Inbound);
     listener.listener_filters = captured_filters();
     listener.filter_chains.extend(build::refuse_capture_ports());
@@ -415,7 +419,11 @@ fn node_listener(input: &Inbound) -> listener::Listener {
     finish_node(listener, input, looks)
 }
 
-fn finish_node(listener: listener::Listener, input: &Inbound, looks: bool) -> listener::Listener {
+fn finish_node(
+    listener: listener::Listener,
+    input: &InboundInput,
+    looks: bool,
+) -> listener::Listener {
     let mut listener = finish(listener, input, false);
     if looks {
         let detects = |port: Port, inbound: &InboundPort| {
@@ -436,7 +444,7 @@ fn finish_node(listener: listener::Listener, input: &Inbound, looks: bool) -> li
 
 /// The plain-text chains of a port on `inbound-node`, and whether they need HTTP detection.
 fn node_chains(
-    input: &Inbound,
+    input: &InboundInput,
     port: Option<Port>,
     inbound: &InboundPort,
 ) -> (Vec<listener::FilterChain>, bool) {
@@ -448,7 +456,7 @@ fn node_chains(
         chains.push(chain(
             &format!("{name} probe https"),
             port,
-            Takes::ForeignTls,
+            ChainMatch::ForeignTls,
             http(input, &node_tls_name(number)),
             Some(tls::kubelet()),
         ));
@@ -457,7 +465,11 @@ fn node_chains(
     if let (Some(number), true) = (port, taken) {
         let filters = http(input, &node_name(number));
         let all = inbound.protocol == Protocol::Http;
-        let takes = if all { Takes::Rest } else { Takes::PlainHttp };
+        let takes = if all {
+            ChainMatch::Rest
+        } else {
+            ChainMatch::PlainHttp
+        };
         chains.push(chain(&format!("{name} probe"), port, takes, filters, None));
         if all {
             return (chains, false);

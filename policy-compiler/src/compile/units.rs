@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::kind::ObjectKind;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{NamespacedName, Shape};
+use crate::world::{NamespacedName, PodTemplate};
 
 /// A unit of a compile, except the settings and the descriptions of proxies. A unit reads outputs of earlier variants only, so that the
 /// order of the variants is the order of compilation.
@@ -19,7 +19,7 @@ pub(crate) enum UnitId {
     /// The policies of a kind in a namespace. Kinds are in the order of the list.
     Policies(ObjectKind, Arc<str>),
     /// The server side of a pod template.
-    Template(Arc<Shape>),
+    Template(Arc<PodTemplate>),
     /// The effect of the policies of a namespace on its pods.
     Reach(Arc<str>),
     /// The statuses of the policies of a namespace, with the feedback of its pods.
@@ -40,7 +40,7 @@ impl UnitId {
             Self::Policies(_, namespace) | Self::Reach(namespace) | Self::Statuses(namespace) => {
                 namespace
             }
-            Self::Template(shape) => &shape.namespace,
+            Self::Template(template) => &template.namespace,
             Self::Admission(service)
             | Self::Clusters(service)
             | Self::Client(service)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_crds::{TrafficPolicySpec, TrafficSplitSpec};
 
 use super::Compiled;
-use super::endpoints::{Misnamed, Reached, reached};
+use super::endpoints::{Misnamed, ReachableEndpoints, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
@@ -58,12 +58,12 @@ pub(crate) const fn alpn(protocol: Protocol) -> Alpn {
 
 /// A cluster and its endpoints.
 #[derive(Clone, Debug)]
-pub(crate) struct Pair {
+pub(crate) struct ClusterAndEndpoints {
     upstream: Arc<Lazy<Upstream>>,
     endpoints: Arc<Lazy<EndpointAssignment>>,
 }
 
-impl Pair {
+impl ClusterAndEndpoints {
     fn new(
         name: Arc<str>,
         identities: BTreeSet<SpiffeId>,
@@ -117,7 +117,7 @@ impl Pair {
 }
 
 /// By identity: one that says the same was kept.
-impl PartialEq for Pair {
+impl PartialEq for ClusterAndEndpoints {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.upstream, &other.upstream)
             && Arc::ptr_eq(&self.endpoints, &other.endpoints)
@@ -126,8 +126,8 @@ impl PartialEq for Pair {
 
 /// The cluster of a service's port as a whole.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Whole {
-    pub(super) pair: Pair,
+pub(crate) struct ServiceCluster {
+    pub(super) pair: ClusterAndEndpoints,
     /// Whether an endpoint has no sidecar.
     pub(crate) unmeshed: bool,
     /// An endpoint that gets no traffic, for its slice names a pod that cannot be there.
@@ -135,16 +135,16 @@ pub(crate) struct Whole {
 }
 
 /// The clusters of a service by port and callers.
-pub(crate) type Wholes = BTreeMap<OutPort, Whole>;
+pub(crate) type ServiceClusters = BTreeMap<OutPort, ServiceCluster>;
 
 /// The inputs of the clusters of a service.
-pub(crate) struct Scene<'a> {
+pub(crate) struct ClusterInputs<'a> {
     pub(crate) recorder: &'a Recorder<'a>,
     compiled: &'a Compiled,
     pub(crate) settings: &'a Settings,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> ClusterInputs<'a> {
     pub(super) fn new(recorder: &'a Recorder<'a>, compiled: &'a Compiled) -> Self {
         Self {
             recorder,
@@ -171,7 +171,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The clusters of a service as a whole.
-    pub(super) fn wholes(&self, service: &NamespacedName) -> Option<&'a Arc<Wholes>> {
+    pub(super) fn wholes(&self, service: &NamespacedName) -> Option<&'a Arc<ServiceClusters>> {
         self.recorder.record(service, UnitInput::Clusters);
         self.compiled.wholes.get(service)
     }
@@ -182,7 +182,7 @@ impl<'a> Scene<'a> {
         port: Port,
         subset: Option<&Labels>,
         caller: Caller<'_>,
-    ) -> Reached {
+    ) -> ReachableEndpoints {
         reached(
             self.recorder.endpoint_inputs(),
             self.settings,
@@ -220,8 +220,12 @@ impl<'a> Scene<'a> {
 }
 
 /// Compiles the clusters of a service as a whole.
-pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>) -> Wholes {
-    let mut wholes = Wholes::new();
+pub(crate) fn wholes(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    old: Option<&ServiceClusters>,
+) -> ServiceClusters {
+    let mut wholes = ServiceClusters::new();
     for (number, port) in &service.ports {
         // On ports that are not HTTP, a rule shifts weight in the endpoints of this one cluster.
         let rules = match port.protocol {
@@ -238,7 +242,7 @@ pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>)
         for facet in scene.facets(service, *number, &rules) {
             let key = (*number, facet);
             let known = candidates(old, &wholes, &key);
-            let pairs: Vec<&Pair> = known.iter().map(|whole| &whole.pair).collect();
+            let pairs: Vec<&ClusterAndEndpoints> = known.iter().map(|whole| &whole.pair).collect();
             let whole = whole(scene, service, &key, port.protocol, rule, &pairs);
             wholes.insert(key, whole);
         }
@@ -247,13 +251,13 @@ pub(crate) fn wholes(scene: &Scene<'_>, service: &Service, old: Option<&Wholes>)
 }
 
 fn whole(
-    scene: &Scene<'_>,
+    scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
     protocol: Protocol,
     rule: Option<&RouteRule>,
-    old: &[&Pair],
-) -> Whole {
+    old: &[&ClusterAndEndpoints],
+) -> ServiceCluster {
     let (name, port) = (&service.name, *port);
     let caller = Caller::of(service, facet);
     let own = scene.reached(name, port, None, caller);
@@ -271,7 +275,7 @@ fn whole(
                     Backend::Subset(name, port, labels) => {
                         scene.reached(name, *port, Some(labels), caller)
                     }
-                    Backend::Invalid(_) => Reached::default(),
+                    Backend::Invalid(_) => ReachableEndpoints::default(),
                 };
                 identities.extend(there.identities);
                 // Without weight a backend gets nothing, and where it is makes no difference.
@@ -294,8 +298,8 @@ fn whole(
     };
     let cluster = out_name(name, port, facet.family);
     let how = (alpn(protocol), balance(service));
-    Whole {
-        pair: Pair::new(cluster, identities, how, groups, origins, old),
+    ServiceCluster {
+        pair: ClusterAndEndpoints::new(cluster, identities, how, groups, origins, old),
         unmeshed,
         misnamed,
     }
@@ -303,13 +307,13 @@ fn whole(
 
 /// The pods of a service with some labels, as a backend of a rule.
 pub(super) fn subset(
-    scene: &Scene<'_>,
+    scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
     (rule, index): (&RouteRule, usize),
     labels: &Labels,
-    old: &[&Pair],
-) -> Pair {
+    old: &[&ClusterAndEndpoints],
+) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), rule, index, facet.family);
     let caller = Caller::of(service, facet);
     let there = scene.reached(&service.name, *port, Some(labels), caller);
@@ -321,13 +325,13 @@ pub(super) fn subset(
         service: service.name.clone(),
         rules: rule.origins.clone(),
     };
-    let old: Vec<&Pair> = old
+    let old: Vec<&ClusterAndEndpoints> = old
         .iter()
         .copied()
         .filter(|pair| *pair.name() == name)
         .collect();
     let how = (Alpn::Http, balance(service));
-    Pair::new(name, there.identities, how, groups, origins, &old)
+    ClusterAndEndpoints::new(name, there.identities, how, groups, origins, &old)
 }
 
 const fn balance(service: &Service) -> Balance {

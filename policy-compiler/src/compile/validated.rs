@@ -10,7 +10,7 @@ use crate::kind::with_policies;
 use crate::kinds::policy::PolicyKind;
 use crate::status::ObjectStatus;
 use crate::traffic::RouteEntry;
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::Port;
 
@@ -18,7 +18,7 @@ use crate::world::Port;
 #[derive(Debug)]
 struct InNamespace<A> {
     attachments: BTreeMap<Target, Arc<A>>,
-    outcome: Outcome,
+    outcome: ValidationReport,
 }
 
 /// The attachments of a target, by the namespace of the policies.
@@ -68,7 +68,7 @@ impl<A: PartialEq> OfKind<A> {
     }
 
     /// The result of the validation of a namespace.
-    pub(super) fn outcome(&self, namespace: &str) -> Option<&Outcome> {
+    pub(super) fn outcome(&self, namespace: &str) -> Option<&ValidationReport> {
         Some(&self.namespaces.get(namespace)?.outcome)
     }
 
@@ -77,7 +77,7 @@ impl<A: PartialEq> OfKind<A> {
         &mut self,
         namespace: &Arc<str>,
         attachments: BTreeMap<Target, A>,
-        outcome: Outcome,
+        outcome: ValidationReport,
     ) -> Vec<Difference<A>> {
         let old = self.namespaces.get(namespace).cloned();
         let old_of = |target: &Target| old.as_ref()?.attachments.get(target).cloned();
@@ -111,7 +111,7 @@ impl<A: PartialEq> OfKind<A> {
             self.attach(&difference.target, namespace, difference.new.as_ref());
         }
         let same = |old: &InNamespace<A>| differences.is_empty() && old.outcome == outcome;
-        if outcome == Outcome::default() && kept.is_empty() {
+        if outcome == ValidationReport::default() && kept.is_empty() {
             self.namespaces.remove(namespace);
         } else if !old.as_deref().is_some_and(same) {
             let new = InNamespace {
@@ -207,7 +207,7 @@ mod tests {
     /// Returns the namespaces of the services with another attachment.
     fn set(all: &mut OfKind<u8>, namespace: &str, attachments: &[(Target, u8)]) -> Vec<String> {
         let attachments = attachments.iter().cloned().collect();
-        let differences = all.set(&namespace.into(), attachments, Outcome::default());
+        let differences = all.set(&namespace.into(), attachments, ValidationReport::default());
         let services = differences.iter().map(|difference| &difference.target);
         let namespaces = services.map(|target| match target {
             Target::Service(name) => name.namespace.to_string(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use heddle_crds::OnDemand;
 
 use super::applications::application;
-use super::clusters::ClientSide;
+use super::clusters::OutboundPort;
 use super::listeners::{ListenerBinding, ListenerInput, ListenerTarget, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
@@ -49,8 +49,8 @@ impl Compiled {
     #[must_use]
     pub fn view(&self, pod: &crate::world::PodRef, scope: &Scope<'_>) -> Option<View> {
         let proxy = self.proxies.get(pod)?;
-        let served = self.served(&proxy.shape)?;
-        let server = served.class.part(&self.shared.interner);
+        let served = self.compiled_template(&proxy.template)?;
+        let server = served.config.part(&self.shared.interner);
         let mut builder = ViewBuilder {
             compiled: self,
             proxy,
@@ -64,7 +64,7 @@ impl Compiled {
             let part = self.shared.applications.of(input, application);
             builder.parts.insert(key, part);
         }
-        match &proxy.shape.capture {
+        match &proxy.template.capture {
             Capture::Redirect => builder.captured(scope),
             Capture::Standalone(standalone) => builder.standalone(standalone, scope),
         }
@@ -86,12 +86,14 @@ impl Compiled {
 
     /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
     fn declarations(&self, proxy: &Proxy) -> Vec<DeclaredDestination> {
-        let shape = &proxy.shape;
-        match (&shape.destinations, self.settings.on_demand) {
+        let template = &proxy.template;
+        match (&template.destinations, self.settings.on_demand) {
             (Some(declared), _) => declared.clone(),
             (None, OnDemand::Enabled) => Vec::new(),
             (None, OnDemand::Disabled) => {
-                vec![DeclaredDestination::Namespace(Arc::clone(&shape.namespace))]
+                vec![DeclaredDestination::Namespace(Arc::clone(
+                    &template.namespace,
+                ))]
             }
         }
     }
@@ -241,7 +243,7 @@ impl ViewBuilder<'_> {
                 self.depends.insert(Dependency::Service(name.clone()));
                 world.services.get(name).map(|s| &s.cluster_ips[..])
             }
-            DestinationKind::Pod => world.workloads.get(name).map(|w| &w.ips[..]),
+            DestinationKind::Pod => world.pods.get(name).map(|w| &w.ips[..]),
         };
         let ips = ips.unwrap_or_default().iter();
         self.depends.extend(ips.map(|ip| Dependency::Address(*ip)));
@@ -375,7 +377,7 @@ impl ViewBuilder<'_> {
         &self,
         resolved: &ResolvedDestination,
         second_family: Option<Family>,
-    ) -> Option<&Arc<ClientSide>> {
+    ) -> Option<&Arc<OutboundPort>> {
         let Destination { name, port, .. } = &resolved.destination;
         let node = self.proxy.node.as_ref();
         self.compiled.client_side(name, *port, second_family, node)

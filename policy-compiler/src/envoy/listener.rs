@@ -184,17 +184,17 @@ pub(crate) fn wait(listener: &mut v3::Listener, silence_ms: u16) {
 
 /// Which connections a chain takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Takes {
+pub(crate) enum ChainMatch {
     /// mTLS of a meshed caller, with any announcement.
     Mesh,
     /// mTLS of a meshed caller that announces this.
     MeshOf(Alpn),
     /// Plain text that looks like HTTP.
     PlainHttp,
-    /// Plain text that does not look like HTTP. Beside [`Takes::PlainHttp`] the match must name the transport: Envoy matches the
+    /// Plain text that does not look like HTTP. Beside [`ChainMatch::PlainHttp`] the match must name the transport: Envoy matches the
     /// transport first and never goes back, so that a chain for any transport would not get plain text.
     PlainBytes,
-    /// TLS that is not ours: the application's own. Beside [`Takes::Mesh`] for the same reason.
+    /// TLS that is not ours: the application's own. Beside [`ChainMatch::Mesh`] for the same reason.
     ForeignTls,
     /// Connections that no other chain of the port takes.
     Rest,
@@ -204,20 +204,20 @@ pub(crate) enum Takes {
 pub(crate) fn chain(
     name: &str,
     port: Option<Port>,
-    takes: Takes,
+    takes: ChainMatch,
     filters: Vec<v3::Filter>,
     socket: Option<core::TransportSocket>,
 ) -> v3::FilterChain {
     let (transport, protocols): (&str, Vec<String>) = match takes {
-        Takes::Mesh => (
+        ChainMatch::Mesh => (
             "tls",
             vec![
                 Alpn::Http.as_str().to_owned(),
                 Alpn::Tcp.as_str().to_owned(),
             ],
         ),
-        Takes::MeshOf(alpn) => ("tls", vec![alpn.as_str().to_owned()]),
-        Takes::PlainHttp => (
+        ChainMatch::MeshOf(alpn) => ("tls", vec![alpn.as_str().to_owned()]),
+        ChainMatch::PlainHttp => (
             "raw_buffer",
             vec![
                 "http/1.0".to_owned(),
@@ -225,9 +225,9 @@ pub(crate) fn chain(
                 "h2c".to_owned(),
             ],
         ),
-        Takes::PlainBytes => ("raw_buffer", Vec::new()),
-        Takes::ForeignTls => ("tls", Vec::new()),
-        Takes::Rest => ("", Vec::new()),
+        ChainMatch::PlainBytes => ("raw_buffer", Vec::new()),
+        ChainMatch::ForeignTls => ("tls", Vec::new()),
+        ChainMatch::Rest => ("", Vec::new()),
     };
     let matching = v3::FilterChainMatch {
         destination_port: port.and_then(|port| number(u32::from(port.get()))),

@@ -110,7 +110,7 @@ fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::Tc
 }
 
 /// Forwards to the cluster that the filter state names, and fetches it if it is not there yet. `time` is the format of the bucket in
-/// the name. It sets how long a refusal is remembered, because Envoy requests a name at most once per stream.
+/// the name. It sets how long a rejection is remembered, because Envoy requests a name at most once per stream.
 pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     let name = set_state(
         CLUSTER,

@@ -119,7 +119,7 @@ pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
 pub(crate) fn forbidden(name: &str) -> v3::RouteConfiguration {
     let route = v3::Route {
         r#match: Some(everything()),
-        action: Some(v3::route::Action::DirectResponse(refusal(
+        action: Some(v3::route::Action::DirectResponse(rejection(
             "RBAC: access denied",
         ))),
         ..Default::default()
@@ -312,7 +312,7 @@ pub(crate) fn inbound(
         ),
         Others::Refused => (
             v3::Route {
-                action: Some(v3::route::Action::DirectResponse(refusal(
+                action: Some(v3::route::Action::DirectResponse(rejection(
                     "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
                 ))),
                 ..Default::default()
@@ -381,7 +381,7 @@ fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
     }
 }
 
-fn refusal(text: &str) -> v3::DirectResponseAction {
+fn rejection(text: &str) -> v3::DirectResponseAction {
     response(403, text)
 }
 

@@ -7,13 +7,13 @@ use imbl::OrdMap;
 use k8s_openapi::api::core::v1 as core;
 
 use super::slices::Slices;
-use super::templates::{NamespaceLabels, Template, warnings};
+use super::stand_ins::{NamespaceLabels, StandIn, warnings};
 use crate::finding::{Finding, ObjectRef};
 use crate::ingest::{self, DeclaredObject, INJECT_LABEL, KubeObject, namespaced_name};
 use crate::injection::inject_value;
 use crate::kind::{InputKind, ObjectKind, Role, with_kinds};
 use crate::world::{
-    DeclaredObjects, Interner, NamespacedName, PodRef, Refusal, Remembered, Service, Workload,
+    DeclaredObjects, Interner, NamespacedName, ObjectRejection, Pod, PodRef, Remembered, Service,
     World,
 };
 
@@ -30,11 +30,11 @@ pub struct WorldBuilder {
     services: OrdMap<NamespacedName, Arc<Service>>,
     external: OrdMap<NamespacedName, Arc<String>>,
     slices: Slices,
-    pods: OrdMap<PodRef, Arc<Workload>>,
-    templates: BTreeMap<NamespacedName, Template>,
+    pods: OrdMap<PodRef, Arc<Pod>>,
+    templates: BTreeMap<NamespacedName, StandIn>,
     /// Manifests of pods, which no API server has seen.
-    manifests: BTreeMap<NamespacedName, Template>,
-    refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    manifests: BTreeMap<NamespacedName, StandIn>,
+    rejections: OrdMap<ObjectRef, Arc<ObjectRejection>>,
     remembered: OrdMap<ObjectRef, Arc<Remembered>>,
     trust_domain: Option<Arc<str>>,
     interner: Interner,
@@ -112,25 +112,25 @@ impl WorldBuilder {
     }
 
     /// Replaces all rejections by Envoy. Of several rejections of one object, the highest generation counts.
-    pub fn set_refusals(&mut self, refusals: impl IntoIterator<Item = Refusal>) {
-        let mut highest: BTreeMap<ObjectRef, Refusal> = BTreeMap::new();
-        for refusal in refusals {
-            let known = highest.get(&refusal.object);
-            if known.is_none_or(|known| *known < refusal) {
-                highest.insert(refusal.object.clone(), refusal);
+    pub fn set_rejections(&mut self, rejections: impl IntoIterator<Item = ObjectRejection>) {
+        let mut highest: BTreeMap<ObjectRef, ObjectRejection> = BTreeMap::new();
+        for rejection in rejections {
+            let known = highest.get(&rejection.object);
+            if known.is_none_or(|known| *known < rejection) {
+                highest.insert(rejection.object.clone(), rejection);
             }
         }
         let gone: Vec<ObjectRef> = self
-            .refusals
+            .rejections
             .keys()
             .filter(|object| !highest.contains_key(*object))
             .cloned()
             .collect();
         for object in gone {
-            self.refusals.remove(&object);
+            self.rejections.remove(&object);
         }
-        for (object, refusal) in highest {
-            put(&mut self.refusals, None, Some((object, refusal)));
+        for (object, rejection) in highest {
+            put(&mut self.rejections, None, Some((object, rejection)));
         }
     }
 
@@ -142,42 +142,44 @@ impl WorldBuilder {
     /// Returns the present world. If no pod of a workload is known, its pod template stands in.
     #[must_use]
     pub fn world(&mut self) -> World {
-        let (workloads, injection) = self.workloads();
+        let (pods, injection) = self.meshed_pods();
         World {
             declared: self.declared.clone(),
             services: self.services.clone(),
             external: self.external.clone(),
             endpoints: self.slices.endpoints(),
-            workloads,
+            pods,
             injection,
             offline: self.pods.is_empty() && self.slices.is_empty(),
-            refusals: self.refusals.clone(),
+            rejections: self.rejections.clone(),
             remembered: self.remembered.clone(),
             trust_domain: self.trust_domain.clone(),
         }
     }
 
-    fn workloads(&mut self) -> (OrdMap<PodRef, Arc<Workload>>, Arc<[Finding]>) {
-        let mut workloads = self.pods.clone();
+    fn meshed_pods(&mut self) -> (OrdMap<PodRef, Arc<Pod>>, Arc<[Finding]>) {
+        let mut pods = self.pods.clone();
         let mut findings = Vec::new();
         if self.templates.is_empty() && self.manifests.is_empty() {
-            return (workloads, findings.into());
+            return (pods, findings.into());
         }
         let with_pods: BTreeSet<NamespacedName> =
-            workloads.values().map(|w| w.shape.workload()).collect();
+            pods.values().map(|w| w.template.workload()).collect();
         for template in self.templates.values().chain(self.manifests.values()) {
             let pod = &template.pod;
-            if with_pods.contains(&pod.shape.workload()) || workloads.contains_key(&pod.name) {
+            if with_pods.contains(&pod.template.workload()) || pods.contains_key(&pod.name) {
                 continue;
             }
             findings.extend(template.findings(&self.namespaces));
-            let workload = Workload {
-                shape: self.interner.shape(template.shape(&self.namespaces)),
+            let stand_in = Pod {
+                template: self
+                    .interner
+                    .template(template.pod_template(&self.namespaces)),
                 ..pod.clone()
             };
-            workloads.insert(pod.name.clone(), Arc::new(workload));
+            pods.insert(pod.name.clone(), Arc::new(stand_in));
         }
-        (workloads, findings.into())
+        (pods, findings.into())
     }
 
     fn service(&mut self, service: &core::Service, findings: &mut Vec<Finding>) {

@@ -6,16 +6,16 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::destinations;
+use super::stand_ins::{StandIn, warnings};
 use super::standalone::{is_standalone, standalone};
-use super::templates::{Template, warnings};
 use super::{ADDRESS_FIX, INJECT_LABEL, PORT_FIX, PROXY_CONTAINER, WorkloadTemplate, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
 use crate::probes::{applications, probes};
 use crate::world::{
-    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Port,
-    Shape, Workload,
+    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Pod,
+    PodTemplate, Port,
 };
 
 /// Reads a pod.
@@ -23,7 +23,7 @@ pub(crate) fn pod(
     object: &core::Pod,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Option<Workload> {
+) -> Option<Pod> {
     let (name, reference) = named(ObjectKind::Pod, &object.metadata, findings)?;
     let spec = object.spec.as_ref()?;
     let status = object.status.as_ref();
@@ -46,7 +46,7 @@ pub(crate) fn pod(
     let workload = ObjectRef::new(ObjectKind::Workload, &name.namespace, owner);
     let misspelt = injection::spelling_warnings(&object.metadata);
     findings.extend(warnings(&workload, &misspelt));
-    let shape = Shape {
+    let template = PodTemplate {
         destinations: destinations(&object.metadata, &name.namespace, owner, interner, findings),
         namespace: interner.text(&name.namespace),
         owner: interner.text(owner),
@@ -58,14 +58,14 @@ pub(crate) fn pod(
         uncaptured: uncaptured(spec),
         ports,
     };
-    Some(Workload {
+    Some(Pod {
         name: interner.name(&name.namespace, &name.name),
         ips: ips.into(),
         ready,
         alive,
         terminating: object.metadata.deletion_timestamp.is_some(),
         node: spec.node_name.as_deref().map(|node| interner.text(node)),
-        shape: interner.shape(shape),
+        template: interner.template(template),
     })
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn template(
     object: &WorkloadTemplate,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Option<Template> {
+) -> Option<StandIn> {
     let (name, reference) = named(ObjectKind::Workload, &object.metadata, findings)?;
     let no_metadata = ObjectMeta::default();
     let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
@@ -110,7 +110,7 @@ pub(crate) fn manifest(
     object: &core::Pod,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Option<Template> {
+) -> Option<StandIn> {
     let spec = object.spec.as_ref()?;
     let exists = object.metadata.uid.is_some() || object.status.is_some();
     if exists || has_proxy(spec) || is_standalone(&object.metadata) {
@@ -130,9 +130,9 @@ fn announced(
     spec: &core::PodSpec,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Template {
+) -> StandIn {
     let labels = metadata.labels.as_ref();
-    let shape = Shape {
+    let template = PodTemplate {
         destinations: destinations(metadata, &name.namespace, &name.name, interner, findings),
         namespace: interner.text(&name.namespace),
         owner: interner.text(&name.name),
@@ -144,15 +144,15 @@ fn announced(
         uncaptured: uncaptured(spec),
         ports: ports(spec, &object, interner, findings),
     };
-    Template {
-        pod: Workload {
+    StandIn {
+        pod: Pod {
             name: interner.name(&name.namespace, &name.name),
             ips: Box::default(),
             ready: true,
             alive: true,
             terminating: false,
             node: None,
-            shape: interner.shape(shape),
+            template: interner.template(template),
         },
         object,
         label: labels.and_then(|l| l.get(INJECT_LABEL)).cloned(),

@@ -37,7 +37,7 @@ pub(super) fn cannot_be_meshed(spec: &PodSpec) -> Option<String> {
 }
 
 /// Refuses a pod with the reason.
-pub(super) fn refusal(spec: &PodSpec) -> Result<(), String> {
+pub(super) fn rejection(spec: &PodSpec) -> Result<(), String> {
     let pod_user = spec.security_context.as_ref().and_then(|c| c.run_as_user);
     for (field, container) in containers(spec) {
         let place = format!("{field}[{}]", container.name);

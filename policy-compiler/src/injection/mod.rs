@@ -138,7 +138,7 @@ fn settings(
     spec: &PodSpec,
     warnings: &mut Vec<String>,
 ) -> Result<SidecarSettings, String> {
-    checks::refusal(spec)?;
+    checks::rejection(spec)?;
     let none = std::collections::BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let (tcp_probe_ports, unresolved) = tcp_probe_ports(spec);

@@ -2,7 +2,7 @@
 
 use heddle_crds::reason;
 
-use super::Problem;
+use super::ValidationError;
 use super::policy::Candidate;
 use crate::world::Service;
 
@@ -14,17 +14,17 @@ pub(super) fn called_service<'a, S>(
     policy: &Candidate<'a, S>,
     field: &str,
     service: &str,
-) -> Result<&'a Service, Problem> {
+) -> Result<&'a Service, ValidationError> {
     let name = policy.service(service);
     match policy.lookup.service(&name) {
         None if policy.lookup.is_external(&name) => Err(without_endpoints(policy, field, service)),
-        None => Err(Problem::unresolved(
+        None => Err(ValidationError::unresolved(
             reason::SERVICE_NOT_FOUND,
             field,
             format!("service {name} does not exist"),
             "create it, or correct the name",
         )),
-        Some(service) if service.headless => Err(Problem::invalid(
+        Some(service) if service.headless => Err(ValidationError::invalid(
             field,
             format!("service {name} is headless: its callers choose the pod themselves"),
             "name a service with a cluster IP",
@@ -38,9 +38,9 @@ pub(super) fn without_endpoints<S>(
     policy: &Candidate<'_, S>,
     field: &str,
     service: &str,
-) -> Problem {
+) -> ValidationError {
     let name = policy.service(service);
-    Problem::invalid(
+    ValidationError::invalid(
         field,
         format!("service {name} is of type ExternalName, which has no endpoints"),
         "name a service with a selector or with EndpointSlices",

@@ -4,10 +4,10 @@ use heddle_crds::{AuthPolicySpec, HeaderMatch, HeaderValue};
 
 use crate::authz::header::{MAX_COST, MAX_DASHES, cost};
 use crate::authz::{HeaderPattern, HeaderValuePattern};
-use crate::kinds::Problem;
+use crate::kinds::ValidationError;
 
 /// All headers of a policy together: a sidecar has them in memory.
-pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<Problem> {
+pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<ValidationError> {
     let costs = spec.rules.iter().flat_map(|rule| {
         let headers = rule.to.iter().flat_map(|to| &to.headers);
         let headers = headers.filter_map(header_pattern);
@@ -19,15 +19,15 @@ pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<Problem> {
             "the headers of all rules take {cost} bytes in a sidecar, which is more than {MAX_COST} (a regex counts for 2048, and a Deny rule has each value for every mixture of - and _ in the name)"
         );
         let fix = "use fewer headers or shorter values";
-        Problem::invalid("spec.rules", message, fix)
+        ValidationError::invalid("spec.rules", message, fix)
     })
 }
 
-pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<Problem> {
+pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<ValidationError> {
     let name = header.name.to_ascii_lowercase();
     if name.starts_with(':') && name != ":authority" {
         let message = format!("{:?} is not a header", header.name);
-        return Some(Problem::invalid(
+        return Some(ValidationError::invalid(
             field,
             message,
             "use to.paths or to.methods",
@@ -39,14 +39,14 @@ pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<Problem>
             header.name
         );
         let fix = "use another header: servers take _ for -, and a rule holds for every such name";
-        return Some(Problem::invalid(field, message, fix));
+        return Some(ValidationError::invalid(field, message, fix));
     }
     header_pattern(header).is_none().then(|| {
         let message = format!(
             "header {:?} takes exactly one of exact, prefix, regex and present",
             header.name
         );
-        Problem::invalid(field, message, "keep one")
+        ValidationError::invalid(field, message, "keep one")
     })
 }
 

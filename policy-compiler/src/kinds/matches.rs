@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use heddle_crds::{RequestHeader, RequestHeaderValue, RequestMatch, TrafficSplitSpec};
 
-use crate::kinds::Problem;
+use crate::kinds::ValidationError;
 use crate::traffic::{HeaderMatcher, RequestMatcher, ValueMatcher};
 use crate::validation::Recorder;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -65,10 +65,10 @@ fn ports<'a>(
         .map(|(number, _)| *number)
 }
 
-pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<Problem> {
+pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     if spec.matches.len() > 8 {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec.matches",
             format!("{} alternatives", spec.matches.len()),
             "name 1 to 8",
@@ -80,7 +80,11 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<P
         problems.extend(check_headers(&field, alternative));
         if !seen.insert(matcher(alternative)) {
             let message = "the alternative is named twice";
-            problems.push(Problem::invalid(field, message, "remove one of the two"));
+            problems.push(ValidationError::invalid(
+                field,
+                message,
+                "remove one of the two",
+            ));
         }
     }
     // A port that is missing is reported as such.
@@ -96,7 +100,7 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<P
             Some(port) => format!("port {port} of service {}", service.name),
             None => format!("service {}", service.name),
         };
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec.matches",
             format!("{which} does not carry HTTP, and only requests have headers"),
             "remove matches, or declare HTTP by appProtocol or the name of the port",
@@ -105,12 +109,12 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<P
     problems
 }
 
-fn check_headers(field: &str, alternative: &RequestMatch) -> Vec<Problem> {
+fn check_headers(field: &str, alternative: &RequestMatch) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     let count = alternative.headers.len();
     if count > 16 {
         let message = format!("{count} headers");
-        problems.push(Problem::invalid(field, message, "name 1 to 16"));
+        problems.push(ValidationError::invalid(field, message, "name 1 to 16"));
     }
     let mut seen = BTreeSet::new();
     for (index, of) in alternative.headers.iter().enumerate() {
@@ -118,12 +122,16 @@ fn check_headers(field: &str, alternative: &RequestMatch) -> Vec<Problem> {
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
         if of.name.is_empty() || !of.name.bytes().all(token) {
             let message = format!("{:?} is not the name of a header", of.name);
-            problems.push(Problem::invalid(&field, message, "correct the name"));
+            problems.push(ValidationError::invalid(
+                &field,
+                message,
+                "correct the name",
+            ));
         }
         if !seen.insert(of.name.to_ascii_lowercase()) {
             let message = format!("header {:?} is named twice", of.name);
             let fix = "keep one, or make two alternatives";
-            problems.push(Problem::invalid(&field, message, fix));
+            problems.push(ValidationError::invalid(&field, message, fix));
         }
         match of.value() {
             None => {
@@ -131,11 +139,15 @@ fn check_headers(field: &str, alternative: &RequestMatch) -> Vec<Problem> {
                     "header {:?} takes exactly one of exact, prefix and present",
                     of.name
                 );
-                problems.push(Problem::invalid(field, message, "keep one"));
+                problems.push(ValidationError::invalid(field, message, "keep one"));
             }
             Some(RequestHeaderValue::Prefix("")) => {
                 let message = format!("the prefix of header {:?} is empty", of.name);
-                problems.push(Problem::invalid(field, message, "use present: true"));
+                problems.push(ValidationError::invalid(
+                    field,
+                    message,
+                    "use present: true",
+                ));
             }
             Some(_) => {}
         }

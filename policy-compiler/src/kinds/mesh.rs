@@ -4,15 +4,15 @@ use heddle_crds::{Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::salvage::{closed, in_words, salvage};
-use crate::kinds::{Problem, judge};
+use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
 /// Judges every `Mesh` and returns the settings, and the spec that they are read from.
-pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, Outcome) {
-    let mut outcome = Outcome::default();
+pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, ValidationReport) {
+    let mut outcome = ValidationReport::default();
     let mut counting = None;
     for (name, declared) in &world.declared.meshes {
         let (spec, mut status) = judge_one(world, declared, &mut outcome.findings);
@@ -43,7 +43,7 @@ fn in_trust_domain(
     spec: MeshSpec,
     world: &World,
     origin: Option<&ObjectRef>,
-    outcome: &mut Outcome,
+    outcome: &mut ValidationReport,
 ) -> MeshSpec {
     let fixed = world.trust_domain.as_deref();
     let Some(fixed) = fixed.filter(|fixed| *fixed != spec.trust_domain) else {
@@ -87,16 +87,16 @@ fn judge_one(
     findings: &mut Vec<Finding>,
 ) -> (MeshSpec, ObjectStatus) {
     let history = world.history(&declared.object);
-    let mut judged = judge(declared, history, check, findings);
+    let mut judged = validate_spec(declared, history, check, findings);
     judged
         .status
         .conditions
         .retain(|c| c.kind != ConditionType::ResolvedRefs);
     let accepted = ConditionType::Accepted;
     let refused = history
-        .refusal
+        .rejection
         .is_some_and(|r| r.generation == declared.generation);
-    if judged.trouble.is_none() || refused {
+    if judged.reason.is_none() || refused {
         let of_access = || of_access(declared.spec.clone().unwrap_or_else(|_| closed()));
         return (judged.spec.unwrap_or_else(of_access), judged.status);
     }
@@ -122,8 +122,8 @@ fn judge_one(
         };
         let replaced = salvaged.replaced.join(", ");
         let instead = format!("in force: {words}; taken from {source}: {replaced}");
-        let trouble = judged.trouble.unwrap_or_default();
-        let message = format!("{trouble} ({instead})");
+        let reason = judged.reason.unwrap_or_default();
+        let message = format!("{reason} ({instead})");
         findings.push(
             Finding::error(&declared.object, "spec", reason::INVALID, instead).fix("mend the spec"),
         );
@@ -184,7 +184,7 @@ fn plain(spec: &MeshSpec) -> Option<Vec<DeclaredDestination>> {
 }
 
 /// The API server has checked the rest by the schema; a file has not been there.
-pub(super) fn check(spec: &MeshSpec) -> Vec<Problem> {
+pub(super) fn check(spec: &MeshSpec) -> Vec<ValidationError> {
     let clean = |text: &str| {
         !text.is_empty()
             && text
@@ -193,7 +193,7 @@ pub(super) fn check(spec: &MeshSpec) -> Vec<Problem> {
     };
     let mut problems = Vec::new();
     if !clean(&spec.trust_domain) {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec.trustDomain",
             format!("{:?} is not a trust domain", spec.trust_domain),
             "use lower-case letters, digits, dots and dashes",

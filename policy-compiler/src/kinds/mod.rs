@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 
 use crate::finding::Finding;
 use crate::status::ObjectStatus;
-use crate::world::{Declared, History, Refusal};
+use crate::world::{Declared, History, ObjectRejection};
 
 /// Why a spec cannot be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct ValidationError {
     /// `Accepted` or `ResolvedRefs`.
     pub(crate) condition: ConditionType,
     pub(crate) reason: &'static str,
@@ -32,7 +32,7 @@ pub(crate) struct Problem {
     pub(crate) fix: &'static str,
 }
 
-impl Problem {
+impl ValidationError {
     pub(crate) fn invalid(
         field: impl Into<String>,
         message: impl Into<String>,
@@ -64,12 +64,12 @@ impl Problem {
 }
 
 /// The spec that counts, and the status so far.
-pub(crate) struct Judged<S> {
+pub(crate) struct ValidatedSpec<S> {
     /// The current spec, or the last good one; None if neither is usable.
     pub(crate) spec: Option<S>,
     pub(crate) status: ObjectStatus,
     /// Why the current spec is not in force.
-    pub(crate) trouble: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// The conditions of an object without problems.
@@ -87,12 +87,12 @@ const FINE: [(ConditionType, &str, &str); 2] = [
 ];
 
 /// Chooses between the spec and the last good one, and says why.
-pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
+pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
     declared: &Declared<S>,
     history: History<'_>,
-    check: impl Fn(&S) -> Vec<Problem>,
+    check: impl Fn(&S) -> Vec<ValidationError>,
     findings: &mut Vec<Finding>,
-) -> Judged<S> {
+) -> ValidatedSpec<S> {
     let mut status = ObjectStatus {
         uid: declared.uid.clone(),
         observed_generation: declared.generation,
@@ -101,10 +101,10 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
     let (spec, problems) = match &declared.spec {
         Ok(spec) => (Some(spec.clone()), check(spec)),
         // Reading already reported this one.
-        Err(reason) => (None, vec![Problem::invalid("", reason.clone(), "")]),
+        Err(reason) => (None, vec![ValidationError::invalid("", reason.clone(), "")]),
     };
     let rejected = history
-        .refusal
+        .rejection
         .filter(|r| r.generation == declared.generation);
     if let Some(spec) = spec
         .as_ref()
@@ -114,10 +114,10 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
             status.set(kind, true, good, fine);
         }
         status.in_force = LastGood::of(declared.generation, spec).ok();
-        return Judged {
+        return ValidatedSpec {
             spec: Some(spec.clone()),
             status,
-            trouble: None,
+            reason: None,
         };
     }
     let last = last_good(declared, history).filter(|(_, spec)| check(spec).is_empty());
@@ -137,14 +137,14 @@ pub(crate) fn judge<S: Clone + DeserializeOwned + Serialize>(
         findings,
     );
     status.in_force = last.as_ref().map(|(last, _)| (*last).clone());
-    let trouble = problems
+    let reason = problems
         .first()
         .map(sentence)
         .or_else(|| rejected.map(|r| format!("Envoy refused it: {}", r.text)));
-    Judged {
+    ValidatedSpec {
         spec: last.map(|(_, spec)| spec),
         status,
-        trouble,
+        reason,
     }
 }
 
@@ -157,8 +157,8 @@ fn last_good<'a, S: DeserializeOwned>(
     let last = history.last_good()?;
     let other = declared.spec.is_err() || last.generation != declared.generation;
     let refused = history
-        .refusal
-        .is_some_and(|refusal| refusal.generation == last.generation);
+        .rejection
+        .is_some_and(|rejection| rejection.generation == last.generation);
     let last = Some(last).filter(|_| other && !refused)?;
     Some((last, last.read().ok()?))
 }
@@ -166,13 +166,14 @@ fn last_good<'a, S: DeserializeOwned>(
 fn report<S>(
     status: &mut ObjectStatus,
     declared: &Declared<S>,
-    problems: &[Problem],
-    rejected: Option<&Refusal>,
+    problems: &[ValidationError],
+    rejected: Option<&ObjectRejection>,
     consequence: &str,
     findings: &mut Vec<Finding>,
 ) {
     for (kind, good, fine) in FINE {
-        let of_kind: Vec<&Problem> = problems.iter().filter(|p| p.condition == kind).collect();
+        let of_kind: Vec<&ValidationError> =
+            problems.iter().filter(|p| p.condition == kind).collect();
         match of_kind.first() {
             None => status.set(kind, true, good, fine),
             Some(first) => {
@@ -186,18 +187,18 @@ fn report<S>(
             }
         }
     }
-    if let Some(refusal) = rejected {
+    if let Some(rejection) = rejected {
         status.set(
             ConditionType::Programmed,
             false,
             reason::REJECTED_BY_PROXY,
-            format!("{}{consequence}", refusal.text),
+            format!("{}{consequence}", rejection.text),
         );
         findings.push(Finding::error(
             &declared.object,
             "spec",
             reason::REJECTED_BY_PROXY,
-            format!("Envoy refused it: {}", refusal.text),
+            format!("Envoy refused it: {}", rejection.text),
         ));
     }
     if declared.spec.is_ok() {
@@ -213,7 +214,7 @@ fn report<S>(
     }
 }
 
-fn sentence(problem: &Problem) -> String {
+fn sentence(problem: &ValidationError) -> String {
     let place = if problem.field.is_empty() {
         String::new()
     } else {

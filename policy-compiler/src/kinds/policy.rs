@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use super::target::Selector;
-use super::{Judged, Problem, judge};
+use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::validation::{Outcome, Recorder};
+use crate::validation::{Recorder, ValidationReport};
 use crate::world::{Declared, DeclaredSpec, History, NamespacedName};
 
 /// A kind of policy, implemented by the type of its spec.
@@ -34,14 +34,14 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     const FEEDBACK: bool = false;
 
     /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
-    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem>;
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError>;
 
     /// Attaches a policy with a usable spec, unless a policy with a smaller name has its place.
     fn attach(
         policy: &Candidate<'_, Self>,
         spec: &Self,
         attachments: &mut Attachments<Self>,
-        report: &mut Report<'_>,
+        report: &mut ObjectReport<'_>,
     );
 
     /// Attaches a policy without a usable spec. By default it has no effect.
@@ -49,12 +49,12 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
         _policy: &Candidate<'_, Self>,
         _trouble: &str,
         _attachments: &mut Attachments<Self>,
-        _report: &mut Report<'_>,
+        _report: &mut ObjectReport<'_>,
     ) {
     }
 
     /// Reports the findings about a policy that show only beside the other ones of its namespace. By default there are none.
-    fn compare(_attachments: &Attachments<Self>, _outcome: &mut Outcome) {}
+    fn compare(_attachments: &Attachments<Self>, _outcome: &mut ValidationReport) {}
 
     /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment.
     fn narrower_inputs(
@@ -105,12 +105,12 @@ impl<'a, S> Candidate<'a, S> {
 pub(crate) type Attachments<S> = BTreeMap<Target, <S as PolicyKind>::Attachment>;
 
 /// The status of a policy, and the findings of its namespace.
-pub(crate) struct Report<'a> {
+pub(crate) struct ObjectReport<'a> {
     pub(crate) status: &'a mut ObjectStatus,
     pub(crate) findings: &'a mut Vec<Finding>,
 }
 
-impl Report<'_> {
+impl ObjectReport<'_> {
     /// Reports that another policy has the place of this one, which does not come into force.
     pub(crate) fn conflict(
         &mut self,
@@ -133,8 +133,8 @@ pub(crate) fn validate<S: PolicyKind>(
     lookup: &Recorder<'_>,
     settings: &Settings,
     namespace: &str,
-) -> (Attachments<S>, Outcome) {
-    let mut outcome = Outcome::default();
+) -> (Attachments<S>, ValidationReport) {
+    let mut outcome = ValidationReport::default();
     let mut attachments = Attachments::<S>::new();
     // In the order of names, so that the smallest name wins a conflict in any order of arrival.
     for declared in lookup.declared::<S>(namespace) {
@@ -143,11 +143,11 @@ pub(crate) fn validate<S: PolicyKind>(
             lookup,
             settings,
         };
-        let Judged {
+        let ValidatedSpec {
             spec,
             mut status,
-            trouble,
-        } = judge(
+            reason,
+        } = validate_spec(
             declared,
             lookup.history(&declared.object),
             |spec| S::check(&policy, spec),
@@ -157,14 +157,14 @@ pub(crate) fn validate<S: PolicyKind>(
             let conflicted = ConditionType::Conflicted;
             status.set(conflicted, false, reason::NO_CONFLICT, message);
         }
-        let report = &mut Report {
+        let report = &mut ObjectReport {
             status: &mut status,
             findings: &mut outcome.findings,
         };
-        match (&spec, &trouble) {
+        match (&spec, &reason) {
             (Some(spec), _) => S::attach(&policy, spec, &mut attachments, report),
-            (None, Some(trouble)) => {
-                S::attach_unusable(&policy, trouble, &mut attachments, report);
+            (None, Some(reason)) => {
+                S::attach_unusable(&policy, reason, &mut attachments, report);
             }
             (None, None) => {}
         }

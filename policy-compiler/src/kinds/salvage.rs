@@ -4,7 +4,7 @@ use heddle_crds::{Action, Kind, MeshMode, MeshSpec, OnDemand, ScopeSettings};
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
-use crate::kinds::Problem;
+use crate::kinds::ValidationError;
 
 /// More faults than this, and nothing of the spec is read.
 const MAX_FAULTS: usize = 32;
@@ -40,7 +40,7 @@ pub(super) struct Salvaged {
 pub(super) fn salvage(
     raw: &Value,
     last: Option<&MeshSpec>,
-    check: impl Fn(&MeshSpec) -> Vec<Problem>,
+    check: impl Fn(&MeshSpec) -> Vec<ValidationError>,
 ) -> Salvaged {
     let last = last.and_then(|last| serde_json::to_value(last).ok());
     let mut value = raw.clone();
@@ -132,7 +132,7 @@ pub(super) fn in_words(spec: &MeshSpec) -> String {
 }
 
 /// The place of the first field that cannot be used.
-fn fault(value: &Value, check: impl Fn(&MeshSpec) -> Vec<Problem>) -> Option<Vec<Segment>> {
+fn fault(value: &Value, check: impl Fn(&MeshSpec) -> Vec<ValidationError>) -> Option<Vec<Segment>> {
     let key = |key: &str| Segment::Map {
         key: key.to_owned(),
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use heddle_crds::{AuthPolicySpec, ConditionType, LastGood, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::Problem;
+use crate::kinds::ValidationError;
 use crate::status::ObjectStatus;
 use crate::validation::Recorder;
 use crate::world::{Declared, Labels, NamespacedName, selects, to_labels};
@@ -107,11 +107,11 @@ impl Target {
     }
 
     /// Why the spec cannot be in force: nothing says which pods it means.
-    pub(super) fn problem(&self) -> Option<Problem> {
+    pub(super) fn problem(&self) -> Option<ValidationError> {
         let fault = self.fault.filter(|_| !self.remembered)?;
         let (reason, message, fix) = self.in_words(fault);
         match fault {
-            Fault::Missing | Fault::ExternalName => Some(Problem::unresolved(
+            Fault::Missing | Fault::ExternalName => Some(ValidationError::unresolved(
                 reason,
                 "spec.target.service",
                 message,

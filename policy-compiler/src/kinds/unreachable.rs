@@ -6,7 +6,7 @@ use crate::authz::{HeaderValuePattern, Operation, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::silent::not_enforced;
 use crate::kinds::target::Selector;
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 
 /// The rules of one policy, and the pods that they are for.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ struct Wide<'a> {
 }
 
 /// Reports each unreachable rule of a namespace's policies. A rule in audit decides about nothing and is left out.
-pub(super) fn report(policies: &[RuleSet<'_>], outcome: &mut Outcome) {
+pub(super) fn report(policies: &[RuleSet<'_>], outcome: &mut ValidationReport) {
     let wide: Vec<Wide<'_>> = policies.iter().enumerate().filter_map(widest).collect();
     for (place, policy) in policies.iter().copied().enumerate() {
         let elsewhere = wide
@@ -100,7 +100,7 @@ fn covers(selector: &Selector, other: &Selector) -> bool {
     }
 }
 
-fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, outcome: &mut Outcome) {
+fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, outcome: &mut ValidationReport) {
     let verb = match by.action {
         RuleAction::Allow => "allows",
         RuleAction::Deny => "denies",

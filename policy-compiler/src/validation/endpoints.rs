@@ -18,8 +18,8 @@ use super::inputs::{Reads, UnitInput};
 use crate::settings::Settings;
 use crate::traffic::UpstreamHost;
 use crate::world::{
-    Endpoint, EndpointsByPort, Family, Labels, NamespacedName, Port, Service, Shape, SpiffeId,
-    Workload, World, selects,
+    Endpoint, EndpointsByPort, Family, Labels, NamespacedName, Pod, PodTemplate, Port, Service,
+    SpiffeId, World, selects,
 };
 
 /// How many endpoints there are.
@@ -40,17 +40,17 @@ pub(crate) struct EndpointInputs<'a> {
 /// The owner of an endpoint's address.
 #[derive(Clone, Copy)]
 enum Owner<'a> {
-    Pod(&'a Workload),
+    Pod(&'a Pod),
     /// No pod of the cluster, or pods of the host's network.
     Outside,
     /// Not known yet, or gone.
     Unknown,
     /// The slice names this pod, which has other addresses, or shares this one with a pod that has a sidecar.
-    Misnamed(&'a Workload),
+    Misnamed(&'a Pod),
 }
 
 impl<'a> Owner<'a> {
-    fn pod(self) -> Option<&'a Workload> {
+    fn pod(self) -> Option<&'a Pod> {
         match self {
             Self::Pod(pod) => Some(pod),
             Self::Outside | Self::Unknown | Self::Misnamed(_) => None,
@@ -93,7 +93,7 @@ impl<'a> EndpointInputs<'a> {
 
     fn owner(self, endpoint: &Endpoint) -> Owner<'a> {
         let living = |name| {
-            let pod = self.world.workloads.get(name);
+            let pod = self.world.pods.get(name);
             pod.map(|pod| &**pod).filter(|pod| pod.alive)
         };
         let ip = endpoint.ip.to_canonical();
@@ -109,7 +109,7 @@ impl<'a> EndpointInputs<'a> {
             return Owner::Unknown;
         };
         let has_address = pod.ips.iter().any(|own| own.to_canonical() == ip);
-        if has_address && (pod.shape.meshed || !self.sidecar_at(ip)) {
+        if has_address && (pod.template.meshed || !self.sidecar_at(ip)) {
             Owner::Pod(pod)
         } else if pod.ips.is_empty() {
             Owner::Unknown
@@ -121,12 +121,7 @@ impl<'a> EndpointInputs<'a> {
     /// Whether a living pod with a sidecar has the address.
     fn sidecar_at(self, ip: IpAddr) -> bool {
         let mut pods = self.addresses.all_pods(ip);
-        pods.any(|name| {
-            self.world
-                .workloads
-                .get(name)
-                .is_some_and(|pod| pod.proxied())
-        })
+        pods.any(|name| self.world.pods.get(name).is_some_and(|pod| pod.proxied()))
     }
 
     /// The endpoints of a port, each address and port once.
@@ -193,8 +188,8 @@ impl<'a> EndpointInputs<'a> {
     }
 }
 
-fn within(subset: Option<&Labels>, pod: Option<&Workload>) -> bool {
-    subset.is_none_or(|labels| pod.is_some_and(|pod| selects(labels, &pod.shape.labels)))
+fn within(subset: Option<&Labels>, pod: Option<&Pod>) -> bool {
+    subset.is_none_or(|labels| pod.is_some_and(|pod| selects(labels, &pod.template.labels)))
 }
 
 /// Counts for status, perhaps only of pods with these labels. A pod counts once for each family of the service; the family with the fewest
@@ -261,7 +256,7 @@ fn of_family(
 
 /// The endpoints of a port, as a client needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reached {
+pub(crate) struct ReachableEndpoints {
     /// Where to send: the ready ones; if there are none, those that end but still answer, so that the last pod of a service that is
     /// being moved serves to its end.
     pub(crate) hosts: Vec<UpstreamHost>,
@@ -288,12 +283,12 @@ pub(crate) fn reached(
     port: Port,
     subset: Option<&Labels>,
     caller: Caller<'_>,
-) -> Reached {
+) -> ReachableEndpoints {
     let plain = settings.sends_plain(service);
-    let mut reached = Reached::default();
+    let mut reached = ReachableEndpoints::default();
     let mut ending = Vec::new();
-    // Most pods of a service share one shape, which has one identity.
-    let mut shapes: Vec<&Arc<Shape>> = Vec::new();
+    // Most pods of a service share one template, which has one identity.
+    let mut templates: Vec<&Arc<PodTemplate>> = Vec::new();
     for Resolved { endpoint, owner } in inputs.of_port(service, port, caller) {
         let pod = owner.pod();
         if let Owner::Misnamed(pod) = owner
@@ -307,15 +302,17 @@ pub(crate) fn reached(
         if !owner.reachable() || !within(subset, pod) {
             continue;
         }
-        let meshed = pod.filter(|pod| pod.shape.meshed);
+        let meshed = pod.filter(|pod| pod.template.meshed);
         reached.unmeshed |= meshed.is_none();
         if let Some(pod) = meshed
-            && !shapes.iter().any(|shape| Arc::ptr_eq(shape, &pod.shape))
+            && !templates
+                .iter()
+                .any(|template| Arc::ptr_eq(template, &pod.template))
         {
-            shapes.push(&pod.shape);
+            templates.push(&pod.template);
             reached
                 .identities
-                .insert(pod.shape.identity(&settings.trust_domain));
+                .insert(pod.template.identity(&settings.trust_domain));
         }
         if meshed.is_none() && !plain {
             continue;

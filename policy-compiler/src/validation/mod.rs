@@ -7,9 +7,9 @@ pub(crate) mod addresses;
 pub(crate) mod endpoints;
 pub(crate) mod facet;
 pub(crate) mod inputs;
-pub(crate) mod outcome;
 pub(crate) mod recorder;
+pub(crate) mod report;
 
 pub(crate) use addresses::Addresses;
-pub(crate) use outcome::Outcome;
 pub(crate) use recorder::Recorder;
+pub(crate) use report::ValidationReport;

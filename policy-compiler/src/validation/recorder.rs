@@ -118,9 +118,9 @@ impl<'a> Recorder<'a> {
         }
         let namespace = &service.name.namespace;
         self.reads.add(UnitInput::Pods(Arc::clone(namespace)));
-        let pods = in_namespace(&self.world.workloads, namespace);
+        let pods = in_namespace(&self.world.pods, namespace);
         let mut labels = pods
-            .map(|(_, pod)| &pod.shape.labels)
+            .map(|(_, pod)| &pod.template.labels)
             .filter(|labels| selects(&service.selector, labels))
             .peekable();
         labels.peek().is_none() || labels.any(|labels| selects(subset, labels))

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::names::Labels;
-use super::{NamespacedName, Shape};
+use super::{NamespacedName, PodTemplate};
 
 /// The smallest number of entries at which unused ones are removed.
 const SMALL: usize = 1024;
@@ -13,7 +13,7 @@ const SMALL: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interner {
     strings: HashSet<Arc<str>>,
-    shapes: HashSet<Arc<Shape>>,
+    templates: HashSet<Arc<PodTemplate>>,
     /// How many entries were left by the last sweep.
     swept: usize,
 }
@@ -49,26 +49,27 @@ impl Interner {
             .collect()
     }
 
-    /// The one copy of a shape.
-    pub(crate) fn shape(&mut self, shape: Shape) -> Arc<Shape> {
-        if let Some(known) = self.shapes.get(&shape) {
+    /// The one copy of a template.
+    pub(crate) fn template(&mut self, template: PodTemplate) -> Arc<PodTemplate> {
+        if let Some(known) = self.templates.get(&template) {
             return Arc::clone(known);
         }
-        let new = Arc::new(shape);
-        self.shapes.insert(Arc::clone(&new));
+        let new = Arc::new(template);
+        self.templates.insert(Arc::clone(&new));
         self.sweep();
         new
     }
 
     fn sweep(&mut self) {
-        let entries = self.strings.len() + self.shapes.len();
+        let entries = self.strings.len() + self.templates.len();
         if entries < SMALL.max(self.swept.saturating_mul(2)) {
             return;
         }
         // Shapes first: they keep strings alive.
-        self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
+        self.templates
+            .retain(|template| Arc::strong_count(template) > 1);
         self.strings.retain(|text| Arc::strong_count(text) > 1);
-        self.swept = self.strings.len() + self.shapes.len();
+        self.swept = self.strings.len() + self.templates.len();
     }
 }
 

@@ -29,13 +29,13 @@ pub use protocol::Protocol;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;
 pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
-pub use workload::{Capture, ContainerPort, Probe, ProbeKind, Shape, Standalone, Workload};
+pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, Standalone};
 
 use crate::finding::{Finding, ObjectRef};
 
 /// A generation of an object that Envoy refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refusal {
+pub struct ObjectRejection {
     /// The object that caused the refused resource.
     pub object: ObjectRef,
     /// The generation refused.
@@ -52,12 +52,12 @@ pub struct World {
     /// The host names of `ExternalName` services. They have no addresses, so that no proxy is told of them.
     pub(crate) external: OrdMap<NamespacedName, Arc<String>>,
     pub(crate) endpoints: OrdMap<NamespacedName, Arc<EndpointsByPort>>,
-    pub(crate) workloads: OrdMap<PodRef, Arc<Workload>>,
+    pub(crate) pods: OrdMap<PodRef, Arc<Pod>>,
     /// The webhook's messages about pods that do not exist yet.
     pub(crate) injection: Arc<[Finding]>,
     /// No endpoint slice and no pod is known: a directory of manifests, where readiness means nothing.
     pub(crate) offline: bool,
-    pub(crate) refusals: OrdMap<ObjectRef, Arc<Refusal>>,
+    pub(crate) rejections: OrdMap<ObjectRef, Arc<ObjectRejection>>,
     /// The past of declared objects.
     pub(crate) remembered: OrdMap<ObjectRef, Arc<Remembered>>,
     /// The trust domain of the mesh's root. `None`: no root exists yet, so that the `Mesh` chooses.
@@ -73,8 +73,8 @@ impl World {
 
     /// The pods by name.
     #[must_use]
-    pub const fn workloads(&self) -> &OrdMap<PodRef, Arc<Workload>> {
-        &self.workloads
+    pub const fn pods(&self) -> &OrdMap<PodRef, Arc<Pod>> {
+        &self.pods
     }
 
     /// Whether both are of the same maps, so that nothing differs. Equal worlds with maps of their own are not the same.
@@ -83,8 +83,8 @@ impl World {
             && self.services.ptr_eq(&other.services)
             && self.external.ptr_eq(&other.external)
             && self.endpoints.ptr_eq(&other.endpoints)
-            && self.workloads.ptr_eq(&other.workloads)
-            && self.refusals.ptr_eq(&other.refusals)
+            && self.pods.ptr_eq(&other.pods)
+            && self.rejections.ptr_eq(&other.rejections)
             && self.remembered.ptr_eq(&other.remembered)
             && self.injection == other.injection
             && self.offline == other.offline
@@ -93,11 +93,11 @@ impl World {
 
     /// Returns the world as it would be if Envoy had rejected these objects, too.
     #[must_use]
-    pub fn rejecting(&self, rejections: impl IntoIterator<Item = Refusal>) -> Self {
+    pub fn rejecting(&self, rejections: impl IntoIterator<Item = ObjectRejection>) -> Self {
         let mut world = self.clone();
         for rejection in rejections {
             let object = rejection.object.clone();
-            world.refusals.insert(object, Arc::new(rejection));
+            world.rejections.insert(object, Arc::new(rejection));
         }
         world
     }

@@ -6,7 +6,7 @@ use heddle_crds::LastGood;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Refusal, World};
+use super::{ObjectRejection, World};
 use crate::finding::ObjectRef;
 
 /// The past of one object. A source reads it from the status of our kinds, and from a store of its own for the kinds of other projects.
@@ -29,7 +29,7 @@ impl Remembered {
 /// The past of an object and its rejection by Envoy, as far as there are any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct History<'a> {
-    pub(crate) refusal: Option<&'a Refusal>,
+    pub(crate) rejection: Option<&'a ObjectRejection>,
     remembered: Option<&'a Remembered>,
 }
 
@@ -49,7 +49,7 @@ impl World {
     /// The history of an object.
     pub(crate) fn history(&self, object: &ObjectRef) -> History<'_> {
         History {
-            refusal: self.refusals.get(object).map(Arc::as_ref),
+            rejection: self.rejections.get(object).map(Arc::as_ref),
             remembered: self.remembered.get(object).map(Arc::as_ref),
         }
     }

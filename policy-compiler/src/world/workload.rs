@@ -67,7 +67,7 @@ pub struct ContainerPort {
 
 /// The properties that all pods of one template have in common. They share one copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Shape {
+pub struct PodTemplate {
     /// The namespace.
     pub namespace: Arc<str>,
     /// The name of the workload that owns the pod (`reviews` for `reviews-7d4b9c-x2x1z`), else the pod's own.
@@ -90,8 +90,8 @@ pub struct Shape {
     pub destinations: Option<Vec<DeclaredDestination>>,
 }
 
-/// Compares field by field. Interned shapes that are equal are the same, and their fields are not compared.
-impl Ord for Shape {
+/// Compares field by field. Interned templates that are equal are the same, and their fields are not compared.
+impl Ord for PodTemplate {
     fn cmp(&self, other: &Self) -> Ordering {
         if std::ptr::eq(self, other) {
             return Ordering::Equal;
@@ -100,13 +100,13 @@ impl Ord for Shape {
     }
 }
 
-impl PartialOrd for Shape {
+impl PartialOrd for PodTemplate {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Shape {
+impl PodTemplate {
     /// Every field, in the order of comparison.
     fn fields(&self) -> impl Ord {
         let Self {
@@ -154,7 +154,7 @@ impl Shape {
 
 /// A pod, or (offline) the pod template of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
+pub struct Pod {
     /// Namespace and pod name.
     pub name: PodRef,
     /// The pod's addresses.
@@ -168,13 +168,13 @@ pub struct Workload {
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
     /// All else.
-    pub shape: Arc<Shape>,
+    pub template: Arc<PodTemplate>,
 }
 
-impl Workload {
+impl Pod {
     /// Whether a proxy of ours runs in it.
     #[must_use]
     pub fn proxied(&self) -> bool {
-        self.alive && self.shape.meshed
+        self.alive && self.template.meshed
     }
 }

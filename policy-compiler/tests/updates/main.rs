@@ -12,7 +12,7 @@ mod views;
 use std::collections::BTreeMap;
 
 use cluster::{apply, object};
-use heddle_policy_compiler::{ObjectRef, Refusal, World, WorldBuilder, compile};
+use heddle_policy_compiler::{ObjectRef, ObjectRejection, World, WorldBuilder, compile};
 use pool::{pool, reference};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -47,7 +47,7 @@ proptest! {
         let pool = pool();
         let mut builder = World::builder();
         let mut there: BTreeMap<ObjectRef, Value> = BTreeMap::new();
-        let mut refusals = Vec::new();
+        let mut rejections = Vec::new();
         let mut make = |builder: &mut WorldBuilder, edit: &Edit| match edit {
             Edit::Apply(index) => {
                 apply(builder, [pool[*index].clone()]);
@@ -58,8 +58,8 @@ proptest! {
                 there.remove(&reference(&pool[*index]));
             }
             Edit::Refuse(indexes) => {
-                refusals = indexes.iter().map(|i| Refusal { object: reference(&pool[*i]), generation: 1, text: "no".to_owned() }).collect();
-                builder.set_refusals(refusals.iter().cloned());
+                rejections = indexes.iter().map(|i| ObjectRejection { object: reference(&pool[*i]), generation: 1, text: "no".to_owned() }).collect();
+                builder.set_rejections(rejections.iter().cloned());
             }
         };
         for edit in &seed {
@@ -78,7 +78,7 @@ proptest! {
         }
         // A builder that never saw the removed objects.
         let mut fresh = World::builder();
-        fresh.set_refusals(refusals);
+        fresh.set_rejections(rejections);
         for value in there.into_values().rev() {
             fresh.apply(object(value));
         }

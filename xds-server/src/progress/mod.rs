@@ -8,4 +8,4 @@ mod registry;
 pub use counters::{Counters, Counts};
 pub use histogram::Distribution;
 pub use registry::{Progress, Registry};
-pub(crate) use registry::{Report, StreamToken, SyncStates};
+pub(crate) use registry::{ProgressChange, StreamToken, SyncStates};

@@ -84,7 +84,7 @@ pub(crate) struct StreamToken(u64);
 
 /// The result of one step of a stream.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub(crate) struct ProgressChange {
     pub sync_states: SyncStates,
     /// The view and the on-demand requests, if they changed.
     pub scope: Option<(Option<Arc<View>>, Arc<OnDemandRequests>)>,
@@ -108,7 +108,7 @@ impl Default for SyncStates {
     }
 }
 
-impl Report {
+impl ProgressChange {
     fn is_empty(&self) -> bool {
         let same = matches!(&self.sync_states, SyncStates::Changed(changed) if changed.is_empty());
         same && self.scope.is_none() && self.responses == 0
@@ -313,7 +313,7 @@ impl Registry {
         resumed
     }
 
-    pub(crate) fn report(&self, who: &SubscriberId, token: StreamToken, report: Report) {
+    pub(crate) fn report(&self, who: &SubscriberId, token: StreamToken, report: ProgressChange) {
         if report.is_empty() {
             return;
         }
@@ -383,18 +383,18 @@ mod tests {
         }
     }
 
-    fn scope(resources: impl IntoIterator<Item = Resource>) -> Report {
+    fn scope(resources: impl IntoIterator<Item = Resource>) -> ProgressChange {
         let view = Arc::new(View::from_iter(resources));
-        Report {
+        ProgressChange {
             scope: Some((Some(view), Arc::default())),
-            ..Report::default()
+            ..ProgressChange::default()
         }
     }
 
-    fn sync_state(name: &str, sync_state: SyncState) -> Report {
-        Report {
+    fn sync_state(name: &str, sync_state: SyncState) -> ProgressChange {
+        ProgressChange {
             sync_states: SyncStates::Changed(vec![(ResourceKey::new(Cluster, name), sync_state)]),
-            ..Report::default()
+            ..ProgressChange::default()
         }
     }
 
@@ -436,10 +436,10 @@ mod tests {
         };
         let (a, b) = (part(&[("a", "1"), ("x", "1")]), part(&[("b", "1")]));
         let has = view(&[&a, &b]);
-        let report = Report {
+        let report = ProgressChange {
             sync_states: SyncStates::Whole([(ResourceKey::new(Cluster, "b"), None)].into()),
             scope: Some((Some(Arc::clone(&has)), Arc::default())),
-            ..Report::default()
+            ..ProgressChange::default()
         };
         registry.report(&who, token, report);
         let progress = registry.get(&who).unwrap();
@@ -468,7 +468,7 @@ mod tests {
         let token = connect();
         assert!(runs(&registry.get(&who).unwrap(), resource("a", "1")));
         let lacking = [(ResourceKey::new(Cluster, "a"), None)];
-        let report = Report {
+        let report = ProgressChange {
             sync_states: SyncStates::Whole(lacking.into()),
             ..scope([resource("a", "1")])
         };
@@ -483,10 +483,10 @@ mod tests {
         let get = || registry.get(&who).unwrap();
         let (a, sent) = (
             || resource("a", "1"),
-            |bytes| Report {
+            |bytes| ProgressChange {
                 bytes,
                 responses: 1,
-                ..Report::default()
+                ..ProgressChange::default()
             },
         );
         let old = connect();

@@ -24,6 +24,7 @@
 //! holds still requires the removed one; a resource goes before those it requires. A route or endpoints that the view no
 //! longer has are reported as removed but counted as held until the client unsubscribes: a draining listener still uses them.
 
+mod answer;
 mod channel;
 mod delta;
 mod plan;
@@ -32,7 +33,6 @@ mod removal;
 mod requirements;
 mod sotw;
 mod sync_state;
-mod verdict;
 mod view;
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl Draft {
 
 /// The decision about one name.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum SendDecision {
     Send(Arc<Resource>),
     /// The resource waits for a requirement; the name stays pending.
     Wait,
@@ -110,10 +110,10 @@ impl Session {
     fn ready(&mut self, kind: ResourceKind) -> Vec<Arc<Resource>> {
         let (mut ready, mut idle) = (Vec::new(), Vec::new());
         for name in &self.channels.get(kind).pending {
-            match self.verdict(kind, name) {
-                Verdict::Send(resource) => ready.push(resource),
-                Verdict::Wait => {}
-                Verdict::Idle => idle.push(Name::clone(name)),
+            match self.decide(kind, name) {
+                SendDecision::Send(resource) => ready.push(resource),
+                SendDecision::Wait => {}
+                SendDecision::Idle => idle.push(Name::clone(name)),
             }
         }
         let channel = self.channels.get_mut(kind);
@@ -152,43 +152,43 @@ impl Session {
         };
         let ready = names
             .into_iter()
-            .filter_map(|name| match self.verdict(kind, name) {
-                Verdict::Send(resource) => Some(resource),
-                Verdict::Wait | Verdict::Idle => None,
+            .filter_map(|name| match self.decide(kind, name) {
+                SendDecision::Send(resource) => Some(resource),
+                SendDecision::Wait | SendDecision::Idle => None,
             });
         ready.collect()
     }
 
-    fn verdict(&self, kind: ResourceKind, name: &Name) -> Verdict {
+    fn decide(&self, kind: ResourceKind, name: &Name) -> SendDecision {
         let channel = self.channels.get(kind);
         let holding = channel.holding(name);
         let again = || {
             let last = holding.and_then(|holding| holding.resource.cloned());
-            last.map_or(Verdict::Idle, Verdict::Send)
+            last.map_or(SendDecision::Idle, SendDecision::Send)
         };
         let asked = channel.asked.contains(name);
         let Some(resource) = channel.current(name) else {
-            return if asked { again() } else { Verdict::Idle };
+            return if asked { again() } else { SendDecision::Idle };
         };
         if !channel.subscription.covers(name) {
-            return Verdict::Idle;
+            return SendDecision::Idle;
         }
         let refused = channel.rejected.get(name);
         let refused = refused.is_some_and(|refused| refused.version == resource.version);
         let warm = channel.warm.contains(name);
         if channel.in_sync(name) {
             return match (asked || warm) && !refused {
-                true => Verdict::Send(Arc::clone(resource)),
-                false => Verdict::Idle,
+                true => SendDecision::Send(Arc::clone(resource)),
+                false => SendDecision::Idle,
             };
         }
         if refused {
             // An updated cluster is better off with its last good endpoints than with none.
-            return if warm { again() } else { Verdict::Idle };
+            return if warm { again() } else { SendDecision::Idle };
         }
         match self.waits_for(resource) {
-            Some(_) => Verdict::Wait,
-            None => Verdict::Send(Arc::clone(resource)),
+            Some(_) => SendDecision::Wait,
+            None => SendDecision::Send(Arc::clone(resource)),
         }
     }
 

@@ -21,7 +21,7 @@ use tonic::Status;
 
 use crate::progress::convergence::Convergence;
 use crate::progress::counters::{add, sub};
-use crate::progress::{Report, StreamToken, SyncStates};
+use crate::progress::{ProgressChange, StreamToken, SyncStates};
 use crate::session::{Fault, Flavor, Heard, Push, Session};
 use crate::source::{ResourceSource, SubscriberId};
 
@@ -101,7 +101,7 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
         expires: None,
         queue: VecDeque::new(),
         unknown_type_logged: false,
-        told: false,
+        reported: false,
         view_due: false,
         names_changed: false,
         rests_until: opened,
@@ -133,7 +133,7 @@ struct Pump<P: Protocol, S: ResourceSource> {
     queue: VecDeque<Push>,
     unknown_type_logged: bool,
     /// The client's progress has been published. Before, it would lack the resources that the client has not reported yet.
-    told: bool,
+    reported: bool,
     /// The view is to be fetched again, once the rest after the last time is over.
     view_due: bool,
     /// The client has asked for other names than the view was made for.
@@ -353,7 +353,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
 
     /// Sends the next responses of the session, and reports its progress.
     fn step(&mut self) {
-        let mut report = Report::default();
+        let mut report = ProgressChange::default();
         let counters = &self.shared.counters;
         for push in self.session.poll() {
             let bytes = wire::length(&push, P::FLAVOR);
@@ -366,14 +366,14 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         }
         let changed = self.session.take_sync_states();
         self.measure();
-        if self.told {
+        if self.reported {
             report.sync_states = SyncStates::Changed(changed);
         } else if self.session.has_told() {
-            self.told = true;
+            self.reported = true;
             self.scope_changed = true;
             report.sync_states = SyncStates::Whole(self.session.behind());
         }
-        if self.told {
+        if self.reported {
             report.resources = Some(self.session.held_count());
             if std::mem::take(&mut self.scope_changed) {
                 let on_demand = Arc::clone(self.session.on_demand());

@@ -77,7 +77,7 @@ impl Gate {
     }
 
     /// The verdict that refuses a peer.
-    fn judge(&self, peer: Option<&str>) -> &RefusedBy {
+    fn evaluate(&self, peer: Option<&str>) -> &RefusedBy {
         let has = |peers: &Peers| {
             peer.is_some_and(|peer| match peers {
                 Peers::Identities(ids) => ids.iter().any(|id| **id == *peer),
@@ -93,7 +93,9 @@ impl Gate {
 /// The name of the verdict by which the gate of a port refuses a connection of bytes at the TLS handshake, if it does.
 #[must_use]
 pub fn refused_at_handshake(authz: &PortAuthz, peer: Option<&SpiffeId>) -> Option<Arc<str>> {
-    Gate::new(authz).judge(peer.map(SpiffeId::as_str)).clone()
+    Gate::new(authz)
+        .evaluate(peer.map(SpiffeId::as_str))
+        .clone()
 }
 
 /// The peers that reach a step.

@@ -3,8 +3,8 @@
 
 mod arrange;
 mod build;
+mod evaluate;
 mod gate;
-mod judge;
 mod print;
 #[cfg(test)]
 mod tests;
@@ -84,7 +84,7 @@ impl DecisionList {
 /// that match the list takes the one that it finds first.
 #[must_use]
 pub fn decide(authz: &PortAuthz, request: &Request, audited: bool) -> Option<Verdict> {
-    DecisionList::new(authz, audited, request.http.is_some()).judge(request)
+    DecisionList::new(authz, audited, request.http.is_some()).evaluate(request)
 }
 
 /// The decision list as text; with `audited`, as if every rule in audit were enforced.

@@ -17,7 +17,7 @@ use super::units::{Queue, UnitId};
 use crate::dependency::Dependency;
 use crate::validation::Recorder;
 use crate::validation::inputs::UnitInput;
-use crate::world::{Shape, WorkloadRef, World};
+use crate::world::{PodTemplate, WorkloadRef, World};
 
 /// Compiles a world, given the compile of another.
 pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
@@ -99,14 +99,14 @@ impl Update<'_> {
 
     /// Compiles units of one kind and namespace. Their readers are of later kinds.
     fn run(&mut self, units: &[UnitId]) {
-        let mut templates: BTreeMap<WorkloadRef, BTreeSet<Arc<Shape>>> = BTreeMap::new();
+        let mut templates: BTreeMap<WorkloadRef, BTreeSet<Arc<PodTemplate>>> = BTreeMap::new();
         let mut admissions = BTreeSet::new();
         for unit in units {
             match unit {
                 UnitId::Policies(kind, namespace) => self.policies(*kind, namespace),
-                UnitId::Template(shape) => {
-                    let shapes = templates.entry(shape.workload()).or_default();
-                    shapes.insert(Arc::clone(shape));
+                UnitId::Template(template) => {
+                    let templates = templates.entry(template.workload()).or_default();
+                    templates.insert(Arc::clone(template));
                 }
                 UnitId::Reach(namespace) => self.reach(namespace),
                 UnitId::Statuses(namespace) => self.statuses(namespace),

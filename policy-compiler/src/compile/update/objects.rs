@@ -10,7 +10,7 @@ use crate::compile::validated::{Difference, Stored};
 use crate::kind::{ObjectKind, with_policies};
 use crate::kinds::mesh;
 use crate::kinds::policy::{self, PolicyKind, Selector};
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::in_namespace;
 
@@ -30,7 +30,7 @@ impl Update<'_> {
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
             self.new.captured = Arc::new(OnceLock::new());
         }
-        self.new.set_outcome(Source::Mesh, &self.old.mesh, &outcome);
+        self.new.set_report(Source::Mesh, &self.old.mesh, &outcome);
         self.new.settings = Arc::new(settings);
         if spec != *self.old.mesh_spec {
             self.new.mesh_spec = Arc::new(spec);
@@ -51,8 +51,13 @@ impl Update<'_> {
         if !self.all {
             return;
         }
-        for shape in self.new.pods.values().flat_map(|shapes| shapes.keys()) {
-            self.queue.add(UnitId::Template(Arc::clone(shape)));
+        for template in self
+            .new
+            .pods
+            .values()
+            .flat_map(|templates| templates.keys())
+        {
+            self.queue.add(UnitId::Template(Arc::clone(template)));
         }
         for service in self.world.services.keys() {
             self.queue.add(UnitId::Clusters(service.clone()));
@@ -76,9 +81,9 @@ impl Update<'_> {
             self.queue.add(UnitId::Reach(Arc::clone(namespace)));
             self.queue.add(UnitId::Statuses(Arc::clone(namespace)));
         } else {
-            let none = Outcome::default();
+            let none = ValidationReport::default();
             let old = S::of(&self.old.validated).outcome(namespace);
-            self.new.set_outcome(source, old.unwrap_or(&none), &outcome);
+            self.new.set_report(source, old.unwrap_or(&none), &outcome);
         }
         let store = S::of_mut(&mut self.new.validated);
         for difference in store.set(namespace, attachments, outcome) {
@@ -102,13 +107,13 @@ impl Update<'_> {
 
     /// Queues the templates of the pods that are selected.
     fn select_pods(&mut self, namespace: &Arc<str>, selectors: &[Selector]) {
-        for (_, shapes) in in_namespace(&self.new.pods, namespace) {
-            for shape in shapes.keys() {
+        for (_, templates) in in_namespace(&self.new.pods, namespace) {
+            for template in templates.keys() {
                 if selectors
                     .iter()
-                    .any(|selector| selector.selects(&shape.labels))
+                    .any(|selector| selector.selects(&template.labels))
                 {
-                    self.queue.add(UnitId::Template(Arc::clone(shape)));
+                    self.queue.add(UnitId::Template(Arc::clone(template)));
                 }
             }
         }

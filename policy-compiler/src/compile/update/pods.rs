@@ -6,16 +6,18 @@ use std::sync::Arc;
 use super::Update;
 use crate::compile::Proxy;
 use crate::compile::addresses::Claim;
-use crate::compile::classes::{BySelector, Served, Shapes};
 use crate::compile::differences::Change;
 use crate::compile::reports::Source;
+use crate::compile::templates::{BySelector, CompiledTemplate, CompiledTemplates};
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{NamespacedName, Shape, SpiffeId, Workload, WorkloadRef, in_namespace, selects};
+use crate::world::{
+    NamespacedName, Pod, PodTemplate, SpiffeId, WorkloadRef, in_namespace, selects,
+};
 
-type Pod<'a> = Change<'a, NamespacedName, Arc<Workload>>;
+type PodChange<'a> = Change<'a, NamespacedName, Arc<Pod>>;
 
 impl Update<'_> {
     /// Records which pods came and went, at which addresses, behind which services.
@@ -46,14 +48,14 @@ impl Update<'_> {
             }
             let (old, new) = (proxied(pod.old), proxied(pod.new));
             if old != new {
-                if let Some(shape) = old {
-                    self.leave(shape, &pod.key.name);
+                if let Some(template) = old {
+                    self.leave(template, &pod.key.name);
                 }
-                if let Some(shape) = new {
-                    self.join(shape, &pod.key.name);
+                if let Some(template) = new {
+                    self.join(template, &pod.key.name);
                 }
             }
-            self.bystander(pod.old, pod.new, &pod.key.name);
+            self.pod_without_sidecar(pod.old, pod.new, &pod.key.name);
             self.touch(Dependency::Pod(pod.key.clone()));
         }
         self.differs.pods = pods;
@@ -72,7 +74,7 @@ impl Update<'_> {
 
     /// Adds the services that depend on more of a pod than [`same_backend`] compares: its addresses where a slice names no pod, and its
     /// conditions where a slice has several copies.
-    fn behind_addresses(&self, pod: &Pod<'_>, endpoints: &mut BTreeSet<NamespacedName>) {
+    fn behind_addresses(&self, pod: &PodChange<'_>, endpoints: &mut BTreeSet<NamespacedName>) {
         let both = pod.old.into_iter().chain(pod.new);
         for ip in both.flat_map(|pod| &pod.ips) {
             let services = self.new.named_by_address.at(ip.to_canonical());
@@ -86,8 +88,8 @@ impl Update<'_> {
     }
 
     /// The other pods at the addresses of a pod with a sidecar: whether that pod is there decides about an endpoint that names one of them.
-    fn beside(&self, pod: &Pod<'_>) -> Vec<NamespacedName> {
-        let proxied = |pod: Option<&Arc<Workload>>| {
+    fn beside(&self, pod: &PodChange<'_>) -> Vec<NamespacedName> {
+        let proxied = |pod: Option<&Arc<Pod>>| {
             let pod = pod.filter(|pod| pod.proxied());
             pod.map(|pod| pod.ips.clone()).unwrap_or_default()
         };
@@ -100,8 +102,8 @@ impl Update<'_> {
         there.filter(|name| *name != pod.key).cloned().collect()
     }
 
-    fn pod_addresses(&mut self, pod: &Pod<'_>) {
-        let claim = |pod: &Workload| {
+    fn pod_addresses(&mut self, pod: &PodChange<'_>) {
+        let claim = |pod: &Pod| {
             let name = pod.name.clone();
             if pod.terminating {
                 Claim::TerminatingPod(name)
@@ -109,15 +111,15 @@ impl Update<'_> {
                 Claim::Pod(name)
             }
         };
-        let living = |pod: Option<&Arc<Workload>>| pod.filter(|pod| pod.alive).cloned();
+        let living = |pod: Option<&Arc<Pod>>| pod.filter(|pod| pod.alive).cloned();
         let (old, new) = (living(pod.old), living(pod.new));
-        let claims = |pod: &Option<Arc<Workload>>| {
+        let claims = |pod: &Option<Arc<Pod>>| {
             let pod = pod.as_ref();
             pod.map(|pod| (pod.ips.clone(), claim(pod)))
         };
-        let shape = |pod: &Option<Arc<Workload>>| pod.as_ref().map(|pod| Arc::clone(&pod.shape));
+        let template = |pod: &Option<Arc<Pod>>| pod.as_ref().map(|pod| Arc::clone(&pod.template));
         let (old_claims, new_claims) = (claims(&old), claims(&new));
-        if old_claims == new_claims && shape(&old) == shape(&new) {
+        if old_claims == new_claims && template(&old) == template(&new) {
             return;
         }
         if old_claims != new_claims {
@@ -136,64 +138,67 @@ impl Update<'_> {
         self.touch_addresses(claims.flat_map(|(ips, _)| ips));
     }
 
-    fn leave(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
-        let workload = shape.workload();
-        self.moved(shape);
+    fn leave(&mut self, template: &Arc<PodTemplate>, pod: &Arc<str>) {
+        let workload = template.workload();
+        self.moved(template);
         let Some(pods) = self.new.pods.get_mut(&workload) else {
             return;
         };
-        let by_shape = Arc::make_mut(pods);
+        let by_template = Arc::make_mut(pods);
         let mut gone = false;
-        if let Some(names) = by_shape.get_mut(shape) {
+        if let Some(names) = by_template.get_mut(template) {
             names.remove(pod);
             gone = names.is_empty();
         }
         if gone {
-            by_shape.remove(shape);
+            by_template.remove(template);
         }
-        if by_shape.is_empty() {
+        if by_template.is_empty() {
             self.new.pods.remove(&workload);
         }
         if gone {
-            self.queue.add(UnitId::Template(Arc::clone(shape)));
-            self.changed(&UnitInput::Pods(Arc::clone(&shape.namespace)));
+            self.queue.add(UnitId::Template(Arc::clone(template)));
+            self.changed(&UnitInput::Pods(Arc::clone(&template.namespace)));
         }
     }
 
-    fn join(&mut self, shape: &Arc<Shape>, pod: &Arc<str>) {
-        let workload = shape.workload();
-        self.moved(shape);
+    fn join(&mut self, template: &Arc<PodTemplate>, pod: &Arc<str>) {
+        let workload = template.workload();
+        self.moved(template);
         let pods = self.new.pods.entry(workload).or_default();
-        let names = Arc::make_mut(pods).entry(Arc::clone(shape)).or_default();
+        let names = Arc::make_mut(pods).entry(Arc::clone(template)).or_default();
         let first = names.is_empty();
         names.insert(Arc::clone(pod));
         if first {
-            self.changed(&UnitInput::Pods(Arc::clone(&shape.namespace)));
+            self.changed(&UnitInput::Pods(Arc::clone(&template.namespace)));
         }
-        if self.old.served(shape).is_none() {
-            self.queue.add(UnitId::Template(Arc::clone(shape)));
+        if self.old.compiled_template(template).is_none() {
+            self.queue.add(UnitId::Template(Arc::clone(template)));
         }
     }
 
-    /// The first pod of each shape decides the order in which the feedback of shapes is applied.
-    fn moved(&mut self, shape: &Arc<Shape>) {
-        let served = self.old.served(shape);
-        if served.is_some_and(|served| !served.remarks.is_empty()) {
-            self.changed(&UnitInput::Feedback(Arc::clone(&shape.namespace)));
+    /// The first pod of each template decides the order in which the feedback of templates is applied.
+    fn moved(&mut self, template: &Arc<PodTemplate>) {
+        let served = self.old.compiled_template(template);
+        if served.is_some_and(|served| !served.feedback.is_empty()) {
+            self.changed(&UnitInput::Feedback(Arc::clone(&template.namespace)));
         }
     }
 
     /// Compiles the server side of templates of one namespace.
-    pub(super) fn templates(&mut self, templates: &BTreeMap<WorkloadRef, BTreeSet<Arc<Shape>>>) {
+    pub(super) fn templates(
+        &mut self,
+        templates: &BTreeMap<WorkloadRef, BTreeSet<Arc<PodTemplate>>>,
+    ) {
         let Some((first, _)) = templates.first_key_value() else {
             return;
         };
         let world = self.world;
         let services = in_namespace(&world.services, &first.namespace).map(|(_, service)| service);
-        let shapes: usize = templates.values().map(BTreeSet::len).sum();
-        let services = BySelector::new(services, shapes);
-        for (workload, shapes) in templates {
-            self.workload(workload, shapes, &services);
+        let count: usize = templates.values().map(BTreeSet::len).sum();
+        let services = BySelector::new(services, count);
+        for (workload, templates) in templates {
+            self.workload(workload, templates, &services);
         }
     }
 
@@ -205,17 +210,17 @@ impl Update<'_> {
                 .iter()
                 .filter(|service| service.namespace == *namespace)
                 .collect();
-            for (_, shapes) in in_namespace(&self.new.pods, namespace) {
-                let selects = |shape: &Shape| {
-                    let before = self.old.served(shape);
+            for (_, templates) in in_namespace(&self.new.pods, namespace) {
+                let selects = |template: &PodTemplate| {
+                    let before = self.old.compiled_template(template);
                     services.iter().any(|name| {
                         let now = self.world.services.get(*name);
                         before.is_some_and(|served| served.services.contains(*name))
-                            || now.is_some_and(|now| selects(&now.selector, &shape.labels))
+                            || now.is_some_and(|now| selects(&now.selector, &template.labels))
                     })
                 };
-                for shape in shapes.keys().filter(|shape| selects(shape)) {
-                    self.queue.add(UnitId::Template(Arc::clone(shape)));
+                for template in templates.keys().filter(|template| selects(template)) {
+                    self.queue.add(UnitId::Template(Arc::clone(template)));
                 }
             }
         }
@@ -224,56 +229,79 @@ impl Update<'_> {
     fn workload(
         &mut self,
         workload: &WorkloadRef,
-        scheduled: &BTreeSet<Arc<Shape>>,
+        scheduled: &BTreeSet<Arc<PodTemplate>>,
         services: &BySelector<'_>,
     ) {
         let none = Arc::default();
-        let old: Arc<Shapes> = self.old.served.get(workload).unwrap_or(&none).clone();
+        let old: Arc<CompiledTemplates> = self.old.served.get(workload).unwrap_or(&none).clone();
         let pods = self.new.pods.get(workload).cloned().unwrap_or_default();
-        let mut new = Shapes::clone(&old);
-        new.retain(|shape, _| pods.contains_key(shape));
-        let mut selecting = BTreeSet::new();
-        for (_, gone) in old.iter().filter(|(shape, _)| !pods.contains_key(*shape)) {
-            selecting.extend(gone.services.iter().cloned());
-        }
+        let mut new = CompiledTemplates::clone(&old);
+        new.retain(|template, _| pods.contains_key(template));
+        let gone = old
+            .iter()
+            .filter(|(template, _)| !pods.contains_key(*template));
+        let mut selecting: BTreeSet<NamespacedName> = gone
+            .flat_map(|(_, gone)| gone.services.iter().cloned())
+            .collect();
         let mut differs = new.len() != old.len();
         let validated = self.new.validated.policies.clone();
         let target = Target::Pods(Arc::clone(&workload.namespace));
         let policies: Vec<&Policy> = validated.attached(&target).flatten().collect();
-        for (shape, names) in pods.iter().filter(|(shape, _)| scheduled.contains(*shape)) {
+        let scheduled = pods
+            .iter()
+            .filter(|(template, _)| scheduled.contains(*template));
+        for (template, names) in scheduled {
             self.recompiled.inbound += 1;
-            let services = services.selecting(&shape.labels);
-            let before = old.get(shape);
-            let served = Served::new(
-                shape,
-                &services,
+            let before = old.get(template);
+            let compiled = CompiledTemplate::new(
+                template,
+                &services.selecting(&template.labels),
                 &policies,
                 &self.new.settings,
-                &self.new.shared.classes,
+                &self.new.shared.inbound_configs,
             );
-            if before.is_some_and(|before| before.same(&served)) {
+            if before.is_some_and(|before| before.same(&compiled)) {
                 continue;
             }
-            if before.is_none_or(|before| !before.serves_alike(&served)) {
-                for name in names {
-                    self.touch(Dependency::Pod(NamespacedName {
-                        namespace: Arc::clone(&workload.namespace),
-                        name: Arc::clone(name),
-                    }));
-                }
+            if before.is_none_or(|before| !before.same_config(&compiled)) {
+                self.touch_pods(&workload.namespace, names);
             }
             let before = before.into_iter().flat_map(|before| &before.services);
-            selecting.extend(before.chain(&served.services).cloned());
-            new.insert(Arc::clone(shape), Arc::new(served));
+            selecting.extend(before.chain(&compiled.services).cloned());
+            new.insert(Arc::clone(template), Arc::new(compiled));
             differs = true;
         }
-        if !differs {
-            return;
+        if differs {
+            self.replace_templates(workload, &old, new, selecting);
         }
+    }
+
+    /// Touches pods: their views contain another server side.
+    fn touch_pods<'n>(
+        &mut self,
+        namespace: &Arc<str>,
+        names: impl IntoIterator<Item = &'n Arc<str>>,
+    ) {
+        for name in names {
+            self.touch(Dependency::Pod(NamespacedName {
+                namespace: Arc::clone(namespace),
+                name: Arc::clone(name),
+            }));
+        }
+    }
+
+    /// Stores the compiled templates of a workload. `selecting` are the services that select or selected one of them.
+    fn replace_templates(
+        &mut self,
+        workload: &WorkloadRef,
+        old: &CompiledTemplates,
+        new: CompiledTemplates,
+        selecting: BTreeSet<NamespacedName>,
+    ) {
         for service in selecting {
             self.changed(&UnitInput::Selected(service));
         }
-        self.remark(workload, &old, &new);
+        self.feed_back(workload, old, &new);
         if new.is_empty() {
             self.new.served.remove(workload);
         } else {
@@ -281,13 +309,21 @@ impl Update<'_> {
         }
     }
 
-    fn remark(&mut self, workload: &WorkloadRef, old: &Shapes, new: &Shapes) {
-        let silent = |shapes: &Shapes| shapes.values().all(|served| served.remarks.is_empty());
+    /// Replaces the feedback of a workload's templates on the policies that select them.
+    fn feed_back(
+        &mut self,
+        workload: &WorkloadRef,
+        old: &CompiledTemplates,
+        new: &CompiledTemplates,
+    ) {
+        let silent = |templates: &CompiledTemplates| {
+            templates.values().all(|served| served.feedback.is_empty())
+        };
         if silent(old) && silent(new) {
             return;
         }
         self.changed(&UnitInput::Feedback(Arc::clone(&workload.namespace)));
-        let findings = new.values().flat_map(|served| &served.remarks.findings);
+        let findings = new.values().flat_map(|served| &served.feedback.findings);
         let findings: Vec<_> = findings.cloned().collect();
         self.new
             .set_findings(Source::Workload(workload.clone()), &findings);
@@ -306,17 +342,17 @@ impl Update<'_> {
             }
         }
         if self.all {
-            for pod in world.workloads.values() {
+            for pod in world.pods.values() {
                 self.proxy(Some(pod));
             }
         }
     }
 
-    fn proxy(&mut self, pod: Option<&Arc<Workload>>) {
+    fn proxy(&mut self, pod: Option<&Arc<Pod>>) {
         let Some(pod) = pod.filter(|pod| pod.proxied()) else {
             return;
         };
-        let Some(identity) = self.identity(&pod.shape) else {
+        let Some(identity) = self.identity(&pod.template) else {
             return;
         };
         let proxy = Proxy {
@@ -325,7 +361,7 @@ impl Update<'_> {
             ready: pod.ready,
             terminating: pod.terminating,
             node: pod.node.clone(),
-            shape: Arc::clone(&pod.shape),
+            template: Arc::clone(&pod.template),
         };
         if self.new.proxies.get(&pod.name) != Some(&proxy) {
             self.recompiled.proxies += 1;
@@ -333,26 +369,26 @@ impl Update<'_> {
         }
     }
 
-    fn identity(&self, shape: &Shape) -> Option<SpiffeId> {
-        let served = self.new.served(shape)?;
+    fn identity(&self, template: &PodTemplate) -> Option<SpiffeId> {
+        let served = self.new.compiled_template(template)?;
         Some(served.identity.clone())
     }
 }
 
-/// The shape of a pod that has a proxy.
-fn proxied(pod: Option<&Arc<Workload>>) -> Option<&Arc<Shape>> {
-    pod.filter(|pod| pod.proxied()).map(|pod| &pod.shape)
+/// The template of a pod that has a proxy.
+fn proxied(pod: Option<&Arc<Pod>>) -> Option<&Arc<PodTemplate>> {
+    pod.filter(|pod| pod.proxied()).map(|pod| &pod.template)
 }
 
 /// Whether callers see the same pod behind an endpoint.
-fn same_backend(pod: &Pod<'_>) -> bool {
+fn same_backend(pod: &PodChange<'_>) -> bool {
     let (Some(old), Some(new)) = (pod.old, pod.new) else {
         return false;
     };
     if old.alive != new.alive || old.ips != new.ips {
         return false;
     }
-    let (old, new) = (&old.shape, &new.shape);
+    let (old, new) = (&old.template, &new.template);
     Arc::ptr_eq(old, new)
         || (old.meshed == new.meshed
             && old.service_account == new.service_account

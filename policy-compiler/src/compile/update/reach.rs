@@ -3,51 +3,59 @@
 use std::sync::Arc;
 
 use super::Update;
-use crate::compile::outcome::Remarks;
 use crate::compile::reach::Reach;
+use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{Shape, Workload, in_namespace};
+use crate::world::{Pod, PodTemplate, in_namespace};
 
 impl Update<'_> {
     /// Notes the pods without a sidecar.
-    pub(super) fn bystander(
+    pub(super) fn pod_without_sidecar(
         &mut self,
-        old: Option<&Arc<Workload>>,
-        new: Option<&Arc<Workload>>,
+        old: Option<&Arc<Pod>>,
+        new: Option<&Arc<Pod>>,
         pod: &Arc<str>,
     ) {
-        let bare = |pod: Option<&Arc<Workload>>| -> Option<Arc<Shape>> {
-            let bare = pod.filter(|pod| pod.alive && !pod.shape.meshed)?;
-            Some(Arc::clone(&bare.shape))
+        let without_sidecar = |pod: Option<&Arc<Pod>>| -> Option<Arc<PodTemplate>> {
+            let without_sidecar = pod.filter(|pod| pod.alive && !pod.template.meshed)?;
+            Some(Arc::clone(&without_sidecar.template))
         };
-        let (old, new) = (bare(old), bare(new));
+        let (old, new) = (without_sidecar(old), without_sidecar(new));
         if old == new {
             return;
         }
-        if let Some(shape) = old {
-            let workload = shape.workload();
-            let pods = self.new.bystanders.entry(workload.clone()).or_default();
-            let by_shape = Arc::make_mut(pods);
+        if let Some(template) = old {
+            let workload = template.workload();
+            let pods = self
+                .new
+                .without_sidecar
+                .entry(workload.clone())
+                .or_default();
+            let by_template = Arc::make_mut(pods);
             let mut gone = false;
-            if let Some(names) = by_shape.get_mut(&shape) {
+            if let Some(names) = by_template.get_mut(&template) {
                 names.remove(pod);
                 gone = names.is_empty();
             }
             if gone {
-                by_shape.remove(&shape);
+                by_template.remove(&template);
             }
-            if by_shape.is_empty() {
-                self.new.bystanders.remove(&workload);
+            if by_template.is_empty() {
+                self.new.without_sidecar.remove(&workload);
             }
             if gone {
                 self.changed(&UnitInput::Pods(workload.namespace));
             }
         }
-        if let Some(shape) = new {
-            let workload = shape.workload();
-            let pods = self.new.bystanders.entry(workload.clone()).or_default();
-            let names = Arc::make_mut(pods).entry(shape).or_default();
+        if let Some(template) = new {
+            let workload = template.workload();
+            let pods = self
+                .new
+                .without_sidecar
+                .entry(workload.clone())
+                .or_default();
+            let names = Arc::make_mut(pods).entry(template).or_default();
             let first = names.is_empty();
             names.insert(Arc::clone(pod));
             if first {
@@ -75,24 +83,24 @@ impl Update<'_> {
         }
     }
 
-    fn reach_of(&self, namespace: &Arc<str>) -> Remarks {
+    fn reach_of(&self, namespace: &Arc<str>) -> PolicyFeedback {
         let target = Target::Pods(Arc::clone(namespace));
         let policies = self.new.validated.policies.attached(&target).flatten();
         let mut policies = policies.peekable();
         if policies.peek().is_none() {
-            return Remarks::default();
+            return PolicyFeedback::default();
         }
         let meshed = in_namespace(&self.new.served, namespace);
-        let meshed = meshed.flat_map(|(_, shapes)| shapes.iter());
-        let bare = in_namespace(&self.new.bystanders, namespace);
+        let meshed = meshed.flat_map(|(_, templates)| templates.iter());
+        let without_sidecar = in_namespace(&self.new.without_sidecar, namespace);
         let services = in_namespace(&self.world.services, namespace);
         let reach = Reach {
             meshed: meshed
-                .map(|(shape, served)| (&**shape, &**served))
+                .map(|(template, served)| (&**template, &**served))
                 .collect(),
-            bare: bare
-                .flat_map(|(_, shapes)| shapes.keys())
-                .map(|shape| &**shape)
+            without_sidecar: without_sidecar
+                .flat_map(|(_, templates)| templates.keys())
+                .map(|template| &**template)
                 .collect(),
             services: services.map(|(name, service)| (name, &**service)).collect(),
             offline: self.world.offline,

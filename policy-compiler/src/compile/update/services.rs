@@ -7,16 +7,16 @@ use super::Update;
 use crate::compile::addresses::Claim;
 use crate::compile::admissions::{CallerFilters, caller_filters};
 use crate::compile::changes::Replaced;
-use crate::compile::classes::Served;
-use crate::compile::clusters::{ClientSides, client_sides};
+use crate::compile::clusters::{OutboundService, client_sides};
 use crate::compile::named_by_address::addresses_without_pod;
 use crate::compile::reports::Source;
+use crate::compile::templates::CompiledTemplate;
 use crate::compile::units::UnitId;
-use crate::compile::upstreams::{Scene, Wholes, wholes};
+use crate::compile::upstreams::{ClusterInputs, ServiceClusters, wholes};
 use crate::dependency::Dependency;
 use crate::traffic::Backend;
 use crate::validation::inputs::UnitInput;
-use crate::world::{NamespacedName, Port, Service, Shape, in_namespace};
+use crate::world::{NamespacedName, PodTemplate, Port, Service, in_namespace};
 
 impl Update<'_> {
     /// Notes which definitions differ, and the addresses.
@@ -58,10 +58,11 @@ impl Update<'_> {
             return;
         };
         let served = &self.new.served;
-        let mut pods: BTreeMap<&NamespacedName, Vec<(&Shape, &Served)>> = BTreeMap::new();
-        for (shape, served) in in_namespace(served, namespace).flat_map(|(_, all)| &**all) {
+        let mut pods: BTreeMap<&NamespacedName, Vec<(&PodTemplate, &CompiledTemplate)>> =
+            BTreeMap::new();
+        for (template, served) in in_namespace(served, namespace).flat_map(|(_, all)| &**all) {
             for service in served.services.iter().filter(|s| services.contains(*s)) {
-                pods.entry(service).or_default().push((shape, served));
+                pods.entry(service).or_default().push((template, served));
             }
         }
         let mut changed = Vec::new();
@@ -96,10 +97,10 @@ impl Update<'_> {
         let unit = UnitId::Clusters(name.clone());
         let new = self.recorded(&unit, |recorder, compiled| {
             let service = recorder.service(name)?;
-            let scene = Scene::new(recorder, compiled);
+            let scene = ClusterInputs::new(recorder, compiled);
             Some(wholes(&scene, service, old.map(|old| &**old)))
         });
-        let unmeshed = |wholes: Option<&Wholes>| -> BTreeSet<Port> {
+        let unmeshed = |wholes: Option<&ServiceClusters>| -> BTreeSet<Port> {
             let all = wholes.into_iter().flatten();
             let of = all.filter(|(_, whole)| whole.unmeshed);
             of.map(|((port, _), _)| *port).collect()
@@ -124,7 +125,7 @@ impl Update<'_> {
         let unit = UnitId::Client(name.clone());
         let new = self.recorded(&unit, |recorder, compiled| {
             let service = recorder.service(name)?;
-            let scene = Scene::new(recorder, compiled);
+            let scene = ClusterInputs::new(recorder, compiled);
             Some(client_sides(&scene, service, old.map(|old| &**old)))
         });
         match (old, new) {
@@ -147,7 +148,7 @@ impl Update<'_> {
     pub(super) fn callers(&mut self, name: &NamespacedName) {
         let service = self.world.services.get(name);
         self.recorded(&UnitId::Callers(name.clone()), |recorder, compiled| {
-            let scene = Scene::new(recorder, compiled);
+            let scene = ClusterInputs::new(recorder, compiled);
             let ports = service.into_iter().flat_map(|service| service.ports.keys());
             let rules = ports.flat_map(|port| scene.rules(name, *port));
             for backend in rules.flat_map(|entry| entry.rule.backends()) {
@@ -170,8 +171,8 @@ impl Update<'_> {
 /// for their views have the same old part.
 fn replaced(
     service: &NamespacedName,
-    old: &ClientSides,
-    new: &ClientSides,
+    old: &OutboundService,
+    new: &OutboundService,
 ) -> Option<Vec<Replaced>> {
     if !old.keys().eq(new.keys()) {
         return None;
@@ -200,7 +201,7 @@ fn replaced(
 }
 
 /// Whether every port's side was kept.
-fn same(old: &ClientSides, new: &ClientSides) -> bool {
+fn same(old: &OutboundService, new: &OutboundService) -> bool {
     let pairs = || old.iter().zip(new);
     old.len() == new.len() && pairs().all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
 }

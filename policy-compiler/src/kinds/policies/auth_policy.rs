@@ -11,15 +11,15 @@ use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::finding::ObjectRef;
 use crate::kinds::headers::{check_header, check_headers, header_pattern};
 use crate::kinds::mesh::Settings;
-use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
+use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::unreachable::{self, RuleSet};
-use crate::kinds::{Problem, silent};
+use crate::kinds::{ValidationError, silent};
 use crate::status::ObjectStatus;
-use crate::validation::Outcome;
+use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
-use crate::world::{Declared, Port, Shape, SpiffeId};
+use crate::world::{Declared, PodTemplate, Port, SpiffeId};
 
 /// A policy that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Policy {
         }
     }
 
-    pub(crate) fn selects(&self, shape: &Shape) -> bool {
-        *shape.namespace == *self.object.namespace && self.selector.selects(&shape.labels)
+    pub(crate) fn selects(&self, template: &PodTemplate) -> bool {
+        *template.namespace == *self.object.namespace && self.selector.selects(&template.labels)
     }
 }
 
@@ -80,7 +80,7 @@ impl PolicyKind for AuthPolicySpec {
 
     const FEEDBACK: bool = true;
 
-    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         check(&selection(policy, spec), spec)
     }
 
@@ -88,10 +88,10 @@ impl PolicyKind for AuthPolicySpec {
         policy: &Candidate<'_, Self>,
         spec: &Self,
         attachments: &mut Attachments<Self>,
-        report: &mut Report<'_>,
+        report: &mut ObjectReport<'_>,
     ) {
         let (object, settings) = (&policy.declared.object, policy.settings);
-        let Report { status, findings } = report;
+        let ObjectReport { status, findings } = report;
         set_enforced(status, spec, settings);
         silent::report(&settings.trust_domain, object, spec, status, findings);
         let selection = selection(policy, spec);
@@ -104,20 +104,20 @@ impl PolicyKind for AuthPolicySpec {
     /// known.
     fn attach_unusable(
         policy: &Candidate<'_, Self>,
-        trouble: &str,
+        reason: &str,
         attachments: &mut Attachments<Self>,
-        report: &mut Report<'_>,
+        report: &mut ObjectReport<'_>,
     ) {
         let declared = policy.declared;
         let selector = match &declared.spec {
             Ok(spec) => selection(policy, spec).selector(),
             Err(_) => raw_selector(policy.lookup, declared, memory(policy).as_ref()),
         };
-        let denying = denying(policy.settings, declared, selector, trouble, report.status);
+        let denying = denying(policy.settings, declared, selector, reason, report.status);
         of_namespace(policy, attachments).extend(denying);
     }
 
-    fn compare(attachments: &Attachments<Self>, outcome: &mut Outcome) {
+    fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {
         let policies = attachments.values().flatten();
         let sets: Vec<RuleSet<'_>> = policies.map(Policy::rule_set).collect();
         unreachable::report(&sets, outcome);
@@ -177,7 +177,7 @@ fn denying(
     settings: &Settings,
     declared: &Declared<AuthPolicySpec>,
     selector: Selector,
-    trouble: &str,
+    reason: &str,
     status: &mut ObjectStatus,
 ) -> Option<Policy> {
     let object = &declared.object;
@@ -190,7 +190,7 @@ fn denying(
             ConditionType::Enforced,
             false,
             reason::AUDIT,
-            format!("unusable ({trouble}), and only reporting by spec.mode"),
+            format!("unusable ({reason}), and only reporting by spec.mode"),
         );
         return None;
     }
@@ -200,11 +200,11 @@ fn denying(
         reason::DENIED,
         match &selector {
             Selector::All => format!(
-                "unusable ({trouble}), so all that it could select is denied: every pod of namespace {}",
+                "unusable ({reason}), so all that it could select is denied: every pod of namespace {}",
                 object.namespace
             ),
             Selector::Labels(_) | Selector::Nothing => {
-                format!("unusable ({trouble}), so all that it selects is denied")
+                format!("unusable ({reason}), so all that it selects is denied")
             }
         },
     );
@@ -224,10 +224,10 @@ fn denying(
     })
 }
 
-fn check(selection: &Selection, spec: &AuthPolicySpec) -> Vec<Problem> {
+fn check(selection: &Selection, spec: &AuthPolicySpec) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     if spec.mtls.is_none() && spec.rules.is_empty() {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec",
             "a policy with neither rules nor mtls does nothing",
             "add one (to deny everything: rules: [{action: Deny}])",
@@ -236,7 +236,7 @@ fn check(selection: &Selection, spec: &AuthPolicySpec) -> Vec<Problem> {
     match selection {
         Selection::Own(_) => {}
         Selection::Target(target) => problems.extend(target.problem()),
-        Selection::Both => problems.push(Problem::invalid(
+        Selection::Both => problems.push(ValidationError::invalid(
             "spec",
             "selector and target exclude each other",
             "remove one",
@@ -249,7 +249,7 @@ fn check(selection: &Selection, spec: &AuthPolicySpec) -> Vec<Problem> {
     problems
 }
 
-fn check_rule(field: &str, rule: &AuthRule, problems: &mut Vec<Problem>) {
+fn check_rule(field: &str, rule: &AuthRule, problems: &mut Vec<ValidationError>) {
     if let Some(from) = &rule.from {
         check_from(field, from, problems);
     }
@@ -258,9 +258,9 @@ fn check_rule(field: &str, rule: &AuthRule, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Problem>) {
+fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<ValidationError>) {
     if from.identities.is_empty() && from.namespaces.is_empty() && from.ip_blocks.is_empty() {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.from"),
             "from is empty",
             "name identities, namespaces or ipBlocks, or leave from out to match anybody",
@@ -272,7 +272,7 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
         .enumerate()
         .filter(|(_, text)| identity("cluster.local", text).is_none())
     {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.from.identities[{index}]"),
             format!("{text:?} is not an identity"),
             "write <namespace>/<service account> or spiffe://...",
@@ -284,7 +284,7 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
         .enumerate()
         .filter(|(_, text)| !dns_label(text))
     {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.from.namespaces[{index}]"),
             format!("{text:?} is not a namespace"),
             "use lower-case letters, digits and dashes",
@@ -296,7 +296,7 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
         .enumerate()
         .filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err())
     {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.from.ipBlocks[{index}]"),
             format!("{text:?} is not a block of addresses"),
             "write for example 10.0.0.0/8",
@@ -304,9 +304,9 @@ fn check_from(field: &str, from: &heddle_crds::Source, problems: &mut Vec<Proble
     }
 }
 
-fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem>) {
+fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<ValidationError>) {
     if to.ports.is_empty() && !to.needs_http() {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.to"),
             "to is empty",
             "name ports, methods, paths or headers, or leave to out to match anything",
@@ -318,7 +318,7 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Problem
         .enumerate()
         .filter(|(_, text)| path(text).is_none())
     {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             format!("{field}.to.paths[{index}]"),
             format!("{text:?} is not a path"),
             "start it with / and use * only at the end",

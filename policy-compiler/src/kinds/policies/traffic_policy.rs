@@ -5,9 +5,9 @@ use std::time::Duration;
 use heddle_crds::{HumanDuration, RequestTimeouts, TrafficPolicySpec};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::Problem;
+use crate::kinds::ValidationError;
 use crate::kinds::called_service::called_service;
-use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
+use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::traffic::{RoutePolicy, Timeouts};
 use crate::validation::inputs::Target;
 use crate::world::{Port, Protocol, Service};
@@ -27,7 +27,7 @@ impl PolicyKind for TrafficPolicySpec {
 
     const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 
-    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let mut problems = check_timeouts(&spec.timeouts);
         problems.extend(check_target(policy, spec));
         problems
@@ -37,7 +37,7 @@ impl PolicyKind for TrafficPolicySpec {
         policy: &Candidate<'_, Self>,
         spec: &Self,
         attachments: &mut Attachments<Self>,
-        report: &mut Report<'_>,
+        report: &mut ObjectReport<'_>,
     ) {
         let object = &policy.declared.object;
         let service = policy.service(&spec.target.service);
@@ -94,13 +94,13 @@ fn not_http(service: &Service) -> impl Iterator<Item = Port> {
 fn check_target(
     policy: &Candidate<'_, TrafficPolicySpec>,
     spec: &TrafficPolicySpec,
-) -> Option<Problem> {
+) -> Option<ValidationError> {
     let field = "spec.target.service";
     match called_service(policy, field, &spec.target.service) {
         Err(problem) => Some(problem),
         Ok(service) if not_http(service).count() == service.ports.len() => {
             let name = &service.name;
-            Some(Problem::invalid(
+            Some(ValidationError::invalid(
                 field,
                 format!("service {name} does not carry HTTP, and only requests have timeouts"),
                 "declare HTTP by appProtocol or the name of a port",
@@ -110,7 +110,7 @@ fn check_target(
     }
 }
 
-fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<Problem> {
+fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<ValidationError> {
     let RequestTimeouts {
         request,
         per_try,
@@ -120,7 +120,11 @@ fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<Problem> {
     let all = [("request", request), ("perTry", per_try), ("idle", idle)];
     if all.iter().all(|(_, timeout)| timeout.is_none()) {
         let fix = "name request, perTry or idle";
-        problems.push(Problem::invalid("spec.timeouts", "it is empty", fix));
+        problems.push(ValidationError::invalid(
+            "spec.timeouts",
+            "it is empty",
+            fix,
+        ));
     }
     for (name, timeout) in all {
         let Some(timeout) = timeout else { continue };
@@ -128,7 +132,7 @@ fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<Problem> {
             let field = format!("spec.timeouts.{name}");
             let message = format!("{timeout} is not from 1s to 8760h");
             let fix = "correct it, or leave it out for none";
-            problems.push(Problem::invalid(field, message, fix));
+            problems.push(ValidationError::invalid(field, message, fix));
         }
     }
     if let (Some(request), Some(per_try)) = (request, per_try)
@@ -136,7 +140,11 @@ fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<Problem> {
     {
         let message = format!("{per_try} is longer than request, {request}");
         let fix = "make it shorter, or leave it out";
-        problems.push(Problem::invalid("spec.timeouts.perTry", message, fix));
+        problems.push(ValidationError::invalid(
+            "spec.timeouts.perTry",
+            message,
+            fix,
+        ));
     }
     problems
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::{called_service, without_endpoints};
-use crate::kinds::policy::{Attachments, Candidate, PolicyKind, Report};
-use crate::kinds::{Problem, matches};
+use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
+use crate::kinds::{ValidationError, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
     self, Action, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
@@ -28,7 +28,7 @@ impl PolicyKind for TrafficSplitSpec {
 
     const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
 
-    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<Problem> {
+    fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         check(policy, spec)
     }
 
@@ -36,7 +36,7 @@ impl PolicyKind for TrafficSplitSpec {
         policy: &Candidate<'_, Self>,
         spec: &Self,
         attachments: &mut Attachments<Self>,
-        report: &mut Report<'_>,
+        report: &mut ObjectReport<'_>,
     ) {
         claim(policy, spec, attachments, report);
     }
@@ -70,7 +70,7 @@ fn claim(
     policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     attachments: &mut Attachments<TrafficSplitSpec>,
-    report: &mut Report<'_>,
+    report: &mut ObjectReport<'_>,
 ) {
     let (lookup, object) = (policy.lookup, &policy.declared.object);
     let service = policy.service(&spec.service);
@@ -145,7 +145,10 @@ fn without_pods(
     findings
 }
 
-fn check(policy: &Candidate<'_, TrafficSplitSpec>, spec: &TrafficSplitSpec) -> Vec<Problem> {
+fn check(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     let called = called_service(policy, "spec.service", &spec.service);
     let port = spec.port.map(Port::from);
@@ -153,7 +156,7 @@ fn check(policy: &Candidate<'_, TrafficSplitSpec>, spec: &TrafficSplitSpec) -> V
         Err(problem) => problems.push(problem.clone()),
         Ok(service) => {
             if let Some(port) = port.filter(|port| !service.ports.contains_key(port)) {
-                problems.push(Problem::unresolved(
+                problems.push(ValidationError::unresolved(
                     reason::PORT_NOT_FOUND,
                     "spec.port",
                     format!("{port} is not a port of service {}", service.name),
@@ -172,17 +175,17 @@ fn check_backends(
     policy: &Candidate<'_, TrafficSplitSpec>,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<ValidationError>,
 ) {
     if spec.backends.is_empty() || spec.backends.len() > 32 {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec.backends",
             format!("{} backends", spec.backends.len()),
             "name 1 to 32",
         ));
     }
     if spec.backends.iter().all(|b| b.weight == 0) {
-        problems.push(Problem::invalid(
+        problems.push(ValidationError::invalid(
             "spec.backends",
             "all weights are zero",
             "give at least one backend a weight",
@@ -192,14 +195,14 @@ fn check_backends(
     for (index, backend) in spec.backends.iter().enumerate() {
         let field = format!("spec.backends[{index}]");
         if backend.weight > Backend::MAX_WEIGHT {
-            problems.push(Problem::invalid(
+            problems.push(ValidationError::invalid(
                 format!("{field}.weight"),
                 format!("{} is too large", backend.weight),
                 "use 0 to 1000000",
             ));
         }
         if !seen.insert(backend.display_name()) {
-            problems.push(Problem::invalid(
+            problems.push(ValidationError::invalid(
                 field.clone(),
                 format!("{} is named twice", backend.display_name()),
                 "add the weights up in one",
@@ -215,10 +218,10 @@ fn check_target(
     service: Option<&Service>,
     backend: &Backend,
     field: &str,
-) -> Option<Problem> {
+) -> Option<ValidationError> {
     let backend_name = match backend.target() {
         None => {
-            return Some(Problem::invalid(
+            return Some(ValidationError::invalid(
                 field,
                 "a backend takes exactly one of service and labels",
                 "remove one, or add the missing one",
@@ -234,7 +237,7 @@ fn check_target(
         if policy.lookup.is_external(&name) {
             return Some(without_endpoints(policy, &field, backend_name));
         }
-        return Some(Problem::unresolved(
+        return Some(ValidationError::unresolved(
             reason::BACKEND_NOT_FOUND,
             field,
             format!("service {name} does not exist"),
@@ -250,7 +253,7 @@ fn check_target(
         |port| vec![port.into()],
     );
     let missing = ports.iter().find(|port| !target.ports.contains_key(port))?;
-    Some(Problem::unresolved(
+    Some(ValidationError::unresolved(
         reason::PORT_NOT_FOUND,
         field,
         format!("{missing} is not a port of service {name}"),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{Injection, InjectionDecision, is_selected};
-use crate::world::{Port, Shape, Workload};
+use crate::world::{Pod, PodTemplate, Port};
 
 /// A pod as it will be, with the webhook's decision about it.
 #[derive(Clone, Debug)]
-pub(crate) struct Template {
+pub(crate) struct StandIn {
     /// The pod without the webhook: it has a sidecar only where its author wrote one.
-    pub(crate) pod: Workload,
+    pub(crate) pod: Pod,
     pub(crate) object: ObjectRef,
     /// The value of the pod's own injection label.
     pub(crate) label: Option<String>,
@@ -24,31 +24,31 @@ pub(crate) struct Template {
 /// The injection labels of namespaces.
 pub(super) type NamespaceLabels = BTreeMap<Arc<str>, Arc<str>>;
 
-impl Template {
+impl StandIn {
     fn is_selected(&self, namespaces: &NamespaceLabels) -> bool {
         let namespace = &self.pod.name.namespace;
         let label = namespaces.get(namespace).map(|label| &**label);
         is_selected(namespace, label, self.label.as_deref())
     }
 
-    /// Returns the shape after admission.
-    pub(super) fn shape(&self, namespaces: &NamespaceLabels) -> Shape {
-        let shape = (*self.pod.shape).clone();
+    /// Returns the template after admission.
+    pub(super) fn pod_template(&self, namespaces: &NamespaceLabels) -> PodTemplate {
+        let template = (*self.pod.template).clone();
         let selected = self.is_selected(namespaces);
         match &self.injection.decision {
             InjectionDecision::Inject(settings) if selected => {
                 let ports = settings.exclusions.inbound_ports.iter();
                 let ports = ports.filter_map(|port| Port::try_from(i32::from(*port)).ok());
-                Shape {
+                PodTemplate {
                     meshed: true,
                     uncaptured: ports.collect(),
-                    ..shape
+                    ..template
                 }
             }
             InjectionDecision::Inject(_)
             | InjectionDecision::Leave
             | InjectionDecision::Skip(_)
-            | InjectionDecision::Refuse(_) => shape,
+            | InjectionDecision::Refuse(_) => template,
         }
     }
 

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::applications::Application;
-use super::inbound::{Inbound, inbound, leads, service_targets};
+use super::inbound::{InboundInput, inbound, leads, service_targets};
 use super::memo::{ContentInterner, Memo};
-use super::outcome::Remarks;
+use super::report::PolicyFeedback;
 use super::server::server;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::resource::Part;
-use crate::world::{Labels, NamespacedName, Port, Service, Shape, SpiffeId, selects};
+use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, SpiffeId, selects};
 
 /// The inbound config that pods with equal inputs share, across workloads.
 #[derive(Debug)]
-pub(crate) struct Class {
-    pub(crate) input: Arc<Inbound>,
+pub(crate) struct InboundConfig {
+    pub(crate) input: Arc<InboundInput>,
     part: OnceLock<Arc<Part>>,
 }
 
-impl Class {
-    pub(crate) fn new(input: &Arc<Inbound>) -> Self {
+impl InboundConfig {
+    pub(crate) fn new(input: &Arc<InboundInput>) -> Self {
         Self {
             input: Arc::clone(input),
             part: OnceLock::new(),
@@ -35,55 +35,57 @@ impl Class {
     }
 }
 
-/// The server's side of the pods of a shape.
+/// The server's side of the pods of a template.
 #[derive(Debug)]
-pub(crate) struct Served {
-    pub(crate) class: Arc<Class>,
+pub(crate) struct CompiledTemplate {
+    pub(crate) config: Arc<InboundConfig>,
     pub(crate) identity: SpiffeId,
     /// The service that leads to each port, for metrics.
     leads: BTreeMap<Port, Arc<str>>,
     /// Feedback to the policies that select the pods.
-    pub(crate) remarks: Remarks,
+    pub(crate) feedback: PolicyFeedback,
     /// The services that select the pods.
     pub(crate) services: BTreeSet<NamespacedName>,
 }
 
-impl Served {
-    /// Compiles a shape.
+impl CompiledTemplate {
+    /// Compiles a template.
     pub(crate) fn new(
-        shape: &Shape,
+        template: &PodTemplate,
         services: &[&Service],
         policies: &[&Policy],
         settings: &Settings,
-        classes: &Memo<Arc<Inbound>, Class>,
+        inbound_configs: &Memo<Arc<InboundInput>, InboundConfig>,
     ) -> Self {
-        let mut remarks = Remarks::default();
-        let targets = service_targets(services, shape);
-        let input = inbound(shape, &targets, policies, settings, &mut remarks);
+        let mut feedback = PolicyFeedback::default();
+        let targets = service_targets(services, template);
+        let input = inbound(template, &targets, policies, settings, &mut feedback);
         Self {
-            class: classes.of(Arc::new(input), Class::new),
-            identity: shape.identity(&settings.trust_domain),
+            config: inbound_configs.of(Arc::new(input), InboundConfig::new),
+            identity: template.identity(&settings.trust_domain),
             leads: leads(&targets),
-            remarks,
+            feedback,
             services: services.iter().map(|s| s.name.clone()).collect(),
         }
     }
 
     /// Whether proxies get the same.
-    pub(crate) fn serves_alike(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.class, &other.class)
+    pub(crate) fn same_config(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
             && self.identity == other.identity
             && self.leads == other.leads
     }
 
     /// Whether it also says the same.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        self.serves_alike(other) && self.remarks == other.remarks && self.services == other.services
+        self.same_config(other)
+            && self.feedback == other.feedback
+            && self.services == other.services
     }
 
     /// Returns the inputs of the clusters of the ports.
     pub(crate) fn applications(&self) -> impl Iterator<Item = Application> {
-        let input = &self.class.input;
+        let input = &self.config.input;
         input
             .ports
             .keys()
@@ -91,8 +93,8 @@ impl Served {
     }
 }
 
-/// The shapes of a workload's proxies: more than one while it is rolled out.
-pub(crate) type Shapes = BTreeMap<Arc<Shape>, Arc<Served>>;
+/// The templates of a workload's proxies: more than one while it is rolled out.
+pub(crate) type CompiledTemplates = BTreeMap<Arc<PodTemplate>, Arc<CompiledTemplate>>;
 
 /// From this many pod templates on, an index of the selectors costs less than a look at each service.
 const INDEXED: usize = 4;

@@ -9,14 +9,14 @@ use crate::status::ObjectStatus;
 
 /// The report of one unit about the objects that it validates.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
+pub(crate) struct ValidationReport {
     pub(crate) statuses: BTreeMap<ObjectRef, ObjectStatus>,
     pub(crate) findings: Vec<Finding>,
 }
 
 /// Feedback of a unit about objects that another unit validates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Remarks {
+pub(crate) struct PolicyFeedback {
     conditions: Vec<Remark>,
     pub(crate) findings: Vec<Finding>,
 }
@@ -30,7 +30,7 @@ struct Remark {
     message: String,
 }
 
-impl Remarks {
+impl PolicyFeedback {
     /// A condition as it is seen from here.
     pub(crate) fn condition(
         &mut self,

@@ -6,16 +6,16 @@ use crate::authz::evaluate::whole;
 
 impl DecisionList {
     /// The verdict; `None` only if no step decides.
-    pub(super) fn judge(&self, request: &Request) -> Option<Verdict> {
+    pub(super) fn evaluate(&self, request: &Request) -> Option<Verdict> {
         first(&self.steps, request)
     }
 }
 
 fn first(steps: &[Step], request: &Request) -> Option<Verdict> {
-    steps.iter().find_map(|step| judge(step, request))
+    steps.iter().find_map(|step| evaluate(step, request))
 }
 
-fn judge(step: &Step, request: &Request) -> Option<Verdict> {
+fn evaluate(step: &Step, request: &Request) -> Option<Verdict> {
     let peer = request.peer.as_ref().map(|peer| peer.as_str());
     let prefixes = |map: &std::collections::BTreeMap<std::sync::Arc<str>, Vec<Step>>,
                     text: Option<&str>| {
