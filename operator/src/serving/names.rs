@@ -116,8 +116,7 @@ impl RequestClassifier<'_> {
     /// Learns the destinations of the listeners that a proxy reports on reconnect, once: they may be in use.
     fn reported_on_reconnect<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
         let addresses = listeners.filter_map(|name| listener_address(name));
-        let reported: BTreeSet<_> =
-            addresses.filter_map(|at| self.known(at)).collect();
+        let reported: BTreeSet<_> = addresses.filter_map(|at| self.known(at)).collect();
         if self.learns && !reported.is_empty() {
             for destination in &reported {
                 self.learn(destination, None);

@@ -41,14 +41,13 @@ impl RetiredNames {
     pub(super) fn asks(&mut self, before: &OnDemandRequests, now: &OnDemandRequests) {
         self.acknowledged
             .retain(|name, _| now.clusters.contains(name));
-        let reported_on_reconnect: BTreeSet<_> = now
+        let reported: BTreeSet<_> = now
             .reported_listeners
             .difference(&before.reported_listeners)
             .filter_map(|listener| listener_address(listener))
             .collect();
         let came_with = |name: &Name| {
-            !reported_on_reconnect.is_empty()
-                && on_demand_address(name).is_some_and(|at| reported_on_reconnect.contains(&at))
+            !reported.is_empty() && on_demand_address(name).is_some_and(|at| reported.contains(&at))
         };
         let retired = |name: &&Name| self.names.contains(*name) || came_with(name);
         let retired: BTreeSet<Name> = now.clusters.iter().filter(retired).cloned().collect();
