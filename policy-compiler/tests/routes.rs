@@ -13,9 +13,11 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use harness::running::{Trust, connect, http, serve, spawn, start, status};
 use heddle_policy_compiler::traffic::{
-    Action, Backend, Balance, Forward, HeaderMatcher, HostPattern, Origins, PathMatcher,
-    QueryMatcher, Request, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId,
-    TableUpstream, ValueMatcher, VirtualHost, WeightedBackend, evaluate,
+    Action, Backend, Balance, Edits, Forward, HeaderChange, HeaderChanges, HeaderMatcher,
+    HostPattern, Origins, PathMatcher, PathRewrite, PresentLines, QueryMatcher, Redirect,
+    RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry, RoutePolicy, RouteRule,
+    RouteTable, RuleId, Scheme, Share, TableUpstream, ValueMatcher, VirtualHost, WeightedBackend,
+    evaluate,
 };
 use heddle_policy_compiler::{
     Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, compile, ingest, print,
@@ -93,55 +95,128 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
     })
 }
 
+/// Changes of the headers with some of the names.
+fn changes(names: &'static str) -> impl Strategy<Value = HeaderChanges> {
+    let present = prop_oneof![
+        Just(PresentLines::Keep),
+        Just(PresentLines::Remove),
+        "[xy%\"\\\\]{1,3}".prop_map(|value| PresentLines::Set(value.into())),
+    ];
+    let add = proptest::collection::vec("[xy%]{1,3}".prop_map(Arc::from), 0..3);
+    let change = (present, add).prop_map(|(present, add)| HeaderChange { present, add });
+    proptest::collection::btree_map(names.prop_map(Arc::from), change, 0..3).prop_map(HeaderChanges)
+}
+
+fn edits() -> impl Strategy<Value = Edits> {
+    let some = (changes("x-[abc]"), changes("y-[ab]"));
+    let some = some.prop_map(|(request, response)| Edits { request, response });
+    prop_oneof![2 => Just(Edits::default()), 1 => some]
+}
+
+fn path_rewrite() -> impl Strategy<Value = Option<PathRewrite>> {
+    let full = "/(c|%25|c/d\\$1)".prop_map(|path| PathRewrite::Full(path.into()));
+    let prefix = prop_oneof!["", "/c", "/%61/d"];
+    let prefix = prefix.prop_map(|path| PathRewrite::Prefix(path.into()));
+    proptest::option::weighted(0.5, prop_oneof![full, prefix])
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    let host = proptest::option::of(Just("other.example".into()));
+    let some = (host, path_rewrite()).prop_map(|(host, path)| Rewrite { host, path });
+    prop_oneof![2 => Just(Rewrite::default()), 1 => some]
+}
+
+fn redirect() -> impl Strategy<Value = Action> {
+    let scheme = proptest::option::of(prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]);
+    let host = proptest::option::of(Just("other.example".into()));
+    let port = prop_oneof![Just(80), Just(443), Just(8080)];
+    let port = proptest::option::of(port.prop_map(|port: i32| port.try_into().unwrap()));
+    let status = proptest::sample::select(RedirectStatus::ALL.to_vec());
+    let all = (scheme, host, port, path_rewrite(), status);
+    all.prop_map(|(scheme, host, port, path, status)| {
+        Action::Redirect(Redirect {
+            scheme,
+            host,
+            port,
+            path,
+            status,
+        })
+    })
+}
+
 fn action() -> impl Strategy<Value = Action> {
-    let shares = proptest::collection::vec((0..=BACKENDS, 0..3_u32), 1..4);
-    let forward = shares.prop_map(|shares| {
+    let shares = proptest::collection::vec((0..=BACKENDS, 0..3_u32, edits()), 1..4);
+    let forward = (shares, rewrite()).prop_map(|(shares, rewrite)| {
         let mut seen = BTreeSet::new();
-        let shares = shares.into_iter().filter(|(index, _)| seen.insert(*index));
-        let mut backends: Vec<WeightedBackend> = shares
-            .map(|(index, weight)| WeightedBackend {
-                backend: if index == BACKENDS {
-                    Backend::Invalid("gone".into())
-                } else {
-                    backend(index)
-                },
-                weight,
-            })
-            .collect();
-        if backends.iter().all(|backend| backend.weight == 0) {
-            backends[0].weight = 1;
-        }
-        Action::Forward(Forward { backends })
+        let shares = shares.into_iter().filter(|(index, ..)| seen.insert(*index));
+        let backends = shares.map(|(index, weight, edits)| WeightedBackend {
+            backend: if index == BACKENDS {
+                Backend::Invalid("gone".into())
+            } else {
+                backend(index)
+            },
+            weight,
+            edits,
+        });
+        Action::Forward(Forward {
+            rewrite,
+            ..Forward::to(backends.collect())
+        })
     });
     let respond = (200..500_u16).prop_map(|status| Action::Respond {
         status,
         body: "own".into(),
     });
-    prop_oneof![3 => forward, 1 => respond]
+    prop_oneof![6 => forward, 2 => redirect(), 1 => respond]
+}
+
+/// Whether an action replaces the prefix that the matcher has.
+fn replaces_prefix(action: &Action) -> bool {
+    let path = match action {
+        Action::Forward(forward) => &forward.rewrite.path,
+        Action::Redirect(redirect) => &redirect.path,
+        Action::Respond { .. } => &None,
+    };
+    matches!(path, Some(PathRewrite::Prefix(_)))
 }
 
 fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
-    let rule = (action(), proptest::collection::vec(matcher(), 1..4));
+    let rule = (
+        action(),
+        edits(),
+        proptest::collection::vec(matcher(), 1..4),
+    );
     proptest::collection::vec(rule, 0..5).prop_map(|rules| {
-        let of = |(index, (action, matchers)): (usize, (Action, Vec<RequestMatcher>))| {
-            let object = ObjectRef {
-                kind: ObjectKind::TrafficSplit,
-                namespace: "shop".into(),
-                name: "s".into(),
+        let of =
+            |(index, (action, edits, matchers)): (usize, (Action, Edits, Vec<RequestMatcher>))| {
+                let object = ObjectRef {
+                    kind: ObjectKind::TrafficSplit,
+                    namespace: "shop".into(),
+                    name: "s".into(),
+                };
+                let entry_action = action.clone();
+                let rule = Arc::new(RouteRule {
+                    id: RuleId::Declared(object, index),
+                    action,
+                    edits,
+                    policy: RoutePolicy::default(),
+                    origins: BTreeSet::new(),
+                });
+                let entry = move |(alternative, matcher)| RouteEntry {
+                    matcher,
+                    alternative,
+                    rule: Arc::clone(&rule),
+                };
+                let prefixes = replaces_prefix(&entry_action);
+                let matchers = matchers.into_iter().map(move |matcher| match matcher.path {
+                    PathMatcher::Exact(_) | PathMatcher::Regex(_) if prefixes => RequestMatcher {
+                        path: PathMatcher::Any,
+                        ..matcher
+                    },
+                    _ => matcher,
+                });
+                matchers.enumerate().map(entry)
             };
-            let rule = Arc::new(RouteRule {
-                id: RuleId::Declared(object, index),
-                action,
-                policy: RoutePolicy::default(),
-                origins: BTreeSet::new(),
-            });
-            let entry = move |(alternative, matcher)| RouteEntry {
-                matcher,
-                alternative,
-                rule: Arc::clone(&rule),
-            };
-            matchers.into_iter().enumerate().map(entry)
-        };
         rules.into_iter().enumerate().flat_map(of).collect()
     })
 }
@@ -168,6 +243,7 @@ fn table() -> impl Strategy<Value = RouteTable> {
             name: "t".into(),
             hosts,
             upstreams: (0..BACKENDS).map(upstream).collect(),
+            mirrors: Vec::new(),
             origins: Origins {
                 service: NamespacedName::new("shop", "s"),
                 rules: BTreeSet::new(),
@@ -177,7 +253,12 @@ fn table() -> impl Strategy<Value = RouteTable> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let host = prop_oneof!["named\\.test", "Named\\.test", "other\\.test"];
+    let host = prop_oneof![
+        "named\\.test",
+        "Named\\.test",
+        "other\\.test",
+        "other\\.test:(80|443|81)"
+    ];
     let parameter = "[qr](=[xy]{0,2})?";
     let query = proptest::collection::vec(parameter, 0..3);
     let query = query.prop_map(|all| match all.is_empty() {
@@ -194,6 +275,59 @@ fn request() -> impl Strategy<Value = Request> {
             headers,
         }
     })
+}
+
+/// The headers of every response of a backend that echoes.
+const RESPONSE: [(&str, &str); 2] = [("y-a", "x"), ("y-b", "y")];
+
+/// Answers with its name in a first line, and with the head of the request.
+fn echo(name: String) -> impl Fn(&mut TcpStream) + Send + Clone {
+    move |stream| {
+        let Some(head) = harness::running::request(stream) else {
+            return;
+        };
+        let headers: String = RESPONSE
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let length = name.len() + 2 + head.len();
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{headers}connection: close\r\n\r\n{name}\r\n"
+        );
+        let _ = stream.write_all(&head);
+    }
+}
+
+/// The request of an echoed head, with the headers that tests set.
+fn echoed(head: &str) -> Option<Request> {
+    let mut lines = head.lines();
+    let mut first = lines.next()?.split(' ');
+    let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
+    let headers: Vec<(String, String)> = named_headers(head);
+    let host = headers.iter().find(|(name, _)| name == "host")?.1.clone();
+    Some(Request {
+        host,
+        method,
+        path,
+        headers: of_tests(headers),
+    })
+}
+
+/// The headers of a head, with names in lower case.
+fn named_headers(head: &str) -> Vec<(String, String)> {
+    let lines = head.lines().skip(1).take_while(|line| !line.is_empty());
+    let pairs = lines.filter_map(|line| line.split_once(':'));
+    pairs
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect()
+}
+
+/// The headers that tests set, by name. The lines of one name keep their order.
+fn of_tests(mut headers: Vec<(String, String)>) -> Vec<(String, String)> {
+    headers.retain(|(name, _)| ["x-a", "x-b", "x-c", "y-a", "y-b"].contains(&name.as_str()));
+    headers.sort_by(|a, b| a.0.cmp(&b.0));
+    headers
 }
 
 /// Answers with its name.
@@ -219,7 +353,11 @@ fn configuration(table: &RouteTable) -> Value {
         let routes = routes["routes"].as_array_mut();
         for (index, route) in routes.into_iter().flatten().enumerate() {
             let header = json!({"key": "x-place", "value": format!("{host}/{index}")});
-            route["response_headers_to_add"] = json!([{"header": header}]);
+            let mut headers = route["response_headers_to_add"].as_array().cloned();
+            headers
+                .get_or_insert_default()
+                .push(json!({"header": header}));
+            route["response_headers_to_add"] = json!(headers);
         }
     }
     config
@@ -244,8 +382,8 @@ fn bootstrap(tables: &[RouteTable]) -> Value {
     json!({"admin": {"address": at("127.79.0.9", 9901)}, "static_resources": {"listeners": listeners, "clusters": clusters}})
 }
 
-/// Status, place of the route, body.
-fn send(port: u16, request: &Request) -> Result<(u16, Option<String>, String)> {
+/// Head and body of the answer.
+fn send(port: u16, request: &Request) -> Result<(String, String)> {
     let mut stream = connect(&format!("{ENVOY}:{port}"))?;
     let headers: String = request
         .headers
@@ -275,13 +413,18 @@ fn send(port: u16, request: &Request) -> Result<(u16, Option<String>, String)> {
         ensure!(read > 0, "no answer: {text}");
         answer.extend_from_slice(&buffer[..read]);
     };
-    let place = head.lines().find_map(|line| line.strip_prefix("x-place: "));
-    Ok((status(&head), place.map(str::to_owned), body))
+    Ok((head, body))
 }
 
 /// The difference between the answer of Envoy and the decision of the evaluator.
 fn difference(table: &RouteTable, request: &Request, port: u16) -> Result<Option<String>> {
-    let (status, place, body) = send(port, request)?;
+    let (head, body) = send(port, request)?;
+    let (status, headers) = (status(&head), named_headers(&head));
+    let header = |name: &str| {
+        let found = headers.iter().find(|(own, _)| own == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let place = header("x-place");
     let Some(decision) = evaluate(table, request) else {
         return Ok(
             (status != 404 || place.is_some()).then(|| format!("404, not {status} {place:?}"))
@@ -296,14 +439,43 @@ fn difference(table: &RouteTable, request: &Request, port: u16) -> Result<Option
     if own != place {
         return Ok(Some(format!("{own:?}, not {place:?} with {status} {body}")));
     }
-    let right = match &decision.rule().action {
-        Action::Respond { status: own, .. } => *own == status,
-        Action::Forward(_) => decision.shares().iter().any(|share| match share.upstream {
-            Some(upstream) => status == 200 && *upstream.name == *body,
-            None => status == 500,
-        }),
+    let seen = of_tests(headers.clone());
+    let answered = |share: Option<&Share<'_>>, headers| {
+        let answered = of_tests(decision.answered(share, headers));
+        (answered != seen).then(|| format!("{answered:?}, not {seen:?}"))
     };
-    Ok((!right).then(|| format!("{:?}, not {status} {body}", decision.shares())))
+    let status_only = |own: u16| (own != status).then(|| format!("{own}, not {status}"));
+    Ok(match &decision.rule().action {
+        Action::Respond { status: own, .. } => {
+            status_only(*own).or_else(|| answered(None, Vec::new()))
+        }
+        Action::Redirect(redirect) => {
+            let (own, there) = (decision.location(request), header("location"));
+            let location = (own != there).then(|| format!("{own:?}, not {there:?}"));
+            let wrong = status_only(redirect.status.code()).or(location);
+            wrong.or_else(|| answered(None, Vec::new()))
+        }
+        Action::Forward(_) if status == 500 => {
+            let shares = decision.shares();
+            let some = shares.is_empty() || shares.iter().any(|share| share.upstream.is_none());
+            (!some).then(|| format!("{shares:?}, not 500"))
+        }
+        Action::Forward(_) => {
+            let (name, head) = body.split_once("\r\n").unwrap_or_default();
+            let shares = decision.shares();
+            let named = |share: &&Share<'_>| share.upstream.is_some_and(|of| &*of.name == name);
+            let Some(share) = shares.iter().find(named) else {
+                return Ok(Some(format!("{shares:?}, not {status} {body}")));
+            };
+            let mut own = decision.forwarded(share, request);
+            own.headers = of_tests(own.headers);
+            let there = echoed(head);
+            let forwarded =
+                (Some(&own) != there.as_ref()).then(|| format!("{own:#?}, not {there:#?}"));
+            let response = RESPONSE.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            forwarded.or_else(|| answered(Some(share), response.to_vec()))
+        }
+    })
 }
 
 #[test]
@@ -316,7 +488,7 @@ fn envoy_and_the_evaluator_agree_on_random_tables() -> Result<()> {
         .collect();
     for index in 0..BACKENDS {
         let at = format!("127.79.0.3:{}", port_of(index));
-        serve(at, named(format!("b{index}")))?;
+        serve(at, echo(format!("b{index}")))?;
     }
     let folder = tempfile::tempdir()?;
     let _envoy = spawn(

@@ -69,7 +69,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::{Action, Backend, RouteTable};
+use crate::traffic::{Backend, RouteTable};
 use crate::validation::inputs::Target;
 use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
@@ -267,7 +267,7 @@ impl Compiled {
         let target = Target::Service(service.clone());
         let rules = || self.validated.rules(&target, port);
         let whole = !rules().any(|entry| entry.matcher.is_any());
-        if rules().any(|entry| matches!(entry.rule.action, Action::Respond { .. })) {
+        if rules().any(|entry| entry.rule.answers()) {
             return false;
         }
         let mut backends = rules().flat_map(|entry| entry.rule.backends());

@@ -50,7 +50,8 @@ pub(crate) fn route_configuration(table: &RouteTable) -> Arc<Resource> {
 
 impl Recipe for RouteTable {
     fn make(&self) -> Arc<Resource> {
-        let names = self.upstreams.iter().map(|upstream| &upstream.name);
+        let all = self.upstreams.iter().chain(&self.mirrors);
+        let names = all.map(|upstream| &upstream.name);
         Resource::merged(
             ResourceKind::Route,
             &self.name,

@@ -7,7 +7,7 @@ use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::ServicePolicy;
 use crate::traffic::{
-    Action, Backend, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
+    Action, Backend, Edits, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
 };
 use crate::world::{NamespacedName, Port};
@@ -38,6 +38,7 @@ pub(super) fn table(
         name: Arc::clone(own.name()),
         hosts: vec![VirtualHost::any(entries)],
         upstreams,
+        mirrors: Vec::new(),
         origins: Origins {
             service: service.clone(),
             rules: objects,
@@ -60,9 +61,8 @@ pub(super) fn with_policy(mut table: RouteTable, policy: &ServicePolicy) -> Rout
 fn whole_service(backend: Backend) -> RouteEntry {
     let rule = RouteRule {
         id: RuleId::WholeService,
-        action: Action::Forward(Forward {
-            backends: vec![WeightedBackend { backend, weight: 1 }],
-        }),
+        action: Action::Forward(Forward::to(vec![WeightedBackend::new(backend, 1)])),
+        edits: Edits::default(),
         policy: RoutePolicy::default(),
         origins: BTreeSet::new(),
     };
@@ -78,7 +78,7 @@ fn without_odd_weight(entry: &RouteEntry) -> RouteEntry {
     let Action::Forward(forward) = &entry.rule.action else {
         return entry.clone();
     };
-    let weighted = forward.backends.iter().filter(|backend| backend.weight > 0);
+    let weighted = forward.weighted();
     if weighted.clone().count() != 1 || weighted.clone().all(|backend| backend.weight == 1) {
         return entry.clone();
     }
@@ -89,6 +89,7 @@ fn without_odd_weight(entry: &RouteEntry) -> RouteEntry {
     let rule = RouteRule {
         action: Action::Forward(Forward {
             backends: backends.collect(),
+            ..forward.clone()
         }),
         ..(*entry.rule).clone()
     };

@@ -35,7 +35,9 @@ fn subset_name(
     family: Option<Family>,
 ) -> Arc<str> {
     let place = match &rule.id {
-        RuleId::Declared(object, _) => format!("{}/{}", object.namespace, object.name),
+        RuleId::Declared(object, _) | RuleId::Route { object, .. } => {
+            format!("{}/{}", object.namespace, object.name)
+        }
         RuleId::WholeService => String::new(),
     };
     with_family(format!("out|{service}|{port}|{place}/{index}"), family)
@@ -264,7 +266,7 @@ fn whole(
     let (unmeshed, misnamed) = (own.unmeshed, own.misnamed);
     let mut identities = own.identities;
     let groups = match rule.map(|rule| &rule.action) {
-        None | Some(Action::Respond { .. }) => vec![EndpointGroup {
+        None | Some(Action::Redirect(_) | Action::Respond { .. }) => vec![EndpointGroup {
             weight: 1,
             hosts: own.hosts,
         }],

@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::hcm::AUTHZ_FILTER;
 use super::wire::envoy::config::route::v3;
-use super::{duration, endpoint, exact, number, prefix, rbac, regex, safe_regex, seconds};
+use super::{duration, endpoint, exact, number, prefix, rbac, regex, rewrite, safe_regex, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Balance, Forward, HostPattern, PathMatcher, QueryMatcher, RequestMatcher, RouteEntry,
-    RoutePolicy, RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
+    Action, Balance, Edits, Forward, HostPattern, Mirror, PathMatcher, QueryMatcher,
+    RequestMatcher, RouteEntry, RouteRule, RouteTable, Timeouts, ValueMatcher, VirtualHost,
+    WeightedBackend,
 };
 
 /// The default retries: only requests that provably reached no application. That is safe for every method.
@@ -54,26 +57,47 @@ fn host_name(host: &VirtualHost) -> String {
 }
 
 fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
-    let action = match &entry.rule.action {
-        Action::Forward(to) => v3::route::Action::Route(forward(table, to, &entry.rule.policy)),
+    let (rule, path) = (&*entry.rule, &entry.matcher.path);
+    let mut edits = rule.edits.clone();
+    let action = match &rule.action {
+        Action::Forward(to) => {
+            let mut action = forward(table, rule, to);
+            rewrite::forward(&mut action, &to.rewrite, path);
+            // Then the backends have the changes of the rule with their own.
+            if has_own_edits(to) {
+                edits = Edits::default();
+            }
+            v3::route::Action::Route(action)
+        }
+        Action::Redirect(to) => v3::route::Action::Redirect(rewrite::redirect(to, path)),
         Action::Respond { status, body } => {
             v3::route::Action::DirectResponse(response(u32::from(*status), body))
         }
     };
+    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
+    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&edits.response);
     v3::Route {
         // A rejection by Envoy that names the route leads to the objects of the rule.
-        name: entry.rule.id.to_string(),
+        name: rule.id.to_string(),
         r#match: Some(request_match(&entry.matcher)),
         action: Some(action),
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
         ..Default::default()
     }
 }
 
+fn has_own_edits(forward: &Forward) -> bool {
+    forward.weighted().any(|backend| !backend.edits.is_empty())
+}
+
 /// Requests to backends by weight. Upstreams that choose by hash get the client's address, which all connections of a pod share.
-fn forward(table: &RouteTable, forward: &Forward, policy: &RoutePolicy) -> v3::RouteAction {
+fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward) -> v3::RouteAction {
     use v3::route_action::{HashPolicy, hash_policy};
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
-    let mut action = action(shares(table, &forward.backends), CLIENT_RETRIES);
+    let mut action = action(shares(table, rule, forward), CLIENT_RETRIES);
     let mut upstreams = forward.backends.iter().filter_map(upstream);
     let by_address = upstreams.any(|upstream| upstream.balance == Balance::ClientAddress);
     let connection = hash_policy::ConnectionProperties { source_ip: true };
@@ -83,13 +107,33 @@ fn forward(table: &RouteTable, forward: &Forward, policy: &RoutePolicy) -> v3::R
         )),
         ..Default::default()
     }));
-    if !forward.backends.iter().all(|b| upstream(b).is_some()) {
+    let found = forward.backends.iter().all(|b| upstream(b).is_some());
+    if !found || forward.weighted().next().is_none() {
         use v3::route_action::ClusterNotFoundResponseCode::InternalServerError;
         action.cluster_not_found_response_code = InternalServerError.into();
     }
+    let mirrors = forward.mirrors.iter();
+    action.request_mirror_policies = mirrors.filter_map(|of| mirror(table, of)).collect();
     elsewhere(&mut action);
-    timeouts(&mut action, &policy.timeouts);
+    timeouts(&mut action, &rule.policy.timeouts);
     action
+}
+
+/// The copy has the `Host` of the request.
+fn mirror(table: &RouteTable, mirror: &Mirror) -> Option<RequestMirrorPolicy> {
+    let share = FractionalPercent {
+        numerator: mirror.share.get(),
+        denominator: fractional_percent::DenominatorType::Million.into(),
+    };
+    Some(RequestMirrorPolicy {
+        cluster: table.mirror(&mirror.backend)?.name.to_string(),
+        runtime_fraction: Some(core::RuntimeFractionalPercent {
+            default_value: Some(share),
+            ..Default::default()
+        }),
+        disable_shadow_host_suffix_append: true,
+        ..Default::default()
+    })
 }
 
 fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
@@ -142,27 +186,45 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
 }
 
 /// The backends that have weight. The share of one without an upstream goes to a cluster that is not there.
-fn shares(table: &RouteTable, backends: &[WeightedBackend]) -> v3::route_action::ClusterSpecifier {
+fn shares(
+    table: &RouteTable,
+    rule: &RouteRule,
+    forward: &Forward,
+) -> v3::route_action::ClusterSpecifier {
     use v3::route_action::ClusterSpecifier;
-    let weighted = backends.iter().filter(|backend| backend.weight > 0);
     let name = |backend: &WeightedBackend| {
         let upstream = table.upstream(&backend.backend);
         upstream.map_or_else(|| NOWHERE.to_owned(), |upstream| upstream.name.to_string())
     };
-    let mut weights: Vec<v3::weighted_cluster::ClusterWeight> = weighted
-        .map(|backend| v3::weighted_cluster::ClusterWeight {
+    let own_edits = has_own_edits(forward);
+    let mut weighted = forward.weighted();
+    match (weighted.next(), weighted.next()) {
+        (None, _) => return ClusterSpecifier::Cluster(NOWHERE.to_owned()),
+        (Some(only), None) if !own_edits => return ClusterSpecifier::Cluster(name(only)),
+        (Some(_), _) => {}
+    }
+    let clusters = forward.weighted().map(|backend| {
+        let edits = match own_edits {
+            true => rule.edits.around(&backend.edits),
+            false => Edits::default(),
+        };
+        let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
+        let (response_headers_to_add, response_headers_to_remove) =
+            rewrite::headers(&edits.response);
+        v3::weighted_cluster::ClusterWeight {
             name: name(backend),
             weight: number(backend.weight),
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
             ..Default::default()
-        })
-        .collect();
-    match &mut *weights {
-        [only] => ClusterSpecifier::Cluster(std::mem::take(&mut only.name)),
-        _ => ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
-            clusters: weights,
-            ..Default::default()
-        }),
-    }
+        }
+    });
+    ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
+        clusters: clusters.collect(),
+        ..Default::default()
+    })
 }
 
 fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::RouteAction {
@@ -204,10 +266,12 @@ fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
         .map(|method| header(":method", &ValueMatcher::Exact(Arc::clone(method))));
     let headers = matcher.headers.iter().map(|of| header(&of.name, &of.value));
     let path = match &matcher.path {
-        PathMatcher::Any => PathSpecifier::Prefix(String::new()),
         PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
-        PathMatcher::Prefix(path) if path.is_empty() => PathSpecifier::Prefix("/".to_owned()),
-        PathMatcher::Prefix(path) => PathSpecifier::PathSeparatedPrefix(path.to_string()),
+        PathMatcher::Prefix(path) if !path.is_empty() => {
+            PathSpecifier::PathSeparatedPrefix(path.to_string())
+        }
+        // Not `/`: another prefix would take the place of that slash.
+        PathMatcher::Any | PathMatcher::Prefix(_) => PathSpecifier::Prefix(String::new()),
         PathMatcher::Regex(path) => PathSpecifier::SafeRegex(safe_regex(&**path)),
     };
     v3::RouteMatch {

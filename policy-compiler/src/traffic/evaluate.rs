@@ -1,7 +1,9 @@
-//! The reference evaluator: the rule and the backends that a request would get. To explain a table, and to hold Envoy against it.
+//! The reference evaluator: the rule and the backends that a request would get, and its form there. To explain a table, and to
+//! hold Envoy against it.
 
 use regex::Regex;
 
+use super::filters::{Edits, PathRewrite, Redirect, Scheme};
 use super::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 use super::rule::{Action, Backend, RouteRule};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
@@ -36,6 +38,8 @@ pub struct Share<'t> {
     pub weight: u32,
     /// Its upstream. None: the request is answered with status 500.
     pub upstream: Option<&'t TableUpstream>,
+    /// The changes of headers that it has beside those of the rule.
+    pub edits: &'t Edits,
 }
 
 impl<'t> Decision<'t> {
@@ -48,17 +52,97 @@ impl<'t> Decision<'t> {
     /// The backends by weight; none if the rule answers by itself.
     #[must_use]
     pub fn shares(&self) -> Vec<Share<'t>> {
-        let backends = match &self.entry.rule.action {
-            Action::Forward(forward) => &*forward.backends,
-            Action::Respond { .. } => &[],
+        let Action::Forward(forward) = &self.entry.rule.action else {
+            return Vec::new();
         };
-        let weighted = backends.iter().filter(|backend| backend.weight > 0);
         let share = |weighted: &'t super::WeightedBackend| Share {
             backend: &weighted.backend,
             weight: weighted.weight,
             upstream: self.table.upstream(&weighted.backend),
+            edits: &weighted.edits,
         };
-        weighted.map(share).collect()
+        forward.weighted().map(share).collect()
+    }
+
+    /// Returns the request as a backend gets it.
+    #[must_use]
+    pub fn forwarded(&self, share: &Share<'_>, request: &Request) -> Request {
+        let mut request = request.clone();
+        if let Action::Forward(forward) = &self.entry.rule.action {
+            if let Some(host) = &forward.rewrite.host {
+                request.host = host.to_string();
+            }
+            if let Some(path) = &forward.rewrite.path {
+                request.path = rewritten(path, &self.entry.matcher.path, &request.path);
+            }
+        }
+        let edits = self.entry.rule.edits.around(share.edits);
+        edits.request.apply(&mut request.headers);
+        request
+    }
+
+    /// Returns the headers of the response of a backend, or of the rule itself, as the client gets them.
+    #[must_use]
+    pub fn answered(
+        &self,
+        share: Option<&Share<'_>>,
+        mut headers: Vec<(String, String)>,
+    ) -> Vec<(String, String)> {
+        let none = Edits::default();
+        let edits = share.map_or(&none, |share| share.edits);
+        let edits = self.entry.rule.edits.around(edits);
+        edits.response.apply(&mut headers);
+        headers
+    }
+
+    /// Returns the `Location` of a redirect of a request in plain text.
+    #[must_use]
+    pub fn location(&self, request: &Request) -> Option<String> {
+        let Action::Redirect(redirect) = &self.entry.rule.action else {
+            return None;
+        };
+        let scheme = redirect.scheme.unwrap_or(Scheme::Http).as_str();
+        let path = redirect.path.as_ref().map_or_else(
+            || request.path.clone(),
+            |path| rewritten(path, &self.entry.matcher.path, &request.path),
+        );
+        let authority = authority(redirect, &request.host);
+        Some(format!("{scheme}://{authority}{path}"))
+    }
+}
+
+/// Host and port of a redirect.
+fn authority(redirect: &Redirect, host: &str) -> String {
+    let (bare, port) = host
+        .rsplit_once(':')
+        .map_or((host, None), |(bare, port)| (bare, Some(port)));
+    let bare = redirect.host.as_deref().unwrap_or(bare);
+    if let Some(port) = redirect.port {
+        return format!("{bare}:{port}");
+    }
+    // The port of plain text means nothing with another scheme.
+    let other = redirect.scheme.is_some_and(|scheme| scheme != Scheme::Http);
+    let kept = port.filter(|port| redirect.host.is_none() && !(other && *port == "80"));
+    kept.map_or_else(|| bare.to_owned(), |port| format!("{bare}:{port}"))
+}
+
+/// A path with another one, or another prefix; the query stays.
+fn rewritten(rewrite: &PathRewrite, matcher: &PathMatcher, path: &str) -> String {
+    let end = path.find('?').unwrap_or(path.len());
+    let (path, query) = path.split_at(end);
+    let prefix = match rewrite {
+        PathRewrite::Full(path) => return format!("{path}{query}"),
+        PathRewrite::Prefix(prefix) => prefix,
+    };
+    let matched = match matcher {
+        PathMatcher::Prefix(prefix) => prefix,
+        PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Regex(_) => "",
+    };
+    let rest = path.strip_prefix(matched).unwrap_or(path);
+    if prefix.is_empty() {
+        format!("/{}{query}", rest.trim_start_matches('/'))
+    } else {
+        format!("{prefix}{rest}{query}")
     }
 }
 

@@ -5,15 +5,20 @@
 //! with equality and order: equal values make equal bytes.
 
 mod evaluate;
+mod filters;
 mod matcher;
 mod rule;
 mod table;
 mod upstream;
 
 pub use evaluate::{Decision, Request, Share, evaluate};
+pub use filters::{
+    Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,
+    RedirectStatus, Rewrite, Scheme,
+};
 pub use matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 pub use rule::{
-    Action, Backend, Forward, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
+    Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
 };
 pub use table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{

@@ -5,12 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::filters::{Edits, Millionths, Redirect, Rewrite};
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port};
 
 /// Where a rule is declared. The order decides between rules that match equally well.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RuleId {
+    /// A rule of a route of Gateway API: the older object comes first.
+    Route {
+        /// `metadata.creationTimestamp` in seconds since 1970; None in files.
+        created: Option<i64>,
+        /// The route.
+        object: ObjectRef,
+        /// The index of the rule.
+        index: usize,
+    },
     /// A rule of an object, by its index.
     Declared(ObjectRef, usize),
     /// The port of a service that no rule takes: all requests go to the service.
@@ -20,7 +30,12 @@ pub enum RuleId {
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Declared(object, rule) => write!(f, "{object}/{rule}"),
+            Self::Declared(object, rule)
+            | Self::Route {
+                object,
+                index: rule,
+                ..
+            } => write!(f, "{object}/{rule}"),
             Self::WholeService => f.write_str("whole service"),
         }
     }
@@ -33,6 +48,8 @@ pub struct RouteRule {
     pub id: RuleId,
     /// The action for the request.
     pub action: Action,
+    /// Changes of headers, for every backend and for answers of the rule itself.
+    pub edits: Edits,
     /// How the request is sent.
     pub policy: RoutePolicy,
     /// The objects that decided the rule, its policies included.
@@ -44,9 +61,30 @@ impl RouteRule {
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let backends = match &self.action {
             Action::Forward(forward) => &*forward.backends,
-            Action::Respond { .. } => &[],
+            Action::Redirect(_) | Action::Respond { .. } => &[],
         };
         backends.iter().map(|weighted| &weighted.backend)
+    }
+
+    /// The copies of requests.
+    #[must_use]
+    pub fn mirrors(&self) -> &[Mirror] {
+        match &self.action {
+            Action::Forward(forward) => &forward.mirrors,
+            Action::Redirect(_) | Action::Respond { .. } => &[],
+        }
+    }
+
+    /// Whether the caller's sidecar answers requests by itself: all of them, or the share of a backend that is invalid.
+    pub fn answers(&self) -> bool {
+        let invalid = |backend: &Backend| matches!(backend, Backend::Invalid(_));
+        match &self.action {
+            Action::Forward(forward) => {
+                let mut weighted = forward.weighted().peekable();
+                weighted.peek().is_none() || weighted.any(|weighted| invalid(&weighted.backend))
+            }
+            Action::Redirect(_) | Action::Respond { .. } => true,
+        }
     }
 }
 
@@ -55,6 +93,8 @@ impl RouteRule {
 pub enum Action {
     /// It goes to a backend.
     Forward(Forward),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
     /// It is answered by the caller's sidecar.
     Respond {
         /// The status code.
@@ -67,8 +107,29 @@ pub enum Action {
 /// Backends by weight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
-    /// The backends, at least one.
+    /// The backends. If none has a weight, requests are answered with status 500.
     pub backends: Vec<WeightedBackend>,
+    /// The changes of host and path.
+    pub rewrite: Rewrite,
+    /// The copies of requests.
+    pub mirrors: Vec<Mirror>,
+}
+
+impl Forward {
+    /// Requests go to these backends as they are.
+    #[must_use]
+    pub fn to(backends: Vec<WeightedBackend>) -> Self {
+        Self {
+            backends,
+            rewrite: Rewrite::default(),
+            mirrors: Vec::new(),
+        }
+    }
+
+    /// The backends that take requests.
+    pub fn weighted(&self) -> impl Iterator<Item = &WeightedBackend> + Clone {
+        self.backends.iter().filter(|backend| backend.weight > 0)
+    }
 }
 
 /// A backend and its share.
@@ -78,6 +139,29 @@ pub struct WeightedBackend {
     pub backend: Backend,
     /// The weight in force, relative to the sum of the rule. Zero takes no requests.
     pub weight: u32,
+    /// Changes of headers for this backend alone, after those of the rule.
+    pub edits: Edits,
+}
+
+impl WeightedBackend {
+    /// A backend that gets requests as they are.
+    #[must_use]
+    pub fn new(backend: Backend, weight: u32) -> Self {
+        Self {
+            backend,
+            weight,
+            edits: Edits::default(),
+        }
+    }
+}
+
+/// A copy of requests. The answers are dropped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mirror {
+    /// The target of the copies.
+    pub backend: Backend,
+    /// The share of requests that are copied.
+    pub share: Millionths,
 }
 
 /// The target of a share of requests.

@@ -17,6 +17,8 @@ pub struct RouteTable {
     /// The upstreams of the backends, those without weight included: streams that began there go on, and weight can come back at once.
     /// The share of a backend that has none is answered with status 500.
     pub upstreams: Vec<TableUpstream>,
+    /// The upstreams of the mirrors. They are others, so that copies have limits of their own. A mirror that has none copies nothing.
+    pub mirrors: Vec<TableUpstream>,
     /// The objects from which it comes.
     pub origins: Origins,
 }
@@ -26,6 +28,14 @@ impl RouteTable {
     #[must_use]
     pub fn upstream(&self, backend: &Backend) -> Option<&TableUpstream> {
         self.upstreams
+            .iter()
+            .find(|upstream| upstream.backend == *backend)
+    }
+
+    /// The upstream of a mirror.
+    #[must_use]
+    pub fn mirror(&self, backend: &Backend) -> Option<&TableUpstream> {
+        self.mirrors
             .iter()
             .find(|upstream| upstream.backend == *backend)
     }
@@ -133,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::traffic::{Action, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher};
+    use crate::traffic::{Action, Edits, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher};
     use crate::{ObjectKind, ObjectRef};
 
     fn matcher() -> impl Strategy<Value = RequestMatcher> {
@@ -181,6 +191,7 @@ mod tests {
                         status: 200,
                         body: "".into(),
                     },
+                    edits: Edits::default(),
                     policy: RoutePolicy::default(),
                     origins: BTreeSet::new(),
                 };

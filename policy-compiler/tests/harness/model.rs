@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use heddle_policy_compiler::traffic::{
-    Action, PathMatcher, RequestMatcher, RouteEntry, RoutePolicy, RouteTable, RuleId, ValueMatcher,
+    Action, Edits, PathMatcher, PathRewrite, PresentLines, RequestMatcher, Rewrite, RouteEntry,
+    RoutePolicy, RouteTable, RuleId, ValueMatcher,
 };
 use heddle_policy_compiler::{Compiled, NamespacedName};
 
@@ -34,10 +35,41 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
                 let upstream = table.upstream(&weighted.backend);
                 let upstream = upstream.map_or("none", |upstream| &upstream.name);
                 let (weight, backend) = (weighted.weight, &weighted.backend);
-                write!(text, " {weight} to {backend} by {upstream};").unwrap();
+                write!(text, " {weight} to {backend} by {upstream}").unwrap();
+                text += &edits(&weighted.edits);
+                text.push(';');
             }
+            for mirror in &forward.mirrors {
+                let upstream = table.mirror(&mirror.backend);
+                let upstream = upstream.map_or("none", |upstream| &upstream.name);
+                let (share, backend) = (mirror.share, &mirror.backend);
+                write!(text, " copies {share} to {backend} by {upstream};").unwrap();
+            }
+            let Rewrite { host, path } = &forward.rewrite;
+            text += &host
+                .iter()
+                .map(|host| format!(" host {host};"))
+                .collect::<String>();
+            text += &path
+                .iter()
+                .map(|path| format!(" {};", rewrite(path)))
+                .collect::<String>();
+        }
+        Action::Redirect(redirect) => {
+            let scheme = redirect.scheme.map_or("", |scheme| scheme.as_str());
+            let host = redirect.host.as_deref().unwrap_or_default();
+            let port = redirect
+                .port
+                .map_or(String::new(), |port| format!(":{port}"));
+            let path = redirect.path.as_ref().map_or(String::new(), rewrite);
+            let code = redirect.status.code();
+            write!(text, " redirect {code} {scheme}://{host}{port} {path};").unwrap();
         }
         Action::Respond { status, body } => write!(text, " status {status} {body:?};").unwrap(),
+    }
+    let changes = edits(&entry.rule.edits);
+    if !changes.is_empty() {
+        write!(text, "{changes};").unwrap();
     }
     let timeouts = &entry.rule.policy.timeouts;
     for (name, timeout) in [
@@ -50,6 +82,30 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
         }
     }
     text.truncate(text.trim_end_matches(';').len());
+    text
+}
+
+fn rewrite(path: &PathRewrite) -> String {
+    match path {
+        PathRewrite::Full(path) => format!("path {path}"),
+        PathRewrite::Prefix(prefix) => format!("prefix {prefix}/"),
+    }
+}
+
+fn edits(edits: &Edits) -> String {
+    let mut text = String::new();
+    for (direction, changes) in [("request", &edits.request), ("response", &edits.response)] {
+        for (name, change) in &changes.0 {
+            match &change.present {
+                PresentLines::Keep => {}
+                PresentLines::Remove => write!(text, " {direction} -{name}").unwrap(),
+                PresentLines::Set(value) => write!(text, " {direction} {name}={value:?}").unwrap(),
+            }
+            for value in &change.add {
+                write!(text, " {direction} {name}+={value:?}").unwrap();
+            }
+        }
+    }
     text
 }
 

@@ -13,7 +13,7 @@ use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::{ValidationError, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
-    self, Action, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
+    self, Action, Edits, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
@@ -269,16 +269,13 @@ fn rule(
 ) -> RouteRule {
     let weighted = spec.backends.iter().zip(weights);
     let backends = weighted.filter_map(|(backend, weight)| {
-        Some(WeightedBackend {
-            backend: target(service, port, backend)?,
-            weight: *weight,
-        })
+        let backend = target(service, port, backend)?;
+        Some(WeightedBackend::new(backend, *weight))
     });
     RouteRule {
         id: RuleId::Declared(object.clone(), 0),
-        action: Action::Forward(Forward {
-            backends: backends.collect(),
-        }),
+        action: Action::Forward(Forward::to(backends.collect())),
+        edits: Edits::default(),
         policy: RoutePolicy::default(),
         origins: BTreeSet::from([object.clone()]),
     }

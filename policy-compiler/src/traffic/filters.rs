@@ -1,0 +1,286 @@
+//! Filters of a rule: changes of a request and its response, and answers that redirect.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::world::Port;
+
+/// Changes of headers, by name in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderChanges(pub BTreeMap<Arc<str>, HeaderChange>);
+
+/// The change of one header: its present lines, then lines that are added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderChange {
+    /// The present lines.
+    pub present: PresentLines,
+    /// The values of new lines.
+    pub add: Vec<Arc<str>>,
+}
+
+/// The change of the present lines of a header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PresentLines {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go.
+    Remove,
+    /// One line with this value takes their place.
+    Set(Arc<str>),
+}
+
+impl HeaderChanges {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns these changes followed by others, as one.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        let mut both = self.clone();
+        for (name, change) in &later.0 {
+            let own = both.0.entry(Arc::clone(name)).or_default();
+            if change.present == PresentLines::Keep {
+                own.add.extend(change.add.iter().cloned());
+            } else {
+                *own = change.clone();
+            }
+        }
+        both
+    }
+
+    /// Changes headers, one entry a line with names in lower case.
+    pub fn apply(&self, headers: &mut Vec<(String, String)>) {
+        for (name, change) in &self.0 {
+            let set = match &change.present {
+                PresentLines::Keep => None,
+                PresentLines::Remove | PresentLines::Set(_) => {
+                    headers.retain(|(own, _)| **own != **name);
+                    match &change.present {
+                        PresentLines::Set(value) => Some(value),
+                        PresentLines::Keep | PresentLines::Remove => None,
+                    }
+                }
+            };
+            let values = set.into_iter().chain(&change.add);
+            headers.extend(values.map(|value| (name.to_string(), value.to_string())));
+        }
+    }
+}
+
+/// Changes of the headers of a request and of its response.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edits {
+    /// On the way to the backend.
+    pub request: HeaderChanges,
+    /// On the way back.
+    pub response: HeaderChanges,
+}
+
+impl Edits {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.response.is_empty()
+    }
+
+    /// Returns these changes around others: a request meets these first, a response last.
+    #[must_use]
+    pub fn around(&self, inner: &Self) -> Self {
+        Self {
+            request: self.request.then(&inner.request),
+            response: inner.response.then(&self.response),
+        }
+    }
+}
+
+/// Another host and path for a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rewrite {
+    /// The new `Host`.
+    pub host: Option<Arc<str>>,
+    /// The new path.
+    pub path: Option<PathRewrite>,
+}
+
+/// Another path. The query stays.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathRewrite {
+    /// This path.
+    Full(Arc<str>),
+    /// This prefix in the place of that of the matcher, which is a prefix or matches every path. Without a slash at its end; empty:
+    /// the matched prefix goes, and one slash of those after it stays.
+    Prefix(Arc<str>),
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Redirect {
+    /// The scheme; None: that of the request.
+    pub scheme: Option<Scheme>,
+    /// The host; None: that of the request.
+    pub host: Option<Arc<str>>,
+    /// The port to name; None: that in `Host` of the request, or none with a host of its own.
+    pub port: Option<Port>,
+    /// The path; None: that of the request.
+    pub path: Option<PathRewrite>,
+    /// The status.
+    pub status: RedirectStatus,
+}
+
+/// A scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as a URI has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that a URI need not name.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// The statuses of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RedirectStatus {
+    /// 301.
+    MovedPermanently,
+    /// 302.
+    Found,
+    /// 303.
+    SeeOther,
+    /// 307.
+    TemporaryRedirect,
+    /// 308.
+    PermanentRedirect,
+}
+
+impl RedirectStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [
+        Self::MovedPermanently,
+        Self::Found,
+        Self::SeeOther,
+        Self::TemporaryRedirect,
+        Self::PermanentRedirect,
+    ];
+
+    /// The code.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MovedPermanently => 301,
+            Self::Found => 302,
+            Self::SeeOther => 303,
+            Self::TemporaryRedirect => 307,
+            Self::PermanentRedirect => 308,
+        }
+    }
+}
+
+/// A share in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millionths(u32);
+
+impl Millionths {
+    /// All.
+    pub const ALL: Self = Self(1_000_000);
+
+    /// Returns the share `numerator` of `denominator`, rounded; `None` if that is no share.
+    #[must_use]
+    pub fn of(numerator: u32, denominator: u32) -> Option<Self> {
+        if numerator > denominator || denominator == 0 {
+            return None;
+        }
+        let (numerator, denominator) = (u64::from(numerator), u64::from(denominator));
+        let rounded = (numerator * 1_000_000 + denominator / 2) / denominator;
+        u32::try_from(rounded).ok().map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Millionths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 10_000, self.0 % 10_000);
+        match format!("{rest:04}").trim_end_matches('0') {
+            "" => write!(f, "{whole}%"),
+            rest => write!(f, "{whole}.{rest}%"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn changes() -> impl Strategy<Value = HeaderChanges> {
+        let present = prop_oneof![
+            Just(PresentLines::Keep),
+            Just(PresentLines::Remove),
+            "[pq]".prop_map(|value| PresentLines::Set(value.into())),
+        ];
+        let add = proptest::collection::vec("[st]".prop_map(Arc::from), 0..3);
+        let change = (present, add).prop_map(|(present, add)| HeaderChange { present, add });
+        let name = "[ab]".prop_map(Arc::from);
+        proptest::collection::btree_map(name, change, 0..3).prop_map(HeaderChanges)
+    }
+
+    fn sorted(mut headers: Vec<(String, String)>) -> Vec<(String, String)> {
+        headers.sort_by(|a, b| a.0.cmp(&b.0));
+        headers
+    }
+
+    proptest! {
+        #[test]
+        fn two_changes_as_one_have_the_same_effect(
+            headers in proptest::collection::vec(("[ab]", "[xy]"), 0..4), first in changes(), later in changes(),
+        ) {
+            let (mut one, mut two) = (headers.clone(), headers);
+            first.then(&later).apply(&mut one);
+            first.apply(&mut two);
+            later.apply(&mut two);
+            prop_assert_eq!(sorted(one), sorted(two));
+        }
+    }
+
+    #[test]
+    fn a_share_is_rounded_and_printed_as_a_percentage() {
+        let share = |numerator, denominator| {
+            Millionths::of(numerator, denominator).map(|share| share.to_string())
+        };
+        assert_eq!(share(1, 3).as_deref(), Some("33.3333%"));
+        assert_eq!(share(25, 100).as_deref(), Some("25%"));
+        assert_eq!(share(1, 200).as_deref(), Some("0.5%"));
+        assert_eq!(share(7, 7).as_deref(), Some("100%"));
+        assert_eq!(share(2, 1), None);
+        assert_eq!(share(0, 0), None);
+    }
+}
