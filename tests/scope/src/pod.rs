@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::apps::App;
@@ -28,7 +30,7 @@ pub struct Pod {
     pub envoy: Envoy,
     // In the order in which they end.
     _app: App,
-    _agent: Process,
+    agent: Process,
     _wire: Wire,
 }
 
@@ -92,9 +94,28 @@ impl Pod {
             client,
             envoy,
             _app: app,
-            _agent: agent,
+            agent,
             _wire: wire,
         })
+    }
+
+    /// Kills Envoy, and returns the time until its replacement is ready.
+    ///
+    /// # Errors
+    /// When the agent starts no replacement.
+    pub async fn kill_envoy(&mut self) -> Result<Duration> {
+        let (agent, killed) = (self.agent.pid()?, self.envoy.pid);
+        kill(killed, Signal::SIGKILL)?;
+        let start = Instant::now();
+        let (pid, _) = crate::eventually("another Envoy runs", async || {
+            let pid = child(agent)?;
+            ensure!(pid != killed, "Envoy {killed} is not replaced");
+            Ok(pid)
+        })
+        .await?;
+        self.envoy.pid = pid;
+        ready(&self.client, &mut self.agent).await?;
+        Ok(start.elapsed())
     }
 
     /// A port of it, by its own address.

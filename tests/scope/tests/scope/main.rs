@@ -9,6 +9,7 @@ mod evicted;
 mod family;
 mod first;
 mod inbound;
+mod killed;
 mod kubelet;
 mod learned;
 mod narrowed;

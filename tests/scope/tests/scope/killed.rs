@@ -1,0 +1,61 @@
+//! An Envoy is killed under load.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use heddle_scope_tests::{Load, PodSpec, Service, Tally, scope};
+
+/// The callers, each of which makes one call after the other.
+const CALLERS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Prints the figures of docs/performance.md: calls that failed, and the time until the sidecar was ready again.
+#[test]
+fn calls_fail_only_until_a_killed_envoy_is_ready_again() -> Result<()> {
+    scope(async |mesh| {
+        mesh.world.service(Service::new("server"));
+        let client = mesh.pod(PodSpec::new("client-1")).await?;
+        let mut servers = [
+            mesh.pod(PodSpec::new("server-1")).await?,
+            mesh.pod(PodSpec::new("server-2")).await?,
+            mesh.pod(PodSpec::new("server-3")).await?,
+        ];
+        mesh.write()?;
+        mesh.settled(&client.client).await?;
+        let at = mesh.at("server", 80)?;
+        client.client.call(at).await?;
+        let loads: Vec<Load> = (0..CALLERS)
+            .map(|_| {
+                Load::start(&client.client, at, PAUSE, |answer| {
+                    answer.app.starts_with("server-")
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+
+        let back = servers[1].kill_envoy().await?;
+        let mut during = Tally::default();
+        for load in loads {
+            let tally = load.stop().await?;
+            during.calls += tally.calls;
+            during.failures.extend(tally.failures);
+        }
+        println!(
+            "{} of {} calls to three pods failed; the sidecar was ready again after {} ms",
+            during.failures.len(),
+            during.calls,
+            back.as_millis()
+        );
+        let after = Load::start(&client.client, at, PAUSE, |answer| {
+            answer.app.starts_with("server-")
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = after.stop_without_failure().await?;
+        ensure!(
+            after.apps.len() == 3,
+            "all pods answer again: {:?}",
+            after.apps
+        );
+        Ok(())
+    })
+}
