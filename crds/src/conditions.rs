@@ -117,6 +117,8 @@ pub mod reason {
     pub const ACCEPTED: &str = "Accepted";
     /// Accepted: the spec is not valid; the message names field and fix.
     pub const INVALID: &str = "Invalid";
+    /// Accepted: the target has as many rules or regular expressions as it can have.
+    pub const TOO_MANY_RULES: &str = "TooManyRules";
     /// Accepted: another Mesh, the one named `default`, counts.
     pub const NOT_THE_MESH: &str = "NotTheMesh";
     /// Accepted: another trust domain than that of the mesh's root is named.

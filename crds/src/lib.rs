@@ -23,6 +23,7 @@ mod crd;
 mod duration;
 mod init_resources;
 mod kinds;
+mod request_match;
 mod schema;
 mod strict;
 mod unknown;
@@ -33,6 +34,7 @@ pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
 pub use init_resources::*;
 pub use kinds::*;
+pub use request_match::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 12] = [
+const CHOICES: [(&str, Unreadable); 14] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -247,7 +247,15 @@ const CHOICES: [(&str, Unreadable); 12] = [
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
     (
+        "TrafficSplit.matches[].cookies[].present",
+        Unreadable::Harmless,
+    ),
+    (
         "TrafficSplit.matches[].headers[].present",
+        Unreadable::Harmless,
+    ),
+    (
+        "TrafficSplit.matches[].query[].present",
         Unreadable::Harmless,
     ),
 ];
@@ -294,7 +302,8 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         ),
         (
             "TrafficSplit",
-            json!({"service": "web", "matches": [{"headers": [{"name": "a", "present": true}]}],
+            json!({"service": "web", "matches": [{"headers": [{"name": "a", "present": true}],
+                    "cookies": [{"name": "a", "present": true}], "query": [{"name": "a", "present": true}]}],
                 "backends": [{"service": "web", "weight": 1}]}),
         ),
     ]);

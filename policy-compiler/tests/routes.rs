@@ -13,9 +13,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use harness::running::{Trust, connect, http, serve, spawn, start, status};
 use heddle_policy_compiler::traffic::{
-    Action, Backend, Balance, Edits, Forward, HeaderChange, HeaderChanges, HeaderMatcher,
-    HostPattern, Origins, PathMatcher, PathRewrite, PresentLines, QueryMatcher, Redirect,
-    RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry, RoutePolicy, RouteRule,
+    Action, Backend, Balance, CookieMatcher, Edits, Forward, HeaderChange, HeaderChanges,
+    HeaderMatcher, HostPattern, Origins, PathMatcher, PathRewrite, PresentLines, QueryMatcher,
+    Redirect, RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, RuleId, Scheme, Share, TableUpstream, ValueMatcher, VirtualHost, WeightedBackend,
     evaluate,
 };
@@ -75,7 +75,10 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
     let headers = proptest::collection::btree_map("x-[ab]", value(), 0..3);
     let query = proptest::collection::btree_map("[qr]", value(), 1..3);
     let query = prop_oneof![4 => Just(BTreeMap::new()), 1 => query];
-    (path, method, headers, query).prop_map(|(path, method, headers, query)| {
+    let cookies = proptest::collection::btree_map("[cd]", value(), 1..3);
+    let cookies = prop_oneof![4 => Just(BTreeMap::new()), 1 => cookies];
+    let all = (path, method, headers, cookies, query);
+    all.prop_map(|(path, method, headers, cookies, query)| {
         let header = |(name, value): (String, _)| HeaderMatcher {
             name: name.into(),
             value,
@@ -84,6 +87,13 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
             path,
             method: method.map(Into::into),
             headers: headers.into_iter().map(header).collect(),
+            cookies: cookies
+                .into_iter()
+                .map(|(name, value)| CookieMatcher {
+                    name: name.into(),
+                    value,
+                })
+                .collect(),
             query: query
                 .into_iter()
                 .map(|(name, value)| QueryMatcher {
@@ -267,6 +277,15 @@ fn request() -> impl Strategy<Value = Request> {
     });
     let query = prop_oneof![3 => query, 1 => Just("?q=/a".to_owned())];
     let headers = proptest::collection::vec(("x-[ab]", "[xy]{0,3}"), 0..4);
+    let pair =
+        prop_oneof![6 => "[cd]=[xy]{0,2}", 1 => "[cd]", 1 => "[cd]=\"[xy]?\"", 1 => "[cd]=[xy]?\""];
+    let cookies = proptest::collection::vec(pair, 1..4).prop_map(|pairs| pairs.join("; "));
+    let cookies = proptest::collection::vec(("cookie", cookies), 1..3);
+    let cookies = prop_oneof![2 => Just(Vec::new()), 1 => cookies];
+    let headers = (headers, cookies).prop_map(|(mut headers, cookies)| {
+        headers.extend(cookies);
+        headers
+    });
     (host, "GET|POST", path(), query, headers).prop_map(|(host, method, path, query, headers)| {
         Request {
             host,
@@ -529,7 +548,17 @@ kind: TrafficSplit
 metadata: {name: api, namespace: shop}
 spec:
   service: api
-  matches: [{headers: [{name: x-canary, exact: \"yes\"}]}, {headers: [{name: agent, prefix: test}]}]
+  matches:
+  - headers: [{name: x-canary, exact: \"yes\"}]
+  - headers: [{name: agent, prefix: test}]
+  - headers: [{name: user-agent, regex: \"(?i).*firefox/1[0-9]{2}.*\"}]
+  - cookies: [{name: group, exact: b}]
+  - cookies: [{name: group, present: false}, {name: trial, present: true}]
+  - {method: POST, path: {prefix: /orders/}}
+  - headers: [{name: x-long, regex: \"([a-z]{3}-){70}\"}]
+  - path: {exact: /about}
+  - path: {regex: \"/items/[0-9]+\"}
+  - query: [{name: version, exact: \"2\"}, {name: \"filter[a]\", present: true}]
   backends: [{service: api-v2, weight: 1}]
 ---
 apiVersion: v1
@@ -590,19 +619,95 @@ fn a_split_takes_the_requests_that_it_matches() -> Result<()> {
         "127.79.1.9:9901",
         |_| {},
     )?;
-    for (headers, backend) in [
-        ("", "api"),
-        ("x-canary: yes\r\n", "api-v2"),
-        ("X-Canary: no\r\nx-canary: yes\r\n", "api-v2"),
-        ("x-canary: yes, no\r\n", "api"),
-        ("agent: tester/1\r\n", "api-v2"),
-        ("agent: a-test\r\n", "api"),
-    ] {
-        let answer = http("127.79.1.5:8001", "GET", "/", headers)?;
+    let service = NamespacedName::new("shop", "api");
+    let table = compiled.route_tables(&service).next().unwrap();
+    for (method, path, headers, backend) in MATCHED {
+        let lines = headers.lines().filter_map(|line| line.split_once(": "));
+        let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let request = Request {
+            host: "api".to_owned(),
+            method: (*method).to_owned(),
+            path: (*path).to_owned(),
+            headers: lines.collect(),
+        };
+        let shares = evaluate(table, &request).unwrap().shares();
+        let name = &shares[0].upstream.unwrap().name;
+        ensure!(
+            **name == format!("out|shop/{backend}|8001"),
+            "{path} {headers}: {name}"
+        );
+        let answer = http("127.79.1.5:8001", method, path, headers)?;
         ensure!(
             answer.ends_with(&format!("\r\n\r\n{backend}")),
-            "{headers}: {answer}"
+            "{path} {headers}: {answer}"
         );
     }
+    Ok(())
+}
+
+/// Method, path, headers, and the backend that the split sends the request to.
+const MATCHED: &[(&str, &str, &str, &str)] = &[
+    ("GET", "/", "", "api"),
+    ("GET", "/", "x-canary: yes\r\n", "api-v2"),
+    ("GET", "/", "X-Canary: no\r\nx-canary: yes\r\n", "api-v2"),
+    ("GET", "/", "x-canary: yes, no\r\n", "api"),
+    ("GET", "/", "agent: tester/1\r\n", "api-v2"),
+    ("GET", "/", "agent: a-test\r\n", "api"),
+    ("GET", "/", "User-Agent: Mozilla FireFox/128\r\n", "api-v2"),
+    ("GET", "/", "User-Agent: Mozilla FireFox/28\r\n", "api"),
+    ("GET", "/", "Cookie: a=1; group=b\r\n", "api-v2"),
+    ("GET", "/", "Cookie: group=\"b\"\r\n", "api-v2"),
+    ("GET", "/", "Cookie: a=1\r\nCookie: group=b\r\n", "api-v2"),
+    ("GET", "/", "Cookie: group=a; group=b\r\n", "api"),
+    ("GET", "/", "Cookie: Group=b\r\n", "api"),
+    ("GET", "/", "Cookie: trial=\r\n", "api-v2"),
+    ("GET", "/", "Cookie: trial=1; group=a\r\n", "api"),
+    ("POST", "/orders", "", "api-v2"),
+    ("POST", "/orders/1?a=b", "", "api-v2"),
+    ("POST", "/orders1", "", "api"),
+    ("POST", "//orders", "", "api"),
+    ("POST", "/%6frders", "", "api"),
+    ("GET", "/orders/1", "", "api"),
+    ("GET", "/about?a", "", "api-v2"),
+    ("GET", "/about/", "", "api"),
+    ("GET", "/items/12?x=1", "", "api-v2"),
+    ("GET", "/items/12/a", "", "api"),
+    ("GET", "/?filter[a]&version=2", "", "api-v2"),
+    ("GET", "/?filter[a]=1&version=2&version=3", "", "api-v2"),
+    ("GET", "/?filter[a]=1&version=3&version=2", "", "api"),
+    ("GET", "/?version=2", "", "api"),
+];
+
+#[test]
+fn a_port_takes_a_thousand_splits_and_names_the_others() -> Result<()> {
+    let mut text = "apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 8001}]}
+"
+    .to_owned();
+    for index in 0..1002 {
+        text += &format!(
+            "---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficSplit
+metadata: {{name: s{index:04}, namespace: shop}}
+spec: {{service: api, matches: [{{path: {{exact: /{index}}}}}], backends: [{{service: api, weight: 1}}]}}
+"
+        );
+    }
+    let read = ingest::parse_yaml("routes", &text);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    let compiled = compile(&world);
+    let refused: Vec<&str> = compiled
+        .findings
+        .iter()
+        .filter(|finding| finding.code == "TooManyRules")
+        .map(|finding| &*finding.object.name)
+        .collect();
+    ensure!(refused == ["s1000", "s1001"], "{refused:?}");
+    let service = NamespacedName::new("shop", "api");
+    let table = compiled.route_tables(&service).next().unwrap();
+    ensure!(table.hosts[0].entries.len() == 1001);
     Ok(())
 }

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{LastGood, strict};
+use crate::{LastGood, RequestMatch, strict};
 
 /// Divides the calls to one service among backends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,15 +59,17 @@ pub struct TrafficSplitSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<NonZeroU16>,
 
-    /// Only requests that one of these alternatives matches, 1 to 8; ports that do not carry HTTP stay as they are.
-    /// Left out: all calls. Of several splits of one service, that with more headers in its alternative is asked first,
-    /// then that with the smaller name. Requests that none matches go to the service.
+    /// Only requests that one of these alternatives matches, 1 to 64, with at most 32 regular expressions; ports that do
+    /// not carry HTTP stay as they are. Left out: all calls. Of several alternatives that match, in any splits of one
+    /// service, one counts: an exact path before a regular expression, that before a prefix, each longer before shorter;
+    /// then one with a method, with more headers and cookies, with more query parameters; then that of the split with the
+    /// smaller name. Requests that none matches go to the service. At most 1,000 splits of a service.
     #[serde(
         default,
         deserialize_with = "strict::list",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(min = 1, max = 8))]
+    #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub matches: Vec<RequestMatch>,
 
@@ -79,72 +81,6 @@ pub struct TrafficSplitSpec {
 
 impl Definition for TrafficSplit {
     const NULLS: Nulls = Nulls::Pruned;
-}
-
-/// One alternative of a split: all of it must match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RequestMatch {
-    /// Headers of the request, 1 to 16, each name once; all of them must match.
-    #[serde(deserialize_with = "strict::list")]
-    #[schemars(length(min = 1, max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub headers: Vec<RequestHeader>,
-}
-
-/// One header of a request and its value. Of a header that comes in several lines one must match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new(
-    "[has(self.exact), has(self.prefix), has(self.present)].filter(x, x).size() == 1"
-).message(
-    "spec.matches.headers: each header takes exactly one of exact, prefix and present: keep one"
-))]
-pub struct RequestHeader {
-    /// The header's name, in any case.
-    #[schemars(
-        length(min = 1, max = 256),
-        regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-    )]
-    pub name: String,
-    /// The whole value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
-    pub exact: Option<String>,
-    /// The beginning of the value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
-    pub prefix: Option<String>,
-    /// `true`: the header is there, with any value; `false`: it is not there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub present: Option<bool>,
-}
-
-/// The demand of a [`RequestHeader`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestHeaderValue<'a> {
-    /// The whole value.
-    Exact(&'a str),
-    /// The beginning of the value.
-    Prefix(&'a str),
-    /// The header is there, with any value.
-    Present,
-    /// The header is not there.
-    Absent,
-}
-
-impl RequestHeader {
-    /// The demand; `None` if there is not exactly one, which an API server refuses but a file may hold.
-    #[must_use]
-    pub const fn value(&self) -> Option<RequestHeaderValue<'_>> {
-        match (&self.exact, &self.prefix, self.present) {
-            (Some(exact), None, None) => Some(RequestHeaderValue::Exact(exact.as_str())),
-            (None, Some(prefix), None) => Some(RequestHeaderValue::Prefix(prefix.as_str())),
-            (None, None, Some(true)) => Some(RequestHeaderValue::Present),
-            (None, None, Some(false)) => Some(RequestHeaderValue::Absent),
-            _ => None,
-        }
-    }
 }
 
 /// One backend of a split: a service, or some of the pods of the service that is split.

@@ -129,6 +129,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             json!({"service": "web", "backends": [backend]}),
         )
     };
+    let matching = |alternative: Value| {
+        let backends = json!([{"service": "a", "weight": 1}]);
+        let spec = json!({"service": "web", "matches": [alternative], "backends": backends});
+        (Kind::TrafficSplit, spec)
+    };
     let timeout = |field: &str, time: &str| {
         let timeouts = json!({field: time});
         let target = json!({"service": "web"});
@@ -167,12 +172,19 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         ),
         of((Kind::AuthPolicy, json!({})), "spec"),
         of(backend(json!({"weight": 1})), "spec.backends[0]"),
+        of(matching(json!({})), "spec.matches[0]"),
+        of(matching(json!({"path": {}})), "spec.matches[0].path"),
         of(
-            (
-                Kind::TrafficSplit,
-                json!({"service": "web", "matches": [{"headers": [{"name": "x"}]}], "backends": [{"service": "a", "weight": 1}]}),
-            ),
+            matching(json!({"headers": [{"name": "x"}]})),
             "spec.matches[0].headers[0]",
+        ),
+        of(
+            matching(json!({"cookies": [{"name": "x", "exact": "", "present": true}]})),
+            "spec.matches[0].cookies[0]",
+        ),
+        of(
+            matching(json!({"query": [{"name": "x"}]})),
+            "spec.matches[0].query[0]",
         ),
         of(
             (

@@ -15,7 +15,7 @@ use super::wire::envoy::config::route::v3;
 use super::{duration, endpoint, exact, number, prefix, rbac, regex, rewrite, safe_regex, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Balance, Edits, Forward, HostPattern, Mirror, PathMatcher, QueryMatcher,
+    Action, Balance, CookieMatcher, Edits, Forward, HostPattern, Mirror, PathMatcher, QueryMatcher,
     RequestMatcher, RouteEntry, RouteRule, RouteTable, Timeouts, ValueMatcher, VirtualHost,
     WeightedBackend,
 };
@@ -278,7 +278,23 @@ fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
         headers: method.into_iter().chain(headers).collect(),
         path_specifier: Some(path),
         query_parameters: matcher.query.iter().map(query).collect(),
+        cookies: matcher.cookies.iter().map(cookie).collect(),
         ..Default::default()
+    }
+}
+
+/// A cookie that is missing matches nothing, so an absent one is one that does not match any value.
+fn cookie(matcher: &CookieMatcher) -> v3::CookieMatcher {
+    let string_match = match &matcher.value {
+        ValueMatcher::Exact(text) => exact(&**text),
+        ValueMatcher::Prefix(text) => prefix(&**text),
+        ValueMatcher::Regex(text) => regex(&**text),
+        ValueMatcher::Present | ValueMatcher::Absent => regex("(?s).*"),
+    };
+    v3::CookieMatcher {
+        name: matcher.name.to_string(),
+        string_match: Some(string_match),
+        invert_match: matcher.value == ValueMatcher::Absent,
     }
 }
 

@@ -2,12 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use heddle_crds::{RequestHeader, RequestHeaderValue, RequestMatch, TrafficSplitSpec};
+use heddle_crds::{PathMatch, RequestMatch, RequestValue, TrafficSplitSpec};
 
+use super::expression;
 use crate::kinds::ValidationError;
-use crate::traffic::{HeaderMatcher, RequestMatcher, ValueMatcher};
+use crate::traffic::{
+    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, RouteEntry,
+    ValueMatcher,
+};
 use crate::validation::Recorder;
 use crate::world::{NamespacedName, Port, Protocol, Service};
+
+/// The most alternatives of a rule.
+const MAX_ALTERNATIVES: usize = 64;
+/// The most rules of a port of a service.
+const MAX_RULES: usize = 1000;
+/// The most regular expressions of all rules of a port.
+const MAX_PORT_EXPRESSIONS: usize = 64;
+/// The most regular expressions of a rule, for RE2 lets the states of each grow to 8 MB where requests are made for that.
+const MAX_EXPRESSIONS: usize = 32;
 
 /// The alternatives of a split: one for all requests if it names none.
 pub(super) fn matchers(spec: &TrafficSplitSpec) -> Vec<RequestMatcher> {
@@ -18,25 +31,53 @@ pub(super) fn matchers(spec: &TrafficSplitSpec) -> Vec<RequestMatcher> {
 }
 
 fn matcher(alternative: &RequestMatch) -> RequestMatcher {
-    let mut headers: Vec<HeaderMatcher> = alternative.headers.iter().filter_map(header).collect();
-    headers.sort();
-    RequestMatcher {
-        headers,
-        ..RequestMatcher::default()
+    let headers = alternative.headers.iter().filter_map(|of| {
+        let (name, value) = (of.name.to_ascii_lowercase().into(), value(of.value()?));
+        Some(HeaderMatcher { name, value })
+    });
+    let cookies = alternative.cookies.iter().filter_map(|of| {
+        let (name, value) = ((*of.name).into(), value(of.value()?));
+        Some(CookieMatcher { name, value })
+    });
+    let query = alternative.query.iter().filter_map(|of| {
+        let (name, value) = ((*of.name).into(), value(of.value()?));
+        Some(QueryMatcher { name, value })
+    });
+    let mut matcher = RequestMatcher {
+        path: alternative.path.as_ref().map(path).unwrap_or_default(),
+        method: alternative.method.as_deref().map(Into::into),
+        headers: headers.collect(),
+        cookies: cookies.collect(),
+        query: query.collect(),
+    };
+    matcher.headers.sort();
+    matcher.cookies.sort();
+    matcher.query.sort();
+    matcher
+}
+
+/// The path; every one if it names none. A prefix ends without a slash, so that of `/` nothing is left, and it is every path.
+fn path(of: &PathMatch) -> PathMatcher {
+    let prefix = of.prefix.as_deref();
+    match (&of.exact, prefix, &of.regex) {
+        (Some(exact), _, _) => PathMatcher::Exact((**exact).into()),
+        (None, Some(prefix), _) => match prefix.strip_suffix('/').unwrap_or(prefix) {
+            "" => PathMatcher::Any,
+            prefix => PathMatcher::Prefix(prefix.into()),
+        },
+        (None, None, Some(regex)) => PathMatcher::Regex((**regex).into()),
+        (None, None, None) => PathMatcher::Any,
     }
 }
 
-fn header(of: &RequestHeader) -> Option<HeaderMatcher> {
-    let value = match of.value()? {
-        RequestHeaderValue::Exact(text) => ValueMatcher::Exact(text.into()),
-        RequestHeaderValue::Prefix(text) => ValueMatcher::Prefix(text.into()),
-        RequestHeaderValue::Present => ValueMatcher::Present,
-        RequestHeaderValue::Absent => ValueMatcher::Absent,
-    };
-    Some(HeaderMatcher {
-        name: of.name.to_ascii_lowercase().into(),
-        value,
-    })
+fn value(of: RequestValue<'_>) -> ValueMatcher {
+    match of {
+        RequestValue::Exact(text) => ValueMatcher::Exact(text.into()),
+        RequestValue::Prefix(text) => ValueMatcher::Prefix(text.into()),
+        RequestValue::Regex(text) => ValueMatcher::Regex(text.into()),
+        RequestValue::Present => ValueMatcher::Present,
+        RequestValue::Absent => ValueMatcher::Absent,
+    }
 }
 
 /// The ports that a split claims; none while there is no such service.
@@ -66,27 +107,7 @@ fn ports<'a>(
 }
 
 pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<ValidationError> {
-    let mut problems = Vec::new();
-    if spec.matches.len() > 8 {
-        problems.push(ValidationError::invalid(
-            "spec.matches",
-            format!("{} alternatives", spec.matches.len()),
-            "name 1 to 8",
-        ));
-    }
-    let mut seen = BTreeSet::new();
-    for (index, alternative) in spec.matches.iter().enumerate() {
-        let field = format!("spec.matches[{index}]");
-        problems.extend(check_headers(&field, alternative));
-        if !seen.insert(matcher(alternative)) {
-            let message = "the alternative is named twice";
-            problems.push(ValidationError::invalid(
-                field,
-                message,
-                "remove one of the two",
-            ));
-        }
-    }
+    let mut problems = check_matches("spec.matches", &spec.matches);
     // A port that is missing is reported as such.
     let there = service.filter(|service| {
         let named = spec.port.map(Port::from);
@@ -102,55 +123,196 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<V
         };
         problems.push(ValidationError::invalid(
             "spec.matches",
-            format!("{which} does not carry HTTP, and only requests have headers"),
+            format!("{which} does not carry HTTP, and only requests have paths and headers"),
             "remove matches, or declare HTTP by appProtocol or the name of the port",
         ));
     }
     problems
 }
 
-fn check_headers(field: &str, alternative: &RequestMatch) -> Vec<ValidationError> {
+/// Returns the reason why a port with these rules takes no rule with these alternatives.
+pub(super) fn beyond(rules: &[RouteEntry], more: &[RequestMatcher]) -> Option<String> {
+    // Each rule has one first alternative.
+    let count = rules.iter().filter(|entry| entry.alternative == 0).count();
+    if count >= MAX_RULES {
+        return Some(format!("has {MAX_RULES} rules already, which is the most"));
+    }
+    let all = rules.iter().map(|entry| &entry.matcher).chain(more);
+    let expressions: usize = all.map(RequestMatcher::expressions).sum();
+    (expressions > MAX_PORT_EXPRESSIONS).then(|| {
+        format!(
+            "would have {expressions} regular expressions, which is more than {MAX_PORT_EXPRESSIONS}"
+        )
+    })
+}
+
+/// Checks the alternatives of a field.
+fn check_matches(of: &str, alternatives: &[RequestMatch]) -> Vec<ValidationError> {
     let mut problems = Vec::new();
-    let count = alternative.headers.len();
-    if count > 16 {
-        let message = format!("{count} headers");
-        problems.push(ValidationError::invalid(field, message, "name 1 to 16"));
+    if alternatives.len() > MAX_ALTERNATIVES {
+        let message = format!("{} alternatives", alternatives.len());
+        problems.push(ValidationError::invalid(of, message, "name 1 to 64"));
+    }
+    let matchers: Vec<RequestMatcher> = alternatives.iter().map(matcher).collect();
+    let expressions: usize = matchers.iter().map(RequestMatcher::expressions).sum();
+    if expressions > MAX_EXPRESSIONS {
+        let message = format!("{expressions} regular expressions are more than {MAX_EXPRESSIONS}");
+        let fix = "use exact and prefix where they do";
+        problems.push(ValidationError::invalid(of, message, fix));
     }
     let mut seen = BTreeSet::new();
-    for (index, of) in alternative.headers.iter().enumerate() {
-        let field = format!("{field}.headers[{index}]");
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
-        if of.name.is_empty() || !of.name.bytes().all(token) {
-            let message = format!("{:?} is not the name of a header", of.name);
+    for (index, (alternative, matcher)) in alternatives.iter().zip(matchers).enumerate() {
+        let field = format!("{of}[{index}]");
+        problems.extend(check_alternative(&field, alternative));
+        if !seen.insert(matcher) {
+            let message = "the alternative is named twice";
+            problems.push(ValidationError::invalid(
+                field,
+                message,
+                "remove one of the two",
+            ));
+        }
+    }
+    problems
+}
+
+/// A header, cookie or query parameter of an alternative.
+struct Named<'a> {
+    /// The field, with its index.
+    field: String,
+    kind: &'static str,
+    name: String,
+    value: Option<RequestValue<'a>>,
+}
+
+fn values(of: &RequestMatch) -> Vec<Named<'_>> {
+    let headers = of.headers.iter().enumerate().map(|(index, of)| Named {
+        field: format!("headers[{index}]"),
+        kind: "header",
+        name: of.name.to_ascii_lowercase(),
+        value: of.value(),
+    });
+    let cookies = of.cookies.iter().enumerate().map(|(index, of)| Named {
+        field: format!("cookies[{index}]"),
+        kind: "cookie",
+        name: of.name.clone(),
+        value: of.value(),
+    });
+    let query = of.query.iter().enumerate().map(|(index, of)| Named {
+        field: format!("query[{index}]"),
+        kind: "query parameter",
+        name: of.name.clone(),
+        value: of.value(),
+    });
+    headers.chain(cookies).chain(query).collect()
+}
+
+fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<ValidationError> {
+    let mut problems = Vec::new();
+    let values = values(alternative);
+    if values.is_empty() && alternative.method.is_none() && alternative.path.is_none() {
+        let message = "the alternative has no condition";
+        let fix = "name method, path, headers, cookies or query";
+        problems.push(ValidationError::invalid(field, message, fix));
+    }
+    if let Some(path) = &alternative.path {
+        problems.extend(check_path(&format!("{field}.path"), path));
+    }
+    let mut seen = BTreeSet::new();
+    for Named {
+        field: of,
+        kind,
+        name,
+        value,
+    } in values
+    {
+        let field = format!("{field}.{of}");
+        let about = format!("{kind} {name:?}");
+        if !is_name(kind, &name) {
+            let message = format!("{name:?} is not the name of a {kind}");
             problems.push(ValidationError::invalid(
                 &field,
                 message,
                 "correct the name",
             ));
         }
-        if !seen.insert(of.name.to_ascii_lowercase()) {
-            let message = format!("header {:?} is named twice", of.name);
+        problems.extend(check_value(&field, &about, value));
+        if !seen.insert((kind, name)) {
+            let message = format!("{about} is named twice");
             let fix = "keep one, or make two alternatives";
-            problems.push(ValidationError::invalid(&field, message, fix));
-        }
-        match of.value() {
-            None => {
-                let message = format!(
-                    "header {:?} takes exactly one of exact, prefix and present",
-                    of.name
-                );
-                problems.push(ValidationError::invalid(field, message, "keep one"));
-            }
-            Some(RequestHeaderValue::Prefix("")) => {
-                let message = format!("the prefix of header {:?} is empty", of.name);
-                problems.push(ValidationError::invalid(
-                    field,
-                    message,
-                    "use present: true",
-                ));
-            }
-            Some(_) => {}
+            problems.push(ValidationError::invalid(field, message, fix));
         }
     }
     problems
+}
+
+fn is_name(kind: &str, name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
+    let of_query = |b: u8| b.is_ascii_graphic() && !b"&=#".contains(&b);
+    let bytes = name.bytes();
+    !name.is_empty()
+        && match kind {
+            "query parameter" => bytes.into_iter().all(of_query),
+            _ => bytes.into_iter().all(token),
+        }
+}
+
+fn check_path(field: &str, path: &PathMatch) -> Option<ValidationError> {
+    let PathMatch {
+        exact,
+        prefix,
+        regex,
+    } = path;
+    let named = [exact, prefix, regex];
+    if named.iter().filter(|of| of.is_some()).count() != 1 {
+        let message = "a path takes exactly one of exact, prefix and regex";
+        return Some(ValidationError::invalid(field, message, "keep one"));
+    }
+    if let Some(text) = regex {
+        return check_expression(&format!("{field}.regex"), text);
+    }
+    let of_path = |b: u8| b.is_ascii_graphic() && !b"?#".contains(&b);
+    let is_path = |text: &str| text.starts_with('/') && text.bytes().all(of_path);
+    let text = exact.as_ref().or(prefix.as_ref())?;
+    let segments = prefix.is_none() || text == "/" || !text.ends_with("//");
+    (!is_path(text) || !segments).then(|| {
+        let message = format!("{text:?} is not a path");
+        let fix = "start it with /, escape characters outside ASCII, and leave the query out; a prefix ends with one / at most";
+        ValidationError::invalid(field, message, fix)
+    })
+}
+
+fn check_value(
+    field: &str,
+    about: &str,
+    value: Option<RequestValue<'_>>,
+) -> Option<ValidationError> {
+    match value {
+        None => {
+            let message = format!("{about} takes exactly one of exact, prefix, regex and present");
+            Some(ValidationError::invalid(field, message, "keep one"))
+        }
+        Some(RequestValue::Prefix("")) => {
+            let message = format!("the prefix of {about} is empty");
+            Some(ValidationError::invalid(
+                field,
+                message,
+                "use present: true",
+            ))
+        }
+        Some(RequestValue::Regex(text)) => check_expression(&format!("{field}.regex"), text),
+        Some(
+            RequestValue::Exact(_)
+            | RequestValue::Prefix(_)
+            | RequestValue::Present
+            | RequestValue::Absent,
+        ) => None,
+    }
+}
+
+fn check_expression(field: &str, text: &str) -> Option<ValidationError> {
+    let reason = expression::check(text).err()?;
+    let message = format!("{text:?} is not a regular expression: {reason}");
+    let fix = "write it for RE2, in ASCII";
+    Some(ValidationError::invalid(field, message, fix))
 }

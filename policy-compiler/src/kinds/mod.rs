@@ -3,6 +3,7 @@
 //! The list of kinds is in `kind.rs`. A policy implements the trait [`policy::PolicyKind`]; the update calls it by the list.
 
 mod called_service;
+mod expression;
 mod headers;
 mod matches;
 pub(crate) mod mesh;

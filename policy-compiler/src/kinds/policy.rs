@@ -126,6 +126,22 @@ impl ObjectReport<'_> {
         let finding = Finding::error(object, field, reason, message);
         self.findings.push(finding.fix("remove one of the two"));
     }
+
+    /// Reports that a target takes no further policy, and that this one does not come into force.
+    pub(crate) fn beyond(
+        &mut self,
+        object: &ObjectRef,
+        field: &str,
+        message: String,
+        fix: &'static str,
+    ) {
+        let (condition, reason) = (ConditionType::Accepted, reason::TOO_MANY_RULES);
+        self.status
+            .set(condition, false, reason, format!("{message}: {fix}"));
+        self.status.in_force = None;
+        let finding = Finding::error(object, field, reason, message);
+        self.findings.push(finding.fix(fix));
+    }
 }
 
 /// Validates the policies of a namespace.

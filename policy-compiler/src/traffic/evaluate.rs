@@ -1,10 +1,12 @@
 //! The reference evaluator: the rule and the backends that a request would get, and its form there. To explain a table, and to
 //! hold Envoy against it.
 
-use regex::Regex;
+use regex::bytes::RegexBuilder;
 
 use super::filters::{Edits, PathRewrite, Redirect, Scheme};
-use super::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
+use super::matcher::{
+    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
+};
 use super::rule::{Action, Backend, RouteRule};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
@@ -177,6 +179,10 @@ fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
             .iter()
             .all(|header| on_header(header, request))
         && matcher
+            .cookies
+            .iter()
+            .all(|cookie| on_cookie(cookie, request))
+        && matcher
             .query
             .iter()
             .all(|query| on_query(query, &request.path))
@@ -201,6 +207,22 @@ fn on_header(matcher: &HeaderMatcher, request: &Request) -> bool {
     on_values(&matcher.value, lines.map(|(_, value)| &**value))
 }
 
+/// The first pair of the name counts. A pair without `=` is none, and quotes around a value are not part of it.
+fn on_cookie(matcher: &CookieMatcher, request: &Request) -> bool {
+    let lines = request.headers.iter();
+    let lines = lines.filter(|(name, _)| name == "cookie");
+    let pairs = lines.flat_map(|(_, value)| value.split(';'));
+    let mut pairs = pairs.filter_map(|pair| pair.trim_start_matches(' ').split_once('='));
+    let first = pairs.find(|(name, _)| **name == *matcher.name);
+    let value = first.map(|(_, value)| {
+        let inner = value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'));
+        inner.unwrap_or(value)
+    });
+    on_values(&matcher.value, value.into_iter())
+}
+
 fn on_query(matcher: &QueryMatcher, path: &str) -> bool {
     let query = path.split_once('?').map_or("", |(_, query)| query);
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
@@ -220,8 +242,10 @@ fn on_values<'a>(matcher: &ValueMatcher, mut values: impl Iterator<Item = &'a st
     }
 }
 
-/// Whether an expression matches a text as a whole. An expression that cannot be read matches nothing.
+/// Whether an expression matches a text as a whole, byte by byte as Envoy does. An expression that cannot be read matches nothing.
 fn is_whole(expression: &str, text: &str) -> bool {
-    let expression = Regex::new(&format!("^(?:{expression})$"));
-    expression.is_ok_and(|expression| expression.is_match(text))
+    RegexBuilder::new(&format!("^(?:{expression})$"))
+        .unicode(false)
+        .build()
+        .is_ok_and(|expression| expression.is_match(text.as_bytes()))
 }

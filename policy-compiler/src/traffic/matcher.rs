@@ -1,5 +1,6 @@
 //! Request matchers: the conditions for a rule to apply.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// One alternative of a rule: all of it must hold.
@@ -12,6 +13,8 @@ pub struct RequestMatcher {
     /// Sorted by name, each name once.
     pub headers: Vec<HeaderMatcher>,
     /// Sorted by name, each name once.
+    pub cookies: Vec<CookieMatcher>,
+    /// Sorted by name, each name once.
     pub query: Vec<QueryMatcher>,
 }
 
@@ -22,7 +25,19 @@ impl RequestMatcher {
         self.path == PathMatcher::Any
             && self.method.is_none()
             && self.headers.is_empty()
+            && self.cookies.is_empty()
             && self.query.is_empty()
+    }
+
+    /// The number of its regular expressions.
+    #[must_use]
+    pub fn expressions(&self) -> usize {
+        let headers = self.headers.iter().map(|of| &of.value);
+        let cookies = self.cookies.iter().map(|of| &of.value);
+        let query = self.query.iter().map(|of| &of.value);
+        let values = headers.chain(cookies).chain(query);
+        let of_values = values.filter(|value| matches!(value, ValueMatcher::Regex(_)));
+        of_values.count() + usize::from(matches!(self.path, PathMatcher::Regex(_)))
     }
 }
 
@@ -58,7 +73,16 @@ pub struct HeaderMatcher {
     pub value: ValueMatcher,
 }
 
-/// The value of a header or a query parameter.
+/// A cookie of a request. Of a cookie that comes twice the first value counts, without quotes around it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CookieMatcher {
+    /// The name.
+    pub name: Arc<str>,
+    /// The value.
+    pub value: ValueMatcher,
+}
+
+/// The value of a header, a cookie or a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ValueMatcher {
     /// This value.
@@ -71,4 +95,39 @@ pub enum ValueMatcher {
     Present,
     /// There is none.
     Absent,
+}
+
+impl fmt::Display for RequestMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_any() {
+            return f.write_str("any request");
+        }
+        let mut parts: Vec<String> = self.method.iter().map(ToString::to_string).collect();
+        match &self.path {
+            PathMatcher::Any => {}
+            PathMatcher::Exact(path) => parts.push(path.to_string()),
+            PathMatcher::Prefix(path) => parts.push(format!("{path}/*")),
+            PathMatcher::Regex(path) => parts.push(format!("path ~ {path}")),
+        }
+        let headers = self.headers.iter();
+        parts.extend(headers.map(|header| header.value.of(&header.name)));
+        let cookies = self.cookies.iter();
+        parts.extend(cookies.map(|of| of.value.of(&format!("cookie {}", of.name))));
+        let query = self.query.iter();
+        parts.extend(query.map(|query| query.value.of(&format!("?{}", query.name))));
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl ValueMatcher {
+    /// The condition on something of this name.
+    fn of(&self, name: &str) -> String {
+        match self {
+            Self::Exact(value) => format!("{name}: {value}"),
+            Self::Prefix(value) => format!("{name}: {value}*"),
+            Self::Regex(value) => format!("{name} ~ {value}"),
+            Self::Present => format!("{name} present"),
+            Self::Absent => format!("{name} absent"),
+        }
+    }
 }

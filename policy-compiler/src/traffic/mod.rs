@@ -16,7 +16,9 @@ pub use filters::{
     Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,
     RedirectStatus, Rewrite, Scheme,
 };
-pub use matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
+pub use matcher::{
+    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
+};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
 };

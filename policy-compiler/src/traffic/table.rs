@@ -115,7 +115,7 @@ enum PathRank {
 }
 
 impl RouteEntry {
-    /// Its place in a table: path, method, number of headers, number of query parameters; then the object by name, the rule and the alternative.
+    /// Its place in a table: path, method, number of headers and cookies, number of query parameters; then the object by name, the rule and the alternative.
     #[must_use]
     pub fn rank(&self) -> Rank<'_> {
         let path = match &self.matcher.path {
@@ -127,7 +127,7 @@ impl RouteEntry {
         Rank {
             path,
             method: Reverse(self.matcher.method.is_some()),
-            headers: Reverse(self.matcher.headers.len()),
+            headers: Reverse(self.matcher.headers.len() + self.matcher.cookies.len()),
             query: Reverse(self.matcher.query.len()),
             rule: &self.rule.id,
             alternative: self.alternative,
@@ -143,7 +143,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::traffic::{Action, Edits, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher};
+    use crate::traffic::{
+        Action, CookieMatcher, Edits, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher,
+    };
     use crate::{ObjectKind, ObjectRef};
 
     fn matcher() -> impl Strategy<Value = RequestMatcher> {
@@ -156,9 +158,18 @@ mod tests {
         let method = proptest::option::of(Just("GET".into()));
         let names = proptest::collection::btree_set("[xy]", 0..3);
         let query = proptest::collection::btree_set("[xy]", 0..3);
-        (path, method, names, query).prop_map(|(path, method, names, query)| RequestMatcher {
+        let cookies = proptest::collection::btree_set("[xy]", 0..2);
+        let all = (path, method, names, cookies, query);
+        all.prop_map(|(path, method, names, cookies, query)| RequestMatcher {
             path,
             method,
+            cookies: cookies
+                .into_iter()
+                .map(|name| CookieMatcher {
+                    name: name.into(),
+                    value: ValueMatcher::Present,
+                })
+                .collect(),
             query: query
                 .into_iter()
                 .map(|name| QueryMatcher {
@@ -218,13 +229,14 @@ mod tests {
             }
             PathMatcher::Any => 0,
         };
+        let headers = |of: &RequestMatcher| of.headers.len() + of.cookies.len();
         let (x, y) = (&a.matcher, &b.matcher);
         exact(b)
             .cmp(&exact(a))
             .then(regex(b).cmp(&regex(a)))
             .then(length(b).cmp(&length(a)))
             .then(y.method.is_some().cmp(&x.method.is_some()))
-            .then(y.headers.len().cmp(&x.headers.len()))
+            .then(headers(y).cmp(&headers(x)))
             .then(y.query.len().cmp(&x.query.len()))
             .then(a.rule.id.cmp(&b.rule.id))
             .then(a.alternative.cmp(&b.alternative))

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use heddle_policy_compiler::traffic::{
-    Action, Edits, PathMatcher, PathRewrite, PresentLines, RequestMatcher, Rewrite, RouteEntry,
-    RoutePolicy, RouteTable, RuleId, ValueMatcher,
+    Action, Edits, PathRewrite, PresentLines, Rewrite, RouteEntry, RoutePolicy, RouteTable, RuleId,
 };
 use heddle_policy_compiler::{Compiled, NamespacedName};
 
@@ -28,7 +27,7 @@ pub fn tables(compiled: &Compiled) -> BTreeMap<String, Vec<String>> {
 }
 
 fn line(table: &RouteTable, entry: &RouteEntry) -> String {
-    let mut text = format!("{} -> {}:", matcher(&entry.matcher), entry.rule.id);
+    let mut text = format!("{} -> {}:", entry.matcher, entry.rule.id);
     match &entry.rule.action {
         Action::Forward(forward) => {
             for weighted in &forward.backends {
@@ -107,32 +106,4 @@ fn edits(edits: &Edits) -> String {
         }
     }
     text
-}
-
-fn matcher(matcher: &RequestMatcher) -> String {
-    let mut parts: Vec<String> = matcher.method.iter().map(ToString::to_string).collect();
-    match &matcher.path {
-        PathMatcher::Any => {}
-        PathMatcher::Exact(path) => parts.push(path.to_string()),
-        PathMatcher::Prefix(path) => parts.push(format!("{path}/*")),
-        PathMatcher::Regex(path) => parts.push(format!("path ~ {path}")),
-    }
-    let headers = matcher.headers.iter();
-    parts.extend(headers.map(|header| value(&header.name, &header.value)));
-    let query = matcher.query.iter();
-    parts.extend(query.map(|query| value(&format!("?{}", query.name), &query.value)));
-    if parts.is_empty() {
-        return "any request".to_owned();
-    }
-    parts.join(", ")
-}
-
-fn value(name: &str, matcher: &ValueMatcher) -> String {
-    match matcher {
-        ValueMatcher::Exact(value) => format!("{name}: {value}"),
-        ValueMatcher::Prefix(value) => format!("{name}: {value}*"),
-        ValueMatcher::Regex(value) => format!("{name} ~ {value}"),
-        ValueMatcher::Present => format!("{name} present"),
-        ValueMatcher::Absent => format!("{name} absent"),
-    }
 }

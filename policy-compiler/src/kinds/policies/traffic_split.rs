@@ -13,7 +13,8 @@ use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::{ValidationError, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
-    self, Action, Edits, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId, WeightedBackend,
+    self, Action, Edits, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
@@ -78,9 +79,10 @@ fn claim(
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);
+    let own: BTreeSet<&RequestMatcher> = matchers.iter().collect();
     let taken = ports.iter().find_map(|port| {
         let mut others = attached?.get(port)?.iter();
-        let other = others.find(|other| matchers.contains(&other.matcher))?;
+        let other = others.find(|other| own.contains(&other.matcher))?;
         Some((*port, other))
     });
     if let Some((port, winner)) = taken {
@@ -92,6 +94,15 @@ fn claim(
         let winner = winner.rule.origins.first().unwrap_or(object);
         let subject = format!("service {service} port {port}{which}");
         report.conflict(object, winner, "spec.service", &subject);
+        return;
+    }
+    let full = ports.iter().find_map(|port| {
+        let reason = matches::beyond(attached?.get(port)?, &matchers)?;
+        Some(format!("port {port} of service {service} {reason}"))
+    });
+    if let Some(message) = full {
+        let fix = "remove splits of the service, or write them with exact and prefix";
+        report.beyond(object, "spec.service", message, fix);
         return;
     }
     report
