@@ -135,6 +135,8 @@ pub mod reason {
     pub const NO_CONFLICT: &str = "NoConflict";
     /// Conflicted: the object that the message names wins.
     pub const CONFLICT: &str = "Conflict";
+    /// Conflicted: another object wins a part of the claim of this one, by a rule of precedence.
+    pub const OVERRIDDEN: &str = "Overridden";
     /// Enforced: the decisions of the policy are applied.
     pub const ENFORCED: &str = "Enforced";
     /// Enforced: `spec.mode` is Audit, or the Mesh observes.

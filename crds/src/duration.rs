@@ -6,9 +6,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The pattern of the schema: whole numbers with a unit, such as `1h30m`.
-const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$";
+const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$";
+/// The units in the order of [`PATTERN`], with their milliseconds and the most digits before them.
+const UNITS: [(&str, u64, usize); 4] = [
+    ("h", 3_600_000, 6),
+    ("m", 60_000, 8),
+    ("s", 1000, 9),
+    ("ms", 1, 9),
+];
 
-/// A length of time in hours, minutes and seconds, such as `24h`, `90s` or `1h30m`. Keeps the text it came from, so
+/// A length of time in hours, minutes, seconds and milliseconds, such as `24h`, `90s`, `250ms` or `1h30m`. Keeps the text it came from, so
 /// that reading and writing an object changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -25,7 +32,7 @@ impl fmt::Display for InvalidDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is not a duration: write hours, minutes and seconds in that order, such as 24h or 1h30m",
+            "{:?} is not a duration: write hours, minutes, seconds and milliseconds in that order, such as 24h, 1h30m or 250ms",
             self.0
         )
     }
@@ -40,6 +47,15 @@ impl HumanDuration {
         Self {
             text: format!("{hours}h"),
             value: Duration::from_secs(u64::from(hours) * 3600),
+        }
+    }
+
+    /// A duration of milliseconds.
+    #[must_use]
+    pub fn milliseconds(milliseconds: u32) -> Self {
+        Self {
+            text: format!("{milliseconds}ms"),
+            value: Duration::from_millis(u64::from(milliseconds)),
         }
     }
 
@@ -60,34 +76,35 @@ impl FromStr for HumanDuration {
     type Err = InvalidDuration;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let seconds = seconds(text).ok_or_else(|| InvalidDuration(text.to_owned()))?;
+        let value = milliseconds(text).ok_or_else(|| InvalidDuration(text.to_owned()))?;
         Ok(Self {
             text: text.to_owned(),
-            value: Duration::from_secs(seconds),
+            value: Duration::from_millis(value),
         })
     }
 }
 
-/// Units must come in the order of [`PATTERN`], each at most once, and something must be there.
-fn seconds(text: &str) -> Option<u64> {
+/// Units must come in the order of [`UNITS`], each at most once, and something must be there.
+fn milliseconds(text: &str) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
+    let mut units = UNITS.iter();
     let mut rest = text;
     let mut total = 0_u64;
-    for (unit, factor, digits) in [('h', 3600, 6), ('m', 60, 8), ('s', 1, 9)] {
-        if let Some((number, after)) = rest.split_once(unit) {
-            if number.is_empty()
-                || number.len() > digits
-                || !number.bytes().all(|byte| byte.is_ascii_digit())
-            {
-                return None;
-            }
-            total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-            rest = after;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (own, after) = after.split_at(letters);
+        let (_, factor, most) = units.find(|(unit, _, _)| *unit == own)?;
+        if digits > *most {
+            return None;
         }
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*factor)?)?;
+        rest = after;
     }
-    rest.is_empty().then_some(total)
+    Some(total)
 }
 
 impl TryFrom<String> for HumanDuration {
@@ -124,15 +141,21 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, seconds) in [
-            ("24h", 86_400),
-            ("10m", 600),
-            ("90s", 90),
-            ("1h30m", 5_400),
-            ("1h0m5s", 3_605),
+        for (text, milliseconds) in [
+            ("24h", 86_400_000),
+            ("10m", 600_000),
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("1h0m5s", 3_605_000),
+            ("250ms", 250),
+            ("1m1ms", 60_001),
         ] {
             let duration: HumanDuration = text.parse().unwrap();
-            assert_eq!(duration.get(), Duration::from_secs(seconds), "{text}");
+            assert_eq!(
+                duration.get(),
+                Duration::from_millis(milliseconds),
+                "{text}"
+            );
             assert_eq!(duration.to_string(), text);
         }
     }
@@ -140,7 +163,8 @@ mod tests {
     #[test]
     fn refuses_the_rest() {
         for text in [
-            "", "24", "h", "1m1h", "1h1h", "1d", "-1h", "1.5h", "1h ", "9999999h", "１h",
+            "", "24", "h", "1m1h", "1h1h", "1d", "-1h", "1.5h", "1h ", "9999999h", "１h", "1ms1s",
+            "ms", "1s1s", "1 ms",
         ] {
             assert!(text.parse::<HumanDuration>().is_err(), "{text}");
         }

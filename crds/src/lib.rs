@@ -1,6 +1,6 @@
 //! The API of Heddle: group `heddle.dev`, version `v1alpha1`.
 //!
-//! One file per kind in `kinds/`. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
+//! One file per kind in `kinds/`, with the groups of fields of a `TrafficPolicy` in `traffic/`. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
 //! these types by `cargo xtask gen`; a default, a limit or a sentence of help is written here and nowhere else.
 //!
 //! # Guarantees
@@ -26,6 +26,7 @@ mod kinds;
 mod request_match;
 mod schema;
 mod strict;
+mod traffic;
 mod unknown;
 
 pub use conditions::*;
@@ -35,6 +36,7 @@ pub use duration::{HumanDuration, InvalidDuration};
 pub use init_resources::*;
 pub use kinds::*;
 pub use request_match::*;
+pub use traffic::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -63,6 +63,16 @@ pub(crate) fn ports(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(crate) fn status_codes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 16,
+        "items": {"type": "integer", "format": "int32", "minimum": 400, "maximum": 599},
+        "x-kubernetes-list-type": "set"
+    })
+}
+
 pub(crate) fn headers(generator: &mut SchemaGenerator) -> Schema {
     let items = generator.subschema_for::<HeaderMatch>();
     json_schema!({

@@ -30,7 +30,7 @@ pub struct Resource {
 /// One route of a merged resource, with the objects of its rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleOrigins {
-    /// The id of the rule, which is the name of the route.
+    /// The name of the route: the rule, and its policies.
     pub id: Arc<str>,
     /// The place of the virtual host: `VirtualHosts[0]` in a text of Envoy's.
     pub host: usize,

@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 14] = [
+const CHOICES: [(&str, Unreadable); 17] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -246,6 +246,9 @@ const CHOICES: [(&str, Unreadable); 14] = [
     ("Mesh.outbound", Unreadable::Closed("Deny")),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
+    ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
+    ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
+    ("TrafficPolicy.retries.resend", Unreadable::Harmless),
     (
         "TrafficSplit.matches[].cookies[].present",
         Unreadable::Harmless,
@@ -299,6 +302,11 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
                 "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"}}),
+        ),
+        (
+            "TrafficPolicy",
+            json!({"target": {"service": "web"},
+                "retries": {"conditions": ["Reset"], "grpcCodes": ["Internal"], "resend": "All"}}),
         ),
         (
             "TrafficSplit",

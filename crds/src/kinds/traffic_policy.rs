@@ -1,13 +1,15 @@
-//! `TrafficPolicy`: the timeouts of requests to a service.
+//! `TrafficPolicy`: the resilience of calls to a service.
+
+use std::num::NonZeroU16;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{HumanDuration, LastGood};
+use crate::{LastGood, RequestTimeouts, Retries};
 
-/// Sets the timeouts of requests to a service, at any backend.
+/// Sets the timeouts and retries of calls to a service, at any backend.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "heddle.dev",
@@ -20,8 +22,9 @@ use crate::{HumanDuration, LastGood};
     category = "mesh-policies",
     status = "TrafficPolicyStatus",
     derive = "PartialEq",
-    doc = "Sets the timeouts of requests to a service.",
+    doc = "Sets the timeouts and retries of calls to a service.",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.target.service"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.target.port"),
     printcolumn(
         name = "Proxies",
         type_ = "string",
@@ -40,20 +43,30 @@ use crate::{HumanDuration, LastGood};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.timeouts) || has(self.retries)").message(
+    "spec: a policy with neither timeouts nor retries does nothing: add one"
+))]
 pub struct TrafficPolicySpec {
-    /// The service that clients call. The policy applies to all requests to its ports that carry HTTP, with or without a
-    /// TrafficSplit. Calls to single pods, by their own addresses, have no timeouts.
+    /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
+    /// callers. It does not apply to calls to single pods, by their own addresses.
     pub target: TrafficTarget,
 
-    /// How long requests may take.
-    pub timeouts: RequestTimeouts,
+    /// How long requests may take. Left out: as long as they like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RequestTimeouts>,
+
+    /// How requests that failed are sent again. Left out: twice at most, and only those that reached no application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
 }
 
 impl Definition for TrafficPolicy {
     const NULLS: Nulls = Nulls::Pruned;
 }
 
-/// A service of the same namespace.
+/// A service of the same namespace, or one of its ports. Of two policies that set the same group of fields (such as
+/// `timeouts`) for a port, that which names the port wins the whole group; of two with the same target, that with the
+/// smaller name is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrafficTarget {
@@ -63,35 +76,9 @@ pub struct TrafficTarget {
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub service: String,
-}
-
-/// Timeouts, each from `1s` to `8760h`, at least one of them. A timeout that is left out does not exist.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.request) || has(self.perTry) || has(self.idle)").message(
-    "spec.timeouts is empty: name request, perTry or idle"
-))]
-pub struct RequestTimeouts {
-    /// From the end of the request to the end of the response, retries included. A request that takes longer is answered
-    /// with status 504; a response that has begun is cut.
+    /// A port of the service, 1 to 65535. Left out: all its ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8760h')").message(
-        "spec.timeouts.request must be from 1s to 8760h: write for example 10s"
-    ))]
-    pub request: Option<HumanDuration>,
-    /// Of one attempt, at most `request`. After a longer attempt the request is answered with status 504; it is not sent
-    /// again, for the application may have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8760h')").message(
-        "spec.timeouts.perTry must be from 1s to 8760h: write for example 10s"
-    ))]
-    pub per_try: Option<HumanDuration>,
-    /// Without a byte in either direction, also on a WebSocket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8760h')").message(
-        "spec.timeouts.idle must be from 1s to 8760h: write for example 10s"
-    ))]
-    pub idle: Option<HumanDuration>,
+    pub port: Option<NonZeroU16>,
 }
 
 /// The status of a [`TrafficPolicy`], written by the control plane.

@@ -69,19 +69,19 @@ pub(super) fn holds(rule: &str, value: &Value) -> Option<bool> {
     let program = Program::compile(rule).ok()?;
     let mut context = Context::default();
     context.add_variable_from_value("self", to_cel(value));
-    // Durations are compared and nothing else, so their seconds do.
-    context.add_function("duration", seconds).ok()?;
+    // Durations are compared and nothing else, so their milliseconds do.
+    context.add_function("duration", milliseconds).ok()?;
     match program.execute(&context) {
         Ok(Cel::Bool(holds)) => Some(holds),
         Ok(_) | Err(_) => None,
     }
 }
 
-fn seconds(text: Arc<String>) -> Result<i64, ExecutionError> {
+fn milliseconds(text: Arc<String>) -> Result<i64, ExecutionError> {
     let parsed: Result<HumanDuration, _> = text.parse();
     parsed
         .ok()
-        .and_then(|duration| i64::try_from(duration.get().as_secs()).ok())
+        .and_then(|duration| i64::try_from(duration.get().as_millis()).ok())
         .ok_or_else(|| ExecutionError::function_error("duration", "not a duration"))
 }
 

@@ -140,7 +140,22 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         let spec = json!({"target": target, "timeouts": timeouts});
         (Kind::TrafficPolicy, spec)
     };
+    let traffic = |groups: Value| {
+        let mut spec = json!({"target": {"service": "web"}});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(groups.as_object().unwrap().clone());
+        (Kind::TrafficPolicy, spec)
+    };
+    let backoff = |backoff: Value| traffic(json!({"retries": {"backoff": backoff}}));
     vec![
+        of(traffic(json!({})), "spec"),
+        of(
+            traffic(json!({"retries": {"grpcCodes": ["Unavailable"]}})),
+            "spec.retries",
+        ),
+        of(backoff(json!({"base": "0s"})), "spec.retries.backoff.base"),
+        of(backoff(json!({"max": "61m"})), "spec.retries.backoff.max"),
         of(
             mesh(json!({"certificates": {"lifetime": "59s"}})),
             "spec.certificates.lifetime",

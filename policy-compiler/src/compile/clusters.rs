@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{ClusterAndEndpoints, ClusterInputs, subset};
+use super::upstreams::{ClusterAndEndpoints, ClusterInputs, Place, governed, subset};
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -147,10 +147,13 @@ fn routed(
             {
                 continue;
             }
+            let rule = &*entry.rule;
+            let place = Place { rule, index };
             let pair = match backend {
-                Backend::Service(name, port) => whole(name, *port),
+                Backend::Service(name, port) => whole(name, *port).map(|pair| {
+                    governed(scene, service, key, place, &pair, &known).unwrap_or(pair)
+                }),
                 Backend::Subset(_, _, labels) => {
-                    let place = (&*entry.rule, index);
                     Some(subset(scene, service, key, place, labels, &known))
                 }
                 Backend::Invalid(_) => None,
@@ -167,10 +170,8 @@ fn routed(
     let table = pairs
         .first()
         .map(|own| routes::table((&service.name, key.0), own, &rules, upstreams));
-    let table = table.map(|table| match scene.policy(&service.name) {
-        Some(policy) => routes::with_policy(table, policy),
-        None => table,
-    });
+    let policy = scene.policy(&service.name, key.0);
+    let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
     OutboundPort::new(pairs, route)

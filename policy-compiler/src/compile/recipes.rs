@@ -65,17 +65,18 @@ impl Recipe for RouteTable {
 
 /// The objects of each route, in the order of the route configuration.
 fn rules(table: &RouteTable) -> Vec<RuleOrigins> {
-    let hosts = table.hosts.iter().enumerate();
-    let rules = hosts.flat_map(|(host, of)| {
-        let entries = of.entries.iter().enumerate();
-        entries.map(move |(route, entry)| RuleOrigins {
-            id: entry.rule.id.to_string().into(),
+    let mut rules = Vec::new();
+    for (host, of) in table.hosts.iter().enumerate() {
+        let entries = of.entries.iter();
+        let names = entries.flat_map(|entry| route::names(entry).map(move |name| (entry, name)));
+        rules.extend(names.enumerate().map(|(route, (entry, name))| RuleOrigins {
+            id: name.into(),
             host,
             route,
             objects: entry.rule.origins.clone(),
-        })
-    });
-    rules.collect()
+        }));
+    }
+    rules
 }
 
 fn pair_keys(name: &Arc<str>) -> [ResourceKey; 2] {

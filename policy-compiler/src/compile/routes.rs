@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
-use crate::kinds::policies::traffic_policy::ServicePolicy;
+use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::traffic::{
     Action, Backend, Edits, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
@@ -46,15 +46,15 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the service in every rule of its table.
-pub(super) fn with_policy(mut table: RouteTable, policy: &ServicePolicy) -> RouteTable {
+/// Sets the policy of the port in every rule of its table.
+pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
         let rule = Arc::make_mut(&mut entry.rule);
-        rule.policy = policy.policy.clone();
-        rule.origins.insert(policy.object.clone());
+        policy.set_in(&mut rule.policy);
+        rule.origins.extend(policy.objects().cloned());
     }
-    table.origins.rules.insert(policy.object.clone());
+    table.origins.rules.extend(policy.objects().cloned());
     table
 }
 

@@ -84,7 +84,13 @@ impl UnitInput {
                 read(UnitId::Client(service.clone()));
             }
             Self::Pods(namespace) => read(UnitId::Reach(Arc::clone(namespace))),
-            Self::Attached(_, Target::Service(service)) => read(UnitId::Client(service.clone())),
+            Self::Attached(kind, Target::Service(service)) => {
+                // The clusters of a service have its traffic policy, wherever they are used.
+                if *kind == ObjectKind::TrafficPolicy {
+                    read(UnitId::Clusters(service.clone()));
+                }
+                read(UnitId::Client(service.clone()));
+            }
             Self::Attached(_, Target::Pods(namespace)) => {
                 read(UnitId::Reach(Arc::clone(namespace)));
             }

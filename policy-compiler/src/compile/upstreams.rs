@@ -10,11 +10,11 @@ use super::endpoints::{Misnamed, ReachableEndpoints, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
-use crate::kinds::policies::traffic_policy::ServicePolicy;
+use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,
-    RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
+    RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls, WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -30,17 +30,17 @@ fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc
 /// `out|<ns>/<service>|<port>|<object>/<index>`, and again the family.
 fn subset_name(
     (service, port): (&NamespacedName, Port),
-    rule: &RouteRule,
-    index: usize,
+    place: Place<'_>,
     family: Option<Family>,
 ) -> Arc<str> {
-    let place = match &rule.id {
+    let object = match &place.rule.id {
         RuleId::Declared(object, _) | RuleId::Route { object, .. } => {
             format!("{}/{}", object.namespace, object.name)
         }
         RuleId::WholeService => String::new(),
     };
-    with_family(format!("out|{service}|{port}|{place}/{index}"), family)
+    let index = place.index;
+    with_family(format!("out|{service}|{port}|{object}/{index}"), family)
 }
 
 fn with_family(name: String, family: Option<Family>) -> Arc<str> {
@@ -66,28 +66,11 @@ pub(crate) struct ClusterAndEndpoints {
 }
 
 impl ClusterAndEndpoints {
-    fn new(
-        name: Arc<str>,
-        identities: BTreeSet<SpiffeId>,
-        (alpn, balance): (Alpn, Balance),
-        groups: Vec<EndpointGroup>,
-        origins: Origins,
-        old: &[&Self],
-    ) -> Self {
-        let upstream = Upstream {
-            name: Arc::clone(&name),
-            tls: if identities.is_empty() {
-                UpstreamTls::Plain
-            } else {
-                UpstreamTls::Mesh { identities, alpn }
-            },
-            balance,
-            origins: origins.clone(),
-        };
+    fn new(upstream: Upstream, groups: Vec<EndpointGroup>, old: &[&Self]) -> Self {
         let endpoints = EndpointAssignment {
-            name,
+            name: Arc::clone(&upstream.name),
             groups,
-            origins,
+            origins: upstream.origins.clone(),
         };
         Self {
             upstream: kept(old.iter().map(|old| &old.upstream), Lazy::new(upstream)),
@@ -163,13 +146,14 @@ impl<'a> ClusterInputs<'a> {
         self.compiled.validated.rules(&target, port).collect()
     }
 
-    /// The traffic policy of a service in force.
-    pub(super) fn policy(&self, service: &NamespacedName) -> Option<&'a ServicePolicy> {
+    /// The traffic policy of a port in force.
+    pub(super) fn policy(&self, service: &NamespacedName, port: Port) -> PortPolicy<'a> {
         self.recorder
             .record_attached(TrafficPolicySpec::KIND, service);
         let policies = &self.compiled.validated.traffic_policies;
         let target = Target::Service(service.clone());
-        policies.attached(&target).next()
+        let attached = policies.attached(&target).next();
+        attached.map_or_else(PortPolicy::default, |policies| policies.of(port))
     }
 
     /// The clusters of a service as a whole.
@@ -294,17 +278,44 @@ fn whole(
             forward.backends.iter().map(&mut group).collect()
         }
     };
-    let origins = Origins {
-        service: name.clone(),
-        rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
+    let mut upstream = Upstream {
+        name: out_name(name, port, facet.family),
+        tls: tls(identities, alpn(protocol)),
+        balance: balance(service),
+        policy: UpstreamPolicy::default(),
+        origins: Origins {
+            service: name.clone(),
+            rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
+        },
     };
-    let cluster = out_name(name, port, facet.family);
-    let how = (alpn(protocol), balance(service));
+    govern(&mut upstream, &scene.policy(name, port));
     ServiceCluster {
-        pair: ClusterAndEndpoints::new(cluster, identities, how, groups, origins, old),
+        pair: ClusterAndEndpoints::new(upstream, groups, old),
         unmeshed,
         misnamed,
     }
+}
+
+fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
+    match identities.is_empty() {
+        true => UpstreamTls::Plain,
+        false => UpstreamTls::Mesh { identities, alpn },
+    }
+}
+
+/// Sets the bounds of a policy.
+fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>) {
+    if policy.governs_upstreams() {
+        policy.set_in_upstream(&mut upstream.policy);
+        upstream.origins.rules.extend(policy.objects().cloned());
+    }
+}
+
+/// The place of a backend among those of its rule.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) rule: &'a RouteRule,
+    pub(super) index: usize,
 }
 
 /// The pods of a service with some labels, as a backend of a rule.
@@ -312,28 +323,65 @@ pub(super) fn subset(
     scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
-    (rule, index): (&RouteRule, usize),
+    place: Place<'_>,
     labels: &Labels,
     old: &[&ClusterAndEndpoints],
 ) -> ClusterAndEndpoints {
-    let name = subset_name((&service.name, *port), rule, index, facet.family);
+    let name = subset_name((&service.name, *port), place, facet.family);
     let caller = Caller::of(service, facet);
     let there = scene.reached(&service.name, *port, Some(labels), caller);
     let groups = vec![EndpointGroup {
         weight: 1,
         hosts: there.hosts,
     }];
-    let origins = Origins {
-        service: service.name.clone(),
-        rules: rule.origins.clone(),
+    let mut upstream = Upstream {
+        name,
+        tls: tls(there.identities, Alpn::Http),
+        balance: balance(service),
+        policy: UpstreamPolicy::default(),
+        origins: Origins {
+            service: service.name.clone(),
+            rules: place.rule.origins.clone(),
+        },
     };
-    let old: Vec<&ClusterAndEndpoints> = old
-        .iter()
-        .copied()
-        .filter(|pair| *pair.name() == name)
-        .collect();
-    let how = (Alpn::Http, balance(service));
-    ClusterAndEndpoints::new(name, there.identities, how, groups, origins, &old)
+    govern(&mut upstream, &scene.policy(&service.name, *port));
+    with_old_name(upstream, groups, old)
+}
+
+/// The endpoints of another service as a backend of a rule, in a cluster of their own, which the policy of the called service governs. None
+/// if that says nothing of upstreams.
+pub(super) fn governed(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    place: Place<'_>,
+    backend: &ClusterAndEndpoints,
+    old: &[&ClusterAndEndpoints],
+) -> Option<ClusterAndEndpoints> {
+    let policy = scene.policy(&service.name, *port);
+    let own = out_name(&service.name, *port, facet.family);
+    if !policy.governs_upstreams() || *backend.name() == own {
+        return None;
+    }
+    let mut upstream = backend.upstream.recipe().clone();
+    upstream.name = subset_name((&service.name, *port), place, facet.family);
+    upstream
+        .origins
+        .rules
+        .extend(place.rule.origins.iter().cloned());
+    govern(&mut upstream, &policy);
+    let groups = backend.endpoints.recipe().groups.clone();
+    Some(with_old_name(upstream, groups, old))
+}
+
+fn with_old_name(
+    upstream: Upstream,
+    groups: Vec<EndpointGroup>,
+    old: &[&ClusterAndEndpoints],
+) -> ClusterAndEndpoints {
+    let old = old.iter().filter(|pair| *pair.name() == upstream.name);
+    let old: Vec<&ClusterAndEndpoints> = old.copied().collect();
+    ClusterAndEndpoints::new(upstream, groups, &old)
 }
 
 const fn balance(service: &Service) -> Balance {

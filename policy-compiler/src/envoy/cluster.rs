@@ -10,7 +10,9 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls;
 use super::{PLAIN_MATCH, UNLIMITED, ads, any, number, plain_struct, seconds, socket_address};
-use crate::traffic::{Alpn, Balance, EndpointGroup, Upstream, UpstreamHost, UpstreamTls};
+use crate::traffic::{
+    Alpn, Balance, EndpointGroup, RetryBudget, Upstream, UpstreamHost, UpstreamPolicy, UpstreamTls,
+};
 use crate::world::SpiffeId;
 
 /// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
@@ -38,6 +40,7 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
             Balance::ClientAddress => RingHash,
         }
         .into(),
+        circuit_breakers: Some(breakers(&upstream.policy)),
         transport_socket: socket,
         transport_socket_matches: plain.into_iter().collect(),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
@@ -156,7 +159,7 @@ fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
         cluster_discovery_type: Some(v3::cluster::ClusterDiscoveryType::Type(kind.into())),
         connect_timeout: seconds(5),
         per_connection_buffer_limit_bytes: number(super::listener::BUFFER),
-        circuit_breakers: Some(no_limits()),
+        circuit_breakers: Some(breakers(&UpstreamPolicy::default())),
         common_lb_config: Some(lb_config(None)),
         typed_extension_protocol_options: HashMap::from([(
             // One entry only: the order of several would differ from run to run.
@@ -172,25 +175,39 @@ fn lb_config(
 ) -> v3::cluster::CommonLbConfig {
     v3::cluster::CommonLbConfig {
         // Never send to endpoints that are known to be bad because many are.
-        healthy_panic_threshold: Some(envoy_types::pb::envoy::r#type::v3::Percent { value: 0.0 }),
+        healthy_panic_threshold: percent(0),
         locality_config_specifier: locality,
         ..Default::default()
     }
 }
 
 /// Replaces Envoy's default limits (1024 connections, 3 retries), which no user asked for.
-fn no_limits() -> v3::CircuitBreakers {
+fn breakers(policy: &UpstreamPolicy) -> v3::CircuitBreakers {
     let thresholds = v3::circuit_breakers::Thresholds {
         max_connections: number(UNLIMITED),
         max_pending_requests: number(UNLIMITED),
         max_requests: number(UNLIMITED),
         max_retries: number(1024),
+        retry_budget: policy.retry_budget.as_ref().map(budget),
         ..Default::default()
     };
     v3::CircuitBreakers {
         thresholds: vec![thresholds],
         ..Default::default()
     }
+}
+
+/// It takes the place of `max_retries`. Without an interval: with one, a budget bounds nothing.
+fn budget(of: &RetryBudget) -> v3::circuit_breakers::thresholds::RetryBudget {
+    v3::circuit_breakers::thresholds::RetryBudget {
+        budget_percent: percent(of.percent),
+        min_retry_concurrency: number(of.minimum),
+        ..Default::default()
+    }
+}
+
+fn percent(of: u32) -> Option<envoy_types::pb::envoy::r#type::v3::Percent> {
+    Some(envoy_types::pb::envoy::r#type::v3::Percent { value: of.into() })
 }
 
 /// HTTP/1.1 stays HTTP/1.1 and HTTP/2 stays HTTP/2, end to end.

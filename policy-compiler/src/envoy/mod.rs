@@ -9,6 +9,7 @@ mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod rbac;
+mod retries;
 mod rewrite;
 pub(crate) mod route;
 pub(crate) mod tls;

@@ -11,6 +11,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::hcm::AUTHZ_FILTER;
+use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{duration, endpoint, exact, number, prefix, rbac, regex, rewrite, safe_regex, seconds};
 use crate::authz::PortAuthz;
@@ -20,8 +21,6 @@ use crate::traffic::{
     WeightedBackend,
 };
 
-/// The default retries: only requests that provably reached no application. That is safe for every method.
-const CLIENT_RETRIES: &str = "connect-failure,refused-stream,reset-before-request";
 /// The cluster of backends without an upstream. No such cluster is ever sent.
 const NOWHERE: &str = "invalid";
 /// At the server the connection to the application is refused when it is not up; that is for the client's sidecar to see.
@@ -32,7 +31,7 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     let host = |host: &VirtualHost| v3::VirtualHost {
         name: host_name(host),
         domains: host.domains.iter().map(domain).collect(),
-        routes: host.entries.iter().map(|e| entry(table, e)).collect(),
+        routes: host.entries.iter().flat_map(|e| routes(table, e)).collect(),
         ..Default::default()
     };
     v3::RouteConfiguration {
@@ -56,12 +55,18 @@ fn host_name(host: &VirtualHost) -> String {
     }
 }
 
-fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
+/// The routes of an entry: one, or one for each part of its requests that is sent again in its own way.
+fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<v3::Route> {
+    let parts = parts(entry).iter();
+    parts.map(|part| route(table, entry, *part)).collect()
+}
+
+fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
     let (rule, path) = (&*entry.rule, &entry.matcher.path);
     let mut edits = rule.edits.clone();
     let action = match &rule.action {
         Action::Forward(to) => {
-            let mut action = forward(table, rule, to);
+            let mut action = forward(table, rule, to, part);
             rewrite::forward(&mut action, &to.rewrite, path);
             // Then the backends have the changes of the rule with their own.
             if has_own_edits(to) {
@@ -74,12 +79,16 @@ fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
             v3::route::Action::DirectResponse(response(u32::from(*status), body))
         }
     };
+    let mut request = request_match(&entry.matcher);
+    if part == Part::Idempotent {
+        let methods = ValueMatcher::Regex(retries::idempotent_methods().into());
+        request.headers.insert(0, header(":method", &methods));
+    }
     let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
     let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&edits.response);
     v3::Route {
-        // A rejection by Envoy that names the route leads to the objects of the rule.
-        name: rule.id.to_string(),
-        r#match: Some(request_match(&entry.matcher)),
+        name: route_name(rule, part),
+        r#match: Some(request),
         action: Some(action),
         request_headers_to_add,
         request_headers_to_remove,
@@ -89,15 +98,38 @@ fn entry(table: &RouteTable, entry: &RouteEntry) -> v3::Route {
     }
 }
 
+/// The names of the routes of an entry. A rejection by Envoy that names a route leads to the objects of the rule.
+pub(crate) fn names(entry: &RouteEntry) -> impl Iterator<Item = String> {
+    let names = parts(entry).iter();
+    names.map(|part| route_name(&entry.rule, *part))
+}
+
+fn parts(entry: &RouteEntry) -> &'static [Part] {
+    match &entry.rule.action {
+        Action::Forward(_) => {
+            retries::parts(&entry.rule.policy.retries, entry.matcher.method.as_deref())
+        }
+        Action::Redirect(_) | Action::Respond { .. } => &[Part::Whole],
+    }
+}
+
+fn route_name(rule: &RouteRule, part: Part) -> String {
+    match part {
+        Part::Idempotent => format!("{}, idempotent", rule.name()),
+        Part::Whole | Part::Others => rule.name(),
+    }
+}
+
 fn has_own_edits(forward: &Forward) -> bool {
     forward.weighted().any(|backend| !backend.edits.is_empty())
 }
 
 /// Requests to backends by weight. Upstreams that choose by hash get the client's address, which all connections of a pod share.
-fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward) -> v3::RouteAction {
+fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) -> v3::RouteAction {
     use v3::route_action::{HashPolicy, hash_policy};
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
-    let mut action = action(shares(table, rule, forward), CLIENT_RETRIES);
+    let retries = retries::policy(&rule.policy.retries, part);
+    let mut action = action(shares(table, rule, forward), retries);
     let mut upstreams = forward.backends.iter().filter_map(upstream);
     let by_address = upstreams.any(|upstream| upstream.balance == Balance::ClientAddress);
     let connection = hash_policy::ConnectionProperties { source_ip: true };
@@ -114,7 +146,6 @@ fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward) -> v3::Route
     }
     let mirrors = forward.mirrors.iter();
     action.request_mirror_policies = mirrors.filter_map(|of| mirror(table, of)).collect();
-    elsewhere(&mut action);
     timeouts(&mut action, &rule.policy.timeouts);
     action
 }
@@ -149,7 +180,7 @@ fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
 /// Routes all requests to the one endpoint of a cluster that is at this address, independently of `Host` and all other headers.
 pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
     let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
-    let mut action = action(specifier, CLIENT_RETRIES);
+    let mut action = action(specifier, retries::in_place(UNSENT));
     action.metadata_match = Some(endpoint::only(at));
     let route = v3::Route {
         r#match: Some(everything()),
@@ -227,35 +258,17 @@ fn shares(
     })
 }
 
-fn action(cluster: v3::route_action::ClusterSpecifier, retry_on: &str) -> v3::RouteAction {
-    let retry = v3::RetryPolicy {
-        retry_on: retry_on.to_owned(),
-        num_retries: number(2),
-        ..Default::default()
-    };
+fn action(
+    cluster: v3::route_action::ClusterSpecifier,
+    retries: v3::RetryPolicy,
+) -> v3::RouteAction {
     // No timeout by default: Envoy's own would cut every response at 15 s.
     v3::RouteAction {
         cluster_specifier: Some(cluster),
         timeout: seconds(0),
-        retry_policy: Some(retry),
+        retry_policy: Some(retries),
         ..Default::default()
     }
-}
-
-/// Retries go to another host, if there is one.
-fn elsewhere(action: &mut v3::RouteAction) {
-    let Some(retry) = &mut action.retry_policy else {
-        return;
-    };
-    let previous =
-        super::empty_any("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate");
-    retry.retry_host_predicate = vec![v3::retry_policy::RetryHostPredicate {
-        name: "previous".to_owned(),
-        config_type: Some(
-            v3::retry_policy::retry_host_predicate::ConfigType::TypedConfig(previous),
-        ),
-    }];
-    retry.host_selection_retry_max_attempts = 3;
 }
 
 fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
@@ -370,7 +383,8 @@ pub(crate) fn inbound(
 ) -> Vec<u8> {
     let forward = || {
         let cluster = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
-        Some(v3::route::Action::Route(action(cluster, SERVER_RETRIES)))
+        let retries = retries::in_place(SERVER_RETRIES);
+        Some(v3::route::Action::Route(action(cluster, retries)))
     };
     let mut routes: Vec<v3::Route> = probes
         .iter()
@@ -413,7 +427,7 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
     let to_stats = |path: &str| {
         let mut action = action(
             v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned()),
-            SERVER_RETRIES,
+            retries::in_place(SERVER_RETRIES),
         );
         action.prefix_rewrite = "/stats/prometheus".to_owned();
         // The admin interface can stop the process: only reading is let through, and only this path.

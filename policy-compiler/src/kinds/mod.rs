@@ -12,6 +12,7 @@ pub(crate) mod policy;
 mod salvage;
 mod silent;
 mod target;
+pub(crate) mod traffic;
 mod unreachable;
 
 use heddle_crds::{ConditionType, LastGood, reason};

@@ -7,6 +7,7 @@
 mod evaluate;
 mod filters;
 mod matcher;
+mod retries;
 mod rule;
 mod table;
 mod upstream;
@@ -19,10 +20,12 @@ pub use filters::{
 pub use matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
+pub use retries::{Backoff, Failure, GrpcCode, Resend, Retries, RetryBudget};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
 };
 pub use table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
-    Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Upstream, UpstreamHost, UpstreamTls,
+    Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Upstream, UpstreamHost,
+    UpstreamPolicy, UpstreamTls,
 };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filters::{Edits, Millionths, Redirect, Rewrite};
+use super::retries::Retries;
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port};
 
@@ -57,6 +58,19 @@ pub struct RouteRule {
 }
 
 impl RouteRule {
+    /// The name that its routes have in Envoy: the rule, and its policies.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let own = match &self.id {
+            RuleId::Declared(object, _) | RuleId::Route { object, .. } => Some(object),
+            RuleId::WholeService => None,
+        };
+        let policies = self.origins.iter().filter(|object| Some(*object) != own);
+        policies.fold(self.id.to_string(), |name, policy| {
+            format!("{name}, {policy}")
+        })
+    }
+
     /// The backends in the order of the rule, those without weight included.
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let backends = match &self.action {
@@ -195,6 +209,8 @@ impl fmt::Display for Backend {
 pub struct RoutePolicy {
     /// How long they may take.
     pub timeouts: Timeouts,
+    /// Which of them are sent again after a failure.
+    pub retries: Retries,
 }
 
 /// Timeouts of a rule; None: there is none.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::retries::RetryBudget;
 use crate::finding::ObjectRef;
 use crate::world::{NamespacedName, SpiffeId};
 
@@ -16,8 +17,17 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// The bounds on its use.
+    pub policy: UpstreamPolicy,
     /// The objects from which it comes.
     pub origins: Origins,
+}
+
+/// The bounds on the use of an upstream, each for one calling sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpstreamPolicy {
+    /// The bound on retries at the same time. None: 1024.
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// How connections to an upstream are secured.

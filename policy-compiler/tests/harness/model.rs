@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use heddle_policy_compiler::traffic::{
-    Action, Edits, PathRewrite, PresentLines, Rewrite, RouteEntry, RoutePolicy, RouteTable, RuleId,
+    Action, Edits, Failure, PathRewrite, PresentLines, Retries, Rewrite, RouteEntry, RoutePolicy,
+    RouteTable, RuleId,
 };
 use heddle_policy_compiler::{Compiled, NamespacedName};
 
@@ -80,6 +81,9 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
             write!(text, " {name} timeout {timeout:?};").unwrap();
         }
     }
+    if entry.rule.policy.retries != Retries::default() {
+        write!(text, " {};", retries(&entry.rule.policy.retries)).unwrap();
+    }
     text.truncate(text.trim_end_matches(';').len());
     text
 }
@@ -104,6 +108,23 @@ fn edits(edits: &Edits) -> String {
                 write!(text, " {direction} {name}+={value:?}").unwrap();
             }
         }
+    }
+    text
+}
+
+fn retries(of: &Retries) -> String {
+    let mut text = format!("{} retries", of.attempts);
+    for failure in &of.failures {
+        match failure {
+            Failure::Status(code) => write!(text, ", {code}").unwrap(),
+            failure => write!(text, ", {failure:?}").unwrap(),
+        }
+    }
+    if of.resends() {
+        write!(text, " of requests: {:?}", of.resend).unwrap();
+    }
+    if let Some(backoff) = of.backoff {
+        write!(text, " after {:?} to {:?}", backoff.base, backoff.max).unwrap();
     }
     text
 }

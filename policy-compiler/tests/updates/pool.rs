@@ -227,6 +227,14 @@ fn objects() -> Vec<Value> {
             name,
             json!({"target": {"service": "a"}, "timeouts": {"idle": "0s"}}),
         ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "a", "port": 80}, "retries": {"conditions": ["Reset"]}}),
+        ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "b"}, "retries": {"budget": {"percent": 5}}}),
+        ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {

@@ -1,34 +1,98 @@
-//! `TrafficPolicy`: the timeouts of requests to a service.
+//! `TrafficPolicy`: the resilience of calls to a service.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use heddle_crds::{HumanDuration, RequestTimeouts, TrafficPolicySpec};
+use heddle_crds::{ConditionType, TrafficPolicySpec, reason};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::ValidationError;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::traffic::{RoutePolicy, Timeouts};
+use crate::kinds::traffic::{self, PolicyGroups};
+use crate::traffic::{RoutePolicy, UpstreamPolicy};
+use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
-use crate::world::{Port, Protocol, Service};
+use crate::world::{NamespacedName, Port, Protocol, Service};
 
-/// The longest timeout. Envoy rejects durations of more than 292 years.
-const LONGEST: Duration = Duration::from_secs(8760 * 3600);
+/// The policies of a service: for all its ports, and for single ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServicePolicies(BTreeMap<Option<Port>, DeclaredPolicy>);
 
-/// The policy of a service, and its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServicePolicy {
-    pub(crate) object: ObjectRef,
-    pub(crate) policy: RoutePolicy,
+struct DeclaredPolicy {
+    object: ObjectRef,
+    groups: PolicyGroups,
+}
+
+/// The policy of one port: that which names it, and for the other groups of fields that which names the service alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortPolicy<'a> {
+    groups: PolicyGroups,
+    objects: Vec<&'a ObjectRef>,
+}
+
+impl ServicePolicies {
+    /// The policy of a port.
+    pub(crate) fn of(&self, port: Port) -> PortPolicy<'_> {
+        let mut policy = PortPolicy::default();
+        for key in [Some(port), None] {
+            let Some(of) = self.0.get(&key) else { continue };
+            let groups = policy.groups.or(&of.groups);
+            if groups != policy.groups {
+                policy.groups = groups;
+                policy.objects.push(&of.object);
+            }
+        }
+        policy
+    }
+
+    /// Returns the policy of all ports, and a sentence on the ports where others win. None: it wins everywhere.
+    fn overridden(&self) -> Option<(&ObjectRef, String)> {
+        let all = self.0.get(&None)?;
+        let mut losses = Vec::new();
+        for (port, own) in &self.0 {
+            let Some(port) = port else { continue };
+            let mut names = own.groups.names();
+            names.retain(|name| all.groups.names().contains(name));
+            if !names.is_empty() {
+                let names = names.join(", ");
+                losses.push(format!("{} wins {names} of port {port}", own.object));
+            }
+        }
+        let message = format!("{}, for it names the port", losses.join("; "));
+        (!losses.is_empty()).then_some((&all.object, message))
+    }
+}
+
+impl PortPolicy<'_> {
+    /// The objects that set it.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.objects.iter().copied()
+    }
+
+    /// Sets its groups in a rule.
+    pub(crate) fn set_in(&self, rule: &mut RoutePolicy) {
+        self.groups.set_in(rule);
+    }
+
+    /// The same for an upstream.
+    pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
+        self.groups.set_in_upstream(upstream);
+    }
+
+    /// Whether it says anything of upstreams.
+    pub(crate) fn governs_upstreams(&self) -> bool {
+        self.groups.governs_upstreams()
+    }
 }
 
 impl PolicyKind for TrafficPolicySpec {
-    type Attachment = ServicePolicy;
+    type Attachment = ServicePolicies;
 
     const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
-        let mut problems = check_timeouts(&spec.timeouts);
+        let mut problems = traffic::check(spec);
         problems.extend(check_target(policy, spec));
         problems
     }
@@ -41,52 +105,74 @@ impl PolicyKind for TrafficPolicySpec {
     ) {
         let object = &policy.declared.object;
         let service = policy.service(&spec.target.service);
-        let target = Target::Service(service.clone());
-        if let Some(winner) = attachments.get(&target) {
-            let subject = format!("service {service}");
-            report.conflict(object, &winner.object, "spec.target.service", &subject);
+        let port = spec.target.port.map(Port::from);
+        let attached = attachments.entry(Target::Service(service.clone()));
+        let attached = attached.or_default();
+        if let Some(winner) = attached.0.get(&port) {
+            let (field, subject) = subject(&service, port);
+            report.conflict(object, &winner.object, field, &subject);
             return;
         }
-        let attached = ServicePolicy {
-            object: object.clone(),
-            policy: RoutePolicy {
-                timeouts: timeouts(&spec.timeouts),
-            },
-        };
-        attachments.insert(target, attached);
-        let service = policy.lookup.service(&service);
-        let finding = service.and_then(|service| without_http(object, service));
+        let groups = PolicyGroups::of(spec);
+        let declared = policy.lookup.service(&service);
+        let finding = declared.and_then(|service| without_http(object, &groups, service, port));
         report.findings.extend(finding);
+        let object = object.clone();
+        attached.0.insert(port, DeclaredPolicy { object, groups });
+    }
+
+    fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {
+        for (object, message) in attachments.values().filter_map(ServicePolicies::overridden) {
+            if let Some(status) = outcome.statuses.get_mut(object) {
+                status.set(
+                    ConditionType::Conflicted,
+                    false,
+                    reason::OVERRIDDEN,
+                    message,
+                );
+            }
+        }
     }
 }
 
-fn timeouts(of: &RequestTimeouts) -> Timeouts {
-    let get = |duration: &Option<HumanDuration>| duration.as_ref().map(HumanDuration::get);
-    Timeouts {
-        request: get(&of.request),
-        per_try: get(&of.per_try),
-        idle: get(&of.idle),
+fn subject(service: &NamespacedName, port: Option<Port>) -> (&'static str, String) {
+    match port {
+        None => ("spec.target.service", format!("service {service}")),
+        Some(port) => (
+            "spec.target.port",
+            format!("port {port} of service {service}"),
+        ),
     }
 }
 
 /// The ports of a service to which its policy does not apply.
-fn without_http(object: &ObjectRef, service: &Service) -> Option<Finding> {
-    let ports: Vec<String> = not_http(service).map(|port| port.to_string()).collect();
+fn without_http(
+    object: &ObjectRef,
+    groups: &PolicyGroups,
+    service: &Service,
+    port: Option<Port>,
+) -> Option<Finding> {
+    let ports: Vec<String> = not_http(service, port)
+        .map(|port| port.to_string())
+        .collect();
     if ports.is_empty() {
         return None;
     }
     let message = format!(
-        "port {} of service {} does not carry HTTP and has no timeouts",
+        "port {} of service {} does not carry HTTP and has no {}",
         ports.join(", "),
-        service.name
+        service.name,
+        groups.names().join(", ")
     );
     let finding = Finding::info(object, "spec.target.service", "NotHttp", message);
     Some(finding.fix("if it does, declare HTTP by appProtocol or the name of the port"))
 }
 
-fn not_http(service: &Service) -> impl Iterator<Item = Port> {
+/// The targeted ports that do not carry HTTP.
+fn not_http(service: &Service, target: Option<Port>) -> impl Iterator<Item = Port> {
     let ports = service.ports.iter();
-    ports
+    let targeted = ports.filter(move |(number, _)| target.is_none_or(|port| port == **number));
+    targeted
         .filter(|(_, port)| port.protocol != Protocol::Http)
         .map(|(number, _)| *number)
 }
@@ -96,55 +182,28 @@ fn check_target(
     spec: &TrafficPolicySpec,
 ) -> Option<ValidationError> {
     let field = "spec.target.service";
-    match called_service(policy, field, &spec.target.service) {
-        Err(problem) => Some(problem),
-        Ok(service) if not_http(service).count() == service.ports.len() => {
-            let name = &service.name;
-            Some(ValidationError::invalid(
-                field,
-                format!("service {name} does not carry HTTP, and only requests have timeouts"),
-                "declare HTTP by appProtocol or the name of a port",
-            ))
-        }
-        Ok(_) => None,
-    }
-}
-
-fn check_timeouts(timeouts: &RequestTimeouts) -> Vec<ValidationError> {
-    let RequestTimeouts {
-        request,
-        per_try,
-        idle,
-    } = timeouts;
-    let mut problems = Vec::new();
-    let all = [("request", request), ("perTry", per_try), ("idle", idle)];
-    if all.iter().all(|(_, timeout)| timeout.is_none()) {
-        let fix = "name request, perTry or idle";
-        problems.push(ValidationError::invalid(
-            "spec.timeouts",
-            "it is empty",
-            fix,
+    let service = match called_service(policy, field, &spec.target.service) {
+        Err(problem) => return Some(problem),
+        Ok(service) => service,
+    };
+    let name = &service.name;
+    let port = spec.target.port.map(Port::from);
+    if let Some(port) = port.filter(|port| !service.ports.contains_key(port)) {
+        return Some(ValidationError::unresolved(
+            reason::PORT_NOT_FOUND,
+            "spec.target.port",
+            format!("{port} is not a port of service {name}"),
+            "name a port of the service, not of its pods",
         ));
     }
-    for (name, timeout) in all {
-        let Some(timeout) = timeout else { continue };
-        if timeout.get().is_zero() || timeout.get() > LONGEST {
-            let field = format!("spec.timeouts.{name}");
-            let message = format!("{timeout} is not from 1s to 8760h");
-            let fix = "correct it, or leave it out for none";
-            problems.push(ValidationError::invalid(field, message, fix));
-        }
+    let targeted = port.map_or(service.ports.len(), |_| 1);
+    if not_http(service, port).count() < targeted {
+        return None;
     }
-    if let (Some(request), Some(per_try)) = (request, per_try)
-        && per_try.get() > request.get()
-    {
-        let message = format!("{per_try} is longer than request, {request}");
-        let fix = "make it shorter, or leave it out";
-        problems.push(ValidationError::invalid(
-            "spec.timeouts.perTry",
-            message,
-            fix,
-        ));
-    }
-    problems
+    let (field, subject) = subject(name, port);
+    Some(ValidationError::invalid(
+        field,
+        format!("{subject} does not carry HTTP, and only requests have timeouts and retries"),
+        "declare HTTP by appProtocol or the name of a port",
+    ))
 }

@@ -1,0 +1,130 @@
+//! Retries: which failed requests are sent again, and how often.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How failed requests are sent again. By default those that provably reached no application, twice at most: that is safe for every
+/// method.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Retries {
+    /// How often a request is sent again at most. Zero: never, not even one that reached no application.
+    pub attempts: u32,
+    /// Failures after which a request is sent again that an application may have received.
+    pub failures: BTreeSet<Failure>,
+    /// The requests that are sent again after such a failure.
+    pub resend: Resend,
+    /// The wait before a request is sent again; None: 25 ms, then up to 250 ms.
+    pub backoff: Option<Backoff>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            failures: BTreeSet::new(),
+            resend: Resend::Idempotent,
+            backoff: None,
+        }
+    }
+}
+
+impl Retries {
+    /// Whether a request may be sent again that an application has received.
+    #[must_use]
+    pub fn resends(&self) -> bool {
+        self.attempts > 0 && !self.failures.is_empty()
+    }
+}
+
+/// A failure after which an application may have the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// No response began.
+    Reset,
+    /// No response began, or its status is 502, 503 or 504.
+    GatewayError,
+    /// No response began, or its status is 500 to 599.
+    ServerError,
+    /// A response with this status.
+    Status(u16),
+    /// A response of gRPC without messages, with this code.
+    Grpc(GrpcCode),
+}
+
+/// A code by which a server ends a call of gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GrpcCode {
+    /// 1.
+    Cancelled,
+    /// 4.
+    DeadlineExceeded,
+    /// 8.
+    ResourceExhausted,
+    /// 13.
+    Internal,
+    /// 14.
+    Unavailable,
+}
+
+/// The requests that are sent again although an application may have received them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resend {
+    /// Those with an idempotent method.
+    Idempotent,
+    /// All.
+    All,
+}
+
+impl Resend {
+    /// The idempotent methods of RFC 9110.
+    pub const IDEMPOTENT: [&'static str; 6] = ["DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"];
+
+    /// Whether requests with a method are sent again. None: some are, for the method is not known.
+    #[must_use]
+    pub fn covers(self, method: Option<&str>) -> Option<bool> {
+        match (self, method) {
+            (Self::All, _) => Some(true),
+            (Self::Idempotent, Some(method)) => Some(Self::IDEMPOTENT.contains(&method)),
+            (Self::Idempotent, None) => None,
+        }
+    }
+}
+
+/// The wait before a request is sent again: random, up to `base` at first, then up to twice as long each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backoff {
+    /// The longest first wait.
+    pub base: Duration,
+    /// The longest wait.
+    pub max: Duration,
+}
+
+/// The bound on retries at the same time, per calling sidecar and upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RetryBudget {
+    /// In percent of the requests under way.
+    pub percent: u32,
+    /// Retries that are free however few requests there are.
+    pub minimum: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_idempotent_methods_are_resent_unless_all_are() {
+        for (method, covered) in [
+            (Some("GET"), Some(true)),
+            (Some("DELETE"), Some(true)),
+            (Some("POST"), Some(false)),
+            (Some("PATCH"), Some(false)),
+            (Some("CONNECT"), Some(false)),
+            (Some("get"), Some(false)),
+            (None, None),
+        ] {
+            assert_eq!(Resend::Idempotent.covers(method), covered, "{method:?}");
+            assert_eq!(Resend::All.covers(method), Some(true));
+        }
+    }
+}
