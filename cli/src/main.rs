@@ -15,6 +15,7 @@ mod sources;
 mod table;
 mod uninstall;
 mod version;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,7 +39,8 @@ use tracing_subscriber::EnvFilter;
                        heddle check --pre && heddle install --apply --wait\n  \
                        heddle analyze -f manifests/                before `git push`\n  \
                        heddle analyze                              on the cluster\n  \
-                       heddle compile -f manifests/ --proxy shop/reviews"
+                       heddle compile -f manifests/ --proxy shop/reviews\n  \
+                       heddle why --from shop/frontend GET http://reviews/"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -71,6 +73,17 @@ enum Command {
         after_long_help = "Examples:\n  heddle analyze -f manifests/\n  heddle analyze\n  heddle analyze --context staging -o json"
     )]
     Analyze(analyze::AnalyzeArgs),
+    /// Say which way a request takes, and whether it is allowed.
+    #[command(
+        long_about = "Names the listener, rule, backends with their weights, timeouts and policies that a request of a workload gets, and \
+                      the decision of the servers with the policy and rule that makes it. Uses the control plane's own evaluators over files \
+                      or over the objects of the cluster; sends nothing. Exits with 1 only if the caller or the destination is not known.",
+        after_long_help = "Examples:\n  heddle why --from shop/frontend GET http://reviews:9080/reviews/1\n  \
+                           heddle why --from shop/frontend GET reviews.shop.svc.cluster.local -H 'cookie: group=b'\n  \
+                           heddle why -f manifests/ --from shop/frontend DELETE reviews/1 -o json\n  \
+                           heddle why --from legacy/cron GET http://10.0.0.12:9080/"
+    )]
+    Why(why::WhyArgs),
     /// Print or apply the control plane.
     #[command(
         long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
@@ -152,6 +165,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Compile(args) => compile::run(&args).map(on_errors),
         Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
+        Command::Why(args) => why::run(&args).await.map(done),
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),

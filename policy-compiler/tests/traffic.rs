@@ -13,7 +13,9 @@ use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, mirror, serve, start, status};
 use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
 use heddle_policy_compiler::world::{Port, SpiffeId};
-use heddle_policy_compiler::{Compiled, NamespacedName, Severity, World, compile, ingest};
+use heddle_policy_compiler::{
+    Call, Compiled, NamespacedName, Outcome, Severity, World, compile, ingest,
+};
 
 /// One policy per HTTP port, from 8001 up.
 const POLICIES: [&str; 8] = [
@@ -77,6 +79,7 @@ fn manifest() -> String {
         )
         .unwrap();
     }
+    text += "---\napiVersion: v1\nkind: Pod\nmetadata: {name: outside, namespace: shop}\nspec: {containers: [{name: app}]}\nstatus: {podIPs: [{ip: 127.77.0.10}]}\n";
     for (port, rules) in ports.iter().zip(POLICIES) {
         let rules = rules.replace("PORT", &port.to_string());
         write!(text, "---\napiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: p{port}, namespace: shop}}\nspec: {{target: {{service: api}}, rules: {rules}}}\n").unwrap();
@@ -201,11 +204,13 @@ fn policies(compiled: &Compiled) -> Result<()> {
             .context("no authz")?;
         for (method, path, headers) in &requests {
             for (ip, peer) in &peers {
-                let names = headers
+                let names: Vec<(String, String)> = headers
                     .lines()
                     .filter_map(|l| l.split_once(": "))
                     .map(|(n, v)| (n.to_lowercase(), v.to_owned()))
                     .collect();
+                let from = if peer.is_some() { "client" } else { "outside" };
+                let explained = explained(compiled, from, port, (method, path), &names)?;
                 let parts = HttpRequest {
                     method: (*method).to_owned(),
                     path: (*path).to_owned(),
@@ -219,6 +224,10 @@ fn policies(compiled: &Compiled) -> Result<()> {
                 };
                 let said = evaluate(authz, &request, false);
                 let code = status(&http(&format!("{ip}:{port}"), method, path, headers)?);
+                ensure!(
+                    explained == code,
+                    "{from} {port} {method} {path} {headers:?}: explained as {explained}, but {code}"
+                );
                 if said.allowed() {
                     passed += 1
                 } else {
@@ -238,6 +247,31 @@ fn policies(compiled: &Compiled) -> Result<()> {
     );
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
+}
+
+/// The status that the explanation of a call leads to.
+fn explained(
+    compiled: &Compiled,
+    from: &str,
+    port: i32,
+    (method, path): (&str, &str),
+    headers: &[(String, String)],
+) -> Result<u16> {
+    let host = ("host".to_owned(), "api".to_owned());
+    let explanation = compiled.explain(&Call {
+        from: NamespacedName::new("shop", from),
+        host: "api".to_owned(),
+        port: u16::try_from(port)?,
+        tls: false,
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: std::iter::once(host).chain(headers.to_vec()).collect(),
+    })?;
+    match explanation.outcome() {
+        Outcome::Passes => Ok(200),
+        Outcome::Denied => Ok(403),
+        other => anyhow::bail!("{other:?}: {explanation:#?}"),
+    }
 }
 
 /// The application receives the request unchanged.

@@ -12,6 +12,7 @@ mod bytes;
 mod changes;
 mod clusters;
 mod differences;
+mod explain;
 mod inbound;
 mod listeners;
 mod memo;
@@ -59,6 +60,10 @@ use upstreams::ServiceClusters;
 use validated::Validated;
 
 pub use changes::{Changes, Recompiled, Replaced};
+pub use explain::{
+    Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
+    Servers, Stopped, Unexplained,
+};
 pub use on_demand::{listener_address, on_demand_address};
 use report::PolicyFeedback;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};

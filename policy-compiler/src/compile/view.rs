@@ -84,6 +84,17 @@ impl Compiled {
             .is_some_and(|resolved| self.in_scope(proxy, &resolved))
     }
 
+    /// Whether a proxy may have a port of a service, as far as destinations have to be declared.
+    pub(super) fn may_have_service(
+        &self,
+        proxy: &Proxy,
+        name: &NamespacedName,
+        port: Port,
+    ) -> bool {
+        self.resolve_service(name, port)
+            .is_some_and(|resolved| self.in_scope(proxy, &resolved))
+    }
+
     /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
     fn declarations(&self, proxy: &Proxy) -> Vec<DeclaredDestination> {
         let template = &proxy.template;

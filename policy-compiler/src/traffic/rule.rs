@@ -28,6 +28,17 @@ pub enum RuleId {
     WholeService,
 }
 
+impl RuleId {
+    /// The object that declares it.
+    #[must_use]
+    pub const fn object(&self) -> Option<&ObjectRef> {
+        match self {
+            Self::Declared(object, _) | Self::Route { object, .. } => Some(object),
+            Self::WholeService => None,
+        }
+    }
+}
+
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

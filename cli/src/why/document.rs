@@ -1,0 +1,120 @@
+//! An explanation for programs.
+
+use heddle_policy_compiler::authz::Decision;
+use heddle_policy_compiler::{
+    CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
+    Servers, Stopped,
+};
+use serde_json::{Value, json};
+
+/// Returns the explanation as one document.
+pub fn of(explanation: &Explanation) -> Value {
+    let Explanation {
+        pod,
+        workload,
+        identity,
+        source,
+        to,
+        listener,
+        rule,
+        backends,
+        stopped,
+    } = explanation;
+    json!({
+        "from": {
+            "workload": workload.to_string(), "pod": pod.to_string(),
+            "identity": identity.as_ref().map(ToString::to_string), "source": source,
+        },
+        "to": destination(to),
+        "listener": listener.as_deref(),
+        "rule": rule.as_ref().map(deciding),
+        "backends": backends.iter().map(backend).collect::<Vec<_>>(),
+        "stopped": stopped.as_ref().map(stop),
+        "outcome": outcome(explanation.outcome()),
+    })
+}
+
+fn destination(to: &CalledDestination) -> Value {
+    match to {
+        CalledDestination::Service(name, port, protocol) => {
+            json!({"kind": "Service", "name": name.to_string(), "port": port.get(), "protocol": protocol.as_str()})
+        }
+        CalledDestination::Pods(name, port, protocol) => {
+            json!({"kind": "Pods", "name": name.to_string(), "port": port.get(), "protocol": protocol.as_str()})
+        }
+        CalledDestination::Unknown(ip, port) => {
+            json!({"kind": "Unknown", "name": ip, "port": port})
+        }
+    }
+}
+
+fn deciding(rule: &DecidingRule) -> Value {
+    let timeouts = &rule.policy.timeouts;
+    let seconds = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64());
+    json!({
+        "id": rule.id.to_string(),
+        "match": rule.matcher.to_string(),
+        "timeoutSeconds": {
+            "request": seconds(timeouts.request), "perTry": seconds(timeouts.per_try), "idle": seconds(timeouts.idle),
+        },
+        "mirrors": rule.mirrors.iter().map(|mirror| mirror.backend.to_string()).collect::<Vec<_>>(),
+        "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn backend(of: &ExplainedBackend) -> Value {
+    json!({
+        "backend": of.backend.to_string(), "weight": of.weight,
+        "servers": of.servers.iter().map(servers).collect::<Vec<_>>(),
+    })
+}
+
+fn servers(of: &Servers) -> Value {
+    let (decision, rule) = match &of.decision {
+        ServerDecision::ByPolicies(decision) => by_policies(decision),
+        ServerDecision::PlainTextRefused => ("PlainTextRefused", None),
+        ServerDecision::NoSidecar => ("NoSidecar", None),
+        ServerDecision::NotCaptured => ("NotCaptured", None),
+    };
+    let audit = of.audit.as_ref().map(|audit| {
+        let (decision, rule) = by_policies(audit);
+        json!({"decision": decision, "rule": rule})
+    });
+    json!({
+        "names": of.names, "port": of.port.get(), "mtls": of.mtls, "passes": of.decision.passes(),
+        "decision": decision, "rule": rule, "audit": audit,
+        "allowRules": of.allow_rules.iter().map(|rule| &**rule).collect::<Vec<_>>(),
+    })
+}
+
+fn by_policies(decision: &Decision) -> (&'static str, Option<&str>) {
+    match decision {
+        Decision::AllowedBy(rule) => ("AllowedBy", Some(rule)),
+        Decision::AllowedByDefault => ("AllowedByDefault", None),
+        Decision::DeniedBy(rule) => ("DeniedBy", Some(rule)),
+        Decision::NoAllowMatched => ("NoAllowMatched", None),
+    }
+}
+
+fn stop(stopped: &Stopped) -> Value {
+    let (reason, status, location) = match stopped {
+        Stopped::NoRule => ("NoRule", Some(404), None),
+        Stopped::Answered(status) => ("Answered", Some(*status), None),
+        Stopped::Redirected(status, location) => ("Redirected", Some(*status), Some(location)),
+        Stopped::DeniedByAll => ("DeniedByAll", None, None),
+        Stopped::NotDeclared => ("NotDeclared", None, None),
+        Stopped::UnknownRefused => ("UnknownRefused", None, None),
+        Stopped::NotHttp => ("NotHttp", Some(400), None),
+    };
+    json!({"reason": reason, "status": status, "location": location})
+}
+
+const fn outcome(of: Outcome) -> &'static str {
+    match of {
+        Outcome::Passes => "Passes",
+        Outcome::Depends => "Depends",
+        Outcome::Denied => "Denied",
+        Outcome::Stopped => "Stopped",
+        Outcome::NoEndpoint => "NoEndpoint",
+    }
+}

@@ -1,0 +1,123 @@
+//! `heddle why`: the listener, rule and backends that a request gets, and the decisions of its servers.
+
+mod document;
+mod text;
+mod url;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use heddle_policy_compiler::{Call, NamespacedName};
+
+use crate::cluster::ClusterArgs;
+use crate::findings;
+use crate::out::say;
+use crate::sources::{Objects, Outcome};
+
+/// Options of `heddle why`.
+#[derive(Args, Debug)]
+pub struct WhyArgs {
+    /// The workload that sends the request, or one of its pods.
+    #[arg(long, value_name = "NAMESPACE/WORKLOAD")]
+    from: String,
+    /// The method, in capitals.
+    method: String,
+    /// The URL as the application calls it; `http://` may be left out.
+    url: String,
+    /// A header, as `NAME: VALUE`; may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Files or folders of YAML in place of the cluster; `-` is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: a line for each step.
+    Text,
+    /// For programs: one JSON document.
+    Json,
+    /// For programs: one YAML document.
+    Yaml,
+}
+
+/// Runs the command.
+pub async fn run(args: &WhyArgs) -> Result<()> {
+    let call = call(args)?;
+    let objects = if args.paths.is_empty() {
+        Objects::from_cluster(&args.cluster.client().await?).await?
+    } else {
+        Objects::from_paths(&args.paths)?
+    };
+    let Outcome {
+        compiled,
+        findings: found,
+        ..
+    } = objects.compile();
+    let errors = findings::errors(&found);
+    if errors > 0 {
+        let errors = findings::plural(errors, "error");
+        eprintln!("{errors} in the objects: `heddle analyze` names them");
+    }
+    let explanation = compiled.explain(&call)?;
+    match args.output {
+        Output::Text => {
+            let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            say!("{}", text::render(&call, &explanation, colors));
+        }
+        Output::Json => {
+            let document = document::of(&explanation);
+            say!("{}", serde_json::to_string_pretty(&document)?);
+        }
+        Output::Yaml => {
+            let document = document::of(&explanation);
+            crate::out::text(format_args!("{}", serde_saphyr::to_string(&document)?));
+        }
+    }
+    Ok(())
+}
+
+fn call(args: &WhyArgs) -> Result<Call> {
+    let parts = args.from.split_once('/');
+    let parts = parts.filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    let (namespace, name) = parts.with_context(|| {
+        let from = &args.from;
+        format!("{from:?} is not a workload; write --from NAMESPACE/WORKLOAD")
+    })?;
+    let method = &args.method;
+    if method.is_empty() || !method.bytes().all(is_token) {
+        bail!("{method:?} is not a method; write METHOD URL, such as GET http://reviews/");
+    }
+    let url = url::parse(&args.url)?;
+    let headers = args.headers.iter().map(|text| header(text));
+    Ok(Call {
+        from: NamespacedName::new(namespace, name),
+        host: url.host,
+        port: url.port,
+        tls: url.tls,
+        method: method.clone(),
+        path: url.path,
+        headers: headers.collect::<Result<_>>()?,
+    })
+}
+
+fn header(text: &str) -> Result<(String, String)> {
+    let parts = text.split_once(':');
+    let parts = parts.filter(|(name, _)| !name.is_empty() && name.bytes().all(is_token));
+    let (name, value) =
+        parts.with_context(|| format!("{text:?} is not a header; write -H \"NAME: VALUE\""))?;
+    Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte)
+}

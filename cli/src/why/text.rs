@@ -1,0 +1,315 @@
+//! An explanation for people: a line for each step, in columns.
+
+use std::time::Duration;
+
+use heddle_acceptor::clean;
+use heddle_policy_compiler::authz::Decision;
+use heddle_policy_compiler::traffic::{RuleId, Timeouts};
+use heddle_policy_compiler::world::Protocol;
+use heddle_policy_compiler::{
+    Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind, Outcome,
+    ServerDecision, Servers, Stopped,
+};
+
+/// So many servers are named.
+const NAMED: usize = 3;
+/// The longest line, in characters.
+const MAX_LINE: usize = 2000;
+
+const GREEN: &str = "32";
+const RED: &str = "31";
+const YELLOW: &str = "33";
+
+/// A line: its title and its text, perhaps in a color.
+struct Line {
+    title: &'static str,
+    text: String,
+    color: Option<&'static str>,
+}
+
+/// Returns the lines of an explanation.
+pub fn render(call: &Call, explanation: &Explanation, colors: bool) -> String {
+    let lines = lines(call, explanation);
+    let width = lines.iter().map(|line| line.title.len()).max().unwrap_or(0);
+    let printed = lines.iter().map(|line| {
+        let text = clean(&line.text, MAX_LINE);
+        let text = match line.color.filter(|_| colors) {
+            Some(color) => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
+            None => text,
+        };
+        format!("{:width$}  {text}", line.title)
+    });
+    printed.collect::<Vec<_>>().join("\n")
+}
+
+fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut say = |title, text: String| {
+        lines.push(Line {
+            title,
+            text,
+            color: None,
+        });
+    };
+    say("from", from(explanation));
+    say("to", to(explanation));
+    if let Some(listener) = &explanation.listener {
+        say("listener", listener.to_string());
+    }
+    if let Some(rule) = &explanation.rule {
+        say("rule", rule_line(rule));
+        let timeouts = timeouts(&rule.policy.timeouts);
+        if !timeouts.is_empty() {
+            say("timeouts", timeouts);
+        }
+        let policies = rule.objects.iter();
+        let policies = policies.filter(|object| rule.id.object() != Some(object));
+        let policies: Vec<String> = policies.map(ToString::to_string).collect();
+        if !policies.is_empty() {
+            say("policies", policies.join(", "));
+        }
+        for mirror in &rule.mirrors {
+            say("mirror", mirror.backend.to_string());
+        }
+    }
+    let sum: u64 = explanation
+        .backends
+        .iter()
+        .map(|of| u64::from(of.weight))
+        .sum();
+    for backend in &explanation.backends {
+        lines.push(backend_line(backend, sum));
+        let servers = backend.servers.iter();
+        lines.extend(servers.map(|servers| server_line(explanation, servers)));
+    }
+    lines.push(result(call, explanation));
+    lines
+}
+
+fn from(explanation: &Explanation) -> String {
+    let Explanation {
+        workload,
+        identity,
+        source,
+        ..
+    } = explanation;
+    let identity = match identity {
+        Some(identity) => format!("as {identity}"),
+        None => "without a sidecar, so in plain text and without an identity".to_owned(),
+    };
+    let source = source.map_or_else(
+        || ", from an unknown address: ipBlocks match as for 0.0.0.0".to_owned(),
+        |source| format!(", from {source}"),
+    );
+    format!("{workload} {identity}{source}")
+}
+
+fn to(explanation: &Explanation) -> String {
+    let protocol = |protocol: &Protocol| match protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Tcp => "TCP: bytes, without rules for requests",
+        Protocol::Detect => "no declared protocol: bytes, without rules for requests",
+    };
+    match &explanation.to {
+        CalledDestination::Service(name, port, of) => {
+            format!("service {name} port {port}, {}", protocol(of))
+        }
+        CalledDestination::Pods(name, port, of) => format!(
+            "{name} port {port}, {}; called by the address of a pod, so without rules and timeouts",
+            protocol(of)
+        ),
+        CalledDestination::Unknown(ip, port) => {
+            format!("{ip} port {port}, which the mesh does not know")
+        }
+    }
+}
+
+fn rule_line(rule: &DecidingRule) -> String {
+    match &rule.id {
+        RuleId::WholeService => "none: the service as a whole".to_owned(),
+        // A split is one rule.
+        RuleId::Declared(object, _) if object.kind == ObjectKind::TrafficSplit => {
+            format!("{object}, for {}", rule.matcher)
+        }
+        id => format!("{id}, for {}", rule.matcher),
+    }
+}
+
+fn timeouts(timeouts: &Timeouts) -> String {
+    let Timeouts {
+        request,
+        per_try,
+        idle,
+    } = timeouts;
+    let named = [("request", request), ("attempt", per_try), ("idle", idle)];
+    let named = named.iter().filter_map(|(name, of)| Some((name, (**of)?)));
+    let named: Vec<String> = named
+        .map(|(name, of)| format!("{name} {}", time(of)))
+        .collect();
+    named.join(", ")
+}
+
+fn time(of: Duration) -> String {
+    format!("{of:?}")
+}
+
+fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
+    let share = share(backend.weight, sum);
+    let none = backend.servers.is_empty();
+    let state = if none { ", no endpoint takes it" } else { "" };
+    Line {
+        title: "backend",
+        text: format!("{share} {}{state}", backend.backend),
+        color: none.then_some(YELLOW),
+    }
+}
+
+/// `5 %`, or `0.05 %`.
+fn share(weight: u32, sum: u64) -> String {
+    let hundredths = (u64::from(weight) * 10_000).checked_div(sum).unwrap_or(0);
+    match hundredths % 100 {
+        0 => format!("{} %", hundredths / 100),
+        rest => format!("{}.{rest:02} %", hundredths / 100),
+    }
+}
+
+fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
+    let mut names: Vec<&str> = servers.names.iter().map(String::as_str).collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let by = match (servers.mtls, &explanation.identity) {
+        (true, _) => "mTLS",
+        (false, _) => "plain text",
+    };
+    let decision = decision(servers);
+    let audit = servers.audit.as_ref();
+    let audit = audit.map(|of| format!(" (in audit: {})", by_policies(of, servers)));
+    let text = format!(
+        "{}{more}, port {} by {by}: {decision}{}",
+        names.join(", "),
+        servers.port,
+        audit.unwrap_or_default()
+    );
+    let color = if servers.decision.passes() {
+        GREEN
+    } else {
+        RED
+    };
+    Line {
+        title: "  servers",
+        text,
+        color: Some(color),
+    }
+}
+
+fn decision(servers: &Servers) -> String {
+    match &servers.decision {
+        ServerDecision::ByPolicies(decision) => by_policies(decision, servers),
+        ServerDecision::PlainTextRefused => "refused, for mTLS is demanded".to_owned(),
+        ServerDecision::NoSidecar => "passes, for no sidecar decides there".to_owned(),
+        ServerDecision::NotCaptured => {
+            "passes, for the port is left out of capture and no sidecar decides".to_owned()
+        }
+    }
+}
+
+fn by_policies(decision: &Decision, servers: &Servers) -> String {
+    match decision {
+        Decision::AllowedBy(rule) => format!("allowed by {}", policy(rule)),
+        Decision::AllowedByDefault => "allowed, for no Allow rule holds there".to_owned(),
+        Decision::DeniedBy(rule) => format!("denied by {}", policy(rule)),
+        Decision::NoAllowMatched if servers.allow_rules.is_empty() => {
+            "denied by default, for no Allow rule holds there".to_owned()
+        }
+        Decision::NoAllowMatched => {
+            let rules = servers.allow_rules.iter();
+            let rules: Vec<String> = rules.map(|rule| policy(rule)).collect();
+            format!("denied, for no Allow rule matches: {}", rules.join("; "))
+        }
+    }
+}
+
+/// `namespace/policy/rule` as people name it.
+fn policy(rule: &str) -> String {
+    let parts = rule.rsplit_once('/');
+    match parts.filter(|(_, index)| index.bytes().all(|b| b.is_ascii_digit())) {
+        Some((policy, index)) => format!("AuthPolicy {policy}, rule {index}"),
+        None => rule.to_owned(),
+    }
+}
+
+fn result(call: &Call, explanation: &Explanation) -> Line {
+    let request = match is_http(explanation) {
+        true => format!("{} {}", call.method, call.path),
+        false => "the connection".to_owned(),
+    };
+    let (text, color) = match (&explanation.stopped, explanation.outcome()) {
+        (Some(stopped), _) => (stop(stopped), RED),
+        (None, Outcome::Passes) => (format!("{request} reaches the application"), GREEN),
+        (None, Outcome::Depends) => ("depends on the backend and server".to_owned(), YELLOW),
+        (None, Outcome::Denied | Outcome::Stopped) => (denied(explanation), RED),
+        (None, Outcome::NoEndpoint) => (
+            "no endpoint: requests get status 503, bytes are cut".to_owned(),
+            RED,
+        ),
+    };
+    Line {
+        title: "result",
+        text,
+        color: Some(color),
+    }
+}
+
+fn denied(explanation: &Explanation) -> String {
+    let mut servers = explanation.backends.iter().flat_map(|of| &of.servers);
+    let plain = servers.any(|of| of.decision == ServerDecision::PlainTextRefused);
+    match (plain, is_http(explanation)) {
+        (true, _) => "refused: the connection is closed".to_owned(),
+        (false, true) => "denied with status 403".to_owned(),
+        (false, false) => "denied: the connection is closed".to_owned(),
+    }
+}
+
+fn is_http(explanation: &Explanation) -> bool {
+    matches!(
+        &explanation.to,
+        CalledDestination::Service(_, _, Protocol::Http)
+            | CalledDestination::Pods(_, _, Protocol::Http)
+    )
+}
+
+fn stop(stopped: &Stopped) -> String {
+    match stopped {
+        Stopped::NoRule => {
+            "status 404 of the caller's sidecar: no rule takes the request".to_owned()
+        }
+        Stopped::Answered(status) => {
+            format!("status {status} of the caller's sidecar, by the rule")
+        }
+        Stopped::Redirected(status, location) => {
+            format!(
+                "status {status} of the caller's sidecar, by the rule, with location {location}"
+            )
+        }
+        Stopped::DeniedByAll => {
+            "denied by the caller's sidecar: every server denies every request of this caller"
+                .to_owned()
+        }
+        Stopped::NotDeclared => {
+            "refused by the caller's sidecar: the caller has not declared the destination"
+                .to_owned()
+        }
+        Stopped::UnknownRefused => {
+            "refused by the caller's sidecar: the Mesh has outbound: Deny".to_owned()
+        }
+        Stopped::NotHttp => {
+            "status 400 of the caller's sidecar: the port carries HTTP, and TLS is not HTTP"
+                .to_owned()
+        }
+    }
+}

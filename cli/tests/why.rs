@@ -1,0 +1,269 @@
+//! `heddle why` from outside, over files.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// Runs `heddle why` over the fixture, out of reach of any cluster.
+fn why(from: &str, args: &[&str]) -> Output {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(["why", "-f", "why.yaml", "--from", from])
+        .args(args)
+        .current_dir(fixtures)
+        .env("KUBECONFIG", "/does/not/exist")
+        .output()
+        .unwrap()
+}
+
+struct Case {
+    from: &'static str,
+    args: &'static [&'static str],
+    /// Parts of standard output, in order.
+    says: &'static [&'static str],
+}
+
+const REVIEWS: &str = "http://reviews:9080/reviews/1";
+
+const CASES: &[Case] = &[
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", REVIEWS],
+        says: &[
+            "from       shop/frontend-1 as spiffe://cluster.local/ns/shop/sa/frontend, from 10.0.0.21\n",
+            "to         service shop/reviews port 9080, HTTP\n",
+            "listener   dst|10.96.0.10:9080\n",
+            "rule       none: the service as a whole\n",
+            "timeouts   request 10s, attempt 3s\n",
+            "policies   TrafficPolicy shop/reviews\n",
+            "backend    100 % shop/reviews:9080\n",
+            "  servers  shop/reviews-v1-1, shop/reviews-v2-1, port 9080 by mTLS: allowed by AuthPolicy shop/reviews, rule 0\n",
+            "result     GET /reviews/1 reaches the application\n",
+        ],
+    },
+    // A split with matches, by the full name.
+    Case {
+        from: "shop/frontend-1",
+        args: &[
+            "GET",
+            "reviews.shop.svc.cluster.local:9080",
+            "-H",
+            "Cookie: a=1; group=b",
+        ],
+        says: &[
+            "rule       TrafficSplit shop/reviews-group-b, for cookie group: b\n",
+            "backend    25 % shop/reviews:9080 version=v1\n",
+            "  servers  shop/reviews-v1-1, port 9080",
+            "backend    75 % shop/reviews:9080 version=v2\n",
+            "result     GET / reaches the application\n",
+        ],
+    },
+    // Denied for want of a rule, by a rule in another spelling, and in audit only.
+    Case {
+        from: "shop/frontend-1",
+        args: &["DELETE", "http://10.96.0.10:9080/"],
+        says: &[
+            "denied, for no Allow rule matches: AuthPolicy shop/reviews, rule 0\n",
+            "result     denied with status 403\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "http://reviews.shop:9080//%61dmin"],
+        says: &[
+            "denied by AuthPolicy shop/reviews, rule 1\n",
+            "result     denied",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["POST", REVIEWS],
+        says: &[
+            "allowed by AuthPolicy shop/reviews, rule 0 (in audit: denied by AuthPolicy shop/reviews-audit, rule 0)\n",
+        ],
+    },
+    // A port that declares no protocol, and one of bytes.
+    Case {
+        from: "shop/reviews-v1-1",
+        args: &["GET", "http://db:5000/"],
+        says: &[
+            "to         service shop/db port 5000, no declared protocol: bytes, without rules for requests\n",
+            "backend    100 % shop/db:5000\n",
+            "allowed by AuthPolicy shop/db, rule 0\n",
+            "result     the connection reaches the application\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "https://db:3306/"],
+        says: &[
+            "port 3306, TCP: bytes",
+            "result     denied by the caller's sidecar: every server denies every request of this caller\n",
+        ],
+    },
+    // A caller without a sidecar: plain text, without an identity.
+    Case {
+        from: "legacy/cron-1",
+        args: &["GET", "http://reviews.shop:9080/"],
+        says: &[
+            "legacy/cron-1 without a sidecar, so in plain text and without an identity",
+            "by plain text: denied, for no Allow rule matches",
+            "result     denied with status 403\n",
+        ],
+    },
+    Case {
+        from: "legacy/cron-1",
+        args: &["GET", "http://db.shop:3306/"],
+        says: &[
+            "by plain text: refused, for mTLS is demanded\n",
+            "result     refused: the connection is closed\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "http://10.0.0.11:9080/"],
+        says: &[
+            "called by the address of a pod, so without rules and timeouts\n",
+            "listener   dst|10.0.0.11:9080\n",
+            "allowed by AuthPolicy shop/reviews, rule 0\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "http://203.0.113.1/"],
+        says: &["to      203.0.113.1 port 80, which the mesh does not know\n"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "http://empty/"],
+        says: &["no endpoint takes it", "result    no endpoint"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "https://reviews:9080/"],
+        says: &[
+            "result    status 400 of the caller's sidecar: the port carries HTTP, and TLS is not HTTP\n",
+        ],
+    },
+];
+
+#[test]
+fn explanations_name_each_step() {
+    for case in CASES {
+        let output = why(case.from, case.args);
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{:?}\n{out}", case.args);
+        assert!(!out.contains('\u{1b}'), "colors without a terminal: {out}");
+        let mut rest = &*out;
+        for part in case.says {
+            let at = rest.find(part);
+            let at = at.unwrap_or_else(|| panic!("{:?}: no {part:?} in\n{out}", case.args));
+            rest = &rest[at..];
+        }
+    }
+}
+
+#[test]
+fn errors_name_the_fault_and_the_fix() {
+    for (from, args, error) in [
+        (
+            "shop/frontend-1",
+            &["GET", "http://reviewz:9080/"][..],
+            "reviewz is not a known service (shop/reviewz); correct the host, or add the service: namespace shop has db, empty, reviews",
+        ),
+        (
+            "shop/frontend-1",
+            &["GET", "http://reviews/"],
+            "80 is not a port of service shop/reviews; call port 9080",
+        ),
+        (
+            "shop/frontend-1",
+            &["GET", "http://10.96.0.30:80/"],
+            "80 is not a port of service shop/db; call port 3306 or 5000",
+        ),
+        (
+            "shop/frontend-1",
+            &["GET", "http://partner/"],
+            "shop/partner is not a service of the mesh, but of type ExternalName; call an address of api.example.com by IP:PORT",
+        ),
+        (
+            "shop/frontend-1",
+            &["GET", "http://api.example.com/"],
+            "api.example.com is not the name of a service; write NAME",
+        ),
+        (
+            "shop/nobody",
+            &["GET", REVIEWS],
+            "shop/nobody is not a known workload or pod; correct --from, or add the workload: namespace shop has db-1",
+        ),
+        (
+            "frontend",
+            &["GET", REVIEWS],
+            "\"frontend\" is not a workload; write --from NAMESPACE/WORKLOAD",
+        ),
+        (
+            "shop/frontend-1",
+            &["GET", REVIEWS, "-H", "nope"],
+            "\"nope\" is not a header; write -H \"NAME: VALUE\"",
+        ),
+        (
+            "shop/frontend-1",
+            &["G T", REVIEWS],
+            "\"G T\" is not a method; write METHOD URL",
+        ),
+    ] {
+        let output = why(from, args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}\n{err}");
+        assert!(
+            err.starts_with(&format!("heddle: {error}")),
+            "{args:?}\n{err}"
+        );
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn documents_have_the_same_content() {
+    let args = ["POST", REVIEWS, "-H", "cookie: group=b", "-o"];
+    let json = why("shop/frontend-1", &[&args[..], &["json"]].concat());
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["outcome"], "Passes");
+    assert_eq!(json["to"]["name"], "shop/reviews");
+    assert_eq!(json["rule"]["id"], "TrafficSplit shop/reviews-group-b/0");
+    assert_eq!(json["rule"]["timeoutSeconds"]["request"], json!(10.0));
+    assert_eq!(json["backends"][1]["weight"], 3);
+    let servers = &json["backends"][1]["servers"][0];
+    assert_eq!(servers["rule"], "shop/reviews/0");
+    assert_eq!(servers["audit"]["rule"], "shop/reviews-audit/0");
+    let yaml = why("shop/frontend-1", &[&args[..], &["yaml"]].concat());
+    let yaml: Value = serde_saphyr::from_slice(&yaml.stdout).unwrap();
+    assert_eq!(yaml, json);
+}
+
+#[test]
+fn manifests_without_pods_are_explained_by_their_templates() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(["why", "-f", "shop.yaml", "-f", "sound.yaml", "--from"])
+        .args(["shop/reviews-v2", "GET", "reviews/"])
+        .current_dir(fixtures)
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        out.contains("TrafficSplit shop/reviews, for any request"),
+        "{out}"
+    );
+    assert!(
+        out.contains("shop/reviews-v2, port 9080 by mTLS: allowed"),
+        "{out}"
+    );
+}

@@ -1,0 +1,232 @@
+//! A call and its explanation, as plain data.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::authz::Decision;
+use crate::finding::ObjectRef;
+use crate::traffic::{Backend, Mirror, RequestMatcher, RoutePolicy, RuleId};
+use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
+
+/// A request as an application sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The workload that sends it, or one of its pods.
+    pub from: WorkloadRef,
+    /// The host of the URL: a name, or an address without brackets.
+    pub host: String,
+    /// The port of the URL.
+    pub port: u16,
+    /// Whether the application speaks TLS itself, so that sidecars see bytes.
+    pub tls: bool,
+    /// The method.
+    pub method: String,
+    /// The path with query.
+    pub path: String,
+    /// One entry a line, with names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Call {
+    /// The value of `Host`: a header of the call, else host and port as an HTTP client writes them.
+    pub(super) fn host_header(&self) -> String {
+        let mut headers = self.headers.iter();
+        if let Some((_, value)) = headers.find(|(name, _)| name == "host") {
+            return value.clone();
+        }
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        match (self.port, self.tls) {
+            (80, false) | (443, true) => host,
+            (port, _) => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// The reason why a call has no explanation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unexplained {
+    /// The fault of the call, as "X is not Y".
+    pub message: String,
+    /// The repair.
+    pub fix: String,
+}
+
+impl Unexplained {
+    pub(super) fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            fix: fix.into(),
+        }
+    }
+}
+
+impl fmt::Display for Unexplained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.message, self.fix)
+    }
+}
+
+impl std::error::Error for Unexplained {}
+
+/// The way of a call through the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The pod that sends it: the first one of the workload.
+    pub pod: PodRef,
+    /// The workload of that pod.
+    pub workload: WorkloadRef,
+    /// The identity that its sidecar shows. `None`: it has no sidecar.
+    pub identity: Option<SpiffeId>,
+    /// The address from which it comes. `None`: not known.
+    pub source: Option<IpAddr>,
+    /// The destination.
+    pub to: CalledDestination,
+    /// The listener of the caller's sidecar.
+    pub listener: Option<Arc<str>>,
+    /// The rule that decides. `None`: no rules hold there.
+    pub rule: Option<DecidingRule>,
+    /// The backends that have weight.
+    pub backends: Vec<ExplainedBackend>,
+    /// The reason why the request does not leave the caller's side.
+    pub stopped: Option<Stopped>,
+}
+
+/// The destination of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalledDestination {
+    /// A port of a service.
+    Service(NamespacedName, Port, Protocol),
+    /// A port of pods that are called by their own addresses: of one pod, or of those of a headless service.
+    Pods(NamespacedName, Port, Protocol),
+    /// An address that the mesh does not know.
+    Unknown(IpAddr, u16),
+}
+
+/// The rule that decides about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidingRule {
+    /// Where it is declared.
+    pub id: RuleId,
+    /// The alternative that matched.
+    pub matcher: RequestMatcher,
+    /// How the request is sent.
+    pub policy: RoutePolicy,
+    /// The copies of the request.
+    pub mirrors: Vec<Mirror>,
+    /// The objects that decided it, its policies included.
+    pub objects: BTreeSet<ObjectRef>,
+}
+
+/// A backend with its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedBackend {
+    /// The backend.
+    pub backend: Backend,
+    /// Its weight, relative to the sum of all.
+    pub weight: u32,
+    /// The servers, those with equal decisions together. None: no endpoint takes the request.
+    pub servers: Vec<Servers>,
+}
+
+/// Servers with equal decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers {
+    /// Their names, or their addresses where no pod has them.
+    pub names: BTreeSet<String>,
+    /// The port of the workload.
+    pub port: Port,
+    /// Whether the call arrives by mTLS.
+    pub mtls: bool,
+    /// The decision.
+    pub decision: ServerDecision,
+    /// The decision if every rule in audit were enforced, where it differs.
+    pub audit: Option<Decision>,
+    /// The Allow rules that are enforced there.
+    pub allow_rules: Vec<Arc<str>>,
+}
+
+/// The decision of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerDecision {
+    /// By the policies.
+    ByPolicies(Decision),
+    /// Plain text is refused: mTLS is demanded.
+    PlainTextRefused,
+    /// No sidecar decides there.
+    NoSidecar,
+    /// The port is left out of capture, so that no sidecar decides.
+    NotCaptured,
+}
+
+impl ServerDecision {
+    /// Whether the request reaches the application.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        match self {
+            Self::ByPolicies(decision) => decision.allowed(),
+            Self::PlainTextRefused => false,
+            Self::NoSidecar | Self::NotCaptured => true,
+        }
+    }
+}
+
+/// The reason why a request does not leave the caller's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// No rule takes it: status 404.
+    NoRule,
+    /// A rule answers it with this status.
+    Answered(u16),
+    /// A rule sends the client elsewhere: status and `Location`.
+    Redirected(u16, String),
+    /// Every server denies every request of the caller, so its own sidecar does.
+    DeniedByAll,
+    /// The caller has not declared the destination.
+    NotDeclared,
+    /// The mesh does not pass unknown addresses.
+    UnknownRefused,
+    /// The port carries HTTP, and TLS of the application is not HTTP.
+    NotHttp,
+}
+
+/// The end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Every server that may get the request lets it pass.
+    Passes,
+    /// It depends on the backend or the server.
+    Depends,
+    /// Every server denies it.
+    Denied,
+    /// It does not leave the caller's side.
+    Stopped,
+    /// No endpoint takes it.
+    NoEndpoint,
+}
+
+impl Explanation {
+    /// The end of the call.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.stopped {
+            Some(Stopped::DeniedByAll) => return Outcome::Denied,
+            Some(_) => return Outcome::Stopped,
+            None if matches!(self.to, CalledDestination::Unknown(..)) => return Outcome::Passes,
+            None => {}
+        }
+        let all_served = self.backends.iter().all(|of| !of.servers.is_empty());
+        let servers = self.backends.iter().flat_map(|of| &of.servers);
+        let passing = servers.clone().filter(|of| of.decision.passes()).count();
+        match (servers.count(), passing) {
+            (0, _) => Outcome::NoEndpoint,
+            (all, passing) if passing == all && all_served => Outcome::Passes,
+            (_, 0) if all_served => Outcome::Denied,
+            _ => Outcome::Depends,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The way of one call: from the caller by rule and backend to the decision of the servers. For `heddle why`.
+//!
+//! The reference evaluators of `traffic/` and `authz/` decide; nothing here reads a configuration of Envoy.
+
+mod destination;
+mod explanation;
+mod servers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Compiled, Proxy};
+use crate::traffic::{self, Action, Backend, RouteRule, evaluate};
+use crate::validation::inputs::Target;
+use crate::world::{Capture, Family, Pod, Port, Protocol, Service};
+
+use destination::Called;
+pub use explanation::{
+    Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
+    Servers, Stopped, Unexplained,
+};
+use servers::Arriving;
+
+impl Compiled {
+    /// Explains a call: the listener, rule and backends that it gets, and the decisions of the servers.
+    ///
+    /// # Errors
+    /// The caller or the destination is not known.
+    pub fn explain(&self, call: &Call) -> Result<Explanation, Unexplained> {
+        let pod = self.sender(&call.from)?;
+        let proxy = self.proxies.get(&pod.name);
+        let called = self.called(call, &pod.name.namespace)?;
+        let source = pod.ips.first().copied();
+        let mut explanation = Explanation {
+            pod: pod.name.clone(),
+            workload: pod.template.workload(),
+            identity: proxy.map(|proxy| proxy.identity.clone()),
+            source,
+            to: called.destination(),
+            listener: None,
+            rule: None,
+            backends: Vec::new(),
+            stopped: None,
+        };
+        let host = call.host_header();
+        let mut headers = call.headers.clone();
+        if !headers.iter().any(|(name, _)| name == "host") {
+            headers.push(("host".to_owned(), host.clone()));
+        }
+        let arriving = Arriving {
+            identity: proxy.map(|proxy| &proxy.identity),
+            node: pod.node.as_deref(),
+            source,
+            family: None,
+            protocol: Protocol::Detect,
+            tls: call.tls,
+            request: traffic::Request {
+                host,
+                method: call.method.clone(),
+                path: call.path.clone(),
+                headers,
+            },
+        };
+        self.follow((pod, proxy), &called, arriving, &mut explanation);
+        Ok(explanation)
+    }
+
+    fn follow(
+        &self,
+        (pod, proxy): (&Pod, Option<&Proxy>),
+        called: &Called<'_>,
+        mut arriving: Arriving<'_>,
+        explanation: &mut Explanation,
+    ) {
+        match called {
+            Called::Unknown(_) => {
+                let refused = proxy.is_some() && !self.settings.pass_unknown;
+                explanation.stopped = refused.then_some(Stopped::UnknownRefused);
+            }
+            Called::Pod {
+                pod: server,
+                port,
+                protocol,
+            } => {
+                arriving.protocol = *protocol;
+                let at = server
+                    .ips
+                    .first()
+                    .map(|ip| SocketAddr::new(*ip, port.get()));
+                explanation.listener = at.filter(|_| proxy.is_some()).map(listener);
+                explanation.stopped = not_http(proxy, &arriving).or_else(|| {
+                    let refused = proxy.zip(at).is_some_and(|(p, at)| !self.may_have(p, at));
+                    refused.then_some(Stopped::NotDeclared)
+                });
+                let backend = Backend::Service(server.name.clone(), *port);
+                let servers = self.server(&arriving, server, *port);
+                explanation.backends.push(whole(backend, servers));
+            }
+            Called::Headless {
+                service,
+                port,
+                protocol,
+            } => {
+                arriving.protocol = *protocol;
+                explanation.stopped = not_http(proxy, &arriving);
+                let backend = Backend::Service(service.name.clone(), *port);
+                let servers = self.servers(&arriving, &backend);
+                explanation.backends.push(whole(backend, servers));
+            }
+            Called::Service {
+                service,
+                port,
+                protocol,
+                second_family,
+            } => {
+                arriving.protocol = *protocol;
+                arriving.family = *second_family;
+                let to = (*service, *port);
+                match proxy {
+                    Some(proxy) => self.by_sidecar((pod, proxy), to, arriving, explanation),
+                    None => {
+                        let backend = Backend::Service(service.name.clone(), *port);
+                        let servers = self.servers(&arriving, &backend);
+                        explanation.backends.push(whole(backend, servers));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call to a service through the caller's sidecar.
+    fn by_sidecar(
+        &self,
+        (pod, proxy): (&Pod, &Proxy),
+        (service, port): (&Service, Port),
+        arriving: Arriving<'_>,
+        explanation: &mut Explanation,
+    ) {
+        let name = &service.name;
+        let ip = service.cluster_ips.iter();
+        let family = arriving.family;
+        let ip = ip
+            .copied()
+            .find(|ip| family.is_none_or(|family| Family::of(*ip) == family));
+        let at = match &pod.template.capture {
+            Capture::Redirect => ip.map(|ip| SocketAddr::new(ip, port.get())),
+            Capture::Standalone(standalone) => {
+                standalone.upstreams.get(&(name.clone(), port)).copied()
+            }
+        };
+        explanation.listener = at.map(listener);
+        let declared = match &pod.template.capture {
+            Capture::Redirect => self.may_have_service(proxy, name, port),
+            Capture::Standalone(_) => at.is_some(),
+        };
+        explanation.stopped = if !declared {
+            Some(Stopped::NotDeclared)
+        } else if self.refuses(&proxy.identity, name, port) {
+            Some(Stopped::DeniedByAll)
+        } else {
+            not_http(Some(proxy), &arriving)
+        };
+        if let Some(Stopped::NotDeclared | Stopped::NotHttp) = explanation.stopped {
+            return;
+        }
+        if arriving.protocol == Protocol::Http {
+            self.by_table((proxy, service, port), arriving, explanation);
+            return;
+        }
+        // Bytes: the rule for all requests shifts weight between endpoints.
+        let target = Target::Service(name.clone());
+        let mut rules = self.validated.rules(&target, port);
+        let rule = rules.find(|entry| entry.matcher.is_any());
+        let Some(entry) = rule else {
+            let backend = Backend::Service(name.clone(), port);
+            let servers = self.servers(&arriving, &backend);
+            explanation.backends.push(whole(backend, servers));
+            return;
+        };
+        explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone()));
+        if let Action::Forward(forward) = &entry.rule.action {
+            let backends = forward.weighted().map(|weighted| ExplainedBackend {
+                backend: weighted.backend.clone(),
+                weight: weighted.weight,
+                servers: self.servers(&arriving, &weighted.backend),
+            });
+            explanation.backends = backends.collect();
+        }
+    }
+
+    /// Requests: the route table decides.
+    fn by_table(
+        &self,
+        (proxy, service, port): (&Proxy, &Service, Port),
+        mut arriving: Arriving<'_>,
+        explanation: &mut Explanation,
+    ) {
+        let node = proxy.node.as_ref();
+        let side = self.client_side(&service.name, port, arriving.family, node);
+        let Some(table) = side.and_then(|side| side.table()) else {
+            return;
+        };
+        let sent = arriving.request.clone();
+        let stop = |explanation: &mut Explanation, stopped| {
+            explanation.stopped.get_or_insert(stopped);
+        };
+        let Some(decision) = evaluate(table, &sent) else {
+            stop(explanation, Stopped::NoRule);
+            return;
+        };
+        explanation.rule = Some(deciding(decision.rule(), decision.entry.matcher.clone()));
+        match &decision.rule().action {
+            Action::Respond { status, .. } => stop(explanation, Stopped::Answered(*status)),
+            Action::Redirect(redirect) => {
+                let location = decision.location(&sent).unwrap_or_default();
+                let status = redirect.status.code();
+                stop(explanation, Stopped::Redirected(status, location));
+            }
+            Action::Forward(_) => {}
+        }
+        for share in decision.shares() {
+            arriving.request = decision.forwarded(&share, &sent);
+            let servers = match share.upstream {
+                Some(_) => self.servers(&arriving, share.backend),
+                None => Vec::new(),
+            };
+            explanation.backends.push(ExplainedBackend {
+                backend: share.backend.clone(),
+                weight: share.weight,
+                servers,
+            });
+        }
+    }
+}
+
+/// TLS of the application on a port that carries HTTP: the caller's sidecar answers it as a request that is not HTTP.
+fn not_http(proxy: Option<&Proxy>, arriving: &Arriving<'_>) -> Option<Stopped> {
+    let wrong = proxy.is_some() && arriving.tls && arriving.protocol == Protocol::Http;
+    wrong.then_some(Stopped::NotHttp)
+}
+
+fn listener(at: SocketAddr) -> Arc<str> {
+    format!("dst|{at}").into()
+}
+
+/// A backend that gets all requests.
+fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
+    ExplainedBackend {
+        backend,
+        weight: 1,
+        servers,
+    }
+}
+
+fn deciding(rule: &RouteRule, matcher: traffic::RequestMatcher) -> DecidingRule {
+    DecidingRule {
+        id: rule.id.clone(),
+        matcher,
+        policy: rule.policy.clone(),
+        mirrors: rule.mirrors().to_vec(),
+        objects: rule.origins.clone(),
+    }
+}
