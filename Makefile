@@ -57,10 +57,14 @@ lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask gen --check
 	$(BIN)/xtask tidy
 
+# Tests that run by name only (`test = false`): --all-targets leaves them out.
+BY_NAME := capture lists audit scope
+
 .PHONY: clippy
 clippy:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p heddle-agent -p heddle-bench -p heddle-scope-tests $(addprefix --test ,$(BY_NAME)) -- -D warnings
 
 gen: ## write all generated files
 	cargo xtask gen

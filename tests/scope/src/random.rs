@@ -24,6 +24,14 @@ impl Random {
         usize::try_from(self.draw() % u64::try_from(end).unwrap_or(u64::MAX)).unwrap_or(0)
     }
 
+    /// One of the items, of which there must be some.
+    pub fn pick<'a>(&mut self, items: &[&'a str]) -> &'a str {
+        items
+            .get(self.below(items.len()))
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// True one time in `n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0

@@ -83,7 +83,7 @@ impl Editor {
         // Of the clients the first serves always, the others sometimes.
         let (name, service) = match self.random.below(4) {
             0 => (
-                format!("{}-1", CLIENTS[1 + self.random.below(2)]),
+                format!("{}-1", self.random.pick(&CLIENTS[1..])),
                 "mutual".to_owned(),
             ),
             _ => (self.volunteer(), service),
@@ -164,17 +164,14 @@ impl Editor {
             .filter(|_| self.random.one_in(2))
             .map(|account| format!("shop/{account}"))
             .collect();
-        let name = CLIENTS[self.random.below(CLIENTS.len())];
+        let name = self.random.pick(&CLIENTS);
         let selector = json!({"matchLabels": {"app": name}});
         let locked =
             json!([{"from": {"identities": identities}, "to": {"ports": [port::OTHER_HTTP]}}]);
         match self.random.below(5) {
             0 => world.remove(
                 "AuthPolicy",
-                &format!(
-                    "{}-{name}",
-                    ["locked", "audit", "mtls"][self.random.below(3)]
-                ),
+                &format!("{}-{name}", self.random.pick(&["locked", "audit", "mtls"])),
             ),
             1 => world.put(
                 "AuthPolicy",
