@@ -173,6 +173,20 @@ pub mod reason {
     pub const UNKNOWN_FIELD: &str = "UnknownField";
     /// The spec is unusable; the last good one is in force.
     pub const LAST_GOOD: &str = "LastGood";
+    /// Accepted: the spec has a field or value that this version does not support.
+    pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
+    /// Accepted: there is no such parent.
+    pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
+    /// Accepted: filters that exclude each other.
+    pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
+    /// `ResolvedRefs`: the kind of a backend is not supported.
+    pub const INVALID_KIND: &str = "InvalidKind";
+    /// `ResolvedRefs`: a backend is in another namespace.
+    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
+    /// `ResolvedRefs`: the port of a backend does not carry HTTP.
+    pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
+    /// Findings: a field without effect, by the rules of its API.
+    pub const NO_EFFECT: &str = "NoEffect";
     /// Programmed: every sidecar that should run this generation does.
     pub const PROGRAMMED: &str = "Programmed";
     /// Programmed: some sidecars do not yet.

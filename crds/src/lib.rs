@@ -21,6 +21,7 @@
 mod conditions;
 mod crd;
 mod duration;
+mod foreign;
 mod init_resources;
 mod kinds;
 mod request_match;
@@ -33,6 +34,7 @@ pub use conditions::*;
 use crd::Definition;
 pub use crd::Scope;
 pub use duration::{HumanDuration, InvalidDuration};
+pub use foreign::*;
 pub use init_resources::*;
 pub use kinds::*;
 pub use request_match::*;

@@ -1,6 +1,6 @@
 //! The list of kinds, and the properties of each. Code that handles objects kind by kind reads the list.
 
-use heddle_crds::Scope;
+use heddle_crds::{ForeignKind, Scope};
 
 /// Runs a macro over the policies of the list of kinds. A row has the name, the role, the scope, the resource of the API server, the field of
 /// the world, the type of `spec`, and the fields of `status` that the compiler reads.
@@ -10,6 +10,9 @@ macro_rules! with_policies {
     ($then:ident $($before:tt)*) => {
         $then! {
             $($before)*
+            /// Gateway API's `HTTPRoute`.
+            HTTPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::HTTP_ROUTE))
+                => http_routes: heddle_crds::HttpRouteSpec, [];
             /// Our `TrafficSplit`.
             TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
                 => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
@@ -104,6 +107,11 @@ impl KindResource {
 
     const fn ours(plural: &'static str) -> Self {
         Self::new(heddle_crds::GROUP, heddle_crds::VERSION, plural)
+    }
+
+    /// The resource of a kind of another project.
+    const fn foreign(of: &ForeignKind) -> Self {
+        Self::new(of.group, of.version, of.plural).or_none()
     }
 
     /// The same resource, without which a mesh works.
@@ -227,6 +235,15 @@ impl ObjectKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_agrees_with_the_kinds_of_other_projects() {
+        let foreign = ObjectKind::ALL.iter().filter(|kind| kind.is_foreign());
+        let listed = foreign.map(|kind| (kind.as_str(), kind.resource()));
+        let named = ForeignKind::ALL.iter();
+        let named = named.map(|of| (of.name, Some(KindResource::foreign(of))));
+        assert!(listed.eq(named));
+    }
 
     #[test]
     fn the_list_agrees_with_the_definitions_of_our_kinds() {

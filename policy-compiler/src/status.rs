@@ -70,6 +70,19 @@ impl ParentStatus {
     }
 }
 
+/// The longest message of a condition in bytes. The API server refuses a status with one of more than 32,768 characters.
+const LONGEST: usize = 8192;
+
+/// Returns a message of a condition, cut if it is too long.
+pub(crate) fn bounded(mut message: String) -> String {
+    const END: &str = " ...";
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST - END.len()));
+        message.push_str(END);
+    }
+    message
+}
+
 impl ObjectStatus {
     pub(crate) fn set(
         &mut self,
@@ -83,7 +96,7 @@ impl ObjectStatus {
             kind,
             status: ConditionStatus::from(holds),
             reason: reason.to_owned(),
-            message: message.into(),
+            message: bounded(message.into()),
         };
         self.conditions.push(verdict);
         self.conditions

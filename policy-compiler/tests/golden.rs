@@ -90,8 +90,14 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
 /// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names.
 #[test]
 fn references_resolve() -> Result<()> {
-    // Of the bootstrap; and one that deliberately does not exist.
-    let elsewhere = ["heddle-sds", "heddle-admin", "refused", "unknown"];
+    // Of the bootstrap; and those that deliberately do not exist.
+    let elsewhere = [
+        "heddle-sds",
+        "heddle-admin",
+        "refused",
+        "unknown",
+        "invalid",
+    ];
     for case in harness::cases()? {
         let (_, compiled) = harness::compile_case(&case)?;
         for (pod, view) in harness::views(&compiled) {

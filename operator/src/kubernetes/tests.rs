@@ -105,6 +105,8 @@ impl Watching {
     fn new(server: Server, kinds: impl IntoIterator<Item = (ObjectKind, KindResource)>) -> Self {
         let mut cache = Cache::new(Arc::default());
         cache.look = Duration::from_millis(50);
+        // The store of the last good specs is empty.
+        cache.last_goods.set_read();
         let cache = Arc::new(cache);
         let mut tasks = Tasks::new(CancellationToken::new());
         cache.start(&server.client(), kinds, &mut tasks);

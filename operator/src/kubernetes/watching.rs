@@ -8,7 +8,7 @@ use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use super::declared::is_served;
-use super::failures::is_not_found;
+use super::failures::may_be_missing;
 
 /// An optional kind that is installed later is watched within this time.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ impl Watching {
     /// not be taken away by a proxy that answers 404.
     pub(super) async fn is_absent(&self, error: &watcher::Error) -> bool {
         self.resource.optional
-            && is_not_found(error)
+            && may_be_missing(error)
             && matches!(is_served(&self.client, &self.resource).await, Ok(false))
     }
 

@@ -167,9 +167,10 @@ fn routed(
             }
         }
     }
-    let table = pairs
-        .first()
-        .map(|own| routes::table((&service.name, key.0), own, &rules, upstreams));
+    let table = pairs.first().map(|own| {
+        let rules = (&*rules, scene.otherwise(&service.name, key.0));
+        routes::table((&service.name, key.0), own, rules, upstreams)
+    });
     let policy = scene.policy(&service.name, key.0);
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());

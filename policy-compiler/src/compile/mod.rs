@@ -74,7 +74,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::{Backend, RouteTable};
+use crate::traffic::{Backend, Otherwise, RouteTable};
 use crate::validation::inputs::Target;
 use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
@@ -271,8 +271,9 @@ impl Compiled {
     fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
         let target = Target::Service(service.clone());
         let rules = || self.validated.rules(&target, port);
-        let whole = !rules().any(|entry| entry.matcher.is_any());
-        if rules().any(|entry| entry.rule.answers()) {
+        let all = rules().any(|entry| entry.matcher.is_any());
+        let not_found = !all && self.validated.otherwise(&target, port) == Otherwise::NotFound;
+        if not_found || rules().any(|entry| entry.rule.answers()) {
             return false;
         }
         let mut backends = rules().flat_map(|entry| entry.rule.backends());
@@ -283,7 +284,7 @@ impl Compiled {
             }
             Backend::Invalid(_) => true,
         });
-        refused && (!whole || self.backend_refuses(caller, service, port, None))
+        refused && (all || self.backend_refuses(caller, service, port, None))
     }
 
     fn backend_refuses(

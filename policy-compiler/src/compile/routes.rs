@@ -7,23 +7,24 @@ use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, Origins, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
-    RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
+    Action, Backend, Edits, Forward, Origins, Otherwise, RequestMatcher, RouteEntry, RoutePolicy,
+    RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
 };
 use crate::world::{NamespacedName, Port};
 
-/// The table of a port: its rules, and the service as a whole for all other requests.
+/// The table of a port: its rules, and the answer to all other requests.
 pub(super) fn table(
     (service, port): (&NamespacedName, Port),
     own: &ClusterAndEndpoints,
-    rules: &[&RouteEntry],
+    (rules, otherwise): (&[&RouteEntry], Otherwise),
     mut upstreams: Vec<TableUpstream>,
 ) -> RouteTable {
     let mut entries: Vec<RouteEntry> = rules
         .iter()
         .map(|entry| without_odd_weight(entry))
         .collect();
-    if !rules.iter().any(|entry| entry.matcher.is_any()) {
+    let all = rules.iter().any(|entry| entry.matcher.is_any());
+    if !all && otherwise == Otherwise::WholeService {
         let backend = Backend::Service(service.clone(), port);
         if upstreams.iter().all(|upstream| upstream.backend != backend) {
             upstreams.push(own.of_backend(backend.clone()));
@@ -46,12 +47,14 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the port in every rule of its table.
+/// Sets the policy of the port in every rule of its table. The timeouts of a rule itself stay.
 pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
         let rule = Arc::make_mut(&mut entry.rule);
+        let own = rule.policy.timeouts.clone();
         policy.set_in(&mut rule.policy);
+        rule.policy.timeouts = own.or(&rule.policy.timeouts);
         rule.origins.extend(policy.objects().cloned());
     }
     table.origins.rules.extend(policy.objects().cloned());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{TrafficPolicySpec, TrafficSplitSpec};
+use heddle_crds::{HttpRouteSpec, TrafficPolicySpec, TrafficSplitSpec};
 
 use super::Compiled;
 use super::endpoints::{Misnamed, ReachableEndpoints, reached};
@@ -13,8 +13,9 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, RouteEntry,
-    RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls, WeightedBackend,
+    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, Otherwise,
+    RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
+    WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -140,10 +141,17 @@ impl<'a> ClusterInputs<'a> {
 
     /// The rules of a port in force.
     pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> Vec<&'a RouteEntry> {
-        self.recorder
-            .record_attached(TrafficSplitSpec::KIND, service);
+        for kind in [HttpRouteSpec::KIND, TrafficSplitSpec::KIND] {
+            self.recorder.record_attached(kind, service);
+        }
         let target = Target::Service(service.clone());
         self.compiled.validated.rules(&target, port).collect()
+    }
+
+    /// The answer to requests that no rule of a port takes. The rules are read before.
+    pub(super) fn otherwise(&self, service: &NamespacedName, port: Port) -> Otherwise {
+        let target = Target::Service(service.clone());
+        self.compiled.validated.otherwise(&target, port)
     }
 
     /// The traffic policy of a port in force.

@@ -7,9 +7,10 @@ use imbl::OrdMap;
 
 use crate::finding::ObjectRef;
 use crate::kind::with_policies;
-use crate::kinds::policy::PolicyKind;
+use crate::kinds::policy::{EarlierKinds, PolicyKind};
+use crate::kinds::service_rules::ServiceRules;
 use crate::status::ObjectStatus;
-use crate::traffic::RouteEntry;
+use crate::traffic::{Otherwise, RouteEntry};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::Port;
@@ -145,8 +146,25 @@ impl Validated {
         service: &Target,
         port: Port,
     ) -> impl Iterator<Item = &'a RouteEntry> + use<'a> {
-        let attached = self.splits.attached(service);
+        // A split has no rules where a route has some.
+        let routes = self.http_routes.attached(service);
+        let attached = routes.chain(self.splits.attached(service));
         attached.filter_map(move |rules| rules.get(&port)).flatten()
+    }
+
+    /// The answer to requests that no rule of a port takes.
+    pub(super) fn otherwise(&self, service: &Target, port: Port) -> Otherwise {
+        let mut routes = self.http_routes.attached(service);
+        match routes.any(|rules| rules.contains_key(&port)) {
+            true => Otherwise::NotFound,
+            false => Otherwise::WholeService,
+        }
+    }
+}
+
+impl EarlierKinds for Validated {
+    fn http_routes(&self, service: &Target) -> Vec<&ServiceRules> {
+        self.http_routes.attached(service).collect()
     }
 }
 

@@ -173,7 +173,8 @@ fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
     }
     action.idle_timeout = timeouts.idle.and_then(duration);
     if let Some(retry) = &mut action.retry_policy {
-        retry.per_try_timeout = timeouts.per_try.and_then(duration);
+        let per_try = timeouts.per_try.filter(|per_try| !per_try.is_zero());
+        retry.per_try_timeout = per_try.and_then(duration);
     }
 }
 

@@ -82,6 +82,7 @@ impl DeclaredObject {
             object: self.object.clone(),
             uid: self.uid.as_deref().map(Arc::from),
             generation: self.generation,
+            created: self.created.as_ref().map(|time| time.0.as_second()),
             raw_spec: match &spec {
                 Ok(_) => Value::Null,
                 Err(_) => self.spec.clone(),

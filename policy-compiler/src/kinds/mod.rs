@@ -10,6 +10,7 @@ pub(crate) mod mesh;
 pub(crate) mod policies;
 pub(crate) mod policy;
 mod salvage;
+pub(crate) mod service_rules;
 mod silent;
 mod target;
 pub(crate) mod traffic;
@@ -19,7 +20,7 @@ use heddle_crds::{ConditionType, LastGood, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::finding::Finding;
+use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
 use crate::world::{Declared, History, ObjectRejection};
 
@@ -49,6 +50,28 @@ impl ValidationError {
         }
     }
 
+    /// A field or value that this version does not support.
+    pub(crate) fn unsupported(
+        field: impl Into<String>,
+        message: impl Into<String>,
+        fix: &'static str,
+    ) -> Self {
+        Self::parent(reason::UNSUPPORTED_VALUE, field, message, fix)
+    }
+
+    /// A parent that does not take a route.
+    pub(crate) fn parent(
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        fix: &'static str,
+    ) -> Self {
+        Self {
+            reason,
+            ..Self::invalid(field, message, fix)
+        }
+    }
+
     pub(crate) fn unresolved(
         reason: &'static str,
         field: impl Into<String>,
@@ -62,6 +85,29 @@ impl ValidationError {
             message: message.into(),
             fix,
         }
+    }
+}
+
+impl ValidationError {
+    /// The finding for users.
+    pub(crate) fn finding(&self, object: &ObjectRef) -> Finding {
+        let (field, message) = (self.field.as_str(), self.message.as_str());
+        Finding::error(object, field, self.reason, message).fix(self.fix)
+    }
+
+    /// The text in a condition.
+    pub(crate) fn sentence(&self) -> String {
+        let place = if self.field.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", self.field)
+        };
+        let fix = if self.fix.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.fix)
+        };
+        format!("{place}{}{fix}", self.message)
     }
 }
 
@@ -141,7 +187,7 @@ pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
     status.in_force = last.as_ref().map(|(last, _)| (*last).clone());
     let reason = problems
         .first()
-        .map(sentence)
+        .map(ValidationError::sentence)
         .or_else(|| rejected.map(|r| format!("Envoy refused it: {}", r.text)));
     ValidatedSpec {
         spec: last.map(|(_, spec)| spec),
@@ -179,7 +225,7 @@ fn report<S>(
         match of_kind.first() {
             None => status.set(kind, true, good, fine),
             Some(first) => {
-                let text: Vec<String> = of_kind.iter().map(|p| sentence(p)).collect();
+                let text: Vec<String> = of_kind.iter().map(|p| p.sentence()).collect();
                 status.set(
                     kind,
                     false,
@@ -204,28 +250,6 @@ fn report<S>(
         ));
     }
     if declared.spec.is_ok() {
-        findings.extend(problems.iter().map(|p| {
-            Finding::error(
-                &declared.object,
-                p.field.clone(),
-                p.reason,
-                p.message.clone(),
-            )
-            .fix(p.fix)
-        }));
+        findings.extend(problems.iter().map(|p| p.finding(&declared.object)));
     }
-}
-
-fn sentence(problem: &ValidationError) -> String {
-    let place = if problem.field.is_empty() {
-        String::new()
-    } else {
-        format!("{}: ", problem.field)
-    };
-    let fix = if problem.fix.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", problem.fix)
-    };
-    format!("{place}{}{fix}", problem.message)
 }

@@ -8,14 +8,16 @@ use heddle_crds::{ConditionType, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::service_rules::ServiceRules;
 pub(crate) use super::target::Selector;
 use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
+use crate::kind::ObjectKind;
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::validation::{Recorder, ValidationReport};
-use crate::world::{Declared, DeclaredSpec, History, NamespacedName};
+use crate::world::{Declared, DeclaredSpec, History, NamespacedName, Port};
 
 /// A kind of policy, implemented by the type of its spec.
 ///
@@ -74,11 +76,18 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     }
 }
 
+/// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
+pub(crate) trait EarlierKinds {
+    /// The rules that routes attach to a service.
+    fn http_routes(&self, service: &Target) -> Vec<&ServiceRules>;
+}
+
 /// A policy under validation, with the inputs of its validation.
 pub(crate) struct Candidate<'a, S> {
     pub(crate) declared: &'a Declared<S>,
     pub(crate) lookup: &'a Recorder<'a>,
     pub(crate) settings: &'a Settings,
+    earlier: &'a dyn EarlierKinds,
 }
 
 impl<'a, S> Candidate<'a, S> {
@@ -90,6 +99,17 @@ impl<'a, S> Candidate<'a, S> {
     /// The namespace of the policy.
     pub(crate) fn namespace(&self) -> &Arc<str> {
         &self.declared.object.namespace
+    }
+
+    /// The route that has a port of a service: that of the first rule.
+    pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
+        self.lookup.record_attached(ObjectKind::HTTPRoute, service);
+        let attached = self.earlier.http_routes(&Target::Service(service.clone()));
+        let mut entries = attached
+            .into_iter()
+            .filter_map(|rules| rules.get(&port))
+            .flatten();
+        entries.find_map(|entry| entry.rule.origins.first())
     }
 
     /// A service of the policy's namespace.
@@ -111,7 +131,7 @@ pub(crate) struct ObjectReport<'a> {
 }
 
 impl ObjectReport<'_> {
-    /// Reports that another policy has the place of this one, which does not come into force.
+    /// Reports that another policy of the kind has the place of this one, which does not come into force.
     pub(crate) fn conflict(
         &mut self,
         object: &ObjectRef,
@@ -119,7 +139,19 @@ impl ObjectReport<'_> {
         field: &str,
         subject: &str,
     ) {
-        let message = format!("{winner} wins {subject}, for its name is smaller");
+        self.yields(object, winner, field, subject, "its name is smaller");
+    }
+
+    /// The same, for another reason.
+    pub(crate) fn yields(
+        &mut self,
+        object: &ObjectRef,
+        winner: &ObjectRef,
+        field: &str,
+        subject: &str,
+        because: &str,
+    ) {
+        let message = format!("{winner} wins {subject}, for {because}");
         let (condition, reason) = (ConditionType::Conflicted, reason::CONFLICT);
         self.status.set(condition, true, reason, message.clone());
         self.status.in_force = None;
@@ -148,6 +180,7 @@ impl ObjectReport<'_> {
 pub(crate) fn validate<S: PolicyKind>(
     lookup: &Recorder<'_>,
     settings: &Settings,
+    earlier: &dyn EarlierKinds,
     namespace: &str,
 ) -> (Attachments<S>, ValidationReport) {
     let mut outcome = ValidationReport::default();
@@ -158,6 +191,7 @@ pub(crate) fn validate<S: PolicyKind>(
             declared,
             lookup,
             settings,
+            earlier,
         };
         let ValidatedSpec {
             spec,

@@ -202,6 +202,9 @@ fn on_path(matcher: &PathMatcher, path: &str) -> bool {
 }
 
 fn on_header(matcher: &HeaderMatcher, request: &Request) -> bool {
+    if &*matcher.name == ":authority" {
+        return on_values(&matcher.value, std::iter::once(&*request.host));
+    }
     let lines = request.headers.iter();
     let lines = lines.filter(|(name, _)| **name == *matcher.name);
     on_values(&matcher.value, lines.map(|(_, value)| &**value))

@@ -67,7 +67,7 @@ pub struct QueryMatcher {
 /// A header of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeaderMatcher {
-    /// The name, in lower case.
+    /// The name, in lower case; `:authority` is the host.
     pub name: Arc<str>,
     /// The value. Of a header that comes in several lines one must match.
     pub value: ValueMatcher,

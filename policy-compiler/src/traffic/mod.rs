@@ -24,7 +24,7 @@ pub use retries::{Backoff, Failure, GrpcCode, Resend, Retries, RetryBudget};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
 };
-pub use table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
+pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
     Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Upstream, UpstreamHost,
     UpstreamPolicy, UpstreamTls,

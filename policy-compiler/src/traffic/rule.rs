@@ -224,7 +224,7 @@ pub struct RoutePolicy {
     pub retries: Retries,
 }
 
-/// Timeouts of a rule; None: there is none.
+/// Timeouts of a rule; None: there is none. Zero: none, also where the policy of the service has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timeouts {
     /// From the end of the request to the end of the response, retries included.
@@ -233,4 +233,16 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// Without a byte in either direction.
     pub idle: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Returns these timeouts, and the others where these have none.
+    #[must_use]
+    pub fn or(&self, others: &Self) -> Self {
+        Self {
+            request: self.request.or(others.request),
+            per_try: self.per_try.or(others.per_try),
+            idle: self.idle.or(others.idle),
+        }
+    }
 }

@@ -41,6 +41,15 @@ impl RouteTable {
     }
 }
 
+/// The answer to requests that no rule of a port takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Otherwise {
+    /// They go to the service as a whole.
+    WholeService,
+    /// They are answered with status 404.
+    NotFound,
+}
+
 /// A backend as it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableUpstream {

@@ -18,6 +18,8 @@ pub struct Declared<S> {
     pub uid: Option<Arc<str>>,
     /// `metadata.generation`; 0 in files.
     pub generation: i64,
+    /// `metadata.creationTimestamp` in seconds since 1970; `None` in files.
+    pub created: Option<i64>,
     /// The spec, or why it cannot be read.
     pub spec: Result<S, String>,
     /// For unreadable objects: `spec` as it came.

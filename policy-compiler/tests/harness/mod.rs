@@ -196,11 +196,8 @@ pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String,
 }
 
 fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
-    let conditions: Vec<Value> = status
-        .conditions
-        .iter()
-        .map(|c| json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message}))
-        .collect();
+    let condition = |c: &heddle_crds::DesiredCondition| json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message});
+    let conditions: Vec<Value> = status.conditions.iter().map(condition).collect();
     let mut value =
         json!({"observedGeneration": status.observed_generation, "conditions": conditions});
     let map = value.as_object_mut().unwrap();
@@ -212,6 +209,13 @@ fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
             .map_or(Value::Null, |s| json!({"generation": s.generation})),
     );
     map.extend(status.detail.clone());
+    if !status.parents.is_empty() {
+        let parents = status.parents.iter().map(|of| {
+            let own: Vec<Value> = of.conditions.iter().map(condition).collect();
+            json!({"parent": of.parent, "conditions": own})
+        });
+        map.insert("parents".to_owned(), parents.collect());
+    }
     value
 }
 

@@ -1,6 +1,6 @@
-//! `config/rbac/kinds_roles.yaml`: rights on our own kinds, for the control plane and for people.
+//! `config/rbac/kinds_roles.yaml`: rights on our own kinds, for the control plane and for people, and on the kinds of other projects.
 
-use heddle_crds::{GROUP, Kind, Scope};
+use heddle_crds::{ForeignKind, GROUP, Kind, Scope};
 
 use super::{Files, yaml::HEADER};
 
@@ -19,16 +19,23 @@ pub fn files() -> Files {
     let mut text = HEADER.to_owned();
     text.push_str("# The control plane reads the specs, writes the statuses and publishes Events, and does nothing else with these objects.\n");
     text.push_str(&role("heddle-operator-kinds", &[]));
-    text.push_str(&rule(&all, "get, list, watch"));
-    text.push_str(&rule(&statuses, "patch"));
+    text.push_str(&rule(GROUP, &all, "get, list, watch"));
+    text.push_str(&rule(GROUP, &statuses, "patch"));
+    text.push_str("# Kinds of other projects, where they are installed. Of their statuses only the own entries of the list of parents change.\n");
+    for kind in ForeignKind::ALL {
+        let (plural, status) = (kind.plural.to_owned(), format!("{}/status", kind.plural));
+        text.push_str(&rule(kind.group, &[plural], "get, list, watch"));
+        text.push_str(&rule(kind.group, &[status], "update"));
+    }
     text.push_str("# Events about these objects, for conditions that turn bad.\n- apiGroups: [events.k8s.io]\n  resources: [events]\n  verbs: [create, patch]\n");
     text.push_str(BINDING);
     text.push_str("---\n# Whoever may view a namespace may view our objects in it; the Mesh may be read with them.\n");
     text.push_str(&role("heddle-view", &["view", "edit", "admin"]));
-    text.push_str(&rule(&all, "get, list, watch"));
+    text.push_str(&rule(GROUP, &all, "get, list, watch"));
     text.push_str("---\n# Whoever may edit a namespace may edit our objects in it, as with NetworkPolicies. The Mesh is the cluster's.\n");
     text.push_str(&role("heddle-edit", &["edit", "admin"]));
     text.push_str(&rule(
+        GROUP,
         &namespaced,
         "create, update, patch, delete, deletecollection",
     ));
@@ -65,9 +72,9 @@ fn role(name: &str, aggregate_to: &[&str]) -> String {
     text + "rules:\n"
 }
 
-fn rule(resources: &[String], verbs: &str) -> String {
+fn rule(group: &str, resources: &[String], verbs: &str) -> String {
     format!(
-        "- apiGroups: [{GROUP}]\n  resources: [{}]\n  verbs: [{verbs}]\n",
+        "- apiGroups: [{group}]\n  resources: [{}]\n  verbs: [{verbs}]\n",
         resources.join(", ")
     )
 }

@@ -72,7 +72,8 @@ impl Update<'_> {
         self.recompiled.add_policies(S::KIND);
         let unit = UnitId::Policies(S::KIND, Arc::clone(namespace));
         let (attachments, outcome) = self.recorded(&unit, |recorder, compiled| {
-            policy::validate::<S>(recorder, &compiled.settings, namespace)
+            let (settings, earlier) = (&compiled.settings, &compiled.validated);
+            policy::validate::<S>(recorder, settings, earlier, namespace)
         });
         let source = Source::Policies(S::KIND, Arc::clone(namespace));
         if S::FEEDBACK {

@@ -1,6 +1,6 @@
 //! `TrafficSplit`: the calls to one service, divided among backends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_crds::{Backend, BackendTarget, ConditionType, TrafficSplitSpec, WeightInForce, reason};
@@ -10,19 +10,17 @@ use serde_json::{Map, Value, json};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::{called_service, without_endpoints};
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
+use crate::kinds::service_rules::{self, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
-    self, Action, Edits, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
-    WeightedBackend,
+    self, Action, Edits, Forward, Otherwise, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
+    RuleId, WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{History, NamespacedName, Port, Service, to_labels};
-
-/// The rules of a service by port, in the order of the names of their objects.
-pub(crate) type ServiceRules = BTreeMap<Port, Vec<RouteEntry>>;
 
 impl PolicyKind for TrafficSplitSpec {
     type Attachment = ServiceRules;
@@ -47,23 +45,8 @@ impl PolicyKind for TrafficSplitSpec {
         old: Option<&ServiceRules>,
         new: Option<&ServiceRules>,
     ) -> Vec<UnitInput> {
-        let (old, new) = (old.map(backends), new.map(backends));
-        if old.unwrap_or_default() == new.unwrap_or_default() {
-            return Vec::new();
-        }
-        vec![UnitInput::Backends(service.clone())]
+        service_rules::narrower_inputs(service, old, new, Otherwise::WholeService)
     }
-}
-
-/// The backends of a service's rules by port, and whether the service as a whole is one. Weights alone change no caller's access.
-fn backends(rules: &ServiceRules) -> Vec<(Port, bool, Vec<&traffic::Backend>)> {
-    let mut by_port = Vec::new();
-    for (port, rules) in rules {
-        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
-        let whole = !rules.iter().any(|entry| entry.matcher.is_any());
-        by_port.push((*port, whole, backends.collect()));
-    }
-    by_port
 }
 
 /// Puts a usable split in force, unless another has the same service and port.
@@ -75,7 +58,10 @@ fn claim(
 ) {
     let (lookup, object) = (policy.lookup, &policy.declared.object);
     let service = policy.service(&spec.service);
-    let ports = matches::claimed(lookup, &service, spec);
+    let ports = unrouted(policy, spec, &service, report);
+    if ports.is_empty() && report.status.in_force.is_none() {
+        return;
+    }
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);
@@ -121,6 +107,33 @@ fn claim(
         let rules = attachments.entry(target.clone()).or_default();
         rules.entry(port).or_default().extend(entries);
     }
+}
+
+/// The ports that a split claims, without those that a route has. A split that is left without ports is not in force.
+fn unrouted(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+    service: &NamespacedName,
+    report: &mut ObjectReport<'_>,
+) -> BTreeSet<Port> {
+    let mut ports = matches::claimed(policy.lookup, service, spec);
+    let routed = |port: &Port| Some((*port, policy.route(service, *port)?));
+    let taken: Vec<(Port, &ObjectRef)> = ports.iter().filter_map(routed).collect();
+    let Some((port, route)) = taken.first() else {
+        return ports;
+    };
+    let in_force = report.status.in_force.clone();
+    let (object, subject) = (
+        &policy.declared.object,
+        format!("service {service} port {port}"),
+    );
+    let because = "an HTTPRoute comes before a TrafficSplit";
+    report.yields(object, route, "spec.service", &subject, because);
+    ports.retain(|port| taken.iter().all(|(other, _)| other != port));
+    if !ports.is_empty() {
+        report.status.in_force = in_force;
+    }
+    ports
 }
 
 /// Backends by labels that no pod of the service has: not an error, for the pods may come later.

@@ -1,0 +1,93 @@
+//! The backends of a route.
+
+use heddle_crds::{HttpRouteSpec, reason};
+
+use super::notes::Notes;
+use crate::kinds::ValidationError;
+use crate::kinds::policy::Candidate;
+use crate::traffic::Backend;
+use crate::world::{NamespacedName, Port, Protocol};
+
+/// A reference to a backend.
+#[derive(Clone, Debug)]
+pub(super) struct Reference {
+    /// The field.
+    pub(super) field: String,
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) port: Option<Port>,
+}
+
+/// Finds the backend of a reference.
+///
+/// # Errors
+/// There is none that requests may be sent to. In its place the share of requests is answered with status 500.
+pub(super) fn resolve(
+    policy: &Candidate<'_, HttpRouteSpec>,
+    of: &Reference,
+) -> Result<Backend, ValidationError> {
+    let error = |reason: &'static str, message: String, fix: &'static str| {
+        Err(ValidationError::unresolved(
+            reason, &*of.field, message, fix,
+        ))
+    };
+    let (group, kind) = (of.group.as_deref(), of.kind.as_deref());
+    if !matches!(group, None | Some("" | "core")) || !matches!(kind, None | Some("Service")) {
+        let kind = kind.unwrap_or("Service");
+        let message = match group {
+            None | Some("") => format!("{kind} is not a kind of backend"),
+            Some(group) => format!("{kind} of {group} is not a kind of backend"),
+        };
+        return error(reason::INVALID_KIND, message, "name a Service");
+    }
+    let own = policy.namespace();
+    let namespace = of.namespace.as_deref().unwrap_or(own);
+    let name = NamespacedName::new(namespace, &of.name);
+    if *namespace != **own {
+        let message = format!("service {name} is in another namespace than the route");
+        let fix = "name a service of the namespace of the route; grants are not read";
+        return error(reason::REF_NOT_PERMITTED, message, fix);
+    }
+    let Some(service) = policy.lookup.service(&name) else {
+        let message = match policy.lookup.is_external(&name) {
+            true => format!("service {name} is of type ExternalName, which has no endpoints"),
+            false => format!("service {name} does not exist"),
+        };
+        return error(
+            reason::BACKEND_NOT_FOUND,
+            message,
+            "create it, or correct the name",
+        );
+    };
+    let port = of.port.and_then(|port| service.ports.get(&port));
+    match port {
+        None => {
+            let port = of.port.map_or_else(String::new, |port| port.to_string());
+            let message = format!("{port} is not a port of service {name}");
+            error(reason::BACKEND_NOT_FOUND, message, "name one of its ports")
+        }
+        Some(port) if port.protocol == Protocol::Tcp => {
+            let message = format!("port {} of service {name} does not carry HTTP", port.port);
+            let fix = "if it does, declare HTTP by appProtocol or the name of the port";
+            error(reason::UNSUPPORTED_PROTOCOL, message, fix)
+        }
+        Some(port) => Ok(Backend::Service(name, port.port)),
+    }
+}
+
+/// The port of a reference. Only kinds of other groups need none, and they are no backends.
+pub(super) fn port(field: &str, port: Option<i32>, notes: &mut Notes) -> Option<Port> {
+    let port = port?;
+    let found = Port::try_from(port).ok();
+    if found.is_none() {
+        let message = format!("{port} is not a port");
+        notes.unsupported(
+            format!("{field}.port"),
+            message,
+            "use a number from 1 to 65535",
+        );
+    }
+    found
+}

@@ -1,0 +1,139 @@
+//! `spec.parentRefs` of a route: the ports of services to which it is attached.
+
+use heddle_crds::{HttpRouteSpec, reason};
+
+use crate::finding::{Finding, ObjectRef};
+use crate::kinds::ValidationError;
+use crate::kinds::policy::Candidate;
+use crate::status::ParentRef;
+use crate::world::{NamespacedName, Port, Protocol, Service};
+
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The ports of a service that take a route.
+pub(super) struct Place {
+    pub(super) service: NamespacedName,
+    pub(super) ports: Vec<Port>,
+    /// The ports that do not.
+    pub(super) notes: Option<Finding>,
+}
+
+/// The parents that are services, with their indexes. Other parents belong to other controllers.
+pub(super) fn of(spec: &HttpRouteSpec) -> Vec<(usize, ParentRef)> {
+    let mut all = spec.elements::<ParentRef>("parentRefs");
+    all.retain(|(_, parent)| {
+        let core = matches!(parent.group.as_deref(), Some("" | "core"));
+        core && parent.kind.as_deref() == Some("Service")
+    });
+    all
+}
+
+/// Returns warnings about parents that are probably meant to be services: the group that is inferred is that of Gateway API.
+pub(super) fn misspelt(object: &ObjectRef, spec: &HttpRouteSpec) -> Vec<Finding> {
+    let mut all = spec.elements::<ParentRef>("parentRefs");
+    all.retain(|(_, parent)| {
+        let group = parent.group.as_deref().unwrap_or(GATEWAY_GROUP);
+        group == GATEWAY_GROUP && parent.kind.as_deref() == Some("Service")
+    });
+    let warning = |index: usize| {
+        let field = format!("spec.parentRefs[{index}].group");
+        let message =
+            format!("{GATEWAY_GROUP} has no kind Service, so no controller reads this parent");
+        Finding::warning(object, field, reason::NO_MATCHING_PARENT, message)
+            .fix("write group: \"\"")
+    };
+    all.iter().map(|(index, _)| warning(*index)).collect()
+}
+
+/// Finds the ports of a parent.
+///
+/// # Errors
+/// The parent does not take the route.
+pub(super) fn resolve(
+    policy: &Candidate<'_, HttpRouteSpec>,
+    index: usize,
+    parent: &ParentRef,
+) -> Result<Place, ValidationError> {
+    let field = format!("spec.parentRefs[{index}]");
+    let service = service(policy, &field, parent)?;
+    let name = &service.name;
+    let named: Vec<_> = service
+        .ports
+        .values()
+        .filter(|port| {
+            let number = parent
+                .port
+                .is_none_or(|own| own == i32::from(port.port.get()));
+            let section = parent.section_name.as_deref();
+            number && section.is_none_or(|section| section == &*port.name)
+        })
+        .collect();
+    if named.is_empty() {
+        return Err(ValidationError::parent(
+            reason::NO_MATCHING_PARENT,
+            field,
+            format!("service {name} has no such port"),
+            "name one of its ports",
+        ));
+    }
+    let (http, others): (Vec<_>, Vec<_>) = named
+        .into_iter()
+        .partition(|port| port.protocol == Protocol::Http);
+    let others: Vec<String> = others.iter().map(|port| port.port.to_string()).collect();
+    let fix = "if it does, declare HTTP by appProtocol or the name of the port";
+    let message = || {
+        let ports = others.join(", ");
+        format!("port {ports} of service {name} does not carry HTTP")
+    };
+    if http.is_empty() {
+        return Err(ValidationError::unsupported(field, message(), fix));
+    }
+    let object = &policy.declared.object;
+    Ok(Place {
+        service: name.clone(),
+        ports: http.iter().map(|port| port.port).collect(),
+        notes: (!others.is_empty()).then(|| {
+            let message = format!("{} and is not routed", message());
+            Finding::info(object, field, reason::NOT_HTTP, message).fix(fix)
+        }),
+    })
+}
+
+/// The service of a parent.
+fn service<'a>(
+    policy: &Candidate<'a, HttpRouteSpec>,
+    field: &str,
+    parent: &ParentRef,
+) -> Result<&'a Service, ValidationError> {
+    let own = policy.namespace();
+    let namespace = parent.namespace.as_deref().unwrap_or(own);
+    let name = NamespacedName::new(namespace, &parent.name);
+    if *namespace != **own {
+        return Err(ValidationError::unsupported(
+            field,
+            format!(
+                "service {name} is in another namespace than the route, and routes for the callers of one namespace alone are not supported"
+            ),
+            "move the route to the namespace of the service",
+        ));
+    }
+    match policy.lookup.service(&name) {
+        None if policy.lookup.is_external(&name) => Err(ValidationError::unsupported(
+            field,
+            format!("service {name} is of type ExternalName, which has no address of its own"),
+            "name a service with a cluster IP",
+        )),
+        None => Err(ValidationError::parent(
+            reason::NO_MATCHING_PARENT,
+            field,
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        )),
+        Some(service) if service.headless => Err(ValidationError::unsupported(
+            field,
+            format!("service {name} is headless: its callers choose the pod themselves"),
+            "name a service with a cluster IP",
+        )),
+        Some(service) => Ok(service),
+    }
+}

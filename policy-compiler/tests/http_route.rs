@@ -1,0 +1,211 @@
+//! Routes of Gateway API beside the goldens: the same configuration as the equal split, the last good spec, and callers that are denied.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod cluster;
+mod harness;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cluster::{apply, pod, policy, service, slice, split};
+use heddle_crds::{ConditionStatus, ConditionType};
+use heddle_policy_compiler::traffic::{Request, evaluate};
+use heddle_policy_compiler::{
+    Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, ResourceKind, World,
+    WorldBuilder, compile, print,
+};
+use serde_json::{Value, json};
+
+fn route(spec: Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "s", "namespace": "shop", "generation": 1, "uid": "u"}, "spec": spec})
+}
+
+fn spec(rules: Value) -> Value {
+    json!({"parentRefs": [{"group": "", "kind": "Service", "name": "a"}], "rules": rules})
+}
+
+fn reference() -> ObjectRef {
+    ObjectRef::new(ObjectKind::HTTPRoute, "shop", "s")
+}
+
+/// Services `a`, `b` and `c` of a pod each.
+fn builder() -> WorldBuilder {
+    let mut builder = World::builder();
+    for (index, app) in ["a", "b", "c"].into_iter().enumerate() {
+        let (name, ip) = (format!("{app}-0"), format!("10.0.{index}.0"));
+        let port = || json!({"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"});
+        let address = format!("10.96.0.{}", index + 1);
+        let objects = [
+            service(app, &address, json!({"app": app}), json!([port()])),
+            pod(&name, app, &ip, true, true),
+            slice(
+                &format!("{app}-x"),
+                app,
+                json!({"name": "http", "port": 8080, "protocol": "TCP"}),
+                &[(&name, &ip, true)],
+            ),
+        ];
+        apply(&mut builder, objects);
+    }
+    builder
+}
+
+fn compiled(object: Value) -> Compiled {
+    let mut builder = builder();
+    apply(&mut builder, [object]);
+    compile(&builder.world())
+}
+
+/// All resources of all proxies, without the name of the kind.
+fn resources(compiled: &Compiled) -> BTreeSet<String> {
+    let views = harness::views(compiled);
+    let all = views.values().flat_map(|view| view.resources.values());
+    let text = |kind: &str| {
+        all.clone()
+            .map(|resource| {
+                let text = format!("{} {}", resource.key, print::to_json(resource));
+                text.replace(kind, "KIND")
+            })
+            .collect()
+    };
+    let all: BTreeSet<String> = text("HTTPRoute");
+    all.into_iter()
+        .map(|text| text.replace("TrafficSplit", "KIND"))
+        .collect()
+}
+
+#[test]
+fn a_route_and_the_equal_split_give_the_same_configuration_but_for_the_kind_in_the_names_of_rules()
+{
+    for weights in [[90, 10], [1, 0], [3, 3]] {
+        let [b, c] = weights;
+        let routed = compiled(route(spec(json!([{"backendRefs": [
+            {"name": "b", "port": 80, "weight": b}, {"name": "c", "port": 80, "weight": c}]}]))));
+        let shifted = compiled(split(
+            "s",
+            json!({"service": "a", "backends": [{"service": "b", "weight": b}, {"service": "c", "weight": c}]}),
+        ));
+        assert_eq!(resources(&routed), resources(&shifted), "{weights:?}");
+    }
+}
+
+/// The object with the past of another generation.
+fn with_last_good(value: Value, good: Value) -> KubeObject {
+    let KubeObject::Declared(object) = cluster::object(value) else {
+        panic!("not a declared object");
+    };
+    let mut object = Arc::unwrap_or_clone(object);
+    let good = json!({"generation": 1, "spec": good});
+    object.remembered.last_good = Some(serde_json::from_value(good).unwrap());
+    object.generation = 2;
+    KubeObject::Declared(Arc::new(object))
+}
+
+fn condition(status: &ObjectStatus, kind: ConditionType) -> (ConditionStatus, String) {
+    let found = status.condition(kind).unwrap();
+    (found.status, found.reason.clone())
+}
+
+/// The backend of a request without headers.
+fn backend(compiled: &Compiled, path: &str) -> Option<String> {
+    let name = NamespacedName::new("shop", "a");
+    let table = compiled.route_tables(&name).next().unwrap();
+    let request = Request {
+        host: "a".to_owned(),
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        headers: Vec::new(),
+    };
+    let decision = evaluate(table, &request)?;
+    let shares = decision.shares();
+    Some(shares.first()?.upstream?.name.to_string())
+}
+
+#[test]
+fn an_unsupported_route_keeps_its_last_good_rules_at_the_parents_of_then() {
+    let good = spec(json!([{"backendRefs": [{"name": "b", "port": 80}]}]));
+    let mut next = spec(json!([{"retry": {}, "backendRefs": [{"name": "c", "port": 80}]}]));
+    next["parentRefs"][0]["name"] = json!("b");
+    let mut builder = builder();
+    builder.apply(with_last_good(route(next), good.clone()));
+    let compiled = compile(&builder.world());
+    assert_eq!(backend(&compiled, "/").as_deref(), Some("out|shop/b|80"));
+    let status = &compiled.statuses[&reference()];
+    assert_eq!(status.in_force.as_ref().unwrap().generation, 1);
+    assert_eq!(status.in_force.as_ref().unwrap().spec, good);
+    assert_eq!(
+        condition(status, ConditionType::Accepted),
+        (ConditionStatus::False, "UnsupportedValue".to_owned())
+    );
+    let parents = status.parents.iter().map(|of| of.parent.name.as_str());
+    assert_eq!(
+        parents.collect::<Vec<_>>(),
+        ["b"],
+        "those of the present spec"
+    );
+}
+
+#[test]
+fn a_missing_backend_is_no_reason_for_the_last_good_rules() {
+    let good = spec(json!([{"backendRefs": [{"name": "b", "port": 80}]}]));
+    let next = spec(
+        json!([{"matches": [{"path": {"value": "/x"}}], "backendRefs": [{"name": "gone", "port": 80}]}]),
+    );
+    let mut builder = builder();
+    builder.apply(with_last_good(route(next), good));
+    let compiled = compile(&builder.world());
+    let status = &compiled.statuses[&reference()];
+    assert_eq!(status.in_force.as_ref().unwrap().generation, 2);
+    assert_eq!(
+        condition(status, ConditionType::ResolvedRefs),
+        (ConditionStatus::False, "BackendNotFound".to_owned())
+    );
+    let name = NamespacedName::new("shop", "a");
+    let table = compiled.route_tables(&name).next().unwrap();
+    assert_eq!(
+        table.hosts[0].entries.len(),
+        1,
+        "no rule for other requests"
+    );
+}
+
+/// Whether a pod of `b` has the routes of `a`: a caller that is denied by all has not.
+fn has_routes_of_a(compiled: &Compiled) -> bool {
+    let views = harness::views(compiled);
+    let mut keys = views["shop/b-0"].resources.keys();
+    keys.any(|key| key.kind == ResourceKind::Route && *key.name == *"out|shop/a|80")
+}
+
+#[test]
+fn a_caller_that_every_backend_denies_still_gets_the_answers_of_its_own_sidecar() {
+    let denying = policy(
+        "p",
+        json!({"selector": {"matchLabels": {"app": "c"}}, "rules": [{"action": "Deny"}]}),
+    );
+    let matches = json!([{"path": {"value": "/x"}}]);
+    let rules = [
+        (json!([{"backendRefs": [{"name": "c", "port": 80}]}]), true),
+        (
+            json!([{"matches": matches, "backendRefs": [{"name": "c", "port": 80}]}]),
+            false,
+        ),
+        (
+            json!([{"backendRefs": [{"name": "c", "port": 80}, {"name": "gone", "port": 80}]}]),
+            false,
+        ),
+        (json!([{"backendRefs": []}]), false),
+    ];
+    for (rules, denied) in rules {
+        let mut builder = builder();
+        apply(&mut builder, [denying.clone(), route(spec(rules.clone()))]);
+        let routed = has_routes_of_a(&compile(&builder.world()));
+        assert_eq!(routed, !denied, "{rules}");
+    }
+}
