@@ -11,14 +11,20 @@ mod cluster;
 mod harness;
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
 
+use anyhow::Result;
 use cluster::{apply, pod, policy, service, slice, split};
+use harness::running::{Trust, http, mirror, request, serve, start};
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
 use heddle_policy_compiler::{
     Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, ResourceKind, World,
-    WorldBuilder, compile, print,
+    WorldBuilder, compile, ingest, print,
 };
 use serde_json::{Value, json};
 
@@ -208,4 +214,106 @@ fn a_caller_that_every_backend_denies_still_gets_the_answers_of_its_own_sidecar(
         let routed = has_routes_of_a(&compile(&builder.world()));
         assert_eq!(routed, !denied, "{rules}");
     }
+}
+
+const ROUTED: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: api}]
+  rules:
+  - matches: [{path: {value: /v1}}]
+    filters:
+    - {type: RequestMirror, requestMirror: {backendRef: {name: api-v2, port: 8001}}}
+    - {type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: "100%"}], remove: [x-gone]}}
+    - {type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: x-answer, value: routed}]}}
+    backendRefs: [{name: api, port: 8001}]
+  - matches: [{path: {value: /moved}}]
+    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: other.example, statusCode: 301}}]
+  - matches: [{path: {value: /gone}}]
+    backendRefs: [{name: gone, port: 8001}]
+  - matches: [{path: {value: /off}}]
+    backendRefs: [{name: api, port: 8001, weight: 0}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop, annotations: {heddle.dev/standalone-app: 127.92.1.4, heddle.dev/standalone-upstreams: "shop/api:8001=127.92.1.5:8001"}}
+spec: {serviceAccountName: client, containers: [{name: app}]}
+status: {podIPs: [{ip: 127.92.1.3}]}
+"#;
+
+/// A client's sidecar, the route, and the services `api` and `api-v2` of an address each.
+fn routed() -> Compiled {
+    let mut text = ROUTED.to_owned();
+    for (index, name) in ["api", "api-v2"].into_iter().enumerate() {
+        let ip = format!("127.92.1.{}", 11 + index);
+        text += &format!(
+            "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8001}}]
+endpoints: [{{addresses: [{ip}]}}]
+"
+        );
+    }
+    let read = ingest::parse_yaml("route", &text);
+    assert!(read.findings.is_empty(), "{:#?}", read.findings);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    compile(&world)
+}
+
+/// A mirror takes the head of a request and then stops, for a minute.
+fn stalls(copies: &Sender<String>) -> impl Fn(&mut TcpStream) + Send + Clone + use<> {
+    let copies = copies.clone();
+    move |stream| {
+        if let Some(head) = request(stream) {
+            let _ = copies.send(String::from_utf8_lossy(&head).into_owned());
+        }
+        thread::sleep(Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn envoy_routes_as_the_route_says_and_a_stalled_mirror_stalls_no_request() -> Result<()> {
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    let (copies, copied) = std::sync::mpsc::channel();
+    serve("127.92.1.11:8001".to_owned(), mirror)?;
+    serve("127.92.1.12:8001".to_owned(), stalls(&copies))?;
+    let none = BTreeSet::new();
+    let client = ("client", &none);
+    let admin = "127.92.1.9:9901";
+    let _envoy = start(&routed(), client, &trust, folder.path(), admin, |_| {})?;
+    let call = |path: &str| http("127.92.1.5:8001", "GET", path, "x-gone: 1\r\n");
+
+    let answer = call("/v1/a?q=1")?;
+    let (head, echoed) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("x-answer: routed"), "{answer}");
+    assert!(echoed.starts_with("GET /a?q=1 "), "{answer}");
+    let echoed = echoed.to_ascii_lowercase();
+    for line in ["host: inner.example", "x-set: 100%"] {
+        assert!(echoed.contains(line), "{line}: {answer}");
+    }
+    assert!(!echoed.contains("x-gone"), "{answer}");
+    let copy = copied.recv_timeout(Duration::from_secs(30))?;
+    assert!(copy.starts_with("GET /a?q=1 "), "{copy}");
+
+    let answer = call("/moved/b?q=1")?;
+    assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+    let location = "location: https://other.example/moved/b?q=1\r\n";
+    assert!(answer.contains(location), "{answer}");
+    for (path, status) in [("/gone", 500), ("/off", 500), ("/v1a", 404), ("/", 404)] {
+        let answer = call(path)?;
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&line), "{path}: {answer}");
+    }
+    Ok(())
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{ClusterAndEndpoints, ClusterInputs, Place, governed, subset};
+use super::upstreams::{ClusterAndEndpoints, ClusterInputs, Place, governed, mirror, subset};
 use crate::resource::{Part, Resource};
-use crate::traffic::{Backend, Balance, RouteTable, TableUpstream};
+use crate::traffic::{Backend, Balance, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
@@ -125,6 +125,34 @@ pub(crate) fn client_sides(
     sides
 }
 
+/// The clusters of the mirrors of rules, each backend once.
+fn mirrors(
+    service: &Service,
+    key: &OutPort,
+    rules: &[&RouteEntry],
+    whole: impl Fn(&NamespacedName, Port) -> Option<ClusterAndEndpoints>,
+    old: &[&ClusterAndEndpoints],
+) -> Vec<(Backend, ClusterAndEndpoints)> {
+    let mut found: Vec<(Backend, ClusterAndEndpoints)> = Vec::new();
+    for rule in rules.iter().map(|entry| &*entry.rule) {
+        for (index, of) in rule.mirrors().iter().enumerate() {
+            let Backend::Service(name, port) = &of.backend else {
+                continue;
+            };
+            if found.iter().any(|(backend, _)| *backend == of.backend) {
+                continue;
+            }
+            let Some(pair) = whole(name, *port) else {
+                continue;
+            };
+            let place = Place { rule, index };
+            let pair = mirror(service, key, place, &pair, old);
+            found.push((of.backend.clone(), pair));
+        }
+    }
+    found
+}
+
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed(
     scene: &ClusterInputs<'_>,
@@ -167,10 +195,16 @@ fn routed(
             }
         }
     }
+    let mirrors = mirrors(service, key, &rules, &whole, &known);
     let table = pairs.first().map(|own| {
         let rules = (&*rules, scene.otherwise(&service.name, key.0));
-        routes::table((&service.name, key.0), own, rules, upstreams)
+        let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
+        let named = mirrors.iter();
+        let named = named.map(|(backend, pair)| pair.of_backend(backend.clone()));
+        table.mirrors = named.collect();
+        table
     });
+    pairs.extend(mirrors.into_iter().map(|(_, pair)| pair));
     let policy = scene.policy(&service.name, key.0);
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());

@@ -35,8 +35,10 @@ fn subset_name(
     family: Option<Family>,
 ) -> Arc<str> {
     let object = match &place.rule.id {
-        RuleId::Declared(object, _) | RuleId::Route { object, .. } => {
-            format!("{}/{}", object.namespace, object.name)
+        // A split is one rule.
+        RuleId::Declared(object, _) => format!("{}/{}", object.namespace, object.name),
+        RuleId::Route { object, index, .. } => {
+            format!("{}/{}/{index}", object.namespace, object.name)
         }
         RuleId::WholeService => String::new(),
     };
@@ -291,6 +293,7 @@ fn whole(
         tls: tls(identities, alpn(protocol)),
         balance: balance(service),
         policy: UpstreamPolicy::default(),
+        copies: false,
         origins: Origins {
             service: name.clone(),
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
@@ -347,6 +350,7 @@ pub(super) fn subset(
         tls: tls(there.identities, Alpn::Http),
         balance: balance(service),
         policy: UpstreamPolicy::default(),
+        copies: false,
         origins: Origins {
             service: service.name.clone(),
             rules: place.rule.origins.clone(),
@@ -380,6 +384,26 @@ pub(super) fn governed(
     govern(&mut upstream, &policy);
     let groups = backend.endpoints.recipe().groups.clone();
     Some(with_old_name(upstream, groups, old))
+}
+
+/// The endpoints of another service as the mirror of a rule, in a cluster of their own: with the limits of copies.
+pub(super) fn mirror(
+    service: &Service,
+    (port, facet): &OutPort,
+    place: Place<'_>,
+    backend: &ClusterAndEndpoints,
+    old: &[&ClusterAndEndpoints],
+) -> ClusterAndEndpoints {
+    let mut upstream = backend.upstream.recipe().clone();
+    let name = subset_name((&service.name, *port), place, None);
+    upstream.name = with_family(format!("{name}/mirror"), facet.family);
+    upstream.copies = true;
+    upstream
+        .origins
+        .rules
+        .extend(place.rule.origins.iter().cloned());
+    let groups = backend.endpoints.recipe().groups.clone();
+    with_old_name(upstream, groups, old)
 }
 
 fn with_old_name(

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
+use envoy_types::pb::google::protobuf::Any;
 
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls;
@@ -33,7 +34,7 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
             Some(plain_match()),
         ),
     };
-    v3::Cluster {
+    let mut cluster = v3::Cluster {
         eds_cluster_config: Some(eds),
         lb_policy: match upstream.balance {
             Balance::RoundRobin => RoundRobin,
@@ -50,7 +51,32 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
             ),
         ))),
         ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
+    };
+    if upstream.copies {
+        limit_copies(&mut cluster);
     }
+    cluster
+}
+
+/// Bounds a cluster that gets copies: Envoy reads no more of a request while a copy is not read, so that a stalled mirror would stall it.
+/// The longest stall is 5 s, for requests of more than 1 MiB.
+fn limit_copies(cluster: &mut v3::Cluster) {
+    let thresholds = v3::circuit_breakers::Thresholds {
+        max_requests: number(100),
+        max_connections: number(UNLIMITED),
+        max_pending_requests: number(100),
+        ..Default::default()
+    };
+    cluster.circuit_breakers = Some(v3::CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..Default::default()
+    });
+    cluster.per_connection_buffer_limit_bytes = number(1 << 20);
+    let mut options = protocol_options();
+    if let Some(common) = &mut options.common_http_protocol_options {
+        common.max_stream_duration = seconds(5);
+    }
+    cluster.typed_extension_protocol_options = extensions(&options);
 }
 
 /// A cluster of pods with endpoints by EDS under the same name, each for the routes and filters that ask for its address. `peer` is
@@ -161,11 +187,7 @@ fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
         per_connection_buffer_limit_bytes: number(super::listener::BUFFER),
         circuit_breakers: Some(breakers(&UpstreamPolicy::default())),
         common_lb_config: Some(lb_config(None)),
-        typed_extension_protocol_options: HashMap::from([(
-            // One entry only: the order of several would differ from run to run.
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-            any(&protocol_options()),
-        )]),
+        typed_extension_protocol_options: extensions(&protocol_options()),
         ..Default::default()
     }
 }
@@ -208,6 +230,12 @@ fn budget(of: &RetryBudget) -> v3::circuit_breakers::thresholds::RetryBudget {
 
 fn percent(of: u32) -> Option<envoy_types::pb::envoy::r#type::v3::Percent> {
     Some(envoy_types::pb::envoy::r#type::v3::Percent { value: of.into() })
+}
+
+/// One entry only: the order of several would differ from run to run.
+fn extensions(options: &http::HttpProtocolOptions) -> HashMap<String, Any> {
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    HashMap::from([(name.to_owned(), any(options))])
 }
 
 /// HTTP/1.1 stays HTTP/1.1 and HTTP/2 stays HTTP/2, end to end.

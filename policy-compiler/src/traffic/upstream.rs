@@ -19,6 +19,8 @@ pub struct Upstream {
     pub balance: Balance,
     /// The bounds on its use.
     pub policy: UpstreamPolicy,
+    /// Whether it gets copies of requests only. One that is slow or full then loses copies, and holds up no request.
+    pub copies: bool,
     /// The objects from which it comes.
     pub origins: Origins,
 }

@@ -98,10 +98,10 @@ fn inline_routes(value: &mut Value, route: &dyn Fn(&str) -> Value) {
     match value {
         Value::Object(map) => {
             if let Some(rds) = map.remove("rds") {
-                map.insert(
-                    "route_config".to_owned(),
-                    route(rds["route_config_name"].as_str().unwrap()),
-                );
+                let mut config = route(rds["route_config_name"].as_str().unwrap());
+                // As by RDS: a backend that does not exist is a cluster that does not exist.
+                config["validate_clusters"] = json!(false);
+                map.insert("route_config".to_owned(), config);
             }
             map.values_mut()
                 .for_each(|value| inline_routes(value, route));

@@ -4,8 +4,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use gateway_api::httproutes::HttpRoute;
 use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+use kube::CustomResourceExt;
 
 fn split(weights: [(&str, u32); 2]) -> String {
     let [(a, wa), (b, wb)] = weights;
@@ -394,4 +396,107 @@ fn a_frozen_proxy_keeps_programmed_false_and_is_named() -> Result<()> {
     named?;
     ns.kubectl
         .wait("condition=Programmed", "trafficsplit/reviews")
+}
+
+/// The definition of `HTTPRoute`, as the types of Gateway API have it.
+fn definition() -> Result<String> {
+    let mut definition = HttpRoute::crd();
+    // Groups of Kubernetes are protected: a definition has to say that it is not the approved one.
+    let annotations = definition.metadata.annotations.get_or_insert_default();
+    annotations.insert(
+        "api-approved.kubernetes.io".to_owned(),
+        "unapproved, for tests".to_owned(),
+    );
+    Ok(serde_json::to_string(&definition)?)
+}
+
+fn route(weights: [(&str, u32); 2], filters: &str) -> String {
+    let [(a, wa), (b, wb)] = weights;
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: reviews}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: reviews, port: 80}}]
+  rules:
+  - filters: {filters}
+    backendRefs: [{{name: {a}, port: 80, weight: {wa}}}, {{name: {b}, port: 80, weight: {wb}}}]
+"
+    )
+}
+
+/// Waits for the conditions of the only parent, at the generation of the object.
+fn at_parent(ns: &Namespace, expected: &[(&str, &str, &str)]) -> Result<()> {
+    let mut last = String::new();
+    let found = eventually("the conditions", Duration::from_secs(90), || {
+        let object = ns.kubectl.get("httproute/reviews")?;
+        let generation = object.pointer("/metadata/generation").cloned();
+        let conditions = object.pointer("/status/parents/0/conditions").cloned();
+        let conditions = conditions.unwrap_or_default();
+        last = format!("{generation:?} {conditions}");
+        let holds = |(kind, status, reason): &(&str, &str, &str)| {
+            conditions.as_array().into_iter().flatten().any(|of| {
+                of["type"] == *kind
+                    && of["status"] == *status
+                    && of["reason"] == *reason
+                    && Some(&of["observedGeneration"]) == generation.as_ref()
+            })
+        };
+        Ok(expected.iter().all(holds).then_some(()))
+    });
+    found.with_context(|| last)
+}
+
+#[test]
+fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_the_control_plane()
+-> Result<()> {
+    let ns = reviews("route")?;
+    ns.kubectl.apply(&definition()?)?;
+    ns.kubectl.wait(
+        "condition=Established",
+        "crd/httproutes.gateway.networking.k8s.io",
+    )?;
+    let both = |share| [("reviews-v1", share), ("reviews-v2", 100 - share)];
+    ns.kubectl.apply(&route(both(50), "[]"))?;
+    let fine = [
+        ("Accepted", "True", "Accepted"),
+        ("ResolvedRefs", "True", "ResolvedRefs"),
+        ("Programmed", "True", "Programmed"),
+    ];
+    let load = Load::from(&ns.kubectl, "client")
+        .flag("-n=1000")
+        .flag("-c=4");
+    // The client needs the route once it calls.
+    load.run("http://reviews/")?;
+    at_parent(&ns, &fine)?;
+    let report = load.run("http://reviews/")?;
+    assert_eq!((report.status("200"), report.errors), (1000, 0));
+    assert_share(report.version("v1"), 1000, 0.5);
+
+    let unsupported =
+        "[{type: ExtensionRef, extensionRef: {group: example.com, kind: A, name: a}}]";
+    ns.kubectl.apply(&route(both(0), unsupported))?;
+    let refused = [("Accepted", "False", "UnsupportedValue")];
+    at_parent(&ns, &refused)?;
+    let restart = |arguments: &[&str]| {
+        let operator = ["-n", "heddle-system", "rollout"];
+        let all: Vec<&str> = operator.iter().chain(arguments).copied().collect();
+        Kubectl::cluster().run(&all)
+    };
+    restart(&["restart", "deployment/heddle-operator"])?;
+    restart(&["status", "deployment/heddle-operator", "--timeout=180s"])?;
+    // A pod that no control plane of before has served.
+    Echo::new("late").deploy(&ns)?;
+    let late = Load::from(&ns.kubectl, "late").flag("-n=1000").flag("-c=4");
+    let report = late.run("http://reviews/")?;
+    assert_eq!((report.status("200"), report.errors), (1000, 0));
+    assert_share(report.version("v1"), 1000, 0.5);
+    at_parent(&ns, &refused)?;
+
+    ns.kubectl.apply(&route(both(0), "[]"))?;
+    at_parent(&ns, &fine)?;
+    let report = late.run("http://reviews/")?;
+    assert_eq!((report.version("v2"), report.errors), (1000, 0));
+    ns.kubectl.run(&["delete", "httproute/reviews"])?;
+    Ok(())
 }

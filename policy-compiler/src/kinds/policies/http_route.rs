@@ -4,6 +4,7 @@
 //! service: requests that no rule takes are answered 404. Routes of one port are merged by the precedence of their matches.
 
 mod backends;
+mod filters;
 mod matches;
 mod notes;
 mod parents;

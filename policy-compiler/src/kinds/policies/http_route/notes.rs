@@ -25,6 +25,17 @@ impl Notes {
             .push(ValidationError::unsupported(field, message, fix));
     }
 
+    pub(super) fn incompatible(
+        &mut self,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        fix: &'static str,
+    ) {
+        let reason = reason::INCOMPATIBLE_FILTERS;
+        self.errors
+            .push(ValidationError::parent(reason, field, message, fix));
+    }
+
     pub(super) fn ignored(&mut self, field: String, message: String) {
         self.ignored.push((field, message));
     }

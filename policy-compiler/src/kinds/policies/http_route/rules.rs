@@ -7,12 +7,13 @@ use gateway_api::httproutes as api;
 use heddle_crds::HttpRouteSpec;
 
 use super::backends::{self, Reference};
+use super::filters::{self, Filters};
 use super::matches;
 use super::notes::Notes;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, RequestMatcher, RoutePolicy, RouteRule, RuleId, Timeouts,
-    WeightedBackend,
+    Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
+    Timeouts, WeightedBackend,
 };
 use crate::world::Port;
 
@@ -23,6 +24,7 @@ const MAX_WEIGHT: i32 = 1_000_000;
 pub(super) struct Rule {
     /// The alternatives, at least one.
     pub(super) matchers: Vec<RequestMatcher>,
+    filters: Filters,
     backends: Vec<Weighted>,
     timeouts: Timeouts,
 }
@@ -30,12 +32,15 @@ pub(super) struct Rule {
 struct Weighted {
     reference: Reference,
     weight: u32,
+    edits: Edits,
 }
 
 impl Rule {
     /// The references to backends.
     pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.backends.iter().map(|weighted| &weighted.reference)
+        let backends = self.backends.iter().map(|weighted| &weighted.reference);
+        let mirrors = self.filters.mirrors.iter().map(|mirror| &mirror.reference);
+        backends.chain(mirrors)
     }
 
     /// The rule for a port of a parent.
@@ -43,22 +48,41 @@ impl Rule {
         &self,
         policy: &Candidate<'_, HttpRouteSpec>,
         id: RuleId,
-        _port: Port,
+        parent: Port,
     ) -> RouteRule {
-        let weighted = self.backends.iter().map(|weighted| {
-            let backend = backends::resolve(policy, &weighted.reference);
-            let backend = backend.unwrap_or_else(|error| Backend::Invalid(error.message.into()));
-            WeightedBackend::new(backend, weighted.weight)
-        });
         RouteRule {
             id,
-            action: Action::Forward(Forward::to(weighted.collect())),
-            edits: Edits::default(),
+            action: match &self.filters.redirect {
+                Some(answer) => Action::Redirect(answer.at(parent)),
+                None => Action::Forward(self.forward(policy)),
+            },
+            edits: self.filters.edits.clone(),
             policy: RoutePolicy {
                 timeouts: self.timeouts.clone(),
                 ..RoutePolicy::default()
             },
             origins: BTreeSet::from([policy.declared.object.clone()]),
+        }
+    }
+
+    fn forward(&self, policy: &Candidate<'_, HttpRouteSpec>) -> Forward {
+        let resolve = |reference: &Reference| {
+            let backend = backends::resolve(policy, reference);
+            backend.unwrap_or_else(|error| Backend::Invalid(error.message.into()))
+        };
+        let weighted = self.backends.iter().map(|weighted| WeightedBackend {
+            backend: resolve(&weighted.reference),
+            weight: weighted.weight,
+            edits: weighted.edits.clone(),
+        });
+        let mirrors = self.filters.mirrors.iter().map(|mirror| Mirror {
+            backend: resolve(&mirror.reference),
+            share: mirror.share,
+        });
+        Forward {
+            backends: weighted.collect(),
+            rewrite: self.filters.rewrite.clone(),
+            mirrors: mirrors.collect(),
         }
     }
 }
@@ -76,25 +100,30 @@ pub(super) fn read(route: &api::HttpRouteSpec) -> (Notes, Vec<Rule>) {
 }
 
 fn rule(field: &str, of: &api::HttpRouteRules, notes: &mut Notes) -> Rule {
-    for index in 0..of.filters.as_ref().map_or(0, Vec::len) {
-        let field = format!("{field}.filters[{index}]");
-        notes.unsupported(field, "filters are not supported yet", "remove it");
-    }
+    let matchers = matches::read(field, of.matches.as_deref().unwrap_or_default(), notes);
+    let filters = filters::of_rule(field, of.filters.as_ref(), &matchers, notes);
     let backends = of.backend_refs.iter().flatten().enumerate();
+    let backends: Vec<Weighted> = backends
+        .map(|(index, of)| weighted(format!("{field}.backendRefs[{index}]"), of, notes))
+        .collect();
+    if filters.redirect.is_some() && !backends.is_empty() {
+        let message = "a rule that redirects sends nothing to backends";
+        notes.unsupported(
+            format!("{field}.backendRefs"),
+            message,
+            "remove one of the two",
+        );
+    }
     Rule {
-        matchers: matches::read(field, of.matches.as_deref().unwrap_or_default(), notes),
-        backends: backends
-            .map(|(index, of)| weighted(format!("{field}.backendRefs[{index}]"), of, notes))
-            .collect(),
+        matchers,
+        filters,
+        backends,
         timeouts: timeouts(&format!("{field}.timeouts"), of.timeouts.as_ref(), notes),
     }
 }
 
 fn weighted(field: String, of: &api::HttpRouteRulesBackendRefs, notes: &mut Notes) -> Weighted {
-    for index in 0..of.filters.as_ref().map_or(0, Vec::len) {
-        let field = format!("{field}.filters[{index}]");
-        notes.unsupported(field, "filters are not supported yet", "remove it");
-    }
+    let edits = filters::of_backend(&field, of.filters.as_ref(), notes);
     let weight = of.weight.unwrap_or(1);
     if !(0..=MAX_WEIGHT).contains(&weight) {
         let message = format!("{weight} is not from 0 to {MAX_WEIGHT}");
@@ -110,6 +139,7 @@ fn weighted(field: String, of: &api::HttpRouteRulesBackendRefs, notes: &mut Note
             field,
         },
         weight: u32::try_from(weight).unwrap_or_default(),
+        edits,
     }
 }
 
