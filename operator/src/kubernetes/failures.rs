@@ -26,18 +26,6 @@ pub(super) fn is_gone(error: &watcher::Error) -> bool {
     }
 }
 
-/// The API server has no such resource. It may answer 403 to a client without rights for it, for rights are checked first.
-pub(super) fn may_be_missing(error: &watcher::Error) -> bool {
-    let missing = |code: u16| code == 404 || code == 403;
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => missing(status.code),
-        watcher::Error::WatchError(status) => missing(status.code),
-        _ => false,
-    }
-}
-
 /// One object cannot be read; the stream goes on.
 pub(super) fn is_unreadable(error: &watcher::Error) -> bool {
     matches!(

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use heddle_policy_compiler::{KindResource, ObjectKind};
 use kube::Client;
-use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use super::declared::is_served;
-use super::failures::may_be_missing;
 
 /// An optional kind that is installed later is watched within this time.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
@@ -21,12 +19,10 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Whether a watch failed because an optional kind is not installed. The API server's discovery has to agree: objects that are there must
-    /// not be taken away by a proxy that answers 404.
-    pub(super) async fn is_absent(&self, error: &watcher::Error) -> bool {
-        self.resource.optional
-            && may_be_missing(error)
-            && matches!(is_served(&self.client, &self.resource).await, Ok(false))
+    /// Whether a watch failed because an optional kind is not installed. Only the API server's discovery tells: a watch of a group that is not
+    /// there fails with text in place of an event, and one without rights with 403.
+    pub(super) async fn is_absent(&self) -> bool {
+        self.resource.optional && matches!(is_served(&self.client, &self.resource).await, Ok(false))
     }
 
     /// Returns when the kind is installed, or at the stop.
