@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cluster::{apply, pod, policy, service, slice, split};
+use gateway_api::httproutes::HttpRoute;
 use harness::running::{Trust, http, mirror, request, serve, start};
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
@@ -26,6 +27,7 @@ use heddle_policy_compiler::{
     Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, ResourceKind, World,
     WorldBuilder, compile, ingest, print,
 };
+use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 fn route(spec: Value) -> Value {
@@ -316,4 +318,132 @@ fn envoy_routes_as_the_route_says_and_a_stalled_mirror_stalls_no_request() -> Re
         assert!(answer.starts_with(&line), "{path}: {answer}");
     }
     Ok(())
+}
+
+/// The fields of the spec of a route, below `spec`. An object of fields stands for its fields.
+const SUPPORTED: [&str; 54] = [
+    "hostnames[]",
+    "parentRefs[].group",
+    "parentRefs[].kind",
+    "parentRefs[].name",
+    "parentRefs[].namespace",
+    "parentRefs[].port",
+    "parentRefs[].sectionName",
+    "rules[].name",
+    "rules[].backendRefs[].group",
+    "rules[].backendRefs[].kind",
+    "rules[].backendRefs[].name",
+    "rules[].backendRefs[].namespace",
+    "rules[].backendRefs[].port",
+    "rules[].backendRefs[].weight",
+    "rules[].backendRefs[].filters[].type",
+    "rules[].backendRefs[].filters[].requestHeaderModifier.add[].name",
+    "rules[].backendRefs[].filters[].requestHeaderModifier.add[].value",
+    "rules[].backendRefs[].filters[].requestHeaderModifier.remove[]",
+    "rules[].backendRefs[].filters[].requestHeaderModifier.set[].name",
+    "rules[].backendRefs[].filters[].requestHeaderModifier.set[].value",
+    "rules[].filters[].type",
+    "rules[].filters[].requestHeaderModifier.add[].name",
+    "rules[].filters[].requestHeaderModifier.add[].value",
+    "rules[].filters[].requestHeaderModifier.remove[]",
+    "rules[].filters[].requestHeaderModifier.set[].name",
+    "rules[].filters[].requestHeaderModifier.set[].value",
+    "rules[].filters[].requestMirror.backendRef.group",
+    "rules[].filters[].requestMirror.backendRef.kind",
+    "rules[].filters[].requestMirror.backendRef.name",
+    "rules[].filters[].requestMirror.backendRef.namespace",
+    "rules[].filters[].requestMirror.backendRef.port",
+    "rules[].filters[].requestMirror.fraction.denominator",
+    "rules[].filters[].requestMirror.fraction.numerator",
+    "rules[].filters[].requestMirror.percent",
+    "rules[].filters[].requestRedirect.hostname",
+    "rules[].filters[].requestRedirect.path.replaceFullPath",
+    "rules[].filters[].requestRedirect.path.replacePrefixMatch",
+    "rules[].filters[].requestRedirect.path.type",
+    "rules[].filters[].requestRedirect.port",
+    "rules[].filters[].requestRedirect.scheme",
+    "rules[].filters[].requestRedirect.statusCode",
+    "rules[].filters[].urlRewrite.hostname",
+    "rules[].filters[].urlRewrite.path.replaceFullPath",
+    "rules[].filters[].urlRewrite.path.replacePrefixMatch",
+    "rules[].filters[].urlRewrite.path.type",
+    "rules[].matches[].headers[].name",
+    "rules[].matches[].headers[].type",
+    "rules[].matches[].headers[].value",
+    "rules[].matches[].method",
+    "rules[].matches[].path.type",
+    "rules[].matches[].path.value",
+    "rules[].matches[].queryParams[]",
+    "rules[].timeouts.backendRequest",
+    "rules[].timeouts.request",
+];
+
+/// The fields that make a route unusable, by their beginnings.
+const UNSUPPORTED: [&str; 7] = [
+    "rules[].filters[].cors",
+    "rules[].filters[].extensionRef",
+    "rules[].backendRefs[].filters[].cors",
+    "rules[].backendRefs[].filters[].extensionRef",
+    "rules[].backendRefs[].filters[].requestMirror",
+    "rules[].backendRefs[].filters[].requestRedirect",
+    "rules[].backendRefs[].filters[].urlRewrite",
+];
+
+/// The paths of the fields of a schema that are no objects.
+fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    if let Some(items) = schema.get("items") {
+        return fields(items, &format!("{path}[]"), found);
+    }
+    let Some(properties) = properties else {
+        found.insert(path.to_owned());
+        return;
+    };
+    let dot = if path.is_empty() { "" } else { "." };
+    for (name, property) in properties {
+        fields(property, &format!("{path}{dot}{name}"), found);
+    }
+}
+
+#[test]
+fn every_field_of_the_type_is_supported_or_makes_a_route_unusable() {
+    let definition = serde_json::to_value(HttpRoute::crd()).unwrap();
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let mut found = BTreeSet::new();
+    fields(definition.pointer(schema).unwrap(), "", &mut found);
+    let of = |list: &[&str], field: &str| list.iter().any(|begin| field.starts_with(begin));
+    for field in &found {
+        // The answers of a backend and of a rule are changed by the same fields as requests.
+        let field = field.replace("responseHeaderModifier", "requestHeaderModifier");
+        let supported = of(&SUPPORTED, &field);
+        assert_ne!(supported, of(&UNSUPPORTED, &field), "{field}");
+    }
+    for listed in SUPPORTED.iter().chain(&UNSUPPORTED) {
+        let there = found.iter().any(|field| field.starts_with(listed));
+        assert!(there, "{listed} is not a field");
+    }
+    let filter = |name: &str| match name {
+        "cors" => json!({"type": "CORS", "cors": {}}),
+        "extensionRef" => {
+            json!({"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "K", "name": "n"}})
+        }
+        "requestMirror" => {
+            json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}})
+        }
+        "requestRedirect" => json!({"type": "RequestRedirect", "requestRedirect": {"port": 80}}),
+        "urlRewrite" => json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}),
+        other => panic!("{other}"),
+    };
+    for field in UNSUPPORTED {
+        let filters = json!([filter(field.rsplit('.').next().unwrap())]);
+        let mut rule = json!({"backendRefs": [{"name": "b", "port": 80}]});
+        match field.contains("backendRefs") {
+            true => rule["backendRefs"][0]["filters"] = filters,
+            false => rule["filters"] = filters,
+        }
+        let compiled = compiled(route(spec(json!([rule]))));
+        let accepted = condition(&compiled.statuses[&reference()], ConditionType::Accepted);
+        let refused = (ConditionStatus::False, "UnsupportedValue".to_owned());
+        assert_eq!(accepted, refused, "{field}");
+    }
 }
