@@ -10,7 +10,7 @@ HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test unit instructions demo-checked e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
+.PHONY: help demo test conformance unit instructions demo-checked e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -68,6 +68,9 @@ clippy:
 
 gen: ## write all generated files
 	cargo xtask gen
+
+conformance: ## Gateway API's own suite, mesh profile, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
+	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
 nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 100,000 random changes under audit
 	tests/gitops/run.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh: the end-to-end suite on a real cluster.
 # With KUBECONFIG: on that cluster, whose nodes must have the images (HEDDLE_E2E_NODE says how to run a command on its node).
-# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only. With --build it only builds that.
+# Without: on a single-node Kubernetes that it builds, starts and ends itself; root only. With --build it only builds that;
+# with --conformance it runs nothing but Gateway API's conformance suite.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -16,6 +17,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   "$here/cluster/build.sh"
   [ "${1:-}" != --build ] || exit 0
   make -C "$root" --no-print-directory envoy build-tests
+fi
+if [ -z "${KUBECONFIG:-}" ] && [ "${1:-}" != --conformance ]; then
   # Of the packages that `make unit` has built, with the same features: a single one of them would be built anew with fewer.
   test=(cargo test --manifest-path "$root/Cargo.toml" --workspace --exclude heddle-e2e)
   # Rules of the sidecar's capture, in network namespaces of the test's own.
@@ -26,6 +29,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   "${test[@]}" --test lists
   # Random changes under audit, with cuts from the API server (HEDDLE_AUDIT_CHANGES=100000 for the long run).
   "${test[@]}" --test audit -- --nocapture
+fi
+if [ -z "${KUBECONFIG:-}" ]; then
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 
   export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
@@ -33,7 +38,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
   "$here/cluster/up.sh"
   trap '[ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe' EXIT
   # shellcheck disable=SC2086 # two paths
-  "$here/cluster/load-images.sh" "$HEDDLE_CACHE"/images/{echo,prometheus}.tar $images > /dev/null
+  "$here/cluster/load-images.sh" "$HEDDLE_CACHE"/images/{echo,prometheus,conformance}.tar $images > /dev/null
   export KUBECONFIG=$HEDDLE_E2E_STATE/kubeconfig
   export KUBECTL="$HEDDLE_CACHE/bin/kube kubectl"
   export HEDDLE_E2E_NODE=$here/cluster/node.sh
@@ -68,6 +73,12 @@ $KUBECTL apply -f "$root/config/samples/mesh.yaml"
 drift=$($KUBECTL diff -k "$root/config/default" || true)
 [ -z "$drift" ] || { echo "drift after install: $drift" >&2; exit 1; }
 
+if [ "${1:-}" = --conformance ]; then
+  "$root/tests/conformance/run.sh"
+  exit
+fi
 cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test traffic --test security -- --test-threads=3
+# Gateway API's own suite (the cluster of somebody else may lack its image).
+[ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"
 # The last: it changes the whole mesh, and ends it.
 cargo test --manifest-path "$root/Cargo.toml" -p heddle-e2e --test mesh -- --nocapture

@@ -11,6 +11,7 @@ flock 9
 
 export GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=0
 kubernetes=34.4
+conformance=$here/../../conformance
 
 # A line that changes whenever a file below the given paths does.
 key() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16); }
@@ -38,6 +39,14 @@ build_dns() { (cd "$here/src/dns" && go build -trimpath -ldflags '-s -w' -o "$ca
 build_cni() { mkdir -p "$cache/bin/cni" && (cd "$here/src/cni" && go build -trimpath -ldflags '-s -w' -o "$cache/bin/cni/" tool); }
 build_apps() { (cd "$here/src/apps" && go build -trimpath -ldflags '-s -w' -o "$cache/bin/" ./cmd/...); }
 
+# Gateway API's own conformance suite, and the application that its manifests run.
+build_conformance() { (cd "$conformance" && go test -c -p 2 -trimpath -o "$cache/bin/conformance" .); }
+build_conformance_echo() {
+  mkdir -p "$cache/conformance"
+  (cd "$conformance/echo" && go build -p 2 -trimpath -ldflags '-s -w' -o "$cache/conformance/" istio.io/istio/pkg/test/echo/cmd/{server,client})
+  openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=echo -keyout "$cache/conformance/cert.key" -out "$cache/conformance/cert.crt" 2> /dev/null
+}
+
 # image NAME FILE ARGUMENT…: a docker-archive in the cache.
 image() {
   local name=$1 file=$2
@@ -56,6 +65,12 @@ pack_prometheus() {
   rootfs prometheus prometheus busybox-static
   image heddle.dev/prometheus:dev prometheus --user 65532:65532 --entrypoint '["/usr/bin/prometheus"]' "$cache/rootfs/prometheus"
 }
+pack_conformance() {
+  local name
+  name=$(awk '$1 == "image:" { print $2; exit }' "$(cd "$conformance" && go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)/mesh/manifests.yaml")
+  image "$name" conformance --entrypoint '["/usr/local/bin/server"]' "$cache/conformance/server=/usr/local/bin/server" \
+    "$cache/conformance/client=/usr/local/bin/client" "$cache/conformance/cert.crt=/cert.crt" "$cache/conformance/cert.key=/cert.key"
+}
 unpack_base() { rootfs base libc6 libgcc-s1 ca-certificates; }
 
 once kube bin/kube "$(key src/kube)" build_kube
@@ -66,3 +81,6 @@ once images images/coredns.tar "$(key mkimage.py src/apps src/dns)" pack_cluster
 once echo-image images/echo.tar "$(key mkimage.py src/apps)" pack_echo
 once prometheus-image images/prometheus.tar "$(key mkimage.py rootfs.sh)" pack_prometheus
 once base-rootfs rootfs/base "$(key rootfs.sh)" unpack_base
+once conformance bin/conformance "$(key ../../conformance)" build_conformance
+once conformance-echo conformance/server "$(key ../../conformance/echo)" build_conformance_echo
+once conformance-image images/conformance.tar "$(key mkimage.py ../../conformance)" pack_conformance
