@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
             "listener   dst|10.96.0.10:9080\n",
             "rule       none: the service as a whole\n",
             "timeouts   request 10s, attempt 3s\n",
+            "retries    2 at most, of requests that reached no application, and of idempotent methods after 502 to 504\n",
             "policies   TrafficPolicy shop/reviews\n",
             "backend    100 % shop/reviews:9080\n",
             "  servers  shop/reviews-v1-1, shop/reviews-v2-1, port 9080 by mTLS: allowed by AuthPolicy shop/reviews, rule 0\n",
@@ -87,6 +88,14 @@ const CASES: &[Case] = &[
         args: &["POST", REVIEWS],
         says: &[
             "allowed by AuthPolicy shop/reviews, rule 0 (in audit: denied by AuthPolicy shop/reviews-audit, rule 0)\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["PUT", REVIEWS],
+        says: &[
+            "fault      5 % wait 1s, then 50 % are answered with status 503\n",
+            "result     denied with status 403\n",
         ],
     },
     // A port that declares no protocol, and one of bytes.

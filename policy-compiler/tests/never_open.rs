@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 17] = [
+const CHOICES: [(&str, Unreadable); 18] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -246,6 +246,10 @@ const CHOICES: [(&str, Unreadable); 17] = [
     ("Mesh.outbound", Unreadable::Closed("Deny")),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
+    (
+        "TrafficPolicy.faults[].match.headers[].present",
+        Unreadable::Harmless,
+    ),
     ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.resend", Unreadable::Harmless),
@@ -306,6 +310,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         (
             "TrafficPolicy",
             json!({"target": {"service": "web"},
+                "faults": [{"match": {"headers": [{"name": "a", "present": true}]}, "abort": {"status": 500, "percent": 1}}],
                 "retries": {"conditions": ["Reset"], "grpcCodes": ["Internal"], "resend": "All"}}),
         ),
         (

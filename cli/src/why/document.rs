@@ -1,6 +1,7 @@
 //! An explanation for programs.
 
 use heddle_policy_compiler::authz::Decision;
+use heddle_policy_compiler::traffic::{Fault, FaultAnswer};
 use heddle_policy_compiler::{
     CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
     Servers, Stopped,
@@ -57,8 +58,22 @@ fn deciding(rule: &DecidingRule) -> Value {
         "timeoutSeconds": {
             "request": seconds(timeouts.request), "perTry": seconds(timeouts.per_try), "idle": seconds(timeouts.idle),
         },
+        "retryAttempts": rule.policy.retries.attempts,
+        "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
         "mirrors": rule.mirrors.iter().map(|mirror| mirror.backend.to_string()).collect::<Vec<_>>(),
         "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn fault(of: &Fault) -> Value {
+    let delay = of.delay.as_ref();
+    let abort = of.abort.as_ref().map(|abort| match abort.answer {
+        FaultAnswer::Status(status) => json!({"status": status, "percent": abort.percent}),
+        FaultAnswer::Grpc(code) => json!({"grpcStatus": code, "percent": abort.percent}),
+    });
+    json!({
+        "delay": delay.map(|of| json!({"seconds": of.time.as_secs_f64(), "percent": of.percent})),
+        "abort": abort,
     })
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{RuleId, Timeouts};
+use heddle_policy_compiler::traffic::{
+    Failure, Fault, FaultAnswer, Resend, Retries, RuleId, Timeouts,
+};
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
     Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind, Outcome,
@@ -61,6 +63,13 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         let timeouts = timeouts(&rule.policy.timeouts);
         if !timeouts.is_empty() {
             say("timeouts", timeouts);
+        }
+        let retries = &rule.policy.retries;
+        if *retries != Retries::default() {
+            say("retries", retries_line(retries));
+        }
+        for fault in &rule.faults {
+            say("fault", fault_line(fault));
         }
         let policies = rule.objects.iter();
         let policies = policies.filter(|object| rule.id.object() != Some(object));
@@ -147,6 +156,46 @@ fn timeouts(timeouts: &Timeouts) -> String {
         .map(|(name, of)| format!("{name} {}", time(of)))
         .collect();
     named.join(", ")
+}
+
+fn retries_line(of: &Retries) -> String {
+    if of.attempts == 0 {
+        return "none".to_owned();
+    }
+    let failures = of.failures.iter().map(|failure| match failure {
+        Failure::Reset => "a reset".to_owned(),
+        Failure::GatewayError => "502 to 504".to_owned(),
+        Failure::ServerError => "500 to 599".to_owned(),
+        Failure::Status(status) => status.to_string(),
+        Failure::Grpc(code) => format!("gRPC {code:?}"),
+    });
+    let failures: Vec<String> = failures.collect();
+    let unsent = format!(
+        "{} at most, of requests that reached no application",
+        of.attempts
+    );
+    if failures.is_empty() {
+        return unsent;
+    }
+    let which = match of.resend {
+        Resend::Idempotent => "of idempotent methods",
+        Resend::All => "of all methods",
+    };
+    format!("{unsent}, and {which} after {}", failures.join(", "))
+}
+
+fn fault_line(fault: &Fault) -> String {
+    let delay = fault.delay.iter();
+    let delay = delay.map(|of| format!("{} % wait {}", of.percent, time(of.time)));
+    let abort = fault.abort.iter().map(|of| {
+        let answer = match of.answer {
+            FaultAnswer::Status(status) => format!("status {status}"),
+            FaultAnswer::Grpc(code) => format!("gRPC code {code}"),
+        };
+        format!("{} % are answered with {answer}", of.percent)
+    });
+    let parts: Vec<String> = delay.chain(abort).collect();
+    parts.join(", then ")
 }
 
 fn time(of: Duration) -> String {

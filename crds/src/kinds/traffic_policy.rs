@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{LastGood, RequestTimeouts, Retries};
+use crate::{Fault, LastGood, RequestTimeouts, Retries, strict};
 
 /// Sets the timeouts and retries of calls to a service, at any backend.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,8 +43,8 @@ use crate::{LastGood, RequestTimeouts, Retries};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.timeouts) || has(self.retries)").message(
-    "spec: a policy with neither timeouts nor retries does nothing: add one"
+#[x_kube(validation = Rule::new("has(self.timeouts) || has(self.retries) || has(self.faults)").message(
+    "spec: a policy with nothing but a target does nothing: add timeouts, retries or faults"
 ))]
 pub struct TrafficPolicySpec {
     /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
@@ -58,6 +58,16 @@ pub struct TrafficPolicySpec {
     /// How requests that failed are sent again. Left out: twice at most, and only those that reached no application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
+
+    /// Faults that callers meet on purpose, 1 to 8, for tests of their resilience. Left out: none.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub faults: Vec<Fault>,
 }
 
 impl Definition for TrafficPolicy {

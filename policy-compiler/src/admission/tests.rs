@@ -147,6 +147,8 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             .extend(groups.as_object().unwrap().clone());
         (Kind::TrafficPolicy, spec)
     };
+    let fault = |fault: Value| traffic(json!({"faults": [fault]}));
+    let abort = json!({"status": 500, "percent": 1});
     let backoff = |backoff: Value| traffic(json!({"retries": {"backoff": backoff}}));
     vec![
         of(traffic(json!({})), "spec"),
@@ -209,6 +211,23 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             "spec.timeouts",
         ),
         of(timeout("request", "0s"), "spec.timeouts.request"),
+        of(fault(json!({})), "spec.faults[0]"),
+        of(
+            fault(json!({"match": {}, "abort": abort})),
+            "spec.faults[0].match",
+        ),
+        of(
+            fault(json!({"match": {"path": {}}, "abort": abort})),
+            "spec.faults[0].match.path",
+        ),
+        of(
+            fault(json!({"abort": {"percent": 1}})),
+            "spec.faults[0].abort",
+        ),
+        of(
+            fault(json!({"delay": {"percent": 1, "duration": "2h"}})),
+            "spec.faults[0].delay.duration",
+        ),
         of(timeout("perTry", "0s"), "spec.timeouts.perTry"),
         of(timeout("idle", "8761h"), "spec.timeouts.idle"),
         of(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::FilterChainConfig;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use envoy_types::pb::google::protobuf::Any;
@@ -16,6 +17,8 @@ use super::{ads, any, duration, number, rbac, regex, seconds, truth};
 
 /// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
+/// The slot for filters that routes bring: faults. Without any it costs next to nothing, and no listener changes with them.
+pub(crate) const POLICY_FILTER: &str = "policy";
 /// The most headers of a request or a response, and their size together. Larger ones are for ports that declare no HTTP: Envoy holds
 /// the headers of every request in memory.
 pub(super) const MAX_HEADERS: u32 = 2000;
@@ -124,7 +127,7 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     };
     // The position in the list is the order in which requests pass them.
     let mut filters = match side {
-        Side::Client => Vec::new(),
+        Side::Client => vec![filter(POLICY_FILTER, any(&FilterChainConfig::default()))],
         Side::Server(_) => vec![filter(AUTHZ_FILTER, rbac::closed())],
     };
     let router = Router {

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
+mod faults;
 pub(crate) mod gate;
 pub(crate) mod hcm;
 pub(crate) mod listener;
@@ -9,6 +10,7 @@ mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod rbac;
+mod request_match;
 mod retries;
 mod rewrite;
 pub(crate) mod route;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
@@ -10,15 +9,15 @@ use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
-use super::hcm::AUTHZ_FILTER;
+use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
+use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
-use super::{duration, endpoint, exact, number, prefix, rbac, regex, rewrite, safe_regex, seconds};
+use super::{duration, endpoint, faults, number, rbac, rewrite, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Balance, CookieMatcher, Edits, Forward, HostPattern, Mirror, PathMatcher, QueryMatcher,
-    RequestMatcher, RouteEntry, RouteRule, RouteTable, Timeouts, ValueMatcher, VirtualHost,
-    WeightedBackend,
+    Action, Balance, Edits, Fault, Forward, HostPattern, Mirror, RouteEntry, RouteRule, RouteTable,
+    Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
 };
 
 /// The cluster of backends without an upstream. No such cluster is ever sent.
@@ -28,17 +27,42 @@ const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
 /// The routes of a table.
 pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
+    let common = common_faults(table);
+    let in_route = common.is_none();
+    let routes = |entry: &RouteEntry| {
+        let mut routes = routes(table, entry);
+        if in_route {
+            for route in &mut routes {
+                route.typed_per_filter_config = policy_slot(&entry.rule.policy.faults);
+            }
+        }
+        routes
+    };
     let host = |host: &VirtualHost| v3::VirtualHost {
         name: host_name(host),
         domains: host.domains.iter().map(domain).collect(),
-        routes: host.entries.iter().flat_map(|e| routes(table, e)).collect(),
+        routes: host.entries.iter().flat_map(&routes).collect(),
         ..Default::default()
     };
     v3::RouteConfiguration {
         name: table.name.to_string(),
         virtual_hosts: table.hosts.iter().map(host).collect(),
+        typed_per_filter_config: common.map(policy_slot).unwrap_or_default(),
         ..Default::default()
     }
+}
+
+/// The faults of all entries, if all have the same.
+fn common_faults(table: &RouteTable) -> Option<&[Fault]> {
+    let mut entries = table.hosts.iter().flat_map(|host| &host.entries);
+    let faults = &entries.next()?.rule.policy.faults;
+    let same = entries.all(|entry| entry.rule.policy.faults == *faults);
+    same.then_some(&**faults)
+}
+
+fn policy_slot(faults: &[Fault]) -> BTreeMap<String, Any> {
+    let chain = faults::chain(faults).into_iter();
+    chain.map(|of| (POLICY_FILTER.to_owned(), of)).collect()
 }
 
 fn domain(pattern: &HostPattern) -> String {
@@ -268,77 +292,6 @@ fn action(
         cluster_specifier: Some(cluster),
         timeout: seconds(0),
         retry_policy: Some(retries),
-        ..Default::default()
-    }
-}
-
-fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
-    use v3::route_match::PathSpecifier;
-    let method = matcher
-        .method
-        .as_ref()
-        .map(|method| header(":method", &ValueMatcher::Exact(Arc::clone(method))));
-    let headers = matcher.headers.iter().map(|of| header(&of.name, &of.value));
-    let path = match &matcher.path {
-        PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
-        PathMatcher::Prefix(path) if !path.is_empty() => {
-            PathSpecifier::PathSeparatedPrefix(path.to_string())
-        }
-        // Not `/`: another prefix would take the place of that slash.
-        PathMatcher::Any | PathMatcher::Prefix(_) => PathSpecifier::Prefix(String::new()),
-        PathMatcher::Regex(path) => PathSpecifier::SafeRegex(safe_regex(&**path)),
-    };
-    v3::RouteMatch {
-        headers: method.into_iter().chain(headers).collect(),
-        path_specifier: Some(path),
-        query_parameters: matcher.query.iter().map(query).collect(),
-        cookies: matcher.cookies.iter().map(cookie).collect(),
-        ..Default::default()
-    }
-}
-
-/// A cookie that is missing matches nothing, so an absent one is one that does not match any value.
-fn cookie(matcher: &CookieMatcher) -> v3::CookieMatcher {
-    let string_match = match &matcher.value {
-        ValueMatcher::Exact(text) => exact(&**text),
-        ValueMatcher::Prefix(text) => prefix(&**text),
-        ValueMatcher::Regex(text) => regex(&**text),
-        ValueMatcher::Present | ValueMatcher::Absent => regex("(?s).*"),
-    };
-    v3::CookieMatcher {
-        name: matcher.name.to_string(),
-        string_match: Some(string_match),
-        invert_match: matcher.value == ValueMatcher::Absent,
-    }
-}
-
-fn query(matcher: &QueryMatcher) -> v3::QueryParameterMatcher {
-    use v3::query_parameter_matcher::QueryParameterMatchSpecifier::{PresentMatch, StringMatch};
-    let specifier = match &matcher.value {
-        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
-        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
-        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
-        ValueMatcher::Present => PresentMatch(true),
-        ValueMatcher::Absent => PresentMatch(false),
-    };
-    v3::QueryParameterMatcher {
-        name: matcher.name.to_string(),
-        query_parameter_match_specifier: Some(specifier),
-    }
-}
-
-fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
-    use v3::header_matcher::HeaderMatchSpecifier::{PresentMatch, StringMatch};
-    let specifier = match value {
-        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
-        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
-        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
-        ValueMatcher::Present => PresentMatch(true),
-        ValueMatcher::Absent => PresentMatch(false),
-    };
-    v3::HeaderMatcher {
-        name: name.to_owned(),
-        header_match_specifier: Some(specifier),
         ..Default::default()
     }
 }

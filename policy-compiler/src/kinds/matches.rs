@@ -30,7 +30,7 @@ pub(super) fn matchers(spec: &TrafficSplitSpec) -> Vec<RequestMatcher> {
     spec.matches.iter().map(matcher).collect()
 }
 
-fn matcher(alternative: &RequestMatch) -> RequestMatcher {
+pub(super) fn matcher(alternative: &RequestMatch) -> RequestMatcher {
     let headers = alternative.headers.iter().filter_map(|of| {
         let (name, value) = (of.name.to_ascii_lowercase().into(), value(of.value()?));
         Some(HeaderMatcher { name, value })
@@ -155,11 +155,7 @@ fn check_matches(of: &str, alternatives: &[RequestMatch]) -> Vec<ValidationError
     }
     let matchers: Vec<RequestMatcher> = alternatives.iter().map(matcher).collect();
     let expressions: usize = matchers.iter().map(RequestMatcher::expressions).sum();
-    if expressions > MAX_EXPRESSIONS {
-        let message = format!("{expressions} regular expressions are more than {MAX_EXPRESSIONS}");
-        let fix = "use exact and prefix where they do";
-        problems.push(ValidationError::invalid(of, message, fix));
-    }
+    problems.extend(too_many_expressions(of, expressions));
     let mut seen = BTreeSet::new();
     for (index, (alternative, matcher)) in alternatives.iter().zip(matchers).enumerate() {
         let field = format!("{of}[{index}]");
@@ -174,6 +170,14 @@ fn check_matches(of: &str, alternatives: &[RequestMatch]) -> Vec<ValidationError
         }
     }
     problems
+}
+
+/// Checks the number of regular expressions of a field.
+pub(super) fn too_many_expressions(field: &str, expressions: usize) -> Option<ValidationError> {
+    (expressions > MAX_EXPRESSIONS).then(|| {
+        let message = format!("{expressions} regular expressions are more than {MAX_EXPRESSIONS}");
+        ValidationError::invalid(field, message, "use exact and prefix where they do")
+    })
 }
 
 /// A header, cookie or query parameter of an alternative.
@@ -207,7 +211,7 @@ fn values(of: &RequestMatch) -> Vec<Named<'_>> {
     headers.chain(cookies).chain(query).collect()
 }
 
-fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<ValidationError> {
+pub(super) fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     let values = values(alternative);
     if values.is_empty() && alternative.method.is_none() && alternative.path.is_none() {

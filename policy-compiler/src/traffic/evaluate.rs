@@ -3,6 +3,7 @@
 
 use regex::bytes::RegexBuilder;
 
+use super::faults::Fault;
 use super::filters::{Edits, PathRewrite, Redirect, Scheme};
 use super::matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
@@ -64,6 +65,12 @@ impl<'t> Decision<'t> {
             edits: &weighted.edits,
         };
         forward.weighted().map(share).collect()
+    }
+
+    /// The faults that a request may meet, in their order.
+    pub fn faults(&self, request: &Request) -> impl Iterator<Item = &'t Fault> {
+        let faults = self.entry.rule.policy.faults.iter();
+        faults.filter(|fault| matches(&fault.matcher, request))
     }
 
     /// Returns the request as a backend gets it.

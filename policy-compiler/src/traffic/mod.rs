@@ -5,6 +5,7 @@
 //! with equality and order: equal values make equal bytes.
 
 mod evaluate;
+mod faults;
 mod filters;
 mod matcher;
 mod retries;
@@ -13,6 +14,7 @@ mod table;
 mod upstream;
 
 pub use evaluate::{Decision, Request, Share, evaluate};
+pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{
     Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,
     RedirectStatus, Rewrite, Scheme,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::faults::Fault;
 use super::filters::{Edits, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
 use crate::finding::ObjectRef;
@@ -222,6 +223,8 @@ pub struct RoutePolicy {
     pub timeouts: Timeouts,
     /// Which of them are sent again after a failure.
     pub retries: Retries,
+    /// Faults that they meet on purpose.
+    pub faults: Vec<Fault>,
 }
 
 /// Timeouts of a rule; None: there is none. Zero: none, also where the policy of the service has one.

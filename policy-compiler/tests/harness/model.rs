@@ -84,6 +84,15 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
     if entry.rule.policy.retries != Retries::default() {
         write!(text, " {};", retries(&entry.rule.policy.retries)).unwrap();
     }
+    for fault in &entry.rule.policy.faults {
+        write!(text, " fault for {}:", fault.matcher).unwrap();
+        if let Some(delay) = &fault.delay {
+            write!(text, " {} % wait {:?};", delay.percent, delay.time).unwrap();
+        }
+        if let Some(abort) = &fault.abort {
+            write!(text, " {} % get {:?};", abort.percent, abort.answer).unwrap();
+        }
+    }
     text.truncate(text.trim_end_matches(';').len());
     text
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
-use crate::traffic::{Backend, Mirror, RequestMatcher, RoutePolicy, RuleId};
+use crate::traffic::{Backend, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId};
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
 /// A request as an application sends it.
@@ -116,6 +116,8 @@ pub struct DecidingRule {
     pub matcher: RequestMatcher,
     /// How the request is sent.
     pub policy: RoutePolicy,
+    /// The faults that the request may meet on purpose.
+    pub faults: Vec<Fault>,
     /// The copies of the request.
     pub mirrors: Vec<Mirror>,
     /// The objects that decided it, its policies included.

@@ -103,9 +103,7 @@ impl Compiled {
             } => {
                 arriving.protocol = *protocol;
                 explanation.stopped = not_http(proxy, &arriving);
-                let backend = Backend::Service(service.name.clone(), *port);
-                let servers = self.servers(&arriving, &backend);
-                explanation.backends.push(whole(backend, servers));
+                explanation.backends = self.whole_service(&arriving, service, *port);
             }
             Called::Service {
                 service,
@@ -119,13 +117,23 @@ impl Compiled {
                 match proxy {
                     Some(proxy) => self.by_sidecar((pod, proxy), to, arriving, explanation),
                     None => {
-                        let backend = Backend::Service(service.name.clone(), *port);
-                        let servers = self.servers(&arriving, &backend);
-                        explanation.backends.push(whole(backend, servers));
+                        explanation.backends = self.whole_service(&arriving, service, *port);
                     }
                 }
             }
         }
+    }
+
+    /// All requests go to the service, without a rule.
+    fn whole_service(
+        &self,
+        arriving: &Arriving<'_>,
+        service: &Service,
+        port: Port,
+    ) -> Vec<ExplainedBackend> {
+        let backend = Backend::Service(service.name.clone(), port);
+        let servers = self.servers(arriving, &backend);
+        vec![whole(backend, servers)]
     }
 
     /// A call to a service through the caller's sidecar.
@@ -172,9 +180,7 @@ impl Compiled {
         let mut rules = self.validated.rules(&target, port);
         let rule = rules.find(|entry| entry.matcher.is_any());
         let Some(entry) = rule else {
-            let backend = Backend::Service(name.clone(), port);
-            let servers = self.servers(&arriving, &backend);
-            explanation.backends.push(whole(backend, servers));
+            explanation.backends = self.whole_service(&arriving, service, port);
             return;
         };
         explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone()));
@@ -208,7 +214,10 @@ impl Compiled {
             stop(explanation, Stopped::NoRule);
             return;
         };
-        explanation.rule = Some(deciding(decision.rule(), decision.entry.matcher.clone()));
+        explanation.rule = Some(DecidingRule {
+            faults: decision.faults(&sent).cloned().collect(),
+            ..deciding(decision.rule(), decision.entry.matcher.clone())
+        });
         match &decision.rule().action {
             Action::Respond { status, .. } => stop(explanation, Stopped::Answered(*status)),
             Action::Redirect(redirect) => {
@@ -257,6 +266,7 @@ fn deciding(rule: &RouteRule, matcher: traffic::RequestMatcher) -> DecidingRule 
         id: rule.id.clone(),
         matcher,
         policy: rule.policy.clone(),
+        faults: Vec::new(),
         mirrors: rule.mirrors().to_vec(),
         objects: rule.origins.clone(),
     }

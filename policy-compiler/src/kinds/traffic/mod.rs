@@ -1,18 +1,20 @@
 //! The groups of fields of a `TrafficPolicy`: their checks, and their meaning in the traffic model. One file for each group.
 
+mod faults;
 mod retries;
 mod timeouts;
 
 use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
-use crate::traffic::{Retries, RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy};
+use crate::traffic::{Fault, Retries, RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy};
 
 /// The groups that a policy sets. Of two policies for a port one wins a group as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PolicyGroups {
     timeouts: Option<Timeouts>,
     retries: Option<(Retries, Option<RetryBudget>)>,
+    faults: Option<Vec<Fault>>,
 }
 
 impl PolicyGroups {
@@ -24,15 +26,21 @@ impl PolicyGroups {
                 .retries
                 .as_ref()
                 .map(|of| (retries::retries(of), retries::budget(of))),
+            faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
         }
     }
 
     /// Returns the names of the groups that are set.
     pub(super) fn names(&self) -> Vec<&'static str> {
-        let Self { timeouts, retries } = self;
+        let Self {
+            timeouts,
+            retries,
+            faults,
+        } = self;
         let all = [
             ("timeouts", timeouts.is_some()),
             ("retries", retries.is_some()),
+            ("faults", faults.is_some()),
         ];
         let set = all.into_iter().filter(|(_, set)| *set);
         set.map(|(name, _)| name).collect()
@@ -43,6 +51,7 @@ impl PolicyGroups {
         Self {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
+            faults: self.faults.clone().or_else(|| other.faults.clone()),
         }
     }
 
@@ -53,6 +62,9 @@ impl PolicyGroups {
         }
         if let Some((retries, _)) = &self.retries {
             rule.retries = retries.clone();
+        }
+        if let Some(faults) = &self.faults {
+            rule.faults = faults.clone();
         }
     }
 
@@ -75,5 +87,6 @@ impl PolicyGroups {
 pub(super) fn check(spec: &TrafficPolicySpec) -> Vec<ValidationError> {
     let timeouts = spec.timeouts.iter().flat_map(timeouts::check);
     let retries = spec.retries.iter().flat_map(retries::check);
-    timeouts.chain(retries).collect()
+    let faults = faults::check(&spec.faults);
+    timeouts.chain(retries).chain(faults).collect()
 }

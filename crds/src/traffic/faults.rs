@@ -1,0 +1,104 @@
+//! Faults of a `TrafficPolicy`.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{HumanDuration, RequestHeader, strict};
+
+/// A fault that callers meet on purpose, for tests: their own sidecars delay requests, or answer them in place of the
+/// service. Each fault of the list decides for itself about each request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.delay) || has(self.abort)").message(
+    "a fault with neither delay nor abort does nothing, so add one of them"
+))]
+pub struct Fault {
+    /// Only requests that match. Left out: all requests.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matching: Option<FaultMatch>,
+    /// The wait before the request is sent, or aborted. It does not count for `timeouts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<FaultDelay>,
+    /// The answer in place of the service. `retries` do not send such a request again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<FaultAbort>,
+}
+
+/// The requests of a fault: all fields must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.method) || has(self.path) || has(self.headers)").message(
+    "a match without a condition is every request, so name method, path or headers, or leave match out"
+))]
+pub struct FaultMatch {
+    /// The method, in capitals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[A-Z][A-Z0-9_-]*$"))]
+    pub method: Option<String>,
+    /// The path without the query, as the caller sends it: escapes, `//` and `/../` stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<FaultPath>,
+    /// Headers of the request, 1 to 16, each name once; all of them must match.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub headers: Vec<RequestHeader>,
+}
+
+/// A path, without the query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.exact) != has(self.prefix)").message(
+    "the path of a fault takes exactly one of exact and prefix, so keep one"
+))]
+pub struct FaultPath {
+    /// The whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r#"^/[!-"$->@-~]*$"#))]
+    pub exact: Option<String>,
+    /// This path and all below it, by segments: `/v2` and `/v2/` match `/v2` and `/v2/a`, and not `/v2a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r#"^(/|/[!-"$->@-~]*[!-"$-.0->@-~]/?)$"#)
+    )]
+    pub prefix: Option<String>,
+}
+
+/// A delay of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultDelay {
+    /// How long they wait, from 1ms to 1h.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('1h')").message(
+        "spec.faults.delay.duration must be from 1ms to 1h: write for example 2s"
+    ))]
+    pub duration: HumanDuration,
+    /// The share of requests in percent, 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: u32,
+}
+
+/// An answer in place of the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.status) != has(self.grpcStatus)").message(
+    "an abort takes exactly one of status and grpcStatus, so keep one"
+))]
+pub struct FaultAbort {
+    /// The status of the answer, 400 to 599.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 400, max = 599))]
+    pub status: Option<u16>,
+    /// The code of gRPC of the answer, 1 to 16. The fault is then for calls of gRPC only, its delay included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub grpc_status: Option<u8>,
+    /// The share of requests in percent, 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: u32,
+}

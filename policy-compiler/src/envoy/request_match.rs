@@ -1,0 +1,78 @@
+//! Matchers of requests: those of routes, and of filters that know headers only.
+
+use std::sync::Arc;
+
+use super::wire::envoy::config::route::v3;
+use super::{exact, prefix, regex, safe_regex};
+use crate::traffic::{CookieMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
+
+pub(super) fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
+    use v3::route_match::PathSpecifier;
+    let method = matcher
+        .method
+        .as_ref()
+        .map(|method| header(":method", &ValueMatcher::Exact(Arc::clone(method))));
+    let headers = matcher.headers.iter().map(|of| header(&of.name, &of.value));
+    let path = match &matcher.path {
+        PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
+        PathMatcher::Prefix(path) if !path.is_empty() => {
+            PathSpecifier::PathSeparatedPrefix(path.to_string())
+        }
+        // Not `/`: another prefix would take the place of that slash.
+        PathMatcher::Any | PathMatcher::Prefix(_) => PathSpecifier::Prefix(String::new()),
+        PathMatcher::Regex(path) => PathSpecifier::SafeRegex(safe_regex(&**path)),
+    };
+    v3::RouteMatch {
+        headers: method.into_iter().chain(headers).collect(),
+        path_specifier: Some(path),
+        query_parameters: matcher.query.iter().map(query).collect(),
+        cookies: matcher.cookies.iter().map(cookie).collect(),
+        ..Default::default()
+    }
+}
+
+/// A cookie that is missing matches nothing, so an absent one is one that does not match any value.
+fn cookie(matcher: &CookieMatcher) -> v3::CookieMatcher {
+    let string_match = match &matcher.value {
+        ValueMatcher::Exact(text) => exact(&**text),
+        ValueMatcher::Prefix(text) => prefix(&**text),
+        ValueMatcher::Regex(text) => regex(&**text),
+        ValueMatcher::Present | ValueMatcher::Absent => regex("(?s).*"),
+    };
+    v3::CookieMatcher {
+        name: matcher.name.to_string(),
+        string_match: Some(string_match),
+        invert_match: matcher.value == ValueMatcher::Absent,
+    }
+}
+
+fn query(matcher: &QueryMatcher) -> v3::QueryParameterMatcher {
+    use v3::query_parameter_matcher::QueryParameterMatchSpecifier::{PresentMatch, StringMatch};
+    let specifier = match &matcher.value {
+        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
+        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
+        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
+        ValueMatcher::Present => PresentMatch(true),
+        ValueMatcher::Absent => PresentMatch(false),
+    };
+    v3::QueryParameterMatcher {
+        name: matcher.name.to_string(),
+        query_parameter_match_specifier: Some(specifier),
+    }
+}
+
+pub(super) fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
+    use v3::header_matcher::HeaderMatchSpecifier::{PresentMatch, StringMatch};
+    let specifier = match value {
+        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
+        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
+        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
+        ValueMatcher::Present => PresentMatch(true),
+        ValueMatcher::Absent => PresentMatch(false),
+    };
+    v3::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..Default::default()
+    }
+}
