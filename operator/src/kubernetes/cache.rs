@@ -330,7 +330,7 @@ impl Cache {
                     config = watcher::Config::default().page_size(500);
                     events = follow(&config);
                 }
-                Err(error) if watching.is_absent().await => {
+                Err(_) if watching.is_absent().await => {
                     self.absent(kind);
                     watching.installed(self.look, &stop).await;
                     (events, listing, failing) = (follow(&config), Listing::default(), false);
