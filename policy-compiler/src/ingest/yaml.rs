@@ -7,6 +7,7 @@ use std::sync::Arc;
 use heddle_crds::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::documents::documents;
 use super::recognize::{Recognized, recognize};
@@ -37,12 +38,10 @@ impl fmt::Display for Place {
 /// One object of a source text.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// The name of the object. An object with `generateName` has that prefix as its name.
+    /// The name of the object. An object with `generateName` has a name of its own that no object on a cluster can have.
     pub reference: ObjectRef,
     /// The kind as the text has it, for example `Deployment` for a workload.
     pub kind: Arc<str>,
-    /// Whether the API server completes the name, so that two objects of this name are different ones.
-    pub generated: bool,
     /// The place in the source.
     pub place: Place,
     /// The object.
@@ -58,6 +57,8 @@ pub struct Manifests {
     pub findings: Vec<Finding>,
     /// How many objects of each other kind are in the text.
     pub skipped: BTreeMap<String, usize>,
+    /// How many objects with `generateName` the text has, as far as it is read.
+    pub generated: usize,
 }
 
 impl Manifests {
@@ -71,7 +72,6 @@ impl Manifests {
         self.objects.extend(object.map(|object| Manifest {
             reference,
             kind: head.kind.as_str().into(),
-            generated: head.generated,
             place: place.clone(),
             object,
         }));
@@ -119,7 +119,7 @@ pub fn parse_json(source_name: &str, value: Value) -> (Vec<KubeObject>, Vec<Find
 pub fn duplicates<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<Finding> {
     let mut first: BTreeMap<&ObjectRef, &Manifest> = BTreeMap::new();
     let mut findings = Vec::new();
-    for manifest in manifests.into_iter().filter(|m| !m.generated) {
+    for manifest in manifests {
         let Some(earlier) = first.insert(&manifest.reference, manifest) else {
             continue;
         };
@@ -154,28 +154,36 @@ struct Head {
     generated: bool,
 }
 
-fn head(value: &Value) -> Head {
+fn head(place: &Place, value: &Value, generated: &mut usize) -> Head {
     let text = |pointer: &str| {
         let text = value.pointer(pointer).and_then(Value::as_str);
         text.unwrap_or_default().to_owned()
     };
-    let (name, prefix) = (text("/metadata/name"), text("/metadata/generateName"));
-    let generated = name.is_empty() && !prefix.is_empty();
+    let (mut name, prefix) = (text("/metadata/name"), text("/metadata/generateName"));
+    let completed = name.is_empty() && !prefix.is_empty();
+    if completed {
+        *generated += 1;
+        name = generated_name(&prefix, place, *generated);
+    }
     Head {
         api_version: text("/apiVersion"),
         kind: text("/kind"),
         namespace: text("/metadata/namespace"),
-        name: if generated {
-            prefix.trim_end_matches('-').to_owned()
-        } else {
-            name
-        },
-        generated,
+        name,
+        generated: completed,
     }
 }
 
+/// Returns the name of the nth object with `generateName` of a source. The API server makes each such object another one, so that its name
+/// must be no other's: no name of Kubernetes has an underscore, and two sources differ in their hash.
+fn generated_name(prefix: &str, place: &Place, nth: usize) -> String {
+    let digest = Sha256::digest(place.source.as_bytes());
+    let source: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    format!("{prefix}_{nth}-{source}")
+}
+
 fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
-    let head = head(&value);
+    let head = head(place, &value, &mut found.generated);
     if head.kind.is_empty() || head.api_version.is_empty() {
         if !value.is_null() {
             let message = "apiVersion or kind is missing";
@@ -199,7 +207,9 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
         }
         return;
     }
-    match recognize(&head.api_version, &head.kind, &value) {
+    let recognized = recognize(&head.api_version, &head.kind, &value);
+    complete_name(&head, &recognized, &mut value);
+    match recognized {
         Recognized::Read(kind) => take(place, kind, &head, value, found),
         Recognized::Refused {
             meant,
@@ -228,6 +238,17 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             slices.for_each(|slice| parse_value(place, slice, found));
         }
         Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
+    }
+}
+
+/// Writes the name of an object with `generateName` into it. One of our kinds is validated as it stands in the text.
+fn complete_name(head: &Head, recognized: &Recognized, value: &mut Value) {
+    let declared = matches!(recognized, Recognized::Read(kind) if kind.is_declared());
+    if head.generated
+        && !declared
+        && let Some(Value::Object(metadata)) = value.get_mut("metadata")
+    {
+        metadata.insert("name".to_owned(), head.name.as_str().into());
     }
 }
 
@@ -280,13 +301,8 @@ fn reference(kind: ObjectKind, head: &Head) -> ObjectRef {
 }
 
 /// Reads one object of a kind that counts.
-fn take(place: &Place, kind: ObjectKind, head: &Head, mut value: Value, found: &mut Manifests) {
+fn take(place: &Place, kind: ObjectKind, head: &Head, value: Value, found: &mut Manifests) {
     let reference = reference(kind, head);
-    if head.generated
-        && let Some(Value::Object(metadata)) = value.get_mut("metadata")
-    {
-        metadata.insert("name".to_owned(), head.name.as_str().into());
-    }
     let (object, findings) = match kind.role() {
         Role::Settings | Role::Policy => own(place, &reference, head, value),
         Role::Input(input) => match read(input, &reference, &head.kind, value) {
@@ -407,26 +423,63 @@ mod tests {
         );
     }
 
+    fn reported_twice(read: &Manifests) -> Vec<String> {
+        let found = duplicates(&read.objects);
+        found.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn workloads_of_two_kinds_with_one_name_are_reported_but_generated_names_are_not() {
         let template = "{template: {spec: {containers: [{name: app}]}}}";
         let text = format!(
             "--- {{apiVersion: apps/v1, kind: Deployment, metadata: {{name: nightly}}, spec: {template}}}
 --- {{apiVersion: batch/v1, kind: CronJob, metadata: {{name: nightly}}, spec: {{jobTemplate: {{spec: {template}}}}}}}
+--- {{apiVersion: apps/v1, kind: Deployment, metadata: {{name: migrate}}, spec: {template}}}
 --- {{apiVersion: batch/v1, kind: Job, metadata: {{generateName: migrate-}}, spec: {template}}}
 --- {{apiVersion: batch/v1, kind: Job, metadata: {{generateName: migrate-}}, spec: {template}}}"
         );
         let read = parse_yaml("all.yaml", &text);
         assert!(read.findings.is_empty(), "{:?}", read.findings);
-        let found: Vec<String> = duplicates(&read.objects)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
         assert_eq!(
-            found,
+            reported_twice(&read),
             [
                 "Workload default/nightly: Deployment (all.yaml:1) and CronJob (all.yaml:2) have the same name; only the latter is looked at; give one another name"
             ]
         );
+        let mut world = World::builder();
+        for object in read.into_objects().0 {
+            world.apply(object);
+        }
+        assert_eq!(world.world().pods.len(), 4, "both jobs beside migrate");
+    }
+
+    #[test]
+    fn every_object_with_a_generated_name_is_one_of_its_own() {
+        let objects = |metadata: &str| {
+            format!(
+                "--- {{apiVersion: v1, kind: Service, metadata: {metadata}, spec: {{}}}}
+--- {{apiVersion: heddle.dev/v1alpha1, kind: AuthPolicy, metadata: {metadata}, spec: {{}}}}
+--- {{apiVersion: heddle.dev/v1alpha1, kind: Mesh, metadata: {metadata}, spec: {{}}}}
+"
+            )
+        };
+        let named = objects("{name: default}");
+        let generated = objects("{generateName: default-}");
+        let text = format!("{named}{generated}{generated}");
+        let read = parse_yaml("a.yaml", &text);
+        assert_eq!(reported_twice(&read), [""; 0]);
+        let again = parse_yaml("a.yaml", &text);
+        let elsewhere = parse_yaml("b.yaml", &generated);
+        let names = |read: &Manifests| -> Vec<ObjectRef> {
+            let all = read.objects.iter().map(|m| m.reference.clone());
+            all.collect()
+        };
+        assert_eq!(names(&read), names(&again));
+        let mut all = names(&read);
+        all.extend(names(&elsewhere));
+        let distinct: std::collections::BTreeSet<&ObjectRef> = all.iter().collect();
+        assert_eq!(distinct.len(), 12);
+        let defaults = all.iter().filter(|object| &*object.name == "default");
+        assert_eq!(defaults.count(), 3, "{all:?}");
     }
 }
