@@ -1,10 +1,12 @@
-//! Validation of Heddle's own kinds as the API server does it: the structural schema of the CRD, its defaults, and its CEL rules.
+//! Validation of Heddle's own kinds as the API server does it: the structural schema of the CRD, its defaults, its CEL rules,
+//! and the metadata.
 //! For objects that come from files, which no API server has validated.
 //!
 //! # Deliberately absent
 //! Rules about a change (`oldSelf`): a file has no earlier version. `status`: the API server ignores it on create.
 
 mod cel;
+mod metadata;
 mod structural;
 
 use std::collections::BTreeMap;
@@ -16,9 +18,6 @@ use serde_json::Value;
 
 /// Violations of one object that are reported; the API server bounds its own answer, too.
 const MAX_VIOLATIONS: usize = 20;
-
-/// The longest name of an object of ours: a DNS subdomain.
-const MAX_NAME: usize = 253;
 
 /// One reason for which the API server refuses an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     let Some(schema) = schemas().get(&kind) else {
         return Vec::new();
     };
-    let mut found = name(object);
+    let mut found = metadata::name(object);
     let properties = schema.properties.as_ref();
     let Some(spec) = properties.and_then(|properties| properties.get("spec")) else {
         return found;
@@ -61,8 +60,32 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
         }
         None => {}
     }
+    found.extend(top_level(spec, object));
+    found.extend(metadata::violations(object));
     found.truncate(MAX_VIOLATIONS);
     found
+}
+
+/// Returns the fields beside `spec` that no object has. One that `spec` has is a slip of the indentation.
+fn top_level(spec: &JSONSchemaProps, object: &Value) -> Vec<Violation> {
+    let known = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let fields = object.as_object().into_iter().flat_map(|o| o.keys());
+    let unknown = fields.filter(|field| !known.contains(&field.as_str()));
+    let violation = |field: &String| {
+        let below = spec
+            .properties
+            .as_ref()
+            .is_some_and(|p| p.contains_key(field));
+        let fix = match below {
+            true => "indent it, so that it is a field of spec",
+            false => "correct or remove it",
+        };
+        Violation {
+            field: field.clone(),
+            reason: format!("unknown field {field:?}; {fix}"),
+        }
+    };
+    unknown.map(violation).collect()
 }
 
 /// The schemas of the installed definitions.
@@ -75,26 +98,6 @@ fn schemas() -> &'static BTreeMap<Kind, JSONSchemaProps> {
         });
         all.collect()
     })
-}
-
-fn name(object: &Value) -> Vec<Violation> {
-    let name = object.pointer("/metadata/name").and_then(Value::as_str);
-    let label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        !label.is_empty()
-            && label.bytes().all(|b| inner(b) || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    match name {
-        Some(name) if name.len() > MAX_NAME || !name.split('.').all(label) => vec![Violation {
-            field: "metadata.name".to_owned(),
-            reason: format!(
-                "{name:?} is not a name; use lower-case letters, digits, - and ., at most {MAX_NAME} characters"
-            ),
-        }],
-        Some(_) | None => Vec::new(),
-    }
 }
 
 #[cfg(test)]
