@@ -1,10 +1,11 @@
 //! The headers of an `AuthPolicy`'s rules.
 
-use heddle_crds::{AuthPolicySpec, HeaderMatch, HeaderValue};
+use heddle_crds::{AuthPolicySpec, HeaderMatch, HeaderValue, reason};
 
 use crate::authz::header::{MAX_COST, MAX_DASHES, cost};
 use crate::authz::{HeaderPattern, HeaderValuePattern};
-use crate::kinds::ValidationError;
+use crate::finding::{Finding, ObjectRef};
+use crate::kinds::{ValidationError, expression};
 
 /// All headers of a policy together: a sidecar has them in memory.
 pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<ValidationError> {
@@ -21,6 +22,28 @@ pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<ValidationError> {
         let fix = "use fewer headers or shorter values";
         ValidationError::invalid("spec.rules", message, fix)
     })
+}
+
+/// Warns of regular expressions that Envoy probably rejects. Only a warning: Envoy's trial decides, and sets aside a policy that it rejects.
+pub(super) fn regex_findings(object: &ObjectRef, spec: &AuthPolicySpec) -> Vec<Finding> {
+    let headers = spec.rules.iter().enumerate().flat_map(|(rule, of)| {
+        let headers = of.to.iter().flat_map(|to| to.headers.iter().enumerate());
+        headers
+            .map(move |(index, header)| (format!("spec.rules[{rule}].to.headers[{index}]"), header))
+    });
+    let findings = headers.filter_map(|(field, header)| {
+        let Some(HeaderValue::Regex(text)) = header.value() else {
+            return None;
+        };
+        let why = expression::check(text).err()?;
+        let message = format!(
+            "{text:?} may not be a regular expression that Envoy takes as written: {why}; a policy that Envoy rejects is set aside: its last good rules decide, or else the pods that it selects deny every caller"
+        );
+        let fix = "close every group and bracket, write \\ before characters that are meant literally, and use only the syntax of RE2";
+        let field = format!("{field}.regex");
+        Some(Finding::warning(object, field, reason::INVALID, message).fix(fix))
+    });
+    findings.collect()
 }
 
 pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<ValidationError> {
@@ -69,4 +92,37 @@ pub(super) fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
         name: header.name.to_ascii_lowercase().into(),
         value,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::finding::Severity;
+    use crate::kind::ObjectKind;
+
+    #[test]
+    fn a_regular_expression_that_envoy_may_reject_is_a_warning() {
+        let object = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "cart");
+        let sound = json!({"name": "x-a", "regex": "gold|silver[0-9]+"});
+        for (regex, why) in [
+            ("(gold", Some("unclosed group")),
+            (r"(a)\1", Some("backreferences")),
+            ("gold", None),
+        ] {
+            let headers = json!([sound, {"name": "x-tier", "regex": regex}]);
+            let spec = json!({"rules": [{}, {"to": {"headers": headers}}]});
+            let spec: AuthPolicySpec = serde_json::from_value(spec).unwrap();
+            let found = regex_findings(&object, &spec);
+            assert_eq!(found.len(), usize::from(why.is_some()), "{found:?}");
+            for finding in found {
+                assert_eq!(finding.severity, Severity::Warning);
+                assert_eq!(finding.field, "spec.rules[1].to.headers[1].regex");
+                assert!(finding.message.contains(why.unwrap()), "{finding}");
+                assert!(finding.message.contains("deny every caller"));
+            }
+        }
+    }
 }

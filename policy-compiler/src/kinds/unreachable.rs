@@ -2,7 +2,7 @@
 
 use heddle_crds::reason;
 
-use crate::authz::{HeaderValuePattern, Operation, Rule, RuleAction, Source};
+use crate::authz::{Operation, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::silent::not_enforced;
 use crate::kinds::target::Selector;
@@ -123,25 +123,4 @@ fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, outcome: &mut 
     }
     let finding = Finding::warning(object, &*field, reason::UNREACHABLE, message);
     outcome.findings.push(finding.fix(fix));
-    for text in policy.rules.get(index).into_iter().flat_map(faulty) {
-        let message = format!(
-            "{text:?} is probably not a regular expression, and no sidecar looks at it, for the rule is unreachable"
-        );
-        let fix = "close every group and bracket, and write \\ before characters that are meant literally";
-        let field = format!("{field}.to.headers");
-        outcome
-            .findings
-            .push(Finding::warning(object, field, reason::INVALID, message).fix(fix));
-    }
-}
-
-/// The regular expressions of a rule that cannot be read. Envoy rejects those of the rules that it gets.
-fn faulty(rule: &Rule) -> impl Iterator<Item = &str> {
-    rule.to
-        .headers
-        .iter()
-        .filter_map(|header| match &header.value {
-            HeaderValuePattern::Regex(text) if regex::Regex::new(text).is_err() => Some(&**text),
-            _ => None,
-        })
 }

@@ -9,7 +9,7 @@ use heddle_crds::{
 
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::finding::ObjectRef;
-use crate::kinds::headers::{check_header, check_headers, header_pattern};
+use crate::kinds::headers::{check_header, check_headers, header_pattern, regex_findings};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 pub(crate) use crate::kinds::target::Selector;
@@ -94,6 +94,7 @@ impl PolicyKind for AuthPolicySpec {
         let ObjectReport { status, findings } = report;
         set_enforced(status, spec, settings);
         silent::report(&settings.trust_domain, object, spec, status, findings);
+        findings.extend(regex_findings(object, spec));
         let selection = selection(policy, spec);
         selection.report(object, status, findings);
         let read = read(settings, object, spec, selection.selector());
