@@ -6,7 +6,9 @@ mod cluster;
 
 use cluster::view::{endpoints, on_demand, resource, view};
 use cluster::{annotated, apply, mesh, pod, service, slice, split};
-use heddle_policy_compiler::{Compiled, World, WorldBuilder, compile, ingest};
+use heddle_policy_compiler::{
+    Call, Compiled, NamespacedName, Stopped, World, WorldBuilder, compile, ingest,
+};
 use serde_json::{Value, json};
 
 fn port() -> Value {
@@ -306,6 +308,34 @@ fn outside_addresses_of_a_headless_service_are_destinations_where_unknown_ones_a
         )],
     );
     assert!(passes(&owned.update(&builder.world()), known));
+}
+
+/// The explanation of a call by address and the view of the caller come from one rule.
+#[test]
+fn an_explained_call_to_an_outside_address_ends_as_in_the_view() {
+    let mut objects = outside();
+    objects.push(mesh(json!({"outbound": "Deny"})));
+    let compiled = compile(&built(objects).world());
+    for (host, port, passes) in [
+        ("192.0.2.10", 5432, true),
+        ("192.0.2.10", 5433, false),
+        ("192.0.2.11", 5432, false),
+    ] {
+        let call = Call {
+            from: NamespacedName::new("shop", "caller"),
+            host: host.to_owned(),
+            port,
+            tls: false,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            headers: Vec::new(),
+        };
+        let stopped = compiled.explain(&call).ok().and_then(|e| e.stopped);
+        let refused = (!passes).then_some(Stopped::UnknownRefused);
+        assert_eq!(stopped, refused, "{host}:{port}");
+        let view = on_demand(&compiled, "caller", &format!("{host}:{port}"));
+        assert_eq!(view.contains("load_assignment"), passes, "{host}:{port}");
+    }
 }
 
 #[test]

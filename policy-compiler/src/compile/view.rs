@@ -17,6 +17,7 @@ use super::resolved::{DestinationTarget, ResolvedDestination};
 use super::scope::{Destination, DestinationKind, Family, Scope};
 use super::{Compiled, Proxy};
 use crate::dependency::Dependency;
+use crate::finding::ObjectRef;
 use crate::resource::{Part, ResourceKey, View};
 use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalone, in_namespace};
 
@@ -120,6 +121,25 @@ impl Compiled {
         let declared = self.declarations(proxy);
         let mut services = resolved.services();
         declared.contains(&whole) || services.any(|(name, port)| is_declared(&declared, name, port))
+    }
+
+    /// Returns whether connections to an address that is neither a service's nor a pod's pass, and the object that is the reason.
+    pub(super) fn unknown_address(
+        &self,
+        proxy: &Proxy,
+        at: SocketAddr,
+    ) -> (OnDemandTarget, BTreeSet<ObjectRef>) {
+        let mesh = self.settings.origin.iter().cloned().collect();
+        if self.settings.pass_unknown {
+            return (OnDemandTarget::PassThrough, mesh);
+        }
+        match self.outside_for(proxy, at) {
+            Some(service) => (
+                OnDemandTarget::PassThrough,
+                BTreeSet::from([super::service_ref(service)]),
+            ),
+            None => (OnDemandTarget::Refuse, mesh),
+        }
     }
 
     /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.
@@ -299,18 +319,7 @@ impl ViewBuilder<'_> {
 
     /// An address that is neither a service's nor a pod's.
     fn unknown(&mut self, name: &Arc<str>, at: SocketAddr) {
-        let settings = &self.compiled.settings;
-        let mesh = settings.origin.iter().cloned().collect();
-        let (target, origins) = if settings.pass_unknown {
-            (OnDemandTarget::PassThrough, mesh)
-        } else if let Some(service) = self.compiled.outside_for(self.proxy, at) {
-            (
-                OnDemandTarget::PassThrough,
-                BTreeSet::from([super::service_ref(service)]),
-            )
-        } else {
-            (OnDemandTarget::Refuse, mesh)
-        };
+        let (target, origins) = self.compiled.unknown_address(self.proxy, at);
         self.on_demand(name, at, target, origins);
     }
 
@@ -319,7 +328,7 @@ impl ViewBuilder<'_> {
         name: &Arc<str>,
         at: SocketAddr,
         target: OnDemandTarget,
-        origins: BTreeSet<crate::finding::ObjectRef>,
+        origins: BTreeSet<ObjectRef>,
     ) {
         let input = OnDemandInput {
             name: Arc::clone(name),

@@ -9,6 +9,7 @@ mod servers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::on_demand::OnDemandTarget;
 use super::{Compiled, Proxy};
 use crate::traffic::{self, Action, Backend, RouteRule, evaluate};
 use crate::validation::inputs::Target;
@@ -73,8 +74,11 @@ impl Compiled {
         explanation: &mut Explanation,
     ) {
         match called {
-            Called::Unknown(_) => {
-                let refused = proxy.is_some() && !self.settings.pass_unknown;
+            Called::Unknown(at) => {
+                let refused = proxy.is_some_and(|proxy| {
+                    let (target, _) = self.unknown_address(proxy, *at);
+                    target == OnDemandTarget::Refuse
+                });
                 explanation.stopped = refused.then_some(Stopped::UnknownRefused);
             }
             Called::Pod {
