@@ -95,7 +95,8 @@ fn handlers(
         let probes = probes.into_iter().filter_map(|(field, probe)| {
             let probe = probe.as_ref()?;
             let handler = handler(&probe.http_get, &probe.tcp_socket);
-            Some((field, handler.or(probe.grpc.as_ref().map(Handler::Grpc))?))
+            let grpc = probe.grpc.as_ref().map(Handler::Grpc);
+            Some((field, handler.or(grpc)?))
         });
         let hooks = [
             (
@@ -116,12 +117,19 @@ fn handlers(
     })
 }
 
+/// Returns the request to the pod. With a `host`, the kubelet sends it to that host, and the pod must not open a port for it.
 fn handler<'a>(
     http: &'a Option<core::HTTPGetAction>,
     tcp: &'a Option<core::TCPSocketAction>,
 ) -> Option<Handler<'a>> {
-    let http = http.as_ref().map(Handler::Http);
-    http.or(tcp.as_ref().map(Handler::Tcp))
+    let here = |host: &Option<String>| host.as_deref().is_none_or(str::is_empty);
+    match (http, tcp) {
+        (Some(http), _) => here(&http.host).then_some(Handler::Http(http)),
+        (None, tcp) => {
+            let tcp = tcp.as_ref().filter(|tcp| here(&tcp.host));
+            tcp.map(Handler::Tcp)
+        }
+    }
 }
 
 fn read(
@@ -186,4 +194,33 @@ fn sent_path(path: &str) -> String {
         }
     }
     sent
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::kind::ObjectKind;
+    use serde_json::json;
+
+    #[test]
+    fn a_request_of_the_kubelet_to_another_host_opens_no_port_of_the_pod() {
+        let spec = json!({"containers": [{
+            "name": "app",
+            "livenessProbe": {"httpGet": {"host": "192.0.2.1", "port": 8001}},
+            "readinessProbe": {"tcpSocket": {"host": "db.example.com", "port": 8002}},
+            "startupProbe": {"tcpSocket": {"host": "", "port": 8003}},
+            "lifecycle": {
+                "preStop": {"httpGet": {"host": "127.0.0.1", "port": 8004}},
+                "postStart": {"httpGet": {"port": 8005}},
+            },
+        }]});
+        let spec: core::PodSpec = serde_json::from_value(spec).unwrap();
+        let pod = ObjectRef::new(ObjectKind::Pod, "shop", "cart");
+        let mut findings = Vec::new();
+        let found = probes(&spec, &pod, &mut Interner::default(), &mut findings);
+        let ports: Vec<u16> = found.iter().map(|probe| probe.port.get()).collect();
+        assert_eq!((ports, findings), (vec![8003, 8005], Vec::new()));
+        assert_eq!(tcp_probe_ports(&spec).0, BTreeSet::from([8003]));
+    }
 }
