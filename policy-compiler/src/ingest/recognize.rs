@@ -24,6 +24,9 @@ const WORKLOADS: [(&str, &str, &str); 7] = [
     ("batch", "v1", "CronJob"),
 ];
 
+/// The groups of Kubernetes that have workloads, or once had them.
+const KUBERNETES: [&str; 4] = ["", "apps", "batch", "extensions"];
+
 fn read_kinds() -> impl Iterator<Item = ReadKind> {
     let listed = ObjectKind::watched().map(|(object, resource)| ReadKind {
         group: resource.group,
@@ -82,13 +85,23 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
         return unknown_kind(kind);
     }
     let ours = read_kinds().find(|r| r.group == OURS && r.kind == kind);
+    let lower = group.to_lowercase();
     if let Some(ours) = ours
-        && (group.contains("heddle") || strsim::normalized_levenshtein(group, OURS) >= 0.7)
+        && (group.is_empty()
+            || lower.contains("heddle")
+            || strsim::normalized_levenshtein(&lower, OURS) >= 0.7)
     {
+        let fault = match group {
+            "" => format!("{api_version:?} has no group"),
+            group => format!("{group:?} is not the group of {kind}"),
+        };
         return Recognized::Foreign {
-            message: format!("{group:?} is not the group of {kind}, so nobody reads this object"),
+            message: format!("{fault}, so nobody reads this object"),
             fix: format!("write apiVersion: {OURS}/{}", ours.version),
         };
+    }
+    if let Some(refused) = other_group_of_kubernetes(api_version, group, kind) {
+        return refused;
     }
     if value.pointer(TEMPLATE).is_some_and(has_containers) {
         return Recognized::Read(ObjectKind::Workload);
@@ -97,6 +110,21 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
         return Recognized::Template;
     }
     Recognized::Other
+}
+
+/// Refuses a workload of Kubernetes in another of its groups, for example in one where a former version had it.
+fn other_group_of_kubernetes(api_version: &str, group: &str, kind: &str) -> Option<Recognized> {
+    if !KUBERNETES.contains(&group) {
+        return None;
+    }
+    let (group, version, _) = WORKLOADS.into_iter().find(|(.., name)| *name == kind)?;
+    let separator = if group.is_empty() { "" } else { "/" };
+    Some(Recognized::Refused {
+        meant: Some(ObjectKind::Workload),
+        code: "UnknownVersion",
+        message: format!("{api_version:?} is not a version of {kind} that is served"),
+        fix: format!("write apiVersion: {group}{separator}{version}"),
+    })
 }
 
 /// The place of the pod template in most kinds that have one.
@@ -199,6 +227,9 @@ mod tests {
             "heddle.dec",
             "hedle.dev",
             "networking.heddle.dev",
+            "HEDDLE.dev",
+            "Heddle.io",
+            "",
         ] {
             let found = of(&format!("{group}/v1alpha1"), "AuthPolicy");
             assert!(
@@ -212,6 +243,26 @@ mod tests {
             ("v1", "ConfigMap"),
         ] {
             assert_eq!(of(api_version, kind), Recognized::Other, "{api_version}");
+        }
+    }
+
+    #[test]
+    fn a_kind_without_its_group_is_not_read_in_silence() {
+        let bare = of("v1alpha1", "AuthPolicy");
+        assert!(matches!(&bare, Recognized::Foreign { .. }), "{bare:?}");
+        let template = json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}});
+        for (api_version, kind, served) in [
+            ("extensions/v1beta1", "Deployment", "apps/v1"),
+            ("v1", "Deployment", "apps/v1"),
+            ("apps/v1", "CronJob", "batch/v1"),
+            ("apps/v1", "ReplicationController", "v1"),
+        ] {
+            let Recognized::Refused { meant, fix, .. } = recognize(api_version, kind, &template)
+            else {
+                panic!("{api_version} {kind} is not refused");
+            };
+            assert_eq!(meant, Some(ObjectKind::Workload));
+            assert_eq!(fix, format!("write apiVersion: {served}"));
         }
     }
 
