@@ -5,6 +5,7 @@ pub(crate) mod decision;
 mod evaluate;
 pub(crate) mod header;
 pub(crate) mod spelling;
+pub(crate) mod unmatched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

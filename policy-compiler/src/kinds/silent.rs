@@ -1,10 +1,17 @@
-//! Values of a policy that no request ever has: identities that are never issued, blocks of addresses without callers.
+//! Values of a policy that no request ever has: identities that are never issued, blocks of addresses without callers, paths and headers that
+//! no Allow rule matches.
 
-use heddle_crds::{AuthPolicySpec, ConditionStatus, ConditionType, reason};
+use heddle_crds::{Action, AuthPolicySpec, AuthRule, ConditionStatus, ConditionType, reason};
 use ipnet::IpNet;
 
+use crate::authz::unmatched::{exclude, path_never_allowed, value_never_allowed};
+use crate::authz::{HeaderPattern, PathPattern};
 use crate::finding::{Finding, ObjectRef};
+use crate::kinds::headers::header_pattern;
 use crate::status::ObjectStatus;
+
+/// A value without a request: its field, the reason and the fix.
+type Silent = (String, String, String);
 
 /// Reports each such value, and that not every rule decides.
 pub(super) fn report(
@@ -14,35 +21,80 @@ pub(super) fn report(
     status: &mut ObjectStatus,
     findings: &mut Vec<Finding>,
 ) {
-    for (index, from) in spec
-        .rules
-        .iter()
-        .enumerate()
-        .filter_map(|(i, r)| Some((i, r.from.as_ref()?)))
-    {
-        let identities = from.identities.iter().enumerate();
-        let identities = identities.filter_map(|(i, text)| {
-            let (message, fix) = identity(trust_domain, text)?;
-            Some((
-                format!("spec.rules[{index}].from.identities[{i}]"),
-                message,
-                fix,
-            ))
-        });
-        let blocks = from.ip_blocks.iter().enumerate();
-        let blocks = blocks.filter_map(|(i, text)| {
-            let (message, fix) = block(text)?;
-            Some((
-                format!("spec.rules[{index}].from.ipBlocks[{i}]"),
-                message,
-                fix,
-            ))
-        });
-        for (field, message, fix) in identities.chain(blocks) {
-            not_enforced(status, reason::NEVER_MATCHES, &field, &message);
-            findings.push(Finding::warning(object, field, reason::NEVER_MATCHES, message).fix(fix));
+    let rules = spec.rules.iter().enumerate();
+    for (field, message, fix) in rules.flat_map(|(index, rule)| {
+        let at = format!("spec.rules[{index}]");
+        let mut found = callers(trust_domain, &at, rule);
+        if rule.action == Action::Allow {
+            found.extend(paths(&at, rule));
+            found.extend(headers(&at, rule));
+        }
+        found
+    }) {
+        not_enforced(status, reason::NEVER_MATCHES, &field, &message);
+        findings.push(Finding::warning(object, field, reason::NEVER_MATCHES, message).fix(fix));
+    }
+}
+
+fn callers(trust_domain: &str, at: &str, rule: &AuthRule) -> Vec<Silent> {
+    let Some(from) = &rule.from else {
+        return Vec::new();
+    };
+    let identities = from.identities.iter().enumerate();
+    let identities = identities.filter_map(|(i, text)| {
+        let (message, fix) = identity(trust_domain, text)?;
+        Some((format!("{at}.from.identities[{i}]"), message, fix))
+    });
+    let blocks = from.ip_blocks.iter().enumerate();
+    let blocks = blocks.filter_map(|(i, text)| {
+        let (message, fix) = block(text)?;
+        Some((format!("{at}.from.ipBlocks[{i}]"), message, fix))
+    });
+    identities.chain(blocks).collect()
+}
+
+fn paths(at: &str, rule: &AuthRule) -> Vec<Silent> {
+    let paths = rule.to.iter().flat_map(|to| to.paths.iter().enumerate());
+    let silent = paths.filter_map(|(index, text)| {
+        let pattern = match text.strip_suffix('*') {
+            Some(prefix) => PathPattern::Prefix(prefix.into()),
+            None => PathPattern::Exact(text.as_str().into()),
+        };
+        path_never_allowed(&pattern).then(|| {
+            let message = format!(
+                "{text:?} never matches: Allow rules do not match paths that servers read in several ways, such as those with a segment .., escaped control characters, escapes within escapes, or characters that must be escaped"
+            );
+            let fix = "write the path as clients send it: without .., with %20 for a blank and %C3%BC for ü";
+            (format!("{at}.to.paths[{index}]"), message, fix.to_owned())
+        })
+    });
+    silent.collect()
+}
+
+fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
+    let all = rule.to.iter().flat_map(|to| to.headers.iter().enumerate());
+    let all = all.filter_map(|(index, header)| Some((index, header_pattern(header)?)));
+    let all: Vec<(usize, HeaderPattern)> = all.collect();
+    let mut found = Vec::new();
+    for (index, header) in &all {
+        let (field, name) = (format!("{at}.to.headers[{index}]"), &header.name);
+        if let Some(why) = value_never_allowed(&header.value) {
+            let message = format!("header {name:?} never has this value: {why}");
+            let fix = "write the value as applications read it, without blanks at its ends; name values with a comma by exact";
+            found.push((field, message, fix.to_owned()));
+            continue;
+        }
+        let mut earlier = all.iter().take_while(|(at, _)| at < index);
+        if let Some((other, excluding)) = earlier.find(|(_, other)| exclude(other, header)) {
+            let message = format!(
+                "the rule never matches: {at}.to.headers[{other}] is about header {:?} and excludes this one",
+                excluding.name
+            );
+            let fix = "remove one, or write a rule for each";
+            found.push((field, message, fix.to_owned()));
         }
     }
+    found
 }
 
 /// Says in the status that not every rule decides, unless it says so already.
