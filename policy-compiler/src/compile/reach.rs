@@ -73,7 +73,7 @@ impl Reach<'_> {
             Vec::new()
         };
         self.ports_of_rules(policy, &meshed, &known, feedback);
-        plain_text(policy, &meshed, feedback);
+        self.plain_text(policy, &meshed, feedback);
         self.open_ports(policy, &meshed, feedback);
     }
 
@@ -245,6 +245,62 @@ impl Reach<'_> {
             .findings
             .push(finding.fix("leave to.ports out, or add a rule for the others"));
     }
+
+    /// A Deny rule by identity, where the same caller passes without one.
+    fn plain_text(
+        &self,
+        policy: &Policy,
+        meshed: &[(&PodTemplate, &CompiledTemplate)],
+        feedback: &mut PolicyFeedback,
+    ) {
+        let denies = policy.rules.iter().enumerate().filter(|(_, rule)| {
+            let from = &rule.from;
+            let identified = !(from.identities.is_empty() && from.identity_prefixes.is_empty());
+            rule.action == RuleAction::Deny && !rule.audit && identified
+        });
+        for (index, rule) in denies {
+            let open = meshed.iter().find_map(|(template, served)| {
+                let known = self.ports(template, served);
+                // A port that a policy names is perhaps no port of the pod, and nothing accepts there.
+                let exists = |port: Option<Port>| {
+                    known.is_empty() || port.is_none_or(|port| known.contains(&port))
+                };
+                let input = &served.config.input;
+                let rest = [(None, &input.rest)].into_iter();
+                let mut ports = input
+                    .ports
+                    .iter()
+                    .map(|(port, of)| (Some(*port), of))
+                    .chain(rest);
+                let (port, _) = ports.find(|(port, of)| {
+                    of.plain
+                        && exists(*port)
+                        && rule.to.covers(*port)
+                        && admits_anonymous(&of.authz)
+                })?;
+                Some((template, port))
+            });
+            let Some((template, port)) = open else {
+                continue;
+            };
+            let port = port.map_or_else(|| "its ports".to_owned(), |port| format!("port {port}"));
+            let message = format!(
+                "the rule denies identities, and {port} of {} accepts plain text, in which the same caller has none and passes",
+                workload(template)
+            );
+            let field = format!("spec.rules[{index}].from");
+            enforced(
+                policy,
+                reason::PLAIN_TEXT,
+                &format!("{field}: {message}"),
+                feedback,
+            );
+            let finding = Finding::warning(&policy.object, field, reason::PLAIN_TEXT, message);
+            feedback
+                .findings
+                .push(finding.fix("set mtls.mode: Strict, or name by an Allow rule who may call"));
+        }
+    }
 }
 
 fn enforced(policy: &Policy, reason: &'static str, message: &str, feedback: &mut PolicyFeedback) {
@@ -290,53 +346,6 @@ fn no_sidecar(
     let field = policy.selected_by;
     let finding = Finding::warning(&policy.object, field, reason::NO_SIDECAR, message);
     feedback.findings.push(finding.fix(fix));
-}
-
-/// A Deny rule by identity, where the same caller passes without one.
-fn plain_text(
-    policy: &Policy,
-    meshed: &[(&PodTemplate, &CompiledTemplate)],
-    feedback: &mut PolicyFeedback,
-) {
-    let denies = policy.rules.iter().enumerate().filter(|(_, rule)| {
-        let from = &rule.from;
-        let identified = !(from.identities.is_empty() && from.identity_prefixes.is_empty());
-        rule.action == RuleAction::Deny && !rule.audit && identified
-    });
-    for (index, rule) in denies {
-        let open = meshed.iter().find_map(|(template, served)| {
-            let input = &served.config.input;
-            let rest = [(None, &input.rest)].into_iter();
-            let mut ports = input
-                .ports
-                .iter()
-                .map(|(port, of)| (Some(*port), of))
-                .chain(rest);
-            let (port, _) = ports.find(|(port, of)| {
-                of.plain && rule.to.covers(*port) && admits_anonymous(&of.authz)
-            })?;
-            Some((template, port))
-        });
-        let Some((template, port)) = open else {
-            continue;
-        };
-        let port = port.map_or_else(|| "its ports".to_owned(), |port| format!("port {port}"));
-        let message = format!(
-            "the rule denies identities, and {port} of {} accepts plain text, in which the same caller has none and passes",
-            workload(template)
-        );
-        let field = format!("spec.rules[{index}].from");
-        enforced(
-            policy,
-            reason::PLAIN_TEXT,
-            &format!("{field}: {message}"),
-            feedback,
-        );
-        let finding = Finding::warning(&policy.object, field, reason::PLAIN_TEXT, message);
-        feedback
-            .findings
-            .push(finding.fix("set mtls.mode: Strict, or name by an Allow rule who may call"));
-    }
 }
 
 /// Whether a caller without an identity may pass, as far as Allow rules go.
