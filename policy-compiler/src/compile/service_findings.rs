@@ -3,7 +3,7 @@
 use super::Compiled;
 use super::endpoints::Misnamed;
 use crate::finding::Finding;
-use crate::world::NamespacedName;
+use crate::world::{ExternalAddresses, NamespacedName};
 
 impl Compiled {
     /// The findings of one service, as compiled last.
@@ -18,6 +18,7 @@ impl Compiled {
             );
         }
         findings.extend(self.near_finding(name));
+        findings.extend(self.external_finding(name));
         findings.extend(self.plain_finding(name));
         findings.extend(self.misnamed_finding(name));
         findings
@@ -29,6 +30,26 @@ impl Compiled {
         let service = super::service_ref(name);
         let finding = Finding::info(&service, field, "TopologyNotRead", message);
         Some(finding.fix("use spec.internalTrafficPolicy: Local where calls must stay on the node"))
+    }
+
+    fn external_finding(&self, name: &NamespacedName) -> Option<Finding> {
+        let external = self.world.services.get(name)?.external?;
+        if self.settings.pass_unknown {
+            return None;
+        }
+        let service = super::service_ref(name);
+        let code = "ExternalAddressRefused";
+        let message = "spec.outbound of the Mesh is Deny, and the mesh does not read these addresses: callers with a sidecar are refused there";
+        let finding = match external {
+            ExternalAddresses::ExternalIps => {
+                Finding::warning(&service, "spec.externalIPs", code, message)
+            }
+            // Each service of this type has some, and most are never called from inside.
+            ExternalAddresses::LoadBalancer => {
+                Finding::info(&service, "status.loadBalancer.ingress", code, message)
+            }
+        };
+        Some(finding.fix("call the service by its name or its cluster address, or exclude the addresses from capture by heddle.dev/exclude-outbound-cidrs"))
     }
 
     fn misnamed_finding(&self, name: &NamespacedName) -> Option<Finding> {

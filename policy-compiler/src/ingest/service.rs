@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
-use crate::world::{Family, Interner, Port, Protocol, Service, ServicePort, TargetPort};
+use crate::world::{
+    ExternalAddresses, Family, Interner, Port, Protocol, Service, ServicePort, TargetPort,
+};
 
 /// The host that an `ExternalName` service stands for.
 pub(crate) fn external_host(object: &core::Service) -> Option<String> {
@@ -65,6 +67,7 @@ pub(crate) fn service(
         local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
         near: near(object, spec),
+        external: external(object, spec),
     })
 }
 
@@ -96,6 +99,17 @@ fn near(object: &core::Service, spec: &core::ServiceSpec) -> Option<&'static str
         mode.is_some_and(|mode| !mode.eq_ignore_ascii_case("disabled"))
     });
     set.map(|(_, field)| field)
+}
+
+fn external(object: &core::Service, spec: &core::ServiceSpec) -> Option<ExternalAddresses> {
+    if spec.external_ips.iter().flatten().next().is_some() {
+        return Some(ExternalAddresses::ExternalIps);
+    }
+    let balancer = object.status.as_ref()?.load_balancer.as_ref()?;
+    let mut ingress = balancer.ingress.iter().flatten();
+    ingress
+        .any(|ingress| ingress.ip.is_some())
+        .then_some(ExternalAddresses::LoadBalancer)
 }
 
 /// The families of the addresses; of a service without addresses those that it declares.

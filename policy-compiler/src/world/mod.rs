@@ -28,7 +28,7 @@ pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, sel
 pub use protocol::Protocol;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;
-pub use service::{Endpoint, EndpointsByPort, Service, ServicePort, TargetPort};
+pub use service::{Endpoint, EndpointsByPort, ExternalAddresses, Service, ServicePort, TargetPort};
 pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, Standalone};
 
 use crate::finding::{Finding, ObjectRef};

@@ -53,6 +53,17 @@ pub struct Service {
     pub sticky: bool,
     /// The field that prefers endpoints near the caller, which the mesh does not read.
     pub near: Option<&'static str>,
+    /// The field with addresses that lead here from outside of the cluster, which the mesh does not read.
+    pub external: Option<ExternalAddresses>,
+}
+
+/// A field with addresses of a service beside those of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalAddresses {
+    /// `spec.externalIPs`.
+    ExternalIps,
+    /// `status.loadBalancer.ingress`.
+    LoadBalancer,
 }
 
 impl Service {
