@@ -124,7 +124,7 @@ impl Compiled {
     }
 
     /// Returns whether connections to an address that is neither a service's nor a pod's pass, and the object that is the reason.
-    pub(super) fn unknown_address(
+    fn unknown_address(
         &self,
         proxy: &Proxy,
         at: SocketAddr,
@@ -140,6 +140,11 @@ impl Compiled {
             ),
             None => (OnDemandTarget::Refuse, mesh),
         }
+    }
+
+    /// Whether connections to an address that is neither a service's nor a pod's are refused.
+    pub(super) fn refuses_unknown(&self, proxy: &Proxy, at: SocketAddr) -> bool {
+        self.unknown_address(proxy, at).0 == OnDemandTarget::Refuse
     }
 
     /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.

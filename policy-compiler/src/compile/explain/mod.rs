@@ -9,7 +9,6 @@ mod servers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::on_demand::OnDemandTarget;
 use super::{Compiled, Proxy};
 use crate::traffic::{self, Action, Backend, RouteRule, evaluate};
 use crate::validation::inputs::Target;
@@ -75,10 +74,7 @@ impl Compiled {
     ) {
         match called {
             Called::Unknown(at) => {
-                let refused = proxy.is_some_and(|proxy| {
-                    let (target, _) = self.unknown_address(proxy, *at);
-                    target == OnDemandTarget::Refuse
-                });
+                let refused = proxy.is_some_and(|proxy| self.refuses_unknown(proxy, *at));
                 explanation.stopped = refused.then_some(Stopped::UnknownRefused);
             }
             Called::Pod {
