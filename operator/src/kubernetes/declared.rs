@@ -46,12 +46,17 @@ pub(super) fn declared(
 /// # Errors
 /// When the API server does not answer.
 pub(super) async fn is_served(client: &Client, resource: &KindResource) -> kube::Result<bool> {
+    let api_version = resource.api_version();
     let listed = if resource.group.is_empty() {
         client.list_core_api_resources(resource.version).await
     } else {
-        client
-            .list_api_group_resources(&resource.api_version())
-            .await
+        // The client warns of every question for a group that is not there.
+        let groups = client.list_api_groups().await?.groups;
+        let mut versions = groups.iter().flat_map(|group| &group.versions);
+        if !versions.any(|version| version.group_version == api_version) {
+            return Ok(false);
+        }
+        client.list_api_group_resources(&api_version).await
     };
     match listed {
         Ok(list) => Ok(list.resources.iter().any(|r| r.name == resource.plural)),

@@ -53,6 +53,9 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     let (path, query) = (request.uri().path(), request.uri().query());
     let query = query.unwrap_or_default();
     let all = server.objects.lock().unwrap().clone();
+    if path == "/apis" {
+        return Json(groups(&all)).into_response();
+    }
     if path.ends_with("/v1") || path.ends_with("/v1alpha1") {
         let resources = all.keys().map(|plural| {
             json!({"name": plural, "singularName": "", "namespaced": true, "kind": "", "verbs": []})
@@ -79,6 +82,17 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         Ok::<_, std::io::Error>(Bytes::from(format!("{line}\n")))
     };
     Body::from_stream(futures::stream::once(gone).boxed()).into_response()
+}
+
+/// The groups of the resources that are installed.
+fn groups(installed: &BTreeMap<&'static str, Vec<Value>>) -> Value {
+    let there = ObjectKind::watched().filter(|(_, of)| installed.contains_key(of.plural));
+    let versions: BTreeSet<(&str, &str)> = there.map(|(_, of)| (of.group, of.version)).collect();
+    let group = |(group, version): (&str, &str)| {
+        let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+        json!({"name": group, "versions": [version], "preferredVersion": version, "serverAddressByClientCIDRs": []})
+    };
+    json!({"kind": "APIGroupList", "groups": versions.into_iter().map(group).collect::<Vec<_>>()})
 }
 
 fn failure(code: StatusCode) -> Response {
