@@ -50,6 +50,15 @@ impl HumanDuration {
         }
     }
 
+    /// A duration of seconds.
+    #[must_use]
+    pub fn seconds(seconds: u32) -> Self {
+        Self {
+            text: format!("{seconds}s"),
+            value: Duration::from_secs(seconds.into()),
+        }
+    }
+
     /// A duration of milliseconds.
     #[must_use]
     pub fn milliseconds(milliseconds: u32) -> Self {

@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 18] = [
+const CHOICES: [(&str, Unreadable); 20] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -250,6 +250,8 @@ const CHOICES: [(&str, Unreadable); 18] = [
         "TrafficPolicy.faults[].match.headers[].present",
         Unreadable::Harmless,
     ),
+    ("TrafficPolicy.loadBalancing.hash.key", Unreadable::Harmless),
+    ("TrafficPolicy.loadBalancing.mode", Unreadable::Harmless),
     ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.resend", Unreadable::Harmless),
@@ -311,6 +313,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             "TrafficPolicy",
             json!({"target": {"service": "web"},
                 "faults": [{"match": {"headers": [{"name": "a", "present": true}]}, "abort": {"status": 500, "percent": 1}}],
+                "loadBalancing": {"mode": "ConsistentHash", "hash": {"key": "SourceAddress"}},
                 "retries": {"conditions": ["Reset"], "grpcCodes": ["Internal"], "resend": "All"}}),
         ),
         (

@@ -7,9 +7,12 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{Fault, LastGood, RequestTimeouts, Retries, strict};
+use crate::{
+    Connections, Fault, LastGood, Limits, LoadBalancing, OutlierEjection, RequestTimeouts, Retries,
+    strict,
+};
 
-/// Sets the timeouts and retries of calls to a service, at any backend.
+/// Sets the timeouts and retries of calls to a service, their limits, and the choice of an endpoint.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "heddle.dev",
@@ -22,7 +25,7 @@ use crate::{Fault, LastGood, RequestTimeouts, Retries, strict};
     category = "mesh-policies",
     status = "TrafficPolicyStatus",
     derive = "PartialEq",
-    doc = "Sets the timeouts and retries of calls to a service.",
+    doc = "Sets the timeouts and retries of calls to a service, their limits, and the choice of an endpoint.",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.target.service"),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.target.port"),
     printcolumn(
@@ -43,8 +46,10 @@ use crate::{Fault, LastGood, RequestTimeouts, Retries, strict};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.timeouts) || has(self.retries) || has(self.faults)").message(
-    "spec: a policy with nothing but a target does nothing: add timeouts, retries or faults"
+#[x_kube(validation = Rule::new(
+    "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
+).message(
+    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
     /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
@@ -68,6 +73,24 @@ pub struct TrafficPolicySpec {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub faults: Vec<Fault>,
+
+    /// When a sidecar stops sending to an endpoint that fails. Left out: after five connections or requests in a row that no
+    /// application answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_ejection: Option<OutlierEjection>,
+
+    /// The most that one sidecar asks of the service at the same time. Left out: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+
+    /// How connections are made and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
+
+    /// How an endpoint is chosen. Left out: in turn; by the address of the calling pod where the service has
+    /// `sessionAffinity: ClientIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
 }
 
 impl Definition for TrafficPolicy {

@@ -149,9 +149,49 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
     };
     let fault = |fault: Value| traffic(json!({"faults": [fault]}));
     let abort = json!({"status": 500, "percent": 1});
+    let connections = |field: &str, time: &str| traffic(json!({"connections": {field: time}}));
+    let balancing = |balancing: Value| traffic(json!({"loadBalancing": balancing}));
     let backoff = |backoff: Value| traffic(json!({"retries": {"backoff": backoff}}));
     vec![
         of(traffic(json!({})), "spec"),
+        of(traffic(json!({"limits": {}})), "spec.limits"),
+        of(traffic(json!({"connections": {}})), "spec.connections"),
+        of(
+            connections("connectTimeout", "1ms"),
+            "spec.connections.connectTimeout",
+        ),
+        of(
+            connections("idleTimeout", "1h"),
+            "spec.connections.idleTimeout",
+        ),
+        of(
+            connections("tcpKeepalive", "1s"),
+            "spec.connections.tcpKeepalive",
+        ),
+        of(
+            traffic(json!({"outlierEjection": {"interval": "0s"}})),
+            "spec.outlierEjection.interval",
+        ),
+        of(
+            traffic(json!({"outlierEjection": {"baseTime": "0s"}})),
+            "spec.outlierEjection.baseTime",
+        ),
+        of(
+            balancing(json!({"mode": "ConsistentHash"})),
+            "spec.loadBalancing",
+        ),
+        of(
+            balancing(json!({"mode": "Random", "slowStart": {"window": "1m"}})),
+            "spec.loadBalancing",
+        ),
+        of(
+            balancing(json!({"mode": "ConsistentHash", "hash": {"key": "Header"}})),
+            "spec.loadBalancing.hash",
+        ),
+        of(
+            balancing(json!({"slowStart": {"window": "2h"}})),
+            "spec.loadBalancing.slowStart.window",
+        ),
         of(
             traffic(json!({"retries": {"grpcCodes": ["Unavailable"]}})),
             "spec.retries",

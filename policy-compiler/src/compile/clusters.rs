@@ -8,7 +8,7 @@ use super::memo::{Lazy, kept};
 use super::routes;
 use super::upstreams::{ClusterAndEndpoints, ClusterInputs, Place, governed, mirror, subset};
 use crate::resource::{Part, Resource};
-use crate::traffic::{Backend, Balance, RouteEntry, RouteTable, TableUpstream};
+use crate::traffic::{Backend, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
@@ -17,14 +17,20 @@ pub(crate) struct OutboundPort {
     /// Clusters with their endpoints: the service's own first, then the backends of rules.
     pairs: Vec<ClusterAndEndpoints>,
     route: Option<Arc<Lazy<RouteTable>>>,
+    sticky: bool,
     part: OnceLock<Arc<Part>>,
 }
 
 impl OutboundPort {
-    fn new(pairs: Vec<ClusterAndEndpoints>, route: Option<Arc<Lazy<RouteTable>>>) -> Self {
+    fn new(
+        service: &Service,
+        pairs: Vec<ClusterAndEndpoints>,
+        route: Option<Arc<Lazy<RouteTable>>>,
+    ) -> Self {
         Self {
             pairs,
             route,
+            sticky: service.sticky,
             part: OnceLock::new(),
         }
     }
@@ -65,11 +71,10 @@ impl OutboundPort {
         self.pairs.first().map(ClusterAndEndpoints::name)
     }
 
-    /// Whether that cluster chooses the endpoint by the client's address.
-    pub(crate) fn sticky(&self) -> bool {
-        self.pairs
-            .first()
-            .is_some_and(|pair| pair.balance() == Balance::ClientAddress)
+    /// Whether connections of bytes to that cluster go to an endpoint by the client's address, as the service demands. A policy changes
+    /// nothing of it, for the listener knows it.
+    pub(crate) const fn sticky(&self) -> bool {
+        self.sticky
     }
 
     /// All clusters that calls may go to.
@@ -80,7 +85,7 @@ impl OutboundPort {
 
 impl PartialEq for OutboundPort {
     fn eq(&self, other: &Self) -> bool {
-        self.pairs == other.pairs && self.route == other.route
+        self.pairs == other.pairs && self.route == other.route && self.sticky == other.sticky
     }
 }
 
@@ -116,7 +121,7 @@ pub(crate) fn client_sides(
             let side = match port.protocol {
                 Protocol::Http => routed(scene, service, &key, own, pair, &old),
                 // Bytes go to the cluster; a split has its weights in the endpoints.
-                Protocol::Detect | Protocol::Tcp => OutboundPort::new(vec![own], None),
+                Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
             };
             let side = kept(old.into_iter(), side);
             sides.insert(key, side);
@@ -209,5 +214,5 @@ fn routed(
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
-    OutboundPort::new(pairs, route)
+    OutboundPort::new(service, pairs, route)
 }

@@ -14,8 +14,7 @@ use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, Otherwise,
-    RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
-    WeightedBackend,
+    RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -28,7 +27,7 @@ fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc
     with_family(format!("out|{service}|{port}"), family)
 }
 
-/// `out|<ns>/<service>|<port>|<object>/<index>`, and again the family.
+/// `out|<ns>/<service>|<port>|<object>/<index>`, for a route `<object>/<rule>/<index>`, and again the family.
 fn subset_name(
     (service, port): (&NamespacedName, Port),
     place: Place<'_>,
@@ -85,10 +84,6 @@ impl ClusterAndEndpoints {
         &self.upstream.recipe().name
     }
 
-    pub(super) fn balance(&self) -> Balance {
-        self.upstream.recipe().balance
-    }
-
     /// The cluster, then its endpoints.
     pub(super) fn resources(&self) -> [Arc<Resource>; 2] {
         [self.upstream.resource(), self.endpoints.resource()]
@@ -99,7 +94,7 @@ impl ClusterAndEndpoints {
         TableUpstream {
             backend,
             name: Arc::clone(self.name()),
-            balance: self.balance(),
+            balance: self.upstream.recipe().balance.clone(),
         }
     }
 }
@@ -257,8 +252,7 @@ fn whole(
     let (name, port) = (&service.name, *port);
     let caller = Caller::of(service, facet);
     let own = scene.reached(name, port, None, caller);
-    let (unmeshed, misnamed) = (own.unmeshed, own.misnamed);
-    let mut identities = own.identities;
+    let (unmeshed, misnamed, mut identities) = (own.unmeshed, own.misnamed, own.identities);
     let groups = match rule.map(|rule| &rule.action) {
         None | Some(Action::Redirect(_) | Action::Respond { .. }) => vec![EndpointGroup {
             weight: 1,
@@ -292,14 +286,15 @@ fn whole(
         name: out_name(name, port, facet.family),
         tls: tls(identities, alpn(protocol)),
         balance: balance(service),
-        policy: UpstreamPolicy::default(),
+        policy: None,
+        unmeshed: unmeshed && protocol == Protocol::Http,
         copies: false,
         origins: Origins {
             service: name.clone(),
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
         },
     };
-    govern(&mut upstream, &scene.policy(name, port));
+    govern(&mut upstream, &scene.policy(name, port), protocol);
     ServiceCluster {
         pair: ClusterAndEndpoints::new(upstream, groups, old),
         unmeshed,
@@ -315,9 +310,12 @@ fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
 }
 
 /// Sets the bounds of a policy.
-fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>) {
+fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, protocol: Protocol) {
     if policy.governs_upstreams() {
-        policy.set_in_upstream(&mut upstream.policy);
+        policy.set_in_upstream(upstream.policy.get_or_insert_default());
+        if let Some(balance) = policy.balance(protocol) {
+            upstream.balance = balance.clone();
+        }
         upstream.origins.rules.extend(policy.objects().cloned());
     }
 }
@@ -349,14 +347,19 @@ pub(super) fn subset(
         name,
         tls: tls(there.identities, Alpn::Http),
         balance: balance(service),
-        policy: UpstreamPolicy::default(),
+        policy: None,
+        unmeshed: there.unmeshed,
         copies: false,
         origins: Origins {
             service: service.name.clone(),
             rules: place.rule.origins.clone(),
         },
     };
-    govern(&mut upstream, &scene.policy(&service.name, *port));
+    govern(
+        &mut upstream,
+        &scene.policy(&service.name, *port),
+        Protocol::Http,
+    );
     with_old_name(upstream, groups, old)
 }
 
@@ -381,7 +384,7 @@ pub(super) fn governed(
         .origins
         .rules
         .extend(place.rule.origins.iter().cloned());
-    govern(&mut upstream, &policy);
+    govern(&mut upstream, &policy, Protocol::Http);
     let groups = backend.endpoints.recipe().groups.clone();
     Some(with_old_name(upstream, groups, old))
 }

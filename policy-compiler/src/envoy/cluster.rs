@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -10,10 +11,14 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls;
-use super::{PLAIN_MATCH, UNLIMITED, ads, any, number, plain_struct, seconds, socket_address};
-use crate::traffic::{
-    Alpn, Balance, EndpointGroup, RetryBudget, Upstream, UpstreamHost, UpstreamPolicy, UpstreamTls,
+use super::upstream_policy::{
+    CONNECT_TIMEOUT, TO_APPLICATIONS, TO_SIDECARS, balance, breakers, keepalive, outlier_detection,
+    percent,
 };
+use super::{
+    PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
+};
+use crate::traffic::{Alpn, EndpointGroup, Limits, Upstream, UpstreamHost, UpstreamTls};
 use crate::world::SpiffeId;
 
 /// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
@@ -22,7 +27,6 @@ const MARK: i64 = 0x9c;
 /// A cluster with endpoints by EDS under the same name. The client's address chooses the endpoint if the route or filter asks for it;
 /// see [`super::route::outbound`].
 pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
-    use v3::cluster::LbPolicy::{RingHash, RoundRobin};
     let eds = v3::cluster::EdsClusterConfig {
         eds_config: Some(ads()),
         ..Default::default()
@@ -34,14 +38,22 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
             Some(plain_match()),
         ),
     };
+    let policy = upstream.policy.as_deref().cloned().unwrap_or_default();
+    let connections = policy.connections;
+    let idle = match upstream.unmeshed {
+        true => TO_APPLICATIONS,
+        false => TO_SIDECARS,
+    };
+    let options = protocol_options(
+        connections.idle_timeout.unwrap_or(idle),
+        connections.max_requests,
+    );
     let mut cluster = v3::Cluster {
         eds_cluster_config: Some(eds),
-        lb_policy: match upstream.balance {
-            Balance::RoundRobin => RoundRobin,
-            Balance::ClientAddress => RingHash,
-        }
-        .into(),
-        circuit_breakers: Some(breakers(&upstream.policy)),
+        connect_timeout: duration(connections.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
+        circuit_breakers: Some(breakers(&policy.limits, policy.retry_budget.as_ref())),
+        outlier_detection: outlier_detection(&policy.ejection),
+        upstream_connection_options: connections.tcp_keepalive.map(keepalive),
         transport_socket: socket,
         transport_socket_matches: plain.into_iter().collect(),
         // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
@@ -52,15 +64,18 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
         ))),
         ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
     };
+    balance(&mut cluster, &upstream.balance, policy.slow_start);
     if upstream.copies {
-        limit_copies(&mut cluster);
+        limit_copies(&mut cluster, options);
+    } else {
+        cluster.typed_extension_protocol_options = extensions(&options);
     }
     cluster
 }
 
 /// Bounds a cluster that gets copies: Envoy reads no more of a request while a copy is not read, so that a stalled mirror would stall it.
 /// The longest stall is 5 s, for requests of more than 1 MiB.
-fn limit_copies(cluster: &mut v3::Cluster) {
+fn limit_copies(cluster: &mut v3::Cluster, mut options: http::HttpProtocolOptions) {
     let thresholds = v3::circuit_breakers::Thresholds {
         max_requests: number(100),
         max_connections: number(UNLIMITED),
@@ -72,7 +87,6 @@ fn limit_copies(cluster: &mut v3::Cluster) {
         ..Default::default()
     });
     cluster.per_connection_buffer_limit_bytes = number(1 << 20);
-    let mut options = protocol_options();
     if let Some(common) = &mut options.common_http_protocol_options {
         common.max_stream_duration = seconds(5);
     }
@@ -101,6 +115,11 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
     v3::Cluster {
         eds_cluster_config: Some(eds),
         lb_subset_config: Some(subsets),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        typed_extension_protocol_options: match peer {
+            Some(_) => extensions(&protocol_options(TO_SIDECARS, None)),
+            None => extensions(&protocol_options(TO_APPLICATIONS, None)),
+        },
         transport_socket: peer.map(|(id, alpn)| tls::upstream(std::iter::once(id), alpn)),
         ..base(name, v3::cluster::DiscoveryType::Eds)
     }
@@ -185,9 +204,10 @@ fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
         cluster_discovery_type: Some(v3::cluster::ClusterDiscoveryType::Type(kind.into())),
         connect_timeout: seconds(5),
         per_connection_buffer_limit_bytes: number(super::listener::BUFFER),
-        circuit_breakers: Some(breakers(&UpstreamPolicy::default())),
+        circuit_breakers: Some(breakers(&Limits::default(), None)),
         common_lb_config: Some(lb_config(None)),
-        typed_extension_protocol_options: extensions(&protocol_options()),
+        // Clusters of one address lead to applications.
+        typed_extension_protocol_options: extensions(&protocol_options(TO_APPLICATIONS, None)),
         ..Default::default()
     }
 }
@@ -203,35 +223,6 @@ fn lb_config(
     }
 }
 
-/// Replaces Envoy's default limits (1024 connections, 3 retries), which no user asked for.
-fn breakers(policy: &UpstreamPolicy) -> v3::CircuitBreakers {
-    let thresholds = v3::circuit_breakers::Thresholds {
-        max_connections: number(UNLIMITED),
-        max_pending_requests: number(UNLIMITED),
-        max_requests: number(UNLIMITED),
-        max_retries: number(1024),
-        retry_budget: policy.retry_budget.as_ref().map(budget),
-        ..Default::default()
-    };
-    v3::CircuitBreakers {
-        thresholds: vec![thresholds],
-        ..Default::default()
-    }
-}
-
-/// It takes the place of `max_retries`. Without an interval: with one, a budget bounds nothing.
-fn budget(of: &RetryBudget) -> v3::circuit_breakers::thresholds::RetryBudget {
-    v3::circuit_breakers::thresholds::RetryBudget {
-        budget_percent: percent(of.percent),
-        min_retry_concurrency: number(of.minimum),
-        ..Default::default()
-    }
-}
-
-fn percent(of: u32) -> Option<envoy_types::pb::envoy::r#type::v3::Percent> {
-    Some(envoy_types::pb::envoy::r#type::v3::Percent { value: of.into() })
-}
-
 /// One entry only: the order of several would differ from run to run.
 fn extensions(options: &http::HttpProtocolOptions) -> HashMap<String, Any> {
     let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -239,9 +230,9 @@ fn extensions(options: &http::HttpProtocolOptions) -> HashMap<String, Any> {
 }
 
 /// HTTP/1.1 stays HTTP/1.1 and HTTP/2 stays HTTP/2, end to end.
-fn protocol_options() -> http::HttpProtocolOptions {
+fn protocol_options(idle: Duration, max_requests: Option<u32>) -> http::HttpProtocolOptions {
     use http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
-    let options = UseDownstreamHttpConfig {
+    let downstream = UseDownstreamHttpConfig {
         http_protocol_options: Some(http1_options()),
         http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
         http3_protocol_options: None,
@@ -250,10 +241,12 @@ fn protocol_options() -> http::HttpProtocolOptions {
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             max_headers_count: number(MAX_HEADERS),
             max_response_headers_kb: number(MAX_HEADERS_KB),
+            idle_timeout: duration(idle),
+            max_requests_per_connection: max_requests.and_then(number),
             ..Default::default()
         }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
-            options,
+            downstream,
         )),
         ..Default::default()
     }

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod endpoint;
 mod faults;
 pub(crate) mod gate;
+mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
 mod matchers;
@@ -16,6 +17,7 @@ mod rewrite;
 pub(crate) mod route;
 pub(crate) mod tls;
 pub(crate) mod trial;
+mod upstream_policy;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, dead_code, deprecated, missing_docs, unused_imports)]
 mod wire;

@@ -13,10 +13,10 @@ use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
 use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
-use super::{duration, endpoint, faults, number, rbac, rewrite, seconds};
+use super::{duration, endpoint, faults, hash, number, rbac, rewrite, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Balance, Edits, Fault, Forward, HostPattern, Mirror, RouteEntry, RouteRule, RouteTable,
+    Action, Edits, Fault, Forward, HostPattern, Mirror, RouteEntry, RouteRule, RouteTable,
     Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
 };
 
@@ -148,21 +148,13 @@ fn has_own_edits(forward: &Forward) -> bool {
     forward.weighted().any(|backend| !backend.edits.is_empty())
 }
 
-/// Requests to backends by weight. Upstreams that choose by hash get the client's address, which all connections of a pod share.
+/// Requests to backends by weight.
 fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) -> v3::RouteAction {
-    use v3::route_action::{HashPolicy, hash_policy};
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
     let retries = retries::policy(&rule.policy.retries, part);
     let mut action = action(shares(table, rule, forward), retries);
-    let mut upstreams = forward.backends.iter().filter_map(upstream);
-    let by_address = upstreams.any(|upstream| upstream.balance == Balance::ClientAddress);
-    let connection = hash_policy::ConnectionProperties { source_ip: true };
-    action.hash_policy.extend(by_address.then_some(HashPolicy {
-        policy_specifier: Some(hash_policy::PolicySpecifier::ConnectionProperties(
-            connection,
-        )),
-        ..Default::default()
-    }));
+    let upstreams = forward.backends.iter().filter_map(upstream);
+    action.hash_policy = hash::policies(upstreams.map(|upstream| &upstream.balance));
     let found = forward.backends.iter().all(|b| upstream(b).is_some());
     if !found || forward.weighted().next().is_none() {
         use v3::route_action::ClusterNotFoundResponseCode::InternalServerError;

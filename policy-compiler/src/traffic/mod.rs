@@ -12,6 +12,7 @@ mod retries;
 mod rule;
 mod table;
 mod upstream;
+mod upstream_policy;
 
 pub use evaluate::{Decision, Request, Share, evaluate};
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
@@ -28,6 +29,7 @@ pub use rule::{
 };
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
-    Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Upstream, UpstreamHost,
-    UpstreamPolicy, UpstreamTls,
+    Alpn, Balance, EndpointAssignment, EndpointGroup, HashKey, Origins, Upstream, UpstreamHost,
+    UpstreamTls,
 };
+pub use upstream_policy::{Connections, Ejection, Limits, UpstreamPolicy};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::retries::RetryBudget;
+use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
 use crate::world::{NamespacedName, SpiffeId};
 
@@ -17,19 +17,14 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// How an endpoint is chosen.
     pub balance: Balance,
-    /// The bounds on its use.
-    pub policy: UpstreamPolicy,
+    /// The bounds on its use. None: the default ones.
+    pub policy: Option<Box<UpstreamPolicy>>,
+    /// Whether requests go to an endpoint without a sidecar: an application may close connections that are idle for two seconds.
+    pub unmeshed: bool,
     /// Whether it gets copies of requests only. One that is slow or full then loses copies, and holds up no request.
     pub copies: bool,
     /// The objects from which it comes.
     pub origins: Origins,
-}
-
-/// The bounds on the use of an upstream, each for one calling sidecar.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UpstreamPolicy {
-    /// The bound on retries at the same time. None: 1024.
-    pub retry_budget: Option<RetryBudget>,
 }
 
 /// How connections to an upstream are secured.
@@ -65,12 +60,31 @@ impl Alpn {
 }
 
 /// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Balance {
     /// In turn.
     RoundRobin,
     /// By the address of the client, which all connections of a pod share.
     ClientAddress,
+    /// Of two at random, that with fewer requests under way.
+    LeastRequest,
+    /// At random.
+    Random,
+    /// By a hash of a part of the request.
+    Hash(HashKey),
+}
+
+/// The part of a request that is hashed. A request without it goes to any endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HashKey {
+    /// A header, in lower case.
+    Header(Arc<str>),
+    /// A cookie of the request.
+    Cookie(Arc<str>),
+    /// A parameter of the query.
+    Query(Arc<str>),
+    /// The address of the client.
+    SourceAddress,
 }
 
 /// The endpoints of an upstream.

@@ -233,6 +233,11 @@ fn objects() -> Vec<Value> {
         ));
         pool.push(traffic_policy(
             name,
+            json!({"target": {"service": "a"}, "limits": {"connections": 9}, "outlierEjection": {"failures": 0},
+                "loadBalancing": {"mode": "ConsistentHash", "hash": {"key": "Cookie", "name": "c"}}}),
+        ));
+        pool.push(traffic_policy(
+            name,
             json!({"target": {"service": "b"}, "retries": {"budget": {"percent": 5}}}),
         ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));

@@ -83,10 +83,7 @@ impl Compiled {
                 protocol,
             } => {
                 arriving.protocol = *protocol;
-                let at = server
-                    .ips
-                    .first()
-                    .map(|ip| SocketAddr::new(*ip, port.get()));
+                let at = address(server, *port);
                 explanation.listener = at.filter(|_| proxy.is_some()).map(listener);
                 explanation.stopped = not_http(proxy, &arriving).or_else(|| {
                     let refused = proxy.zip(at).is_some_and(|(p, at)| !self.may_have(p, at));
@@ -270,4 +267,8 @@ fn deciding(rule: &RouteRule, matcher: traffic::RequestMatcher) -> DecidingRule 
         mirrors: rule.mirrors().to_vec(),
         objects: rule.origins.clone(),
     }
+}
+
+fn address(pod: &Pod, port: Port) -> Option<SocketAddr> {
+    Some(SocketAddr::new(*pod.ips.first()?, port.get()))
 }

@@ -9,7 +9,7 @@ use crate::kinds::ValidationError;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic::{self, PolicyGroups};
-use crate::traffic::{RoutePolicy, UpstreamPolicy};
+use crate::traffic::{Balance, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -80,7 +80,12 @@ impl PortPolicy<'_> {
         self.groups.set_in_upstream(upstream);
     }
 
-    /// Whether it says anything of upstreams.
+    /// How an endpoint is chosen on a port of a protocol. None: as without a policy.
+    pub(crate) fn balance(&self, protocol: Protocol) -> Option<&Balance> {
+        self.groups.balance(protocol)
+    }
+
+    /// Whether it concerns upstreams.
     pub(crate) fn governs_upstreams(&self) -> bool {
         self.groups.governs_upstreams()
     }
@@ -155,14 +160,15 @@ fn without_http(
     let ports: Vec<String> = not_http(service, port)
         .map(|port| port.to_string())
         .collect();
-    if ports.is_empty() {
+    let fields = groups.of_requests();
+    if ports.is_empty() || fields.is_empty() {
         return None;
     }
     let message = format!(
         "port {} of service {} does not carry HTTP and has no {}",
         ports.join(", "),
         service.name,
-        groups.names().join(", ")
+        fields.join(", ")
     );
     let finding = Finding::info(object, "spec.target.service", "NotHttp", message);
     Some(finding.fix("if it does, declare HTTP by appProtocol or the name of the port"))
@@ -197,13 +203,13 @@ fn check_target(
         ));
     }
     let targeted = port.map_or(service.ports.len(), |_| 1);
-    if not_http(service, port).count() < targeted {
+    if not_http(service, port).count() < targeted || PolicyGroups::of(spec).concerns_bytes() {
         return None;
     }
     let (field, subject) = subject(name, port);
     Some(ValidationError::invalid(
         field,
-        format!("{subject} does not carry HTTP, and only requests have timeouts and retries"),
+        format!("{subject} does not carry HTTP, and the policy has only fields of requests"),
         "declare HTTP by appProtocol or the name of a port",
     ))
 }

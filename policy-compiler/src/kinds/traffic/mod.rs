@@ -1,13 +1,20 @@
-//! The groups of fields of a `TrafficPolicy`: their checks, and their meaning in the traffic model. One file for each group.
+//! The groups of fields of a `TrafficPolicy`: their checks, and their meaning in the traffic model.
 
 mod faults;
 mod retries;
 mod timeouts;
+mod upstreams;
+
+use std::time::Duration;
 
 use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
-use crate::traffic::{Fault, Retries, RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy};
+use crate::traffic::{
+    Balance, Connections, Ejection, Fault, Limits, Retries, RetryBudget, RoutePolicy, Timeouts,
+    UpstreamPolicy,
+};
+use crate::world::Protocol;
 
 /// The groups that a policy sets. Of two policies for a port one wins a group as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,32 +22,37 @@ pub(crate) struct PolicyGroups {
     timeouts: Option<Timeouts>,
     retries: Option<(Retries, Option<RetryBudget>)>,
     faults: Option<Vec<Fault>>,
+    ejection: Option<Ejection>,
+    limits: Option<Limits>,
+    connections: Option<Connections>,
+    balancing: Option<(Balance, Option<Duration>)>,
 }
 
 impl PolicyGroups {
     /// The groups of a spec.
     pub(super) fn of(spec: &TrafficPolicySpec) -> Self {
+        let retries = spec.retries.as_ref();
         Self {
             timeouts: spec.timeouts.as_ref().map(timeouts::timeouts),
-            retries: spec
-                .retries
-                .as_ref()
-                .map(|of| (retries::retries(of), retries::budget(of))),
+            retries: retries.map(|of| (retries::retries(of), retries::budget(of))),
+            ejection: spec.outlier_ejection.as_ref().map(upstreams::ejection),
+            limits: spec.limits.as_ref().map(upstreams::limits),
+            connections: spec.connections.as_ref().map(upstreams::connections),
+            balancing: spec.load_balancing.as_ref().map(upstreams::balancing),
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
         }
     }
 
     /// Returns the names of the groups that are set.
     pub(super) fn names(&self) -> Vec<&'static str> {
-        let Self {
-            timeouts,
-            retries,
-            faults,
-        } = self;
         let all = [
-            ("timeouts", timeouts.is_some()),
-            ("retries", retries.is_some()),
-            ("faults", faults.is_some()),
+            ("timeouts", self.timeouts.is_some()),
+            ("retries", self.retries.is_some()),
+            ("faults", self.faults.is_some()),
+            ("outlierEjection", self.ejection.is_some()),
+            ("limits", self.limits.is_some()),
+            ("connections", self.connections.is_some()),
+            ("loadBalancing", self.balancing.is_some()),
         ];
         let set = all.into_iter().filter(|(_, set)| *set);
         set.map(|(name, _)| name).collect()
@@ -48,15 +60,20 @@ impl PolicyGroups {
 
     /// Returns these groups, and those of `other` that are not among them.
     pub(super) fn or(&self, other: &Self) -> Self {
+        let (own, other) = (self.clone(), other.clone());
         Self {
-            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
-            retries: self.retries.clone().or_else(|| other.retries.clone()),
-            faults: self.faults.clone().or_else(|| other.faults.clone()),
+            timeouts: own.timeouts.or(other.timeouts),
+            retries: own.retries.or(other.retries),
+            ejection: own.ejection.or(other.ejection),
+            limits: own.limits.or(other.limits),
+            connections: own.connections.or(other.connections),
+            balancing: own.balancing.or(other.balancing),
+            faults: own.faults.or(other.faults),
         }
     }
 
     /// Sets the groups in a rule.
-    pub(crate) fn set_in(&self, rule: &mut RoutePolicy) {
+    pub(super) fn set_in(&self, rule: &mut RoutePolicy) {
         if let Some(timeouts) = &self.timeouts {
             rule.timeouts = timeouts.clone();
         }
@@ -69,17 +86,89 @@ impl PolicyGroups {
     }
 
     /// The same for an upstream.
-    pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
+    pub(super) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
         if let Some((_, Some(budget))) = &self.retries {
             upstream.retry_budget = Some(*budget);
         }
+        if let Some(ejection) = self.ejection {
+            upstream.ejection = ejection;
+        }
+        if let Some(limits) = self.limits {
+            upstream.limits = limits;
+        }
+        if let Some(connections) = self.connections {
+            upstream.connections = connections;
+        }
+        if let Some((_, slow_start)) = self.balancing {
+            upstream.slow_start = slow_start;
+        }
     }
 
-    /// Whether they say anything of upstreams.
-    pub(crate) fn governs_upstreams(&self) -> bool {
-        let mut upstream = UpstreamPolicy::default();
-        self.set_in_upstream(&mut upstream);
-        upstream != UpstreamPolicy::default()
+    /// How an endpoint is chosen. None: as without a policy.
+    pub(super) fn balance(&self, protocol: Protocol) -> Option<&Balance> {
+        let (balance, _) = self.balancing.as_ref()?;
+        // The listener of a port of bytes would have to know the hash.
+        let known = protocol == Protocol::Http || !matches!(balance, Balance::Hash(_));
+        known.then_some(balance)
+    }
+
+    /// Whether they concern upstreams.
+    pub(super) fn governs_upstreams(&self) -> bool {
+        matches!(self.retries, Some((_, Some(_))))
+            || self.ejection.is_some()
+            || self.limits.is_some()
+            || self.connections.is_some()
+            || self.balancing.is_some()
+    }
+
+    /// The fields that are set and concern requests only.
+    pub(super) fn of_requests(&self) -> Vec<&'static str> {
+        let Self {
+            ejection,
+            limits,
+            connections,
+            balancing,
+            ..
+        } = self;
+        let hash = |(balance, _): &(Balance, _)| matches!(balance, Balance::Hash(_));
+        let all = [
+            ("timeouts", self.timeouts.is_some()),
+            ("retries", self.retries.is_some()),
+            ("faults", self.faults.is_some()),
+            (
+                "outlierEjection.gatewayErrors",
+                ejection.is_some_and(|of| of.gateway_errors > 0),
+            ),
+            (
+                "outlierEjection.serverErrors",
+                ejection.is_some_and(|of| of.server_errors > 0),
+            ),
+            (
+                "limits.requests",
+                limits.is_some_and(|of| of.requests.is_some()),
+            ),
+            (
+                "connections.idleTimeout",
+                connections.is_some_and(|of| of.idle_timeout.is_some()),
+            ),
+            (
+                "connections.maxRequests",
+                connections.is_some_and(|of| of.max_requests.is_some()),
+            ),
+            ("loadBalancing.hash", balancing.as_ref().is_some_and(hash)),
+        ];
+        let set = all.into_iter().filter(|(_, set)| *set);
+        set.map(|(name, _)| name).collect()
+    }
+
+    /// Whether a field is set that concerns connections of bytes too.
+    pub(super) fn concerns_bytes(&self) -> bool {
+        let pending = |of: Limits| of.connections.is_some() || of.pending_requests.is_some();
+        let timed = |of: Connections| of.connect_timeout.is_some() || of.tcp_keepalive.is_some();
+        self.ejection.is_some()
+            || self.limits.is_some_and(pending)
+            || self.connections.is_some_and(timed)
+            || self.balance(Protocol::Tcp).is_some()
     }
 }
 
@@ -88,5 +177,8 @@ pub(super) fn check(spec: &TrafficPolicySpec) -> Vec<ValidationError> {
     let timeouts = spec.timeouts.iter().flat_map(timeouts::check);
     let retries = spec.retries.iter().flat_map(retries::check);
     let faults = faults::check(&spec.faults);
-    timeouts.chain(retries).chain(faults).collect()
+    let balancing = spec.load_balancing.iter();
+    let balancing = balancing.flat_map(upstreams::check_balancing);
+    let all = timeouts.chain(retries).chain(faults);
+    all.chain(balancing).collect()
 }

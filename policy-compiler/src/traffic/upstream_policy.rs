@@ -1,0 +1,83 @@
+//! Upstream policies: the bounds on the use of an upstream, each for one calling sidecar.
+
+use std::time::Duration;
+
+use super::retries::RetryBudget;
+
+/// The bounds on the use of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpstreamPolicy {
+    /// The bound on retries at the same time. None: 1024.
+    pub retry_budget: Option<RetryBudget>,
+    /// When an endpoint is ejected that fails.
+    pub ejection: Ejection,
+    /// The most that is asked of it at the same time.
+    pub limits: Limits,
+    /// How connections are made and kept.
+    pub connections: Connections,
+    /// How long it takes until a new endpoint has its whole share. None: no time.
+    pub slow_start: Option<Duration>,
+}
+
+/// When an endpoint is ejected: it gets no requests for a while. By default after five failures in a row that no application
+/// answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ejection {
+    /// Failures in a row: connections that are not made, requests without a response. Zero: never.
+    pub failures: u32,
+    /// Responses in a row with status 502, 503 or 504. Zero: never.
+    pub gateway_errors: u32,
+    /// Responses in a row with status 500 to 599. Zero: never.
+    pub server_errors: u32,
+    /// How often ejected endpoints are looked at.
+    pub interval: Duration,
+    /// How long an endpoint stays ejected at its first ejection.
+    pub base: Duration,
+    /// The most endpoints that are ejected at once, in percent of all.
+    pub max_percent: u32,
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            gateway_errors: 0,
+            server_errors: 0,
+            interval: Duration::from_secs(5),
+            base: Duration::from_secs(30),
+            max_percent: 50,
+        }
+    }
+}
+
+impl Ejection {
+    /// Whether an endpoint is ever ejected.
+    #[must_use]
+    pub const fn happens(&self) -> bool {
+        self.failures > 0 || self.gateway_errors > 0 || self.server_errors > 0
+    }
+}
+
+/// The most that is asked of an upstream at the same time; None: any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limits {
+    /// Connections.
+    pub connections: Option<u32>,
+    /// Requests that wait for a connection.
+    pub pending_requests: Option<u32>,
+    /// Requests under way.
+    pub requests: Option<u32>,
+}
+
+/// How connections are made and kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connections {
+    /// How long it may take to make one. None: 2 s.
+    pub connect_timeout: Option<Duration>,
+    /// How long one is kept without a request. None: shorter than servers keep it, as far as that is known.
+    pub idle_timeout: Option<Duration>,
+    /// Requests after which one is replaced. None: any number.
+    pub max_requests: Option<u32>,
+    /// How long one is silent before the kernel asks whether the peer is there. None: it never asks.
+    pub tcp_keepalive: Option<Duration>,
+}

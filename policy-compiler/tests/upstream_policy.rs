@@ -1,0 +1,374 @@
+//! Ejection, limits, connections and load balancing with a real Envoy: a client's sidecar in front of applications without sidecars.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::running::{Trust, connect, echo, http, request, serve, start, status};
+use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
+
+/// Applications that answer with their address, and one that fails.
+const GOOD: [&str; 3] = ["127.92.0.11", "127.92.0.12", "127.92.0.13"];
+const FAILING: &str = "127.92.0.14";
+/// Addresses where none listens.
+const DEAD: [&str; 2] = ["127.92.0.15", "127.92.0.16"];
+const ADMIN: &str = "127.92.0.9:9901";
+
+/// A service.
+struct Service {
+    name: &'static str,
+    port: &'static str,
+    policy: &'static str,
+    endpoints: &'static [&'static str],
+}
+
+/// The client's sidecar has 127.92.0.21 and up for them.
+const SERVICES: [Service; 13] = [
+    of("default", "", &[GOOD[0], DEAD[0]]),
+    of("two-dead", "", &[GOOD[0], DEAD[0], DEAD[1]]),
+    of("single", "", &[DEAD[0]]),
+    of(
+        "never",
+        "outlierEjection: {failures: 0}",
+        &[GOOD[0], DEAD[0]],
+    ),
+    of(
+        "gateway",
+        "outlierEjection: {gatewayErrors: 3}",
+        &[GOOD[0], FAILING],
+    ),
+    of("limited", "limits: {requests: 2}", &[GOOD[0]]),
+    of("short", "connections: {maxRequests: 2}", &[GOOD[1]]),
+    of(
+        "header",
+        "loadBalancing: {mode: ConsistentHash, hash: {key: Header, name: X-User}}",
+        &GOOD,
+    ),
+    of(
+        "cookie",
+        "loadBalancing: {mode: ConsistentHash, hash: {key: Cookie, name: user}}",
+        &GOOD,
+    ),
+    of(
+        "query",
+        "loadBalancing: {mode: ConsistentHash, hash: {key: QueryParameter, name: user}}",
+        &GOOD,
+    ),
+    of(
+        "source",
+        "loadBalancing: {mode: ConsistentHash, hash: {key: SourceAddress}}",
+        &GOOD,
+    ),
+    of(
+        "least",
+        "loadBalancing: {mode: LeastRequest, slowStart: {window: 1s}}",
+        &GOOD,
+    ),
+    Service {
+        port: "tcp",
+        ..of(
+            "bytes",
+            "outlierEjection: {failures: 2}, limits: {connections: 3}",
+            &[GOOD[0], DEAD[0]],
+        )
+    },
+];
+
+const fn of(
+    name: &'static str,
+    policy: &'static str,
+    endpoints: &'static [&'static str],
+) -> Service {
+    Service {
+        name,
+        port: "http",
+        policy,
+        endpoints,
+    }
+}
+
+/// Applications that speak HTTP have this port, those of bytes the other one.
+fn port(service: &Service) -> u16 {
+    if service.port == "tcp" { 8002 } else { 8001 }
+}
+
+fn at(name: &str) -> String {
+    let index = SERVICES.iter().position(|service| service.name == name);
+    let index = index.unwrap();
+    format!("127.92.0.{}:{}", 21 + index, port(&SERVICES[index]))
+}
+
+fn compiled() -> Result<Compiled> {
+    let mut text = String::new();
+    let mut upstreams = Vec::new();
+    for (index, service) in SERVICES.iter().enumerate() {
+        let (name, policy, number) = (service.name, service.policy, port(service));
+        if !policy.is_empty() {
+            writeln!(
+                text,
+                "---\napiVersion: heddle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{target: {{service: {name}}}, {policy}}}"
+            )?;
+        }
+        let ports = format!("ports: [{{name: {}, port: {number}}}]", service.port);
+        let endpoints = service.endpoints.join("]}, {addresses: [");
+        writeln!(
+            text,
+            "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: 10.96.0.{index}, {ports}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+{ports}
+endpoints: [{{addresses: [{endpoints}]}}]"
+        )?;
+        upstreams.push(format!("shop/{name}:{number}={}", at(name)));
+    }
+    writeln!(
+        text,
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: client, namespace: shop, annotations: {{heddle.dev/standalone-app: 127.92.0.4, heddle.dev/standalone-upstreams: \"{}\"}}}}
+spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
+status: {{podIPs: [{{ip: 127.92.0.3}}]}}",
+        upstreams.join(", ")
+    )?;
+    let (objects, findings) = ingest::parse_yaml("upstreams", &text).into_objects();
+    ensure!(findings.is_empty(), "{findings:#?}");
+    let compiled = compile(&harness::world(objects).0);
+    let mut findings = compiled.findings.iter();
+    ensure!(
+        findings.all(|finding| finding.severity == Severity::Info),
+        "{:#?}",
+        compiled.findings
+    );
+    Ok(compiled)
+}
+
+/// The requests of each connection to an application, and how long a connection lived after its last one.
+#[derive(Default)]
+struct Connections {
+    requests: Vec<usize>,
+    idle: Vec<Duration>,
+}
+
+/// Answers with its address, over connections that it keeps. `/slow` takes a while.
+fn application(
+    own: &'static str,
+    seen: &Arc<Mutex<Connections>>,
+) -> impl Fn(&mut TcpStream) + Send + Clone + 'static {
+    let seen = Arc::clone(seen);
+    move |stream| {
+        let mut last = Instant::now();
+        let mut count = 0;
+        while let Some(head) = request(stream) {
+            if head.starts_with(b"GET /slow") {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            let code = if own == FAILING { "503 No" } else { "200 OK" };
+            let length = own.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {code}\r\ncontent-length: {length}\r\n\r\n{own}"
+            );
+            last = Instant::now();
+            count += 1;
+        }
+        let mut seen = seen.lock().unwrap();
+        seen.requests.push(count);
+        seen.idle.push(last.elapsed());
+    }
+}
+
+/// The statuses and the addresses of these requests.
+fn send(service: &str, path: &str, headers: &str, count: usize) -> Result<BTreeMap<String, usize>> {
+    let mut seen = BTreeMap::new();
+    for _ in 0..count {
+        let answer = http(&at(service), "GET", path, headers)?;
+        let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default();
+        let body = body.strip_prefix("127.92.0.").unwrap_or("none");
+        *seen
+            .entry(format!("{} {body}", status(&answer)))
+            .or_default() += 1;
+    }
+    Ok(seen)
+}
+
+/// A statistic of a service's cluster.
+fn statistic(service: &str, name: &str) -> Result<usize> {
+    let filter = format!("/stats?filter=shop/{service}.8.*{name}$");
+    let answer = http(ADMIN, "GET", &filter, "")?;
+    let line = answer
+        .lines()
+        .find(|line| line.contains(name))
+        .with_context(|| answer.clone())?;
+    Ok(line
+        .rsplit(": ")
+        .next()
+        .context("no value")?
+        .trim()
+        .parse()?)
+}
+
+#[test]
+fn endpoints_are_chosen_bounded_and_ejected_as_the_policy_says() -> Result<()> {
+    let compiled = compiled()?;
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    let seen: Arc<Mutex<Connections>> = Arc::default();
+    for own in [GOOD[0], GOOD[1], GOOD[2], FAILING] {
+        serve(format!("{own}:8001"), application(own, &seen))?;
+    }
+    serve(format!("{}:8002", GOOD[0]), echo)?;
+    let none = BTreeSet::new();
+    let _envoy = start(
+        &compiled,
+        ("client", &none),
+        &trust,
+        folder.path(),
+        ADMIN,
+        |_| {},
+    )?;
+    ejections()?;
+    bytes()?;
+    limits()?;
+    hashes()?;
+    connections(&seen)
+}
+
+fn ejections() -> Result<()> {
+    for (service, ejected) in [("default", 1), ("two-dead", 1), ("single", 0), ("never", 0)] {
+        let answers = send(service, "/", "", 40)?;
+        let good = ["200 11", "503 none"][usize::from(service == "single")];
+        ensure!(answers.keys().eq([good]), "{service}: {answers:?}");
+        let active = statistic(service, "outlier_detection.ejections_active").unwrap_or(0);
+        ensure!(active == ejected, "{service}: {active}");
+    }
+    // The ejected endpoint gets nothing, and requests no longer wait for its refusal.
+    let before = statistic("default", "upstream_cx_connect_fail")?;
+    send("default", "/", "", 10)?;
+    ensure!(statistic("default", "upstream_cx_connect_fail")? == before);
+    let first = send("gateway", "/", "", 10)?;
+    ensure!(first["503 14"] == 3, "{first:?}");
+    let then = send("gateway", "/", "", 10)?;
+    ensure!(then.keys().eq(["200 11"]), "{then:?}");
+    Ok(())
+}
+
+/// An endpoint is ejected for connections of bytes too, and their number is bounded.
+fn bytes() -> Result<()> {
+    let echoes = || -> Result<Option<TcpStream>> {
+        let mut stream = connect(&at("bytes"))?;
+        let _ = stream.write_all(b"x");
+        let mut back = [0];
+        Ok(matches!(stream.read(&mut back), Ok(1)).then_some(stream))
+    };
+    for _ in 0..10 {
+        ensure!(echoes()?.is_some(), "a connection failed");
+    }
+    ensure!(statistic("bytes", "outlier_detection.ejections_active")? == 1);
+    // The last of them has to be counted off.
+    std::thread::sleep(Duration::from_millis(100));
+    let open = [echoes()?, echoes()?, echoes()?];
+    ensure!(open.iter().all(Option::is_some));
+    ensure!(echoes()?.is_none(), "a fourth connection");
+    Ok(())
+}
+
+fn limits() -> Result<()> {
+    let good = Arc::new(AtomicUsize::new(0));
+    let calls = (0..6).map(|_| {
+        let good = Arc::clone(&good);
+        std::thread::spawn(move || {
+            let code = http(&at("limited"), "GET", "/slow", "").map(|answer| status(&answer));
+            if code.as_ref().is_ok_and(|code| *code == 200) {
+                good.fetch_add(1, Ordering::Relaxed);
+            }
+            code
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let code = call.join().ok().context("a call")??;
+        ensure!(code == 200 || code == 503, "{code}");
+    }
+    ensure!(good.load(Ordering::Relaxed) == 2, "{good:?}");
+    Ok(())
+}
+
+fn hashes() -> Result<()> {
+    let mut places: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for user in 0..12 {
+        for (service, path, headers) in [
+            ("header", "/".to_owned(), format!("x-user: {user}\r\n")),
+            ("cookie", "/".to_owned(), format!("cookie: user={user}\r\n")),
+            ("query", format!("/?user={user}"), String::new()),
+        ] {
+            let answers = send(service, &path, &headers, 4)?;
+            ensure!(answers.len() == 1, "{service} {user}: {answers:?}");
+            places
+                .entry(service)
+                .or_default()
+                .extend(answers.into_keys());
+        }
+    }
+    for (service, places) in places {
+        ensure!(places.len() > 1, "{service}: {places:?}");
+    }
+    let answers = send("source", "/", "", 12)?;
+    ensure!(answers.len() == 1, "{answers:?}");
+    // Without the part that is hashed, and by the other modes, to all of them.
+    for service in ["header", "cookie", "least"] {
+        let answers = send(service, "/", "", 40)?;
+        ensure!(answers.len() == 3, "{service}: {answers:?}");
+        let cookie = http(&at(service), "GET", "/", "")?;
+        ensure!(!cookie.to_lowercase().contains("set-cookie"), "{cookie}");
+    }
+    Ok(())
+}
+
+/// Connections end before an application closes them, and after the requests that a policy allows.
+fn connections(seen: &Arc<Mutex<Connections>>) -> Result<()> {
+    std::thread::sleep(Duration::from_secs(2));
+    *seen.lock().unwrap() = Connections::default();
+    send("short", "/", "", 10)?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let seen = seen.lock().unwrap();
+        if seen.requests.iter().sum::<usize>() == 10 {
+            ensure!(
+                seen.requests.iter().all(|count| *count <= 2),
+                "{:?}",
+                seen.requests
+            );
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{:?}", seen.requests);
+        drop(seen);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    *seen.lock().unwrap() = Connections::default();
+    send("source", "/", "", 1)?;
+    while seen.lock().unwrap().idle.is_empty() {
+        ensure!(Instant::now() < deadline, "an idle connection stays");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let idle = seen.lock().unwrap().idle[0];
+    ensure!(
+        (Duration::from_millis(900)..Duration::from_secs(2)).contains(&idle),
+        "{idle:?}"
+    );
+    Ok(())
+}
