@@ -18,7 +18,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     }
     let syntax = ast::parse::Parser::new().parse(text);
     let syntax = syntax.map_err(|error| error.kind().to_string())?;
-    ast::visit(&syntax, Common)?;
+    ast::visit(&syntax, Common::of(text))?;
     let mut translator = TranslatorBuilder::new().unicode(false).utf8(false).build();
     let meaning = translator.translate(text, &syntax);
     let meaning = meaning.map_err(|error| error.kind().to_string())?;
@@ -32,9 +32,45 @@ pub(super) fn check(text: &str) -> Result<(), String> {
 }
 
 /// Finds syntax that RE2 does not read, or reads otherwise.
-struct Common;
+struct Common<'t> {
+    text: &'t str,
+    /// For each repetition around the node: its count times those around it. RE2 bounds the product on the syntax tree, whatever is
+    /// repeated.
+    counts: Vec<u64>,
+}
 
-impl ast::Visitor for Common {
+impl<'t> Common<'t> {
+    const fn of(text: &'t str) -> Self {
+        let counts = Vec::new();
+        Self { text, counts }
+    }
+
+    fn repeat(&mut self, repetition: &ast::Repetition) -> Result<(), String> {
+        if matches!(*repetition.ast, Ast::Repetition(_)) {
+            return Err("a repetition of a repetition needs a group".to_owned());
+        }
+        let span = repetition.op.span;
+        let operator = self.text.get(span.start.offset..span.end.offset);
+        if operator.is_none_or(|operator| operator.contains(|c: char| c.is_whitespace())) {
+            return Err("a repetition with blanks in its braces is not supported".to_owned());
+        }
+        let count = most(&repetition.op.kind);
+        let around = self.counts.last().copied().unwrap_or(1);
+        let all = u64::from(count.max(1)).saturating_mul(around);
+        self.counts.push(all);
+        match all > u64::from(MAX_REPEAT) {
+            true if around > 1 && count <= MAX_REPEAT => Err(format!(
+                "repetitions within repetitions are {all} together, which is more than {MAX_REPEAT}"
+            )),
+            true => Err(format!(
+                "more than {MAX_REPEAT} repetitions are not supported"
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl ast::Visitor for Common<'_> {
     type Output = ();
     type Err = String;
 
@@ -47,7 +83,8 @@ impl ast::Visitor for Common {
             Ast::Flags(set) => flags(&set.flags),
             Ast::Group(group) => match &group.kind {
                 ast::GroupKind::NonCapturing(of) => flags(of),
-                ast::GroupKind::CaptureIndex(_) | ast::GroupKind::CaptureName { .. } => Ok(()),
+                ast::GroupKind::CaptureIndex(_) => Ok(()),
+                ast::GroupKind::CaptureName { name, .. } => group_name(&name.name),
             },
             Ast::Assertion(assertion) => match assertion.kind {
                 ast::AssertionKind::StartLine
@@ -58,7 +95,7 @@ impl ast::Visitor for Common {
                 | ast::AssertionKind::NotWordBoundary => Ok(()),
                 _ => Err("word boundaries other than \\b and \\B are not supported".to_owned()),
             },
-            Ast::Repetition(repetition) => repeat(repetition),
+            Ast::Repetition(repetition) => self.repeat(repetition),
             Ast::Literal(of) => literal(of),
             Ast::ClassUnicode(_) => Err(NO_UNICODE.to_owned()),
             Ast::Empty(_)
@@ -68,6 +105,13 @@ impl ast::Visitor for Common {
             | Ast::Alternation(_)
             | Ast::Concat(_) => Ok(()),
         }
+    }
+
+    fn visit_post(&mut self, node: &Ast) -> Result<(), String> {
+        if let Ast::Repetition(_) = node {
+            self.counts.pop();
+        }
+        Ok(())
     }
 
     fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), String> {
@@ -110,11 +154,9 @@ fn flags(flags: &ast::Flags) -> Result<(), String> {
     }
 }
 
-fn repeat(repetition: &ast::Repetition) -> Result<(), String> {
-    if matches!(*repetition.ast, Ast::Repetition(_)) {
-        return Err("a repetition of a repetition needs a group".to_owned());
-    }
-    let most = match &repetition.op.kind {
+/// The count that RE2 sees: the most repetitions, or the fewest where they are not bounded.
+const fn most(kind: &ast::RepetitionKind) -> u32 {
+    match kind {
         ast::RepetitionKind::Range(
             ast::RepetitionRange::Exactly(most)
             | ast::RepetitionRange::AtLeast(most)
@@ -123,12 +165,13 @@ fn repeat(repetition: &ast::Repetition) -> Result<(), String> {
         ast::RepetitionKind::ZeroOrOne
         | ast::RepetitionKind::ZeroOrMore
         | ast::RepetitionKind::OneOrMore => 0,
-    };
-    match most > MAX_REPEAT {
-        true => Err(format!(
-            "more than {MAX_REPEAT} repetitions are not supported"
-        )),
-        false => Ok(()),
+    }
+}
+
+fn group_name(name: &str) -> Result<(), String> {
+    match name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        true => Ok(()),
+        false => Err("a name of a group has only letters, digits and _".to_owned()),
     }
 }
 
@@ -182,6 +225,10 @@ mod tests {
             r"\Aa\z",
             "(?P<name>a)",
             "(?U)a+",
+            "(^{40}){25}",
+            "(^{40})(^{40})",
+            "((?:){0}){200}",
+            "[ ]{2}",
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
         }
@@ -194,7 +241,19 @@ mod tests {
             (r"(a)\1", "backreferences"),
             ("(a", "unclosed group"),
             ("a{1001}", "more than 1000 repetitions"),
-            ("(a{100}){100}", "instructions"),
+            ("(a{30}){30}", "instructions"),
+            ("(a{100}){100}", "repetitions within repetitions"),
+            ("/(^{40}){40}a", "are 1600 together"),
+            ("/((?:){40}){40}b", "are 1600 together"),
+            ("/((a{40}){0}){40}c", "are 1600 together"),
+            (r"(\b{2}){501}", "are 1002 together"),
+            ("(^{0,30}|a){35,}", "are 1050 together"),
+            ("(((^{10}){10})?){11}", "are 1100 together"),
+            ("(a{2}){1001}", "more than 1000 repetitions"),
+            ("a{ 2 }", "blanks"),
+            ("a{2, 3}", "blanks"),
+            ("a{2,3 }?", "blanks"),
+            ("(?P<a.b>x)", "name of a group"),
             ("a**", "needs a group"),
             ("é", "outside ASCII"),
             (r"\xe9", "outside ASCII"),
