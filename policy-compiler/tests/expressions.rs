@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 /// The most expressions of a split.
 const OF_SPLIT: usize = 32;
 
-/// Expressions at the bounds of RE2, whatever the random ones are.
+/// Expressions at the bounds of RE2.
 const CASES: [&str; 24] = [
     "/(^{40}){40}a",
     "/((?:){40}){40}b",

@@ -63,7 +63,8 @@ pub struct TrafficSplitSpec {
     /// not carry HTTP stay as they are. Left out: all calls. Of several alternatives that match, in any splits of one
     /// service, one counts: an exact path before a regular expression, that before a prefix, each longer before shorter;
     /// then one with a method, with more headers and cookies, with more query parameters; then that of the split with the
-    /// smaller name. Requests that none matches go to the service. At most 1,000 splits of a service.
+    /// smaller name. Requests that none matches go to the service. A port has at most
+    /// 1,000 splits, with 2,000 alternatives and 64 regular expressions in all; splits with smaller names come first.
     #[serde(
         default,
         deserialize_with = "strict::list",

@@ -34,8 +34,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
 /// Finds syntax that RE2 does not read, or reads otherwise.
 struct Common<'t> {
     text: &'t str,
-    /// For each repetition around the node: its count times those around it. RE2 bounds the product on the syntax tree, whatever is
-    /// repeated.
+    /// For each repetition around the node: its count times those around it. RE2 bounds the product on the syntax tree, even for
+    /// expressions of no width.
     counts: Vec<u64>,
 }
 

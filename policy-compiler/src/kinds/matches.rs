@@ -6,6 +6,7 @@ use heddle_crds::{PathMatch, RequestMatch, RequestValue, TrafficSplitSpec};
 
 use super::expression;
 use crate::kinds::ValidationError;
+use crate::traffic::unrouted;
 use crate::traffic::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, RouteEntry,
     ValueMatcher,
@@ -17,6 +18,10 @@ use crate::world::{NamespacedName, Port, Protocol, Service};
 const MAX_ALTERNATIVES: usize = 64;
 /// The most rules of a port of a service.
 const MAX_RULES: usize = 1000;
+/// The most alternatives of all rules of a port: each is a route, and Envoy asks them one after another.
+const MAX_PORT_ALTERNATIVES: usize = 2000;
+/// The most bytes of all alternatives of a port: every caller has them in memory.
+const MAX_PORT_BYTES: usize = 512 << 10;
 /// The most regular expressions of all rules of a port.
 const MAX_PORT_EXPRESSIONS: usize = 64;
 /// The most regular expressions of a rule, for RE2 lets the states of each grow to 8 MB where requests are made for that.
@@ -137,8 +142,20 @@ pub(super) fn beyond(rules: &[RouteEntry], more: &[RequestMatcher]) -> Option<St
     if count >= MAX_RULES {
         return Some(format!("has {MAX_RULES} rules already, which is the most"));
     }
-    let all = rules.iter().map(|entry| &entry.matcher).chain(more);
-    let expressions: usize = all.map(RequestMatcher::expressions).sum();
+    let alternatives = rules.len() + more.len();
+    if alternatives > MAX_PORT_ALTERNATIVES {
+        return Some(format!(
+            "would have {alternatives} alternatives, which is more than {MAX_PORT_ALTERNATIVES}"
+        ));
+    }
+    let all = || rules.iter().map(|entry| &entry.matcher).chain(more);
+    let bytes: usize = all().map(RequestMatcher::bytes).sum();
+    if bytes > MAX_PORT_BYTES {
+        return Some(format!(
+            "would have alternatives of {bytes} bytes, which is more than {MAX_PORT_BYTES}"
+        ));
+    }
+    let expressions: usize = all().map(RequestMatcher::expressions).sum();
     (expressions > MAX_PORT_EXPRESSIONS).then(|| {
         format!(
             "would have {expressions} regular expressions, which is more than {MAX_PORT_EXPRESSIONS}"
@@ -222,6 +239,15 @@ pub(super) fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<
     if let Some(path) = &alternative.path {
         problems.extend(check_path(&format!("{field}.path"), path));
     }
+    if alternative.method.as_deref() == Some(unrouted::CONNECT) {
+        let message = "sidecars answer CONNECT with status 404 before they ask rules";
+        let fix = "remove the alternative";
+        problems.push(ValidationError::invalid(
+            format!("{field}.method"),
+            message,
+            fix,
+        ));
+    }
     let mut seen = BTreeSet::new();
     for Named {
         field: of,
@@ -241,6 +267,7 @@ pub(super) fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<
             ));
         }
         problems.extend(check_value(&field, &about, value));
+        problems.extend(value.and_then(|value| never(&field, kind, &name, value)));
         if !seen.insert((kind, name)) {
             let message = format!("{about} is named twice");
             let fix = "keep one, or make two alternatives";
@@ -259,6 +286,43 @@ fn is_name(kind: &str, name: &str) -> bool {
             "query parameter" => bytes.into_iter().all(of_query),
             _ => bytes.into_iter().all(token),
         }
+}
+
+/// The fault of a header, cookie or parameter that no request has where rules are asked.
+fn never(
+    field: &str,
+    kind: &'static str,
+    name: &str,
+    value: RequestValue<'_>,
+) -> Option<ValidationError> {
+    if kind == "header" && value != RequestValue::Absent && unrouted::is_removed(name) {
+        let message = format!("sidecars remove header {name:?} before they ask rules");
+        let fix = "use a header of the application";
+        return Some(ValidationError::invalid(field, message, fix));
+    }
+    let (text, whole) = match value {
+        RequestValue::Exact(text) => (text, true),
+        RequestValue::Prefix(text) => (text, false),
+        RequestValue::Regex(_) | RequestValue::Present | RequestValue::Absent => return None,
+    };
+    let control = |c: char| c.is_ascii_control() && c != '\t';
+    let blank = |c: char| c == ' ' || c == '\t';
+    let wrong = match kind {
+        "header" => {
+            text.contains(control) || text.starts_with(blank) || (whole && text.ends_with(blank))
+        }
+        "cookie" => text.contains(control) || text.contains(';'),
+        _ => text.contains(|c: char| control(c) || blank(c) || c == '&' || c == '#'),
+    };
+    wrong.then(|| {
+        let message = format!("no {kind} has the value {text:?}");
+        let fix = match kind {
+            "header" => "remove control characters, and blanks around the value",
+            "cookie" => "remove control characters and ;",
+            _ => "escape blanks, control characters, & and # by %",
+        };
+        ValidationError::invalid(field, message, fix)
+    })
 }
 
 fn check_path(field: &str, path: &PathMatch) -> Option<ValidationError> {
@@ -319,4 +383,53 @@ fn check_expression(field: &str, text: &str) -> Option<ValidationError> {
     let message = format!("{text:?} is not a regular expression: {reason}");
     let fix = "write it for RE2, in ASCII";
     Some(ValidationError::invalid(field, message, fix))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::finding::ObjectRef;
+    use crate::kind::ObjectKind;
+    use crate::traffic::{Action, Edits, Forward, RoutePolicy, RouteRule, RuleId};
+
+    /// The entries of rules with so many alternatives each, and paths of so many bytes.
+    fn entries(rules: usize, alternatives: usize, bytes: usize) -> Vec<RouteEntry> {
+        let object = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "a");
+        let rule = Arc::new(RouteRule {
+            id: RuleId::Declared(object, 0),
+            action: Action::Forward(Forward::to(Vec::new())),
+            edits: Edits::default(),
+            policy: RoutePolicy::default(),
+            origins: BTreeSet::new(),
+        });
+        let entry = |alternative| RouteEntry {
+            matcher: of_bytes(bytes),
+            alternative,
+            rule: Arc::clone(&rule),
+        };
+        let of_rule = |_| (0..alternatives).map(entry);
+        (0..rules).flat_map(of_rule).collect()
+    }
+
+    fn of_bytes(bytes: usize) -> RequestMatcher {
+        RequestMatcher {
+            path: PathMatcher::Exact("x".repeat(bytes).into()),
+            ..RequestMatcher::default()
+        }
+    }
+
+    #[test]
+    fn alternatives_and_bytes_of_a_port_are_bounded() {
+        let one = [of_bytes(1)];
+        assert_eq!(beyond(&entries(31, 64, 1), &one), None);
+        assert_eq!(beyond(&entries(1, 1999, 1), &one), None);
+        let reason = beyond(&entries(1, 2000, 1), &one).unwrap();
+        assert!(reason.contains("2001 alternatives"), "{reason}");
+        let reason = beyond(&entries(512, 1, 1024), &one).unwrap();
+        assert!(reason.contains("524289 bytes"), "{reason}");
+        let reason = beyond(&entries(1000, 1, 1), &one).unwrap();
+        assert!(reason.contains("1000 rules"), "{reason}");
+    }
 }

@@ -29,6 +29,23 @@ impl RequestMatcher {
             && self.query.is_empty()
     }
 
+    /// The bytes of its text.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let path = match &self.path {
+            PathMatcher::Any => 0,
+            PathMatcher::Exact(text) | PathMatcher::Prefix(text) | PathMatcher::Regex(text) => {
+                text.len()
+            }
+        };
+        let headers = self.headers.iter().map(|of| (&of.name, &of.value));
+        let cookies = self.cookies.iter().map(|of| (&of.name, &of.value));
+        let query = self.query.iter().map(|of| (&of.name, &of.value));
+        let named = headers.chain(cookies).chain(query);
+        let named = named.map(|(name, value)| name.len() + value.bytes());
+        path + self.method.as_ref().map_or(0, |method| method.len()) + named.sum::<usize>()
+    }
+
     /// The number of its regular expressions.
     #[must_use]
     pub fn expressions(&self) -> usize {
@@ -105,8 +122,8 @@ impl fmt::Display for RequestMatcher {
         let mut parts: Vec<String> = self.method.iter().map(ToString::to_string).collect();
         match &self.path {
             PathMatcher::Any => {}
-            PathMatcher::Exact(path) => parts.push(path.to_string()),
-            PathMatcher::Prefix(path) => parts.push(format!("{path}/*")),
+            PathMatcher::Exact(path) => parts.push(format!("path = {path}")),
+            PathMatcher::Prefix(path) => parts.push(format!("path {path} and below")),
             PathMatcher::Regex(path) => parts.push(format!("path ~ {path}")),
         }
         let headers = self.headers.iter();
@@ -120,6 +137,13 @@ impl fmt::Display for RequestMatcher {
 }
 
 impl ValueMatcher {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) | Self::Regex(text) => text.len(),
+            Self::Present | Self::Absent => 0,
+        }
+    }
+
     /// The condition on something of this name.
     fn of(&self, name: &str) -> String {
         match self {

@@ -11,6 +11,7 @@ mod matcher;
 mod retries;
 mod rule;
 mod table;
+pub(crate) mod unrouted;
 mod upstream;
 mod upstream_policy;
 
