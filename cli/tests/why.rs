@@ -42,7 +42,7 @@ const CASES: &[Case] = &[
             "listener   dst|10.96.0.10:9080\n",
             "rule       none: the service as a whole\n",
             "timeouts   request 10s, attempt 3s\n",
-            "retries    2 at most, of requests that reached no application, and of idempotent methods after 502 to 504\n",
+            "retries    1 at most, if no application has the request, or after no response or status 502 to 504; wait up to 10ms, then 100ms\n",
             "policies   TrafficPolicy shop/reviews\n",
             "backend    100 % shop/reviews:9080\n",
             "  servers  shop/reviews-v1-1, shop/reviews-v2-1, port 9080 by mTLS: allowed by AuthPolicy shop/reviews, rule 0\n",
@@ -87,6 +87,7 @@ const CASES: &[Case] = &[
         from: "shop/frontend-1",
         args: &["POST", REVIEWS],
         says: &[
+            "retries    1 at most, if no application has the request; not after other failures, for POST is not idempotent; wait",
             "allowed by AuthPolicy shop/reviews, rule 0 (in audit: denied by AuthPolicy shop/reviews-audit, rule 0)\n",
         ],
     },
@@ -147,7 +148,37 @@ const CASES: &[Case] = &[
     Case {
         from: "shop/frontend-1",
         args: &["GET", "http://203.0.113.1/"],
-        says: &["to      203.0.113.1 port 80, which the mesh does not know\n"],
+        says: &[
+            "to      203.0.113.1 port 80, which the mesh does not know\n",
+            "result  the connection leaves the mesh as it is\n",
+        ],
+    },
+    // The caller's sidecar answers before it routes, and removes headers that command it.
+    Case {
+        from: "shop/frontend-1",
+        args: &["CONNECT", REVIEWS],
+        says: &["result    status 404 of the caller's sidecar: no route takes CONNECT\n"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["PROPFINDX", REVIEWS],
+        says: &["result    status 400 of the caller's sidecar: over HTTP/1"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", REVIEWS, "-H", "connection: x-a", "-H", "x-a: 1"],
+        says: &["rule       none: the service as a whole\n"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", REVIEWS, "-H", "x-a: 1"],
+        says: &["rule       TrafficSplit shop/reviews-a, for x-a: 1\n"],
+    },
+    // A headless service.
+    Case {
+        from: "shop/frontend-1",
+        args: &["GET", "http://peers:9080/"],
+        says: &["result     GET / reaches the application\n"],
     },
     Case {
         from: "shop/frontend-1",
@@ -185,7 +216,7 @@ fn errors_name_the_fault_and_the_fix() {
         (
             "shop/frontend-1",
             &["GET", "http://reviewz:9080/"][..],
-            "reviewz is not a known service (shop/reviewz); correct the host, or add the service: namespace shop has db, empty, reviews",
+            "reviewz is not a known service (shop/reviewz); correct the host, or add the service: namespace shop has db, empty, peers, reviews",
         ),
         (
             "shop/frontend-1",
@@ -239,6 +270,44 @@ fn errors_name_the_fault_and_the_fix() {
     }
 }
 
+/// Names of files are printed without the sequences that command a terminal.
+#[test]
+fn errors_have_no_control_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("world.yaml");
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: \"evil\\e]0;owned\\a\", namespace: shop}\nspec: {containers: [{name: app}]}\n";
+    std::fs::write(&file, text).unwrap();
+    let commands: [&[&str]; 3] = [
+        &["why", "--from", "shop/none", "GET", "http://a/", "-f"],
+        &["why", "--from", "shop/\u{1b}[31m", "GET", "http://a/", "-f"],
+        &["compile", "--proxy", "shop/\u{1b}[31m", "-f"],
+    ];
+    for command in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+            .args(command)
+            .arg(&file)
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err:?}");
+        let control = |c: char| c.is_control() && c != '\n';
+        assert!(!err.contains(control), "{command:?}: {err:?}");
+    }
+}
+
+#[test]
+fn the_pods_of_a_headless_service_have_to_be_declared() {
+    let args = ["-f", "declared.yaml", "GET", "http://peers:9080/"];
+    let output = why("shop/declares-1", &args);
+    let out = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "shop/reviews-v1-1, port 9080 by mTLS: refused by the caller's sidecar, for the caller has not declared it\n",
+        "refused by the caller's sidecar: the caller has not declared the destination\n",
+    ] {
+        assert!(out.contains(part), "no {part:?} in\n{out}");
+    }
+}
+
 #[test]
 fn documents_have_the_same_content() {
     let args = ["POST", REVIEWS, "-H", "cookie: group=b", "-o"];
@@ -249,6 +318,10 @@ fn documents_have_the_same_content() {
     assert_eq!(json["rule"]["id"], "TrafficSplit shop/reviews-group-b/0");
     assert_eq!(json["rule"]["timeoutSeconds"]["request"], json!(10.0));
     assert_eq!(json["backends"][1]["weight"], 3);
+    let retries = json!({
+        "attempts": 1, "failures": [], "withheld": true, "backoffSeconds": {"base": 0.01, "max": 0.1},
+    });
+    assert_eq!(json["rule"]["retries"], retries);
     let servers = &json["backends"][1]["servers"][0];
     assert_eq!(servers["rule"], "shop/reviews/0");
     assert_eq!(servers["audit"]["rule"], "shop/reviews-audit/0");

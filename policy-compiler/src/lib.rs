@@ -33,10 +33,10 @@ mod validation;
 pub mod world;
 
 pub use compile::{
-    Call, CalledDestination, Changes, Compiled, DecidingRule, Destination, DestinationKind,
-    ExplainedBackend, Explanation, Family, InvalidDestination, Outcome, Proxy, Recompiled,
-    Replaced, Scope, ServerDecision, Servers, Stopped, Unexplained, compile, listener_address,
-    mesh_in_force, on_demand_address,
+    Call, CallRetries, CalledDestination, Changes, Compiled, DecidingRule, Destination,
+    DestinationKind, ExplainedBackend, Explanation, Family, InvalidDestination, Outcome, Proxy,
+    Recompiled, Replaced, Scope, ServerDecision, Servers, Stopped, Unexplained, compile,
+    listener_address, mesh_in_force, on_demand_address,
 };
 pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;

@@ -3,10 +3,12 @@
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{Fault, FaultAnswer};
 use heddle_policy_compiler::{
-    CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
-    Servers, Stopped,
+    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
+    ServerDecision, Servers, Stopped,
 };
 use serde_json::{Value, json};
+
+use super::text;
 
 /// Returns the explanation as one document.
 pub fn of(explanation: &Explanation) -> Value {
@@ -58,8 +60,8 @@ fn deciding(rule: &DecidingRule) -> Value {
         "timeoutSeconds": {
             "request": seconds(timeouts.request), "perTry": seconds(timeouts.per_try), "idle": seconds(timeouts.idle),
         },
-        "retryAttempts": rule.policy.retries.attempts,
         "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
+        "retries": rule.retries.as_ref().map(retries),
         "mirrors": rule.mirrors.iter().map(|mirror| mirror.backend.to_string()).collect::<Vec<_>>(),
         "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
@@ -77,6 +79,15 @@ fn fault(of: &Fault) -> Value {
     })
 }
 
+fn retries(of: &CallRetries) -> Value {
+    let failures = of.failures.iter().map(text::failure);
+    let seconds = |time: std::time::Duration| time.as_secs_f64();
+    json!({
+        "attempts": of.attempts, "failures": failures.collect::<Vec<_>>(), "withheld": of.withheld,
+        "backoffSeconds": of.backoff.map(|of| json!({"base": seconds(of.base), "max": seconds(of.max)})),
+    })
+}
+
 fn backend(of: &ExplainedBackend) -> Value {
     json!({
         "backend": of.backend.to_string(), "weight": of.weight,
@@ -90,6 +101,7 @@ fn servers(of: &Servers) -> Value {
         ServerDecision::PlainTextRefused => ("PlainTextRefused", None),
         ServerDecision::NoSidecar => ("NoSidecar", None),
         ServerDecision::NotCaptured => ("NotCaptured", None),
+        ServerDecision::NotDeclared => ("NotDeclared", None),
     };
     let audit = of.audit.as_ref().map(|audit| {
         let (decision, rule) = by_policies(audit);
@@ -120,6 +132,8 @@ fn stop(stopped: &Stopped) -> Value {
         Stopped::NotDeclared => ("NotDeclared", None, None),
         Stopped::UnknownRefused => ("UnknownRefused", None, None),
         Stopped::NotHttp => ("NotHttp", Some(400), None),
+        Stopped::Connect => ("Connect", Some(404), None),
+        Stopped::UnknownMethod => ("UnknownMethod", Some(400), None),
     };
     json!({"reason": reason, "status": status, "location": location})
 }
@@ -131,5 +145,6 @@ const fn outcome(of: Outcome) -> &'static str {
         Outcome::Denied => "Denied",
         Outcome::Stopped => "Stopped",
         Outcome::NoEndpoint => "NoEndpoint",
+        Outcome::Outside => "Outside",
     }
 }

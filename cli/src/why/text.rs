@@ -5,12 +5,12 @@ use std::time::Duration;
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{
-    Failure, Fault, FaultAnswer, Resend, Retries, RuleId, Timeouts,
+    Failure, Fault, FaultAnswer, GrpcCode, RuleId, Timeouts,
 };
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
-    Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind, Outcome,
-    ServerDecision, Servers, Stopped,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind,
+    Outcome, ServerDecision, Servers, Stopped,
 };
 
 /// So many servers are named.
@@ -64,9 +64,8 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if !timeouts.is_empty() {
             say("timeouts", timeouts);
         }
-        let retries = &rule.policy.retries;
-        if *retries != Retries::default() {
-            say("retries", retries_line(retries));
+        if let Some(of) = &rule.retries {
+            say("retries", retries(of, &call.method));
         }
         for fault in &rule.faults {
             say("fault", fault_line(fault));
@@ -158,32 +157,6 @@ fn timeouts(timeouts: &Timeouts) -> String {
     named.join(", ")
 }
 
-fn retries_line(of: &Retries) -> String {
-    if of.attempts == 0 {
-        return "none".to_owned();
-    }
-    let failures = of.failures.iter().map(|failure| match failure {
-        Failure::Reset => "a reset".to_owned(),
-        Failure::GatewayError => "502 to 504".to_owned(),
-        Failure::ServerError => "500 to 599".to_owned(),
-        Failure::Status(status) => status.to_string(),
-        Failure::Grpc(code) => format!("gRPC {code:?}"),
-    });
-    let failures: Vec<String> = failures.collect();
-    let unsent = format!(
-        "{} at most, of requests that reached no application",
-        of.attempts
-    );
-    if failures.is_empty() {
-        return unsent;
-    }
-    let which = match of.resend {
-        Resend::Idempotent => "of idempotent methods",
-        Resend::All => "of all methods",
-    };
-    format!("{unsent}, and {which} after {}", failures.join(", "))
-}
-
 fn fault_line(fault: &Fault) -> String {
     let delay = fault.delay.iter();
     let delay = delay.map(|of| format!("{} % wait {}", of.percent, time(of.time)));
@@ -196,6 +169,49 @@ fn fault_line(fault: &Fault) -> String {
     });
     let parts: Vec<String> = delay.chain(abort).collect();
     parts.join(", then ")
+}
+
+/// `2, if no application has the request, or after status 503`.
+fn retries(of: &CallRetries, method: &str) -> String {
+    if of.attempts == 0 {
+        return "none".to_owned();
+    }
+    let failures: Vec<String> = of.failures.iter().map(failure).collect();
+    let after = match failures.is_empty() {
+        true => String::new(),
+        false => format!(", or after {}", failures.join(", ")),
+    };
+    let withheld = match of.withheld {
+        true => format!("; not after other failures, for {method} is not idempotent"),
+        false => String::new(),
+    };
+    let wait = of.backoff.map_or_else(String::new, |of| {
+        format!("; wait up to {}, then {}", time(of.base), time(of.max))
+    });
+    format!(
+        "{} at most, if no application has the request{after}{withheld}{wait}",
+        of.attempts
+    )
+}
+
+/// A failure as people name it.
+pub fn failure(of: &Failure) -> String {
+    match of {
+        Failure::Reset => "no response".to_owned(),
+        Failure::GatewayError => "no response or status 502 to 504".to_owned(),
+        Failure::ServerError => "no response or status 500 to 599".to_owned(),
+        Failure::Status(status) => format!("status {status}"),
+        Failure::Grpc(code) => {
+            let code = match code {
+                GrpcCode::Cancelled => "cancelled",
+                GrpcCode::DeadlineExceeded => "deadline-exceeded",
+                GrpcCode::ResourceExhausted => "resource-exhausted",
+                GrpcCode::Internal => "internal",
+                GrpcCode::Unavailable => "unavailable",
+            };
+            format!("gRPC {code}")
+        }
+    }
 }
 
 fn time(of: Duration) -> String {
@@ -264,6 +280,9 @@ fn decision(servers: &Servers) -> String {
         ServerDecision::NotCaptured => {
             "passes, for the port is left out of capture and no sidecar decides".to_owned()
         }
+        ServerDecision::NotDeclared => {
+            "refused by the caller's sidecar, for the caller has not declared it".to_owned()
+        }
     }
 }
 
@@ -300,6 +319,7 @@ fn result(call: &Call, explanation: &Explanation) -> Line {
     let (text, color) = match (&explanation.stopped, explanation.outcome()) {
         (Some(stopped), _) => (stop(stopped), RED),
         (None, Outcome::Passes) => (format!("{request} reaches the application"), GREEN),
+        (None, Outcome::Outside) => (format!("{request} leaves the mesh as it is"), YELLOW),
         (None, Outcome::Depends) => ("depends on the backend and server".to_owned(), YELLOW),
         (None, Outcome::Denied | Outcome::Stopped) => (denied(explanation), RED),
         (None, Outcome::NoEndpoint) => (
@@ -358,6 +378,11 @@ fn stop(stopped: &Stopped) -> String {
         }
         Stopped::NotHttp => {
             "status 400 of the caller's sidecar: the port carries HTTP, and TLS is not HTTP"
+                .to_owned()
+        }
+        Stopped::Connect => "status 404 of the caller's sidecar: no route takes CONNECT".to_owned(),
+        Stopped::UnknownMethod => {
+            "status 400 of the caller's sidecar: over HTTP/1 it reads only methods of RFCs"
                 .to_owned()
         }
     }

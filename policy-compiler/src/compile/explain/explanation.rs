@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
-use crate::traffic::{Backend, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId};
+use crate::traffic::{
+    Backend, Backoff, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId,
+};
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
 /// A request as an application sends it.
@@ -118,10 +120,25 @@ pub struct DecidingRule {
     pub policy: RoutePolicy,
     /// The faults that the request may meet on purpose.
     pub faults: Vec<Fault>,
+    /// How the request is sent again. `None`: it is bytes, which are not.
+    pub retries: Option<CallRetries>,
     /// The copies of the request.
     pub mirrors: Vec<Mirror>,
     /// The objects that decided it, its policies included.
     pub objects: BTreeSet<ObjectRef>,
+}
+
+/// How one request is sent again, its method considered. One that reached no application always is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallRetries {
+    /// How often at most.
+    pub attempts: u32,
+    /// The failures after which it is sent again although an application may have it.
+    pub failures: BTreeSet<Failure>,
+    /// Whether the rule names failures that do not count, because the method is not idempotent.
+    pub withheld: bool,
+    /// The wait before it is sent again. `None`: that of Envoy.
+    pub backoff: Option<Backoff>,
 }
 
 /// A backend with its servers.
@@ -163,6 +180,8 @@ pub enum ServerDecision {
     NoSidecar,
     /// The port is left out of capture, so that no sidecar decides.
     NotCaptured,
+    /// The caller has not declared the address, so its own sidecar refuses the connection.
+    NotDeclared,
 }
 
 impl ServerDecision {
@@ -171,7 +190,7 @@ impl ServerDecision {
     pub const fn passes(&self) -> bool {
         match self {
             Self::ByPolicies(decision) => decision.allowed(),
-            Self::PlainTextRefused => false,
+            Self::PlainTextRefused | Self::NotDeclared => false,
             Self::NoSidecar | Self::NotCaptured => true,
         }
     }
@@ -194,6 +213,24 @@ pub enum Stopped {
     UnknownRefused,
     /// The port carries HTTP, and TLS of the application is not HTTP.
     NotHttp,
+    /// CONNECT: status 404.
+    Connect,
+    /// A method that Envoy does not read over HTTP/1: status 400.
+    UnknownMethod,
+}
+
+impl Stopped {
+    /// Whether the caller's sidecar asks no rule.
+    pub(super) const fn before_rules(&self) -> bool {
+        match self {
+            Self::NotDeclared | Self::NotHttp | Self::Connect | Self::UnknownMethod => true,
+            Self::NoRule
+            | Self::Answered(_)
+            | Self::Redirected(..)
+            | Self::DeniedByAll
+            | Self::UnknownRefused => false,
+        }
+    }
 }
 
 /// The end of a call.
@@ -209,6 +246,8 @@ pub enum Outcome {
     Stopped,
     /// No endpoint takes it.
     NoEndpoint,
+    /// It leaves the mesh as it is, for an address that the mesh does not know.
+    Outside,
 }
 
 impl Explanation {
@@ -218,7 +257,7 @@ impl Explanation {
         match self.stopped {
             Some(Stopped::DeniedByAll) => return Outcome::Denied,
             Some(_) => return Outcome::Stopped,
-            None if matches!(self.to, CalledDestination::Unknown(..)) => return Outcome::Passes,
+            None if matches!(self.to, CalledDestination::Unknown(..)) => return Outcome::Outside,
             None => {}
         }
         let all_served = self.backends.iter().all(|of| !of.servers.is_empty());

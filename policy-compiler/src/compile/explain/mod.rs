@@ -6,18 +6,19 @@ mod destination;
 mod explanation;
 mod servers;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Compiled, Proxy};
-use crate::traffic::{self, Action, Backend, RouteRule, evaluate};
+use crate::traffic::{self, Action, Backend, RouteRule, evaluate, unrouted};
 use crate::validation::inputs::Target;
 use crate::world::{Capture, Family, Pod, Port, Protocol, Service};
 
 use destination::Called;
 pub use explanation::{
-    Call, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome, ServerDecision,
-    Servers, Stopped, Unexplained,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
+    ServerDecision, Servers, Stopped, Unexplained,
 };
 use servers::Arriving;
 
@@ -43,7 +44,7 @@ impl Compiled {
             stopped: None,
         };
         let host = call.host_header();
-        let mut headers = call.headers.clone();
+        let mut headers = unrouted::routed(&call.headers);
         if !headers.iter().any(|(name, _)| name == "host") {
             headers.push(("host".to_owned(), host.clone()));
         }
@@ -54,6 +55,7 @@ impl Compiled {
             family: None,
             protocol: Protocol::Detect,
             tls: call.tls,
+            scope: None,
             request: traffic::Request {
                 host,
                 method: call.method.clone(),
@@ -65,11 +67,11 @@ impl Compiled {
         Ok(explanation)
     }
 
-    fn follow(
+    fn follow<'a>(
         &self,
-        (pod, proxy): (&Pod, Option<&Proxy>),
+        (pod, proxy): (&Pod, Option<&'a Proxy>),
         called: &Called<'_>,
-        mut arriving: Arriving<'_>,
+        mut arriving: Arriving<'a>,
         explanation: &mut Explanation,
     ) {
         match called {
@@ -83,15 +85,12 @@ impl Compiled {
                 protocol,
             } => {
                 arriving.protocol = *protocol;
-                let at = address(server, *port);
-                explanation.listener = at.filter(|_| proxy.is_some()).map(listener);
-                explanation.stopped = not_http(proxy, &arriving).or_else(|| {
-                    let refused = proxy.zip(at).is_some_and(|(p, at)| !self.may_have(p, at));
-                    refused.then_some(Stopped::NotDeclared)
-                });
+                arriving.scope = proxy;
+                let at = address(server, *port).filter(|_| proxy.is_some());
+                explanation.listener = at.map(listener);
                 let backend = Backend::Service(server.name.clone(), *port);
                 let servers = self.server(&arriving, server, *port);
-                explanation.backends.push(whole(backend, servers));
+                by_address(&arriving, vec![whole(backend, servers)], explanation);
             }
             Called::Headless {
                 service,
@@ -99,8 +98,9 @@ impl Compiled {
                 protocol,
             } => {
                 arriving.protocol = *protocol;
-                explanation.stopped = not_http(proxy, &arriving);
-                explanation.backends = self.whole_service(&arriving, service, *port);
+                arriving.scope = proxy;
+                let backends = self.whole_service(&arriving, service, *port);
+                by_address(&arriving, backends, explanation);
             }
             Called::Service {
                 service,
@@ -163,9 +163,10 @@ impl Compiled {
         } else if self.refuses(&proxy.identity, name, port) {
             Some(Stopped::DeniedByAll)
         } else {
-            not_http(Some(proxy), &arriving)
+            not_routed(Some(proxy), &arriving)
         };
-        if let Some(Stopped::NotDeclared | Stopped::NotHttp) = explanation.stopped {
+        let stopped = explanation.stopped.as_ref();
+        if stopped.is_some_and(Stopped::before_rules) {
             return;
         }
         if arriving.protocol == Protocol::Http {
@@ -180,7 +181,7 @@ impl Compiled {
             explanation.backends = self.whole_service(&arriving, service, port);
             return;
         };
-        explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone()));
+        explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone(), None));
         if let Action::Forward(forward) = &entry.rule.action {
             let backends = forward.weighted().map(|weighted| ExplainedBackend {
                 backend: weighted.backend.clone(),
@@ -211,9 +212,10 @@ impl Compiled {
             stop(explanation, Stopped::NoRule);
             return;
         };
+        let matcher = decision.entry.matcher.clone();
         explanation.rule = Some(DecidingRule {
             faults: decision.faults(&sent).cloned().collect(),
-            ..deciding(decision.rule(), decision.entry.matcher.clone())
+            ..deciding(decision.rule(), matcher, Some(&sent.method))
         });
         match &decision.rule().action {
             Action::Respond { status, .. } => stop(explanation, Stopped::Answered(*status)),
@@ -239,10 +241,31 @@ impl Compiled {
     }
 }
 
-/// TLS of the application on a port that carries HTTP: the caller's sidecar answers it as a request that is not HTTP.
-fn not_http(proxy: Option<&Proxy>, arriving: &Arriving<'_>) -> Option<Stopped> {
-    let wrong = proxy.is_some() && arriving.tls && arriving.protocol == Protocol::Http;
-    wrong.then_some(Stopped::NotHttp)
+/// The answer of the caller's sidecar to a request that it does not route, on a port that carries HTTP.
+fn not_routed(proxy: Option<&Proxy>, arriving: &Arriving<'_>) -> Option<Stopped> {
+    if proxy.is_none() || arriving.protocol != Protocol::Http {
+        return None;
+    }
+    match &*arriving.request.method {
+        // TLS of the application is not HTTP.
+        _ if arriving.tls => Some(Stopped::NotHttp),
+        unrouted::CONNECT => Some(Stopped::Connect),
+        method => (!unrouted::is_method(method)).then_some(Stopped::UnknownMethod),
+    }
+}
+
+/// A call by the addresses of pods. The caller's sidecar refuses it if the caller has declared none of them.
+fn by_address(
+    arriving: &Arriving<'_>,
+    backends: Vec<ExplainedBackend>,
+    explanation: &mut Explanation,
+) {
+    let servers = || backends.iter().flat_map(|of| &of.servers);
+    let none = servers().all(|of| of.decision == ServerDecision::NotDeclared)
+        && servers().next().is_some();
+    explanation.stopped =
+        not_routed(arriving.scope, arriving).or(none.then_some(Stopped::NotDeclared));
+    explanation.backends = backends;
 }
 
 fn listener(at: SocketAddr) -> Arc<str> {
@@ -258,8 +281,24 @@ fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
     }
 }
 
-fn deciding(rule: &RouteRule, matcher: traffic::RequestMatcher) -> DecidingRule {
+/// The rule, as it is for requests with a method. `method` is None for bytes, which are never sent again.
+fn deciding(
+    rule: &RouteRule,
+    matcher: traffic::RequestMatcher,
+    method: Option<&str>,
+) -> DecidingRule {
+    let retries = &rule.policy.retries;
+    let retries = method.map(|method| CallRetries {
+        attempts: retries.attempts,
+        failures: match retries.resend.covers(Some(method)) {
+            Some(true) if retries.resends() => retries.failures.clone(),
+            Some(_) | None => BTreeSet::new(),
+        },
+        withheld: retries.resends() && retries.resend.covers(Some(method)) == Some(false),
+        backoff: retries.backoff,
+    });
     DecidingRule {
+        retries,
         id: rule.id.clone(),
         matcher,
         policy: rule.policy.clone(),

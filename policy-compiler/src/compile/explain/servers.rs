@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::super::Compiled;
 use super::super::inbound::target;
+use super::super::{Compiled, Proxy};
 use super::explanation::{ServerDecision, Servers};
 use crate::authz::{HttpRequest, Request, RuleAction, evaluate};
 use crate::settings::Settings;
@@ -31,6 +31,8 @@ pub(super) struct Arriving<'a> {
     pub(super) protocol: Protocol,
     /// Whether it is TLS of the application.
     pub(super) tls: bool,
+    /// The caller, where it must have declared each server by its address.
+    pub(super) scope: Option<&'a Proxy>,
     /// The request.
     pub(super) request: traffic::Request,
 }
@@ -160,6 +162,13 @@ impl Compiled {
             audit: None,
             allow_rules: Vec::new(),
         };
+        let undeclared = |(proxy, at): (&Proxy, SocketAddr)| {
+            // Addresses that the mesh does not know need no declaration.
+            self.resolve(at).is_some() && !self.may_have(proxy, at)
+        };
+        if arriving.scope.zip(server.at).is_some_and(undeclared) {
+            return decided(arriving.identity.is_some(), ServerDecision::NotDeclared);
+        }
         let meshed = server.pod.filter(|_| server.meshed);
         let served = meshed.and_then(|pod| Some((pod, self.compiled_template(&pod.template)?)));
         let Some((pod, served)) = served else {
