@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{
-    Failure, Fault, FaultAnswer, GrpcCode, RuleId, Timeouts,
-};
+use heddle_policy_compiler::traffic::{Failure, Fault, FaultAnswer, GrpcCode, RuleId, Timeouts};
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind,
