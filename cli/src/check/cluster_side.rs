@@ -161,7 +161,7 @@ mod tests {
         let client = Client::new(routes.fallback(missing), "default");
         let kind = |kind: ObjectKind| (kind, kind.resource().unwrap().or_none());
         let kinds = [ObjectKind::Mesh, ObjectKind::AuthPolicy].map(kind);
-        let required = ObjectKind::watched();
+        let required = ObjectKind::watched().filter(|(_, resource)| !resource.optional);
         let outcomes = optional_kinds(&client, required.chain(kinds)).await;
         let told: Vec<bool> = outcomes
             .iter()
