@@ -10,7 +10,7 @@ cache=${HEDDLE_CACHE:-$root/.cache/e2e}
 
 # The definitions of the release whose suite runs.
 definitions=$(cd "$here" && go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/standard
-${KUBECTL:-kubectl} apply --server-side -f "$definitions" > /dev/null
+${KUBECTL:-kubectl} apply --server-side --force-conflicts -f "$definitions" > /dev/null
 
 report=${HEDDLE_CONFORMANCE_REPORT:-$(mktemp --suffix=.yaml)}
 features=$(grep -v '^#' "$here/features.txt" | paste -sd,)
