@@ -81,6 +81,6 @@ once images images/coredns.tar "$(key mkimage.py src/apps src/dns)" pack_cluster
 once echo-image images/echo.tar "$(key mkimage.py src/apps)" pack_echo
 once prometheus-image images/prometheus.tar "$(key mkimage.py rootfs.sh)" pack_prometheus
 once base-rootfs rootfs/base "$(key rootfs.sh)" unpack_base
-once conformance bin/conformance "$(key ../../conformance)" build_conformance
+once conformance bin/conformance "$(key ../../conformance/{go.mod,go.sum,conformance_test.go})" build_conformance
 once conformance-echo conformance/server "$(key ../../conformance/echo)" build_conformance_echo
-once conformance-image images/conformance.tar "$(key mkimage.py ../../conformance)" pack_conformance
+once conformance-image images/conformance.tar "$(key mkimage.py ../../conformance/{go.mod,echo})" pack_conformance
