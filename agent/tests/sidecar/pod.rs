@@ -1,7 +1,7 @@
 //! A pod without Kubernetes: the application, the agent's process, and a caller.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -48,8 +48,11 @@ pub fn envoy() -> PathBuf {
     path
 }
 
+/// An address for the pod's Envoy to bind. Its IP address is one of the test process's own, so no outgoing connection
+/// takes the port in the meantime: those have 127.0.0.1.
 fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    std::net::TcpListener::bind((Ipv4Addr::new(127, 64 | a, b, c), 0))
         .unwrap()
         .local_addr()
         .unwrap()

@@ -83,7 +83,17 @@ within() {
 }
 within 60 "API socket" test -S "$state/api.sock"
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# Below the ports of outgoing connections (ip_local_port_range), so that none takes it before socat binds it.
+free_port() {
+  python3 -c '
+import random, socket
+while True:
+    port = random.randrange(20000, 32000)
+    with socket.socket() as s:
+        if s.connect_ex(("127.0.0.1", port)) != 0:
+            break
+print(port)'
+}
 port=${HEDDLE_E2E_PORT:-$(free_port)}
 # From the state's own directory: a socket's path may have no more than 107 characters.
 (cd "$state" && exec setsid socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" UNIX-CONNECT:api.sock) > "$state/relay.log" 2>&1 < /dev/null &
