@@ -5,7 +5,6 @@
 mod harness;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, http, serve, start, status};
+use harness::shop;
 use heddle_policy_compiler::traffic::{FaultAnswer, Request, evaluate};
 use heddle_policy_compiler::{Compiled, NamespacedName, ResourceKind, compile, ingest};
 
@@ -23,17 +23,17 @@ const APPLICATION: &str = "127.93.0.11:8001";
 const SERVICES: [(&str, &str); 2] = [
     (
         "half",
-        "{retries: {attempts: 5, conditions: [ServerError], statusCodes: [503], resend: All}, faults: [{abort: {status: 503, percent: 50}}]}",
+        "retries: {attempts: 5, conditions: [ServerError], statusCodes: [503], resend: All}, faults: [{abort: {status: 503, percent: 50}}]",
     ),
     (
         "matched",
-        "{timeouts: {request: 1s}, faults: [
+        "timeouts: {request: 1s}, faults: [
           {match: {method: POST, path: {prefix: /orders/}}, abort: {status: 418, percent: 100}},
           {match: {path: {exact: /a.b}}, abort: {status: 500, percent: 100}},
           {match: {headers: [{name: X-Fault, regex: 'ye?s'}, {name: x-safe, present: false}]}, abort: {status: 502, percent: 100}},
           {match: {path: {prefix: /slow}}, delay: {duration: 1s500ms, percent: 100}},
           {match: {path: {prefix: /grpc}}, abort: {grpcStatus: 14, percent: 100}},
-          {match: {path: {prefix: /never}}, abort: {status: 500, percent: 0}}]}",
+          {match: {path: {prefix: /never}}, abort: {status: 500, percent: 0}}]",
     ),
 ];
 
@@ -46,46 +46,12 @@ fn compiled(policies: bool) -> Result<Compiled> {
     let mut upstreams = Vec::new();
     for (index, (name, policy)) in SERVICES.into_iter().enumerate() {
         if policies {
-            let policy = policy.trim_start_matches('{');
-            write!(
-                text,
-                "---
-apiVersion: heddle.dev/v1alpha1
-kind: TrafficPolicy
-metadata: {{name: {name}, namespace: shop}}
-spec: {{target: {{service: {name}}}, {policy}
-"
-            )?;
+            text += &shop::traffic_policy(name, policy);
         }
-        write!(
-            text,
-            "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: http, port: 8001}}]
-endpoints: [{{addresses: [127.93.0.11]}}]
-"
-        )?;
+        text += &shop::service(name, index, ("http", 8001), &["127.93.0.11"]);
         upstreams.push(format!("shop/{name}:8001={}", at(index)));
     }
-    write!(
-        text,
-        "---
-apiVersion: v1
-kind: Pod
-metadata: {{name: client, namespace: shop, annotations: {{heddle.dev/standalone-app: 127.93.0.4, heddle.dev/standalone-upstreams: \"{}\"}}}}
-spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
-status: {{podIPs: [{{ip: 127.93.0.3}}]}}
-",
-        upstreams.join(", ")
-    )?;
+    text += &shop::client("127.93.0", &upstreams);
     let (objects, findings) = ingest::parse_yaml("faults", &text).into_objects();
     ensure!(findings.is_empty(), "{findings:#?}");
     let compiled = compile(&harness::world(objects).0);

@@ -21,6 +21,7 @@ use anyhow::Result;
 use cluster::{apply, pod, policy, service, slice, split};
 use gateway_api::httproutes::HttpRoute;
 use harness::running::{Trust, http, mirror, request, serve, start};
+use harness::shop;
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
 use heddle_policy_compiler::{
@@ -238,12 +239,6 @@ spec:
     backendRefs: [{name: gone, port: 8001}]
   - matches: [{path: {value: /off}}]
     backendRefs: [{name: api, port: 8001, weight: 0}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop, annotations: {heddle.dev/standalone-app: 127.92.1.4, heddle.dev/standalone-upstreams: "shop/api:8001=127.92.1.5:8001"}}
-spec: {serviceAccountName: client, containers: [{name: app}]}
-status: {podIPs: [{ip: 127.92.1.3}]}
 "#;
 
 /// A client's sidecar, the route, and the services `api` and `api-v2` of an address each.
@@ -251,22 +246,10 @@ fn routed() -> Compiled {
     let mut text = ROUTED.to_owned();
     for (index, name) in ["api", "api-v2"].into_iter().enumerate() {
         let ip = format!("127.92.1.{}", 11 + index);
-        text += &format!(
-            "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: http, port: 8001}}]
-endpoints: [{{addresses: [{ip}]}}]
-"
-        );
+        text += &shop::service(name, index, ("http", 8001), &[&ip]);
     }
+    let upstreams = ["shop/api:8001=127.92.1.5:8001".to_owned()];
+    text += &shop::client("127.92.1", &upstreams);
     let read = ingest::parse_yaml("route", &text);
     assert!(read.findings.is_empty(), "{:#?}", read.findings);
     let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));

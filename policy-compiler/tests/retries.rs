@@ -5,7 +5,6 @@
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, http, request, serve, start, status};
+use harness::shop;
 use heddle_policy_compiler::{Compiled, compile, ingest};
 
 /// The application that answers every request well, that which fails, and an address where none listens.
@@ -58,46 +58,13 @@ fn compiled() -> Result<Compiled> {
     let mut upstreams = Vec::new();
     for (index, (name, retries, endpoints)) in SERVICES.into_iter().enumerate() {
         if !retries.is_empty() {
-            write!(
-                text,
-                "---
-apiVersion: heddle.dev/v1alpha1
-kind: TrafficPolicy
-metadata: {{name: {name}, namespace: shop}}
-spec: {{target: {{service: {name}}}, timeouts: {{perTry: 300ms}}, retries: {retries}}}
-"
-            )?;
+            let fields = format!("timeouts: {{perTry: 300ms}}, retries: {retries}");
+            text += &shop::traffic_policy(name, &fields);
         }
-        write!(
-            text,
-            "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: http, port: 8001}}]
-endpoints: [{{addresses: [{}]}}]
-",
-            endpoints.join("]}, {addresses: [")
-        )?;
+        text += &shop::service(name, index, ("http", 8001), endpoints);
         upstreams.push(format!("shop/{name}:8001={}", at(name)));
     }
-    write!(
-        text,
-        "---
-apiVersion: v1
-kind: Pod
-metadata: {{name: client, namespace: shop, annotations: {{heddle.dev/standalone-app: 127.91.0.4, heddle.dev/standalone-upstreams: \"{}\"}}}}
-spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
-status: {{podIPs: [{{ip: 127.91.0.3}}]}}
-",
-        upstreams.join(", ")
-    )?;
+    text += &shop::client("127.91.0", &upstreams);
     let (objects, findings) = ingest::parse_yaml("retries", &text).into_objects();
     ensure!(findings.is_empty(), "{findings:#?}");
     let compiled = compile(&harness::world(objects).0);

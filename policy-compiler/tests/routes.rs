@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use harness::running::{Trust, connect, http, serve, spawn, start, status};
+use harness::shop;
 use heddle_policy_compiler::traffic::{
     Action, Backend, Balance, CookieMatcher, Edits, Forward, HeaderChange, HeaderChanges,
     HeaderMatcher, HostPattern, Origins, PathMatcher, PathRewrite, PresentLines, QueryMatcher,
@@ -560,32 +561,14 @@ spec:
   - path: {regex: \"/items/[0-9]+\"}
   - query: [{name: version, exact: \"2\"}, {name: \"filter[a]\", present: true}]
   backends: [{service: api-v2, weight: 1}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop, annotations: {heddle.dev/standalone-app: 127.79.1.4, heddle.dev/standalone-upstreams: \"shop/api:8001=127.79.1.5:8001\"}}
-spec: {serviceAccountName: client, containers: [{name: app}]}
-status: {podIPs: [{ip: 127.79.1.3}]}
 ",
     );
     for (index, name) in ["api", "api-v2"].into_iter().enumerate() {
         let ip = format!("127.79.1.{}", 11 + index);
-        text += &format!(
-            "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, ports: [{{name: http, port: 8001}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: http, port: 8001}}]
-endpoints: [{{addresses: [{ip}]}}]
-"
-        );
+        text += &shop::service(name, index, ("http", 8001), &[&ip]);
     }
+    let upstreams = ["shop/api:8001=127.79.1.5:8001".to_owned()];
+    text += &shop::client("127.79.1", &upstreams);
     let read = ingest::parse_yaml("routes", &text);
     ensure!(read.findings.is_empty(), "{:#?}", read.findings);
     let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
@@ -696,6 +679,8 @@ spec: {{service: api, matches: [{{path: {{exact: /{index}}}}}], backends: [{{ser
 "
         );
     }
+    let upstreams = ["shop/api:8001=127.79.1.5:8001".to_owned()];
+    text += &shop::client("127.79.1", &upstreams);
     let read = ingest::parse_yaml("routes", &text);
     let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
     let compiled = compile(&world);

@@ -5,7 +5,6 @@
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, request, serve, start, status};
+use harness::shop;
 use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
 
 /// Applications that answer with their address, and one that fails.
@@ -113,40 +113,12 @@ fn compiled() -> Result<Compiled> {
     for (index, service) in SERVICES.iter().enumerate() {
         let (name, policy, number) = (service.name, service.policy, port(service));
         if !policy.is_empty() {
-            writeln!(
-                text,
-                "---\napiVersion: heddle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{target: {{service: {name}}}, {policy}}}"
-            )?;
+            text += &shop::traffic_policy(name, policy);
         }
-        let ports = format!("ports: [{{name: {}, port: {number}}}]", service.port);
-        let endpoints = service.endpoints.join("]}, {addresses: [");
-        writeln!(
-            text,
-            "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, {ports}}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-{ports}
-endpoints: [{{addresses: [{endpoints}]}}]"
-        )?;
+        text += &shop::service(name, index, (service.port, number), service.endpoints);
         upstreams.push(format!("shop/{name}:{number}={}", at(name)));
     }
-    writeln!(
-        text,
-        "---
-apiVersion: v1
-kind: Pod
-metadata: {{name: client, namespace: shop, annotations: {{heddle.dev/standalone-app: 127.92.0.4, heddle.dev/standalone-upstreams: \"{}\"}}}}
-spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
-status: {{podIPs: [{{ip: 127.92.0.3}}]}}",
-        upstreams.join(", ")
-    )?;
+    text += &shop::client("127.92.0", &upstreams);
     let (objects, findings) = ingest::parse_yaml("upstreams", &text).into_objects();
     ensure!(findings.is_empty(), "{findings:#?}");
     let compiled = compile(&harness::world(objects).0);

@@ -11,6 +11,7 @@ pub mod envoy;
 pub mod matchers;
 mod model;
 pub mod running;
+pub mod shop;
 pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
