@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Violation;
+use crate::world::is_dns_label;
 
 /// The longest name of an object of ours: a DNS subdomain.
 const MAX_NAME: usize = 253;
@@ -30,7 +31,7 @@ const FIELDS: [&str; 15] = [
 /// Returns the violations of the name, or of the prefix that the API server completes by letters and digits.
 pub(super) fn name(object: &Value) -> Vec<Violation> {
     let text = |field: &str| object.pointer(field).and_then(Value::as_str);
-    let subdomain = |name: &str| name.len() <= MAX_NAME && name.split('.').all(dns_label);
+    let subdomain = |name: &str| name.len() <= MAX_NAME && name.split('.').all(is_dns_label);
     let name = text("/metadata/name").filter(|name| !name.is_empty());
     let prefix = text("/metadata/generateName").filter(|prefix| !prefix.is_empty());
     match (name, prefix) {
@@ -59,7 +60,7 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
     let mut found: Vec<Violation> = unknown.map(|field| unknown_field(field)).collect();
     if let Some(Value::String(namespace)) = metadata.get("namespace")
         && !namespace.is_empty()
-        && !(namespace.len() <= MAX_LABEL && dns_label(namespace))
+        && !(namespace.len() <= MAX_LABEL && is_dns_label(namespace))
     {
         let reason = format!(
             "{namespace:?} is not the name of a namespace; use lower-case letters, digits and -, at most {MAX_LABEL} characters"
@@ -121,19 +122,11 @@ fn key_violation(field: &str, key: &str) -> Violation {
     violation(&format!("metadata.{field}"), reason)
 }
 
-fn dns_label(label: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !label.is_empty()
-        && label.bytes().all(inner)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-}
-
 /// Whether a text is a qualified name: a word, after a DNS name and a slash if there is one.
 fn qualified(key: &str) -> bool {
     match key.split_once('/') {
         Some((domain, name)) => {
-            domain.len() <= MAX_NAME && domain.split('.').all(dns_label) && word(name)
+            domain.len() <= MAX_NAME && domain.split('.').all(is_dns_label) && word(name)
         }
         None => word(key),
     }

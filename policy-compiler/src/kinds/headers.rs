@@ -7,6 +7,12 @@ use crate::authz::{HeaderPattern, HeaderValuePattern};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{ValidationError, expression};
 
+/// Whether a text is a token (RFC 9110, 5.6.2), as names of headers and cookies are.
+pub(super) fn is_token(text: &str) -> bool {
+    let of_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
+    !text.is_empty() && text.bytes().all(of_token)
+}
+
 /// All headers of a policy together: a sidecar has them in memory.
 pub(super) fn check_headers(spec: &AuthPolicySpec) -> Option<ValidationError> {
     let costs = spec.rules.iter().flat_map(|rule| {
@@ -75,9 +81,8 @@ pub(super) fn check_header(field: &str, header: &HeaderMatch) -> Option<Validati
 
 /// The header as the rules hold it; `None` if it is not exactly one demand.
 pub(super) fn header_pattern(header: &HeaderMatch) -> Option<HeaderPattern> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
     let bare = header.name.strip_prefix(':').unwrap_or(&header.name);
-    if bare.is_empty() || !bare.bytes().all(token) {
+    if !is_token(bare) {
         return None;
     }
     let value = match header.value()? {

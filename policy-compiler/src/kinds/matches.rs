@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use heddle_crds::{PathMatch, RequestMatch, RequestValue, TrafficSplitSpec};
 
 use super::expression;
+use super::headers::is_token;
 use crate::kinds::ValidationError;
 use crate::traffic::unrouted;
 use crate::traffic::{
@@ -278,14 +279,11 @@ pub(super) fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<
 }
 
 fn is_name(kind: &str, name: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
     let of_query = |b: u8| b.is_ascii_graphic() && !b"&=#".contains(&b);
-    let bytes = name.bytes();
-    !name.is_empty()
-        && match kind {
-            "query parameter" => bytes.into_iter().all(of_query),
-            _ => bytes.into_iter().all(token),
-        }
+    match kind {
+        "query parameter" => !name.is_empty() && name.bytes().all(of_query),
+        _ => is_token(name),
+    }
 }
 
 /// The fault of a header, cookie or parameter that no request has where rules are asked.

@@ -16,6 +16,12 @@ pub(crate) fn to_labels(of: &BTreeMap<String, String>) -> Labels {
         .collect()
 }
 
+/// Whether a text is a DNS label (RFC 1123) in lower case, of any length.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamespacedName {

@@ -13,7 +13,7 @@ use crate::traffic::{
     Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
     RedirectStatus, RequestMatcher, Rewrite, Scheme,
 };
-use crate::world::Port;
+use crate::world::{Port, is_dns_label};
 
 /// Headers that frame a message or belong to one connection: another value breaks the connection.
 const FRAMING: [&str; 9] = [
@@ -400,14 +400,7 @@ fn answer(
 
 fn hostname(field: &str, name: Option<&String>, notes: &mut Notes) -> Option<Arc<str>> {
     let name = name?;
-    let label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        label.bytes().all(inner)
-            && !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
+    if name.len() > 253 || !name.split('.').all(is_dns_label) {
         let message = format!("{name:?} is not a host name");
         let fix = "use labels of lower-case letters, digits and dashes";
         notes.unsupported(format!("{field}.hostname"), message, fix);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::notes::Notes;
 use crate::kinds::expression;
+use crate::kinds::headers::is_token;
 use crate::traffic::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 use gateway_api::httproutes as api;
 
@@ -187,8 +188,7 @@ fn regex(field: &str, text: &str, notes: &mut Notes) -> ValueMatcher {
 
 /// Checks the name of a header or query parameter.
 pub(super) fn check_name(field: &str, name: &str, notes: &mut Notes) {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
-    if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
+    if name.len() > 256 || !is_token(name) {
         let message = format!("{name:?} is not a name");
         let fix = "use letters, digits and dashes";
         notes.unsupported(format!("{field}.name"), message, fix);
