@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{ClusterAndEndpoints, ClusterInputs, Place, governed, mirror, subset};
+use super::upstreams::{
+    ClusterAndEndpoints, ClusterInputs, Place, ServiceCluster, governed, mirror, subset,
+};
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -106,20 +108,21 @@ pub(crate) fn client_sides(
         let rules = scene.rules(&service.name, *number);
         for facet in scene.facets(service, *number, &rules) {
             let called = Caller::of(service, &facet).family;
-            let pair = |name: &NamespacedName, port: Port| {
+            let whole = |name: &NamespacedName, port: Port| {
                 let backend = scene.recorder.service(name)?;
                 let family = backend.if_second(called);
                 let node = facet.node.as_ref();
                 let whole = for_node(scene.wholes(name)?, port, family, node)?;
-                Some(whole.pair.clone())
+                Some(whole)
             };
-            let Some(own) = pair(&service.name, *number) else {
+            let Some(own) = whole(&service.name, *number) else {
                 continue;
             };
+            let own = own.pair.clone();
             let key = (*number, facet.clone());
             let old = candidates(old, &sides, &key);
             let side = match port.protocol {
-                Protocol::Http => routed(scene, service, &key, own, pair, &old),
+                Protocol::Http => routed(scene, service, &key, own, &rules, whole, &old),
                 // Bytes go to the cluster; a split has its weights in the endpoints.
                 Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
             };
@@ -131,11 +134,11 @@ pub(crate) fn client_sides(
 }
 
 /// The clusters of the mirrors of rules, each backend once.
-fn mirrors(
+fn mirrors<'a>(
     service: &Service,
     key: &OutPort,
     rules: &[&RouteEntry],
-    whole: impl Fn(&NamespacedName, Port) -> Option<ClusterAndEndpoints>,
+    whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
     old: &[&ClusterAndEndpoints],
 ) -> Vec<(Backend, ClusterAndEndpoints)> {
     let mut found: Vec<(Backend, ClusterAndEndpoints)> = Vec::new();
@@ -147,11 +150,11 @@ fn mirrors(
             if found.iter().any(|(backend, _)| *backend == of.backend) {
                 continue;
             }
-            let Some(pair) = whole(name, *port) else {
+            let Some(whole) = whole(name, *port) else {
                 continue;
             };
             let place = Place { rule, index };
-            let pair = mirror(service, key, place, &pair, old);
+            let pair = mirror(service, key, place, &whole.pair, old);
             found.push((of.backend.clone(), pair));
         }
     }
@@ -159,20 +162,20 @@ fn mirrors(
 }
 
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
-fn routed(
+fn routed<'a>(
     scene: &ClusterInputs<'_>,
     service: &Service,
     key: &OutPort,
     own: ClusterAndEndpoints,
-    whole: impl Fn(&NamespacedName, Port) -> Option<ClusterAndEndpoints>,
+    rules: &[&RouteEntry],
+    whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
     old: &[&Arc<OutboundPort>],
 ) -> OutboundPort {
-    let rules = scene.rules(&service.name, key.0);
     let known: Vec<&ClusterAndEndpoints> = old.iter().flat_map(|old| &old.pairs).collect();
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut pairs = vec![own];
     let mut upstreams: Vec<TableUpstream> = Vec::new();
-    for entry in &rules {
+    for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams
                 .iter()
@@ -183,8 +186,9 @@ fn routed(
             let rule = &*entry.rule;
             let place = Place { rule, index };
             let pair = match backend {
-                Backend::Service(name, port) => whole(name, *port).map(|pair| {
-                    governed(scene, service, key, place, &pair, &known).unwrap_or(pair)
+                Backend::Service(name, port) => whole(name, *port).map(|whole| {
+                    let governed = governed(scene, service, key, place, whole, &known);
+                    governed.unwrap_or_else(|| whole.pair.clone())
                 }),
                 Backend::Subset(_, _, labels) => {
                     Some(subset(scene, service, key, place, labels, &known))
@@ -200,9 +204,9 @@ fn routed(
             }
         }
     }
-    let mirrors = mirrors(service, key, &rules, &whole, &known);
+    let mirrors = mirrors(service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
-        let rules = (&*rules, scene.otherwise(&service.name, key.0));
+        let rules = (rules, scene.otherwise(&service.name, key.0));
         let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
         let named = mirrors.iter();
         let named = named.map(|(backend, pair)| pair.of_backend(backend.clone()));

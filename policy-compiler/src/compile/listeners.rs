@@ -94,7 +94,7 @@ pub(crate) struct ListenerInput {
 }
 
 /// `dst|<ip:port>`
-fn listener_name(at: SocketAddr) -> String {
+pub(super) fn listener_name(at: SocketAddr) -> String {
     format!("dst|{at}")
 }
 

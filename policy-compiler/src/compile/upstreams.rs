@@ -13,8 +13,9 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Origins, Otherwise,
+    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Otherwise,
     RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
+    idle_timeout,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -89,6 +90,21 @@ impl ClusterAndEndpoints {
         [self.upstream.resource(), self.endpoints.resource()]
     }
 
+    /// Returns the same endpoints in another cluster, which a rule needs.
+    fn under(
+        &self,
+        name: Arc<str>,
+        rule: &RouteRule,
+        old: &[&Self],
+        change: impl FnOnce(&mut Upstream),
+    ) -> Self {
+        let mut upstream = self.upstream.recipe().clone();
+        upstream.name = name;
+        upstream.origins.rules.extend(rule.origins.iter().cloned());
+        change(&mut upstream);
+        with_old_name(upstream, self.endpoints.recipe().groups.clone(), old)
+    }
+
     /// Itself as the upstream of a backend.
     pub(super) fn of_backend(&self, backend: Backend) -> TableUpstream {
         TableUpstream {
@@ -113,6 +129,8 @@ pub(crate) struct ServiceCluster {
     pub(super) pair: ClusterAndEndpoints,
     /// Whether an endpoint has no sidecar.
     pub(crate) unmeshed: bool,
+    /// Whether requests go to such an endpoint.
+    plain_requests: bool,
     /// An endpoint that gets no traffic, for its slice names a pod that cannot be there.
     pub(crate) misnamed: Option<Box<Misnamed>>,
 }
@@ -282,22 +300,25 @@ fn whole(
             forward.backends.iter().map(&mut group).collect()
         }
     };
+    let plain_requests = unmeshed && protocol == Protocol::Http;
     let mut upstream = Upstream {
         name: out_name(name, port, facet.family),
         tls: tls(identities, alpn(protocol)),
         balance: balance(service),
         policy: None,
-        unmeshed: unmeshed && protocol == Protocol::Http,
+        idle_timeout: idle_timeout(plain_requests),
         copies: false,
         origins: Origins {
             service: name.clone(),
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
         },
     };
-    govern(&mut upstream, &scene.policy(name, port), protocol);
+    let policy = scene.policy(name, port);
+    govern(&mut upstream, &policy, protocol, plain_requests);
     ServiceCluster {
         pair: ClusterAndEndpoints::new(upstream, groups, old),
         unmeshed,
+        plain_requests,
         misnamed,
     }
 }
@@ -309,12 +330,15 @@ fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
     }
 }
 
-/// Sets the bounds of a policy.
-fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, protocol: Protocol) {
+/// Sets the bounds of a policy. `unmeshed`: requests go to an endpoint without a sidecar.
+fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, protocol: Protocol, unmeshed: bool) {
     if policy.governs_upstreams() {
         policy.set_in_upstream(upstream.policy.get_or_insert_default());
         if let Some(balance) = policy.balance(protocol) {
             upstream.balance = balance.clone();
+        }
+        if let Some(idle) = policy.idle_timeout(unmeshed) {
+            upstream.idle_timeout = idle;
         }
         upstream.origins.rules.extend(policy.objects().cloned());
     }
@@ -348,18 +372,15 @@ pub(super) fn subset(
         tls: tls(there.identities, Alpn::Http),
         balance: balance(service),
         policy: None,
-        unmeshed: there.unmeshed,
+        idle_timeout: idle_timeout(there.unmeshed),
         copies: false,
         origins: Origins {
             service: service.name.clone(),
             rules: place.rule.origins.clone(),
         },
     };
-    govern(
-        &mut upstream,
-        &scene.policy(&service.name, *port),
-        Protocol::Http,
-    );
+    let policy = scene.policy(&service.name, *port);
+    govern(&mut upstream, &policy, Protocol::Http, there.unmeshed);
     with_old_name(upstream, groups, old)
 }
 
@@ -370,23 +391,19 @@ pub(super) fn governed(
     service: &Service,
     (port, facet): &OutPort,
     place: Place<'_>,
-    backend: &ClusterAndEndpoints,
+    whole: &ServiceCluster,
     old: &[&ClusterAndEndpoints],
 ) -> Option<ClusterAndEndpoints> {
+    let backend = &whole.pair;
     let policy = scene.policy(&service.name, *port);
     let own = out_name(&service.name, *port, facet.family);
     if !policy.governs_upstreams() || *backend.name() == own {
         return None;
     }
-    let mut upstream = backend.upstream.recipe().clone();
-    upstream.name = subset_name((&service.name, *port), place, facet.family);
-    upstream
-        .origins
-        .rules
-        .extend(place.rule.origins.iter().cloned());
-    govern(&mut upstream, &policy, Protocol::Http);
-    let groups = backend.endpoints.recipe().groups.clone();
-    Some(with_old_name(upstream, groups, old))
+    let name = subset_name((&service.name, *port), place, facet.family);
+    Some(backend.under(name, place.rule, old, |upstream| {
+        govern(upstream, &policy, Protocol::Http, whole.plain_requests);
+    }))
 }
 
 /// The endpoints of another service as the mirror of a rule, in a cluster of their own: with the limits of copies.
@@ -397,16 +414,14 @@ pub(super) fn mirror(
     backend: &ClusterAndEndpoints,
     old: &[&ClusterAndEndpoints],
 ) -> ClusterAndEndpoints {
-    let mut upstream = backend.upstream.recipe().clone();
     let name = subset_name((&service.name, *port), place, None);
-    upstream.name = with_family(format!("{name}/mirror"), facet.family);
-    upstream.copies = true;
-    upstream
-        .origins
-        .rules
-        .extend(place.rule.origins.iter().cloned());
-    let groups = backend.endpoints.recipe().groups.clone();
-    with_old_name(upstream, groups, old)
+    let name = with_family(format!("{name}/mirror"), facet.family);
+    backend.under(name, place.rule, old, |upstream| {
+        upstream.copies = true;
+        if let Some(policy) = &mut upstream.policy {
+            (policy.limits, policy.retry_budget) = (Limits::default(), None);
+        }
+    })
 }
 
 fn with_old_name(

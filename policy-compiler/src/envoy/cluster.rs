@@ -12,13 +12,14 @@ use envoy_types::pb::google::protobuf::Any;
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
 use super::tls;
 use super::upstream_policy::{
-    CONNECT_TIMEOUT, TO_APPLICATIONS, TO_SIDECARS, balance, breakers, keepalive, outlier_detection,
-    percent,
+    CONNECT_TIMEOUT, balance, breakers, keepalive, outlier_detection, percent,
 };
 use super::{
     PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
 };
-use crate::traffic::{Alpn, EndpointGroup, Limits, Upstream, UpstreamHost, UpstreamTls};
+use crate::traffic::{
+    Alpn, EndpointGroup, Limits, Upstream, UpstreamHost, UpstreamTls, idle_timeout,
+};
 use crate::world::SpiffeId;
 
 /// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
@@ -40,14 +41,7 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
     };
     let policy = upstream.policy.as_deref().cloned().unwrap_or_default();
     let connections = policy.connections;
-    let idle = match upstream.unmeshed {
-        true => TO_APPLICATIONS,
-        false => TO_SIDECARS,
-    };
-    let options = protocol_options(
-        connections.idle_timeout.unwrap_or(idle),
-        connections.max_requests,
-    );
+    let options = protocol_options(upstream.idle_timeout, connections.max_requests);
     let mut cluster = v3::Cluster {
         eds_cluster_config: Some(eds),
         connect_timeout: duration(connections.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
@@ -116,10 +110,10 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
         eds_cluster_config: Some(eds),
         lb_subset_config: Some(subsets),
         connect_timeout: duration(CONNECT_TIMEOUT),
-        typed_extension_protocol_options: match peer {
-            Some(_) => extensions(&protocol_options(TO_SIDECARS, None)),
-            None => extensions(&protocol_options(TO_APPLICATIONS, None)),
-        },
+        typed_extension_protocol_options: extensions(&protocol_options(
+            idle_timeout(peer.is_none()),
+            None,
+        )),
         transport_socket: peer.map(|(id, alpn)| tls::upstream(std::iter::once(id), alpn)),
         ..base(name, v3::cluster::DiscoveryType::Eds)
     }
@@ -207,7 +201,7 @@ fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
         circuit_breakers: Some(breakers(&Limits::default(), None)),
         common_lb_config: Some(lb_config(None)),
         // Clusters of one address lead to applications.
-        typed_extension_protocol_options: extensions(&protocol_options(TO_APPLICATIONS, None)),
+        typed_extension_protocol_options: extensions(&protocol_options(idle_timeout(true), None)),
         ..Default::default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+
 use super::wire::envoy::config::route::v3;
 use super::{exact, prefix, regex, safe_regex};
 use crate::traffic::{CookieMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
@@ -31,48 +33,40 @@ pub(super) fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
     }
 }
 
+/// The condition on the text of a value. None: it is about the presence of the value alone.
+fn text(value: &ValueMatcher) -> Option<StringMatcher> {
+    match value {
+        ValueMatcher::Exact(text) => Some(exact(&**text)),
+        ValueMatcher::Prefix(text) => Some(prefix(&**text)),
+        ValueMatcher::Regex(text) => Some(regex(&**text)),
+        ValueMatcher::Present | ValueMatcher::Absent => None,
+    }
+}
+
 /// A cookie that is missing matches nothing, so an absent one is one that does not match any value.
 fn cookie(matcher: &CookieMatcher) -> v3::CookieMatcher {
-    let string_match = match &matcher.value {
-        ValueMatcher::Exact(text) => exact(&**text),
-        ValueMatcher::Prefix(text) => prefix(&**text),
-        ValueMatcher::Regex(text) => regex(&**text),
-        ValueMatcher::Present | ValueMatcher::Absent => regex("(?s).*"),
-    };
     v3::CookieMatcher {
         name: matcher.name.to_string(),
-        string_match: Some(string_match),
+        string_match: Some(text(&matcher.value).unwrap_or_else(|| regex("(?s).*"))),
         invert_match: matcher.value == ValueMatcher::Absent,
     }
 }
 
 fn query(matcher: &QueryMatcher) -> v3::QueryParameterMatcher {
     use v3::query_parameter_matcher::QueryParameterMatchSpecifier::{PresentMatch, StringMatch};
-    let specifier = match &matcher.value {
-        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
-        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
-        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
-        ValueMatcher::Present => PresentMatch(true),
-        ValueMatcher::Absent => PresentMatch(false),
-    };
+    let present = PresentMatch(matcher.value == ValueMatcher::Present);
     v3::QueryParameterMatcher {
         name: matcher.name.to_string(),
-        query_parameter_match_specifier: Some(specifier),
+        query_parameter_match_specifier: Some(text(&matcher.value).map_or(present, StringMatch)),
     }
 }
 
 pub(super) fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
     use v3::header_matcher::HeaderMatchSpecifier::{PresentMatch, StringMatch};
-    let specifier = match value {
-        ValueMatcher::Exact(text) => StringMatch(exact(&**text)),
-        ValueMatcher::Prefix(text) => StringMatch(prefix(&**text)),
-        ValueMatcher::Regex(text) => StringMatch(regex(&**text)),
-        ValueMatcher::Present => PresentMatch(true),
-        ValueMatcher::Absent => PresentMatch(false),
-    };
+    let present = PresentMatch(*value == ValueMatcher::Present);
     v3::HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(specifier),
+        header_match_specifier: Some(text(value).map_or(present, StringMatch)),
         ..Default::default()
     }
 }

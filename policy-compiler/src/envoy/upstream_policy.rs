@@ -11,11 +11,6 @@ use crate::traffic::{Balance, Ejection, Limits, RetryBudget};
 
 /// How long it may take to make a connection within the mesh.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection to a sidecar is kept without a request. Sidecars keep it for an hour: a request that meets the end of its
-/// connection is lost, and must not be sent again, for it may have arrived.
-pub(super) const TO_SIDECARS: Duration = Duration::from_secs(50 * 60);
-/// The same for connections to applications. Some servers close them after two seconds.
-pub(super) const TO_APPLICATIONS: Duration = Duration::from_secs(1);
 
 /// Replaces Envoy's default limits (1024 connections, 3 retries), which no user asked for.
 pub(super) fn breakers(limits: &Limits, budget: Option<&RetryBudget>) -> v3::CircuitBreakers {

@@ -120,6 +120,10 @@ pub(crate) struct ValidatedSpec<S> {
     pub(crate) reason: Option<String>,
 }
 
+/// The fix for a port that carries HTTP without saying so.
+pub(crate) const DECLARE_HTTP: &str =
+    "if it does, declare HTTP by appProtocol or the name of the port";
+
 /// The conditions of an object without problems.
 const FINE: [(ConditionType, &str, &str); 2] = [
     (

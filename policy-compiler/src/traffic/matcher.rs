@@ -29,6 +29,14 @@ impl RequestMatcher {
             && self.query.is_empty()
     }
 
+    /// Its headers, cookies and query parameters by name.
+    fn named(&self) -> impl Iterator<Item = (&Arc<str>, &ValueMatcher)> {
+        let headers = self.headers.iter().map(|of| (&of.name, &of.value));
+        let cookies = self.cookies.iter().map(|of| (&of.name, &of.value));
+        let query = self.query.iter().map(|of| (&of.name, &of.value));
+        headers.chain(cookies).chain(query)
+    }
+
     /// The bytes of its text.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -38,22 +46,15 @@ impl RequestMatcher {
                 text.len()
             }
         };
-        let headers = self.headers.iter().map(|of| (&of.name, &of.value));
-        let cookies = self.cookies.iter().map(|of| (&of.name, &of.value));
-        let query = self.query.iter().map(|of| (&of.name, &of.value));
-        let named = headers.chain(cookies).chain(query);
-        let named = named.map(|(name, value)| name.len() + value.bytes());
+        let named = self.named().map(|(name, value)| name.len() + value.bytes());
         path + self.method.as_ref().map_or(0, |method| method.len()) + named.sum::<usize>()
     }
 
     /// The number of its regular expressions.
     #[must_use]
     pub fn expressions(&self) -> usize {
-        let headers = self.headers.iter().map(|of| &of.value);
-        let cookies = self.cookies.iter().map(|of| &of.value);
-        let query = self.query.iter().map(|of| &of.value);
-        let values = headers.chain(cookies).chain(query);
-        let of_values = values.filter(|value| matches!(value, ValueMatcher::Regex(_)));
+        let named = self.named();
+        let of_values = named.filter(|(_, value)| matches!(value, ValueMatcher::Regex(_)));
         of_values.count() + usize::from(matches!(self.path, PathMatcher::Regex(_)))
     }
 }

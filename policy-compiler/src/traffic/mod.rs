@@ -33,4 +33,5 @@ pub use upstream::{
     Alpn, Balance, EndpointAssignment, EndpointGroup, HashKey, Origins, Upstream, UpstreamHost,
     UpstreamTls,
 };
+pub(crate) use upstream_policy::idle_timeout;
 pub use upstream_policy::{Connections, Ejection, Limits, UpstreamPolicy};

@@ -73,10 +73,7 @@ impl RouteRule {
     /// The name that its routes have in Envoy: the rule, and its policies.
     #[must_use]
     pub fn name(&self) -> String {
-        let own = match &self.id {
-            RuleId::Declared(object, _) | RuleId::Route { object, .. } => Some(object),
-            RuleId::WholeService => None,
-        };
+        let own = self.id.object();
         let policies = self.origins.iter().filter(|object| Some(*object) != own);
         policies.fold(self.id.to_string(), |name, policy| {
             format!("{name}, {policy}")

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
@@ -19,8 +20,8 @@ pub struct Upstream {
     pub balance: Balance,
     /// The bounds on its use. None: the default ones.
     pub policy: Option<Box<UpstreamPolicy>>,
-    /// Whether requests go to an endpoint without a sidecar: an application may close connections that are idle for two seconds.
-    pub unmeshed: bool,
+    /// How long a connection is kept without a request.
+    pub idle_timeout: Duration,
     /// Whether it gets copies of requests only. One that is slow or full then loses copies, and holds up no request.
     pub copies: bool,
     /// The objects from which it comes.

@@ -4,6 +4,20 @@ use std::time::Duration;
 
 use super::retries::RetryBudget;
 
+/// How long a connection to a sidecar is kept without a request. Sidecars keep it for an hour: a request that meets the end of its
+/// connection is lost, and must not be sent again, for it may have arrived.
+const IDLE_TO_SIDECARS: Duration = Duration::from_secs(50 * 60);
+/// The same for connections to applications. Some servers close them after two seconds.
+const IDLE_TO_APPLICATIONS: Duration = Duration::from_secs(1);
+
+/// Returns how long connections are kept without a request, by whether an endpoint has no sidecar.
+pub(crate) const fn idle_timeout(unmeshed: bool) -> Duration {
+    match unmeshed {
+        true => IDLE_TO_APPLICATIONS,
+        false => IDLE_TO_SIDECARS,
+    }
+}
+
 /// The bounds on the use of an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpstreamPolicy {
@@ -51,6 +65,16 @@ impl Default for Ejection {
 }
 
 impl Ejection {
+    /// No endpoint is ever ejected.
+    pub const NEVER: Self = Self {
+        failures: 0,
+        gateway_errors: 0,
+        server_errors: 0,
+        interval: Duration::ZERO,
+        base: Duration::ZERO,
+        max_percent: 0,
+    };
+
     /// Whether an endpoint is ever ejected.
     #[must_use]
     pub const fn happens(&self) -> bool {
@@ -74,8 +98,6 @@ pub struct Limits {
 pub struct Connections {
     /// How long it may take to make one. None: 2 s.
     pub connect_timeout: Option<Duration>,
-    /// How long one is kept without a request. None: shorter than servers keep it, as far as that is known.
-    pub idle_timeout: Option<Duration>,
     /// Requests after which one is replaced. None: any number.
     pub max_requests: Option<u32>,
     /// How long one is silent before the kernel asks whether the peer is there. None: it never asks.

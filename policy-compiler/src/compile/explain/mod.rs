@@ -8,8 +8,8 @@ mod servers;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
+use super::listeners::listener_name;
 use super::{Compiled, Proxy};
 use crate::traffic::{self, Action, Backend, RouteRule, evaluate, unrouted};
 use crate::validation::inputs::Target;
@@ -20,7 +20,7 @@ pub use explanation::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped, Unexplained,
 };
-use servers::Arriving;
+use servers::{Arriving, address};
 
 impl Compiled {
     /// Explains a call: the listener, rule and backends that it gets, and the decisions of the servers.
@@ -87,7 +87,7 @@ impl Compiled {
                 arriving.protocol = *protocol;
                 arriving.scope = proxy;
                 let at = address(server, *port).filter(|_| proxy.is_some());
-                explanation.listener = at.map(listener);
+                explanation.listener = at.map(|at| listener_name(at).into());
                 let backend = Backend::Service(server.name.clone(), *port);
                 let servers = self.server(&arriving, server, *port);
                 by_address(&arriving, vec![whole(backend, servers)], explanation);
@@ -153,7 +153,7 @@ impl Compiled {
                 standalone.upstreams.get(&(name.clone(), port)).copied()
             }
         };
-        explanation.listener = at.map(listener);
+        explanation.listener = at.map(|at| listener_name(at).into());
         let declared = match &pod.template.capture {
             Capture::Redirect => self.may_have_service(proxy, name, port),
             Capture::Standalone(_) => at.is_some(),
@@ -268,10 +268,6 @@ fn by_address(
     explanation.backends = backends;
 }
 
-fn listener(at: SocketAddr) -> Arc<str> {
-    format!("dst|{at}").into()
-}
-
 /// A backend that gets all requests.
 fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
     ExplainedBackend {
@@ -288,14 +284,19 @@ fn deciding(
     method: Option<&str>,
 ) -> DecidingRule {
     let retries = &rule.policy.retries;
-    let retries = method.map(|method| CallRetries {
-        attempts: retries.attempts,
-        failures: match retries.resend.covers(Some(method)) {
-            Some(true) if retries.resends() => retries.failures.clone(),
-            Some(_) | None => BTreeSet::new(),
-        },
-        withheld: retries.resends() && retries.resend.covers(Some(method)) == Some(false),
-        backoff: retries.backoff,
+    let retries = method.map(|method| {
+        let covered = retries.resend.covers(Some(method)) == Some(true);
+        let (resent, withheld) = (retries.resends() && covered, retries.resends() && !covered);
+        CallRetries {
+            attempts: retries.attempts,
+            failures: if resent {
+                retries.failures.clone()
+            } else {
+                BTreeSet::new()
+            },
+            withheld,
+            backoff: retries.backoff,
+        }
     });
     DecidingRule {
         retries,
@@ -306,8 +307,4 @@ fn deciding(
         mirrors: rule.mirrors().to_vec(),
         objects: rule.origins.clone(),
     }
-}
-
-fn address(pod: &Pod, port: Port) -> Option<SocketAddr> {
-    Some(SocketAddr::new(*pod.ips.first()?, port.get()))
 }

@@ -59,10 +59,9 @@ impl Compiled {
 
     /// One pod, called by its own address.
     pub(super) fn server(&self, arriving: &Arriving<'_>, pod: &Pod, port: Port) -> Vec<Servers> {
-        let at = pod.ips.first().map(|ip| SocketAddr::new(*ip, port.get()));
         let server = Server {
             pod: Some(pod),
-            at,
+            at: address(pod, port),
             port,
             meshed: pod.template.meshed,
         };
@@ -205,6 +204,11 @@ impl Compiled {
             ..decided(mtls, ServerDecision::ByPolicies(decision))
         }
     }
+}
+
+/// The first address of a pod with a port.
+pub(super) fn address(pod: &Pod, port: Port) -> Option<SocketAddr> {
+    Some(SocketAddr::new(*pod.ips.first()?, port.get()))
 }
 
 impl Arriving<'_> {

@@ -67,8 +67,10 @@ impl PolicyKind for HttpRouteSpec {
             }
         }
         let mut full = Full::new();
+        let matchers = rules.iter().flat_map(|rule| rule.matchers.iter().cloned());
+        let matchers: Vec<RequestMatcher> = matchers.collect();
         places.retain(|service, ports| {
-            let reason = beyond(attachments, service, ports, &rules);
+            let reason = beyond(attachments, service, ports, &matchers);
             full.extend(reason.map(|reason| (service.clone(), reason)));
             !full.contains_key(service)
         });
@@ -109,19 +111,17 @@ impl PolicyKind for HttpRouteSpec {
 /// The services that take no further rules, with the reasons.
 type Full = BTreeMap<NamespacedName, String>;
 
-/// Returns the reason why a port of a service does not take the rules beside those that it has.
+/// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.
 fn beyond(
     attachments: &Attachments<HttpRouteSpec>,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
-    rules: &[Rule],
+    matchers: &[RequestMatcher],
 ) -> Option<String> {
     let attached = attachments.get(&Target::Service(service.clone()));
-    let all = rules.iter().flat_map(|rule| rule.matchers.iter().cloned());
-    let all: Vec<RequestMatcher> = all.collect();
     ports.iter().find_map(|port| {
         let present = attached.and_then(|attached| attached.get(port));
-        let reason = kinds::matches::beyond(present.map_or(&[], Vec::as_slice), &all)?;
+        let reason = kinds::matches::beyond(present.map_or(&[], Vec::as_slice), matchers)?;
         Some(format!("port {port} of service {service} {reason}"))
     })
 }

@@ -1,14 +1,15 @@
 //! `TrafficPolicy`: the resilience of calls to a service.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use heddle_crds::{ConditionType, TrafficPolicySpec, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::ValidationError;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic::{self, PolicyGroups};
+use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{Balance, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
@@ -78,6 +79,11 @@ impl PortPolicy<'_> {
     /// The same for an upstream.
     pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
         self.groups.set_in_upstream(upstream);
+    }
+
+    /// How long a connection is kept without a request, by whether an endpoint has no sidecar. None: as without a policy.
+    pub(crate) fn idle_timeout(&self, unmeshed: bool) -> Option<Duration> {
+        self.groups.idle_timeout(unmeshed)
     }
 
     /// How an endpoint is chosen on a port of a protocol. None: as without a policy.
@@ -171,7 +177,7 @@ fn without_http(
         fields.join(", ")
     );
     let finding = Finding::info(object, "spec.target.service", "NotHttp", message);
-    Some(finding.fix("if it does, declare HTTP by appProtocol or the name of the port"))
+    Some(finding.fix(DECLARE_HTTP))
 }
 
 /// The targeted ports that do not carry HTTP.

@@ -12,7 +12,7 @@ use heddle_crds::TrafficPolicySpec;
 use super::ValidationError;
 use crate::traffic::{
     Balance, Connections, Ejection, Fault, Limits, Retries, RetryBudget, RoutePolicy, Timeouts,
-    UpstreamPolicy,
+    UpstreamPolicy, idle_timeout,
 };
 use crate::world::Protocol;
 
@@ -24,7 +24,7 @@ pub(crate) struct PolicyGroups {
     faults: Option<Vec<Fault>>,
     ejection: Option<Ejection>,
     limits: Option<Limits>,
-    connections: Option<Connections>,
+    connections: Option<(Connections, Option<Duration>)>,
     balancing: Option<(Balance, Option<Duration>)>,
 }
 
@@ -96,12 +96,18 @@ impl PolicyGroups {
         if let Some(limits) = self.limits {
             upstream.limits = limits;
         }
-        if let Some(connections) = self.connections {
+        if let Some((connections, _)) = self.connections {
             upstream.connections = connections;
         }
         if let Some((_, slow_start)) = self.balancing {
             upstream.slow_start = slow_start;
         }
+    }
+
+    /// How long a connection is kept without a request, by whether an endpoint has no sidecar. None: as without a policy.
+    pub(super) fn idle_timeout(&self, unmeshed: bool) -> Option<Duration> {
+        let (_, named) = self.connections?;
+        Some(named.unwrap_or(idle_timeout(unmeshed)))
     }
 
     /// How an endpoint is chosen. None: as without a policy.
@@ -149,11 +155,11 @@ impl PolicyGroups {
             ),
             (
                 "connections.idleTimeout",
-                connections.is_some_and(|of| of.idle_timeout.is_some()),
+                connections.is_some_and(|(_, idle)| idle.is_some()),
             ),
             (
                 "connections.maxRequests",
-                connections.is_some_and(|of| of.max_requests.is_some()),
+                connections.is_some_and(|(of, _)| of.max_requests.is_some()),
             ),
             ("loadBalancing.hash", balancing.as_ref().is_some_and(hash)),
         ];
@@ -164,7 +170,8 @@ impl PolicyGroups {
     /// Whether a field is set that concerns connections of bytes too.
     pub(super) fn concerns_bytes(&self) -> bool {
         let pending = |of: Limits| of.connections.is_some() || of.pending_requests.is_some();
-        let timed = |of: Connections| of.connect_timeout.is_some() || of.tcp_keepalive.is_some();
+        let timed =
+            |(of, _): (Connections, _)| of.connect_timeout.is_some() || of.tcp_keepalive.is_some();
         self.ejection.is_some()
             || self.limits.is_some_and(pending)
             || self.connections.is_some_and(timed)

@@ -8,13 +8,18 @@ use crate::kinds::ValidationError;
 use crate::traffic::{Balance, Connections, Ejection, HashKey, Limits};
 
 pub(super) fn ejection(of: &crds::OutlierEjection) -> Ejection {
-    Ejection {
+    let ejection = Ejection {
         failures: of.failures,
         gateway_errors: of.gateway_errors.unwrap_or_default(),
         server_errors: of.server_errors.unwrap_or_default(),
         interval: of.interval.get(),
         base: of.base_time.get(),
         max_percent: of.max_percent,
+    };
+    // Equal clusters have equal policies.
+    match ejection.happens() {
+        true => ejection,
+        false => Ejection::NEVER,
     }
 }
 
@@ -26,14 +31,15 @@ pub(super) const fn limits(of: &crds::Limits) -> Limits {
     }
 }
 
-pub(super) fn connections(of: &crds::Connections) -> Connections {
+/// How connections are made and kept, and how long one is kept without a request.
+pub(super) fn connections(of: &crds::Connections) -> (Connections, Option<Duration>) {
     let get = |duration: &Option<HumanDuration>| duration.as_ref().map(HumanDuration::get);
-    Connections {
+    let connections = Connections {
         connect_timeout: get(&of.connect_timeout),
-        idle_timeout: get(&of.idle_timeout),
         max_requests: of.max_requests,
         tcp_keepalive: get(&of.tcp_keepalive),
-    }
+    };
+    (connections, get(&of.idle_timeout))
 }
 
 /// How an endpoint is chosen, and how long a new one takes to have its whole share.

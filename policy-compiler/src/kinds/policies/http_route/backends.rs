@@ -3,8 +3,8 @@
 use heddle_crds::{HttpRouteSpec, reason};
 
 use super::notes::Notes;
-use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
+use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::Backend;
 use crate::world::{NamespacedName, Port, Protocol};
 
@@ -70,8 +70,7 @@ pub(super) fn resolve(
         }
         Some(port) if port.protocol == Protocol::Tcp => {
             let message = format!("port {} of service {name} does not carry HTTP", port.port);
-            let fix = "if it does, declare HTTP by appProtocol or the name of the port";
-            error(reason::UNSUPPORTED_PROTOCOL, message, fix)
+            error(reason::UNSUPPORTED_PROTOCOL, message, DECLARE_HTTP)
         }
         Some(port) => Ok(Backend::Service(name, port.port)),
     }

@@ -3,8 +3,8 @@
 use heddle_crds::{HttpRouteSpec, reason};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
+use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::status::ParentRef;
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
@@ -80,13 +80,12 @@ pub(super) fn resolve(
         .into_iter()
         .partition(|port| port.protocol == Protocol::Http);
     let others: Vec<String> = others.iter().map(|port| port.port.to_string()).collect();
-    let fix = "if it does, declare HTTP by appProtocol or the name of the port";
     let message = || {
         let ports = others.join(", ");
         format!("port {ports} of service {name} does not carry HTTP")
     };
     if http.is_empty() {
-        return Err(ValidationError::unsupported(field, message(), fix));
+        return Err(ValidationError::unsupported(field, message(), DECLARE_HTTP));
     }
     let object = &policy.declared.object;
     Ok(Place {
@@ -94,7 +93,7 @@ pub(super) fn resolve(
         ports: http.iter().map(|port| port.port).collect(),
         notes: (!others.is_empty()).then(|| {
             let message = format!("{} and is not routed", message());
-            Finding::info(object, field, reason::NOT_HTTP, message).fix(fix)
+            Finding::info(object, field, reason::NOT_HTTP, message).fix(DECLARE_HTTP)
         }),
     })
 }
