@@ -245,16 +245,18 @@ fn table() -> impl Strategy<Value = RouteTable> {
         if closed > 0 {
             hosts.push(VirtualHost::any(any));
         }
-        let upstream = |index: usize| TableUpstream {
-            backend: backend(index),
-            name: format!("b{index}").into(),
-            balance: Balance::RoundRobin,
+        let upstream = |index: usize| {
+            let upstream = TableUpstream {
+                name: format!("b{index}").into(),
+                balance: Balance::RoundRobin,
+            };
+            (backend(index), upstream)
         };
         RouteTable {
             name: "t".into(),
             hosts,
             upstreams: (0..BACKENDS).map(upstream).collect(),
-            mirrors: Vec::new(),
+            mirrors: BTreeMap::new(),
             origins: Origins {
                 service: NamespacedName::new("shop", "s"),
                 rules: BTreeSet::new(),

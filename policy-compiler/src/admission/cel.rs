@@ -12,6 +12,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::Value;
 
 use super::Violation;
+use super::compiled::CompiledTexts;
+
+static RULES: CompiledTexts<Program> = CompiledTexts::new();
 
 /// Checks the rules of a schema and of all schemas within it. The value has the right structure already.
 pub(super) fn check(
@@ -66,7 +69,7 @@ pub(super) fn holds(rule: &str, value: &Value) -> Option<bool> {
     if rule.contains("oldSelf") {
         return None;
     }
-    let program = Program::compile(rule).ok()?;
+    let program = RULES.get(rule, Program::compile)?;
     let mut context = Context::default();
     context.add_variable_from_value("self", to_cel(value));
     // Durations are compared and nothing else, so their milliseconds do.

@@ -6,6 +6,7 @@
 //! Rules about a change (`oldSelf`): a file has no earlier version. `status`: the API server ignores it on create.
 
 mod cel;
+mod compiled;
 mod metadata;
 mod structural;
 

@@ -7,6 +7,9 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::Violation;
+use super::compiled::CompiledTexts;
+
+static PATTERNS: CompiledTexts<Regex> = CompiledTexts::new();
 
 /// Checks a value and fills in its defaults. Nulls that are not nullable are removed first, as the API server does.
 pub(super) fn check(
@@ -85,7 +88,8 @@ fn string(schema: &JSONSchemaProps, text: &str, path: &str, found: &mut Vec<Viol
         );
     }
     if let Some(pattern) = &schema.pattern
-        && Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text))
+        && let Some(compiled) = PATTERNS.get(pattern, Regex::new)
+        && !compiled.is_match(text)
     {
         let shown: String = text.chars().take(100).collect();
         fail(path, format!("{shown:?} does not match {pattern}"), found);

@@ -1,13 +1,14 @@
 //! The client's side of a service: clusters, endpoints, routes. The caller's identity is not an input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::facet::{Caller, OutPort, candidates, for_node};
 use super::memo::{Lazy, kept};
 use super::routes;
 use super::upstreams::{
-    ClusterAndEndpoints, ClusterInputs, Place, ServiceCluster, governed, mirror, subset,
+    ClusterAndEndpoints, ClusterInputs, OldClusters, Place, ServiceCluster, governed, mirror,
+    subset,
 };
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, RouteEntry, RouteTable, TableUpstream};
@@ -139,15 +140,15 @@ fn mirrors<'a>(
     key: &OutPort,
     rules: &[&RouteEntry],
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
-    old: &[&ClusterAndEndpoints],
-) -> Vec<(Backend, ClusterAndEndpoints)> {
-    let mut found: Vec<(Backend, ClusterAndEndpoints)> = Vec::new();
+    old: &OldClusters<'_>,
+) -> BTreeMap<Backend, ClusterAndEndpoints> {
+    let mut found = BTreeMap::new();
     for rule in rules.iter().map(|entry| &*entry.rule) {
         for (index, of) in rule.mirrors().iter().enumerate() {
             let Backend::Service(name, port) = &of.backend else {
                 continue;
             };
-            if found.iter().any(|(backend, _)| *backend == of.backend) {
+            if found.contains_key(&of.backend) {
                 continue;
             }
             let Some(whole) = whole(name, *port) else {
@@ -155,7 +156,7 @@ fn mirrors<'a>(
             };
             let place = Place { rule, index };
             let pair = mirror(service, key, place, &whole.pair, old);
-            found.push((of.backend.clone(), pair));
+            found.insert(of.backend.clone(), pair);
         }
     }
     found
@@ -171,16 +172,17 @@ fn routed<'a>(
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
     old: &[&Arc<OutboundPort>],
 ) -> OutboundPort {
-    let known: Vec<&ClusterAndEndpoints> = old.iter().flat_map(|old| &old.pairs).collect();
+    let mut known = OldClusters::new();
+    for pair in old.iter().flat_map(|old| &old.pairs) {
+        known.entry(&**pair.name()).or_default().push(pair);
+    }
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
+    let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
-    let mut upstreams: Vec<TableUpstream> = Vec::new();
+    let mut upstreams = BTreeMap::<Backend, TableUpstream>::new();
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
-            if upstreams
-                .iter()
-                .any(|upstream| upstream.backend == *backend)
-            {
+            if upstreams.contains_key(backend) {
                 continue;
             }
             let rule = &*entry.rule;
@@ -197,9 +199,9 @@ fn routed<'a>(
             };
             // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
             let Some(pair) = pair else { continue };
-            upstreams.push(pair.of_backend(backend.clone()));
+            upstreams.insert(backend.clone(), pair.as_upstream());
             // The service itself can be one of its backends.
-            if !pairs.contains(&pair) {
+            if names.insert(Arc::clone(pair.name())) {
                 pairs.push(pair);
             }
         }
@@ -209,11 +211,11 @@ fn routed<'a>(
         let rules = (rules, scene.otherwise(&service.name, key.0));
         let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
         let named = mirrors.iter();
-        let named = named.map(|(backend, pair)| pair.of_backend(backend.clone()));
+        let named = named.map(|(backend, pair)| (backend.clone(), pair.as_upstream()));
         table.mirrors = named.collect();
         table
     });
-    pairs.extend(mirrors.into_iter().map(|(_, pair)| pair));
+    pairs.extend(mirrors.into_values());
     let policy = scene.policy(&service.name, key.0);
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());

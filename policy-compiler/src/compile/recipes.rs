@@ -50,7 +50,7 @@ pub(crate) fn route_configuration(table: &RouteTable) -> Arc<Resource> {
 
 impl Recipe for RouteTable {
     fn make(&self) -> Arc<Resource> {
-        let all = self.upstreams.iter().chain(&self.mirrors);
+        let all = self.upstreams.values().chain(self.mirrors.values());
         let names = all.map(|upstream| &upstream.name);
         Resource::merged(
             ResourceKind::Route,

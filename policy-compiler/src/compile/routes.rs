@@ -1,6 +1,6 @@
 //! Route tables: the rules of a service port, attached, merged and sorted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::upstreams::ClusterAndEndpoints;
@@ -17,7 +17,7 @@ pub(super) fn table(
     (service, port): (&NamespacedName, Port),
     own: &ClusterAndEndpoints,
     (rules, otherwise): (&[&RouteEntry], Otherwise),
-    mut upstreams: Vec<TableUpstream>,
+    mut upstreams: BTreeMap<Backend, TableUpstream>,
 ) -> RouteTable {
     let mut entries: Vec<RouteEntry> = rules
         .iter()
@@ -26,9 +26,9 @@ pub(super) fn table(
     let all = rules.iter().any(|entry| entry.matcher.is_any());
     if !all && otherwise == Otherwise::WholeService {
         let backend = Backend::Service(service.clone(), port);
-        if upstreams.iter().all(|upstream| upstream.backend != backend) {
-            upstreams.push(own.of_backend(backend.clone()));
-        }
+        upstreams
+            .entry(backend.clone())
+            .or_insert_with(|| own.as_upstream());
         entries.push(whole_service(backend));
     }
     let objects: BTreeSet<ObjectRef> = rules
@@ -39,7 +39,7 @@ pub(super) fn table(
         name: Arc::clone(own.name()),
         hosts: vec![VirtualHost::any(entries)],
         upstreams,
-        mirrors: Vec::new(),
+        mirrors: BTreeMap::new(),
         origins: Origins {
             service: service.clone(),
             rules: objects,

@@ -95,7 +95,7 @@ impl ClusterAndEndpoints {
         &self,
         name: Arc<str>,
         rule: &RouteRule,
-        old: &[&Self],
+        old: &OldClusters<'_>,
         change: impl FnOnce(&mut Upstream),
     ) -> Self {
         let mut upstream = self.upstream.recipe().clone();
@@ -105,15 +105,17 @@ impl ClusterAndEndpoints {
         with_old_name(upstream, self.endpoints.recipe().groups.clone(), old)
     }
 
-    /// Itself as the upstream of a backend.
-    pub(super) fn of_backend(&self, backend: Backend) -> TableUpstream {
+    /// Itself as the upstream of a route table.
+    pub(super) fn as_upstream(&self) -> TableUpstream {
         TableUpstream {
-            backend,
             name: Arc::clone(self.name()),
             balance: self.upstream.recipe().balance.clone(),
         }
     }
 }
+
+/// Clusters that a new one may equal, by name.
+pub(super) type OldClusters<'a> = BTreeMap<&'a str, Vec<&'a ClusterAndEndpoints>>;
 
 /// By identity: one that says the same was kept.
 impl PartialEq for ClusterAndEndpoints {
@@ -358,7 +360,7 @@ pub(super) fn subset(
     (port, facet): &OutPort,
     place: Place<'_>,
     labels: &Labels,
-    old: &[&ClusterAndEndpoints],
+    old: &OldClusters<'_>,
 ) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), place, facet.family);
     let caller = Caller::of(service, facet);
@@ -392,7 +394,7 @@ pub(super) fn governed(
     (port, facet): &OutPort,
     place: Place<'_>,
     whole: &ServiceCluster,
-    old: &[&ClusterAndEndpoints],
+    old: &OldClusters<'_>,
 ) -> Option<ClusterAndEndpoints> {
     let backend = &whole.pair;
     let policy = scene.policy(&service.name, *port);
@@ -412,7 +414,7 @@ pub(super) fn mirror(
     (port, facet): &OutPort,
     place: Place<'_>,
     backend: &ClusterAndEndpoints,
-    old: &[&ClusterAndEndpoints],
+    old: &OldClusters<'_>,
 ) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), place, None);
     let name = with_family(format!("{name}/mirror"), facet.family);
@@ -427,11 +429,10 @@ pub(super) fn mirror(
 fn with_old_name(
     upstream: Upstream,
     groups: Vec<EndpointGroup>,
-    old: &[&ClusterAndEndpoints],
+    old: &OldClusters<'_>,
 ) -> ClusterAndEndpoints {
-    let old = old.iter().filter(|pair| *pair.name() == upstream.name);
-    let old: Vec<&ClusterAndEndpoints> = old.copied().collect();
-    ClusterAndEndpoints::new(upstream, groups, &old)
+    let old = old.get(&*upstream.name).map_or(&[][..], Vec::as_slice);
+    ClusterAndEndpoints::new(upstream, groups, old)
 }
 
 const fn balance(service: &Service) -> Balance {

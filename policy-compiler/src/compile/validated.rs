@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use crate::finding::ObjectRef;
 use crate::kind::with_policies;
 use crate::kinds::policy::{EarlierKinds, PolicyKind};
-use crate::kinds::service_rules::ServiceRules;
+use crate::kinds::service_rules::{PortRules, ServiceRules};
 use crate::status::ObjectStatus;
 use crate::traffic::{Otherwise, RouteEntry};
 use crate::validation::ValidationReport;
@@ -149,7 +149,8 @@ impl Validated {
         // A split has no rules where a route has some.
         let routes = self.http_routes.attached(service);
         let attached = routes.chain(self.splits.attached(service));
-        attached.filter_map(move |rules| rules.get(&port)).flatten()
+        let of_port = attached.filter_map(move |rules| rules.get(&port));
+        of_port.flat_map(PortRules::entries)
     }
 
     /// The answer to requests that no rule of a port takes.

@@ -6,11 +6,11 @@ use heddle_crds::{PathMatch, RequestMatch, RequestValue, TrafficSplitSpec};
 
 use super::expression;
 use super::headers::is_token;
+use super::service_rules::PortRules;
 use crate::kinds::ValidationError;
 use crate::traffic::unrouted;
 use crate::traffic::{
-    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, RouteEntry,
-    ValueMatcher,
+    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
 use crate::validation::Recorder;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -137,26 +137,24 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<V
 }
 
 /// Returns the reason why a port with these rules takes no rule with these alternatives.
-pub(super) fn beyond(rules: &[RouteEntry], more: &[RequestMatcher]) -> Option<String> {
-    // Each rule has one first alternative.
-    let count = rules.iter().filter(|entry| entry.alternative == 0).count();
-    if count >= MAX_RULES {
+pub(super) fn beyond(rules: &PortRules, more: &[RequestMatcher]) -> Option<String> {
+    if rules.rules >= MAX_RULES {
         return Some(format!("has {MAX_RULES} rules already, which is the most"));
     }
-    let alternatives = rules.len() + more.len();
+    let alternatives = rules.entries().len() + more.len();
     if alternatives > MAX_PORT_ALTERNATIVES {
         return Some(format!(
             "would have {alternatives} alternatives, which is more than {MAX_PORT_ALTERNATIVES}"
         ));
     }
-    let all = || rules.iter().map(|entry| &entry.matcher).chain(more);
-    let bytes: usize = all().map(RequestMatcher::bytes).sum();
+    let bytes = rules.bytes + more.iter().map(RequestMatcher::bytes).sum::<usize>();
     if bytes > MAX_PORT_BYTES {
         return Some(format!(
             "would have alternatives of {bytes} bytes, which is more than {MAX_PORT_BYTES}"
         ));
     }
-    let expressions: usize = all().map(RequestMatcher::expressions).sum();
+    let added: usize = more.iter().map(RequestMatcher::expressions).sum();
+    let expressions = rules.expressions + added;
     (expressions > MAX_PORT_EXPRESSIONS).then(|| {
         format!(
             "would have {expressions} regular expressions, which is more than {MAX_PORT_EXPRESSIONS}"
@@ -390,10 +388,10 @@ mod tests {
     use super::*;
     use crate::finding::ObjectRef;
     use crate::kind::ObjectKind;
-    use crate::traffic::{Action, Edits, Forward, RoutePolicy, RouteRule, RuleId};
+    use crate::traffic::{Action, Edits, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId};
 
-    /// The entries of rules with so many alternatives each, and paths of so many bytes.
-    fn entries(rules: usize, alternatives: usize, bytes: usize) -> Vec<RouteEntry> {
+    /// Rules with so many alternatives each, and paths of so many bytes.
+    fn rules(count: usize, alternatives: usize, bytes: usize) -> PortRules {
         let object = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "a");
         let rule = Arc::new(RouteRule {
             id: RuleId::Declared(object, 0),
@@ -407,8 +405,13 @@ mod tests {
             alternative,
             rule: Arc::clone(&rule),
         };
-        let of_rule = |_| (0..alternatives).map(entry);
-        (0..rules).flat_map(of_rule).collect()
+        let mut rules = PortRules::default();
+        for _ in 0..count {
+            (0..alternatives)
+                .map(entry)
+                .for_each(|entry| rules.push(entry));
+        }
+        rules
     }
 
     fn of_bytes(bytes: usize) -> RequestMatcher {
@@ -421,13 +424,13 @@ mod tests {
     #[test]
     fn alternatives_and_bytes_of_a_port_are_bounded() {
         let one = [of_bytes(1)];
-        assert_eq!(beyond(&entries(31, 64, 1), &one), None);
-        assert_eq!(beyond(&entries(1, 1999, 1), &one), None);
-        let reason = beyond(&entries(1, 2000, 1), &one).unwrap();
+        assert_eq!(beyond(&rules(31, 64, 1), &one), None);
+        assert_eq!(beyond(&rules(1, 1999, 1), &one), None);
+        let reason = beyond(&rules(1, 2000, 1), &one).unwrap();
         assert!(reason.contains("2001 alternatives"), "{reason}");
-        let reason = beyond(&entries(512, 1, 1024), &one).unwrap();
+        let reason = beyond(&rules(512, 1, 1024), &one).unwrap();
         assert!(reason.contains("524289 bytes"), "{reason}");
-        let reason = beyond(&entries(1000, 1, 1), &one).unwrap();
+        let reason = beyond(&rules(1000, 1, 1), &one).unwrap();
         assert!(reason.contains("1000 rules"), "{reason}");
     }
 }

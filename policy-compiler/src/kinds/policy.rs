@@ -8,7 +8,7 @@ use heddle_crds::{ConditionType, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::service_rules::ServiceRules;
+use super::service_rules::{PortRules, ServiceRules};
 pub(crate) use super::target::Selector;
 use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
@@ -108,7 +108,7 @@ impl<'a, S> Candidate<'a, S> {
         let mut entries = attached
             .into_iter()
             .filter_map(|rules| rules.get(&port))
-            .flatten();
+            .flat_map(PortRules::entries);
         entries.find_map(|entry| entry.rule.origins.first())
     }
 

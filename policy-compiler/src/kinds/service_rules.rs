@@ -2,12 +2,60 @@
 
 use std::collections::BTreeMap;
 
-use crate::traffic::{Backend, Otherwise, RouteEntry};
+use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry};
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port};
 
-/// The rules of a service by port, in the order of the names of their objects.
-pub(crate) type ServiceRules = BTreeMap<Port, Vec<RouteEntry>>;
+/// The rules of a service by port.
+pub(crate) type ServiceRules = BTreeMap<Port, PortRules>;
+
+/// The rules of a port, in the order of the names of their objects, with their sums.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PortRules {
+    entries: Vec<RouteEntry>,
+    /// The index of the first entry of each matcher, in the order of matchers.
+    by_matcher: Vec<usize>,
+    /// The number of rules.
+    pub(super) rules: usize,
+    /// The bytes of all matchers.
+    pub(super) bytes: usize,
+    /// The regular expressions of all matchers.
+    pub(super) expressions: usize,
+}
+
+impl PortRules {
+    /// The alternatives of all rules.
+    pub(crate) fn entries(&self) -> &[RouteEntry] {
+        &self.entries
+    }
+
+    pub(super) fn push(&mut self, entry: RouteEntry) {
+        // Each rule has one first alternative.
+        self.rules += usize::from(entry.alternative == 0);
+        self.bytes += entry.matcher.bytes();
+        self.expressions += entry.matcher.expressions();
+        if let Err(place) = self.place(&entry.matcher) {
+            self.by_matcher.insert(place, self.entries.len());
+        }
+        self.entries.push(entry);
+    }
+
+    /// The first entry that has one of these matchers.
+    pub(super) fn first_of(&self, matchers: &[RequestMatcher]) -> Option<&RouteEntry> {
+        let indexes = matchers.iter().filter_map(|matcher| {
+            let place = self.place(matcher).ok()?;
+            self.by_matcher.get(place)
+        });
+        self.entries.get(*indexes.min()?)
+    }
+
+    /// The place of a matcher in the index, or the place that it would have.
+    fn place(&self, matcher: &RequestMatcher) -> Result<usize, usize> {
+        let of = |index: &usize| self.entries.get(*index).map(|entry| &entry.matcher);
+        self.by_matcher
+            .binary_search_by(|index| of(index).cmp(&Some(matcher)))
+    }
+}
 
 /// The facts of the rules of a port that decide which callers may use it. Weights alone are none.
 #[derive(PartialEq, Eq)]
@@ -36,7 +84,7 @@ pub(super) fn narrower_inputs(
 fn of_service(rules: Option<&ServiceRules>, otherwise: Otherwise) -> Vec<Access<'_>> {
     let ports = rules.into_iter().flatten();
     ports
-        .map(|(port, of)| access(*port, of, otherwise))
+        .map(|(port, of)| access(*port, of.entries(), otherwise))
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! Route tables: all rules of a service port, in order of precedence.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::matcher::{PathMatcher, RequestMatcher};
@@ -16,9 +17,9 @@ pub struct RouteTable {
     pub hosts: Vec<VirtualHost>,
     /// The upstreams of the backends, those without weight included: streams that began there go on, and weight can come back at once.
     /// The share of a backend that has none is answered with status 500.
-    pub upstreams: Vec<TableUpstream>,
+    pub upstreams: BTreeMap<Backend, TableUpstream>,
     /// The upstreams of the mirrors. They are others, so that copies have limits of their own. A mirror that has none copies nothing.
-    pub mirrors: Vec<TableUpstream>,
+    pub mirrors: BTreeMap<Backend, TableUpstream>,
     /// The objects from which it comes.
     pub origins: Origins,
 }
@@ -27,17 +28,13 @@ impl RouteTable {
     /// The upstream of a backend.
     #[must_use]
     pub fn upstream(&self, backend: &Backend) -> Option<&TableUpstream> {
-        self.upstreams
-            .iter()
-            .find(|upstream| upstream.backend == *backend)
+        self.upstreams.get(backend)
     }
 
     /// The upstream of a mirror.
     #[must_use]
     pub fn mirror(&self, backend: &Backend) -> Option<&TableUpstream> {
-        self.mirrors
-            .iter()
-            .find(|upstream| upstream.backend == *backend)
+        self.mirrors.get(backend)
     }
 }
 
@@ -53,8 +50,6 @@ pub enum Otherwise {
 /// A backend as it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableUpstream {
-    /// The backend.
-    pub backend: Backend,
     /// The name of its upstream.
     pub name: Arc<str>,
     /// How its upstream chooses an endpoint.

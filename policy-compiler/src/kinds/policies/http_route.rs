@@ -17,7 +17,7 @@ use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, HttpRouteSpe
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, ServiceRules};
+use crate::kinds::service_rules::{self, PortRules, ServiceRules};
 use crate::kinds::{self, ValidationError};
 use crate::status::{ObjectStatus, ParentStatus, bounded};
 use crate::traffic::{Otherwise, RequestMatcher, RouteEntry, RuleId};
@@ -83,8 +83,9 @@ impl PolicyKind for HttpRouteSpec {
         for (service, ports) in places {
             let attached = attachments.entry(Target::Service(service)).or_default();
             for port in ports {
-                let entries = attached.entry(port).or_default();
-                entries.extend(entries_of(policy, &rules, port));
+                let attached = attached.entry(port).or_default();
+                let entries = entries_of(policy, &rules, port).into_iter();
+                entries.for_each(|entry| attached.push(entry));
             }
         }
         report_parents(policy, &full, report);
@@ -120,8 +121,9 @@ fn beyond(
 ) -> Option<String> {
     let attached = attachments.get(&Target::Service(service.clone()));
     ports.iter().find_map(|port| {
+        let none = PortRules::default();
         let present = attached.and_then(|attached| attached.get(port));
-        let reason = kinds::matches::beyond(present.map_or(&[], Vec::as_slice), matchers)?;
+        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers)?;
         Some(format!("port {port} of service {service} {reason}"))
     })
 }

@@ -14,8 +14,8 @@ use crate::kinds::service_rules::{self, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::status::ObjectStatus;
 use crate::traffic::{
-    self, Action, Edits, Forward, Otherwise, RequestMatcher, RouteEntry, RoutePolicy, RouteRule,
-    RuleId, WeightedBackend,
+    self, Action, Edits, Forward, Otherwise, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    WeightedBackend,
 };
 use crate::validation::Recorder;
 use crate::validation::endpoints::Readiness;
@@ -65,12 +65,9 @@ fn claim(
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);
-    let own: BTreeSet<&RequestMatcher> = matchers.iter().collect();
-    let taken = ports.iter().find_map(|port| {
-        let mut others = attached?.get(port)?.iter();
-        let other = others.find(|other| own.contains(&other.matcher))?;
-        Some((*port, other))
-    });
+    let taken = ports
+        .iter()
+        .find_map(|port| Some((*port, attached?.get(port)?.first_of(&matchers)?)));
     if let Some((port, winner)) = taken {
         let which = if winner.matcher.is_any() {
             ""
@@ -105,7 +102,8 @@ fn claim(
             rule: Arc::clone(&rule),
         });
         let rules = attachments.entry(target.clone()).or_default();
-        rules.entry(port).or_default().extend(entries);
+        let rules = rules.entry(port).or_default();
+        entries.for_each(|entry| rules.push(entry));
     }
 }
 
