@@ -181,8 +181,6 @@ pub mod reason {
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
     /// `ResolvedRefs`: the kind of a backend is not supported.
     pub const INVALID_KIND: &str = "InvalidKind";
-    /// `ResolvedRefs`: a backend is in another namespace.
-    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
     /// `ResolvedRefs`: the port of a backend does not carry HTTP.
     pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
     /// Findings: a field without effect, by the rules of its API.

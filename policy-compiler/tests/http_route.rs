@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use cluster::{apply, pod, policy, service, slice, split};
+use cluster::{apply, http_route, of_namespace, pod, policy, service, slice, split};
 use gateway_api::httproutes::HttpRoute;
 use harness::running::{Trust, http, mirror, request, serve, start};
 use harness::shop;
@@ -32,8 +32,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 fn route(spec: Value) -> Value {
-    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": {"name": "s", "namespace": "shop", "generation": 1, "uid": "u"}, "spec": spec})
+    http_route("s", spec)
 }
 
 fn spec(rules: Value) -> Value {
@@ -183,6 +182,34 @@ fn a_missing_backend_is_no_reason_for_the_last_good_rules() {
         1,
         "no rule for other requests"
     );
+}
+
+#[test]
+fn a_backend_of_another_namespace_comes_and_goes_with_its_service() {
+    let rules = json!([{"backendRefs": [{"name": "b", "namespace": "till", "port": 80}]}]);
+    let mut builder = builder();
+    apply(&mut builder, [route(spec(rules))]);
+    let resolved = |compiled: &Compiled| {
+        let status = &compiled.statuses[&reference()];
+        condition(status, ConditionType::ResolvedRefs).1
+    };
+    let without = compile(&builder.world());
+    assert_eq!(resolved(&without), "BackendNotFound");
+    assert_eq!(backend(&without, "/"), None);
+
+    let port = json!([{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]);
+    let there = service("b", "10.96.0.9", json!({"app": "b"}), port);
+    let there = of_namespace(there, "till", 1);
+    apply(&mut builder, [there.clone()]);
+    let with = without.update(&builder.world());
+    assert_eq!(resolved(&with), "ResolvedRefs");
+    assert_eq!(backend(&with, "/").as_deref(), Some("out|till/b|80"));
+    assert_eq!(resources(&with), resources(&compile(&builder.world())));
+
+    builder.remove(&ObjectRef::new(ObjectKind::Service, "till", "b"));
+    let again = with.update(&builder.world());
+    assert_eq!(resolved(&again), "BackendNotFound");
+    assert_eq!(resources(&again), resources(&without));
 }
 
 /// Whether a pod of `b` has the routes of `a`: a caller that is denied by all has not.

@@ -61,6 +61,10 @@ pub fn split(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
 }
 
+pub fn http_route(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": "shop", "generation": 1, "uid": "u"}, "spec": spec})
+}
+
 pub fn traffic_policy(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
 }

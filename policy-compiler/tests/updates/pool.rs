@@ -7,8 +7,8 @@ use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::cluster::{
-    annotated, ending, mesh, of_namespace, pod, policy, service, slice, split, traffic_policy,
-    version,
+    annotated, ending, http_route, mesh, of_namespace, pod, policy, service, slice, split,
+    traffic_policy, version,
 };
 
 pub fn web(app: &str) -> Value {
@@ -77,6 +77,16 @@ fn crossing(number: usize) -> Vec<Value> {
             name,
             json!({"target": {"service": "b"}, "rules": rules}),
         ));
+    }
+    for name in ["s", "t"] {
+        for service in ["a", "b"] {
+            let backend = |name: &str| json!({"name": name, "namespace": there, "port": 80});
+            crossing.push(http_route(
+                name,
+                json!({"parentRefs": [{"group": "", "kind": "Service", "name": service}],
+                    "rules": [{"backendRefs": [{"name": "c", "port": 80}, backend("a"), backend("b")]}]}),
+            ));
+        }
     }
     for value in &mut crossing {
         value["metadata"]["namespace"] = json!(own);

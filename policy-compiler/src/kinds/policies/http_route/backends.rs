@@ -42,14 +42,10 @@ pub(super) fn resolve(
         };
         return error(reason::INVALID_KIND, message, "name a Service");
     }
-    let own = policy.namespace();
-    let namespace = of.namespace.as_deref().unwrap_or(own);
+    // Of any namespace: Gateway API asks for a grant only where a route exposes a service to other callers (GEP-1294). The servers decide
+    // about the caller itself.
+    let namespace = of.namespace.as_deref().unwrap_or(policy.namespace());
     let name = NamespacedName::new(namespace, &of.name);
-    if *namespace != **own {
-        let message = format!("service {name} is in another namespace than the route");
-        let fix = "name a service of the namespace of the route; grants are not read";
-        return error(reason::REF_NOT_PERMITTED, message, fix);
-    }
     let Some(service) = policy.lookup.service(&name) else {
         let message = match policy.lookup.is_external(&name) {
             true => format!("service {name} is of type ExternalName, which has no endpoints"),
