@@ -13,9 +13,9 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Otherwise,
-    RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls, WeightedBackend,
-    idle_timeout,
+    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
+    Otherwise, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls,
+    WeightedBackend, idle_timeout,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -278,29 +278,7 @@ fn whole(
             weight: 1,
             hosts: own.hosts,
         }],
-        Some(Action::Forward(forward)) => {
-            let mut group = |weighted: &WeightedBackend| {
-                let there = match &weighted.backend {
-                    Backend::Service(name, port) => scene.reached(name, *port, None, caller),
-                    Backend::Subset(name, port, labels) => {
-                        scene.reached(name, *port, Some(labels), caller)
-                    }
-                    Backend::Invalid(_) => ReachableEndpoints::default(),
-                };
-                identities.extend(there.identities);
-                // Without weight a backend gets nothing, and where it is makes no difference.
-                let hosts = if weighted.weight == 0 {
-                    Vec::new()
-                } else {
-                    there.hosts
-                };
-                EndpointGroup {
-                    weight: weighted.weight,
-                    hosts,
-                }
-            };
-            forward.backends.iter().map(&mut group).collect()
-        }
+        Some(Action::Forward(forward)) => groups(scene, caller, forward, &mut identities),
     };
     let plain_requests = unmeshed && protocol == Protocol::Http;
     let mut upstream = Upstream {
@@ -323,6 +301,33 @@ fn whole(
         plain_requests,
         misnamed,
     }
+}
+
+/// The endpoints of the backends of a rule, a group for each. Adds their identities.
+fn groups(
+    scene: &ClusterInputs<'_>,
+    caller: Caller<'_>,
+    forward: &Forward,
+    identities: &mut BTreeSet<SpiffeId>,
+) -> Vec<EndpointGroup> {
+    let group = |weighted: &WeightedBackend| {
+        let there = match &weighted.backend {
+            Backend::Service(name, port) => scene.reached(name, *port, None, caller),
+            Backend::Subset(name, port, labels) => scene.reached(name, *port, Some(labels), caller),
+            Backend::Invalid(_) => ReachableEndpoints::default(),
+        };
+        identities.extend(there.identities);
+        // Without weight a backend gets nothing, and where it is makes no difference.
+        let hosts = match weighted.weight {
+            0 => Vec::new(),
+            _ => there.hosts,
+        };
+        EndpointGroup {
+            weight: weighted.weight,
+            hosts,
+        }
+    };
+    forward.backends.iter().map(group).collect()
 }
 
 fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
