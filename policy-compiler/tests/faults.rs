@@ -144,7 +144,7 @@ fn callers_meet_the_faults_that_match_and_retries_hide_none() -> Result<()> {
     )?;
     let matched = at(1);
     let service = NamespacedName::new("shop", "matched");
-    let table = compiled.route_tables(&service).next().context("no table")?;
+    let (_, table) = compiled.route_tables(&service).next().context("no table")?;
     for (method, path, headers, code) in MATCHED {
         let lines = headers.lines().filter_map(|line| line.split_once(": "));
         let request = Request {

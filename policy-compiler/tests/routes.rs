@@ -605,7 +605,7 @@ fn a_split_takes_the_requests_that_it_matches() -> Result<()> {
         |_| {},
     )?;
     let service = NamespacedName::new("shop", "api");
-    let table = compiled.route_tables(&service).next().unwrap();
+    let (_, table) = compiled.route_tables(&service).next().unwrap();
     for (method, path, headers, backend) in MATCHED {
         let lines = headers.lines().filter_map(|line| line.split_once(": "));
         let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
@@ -694,7 +694,7 @@ spec: {{service: api, matches: [{{path: {{exact: /{index}}}}}], backends: [{{ser
         .collect();
     ensure!(refused == ["s1000", "s1001"], "{refused:?}");
     let service = NamespacedName::new("shop", "api");
-    let table = compiled.route_tables(&service).next().unwrap();
+    let (_, table) = compiled.route_tables(&service).next().unwrap();
     ensure!(table.hosts[0].entries.len() == 1001);
     Ok(())
 }

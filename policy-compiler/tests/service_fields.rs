@@ -88,7 +88,10 @@ fn a_call_by_one_family_gets_endpoints_of_that_family() {
         assert_eq!(leads_to(&compiled, "10.96.1.1:80"), "out|shop/web|80");
         assert_eq!(leads_to(&compiled, "[fd00:96::1]:80"), "out|shop/web|80|6");
         let six = "service/shop/web:80/6".parse().unwrap();
-        assert_eq!(compiled.clusters_of(&six), ["out|shop/web|80|6".into()]);
+        assert_eq!(
+            compiled.clusters_of(&six, &"shop".into()),
+            ["out|shop/web|80|6".into()]
+        );
     }
 }
 

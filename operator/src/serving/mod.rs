@@ -403,7 +403,9 @@ impl ResourceSource for MeshSource {
             .iter()
             .chain(&sets.draining)
             .filter(|destination| {
-                let clusters = snapshot.compiled.clusters_of(destination);
+                let clusters = snapshot
+                    .compiled
+                    .clusters_of(destination, &workload.namespace);
                 clusters.iter().any(|cluster| busy.contains(&**cluster))
             });
         let save_after = snapshot.compiled.idle_after().as_secs() / 8;

@@ -7,7 +7,6 @@ use super::templates::CompiledTemplate;
 use super::validated::Validated;
 use crate::authz::Admission;
 use crate::traffic::Backend;
-use crate::validation::inputs::Target;
 use crate::world::{Labels, PodTemplate, Port, Service, SpiffeId, selects};
 
 /// The admissions of all templates of pods behind a port, none of them open to everybody.
@@ -42,7 +41,6 @@ pub(crate) fn caller_filters(
     pods: &[(&PodTemplate, &CompiledTemplate)],
 ) -> CallerFilters {
     let mut caller_filters = CallerFilters::default();
-    let named = Target::Service(service.name.clone());
     for port in service.ports.values() {
         let of = |subset: Option<&Labels>| {
             let mut filter = CallerFilter::default();
@@ -65,7 +63,8 @@ pub(crate) fn caller_filters(
         caller_filters
             .ports
             .extend(of(None).map(|filter| (port.port, filter)));
-        let rules = validated.rules(&named, port.port);
+        // Only splits name subsets.
+        let rules = validated.rules(&service.name, port.port, None);
         for backend in rules.flat_map(|entry| entry.rule.backends()) {
             if let Backend::Subset(_, _, labels) = backend {
                 let filter = of(Some(labels));

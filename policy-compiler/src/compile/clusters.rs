@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use super::facet::{Caller, OutPort, candidates, for_node};
+use super::facet::{Caller, Facet, OutPort, candidates, for_caller};
 use super::memo::{Lazy, kept};
 use super::routes;
 use super::upstreams::{
@@ -105,33 +105,48 @@ pub(crate) fn client_sides(
     if service.headless {
         return sides;
     }
-    for (number, port) in &service.ports {
-        let rules = scene.rules(&service.name, *number);
-        for facet in scene.facets(service, *number, &rules) {
-            let called = Caller::of(service, &facet).family;
-            let whole = |name: &NamespacedName, port: Port| {
-                let backend = scene.recorder.service(name)?;
-                let family = backend.if_second(called);
-                let node = facet.node.as_ref();
-                let whole = for_node(scene.wholes(name)?, port, family, node)?;
-                Some(whole)
-            };
-            let Some(own) = whole(&service.name, *number) else {
-                continue;
-            };
-            let own = own.pair.clone();
-            let key = (*number, facet.clone());
-            let old = candidates(old, &sides, &key);
-            let side = match port.protocol {
-                Protocol::Http => routed(scene, service, &key, own, &rules, whole, &old),
-                // Bytes go to the cluster; a split has its weights in the endpoints.
-                Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
-            };
-            let side = kept(old.into_iter(), side);
-            sides.insert(key, side);
+    for number in service.ports.keys() {
+        for callers in scene.callers(&service.name, *number) {
+            let rules = scene.rules(&service.name, *number, callers);
+            for facet in scene.facets(service, *number, &rules, callers) {
+                let key = (*number, facet);
+                let old = candidates(old, &sides, &key);
+                if let Some(side) = client_side(scene, service, &key, &rules, &old) {
+                    let side = kept(old.into_iter(), side);
+                    sides.insert(key, side);
+                }
+            }
         }
     }
     sides
+}
+
+/// Compiles a port for some callers, given the rules that they have.
+fn client_side(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    key: &OutPort,
+    rules: &[&RouteEntry],
+    old: &[&Arc<OutboundPort>],
+) -> Option<OutboundPort> {
+    let (number, facet) = key;
+    let called = Caller::of(service, facet).family;
+    let whole = |name: &NamespacedName, port: Port| {
+        let backend = scene.recorder.service(name)?;
+        let caller = Facet {
+            family: backend.if_second(called),
+            node: facet.node.clone(),
+            namespace: None,
+        };
+        let whole = for_caller(scene.wholes(name)?, port, &caller)?;
+        Some(whole)
+    };
+    let own = whole(&service.name, *number)?.pair.clone();
+    Some(match service.ports.get(number)?.protocol {
+        Protocol::Http => routed(scene, service, key, own, rules, whole, old),
+        // Bytes go to the cluster; a split has its weights in the endpoints.
+        Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
+    })
 }
 
 /// The clusters of the mirrors of rules, each backend once.
@@ -208,7 +223,8 @@ fn routed<'a>(
     }
     let mirrors = mirrors(service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
-        let rules = (rules, scene.otherwise(&service.name, key.0));
+        let callers = key.1.namespace.as_ref();
+        let rules = (rules, scene.otherwise(&service.name, key.0, callers));
         let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
         let named = mirrors.iter();
         let named = named.map(|(backend, pair)| (backend.clone(), pair.as_upstream()));

@@ -45,7 +45,7 @@ use imbl::{OrdMap, OrdSet};
 use admissions::CallerFilters;
 use applications::Application;
 use clusters::{OutboundPort, OutboundService};
-use facet::for_node;
+use facet::{Facet, for_caller};
 use inbound::InboundInput;
 use listeners::ListenerInput;
 use memo::{ContentInterner, Memo};
@@ -75,7 +75,6 @@ use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
 use crate::traffic::{Backend, Otherwise, RouteTable};
-use crate::validation::inputs::Target;
 use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, PodTemplate, Port, SpiffeId, WorkloadRef, World,
@@ -102,6 +101,15 @@ impl Proxy {
     #[must_use]
     pub fn workload(&self) -> WorkloadRef {
         self.template.workload()
+    }
+
+    /// Itself as a caller of a service, by the second family of the service or by the first one (None).
+    fn facet(&self, family: Option<Family>) -> Facet {
+        Facet {
+            family,
+            node: self.node.clone(),
+            namespace: Some(Arc::clone(&self.template.namespace)),
+        }
     }
 
     /// Whether it is told destinations on demand, for capture brings everything to it.
@@ -200,16 +208,20 @@ impl Compiled {
         self.clients.keys()
     }
 
-    /// The route tables of a service by the names of their route configurations, as callers on a node without local endpoints have them:
-    /// by [`evaluate`](crate::traffic::evaluate), the rule and the backends of a request.
-    pub fn route_tables(&self, service: &NamespacedName) -> impl Iterator<Item = &RouteTable> {
+    /// The route tables of a service, as callers on a node without local endpoints have them: by [`evaluate`](crate::traffic::evaluate), the
+    /// rule and the backends of a request. Those of callers of a namespace with routes of its own come after those of all others, with the
+    /// namespace.
+    pub fn route_tables(
+        &self,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = (Option<&Arc<str>>, &RouteTable)> {
         let sides = self
             .clients
             .get(service)
             .into_iter()
             .flat_map(|sides| &**sides);
         let anywhere = sides.filter(|((_, facet), _)| facet.node.is_none());
-        anywhere.filter_map(|(_, side)| side.table())
+        anywhere.filter_map(|((_, facet), side)| Some((facet.namespace.as_ref(), side.table()?)))
     }
 
     /// Returns the `Mesh` as far as it is in force: its readable fields, the last good spec, or the closed values.
@@ -249,10 +261,9 @@ impl Compiled {
         &self,
         service: &NamespacedName,
         port: Port,
-        family: Option<Family>,
-        node: Option<&Arc<str>>,
+        caller: &Facet,
     ) -> Option<&Arc<OutboundPort>> {
-        for_node(self.clients.get(service)?, port, family, node)
+        for_caller(self.clients.get(service)?, port, caller)
     }
 
     fn capture(&self) -> Arc<Part> {
@@ -268,11 +279,15 @@ impl Compiled {
 
     /// Returns whether every pod behind a port of a service denies all requests of a caller. With rules, the pods of every backend of
     /// every rule count; a rule that answers by itself denies no caller.
-    fn refuses(&self, caller: &SpiffeId, service: &NamespacedName, port: Port) -> bool {
-        let target = Target::Service(service.clone());
-        let rules = || self.validated.rules(&target, port);
+    fn refuses(&self, proxy: &Proxy, service: &NamespacedName, port: Port) -> bool {
+        let caller = &proxy.identity;
+        let own = &proxy.template.namespace;
+        let consumers = self.validated.consumers(service, port);
+        let callers = consumers.get(own).copied();
+        let rules = || self.validated.rules(service, port, callers);
         let all = rules().any(|entry| entry.matcher.is_any());
-        let not_found = !all && self.validated.otherwise(&target, port) == Otherwise::NotFound;
+        let otherwise = self.validated.otherwise(service, port, callers);
+        let not_found = !all && otherwise == Otherwise::NotFound;
         if not_found || rules().any(|entry| entry.rule.answers()) {
             return false;
         }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Compiled;
+use super::facet::Facet;
 use super::inbound::{PortReference, protocol_of, service_targets};
 use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
@@ -119,16 +120,20 @@ impl Compiled {
         (resolved.destination == *destination).then_some((at, resolved))
     }
 
-    /// Returns the clusters of a destination, also those of a split's backends: traffic in any of them shows that the destination is
-    /// used. Pods of a service account share their clusters, and count as used together.
+    /// Returns the clusters of a destination for the callers of a namespace, also those of the backends of rules: traffic in any of them
+    /// shows that the destination is used. Pods of a service account share their clusters, and count as used together.
     #[must_use]
-    pub fn clusters_of(&self, destination: &Destination) -> Vec<Arc<str>> {
+    pub fn clusters_of(&self, destination: &Destination, namespace: &Arc<str>) -> Vec<Arc<str>> {
         match destination.kind {
             DestinationKind::Service => {
                 let service = self.world.services.get(&destination.name);
-                let family = service.and_then(|s| s.if_second(Some(destination.family)));
-                // The names are the same for the callers of every node.
-                self.client_side(&destination.name, destination.port, family, None)
+                let caller = Facet {
+                    family: service.and_then(|s| s.if_second(Some(destination.family))),
+                    // The names are the same for the callers of every node.
+                    node: None,
+                    namespace: Some(Arc::clone(namespace)),
+                };
+                self.client_side(&destination.name, destination.port, &caller)
                     .map(|side| side.clusters().cloned().collect())
                     .unwrap_or_default()
             }

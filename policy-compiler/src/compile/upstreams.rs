@@ -156,19 +156,41 @@ impl<'a> ClusterInputs<'a> {
         }
     }
 
-    /// The rules of a port in force.
-    pub(super) fn rules(&self, service: &NamespacedName, port: Port) -> Vec<&'a RouteEntry> {
+    /// The rules of a port in force, for the callers of a namespace with routes of its own, or for all others.
+    pub(super) fn rules(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        callers: Option<&Arc<str>>,
+    ) -> Vec<&'a RouteEntry> {
         for kind in [HttpRouteSpec::KIND, TrafficSplitSpec::KIND] {
             self.recorder.record_attached(kind, service);
         }
-        let target = Target::Service(service.clone());
-        self.compiled.validated.rules(&target, port).collect()
+        let validated = &self.compiled.validated;
+        validated.rules(service, port, callers).collect()
+    }
+
+    /// The callers that have rules of a port apart: all, and the namespaces with routes of their own. Attached routes are read with the rules.
+    pub(super) fn callers(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+    ) -> Vec<Option<&'a Arc<str>>> {
+        let consumers = self.compiled.validated.consumers(service, port);
+        [None]
+            .into_iter()
+            .chain(consumers.into_iter().map(Some))
+            .collect()
     }
 
     /// The answer to requests that no rule of a port takes. The rules are read before.
-    pub(super) fn otherwise(&self, service: &NamespacedName, port: Port) -> Otherwise {
-        let target = Target::Service(service.clone());
-        self.compiled.validated.otherwise(&target, port)
+    pub(super) fn otherwise(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        callers: Option<&Arc<str>>,
+    ) -> Otherwise {
+        self.compiled.validated.otherwise(service, port, callers)
     }
 
     /// The traffic policy of a port in force.
@@ -204,12 +226,13 @@ impl<'a> ClusterInputs<'a> {
         )
     }
 
-    /// Returns the kinds of callers for which a port is compiled, given the rules that count there.
+    /// Returns the kinds of callers for which a port is compiled, given the rules that count there for callers of a namespace.
     pub(super) fn facets(
         &self,
         service: &Service,
         port: Port,
         rules: &[&RouteEntry],
+        callers: Option<&Arc<str>>,
     ) -> Vec<Facet> {
         let backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let backends = backends.filter_map(|backend| match backend {
@@ -224,7 +247,11 @@ impl<'a> ClusterInputs<'a> {
         let facets = families.flat_map(|family| {
             let nodes = nodes.iter().map(|node| Some(Arc::clone(node)));
             let nodes = [None].into_iter().chain(nodes);
-            nodes.map(move |node| Facet { family, node })
+            nodes.map(move |node| Facet {
+                family,
+                node,
+                namespace: callers.cloned(),
+            })
         });
         facets.collect()
     }
@@ -243,14 +270,14 @@ pub(crate) fn wholes(
             Protocol::Http => Vec::new(),
             Protocol::Detect | Protocol::Tcp => {
                 scene.recorder.record_own_attached(TrafficSplitSpec::KIND);
-                scene.rules(&service.name, *number)
+                scene.rules(&service.name, *number, None)
             }
         };
         let rule = rules
             .iter()
             .find(|entry| entry.matcher.is_any())
             .map(|entry| &*entry.rule);
-        for facet in scene.facets(service, *number, &rules) {
+        for facet in scene.facets(service, *number, &rules, None) {
             let key = (*number, facet);
             let known = candidates(old, &wholes, &key);
             let pairs: Vec<&ClusterAndEndpoints> = known.iter().map(|whole| &whole.pair).collect();

@@ -1,6 +1,6 @@
 //! The validated policies, by kind and namespace, and by the target that they are attached to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -13,7 +13,7 @@ use crate::status::ObjectStatus;
 use crate::traffic::{Otherwise, RouteEntry};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
-use crate::world::Port;
+use crate::world::{NamespacedName, Port};
 
 /// The policies of one kind in one namespace.
 #[derive(Debug)]
@@ -66,6 +66,21 @@ impl<A: PartialEq> OfKind<A> {
         let all = self.targets.get(target);
         all.into_iter()
             .flat_map(|all| all.values().map(|attachment| &**attachment))
+    }
+
+    /// The attachment of the policies of a namespace to a target.
+    fn of_namespace(&self, target: &Target, namespace: &str) -> Option<&A> {
+        let attached = self.targets.get(target)?.get(namespace)?;
+        Some(attached)
+    }
+
+    /// The namespaces of the policies that are attached to a target.
+    fn namespaces_of<'a>(
+        &'a self,
+        target: &Target,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a A)> + use<'a, A> {
+        let all = self.targets.get(target).into_iter();
+        all.flat_map(|all| all.iter().map(|(namespace, of)| (namespace, &**of)))
     }
 
     /// The result of the validation of a namespace.
@@ -140,32 +155,62 @@ impl<A: PartialEq> OfKind<A> {
 }
 
 impl Validated {
-    /// The rules in force of a port of a service.
+    /// The rules in force of a port of a service, for the callers of a namespace with routes of its own, or for all others.
     pub(super) fn rules<'a>(
         &'a self,
-        service: &Target,
+        service: &NamespacedName,
         port: Port,
+        callers: Option<&Arc<str>>,
     ) -> impl Iterator<Item = &'a RouteEntry> + use<'a> {
-        // A split has no rules where a route has some.
-        let routes = self.http_routes.attached(service);
-        let attached = routes.chain(self.splits.attached(service));
+        let target = Target::Service(service.clone());
+        let routes = self.routes(&target, callers.unwrap_or(&service.namespace));
+        // A split has no rules where a route has some, and none for a namespace with routes of its own.
+        let splits = callers.is_none().then(|| self.splits.attached(&target));
+        let attached = routes.chain(splits.into_iter().flatten());
         let of_port = attached.filter_map(move |rules| rules.get(&port));
         of_port.flat_map(PortRules::entries)
     }
 
     /// The answer to requests that no rule of a port takes.
-    pub(super) fn otherwise(&self, service: &Target, port: Port) -> Otherwise {
-        let mut routes = self.http_routes.attached(service);
+    pub(super) fn otherwise(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        callers: Option<&Arc<str>>,
+    ) -> Otherwise {
+        let target = Target::Service(service.clone());
+        let mut routes = self.routes(&target, callers.unwrap_or(&service.namespace));
         match routes.any(|rules| rules.contains_key(&port)) {
             true => Otherwise::NotFound,
             false => Otherwise::WholeService,
         }
     }
+
+    /// The namespaces with routes of their own for a port of a service of another namespace.
+    pub(super) fn consumers(&self, service: &NamespacedName, port: Port) -> BTreeSet<&Arc<str>> {
+        let target = Target::Service(service.clone());
+        let attached = self.http_routes.namespaces_of(&target);
+        let others = attached.filter(|(namespace, rules)| {
+            **namespace != service.namespace && rules.contains_key(&port)
+        });
+        others.map(|(namespace, _)| namespace).collect()
+    }
+
+    /// The rules that the routes of a namespace attach to a service.
+    fn routes<'a>(
+        &'a self,
+        service: &Target,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a ServiceRules> + use<'a> {
+        self.http_routes
+            .of_namespace(service, namespace)
+            .into_iter()
+    }
 }
 
 impl EarlierKinds for Validated {
-    fn http_routes(&self, service: &Target) -> Vec<&ServiceRules> {
-        self.http_routes.attached(service).collect()
+    fn routes(&self, service: &Target, namespace: &str) -> Option<&ServiceRules> {
+        self.http_routes.of_namespace(service, namespace)
     }
 }
 
@@ -217,7 +262,6 @@ with_policies!(stores);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::NamespacedName;
 
     fn service(namespace: &str) -> Target {
         Target::Service(NamespacedName::new(namespace, "a"))

@@ -404,8 +404,8 @@ impl ViewBuilder<'_> {
         second_family: Option<Family>,
     ) -> Option<&Arc<OutboundPort>> {
         let Destination { name, port, .. } = &resolved.destination;
-        let node = self.proxy.node.as_ref();
-        self.compiled.client_side(name, *port, second_family, node)
+        let caller = self.proxy.facet(second_family);
+        self.compiled.client_side(name, *port, &caller)
     }
 
     fn listener(
@@ -449,7 +449,7 @@ impl ViewBuilder<'_> {
         match &resolved.target {
             DestinationTarget::ServicePort { .. } => {
                 let Destination { name, port, .. } = &resolved.destination;
-                self.compiled.refuses(&self.proxy.identity, name, *port)
+                self.compiled.refuses(self.proxy, name, *port)
             }
             DestinationTarget::Pod { group, services } => {
                 let mut services = services.iter();

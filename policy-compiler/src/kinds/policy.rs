@@ -8,7 +8,7 @@ use heddle_crds::{ConditionType, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::service_rules::{PortRules, ServiceRules};
+use super::service_rules::ServiceRules;
 pub(crate) use super::target::Selector;
 use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
@@ -78,8 +78,8 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
 
 /// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
 pub(crate) trait EarlierKinds {
-    /// The rules that routes attach to a service.
-    fn http_routes(&self, service: &Target) -> Vec<&ServiceRules>;
+    /// The rules that the routes of a namespace attach to a service.
+    fn routes(&self, service: &Target, namespace: &str) -> Option<&ServiceRules>;
 }
 
 /// A policy under validation, with the inputs of its validation.
@@ -101,14 +101,12 @@ impl<'a, S> Candidate<'a, S> {
         &self.declared.object.namespace
     }
 
-    /// The route that has a port of a service: that of the first rule.
+    /// The route of the policy's namespace that has a port of a service: that of the first rule.
     pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
         self.lookup.record_attached(ObjectKind::HTTPRoute, service);
-        let attached = self.earlier.http_routes(&Target::Service(service.clone()));
-        let mut entries = attached
-            .into_iter()
-            .filter_map(|rules| rules.get(&port))
-            .flat_map(PortRules::entries);
+        let target = Target::Service(service.clone());
+        let attached = self.earlier.routes(&target, self.namespace())?;
+        let mut entries = attached.get(&port)?.entries().iter();
         entries.find_map(|entry| entry.rule.origins.first())
     }
 

@@ -1,11 +1,11 @@
-//! Callers that get different endpoints of one service port.
+//! Callers for which a service port is compiled apart: they get other endpoints, or have rules of their own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::world::{Family, Port, Service};
 
-/// The callers that get the same endpoints of a service port. Almost every port has only the default one.
+/// The callers for which a service port is the same. Almost every port has only the default ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Facet {
     /// Callers of the service's second family; None: of its first, or only one. Clusters and routes of the second family have names of
@@ -14,21 +14,37 @@ pub(crate) struct Facet {
     /// Callers on this node, where `internalTrafficPolicy: Local` counts; None: on every node without a local endpoint. The names are the
     /// same, for a proxy is on one node.
     pub(crate) node: Option<Arc<str>>,
+    /// Callers of this namespace, which has routes of its own for the port; None: of every namespace without such routes. The route
+    /// configuration has the same name, for a proxy is of one namespace.
+    pub(crate) namespace: Option<Arc<str>>,
 }
 
 /// A port of a service as some of its callers see it.
 pub(crate) type OutPort = (Port, Facet);
 
-/// The entry for a caller on a node.
-pub(crate) fn for_node<'a, V>(
+/// The entry for a caller. A namespace with routes of its own has an entry for callers on other nodes, too.
+pub(crate) fn for_caller<'a, V>(
     map: &'a BTreeMap<OutPort, V>,
     port: Port,
-    family: Option<Family>,
-    node: Option<&Arc<str>>,
+    caller: &Facet,
 ) -> Option<&'a V> {
-    let at = |node: Option<Arc<str>>| map.get(&(port, Facet { family, node }));
-    let local = node.and_then(|node| at(Some(Arc::clone(node))));
-    local.or_else(|| at(None))
+    let of = |namespace: Option<&Arc<str>>, node: Option<&Arc<str>>| {
+        let facet = Facet {
+            family: caller.family,
+            node: node.cloned(),
+            namespace: namespace.cloned(),
+        };
+        map.get(&(port, facet))
+    };
+    let at = |namespace: Option<&Arc<str>>| {
+        let local = caller
+            .node
+            .as_ref()
+            .and_then(|node| of(namespace, Some(node)));
+        local.or_else(|| of(namespace, None))
+    };
+    let own = caller.namespace.as_ref();
+    own.and_then(|own| at(Some(own))).or_else(|| at(None))
 }
 
 /// Returns the values of a port that an entry may equal: its own old one first, then those of other callers, old and new. So equal

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use heddle_policy_compiler::traffic::{
     Action, Edits, Failure, PathRewrite, PresentLines, Retries, Rewrite, RouteEntry, RoutePolicy,
@@ -13,16 +14,17 @@ use heddle_policy_compiler::{Compiled, NamespacedName};
 pub fn tables(compiled: &Compiled) -> BTreeMap<String, Vec<String>> {
     let services = compiled.services();
     let tables = services.flat_map(|service: &NamespacedName| compiled.route_tables(service));
-    let decided = |table: &&RouteTable| {
+    let decided = |(_, table): &(Option<&Arc<str>>, &RouteTable)| {
         let mut entries = table.hosts.iter().flat_map(|host| &host.entries);
         entries.any(|entry| {
             entry.rule.id != RuleId::WholeService || entry.rule.policy != RoutePolicy::default()
         })
     };
-    let lines = |table: &RouteTable| {
+    let lines = |(callers, table): (Option<&Arc<str>>, &RouteTable)| {
         let entries = table.hosts.iter().flat_map(|host| &host.entries);
         let lines = entries.map(|entry| line(table, entry)).collect();
-        (table.name.to_string(), lines)
+        let callers = callers.map_or_else(String::new, |of| format!(" for callers of {of}"));
+        (format!("{}{callers}", table.name), lines)
     };
     tables.filter(decided).map(lines).collect()
 }

@@ -79,12 +79,14 @@ fn crossing(number: usize) -> Vec<Value> {
         ));
     }
     for name in ["s", "t"] {
-        for service in ["a", "b"] {
+        for (service, namespace) in [("a", own), ("b", own), ("a", there), ("b", there)] {
+            let parent =
+                json!({"group": "", "kind": "Service", "name": service, "namespace": namespace});
             let backend = |name: &str| json!({"name": name, "namespace": there, "port": 80});
+            let backends = [json!({"name": "c", "port": 80}), backend("a"), backend("b")];
             crossing.push(http_route(
                 name,
-                json!({"parentRefs": [{"group": "", "kind": "Service", "name": service}],
-                    "rules": [{"backendRefs": [{"name": "c", "port": 80}, backend("a"), backend("b")]}]}),
+                json!({"parentRefs": [parent], "rules": [{"backendRefs": backends}]}),
             ));
         }
     }

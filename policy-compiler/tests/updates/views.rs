@@ -6,6 +6,8 @@ use std::sync::Arc;
 use heddle_policy_compiler::{Compiled, Dependency, Destination, PodRef, Replaced, Scope, View};
 use proptest::prelude::*;
 
+use crate::pool::NAMESPACES;
+
 /// A scope with a bit of everything.
 pub struct Asked {
     active: BTreeSet<Destination>,
@@ -107,7 +109,10 @@ pub fn same_as_cold(updated: &Compiled, cold: &Compiled) -> Result<(), TestCaseE
         let there = updated.destination_at(at);
         prop_assert_eq!(&there, &cold.destination_at(at));
         let there = there.unwrap();
-        prop_assert_eq!(updated.clusters_of(&there), cold.clusters_of(&there));
+        for namespace in NAMESPACES.map(Into::into) {
+            let clusters = |of: &Compiled| of.clusters_of(&there, &namespace);
+            prop_assert_eq!(clusters(updated), clusters(cold));
+        }
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
 use crate::traffic::{self, Action, Backend, RouteRule, evaluate, unrouted};
-use crate::validation::inputs::Target;
 use crate::world::{Capture, Family, Pod, Port, Protocol, Service};
 
 use destination::Called;
@@ -160,7 +159,7 @@ impl Compiled {
         };
         explanation.stopped = if !declared {
             Some(Stopped::NotDeclared)
-        } else if self.refuses(&proxy.identity, name, port) {
+        } else if self.refuses(proxy, name, port) {
             Some(Stopped::DeniedByAll)
         } else {
             not_routed(Some(proxy), &arriving)
@@ -174,8 +173,7 @@ impl Compiled {
             return;
         }
         // Bytes: the rule for all requests shifts weight between endpoints.
-        let target = Target::Service(name.clone());
-        let mut rules = self.validated.rules(&target, port);
+        let mut rules = self.validated.rules(name, port, None);
         let rule = rules.find(|entry| entry.matcher.is_any());
         let Some(entry) = rule else {
             explanation.backends = self.whole_service(&arriving, service, port);
@@ -199,8 +197,8 @@ impl Compiled {
         mut arriving: Arriving<'_>,
         explanation: &mut Explanation,
     ) {
-        let node = proxy.node.as_ref();
-        let side = self.client_side(&service.name, port, arriving.family, node);
+        let caller = proxy.facet(arriving.family);
+        let side = self.client_side(&service.name, port, &caller);
         let Some(table) = side.and_then(|side| side.table()) else {
             return;
         };

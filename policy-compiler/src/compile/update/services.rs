@@ -150,7 +150,11 @@ impl Update<'_> {
         self.recorded(&UnitId::Callers(name.clone()), |recorder, compiled| {
             let scene = ClusterInputs::new(recorder, compiled);
             let ports = service.into_iter().flat_map(|service| service.ports.keys());
-            let rules = ports.flat_map(|port| scene.rules(name, *port));
+            let callers = ports.flat_map(|port| {
+                let callers = scene.callers(name, *port).into_iter();
+                callers.map(move |callers| (*port, callers))
+            });
+            let rules = callers.flat_map(|(port, callers)| scene.rules(name, port, callers));
             for backend in rules.flat_map(|entry| entry.rule.backends()) {
                 match backend {
                     Backend::Service(name, _) | Backend::Subset(name, _, _) => {

@@ -1,7 +1,9 @@
 //! `HTTPRoute` of Gateway API: the calls to a service, routed by path, method, headers and query.
 //!
 //! Routes of services are read; those of gateways belong to other controllers. A route replaces the implicit rule of the
-//! service: requests that no rule takes are answered 404. Routes of one port are merged by the precedence of their matches.
+//! service: requests that no rule takes are answered 404. Routes of one namespace and port are merged by the precedence of their matches.
+//! A route of the service's namespace holds for all callers. One of another namespace holds for the callers of its own namespace, in the place
+//! of the former.
 
 mod backends;
 mod filters;

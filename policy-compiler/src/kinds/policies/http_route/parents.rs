@@ -104,18 +104,8 @@ fn service<'a>(
     field: &str,
     parent: &ParentRef,
 ) -> Result<&'a Service, ValidationError> {
-    let own = policy.namespace();
-    let namespace = parent.namespace.as_deref().unwrap_or(own);
+    let namespace = parent.namespace.as_deref().unwrap_or(policy.namespace());
     let name = NamespacedName::new(namespace, &parent.name);
-    if *namespace != **own {
-        return Err(ValidationError::unsupported(
-            field,
-            format!(
-                "service {name} is in another namespace than the route, and routes for the callers of one namespace alone are not supported"
-            ),
-            "move the route to the namespace of the service",
-        ));
-    }
     match policy.lookup.service(&name) {
         None if policy.lookup.is_external(&name) => Err(ValidationError::unsupported(
             field,
