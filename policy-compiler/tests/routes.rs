@@ -111,9 +111,9 @@ fn changes(names: &'static str) -> impl Strategy<Value = HeaderChanges> {
     let present = prop_oneof![
         Just(PresentLines::Keep),
         Just(PresentLines::Remove),
-        "[xy%\"\\\\]{1,3}".prop_map(|value| PresentLines::Set(value.into())),
+        "[xy%\"\\\\]{0,3}".prop_map(|value| PresentLines::Set(value.into())),
     ];
-    let add = proptest::collection::vec("[xy%]{1,3}".prop_map(Arc::from), 0..3);
+    let add = proptest::collection::vec("[xy%]{0,3}".prop_map(Arc::from), 0..3);
     let change = (present, add).prop_map(|(present, add)| HeaderChange { present, add });
     proptest::collection::btree_map(names.prop_map(Arc::from), change, 0..3).prop_map(HeaderChanges)
 }
@@ -267,10 +267,11 @@ fn table() -> impl Strategy<Value = RouteTable> {
 
 fn request() -> impl Strategy<Value = Request> {
     let host = prop_oneof![
-        "named\\.test",
-        "Named\\.test",
-        "other\\.test",
-        "other\\.test:(80|443|81)"
+        2 => "named\\.test",
+        1 => "Named\\.test",
+        1 => "other\\.test",
+        1 => "other\\.test:(80|443|81)",
+        1 => "\\[fd00::1\\](:(80|81))?"
     ];
     let parameter = "[qr](=[xy]{0,2})?";
     let query = proptest::collection::vec(parameter, 0..3);

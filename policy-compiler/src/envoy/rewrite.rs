@@ -34,6 +34,8 @@ pub(super) fn headers(changes: &HeaderChanges) -> (Vec<core::HeaderValueOption>,
                     ..Default::default()
                 }),
                 append_action: action.into(),
+                // Else Envoy leaves out a change to the empty value.
+                keep_empty_value: value.is_empty(),
                 ..Default::default()
             }
         };

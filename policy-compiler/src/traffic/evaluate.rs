@@ -122,9 +122,10 @@ impl<'t> Decision<'t> {
 
 /// Host and port of a redirect.
 fn authority(redirect: &Redirect, host: &str) -> String {
-    let (bare, port) = host
-        .rsplit_once(':')
-        .map_or((host, None), |(bare, port)| (bare, Some(port)));
+    let split = host.rsplit_once(':');
+    // The last colon in `[fd00::1]` separates no port.
+    let split = split.filter(|(_, port)| !port.ends_with(']'));
+    let (bare, port) = split.map_or((host, None), |(bare, port)| (bare, Some(port)));
     let bare = redirect.host.as_deref().unwrap_or(bare);
     if let Some(port) = redirect.port {
         return format!("{bare}:{port}");
