@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, request, serve, start, status};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
+use heddle_policy_compiler::ResourceKind::Cluster;
+use heddle_policy_compiler::{Compiled, Severity, compile, ingest, print};
+use serde_json::Value;
 
 /// Applications that answer with their address, and one that fails.
 const GOOD: [&str; 3] = ["127.92.0.11", "127.92.0.12", "127.92.0.13"];
@@ -129,6 +131,39 @@ fn compiled() -> Result<Compiled> {
         compiled.findings
     );
     Ok(compiled)
+}
+
+/// The cluster of the port of bytes of a service, which has a port of HTTP too.
+fn cluster_of_bytes(policy: &str) -> Value {
+    let mut text = shop::service("both", 1, ("tcp", 8002), &[GOOD[0]]);
+    let http = "ports: [{name: http, port: 8001}, {name: tcp, port: 8002}]";
+    text = text.replace("ports: [{name: tcp, port: 8002}]", http);
+    if !policy.is_empty() {
+        text += &shop::traffic_policy("both", policy);
+    }
+    let upstreams = ["shop/both:8002=127.92.0.20:8002".to_owned()];
+    text += &shop::client("127.92.0", &upstreams);
+    let (objects, _) = ingest::parse_yaml("bytes", &text).into_objects();
+    let views = harness::views(&compile(&harness::world(objects).0));
+    let mut all = views.values().flat_map(|view| view.resources.values());
+    let cluster = all.find(|of| *of.key.name == *"out|shop/both|8002" && of.key.kind == Cluster);
+    print::to_json(cluster.unwrap())
+}
+
+#[test]
+fn fields_of_requests_change_no_cluster_of_bytes() {
+    let of_requests = "
+        timeouts: {request: 5s}, retries: {attempts: 3, budget: {percent: 50}},
+        limits: {requests: 5}, connections: {idleTimeout: 7s, maxRequests: 9},
+        loadBalancing: {mode: ConsistentHash, hash: {key: SourceAddress}}";
+    let without = cluster_of_bytes("");
+    assert_eq!(cluster_of_bytes(of_requests), without);
+    let some = cluster_of_bytes("outlierEjection: {failures: 2, serverErrors: 7}");
+    assert_ne!(some, without);
+    assert_eq!(
+        cluster_of_bytes("outlierEjection: {failures: 2}, limits: {requests: 5}"),
+        some
+    );
 }
 
 /// The requests of each connection to an application, and how long a connection lived after its last one.

@@ -232,7 +232,7 @@ fn routed<'a>(
         table
     });
     pairs.extend(mirrors.into_values());
-    let policy = scene.policy(&service.name, key.0);
+    let policy = scene.policy(&service.name, key.0, Protocol::Http);
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));

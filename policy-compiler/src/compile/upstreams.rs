@@ -14,7 +14,7 @@ use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
-    Otherwise, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamTls,
+    Otherwise, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
     WeightedBackend, idle_timeout,
 };
 use crate::validation::Recorder;
@@ -193,14 +193,19 @@ impl<'a> ClusterInputs<'a> {
         self.compiled.validated.otherwise(service, port, callers)
     }
 
-    /// The traffic policy of a port in force.
-    pub(super) fn policy(&self, service: &NamespacedName, port: Port) -> PortPolicy<'a> {
+    /// The traffic policy in force of a port with a protocol.
+    pub(super) fn policy(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        protocol: Protocol,
+    ) -> PortPolicy<'a> {
         self.recorder
             .record_attached(TrafficPolicySpec::KIND, service);
         let policies = &self.compiled.validated.traffic_policies;
         let target = Target::Service(service.clone());
         let attached = policies.attached(&target).next();
-        attached.map_or_else(PortPolicy::default, |policies| policies.of(port))
+        attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
     }
 
     /// The clusters of a service as a whole.
@@ -320,8 +325,8 @@ fn whole(
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
         },
     };
-    let policy = scene.policy(name, port);
-    govern(&mut upstream, &policy, protocol, plain_requests);
+    let policy = scene.policy(name, port, protocol);
+    govern(&mut upstream, &policy, plain_requests);
     ServiceCluster {
         pair: ClusterAndEndpoints::new(upstream, groups, old),
         unmeshed,
@@ -365,10 +370,12 @@ fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
 }
 
 /// Sets the bounds of a policy. `unmeshed`: requests go to an endpoint without a sidecar.
-fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, protocol: Protocol, unmeshed: bool) {
+fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, unmeshed: bool) {
     if policy.governs_upstreams() {
-        policy.set_in_upstream(upstream.policy.get_or_insert_default());
-        if let Some(balance) = policy.balance(protocol) {
+        let mut bounds = upstream.policy.take().unwrap_or_default();
+        policy.set_in_upstream(&mut bounds);
+        upstream.policy = Some(bounds).filter(|bounds| **bounds != UpstreamPolicy::default());
+        if let Some(balance) = policy.balance() {
             upstream.balance = balance.clone();
         }
         if let Some(idle) = policy.idle_timeout(unmeshed) {
@@ -413,8 +420,8 @@ pub(super) fn subset(
             rules: place.rule.origins.clone(),
         },
     };
-    let policy = scene.policy(&service.name, *port);
-    govern(&mut upstream, &policy, Protocol::Http, there.unmeshed);
+    let policy = scene.policy(&service.name, *port, Protocol::Http);
+    govern(&mut upstream, &policy, there.unmeshed);
     with_old_name(upstream, groups, old)
 }
 
@@ -429,14 +436,14 @@ pub(super) fn governed(
     old: &OldClusters<'_>,
 ) -> Option<ClusterAndEndpoints> {
     let backend = &whole.pair;
-    let policy = scene.policy(&service.name, *port);
+    let policy = scene.policy(&service.name, *port, Protocol::Http);
     let own = out_name(&service.name, *port, facet.family);
     if !policy.governs_upstreams() || *backend.name() == own {
         return None;
     }
     let name = subset_name((&service.name, *port), place, facet.family);
     Some(backend.under(name, place.rule, old, |upstream| {
-        govern(upstream, &policy, Protocol::Http, whole.plain_requests);
+        govern(upstream, &policy, whole.plain_requests);
     }))
 }
 

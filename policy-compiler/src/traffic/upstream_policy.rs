@@ -75,6 +75,23 @@ impl Ejection {
         max_percent: 0,
     };
 
+    /// Returns the same for connections of bytes, which have no responses.
+    #[must_use]
+    pub(crate) fn for_bytes(self) -> Self {
+        let failures_only = Self {
+            gateway_errors: 0,
+            server_errors: 0,
+            ..self
+        };
+        failures_only.canonical()
+    }
+
+    /// Returns [`Self::NEVER`] if no endpoint is ever ejected, for equal clusters have equal policies.
+    #[must_use]
+    pub(crate) fn canonical(self) -> Self {
+        if self.happens() { self } else { Self::NEVER }
+    }
+
     /// Whether an endpoint is ever ejected.
     #[must_use]
     pub const fn happens(&self) -> bool {

@@ -33,12 +33,14 @@ pub(crate) struct PortPolicy<'a> {
 }
 
 impl ServicePolicies {
-    /// The policy of a port.
-    pub(crate) fn of(&self, port: Port) -> PortPolicy<'_> {
+    /// The policy of a port, as far as it has an effect on its protocol.
+    pub(crate) fn of(&self, port: Port, protocol: Protocol) -> PortPolicy<'_> {
         let mut policy = PortPolicy::default();
+        let mut all = PolicyGroups::default();
         for key in [Some(port), None] {
             let Some(of) = self.0.get(&key) else { continue };
-            let groups = policy.groups.or(&of.groups);
+            all = all.or(&of.groups);
+            let groups = all.clone().for_protocol(protocol);
             if groups != policy.groups {
                 policy.groups = groups;
                 policy.objects.push(&of.object);
@@ -86,9 +88,9 @@ impl PortPolicy<'_> {
         self.groups.idle_timeout(unmeshed)
     }
 
-    /// How an endpoint is chosen on a port of a protocol. None: as without a policy.
-    pub(crate) fn balance(&self, protocol: Protocol) -> Option<&Balance> {
-        self.groups.balance(protocol)
+    /// How an endpoint is chosen. None: as without a policy.
+    pub(crate) fn balance(&self) -> Option<&Balance> {
+        self.groups.balance()
     }
 
     /// Whether it concerns upstreams.

@@ -111,11 +111,41 @@ impl PolicyGroups {
     }
 
     /// How an endpoint is chosen. None: as without a policy.
-    pub(super) fn balance(&self, protocol: Protocol) -> Option<&Balance> {
-        let (balance, _) = self.balancing.as_ref()?;
+    pub(super) fn balance(&self) -> Option<&Balance> {
+        self.balancing.as_ref().map(|(balance, _)| balance)
+    }
+
+    /// The fields that have an effect on a port of a protocol.
+    pub(super) fn for_protocol(self, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http => self,
+            Protocol::Tcp | Protocol::Detect => self.for_bytes(),
+        }
+    }
+
+    /// The fields that have an effect on connections of bytes. A group without effect is not set.
+    fn for_bytes(self) -> Self {
+        let ejection = self.ejection.map(Ejection::for_bytes);
+        let limits = self.limits.map(|limits| Limits {
+            requests: None,
+            ..limits
+        });
+        let connections = self.connections.map(|(of, _)| Connections {
+            max_requests: None,
+            ..of
+        });
+        let connections = connections.filter(|of| *of != Connections::default());
         // The listener of a port of bytes would have to know the hash.
-        let known = protocol == Protocol::Http || !matches!(balance, Balance::Hash(_));
-        known.then_some(balance)
+        let hash = |(balance, _): &(Balance, _)| matches!(balance, Balance::Hash(_));
+        Self {
+            timeouts: None,
+            retries: None,
+            faults: None,
+            ejection,
+            limits: limits.filter(|of| *of != Limits::default()),
+            connections: connections.map(|of| (of, None)),
+            balancing: self.balancing.filter(|of| !hash(of)),
+        }
     }
 
     /// Whether they concern upstreams.
@@ -168,14 +198,8 @@ impl PolicyGroups {
     }
 
     /// Whether a field is set that concerns connections of bytes too.
-    pub(super) fn concerns_bytes(&self) -> bool {
-        let pending = |of: Limits| of.connections.is_some() || of.pending_requests.is_some();
-        let timed =
-            |(of, _): (Connections, _)| of.connect_timeout.is_some() || of.tcp_keepalive.is_some();
-        self.ejection.is_some()
-            || self.limits.is_some_and(pending)
-            || self.connections.is_some_and(timed)
-            || self.balance(Protocol::Tcp).is_some()
+    pub(super) fn concerns_bytes(self) -> bool {
+        self.for_bytes() != Self::default()
     }
 }
 

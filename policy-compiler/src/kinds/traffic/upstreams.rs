@@ -16,11 +16,7 @@ pub(super) fn ejection(of: &crds::OutlierEjection) -> Ejection {
         base: of.base_time.get(),
         max_percent: of.max_percent,
     };
-    // Equal clusters have equal policies.
-    match ejection.happens() {
-        true => ejection,
-        false => Ejection::NEVER,
-    }
+    ejection.canonical()
 }
 
 pub(super) const fn limits(of: &crds::Limits) -> Limits {
