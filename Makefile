@@ -69,7 +69,7 @@ clippy:
 gen: ## write all generated files
 	cargo xtask gen
 
-conformance: ## Gateway API's own suite, mesh profile, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
+conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
 nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 100,000 random changes under audit

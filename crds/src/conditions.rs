@@ -177,6 +177,8 @@ pub mod reason {
     pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
     /// Accepted: there is no such parent.
     pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
+    /// Accepted: another kind of route has the port of the parent.
+    pub const CONFLICTED: &str = "Conflicted";
     /// Accepted: filters that exclude each other.
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
     /// `ResolvedRefs`: the kind of a backend is not supported.

@@ -22,6 +22,14 @@ pub struct ForeignKind {
 }
 
 impl ForeignKind {
+    /// `GRPCRoute` of Gateway API.
+    pub const GRPC_ROUTE: Self = Self {
+        name: "GRPCRoute",
+        group: "gateway.networking.k8s.io",
+        version: "v1",
+        plural: "grpcroutes",
+    };
+
     /// `HTTPRoute` of Gateway API.
     pub const HTTP_ROUTE: Self = Self {
         name: "HTTPRoute",
@@ -31,8 +39,11 @@ impl ForeignKind {
     };
 
     /// Every kind of another project.
-    pub const ALL: &[Self] = &[Self::HTTP_ROUTE];
+    pub const ALL: &[Self] = &[Self::GRPC_ROUTE, Self::HTTP_ROUTE];
 }
+
+/// The spec of a [`ForeignKind::GRPC_ROUTE`].
+pub type GrpcRouteSpec = ForeignSpec<gateway_api::grpcroutes::GrpcRouteSpec>;
 
 /// The spec of an [`ForeignKind::HTTP_ROUTE`].
 pub type HttpRouteSpec = ForeignSpec<gateway_api::httproutes::HttpRouteSpec>;

@@ -10,6 +10,9 @@ macro_rules! with_policies {
     ($then:ident $($before:tt)*) => {
         $then! {
             $($before)*
+            /// Gateway API's `GRPCRoute`.
+            GRPCRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::GRPC_ROUTE))
+                => grpc_routes: heddle_crds::GrpcRouteSpec, [];
             /// Gateway API's `HTTPRoute`.
             HTTPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::HTTP_ROUTE))
                 => http_routes: heddle_crds::HttpRouteSpec, [];

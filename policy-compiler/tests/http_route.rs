@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Result;
 use cluster::{apply, http_route, of_namespace, pod, policy, service, slice, split};
 use gateway_api::httproutes::HttpRoute;
+use harness::fields;
 use harness::running::{Trust, http, mirror, request, serve, start};
 use harness::shop;
 use heddle_crds::{ConditionStatus, ConditionType};
@@ -28,7 +29,6 @@ use heddle_policy_compiler::{
     Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, ResourceKey,
     ResourceKind, World, WorldBuilder, compile, ingest, print,
 };
-use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 fn route(spec: Value) -> Value {
@@ -492,39 +492,9 @@ const UNSUPPORTED: [&str; 7] = [
     "rules[].backendRefs[].filters[].urlRewrite",
 ];
 
-/// The paths of the fields of a schema that are no objects.
-fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
-    let properties = schema.get("properties").and_then(Value::as_object);
-    if let Some(items) = schema.get("items") {
-        return fields(items, &format!("{path}[]"), found);
-    }
-    let Some(properties) = properties else {
-        found.insert(path.to_owned());
-        return;
-    };
-    let dot = if path.is_empty() { "" } else { "." };
-    for (name, property) in properties {
-        fields(property, &format!("{path}{dot}{name}"), found);
-    }
-}
-
 #[test]
 fn every_field_of_the_type_is_supported_or_makes_a_route_unusable() {
-    let definition = serde_json::to_value(HttpRoute::crd()).unwrap();
-    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
-    let mut found = BTreeSet::new();
-    fields(definition.pointer(schema).unwrap(), "", &mut found);
-    let of = |list: &[&str], field: &str| list.iter().any(|begin| field.starts_with(begin));
-    for field in &found {
-        // The answers of a backend and of a rule are changed by the same fields as requests.
-        let field = field.replace("responseHeaderModifier", "requestHeaderModifier");
-        let supported = of(&SUPPORTED, &field);
-        assert_ne!(supported, of(&UNSUPPORTED, &field), "{field}");
-    }
-    for listed in SUPPORTED.iter().chain(&UNSUPPORTED) {
-        let there = found.iter().any(|field| field.starts_with(listed));
-        assert!(there, "{listed} is not a field");
-    }
+    fields::check::<HttpRoute>(&SUPPORTED, &UNSUPPORTED);
     let filter = |name: &str| match name {
         "cors" => json!({"type": "CORS", "cors": {}}),
         "extensionRef" => {

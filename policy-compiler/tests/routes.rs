@@ -14,11 +14,11 @@ use anyhow::{Result, ensure};
 use harness::running::{Trust, connect, http, serve, spawn, start, status};
 use harness::shop;
 use heddle_policy_compiler::traffic::{
-    Action, Backend, Balance, CookieMatcher, Edits, Forward, HeaderChange, HeaderChanges,
-    HeaderMatcher, HostPattern, Origins, PathMatcher, PathRewrite, PresentLines, QueryMatcher,
-    Redirect, RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry, RoutePolicy, RouteRule,
-    RouteTable, RuleId, Scheme, Share, TableUpstream, ValueMatcher, VirtualHost, WeightedBackend,
-    evaluate,
+    Action, Backend, Balance, CookieMatcher, Edits, Forward, GrpcMethod, GrpcName, HeaderChange,
+    HeaderChanges, HeaderMatcher, HostPattern, Origins, PathMatcher, PathRewrite, PresentLines,
+    QueryMatcher, Redirect, RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry,
+    RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, Share, TableUpstream, ValueMatcher,
+    VirtualHost, WeightedBackend, evaluate,
 };
 use heddle_policy_compiler::{
     Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, compile, ingest, print,
@@ -55,6 +55,14 @@ fn expression() -> impl Strategy<Value = String> {
     prop_oneof!["[ab]", "(a|b)/?", "a+", "%61"]
 }
 
+fn grpc_name() -> impl Strategy<Value = GrpcName> {
+    prop_oneof![
+        Just(GrpcName::Any),
+        "[ab]".prop_map(|name| GrpcName::Exact(name.into())),
+        expression().prop_map(|text| GrpcName::Regex(text.into())),
+    ]
+}
+
 fn matcher() -> impl Strategy<Value = RequestMatcher> {
     let prefix = "(/(a|b)){0,2}";
     let path = prop_oneof![
@@ -62,6 +70,9 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
         2 => path().prop_map(|path| PathMatcher::Exact(path.into())),
         3 => prefix.prop_map(|path| PathMatcher::Prefix(path.into())),
         1 => expression().prop_map(|text| PathMatcher::Regex(format!("/{text}.*").into())),
+        1 => (grpc_name(), grpc_name()).prop_map(|(service, method)| {
+            PathMatcher::Grpc(GrpcMethod { service, method })
+        }),
     ];
     let method = proptest::option::weighted(0.2, prop_oneof!["GET", "POST"]);
     let value = || {
@@ -220,10 +231,14 @@ fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
                 };
                 let prefixes = replaces_prefix(&entry_action);
                 let matchers = matchers.into_iter().map(move |matcher| match matcher.path {
-                    PathMatcher::Exact(_) | PathMatcher::Regex(_) if prefixes => RequestMatcher {
-                        path: PathMatcher::Any,
-                        ..matcher
-                    },
+                    PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_)
+                        if prefixes =>
+                    {
+                        RequestMatcher {
+                            path: PathMatcher::Any,
+                            ..matcher
+                        }
+                    }
                     _ => matcher,
                 });
                 matchers.enumerate().map(entry)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh [FLAG…]: the mesh profile of Gateway API's own conformance suite, on the cluster of KUBECONFIG, where Heddle is installed
+# run.sh [FLAG…]: the mesh profiles of Gateway API's own conformance suite, on the cluster of KUBECONFIG, where Heddle is installed
 # and the nodes have the image of the suite's manifests. FLAGs go to the suite (--run-test=NAME). The report goes to
 # HEDDLE_CONFORMANCE_REPORT, if set.
 set -euo pipefail
@@ -16,7 +16,7 @@ report=${HEDDLE_CONFORMANCE_REPORT:-$(mktemp --suffix=.yaml)}
 features=$(grep -v '^#' "$here/features.txt" | paste -sd,)
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -1)
 "$cache/bin/conformance" -test.v -test.timeout 20m -test.run TestMesh \
-  --conformance-profiles=MESH-HTTP --supported-features="$features" --namespace-labels=heddle.dev/inject=enabled \
+  --conformance-profiles=MESH-HTTP,MESH-GRPC --supported-features="$features" --namespace-labels=heddle.dev/inject=enabled \
   --organization=heddle --project=heddle --url=https://heddle.dev --version="$version" --contact=maintainers@heddle.dev \
   --report-output="$report" "$@"
 echo "conformance: the report is $report"

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// A verb on a resource, with the file and the call that need it. `get` stands beside `list` everywhere, for it reads no more.
-const USES: [(&str, &str, &str, &str); 30] = [
+const USES: [(&str, &str, &str, &str); 33] = [
     (
         "authpolicies",
         "list",
@@ -82,6 +82,24 @@ const USES: [(&str, &str, &str, &str); 30] = [
         "patch",
         "kubernetes/events.rs",
         "recorder.publish(",
+    ),
+    (
+        "grpcroutes",
+        "list",
+        "kubernetes/cache.rs",
+        "watch_objects(",
+    ),
+    (
+        "grpcroutes",
+        "watch",
+        "kubernetes/cache.rs",
+        "watch_objects(",
+    ),
+    (
+        "grpcroutes/status",
+        "update",
+        "kubernetes/parents.rs",
+        "api.replace_status(",
     ),
     (
         "httproutes",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{HttpRouteSpec, TrafficPolicySpec, TrafficSplitSpec};
+use heddle_crds::{TrafficPolicySpec, TrafficSplitSpec};
 
 use super::Compiled;
 use super::endpoints::{Misnamed, ReachableEndpoints, reached};
@@ -11,6 +11,7 @@ use super::facet::{Caller, Facet, OutPort, candidates};
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
+use crate::kinds::policy::ROUTES;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
@@ -163,7 +164,7 @@ impl<'a> ClusterInputs<'a> {
         port: Port,
         callers: Option<&Arc<str>>,
     ) -> Vec<&'a RouteEntry> {
-        for kind in [HttpRouteSpec::KIND, TrafficSplitSpec::KIND] {
+        for kind in ROUTES.into_iter().chain([TrafficSplitSpec::KIND]) {
             self.recorder.record_attached(kind, service);
         }
         let validated = &self.compiled.validated;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::finding::ObjectRef;
-use crate::kind::with_policies;
-use crate::kinds::policy::{EarlierKinds, PolicyKind};
+use crate::kind::{ObjectKind, with_policies};
+use crate::kinds::policy::{EarlierKinds, PolicyKind, ROUTES};
 use crate::kinds::service_rules::{PortRules, ServiceRules};
 use crate::status::ObjectStatus;
 use crate::traffic::{Otherwise, RouteEntry};
@@ -189,28 +189,39 @@ impl Validated {
     /// The namespaces with routes of their own for a port of a service of another namespace.
     pub(super) fn consumers(&self, service: &NamespacedName, port: Port) -> BTreeSet<&Arc<str>> {
         let target = Target::Service(service.clone());
-        let attached = self.http_routes.namespaces_of(&target);
+        let attached = ROUTES
+            .into_iter()
+            .filter_map(|kind| self.routes_of(kind))
+            .flat_map(|routes| routes.namespaces_of(&target));
         let others = attached.filter(|(namespace, rules)| {
             **namespace != service.namespace && rules.contains_key(&port)
         });
         others.map(|(namespace, _)| namespace).collect()
     }
 
-    /// The rules that the routes of a namespace attach to a service.
+    /// The rules that the routes of a namespace attach to a service. A port has those of one kind.
     fn routes<'a>(
         &'a self,
         service: &Target,
         namespace: &str,
     ) -> impl Iterator<Item = &'a ServiceRules> + use<'a> {
-        self.http_routes
-            .of_namespace(service, namespace)
-            .into_iter()
+        let of_kind = |kind| self.routes_of(kind)?.of_namespace(service, namespace);
+        ROUTES.map(of_kind).into_iter().flatten()
+    }
+
+    /// The routes of a kind; None: it is not a kind of route.
+    fn routes_of(&self, kind: ObjectKind) -> Option<&OfKind<ServiceRules>> {
+        match kind {
+            ObjectKind::GRPCRoute => Some(&self.grpc_routes),
+            ObjectKind::HTTPRoute => Some(&self.http_routes),
+            _ => None,
+        }
     }
 }
 
 impl EarlierKinds for Validated {
-    fn routes(&self, service: &Target, namespace: &str) -> Option<&ServiceRules> {
-        self.http_routes.of_namespace(service, namespace)
+    fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules> {
+        self.routes_of(kind)?.of_namespace(service, namespace)
     }
 }
 

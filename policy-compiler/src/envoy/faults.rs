@@ -43,16 +43,22 @@ fn filter(index: usize, of: &Fault) -> TypedExtensionConfig {
     extension(&format!("fault-{index}"), any(&config))
 }
 
-/// The filter knows headers only. `:path` has the query, which the path of a fault is without.
-fn headers(of: &Fault) -> Vec<v3::HeaderMatcher> {
-    let method = of.matcher.method.as_ref();
-    let method = method.map(|of| header(":method", &ValueMatcher::Exact(Arc::clone(of))));
-    let path = match &of.matcher.path {
+/// An expression for `:path`, which has the query. None: every path.
+fn path_with_query(of: &PathMatcher) -> Option<String> {
+    match of {
         PathMatcher::Any => None,
         PathMatcher::Exact(path) => Some(format!(r"{}(?:\?.*)?", regex::escape(path))),
         PathMatcher::Prefix(path) => Some(format!("{}(?:[/?].*)?", regex::escape(path))),
         PathMatcher::Regex(text) => Some(format!(r"(?:{text})(?:\?.*)?")),
-    };
+        PathMatcher::Grpc(method) => path_with_query(&method.path()),
+    }
+}
+
+/// The filter knows headers only. `:path` has the query, which the path of a fault is without.
+fn headers(of: &Fault) -> Vec<v3::HeaderMatcher> {
+    let method = of.matcher.method.as_ref();
+    let method = method.map(|of| header(":method", &ValueMatcher::Exact(Arc::clone(of))));
+    let path = path_with_query(&of.matcher.path);
     let path = path.map(|text| header(":path", &ValueMatcher::Regex(text.into())));
     let headers = of.matcher.headers.iter();
     let headers = headers.map(|of| header(&of.name, &of.value));

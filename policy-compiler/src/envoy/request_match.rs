@@ -9,13 +9,23 @@ use super::{exact, prefix, regex, safe_regex};
 use crate::traffic::{CookieMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 
 pub(super) fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
-    use v3::route_match::PathSpecifier;
     let method = matcher
         .method
         .as_ref()
         .map(|method| header(":method", &ValueMatcher::Exact(Arc::clone(method))));
     let headers = matcher.headers.iter().map(|of| header(&of.name, &of.value));
-    let path = match &matcher.path {
+    v3::RouteMatch {
+        headers: method.into_iter().chain(headers).collect(),
+        path_specifier: Some(path(&matcher.path)),
+        query_parameters: matcher.query.iter().map(query).collect(),
+        cookies: matcher.cookies.iter().map(cookie).collect(),
+        ..Default::default()
+    }
+}
+
+fn path(of: &PathMatcher) -> v3::route_match::PathSpecifier {
+    use v3::route_match::PathSpecifier;
+    match of {
         PathMatcher::Exact(path) => PathSpecifier::Path(path.to_string()),
         PathMatcher::Prefix(path) if !path.is_empty() => {
             PathSpecifier::PathSeparatedPrefix(path.to_string())
@@ -23,13 +33,7 @@ pub(super) fn request_match(matcher: &RequestMatcher) -> v3::RouteMatch {
         // Not `/`: another prefix would take the place of that slash.
         PathMatcher::Any | PathMatcher::Prefix(_) => PathSpecifier::Prefix(String::new()),
         PathMatcher::Regex(path) => PathSpecifier::SafeRegex(safe_regex(&**path)),
-    };
-    v3::RouteMatch {
-        headers: method.into_iter().chain(headers).collect(),
-        path_specifier: Some(path),
-        query_parameters: matcher.query.iter().map(query).collect(),
-        cookies: matcher.cookies.iter().map(cookie).collect(),
-        ..Default::default()
+        PathMatcher::Grpc(method) => path(&method.path()),
     }
 }
 

@@ -72,7 +72,9 @@ pub(super) fn forward(action: &mut v3::RouteAction, rewrite: &Rewrite, matcher: 
 fn without_prefix(matcher: &PathMatcher) -> RegexMatchAndSubstitute {
     let prefix = match matcher {
         PathMatcher::Prefix(prefix) => regex::escape(prefix),
-        PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Regex(_) => String::new(),
+        PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_) => {
+            String::new()
+        }
     };
     RegexMatchAndSubstitute {
         pattern: Some(safe_regex(format!("^{prefix}/*"))),

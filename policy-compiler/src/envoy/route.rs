@@ -17,7 +17,7 @@ use super::{duration, endpoint, faults, hash, number, rbac, rewrite, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
     Action, Edits, Fault, Forward, HostPattern, Mirror, RouteEntry, RouteRule, RouteTable,
-    Timeouts, ValueMatcher, VirtualHost, WeightedBackend,
+    Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
 /// The cluster of backends without an upstream. No such cluster is ever sent.
@@ -157,8 +157,12 @@ fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) 
     action.hash_policy = hash::policies(upstreams.map(|upstream| &upstream.balance));
     let found = forward.backends.iter().all(|b| upstream(b).is_some());
     if !found || forward.weighted().next().is_none() {
-        use v3::route_action::ClusterNotFoundResponseCode::InternalServerError;
-        action.cluster_not_found_response_code = InternalServerError.into();
+        use v3::route_action::ClusterNotFoundResponseCode as Code;
+        let code = match forward.without_backend {
+            WithoutBackend::InternalError => Code::InternalServerError,
+            WithoutBackend::Unavailable => Code::ServiceUnavailable,
+        };
+        action.cluster_not_found_response_code = code.into();
     }
     let mirrors = forward.mirrors.iter();
     action.request_mirror_policies = mirrors.filter_map(|of| mirror(table, of)).collect();

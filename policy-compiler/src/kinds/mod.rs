@@ -9,6 +9,7 @@ mod matches;
 pub(crate) mod mesh;
 pub(crate) mod policies;
 pub(crate) mod policy;
+mod routes;
 mod salvage;
 pub(crate) mod service_rules;
 mod silent;

@@ -76,10 +76,13 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     }
 }
 
+/// The kinds of routes. A port takes those of the first kind that has some.
+pub(crate) const ROUTES: [ObjectKind; 2] = [ObjectKind::GRPCRoute, ObjectKind::HTTPRoute];
+
 /// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
 pub(crate) trait EarlierKinds {
-    /// The rules that the routes of a namespace attach to a service.
-    fn routes(&self, service: &Target, namespace: &str) -> Option<&ServiceRules>;
+    /// The rules that the routes of a kind and namespace attach to a service; none for another kind.
+    fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules>;
 }
 
 /// A policy under validation, with the inputs of its validation.
@@ -101,21 +104,28 @@ impl<'a, S> Candidate<'a, S> {
         &self.declared.object.namespace
     }
 
-    /// The route of the policy's namespace that has a port of a service: that of the first rule.
-    pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
-        self.lookup.record_attached(ObjectKind::HTTPRoute, service);
-        let target = Target::Service(service.clone());
-        let attached = self.earlier.routes(&target, self.namespace())?;
-        let mut entries = attached.get(&port)?.entries().iter();
-        entries.find_map(|entry| entry.rule.origins.first())
-    }
-
     /// A service of the policy's namespace.
     pub(crate) fn service(&self, name: &str) -> NamespacedName {
         NamespacedName {
             namespace: Arc::clone(self.namespace()),
             name: name.into(),
         }
+    }
+}
+
+impl<'a, S: DeclaredSpec> Candidate<'a, S> {
+    /// The route of an earlier kind and of the policy's namespace that has a port of a service: that of the first rule.
+    pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
+        let target = Target::Service(service.clone());
+        let earlier = ROUTES.into_iter().filter(|kind| *kind < S::KIND);
+        let mut attached = earlier.filter_map(|kind| {
+            self.lookup.record_attached(kind, service);
+            self.earlier.routes(kind, &target, self.namespace())
+        });
+        attached.find_map(|rules| {
+            let mut entries = rules.get(&port)?.entries().iter();
+            entries.find_map(|entry| entry.rule.origins.first())
+        })
     }
 }
 

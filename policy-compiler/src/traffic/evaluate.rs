@@ -146,7 +146,9 @@ fn rewritten(rewrite: &PathRewrite, matcher: &PathMatcher, path: &str) -> String
     };
     let matched = match matcher {
         PathMatcher::Prefix(prefix) => prefix,
-        PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Regex(_) => "",
+        PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_) => {
+            ""
+        }
     };
     let rest = path.strip_prefix(matched).unwrap_or(path);
     if prefix.is_empty() {
@@ -196,8 +198,8 @@ fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
             .all(|query| on_query(query, &request.path))
 }
 
-fn on_path(matcher: &PathMatcher, path: &str) -> bool {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
+fn on_path(matcher: &PathMatcher, sent: &str) -> bool {
+    let path = sent.split(['?', '#']).next().unwrap_or_default();
     match matcher {
         PathMatcher::Any => true,
         PathMatcher::Exact(own) => **own == *path,
@@ -206,6 +208,7 @@ fn on_path(matcher: &PathMatcher, path: &str) -> bool {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
         PathMatcher::Regex(own) => is_whole(own, path),
+        PathMatcher::Grpc(own) => on_path(&own.path(), sent),
     }
 }
 

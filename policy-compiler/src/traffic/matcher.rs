@@ -45,6 +45,7 @@ impl RequestMatcher {
             PathMatcher::Exact(text) | PathMatcher::Prefix(text) | PathMatcher::Regex(text) => {
                 text.len()
             }
+            PathMatcher::Grpc(of) => of.service.len() + of.method.len(),
         };
         let named = self.named().map(|(name, value)| name.len() + value.bytes());
         path + self.method.as_ref().map_or(0, |method| method.len()) + named.sum::<usize>()
@@ -55,7 +56,12 @@ impl RequestMatcher {
     pub fn expressions(&self) -> usize {
         let named = self.named();
         let of_values = named.filter(|(_, value)| matches!(value, ValueMatcher::Regex(_)));
-        of_values.count() + usize::from(matches!(self.path, PathMatcher::Regex(_)))
+        let path = match &self.path {
+            PathMatcher::Any | PathMatcher::Exact(_) | PathMatcher::Prefix(_) => false,
+            PathMatcher::Regex(_) => true,
+            PathMatcher::Grpc(of) => matches!(of.path(), PathMatcher::Regex(_)),
+        };
+        of_values.count() + usize::from(path)
     }
 }
 
@@ -71,6 +77,74 @@ pub enum PathMatcher {
     Prefix(Arc<str>),
     /// A path that a regular expression matches as a whole.
     Regex(Arc<str>),
+    /// The path of some methods of gRPC.
+    Grpc(GrpcMethod),
+}
+
+/// Methods of gRPC: `Get` of the service `shop.Carts` has the path `/shop.Carts/Get`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrpcMethod {
+    /// The service.
+    pub service: GrpcName,
+    /// The method.
+    pub method: GrpcName,
+}
+
+/// The name of a service or method of gRPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GrpcName {
+    /// Every name.
+    #[default]
+    Any,
+    /// This name.
+    Exact(Arc<str>),
+    /// A name that a regular expression matches as a whole.
+    Regex(Arc<str>),
+}
+
+impl GrpcName {
+    /// The bytes of its text.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Any => 0,
+            Self::Exact(text) | Self::Regex(text) => text.len(),
+        }
+    }
+
+    fn expression(&self) -> String {
+        match self {
+            Self::Any => "[^/]+".to_owned(),
+            Self::Exact(text) => regex::escape(text),
+            Self::Regex(text) => format!("(?:{text})"),
+        }
+    }
+}
+
+impl GrpcMethod {
+    /// Returns the equal matcher without methods of gRPC.
+    pub(crate) fn path(&self) -> PathMatcher {
+        match (&self.service, &self.method) {
+            (GrpcName::Exact(service), GrpcName::Exact(method)) => {
+                PathMatcher::Exact(format!("/{service}/{method}").into())
+            }
+            (service, method) => {
+                let (service, method) = (service.expression(), method.expression());
+                PathMatcher::Regex(format!("/{service}/{method}").into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for GrpcMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |name: &GrpcName| match name {
+            GrpcName::Any => "*".to_owned(),
+            GrpcName::Exact(text) => text.to_string(),
+            GrpcName::Regex(text) => format!("~{text}"),
+        };
+        let (service, method) = (name(&self.service), name(&self.method));
+        write!(f, "gRPC {service}/{method}")
+    }
 }
 
 /// A parameter of a request's query, as it was sent, escapes included. Of a parameter that comes twice the first value counts.
@@ -126,6 +200,7 @@ impl fmt::Display for RequestMatcher {
             PathMatcher::Exact(path) => parts.push(format!("path = {path}")),
             PathMatcher::Prefix(path) => parts.push(format!("path {path} and below")),
             PathMatcher::Regex(path) => parts.push(format!("path ~ {path}")),
+            PathMatcher::Grpc(method) => parts.push(method.to_string()),
         }
         let headers = self.headers.iter();
         parts.extend(headers.map(|header| header.value.of(&header.name)));

@@ -22,11 +22,13 @@ pub use filters::{
     RedirectStatus, Rewrite, Scheme,
 };
 pub use matcher::{
-    CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
+    CookieMatcher, GrpcMethod, GrpcName, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher,
+    ValueMatcher,
 };
 pub use retries::{Backoff, Failure, GrpcCode, Resend, Retries, RetryBudget};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
+    WithoutBackend,
 };
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{

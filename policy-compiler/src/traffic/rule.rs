@@ -128,14 +128,26 @@ pub enum Action {
 }
 
 /// Backends by weight.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
-    /// The backends. If none has a weight, requests are answered with status 500.
+    /// The backends.
     pub backends: Vec<WeightedBackend>,
     /// The changes of host and path.
     pub rewrite: Rewrite,
     /// The copies of requests.
     pub mirrors: Vec<Mirror>,
+    /// The answer to the share of a backend that cannot be reached, and to all requests if no backend has a weight.
+    pub without_backend: WithoutBackend,
+}
+
+/// The answer of the caller's sidecar to requests that have no backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WithoutBackend {
+    /// Status 500.
+    #[default]
+    InternalError,
+    /// Status 503, or `UNAVAILABLE` for requests of gRPC.
+    Unavailable,
 }
 
 impl Forward {
@@ -144,8 +156,7 @@ impl Forward {
     pub fn to(backends: Vec<WeightedBackend>) -> Self {
         Self {
             backends,
-            rewrite: Rewrite::default(),
-            mirrors: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -194,7 +205,7 @@ pub enum Backend {
     Service(NamespacedName, Port),
     /// The pods behind a port of a service that have these labels.
     Subset(NamespacedName, Port, Labels),
-    /// A target that cannot be reached, and the reason. Its share is answered with status 500.
+    /// A target that cannot be reached, and the reason. Its share is answered as [`Forward::without_backend`] has it.
     Invalid(Arc<str>),
 }
 

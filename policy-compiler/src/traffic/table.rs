@@ -16,7 +16,7 @@ pub struct RouteTable {
     /// Hosts, the most exact pattern wins. Callers in the mesh choose by address: one host for every name.
     pub hosts: Vec<VirtualHost>,
     /// The upstreams of the backends, those without weight included: streams that began there go on, and weight can come back at once.
-    /// The share of a backend that has none is answered with status 500.
+    /// The share of a backend that has none is answered by the caller's sidecar.
     pub upstreams: BTreeMap<Backend, TableUpstream>,
     /// The upstreams of the mirrors. They are others, so that copies have limits of their own. A mirror that has none copies nothing.
     pub mirrors: BTreeMap<Backend, TableUpstream>,
@@ -109,12 +109,16 @@ pub struct Rank<'a> {
 }
 
 /// Exact paths come before regular expressions, those before prefixes, longer ones before shorter ones. Gateway API leaves the place of
-/// regular expressions to implementations.
+/// regular expressions to implementations. Methods of gRPC are never in one table with other paths; the length of the service comes first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PathRank {
     Exact(Reverse<usize>),
     Regex(Reverse<usize>),
     Prefix(Reverse<usize>),
+    Grpc {
+        service: Reverse<usize>,
+        method: Reverse<usize>,
+    },
     Any,
 }
 
@@ -126,6 +130,10 @@ impl RouteEntry {
             PathMatcher::Exact(path) => PathRank::Exact(Reverse(path.len())),
             PathMatcher::Regex(path) => PathRank::Regex(Reverse(path.len())),
             PathMatcher::Prefix(path) => PathRank::Prefix(Reverse(path.len())),
+            PathMatcher::Grpc(of) => PathRank::Grpc {
+                service: Reverse(of.service.len()),
+                method: Reverse(of.method.len()),
+            },
             PathMatcher::Any => PathRank::Any,
         };
         Rank {
@@ -148,7 +156,8 @@ mod tests {
 
     use super::*;
     use crate::traffic::{
-        Action, CookieMatcher, Edits, HeaderMatcher, QueryMatcher, RoutePolicy, ValueMatcher,
+        Action, CookieMatcher, Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher,
+        RoutePolicy, ValueMatcher,
     };
     use crate::{ObjectKind, ObjectRef};
 
@@ -158,6 +167,12 @@ mod tests {
             "/[ab]{0,2}".prop_map(|path| PathMatcher::Exact(path.into())),
             "/[ab]{1,2}".prop_map(|path| PathMatcher::Prefix(path.into())),
             "/[ab]{1,2}".prop_map(|path| PathMatcher::Regex(path.into())),
+            ("[ab]{0,2}", "[ab]{0,2}").prop_map(|(service, method)| {
+                PathMatcher::Grpc(GrpcMethod {
+                    service: GrpcName::Exact(service.into()),
+                    method: GrpcName::Regex(method.into()),
+                })
+            }),
         ];
         let method = proptest::option::of(Just("GET".into()));
         let names = proptest::collection::btree_set("[xy]", 0..3);
@@ -231,13 +246,20 @@ mod tests {
             PathMatcher::Exact(path) | PathMatcher::Prefix(path) | PathMatcher::Regex(path) => {
                 path.len()
             }
-            PathMatcher::Any => 0,
+            PathMatcher::Any | PathMatcher::Grpc(_) => 0,
         };
+        let grpc = |e: &RouteEntry| match &e.matcher.path {
+            PathMatcher::Grpc(of) => Some((of.service.len(), of.method.len())),
+            _ => None,
+        };
+        let prefix = |e: &RouteEntry| matches!(e.matcher.path, PathMatcher::Prefix(_));
         let headers = |of: &RequestMatcher| of.headers.len() + of.cookies.len();
         let (x, y) = (&a.matcher, &b.matcher);
         exact(b)
             .cmp(&exact(a))
             .then(regex(b).cmp(&regex(a)))
+            .then(prefix(b).cmp(&prefix(a)))
+            .then(grpc(b).cmp(&grpc(a)))
             .then(length(b).cmp(&length(a)))
             .then(y.method.is_some().cmp(&x.method.is_some()))
             .then(headers(y).cmp(&headers(x)))

@@ -8,6 +8,7 @@
 )]
 
 pub mod envoy;
+pub mod fields;
 pub mod matchers;
 mod model;
 pub mod running;

@@ -1,257 +1,71 @@
-//! `HTTPRoute` of Gateway API: the calls to a service, routed by path, method, headers and query.
-//!
-//! Routes of services are read; those of gateways belong to other controllers. A route replaces the implicit rule of the
-//! service: requests that no rule takes are answered 404. Routes of one namespace and port are merged by the precedence of their matches.
-//! A route of the service's namespace holds for all callers. One of another namespace holds for the callers of its own namespace, in the place
-//! of the former.
+//! `HTTPRoute` of Gateway API: the calls to a service, routed by path, method, headers and query. The parts of all kinds of routes are in
+//! `kinds/routes/`.
 
-mod backends;
-mod filters;
 mod matches;
-mod notes;
-mod parents;
-mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::time::Duration;
 
-use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, HttpRouteSpec, reason};
+use gateway_api::httproutes as api;
 
-use crate::finding::{Finding, ObjectRef};
-use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, PortRules, ServiceRules};
-use crate::kinds::{self, ValidationError};
-use crate::status::{ObjectStatus, ParentStatus, bounded};
-use crate::traffic::{Otherwise, RequestMatcher, RouteEntry, RuleId};
-use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{NamespacedName, Port};
-use parents::Place;
-use rules::Rule;
+use crate::kinds::routes::{self, Notes, RouteSpec, Rule};
+use crate::traffic::{Timeouts, WithoutBackend};
 
-impl PolicyKind for HttpRouteSpec {
-    type Attachment = ServiceRules;
+impl RouteSpec for api::HttpRouteSpec {
+    const WITHOUT_BACKEND: WithoutBackend = WithoutBackend::InternalError;
 
-    // Routes of one port are merged.
-    const NO_CONFLICT: Option<&'static str> = None;
-
-    fn check(_policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
-        if parents::of(spec).is_empty() {
-            return Vec::new();
-        }
-        match spec.typed() {
-            Ok(route) => rules::read(route).0.errors,
-            Err(unsupported) => unsupported
-                .iter()
-                .map(|part| {
-                    let dot = if part.field.is_empty() { "" } else { "." };
-                    let fix = "remove it; docs/gateway-api.md lists the supported fields";
-                    ValidationError::unsupported(
-                        format!("spec{dot}{}", part.field),
-                        &*part.reason,
-                        fix,
-                    )
-                })
-                .collect(),
-        }
+    fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
+        // Without any, it has one without backends.
+        let one = [api::HttpRouteRules::default()];
+        let rules = self.rules.as_deref().filter(|rules| !rules.is_empty());
+        let rules = rules.unwrap_or(&one).iter().enumerate();
+        rules
+            .map(|(index, of)| rule(&format!("spec.rules[{index}]"), of, notes))
+            .collect()
     }
 
-    fn attach(
-        policy: &Candidate<'_, Self>,
-        spec: &Self,
-        attachments: &mut Attachments<Self>,
-        report: &mut ObjectReport<'_>,
-    ) {
-        let (notes, rules) = spec.typed().map(rules::read).unwrap_or_default();
-        let mut places = BTreeMap::<NamespacedName, BTreeSet<Port>>::new();
-        for (index, parent) in parents::of(spec) {
-            if let Ok(found) = parents::resolve(policy, index, &parent) {
-                places.entry(found.service).or_default().extend(found.ports);
-            }
-        }
-        let mut full = Full::new();
-        let matchers = rules.iter().flat_map(|rule| rule.matchers.iter().cloned());
-        let matchers: Vec<RequestMatcher> = matchers.collect();
-        places.retain(|service, ports| {
-            let reason = beyond(attachments, service, ports, &matchers);
-            full.extend(reason.map(|reason| (service.clone(), reason)));
-            !full.contains_key(service)
-        });
-        if places.is_empty() {
-            report.status.in_force = None;
-        } else {
-            notes.report(&policy.declared.object, report.findings);
-            report_backends(policy, &rules, report);
-        }
-        for (service, ports) in places {
-            let attached = attachments.entry(Target::Service(service)).or_default();
-            for port in ports {
-                let attached = attached.entry(port).or_default();
-                let entries = entries_of(policy, &rules, port).into_iter();
-                entries.for_each(|entry| attached.push(entry));
-            }
-        }
-        report_parents(policy, &full, report);
-    }
-
-    fn attach_unusable(
-        policy: &Candidate<'_, Self>,
-        _reason: &str,
-        _attachments: &mut Attachments<Self>,
-        report: &mut ObjectReport<'_>,
-    ) {
-        report_parents(policy, &Full::new(), report);
-    }
-
-    fn narrower_inputs(
-        service: &NamespacedName,
-        old: Option<&ServiceRules>,
-        new: Option<&ServiceRules>,
-    ) -> Vec<UnitInput> {
-        service_rules::narrower_inputs(service, old, new, Otherwise::NotFound)
+    fn names_hosts(&self) -> bool {
+        self.hostnames.is_some()
     }
 }
 
-/// The services that take no further rules, with the reasons.
-type Full = BTreeMap<NamespacedName, String>;
-
-/// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.
-fn beyond(
-    attachments: &Attachments<HttpRouteSpec>,
-    service: &NamespacedName,
-    ports: &BTreeSet<Port>,
-    matchers: &[RequestMatcher],
-) -> Option<String> {
-    let attached = attachments.get(&Target::Service(service.clone()));
-    ports.iter().find_map(|port| {
-        let none = PortRules::default();
-        let present = attached.and_then(|attached| attached.get(port));
-        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers)?;
-        Some(format!("port {port} of service {service} {reason}"))
-    })
+fn rule(field: &str, of: &api::HttpRouteRules, notes: &mut Notes) -> Rule {
+    let matchers = matches::read(field, of.matches.as_deref().unwrap_or_default(), notes);
+    let parts = (of.filters.as_ref(), of.backend_refs.as_ref());
+    let mut rule = routes::rule(field, matchers, parts, notes);
+    rule.timeouts = timeouts(&format!("{field}.timeouts"), of.timeouts.as_ref(), notes);
+    rule
 }
 
-/// The entries of a route for a port of a parent.
-fn entries_of(
-    policy: &Candidate<'_, HttpRouteSpec>,
-    rules: &[Rule],
-    port: Port,
-) -> Vec<RouteEntry> {
-    let mut entries = Vec::new();
-    for (index, rule) in rules.iter().enumerate() {
-        let id = RuleId::Route {
-            created: policy.declared.created,
-            object: policy.declared.object.clone(),
-            index,
-        };
-        let made = Arc::new(rule.route_rule(policy, id, port));
-        let alternatives = rule.matchers.iter().cloned().enumerate();
-        entries.extend(alternatives.map(|(alternative, matcher)| RouteEntry {
-            matcher,
-            alternative,
-            rule: Arc::clone(&made),
-        }));
-    }
-    entries
-}
-
-/// Reports the backends that get no requests. Their shares are answered with status 500, also while another spec is in force.
-fn report_backends(
-    policy: &Candidate<'_, HttpRouteSpec>,
-    rules: &[Rule],
-    report: &mut ObjectReport<'_>,
-) {
-    let references = rules.iter().flat_map(Rule::references);
-    let errors: Vec<ValidationError> = references
-        .filter_map(|reference| backends::resolve(policy, reference).err())
-        .collect();
-    let Some(first) = errors.first() else { return };
-    let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
-    let (condition, text) = (ConditionType::ResolvedRefs, text.join("; "));
-    report.status.set(condition, false, first.reason, text);
-    let object = &policy.declared.object;
-    report
-        .findings
-        .extend(errors.iter().map(|error| error.finding(object)));
-}
-
-/// Sets the status at each parent that the present spec names.
-fn report_parents(
-    policy: &Candidate<'_, HttpRouteSpec>,
-    full: &Full,
-    report: &mut ObjectReport<'_>,
-) {
-    let (object, ObjectReport { status, findings }) = (&policy.declared.object, report);
-    let Ok(spec) = &policy.declared.spec else {
-        return;
+fn timeouts(field: &str, of: Option<&api::HttpRouteRulesTimeouts>, notes: &mut Notes) -> Timeouts {
+    let Some(of) = of else {
+        return Timeouts::default();
     };
-    findings.extend(parents::misspelt(object, spec));
-    let all = parents::of(spec);
-    let mut refused = Vec::new();
-    for (index, parent) in &all {
-        let place = parents::resolve(policy, *index, parent);
-        let conditions = match place.and_then(|place| takes(full, *index, place)) {
-            Ok(found) => {
-                findings.extend(found.notes);
-                Vec::new()
-            }
-            Err(error) => {
-                findings.push(error.finding(object));
-                let conditions = not_attached(&error);
-                refused.push(error);
-                conditions
-            }
-        };
-        status.parents.push(ParentStatus {
-            parent: parent.clone(),
-            conditions,
-        });
-    }
-    if let Some(first) = refused.first().filter(|_| refused.len() == all.len()) {
-        refuse(status, first);
-    }
-    if spec.typed().is_ok_and(|route| route.hostnames.is_some()) && !all.is_empty() {
-        findings.push(without_hostnames(object));
-    }
-}
-
-/// Returns a place again, unless its service is full.
-fn takes(full: &Full, index: usize, place: Place) -> Result<Place, ValidationError> {
-    let Some(reason) = full.get(&place.service) else {
-        return Ok(place);
+    let mut read = |name: &str, text: &Option<String>| -> Option<Duration> {
+        let text = text.as_ref()?;
+        let duration: Option<gateway_api::Duration> = text.parse().ok();
+        if duration.is_none() {
+            let message = format!("{text:?} is not a duration");
+            notes.unsupported(
+                format!("{field}.{name}"),
+                message,
+                "write for example 1m30s",
+            );
+        }
+        duration.map(|of| Duration::new(of.as_secs(), of.subsec_nanos()))
     };
-    let (field, code) = (format!("spec.parentRefs[{index}]"), reason::TOO_MANY_RULES);
-    let fix = "remove rules, or write them without regular expressions";
-    Err(ValidationError::parent(code, field, reason, fix))
-}
-
-/// The conditions at a parent that does not take the route.
-fn not_attached(error: &ValidationError) -> Vec<DesiredCondition> {
-    let condition = |kind, message: String| DesiredCondition {
-        kind,
-        status: ConditionStatus::False,
-        reason: error.reason.to_owned(),
-        message: bounded(message),
-    };
-    vec![
-        condition(ConditionType::Accepted, error.sentence()),
-        condition(
-            ConditionType::Programmed,
-            "the route is not attached to this parent".to_owned(),
-        ),
-    ]
-}
-
-/// No parent takes the route. An error of the spec itself was found before.
-fn refuse(status: &mut ObjectStatus, error: &ValidationError) {
-    let accepted = status.condition(ConditionType::Accepted);
-    if accepted.is_some_and(|accepted| accepted.status == ConditionStatus::True) {
-        let text = error.sentence();
-        status.set(ConditionType::Accepted, false, error.reason, text);
+    let request = read("request", &of.request);
+    let per_try = read("backendRequest", &of.backend_request);
+    if let (Some(request), Some(per_try)) = (request, per_try)
+        && !request.is_zero()
+        && per_try > request
+    {
+        let message = "the timeout of one attempt is longer than that of the request";
+        let fix = "make it shorter, or leave it out";
+        notes.unsupported(format!("{field}.backendRequest"), message, fix);
     }
-}
-
-fn without_hostnames(object: &ObjectRef) -> Finding {
-    let message = "a service takes the requests to its addresses, whatever their host: hostnames have no effect for it";
-    let finding = Finding::info(object, "spec.hostnames", reason::NO_EFFECT, message);
-    finding.fix("match the header Host, or remove hostnames")
+    Timeouts {
+        request,
+        per_try,
+        idle: None,
+    }
 }

@@ -125,7 +125,7 @@ fn unrouted(
         &policy.declared.object,
         format!("service {service} port {port}"),
     );
-    let because = "an HTTPRoute comes before a TrafficSplit";
+    let because = "routes of Gateway API come before a TrafficSplit";
     report.yields(object, route, "spec.service", &subject, because);
     ports.retain(|port| taken.iter().all(|(other, _)| other != port));
     if !ports.is_empty() {

@@ -1,13 +1,12 @@
 //! `matches` of a rule of a route.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::notes::Notes;
-use crate::kinds::expression;
-use crate::kinds::headers::is_token;
-use crate::traffic::{HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher};
 use gateway_api::httproutes as api;
+
+use crate::kinds::routes::matches::{check_path, check_regex};
+use crate::kinds::routes::{self, Notes};
+use crate::traffic::{PathMatcher, QueryMatcher, RequestMatcher};
 
 /// Reads the alternatives of a rule: one for all requests if it names none.
 pub(super) fn read(
@@ -30,8 +29,8 @@ fn matcher(field: &str, of: &api::HttpRouteRulesMatches, notes: &mut Notes) -> R
     RequestMatcher {
         path,
         method: of.method.as_ref().and_then(|of| method(field, of, notes)),
-        headers: headers(field, of.headers.as_deref().unwrap_or_default(), notes),
-        query: query(field, of.query_params.as_deref().unwrap_or_default(), notes),
+        headers: routes::matches::headers(field, of.headers.as_ref(), notes),
+        query: query(field, of, notes),
         ..RequestMatcher::default()
     }
 }
@@ -64,32 +63,6 @@ fn path_matcher(
     }
 }
 
-/// Checks a path as the definition of `HTTPRoute` does: no request has another.
-pub(super) fn check_path(field: &str, text: &str, notes: &mut Notes) {
-    let normal = ["//", "/./", "/../", "%2f", "%2F"]
-        .iter()
-        .all(|part| !text.contains(part))
-        && !text.ends_with("/.")
-        && !text.ends_with("/..");
-    if !text.starts_with('/') || !normal || !text.bytes().all(is_path_byte) || text.len() > 1024 {
-        let message = format!("{text:?} is not a path");
-        let fix =
-            "start it with /, without //, dots as names, %2F, ? and #; 1024 characters at most";
-        notes.unsupported(field, message, fix);
-    }
-}
-
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte)
-}
-
-fn check_regex(field: &str, text: &str, notes: &mut Notes) {
-    if let Err(reason) = expression::check(text) {
-        let message = format!("{text:?} is not a regular expression: {reason}");
-        notes.unsupported(field, message, "use the syntax of RE2");
-    }
-}
-
 fn method(
     field: &str,
     of: &api::HttpRouteRulesMatchesMethod,
@@ -114,83 +87,9 @@ fn method(
     Some(name.into())
 }
 
-fn headers(
-    field: &str,
-    of: &[api::HttpRouteRulesMatchesHeaders],
-    notes: &mut Notes,
-) -> Vec<HeaderMatcher> {
-    use api::HttpRouteRulesMatchesHeadersType::{Exact, RegularExpression};
-    let mut found = BTreeMap::new();
-    for (index, of) in of.iter().enumerate() {
-        let field = format!("{field}.headers[{index}]");
-        check_name(&field, &of.name, notes);
-        let value = match of.r#type {
-            Some(RegularExpression) => regex(&field, &of.value, notes),
-            Some(Exact) | None => ValueMatcher::Exact(of.value.as_str().into()),
-        };
-        // Envoy keeps the host under the name of HTTP/2.
-        let name = match of.name.to_ascii_lowercase().as_str() {
-            "host" => ":authority".into(),
-            name => name.into(),
-        };
-        first(&mut found, &field, &of.name, (name, value), notes);
-    }
-    let matcher = |(name, value)| HeaderMatcher { name, value };
-    found.into_iter().map(matcher).collect()
-}
-
-fn query(
-    field: &str,
-    of: &[api::HttpRouteRulesMatchesQueryParams],
-    notes: &mut Notes,
-) -> Vec<QueryMatcher> {
-    use api::HttpRouteRulesMatchesQueryParamsType::{Exact, RegularExpression};
-    let mut found = BTreeMap::new();
-    for (index, of) in of.iter().enumerate() {
-        let field = format!("{field}.queryParams[{index}]");
-        check_name(&field, &of.name, notes);
-        let value = match of.r#type {
-            Some(RegularExpression) => regex(&field, &of.value, notes),
-            Some(Exact) | None => ValueMatcher::Exact(of.value.as_str().into()),
-        };
-        first(
-            &mut found,
-            &field,
-            &of.name,
-            (of.name.as_str().into(), value),
-            notes,
-        );
-    }
+fn query(field: &str, of: &api::HttpRouteRulesMatches, notes: &mut Notes) -> Vec<QueryMatcher> {
+    let list = format!("{field}.queryParams");
+    let found = routes::matches::named(&list, of.query_params.as_ref(), |name| name.into(), notes);
     let matcher = |(name, value)| QueryMatcher { name, value };
     found.into_iter().map(matcher).collect()
-}
-
-/// Keeps the first matcher of a name, as Gateway API demands.
-fn first(
-    found: &mut BTreeMap<Arc<str>, ValueMatcher>,
-    field: &str,
-    spelling: &str,
-    (name, value): (Arc<str>, ValueMatcher),
-    notes: &mut Notes,
-) {
-    if found.contains_key(&name) {
-        let message = format!("{spelling:?} is named before, and only the first one counts");
-        notes.ignored(field.to_owned(), message);
-        return;
-    }
-    found.insert(name, value);
-}
-
-fn regex(field: &str, text: &str, notes: &mut Notes) -> ValueMatcher {
-    check_regex(&format!("{field}.value"), text, notes);
-    ValueMatcher::Regex(text.into())
-}
-
-/// Checks the name of a header or query parameter.
-pub(super) fn check_name(field: &str, name: &str, notes: &mut Notes) {
-    if name.len() > 256 || !is_token(name) {
-        let message = format!("{name:?} is not a name");
-        let fix = "use letters, digits and dashes";
-        notes.unsupported(format!("{field}.name"), message, fix);
-    }
 }

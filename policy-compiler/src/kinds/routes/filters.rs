@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::backends::{self, Reference};
+use super::backends::{self, Reference, ReferenceFields};
 use super::matches::{check_name, check_path};
 use super::notes::Notes;
+use super::same;
 use crate::traffic::{
     Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
     RedirectStatus, RequestMatcher, Rewrite, Scheme,
@@ -127,15 +127,6 @@ struct Fraction {
 }
 
 #[derive(Deserialize)]
-struct ReferenceFields {
-    group: Option<String>,
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: String,
-    port: Option<i32>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RedirectFields {
     scheme: Option<String>,
@@ -157,11 +148,6 @@ struct PathFields {
     r#type: String,
     replace_full_path: Option<String>,
     replace_prefix_match: Option<String>,
-}
-
-/// Reads a value through another type with the same fields.
-fn same<T: DeserializeOwned>(of: &impl Serialize) -> Option<T> {
-    serde_json::from_value(serde_json::to_value(of).ok()?).ok()
 }
 
 /// Reads the filters of a rule with these matchers.
@@ -346,16 +332,8 @@ fn copies(field: &str, of: MirrorFields, notes: &mut Notes) -> Copies {
         notes.unsupported(field, message, fix);
     }
     let field = format!("{field}.backendRef");
-    let to = of.backend_ref;
     Copies {
-        reference: Reference {
-            group: to.group,
-            kind: to.kind,
-            namespace: to.namespace,
-            name: to.name,
-            port: backends::port(&field, to.port, notes),
-            field,
-        },
+        reference: of.backend_ref.read(field, notes),
         share: share.unwrap_or(Millionths::ALL),
     }
 }
@@ -429,7 +407,7 @@ fn path_rewrite(
             let any = |matcher: &RequestMatcher| matcher.path == PathMatcher::Any;
             let prefixes = |matcher: &RequestMatcher| match matcher.path {
                 PathMatcher::Any | PathMatcher::Prefix(_) => true,
-                PathMatcher::Exact(_) | PathMatcher::Regex(_) => false,
+                PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_) => false,
             };
             if !matchers.iter().all(prefixes) {
                 let message = "only the prefix of a match by prefix is replaced";

@@ -7,15 +7,15 @@ use crate::kinds::ValidationError;
 
 /// The faults of rules.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(in crate::kinds) struct Notes {
     /// The reasons for which the spec cannot be in force.
-    pub(super) errors: Vec<ValidationError>,
+    pub(in crate::kinds) errors: Vec<ValidationError>,
     /// Fields that have no effect by the rules of Gateway API: field and message.
     ignored: Vec<(String, String)>,
 }
 
 impl Notes {
-    pub(super) fn unsupported(
+    pub(in crate::kinds) fn unsupported(
         &mut self,
         field: impl Into<String>,
         message: impl Into<String>,
@@ -25,7 +25,7 @@ impl Notes {
             .push(ValidationError::unsupported(field, message, fix));
     }
 
-    pub(super) fn incompatible(
+    pub(in crate::kinds) fn incompatible(
         &mut self,
         field: impl Into<String>,
         message: impl Into<String>,
@@ -36,11 +36,11 @@ impl Notes {
             .push(ValidationError::parent(reason, field, message, fix));
     }
 
-    pub(super) fn ignored(&mut self, field: String, message: String) {
+    pub(in crate::kinds) fn ignored(&mut self, field: String, message: String) {
         self.ignored.push((field, message));
     }
 
-    pub(super) fn report(self, object: &ObjectRef, findings: &mut Vec<Finding>) {
+    pub(in crate::kinds) fn report(self, object: &ObjectRef, findings: &mut Vec<Finding>) {
         let warnings = self.ignored.into_iter().map(|(field, message)| {
             Finding::warning(object, field, reason::NO_EFFECT, message).fix("remove it")
         });

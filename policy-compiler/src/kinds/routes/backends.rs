@@ -1,6 +1,7 @@
 //! The backends of a route.
 
-use heddle_crds::{HttpRouteSpec, reason};
+use heddle_crds::reason;
+use serde::Deserialize;
 
 use super::notes::Notes;
 use crate::kinds::policy::Candidate;
@@ -20,12 +21,35 @@ pub(super) struct Reference {
     pub(super) port: Option<Port>,
 }
 
+/// The fields of a reference: those of all kinds of routes, and of mirrors, are the same.
+#[derive(Deserialize)]
+pub(super) struct ReferenceFields {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    port: Option<i32>,
+}
+
+impl ReferenceFields {
+    pub(super) fn read(self, field: String, notes: &mut Notes) -> Reference {
+        Reference {
+            group: self.group,
+            kind: self.kind,
+            namespace: self.namespace,
+            name: self.name,
+            port: port(&field, self.port, notes),
+            field,
+        }
+    }
+}
+
 /// Finds the backend of a reference.
 ///
 /// # Errors
-/// There is none that requests may be sent to. In its place the share of requests is answered with status 500.
-pub(super) fn resolve(
-    policy: &Candidate<'_, HttpRouteSpec>,
+/// There is none that requests may be sent to. In its place the share of requests is answered by the caller's sidecar.
+pub(super) fn resolve<S>(
+    policy: &Candidate<'_, S>,
     of: &Reference,
 ) -> Result<Backend, ValidationError> {
     let error = |reason: &'static str, message: String, fix: &'static str| {

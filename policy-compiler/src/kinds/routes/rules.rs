@@ -1,0 +1,146 @@
+//! The parts of a rule that kinds of routes share, read without regard to the cluster, and the rule of the traffic model.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::backends::{self, Reference, ReferenceFields};
+use super::filters::{self, Filters};
+use super::notes::Notes;
+use super::same;
+use crate::kinds::policy::Candidate;
+use crate::traffic::{
+    Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
+    Timeouts, WeightedBackend, WithoutBackend,
+};
+use crate::world::Port;
+
+/// The largest weight of a backend.
+const MAX_WEIGHT: i32 = 1_000_000;
+
+/// A rule of a route.
+pub(in crate::kinds) struct Rule {
+    /// The alternatives, at least one.
+    pub(super) matchers: Vec<RequestMatcher>,
+    filters: Filters,
+    backends: Vec<Weighted>,
+    pub(in crate::kinds) timeouts: Timeouts,
+}
+
+/// A backend: those of all kinds of routes have the same fields.
+#[derive(Deserialize)]
+struct BackendFields {
+    #[serde(flatten)]
+    reference: ReferenceFields,
+    weight: Option<i32>,
+    filters: Option<Vec<Value>>,
+}
+
+struct Weighted {
+    reference: Reference,
+    weight: u32,
+    edits: Edits,
+}
+
+impl Rule {
+    /// The references to backends.
+    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
+        let backends = self.backends.iter().map(|weighted| &weighted.reference);
+        let mirrors = self.filters.mirrors.iter().map(|mirror| &mirror.reference);
+        backends.chain(mirrors)
+    }
+
+    /// The rule for a port of a parent.
+    pub(super) fn route_rule<S>(
+        &self,
+        policy: &Candidate<'_, S>,
+        id: RuleId,
+        (parent, without_backend): (Port, WithoutBackend),
+    ) -> RouteRule {
+        RouteRule {
+            id,
+            action: match &self.filters.redirect {
+                Some(answer) => Action::Redirect(answer.at(parent)),
+                None => Action::Forward(Forward {
+                    without_backend,
+                    ..self.forward(policy)
+                }),
+            },
+            edits: self.filters.edits.clone(),
+            policy: RoutePolicy {
+                timeouts: self.timeouts.clone(),
+                ..RoutePolicy::default()
+            },
+            origins: BTreeSet::from([policy.declared.object.clone()]),
+        }
+    }
+
+    fn forward<S>(&self, policy: &Candidate<'_, S>) -> Forward {
+        let resolve = |reference: &Reference| {
+            let backend = backends::resolve(policy, reference);
+            backend.unwrap_or_else(|error| Backend::Invalid(error.message.into()))
+        };
+        let weighted = self.backends.iter().map(|weighted| WeightedBackend {
+            backend: resolve(&weighted.reference),
+            weight: weighted.weight,
+            edits: weighted.edits.clone(),
+        });
+        let mirrors = self.filters.mirrors.iter().map(|mirror| Mirror {
+            backend: resolve(&mirror.reference),
+            share: mirror.share,
+        });
+        Forward {
+            backends: weighted.collect(),
+            rewrite: self.filters.rewrite.clone(),
+            mirrors: mirrors.collect(),
+            ..Forward::default()
+        }
+    }
+}
+
+/// Reads the parts of a rule that kinds of routes share: those after its matches.
+pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
+    field: &str,
+    matchers: Vec<RequestMatcher>,
+    (filters, backends): (Option<&Vec<F>>, Option<&Vec<B>>),
+    notes: &mut Notes,
+) -> Rule {
+    let filters = filters::of_rule(field, filters, &matchers, notes);
+    let backends = backends.into_iter().flatten().enumerate();
+    let backends: Vec<Weighted> = backends
+        .filter_map(|(index, of)| weighted(format!("{field}.backendRefs[{index}]"), of, notes))
+        .collect();
+    if filters.redirect.is_some() && !backends.is_empty() {
+        let message = "a rule that redirects sends nothing to backends";
+        notes.unsupported(
+            format!("{field}.backendRefs"),
+            message,
+            "remove one of the two",
+        );
+    }
+    Rule {
+        matchers,
+        filters,
+        backends,
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn weighted(field: String, of: &impl Serialize, notes: &mut Notes) -> Option<Weighted> {
+    let Some(of) = same::<BackendFields>(of) else {
+        notes.unsupported(field, "the backend cannot be read", "remove it");
+        return None;
+    };
+    let edits = filters::of_backend(&field, of.filters.as_ref(), notes);
+    let weight = of.weight.unwrap_or(1);
+    if !(0..=MAX_WEIGHT).contains(&weight) {
+        let message = format!("{weight} is not from 0 to {MAX_WEIGHT}");
+        notes.unsupported(format!("{field}.weight"), message, "correct it");
+    }
+    Some(Weighted {
+        reference: of.reference.read(field, notes),
+        weight: u32::try_from(weight).unwrap_or_default(),
+        edits,
+    })
+}
