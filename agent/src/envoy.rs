@@ -110,6 +110,8 @@ fn arguments(settings: &Settings, config: &Path) -> Vec<OsString> {
         ("--log-level", level),
         ("--concurrency", concurrency),
         ("--drain-time-s", LISTENER_DRAIN.to_string()),
+        // How long a line of the access log waits for others.
+        ("--file-flush-interval-msec", "1000".to_owned()),
         // Callers are told at once, rather than ever more often over the drain time.
         ("--drain-strategy", "immediate".to_owned()),
     ] {

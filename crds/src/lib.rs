@@ -24,6 +24,7 @@ mod duration;
 mod foreign;
 mod init_resources;
 mod kinds;
+mod percent;
 mod request_match;
 mod schema;
 mod strict;
@@ -37,6 +38,7 @@ pub use duration::{HumanDuration, InvalidDuration};
 pub use foreign::*;
 pub use init_resources::*;
 pub use kinds::*;
+pub use percent::Percent;
 pub use request_match::*;
 pub use traffic::*;
 
@@ -105,6 +107,7 @@ kinds! {
     TrafficSplit: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
     TrafficPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
     AuthPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Enforced, Programmed],
+    Telemetry: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
 }
 
 impl Kind {

@@ -25,6 +25,9 @@ macro_rules! with_policies {
             /// Our `AuthPolicy`.
             AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
                 => policies: heddle_crds::AuthPolicySpec, ["lastGood"];
+            /// Our `Telemetry`.
+            Telemetry: Role::Policy, Namespaced, Some(KindResource::ours("telemetries"))
+                => telemetries: heddle_crds::TelemetrySpec, ["lastGood"];
         }
     };
 }

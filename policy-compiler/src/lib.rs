@@ -28,6 +28,7 @@ mod probes;
 mod resource;
 mod settings;
 mod status;
+mod telemetry;
 pub mod traffic;
 mod validation;
 pub mod world;

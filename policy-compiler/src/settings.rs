@@ -6,6 +6,7 @@ use std::time::Duration;
 use heddle_crds::{MeshMode, OnDemand};
 
 use crate::finding::ObjectRef;
+use crate::telemetry::{AccessLogs, LineFormat};
 use crate::world::{Bucket, DeclaredDestination, NamespacedName, SpiffeId};
 
 /// The settings of the one mesh that counts, or the defaults.
@@ -25,6 +26,10 @@ pub(crate) struct Settings {
     /// The longest life of an inbound HTTP connection: half of a certificate's lifetime, so that a connection outlasts its certificate
     /// by no more than that.
     pub(crate) max_connection_age: Duration,
+    /// The access logs of a pod for which no Telemetry sets others.
+    pub(crate) access_logs: Option<AccessLogs>,
+    /// The form of the lines of access logs.
+    pub(crate) line_format: LineFormat,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }

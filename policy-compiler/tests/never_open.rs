@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 20] = [
+const CHOICES: [(&str, Unreadable); 21] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -246,6 +246,7 @@ const CHOICES: [(&str, Unreadable); 20] = [
     ("Mesh.outbound", Unreadable::Closed("Deny")),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
+    ("Mesh.telemetry.accessLogFormat", Unreadable::Harmless),
     (
         "TrafficPolicy.faults[].match.headers[].present",
         Unreadable::Harmless,
@@ -307,7 +308,8 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         (
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
-                "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"}}),
+                "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
+                "telemetry": {"accessLogFormat": "JSON"}}),
         ),
         (
             "TrafficPolicy",

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{Action, HumanDuration, InitResources, LastGood};
+use crate::{AccessLogFormat, AccessLogs, Action, HumanDuration, InitResources, LastGood};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -93,9 +93,9 @@ pub struct MeshSpec {
     #[serde(default)]
     pub certificates: Certificates,
 
-    /// Readers of the metrics of sidecars.
+    /// The reports of the sidecars: readers of metrics, access logs.
     #[serde(default)]
-    pub telemetry: Telemetry,
+    pub telemetry: MeshTelemetry,
 
     /// The sidecars themselves. A change holds for pods created after it.
     #[serde(default)]
@@ -117,7 +117,7 @@ impl Default for MeshSpec {
             plain_destinations: api_server(),
             scope: ScopeSettings::default(),
             certificates: Certificates::default(),
-            telemetry: Telemetry::default(),
+            telemetry: MeshTelemetry::default(),
             proxy: ProxySettings::default(),
         }
     }
@@ -252,14 +252,22 @@ fn one_day() -> HumanDuration {
     HumanDuration::hours(24)
 }
 
-/// Readers of the metrics of sidecars.
+/// The reports of the sidecars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Telemetry {
+pub struct MeshTelemetry {
     /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). All others are denied.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub metrics_readers: Vec<ServiceAccountRef>,
+
+    /// The access logs of every sidecar for which no Telemetry sets others. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_logs: Option<AccessLogs>,
+
+    /// The form of the lines of access logs. A change replaces the listeners of every sidecar: their connections drain.
+    #[serde(default)]
+    pub access_log_format: AccessLogFormat,
 }
 
 /// A service account.

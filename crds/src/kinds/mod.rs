@@ -2,10 +2,12 @@
 
 mod auth_policy;
 mod mesh;
+mod telemetry;
 mod traffic_policy;
 mod traffic_split;
 
 pub use auth_policy::*;
 pub use mesh::*;
+pub use telemetry::*;
 pub use traffic_policy::*;
 pub use traffic_split::*;

@@ -122,7 +122,7 @@ impl AbsentPolicies {
             self.by_workload.clear();
             self.revision = snapshot.revision;
         }
-        let own = snapshot.compiled.origins(&proxy.pod).into_iter().flatten();
+        let own = snapshot.compiled.origins(&proxy.pod);
         let own: BTreeSet<&ObjectRef> = own.filter(|object| object.kind.is_policy()).collect();
         let shared = self
             .by_workload

@@ -111,10 +111,10 @@ impl Fixture {
         // Loopback addresses of this process's own: two tests on one machine do not meet.
         let pid = std::process::id();
         let net = [
-            100 + u8::try_from(pid / 250 % 60).unwrap(),
+            100 + u8::try_from(pid / 250 % 30).unwrap(),
             u8::try_from(pid % 250).unwrap(),
         ];
-        let net = [net[0] + 60 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
+        let net = [net[0] + 30 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
         let here = Ipv4Addr::new(127, net[0], net[1], 1);
         let mut mesh = Self {
             agents: Vec::new(),
@@ -224,6 +224,17 @@ impl Fixture {
         let lines: Vec<String> = lines.map(str::to_owned).collect();
         assert_eq!(lines.len(), counts.len(), "{text}");
         lines
+    }
+
+    /// The lines of the access log of a pod's sidecar.
+    pub fn access_log(&self, pod: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(&format!("{pod}.log"))).unwrap_or_default();
+        let objects = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        objects
+            .filter(|line: &Value| line["reporter"].is_string())
+            .collect()
     }
 
     fn ip(&self, host: u8) -> Ipv4Addr {
@@ -356,7 +367,7 @@ impl Fixture {
         answers
     }
 
-    fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+    pub fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if holds() {

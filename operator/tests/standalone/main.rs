@@ -8,6 +8,7 @@
 mod bytes;
 mod harness;
 mod liars;
+mod logs;
 mod strangers;
 mod suspects;
 
@@ -98,6 +99,12 @@ fn a_clients_rejections_and_streams_count_for_that_client() {
 fn policies_of_bytes_change_for_new_connections_only() {
     let mesh = Fixture::start();
     bytes::policies_change_for_new_connections_only(&mesh);
+}
+
+#[test]
+fn access_logs_are_switched_without_a_listener_change() {
+    let mesh = Fixture::start();
+    logs::are_switched_without_a_listener_change(&mesh);
 }
 
 fn refused_by_envoy(mesh: &Fixture) {

@@ -210,6 +210,14 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             mesh(json!({"scope": {"idleAfter": "0s"}})),
             "spec.scope.idleAfter",
         ),
+        of((Kind::Telemetry, json!({})), "spec"),
+        of(
+            (
+                Kind::Telemetry,
+                json!({"accessLogs": {"percent": 10, "failures": {"percent": 9.99}}}),
+            ),
+            "spec.accessLogs",
+        ),
         of(rule(json!({"from": {}})), "spec.rules[0].from"),
         of(rule(json!({"to": {}})), "spec.rules[0].to"),
         of(

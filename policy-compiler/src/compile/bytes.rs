@@ -4,8 +4,8 @@ use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::listener::v3::Filter;
 
 use crate::authz::PortAuthz;
-use crate::envoy::metrics::Edge;
 use crate::envoy::network::{discovered, tcp_proxy, tcp_proxy_gated};
+use crate::envoy::reporting::Reporting;
 use crate::envoy::{extension, gate, rbac};
 
 /// Whether the peer of a filter chain has an identity.
@@ -31,10 +31,10 @@ pub(crate) fn filters(
 }
 
 /// The filters of a chain: those that decide, by name, and the way to the application.
-pub(crate) fn chain(cluster: &str, peer: Peer, edge: &Edge<'_>) -> Vec<Filter> {
+pub(crate) fn chain(cluster: &str, peer: Peer, reporting: &Reporting<'_>) -> Vec<Filter> {
     let proxy = match peer {
-        Peer::Identified => tcp_proxy_gated("inbound", cluster, edge),
-        Peer::Anonymous => tcp_proxy("inbound", cluster, Some(edge)),
+        Peer::Identified => tcp_proxy_gated("inbound", cluster, reporting),
+        Peer::Anonymous => tcp_proxy("inbound", cluster, Some(reporting)),
     };
     vec![
         discovered(&gate_name(cluster), &gate::type_url()),

@@ -12,6 +12,7 @@ use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
+use crate::telemetry::LineFormat;
 use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol, Service, TargetPort};
 
 /// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across
@@ -28,6 +29,8 @@ pub(crate) struct InboundInput {
     pub(crate) metrics: PortAuthz,
     /// How long an HTTP connection may last.
     pub(crate) max_connection_age: Duration,
+    /// The form of the lines of access logs.
+    pub(crate) line_format: LineFormat,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
@@ -160,7 +163,7 @@ pub(crate) fn inbound(
     let policies: Vec<&Policy> = policies.filter(|p| p.selects(template)).collect();
     let own = template.ports.iter().map(|p| p.port);
     let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
-    let all = all_ports(&declared, &policies, template);
+    let all = all_ports(&declared, &policies, template).into_iter();
     let leads = leads(targets);
     let port = |port: Option<Port>, feedback: &mut PolicyFeedback| {
         let declared = port.map_or(Protocol::Detect, |port| {
@@ -180,7 +183,6 @@ pub(crate) fn inbound(
         }
     };
     let ports: BTreeMap<Port, InboundPort> = all
-        .into_iter()
         .map(|number| (number, port(Some(number), feedback)))
         .collect();
     let rest = port(None, feedback);
@@ -202,6 +204,7 @@ pub(crate) fn inbound(
         probes: probes.cloned().collect(),
         metrics: metrics_authz(settings),
         max_connection_age: settings.max_connection_age,
+        line_format: settings.line_format,
         origins: policies
             .iter()
             .map(|p| p.object.clone())

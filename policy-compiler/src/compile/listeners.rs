@@ -9,13 +9,15 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
+use super::reporting::source;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
-use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
 use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp_proxy_to};
+use crate::envoy::reporting::Reporting;
 use crate::envoy::route;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::telemetry::LineFormat;
 use crate::world::{Bucket, Protocol};
 
 /// How long a client of a port without a declared protocol may be silent before its bytes are announced as TCP.
@@ -90,6 +92,7 @@ pub(crate) struct ListenerInput {
     pub(crate) target: ListenerTarget,
     pub(crate) namespace: Arc<str>,
     pub(crate) service: Option<Arc<str>>,
+    pub(crate) line_format: LineFormat,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
@@ -105,14 +108,14 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         ListenerBinding::Captured => build::handed(&name, input.at),
         ListenerBinding::OwnSocket => build::bound(&name, input.at, TrafficDirection::Outbound),
     };
-    let edge = edge(input);
+    let reporting = reporting(input);
     let http = || {
         let routes = routes(&name, input)?;
         Some(vec![connection_manager(
             Side::Client,
             "outbound",
             routes,
-            &edge,
+            &reporting,
         )])
     };
     let tcp = || match &input.target {
@@ -120,10 +123,10 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             cluster,
             sticky: true,
             ..
-        } => tcp_proxy_sticky("outbound", cluster, &edge),
-        ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&edge)),
-        ListenerTarget::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &edge),
-        ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&edge)),
+        } => tcp_proxy_sticky("outbound", cluster, &reporting),
+        ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&reporting)),
+        ListenerTarget::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &reporting),
+        ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&reporting)),
     };
     let chains = &mut listener.filter_chains;
     match input.protocol {
@@ -188,18 +191,7 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
     }
 }
 
-fn edge(input: &ListenerInput) -> Edge<'_> {
-    Edge(vec![
-        ("reporter", "source"),
-        ("source_namespace", OWN_NAMESPACE),
-        ("source_workload", OWN_WORKLOAD),
-        ("source_principal", OWN_PRINCIPAL),
-        ("destination_namespace", &input.namespace),
-        (
-            "destination_service",
-            input.service.as_deref().unwrap_or(NO_SERVICE),
-        ),
-        // Tells the backends of a split apart.
-        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
-    ])
+fn reporting(input: &ListenerInput) -> Reporting<'_> {
+    let service = input.service.as_deref();
+    source(&input.namespace, service, input.line_format)
 }

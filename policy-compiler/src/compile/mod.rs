@@ -21,12 +21,14 @@ mod on_demand;
 mod pods;
 mod reach;
 mod recipes;
+mod reporting;
 mod reports;
 mod resolved;
 mod routes;
 mod scope;
 mod server;
 mod service_findings;
+mod telemetry;
 mod templates;
 mod units;
 mod update;
@@ -34,7 +36,7 @@ mod upstreams;
 mod validated;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -54,6 +56,7 @@ use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 pub(crate) use recipes::route_configuration;
 use reports::Source;
+use telemetry::RuntimeInput;
 use templates::{CompiledTemplate, CompiledTemplates, InboundConfig};
 use units::Readers;
 use upstreams::ServiceClusters;
@@ -163,6 +166,7 @@ struct Shared {
     pod_clusters: Memo<PodClusterInput>,
     pod_endpoints: Memo<PodEndpointsInput>,
     on_demand: Memo<OnDemandInput>,
+    runtimes: Memo<RuntimeInput>,
 }
 
 /// The names of a workload's proxies by template.
@@ -183,10 +187,20 @@ impl Compiled {
     }
 
     /// Returns the objects that decide a meshed pod's own side. They reach its proxy independently of its scope.
-    #[must_use]
-    pub fn origins(&self, pod: &PodRef) -> Option<&BTreeSet<ObjectRef>> {
-        let served = self.compiled_template(&self.proxies.get(pod)?.template)?;
-        Some(&served.config.input.origins)
+    pub fn origins(&self, pod: &PodRef) -> impl Iterator<Item = &ObjectRef> {
+        let served = self
+            .proxies
+            .get(pod)
+            .and_then(|proxy| self.compiled_template(&proxy.template));
+        let origins = served.map(|served| {
+            served
+                .config
+                .input
+                .origins
+                .iter()
+                .chain(&served.runtime.origins)
+        });
+        origins.into_iter().flatten()
     }
 
     /// Returns the authorization of a port of a meshed pod: for `heddle why`, by [`evaluate`](crate::authz::evaluate).

@@ -12,11 +12,10 @@ use prost::Message;
 use super::applications::{in_name, rest, tls_application};
 use super::bytes::{self, Peer};
 use super::inbound::{InboundInput, InboundPort};
+use super::reporting::destination;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
-use crate::envoy::metrics::{
-    Edge, NO_SERVICE, OWN_NAMESPACE, OWN_WORKLOAD, SERVICE_OF_CLUSTER, SERVICE_OF_CONNECTION,
-};
+use crate::envoy::metrics::{NO_SERVICE, SERVICE_OF_CLUSTER, SERVICE_OF_CONNECTION};
 use crate::envoy::network::remember_peer;
 use crate::envoy::route::{self, Others, ProbeRoute};
 use crate::envoy::tls;
@@ -201,7 +200,7 @@ fn mesh_chains(
         chain(&name, port, takes, filters, Some(socket))
     };
     let http = || identified(http(input, &name));
-    let tcp = || tcp(&name, Peer::Identified);
+    let tcp = || tcp(input, &name, Peer::Identified);
     match inbound.protocol {
         // The announcement of the caller does not change the protocol of a declared port: otherwise HTTP that is sent as TCP would
         // bypass the rules for HTTP.
@@ -233,13 +232,13 @@ fn plain_chains(
                 &format!("{name} plain"),
                 port,
                 ChainMatch::PlainBytes,
-                tcp(&name, Peer::Anonymous),
+                tcp(input, &name, Peer::Anonymous),
                 None,
             ),
-            foreign_tls(port),
+            foreign_tls(input, port),
         ],
         Protocol::Detect => vec![
-            foreign_tls(port),
+            foreign_tls(input, port),
             chain(
                 &format!("{name} plain http"),
                 port,
@@ -251,7 +250,7 @@ fn plain_chains(
                 &format!("{name} plain tcp"),
                 port,
                 ChainMatch::PlainBytes,
-                tcp(&name, Peer::Anonymous),
+                tcp(input, &name, Peer::Anonymous),
                 None,
             ),
         ],
@@ -259,13 +258,13 @@ fn plain_chains(
 }
 
 /// An application's own TLS, from a caller without a sidecar: bytes like others.
-fn foreign_tls(port: Option<Port>) -> listener::FilterChain {
+fn foreign_tls(input: &InboundInput, port: Option<Port>) -> listener::FilterChain {
     let name = in_name(port);
     chain(
         &format!("{name} plain tls"),
         port,
         ChainMatch::ForeignTls,
-        tcp(&name, Peer::Anonymous),
+        tcp(input, &name, Peer::Anonymous),
         None,
     )
 }
@@ -276,7 +275,7 @@ fn metrics_chain(input: &InboundInput) -> listener::FilterChain {
         Side::Server(input.max_connection_age),
         "metrics",
         Routes::Named(&name),
-        &edge(NO_SERVICE),
+        &destination(NO_SERVICE, input.line_format),
     )]);
     chain(
         &format!("{name} mesh"),
@@ -298,7 +297,7 @@ fn http(input: &InboundInput, routes: &str) -> Vec<listener::Filter> {
         Side::Server(input.max_connection_age),
         "inbound",
         Routes::Named(routes),
-        &edge(SERVICE_OF_CLUSTER),
+        &destination(SERVICE_OF_CLUSTER, input.line_format),
     )]
 }
 
@@ -313,18 +312,12 @@ fn bytes_filters(input: &InboundInput, cluster: &str, inbound: &InboundPort) -> 
 }
 
 /// Passes bytes to the application if the policies allow it.
-fn tcp(cluster: &str, peer: Peer) -> Vec<listener::Filter> {
-    bytes::chain(cluster, peer, &edge(SERVICE_OF_CONNECTION))
-}
-
-fn edge(service: &str) -> Edge<'_> {
-    Edge(vec![
-        ("reporter", "destination"),
-        ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
-        ("destination_namespace", OWN_NAMESPACE),
-        ("destination_workload", OWN_WORKLOAD),
-        ("destination_service", service),
-    ])
+fn tcp(input: &InboundInput, cluster: &str, peer: Peer) -> Vec<listener::Filter> {
+    bytes::chain(
+        cluster,
+        peer,
+        &destination(SERVICE_OF_CONNECTION, input.line_format),
+    )
 }
 
 fn probe_route(probe: &Probe, in_tls: bool) -> Option<ProbeRoute> {

@@ -8,8 +8,10 @@ use super::inbound::{InboundInput, inbound, leads, service_targets};
 use super::memo::{ContentInterner, Memo};
 use super::report::PolicyFeedback;
 use super::server::server;
+use super::telemetry::RuntimeInput;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
+use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::resource::Part;
 use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, SpiffeId, selects};
 
@@ -35,11 +37,18 @@ impl InboundConfig {
     }
 }
 
+/// The policies of a namespace for its pods.
+pub(crate) struct Policies<'a> {
+    pub(crate) auth: Vec<&'a Policy>,
+    pub(crate) telemetry: Vec<&'a TelemetryPolicy>,
+}
+
 /// The server's side of the pods of a template.
 #[derive(Debug)]
 pub(crate) struct CompiledTemplate {
     pub(crate) config: Arc<InboundConfig>,
     pub(crate) identity: SpiffeId,
+    pub(crate) runtime: RuntimeInput,
     /// The service that leads to each port, for metrics.
     leads: BTreeMap<Port, Arc<str>>,
     /// Feedback to the policies that select the pods.
@@ -53,16 +62,18 @@ impl CompiledTemplate {
     pub(crate) fn new(
         template: &PodTemplate,
         services: &[&Service],
-        policies: &[&Policy],
+        policies: &Policies<'_>,
         settings: &Settings,
         inbound_configs: &Memo<Arc<InboundInput>, InboundConfig>,
     ) -> Self {
         let mut feedback = PolicyFeedback::default();
         let targets = service_targets(services, template);
-        let input = inbound(template, &targets, policies, settings, &mut feedback);
+        let input = inbound(template, &targets, &policies.auth, settings, &mut feedback);
+        let runtime = RuntimeInput::new(template, &policies.telemetry, settings, &mut feedback);
         Self {
             config: inbound_configs.of(Arc::new(input), InboundConfig::new),
             identity: template.identity(&settings.trust_domain),
+            runtime,
             leads: leads(&targets),
             feedback,
             services: services.iter().map(|s| s.name.clone()).collect(),
@@ -73,6 +84,7 @@ impl CompiledTemplate {
     pub(crate) fn same_config(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
             && self.identity == other.identity
+            && self.runtime == other.runtime
             && self.leads == other.leads
     }
 

@@ -15,6 +15,7 @@ use super::pods::{
 };
 use super::resolved::{DestinationTarget, ResolvedDestination};
 use super::scope::{Destination, DestinationKind, Family, Scope};
+use super::telemetry::runtime_layer;
 use super::{Compiled, Proxy};
 use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
@@ -32,6 +33,7 @@ enum PartKey {
     PodEndpoints(PodGroup),
     Listener(SocketAddr),
     OnDemand(Arc<str>),
+    Runtime,
 }
 
 /// Collects the parts of a view.
@@ -64,6 +66,11 @@ impl Compiled {
             let key = PartKey::Application(input.port);
             let part = self.shared.applications.of(input, application);
             builder.parts.insert(key, part);
+        }
+        if served.runtime.has_values() {
+            let runtimes = &self.shared.runtimes;
+            let part = runtimes.of(served.runtime.clone(), runtime_layer);
+            builder.parts.insert(PartKey::Runtime, part);
         }
         match &proxy.template.capture {
             Capture::Redirect => builder.captured(scope),
@@ -440,6 +447,7 @@ impl ViewBuilder<'_> {
             target,
             namespace: Arc::clone(&resolved.destination.name.namespace),
             service: service.cloned(),
+            line_format: self.compiled.settings.line_format,
             origins: resolved.origins(),
         })
     }

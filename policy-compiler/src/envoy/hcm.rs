@@ -9,8 +9,8 @@ use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::metrics::{self, Edge};
 use super::network::filter;
+use super::reporting::Reporting;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, number, rbac, regex, seconds, truth};
@@ -63,7 +63,7 @@ pub(crate) fn connection_manager(
     side: Side,
     stat_prefix: &str,
     routes: Routes<'_>,
-    edge: &Edge<'_>,
+    reporting: &Reporting<'_>,
 ) -> listener::Filter {
     use v3::http_connection_manager as hcm;
     let (forward, details, max_age) = match side {
@@ -112,7 +112,7 @@ pub(crate) fn connection_manager(
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
-        access_log: vec![metrics::http(edge)],
+        access_log: reporting.of_requests(),
         ..Default::default()
     };
     filter("http", any(&manager))

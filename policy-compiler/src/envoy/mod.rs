@@ -1,5 +1,6 @@
 //! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
 
+pub(crate) mod access_log;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
 mod faults;
@@ -11,10 +12,12 @@ mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod rbac;
+pub(crate) mod reporting;
 mod request_match;
 mod retries;
 mod rewrite;
 pub(crate) mod route;
+pub(crate) mod runtime;
 pub(crate) mod tls;
 pub(crate) mod trial;
 mod upstream_policy;
@@ -112,14 +115,35 @@ fn address(at: SocketAddr) -> core::Address {
     }
 }
 
+fn inline(text: &str) -> core::DataSource {
+    core::DataSource {
+        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
+        ..Default::default()
+    }
+}
+
 /// `{key: text}`
 fn text_struct(key: &str, text: &str) -> Struct {
-    let value = Value {
-        kind: Some(value::Kind::StringValue(text.to_owned())),
-    };
     Struct {
-        fields: HashMap::from([(key.to_owned(), value)]),
+        fields: HashMap::from([(key.to_owned(), text_value(text))]),
     }
+}
+
+fn text_value(text: &str) -> Value {
+    Value {
+        kind: Some(value::Kind::StringValue(text.to_owned())),
+    }
+}
+
+/// The bytes of a struct with its fields in this order. A map of protobuf is a list of entries, so structs of one field each, one
+/// behind the other, are one struct.
+fn struct_of<'a>(fields: impl Iterator<Item = (&'a str, Value)>) -> Vec<u8> {
+    let one = |(name, value): (&str, Value)| Struct {
+        fields: HashMap::from([(name.to_owned(), value)]),
+    };
+    fields
+        .flat_map(|field| one(field).encode_to_vec())
+        .collect()
 }
 
 /// One entry only: the order of several would differ from run to run.

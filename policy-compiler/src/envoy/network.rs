@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::envoy::r#type::v3::TokenBucket;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::metrics::{self, Edge};
-use super::{ads, any, endpoint, matchers, number, seconds};
+use super::reporting::Reporting;
+use super::{ads, any, endpoint, inline, matchers, number, seconds};
 use crate::traffic::Alpn;
 
 /// The key of the cluster that the TCP proxy takes in place of its own.
@@ -50,12 +50,12 @@ pub(crate) fn discovered(name: &str, kind: &str) -> listener::Filter {
 pub(crate) fn tcp_proxy_gated(
     stat_prefix: &str,
     cluster: &str,
-    edge: &Edge<'_>,
+    reporting: &Reporting<'_>,
 ) -> listener::Filter {
     let proxy = tcp::TcpProxy {
         upstream_connect_mode: tcp::UpstreamConnectMode::OnDownstreamTlsHandshake.into(),
         max_early_data_bytes: number(0),
-        ..metered(stat_prefix, cluster, Some(edge))
+        ..metered(stat_prefix, cluster, Some(reporting))
     };
     filter("tcp", any(&proxy))
 }
@@ -64,16 +64,16 @@ pub(crate) fn tcp_proxy_gated(
 pub(crate) fn tcp_proxy(
     stat_prefix: &str,
     cluster: &str,
-    edge: Option<&Edge<'_>>,
+    reporting: Option<&Reporting<'_>>,
 ) -> listener::Filter {
-    filter("tcp", any(&metered(stat_prefix, cluster, edge)))
+    filter("tcp", any(&metered(stat_prefix, cluster, reporting)))
 }
 
 /// Everything to one cluster, which chooses the endpoint by the client's address.
 pub(crate) fn tcp_proxy_sticky(
     stat_prefix: &str,
     cluster: &str,
-    edge: &Edge<'_>,
+    reporting: &Reporting<'_>,
 ) -> listener::Filter {
     use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
     let by_address = hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {});
@@ -81,7 +81,7 @@ pub(crate) fn tcp_proxy_sticky(
         hash_policy: vec![HashPolicy {
             policy_specifier: Some(by_address),
         }],
-        ..metered(stat_prefix, cluster, Some(edge))
+        ..metered(stat_prefix, cluster, Some(reporting))
     };
     filter("tcp", any(&proxy))
 }
@@ -91,18 +91,18 @@ pub(crate) fn tcp_proxy_to(
     stat_prefix: &str,
     cluster: &str,
     at: SocketAddr,
-    edge: &Edge<'_>,
+    reporting: &Reporting<'_>,
 ) -> listener::Filter {
     let proxy = tcp::TcpProxy {
         metadata_match: Some(endpoint::only(at)),
-        ..metered(stat_prefix, cluster, Some(edge))
+        ..metered(stat_prefix, cluster, Some(reporting))
     };
     filter("tcp", any(&proxy))
 }
 
-fn metered(stat_prefix: &str, cluster: &str, edge: Option<&Edge<'_>>) -> tcp::TcpProxy {
+fn metered(stat_prefix: &str, cluster: &str, reporting: Option<&Reporting<'_>>) -> tcp::TcpProxy {
     tcp::TcpProxy {
-        access_log: edge.map(metrics::tcp).into_iter().collect(),
+        access_log: reporting.map(Reporting::of_connections).unwrap_or_default(),
         // Another endpoint, if the first does not take the connection: no byte was sent yet.
         max_connect_attempts: number(3),
         ..proxy(stat_prefix, cluster)
@@ -206,14 +206,10 @@ pub(super) fn state_value(
 }
 
 /// A text with commands.
-pub(super) fn format(text: &str) -> core::SubstitutionFormatString {
-    let text = core::DataSource {
-        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
-        ..Default::default()
-    };
+pub(super) fn format(commands: &str) -> core::SubstitutionFormatString {
     core::SubstitutionFormatString {
         format: Some(core::substitution_format_string::Format::TextFormatSource(
-            text,
+            inline(commands),
         )),
         ..Default::default()
     }

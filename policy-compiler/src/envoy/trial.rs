@@ -14,12 +14,15 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use heddle_xds_types::bootstrap::{CLUSTERS, CONTROL_PLANE, REGEX_PROGRAM_SIZE, RUNTIME_FEATURES};
 use prost::Message;
 
+use super::access_log::Reporter;
 use super::hcm::{Routes, Side, connection_manager};
-use super::metrics::Edge;
+use super::metrics::{Edge, NO_SERVICE};
 use super::network::tcp_proxy;
+use super::reporting::Reporting;
 use super::wire::envoy::config::route::v3::RouteConfiguration;
 use super::{any, socket_address, truth};
 use crate::resource::{Resource, ResourceKind};
+use crate::telemetry::LineFormat;
 
 /// Returns the bootstrap as a binary message, with the one resource in it; with no resource, one that every Envoy accepts. `None`
 /// if the resource's body is not a message of its kind.
@@ -88,12 +91,19 @@ pub fn trial_bootstrap(resource: Option<&Resource>) -> Option<Vec<u8>> {
 fn routes(mut config: RouteConfiguration) -> listener::Listener {
     // As with routes by RDS: the clusters may come later.
     config.validate_clusters = truth(false);
+    let reporting = Reporting {
+        edge: Edge(Vec::new()),
+        reporter: Reporter::Destination {
+            destination_service: NO_SERVICE,
+        },
+        format: LineFormat::default(),
+    };
     let manager = connection_manager(
         // It gets no connections.
         Side::Server(std::time::Duration::MAX),
         "trial",
         Routes::Inline(Box::new(config)),
-        &Edge(Vec::new()),
+        &reporting,
     );
     unbound(vec![manager])
 }

@@ -1,12 +1,16 @@
 //! `Mesh`: settings of the whole.
 
-use heddle_crds::{Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, reason};
+use heddle_crds::{
+    AccessLogFormat, Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, reason,
+};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::salvage::{closed, in_words, salvage};
+use crate::kinds::telemetry::access_logs;
 use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
+use crate::telemetry::LineFormat;
 use crate::validation::ValidationReport;
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
@@ -165,6 +169,11 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         metrics_readers,
         plain: plain(spec),
         max_connection_age: spec.certificates.lifetime.get() / 2,
+        access_logs: spec.telemetry.access_logs.as_ref().map(access_logs),
+        line_format: match spec.telemetry.access_log_format {
+            AccessLogFormat::Json => LineFormat::Json,
+            AccessLogFormat::Text => LineFormat::Text,
+        },
         origin,
     }
 }

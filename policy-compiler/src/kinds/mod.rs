@@ -14,6 +14,7 @@ mod salvage;
 pub(crate) mod service_rules;
 mod silent;
 mod target;
+mod telemetry;
 pub(crate) mod traffic;
 mod unreachable;
 

@@ -61,10 +61,16 @@ pub fn bootstrap(view: &Seen) -> Value {
         });
     });
     let ads = json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]});
+    let mut layers = vec![json!({"name": "bootstrap", "static_layer": runtime()})];
+    for mut resource in of(ResourceKind::Runtime) {
+        layers.push(json!({"name": "rtds", "static_layer": resource["layer"].take()}));
+    }
+    // A test can change values as RTDS does, by `POST /runtime_modify`.
+    layers.push(json!({"name": "admin", "admin_layer": {}}));
     json!({
         "node": {"id": "test", "cluster": "test"},
         "dynamic_resources": {"ads_config": ads},
-        "layered_runtime": {"layers": [{"name": "bootstrap", "static_layer": runtime()}]},
+        "layered_runtime": {"layers": layers},
         "static_resources": {"clusters": clusters, "listeners": listeners},
     })
 }

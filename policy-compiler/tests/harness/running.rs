@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -134,7 +134,7 @@ pub fn start(
     spawn(pod, &config, &environment, folder, admin)
 }
 
-/// Starts an Envoy with a whole configuration, and waits until it is ready.
+/// Starts an Envoy with a whole configuration, and waits until it is ready. Its output is in `<name>.out` and `<name>.log`.
 pub fn spawn(
     name: &str,
     config: &Value,
@@ -145,6 +145,7 @@ pub fn spawn(
     let file = folder.join(format!("{name}.json"));
     fs::write(&file, config.to_string())?;
     let log = fs::File::create(folder.join(format!("{name}.log")))?;
+    let out = fs::File::create(folder.join(format!("{name}.out")))?;
     let child = Command::new(super::envoy::binary()?)
         .args([
             "--disable-hot-restart",
@@ -159,7 +160,7 @@ pub fn spawn(
         .arg(&file)
         .env_clear()
         .envs(environment.iter().copied())
-        .stdout(Stdio::null())
+        .stdout(out)
         .stderr(log)
         .spawn()?;
     let envoy = Envoy(child);

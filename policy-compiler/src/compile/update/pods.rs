@@ -8,10 +8,9 @@ use crate::compile::Proxy;
 use crate::compile::addresses::Claim;
 use crate::compile::differences::Change;
 use crate::compile::reports::Source;
-use crate::compile::templates::{BySelector, CompiledTemplate, CompiledTemplates};
+use crate::compile::templates::{BySelector, CompiledTemplate, CompiledTemplates, Policies};
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
-use crate::kinds::policies::auth_policy::Policy;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{
     NamespacedName, Pod, PodTemplate, SpiffeId, WorkloadRef, in_namespace, selects,
@@ -244,9 +243,12 @@ impl Update<'_> {
             .flat_map(|(_, gone)| gone.services.iter().cloned())
             .collect();
         let mut differs = new.len() != old.len();
-        let validated = self.new.validated.policies.clone();
+        let validated = self.new.validated.clone();
         let target = Target::Pods(Arc::clone(&workload.namespace));
-        let policies: Vec<&Policy> = validated.attached(&target).flatten().collect();
+        let policies = Policies {
+            auth: validated.policies.attached(&target).flatten().collect(),
+            telemetry: validated.telemetries.attached(&target).flatten().collect(),
+        };
         let scheduled = pods
             .iter()
             .filter(|(template, _)| scheduled.contains(*template));

@@ -3,5 +3,6 @@
 pub(crate) mod auth_policy;
 pub(crate) mod grpc_route;
 pub(crate) mod http_route;
+pub(crate) mod telemetry;
 pub(crate) mod traffic_policy;
 pub(crate) mod traffic_split;

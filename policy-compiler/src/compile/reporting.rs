@@ -1,0 +1,53 @@
+//! The two ends of a connection, as far as the reporting sidecar knows them by itself.
+
+use crate::envoy::access_log::Reporter;
+use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
+use crate::envoy::reporting::Reporting;
+use crate::telemetry::LineFormat;
+
+/// The reports of the client's sidecar about calls to a service.
+pub(super) fn source<'a>(
+    destination_namespace: &'a str,
+    service: Option<&'a str>,
+    format: LineFormat,
+) -> Reporting<'a> {
+    let destination_service = service.unwrap_or(NO_SERVICE);
+    let edge = Edge(vec![
+        ("reporter", "source"),
+        ("source_namespace", OWN_NAMESPACE),
+        ("source_workload", OWN_WORKLOAD),
+        ("source_principal", OWN_PRINCIPAL),
+        ("destination_namespace", destination_namespace),
+        ("destination_service", destination_service),
+        // Tells the backends of a split apart.
+        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ]);
+    let reporter = Reporter::Source {
+        destination_namespace,
+        destination_service,
+    };
+    Reporting {
+        edge,
+        reporter,
+        format,
+    }
+}
+
+/// The reports of the server's sidecar. The service may be a command.
+pub(super) fn destination(destination_service: &str, format: LineFormat) -> Reporting<'_> {
+    let edge = Edge(vec![
+        ("reporter", "destination"),
+        ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
+        ("destination_namespace", OWN_NAMESPACE),
+        ("destination_workload", OWN_WORKLOAD),
+        ("destination_service", destination_service),
+    ]);
+    let reporter = Reporter::Destination {
+        destination_service,
+    };
+    Reporting {
+        edge,
+        reporter,
+        format,
+    }
+}

@@ -1,0 +1,243 @@
+//! Access logs: lines about requests and connections on the standard output of the sidecar.
+//!
+//! Every filter chain has the logger, asleep behind runtime values: they come by RTDS, so that no listener changes when logs are
+//! switched on, off or to another share.
+
+use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
+use prost::{Message, Name};
+
+use super::metrics::{OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
+use super::{inline, struct_of, text_value};
+use crate::telemetry::{AccessLogs, LineFormat};
+
+/// The share of failures that are logged, in parts of 10,000. Without it nothing is logged.
+const SHARE: &str = "heddle.log";
+/// The share of the other requests, in parts of 10,000 of those that [`SHARE`] lets pass.
+const OTHERS: &str = "heddle.log.others";
+/// The lowest status of a failure.
+const STATUS: &str = "heddle.log.status";
+/// Higher than any status: by default only [`OTHERS`] decides.
+const NO_STATUS: u32 = 1000;
+
+/// The sidecar that writes the line, with the facts about the two ends that its environment does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reporter<'a> {
+    /// That of the client.
+    Source {
+        destination_namespace: &'a str,
+        destination_service: &'a str,
+    },
+    /// That of the server; the service may be a command.
+    Destination { destination_service: &'a str },
+}
+
+/// The name of a field, and its value with commands of Envoy's.
+type Field<'a> = (&'static str, &'a str);
+
+/// The fields of a request. Docs: `docs/telemetry.md`. No header that may carry a secret is among them, and the path is without
+/// its query.
+const OF_REQUEST: [Field<'_>; 10] = [
+    ("method", "%REQ(:METHOD)%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("path", "%PATH(NQ:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("status", "%RESPONSE_CODE%"),
+    ("grpc_status", "%GRPC_STATUS_NUMBER%"),
+    ("details", "%RESPONSE_CODE_DETAILS%"),
+    ("route", "%ROUTE_NAME%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("traceparent", "%REQ(TRACEPARENT)%"),
+];
+
+/// The fields of a connection of bytes.
+const OF_CONNECTION: [Field<'_>; 2] = [
+    // Names the rule where the gate denies.
+    ("details", "%FILTER_STATE(envoy.tcp_proxy.cluster:PLAIN)%"),
+    ("termination", "%CONNECTION_TERMINATION_DETAILS%"),
+];
+
+/// The fields of both.
+const OF_BOTH: [Field<'_>; 8] = [
+    ("time", "%START_TIME%"),
+    ("flags", "%RESPONSE_FLAGS%"),
+    ("source_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration_ms", "%DURATION%"),
+];
+
+impl<'a> Reporter<'a> {
+    fn ends(self) -> Vec<Field<'a>> {
+        match self {
+            Self::Source {
+                destination_namespace,
+                destination_service,
+            } => vec![
+                ("reporter", "source"),
+                ("source_namespace", OWN_NAMESPACE),
+                ("source_workload", OWN_WORKLOAD),
+                ("source_principal", OWN_PRINCIPAL),
+                ("destination_namespace", destination_namespace),
+                ("destination_service", destination_service),
+                ("destination_principal", "%UPSTREAM_PEER_URI_SAN%"),
+            ],
+            Self::Destination {
+                destination_service,
+            } => vec![
+                ("reporter", "destination"),
+                ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
+                ("destination_namespace", OWN_NAMESPACE),
+                ("destination_workload", OWN_WORKLOAD),
+                ("destination_service", destination_service),
+                ("destination_principal", OWN_PRINCIPAL),
+            ],
+        }
+    }
+}
+
+/// For HTTP connection managers: once per request, at its end.
+pub(crate) fn http(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
+    logger(reporter, &OF_REQUEST, format)
+}
+
+/// For TCP proxies: once per connection, at its end.
+pub(crate) fn tcp(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
+    logger(reporter, &OF_CONNECTION, format)
+}
+
+fn logger(
+    reporter: Reporter<'_>,
+    own: &[Field<'static>],
+    format: LineFormat,
+) -> accesslog::AccessLog {
+    let all = OF_BOTH.iter().chain(own).copied().chain(reporter.ends());
+    let config = match format {
+        LineFormat::Json => StdoutAccessLog::json(all),
+        LineFormat::Text => StdoutAccessLog::text(all),
+    };
+    accesslog::AccessLog {
+        name: "log".to_owned(),
+        filter: Some(filter()),
+        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(super::any(
+            &config,
+        ))),
+    }
+}
+
+/// Draws once for a failure, and once more for the other requests.
+fn filter() -> accesslog::AccessLogFilter {
+    use accesslog::access_log_filter::FilterSpecifier as Of;
+    use accesslog::comparison_filter::Op;
+    let status = accesslog::ComparisonFilter {
+        op: Op::Ge.into(),
+        value: Some(core::RuntimeUInt32 {
+            default_value: NO_STATUS,
+            runtime_key: STATUS.to_owned(),
+        }),
+    };
+    let failed = [
+        Of::StatusCodeFilter(accesslog::StatusCodeFilter {
+            comparison: Some(status),
+        }),
+        Of::ResponseFlagFilter(accesslog::ResponseFlagFilter::default()),
+    ];
+    let any = accesslog::OrFilter {
+        filters: [drawn(OTHERS)]
+            .into_iter()
+            .chain(failed)
+            .map(only)
+            .collect(),
+    };
+    let all = accesslog::AndFilter {
+        filters: vec![only(drawn(SHARE)), only(Of::OrFilter(any))],
+    };
+    only(Of::AndFilter(all))
+}
+
+const fn only(filter: accesslog::access_log_filter::FilterSpecifier) -> accesslog::AccessLogFilter {
+    accesslog::AccessLogFilter {
+        filter_specifier: Some(filter),
+    }
+}
+
+fn drawn(key: &str) -> accesslog::access_log_filter::FilterSpecifier {
+    accesslog::access_log_filter::FilterSpecifier::RuntimeFilter(accesslog::RuntimeFilter {
+        runtime_key: key.to_owned(),
+        percent_sampled: Some(FractionalPercent {
+            numerator: 0,
+            denominator: DenominatorType::TenThousand.into(),
+        }),
+        // By the request id, the draw costs 30 times as much.
+        use_independent_randomness: true,
+    })
+}
+
+/// The runtime values for these logs.
+pub(crate) fn runtime(logs: AccessLogs) -> [(&'static str, u32); 3] {
+    let others = match logs.failures {
+        0 => 0,
+        failures => (u32::from(logs.share) * 10_000).div_ceil(u32::from(failures)),
+    };
+    [
+        (SHARE, logs.failures.into()),
+        (OTHERS, others),
+        (STATUS, logs.from_status.into()),
+    ]
+}
+
+/// `envoy.extensions.access_loggers.stream.v3.StdoutAccessLog`, with the fields of the JSON object in a fixed order.
+#[derive(Clone, PartialEq, Message)]
+struct StdoutAccessLog {
+    #[prost(message, optional, tag = "1")]
+    log_format: Option<SubstitutionFormatString>,
+}
+
+/// `envoy.config.core.v3.SubstitutionFormatString`, with its struct in bytes: the maps of envoy-types have no order.
+#[derive(Clone, PartialEq, Message)]
+struct SubstitutionFormatString {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    json_format: Option<Vec<u8>>,
+    #[prost(bool, tag = "3")]
+    omit_empty_values: bool,
+    #[prost(message, optional, tag = "5")]
+    text_format_source: Option<core::DataSource>,
+}
+
+impl Name for StdoutAccessLog {
+    const NAME: &'static str = "StdoutAccessLog";
+    const PACKAGE: &'static str = "envoy.extensions.access_loggers.stream.v3";
+
+    fn type_url() -> String {
+        format!("type.googleapis.com/{}.{}", Self::PACKAGE, Self::NAME)
+    }
+}
+
+impl StdoutAccessLog {
+    fn json<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
+        let fields = fields.map(|(name, value)| (name, text_value(value)));
+        Self {
+            log_format: Some(SubstitutionFormatString {
+                json_format: Some(struct_of(fields)),
+                omit_empty_values: true,
+                ..Default::default()
+            }),
+        }
+    }
+
+    fn text<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
+        let fields: Vec<String> = fields
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let line = format!("{}\n", fields.join(" "));
+        Self {
+            log_format: Some(SubstitutionFormatString {
+                text_format_source: Some(inline(&line)),
+                ..Default::default()
+            }),
+        }
+    }
+}
