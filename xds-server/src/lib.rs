@@ -2,7 +2,8 @@
 //!
 //! It serves the views of a [`ResourceSource`], and knows neither Kubernetes nor any policy. The protocol is a
 //! state machine without I/O ([`session`]), fed from HTTP/2 streams. A [`Registry`] keeps the progress of the clients
-//! towards their views. Load reports are served on the same connections.
+//! towards their views. The same server takes load
+//! reports and reports on the traffic of edges.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -25,5 +26,7 @@ pub use heddle_acceptor::{Bounds, ClientText, Deadlines, Peer, Security, TlsProv
 pub use progress::{Counters, Counts, Distribution, Progress, Registry};
 pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
 pub use session::{Flavor, Limits, MAX_TEXT, Rejection};
-pub use source::{Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal, SubscriberId};
+pub use source::{
+    EdgeTraffic, Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal, SubscriberId,
+};
 pub use transport::{Options, ServeError, Server, frame};

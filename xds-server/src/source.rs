@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use heddle_acceptor::{ClientText, Peer};
+use heddle_xds_types::edges::{EdgeCounts, EdgeName};
 use tokio::sync::watch;
 
 use crate::resource::{Name, View};
@@ -82,6 +83,15 @@ pub struct Load {
     pub active: u64,
 }
 
+/// The traffic of one edge of a subscriber since its report before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeTraffic {
+    /// The edge, as the subscriber sees it.
+    pub name: Arc<EdgeName>,
+    /// The counts.
+    pub counts: EdgeCounts,
+}
+
 /// Where the resources come from.
 ///
 /// All methods are called from the streams' own tasks and must not block.
@@ -111,5 +121,11 @@ pub trait ResourceSource: Send + Sync + 'static {
     /// Takes a load report. The stream it came by was admitted as any other.
     fn loads(&self, who: &SubscriberId, loads: &[Load]) {
         let _ = (who, loads);
+    }
+
+    /// Takes a report on edges, and the number of requests and connections that could not be reported. The stream it came by
+    /// was admitted as any other.
+    fn edges(&self, who: &SubscriberId, traffic: &[EdgeTraffic], lost: u64) {
+        let _ = (who, traffic, lost);
     }
 }

@@ -17,13 +17,15 @@ use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_client::LoadReportingServiceClient;
 use heddle_xds_server::ResourceKind::{Cluster, Listener};
 use heddle_xds_server::{Load, Options, Security};
+use heddle_xds_types::edges::{EdgeCounts, EdgeDelta, EdgeName, EdgeReport, METHOD};
 use support::client::{end, next, node, open, plain, request, tls};
 use support::pki::Pki;
 use support::resources::{api_listener, cluster, key};
 use support::{Fixture, Running, runs};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Streaming};
 
 #[tokio::test]
 async fn the_oldest_streams_are_shed_and_their_connections_close() {
@@ -228,4 +230,68 @@ async fn load_reports_reach_the_source() {
         answers.message().await.unwrap_err().code(),
         Code::Unavailable
     );
+}
+
+/// Opens a stream of reports on edges.
+async fn edge_stream(
+    server: &Running,
+    reports: impl futures::Stream<Item = EdgeReport> + Send + 'static,
+) -> Streaming<()> {
+    let mut client = tonic::client::Grpc::new(plain(server).await);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<EdgeReport, ()>::default();
+    let path = PathAndQuery::from_static(METHOD);
+    let answer = client.streaming(Request::new(reports), path, codec).await;
+    answer.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn edges_reach_the_source_under_the_name_of_their_first_delta() {
+    let source = Fixture::new();
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let name = EdgeName {
+        service: "ratings".into(),
+        ..EdgeName::default()
+    };
+    let counts = EdgeCounts {
+        responses: [0, 0, 7, 0, 0, 0],
+        ..EdgeCounts::default()
+    };
+    let report = |name: Option<&EdgeName>, id, lost| EdgeReport {
+        node: "n".into(),
+        edges: vec![EdgeDelta::new(id, name.cloned(), &counts)],
+        lost,
+    };
+    let reports = [
+        report(Some(&name), 1, 0),
+        report(None, 1, 9),
+        report(None, 2, 0),
+    ];
+    let mut answers = edge_stream(&server, tokio_stream::iter(reports)).await;
+    let unnamed = answers.message().await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    let taken = std::mem::take(&mut *source.edges.lock().unwrap());
+    assert_eq!(taken.len(), 2);
+    for ((who, traffic, lost), expected) in taken.iter().zip([0, 9]) {
+        assert_eq!((who.as_str(), *lost), ("n", expected));
+        assert_eq!((&*traffic[0].name, &traffic[0].counts), (&name, &counts));
+    }
+
+    let denied = EdgeReport {
+        node: "denied".into(),
+        ..report(Some(&name), 1, 0)
+    };
+    let mut answers = edge_stream(&server, tokio_stream::once(denied)).await;
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let long = EdgeName {
+        service: "s".repeat(600),
+        ..EdgeName::default()
+    };
+    let too_long = tokio_stream::once(report(Some(&long), 1, 0));
+    let mut answers = edge_stream(&server, too_long).await;
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(source.edges.lock().unwrap().is_empty());
+    server.stop().await;
 }

@@ -1,8 +1,10 @@
-//! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, and the report on a sidecar: each defined
-//! once for the compiler, the discovery server, the operator, the agent and the command line.
+//! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, the report on a sidecar, and the traffic
+//! of edges: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
 
 pub mod bootstrap;
+pub mod edges;
 mod kind;
+pub mod prometheus;
 mod proxy_state;
 
 use std::fmt;

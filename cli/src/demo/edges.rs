@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use heddle_xds_types::prometheus::{self, Sample};
+
 use super::client;
-use super::prometheus::{self, Sample};
 use crate::table;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,7 +6,6 @@ mod client;
 mod edges;
 mod load;
 mod mesh;
-mod prometheus;
 mod status;
 mod steps;
 mod term;

@@ -1,10 +1,12 @@
-//! The network side: accepts connections, admits streams, runs a session on each, and takes load reports.
+//! The network side: accepts connections, admits streams, runs a session on each, and takes reports.
 
 mod admission;
+mod edges;
 mod expiry;
 mod grpc;
 mod loads;
 mod open;
+mod reports;
 mod serve;
 mod service;
 mod shared;

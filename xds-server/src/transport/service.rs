@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use heddle_acceptor::Link;
+use heddle_xds_types::edges::{self, EdgeReport};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -10,7 +12,7 @@ use tonic::Status;
 use crate::source::ResourceSource;
 
 use super::grpc::{Requests, Responses};
-use super::loads;
+use super::reports;
 use super::shared::Shared;
 use super::stream::{self, Delta, Sotw};
 
@@ -19,6 +21,8 @@ const DELTA: &str =
 const SOTW: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const LOADS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
+/// The largest report on edges, in bytes. A message of an agent has 32 edges at most, with names of up to 2 kB each.
+const MAX_EDGE_REPORT: usize = 128 << 10;
 
 /// Begins to answer a request.
 pub(crate) fn answer<S: ResourceSource>(
@@ -38,11 +42,14 @@ pub(crate) fn answer<S: ResourceSource>(
             let inbound = Requests::new(body, max_bytes);
             Responses::begin(stream::responses::<Sotw, S>(shared, link, inbound))
         }
-        (&Method::POST, LOADS) => Responses::begin(loads::responses(
-            shared,
-            link,
-            Requests::new(body, max_bytes),
-        )),
+        (&Method::POST, LOADS) => {
+            let inbound = Requests::<LoadStatsRequest>::new(body, max_bytes);
+            Responses::begin(reports::responses(shared, link, inbound))
+        }
+        (&Method::POST, edges::METHOD) => {
+            let inbound = Requests::<EdgeReport>::new(body, MAX_EDGE_REPORT);
+            Responses::begin(reports::responses(shared, link, inbound))
+        }
         _ => Status::unimplemented("no such method").into_http(),
     }
 }

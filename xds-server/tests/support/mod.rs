@@ -31,6 +31,7 @@ pub struct Fixture {
     /// All that was ever asked for, in order.
     pub asked: Mutex<Vec<OnDemandRequests>>,
     pub loads: Mutex<Vec<(SubscriberId, Vec<Load>)>>,
+    pub edges: Mutex<Vec<(SubscriberId, Vec<EdgeTraffic>, u64)>>,
 }
 
 fn part(resource: Resource) -> Arc<Part> {
@@ -47,6 +48,7 @@ impl Fixture {
             since: Mutex::default(),
             asked: Mutex::default(),
             loads: Mutex::default(),
+            edges: Mutex::default(),
         })
     }
 
@@ -104,6 +106,11 @@ impl ResourceSource for Fixture {
     fn loads(&self, who: &SubscriberId, loads: &[Load]) {
         let mut all = self.loads.lock().unwrap();
         all.push((who.clone(), loads.to_vec()));
+    }
+
+    fn edges(&self, who: &SubscriberId, traffic: &[EdgeTraffic], lost: u64) {
+        let mut all = self.edges.lock().unwrap();
+        all.push((who.clone(), traffic.to_vec(), lost));
     }
 }
 

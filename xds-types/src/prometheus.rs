@@ -22,13 +22,14 @@ impl Sample {
 
 /// All samples of a text; comments and unreadable lines are skipped.
 pub fn parse(text: &str) -> Vec<Sample> {
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(sample)
-        .collect()
+    text.lines().filter_map(sample).collect()
 }
 
-fn sample(line: &str) -> Option<Sample> {
+/// The sample of one line. `None`: a comment, or an unreadable line.
+pub fn sample(line: &str) -> Option<Sample> {
+    if line.starts_with('#') {
+        return None;
+    }
     let (head, value) = line.trim().rsplit_once(' ')?;
     let (name, labels) = match head.split_once('{') {
         Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),

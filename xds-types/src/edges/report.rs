@@ -1,0 +1,64 @@
+//! The answer of one replica of the control plane: `/api/v1/edges`, and `edges.json` of a standalone one.
+
+use serde::{Deserialize, Serialize};
+
+use super::counts::EdgeCounts;
+use super::wire::{Protocol, Reporter};
+
+/// The version of the format. Fields may be added without a new version; readers ignore fields that they do not know.
+pub const VERSION: u32 = 1;
+
+/// The edges of the sidecars that report to one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EdgesReport {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The seconds up to now that the counts are of.
+    pub window_seconds: u64,
+    /// The part of the window, in seconds, in which the replica has listened.
+    pub covered_seconds: u64,
+    /// Every edge with traffic in the window.
+    pub edges: Vec<Edge>,
+    /// The traffic that is missing, since the start of the replica.
+    pub losses: Losses,
+}
+
+/// Traffic that was reported and is not in the answer, or could not be reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Losses {
+    /// Requests and connections that agents could not report.
+    pub by_agents: u64,
+    /// Idle edges that made room for others.
+    pub evicted: u64,
+    /// Edges that found no room.
+    pub refused: u64,
+}
+
+/// The traffic of one edge, as the sidecars of one workload see it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// The side that counts.
+    pub reporter: Reporter,
+    /// The namespace of the workload that counts.
+    pub namespace: String,
+    /// The workload that counts.
+    pub workload: String,
+    /// Its SPIFFE id.
+    pub identity: String,
+    /// Destination: the SPIFFE id of the caller; empty if it had no certificate. Source: empty.
+    pub peer: String,
+    /// The namespace of the service.
+    pub service_namespace: String,
+    /// The service; `-` or empty if there is none.
+    pub service: String,
+    /// Source: the cluster that answered; empty if none did. Destination: empty.
+    pub backend: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The counts in the window.
+    #[serde(flatten)]
+    pub counts: EdgeCounts,
+}
