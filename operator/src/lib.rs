@@ -12,6 +12,7 @@
 //! annotations.
 
 pub mod certs;
+pub mod edges;
 pub mod inject;
 pub mod issuing;
 pub mod kubernetes;

@@ -66,7 +66,8 @@ impl Port {
     /// address, the replicas of an API server, a kubelet.
     const fn bounds(self) -> Bounds {
         let (connections, per_source, reserved, displace_busy) = match self {
-            Self::Discovery => (20_000, 1024, 1000, false),
+            // Two for each proxy: of its Envoy, and of its agent while it reports traffic.
+            Self::Discovery => (40_000, 1024, 1000, false),
             Self::Issuing => (4096, 256, 512, true),
             Self::Metrics => (128, 32, 32, true),
             Self::Webhook => (512, 64, 128, true),
@@ -132,7 +133,7 @@ impl Listeners {
         if serves < Port::Discovery.bounds().connections {
             tracing::warn!(
                 open_files,
-                proxies = serves,
+                proxies = serves / 2,
                 "the limit of open files is low: it bounds the connections; raise it (ulimit -n) to serve more proxies"
             );
         }

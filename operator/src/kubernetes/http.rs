@@ -1,4 +1,4 @@
-//! Plain health on 15021; metrics and proxy states on 15014, over TLS and by the caller's rights.
+//! Plain health on 15021; metrics, proxy states and traffic on 15014, over TLS and by the caller's rights.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::authorize::{Access, Authorizer};
 use super::statuses::Shown;
+use crate::edges::{DEFAULT_WINDOW, EdgeStore, LONGEST_WINDOW};
 use crate::issuing::source_of;
 use crate::metrics::Metrics;
 
@@ -38,6 +39,7 @@ pub(super) fn health(ready: watch::Receiver<bool>) -> Router {
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: Arc<Shown>,
+    pub(super) edges: Arc<EdgeStore>,
     pub(super) authorizer: Authorizer,
 }
 
@@ -45,6 +47,7 @@ pub(super) fn admin(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
+        .route("/api/v1/edges", get(edges))
         // Not for other paths: each would be a question of its own to the API server.
         .route_layer(from_fn_with_state(Arc::clone(&admin), authorize))
         .with_state(admin)
@@ -110,6 +113,27 @@ async fn proxies(State(admin): State<Arc<Admin>>) -> Response {
     axum::Json(admin.shown.states()).into_response()
 }
 
+/// The traffic of edges, over `?window=SECONDS` (docs/live-graph.md).
+async fn edges(State(admin): State<Arc<Admin>>, uri: Uri) -> Response {
+    match window(uri.query()) {
+        Some(window) => axum::Json(admin.edges.report(window)).into_response(),
+        None => {
+            let text = format!(
+                "the query is not window=SECONDS; use a number from 5 to {LONGEST_WINDOW}\n"
+            );
+            (StatusCode::BAD_REQUEST, text).into_response()
+        }
+    }
+}
+
+fn window(query: Option<&str>) -> Option<u64> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Some(DEFAULT_WINDOW);
+    };
+    let seconds = query.strip_prefix("window=")?.parse().ok()?;
+    (5..=LONGEST_WINDOW).contains(&seconds).then_some(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -133,6 +157,7 @@ mod tests {
         let router = admin(Arc::new(Admin {
             metrics: Arc::default(),
             shown: Arc::default(),
+            edges: Arc::new(EdgeStore::new(Arc::default())),
             authorizer: Authorizer::new(&client),
         }));
         for (path, expected, asked) in [
@@ -141,6 +166,12 @@ mod tests {
             ("/%6detrics", StatusCode::NOT_FOUND, false),
             ("/metrics", StatusCode::SERVICE_UNAVAILABLE, true),
             ("/debug/proxies?x=1", StatusCode::SERVICE_UNAVAILABLE, true),
+            (
+                "/api/v1/edges?window=30",
+                StatusCode::SERVICE_UNAVAILABLE,
+                true,
+            ),
+            ("/api/v2/edges", StatusCode::NOT_FOUND, false),
         ] {
             let before = calls.load(Ordering::SeqCst);
             let request = Request::get(path).header(header::AUTHORIZATION, "Bearer valid");
@@ -148,6 +179,22 @@ mod tests {
             let response = router.clone().oneshot(request).await.unwrap();
             assert_eq!(response.status(), expected, "{path}");
             assert_eq!(calls.load(Ordering::SeqCst) > before, asked, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_a_number_of_seconds_within_the_quarter_of_an_hour() {
+        for (query, expected) in [
+            (None, Some(60)),
+            (Some(""), Some(60)),
+            (Some("window=5"), Some(5)),
+            (Some("window=900"), Some(900)),
+            (Some("window=901"), None),
+            (Some("window=4"), None),
+            (Some("window=x"), None),
+            (Some("since=5"), None),
+        ] {
+            assert_eq!(window(query), expected, "{query:?}");
         }
     }
 }

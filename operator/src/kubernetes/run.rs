@@ -196,6 +196,7 @@ impl Starting {
         let answers = Admin {
             metrics: plane.metrics(),
             shown: Arc::clone(shown),
+            edges: plane.mesh.edge_store(),
             authorizer: Authorizer::new(&self.client),
         };
         let tls = plane.own.server(&alpn)?;

@@ -18,7 +18,8 @@ use heddle_policy_compiler::{
 };
 use heddle_xds_server as xds;
 use heddle_xds_server::{
-    Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal, SubscriberId,
+    EdgeTraffic, Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal,
+    SubscriberId,
 };
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use parts::Parts;
 use subscribers::{Subscribers, ViewInput, ViewRequest};
 
 use crate::certs::identity_of;
+use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
 use crate::snapshot::{Snapshot, SnapshotConsumer, Snapshots};
@@ -96,6 +98,7 @@ pub struct MeshSource {
     metrics: Arc<Metrics>,
     scopes: Arc<Scopes>,
     load_report_interval: Duration,
+    edges: Arc<EdgeStore>,
     parts: Parts,
     subscribers: Mutex<Subscribers>,
 }
@@ -113,12 +116,19 @@ impl MeshSource {
         Self {
             published: watch::Sender::new(None),
             trust_domain,
+            edges: Arc::new(EdgeStore::new(Arc::clone(&metrics))),
             metrics,
             scopes,
             load_report_interval,
             parts: Parts::default(),
             subscribers: Mutex::default(),
         }
+    }
+
+    /// The traffic that proxies report.
+    #[must_use]
+    pub fn edge_store(&self) -> Arc<EdgeStore> {
+        Arc::clone(&self.edges)
     }
 
     /// The newest snapshot, again and again.
@@ -411,6 +421,13 @@ impl ResourceSource for MeshSource {
         let save_after = snapshot.compiled.idle_after().as_secs() / 8;
         self.scopes
             .used(&workload, &used.cloned().collect(), now(), save_after);
+    }
+
+    fn edges(&self, who: &SubscriberId, traffic: &[EdgeTraffic], lost: u64) {
+        let snapshot = self.newest();
+        if let Some(sidecar) = snapshot.and_then(|snapshot| ReportingSidecar::of(who, &snapshot)) {
+            self.edges.take(&sidecar, traffic, lost);
+        }
     }
 }
 

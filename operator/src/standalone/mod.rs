@@ -1,11 +1,12 @@
 //! The control plane without Kubernetes: it reads a directory of YAML, and writes a runtime directory.
 //!
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
-//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/scopes` (the
-//! learned destinations of each workload).
+//! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/edges.json`
+//! (the traffic of the last minute), `<runtime>/scopes` (the learned destinations of each workload).
 
 mod content;
 mod directory;
+mod edges;
 mod files;
 mod root;
 mod scopes;
@@ -128,6 +129,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         scopes::keep(store, Arc::clone(&plane.scopes), stop.clone()),
     );
     let served = plane.start(reader, tokens, sockets, &mut tasks)?;
+    let traffic = edges::publish(
+        plane.mesh.edge_store(),
+        options.runtime.clone(),
+        stop.clone(),
+    );
+    tasks.spawn("edges", traffic);
     let statuses = publish(plane, served, statuses, options.runtime, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)

@@ -1,5 +1,7 @@
 //! The metrics of the control plane.
 
+mod edges;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::listen::{Listeners, Port};
+pub use edges::EdgeMetrics;
 
 /// Which of some outcomes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -70,6 +73,8 @@ pub struct Metrics {
     pub root_lost: Gauge,
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
+    /// The traffic that agents report.
+    pub edges: EdgeMetrics,
     compile_seconds: Histogram,
     recompiled: Family<Unit, Counter>,
     findings: Gauge,
@@ -113,6 +118,7 @@ impl Default for Metrics {
             audited: Counter::default(),
             audit_mismatches: Gauge::default(),
             audit_mismatches_found: Counter::default(),
+            edges: EdgeMetrics::default(),
             listeners: Connections(Arc::default(), server.clone()),
             server,
             registry: Registry::default(),
@@ -179,6 +185,7 @@ impl Metrics {
             &m.audit_mismatches_found,
         );
         m.register_doors(r);
+        m.edges.register(r);
         r.register_collector(Box::new(m.server.clone()));
         r.register_collector(Box::new(m.listeners.clone()));
     }

@@ -1,0 +1,129 @@
+//! The last quarter of an hour of one edge: 12 slots of 5 seconds, and before them slots of 30 seconds.
+
+use std::collections::VecDeque;
+
+use heddle_xds_types::edges::EdgeCounts;
+
+/// Seconds since the store began.
+pub(super) type Seconds = u64;
+
+/// The length of a new slot, in seconds.
+const FINE: Seconds = 5;
+/// New slots that are kept.
+const FINE_SLOTS: u64 = 12;
+/// The length of an older slot, in seconds.
+const COARSE: Seconds = 30;
+/// Older slots that are kept. The first of them overlaps the new ones by less than a slot.
+const COARSE_SLOTS: u64 = 29;
+
+/// The longest time over which counts can be asked for, in seconds.
+pub const LONGEST_WINDOW: u64 = 900;
+
+#[derive(Debug)]
+struct Slot {
+    /// The time of its beginning, in lengths of a slot.
+    number: u64,
+    counts: EdgeCounts,
+}
+
+/// The slots of one edge that have traffic, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    fine: VecDeque<Slot>,
+    coarse: VecDeque<Slot>,
+}
+
+impl Slots {
+    /// Adds counts at a time, which is not before that of an earlier call.
+    pub(super) fn add(&mut self, now: Seconds, counts: &EdgeCounts) {
+        self.age(now);
+        add(&mut self.fine, now / FINE, counts);
+    }
+
+    /// Returns the counts of the last `window` seconds, to the length of a slot.
+    pub(super) fn sum(&self, now: Seconds, window: u64) -> EdgeCounts {
+        let from = now.saturating_sub(window.min(LONGEST_WINDOW));
+        let mut sum = EdgeCounts::default();
+        for (slots, length) in [(&self.fine, FINE), (&self.coarse, COARSE)] {
+            let recent = slots
+                .iter()
+                .filter(|slot| (slot.number + 1) * length > from);
+            recent.for_each(|slot| sum.add(&slot.counts));
+        }
+        sum
+    }
+
+    /// Moves new slots that are too old into older ones, and forgets the oldest.
+    fn age(&mut self, now: Seconds) {
+        while let Some(slot) = self
+            .fine
+            .pop_front_if(|slot| slot.number + FINE_SLOTS <= now / FINE)
+        {
+            add(&mut self.coarse, slot.number * FINE / COARSE, &slot.counts);
+        }
+        while self
+            .coarse
+            .pop_front_if(|slot| slot.number + COARSE_SLOTS + 1 < now / COARSE)
+            .is_some()
+        {}
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> (usize, usize) {
+        (self.fine.len(), self.coarse.len())
+    }
+}
+
+fn add(slots: &mut VecDeque<Slot>, number: u64, counts: &EdgeCounts) {
+    match slots.back_mut().filter(|slot| slot.number == number) {
+        Some(slot) => slot.counts.add(counts),
+        None => slots.push_back(Slot {
+            number,
+            counts: counts.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(count: u32) -> EdgeCounts {
+        EdgeCounts {
+            responses: [0, 0, count, 0, 0, 0],
+            ..EdgeCounts::default()
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_an_hour_is_kept_in_few_slots() {
+        let mut slots = Slots::default();
+        for second in 0..3600 {
+            slots.add(second, &requests(1));
+            let (fine, coarse) = slots.len();
+            assert!(fine <= 12 && coarse <= 30, "{fine} {coarse} at {second}");
+        }
+        for (window, slot) in [(5, 5), (30, 5), (55, 5), (300, 30), (900, 30)] {
+            let sum = slots.sum(3599, window).requests();
+            assert!((window..=window + slot).contains(&sum), "{sum} of {window}");
+        }
+    }
+
+    #[test]
+    fn the_slots_of_an_idle_edge_leave_the_window() {
+        let mut slots = Slots::default();
+        slots.add(100, &requests(3));
+        for (now, window, expected) in [
+            (100, 5, 3),
+            (130, 60, 3),
+            (170, 60, 0),
+            (170, 900, 3),
+            (1100, 900, 0),
+        ] {
+            let sum = slots.sum(now, window).requests();
+            assert_eq!(sum, expected, "{window} s at {now}");
+        }
+        slots.add(5000, &requests(1));
+        assert_eq!(slots.len(), (1, 0));
+    }
+}
