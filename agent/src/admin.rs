@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// An answer that is read line by line: two loggers with 1,024 histograms each are 20 MB.
+const MAX_LINES: usize = 64 * 1024 * 1024;
 
 /// Where to ask Envoy.
 #[derive(Debug, Clone)]
@@ -83,13 +85,31 @@ impl Admin {
             .collect())
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {
-        tokio::time::timeout(TIMEOUT, self.exchange(method, path))
-            .await
-            .context("Envoy's admin socket does not answer")?
+    /// Gives every line of the golden metrics, as Prometheus reads them. The whole text can be large, and is not kept.
+    ///
+    /// # Errors
+    /// When Envoy does not answer with all of them; some lines may have been given.
+    pub(crate) async fn golden(&self, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+        let filter = encoded(r"^heddle_(request_duration_ms|tcp_)");
+        let path = format!("/stats/prometheus?usedonly&filter={filter}");
+        let exchange = self.exchange(Method::GET, &path, move |body| lines(body, each));
+        let (status, ()) = within(exchange).await?;
+        if status != StatusCode::OK {
+            bail!("Envoy answers {status} to the request for its golden metrics");
+        }
+        Ok(())
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {
+        within(self.exchange(method, path, text)).await
+    }
+
+    async fn exchange<T, F: Future<Output = Result<T>>>(
+        &self,
+        method: Method,
+        path: &str,
+        read: impl FnOnce(Incoming) -> F,
+    ) -> Result<(StatusCode, T)> {
         let stream = UnixStream::connect(&self.0)
             .await
             .context("Envoy's admin socket can't be reached")?;
@@ -103,13 +123,7 @@ impl Admin {
         let exchange = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER)
-                .collect()
-                .await;
-            let body = body
-                .map_err(|e| anyhow::anyhow!("Envoy's answer can't be read: {e}"))?
-                .to_bytes();
-            anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
+            anyhow::Ok((status, read(response.into_body()).await?))
         };
         tokio::pin!(connection);
         tokio::pin!(exchange);
@@ -119,6 +133,39 @@ impl Admin {
             ended = &mut connection => { ended?; exchange.await }
         }
     }
+}
+
+async fn within<T>(exchange: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .context("Envoy's admin socket does not answer")?
+}
+
+async fn text(body: Incoming) -> Result<String> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body
+        .map_err(|e| anyhow::anyhow!("Envoy's answer can't be read: {e}"))?
+        .to_bytes();
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn lines(mut body: Incoming, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    let mut rest: Vec<u8> = Vec::new();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await.transpose()? {
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        read += data.len();
+        if read > MAX_LINES {
+            bail!("Envoy's answer is longer than {MAX_LINES} bytes");
+        }
+        rest.extend_from_slice(&data);
+        let whole = rest.iter().rposition(|byte| *byte == b'\n');
+        let whole: Vec<u8> = rest.drain(..whole.map_or(0, |at| at + 1)).collect();
+        String::from_utf8_lossy(&whole).lines().for_each(&mut *each);
+    }
+    Ok(())
 }
 
 fn busy(stats: &[(String, u64)]) -> u64 {

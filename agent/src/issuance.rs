@@ -7,13 +7,12 @@ use anyhow::{Context, Result};
 use heddle_identity::wire::{IdentityClient, IssueRequest, set_bearer};
 use heddle_identity::{Credential, Jitter, RotationPlan, WorkloadKey};
 use tokio::sync::watch;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::control_plane::{self, TIMEOUT};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// A control plane that comes back is found within this time.
 const LAST_RETRY: Duration = Duration::from_secs(20);
@@ -98,26 +97,13 @@ async fn issue(settings: &Settings, trust: &str) -> Result<(Credential, Workload
     });
     set_bearer(request.metadata_mut(), &token).context("the pod's token is not text")?;
     request.set_timeout(TIMEOUT);
-    let host = &settings.control_plane;
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(trust))
-        .domain_name(settings.server_name());
-    let authority = match settings.control_plane_ip() {
-        Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
-        Some(std::net::IpAddr::V4(_)) | None => host.clone(),
-    };
-    let channel = Endpoint::from_shared(format!("https://{authority}:{}", settings.ca_port))?
-        .connect_timeout(TIMEOUT)
-        .timeout(TIMEOUT)
-        .tls_config(tls)?
-        .connect()
-        .await
-        .with_context(|| {
-            format!(
-                "the control plane {authority}:{} can't be reached",
-                settings.ca_port
-            )
-        })?;
+    let port = settings.ca_port;
+    let endpoint = control_plane::endpoint(settings, port, control_plane::tls(settings, trust))?;
+    let channel = endpoint.timeout(TIMEOUT).connect().await;
+    let channel = channel.with_context(|| {
+        let authority = control_plane::authority(settings, port);
+        format!("the control plane {authority} can't be reached")
+    })?;
     let answer = tokio::time::timeout(TIMEOUT, IdentityClient::new(channel).issue(request))
         .await
         .context("the control plane does not answer")?
@@ -157,7 +143,7 @@ fn tell(error: &anyhow::Error, pause: Duration, plan: Option<&RotationPlan>) {
 }
 
 /// Doubling, half of it by chance.
-fn backoff(attempt: u32, jitter: Jitter) -> Duration {
+pub(crate) fn backoff(attempt: u32, jitter: Jitter) -> Duration {
     let whole = FIRST_RETRY
         .saturating_mul(2u32.saturating_pow(attempt))
         .min(LAST_RETRY);

@@ -1,12 +1,14 @@
-//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, and traffic capture.
+//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, traffic capture, reports on traffic.
 //!
 //! Deliberately absent: policies, and any key on a disk.
 
 mod admin;
 mod bootstrap;
 pub mod capture;
+mod control_plane;
 mod dir;
 mod drain;
+mod edges;
 mod envoy;
 mod issuance;
 mod life;

@@ -23,7 +23,7 @@ use crate::envoy::Envoy;
 use crate::readiness::{self, Readiness};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
-use crate::{issuance, memory, sds};
+use crate::{edges, issuance, memory, sds};
 
 /// The time for Envoy to end by itself after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,6 +123,9 @@ fn parts(
     let publisher = Publisher::new(&settings.trust_bundle);
     let (socket, secrets) = (dir.sds(), publisher.subscribe());
     parts.spawn(async move { sds::serve(&socket, secrets).await });
+    let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
+    let admin = Admin::new(dir.admin());
+    parts.spawn(async move { edges::report(&own, admin, secrets).await });
     let settings = Arc::clone(settings);
     parts.spawn(async move { issuance::keep_certified(&settings, &publisher, &certified).await });
     Ok(parts)

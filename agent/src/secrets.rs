@@ -26,7 +26,30 @@ pub(crate) struct Secrets {
     workload: Option<Versioned>,
 }
 
+/// A credential in PEM, and the roots to trust; never printed.
+pub(crate) struct Pem {
+    pub(crate) chain: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) trust: String,
+}
+
 impl Secrets {
+    /// Returns the credential for connections of the agent itself; `None` before the first certificate.
+    pub(crate) fn pem(&self) -> Option<Pem> {
+        let Some(Type::ValidationContext(trust)) = &self.trust.secret.r#type else {
+            return None;
+        };
+        let Some(Type::TlsCertificate(workload)) = &self.workload.as_ref()?.secret.r#type else {
+            return None;
+        };
+        let trust = bytes(trust.trusted_ca.as_ref())?;
+        Some(Pem {
+            chain: bytes(workload.certificate_chain.as_ref())?,
+            key: bytes(workload.private_key.as_ref())?,
+            trust: String::from_utf8(trust).ok()?,
+        })
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Versioned> {
         match name {
             TRUST => Some(&self.trust),
@@ -90,6 +113,15 @@ fn versioned(name: &str, kind: Type, version: u64) -> Versioned {
             name: name.to_owned(),
             r#type: Some(kind),
         }),
+    }
+}
+
+fn bytes(source: Option<&DataSource>) -> Option<Vec<u8>> {
+    match source?.specifier.as_ref()? {
+        Specifier::InlineBytes(bytes) => Some(bytes.clone()),
+        Specifier::InlineString(_) | Specifier::Filename(_) | Specifier::EnvironmentVariable(_) => {
+            None
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use heddle_xds_types::edges::{Edge, EdgesReport};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -357,6 +358,21 @@ impl Fixture {
         });
     }
 
+    /// Waits until `edges.json` has an edge.
+    pub fn until_edge(&self, what: &str, is: impl Fn(&Edge) -> bool) {
+        let read = || -> Option<EdgesReport> {
+            serde_json::from_str(&fs::read_to_string(self.path("run/edges.json")).ok()?).ok()
+        };
+        let last = std::cell::RefCell::new(None);
+        let holds = || {
+            let report = read().unwrap_or_default();
+            let found = report.edges.iter().any(&is);
+            *last.borrow_mut() = Some(report);
+            found
+        };
+        self.eventually_or(what, holds, || format!("{:#?}", last.borrow()));
+    }
+
     /// Requests of the frontend's application to `reviews`, through its sidecar.
     pub fn requests(&self, count: usize) -> Answers {
         let mut answers = Answers::default();
@@ -368,6 +384,11 @@ impl Fixture {
     }
 
     pub fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        self.eventually_or(what, holds, String::new);
+    }
+
+    /// The same with something to print if it does not hold in time.
+    fn eventually_or(&self, what: &str, holds: impl Fn() -> bool, print: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if holds() {
@@ -375,7 +396,7 @@ impl Fixture {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("not in time: {what}");
+        panic!("not in time: {what} {}", print());
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bytes;
+mod edges;
 mod harness;
 mod liars;
 mod logs;
@@ -99,6 +100,14 @@ fn a_clients_rejections_and_streams_count_for_that_client() {
 fn policies_of_bytes_change_for_new_connections_only() {
     let mesh = Fixture::start();
     bytes::policies_change_for_new_connections_only(&mesh);
+    edges::have_connections_of_bytes(&mesh);
+}
+
+#[test]
+fn traffic_of_edges_comes_from_the_sidecars_themselves() {
+    let mut mesh = Fixture::start();
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
+    edges::come_from_the_sidecars_themselves(&mut mesh);
 }
 
 #[test]

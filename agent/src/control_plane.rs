@@ -1,0 +1,38 @@
+//! The way to the control plane: its address, and the roots that its certificate must come from.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+use crate::settings::Settings;
+
+/// The time to connect, and the time for one answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Returns `host:port` of the control plane, as a URL and an error name it.
+pub(crate) fn authority(settings: &Settings, port: u16) -> String {
+    match settings.control_plane_ip() {
+        Some(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        Some(IpAddr::V4(_)) | None => format!("{}:{port}", settings.control_plane),
+    }
+}
+
+/// Returns TLS that trusts the roots, in PEM, for the name in the control plane's certificate.
+pub(crate) fn tls(settings: &Settings, trust: &str) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(trust))
+        .domain_name(settings.server_name())
+}
+
+/// Returns the address of a port of the control plane.
+///
+/// # Errors
+/// When the address is not a URL, or TLS cannot be set up.
+pub(crate) fn endpoint(settings: &Settings, port: u16, tls: ClientTlsConfig) -> Result<Endpoint> {
+    let url = format!("https://{}", authority(settings, port));
+    Ok(Endpoint::from_shared(url)?
+        .connect_timeout(TIMEOUT)
+        .tls_config(tls)?)
+}
