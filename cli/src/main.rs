@@ -6,13 +6,16 @@ mod check;
 mod cluster;
 mod compile;
 mod demo;
+mod edges;
 mod findings;
 mod install;
 mod manifests;
 mod out;
 mod proxy;
+mod replicas;
 mod sources;
 mod table;
+mod top;
 mod uninstall;
 mod version;
 mod why;
@@ -126,6 +129,25 @@ enum Command {
     /// Look at the sidecars.
     #[command(subcommand)]
     Proxy(proxy::ProxyCommand),
+    /// Each caller and each service, live: rate, success, durations, mutual TLS.
+    #[command(
+        long_about = "Prints the traffic of the mesh as the sidecars have counted it: requests and ended connections from each workload to \
+                      each service, by the backend that answered. No Prometheus is needed: sidecars report to the control plane every \
+                      5 s, which keeps a quarter of an hour in memory. SUCCESS leaves out 5xx, requests without a response, and the \
+                      statuses of gRPC that are faults of the server. Every replica is asked; exits with 1 if one could not be.\n\n\
+                      Takes the rights of `heddle proxy status`: ClusterRole heddle-proxy-reader.",
+        after_long_help = "Examples:\n  heddle edges\n  heddle edges -n shop --watch\n  heddle edges --window 900 -o json | jq \
+                           '.edges[] | select(.successPercent < 99)'\n  heddle edges --runtime-dir /tmp/heddle-demo-1/run"
+    )]
+    Edges(edges::EdgesArgs),
+    /// The workloads or services with the most traffic, live.
+    #[command(
+        long_about = "Prints workloads or services by their traffic, the busiest first: of workloads the requests that their own sidecars \
+                      received (IN) and made (OUT), of services the requests as their callers count them. The figures are those of \
+                      `heddle edges`.",
+        after_long_help = "Examples:\n  heddle top\n  heddle top services -n shop --watch\n  heddle top workloads --window 300 -o yaml"
+    )]
+    Top(top::TopArgs),
     /// Print the versions of this program and of the control plane.
     #[command(after_long_help = "Examples:\n  heddle version\n  heddle version --client")]
     Version(version::VersionArgs),
@@ -175,6 +197,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args).await.map(done),
         Command::Ca(command) => ca::run(&command).await.map(done),
         Command::Proxy(command) => proxy::run(&command).await.map(done),
+        Command::Edges(args) => edges::run(&args).await.map(done),
+        Command::Top(args) => top::run(&args).await.map(done),
         Command::Version(args) => version::run(&args).await.map(done),
         Command::Completions { shell } => {
             let mut text = Vec::new();

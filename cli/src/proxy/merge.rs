@@ -4,13 +4,8 @@ use std::collections::BTreeMap;
 
 use super::state::{ProxyState, SyncSummary as _};
 
-/// The report of one replica.
-pub struct Replica {
-    /// Its pod.
-    pub name: String,
-    /// Its sidecars, or why it could not be asked.
-    pub answer: Result<Vec<ProxyState>, String>,
-}
+/// The report of one replica on its sidecars.
+pub type Replica = crate::replicas::Replica<Vec<ProxyState>>;
 
 /// Whether a replica was asked.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,11 +1,8 @@
 //! `heddle proxy`: the configuration that each sidecar runs.
 
-mod admin;
 mod merge;
-mod replicas;
 mod show;
 pub mod state;
-mod token;
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,8 +14,12 @@ use heddle_acceptor::clean;
 use crate::cluster::ClusterArgs;
 use crate::findings::plural;
 use crate::out::say;
+use crate::replicas;
 use merge::{MeshReport, Replica};
 use state::ProxyState;
+
+/// The states of proxies at the control plane.
+const PROXIES: &str = "/debug/proxies";
 
 /// The subject.
 #[derive(Subcommand, Debug)]
@@ -69,7 +70,7 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
     let ProxyCommand::Status(args) = command;
     let replicas = match &args.runtime_dir {
         Some(folder) => vec![standalone(folder)?],
-        None => replicas::ask_all(&args.cluster).await?,
+        None => replicas::ask_all(&args.cluster, PROXIES).await?,
     };
     let mut report = merge::merge(replicas);
     let wanted = args.wanted();
@@ -103,7 +104,7 @@ impl StatusArgs {
 
 /// Asks all replicas. Returns the sidecars, and whether every replica answered.
 pub async fn states(cluster: &ClusterArgs) -> Result<(Vec<ProxyState>, bool)> {
-    let report = merge::merge(replicas::ask_all(cluster).await?);
+    let report = merge::merge(replicas::ask_all(cluster, PROXIES).await?);
     let complete = report.is_complete();
     let states = report.proxies.into_iter().map(|placed| placed.state);
     Ok((states.collect(), complete))

@@ -226,6 +226,51 @@ fn proxy_status_asks_every_replica() -> Result<()> {
     Ok(())
 }
 
+/// The output of `heddle edges -o json`.
+#[derive(Deserialize)]
+struct Graph {
+    replicas: Vec<IgnoredAny>,
+    edges: Vec<Edge>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Edge {
+    source: End,
+    destination: End,
+    mtls: String,
+    success_percent: Option<f64>,
+    p99_ms: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct End {
+    name: String,
+}
+
+fn edges_come_from_every_replica() -> Result<()> {
+    let ns = Namespace::meshed("edges")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    Load::from(&ns.kubectl, "client")
+        .flag("-n=50")
+        .run("http://server/")?;
+    let args = ["edges", "-n", &ns.name, "--window", "300", "-o", "json"];
+    let graph = eventually("the edge", Duration::from_secs(60), || {
+        let graph: Graph = serde_json::from_str(&heddle(&args)?)?;
+        let there = graph.edges.iter().any(|edge| {
+            (&*edge.source.name, &*edge.destination.name) == ("client", "server")
+                && (&*edge.mtls, edge.success_percent) == ("yes", Some(100.0))
+                && edge.p99_ms.is_some()
+        });
+        Ok(there.then_some(graph))
+    })?;
+    assert_eq!(graph.replicas.len(), replicas()?.len());
+    let top = heddle(&["top", "services", "-n", &ns.name, "--window", "300"])?;
+    assert!(top.contains(&format!("{}/server", ns.name)), "{top}");
+    Ok(())
+}
+
 /// `kubectl` in the control plane's own namespace.
 fn system(args: &[&str]) -> Result<String> {
     let all: Vec<&str> = ["-n", "heddle-system"]
@@ -387,6 +432,7 @@ fn the_mesh_as_a_whole() -> Result<()> {
     for (name, step) in [
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
         ("status", proxy_status_asks_every_replica),
+        ("edges", edges_come_from_every_replica),
         ("prometheus", prometheus_scrapes_the_sidecars),
         ("rotation", leaf_rotates_under_load),
         ("root", a_lost_root_is_told_and_restored),

@@ -1,5 +1,8 @@
 //! The replicas of the control plane, each asked by itself: through the API server to its admin port.
 
+mod admin;
+mod token;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -7,17 +10,16 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::admin::{self, Trust};
-use super::merge::Replica;
-use super::state::ProxyState;
-use super::token::{self, Token};
+use admin::Trust;
+use token::Token;
+
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 
-/// `/metrics` and `/debug/proxies` of the control plane.
+/// The port of the control plane for metrics, proxy states and traffic.
 const PORT: u16 = 15014;
-const PROXIES: &str = "/debug/proxies";
 const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
 /// The control plane keeps its root there, for the API server; every reader of webhooks may read it.
 const WEBHOOK: &str = "heddle-injector";
@@ -26,8 +28,20 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// The message of the kubelet comes beside the broken connection, in no order.
 const AFTERWORD: Duration = Duration::from_secs(1);
 
-/// Asks them all at once. One that fails is part of the answer.
-pub(super) async fn ask_all(args: &ClusterArgs) -> Result<Vec<Replica>> {
+/// The answer of one replica.
+#[derive(Debug)]
+pub struct Replica<T> {
+    /// Its pod.
+    pub name: String,
+    /// The answer, or why it could not be asked.
+    pub answer: Result<T, String>,
+}
+
+/// Asks all replicas at once for the JSON at a path. One that fails is part of the answer.
+pub async fn ask_all<T>(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<T>>>
+where
+    T: DeserializeOwned + Send + 'static,
+{
     let config = args.config().await?;
     let client = cluster::client_of(config.clone())?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
@@ -42,9 +56,10 @@ pub(super) async fn ask_all(args: &ClusterArgs) -> Result<Vec<Replica>> {
     let mut asking = JoinSet::new();
     for pod in running {
         let (pods, trust, token) = (pods.clone(), trust.clone(), token.clone());
+        let path = path.to_owned();
         asking.spawn(async move {
             let answer = if is_ready(&pod) {
-                ask(&pods, &pod.name_any(), &trust, &token).await
+                ask(&pods, &pod.name_any(), &trust, &token, &path).await
             } else {
                 // It may still hold streams, so that without it the report is not whole.
                 Err(anyhow::anyhow!("it is not ready"))
@@ -62,7 +77,13 @@ pub(super) async fn ask_all(args: &ClusterArgs) -> Result<Vec<Replica>> {
     Ok(replicas)
 }
 
-async fn ask(pods: &Api<Pod>, pod: &str, trust: &Trust, token: &Token) -> Result<Vec<ProxyState>> {
+async fn ask<T: DeserializeOwned>(
+    pods: &Api<Pod>,
+    pod: &str,
+    trust: &Trust,
+    token: &Token,
+    path: &str,
+) -> Result<T> {
     let asking = async {
         let mut forwarder = pods
             .portforward(pod, &[PORT])
@@ -70,7 +91,7 @@ async fn ask(pods: &Api<Pod>, pod: &str, trust: &Trust, token: &Token) -> Result
             .context("no port-forward to it (it takes the right to `create` pods/portforward in heddle-system)")?;
         let stream = forwarder.take_stream(PORT).context("no stream to it")?;
         let afterword = forwarder.take_error(PORT);
-        let answer = admin::get(stream, trust, token, PROXIES).await;
+        let answer = admin::get(stream, trust, token, path).await;
         let answer = match (answer, afterword) {
             (Err(error), Some(afterword)) => {
                 match tokio::time::timeout(AFTERWORD, afterword).await {

@@ -1,0 +1,108 @@
+//! `heddle edges`: each caller and each service, live, as the sidecars count.
+
+pub mod figures;
+pub mod graph;
+pub mod live;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::table;
+use figures::{Figures, millis};
+use graph::{Graph, Mtls, Row};
+use live::LiveArgs;
+
+/// Options of `heddle edges`.
+#[derive(Args, Debug)]
+pub struct EdgesArgs {
+    #[command(flatten)]
+    live: LiveArgs,
+}
+
+const HEAD: [&str; 10] = [
+    "SOURCE",
+    "DESTINATION",
+    "BACKEND",
+    "PROTOCOL",
+    "RATE",
+    "SUCCESS",
+    "P50",
+    "P99",
+    "MTLS",
+    "BYTES",
+];
+
+/// Runs the command.
+pub async fn run(args: &EdgesArgs) -> Result<()> {
+    live::run(&args.live, &|graph| live::Page {
+        table: table(graph),
+        document: serde_json::to_value(graph),
+    })
+    .await
+}
+
+fn table(graph: &Graph) -> live::Table {
+    let rows: Vec<Vec<String>> = graph.edges.iter().map(cells).collect();
+    let figures = graph.edges.iter().map(|row| &row.figures);
+    live::Table {
+        text: table::render(&HEAD, &rows),
+        health: figures.map(Health::of).collect(),
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let figures = &row.figures;
+    let source = match row.source.namespace.is_empty() {
+        true if row.source.name.is_empty() => "(outside the mesh)".to_owned(),
+        _ => qualified(&row.source),
+    };
+    let mtls = match row.mtls {
+        Mtls::Yes => "yes",
+        Mtls::No => "no",
+        Mtls::Unknown => "-",
+    };
+    vec![
+        source,
+        qualified(&row.destination),
+        row.backend
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), qualified),
+        row.protocol.to_string(),
+        figures.rate(),
+        figures.success(),
+        millis(figures.p50_ms),
+        millis(figures.p99_ms),
+        mtls.to_owned(),
+        figures.bytes(),
+    ]
+}
+
+/// `namespace/name`.
+pub fn qualified(end: &graph::End) -> String {
+    match &*end.namespace {
+        "" => end.name.clone(),
+        namespace => format!("{namespace}/{}", end.name),
+    }
+}
+
+/// How a row is colored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// At least 99 of 100 succeed.
+    Good,
+    /// At least 90.
+    Poor,
+    /// Fewer.
+    Bad,
+}
+
+impl Health {
+    /// By the share of success.
+    pub fn of(figures: &Figures) -> Self {
+        match figures.success_percent {
+            Some(share) if share < 90.0 => Self::Bad,
+            Some(share) if share < 99.0 => Self::Poor,
+            Some(_) | None => Self::Good,
+        }
+    }
+}
