@@ -26,8 +26,8 @@ use harness::shop;
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
 use heddle_policy_compiler::{
-    Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, ResourceKey,
-    ResourceKind, World, WorldBuilder, compile, ingest, print,
+    Call, Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, Part,
+    ResourceKey, ResourceKind, World, WorldBuilder, compile, ingest, print,
 };
 use serde_json::{Value, json};
 
@@ -305,6 +305,83 @@ fn a_caller_is_denied_by_the_backends_of_the_route_of_its_namespace() {
         );
         assert!(routes_of_a(&compiled, "shop/b-0").is_some());
     }
+}
+
+#[test]
+fn a_route_that_changes_no_byte_changes_no_part_and_is_explained() {
+    let to = |name: &str| json!({"name": name, "port": 80});
+    let idle = |edits: Value| {
+        let mut idle = to("c");
+        idle["weight"] = json!(0);
+        idle["filters"] = edits;
+        idle
+    };
+    let rule = |backends: Value| json!({ "backendRefs": backends });
+    let with = |field: &str, value: Value| {
+        let mut rule = rule(json!([to("b")]));
+        rule[field] = value;
+        rule
+    };
+    let mirror = |percent: u32| {
+        let to_gone = json!({"backendRef": to("gone"), "percent": percent});
+        with(
+            "filters",
+            json!([{"type": "RequestMirror", "requestMirror": to_gone}]),
+        )
+    };
+    let edit =
+        json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}}]);
+    let pairs = [
+        (
+            rule(json!([to("gone")])),
+            rule(json!([to("lost")])),
+            "invalid: service shop/lost does not exist",
+        ),
+        (mirror(10), mirror(20), "shop/b:80"),
+        (
+            rule(json!([to("b"), idle(edit)])),
+            rule(json!([to("b"), idle(json!([]))])),
+            "shop/b:80",
+        ),
+        (
+            with("timeouts", json!({"request": "0s"})),
+            with("timeouts", json!({})),
+            "shop/b:80",
+        ),
+    ];
+    for (before, after, backend) in pairs {
+        let mut builder = builder();
+        apply(&mut builder, [route(spec(json!([before])))]);
+        let old = compile(&builder.world());
+        let parts = parts(&old);
+        apply(&mut builder, [route(spec(json!([after])))]);
+        let new = old.update(&builder.world());
+        let same = self::parts(&new)
+            .iter()
+            .zip(&parts)
+            .all(|(a, b)| Arc::ptr_eq(a, b));
+        assert!(same, "{before} and {after}");
+        let call = Call {
+            from: NamespacedName::new("shop", "b-0"),
+            host: "a".to_owned(),
+            port: 80,
+            tls: false,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            headers: Vec::new(),
+        };
+        let explanation = new.explain(&call).unwrap();
+        assert_eq!(explanation.backends[0].backend.to_string(), backend);
+    }
+}
+
+/// The parts of a pod of `b`.
+fn parts(compiled: &Compiled) -> Vec<Arc<Part>> {
+    let wanted = compiled.destinations();
+    let wanted = wanted.map(|at| Compiled::on_demand_name(at, "1")).collect();
+    harness::view(compiled, &NamespacedName::new("shop", "b-0"), &wanted)
+        .unwrap()
+        .parts
 }
 
 /// Whether a pod of `b` has the routes of `a`: a caller that is denied by all has not.

@@ -173,7 +173,7 @@ fn action() -> impl Strategy<Value = Action> {
         let shares = shares.into_iter().filter(|(index, ..)| seen.insert(*index));
         let backends = shares.map(|(index, weight, edits)| WeightedBackend {
             backend: if index == BACKENDS {
-                Backend::Invalid("gone".into())
+                Backend::Invalid(None)
             } else {
                 backend(index)
             },

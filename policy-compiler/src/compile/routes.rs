@@ -7,8 +7,8 @@ use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, Origins, Otherwise, RequestMatcher, RouteEntry, RoutePolicy,
-    RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
+    Action, Backend, Edits, Forward, Mirror, Origins, Otherwise, RequestMatcher, RouteEntry,
+    RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
 };
 use crate::world::{NamespacedName, Port};
 
@@ -19,10 +19,7 @@ pub(super) fn table(
     (rules, otherwise): (&[&RouteEntry], Otherwise),
     mut upstreams: BTreeMap<Backend, TableUpstream>,
 ) -> RouteTable {
-    let mut entries: Vec<RouteEntry> = rules
-        .iter()
-        .map(|entry| without_odd_weight(entry))
-        .collect();
+    let mut entries: Vec<RouteEntry> = rules.iter().map(|entry| canonical(entry)).collect();
     let all = rules.iter().any(|entry| entry.matcher.is_any());
     if !all && otherwise == Otherwise::WholeService {
         let backend = Backend::Service(service.clone(), port);
@@ -51,10 +48,16 @@ pub(super) fn table(
 pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
+        let mut merged = entry.rule.policy.clone();
+        policy.set_in(&mut merged);
+        let timeouts = entry.rule.policy.timeouts.or(&merged.timeouts);
+        merged.timeouts = timeouts.without_zeros();
+        // Most ports have no policy, and share the rules of their objects.
+        if policy.objects().next().is_none() && merged == entry.rule.policy {
+            continue;
+        }
         let rule = Arc::make_mut(&mut entry.rule);
-        let own = rule.policy.timeouts.clone();
-        policy.set_in(&mut rule.policy);
-        rule.policy.timeouts = own.or(&rule.policy.timeouts);
+        rule.policy = merged;
         rule.origins.extend(policy.objects().cloned());
     }
     table.origins.rules.extend(policy.objects().cloned());
@@ -76,28 +79,44 @@ fn whole_service(backend: Backend) -> RouteEntry {
     }
 }
 
-/// The weight of the only backend that has one says nothing: tables that differ in it alone are equal.
-fn without_odd_weight(entry: &RouteEntry) -> RouteEntry {
+/// The entry without properties that change no byte, so that tables of equal bytes are equal.
+fn canonical(entry: &RouteEntry) -> RouteEntry {
     let Action::Forward(forward) = &entry.rule.action else {
         return entry.clone();
     };
-    let weighted = forward.weighted();
-    if weighted.clone().count() != 1 || weighted.clone().all(|backend| backend.weight == 1) {
+    let alone = forward.weighted().count() == 1;
+    let backends = forward.backends.iter().map(|of| WeightedBackend {
+        backend: without_reason(&of.backend),
+        // Alone, it gets all requests by any weight.
+        weight: if alone { of.weight.min(1) } else { of.weight },
+        edits: match of.weight {
+            0 => Edits::default(),
+            _ => of.edits.clone(),
+        },
+    });
+    let mirrors = forward.mirrors.iter();
+    let valid = |of: &&Mirror| !matches!(of.backend, Backend::Invalid(_));
+    let least = Forward {
+        backends: backends.collect(),
+        mirrors: mirrors.filter(valid).cloned().collect(),
+        ..forward.clone()
+    };
+    if least == *forward {
         return entry.clone();
     }
-    let backends = forward.backends.iter().map(|backend| WeightedBackend {
-        weight: backend.weight.min(1),
-        ..backend.clone()
-    });
     let rule = RouteRule {
-        action: Action::Forward(Forward {
-            backends: backends.collect(),
-            ..forward.clone()
-        }),
+        action: Action::Forward(least),
         ..(*entry.rule).clone()
     };
     RouteEntry {
         rule: Arc::new(rule),
         ..entry.clone()
+    }
+}
+
+fn without_reason(backend: &Backend) -> Backend {
+    match backend {
+        Backend::Invalid(_) => Backend::Invalid(None),
+        Backend::Service(..) | Backend::Subset(..) => backend.clone(),
     }
 }

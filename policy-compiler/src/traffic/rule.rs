@@ -89,6 +89,16 @@ impl RouteRule {
         backends.iter().map(|weighted| &weighted.backend)
     }
 
+    /// The backends that take requests, in the order of the rule.
+    pub(crate) fn takers(&self) -> impl Iterator<Item = &Backend> {
+        let forward = match &self.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond { .. } => None,
+        };
+        let weighted = forward.into_iter().flat_map(Forward::weighted);
+        weighted.map(|weighted| &weighted.backend)
+    }
+
     /// The copies of requests.
     #[must_use]
     pub fn mirrors(&self) -> &[Mirror] {
@@ -205,8 +215,9 @@ pub enum Backend {
     Service(NamespacedName, Port),
     /// The pods behind a port of a service that have these labels.
     Subset(NamespacedName, Port, Labels),
-    /// A target that cannot be reached, and the reason. Its share is answered as [`Forward::without_backend`] has it.
-    Invalid(Arc<str>),
+    /// A target that cannot be reached, and the reason. Its share is answered as [`Forward::without_backend`] has it. In a route table it has
+    /// no reason, for that changes no byte; the rule as its object declares it has one.
+    Invalid(Option<Arc<str>>),
 }
 
 impl fmt::Display for Backend {
@@ -219,7 +230,8 @@ impl fmt::Display for Backend {
                     .iter()
                     .try_for_each(|(key, value)| write!(f, " {key}={value}"))
             }
-            Self::Invalid(reason) => write!(f, "invalid: {reason}"),
+            Self::Invalid(None) => f.write_str("invalid"),
+            Self::Invalid(Some(reason)) => write!(f, "invalid: {reason}"),
         }
     }
 }
@@ -254,6 +266,18 @@ impl Timeouts {
             request: self.request.or(others.request),
             per_try: self.per_try.or(others.per_try),
             idle: self.idle.or(others.idle),
+        }
+    }
+
+    /// Returns these timeouts without those of zero, once nothing else is merged in. Without `idle`, the listener's own counts; so that of
+    /// zero stays.
+    #[must_use]
+    pub(crate) fn without_zeros(self) -> Self {
+        let positive = |timeout: &Duration| !timeout.is_zero();
+        Self {
+            request: self.request.filter(positive),
+            per_try: self.per_try.filter(positive),
+            idle: self.idle,
         }
     }
 }

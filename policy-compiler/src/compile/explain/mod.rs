@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
-use crate::traffic::{self, Action, Backend, RouteRule, evaluate, unrouted};
-use crate::world::{Capture, Family, Pod, Port, Protocol, Service};
+use crate::traffic::{self, Action, Backend, RouteEntry, RouteRule, evaluate, unrouted};
+use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
 use destination::Called;
 pub use explanation::{
@@ -211,8 +211,10 @@ impl Compiled {
             return;
         };
         let matcher = decision.entry.matcher.clone();
+        let declared = self.declared_rule(&service.name, port, decision.entry);
         explanation.rule = Some(DecidingRule {
             faults: decision.faults(&sent).cloned().collect(),
+            mirrors: declared.mirrors().to_vec(),
             ..deciding(decision.rule(), matcher, Some(&sent.method))
         });
         match &decision.rule().action {
@@ -224,18 +226,33 @@ impl Compiled {
             }
             Action::Forward(_) => {}
         }
-        for share in decision.shares() {
-            arriving.request = decision.forwarded(&share, &sent);
+        for (share, backend) in decision.shares().iter().zip(declared.takers()) {
+            arriving.request = decision.forwarded(share, &sent);
             let servers = match share.upstream {
                 Some(_) => self.servers(&arriving, share.backend),
                 None => Vec::new(),
             };
             explanation.backends.push(ExplainedBackend {
-                backend: share.backend.clone(),
+                backend: backend.clone(),
                 weight: share.weight,
                 servers,
             });
         }
+    }
+
+    /// The rule of an entry as its object declares it, with the reasons of invalid backends, which route tables do not have.
+    fn declared_rule<'a>(
+        &'a self,
+        service: &NamespacedName,
+        port: Port,
+        entry: &'a RouteEntry,
+    ) -> &'a RouteRule {
+        let id = &entry.rule.id;
+        let own_callers = id.object().map(|object| &object.namespace);
+        let of = |callers| self.validated.rules(service, port, callers);
+        let mut rules = of(None).chain(of(own_callers));
+        let declared = rules.find(|declared| declared.rule.id == *id);
+        &declared.unwrap_or(entry).rule
     }
 }
 

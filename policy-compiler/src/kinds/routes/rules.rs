@@ -79,7 +79,7 @@ impl Rule {
     fn forward<S>(&self, policy: &Candidate<'_, S>) -> Forward {
         let resolve = |reference: &Reference| {
             let backend = backends::resolve(policy, reference);
-            backend.unwrap_or_else(|error| Backend::Invalid(error.message.into()))
+            backend.unwrap_or_else(|error| Backend::Invalid(Some(error.message.into())))
         };
         let weighted = self.backends.iter().map(|weighted| WeightedBackend {
             backend: resolve(&weighted.reference),
