@@ -62,6 +62,7 @@ fi
 $KUBECTL apply -k "$root/config/default"
 # At once: it waits for a control plane that is starting.
 "$HEDDLE" check --timeout 180
+$KUBECTL get mesh default
 "$HEDDLE" install --apply --wait --timeout 180
 reapply
 $KUBECTL -n heddle-system rollout status deployment/heddle-operator --timeout=180s

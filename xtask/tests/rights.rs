@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// A verb on a resource, with the file and the call that need it. `get` stands beside `list` everywhere, for it reads no more.
-const USES: [(&str, &str, &str, &str); 33] = [
+const USES: [(&str, &str, &str, &str); 35] = [
     (
         "authpolicies",
         "list",
@@ -136,6 +136,19 @@ const USES: [(&str, &str, &str, &str); 33] = [
         "update",
         "kubernetes/leader.rs",
         "self.leases.replace(",
+    ),
+    // A server-side apply of an object that is not there is judged by both verbs.
+    (
+        "meshes",
+        "create",
+        "kubernetes/default_mesh.rs",
+        "api.patch(NAME",
+    ),
+    (
+        "meshes",
+        "patch",
+        "kubernetes/default_mesh.rs",
+        "api.patch(NAME",
     ),
     (
         "mutatingwebhookconfigurations",

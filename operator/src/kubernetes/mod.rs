@@ -6,6 +6,7 @@ mod ca_bundle;
 mod cache;
 mod claims;
 mod declared;
+mod default_mesh;
 mod events;
 mod failures;
 mod http;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Auditor;
 use super::authorize::Authorizer;
 use super::cache::Cache;
+use super::default_mesh::DefaultMesh;
 use super::http::{self, Admin};
 use super::leader::Election;
 use super::peers::{Peers, ReplicaReport, publish};
@@ -251,6 +252,7 @@ impl Starting {
             scopes,
             metrics: plane.metrics(),
         };
+        self.default_mesh(plane, election.leads(), tasks);
         tasks.spawn("leader election", election.run(stop.clone()));
         tasks.spawn("statuses", writer.run(stop.clone()));
         let counter = Counter {
@@ -264,6 +266,16 @@ impl Starting {
             shown,
         };
         tasks.spawn("counting", counter.run(stop));
+    }
+
+    fn default_mesh(&self, plane: &Plane, leads: watch::Receiver<bool>, tasks: &mut Tasks) {
+        let mesh = DefaultMesh {
+            client: self.client.clone(),
+            cache: Arc::clone(&self.cache),
+            leads,
+            trust_domain: plane.trust_domain.clone(),
+        };
+        tasks.spawn("default Mesh", mesh.keep(tasks.stop()));
     }
 
     /// Scopes that outlive this replica, an even spread over the replicas, and the audit. Returns whether the scopes are read.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use futures::StreamExt;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::default_mesh::DefaultMesh;
 use crate::objects::ObjectSource;
 use crate::tasks::Tasks;
 
@@ -24,6 +25,8 @@ use crate::tasks::Tasks;
 #[derive(Clone, Default)]
 struct Server {
     objects: Arc<Mutex<BTreeMap<&'static str, Vec<Value>>>>,
+    /// The names of objects that were written.
+    written: Arc<Mutex<Vec<String>>>,
     /// Each tick ends all watches and forgets the history.
     outages: Arc<watch::Sender<u64>>,
 }
@@ -53,6 +56,11 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     let (path, query) = (request.uri().path(), request.uri().query());
     let query = query.unwrap_or_default();
     let all = server.objects.lock().unwrap().clone();
+    if request.method() == Method::PATCH {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        server.written.lock().unwrap().push(name.to_owned());
+        return failure(StatusCode::CONFLICT);
+    }
     if path == "/apis" {
         return Json(groups(&all)).into_response();
     }
@@ -213,4 +221,36 @@ async fn a_missing_kind_that_is_not_optional_is_awaited() {
     assert!(incomplete.is_err(), "complete without a kind");
     watching.server.set(&resource, Vec::new());
     watching.until(0).await;
+}
+
+#[tokio::test]
+async fn a_mesh_that_somebody_deletes_is_not_created_again() {
+    let server = Server::default();
+    let resource = ObjectKind::Mesh.resource().unwrap();
+    let mut mesh = object(ObjectKind::Mesh, &resource);
+    mesh["metadata"]["name"] = json!("default");
+    server.set(&resource, vec![mesh]);
+    let mut watching = Watching::new(server.clone(), [(ObjectKind::Mesh, resource)]);
+    watching.until(1).await;
+    let (leads, leading) = watch::channel(false);
+    let creator = DefaultMesh {
+        client: server.client(),
+        cache: Arc::clone(&watching.cache),
+        leads: leading,
+        trust_domain: "cluster.local".parse().unwrap(),
+    };
+    let stop = CancellationToken::new();
+    // It looks at the Mesh in its first step, which the other tasks of this thread wait for.
+    let task = tokio::spawn(creator.keep(stop.clone()));
+    tokio::task::yield_now().await;
+    server.set(&resource, Vec::new());
+    server.break_watches();
+    watching.until(0).await;
+    leads.send_replace(true);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    assert!(server.written.lock().unwrap().is_empty());
 }
