@@ -5,6 +5,7 @@ mod ca;
 mod check;
 mod cluster;
 mod compile;
+mod dashboard;
 mod demo;
 mod edges;
 mod findings;
@@ -148,6 +149,15 @@ enum Command {
         after_long_help = "Examples:\n  heddle top\n  heddle top services -n shop --watch\n  heddle top workloads --window 300 -o yaml"
     )]
     Top(top::TopArgs),
+    /// The live graph as a page in the browser.
+    #[command(
+        long_about = "Serves a page on 127.0.0.1, under a secret path that it prints: the graph of workloads and services with rate, success, \
+                      durations and mutual TLS, tables of edges and sidecars, the objects with their weights and conditions, and findings. \
+                      The page asks the control plane and the API server with your rights: those of `heddle edges`, `heddle proxy status` \
+                      and `heddle analyze`. It takes no asset from elsewhere.",
+        after_long_help = "Examples:\n  heddle dashboard\n  heddle dashboard --port 8080 --context staging\n  heddle dashboard --runtime-dir /tmp/heddle-demo-1/run"
+    )]
+    Dashboard(dashboard::DashboardArgs),
     /// Print the versions of this program and of the control plane.
     #[command(after_long_help = "Examples:\n  heddle version\n  heddle version --client")]
     Version(version::VersionArgs),
@@ -199,6 +209,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Proxy(command) => proxy::run(&command).await.map(done),
         Command::Edges(args) => edges::run(&args).await.map(done),
         Command::Top(args) => top::run(&args).await.map(done),
+        Command::Dashboard(args) => dashboard::run(&args).await.map(done),
         Command::Version(args) => version::run(&args).await.map(done),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use children::{CHILD, become_program};
 
+use crate::dashboard::Dashboard;
+use crate::edges::live::Source;
 use children::Children;
 use mesh::Mesh;
 use term::Term;
@@ -71,10 +73,20 @@ async fn play(
 ) -> Result<()> {
     let apps = apps::start(net).await?;
     let mut mesh = Mesh::start(term, children, dir, net, binaries).await?;
-    steps::all(term, &mut mesh).await?;
-    if args.keep {
-        mesh.say_what_to_play_with(term);
-        std::future::pending::<()>().await;
+    let dashboard = Dashboard::bind(Source::Standalone(dir.runtime()), 0).await?;
+    term.note(&format!("the live graph: {}", dashboard.url()));
+    let shown = async {
+        steps::all(term, &mut mesh).await?;
+        if args.keep {
+            mesh.say_what_to_play_with(term);
+            let _load = steps::load(&mesh);
+            std::future::pending::<()>().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        outcome = shown => outcome?,
+        ended = dashboard.serve() => ended?,
     }
     drop(apps);
     Ok(())

@@ -29,12 +29,15 @@ const STRICT: (&str, &str, &str) = ("AuthPolicy", "shop", "strict");
 const CALLERS: (&str, &str, &str) = ("AuthPolicy", "shop", "ratings-callers");
 const FAULTY: (&str, &str, &str) = ("TrafficSplit", "shop", "ratings");
 
+/// Calls reviews as frontend, until it is dropped.
+pub fn load(mesh: &Mesh<'_>) -> Load {
+    let url = format!("http://{}/reviews", mesh.net.at(51, 9080));
+    Load::start(&url, "reviews.shop")
+}
+
 /// All steps, under one steady load.
 pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
-    let load = Load::start(
-        &format!("http://{}/reviews", mesh.net.at(51, 9080)),
-        "reviews.shop",
-    );
+    let load = load(mesh);
     let first = edges::read(&mesh.sidecars()).await?;
     split(term, mesh, &load).await?;
     identity(term, mesh).await?;

@@ -52,6 +52,8 @@ pub struct Row {
     pub destination: End,
     /// The service of the backend that answered, if that is not the destination itself.
     pub backend: Option<End>,
+    /// Whether the caller's own sidecar answered: it denied the request, injected a fault, or found no route.
+    pub answered_by_sidecar: bool,
     /// The protocol.
     pub protocol: Protocol,
     /// Whether it is mutual TLS.
@@ -63,6 +65,19 @@ pub struct Row {
     pub figures: Figures,
     #[serde(skip)]
     pub counts: EdgeCounts,
+}
+
+/// A workload that answers for a service, as its own sidecars count.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// The service.
+    pub service: End,
+    /// The workload.
+    pub workload: End,
+    /// Rates and durations.
+    #[serde(flatten)]
+    pub figures: Figures,
 }
 
 /// Whether a replica was asked.
@@ -87,6 +102,8 @@ pub struct Graph {
     pub replicas: Vec<Asked>,
     /// The edges, sorted.
     pub edges: Vec<Row>,
+    /// The workloads that answer for services, sorted.
+    pub servers: Vec<Server>,
     /// Traffic that is missing, since the start of the replicas.
     pub losses: Losses,
     /// All reports as they are, added up over the replicas.
@@ -119,6 +136,7 @@ impl Graph {
         }
         graph.reports = all.into_values().collect();
         graph.edges = join(&graph.reports, graph.window_seconds);
+        graph.servers = servers(&graph.reports, graph.window_seconds);
         graph
     }
 
@@ -143,6 +161,8 @@ impl Graph {
         self.edges.retain(|row| {
             row.source.namespace == namespace || row.destination.namespace == namespace
         });
+        self.servers
+            .retain(|server| server.service.namespace == namespace);
         self.reports.retain(|edge| edge.namespace == namespace);
     }
 
@@ -230,6 +250,29 @@ fn join(reports: &[Edge], window: u64) -> Vec<Row> {
     rows
 }
 
+fn servers(reports: &[Edge], window: u64) -> Vec<Server> {
+    let mut counts = BTreeMap::<(End, End), EdgeCounts>::new();
+    let by_servers = reports.iter().filter(|edge| {
+        edge.reporter == Reporter::Destination && !matches!(&*edge.service, "" | "-")
+    });
+    for edge in by_servers {
+        let service = End::new(&edge.service_namespace, &edge.service);
+        let workload = End::new(&edge.namespace, &edge.workload);
+        counts
+            .entry((service, workload))
+            .or_default()
+            .add(&edge.counts);
+    }
+    let all = counts
+        .into_iter()
+        .map(|((service, workload), counts)| Server {
+            service,
+            workload,
+            figures: Figures::of(&counts, window),
+        });
+    all.collect()
+}
+
 fn row(
     edge: &Edge,
     (source, identity): (End, &str),
@@ -242,6 +285,7 @@ fn row(
         source,
         identity: identity.to_owned(),
         backend: backend.filter(|backend| *backend != destination),
+        answered_by_sidecar: edge.reporter == Reporter::Source && edge.backend.is_empty(),
         destination,
         protocol: edge.protocol,
         mtls,
@@ -372,6 +416,11 @@ mod tests {
                 "frontend reviews reviews-v1 Yes 7",
             ]
         );
+        let [server] = &*graph.servers else {
+            panic!("{:?}", graph.servers);
+        };
+        assert_eq!(server.workload, End::new("shop", "reviews-v1"));
+        assert!((server.figures.requests_per_second - 1.0).abs() < 1e-9);
         assert!(graph.complete && graph.is_answered());
         assert_eq!((graph.window_seconds, graph.losses.by_agents), (10, 2));
         assert!((graph.edges[4].figures.requests_per_second - 0.7).abs() < 1e-9);

@@ -37,11 +37,28 @@ pub struct LiveArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// The control plane to ask.
+#[derive(Args, Debug)]
+pub struct PlaceArgs {
     /// The runtime folder of a standalone control plane, in place of the cluster.
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
+}
+
+impl PlaceArgs {
+    /// Returns the place that the options name.
+    pub fn source(&self) -> Source {
+        match &self.runtime_dir {
+            Some(folder) => Source::Standalone(folder.clone()),
+            None => Source::Cluster(self.cluster.clone()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -108,10 +125,7 @@ impl Source {
 /// # Errors
 /// When a replica could not be asked; while watching only if none could.
 pub async fn run(args: &LiveArgs, page: &dyn Fn(&Graph) -> Page) -> Result<()> {
-    let source = match &args.runtime_dir {
-        Some(folder) => Source::Standalone(folder.clone()),
-        None => Source::Cluster(args.cluster.clone()),
-    };
+    let source = args.place.source();
     loop {
         let mut graph = source.read(args.window).await?;
         if let Some(namespace) = &args.namespace {

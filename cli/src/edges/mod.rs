@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::table;
-use figures::{Figures, millis};
+use figures::{Figures, millis, percent};
 use graph::{Graph, Mtls, Row};
 use live::LiveArgs;
 
@@ -19,13 +19,14 @@ pub struct EdgesArgs {
     live: LiveArgs,
 }
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "SOURCE",
     "DESTINATION",
     "BACKEND",
     "PROTOCOL",
     "RATE",
     "SUCCESS",
+    "403",
     "P50",
     "P99",
     "MTLS",
@@ -61,15 +62,19 @@ fn cells(row: &Row) -> Vec<String> {
         Mtls::No => "no",
         Mtls::Unknown => "-",
     };
+    let backend = match &row.backend {
+        Some(backend) => qualified(backend),
+        None if row.answered_by_sidecar => "(sidecar)".to_owned(),
+        None => "-".to_owned(),
+    };
     vec![
         source,
         qualified(&row.destination),
-        row.backend
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), qualified),
+        backend,
         row.protocol.to_string(),
         figures.rate(),
         figures.success(),
+        percent(figures.forbidden_percent),
         millis(figures.p50_ms),
         millis(figures.p99_ms),
         mtls.to_owned(),

@@ -12,11 +12,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use heddle_acceptor::clean;
 
 use crate::cluster::ClusterArgs;
+use crate::edges::live::Source;
 use crate::findings::plural;
 use crate::out::say;
 use crate::replicas;
-use merge::{MeshReport, Replica};
+pub use merge::MeshReport;
+use merge::Replica;
 use state::ProxyState;
+pub use state::SyncSummary;
 
 /// The states of proxies at the control plane.
 const PROXIES: &str = "/debug/proxies";
@@ -100,6 +103,15 @@ impl StatusArgs {
             }
         }
     }
+}
+
+/// The sidecars of a cluster, or of a standalone control plane.
+pub async fn report(source: &Source) -> Result<MeshReport> {
+    let replicas = match source {
+        Source::Standalone(folder) => vec![standalone(folder)?],
+        Source::Cluster(cluster) => replicas::ask_all(cluster, PROXIES).await?,
+    };
+    Ok(merge::merge(replicas))
 }
 
 /// Asks all replicas. Returns the sidecars, and whether every replica answered.

@@ -1,0 +1,35 @@
+//! `heddle dashboard`: the live graph as a page in the browser.
+//!
+//! The command serves the page on this machine, under a path that cannot be guessed, and asks the control plane and the API
+//! server with the rights of its caller. The page has no asset from elsewhere.
+
+mod objects;
+mod server;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::edges::live::PlaceArgs;
+use crate::out::say;
+pub use server::Dashboard;
+
+/// Options of `heddle dashboard`.
+#[derive(Args, Debug)]
+pub struct DashboardArgs {
+    /// The port on 127.0.0.1; 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Serves until Ctrl-C.
+///
+/// # Errors
+/// When the port cannot be used.
+pub async fn run(args: &DashboardArgs) -> Result<()> {
+    let dashboard = Dashboard::bind(args.place.source(), args.port).await?;
+    say!("{}", dashboard.url());
+    say!("Open it in a browser on this machine. Ctrl-C ends it.");
+    dashboard.serve().await
+}

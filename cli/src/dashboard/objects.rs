@@ -1,0 +1,262 @@
+//! The sidecars, the objects with their conditions, and the findings, as the page shows them.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use heddle_policy_compiler::ObjectKind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::cluster::{self, ClusterArgs};
+use crate::edges::live::Source;
+use crate::proxy::{self, SyncSummary as _};
+use crate::sources::Objects;
+
+/// The compile for the findings reads all objects of the cluster, so its result is kept for so long.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The content of the page beside the traffic.
+#[derive(Debug, Default, Serialize)]
+pub struct Page {
+    proxies: Vec<Proxy>,
+    objects: Vec<Object>,
+    findings: Vec<Finding>,
+}
+
+/// A sidecar.
+#[derive(Debug, Serialize)]
+struct Proxy {
+    proxy: String,
+    replica: String,
+    /// Whether it runs all that it should.
+    well: bool,
+    /// The same in words.
+    state: String,
+    identity: String,
+    resources: usize,
+    version: String,
+}
+
+/// A declared object.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Object {
+    kind: String,
+    namespace: String,
+    name: String,
+    /// The weights of a split that sidecars run.
+    weights: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: String,
+    message: String,
+    good: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Finding {
+    severity: String,
+    object: String,
+    field: String,
+    message: String,
+    fix: String,
+}
+
+/// Reads the content.
+pub struct Reader {
+    source: Source,
+    findings: Mutex<Option<(Instant, Vec<Finding>)>>,
+}
+
+impl Reader {
+    /// From a cluster, or from a runtime folder.
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            findings: Mutex::default(),
+        }
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When the API server or a file cannot be read. A replica that cannot be asked is missing.
+    pub async fn read(&self) -> Result<Page> {
+        let proxies = proxies(&self.source).await?;
+        let (objects, findings) = match &self.source {
+            Source::Standalone(folder) => standalone(folder).await?,
+            Source::Cluster(args) => (declared(args).await?, self.findings(args).await?),
+        };
+        Ok(Page {
+            proxies,
+            objects,
+            findings,
+        })
+    }
+
+    async fn findings(&self, args: &ClusterArgs) -> Result<Vec<Finding>> {
+        let mut kept = self.findings.lock().await;
+        if let Some((since, findings)) = &*kept
+            && since.elapsed() < KEPT
+        {
+            return Ok(findings.clone());
+        }
+        let found = Objects::from_cluster(&args.client().await?).await?;
+        let found = found.compile().findings.into_iter().map(|finding| Finding {
+            severity: finding.severity.as_str().to_owned(),
+            object: finding.object.to_string(),
+            field: finding.field,
+            message: finding.message,
+            fix: finding.fix,
+        });
+        let found: Vec<Finding> = found.collect();
+        *kept = Some((Instant::now(), found.clone()));
+        Ok(found)
+    }
+}
+
+async fn proxies(source: &Source) -> Result<Vec<Proxy>> {
+    let report = proxy::report(source).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let proxies = report.proxies.iter().map(|placed| {
+        let state = &placed.state;
+        Proxy {
+            proxy: state.proxy.clone(),
+            replica: placed.replica.clone().unwrap_or_else(|| "-".to_owned()),
+            well: state.is_well(),
+            state: report.summary(placed, now),
+            identity: state.identity.clone(),
+            resources: state.resources,
+            version: state.version.clone(),
+        }
+    });
+    Ok(proxies.collect())
+}
+
+async fn declared(args: &ClusterArgs) -> Result<Vec<Object>> {
+    let client = args.client().await?;
+    let mut all = Vec::new();
+    for (kind, resource) in ObjectKind::watched().filter(|(kind, _)| kind.is_declared()) {
+        for object in cluster::list_all(&client, kind, &resource).await? {
+            all.push(Object::of(&serde_json::to_value(object)?));
+        }
+    }
+    Ok(all)
+}
+
+/// `status.yaml` has the objects and findings.
+async fn standalone(folder: &Path) -> Result<(Vec<Object>, Vec<Finding>)> {
+    #[derive(Deserialize)]
+    struct Statuses {
+        items: Vec<Value>,
+        findings: Vec<Finding>,
+    }
+    let path = folder.join("status.yaml");
+    let text = tokio::fs::read_to_string(&path).await;
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let statuses: Statuses = serde_saphyr::from_str(&text)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    let objects = statuses.items.iter().map(Object::of);
+    Ok((objects.collect(), statuses.findings))
+}
+
+impl Object {
+    /// Reads an object as the API server has it. A missing field is empty.
+    fn of(object: &Value) -> Self {
+        let text = |pointer: &str| {
+            let value = object.pointer(pointer).and_then(Value::as_str);
+            value.unwrap_or_default().to_owned()
+        };
+        let all = |value: &Value, pointer: &str| -> Vec<Value> {
+            let list = value.pointer(pointer).and_then(Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        let mut conditions = all(object, "/status/conditions");
+        for parent in all(object, "/status/parents") {
+            conditions.extend(all(&parent, "/conditions"));
+        }
+        Self {
+            kind: text("/kind"),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+            weights: text("/status/weightsInForce"),
+            conditions: conditions.iter().filter_map(Condition::of).collect(),
+        }
+    }
+}
+
+impl Condition {
+    fn of(value: &Value) -> Option<Self> {
+        let mut condition = Self::deserialize(value).ok()?;
+        // `True` is good news of every type but this one; that a policy is only audited was asked for.
+        let wanted = if condition.kind == "Conflicted" {
+            "False"
+        } else {
+            "True"
+        };
+        condition.good = condition.status == wanted || condition.reason == "Audit";
+        Some(condition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_of_objects_and_of_their_parents_are_read() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "m"});
+        let split = Object::of(&json!({
+            "kind": "TrafficSplit",
+            "metadata": {"namespace": "shop", "name": "reviews"},
+            "status": {"weightsInForce": "95/5", "conditions": [condition("Programmed", "False"), condition("Conflicted", "False")]},
+        }));
+        assert_eq!((&*split.namespace, &*split.weights), ("shop", "95/5"));
+        let good: Vec<bool> = split.conditions.iter().map(|one| one.good).collect();
+        assert_eq!(good, [false, true]);
+        let route = Object::of(
+            &json!({"status": {"parents": [{"conditions": [condition("Accepted", "True")]}, {}]}}),
+        );
+        assert_eq!(route.conditions.len(), 1);
+        assert_eq!(Object::of(&json!({})), Object::default());
+    }
+
+    #[tokio::test]
+    async fn a_standalone_control_plane_is_read_from_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "proxies.json",
+            r#"[{"proxy": "shop/cart-1", "connected": true, "resources": 4}]"#,
+        );
+        write(
+            "status.yaml",
+            "items: [{kind: Mesh, metadata: {name: default}}]\nfindings: [{severity: error, object: x, code: Y}]\n",
+        );
+        let page = Reader::new(Source::Standalone(folder.path().into()))
+            .read()
+            .await
+            .unwrap();
+        assert_eq!(
+            (&*page.proxies[0].state, page.proxies[0].well),
+            ("in sync", true)
+        );
+        assert_eq!(
+            (&*page.objects[0].kind, &*page.findings[0].severity),
+            ("Mesh", "error")
+        );
+    }
+}

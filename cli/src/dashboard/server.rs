@@ -1,0 +1,325 @@
+//! The server of the page: on this machine only, under a secret path, with strict headers.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use heddle_acceptor::{
+    Acceptor, Bounds, Deadlines, Http, Link, Options, Protocol, Security, clean,
+};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::objects::Reader;
+use crate::cluster::explain;
+use crate::edges::live::Source;
+
+/// Scripts and styles of the page alone, no other content, no frames, no forms.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The files of the page.
+const FILES: [(&str, &str, &str); 7] = [
+    (
+        "",
+        "text/html; charset=utf-8",
+        include_str!("page/index.html"),
+    ),
+    ("style.css", "text/css", include_str!("page/style.css")),
+    ("app.js", "text/javascript", include_str!("page/app.js")),
+    ("dom.js", "text/javascript", include_str!("page/dom.js")),
+    ("graph.js", "text/javascript", include_str!("page/graph.js")),
+    (
+        "layout.js",
+        "text/javascript",
+        include_str!("page/layout.js"),
+    ),
+    ("model.js", "text/javascript", include_str!("page/model.js")),
+];
+
+/// A browser opens six connections to a server.
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    per_source: 64,
+    reserved: 0,
+    displace_busy: true,
+};
+/// Asking all replicas takes 15 s at most, and the objects of a large cluster some more.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Questions that wait for their turn.
+const WAITING: usize = 16;
+/// The longest error, in characters.
+const MAX_ERROR: usize = 2000;
+
+/// A dashboard that listens.
+pub struct Dashboard {
+    listener: TcpListener,
+    url: String,
+    router: Router,
+    source: Source,
+    questions: mpsc::Receiver<(Question, Reply)>,
+}
+
+/// A question of the page.
+enum Question {
+    /// The traffic of so many seconds.
+    Traffic(u64),
+    /// Sidecars, objects and findings.
+    Objects,
+}
+
+type Reply = oneshot::Sender<Result<Value>>;
+
+struct Shared {
+    questions: mpsc::Sender<(Question, Reply)>,
+    /// Names by which a browser may call this server, so that no other site's name can lead here.
+    hosts: [String; 2],
+}
+
+impl Dashboard {
+    /// Listens on a port of 127.0.0.1; 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the port is taken, or there is no randomness.
+    pub async fn bind(source: Source, port: u16) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+        let listener = listener.with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
+        let address = listener.local_addr()?;
+        let secret = secret().await?;
+        let (asking, questions) = mpsc::channel(WAITING);
+        Ok(Self {
+            listener,
+            url: format!("http://{address}/{secret}/"),
+            router: router(asking, address, &secret),
+            source,
+            questions,
+        })
+    }
+
+    /// The address of the page, which is a secret.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves for ever.
+    ///
+    /// # Errors
+    /// When the listening socket fails for good.
+    pub async fn serve(self) -> Result<()> {
+        let options = Options {
+            name: "dashboard",
+            bounds: BOUNDS,
+            deadlines: Deadlines {
+                request: Some(DEADLINE),
+                ..Deadlines::default()
+            },
+            http: Http {
+                protocol: Protocol::Http1,
+                ..Http::default()
+            },
+        };
+        let router = self.router;
+        let handler = move |_: Arc<Link>| TowerToHyperService::new(router.clone());
+        let stop = CancellationToken::new();
+        let acceptor = Acceptor::new(options, Arc::default());
+        tokio::select! {
+            ended = acceptor.serve(self.listener, Security::Plain, handler, stop) => Ok(ended?),
+            () = answer(self.source, self.questions) => Ok(()),
+        }
+    }
+}
+
+/// 128 random bits.
+async fn secret() -> Result<String> {
+    let mut bits = [0; 16];
+    let mut source = tokio::fs::File::open("/dev/urandom").await?;
+    source.read_exact(&mut bits).await?;
+    Ok(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn router(questions: mpsc::Sender<(Question, Reply)>, address: SocketAddr, secret: &str) -> Router {
+    let shared = Arc::new(Shared {
+        questions,
+        hosts: [address.to_string(), format!("localhost:{}", address.port())],
+    });
+    Router::new()
+        .route(&format!("/{secret}/"), get(|| async { file("") }))
+        .route(
+            &format!("/{secret}/{{name}}"),
+            get(|Path(name): Path<String>| async move { file(&name) }),
+        )
+        .route(&format!("/{secret}/api/traffic"), get(traffic))
+        .route(&format!("/{secret}/api/objects"), get(objects))
+        .layer(from_fn_with_state(Arc::clone(&shared), guard))
+        .with_state(shared)
+}
+
+/// Refuses requests under another name, and adds the headers of every answer.
+async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    let own = host.is_some_and(|host| shared.hosts.iter().any(|own| host == own.as_str()));
+    let mut response = match own {
+        true => next.run(request).await,
+        false => StatusCode::MISDIRECTED_REQUEST.into_response(),
+    };
+    add_headers(response.headers_mut());
+    response
+}
+
+fn add_headers(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+fn file(name: &str) -> Response {
+    match FILES.iter().find(|(known, ..)| *known == name) {
+        Some((_, kind, text)) => ([(header::CONTENT_TYPE, *kind)], *text).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn traffic(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    let window = uri.query().and_then(|query| query.strip_prefix("window="));
+    let window = window.and_then(|seconds| seconds.parse().ok());
+    shared.ask(Question::Traffic(window.unwrap_or(60))).await
+}
+
+async fn objects(State(shared): State<Arc<Shared>>) -> Response {
+    shared.ask(Question::Objects).await
+}
+
+impl Shared {
+    async fn ask(&self, question: Question) -> Response {
+        let (reply, answer) = oneshot::channel();
+        // Full: pages ask faster than the control plane answers.
+        if self.questions.try_send((question, reply)).is_err() {
+            return StatusCode::TOO_MANY_REQUESTS.into_response();
+        }
+        match answer.await {
+            Ok(Ok(value)) => Json(value).into_response(),
+            Ok(Err(error)) => {
+                let text = clean(&explain(&error), MAX_ERROR);
+                (StatusCode::BAD_GATEWAY, text).into_response()
+            }
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        }
+    }
+}
+
+/// Answers questions one after another, so that pages cannot flood the control plane.
+async fn answer(source: Source, mut questions: mpsc::Receiver<(Question, Reply)>) {
+    let objects = Reader::new(source.clone());
+    while let Some((question, reply)) = questions.recv().await {
+        let answer = match question {
+            Question::Traffic(window) => source.read(window).await.and_then(value),
+            Question::Objects => objects.read().await.and_then(value),
+        };
+        // The page may be gone.
+        let _ = reply.send(answer);
+    }
+}
+
+fn value(content: impl Serialize) -> Result<Value> {
+    Ok(serde_json::to_value(content)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: &Router, host: &str, path: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::get(path).header(header::HOST, host);
+        let request = request.body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        (head.status, head.headers, text)
+    }
+
+    #[tokio::test]
+    async fn the_page_is_only_under_the_secret_and_its_own_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let (asking, questions) = mpsc::channel(WAITING);
+        let router = router(asking, address, "abc");
+        let source = Source::Standalone(folder.path().into());
+        tokio::select! {
+            () = answer(source, questions) => {}
+            () = is_guarded(&router, folder.path()) => {}
+        }
+    }
+
+    async fn is_guarded(router: &Router, folder: &std::path::Path) {
+        let own = "127.0.0.1:8080";
+        for (host, path, expected) in [
+            (own, "/abc/", StatusCode::OK),
+            ("localhost:8080", "/abc/app.js", StatusCode::OK),
+            (own, "/", StatusCode::NOT_FOUND),
+            (own, "/abd/", StatusCode::NOT_FOUND),
+            (own, "/abd/api/traffic", StatusCode::NOT_FOUND),
+            (own, "/abc/nothing.js", StatusCode::NOT_FOUND),
+            (
+                "evil.example:8080",
+                "/abc/",
+                StatusCode::MISDIRECTED_REQUEST,
+            ),
+            ("127.0.0.1:80", "/abc/", StatusCode::MISDIRECTED_REQUEST),
+            (own, "/abc/api/traffic", StatusCode::BAD_GATEWAY),
+        ] {
+            let (status, headers, _) = ask(router, host, path).await;
+            assert_eq!(status, expected, "{host} {path}");
+            assert_eq!(headers[header::CONTENT_SECURITY_POLICY], POLICY);
+        }
+        let edges = r#"{"version": 1, "coveredSeconds": 10, "edges": []}"#;
+        std::fs::write(folder.join("edges.json"), edges).unwrap();
+        let (status, _, text) = ask(router, own, "/abc/api/traffic?window=30").await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert!(text.contains(r#""windowSeconds":10"#), "{text}");
+    }
+
+    #[test]
+    fn the_page_takes_nothing_from_elsewhere_and_writes_names_as_text() {
+        for (name, _, text) in FILES {
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            let text = text.replace("GET http://${row.destination.name}", "");
+            for forbidden in [
+                "http://",
+                "https://",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                " style=",
+                "onclick",
+            ] {
+                assert!(!text.contains(forbidden), "{name}: {forbidden}");
+            }
+        }
+    }
+}
