@@ -46,7 +46,7 @@ impl ForeignKind {
 pub type GrpcRouteSpec = ForeignSpec<gateway_api::grpcroutes::GrpcRouteSpec>;
 
 /// The spec of an [`ForeignKind::HTTP_ROUTE`].
-pub type HttpRouteSpec = ForeignSpec<gateway_api::httproutes::HttpRouteSpec>;
+pub type HttpRouteSpec = ForeignSpec<gateway_api::experimental::httproutes::HttpRouteSpec>;
 
 /// A part of a spec that this version does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,11 +190,8 @@ mod tests {
         assert_eq!(read(&spec("name", json!("first"))), Ok(()));
         assert_eq!(read(&spec("name", Value::Null)), Ok(()));
         for (spec, field) in [
-            (spec("retry", json!({"attempts": 2})), "rules[0].retry"),
-            (
-                spec("sessionPersistence", json!({})),
-                "rules[0].sessionPersistence",
-            ),
+            (spec("later", json!({"attempts": 2})), "rules[0].later"),
+            (spec("retry", json!({"later": 2})), "rules[0].retry.later"),
             (
                 spec("matches", json!([{"method": "FETCH"}])),
                 "rules[0].matches[0].method",
@@ -216,7 +213,8 @@ mod tests {
         let raw = json!({"parentRefs": [{"name": "a"}, {"kind": "Service"}], "later": [1]});
         let spec = HttpRouteSpec::deserialize(&raw).unwrap();
         assert_eq!(serde_json::to_value(&spec).unwrap(), raw);
-        let parents = spec.elements::<gateway_api::httproutes::HttpRouteParentRefs>("parentRefs");
+        let parents = spec
+            .elements::<gateway_api::experimental::httproutes::HttpRouteParentRefs>("parentRefs");
         let names: Vec<_> = parents.iter().map(|(at, p)| (*at, &*p.name)).collect();
         assert_eq!(names, [(0, "a")]);
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cluster::{apply, http_route, of_namespace, pod, policy, service, slice, split};
-use gateway_api::httproutes::HttpRoute;
+use gateway_api::experimental::httproutes::HttpRoute;
 use harness::fields;
 use harness::running::{Trust, http, mirror, request, serve, start};
 use harness::shop;
@@ -139,7 +139,7 @@ fn backend(compiled: &Compiled, path: &str) -> Option<String> {
 #[test]
 fn an_unsupported_route_keeps_its_last_good_rules_at_the_parents_of_then() {
     let good = spec(json!([{"backendRefs": [{"name": "b", "port": 80}]}]));
-    let mut next = spec(json!([{"retry": {}, "backendRefs": [{"name": "c", "port": 80}]}]));
+    let mut next = spec(json!([{"later": {}, "backendRefs": [{"name": "c", "port": 80}]}]));
     next["parentRefs"][0]["name"] = json!("b");
     let mut builder = builder();
     builder.apply(with_last_good(route(next), good.clone()));
@@ -501,7 +501,7 @@ fn envoy_routes_as_the_route_says_and_a_stalled_mirror_stalls_no_request() -> Re
 }
 
 /// The fields of the spec of a route, below `spec`. An object of fields stands for its fields.
-const SUPPORTED: [&str; 54] = [
+const SUPPORTED: [&str; 58] = [
     "hostnames[]",
     "parentRefs[].group",
     "parentRefs[].kind",
@@ -509,6 +509,8 @@ const SUPPORTED: [&str; 54] = [
     "parentRefs[].namespace",
     "parentRefs[].port",
     "parentRefs[].sectionName",
+    // It adds Gateways as parents, which belong to other controllers.
+    "useDefaultGateways",
     "rules[].name",
     "rules[].backendRefs[].group",
     "rules[].backendRefs[].kind",
@@ -554,12 +556,18 @@ const SUPPORTED: [&str; 54] = [
     "rules[].matches[].path.type",
     "rules[].matches[].path.value",
     "rules[].matches[].queryParams[]",
+    "rules[].retry.attempts",
+    "rules[].retry.backoff",
+    "rules[].retry.codes[]",
     "rules[].timeouts.backendRequest",
     "rules[].timeouts.request",
 ];
 
 /// The fields that make a route unusable, by their beginnings.
-const UNSUPPORTED: [&str; 7] = [
+const UNSUPPORTED: [&str; 10] = [
+    "rules[].sessionPersistence",
+    "rules[].filters[].externalAuth",
+    "rules[].backendRefs[].filters[].externalAuth",
     "rules[].filters[].cors",
     "rules[].filters[].extensionRef",
     "rules[].backendRefs[].filters[].cors",
@@ -573,6 +581,9 @@ const UNSUPPORTED: [&str; 7] = [
 fn every_field_of_the_type_is_supported_or_makes_a_route_unusable() {
     fields::check::<HttpRoute>(&SUPPORTED, &UNSUPPORTED);
     let filter = |name: &str| match name {
+        "externalAuth" => {
+            json!({"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": "b", "port": 80}}})
+        }
         "cors" => json!({"type": "CORS", "cors": {}}),
         "extensionRef" => {
             json!({"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "K", "name": "n"}})
@@ -584,16 +595,20 @@ fn every_field_of_the_type_is_supported_or_makes_a_route_unusable() {
         "urlRewrite" => json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}),
         other => panic!("{other}"),
     };
-    for field in UNSUPPORTED {
+    let persistent = json!([{"sessionPersistence": {"type": "Cookie"}}]);
+    let accepted = |rules: Value| {
+        let compiled = compiled(route(spec(rules)));
+        condition(&compiled.statuses[&reference()], ConditionType::Accepted)
+    };
+    let refused = (ConditionStatus::False, "UnsupportedValue".to_owned());
+    assert_eq!(accepted(persistent), refused);
+    for field in UNSUPPORTED.iter().filter(|field| field.contains("filters")) {
         let filters = json!([filter(field.rsplit('.').next().unwrap())]);
         let mut rule = json!({"backendRefs": [{"name": "b", "port": 80}]});
         match field.contains("backendRefs") {
             true => rule["backendRefs"][0]["filters"] = filters,
             false => rule["filters"] = filters,
         }
-        let compiled = compiled(route(spec(json!([rule]))));
-        let accepted = condition(&compiled.statuses[&reference()], ConditionType::Accepted);
-        let refused = (ConditionStatus::False, "UnsupportedValue".to_owned());
-        assert_eq!(accepted, refused, "{field}");
+        assert_eq!(accepted(json!([rule])), refused, "{field}");
     }
 }

@@ -21,7 +21,7 @@ const FAILING: &str = "127.91.0.12";
 const DEAD: &str = "127.91.0.13";
 
 /// Services with the policy, if any, and the endpoints. The client's sidecar has 127.91.0.21 and up for them.
-const SERVICES: [(&str, &str, &[&str]); 8] = [
+const SERVICES: [(&str, &str, &[&str]); 9] = [
     ("default", "", &[GOOD, DEAD]),
     ("never", "{attempts: 0}", &[GOOD, DEAD]),
     ("gateway", "{conditions: [GatewayError]}", &[GOOD, FAILING]),
@@ -46,7 +46,21 @@ const SERVICES: [(&str, &str, &[&str]); 8] = [
         "{attempts: 1, conditions: [GatewayError], budget: {percent: 0}, backoff: {base: 300ms}}",
         &[FAILING],
     ),
+    ("route", "", &[GOOD, FAILING]),
 ];
+
+/// The rule of the service `route` has retries of its own.
+const ROUTE: &str = r#"---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: route, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: route}]
+  rules:
+  - retry: {codes: [429], backoff: 1ms}
+    timeouts: {backendRequest: 300ms}
+    backendRefs: [{name: route, port: 8001}]
+"#;
 
 fn at(service: &str) -> String {
     let index = SERVICES.iter().position(|(name, ..)| *name == service);
@@ -54,7 +68,7 @@ fn at(service: &str) -> String {
 }
 
 fn compiled() -> Result<Compiled> {
-    let mut text = String::new();
+    let mut text = ROUTE.to_owned();
     let mut upstreams = Vec::new();
     for (index, (name, retries, endpoints)) in SERVICES.into_iter().enumerate() {
         if !retries.is_empty() {
@@ -174,6 +188,12 @@ fn failed_requests_are_sent_again_and_none_is_delivered_twice_that_must_not_be()
         ("codes", "GET", "429", "200", 2),
         ("codes", "GET", "cut", "200 503", 1),
         ("codes", "POST", "429", "200 429", 1),
+        // After a reset too, as Gateway API has it.
+        ("route", "GET", "429", "200", 2),
+        ("route", "GET", "cut", "200", 2),
+        ("route", "GET", "503", "200 503", 1),
+        ("route", "POST", "429", "200 429", 1),
+        ("route", "POST", "cut", "200 503", 1),
         // All methods, where that is said.
         ("all", "POST", "500", "200", 2),
         ("all", "POST", "cut", "200", 2),

@@ -177,6 +177,22 @@ fn mirrors<'a>(
     found
 }
 
+/// The clusters of old ports by name.
+fn old_clusters<'a>(old: &[&'a Arc<OutboundPort>]) -> OldClusters<'a> {
+    let mut known = OldClusters::new();
+    for pair in old.iter().flat_map(|old| &old.pairs) {
+        known.entry(&**pair.name()).or_default().push(pair);
+    }
+    known
+}
+
+/// The backends to which rules themselves have requests sent again that an application may have received.
+fn resent<'a>(rules: &[&'a RouteEntry]) -> BTreeSet<&'a Backend> {
+    let rules = rules.iter().map(|entry| &entry.rule);
+    let resent = rules.filter(|rule| rule.policy.retries.resends());
+    resent.flat_map(|rule| rule.backends()).collect()
+}
+
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed<'a>(
     scene: &ClusterInputs<'_>,
@@ -187,14 +203,12 @@ fn routed<'a>(
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
     old: &[&Arc<OutboundPort>],
 ) -> OutboundPort {
-    let mut known = OldClusters::new();
-    for pair in old.iter().flat_map(|old| &old.pairs) {
-        known.entry(&**pair.name()).or_default().push(pair);
-    }
+    let known = old_clusters(old);
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
     let mut upstreams = BTreeMap::<Backend, TableUpstream>::new();
+    let resent = resent(rules);
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
@@ -204,8 +218,9 @@ fn routed<'a>(
             let place = Place { rule, index };
             let pair = match backend {
                 Backend::Service(name, port) => whole(name, *port).map(|whole| {
-                    let governed = governed(scene, service, key, place, whole, &known);
-                    governed.unwrap_or_else(|| whole.pair.clone())
+                    let place = (place, resent.contains(backend));
+                    governed(scene, service, key, place, whole, &known)
+                        .unwrap_or_else(|| whole.pair.clone())
                 }),
                 Backend::Subset(_, _, labels) => {
                     Some(subset(scene, service, key, place, labels, &known))

@@ -7,8 +7,9 @@ use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, Mirror, Origins, Otherwise, RequestMatcher, RouteEntry,
-    RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost, WeightedBackend,
+    Action, Backend, Edits, Forward, Mirror, Origins, Otherwise, RequestMatcher, Retries,
+    RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost,
+    WeightedBackend,
 };
 use crate::world::{NamespacedName, Port};
 
@@ -44,7 +45,7 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the port in every rule of its table. The timeouts of a rule itself stay.
+/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay.
 pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
@@ -52,6 +53,9 @@ pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> Rou
         policy.set_in(&mut merged);
         let timeouts = entry.rule.policy.timeouts.or(&merged.timeouts);
         merged.timeouts = timeouts.without_zeros();
+        if entry.rule.policy.retries != Retries::default() {
+            merged.retries = entry.rule.policy.retries.clone();
+        }
         // Most ports have no policy, and share the rules of their objects.
         if policy.objects().next().is_none() && merged == entry.rule.policy {
             continue;

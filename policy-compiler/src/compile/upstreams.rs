@@ -12,6 +12,7 @@ use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::kinds::policy::ROUTES;
+use crate::kinds::traffic::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
@@ -426,25 +427,30 @@ pub(super) fn subset(
     with_old_name(upstream, groups, old)
 }
 
-/// The endpoints of another service as a backend of a rule, in a cluster of their own, which the policy of the called service governs. None
-/// if that says nothing of upstreams.
+/// The endpoints of a service as a backend of a rule, in a cluster of their own: it has the policy of the called service, and the default
+/// budget of retries if a rule itself has requests sent again (`resent`). None if neither says anything of upstreams.
 pub(super) fn governed(
     scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
-    place: Place<'_>,
+    (place, resent): (Place<'_>, bool),
     whole: &ServiceCluster,
     old: &OldClusters<'_>,
 ) -> Option<ClusterAndEndpoints> {
     let backend = &whole.pair;
     let policy = scene.policy(&service.name, *port, Protocol::Http);
     let own = out_name(&service.name, *port, facet.family);
-    if !policy.governs_upstreams() || *backend.name() == own {
+    // The service itself has its policy already.
+    let governs = policy.governs_upstreams() && *backend.name() != own;
+    if !governs && !resent {
         return None;
     }
     let name = subset_name((&service.name, *port), place, facet.family);
     Some(backend.under(name, place.rule, old, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
+        if resent {
+            upstream.policy.get_or_insert_default().retry_budget = Some(default_budget());
+        }
     }))
 }
 

@@ -94,6 +94,7 @@ struct Filter {
     url_rewrite: Option<RewriteFields>,
     extension_ref: Option<Value>,
     cors: Option<Value>,
+    external_auth: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -214,6 +215,7 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         url_rewrite,
         extension_ref,
         cors,
+        external_auth,
     } = filter;
     let fields = [
         ("RequestHeaderModifier", request_header_modifier.is_some()),
@@ -223,8 +225,9 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         ("URLRewrite", url_rewrite.is_some()),
         ("ExtensionRef", extension_ref.is_some()),
         ("CORS", cors.is_some()),
+        ("ExternalAuth", external_auth.is_some()),
     ];
-    if r#type == "ExtensionRef" || r#type == "CORS" {
+    if ["ExtensionRef", "CORS", "ExternalAuth"].contains(&r#type.as_str()) {
         let message = format!("{} is not supported", r#type);
         notes.unsupported(format!("{field}.type"), message, "remove the filter");
         return false;

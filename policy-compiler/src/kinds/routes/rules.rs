@@ -12,7 +12,7 @@ use super::same;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
     Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
-    Timeouts, WeightedBackend, WithoutBackend,
+    WeightedBackend, WithoutBackend,
 };
 use crate::world::Port;
 
@@ -25,7 +25,7 @@ pub(in crate::kinds) struct Rule {
     pub(super) matchers: Vec<RequestMatcher>,
     filters: Filters,
     backends: Vec<Weighted>,
-    pub(in crate::kinds) timeouts: Timeouts,
+    pub(in crate::kinds) policy: RoutePolicy,
 }
 
 /// A backend: those of all kinds of routes have the same fields.
@@ -68,10 +68,7 @@ impl Rule {
                 }),
             },
             edits: self.filters.edits.clone(),
-            policy: RoutePolicy {
-                timeouts: self.timeouts.clone(),
-                ..RoutePolicy::default()
-            },
+            policy: self.policy.clone(),
             origins: BTreeSet::from([policy.declared.object.clone()]),
         }
     }
@@ -123,7 +120,7 @@ pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
         matchers,
         filters,
         backends,
-        timeouts: Timeouts::default(),
+        policy: RoutePolicy::default(),
     }
 }
 

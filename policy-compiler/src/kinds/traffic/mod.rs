@@ -5,6 +5,8 @@ mod retries;
 mod timeouts;
 mod upstreams;
 
+pub(crate) use retries::default_budget;
+
 use std::time::Duration;
 
 use heddle_crds::TrafficPolicySpec;

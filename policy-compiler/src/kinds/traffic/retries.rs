@@ -40,12 +40,20 @@ pub(super) fn retries(of: &crds::Retries) -> Retries {
 /// The budget that a spec names; the default one where anything is sent again that an application may have received. Retries of requests
 /// that reached no application add no load, and a budget would cut them.
 pub(super) fn budget(of: &crds::Retries) -> Option<RetryBudget> {
-    let default = || retries(of).resends().then(crds::RetryBudget::default);
-    let budget = of.budget.clone().or_else(default)?;
-    Some(RetryBudget {
-        percent: budget.percent,
-        minimum: budget.minimum,
-    })
+    let named = of.budget.as_ref().map(in_model);
+    named.or_else(|| retries(of).resends().then(default_budget))
+}
+
+/// The budget where a rule has requests sent again, and names none.
+pub(crate) fn default_budget() -> RetryBudget {
+    in_model(&crds::RetryBudget::default())
+}
+
+const fn in_model(of: &crds::RetryBudget) -> RetryBudget {
+    RetryBudget {
+        percent: of.percent,
+        minimum: of.minimum,
+    }
 }
 
 fn longest(backoff: &crds::RetryBackoff) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway_api::httproutes as api;
+use gateway_api::experimental::httproutes as api;
 
 use crate::kinds::routes::matches::{check_path, check_regex};
 use crate::kinds::routes::{self, Notes};
