@@ -77,7 +77,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::{Backend, Otherwise, RouteTable};
+use crate::traffic::{Backend, Otherwise, RouteEntry, RouteTable};
 use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, PodTemplate, Port, SpiffeId, WorkloadRef, World,
@@ -298,14 +298,14 @@ impl Compiled {
         let own = &proxy.template.namespace;
         let consumers = self.validated.consumers(service, port);
         let callers = consumers.get(own).copied();
-        let rules = || self.validated.rules(service, port, callers);
-        let all = rules().any(|entry| entry.matcher.is_any());
+        let rules: Vec<&RouteEntry> = self.validated.rules(service, port, callers).collect();
+        let all = rules.iter().any(|entry| entry.matcher.is_any());
         let otherwise = self.validated.otherwise(service, port, callers);
         let not_found = !all && otherwise == Otherwise::NotFound;
-        if not_found || rules().any(|entry| entry.rule.answers()) {
+        if not_found || rules.iter().any(|entry| entry.rule.answers()) {
             return false;
         }
-        let mut backends = rules().flat_map(|entry| entry.rule.backends());
+        let mut backends = rules.iter().flat_map(|entry| entry.rule.backends());
         let refused = backends.all(|backend| match backend {
             Backend::Service(name, port) => self.backend_refuses(caller, name, *port, None),
             Backend::Subset(name, port, labels) => {

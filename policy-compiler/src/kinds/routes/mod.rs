@@ -3,7 +3,7 @@
 //! Routes of services are read; those of gateways belong to other controllers. A route replaces the implicit rule of the
 //! service: requests that no rule takes are answered 404. Routes of one namespace and port are merged by the precedence of their matches.
 //! A route of the service's namespace holds for all callers. One of another namespace holds for the callers of its own namespace, in the place
-//! of the former. A port takes the routes of one kind, for each of both.
+//! of the former. Of either, a port takes the routes of one kind.
 
 mod backends;
 mod filters;
