@@ -58,6 +58,19 @@ pub fn tcp_probe_ports(spec: &core::PodSpec) -> (BTreeSet<u16>, Vec<String>) {
     (ports, unresolved)
 }
 
+/// Returns the field and the port of a probe or hook that a port of the sidecar refuses. The readiness port answers everybody.
+pub(crate) fn refused_probe(spec: &core::PodSpec) -> Option<(String, u16)> {
+    handlers(spec).find_map(|(container, field, handler)| {
+        let port = match handler {
+            Handler::Http(http) => port_of(&http.port, container).ok()?.get(),
+            Handler::Tcp(tcp) => port_of(&tcp.port, container).ok()?.get(),
+            Handler::Grpc(grpc) => u16::try_from(grpc.port).ok()?,
+        };
+        let refuses = heddle_ports::is_reserved(port) && port != heddle_ports::READINESS;
+        refuses.then(|| (place(container, field), port))
+    })
+}
+
 /// The containers with the application's ports, probes and lifecycle hooks, in the order in which Kubernetes looks for a named port
 /// (`FindPort` in `pkg/api/v1/pod/util.go`): containers, then restartable init containers.
 pub(crate) fn applications(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {

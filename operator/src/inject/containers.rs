@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use heddle_policy_compiler::ingest::owner;
 use heddle_policy_compiler::injection::{
-    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings,
+    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings, is_more,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -142,23 +142,27 @@ fn control_plane(sidecar: &Sidecar, settings: &SidecarSettings) -> String {
     }
 }
 
-/// The mesh's resources (processor time, then memory), with the pod's own in their place.
+/// The mesh's resources (processor time, then memory), with the pod's own in their place. If the pod sets one of request and limit, the
+/// mesh's other one gives way, for the API server refuses a request above its limit.
 fn resources(requests: [&Quantity; 2], limits: [Option<&Quantity>; 2], own: &Resources) -> Value {
-    let section = |name: &str, mesh: [Option<&Quantity>; 2]| {
-        let fields = ["cpu", "memory"].into_iter().zip(mesh);
-        let set = fields.filter_map(|(resource, mesh)| {
-            let own = own.get(name, resource).map(str::to_owned);
-            Some((
-                resource.to_owned(),
-                json!(own.or(mesh.map(|q| q.0.clone()))?),
-            ))
-        });
-        Value::Object(set.collect())
-    };
-    json!({
-        "requests": section("requests", requests.map(Some)),
-        "limits": section("limits", limits),
-    })
+    let (mut requested, mut limited) = (serde_json::Map::new(), serde_json::Map::new());
+    let all = ["cpu", "memory"].into_iter().zip(requests).zip(limits);
+    for ((resource, request), limit) in all {
+        let (own_request, own_limit) = (own.get("requests", resource), own.get("limits", resource));
+        let mut request = own_request.unwrap_or(&request.0);
+        let mut limit = own_limit.or(limit.map(|limit| &*limit.0));
+        if let Some(most) = limit.filter(|most| is_more(request, most)) {
+            match (own_request, own_limit) {
+                (Some(own), None) => limit = Some(own),
+                (None, Some(_)) => request = most,
+                // Both are the pod's, or both the mesh's.
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        requested.insert(resource.to_owned(), json!(request));
+        limited.extend(limit.map(|limit| (resource.to_owned(), json!(limit))));
+    }
+    json!({ "requests": requested, "limits": limited })
 }
 
 fn joined<T: ToString>(items: &BTreeSet<T>) -> String {

@@ -532,6 +532,15 @@ fn resources_of_both_containers_can_be_set() {
         by_mesh[0]["resources"],
         json!({"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}})
     );
+    let halves = review(&pod(|pod| {
+        pod["metadata"]["annotations"] =
+            json!({"heddle.dev/init-resources": "limits.cpu=10m, requests.memory=64Mi"});
+    }));
+    assert_eq!(
+        halves[0]["resources"],
+        json!({"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "10m", "memory": "64Mi"}}),
+        "the mesh's request or limit gives way"
+    );
     let all = "requests.cpu=1, limits.cpu=1, requests.memory=1Gi, limits.memory=1Gi";
     let by_pod = review(&pod(|pod| {
         pod["metadata"]["annotations"] =

@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use heddle_acceptor::raise_open_files;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use operator::{Operator, PATIENCE, mutual, name};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tonic::Status;
 
 const PORTS: [u16; 5] = [15010, 15011, 15014, 15017, 15021];
@@ -53,9 +53,21 @@ fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     TcpStream::from(fd)
 }
 
+/// The client of a port's TLS: with the certificate of a pod where the server demands one.
+fn client_of(operator: &Operator, port: u16) -> Arc<ClientConfig> {
+    if port != 15010 {
+        return Arc::new(tls::anonymous(&[b"h2", b"http/1.1"]));
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let token = api::token(&api::claims(), "good");
+    let (key, issued) = runtime.block_on(operator.issue(&token)).unwrap();
+    Arc::new(mutual(&key, &issued))
+}
+
 /// Silent TCP, silent TLS, TLS with half a request, TLS with the preface of HTTP/2, and a slow plain header.
 fn idle(operator: &Operator, port: u16, count: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
+    let client = client_of(operator, port);
     for number in 0..count {
         let mut tcp = connect_from(u8::try_from(100 + number % 3).unwrap(), operator.at(port));
         let opening = match number % 40 {
@@ -69,10 +81,9 @@ fn idle(operator: &Operator, port: u16, count: usize) -> Vec<TcpStream> {
             }
             _ => None,
         };
-        if let Some(opening) = opening.filter(|_| port != 15021 && port != 15010) {
+        if let Some(opening) = opening.filter(|_| port != 15021) {
             tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-            let connection =
-                ClientConnection::new(Arc::new(tls::anonymous(&[b"h2", b"http/1.1"])), name());
+            let connection = ClientConnection::new(Arc::clone(&client), name());
             let mut io = StreamOwned::new(connection.unwrap(), tcp);
             // Displaced in the middle of the handshake by the next ones, it may fail.
             let _ = io.write_all(opening).and_then(|()| io.flush());

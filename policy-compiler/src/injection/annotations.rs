@@ -94,7 +94,22 @@ impl Resources {
             })?;
             found.insert(name, quantity.to_owned());
         }
-        Ok(Self(found))
+        let found = Self(found);
+        for resource in RESOURCES {
+            let (request, limit) = (
+                found.get("requests", resource),
+                found.get("limits", resource),
+            );
+            if let (Some(request), Some(limit)) = (request, limit)
+                && is_more(request, limit)
+            {
+                return Err(format!(
+                    "metadata.annotations[{key}]: requests.{resource}={request} is more than limits.{resource}={limit}; \
+                     lower the request or raise the limit"
+                ));
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the quantity that an annotation sets.
@@ -114,6 +129,41 @@ fn entry(item: &str) -> Option<((&'static str, &'static str), &str)> {
     let resource = RESOURCES.into_iter().find(|r| *r == resource)?;
     let quantity = quantity.trim();
     is_quantity(quantity).then_some(((section, resource), quantity))
+}
+
+/// Whether a quantity is more than another one. One that is not a quantity is not.
+#[must_use]
+pub fn is_more(one: &str, other: &str) -> bool {
+    nanos(one)
+        .zip(nanos(other))
+        .is_some_and(|(one, other)| one > other)
+}
+
+/// A quantity in units of 10^-9, rounded down. Beyond the largest number it is that.
+fn nanos(text: &str) -> Option<u128> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let (unit, divisor): (u128, u128) = match text.get(number.len()..)? {
+        "" => (1, 1),
+        "m" => (1, 1000),
+        "k" => (1000, 1),
+        "M" => (1000_u128.pow(2), 1),
+        "G" => (1000_u128.pow(3), 1),
+        "T" => (1000_u128.pow(4), 1),
+        "P" => (1000_u128.pow(5), 1),
+        "E" => (1000_u128.pow(6), 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        _ => return None,
+    };
+    let places = u32::try_from(fraction.len()).ok()?;
+    let scaled = digits.saturating_mul(unit).saturating_mul(1_000_000_000);
+    Some(scaled / divisor / 10_u128.checked_pow(places)?)
 }
 
 /// A quantity as the schema of `Mesh.spec.proxy` takes it.

@@ -1,9 +1,10 @@
 //! Pods that cannot work with a sidecar.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
 use super::INJECT_LABEL;
 use super::names;
+use crate::probes::refused_probe;
 
 /// The user that Envoy runs as: capture tells its traffic from the application's by it.
 pub const PROXY_UID: i64 = 1337;
@@ -26,14 +27,54 @@ pub(super) fn cannot_be_meshed(spec: &PodSpec) -> Option<String> {
                 .to_owned(),
         );
     }
-    let windows = |name: &str| name.eq_ignore_ascii_case("windows");
-    let by_os = spec.os.as_ref().is_some_and(|os| windows(&os.name));
-    let by_node = spec
-        .node_selector
-        .as_ref()
-        .and_then(|selector| selector.get("kubernetes.io/os"))
-        .is_some_and(|os| windows(os));
-    (by_os || by_node).then(|| "the pod runs on Windows, for which there is no sidecar".to_owned())
+    is_for_windows(spec)
+        .then(|| "the pod runs on Windows, for which there is no sidecar".to_owned())
+}
+
+/// Labels of nodes with their operating system; the second one is the old name.
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+fn is_for_windows(spec: &PodSpec) -> bool {
+    let selector = spec.node_selector.as_ref();
+    let selected = |label: &str| selector?.get(label).map(String::as_str);
+    let by_node = OS_LABELS.into_iter().filter_map(selected).any(is_windows);
+    spec.os.as_ref().is_some_and(|os| is_windows(&os.name)) || by_node || by_affinity(spec)
+}
+
+fn is_windows(name: &str) -> bool {
+    name.eq_ignore_ascii_case("windows")
+}
+
+/// Whether every node that the affinity allows runs Windows. One of the terms must hold, and each of its expressions; an empty term allows
+/// no node.
+fn by_affinity(spec: &PodSpec) -> bool {
+    let affinity = spec.affinity.as_ref();
+    let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| {
+        let required = &affinity.required_during_scheduling_ignored_during_execution;
+        required.as_ref()
+    });
+    let terms = required.map_or(&[][..], |required| &required.node_selector_terms);
+    let is_empty = |term: &&NodeSelectorTerm| {
+        let fields = term.match_fields.as_deref().unwrap_or_default();
+        term.match_expressions.iter().flatten().next().is_none() && fields.is_empty()
+    };
+    let mut allowing = terms.iter().filter(|term| !is_empty(term)).peekable();
+    let windows_only = |term: &NodeSelectorTerm| {
+        let mut expressions = term.match_expressions.iter().flatten();
+        expressions.any(demands_windows)
+    };
+    allowing.peek().is_some() && allowing.all(windows_only)
+}
+
+fn demands_windows(expression: &NodeSelectorRequirement) -> bool {
+    let values = expression.values.as_deref().unwrap_or_default();
+    OS_LABELS.contains(&expression.key.as_str())
+        && match expression.operator.as_str() {
+            "In" => !values.is_empty() && values.iter().all(|value| is_windows(value)),
+            "NotIn" => values.iter().any(|value| value == "linux"),
+            _ => false,
+        }
 }
 
 /// Refuses a pod with the reason.
@@ -59,7 +100,12 @@ pub(super) fn rejection(spec: &PodSpec) -> Result<(), String> {
         own_port(&place, container)?;
         own_volume(&place, container)?;
     }
-    Ok(())
+    match refused_probe(spec) {
+        Some((field, port)) => Err(format!(
+            "{field}: port {port} is the sidecar's own, and refuses the kubelet. Let the probe or hook name a port of the application"
+        )),
+        None => Ok(()),
+    }
 }
 
 const INIT_CONTAINERS: &str = "spec.initContainers";

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources};
+pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more};
 pub use checks::{DnsLookup, PROXY_UID};
 pub(crate) use spelling::inject_value;
 pub use spelling::{misspelt_annotations, warnings as spelling_warnings};

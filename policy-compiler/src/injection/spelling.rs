@@ -57,13 +57,25 @@ pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
 
 /// Returns whether a key can be ours, misspelt or not. Anybody chooses the keys, also of a review that no API server has checked.
 fn is_judged(key: &str) -> bool {
-    key.starts_with('h')
-        && key.len() <= MAX_KEY
-        && (key.starts_with(PREFIX) || all_known().any(|known| is_near(key, known)))
+    let near = |known| key.starts_with('h') && is_near(key, known);
+    key.len() <= MAX_KEY
+        && (key.starts_with(PREFIX) || habit(key).is_some() || all_known().any(near))
 }
 
 fn all_known() -> impl Iterator<Item = &'static str> {
     LABELS.into_iter().chain(ANNOTATIONS)
+}
+
+/// The key of ours that a key in the style of other meshes means: `sidecar.heddle.dev/inject`, `heddle-injection`. The name after a subdomain
+/// of ours that none of our keys has means none.
+fn habit(key: &str) -> Option<Option<&'static str>> {
+    if let Some((_, name)) = key.split_once(".heddle.dev/") {
+        let of_name = |known: &&str| known.strip_prefix(PREFIX) == Some(name);
+        return Some(all_known().find(of_name));
+    }
+    let lower = key.to_ascii_lowercase();
+    let asks = lower.contains("heddle") && lower.contains("inject") && !key.starts_with(PREFIX);
+    asks.then_some(Some(INJECT_LABEL))
 }
 
 /// Returns whether the lengths of two keys alone allow for [`NEAR`] edits.
@@ -115,11 +127,13 @@ fn unknown(kind: &str, key: &str, known: &[&str], other: &[&str]) -> Option<Stri
         .chain(other)
         .filter(|known| is_near(key, known));
     let nearest = near.map(|known| (edits(key, known), known)).min();
-    match nearest.filter(|(edits, _)| *edits <= NEAR) {
-        Some((_, meant)) => Some(format!(
+    let nearest = nearest.filter(|(edits, _)| *edits <= NEAR);
+    let (habit, ours) = (habit(key), key.starts_with(PREFIX));
+    match nearest.map(|(_, meant)| *meant).or(habit.flatten()) {
+        Some(meant) => Some(format!(
             "{field}: Heddle reads no such {kind}; it probably means {meant}"
         )),
-        None if key.starts_with(PREFIX) => {
+        None if ours || habit.is_some() => {
             Some(format!("{field}: Heddle reads no such {kind}; remove it"))
         }
         None => None,

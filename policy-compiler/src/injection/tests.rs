@@ -79,6 +79,16 @@ fn annotations_that_cannot_work_are_refused_with_their_name() {
         (names::INIT_RESOURCES, "limits.cpu=-1", "is not a resource"),
         (names::INIT_RESOURCES, "limits.cpu=1ki", "is not a resource"),
         (names::INIT_RESOURCES, "limits.gpu=1", "is not a resource"),
+        (
+            names::INIT_RESOURCES,
+            "requests.cpu=101m,limits.cpu=0.1",
+            "requests.cpu=101m is more than limits.cpu=0.1",
+        ),
+        (
+            names::PROXY_RESOURCES,
+            "limits.memory=1G,requests.memory=1Gi",
+            "requests.memory=1Gi is more than limits.memory=1G",
+        ),
     ];
     for (key, value, expected) in cases {
         match annotated(key, value).decision {
@@ -99,6 +109,112 @@ fn resources_of_a_pod_are_read() {
     assert_eq!(found.get("limits", "cpu"), Some("0.1"));
     assert_eq!(found.get("limits", "memory"), Some("1Gi"));
     assert_eq!(found.get("requests", "memory"), None);
+}
+
+#[test]
+fn quantities_are_compared_exactly() {
+    let more = [
+        ("1", "999m"),
+        ("1.5Gi", "1535Mi"),
+        ("1Ei", "1E"),
+        ("99999999999999999999999999999E", "1"),
+    ];
+    for (one, other) in more {
+        assert!(is_more(one, other), "{one} and {other}");
+        assert!(!is_more(other, one), "{other} and {one}");
+    }
+    for (one, other) in [
+        ("0.3", "300m"),
+        ("1024Mi", "1Gi"),
+        ("1000k", "1M"),
+        ("2.50", "2.5"),
+        ("x", "1"),
+    ] {
+        assert!(
+            !is_more(one, other) && !is_more(other, one),
+            "{one} and {other}"
+        );
+    }
+}
+
+#[test]
+fn pods_that_only_windows_nodes_may_run_are_skipped() {
+    let linux_or_windows = |terms: Value| {
+        decided(|pod| {
+            pod["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+        })
+        .decision
+    };
+    let os = |operator: &str, values: Value| json!({"key": "kubernetes.io/os", "operator": operator, "values": values});
+    let zone = json!({"key": "zone", "operator": "In", "values": ["windows"]});
+    let windows = [
+        json!([{"matchExpressions": [os("In", json!(["windows"]))]}]),
+        json!([{"matchExpressions": [zone, os("In", json!(["Windows"]))]}]),
+        json!([{"matchExpressions": [os("NotIn", json!(["linux"]))]}, {}]),
+        json!([{"matchExpressions": [{"key": "beta.kubernetes.io/os", "operator": "In", "values": ["windows"]}]}]),
+    ];
+    for terms in windows {
+        let decision = linux_or_windows(terms.clone());
+        assert!(matches!(decision, InjectionDecision::Skip(_)), "{terms}");
+    }
+    let others = [
+        json!([]),
+        json!([{}]),
+        json!([{"matchExpressions": [zone]}]),
+        json!([{"matchExpressions": [os("In", json!(["windows", "linux"]))]}]),
+        json!([{"matchExpressions": [os("NotIn", json!(["windows"]))]}]),
+        json!([{"matchExpressions": [os("In", json!(["windows"]))]}, {"matchExpressions": [zone]}]),
+        json!([{"matchExpressions": [os("In", json!(["windows"]))]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]),
+    ];
+    for terms in others {
+        let decision = linux_or_windows(terms.clone());
+        assert!(matches!(decision, InjectionDecision::Inject(_)), "{terms}");
+    }
+    let old =
+        decided(|pod| pod["spec"]["nodeSelector"] = json!({"beta.kubernetes.io/os": "windows"}));
+    assert!(matches!(old.decision, InjectionDecision::Skip(_)));
+}
+
+#[test]
+fn probes_and_hooks_of_the_sidecars_ports_are_refused() {
+    let cases = [
+        ("livenessProbe", json!({"httpGet": {"port": 15006}}), true),
+        (
+            "readinessProbe",
+            json!({"tcpSocket": {"port": 15020}}),
+            true,
+        ),
+        ("startupProbe", json!({"grpc": {"port": 15001}}), true),
+        (
+            "lifecycle",
+            json!({"preStop": {"httpGet": {"port": 15007}}}),
+            true,
+        ),
+        ("readinessProbe", json!({"httpGet": {"port": 15021}}), false),
+        (
+            "readinessProbe",
+            json!({"httpGet": {"port": "http"}}),
+            false,
+        ),
+        // Sent to another host.
+        (
+            "livenessProbe",
+            json!({"httpGet": {"port": 15006, "host": "10.0.0.1"}}),
+            false,
+        ),
+    ];
+    for (field, probe, refused) in cases {
+        let decided = decided(|pod| pod["spec"]["containers"][0][field] = probe.clone());
+        match decided.decision {
+            InjectionDecision::Refuse(reason) => {
+                assert!(
+                    refused && reason.starts_with(&format!("spec.containers[app].{field}")),
+                    "{reason}"
+                );
+            }
+            other => assert!(!refused, "{probe}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -147,6 +263,13 @@ fn misspelt_labels_and_annotations_are_warned_of() {
             "write it as annotation",
         ),
         ("heddle.dev/colour", "red", "remove it"),
+        (
+            "sidecar.heddle.dev/inject",
+            "true",
+            "means heddle.dev/inject",
+        ),
+        ("heddle-injection", "enabled", "means heddle.dev/inject"),
+        ("proxy.heddle.dev/colour", "red", "remove it"),
     ];
     let annotations = [
         ("heddle.dev/inject", "enabled", "write it as label"),
