@@ -35,7 +35,7 @@ use tracing_subscriber::EnvFilter;
 #[command(
     name = "heddle",
     version,
-    long_about = "Heddle is a service mesh control plane: it compiles Mesh, TrafficSplit, TrafficPolicy and AuthPolicy objects into Envoy \
+    long_about = "Heddle is a service mesh control plane: it compiles Mesh, TrafficSplit, TrafficPolicy, AuthPolicy and Telemetry objects into Envoy \
                   configuration and serves it to unmodified Envoy sidecars.\n\n\
                   Exit codes: 0 all well, 1 something is wrong (and said), 2 wrong usage.",
     after_long_help = "Examples:\n  \

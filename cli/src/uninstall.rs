@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Options of `heddle uninstall`.
 #[derive(Args, Debug)]
 pub struct UninstallArgs {
-    /// Leave the API definitions, and with them all Mesh, TrafficSplit, TrafficPolicy and AuthPolicy objects.
+    /// Leave the API definitions, and with them all Mesh, TrafficSplit, TrafficPolicy, AuthPolicy and Telemetry objects.
     #[arg(long)]
     keep_crds: bool,
     /// Only print the objects to delete.

@@ -12,9 +12,10 @@ use super::inbound::{is_reserved, target};
 use super::report::PolicyFeedback;
 use super::templates::CompiledTemplate;
 use crate::authz::{PortAuthz, RuleAction};
-use crate::finding::Finding;
+use crate::finding::{Finding, ObjectRef};
 use crate::injection::INJECT_LABEL;
 use crate::kinds::policies::auth_policy::{Policy, Selector};
+use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service};
 
 /// So many workloads or ports are named in a message.
@@ -84,26 +85,52 @@ impl Reach<'_> {
             enforced(policy, reason::NOTHING_SELECTED, &message, feedback);
             return;
         };
-        let message = format!(
-            "{} selects no pod of namespace {namespace} ({})",
-            policy.selected_by,
-            pairs(labels)
-        );
+        let (object, field) = (&policy.object, policy.selected_by);
+        let message = no_pod_has(object, field, labels);
         enforced(policy, reason::NOTHING_SELECTED, &message, feedback);
-        if self.offline && self.meshed.is_empty() && self.without_sidecar.is_empty() {
-            // The files may simply not have the workloads.
-            return;
+        let finding = self.selects_nothing(object, field, labels);
+        feedback.findings.extend(finding);
+    }
+
+    /// Reports each telemetry object with labels that no pod has.
+    pub(crate) fn report_telemetry<'p>(
+        &self,
+        policies: impl Iterator<Item = &'p TelemetryPolicy>,
+        feedback: &mut PolicyFeedback,
+    ) {
+        for policy in policies {
+            let meshed = self.meshed.iter().map(|(template, _)| *template);
+            let mut templates = meshed.chain(self.without_sidecar.iter().copied());
+            if let Selector::Labels(labels) = &policy.selector
+                && !templates.any(|template| policy.selects(template))
+            {
+                let object = &policy.object;
+                feedback
+                    .findings
+                    .extend(self.selects_nothing(object, "spec.selector", labels));
+            }
         }
+    }
+
+    /// The warning about labels that no pod has. Without any pod there is none offline: the files may simply not have the workloads.
+    fn selects_nothing(
+        &self,
+        object: &ObjectRef,
+        field: &'static str,
+        labels: &Labels,
+    ) -> Option<Finding> {
+        if self.offline && self.meshed.is_empty() && self.without_sidecar.is_empty() {
+            return None;
+        }
+        let message = no_pod_has(object, field, labels);
         let fix = match self.meant(labels) {
             Some((found, template)) => {
                 format!("{} has {found}: is that meant?", workload(template))
             }
             None => "correct the labels, or deploy the pods that they mean".to_owned(),
         };
-        let field = policy.selected_by;
-        let code = reason::NOTHING_SELECTED;
-        let finding = Finding::warning(&policy.object, field, code, message).fix(fix);
-        feedback.findings.push(finding);
+        let finding = Finding::warning(object, field, reason::NOTHING_SELECTED, message);
+        Some(finding.fix(fix))
     }
 
     /// Labels of a pod that differ from these only by a slip of the pen.
@@ -358,6 +385,11 @@ fn admits_anonymous(authz: &PortAuthz) -> bool {
 
 fn workload(template: &PodTemplate) -> String {
     template.workload().to_string()
+}
+
+fn no_pod_has(object: &ObjectRef, field: &str, labels: &Labels) -> String {
+    let (namespace, pairs) = (&object.namespace, pairs(labels));
+    format!("{field} selects no pod of namespace {namespace} ({pairs})")
 }
 
 fn pairs(labels: &Labels) -> String {

@@ -86,8 +86,9 @@ impl Update<'_> {
     fn reach_of(&self, namespace: &Arc<str>) -> PolicyFeedback {
         let target = Target::Pods(Arc::clone(namespace));
         let policies = self.new.validated.policies.attached(&target).flatten();
-        let mut policies = policies.peekable();
-        if policies.peek().is_none() {
+        let telemetry = self.new.validated.telemetries.attached(&target).flatten();
+        let (mut policies, mut telemetry) = (policies.peekable(), telemetry.peekable());
+        if policies.peek().is_none() && telemetry.peek().is_none() {
             return PolicyFeedback::default();
         }
         let meshed = in_namespace(&self.new.served, namespace);
@@ -105,6 +106,8 @@ impl Update<'_> {
             services: services.map(|(name, service)| (name, &**service)).collect(),
             offline: self.world.offline,
         };
-        reach.of(policies)
+        let mut feedback = reach.of(policies);
+        reach.report_telemetry(telemetry, &mut feedback);
+        feedback
     }
 }
