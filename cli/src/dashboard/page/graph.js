@@ -1,7 +1,7 @@
 // Draws the graph as SVG, with moving edges, pan and zoom.
 
 import { byId, svg } from './dom.js';
-import { layout } from './layout.js';
+import { MANY, layout } from './layout.js';
 import { health, sum, words } from './model.js';
 
 const WIDTH = 170;
@@ -69,7 +69,7 @@ function curve(points) {
   return path;
 }
 
-function drawEdge(edge, choose) {
+function drawEdge(edge, plain, choose) {
   const [from, to] = [places.get(edge.from), places.get(edge.to)];
   const middle = HEIGHT / 2;
   const points = [{ x: from.x + WIDTH, y: from.y + middle }];
@@ -88,6 +88,7 @@ function drawEdge(edge, choose) {
   const label = `${edge.from} to ${edge.to}: ${first} ${second}`;
   const group = svg('g', { class: `edge ${state}`, tabindex: 0, role: 'button', 'aria-label': label, 'data-key': edge.key });
   group.append(svg('path', { class: 'wire', d: path }));
+  if (plain) return part(group, () => choose.edge(edge));
   if (!edge.inner && figures.rate > 0) {
     const flow = svg('path', { class: 'flow', d: path });
     flow.style.animationDuration = `${Math.max(0.15, 2 / (1 + Math.log10(1 + figures.rate) * 3))}s`;
@@ -106,11 +107,10 @@ function drawNode(node, choose) {
     transform: `translate(${x} ${y})`,
     tabindex: 0,
     role: 'button',
-    'aria-label': `${node.name}, ${below}`,
+    'aria-description': node.key,
     'data-key': node.key,
   });
   group.append(
-    svg('title', {}, node.key),
     svg('rect', { width: WIDTH, height: HEIGHT, rx: node.folded ? 2 : 10 }),
     svg('text', { x: 12, y: 18 }, cut(node.name)),
     svg('text', { x: 12, y: 34, class: 'small' }, cut(below)),
@@ -128,7 +128,8 @@ export function draw(graph, choose) {
   }
   const focused = scene.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   scene.replaceChildren(
-    ...graph.edges.map((edge) => drawEdge(edge, choose)),
+    // Many edges have neither motion nor text: they would hide each other, and slow the page down.
+    ...graph.edges.map((edge) => drawEdge(edge, graph.edges.length > MANY, choose)),
     ...graph.nodes.map((node) => drawNode(node, choose)),
   );
   if (focused !== undefined) {

@@ -4,6 +4,8 @@
 const COLUMN = 330;
 const ROW = 76;
 const SWEEPS = 6;
+/// Of a graph with more edges none is led between the nodes: the places for it would be far more than the nodes.
+export const MANY = 400;
 
 /// The column of each node: one more than that of its callers. An edge that closes a circle does not count.
 function columns(nodes, edges) {
@@ -69,7 +71,7 @@ export function layout({ nodes, edges }) {
   for (const { key, from, to } of edges) {
     // An edge over several columns has a place in each of them, so that it passes between nodes and not over them.
     const chain = [from];
-    for (let x = column.get(from) + 1; x < column.get(to); x++) {
+    for (let x = column.get(from) + 1; edges.length <= MANY && x < column.get(to); x++) {
       const bend = `${key}#${x}`;
       layers[x].push(bend);
       neighbors.set(bend, []);
