@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{HumanDuration, RequestHeader, strict};
+use crate::{CallMatch, HumanDuration};
 
 /// A fault that callers meet on purpose, for tests: their own sidecars delay requests, or answer them in place of the
 /// service. Each fault of the list decides for itself about each request.
@@ -15,58 +15,13 @@ use crate::{HumanDuration, RequestHeader, strict};
 pub struct Fault {
     /// Only requests that match. Left out: all requests.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
-    pub matching: Option<FaultMatch>,
+    pub matching: Option<CallMatch>,
     /// The wait before the request is sent, or aborted. It does not count for `timeouts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<FaultDelay>,
     /// The answer in place of the service. `retries` do not send such a request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<FaultAbort>,
-}
-
-/// The requests of a fault: all fields must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.method) || has(self.path) || has(self.headers)").message(
-    "a match without a condition is every request, so name method, path or headers, or leave match out"
-))]
-pub struct FaultMatch {
-    /// The method, in capitals.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[A-Z][A-Z0-9_-]*$"))]
-    pub method: Option<String>,
-    /// The path without the query, as the caller sends it: escapes, `//` and `/../` stay as they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<FaultPath>,
-    /// Headers of the request, 1 to 16, each name once; all of them must match.
-    #[serde(
-        default,
-        deserialize_with = "strict::list",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    #[schemars(length(min = 1, max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub headers: Vec<RequestHeader>,
-}
-
-/// A path, without the query.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.exact) != has(self.prefix)").message(
-    "the path of a fault takes exactly one of exact and prefix, so keep one"
-))]
-pub struct FaultPath {
-    /// The whole path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r#"^/[!-"$->@-~]*$"#))]
-    pub exact: Option<String>,
-    /// This path and all below it, by segments: `/v2` and `/v2/` match `/v2` and `/v2/a`, and not `/v2a`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 1024),
-        regex(pattern = r#"^(/|/[!-"$->@-~]*[!-"$-.0->@-~]/?)$"#)
-    )]
-    pub prefix: Option<String>,
 }
 
 /// A delay of requests.

@@ -1,17 +1,21 @@
 //! The groups of fields of a `TrafficPolicy`, one file each.
 
 mod balancing;
+mod call_match;
 mod connections;
 mod ejection;
 mod faults;
 mod limits;
+mod rate_limits;
 mod retries;
 mod timeouts;
 
 pub use balancing::*;
+pub use call_match::*;
 pub use connections::*;
 pub use ejection::*;
 pub use faults::*;
 pub use limits::*;
+pub use rate_limits::*;
 pub use retries::*;
 pub use timeouts::*;

@@ -276,6 +276,10 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             fault(json!({"delay": {"percent": 1, "duration": "2h"}})),
             "spec.faults[0].delay.duration",
         ),
+        of(
+            traffic(json!({"rateLimits": [{"requests": 1, "per": "2h"}]})),
+            "spec.rateLimits[0].per",
+        ),
         of(timeout("perTry", "0s"), "spec.timeouts.perTry"),
         of(timeout("idle", "8761h"), "spec.timeouts.idle"),
         of(

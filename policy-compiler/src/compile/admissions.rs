@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inbound::target;
+use super::service_targets::target;
 use super::templates::CompiledTemplate;
 use super::validated::Validated;
 use crate::authz::Admission;

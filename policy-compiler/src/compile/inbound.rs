@@ -7,13 +7,16 @@ use std::time::Duration;
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
 use super::bounds;
+use super::rate_limits::PortLimits;
 use super::report::PolicyFeedback;
+use super::service_targets::PortReference;
 use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::telemetry::LineFormat;
-use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol, Service, TargetPort};
+use crate::traffic::RateLimit;
+use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol};
 
 /// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across
 /// workloads and namespaces.
@@ -49,6 +52,8 @@ pub(crate) struct InboundPort {
     /// Whether plain text is accepted beside mTLS.
     pub(crate) plain: bool,
     pub(crate) authz: PortAuthz,
+    /// The limits of the services that lead here: requests must pass all of them.
+    pub(crate) limits: Vec<RateLimit>,
     /// The service that leads here, for metrics, where bytes may be refused before they are led to the cluster that has it.
     pub(crate) service: Option<Arc<str>>,
 }
@@ -56,42 +61,6 @@ pub(crate) struct InboundPort {
 /// Whether a port is the sidecar's, where no policy decides.
 pub(crate) fn is_reserved(port: Port) -> bool {
     heddle_ports::is_reserved(port.get())
-}
-
-/// A port of a service that leads to a port of a pod.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PortReference<'a> {
-    pub(crate) service: &'a Service,
-    pub(crate) port: Port,
-    pub(crate) protocol: Protocol,
-}
-
-/// Where a port of a service leads in pods of a template.
-pub(crate) fn target(target: &TargetPort, template: &PodTemplate) -> Option<Port> {
-    match target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => template.port_named(name),
-    }
-}
-
-/// Returns the ports that services lead to, each with the protocols that the services declare for it.
-pub(crate) fn service_targets<'a>(
-    services: &[&'a Service],
-    template: &PodTemplate,
-) -> BTreeMap<Port, Vec<PortReference<'a>>> {
-    let mut targets: BTreeMap<Port, Vec<PortReference<'_>>> = BTreeMap::new();
-    for service in services {
-        for port in service.ports.values() {
-            if let Some(target) = target(&port.target, template) {
-                targets.entry(target).or_default().push(PortReference {
-                    service,
-                    port: port.port,
-                    protocol: port.protocol,
-                });
-            }
-        }
-    }
-    targets
 }
 
 /// The protocol of a port of a pod by its services; where none leads to it, by its own name. If some services declare HTTP and others do
@@ -156,6 +125,7 @@ pub(crate) fn inbound(
     template: &PodTemplate,
     targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
     policies: &[&Policy],
+    limits: &BTreeMap<Port, PortLimits>,
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> InboundInput {
@@ -175,10 +145,13 @@ pub(crate) fn inbound(
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
+        let limits = port.and_then(|port| limits.get(&port));
+        let limits = limits.filter(|_| protocol != Protocol::Tcp);
         InboundPort {
             protocol,
             plain,
             authz,
+            limits: limits.map(|of| of.limits.clone()).unwrap_or_default(),
             service: service.cloned(),
         }
     };
@@ -205,12 +178,20 @@ pub(crate) fn inbound(
         metrics: metrics_authz(settings),
         max_connection_age: settings.max_connection_age,
         line_format: settings.line_format,
-        origins: policies
-            .iter()
-            .map(|p| p.object.clone())
-            .chain(settings.origin.clone())
-            .collect(),
+        origins: origins(&policies, limits, settings),
     }
+}
+
+/// The objects from which the server's side of a pod comes.
+fn origins(
+    policies: &[&Policy],
+    limits: &BTreeMap<Port, PortLimits>,
+    settings: &Settings,
+) -> BTreeSet<ObjectRef> {
+    let policies = policies.iter().map(|policy| &policy.object);
+    let limits = limits.values().flat_map(|of| &of.origins);
+    let all = policies.chain(limits).chain(&settings.origin);
+    all.cloned().collect()
 }
 
 /// Every port that anybody names: the pod, its services, its policies, its probes.

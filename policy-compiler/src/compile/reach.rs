@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use heddle_crds::{ConditionType, reason};
 
-use super::inbound::{is_reserved, target};
+use super::inbound::is_reserved;
 use super::report::PolicyFeedback;
+use super::service_targets::target;
 use super::templates::CompiledTemplate;
 use crate::authz::{PortAuthz, RuleAction};
 use crate::finding::{Finding, ObjectRef};

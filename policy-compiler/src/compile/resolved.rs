@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::Compiled;
 use super::facet::Facet;
-use super::inbound::{PortReference, protocol_of, service_targets};
+use super::inbound::protocol_of;
 use super::pods::PodGroup;
 use super::scope::{Destination, DestinationKind, Family};
+use super::service_targets::{PortReference, service_targets};
 use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
 use crate::world::{

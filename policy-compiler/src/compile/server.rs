@@ -34,7 +34,7 @@ pub(crate) fn server(input: &InboundInput) -> Part {
         let name = in_name(port);
         let cluster = ResourceKey::new(ResourceKind::Cluster, name.as_str());
         if inbound.protocol != Protocol::Tcp {
-            let body = route::inbound(&name, &name, &[], &Others::Judged(&inbound.authz));
+            let body = route::inbound(&name, &name, &[], &judged(inbound));
             let requires = vec![cluster.clone()];
             resources.push(resource(input, ResourceKind::Route, &name, body, requires));
         }
@@ -92,6 +92,10 @@ fn resource(
     requires: Vec<ResourceKey>,
 ) -> Arc<Resource> {
     Resource::new(kind, name, body, requires, input.origins.clone())
+}
+
+fn judged(inbound: &InboundPort) -> Others<'_> {
+    Others::Judged(&inbound.authz, &inbound.limits)
 }
 
 fn node_name(port: Port) -> String {
@@ -383,7 +387,7 @@ fn probe_routes(input: &InboundInput) -> Vec<Arc<Resource>> {
     with_probes
         .map(|(port, inbound, probes)| {
             let others = if inbound.plain {
-                Others::Judged(&inbound.authz)
+                judged(inbound)
             } else {
                 Others::Refused
             };

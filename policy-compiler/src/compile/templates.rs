@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::applications::Application;
-use super::inbound::{InboundInput, inbound, leads, service_targets};
+use super::inbound::{InboundInput, inbound, leads};
 use super::memo::{ContentInterner, Memo};
+use super::rate_limits::rate_limits;
 use super::report::PolicyFeedback;
 use super::server::server;
+use super::service_targets::service_targets;
 use super::telemetry::RuntimeInput;
+use super::validated::OfKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
+use crate::kinds::policies::traffic_policy::ServicePolicies;
 use crate::resource::Part;
 use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, SpiffeId, selects};
 
@@ -41,6 +45,8 @@ impl InboundConfig {
 pub(crate) struct Policies<'a> {
     pub(crate) auth: Vec<&'a Policy>,
     pub(crate) telemetry: Vec<&'a TelemetryPolicy>,
+    /// Those of services, of all namespaces.
+    pub(crate) traffic: &'a OfKind<ServicePolicies>,
 }
 
 /// The server's side of the pods of a template.
@@ -68,7 +74,9 @@ impl CompiledTemplate {
     ) -> Self {
         let mut feedback = PolicyFeedback::default();
         let targets = service_targets(services, template);
-        let input = inbound(template, &targets, &policies.auth, settings, &mut feedback);
+        let limits = rate_limits(&targets, policies.traffic);
+        let authz = &policies.auth;
+        let input = inbound(template, &targets, authz, &limits, settings, &mut feedback);
         let runtime = RuntimeInput::new(template, &policies.telemetry, settings, &mut feedback);
         Self {
             config: inbound_configs.of(Arc::new(input), InboundConfig::new),

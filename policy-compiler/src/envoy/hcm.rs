@@ -17,7 +17,7 @@ use super::{ads, any, duration, number, rbac, regex, seconds, truth};
 
 /// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
-/// The slot for filters that routes bring: faults. Without any it costs next to nothing, and no listener changes with them.
+/// The slot for filters that routes bring: faults at the client, rate limits at the server. Without any it costs next to nothing, and no listener changes with them.
 pub(crate) const POLICY_FILTER: &str = "policy";
 /// The most headers of a request or a response, and their size together. Larger ones are for ports that declare no HTTP: Envoy holds
 /// the headers of every request in memory.
@@ -127,9 +127,10 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     };
     // The position in the list is the order in which requests pass them.
     let mut filters = match side {
-        Side::Client => vec![filter(POLICY_FILTER, any(&FilterChainConfig::default()))],
+        Side::Client => Vec::new(),
         Side::Server(_) => vec![filter(AUTHZ_FILTER, rbac::closed())],
     };
+    filters.push(filter(POLICY_FILTER, any(&FilterChainConfig::default())));
     let router = Router {
         suppress_envoy_headers: true,
         ..Default::default()

@@ -11,6 +11,7 @@ pub(crate) mod listener;
 mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
+mod rate_limits;
 pub(crate) mod rbac;
 pub(crate) mod reporting;
 mod request_match;

@@ -74,3 +74,25 @@ pub(super) fn header(name: &str, value: &ValueMatcher) -> v3::HeaderMatcher {
         ..Default::default()
     }
 }
+
+/// The conditions of a matcher without cookies and query parameters, for filters that know headers only.
+pub(super) fn headers(of: &RequestMatcher) -> Vec<v3::HeaderMatcher> {
+    let method = of.method.as_ref();
+    let method = method.map(|of| header(":method", &ValueMatcher::Exact(Arc::clone(of))));
+    let path = path_with_query(&of.path);
+    let path = path.map(|text| header(":path", &ValueMatcher::Regex(text.into())));
+    let headers = of.headers.iter();
+    let headers = headers.map(|of| header(&of.name, &of.value));
+    method.into_iter().chain(path).chain(headers).collect()
+}
+
+/// An expression for `:path`, which has the query. None: every path.
+fn path_with_query(of: &PathMatcher) -> Option<String> {
+    match of {
+        PathMatcher::Any => None,
+        PathMatcher::Exact(path) => Some(format!(r"{}(?:\?.*)?", regex::escape(path))),
+        PathMatcher::Prefix(path) => Some(format!("{}(?:[/?].*)?", regex::escape(path))),
+        PathMatcher::Regex(text) => Some(format!(r"(?:{text})(?:\?.*)?")),
+        PathMatcher::Grpc(method) => path_with_query(&method.path()),
+    }
+}

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
+use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
+    FilterChain, FilterChainConfigPerRoute,
+};
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
@@ -13,11 +16,11 @@ use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
 use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
-use super::{duration, endpoint, faults, hash, number, rbac, rewrite, seconds};
+use super::{any, duration, endpoint, faults, hash, number, rate_limits, rbac, rewrite, seconds};
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Edits, Fault, Forward, HostPattern, Mirror, RouteEntry, RouteRule, RouteTable,
-    Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
+    Action, Edits, Fault, Forward, HostPattern, Mirror, RateLimit, RouteEntry, RouteRule,
+    RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
 /// The cluster of backends without an upstream. No such cluster is ever sent.
@@ -33,7 +36,7 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
         let mut routes = routes(table, entry);
         if in_route {
             for route in &mut routes {
-                route.typed_per_filter_config = policy_slot(&entry.rule.policy.faults);
+                route.typed_per_filter_config = of_faults(&entry.rule.policy.faults);
             }
         }
         routes
@@ -47,7 +50,7 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     v3::RouteConfiguration {
         name: table.name.to_string(),
         virtual_hosts: table.hosts.iter().map(host).collect(),
-        typed_per_filter_config: common.map(policy_slot).unwrap_or_default(),
+        typed_per_filter_config: common.map(of_faults).unwrap_or_default(),
         ..Default::default()
     }
 }
@@ -60,9 +63,26 @@ fn common_faults(table: &RouteTable) -> Option<&[Fault]> {
     same.then_some(&**faults)
 }
 
-fn policy_slot(faults: &[Fault]) -> BTreeMap<String, Any> {
-    let chain = faults::chain(faults).into_iter();
-    chain.map(|of| (POLICY_FILTER.to_owned(), of)).collect()
+/// Filters for the slot that each connection manager has.
+fn policy_slot(filters: impl Iterator<Item = core::TypedExtensionConfig>) -> BTreeMap<String, Any> {
+    let filters: Vec<_> = filters.collect();
+    if filters.is_empty() {
+        return BTreeMap::new();
+    }
+    let chain = any(&FilterChainConfigPerRoute {
+        filter_chain: Some(FilterChain { filters }),
+    });
+    BTreeMap::from([(POLICY_FILTER.to_owned(), chain)])
+}
+
+fn of_faults(faults: &[Fault]) -> BTreeMap<String, Any> {
+    let faults = faults.iter().enumerate();
+    policy_slot(faults.map(|(index, of)| faults::filter(index, of)))
+}
+
+fn of_limits(limits: &[RateLimit]) -> BTreeMap<String, Any> {
+    let limits = limits.iter().enumerate();
+    policy_slot(limits.map(|(index, of)| rate_limits::filter(index, of)))
 }
 
 fn domain(pattern: &HostPattern) -> String {
@@ -318,8 +338,8 @@ impl ProbeRoute {
 
 /// The action for requests that are not probes.
 pub(crate) enum Others<'a> {
-    /// They go to the application if the policies let them.
-    Judged(&'a PortAuthz),
+    /// They go to the application if the policies and the limits let them.
+    Judged(&'a PortAuthz, &'a [RateLimit]),
     /// They are refused: this listener takes probes only.
     Refused,
 }
@@ -347,9 +367,11 @@ pub(crate) fn inbound(
         })
         .collect();
     let (last, policies) = match others {
-        Others::Judged(authz) => (
+        Others::Judged(authz, limits) => (
             v3::Route {
                 action: forward(),
+                // Not for probes: a pod must not die because it is busy.
+                typed_per_filter_config: of_limits(limits),
                 ..Default::default()
             },
             authz_config(rbac::per_route(authz)),

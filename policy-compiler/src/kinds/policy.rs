@@ -67,6 +67,14 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
         Vec::new()
     }
 
+    /// Whether the attachment to a service differs for the pods of the service.
+    fn differs_for_servers(
+        _old: Option<&Self::Attachment>,
+        _new: Option<&Self::Attachment>,
+    ) -> bool {
+        false
+    }
+
     /// Returns the pods of a [`Target::Pods`] for which the attachment differs.
     fn differing_pods(
         _old: Option<&Self::Attachment>,

@@ -8,6 +8,7 @@ mod evaluate;
 mod faults;
 mod filters;
 mod matcher;
+mod rate_limits;
 mod retries;
 mod rule;
 mod table;
@@ -25,6 +26,7 @@ pub use matcher::{
     CookieMatcher, GrpcMethod, GrpcName, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher,
     ValueMatcher,
 };
+pub use rate_limits::RateLimit;
 pub use retries::{Backoff, Failure, GrpcCode, Resend, Retries, RetryBudget};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,

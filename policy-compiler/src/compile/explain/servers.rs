@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::super::inbound::target;
+use super::super::service_targets::target;
 use super::super::{Compiled, Proxy};
 use super::explanation::{ServerDecision, Servers};
 use crate::authz::{HttpRequest, Request, RuleAction, evaluate};

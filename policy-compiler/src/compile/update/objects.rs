@@ -1,5 +1,6 @@
 //! The declared kinds: the settings, and the policies of each kind in a namespace.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::Update;
@@ -99,6 +100,9 @@ impl Update<'_> {
             Target::Service(service) => {
                 for input in S::narrower_inputs(service, old, new) {
                     self.changed(&input);
+                }
+                if S::differs_for_servers(old, new) {
+                    self.select(&BTreeSet::from([service.clone()]));
                 }
             }
             Target::Pods(namespace) => self.select_pods(namespace, &S::differing_pods(old, new)),

@@ -248,6 +248,7 @@ impl Update<'_> {
         let policies = Policies {
             auth: validated.policies.attached(&target).flatten().collect(),
             telemetry: validated.telemetries.attached(&target).flatten().collect(),
+            traffic: &validated.traffic_policies,
         };
         let scheduled = pods
             .iter()

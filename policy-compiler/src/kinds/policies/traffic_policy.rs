@@ -10,7 +10,7 @@ use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic::{self, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
-use crate::traffic::{Balance, RoutePolicy, UpstreamPolicy};
+use crate::traffic::{Balance, RateLimit, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -33,20 +33,39 @@ pub(crate) struct PortPolicy<'a> {
 }
 
 impl ServicePolicies {
-    /// The policy of a port, as far as it has an effect on its protocol.
+    /// The policy of a port, as far as it has an effect on callers by its protocol.
     pub(crate) fn of(&self, port: Port, protocol: Protocol) -> PortPolicy<'_> {
         let mut policy = PortPolicy::default();
         let mut all = PolicyGroups::default();
         for key in [Some(port), None] {
             let Some(of) = self.0.get(&key) else { continue };
             all = all.or(&of.groups);
-            let groups = all.clone().for_protocol(protocol);
+            let groups = all.clone().for_callers(protocol);
             if groups != policy.groups {
                 policy.groups = groups;
                 policy.objects.push(&of.object);
             }
         }
         policy
+    }
+
+    /// The limits of the pods behind a port, and the object that sets them.
+    pub(crate) fn rate_limits(&self, port: Port) -> Option<(&ObjectRef, &[RateLimit])> {
+        let of = |key| {
+            let policy = self.0.get(&key)?;
+            Some((&policy.object, policy.groups.rate_limits()?))
+        };
+        of(Some(port)).or_else(|| of(None))
+    }
+
+    /// Whether the limits of the pods differ.
+    fn limits_differ(&self, other: &Self) -> bool {
+        let limits = |of: &Self| {
+            let all = of.0.iter();
+            let all = all.filter_map(|(port, of)| Some((*port, of.groups.rate_limits()?.to_vec())));
+            all.collect::<Vec<_>>()
+        };
+        limits(self) != limits(other)
     }
 
     /// Returns the policy of all ports, and a sentence on the ports where others win. None: it wins everywhere.
@@ -132,6 +151,11 @@ impl PolicyKind for TrafficPolicySpec {
         report.findings.extend(finding);
         let object = object.clone();
         attached.0.insert(port, DeclaredPolicy { object, groups });
+    }
+
+    fn differs_for_servers(old: Option<&ServicePolicies>, new: Option<&ServicePolicies>) -> bool {
+        let none = ServicePolicies::default();
+        old.unwrap_or(&none).limits_differ(new.unwrap_or(&none))
     }
 
     fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {

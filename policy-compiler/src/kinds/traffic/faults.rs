@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use heddle_crds::{self as crds, FaultMatch, FaultPath, PathMatch, RequestMatch};
+use heddle_crds as crds;
 
+use super::call_match;
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::{Abort, Delay, Fault, FaultAnswer, HeaderMatcher, ValueMatcher};
 
@@ -19,8 +20,7 @@ pub(super) fn faults(of: &[crds::Fault]) -> Vec<Fault> {
 }
 
 fn fault(of: &crds::Fault) -> Fault {
-    let matching = of.matching.as_ref().map(request_match);
-    let mut matcher = matching.as_ref().map(matches::matcher).unwrap_or_default();
+    let mut matcher = call_match::matcher(of.matching.as_ref());
     let of_grpc = of.abort.as_ref().is_some_and(|of| of.grpc_status.is_some());
     if of_grpc {
         // Envoy would answer other requests with status 200.
@@ -46,21 +46,6 @@ fn fault(of: &crds::Fault) -> Fault {
     }
 }
 
-/// The match as that of a split, which has more fields.
-fn request_match(of: &FaultMatch) -> RequestMatch {
-    let path = |path: &FaultPath| PathMatch {
-        exact: path.exact.clone(),
-        prefix: path.prefix.clone(),
-        regex: None,
-    };
-    RequestMatch {
-        method: of.method.clone(),
-        path: of.path.as_ref().map(path),
-        headers: of.headers.clone(),
-        ..RequestMatch::default()
-    }
-}
-
 pub(super) fn check(of: &[crds::Fault]) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     if of.len() > MAX_FAULTS {
@@ -71,9 +56,10 @@ pub(super) fn check(of: &[crds::Fault]) -> Vec<ValidationError> {
             "name 1 to 8",
         ));
     }
-    let matches = of.iter().filter_map(|of| of.matching.as_ref());
-    let matches = matches.map(|of| matches::matcher(&request_match(of)).expressions());
-    let expressions: usize = matches.sum();
+    let matches = of
+        .iter()
+        .map(|of| call_match::matcher(of.matching.as_ref()));
+    let expressions: usize = matches.map(|of| of.expressions()).sum();
     problems.extend(matches::too_many_expressions("spec.faults", expressions));
     for (index, of) in of.iter().enumerate() {
         check_fault(&format!("spec.faults[{index}]"), of, &mut problems);
@@ -119,11 +105,5 @@ fn check_fault(field: &str, of: &crds::Fault, problems: &mut Vec<ValidationError
             problem(format!("{field}.abort"), message, fix);
         }
     }
-    if let Some(matching) = &of.matching {
-        let request = request_match(matching);
-        problems.extend(matches::check_alternative(
-            &format!("{field}.match"),
-            &request,
-        ));
-    }
+    problems.extend(call_match::check(field, of.matching.as_ref()));
 }

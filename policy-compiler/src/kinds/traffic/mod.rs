@@ -1,6 +1,8 @@
 //! The groups of fields of a `TrafficPolicy`: their checks, and their meaning in the traffic model.
 
+mod call_match;
 mod faults;
+mod rate_limits;
 mod retries;
 mod timeouts;
 mod upstreams;
@@ -13,8 +15,8 @@ use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
 use crate::traffic::{
-    Balance, Connections, Ejection, Fault, Limits, Retries, RetryBudget, RoutePolicy, Timeouts,
-    UpstreamPolicy, idle_timeout,
+    Balance, Connections, Ejection, Fault, Limits, RateLimit, Retries, RetryBudget, RoutePolicy,
+    Timeouts, UpstreamPolicy, idle_timeout,
 };
 use crate::world::Protocol;
 
@@ -24,6 +26,7 @@ pub(crate) struct PolicyGroups {
     timeouts: Option<Timeouts>,
     retries: Option<(Retries, Option<RetryBudget>)>,
     faults: Option<Vec<Fault>>,
+    rate_limits: Option<Vec<RateLimit>>,
     ejection: Option<Ejection>,
     limits: Option<Limits>,
     connections: Option<(Connections, Option<Duration>)>,
@@ -42,6 +45,8 @@ impl PolicyGroups {
             connections: spec.connections.as_ref().map(upstreams::connections),
             balancing: spec.load_balancing.as_ref().map(upstreams::balancing),
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
+            rate_limits: Some(rate_limits::rate_limits(&spec.rate_limits))
+                .filter(|of| !of.is_empty()),
         }
     }
 
@@ -51,6 +56,7 @@ impl PolicyGroups {
             ("timeouts", self.timeouts.is_some()),
             ("retries", self.retries.is_some()),
             ("faults", self.faults.is_some()),
+            ("rateLimits", self.rate_limits.is_some()),
             ("outlierEjection", self.ejection.is_some()),
             ("limits", self.limits.is_some()),
             ("connections", self.connections.is_some()),
@@ -58,6 +64,11 @@ impl PolicyGroups {
         ];
         let set = all.into_iter().filter(|(_, set)| *set);
         set.map(|(name, _)| name).collect()
+    }
+
+    /// The limits at the server.
+    pub(super) fn rate_limits(&self) -> Option<&[RateLimit]> {
+        self.rate_limits.as_deref()
     }
 
     /// Returns these groups, and those of `other` that are not among them.
@@ -71,6 +82,7 @@ impl PolicyGroups {
             connections: own.connections.or(other.connections),
             balancing: own.balancing.or(other.balancing),
             faults: own.faults.or(other.faults),
+            rate_limits: own.rate_limits.or(other.rate_limits),
         }
     }
 
@@ -117,10 +129,13 @@ impl PolicyGroups {
         self.balancing.as_ref().map(|(balance, _)| balance)
     }
 
-    /// The fields that have an effect on a port of a protocol.
-    pub(super) fn for_protocol(self, protocol: Protocol) -> Self {
+    /// The fields that have an effect on callers of a port of a protocol.
+    pub(super) fn for_callers(self, protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Http => self,
+            Protocol::Http => Self {
+                rate_limits: None,
+                ..self
+            },
             Protocol::Tcp | Protocol::Detect => self.for_bytes(),
         }
     }
@@ -143,6 +158,7 @@ impl PolicyGroups {
             timeouts: None,
             retries: None,
             faults: None,
+            rate_limits: None,
             ejection,
             limits: limits.filter(|of| *of != Limits::default()),
             connections: connections.map(|of| (of, None)),
@@ -173,6 +189,7 @@ impl PolicyGroups {
             ("timeouts", self.timeouts.is_some()),
             ("retries", self.retries.is_some()),
             ("faults", self.faults.is_some()),
+            ("rateLimits", self.rate_limits.is_some()),
             (
                 "outlierEjection.gatewayErrors",
                 ejection.is_some_and(|of| of.gateway_errors > 0),
@@ -210,8 +227,9 @@ pub(super) fn check(spec: &TrafficPolicySpec) -> Vec<ValidationError> {
     let timeouts = spec.timeouts.iter().flat_map(timeouts::check);
     let retries = spec.retries.iter().flat_map(retries::check);
     let faults = faults::check(&spec.faults);
+    let limits = rate_limits::check(&spec.rate_limits);
     let balancing = spec.load_balancing.iter();
     let balancing = balancing.flat_map(upstreams::check_balancing);
-    let all = timeouts.chain(retries).chain(faults);
+    let all = timeouts.chain(retries).chain(faults).chain(limits);
     all.chain(balancing).collect()
 }
