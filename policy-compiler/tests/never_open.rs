@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 21] = [
+const CHOICES: [(&str, Unreadable); 23] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -253,6 +253,11 @@ const CHOICES: [(&str, Unreadable); 21] = [
     ),
     ("TrafficPolicy.loadBalancing.hash.key", Unreadable::Harmless),
     ("TrafficPolicy.loadBalancing.mode", Unreadable::Harmless),
+    (
+        "TrafficPolicy.rateLimits[].match.headers[].present",
+        Unreadable::Harmless,
+    ),
+    ("TrafficPolicy.rateLimits[].perCaller", Unreadable::Harmless),
     ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.resend", Unreadable::Harmless),
@@ -316,6 +321,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             json!({"target": {"service": "web"},
                 "faults": [{"match": {"headers": [{"name": "a", "present": true}]}, "abort": {"status": 500, "percent": 1}}],
                 "loadBalancing": {"mode": "ConsistentHash", "hash": {"key": "SourceAddress"}},
+                "rateLimits": [{"match": {"headers": [{"name": "a", "present": true}]}, "requests": 1, "perCaller": true}],
                 "retries": {"conditions": ["Reset"], "grpcCodes": ["Internal"], "resend": "All"}}),
         ),
         (
