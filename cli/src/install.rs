@@ -251,3 +251,69 @@ fn is_rolled_out(deployment: &Deployment) -> bool {
             && status.replicas.unwrap_or(0) <= wanted
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::response::{IntoResponse, Json};
+    use axum::routing::get;
+    use heddle_identity::Ca;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A cluster with or without a root, and with the pods of an earlier mesh.
+    fn client(root: Option<Value>, pods: Value) -> Client {
+        let root = move || async move {
+            let status = json!({"kind": "Status", "status": "Failure", "code": 404, "message": ""});
+            match root {
+                Some(root) => Json(root).into_response(),
+                None => (StatusCode::NOT_FOUND, Json(status)).into_response(),
+            }
+        };
+        let pods = move || async move {
+            Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}))
+        };
+        let secret = format!(
+            "/api/v1/namespaces/{NAMESPACE}/secrets/{}",
+            crate::ca::SECRET
+        );
+        let routes = Router::new().route(&secret, get(root));
+        Client::new(routes.route("/api/v1/pods", get(pods)), "default")
+    }
+
+    fn pod(name: &str, bundle: &str, phase: &str) -> Value {
+        let env = json!([{"name": "HEDDLE_TRUST_BUNDLE", "value": bundle}]);
+        json!({
+            "metadata": {"namespace": "shop", "name": name}, "status": {"phase": phase},
+            "spec": {"containers": [{"name": "app"}], "initContainers": [{"name": "heddle-proxy", "env": env}]},
+        })
+    }
+
+    #[tokio::test]
+    async fn pods_of_an_earlier_mesh_are_named_only_where_its_root_is_lost() {
+        let (ca, _) = Ca::create(&"a".parse().unwrap(), SystemTime::now()).unwrap();
+        let bundle = ca.trust_bundle();
+        let unmeshed =
+            json!({"metadata": {"namespace": "shop", "name": "plain"}, "spec": {"containers": []}});
+        let pods = json!([
+            pod("web", bundle, "Running"),
+            pod("cart", bundle, "Pending"),
+            pod("job", bundle, "Succeeded"),
+            unmeshed,
+        ]);
+        let lost = remains(&client(None, pods.clone())).await.unwrap();
+        assert_eq!(lost, ["shop/cart", "shop/web"]);
+        let root =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": crate::ca::SECRET}});
+        let kept = remains(&client(Some(root), pods)).await.unwrap();
+        assert_eq!(kept, Vec::<String>::new());
+        assert_eq!(
+            remains(&client(None, json!([]))).await.unwrap(),
+            Vec::<String>::new()
+        );
+    }
+}
