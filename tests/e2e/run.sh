@@ -33,7 +33,6 @@ fi
 if [ -z "${KUBECONFIG:-}" ]; then
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 
-  export HEDDLE_E2E_PORT=${HEDDLE_E2E_PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
   export HEDDLE_E2E_STATE=${HEDDLE_E2E_STATE:-$HEDDLE_CACHE/state}
   "$here/cluster/up.sh"
   trap '[ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe' EXIT
