@@ -21,7 +21,7 @@ use heddle_xds_types::edges::{EdgeCounts, EdgeDelta, EdgeName, EdgeReport, METHO
 use support::client::{end, next, node, open, plain, request, tls};
 use support::pki::Pki;
 use support::resources::{api_listener, cluster, key};
-use support::{Fixture, Running, runs};
+use support::{BOUND, Fixture, Running, runs};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -294,4 +294,45 @@ async fn edges_reach_the_source_under_the_name_of_their_first_delta() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(source.edges.lock().unwrap().is_empty());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_has_one_stream_of_edges_at_a_time() {
+    let source = Fixture::new();
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let report = |node: &str| EdgeReport {
+        node: node.into(),
+        ..EdgeReport::default()
+    };
+    let open = |node: &str| {
+        let silent = futures::stream::pending();
+        let reports = futures::StreamExt::chain(tokio_stream::once(report(node)), silent);
+        edge_stream(&server, reports)
+    };
+    let mut first = open("n").await;
+    let mut other = open("m").await;
+    until(&source, 2).await;
+    let mut second = open("n").await;
+    let ended = tokio::time::timeout(BOUND, first.message()).await.unwrap();
+    assert_eq!(ended.unwrap_err().code(), Code::Aborted);
+    drop(first);
+    for stream in [&mut other, &mut second] {
+        let quiet = tokio::time::timeout(Duration::from_millis(300), stream.message()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+    // The end of the first one has not made room for two.
+    let _third = open("n").await;
+    let ended = tokio::time::timeout(BOUND, second.message()).await.unwrap();
+    assert_eq!(ended.unwrap_err().code(), Code::Aborted);
+    server.stop().await;
+}
+
+/// Waits until the source has so many reports on edges.
+async fn until(source: &Fixture, count: usize) {
+    let enough = async {
+        while source.edges.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, enough).await.unwrap();
 }

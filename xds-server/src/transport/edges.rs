@@ -31,7 +31,7 @@ impl Report for EdgeReport {
     fn check<S>(&self, _: &Shared<S>) -> Result<(), Status> {
         let mut names = self.edges.iter().filter_map(|edge| edge.name.as_ref());
         if self.edges.len() > MAX_EDGES_OF_REPORT || names.any(|name| !name.fits()) {
-            let text = "too many edges, or too long names";
+            let text = "too many edges, or texts that are no names";
             return Err(Status::resource_exhausted(text));
         }
         Ok(())

@@ -5,6 +5,7 @@ mod edges;
 mod expiry;
 mod grpc;
 mod loads;
+mod newest;
 mod open;
 mod reports;
 mod serve;

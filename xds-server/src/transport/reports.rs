@@ -17,6 +17,7 @@ use crate::source::{ResourceSource, SubscriberId};
 
 use super::admission::{self, FIRST_REQUEST};
 use super::grpc::Requests;
+use super::newest::NewestStream;
 use super::shared::Shared;
 
 /// A kind of report.
@@ -61,6 +62,7 @@ pub(crate) fn responses<R: Report, S: ResourceSource>(
         link,
         inbound,
         who: None,
+        newest: None,
         kept: R::Kept::default(),
         timer: Box::pin(tokio::time::sleep(FIRST_REQUEST)),
         over: false,
@@ -71,11 +73,21 @@ pub(crate) fn responses<R: Report, S: ResourceSource>(
     })
 }
 
+/// Returns once a newer stream has taken the place.
+async fn replaced(newest: Option<&NewestStream>) {
+    match newest {
+        Some(newest) => newest.ended.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Reports<R: Report, S> {
     shared: Arc<Shared<S>>,
     link: Arc<Link>,
     inbound: Requests<R>,
     who: Option<SubscriberId>,
+    /// From the first report on.
+    newest: Option<NewestStream>,
     kept: R::Kept,
     /// Until the first request, then until the certificate runs out.
     timer: Pin<Box<Sleep>>,
@@ -88,6 +100,10 @@ impl<R: Report, S: ResourceSource> Reports<R, S> {
             let request = tokio::select! {
                 request = self.inbound.next() => request,
                 () = self.link.closing.cancelled() => return self.end(self.shared.sent_away()),
+                () = replaced(self.newest.as_ref()) => {
+                    let text = "a newer stream of the same client takes the reports";
+                    return self.end(Status::aborted(text));
+                }
                 () = self.timer.as_mut() => {
                     let status = match self.who {
                         Some(_) => admission::expired(),
@@ -134,6 +150,8 @@ impl<R: Report, S: ResourceSource> Reports<R, S> {
 
     fn admit(&mut self, report: &R) -> Result<Option<Bytes>, Status> {
         let admission = admission::admit(&self.shared, &self.link, report.node().as_ref())?;
+        let newest = self.shared.reporting.enter(R::STREAM, &admission.who);
+        self.newest = Some(newest);
         self.who = Some(admission.who);
         let never = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
         let end = admission.expires.unwrap_or(never);

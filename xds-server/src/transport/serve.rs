@@ -99,6 +99,7 @@ impl<S: ResourceSource> Server<S> {
             max_request_bytes: options.max_request_bytes,
             load_report_interval: options.load_report_interval,
             open: Arc::default(),
+            reporting: Arc::default(),
             stopping: CancellationToken::new(),
         };
         Self {

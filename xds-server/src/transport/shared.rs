@@ -9,6 +9,7 @@ use tonic::Status;
 use crate::progress::{Counters, Registry};
 use crate::session::Limits;
 
+use super::newest::NewestStreams;
 use super::open::OpenStreams;
 
 /// The state that all streams share.
@@ -20,6 +21,8 @@ pub(crate) struct Shared<S> {
     pub max_request_bytes: usize,
     pub load_report_interval: Duration,
     pub open: Arc<OpenStreams>,
+    /// The streams of reports.
+    pub reporting: Arc<NewestStreams>,
     /// Once cancelled, every stream and connection ends.
     pub stopping: CancellationToken,
 }
