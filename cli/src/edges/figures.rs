@@ -39,7 +39,8 @@ impl Figures {
             forbidden_percent: share(counts.forbidden, requests),
             p50_ms: counts.quantile_ms(0.5),
             p99_ms: counts.quantile_ms(0.99),
-            bytes_per_second: (counts.received_bytes + counts.sent_bytes) as f64 / seconds,
+            bytes_per_second: counts.received_bytes.saturating_add(counts.sent_bytes) as f64
+                / seconds,
         }
     }
 

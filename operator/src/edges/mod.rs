@@ -125,7 +125,7 @@ impl EdgeStore {
     fn take_at(&self, now: u64, sidecar: &ReportingSidecar, traffic: &[EdgeTraffic], lost: u64) {
         let identity: Arc<str> = sidecar.identity.as_str().into();
         let mut edges = self.lock();
-        edges.losses.by_agents += lost;
+        edges.losses.by_agents = edges.losses.by_agents.saturating_add(lost);
         edges.sweep(now);
         for traffic in traffic {
             let key = EdgeKey {

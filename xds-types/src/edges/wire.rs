@@ -90,17 +90,17 @@ pub struct EdgeName {
 }
 
 impl EdgeName {
-    /// Returns whether every text is within [`MAX_TEXT`].
+    /// Returns whether every text is within [`MAX_TEXT`] and looks like a name. People paste names into shells.
     #[must_use]
     pub fn fits(&self) -> bool {
-        [
-            &self.peer,
-            &self.service_namespace,
-            &self.service,
-            &self.backend,
-        ]
-        .iter()
-        .all(|text| text.len() <= MAX_TEXT)
+        let of_name = |c: char| c.is_ascii_alphanumeric() || "-._:/|[]".contains(c);
+        let names = [&self.peer, &self.service_namespace, &self.service];
+        // The name of a cluster has the name of a rule, with spaces.
+        let of_cluster = |c: char| of_name(c) || " ,".contains(c);
+        names.iter().all(|name| name.chars().all(of_name))
+            && self.backend.chars().all(of_cluster)
+            && names.iter().all(|name| name.len() <= MAX_TEXT)
+            && self.backend.len() <= MAX_TEXT
     }
 }
 

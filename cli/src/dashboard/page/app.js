@@ -128,7 +128,9 @@ function figures(rows) {
 const objectsOf = (names) => state.objects.objects.filter((one) => names.has(one.namespace));
 
 function commands(edge) {
-  const rows = edge.rows.filter((row) => row.source && row.source.name !== '' && row.source.namespace !== '');
+  // People paste these lines into a shell, so every part has to be the name of an object.
+  const named = (end) => end && [end.namespace, end.name].every((part) => /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(part));
+  const rows = edge.rows.filter((row) => named(row.source) && named(row.destination));
   const calls = rows.map((row) => `heddle why --from ${keyOf(row.source)} GET http://${row.destination.name}.${row.destination.namespace}/`);
   return [...new Set(calls)].slice(0, 5).map((text) => html('code', {}, text));
 }
