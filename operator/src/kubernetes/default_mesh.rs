@@ -71,8 +71,8 @@ impl DefaultMesh {
         Ok(())
     }
 
-    /// By server-side apply, which owns no field with a default, so that no later apply of a user conflicts. One that is there is left as it
-    /// is.
+    /// By server-side apply, which owns no field with a default, so that no later apply of a user conflicts. The settings of one that somebody
+    /// creates at the same moment stay.
     async fn create(&self, resource: &KindResource) -> Result<(), CallError> {
         let api = api(&self.client, ObjectKind::Mesh, resource);
         let params = PatchParams {
