@@ -96,11 +96,11 @@ fn mixed(said: &[PortReference<'_>]) -> bool {
 
 /// The protocol by which the server's sidecar treats a port.
 ///
-/// Where HTTP is only detected, the bytes pass as they were sent unless a rule needs HTTP: then HTTP is read where a caller announces it
-/// or its first bytes show it. Where services disagree, HTTP is read where it is announced; if a rule needs HTTP, all is HTTP, for HTTP
-/// that a caller sends as TCP would pass the rule by.
-fn treated(declared: Protocol, mixed: bool, authz: &PortAuthz) -> Protocol {
-    match (declared, mixed, authz.needs_http()) {
+/// Where HTTP is only detected, the bytes pass as they were sent unless a rule or a limit needs HTTP: then HTTP is read where a caller announces it
+/// or its first bytes show it. Where services disagree, HTTP is read where it is announced; if a rule or a limit needs
+/// HTTP, all is HTTP, for HTTP that a caller sends as TCP would pass it by.
+fn treated(declared: Protocol, mixed: bool, needs_http: bool) -> Protocol {
+    match (declared, mixed, needs_http) {
         (Protocol::Http, _, _) | (Protocol::Detect, true, true) => Protocol::Http,
         (Protocol::Detect, true, false) | (Protocol::Detect, false, true) => Protocol::Detect,
         (Protocol::Tcp, _, _) | (Protocol::Detect, false, false) => Protocol::Tcp,
@@ -142,10 +142,11 @@ pub(crate) fn inbound(
         let plain = plain(port, &policies, settings, template, feedback);
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
-        let protocol = treated(declared, said.is_some_and(|said| mixed(said)), &authz);
+        let limits = port.and_then(|port| limits.get(&port));
+        let needs_http = authz.needs_http() || limits.is_some();
+        let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
-        let limits = port.and_then(|port| limits.get(&port));
         let limits = limits.filter(|_| protocol != Protocol::Tcp);
         InboundPort {
             protocol,

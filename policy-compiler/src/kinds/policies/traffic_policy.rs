@@ -58,14 +58,14 @@ impl ServicePolicies {
         of(Some(port)).or_else(|| of(None))
     }
 
-    /// Whether the limits of the pods differ.
+    fn limited(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef, &[RateLimit])> {
+        let all = self.0.iter();
+        all.filter_map(|(port, of)| Some((*port, &of.object, of.groups.rate_limits()?)))
+    }
+
+    /// Whether the limits of the pods differ, or the objects that set them.
     fn limits_differ(&self, other: &Self) -> bool {
-        let limits = |of: &Self| {
-            let all = of.0.iter();
-            let all = all.filter_map(|(port, of)| Some((*port, of.groups.rate_limits()?.to_vec())));
-            all.collect::<Vec<_>>()
-        };
-        limits(self) != limits(other)
+        !self.limited().eq(other.limited())
     }
 
     /// Returns the policy of all ports, and a sentence on the ports where others win. None: it wins everywhere.
@@ -149,6 +149,8 @@ impl PolicyKind for TrafficPolicySpec {
         let declared = policy.lookup.service(&service);
         let finding = declared.and_then(|service| without_http(object, &groups, service, port));
         report.findings.extend(finding);
+        let finding = declared.and_then(|service| without_pods(object, &groups, service));
+        report.findings.extend(finding);
         let object = object.clone();
         attached.0.insert(port, DeclaredPolicy { object, groups });
     }
@@ -204,6 +206,19 @@ fn without_http(
     );
     let finding = Finding::info(object, "spec.target.service", "NotHttp", message);
     Some(finding.fix(DECLARE_HTTP))
+}
+
+/// Sidecars keep the limits of the services that select their pods.
+fn without_pods(object: &ObjectRef, groups: &PolicyGroups, service: &Service) -> Option<Finding> {
+    groups
+        .rate_limits()
+        .filter(|_| service.selector.is_empty())?;
+    let message = format!(
+        "service {} has no selector, so no sidecar keeps the limits",
+        service.name
+    );
+    let finding = Finding::warning(object, "spec.rateLimits", "NoPods", message);
+    Some(finding.fix("give the service a selector, or limit another service of the pods"))
 }
 
 /// The targeted ports that do not carry HTTP.
