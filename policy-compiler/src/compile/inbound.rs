@@ -129,10 +129,10 @@ pub(crate) fn inbound(
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> InboundInput {
-    let policies = policies.iter().copied();
-    let policies: Vec<&Policy> = policies.filter(|p| p.selects(template)).collect();
-    let own = template.ports.iter().map(|p| p.port);
-    let declared: BTreeSet<Port> = own.chain(targets.keys().copied()).collect();
+    let mut policies = policies.to_vec();
+    policies.retain(|policy| policy.selects(template));
+    let mut declared: BTreeSet<Port> = template.ports.iter().map(|p| p.port).collect();
+    declared.extend(targets.keys());
     let all = all_ports(&declared, &policies, template).into_iter();
     let leads = leads(targets);
     let port = |port: Option<Port>, feedback: &mut PolicyFeedback| {
@@ -147,7 +147,6 @@ pub(crate) fn inbound(
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
-        let limits = limits.filter(|_| protocol != Protocol::Tcp);
         InboundPort {
             protocol,
             plain,
@@ -169,18 +168,23 @@ pub(crate) fn inbound(
         bounds::report(policy, &of_http, template, feedback);
     }
     report_reserved(targets, template, feedback);
-    let probes = template.probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
     InboundInput {
         trust_domain: Arc::clone(&settings.trust_domain),
         capture: template.capture.clone(),
         ports,
         rest,
-        probes: probes.cloned().collect(),
+        probes: requests(&template.probes),
         metrics: metrics_authz(settings),
         max_connection_age: settings.max_connection_age,
         line_format: settings.line_format,
         origins: origins(&policies, limits, settings),
     }
+}
+
+/// The probes that are requests.
+fn requests(probes: &[Probe]) -> Vec<Probe> {
+    let probes = probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
+    probes.cloned().collect()
 }
 
 /// The objects from which the server's side of a pod comes.

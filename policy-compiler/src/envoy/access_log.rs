@@ -3,6 +3,8 @@
 //! Every filter chain has the logger, asleep behind runtime values: they come by RTDS, so that no listener changes when logs are
 //! switched on, off or to another share.
 
+use std::sync::LazyLock;
+
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
@@ -70,6 +72,28 @@ const OF_BOTH: [Field<'_>; 8] = [
     ("duration_ms", "%DURATION%"),
 ];
 
+/// The fields that all lines of a kind have, with their encoding: it is made once, for every filter chain has it.
+struct Constant {
+    fields: Vec<Field<'static>>,
+    json: Vec<u8>,
+}
+
+static REQUEST: LazyLock<Constant> = LazyLock::new(|| Constant::new(&OF_REQUEST));
+static CONNECTION: LazyLock<Constant> = LazyLock::new(|| Constant::new(&OF_CONNECTION));
+
+impl Constant {
+    fn new(own: &[Field<'static>]) -> Self {
+        let fields = [&OF_BOTH[..], own].concat();
+        let json = json(fields.iter().copied());
+        Self { fields, json }
+    }
+}
+
+/// The bytes of a struct with these fields.
+fn json<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<u8> {
+    struct_of(fields.map(|(name, value)| (name, text_value(value))))
+}
+
 impl<'a> Reporter<'a> {
     fn ends(self) -> Vec<Field<'a>> {
         match self {
@@ -101,23 +125,21 @@ impl<'a> Reporter<'a> {
 
 /// For HTTP connection managers: once per request, at its end.
 pub(crate) fn http(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
-    logger(reporter, &OF_REQUEST, format)
+    logger(reporter, &REQUEST, format)
 }
 
 /// For TCP proxies: once per connection, at its end.
 pub(crate) fn tcp(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
-    logger(reporter, &OF_CONNECTION, format)
+    logger(reporter, &CONNECTION, format)
 }
 
-fn logger(
-    reporter: Reporter<'_>,
-    own: &[Field<'static>],
-    format: LineFormat,
-) -> accesslog::AccessLog {
-    let all = OF_BOTH.iter().chain(own).copied().chain(reporter.ends());
+fn logger(reporter: Reporter<'_>, constant: &Constant, format: LineFormat) -> accesslog::AccessLog {
+    let ends = reporter.ends();
     let config = match format {
-        LineFormat::Json => StdoutAccessLog::json(all),
-        LineFormat::Text => StdoutAccessLog::text(all),
+        LineFormat::Json => {
+            StdoutAccessLog::json([&*constant.json, &json(ends.into_iter())].concat())
+        }
+        LineFormat::Text => StdoutAccessLog::text(constant.fields.iter().copied().chain(ends)),
     };
     accesslog::AccessLog {
         name: "log".to_owned(),
@@ -217,11 +239,10 @@ impl Name for StdoutAccessLog {
 }
 
 impl StdoutAccessLog {
-    fn json<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
-        let fields = fields.map(|(name, value)| (name, text_value(value)));
+    fn json(fields: Vec<u8>) -> Self {
         Self {
             log_format: Some(SubstitutionFormatString {
-                json_format: Some(struct_of(fields)),
+                json_format: Some(fields),
                 omit_empty_values: true,
                 ..Default::default()
             }),
