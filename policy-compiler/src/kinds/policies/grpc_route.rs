@@ -13,13 +13,7 @@ impl RouteSpec for api::GrpcRouteSpec {
     const WITHOUT_BACKEND: WithoutBackend = WithoutBackend::Unavailable;
 
     fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
-        // Without any, it has one without backends.
-        let one = [api::GrpcRouteRules::default()];
-        let rules = self.rules.as_deref().filter(|rules| !rules.is_empty());
-        let rules = rules.unwrap_or(&one).iter().enumerate();
-        rules
-            .map(|(index, of)| rule(&format!("spec.rules[{index}]"), of, notes))
-            .collect()
+        routes::rules(self.rules.as_deref(), |field, of| rule(field, of, notes))
     }
 
     fn names_hosts(&self) -> bool {
@@ -28,13 +22,8 @@ impl RouteSpec for api::GrpcRouteSpec {
 }
 
 fn rule(field: &str, of: &api::GrpcRouteRules, notes: &mut Notes) -> Rule {
-    let alternatives = of.matches.iter().flatten().enumerate();
-    let mut matchers: Vec<RequestMatcher> = alternatives
-        .map(|(index, of)| matcher(&format!("{field}.matches[{index}]"), of, notes))
-        .collect();
-    if matchers.is_empty() {
-        matchers.push(RequestMatcher::default());
-    }
+    let read = |field: &str, of: &_| matcher(field, of, notes);
+    let matchers = routes::alternatives(field, of.matches.as_deref(), read);
     let parts = (of.filters.as_ref(), of.backend_refs.as_ref());
     routes::rule(field, matchers, parts, notes)
 }

@@ -18,13 +18,7 @@ impl RouteSpec for api::HttpRouteSpec {
     const WITHOUT_BACKEND: WithoutBackend = WithoutBackend::InternalError;
 
     fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
-        // Without any, it has one without backends.
-        let one = [api::HttpRouteRules::default()];
-        let rules = self.rules.as_deref().filter(|rules| !rules.is_empty());
-        let rules = rules.unwrap_or(&one).iter().enumerate();
-        rules
-            .map(|(index, of)| rule(&format!("spec.rules[{index}]"), of, notes))
-            .collect()
+        routes::rules(self.rules.as_deref(), |field, of| rule(field, of, notes))
     }
 
     fn names_hosts(&self) -> bool {
@@ -33,7 +27,8 @@ impl RouteSpec for api::HttpRouteSpec {
 }
 
 fn rule(field: &str, of: &api::HttpRouteRules, notes: &mut Notes) -> Rule {
-    let matchers = matches::read(field, of.matches.as_deref().unwrap_or_default(), notes);
+    let read = |field: &str, of: &_| matches::matcher(field, of, notes);
+    let matchers = routes::alternatives(field, of.matches.as_deref(), read);
     let parts = (of.filters.as_ref(), of.backend_refs.as_ref());
     let mut rule = routes::rule(field, matchers, parts, notes);
     rule.policy = RoutePolicy {

@@ -49,6 +49,33 @@ fn read<T: RouteSpec>(spec: &T) -> (Notes, Vec<Rule>) {
     (notes, rules)
 }
 
+/// Reads the elements of a list, with the field of each. A list without any stands for one element with defaults.
+fn each<R: Default, T>(
+    field: &str,
+    of: Option<&[R]>,
+    mut read: impl FnMut(&str, &R) -> T,
+) -> Vec<T> {
+    let one = [R::default()];
+    let all = of.filter(|all| !all.is_empty()).unwrap_or(&one);
+    let all = all.iter().enumerate();
+    all.map(|(index, of)| read(&format!("{field}[{index}]"), of))
+        .collect()
+}
+
+/// Reads the rules of a route. One without any has a rule without backends.
+pub(super) fn rules<R: Default>(of: Option<&[R]>, read: impl FnMut(&str, &R) -> Rule) -> Vec<Rule> {
+    each("spec.rules", of, read)
+}
+
+/// Reads the alternatives of a rule with this field. One without any takes all requests.
+pub(super) fn alternatives<R: Default>(
+    field: &str,
+    of: Option<&[R]>,
+    read: impl FnMut(&str, &R) -> RequestMatcher,
+) -> Vec<RequestMatcher> {
+    each(&format!("{field}.matches"), of, read)
+}
+
 /// Reads a value through another type with the same fields: the kinds of routes have types of their own for equal fields.
 fn same<T: DeserializeOwned>(of: &impl Serialize) -> Option<T> {
     serde_json::from_value(serde_json::to_value(of).ok()?).ok()

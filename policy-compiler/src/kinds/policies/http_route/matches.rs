@@ -8,22 +8,12 @@ use crate::kinds::routes::matches::{check_path, check_regex};
 use crate::kinds::routes::{self, Notes};
 use crate::traffic::{PathMatcher, QueryMatcher, RequestMatcher};
 
-/// Reads the alternatives of a rule: one for all requests if it names none.
-pub(super) fn read(
+/// Reads an alternative.
+pub(super) fn matcher(
     field: &str,
-    of: &[api::HttpRouteRulesMatches],
+    of: &api::HttpRouteRulesMatches,
     notes: &mut Notes,
-) -> Vec<RequestMatcher> {
-    if of.is_empty() {
-        return vec![RequestMatcher::default()];
-    }
-    let alternatives = of.iter().enumerate();
-    alternatives
-        .map(|(index, of)| matcher(&format!("{field}.matches[{index}]"), of, notes))
-        .collect()
-}
-
-fn matcher(field: &str, of: &api::HttpRouteRulesMatches, notes: &mut Notes) -> RequestMatcher {
+) -> RequestMatcher {
     let path = of.path.as_ref();
     let path = path.map_or(PathMatcher::Any, |of| path_matcher(field, of, notes));
     RequestMatcher {
