@@ -1,6 +1,5 @@
 //! The two ends of a connection, as far as the reporting sidecar knows them by itself.
 
-use crate::envoy::access_log::Reporter;
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
 use crate::envoy::reporting::Reporting;
 use crate::telemetry::LineFormat;
@@ -22,13 +21,9 @@ pub(super) fn source<'a>(
         // Tells the backends of a split apart.
         ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
     ]);
-    let reporter = Reporter::Source {
-        destination_namespace,
-        destination_service,
-    };
     Reporting {
         edge,
-        reporter,
+        server: "%UPSTREAM_PEER_URI_SAN%",
         format,
     }
 }
@@ -42,12 +37,9 @@ pub(super) fn destination(destination_service: &str, format: LineFormat) -> Repo
         ("destination_workload", OWN_WORKLOAD),
         ("destination_service", destination_service),
     ]);
-    let reporter = Reporter::Destination {
-        destination_service,
-    };
     Reporting {
         edge,
-        reporter,
+        server: OWN_PRINCIPAL,
         format,
     }
 }

@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::{Message, Name};
 
-use super::metrics::{OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
-use super::{inline, struct_of, text_value};
+use super::metrics::Edge;
+use super::{fraction, inline, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
 
 /// The share of failures that are logged, in parts of 10,000. Without it nothing is logged.
@@ -22,18 +22,6 @@ const OTHERS: &str = "heddle.log.others";
 const STATUS: &str = "heddle.log.status";
 /// Higher than any status: by default only [`OTHERS`] decides.
 const NO_STATUS: u32 = 1000;
-
-/// The sidecar that writes the line, with the facts about the two ends that its environment does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reporter<'a> {
-    /// That of the client.
-    Source {
-        destination_namespace: &'a str,
-        destination_service: &'a str,
-    },
-    /// That of the server; the service may be a command.
-    Destination { destination_service: &'a str },
-}
 
 /// The name of a field, and its value with commands of Envoy's.
 type Field<'a> = (&'static str, &'a str);
@@ -94,47 +82,32 @@ fn json<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<u8> {
     struct_of(fields.map(|(name, value)| (name, text_value(value))))
 }
 
-impl<'a> Reporter<'a> {
-    fn ends(self) -> Vec<Field<'a>> {
-        match self {
-            Self::Source {
-                destination_namespace,
-                destination_service,
-            } => vec![
-                ("reporter", "source"),
-                ("source_namespace", OWN_NAMESPACE),
-                ("source_workload", OWN_WORKLOAD),
-                ("source_principal", OWN_PRINCIPAL),
-                ("destination_namespace", destination_namespace),
-                ("destination_service", destination_service),
-                ("destination_principal", "%UPSTREAM_PEER_URI_SAN%"),
-            ],
-            Self::Destination {
-                destination_service,
-            } => vec![
-                ("reporter", "destination"),
-                ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
-                ("destination_namespace", OWN_NAMESPACE),
-                ("destination_workload", OWN_WORKLOAD),
-                ("destination_service", destination_service),
-                ("destination_principal", OWN_PRINCIPAL),
-            ],
-        }
-    }
+/// The fields about the two ends: the labels of the metrics but those that all lines have, and the identity of the server.
+fn ends<'a>(edge: &Edge<'a>, server: &'static str) -> Vec<Field<'a>> {
+    let labels = edge.0.iter().copied();
+    let labels = labels.filter(|(name, _)| OF_BOTH.iter().all(|(known, _)| known != name));
+    labels.chain([("destination_principal", server)]).collect()
 }
 
-/// For HTTP connection managers: once per request, at its end.
-pub(crate) fn http(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
-    logger(reporter, &REQUEST, format)
+/// For HTTP connection managers: once per request, at its end. `server` is the identity of the server, or a command for it.
+pub(super) fn http(
+    edge: &Edge<'_>,
+    server: &'static str,
+    format: LineFormat,
+) -> accesslog::AccessLog {
+    logger(&REQUEST, ends(edge, server), format)
 }
 
 /// For TCP proxies: once per connection, at its end.
-pub(crate) fn tcp(reporter: Reporter<'_>, format: LineFormat) -> accesslog::AccessLog {
-    logger(reporter, &CONNECTION, format)
+pub(super) fn tcp(
+    edge: &Edge<'_>,
+    server: &'static str,
+    format: LineFormat,
+) -> accesslog::AccessLog {
+    logger(&CONNECTION, ends(edge, server), format)
 }
 
-fn logger(reporter: Reporter<'_>, constant: &Constant, format: LineFormat) -> accesslog::AccessLog {
-    let ends = reporter.ends();
+fn logger(constant: &Constant, ends: Vec<Field<'_>>, format: LineFormat) -> accesslog::AccessLog {
     let config = match format {
         LineFormat::Json => {
             StdoutAccessLog::json([&*constant.json, &json(ends.into_iter())].concat())
@@ -189,10 +162,7 @@ const fn only(filter: accesslog::access_log_filter::FilterSpecifier) -> accesslo
 fn drawn(key: &str) -> accesslog::access_log_filter::FilterSpecifier {
     accesslog::access_log_filter::FilterSpecifier::RuntimeFilter(accesslog::RuntimeFilter {
         runtime_key: key.to_owned(),
-        percent_sampled: Some(FractionalPercent {
-            numerator: 0,
-            denominator: DenominatorType::TenThousand.into(),
-        }),
+        percent_sampled: fraction(0, DenominatorType::TenThousand),
         // By the request id, the draw costs 30 times as much.
         use_independent_randomness: true,
     })

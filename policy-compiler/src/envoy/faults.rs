@@ -7,10 +7,10 @@ use envoy_types::pb::envoy::extensions::filters::common::fault::v3::{
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{
     FaultAbort, HttpFault, fault_abort::ErrorType,
 };
-use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::request_match::headers;
-use super::{any, duration, extension};
+use super::{any, duration, extension, fraction};
 use crate::traffic::{Abort, Delay, Fault, FaultAnswer};
 
 /// The filter of a fault.
@@ -28,26 +28,18 @@ pub(super) fn filter(index: usize, of: &Fault) -> TypedExtensionConfig {
 
 fn delay(of: Delay) -> FaultDelay {
     FaultDelay {
-        percentage: percent(of.percent),
+        percentage: fraction(of.percent, DenominatorType::Hundred),
         fault_delay_secifier: duration(of.time).map(FaultDelaySecifier::FixedDelay),
     }
 }
 
 fn abort(of: Abort) -> FaultAbort {
     FaultAbort {
-        percentage: percent(of.percent),
+        percentage: fraction(of.percent, DenominatorType::Hundred),
         error_type: Some(match of.answer {
             FaultAnswer::Status(status) => ErrorType::HttpStatus(status.into()),
             FaultAnswer::Grpc(code) => ErrorType::GrpcStatus(code.into()),
         }),
         ..Default::default()
     }
-}
-
-pub(super) const fn percent(numerator: u32) -> Option<FractionalPercent> {
-    // The denominator is 100 by default.
-    Some(FractionalPercent {
-        numerator,
-        denominator: 0,
-    })
 }

@@ -31,6 +31,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration, Struct, UInt32Value, Value, value,
 };
@@ -41,6 +43,14 @@ const UNLIMITED: u32 = 1 << 30;
 
 /// The key and value that mark an endpoint without a sidecar.
 const PLAIN_MATCH: (&str, &str) = ("heddle", "plain");
+
+/// A share of requests.
+fn fraction(numerator: u32, of: DenominatorType) -> Option<FractionalPercent> {
+    Some(FractionalPercent {
+        numerator,
+        denominator: of.into(),
+    })
+}
 
 /// `{heddle: plain}`.
 fn plain_struct() -> Struct {

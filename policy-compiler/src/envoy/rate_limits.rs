@@ -14,11 +14,10 @@ use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::Loca
 use envoy_types::pb::envoy::extensions::rate_limit_descriptors::expr::v3::{
     Descriptor, descriptor::ExprSpecifier,
 };
-use envoy_types::pb::envoy::r#type::v3::TokenBucket;
+use envoy_types::pb::envoy::r#type::v3::{TokenBucket, fractional_percent::DenominatorType};
 
-use super::faults::percent;
 use super::request_match::headers;
-use super::{any, duration, extension, number, truth};
+use super::{any, duration, extension, fraction, number, truth};
 use crate::traffic::{RateLimit, RequestMatcher};
 
 /// The identity of the caller. Where the expression fails, Envoy lets the request pass: so callers without a certificate have a text too.
@@ -112,7 +111,7 @@ fn caller() -> ActionSpecifier {
 
 fn always() -> Option<RuntimeFractionalPercent> {
     Some(RuntimeFractionalPercent {
-        default_value: percent(100),
+        default_value: fraction(100, DenominatorType::Hundred),
         ..Default::default()
     })
 }

@@ -2,7 +2,7 @@
 
 use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 
-use super::access_log::{self, Reporter};
+use super::access_log;
 use super::metrics::{self, Edge};
 use crate::telemetry::LineFormat;
 
@@ -10,7 +10,8 @@ use crate::telemetry::LineFormat;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reporting<'a> {
     pub(crate) edge: Edge<'a>,
-    pub(crate) reporter: Reporter<'a>,
+    /// The identity of the server, or a command for it.
+    pub(crate) server: &'static str,
     pub(crate) format: LineFormat,
 }
 
@@ -19,7 +20,7 @@ impl Reporting<'_> {
     pub(super) fn of_requests(&self) -> Vec<AccessLog> {
         vec![
             metrics::http(&self.edge),
-            access_log::http(self.reporter, self.format),
+            access_log::http(&self.edge, self.server, self.format),
         ]
     }
 
@@ -27,7 +28,7 @@ impl Reporting<'_> {
     pub(super) fn of_connections(&self) -> Vec<AccessLog> {
         vec![
             metrics::tcp(&self.edge),
-            access_log::tcp(self.reporter, self.format),
+            access_log::tcp(&self.edge, self.server, self.format),
         ]
     }
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy
 use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
     FilterChain, FilterChainConfigPerRoute,
 };
-use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
@@ -16,7 +16,9 @@ use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
 use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
-use super::{any, duration, endpoint, faults, hash, number, rate_limits, rbac, rewrite, seconds};
+use super::{
+    any, duration, endpoint, faults, fraction, hash, number, rate_limits, rbac, rewrite, seconds,
+};
 use crate::authz::PortAuthz;
 use crate::traffic::{
     Action, Edits, Fault, Forward, HostPattern, Mirror, RateLimit, RouteEntry, RouteRule,
@@ -192,14 +194,10 @@ fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) 
 
 /// The copy has the `Host` of the request.
 fn mirror(table: &RouteTable, mirror: &Mirror) -> Option<RequestMirrorPolicy> {
-    let share = FractionalPercent {
-        numerator: mirror.share.get(),
-        denominator: fractional_percent::DenominatorType::Million.into(),
-    };
     Some(RequestMirrorPolicy {
         cluster: table.mirror(&mirror.backend)?.name.to_string(),
         runtime_fraction: Some(core::RuntimeFractionalPercent {
-            default_value: Some(share),
+            default_value: fraction(mirror.share.get(), DenominatorType::Million),
             ..Default::default()
         }),
         disable_shadow_host_suffix_append: true,

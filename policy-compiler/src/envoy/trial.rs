@@ -14,9 +14,8 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use heddle_xds_types::bootstrap::{CLUSTERS, CONTROL_PLANE, REGEX_PROGRAM_SIZE, RUNTIME_FEATURES};
 use prost::Message;
 
-use super::access_log::Reporter;
 use super::hcm::{Routes, Side, connection_manager};
-use super::metrics::{Edge, NO_SERVICE};
+use super::metrics::{Edge, OWN_PRINCIPAL};
 use super::network::tcp_proxy;
 use super::reporting::Reporting;
 use super::wire::envoy::config::route::v3::RouteConfiguration;
@@ -93,9 +92,7 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
     config.validate_clusters = truth(false);
     let reporting = Reporting {
         edge: Edge(Vec::new()),
-        reporter: Reporter::Destination {
-            destination_service: NO_SERVICE,
-        },
+        server: OWN_PRINCIPAL,
         format: LineFormat::default(),
     };
     let manager = connection_manager(
