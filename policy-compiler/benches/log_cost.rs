@@ -18,7 +18,7 @@ use std::net::TcpStream;
 use anyhow::{Context, Result, ensure};
 use harness::running::{Envoy, Trust, connect, http, serve, start};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, compile, ingest};
+use heddle_policy_compiler::Compiled;
 use serde_json::Value;
 
 const NET: &str = "127.93.0";
@@ -31,7 +31,7 @@ const ROUNDS: usize = 25;
 const DESTINATIONS: u8 = 200;
 
 /// A client that calls so many services, all with one endpoint.
-fn compiled(services: u8) -> Result<Compiled> {
+fn compiled(services: u8) -> Compiled {
     let name = |index: u8| format!("s{index}");
     let upstream = |index: u8| format!("shop/{}:{PORT}=127.93.1.{index}:{PORT}", name(index));
     let upstreams: Vec<String> = (1..=services).map(upstream).collect();
@@ -41,10 +41,7 @@ fn compiled(services: u8) -> Result<Compiled> {
     for index in 1..=services {
         world += &shop::service(&name(index), index.into(), ("http", PORT), &endpoints);
     }
-    let read = ingest::parse_yaml("log cost", &world);
-    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    Ok(compile(&world))
+    harness::compiled(&world)
 }
 
 /// Removes the logger from the destinations with these names.
@@ -97,7 +94,7 @@ fn cpu_of_a_request() -> Result<()> {
     let (folder, none) = (tempfile::tempdir()?, BTreeSet::new());
     let unlogged = format!("dst|127.93.1.1:{PORT}");
     let edit = |config: &mut Value| without_log(config, |name| name == unlogged);
-    let (compiled, pod) = (compiled(2)?, ("client", &none));
+    let (compiled, pod) = (compiled(2), ("client", &none));
     serve(format!("{NET}.5:{PORT}"), answer)?;
     let envoy = start(&compiled, pod, &Trust::new()?, folder.path(), ADMIN, edit)?;
     let mut streams = Vec::new();
@@ -145,7 +142,7 @@ fn memory(logs: bool) -> Result<u64> {
     let folder = tempfile::tempdir()?;
     let (none, trust) = (BTreeSet::new(), Trust::new()?);
     let edit = |config: &mut Value| without_log(config, |_| !logs);
-    let (compiled, pod) = (compiled(DESTINATIONS)?, ("client", &none));
+    let (compiled, pod) = (compiled(DESTINATIONS), ("client", &none));
     let _envoy = start(&compiled, pod, &trust, folder.path(), ADMIN, edit)?;
     let answer = http(ADMIN, "GET", "/memory", "")?;
     let allocated = answer.split("\"allocated\": \"").nth(1);

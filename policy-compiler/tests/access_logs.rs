@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Envoy, Trust, connect, echo, http, mirror_as, request, serve, start};
-use heddle_policy_compiler::{compile, ingest};
 use serde_json::{Value, json};
 
 const HTTP: u16 = 8401;
@@ -82,10 +81,7 @@ spec: {{telemetry: {{{telemetry}}}}}
 ",
             upstreams.join(", ")
         );
-        let read = ingest::parse_yaml("access logs", &world);
-        ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-        let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-        let (compiled, trust) = (compile(&world), Trust::new()?);
+        let (compiled, trust) = (harness::compiled(&world), Trust::new()?);
         ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
         serve(format!("127.{net}.0.3:{HTTP}"), answer)?;
         serve(format!("127.{net}.0.3:{TCP}"), echo)?;

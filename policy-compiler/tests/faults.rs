@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, http, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::traffic::{FaultAnswer, Request, evaluate};
-use heddle_policy_compiler::{Compiled, NamespacedName, ResourceKind, compile, ingest};
+use heddle_policy_compiler::{Compiled, NamespacedName, ResourceKind};
 
 const APPLICATION: &str = "127.93.0.11:8001";
 
@@ -52,9 +52,7 @@ fn compiled(policies: bool) -> Result<Compiled> {
         upstreams.push(format!("shop/{name}:8001={}", at(index)));
     }
     text += &shop::client("127.93.0", &upstreams);
-    let (objects, findings) = ingest::parse_yaml("faults", &text).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let compiled = compile(&harness::world(objects).0);
+    let compiled = harness::compiled(&text);
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
     Ok(compiled)
 }

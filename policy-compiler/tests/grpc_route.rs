@@ -11,7 +11,7 @@ use gateway_api::grpcroutes::GrpcRoute;
 use harness::fields;
 use harness::running::{Trust, http, mirror_as, serve, start};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, compile, ingest};
+use heddle_policy_compiler::Compiled;
 
 const ROUTED: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
@@ -39,10 +39,7 @@ fn routed() -> Compiled {
     }
     let upstreams = ["shop/carts:8001=127.94.1.5:8001".to_owned()];
     text += &shop::client("127.94.1", &upstreams);
-    let read = ingest::parse_yaml("route", &text);
-    assert!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    compile(&world)
+    harness::compiled(&text)
 }
 
 #[test]

@@ -27,7 +27,7 @@ use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
 use heddle_policy_compiler::{
     Call, Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, Part,
-    ResourceKey, ResourceKind, World, WorldBuilder, compile, ingest, print,
+    ResourceKey, ResourceKind, World, WorldBuilder, compile, print,
 };
 use serde_json::{Value, json};
 
@@ -447,10 +447,7 @@ fn routed() -> Compiled {
     }
     let upstreams = ["shop/api:8001=127.92.1.5:8001".to_owned()];
     text += &shop::client("127.92.1", &upstreams);
-    let read = ingest::parse_yaml("route", &text);
-    assert!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    compile(&world)
+    harness::compiled(&text)
 }
 
 /// A mirror takes the head of a request and then stops, for a minute.

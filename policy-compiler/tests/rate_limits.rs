@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use harness::running::{Trust, http, mirror, serve, start, status};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, compile, ingest};
+use heddle_policy_compiler::Compiled;
 
 const SERVER: &str = "127.95.0.2";
 const APPLICATION: &str = "127.95.0.3";
@@ -82,9 +82,7 @@ endpoints: [{{addresses: [{SERVER}], targetRef: {{kind: Pod, name: api, namespac
 }
 
 fn compiled() -> Result<Compiled> {
-    let (objects, findings) = ingest::parse_yaml("limits", &world()).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let compiled = compile(&harness::world(objects).0);
+    let compiled = harness::compiled(&world());
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
     Ok(compiled)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, http, request, serve, start, status};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, compile, ingest};
+use heddle_policy_compiler::Compiled;
 
 /// The application that answers every request well, that which fails, and an address where none listens.
 const GOOD: &str = "127.91.0.11";
@@ -79,9 +79,7 @@ fn compiled() -> Result<Compiled> {
         upstreams.push(format!("shop/{name}:8001={}", at(name)));
     }
     text += &shop::client("127.91.0", &upstreams);
-    let (objects, findings) = ingest::parse_yaml("retries", &text).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let compiled = compile(&harness::world(objects).0);
+    let compiled = harness::compiled(&text);
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
     Ok(compiled)
 }

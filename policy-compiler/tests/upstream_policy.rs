@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, request, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::ResourceKind::Cluster;
-use heddle_policy_compiler::{Compiled, Severity, compile, ingest, print};
+use heddle_policy_compiler::{Compiled, Severity, print};
 use serde_json::Value;
 
 /// Applications that answer with their address, and one that fails.
@@ -121,9 +121,7 @@ fn compiled() -> Result<Compiled> {
         upstreams.push(format!("shop/{name}:{number}={}", at(name)));
     }
     text += &shop::client("127.92.0", &upstreams);
-    let (objects, findings) = ingest::parse_yaml("upstreams", &text).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let compiled = compile(&harness::world(objects).0);
+    let compiled = harness::compiled(&text);
     let mut findings = compiled.findings.iter();
     ensure!(
         findings.all(|finding| finding.severity == Severity::Info),
@@ -143,8 +141,7 @@ fn cluster_of_bytes(policy: &str) -> Value {
     }
     let upstreams = ["shop/both:8002=127.92.0.20:8002".to_owned()];
     text += &shop::client("127.92.0", &upstreams);
-    let (objects, _) = ingest::parse_yaml("bytes", &text).into_objects();
-    let views = harness::views(&compile(&harness::world(objects).0));
+    let views = harness::views(&harness::compiled(&text));
     let mut all = views.values().flat_map(|view| view.resources.values());
     let cluster = all.find(|of| *of.key.name == *"out|shop/both|8002" && of.key.kind == Cluster);
     print::to_json(cluster.unwrap())

@@ -117,6 +117,13 @@ pub fn base() -> Result<Vec<KubeObject>> {
     Ok(objects)
 }
 
+/// Compiles the objects of YAML documents, all of which must be readable.
+pub fn compiled(text: &str) -> Compiled {
+    let (objects, findings) = ingest::parse_yaml("test", text).into_objects();
+    assert!(findings.is_empty(), "{findings:#?}");
+    compile(&world(objects).0)
+}
+
 /// A world of these objects, in this order.
 pub fn world(objects: impl IntoIterator<Item = KubeObject>) -> (World, Vec<Finding>) {
     let mut builder = World::builder();
