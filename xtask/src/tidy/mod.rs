@@ -1,5 +1,6 @@
 //! Compares the repository with ARCHITECTURE.md and with the rules for sources.
 
+mod alone;
 mod circles;
 mod crates;
 mod imports;
@@ -12,10 +13,11 @@ use anyhow::{Result, bail};
 
 use crate::repo::Repo;
 
-/// Prints every finding; fails if crate borders, imports or paths are wrong, if the figures of plain words rose, and if `strict`, on lengths
+/// Prints every finding; fails if crate borders, features, imports or paths are wrong, if the figures of plain words rose, and if `strict`, on lengths
 /// too. `lower` writes figures of plain words that fell.
 pub fn run(repo: &Repo, strict: bool, lower: bool) -> Result<()> {
     let mut wrong = crates::check(repo)?;
+    wrong.extend(alone::check(repo)?);
     wrong.extend(paths::check(repo)?);
     wrong.extend(circles::check(repo)?);
     let words = words::check(repo, lower)?;
