@@ -6,7 +6,9 @@
 mod apps;
 mod cluster;
 mod load;
+mod own_ports;
 
 pub use apps::{Echo, Probe};
 pub use cluster::{Kubectl, Namespace, eventually};
 pub use load::{Load, Report};
+pub use own_ports::OwnPorts;

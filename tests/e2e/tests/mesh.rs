@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, OwnPorts, eventually};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -75,6 +75,23 @@ fn leaf_rotates_under_load() -> Result<()> {
         "{report:?}"
     );
     assert!(issued()? > before, "the leaf was rotated during the load");
+    Ok(())
+}
+
+/// A mesh that enforces nothing still answers nobody at the sidecar's own ports.
+fn own_ports_refuse_under_observe() -> Result<()> {
+    let settings = r#"{"spec": {"mode": "Observe", "defaultAction": "Deny"}}"#;
+    let _settings = MeshSettings::patch(settings)?;
+    let ns = Namespace::meshed("own-ports-observe")?;
+    Echo::new("server").deploy(&ns)?;
+    let ports = OwnPorts::of(&ns, "server", "own-ports-observe-out")?;
+    eventually(
+        "a plain call that the default denies passes",
+        PATIENCE,
+        || Ok((ports.call(8080)?.status("200") == 1).then_some(())),
+    )?;
+    ports.refuse("Observe")?;
+    assert_eq!(ports.restarts(&ns)?, 0, "the sidecar was started again");
     Ok(())
 }
 
@@ -434,6 +451,7 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("status", proxy_status_asks_every_replica),
         ("edges", edges_come_from_every_replica),
         ("prometheus", prometheus_scrapes_the_sidecars),
+        ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),
         ("root", a_lost_root_is_told_and_restored),
         ("uninstall", uninstall_leaves_nothing_and_traffic_flows),

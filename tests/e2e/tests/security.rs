@@ -6,7 +6,7 @@ mod liar;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heddle_e2e::{Echo, Load, Namespace, Probe, eventually};
+use heddle_e2e::{Echo, Load, Namespace, OwnPorts, Probe, eventually};
 use liar::{Liar, TEXT};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -290,20 +290,8 @@ spec:
 #[test]
 fn every_port_of_a_sidecar_from_outside() -> Result<()> {
     let ns = server_and_clients("own-ports")?;
-    let outside = Namespace::plain("own-ports-out")?;
-    Echo::new("caller").deploy(&outside)?;
-    let pod = ns.kubectl.run(&[
-        "get",
-        "pods",
-        "-l",
-        "app=server",
-        "-o",
-        "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}",
-    ])?;
-    let (name, ip) = pod
-        .trim()
-        .split_once(' ')
-        .ok_or_else(|| anyhow::anyhow!("no pod: {pod}"))?;
+    let ports = OwnPorts::of(&ns, "server", "own-ports-out")?;
+    ports.refuse("no policy")?;
     let rules = "  rules: [{action: Deny, to: {ports: [15010]}}, {to: {ports: [8080]}}]\n";
     for mode in ["Permissive", "Strict"] {
         policy(
@@ -312,36 +300,9 @@ fn every_port_of_a_sidecar_from_outside() -> Result<()> {
                 "  selector: {{matchLabels: {{app: server}}}}\n  mtls: {{mode: {mode}}}\n{rules}"
             ),
         )?;
-        for port in 15000..=15020 {
-            let report = Load::from(&outside.kubectl, "caller")
-                .flag("-n=2")
-                .flag("-timeout=5s")
-                .run(&format!("http://{ip}:{port}/"))?;
-            // Nothing but the sidecar listens here, and it answers no caller without an identity.
-            assert_eq!(report.status("200"), 0, "{mode} {port}: {report:?}");
-            if [15001, 15002, 15006, 15007].contains(&port) {
-                let text = report.error_samples.concat();
-                assert!(
-                    text.contains("connection refused"),
-                    "{mode} {port}: {report:?}"
-                );
-            }
-        }
-        let ready = Load::from(&outside.kubectl, "caller")
-            .run(&format!("http://{ip}:15021/healthz/ready"))?;
-        assert_eq!(ready.status("200"), 1, "{mode}: {ready:?}");
+        ports.refuse(mode)?;
     }
-    let restarts = ns.kubectl.run(&[
-        "get",
-        "pod",
-        name,
-        "-o",
-        "jsonpath={.status.initContainerStatuses[*].restartCount}",
-    ])?;
-    assert!(
-        restarts.split_whitespace().all(|count| count == "0"),
-        "the sidecar was started again: {restarts}"
-    );
+    assert_eq!(ports.restarts(&ns)?, 0, "the sidecar was started again");
     Ok(())
 }
 
