@@ -95,3 +95,28 @@ fn kinds_without_a_meaning_for_the_mesh_are_counted() {
         "{text}"
     );
 }
+
+/// A selector and the labels of a split's backend, in a folder with or without the workloads of the namespace.
+#[test]
+fn a_folder_without_the_workloads_says_what_was_not_compared_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\nspec: {clusterIP: 10.96.1.1, selector: {app: cart}, ports: [{name: http, port: 80}]}\n";
+    write(root, "service.yaml", service);
+    let policy = POLICY.replace("rules:", "selector: {matchLabels: {app: crat}}, rules:");
+    write(root, "policy.yaml", &policy.replace("NAME", "cart"));
+    let split = "apiVersion: heddle.dev/v1alpha1\nkind: TrafficSplit\nmetadata: {name: cart, namespace: shop}\nspec: {service: cart, backends: [{labels: {version: v3}, weight: 1}]}\n";
+    write(root, "split.yaml", split);
+    let (_, text) = analyze(root);
+    let policy =
+        "info: AuthPolicy shop/cart: spec.selector: the files have no workload of namespace shop";
+    let split = "info: TrafficSplit shop/cart: spec.backends[0].labels: the files have no workload of service shop/cart";
+    assert!(text.contains(policy) && text.contains(split), "{text}");
+
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: cart, namespace: shop}\nspec: {selector: {matchLabels: {app: cart}}, template: {metadata: {labels: {app: cart, version: v1}}, spec: {containers: [{name: app, image: app}]}}}\n";
+    write(root, "deployment.yaml", deployment);
+    let (_, text) = analyze(root);
+    assert!(!text.contains("the files have no workload"), "{text}");
+    assert!(text.contains("is that meant?"), "{text}");
+    assert!(text.contains("has the labels version=v3"), "{text}");
+}

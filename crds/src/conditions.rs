@@ -157,6 +157,8 @@ pub mod reason {
     pub const HEADERS_NOT_MATCHED: &str = "HeadersNotMatched";
     /// Enforced: no pod has the labels that the policy selects by, or the service that it names selects none.
     pub const NOTHING_SELECTED: &str = "NothingSelected";
+    /// A finding about files: they hold no workload that the object could mean, so that it was not compared with pods.
+    pub const NOT_CHECKED: &str = "NotChecked";
     /// Enforced: pods that the policy selects have no sidecar, and nothing else enforces it.
     pub const NO_SIDECAR: &str = "NoSidecar";
     /// Enforced: a rule names something that no request has; the message says which and why.

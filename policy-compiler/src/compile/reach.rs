@@ -90,7 +90,7 @@ impl Reach<'_> {
         let message = no_pod_has(object, field, labels);
         enforced(policy, reason::NOTHING_SELECTED, &message, feedback);
         let finding = self.selects_nothing(object, field, labels);
-        feedback.findings.extend(finding);
+        feedback.findings.push(finding);
     }
 
     /// Reports each telemetry object with labels that no pod has.
@@ -106,22 +106,16 @@ impl Reach<'_> {
                 && !templates.any(|template| policy.selects(template))
             {
                 let object = &policy.object;
-                feedback
-                    .findings
-                    .extend(self.selects_nothing(object, "spec.selector", labels));
+                let finding = self.selects_nothing(object, "spec.selector", labels);
+                feedback.findings.push(finding);
             }
         }
     }
 
-    /// The warning about labels that no pod has. Without any pod there is none offline: the files may simply not have the workloads.
-    fn selects_nothing(
-        &self,
-        object: &ObjectRef,
-        field: &'static str,
-        labels: &Labels,
-    ) -> Option<Finding> {
+    /// The finding about labels that no pod has. Files without any workload of the namespace prove nothing: the workloads may be elsewhere.
+    fn selects_nothing(&self, object: &ObjectRef, field: &'static str, labels: &Labels) -> Finding {
         if self.offline && self.meshed.is_empty() && self.without_sidecar.is_empty() {
-            return None;
+            return not_checked(object, field);
         }
         let message = no_pod_has(object, field, labels);
         let fix = match self.meant(labels) {
@@ -130,8 +124,7 @@ impl Reach<'_> {
             }
             None => "correct the labels, or deploy the pods that they mean".to_owned(),
         };
-        let finding = Finding::warning(object, field, reason::NOTHING_SELECTED, message);
-        Some(finding.fix(fix))
+        Finding::warning(object, field, reason::NOTHING_SELECTED, message).fix(fix)
     }
 
     /// Labels of a pod that differ from these only by a slip of the pen.
@@ -386,6 +379,16 @@ fn admits_anonymous(authz: &PortAuthz) -> bool {
 
 fn workload(template: &PodTemplate) -> String {
     template.workload().to_string()
+}
+
+/// Labels that cannot be compared with any pod.
+fn not_checked(object: &ObjectRef, field: &'static str) -> Finding {
+    let message = format!(
+        "the files have no workload of namespace {}, so nothing was checked that depends on its pods",
+        object.namespace
+    );
+    Finding::info(object, field, reason::NOT_CHECKED, message)
+        .fix("add the files of the workloads, or ask the cluster")
 }
 
 fn no_pod_has(object: &ObjectRef, field: &str, labels: &Labels) -> String {

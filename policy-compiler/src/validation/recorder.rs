@@ -107,15 +107,13 @@ impl<'a> Recorder<'a> {
         self.world.external.contains_key(name)
     }
 
-    /// Whether manifests may contain a pod template of a service with these labels: one does, or none is of the service at all. Pods of a
+    /// Whether manifests contain a pod template of a service with these labels; `None` if none is of the service at all. Pods of a
     /// cluster are found by their endpoints.
-    pub(crate) fn has_pod(&self, service: &NamespacedName, subset: &Labels) -> bool {
-        let Some(service) = self.service(service) else {
-            return false;
+    pub(crate) fn has_pod(&self, service: &NamespacedName, subset: &Labels) -> Option<bool> {
+        let service = self.service(service).filter(|_| self.world.offline);
+        let Some(service) = service else {
+            return Some(false);
         };
-        if !self.world.offline {
-            return false;
-        }
         let namespace = &service.name.namespace;
         self.reads.add(UnitInput::Pods(Arc::clone(namespace)));
         let pods = in_namespace(&self.world.pods, namespace);
@@ -123,7 +121,8 @@ impl<'a> Recorder<'a> {
             .map(|(_, pod)| &pod.template.labels)
             .filter(|labels| selects(&service.selector, labels))
             .peekable();
-        labels.peek().is_none() || labels.any(|labels| selects(subset, labels))
+        labels.peek()?;
+        Some(labels.any(|labels| selects(subset, labels)))
     }
 
     /// Returns how many endpoints a service has, perhaps only of pods with these labels.

@@ -78,7 +78,7 @@ fn leaf_rotates_under_load() -> Result<()> {
     Ok(())
 }
 
-/// A mesh that enforces nothing still answers nobody at the sidecar's own ports.
+/// Under Observe, the own ports of a sidecar answer no call either.
 fn own_ports_refuse_under_observe() -> Result<()> {
     let settings = r#"{"spec": {"mode": "Observe", "defaultAction": "Deny"}}"#;
     let _settings = MeshSettings::patch(settings)?;

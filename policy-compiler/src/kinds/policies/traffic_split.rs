@@ -153,10 +153,16 @@ fn without_pods(
             lookup.takes_traffic(service, *port, Some(&labels))
                 || lookup.readiness(service, *port, Some(&labels)).all > 0
         };
-        if lookup.has_pod(service, &labels) || ports.iter().any(there) {
-            continue;
-        }
         let field = format!("spec.backends[{index}].labels");
+        match lookup.has_pod(service, &labels) {
+            Some(true) => continue,
+            None => {
+                findings.push(not_checked(object, field, service));
+                continue;
+            }
+            Some(false) if ports.iter().any(there) => continue,
+            Some(false) => {}
+        }
         let message = format!(
             "no pod of service {service} has the labels {}",
             backend.display_name()
@@ -165,6 +171,14 @@ fn without_pods(
         findings.push(finding.fix("correct the labels, or create the pods"));
     }
     findings
+}
+
+/// Labels that cannot be compared with any pod.
+fn not_checked(object: &ObjectRef, field: String, service: &NamespacedName) -> Finding {
+    let message =
+        format!("the files have no workload of service {service}, so the labels were not checked");
+    Finding::info(object, field, reason::NOT_CHECKED, message)
+        .fix("add the files of the workloads, or ask the cluster")
 }
 
 fn check(
