@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use heddle_policy_compiler::ingest::is_topology_annotation;
-use heddle_policy_compiler::injection::{EXCLUDE_INBOUND_PORTS, misspelt_annotations};
+use heddle_policy_compiler::injection::{
+    EXCLUDE_INBOUND_PORTS, misspelt_annotations, possibly_ours,
+};
 use heddle_policy_compiler::world::DESTINATIONS;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -143,8 +145,17 @@ pub(super) fn slice(full: EndpointSlice) -> EndpointSlice {
 
 /// A namespace: its labels.
 pub(super) fn namespace(full: core::Namespace) -> core::Namespace {
+    let annotations = full.metadata.annotations.iter().flat_map(possibly_ours);
+    let annotations: BTreeMap<String, String> = annotations
+        .map(|key| (key.to_owned(), String::new()))
+        .collect();
     core::Namespace {
-        metadata: metadata(full.metadata),
+        metadata: ObjectMeta {
+            name: full.metadata.name,
+            labels: full.metadata.labels,
+            annotations: Some(annotations).filter(|kept| !kept.is_empty()),
+            ..ObjectMeta::default()
+        },
         ..core::Namespace::default()
     }
 }

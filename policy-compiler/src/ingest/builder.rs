@@ -10,7 +10,7 @@ use super::slices::Slices;
 use super::stand_ins::{NamespaceLabels, StandIn, warnings};
 use crate::finding::{Finding, ObjectRef};
 use crate::ingest::{self, DeclaredObject, INJECT_LABEL, KubeObject, namespaced_name};
-use crate::injection::inject_value;
+use crate::injection::namespace_warnings;
 use crate::kind::{InputKind, ObjectKind, Role, with_kinds};
 use crate::world::{
     DeclaredObjects, Interner, NamespacedName, ObjectRejection, Pod, PodRef, Remembered, Service,
@@ -216,12 +216,11 @@ impl WorldBuilder {
         let Some(name) = namespace.metadata.name.as_deref() else {
             return;
         };
+        let object = ObjectRef::cluster(ObjectKind::Namespace, name);
+        findings.extend(warnings(&object, &namespace_warnings(&namespace.metadata)));
         let labels = namespace.metadata.labels.as_ref();
         match labels.and_then(|labels| labels.get(INJECT_LABEL)) {
             Some(label) => {
-                let object = ObjectRef::cluster(ObjectKind::Namespace, name);
-                let warning = inject_value("metadata.labels", label);
-                findings.extend(warnings(&object, warning.as_slice()));
                 let (name, label) = (self.interner.text(name), self.interner.text(label));
                 self.namespaces.insert(name, label);
             }

@@ -55,6 +55,31 @@ pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
     all.take(MAX_SPELLING_WARNINGS).collect()
 }
 
+/// Returns a warning for each label or annotation of a namespace that is ours by name but is not read there, and for a value of the injection
+/// label that has no meaning; at most [`MAX_SPELLING_WARNINGS`].
+#[must_use]
+pub(crate) fn namespace_warnings(metadata: &ObjectMeta) -> Vec<String> {
+    let labels = metadata.labels.iter().flatten();
+    let labels = labels
+        .filter(|(key, _)| is_judged(key))
+        .take(MAX_JUDGED)
+        .filter_map(|(key, value)| match key.as_str() {
+            INJECT_LABEL => inject_value("metadata.labels", value),
+            key => unknown("label", key, &[INJECT_LABEL], &[]),
+        });
+    let annotations = metadata.annotations.iter().flat_map(possibly_ours);
+    let annotations =
+        annotations.filter_map(|key| unknown("annotation", key, &[], &[INJECT_LABEL]));
+    let all = labels.chain(annotations);
+    all.take(MAX_SPELLING_WARNINGS).collect()
+}
+
+/// Returns the keys that can be ours, misspelt or not.
+pub fn possibly_ours(all: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let judged = all.keys().filter(|key| is_judged(key)).take(MAX_JUDGED);
+    judged.map(String::as_str)
+}
+
 /// Returns whether a key can be ours, misspelt or not. Anybody chooses the keys, also of a review that no API server has checked.
 fn is_judged(key: &str) -> bool {
     let near = |known| key.starts_with('h') && is_near(key, known);
@@ -85,15 +110,13 @@ fn is_near(key: &str, known: &str) -> bool {
 
 /// Returns the keys of the annotations for which [`warnings`] has a warning.
 pub fn misspelt_annotations(all: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
-    let judged = all.keys().filter(|key| is_judged(key)).take(MAX_JUDGED);
-    judged
+    possibly_ours(all)
         .filter(|key| unknown("annotation", key, &ANNOTATIONS, &LABELS).is_some())
-        .map(String::as_str)
         .take(MAX_SPELLING_WARNINGS)
 }
 
 /// Returns a warning for a value of the injection label that has no meaning.
-pub(crate) fn inject_value(field: &str, value: &str) -> Option<String> {
+fn inject_value(field: &str, value: &str) -> Option<String> {
     if value == "enabled" || value == "disabled" {
         return None;
     }

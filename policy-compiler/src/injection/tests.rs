@@ -299,6 +299,69 @@ fn misspelt_labels_and_annotations_are_warned_of() {
 }
 
 #[test]
+fn a_namespace_with_a_key_that_is_not_read_there_is_warned_of() {
+    let warnings = |kind: &str, key: &str, value: &str| {
+        let all = Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+        let mut metadata = ObjectMeta::default();
+        match kind {
+            "label" => metadata.labels = all,
+            _ => metadata.annotations = all,
+        }
+        namespace_warnings(&metadata).join("\n")
+    };
+    for (kind, key, value, expected) in [
+        ("label", "heddle.dev/inject", "true", "write enabled"),
+        (
+            "label",
+            "heddle.dev/injection",
+            "enabled",
+            "probably means heddle.dev/inject",
+        ),
+        (
+            "label",
+            "heddle-injection",
+            "enabled",
+            "probably means heddle.dev/inject",
+        ),
+        (
+            "label",
+            "sidecar.heddle.dev/inject",
+            "true",
+            "probably means heddle.dev/inject",
+        ),
+        (
+            "label",
+            "heddle.dev/exclude-inbound-ports",
+            "80",
+            "reads no such label",
+        ),
+        (
+            "annotation",
+            "heddle.dev/inject",
+            "enabled",
+            "as label only",
+        ),
+        (
+            "annotation",
+            "heddle.dev/exclude-inbound-ports",
+            "80",
+            "reads no such annotation",
+        ),
+    ] {
+        let text = warnings(kind, key, value);
+        assert!(text.contains(expected), "{kind} {key}: {text}");
+    }
+    for (kind, key, value) in [
+        ("label", "heddle.dev/inject", "enabled"),
+        ("label", "kubernetes.io/metadata.name", "shop"),
+        ("label", "helm.sh/chart", "shop"),
+        ("annotation", "linkerd.io/inject", "enabled"),
+    ] {
+        assert_eq!(warnings(kind, key, value), "");
+    }
+}
+
+#[test]
 fn keys_of_a_hostile_review_cost_little() {
     let long = |prefix: &str| format!("{prefix}{}", "x".repeat(2_000_000));
     let far = || (0..100_000).map(|n| format!("hx{n:015}"));
