@@ -106,6 +106,9 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.matches[].query[].present",
     "TrafficSplit.backends[].service",
     "TrafficSplit.backends[].labels",
+    "TrafficSplit.mirrors",
+    "TrafficSplit.mirrors[].service",
+    "TrafficSplit.mirrors[].labels",
     // Of every kind: they share the type.
     "*.target.port",
     "TrafficPolicy.timeouts",

@@ -104,6 +104,63 @@ fn a_route_and_the_equal_split_give_the_same_configuration_but_for_the_kind_in_t
     }
 }
 
+#[test]
+fn matches_and_mirrors_of_a_route_and_of_a_split_give_the_same_configuration_too() {
+    let compiled = |objects: Vec<Value>| {
+        let mut builder = builder();
+        apply(&mut builder, objects);
+        compile(&builder.world())
+    };
+    let named = |name: &str, rule: Value| http_route(name, spec(json!([rule])));
+    let routed = compiled(vec![
+        named(
+            "s",
+            json!({
+                "matches": [{
+                    "path": {"type": "PathPrefix", "value": "/v2/"}, "method": "POST",
+                    "headers": [{"name": "X-Tester", "value": "yes"}, {"name": "x-id", "type": "RegularExpression", "value": "[0-9]+"}],
+                    "queryParams": [{"name": "q", "value": "1"}],
+                }, {"path": {"type": "Exact", "value": "/about"}}],
+                "filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "c", "port": 80}, "percent": 25}}],
+                "backendRefs": [{"name": "b", "port": 80}],
+            }),
+        ),
+        named("t", json!({"backendRefs": [{"name": "a", "port": 80}]})),
+    ]);
+    let shifted = compiled(vec![
+        split(
+            "s",
+            json!({
+                "service": "a",
+                "matches": [{
+                    "path": {"prefix": "/v2"}, "method": "POST",
+                    "headers": [{"name": "x-id", "regex": "[0-9]+"}, {"name": "x-tester", "exact": "yes"}],
+                    "query": [{"name": "q", "exact": "1"}],
+                }, {"path": {"exact": "/about"}}],
+                "backends": [{"service": "b", "weight": 1}],
+                "mirrors": [{"service": "c", "percent": 25}],
+            }),
+        ),
+        split(
+            "t",
+            json!({"service": "a", "backends": [{"service": "a", "weight": 1}]}),
+        ),
+    ]);
+    // A split is one rule, so its clusters name no index of a rule.
+    let without_rule = |compiled: &Compiled| -> BTreeSet<String> {
+        let all = resources(compiled).into_iter();
+        all.map(|text| text.replace("|shop/s/0/0/mirror", "|shop/s/0/mirror"))
+            .collect()
+    };
+    let routed = without_rule(&routed);
+    assert!(
+        routed
+            .iter()
+            .any(|text| text.contains("request_mirror_policies"))
+    );
+    assert_eq!(routed, without_rule(&shifted));
+}
+
 /// The object with the past of another generation.
 fn with_last_good(value: Value, good: Value) -> KubeObject {
     let KubeObject::Declared(object) = cluster::object(value) else {

@@ -1,7 +1,7 @@
 //! An explanation for programs.
 
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{Fault, FaultAnswer};
+use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror};
 use heddle_policy_compiler::{
     CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped,
@@ -62,9 +62,13 @@ fn deciding(rule: &DecidingRule) -> Value {
         },
         "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
         "retries": rule.retries.as_ref().map(retries),
-        "mirrors": rule.mirrors.iter().map(|mirror| mirror.backend.to_string()).collect::<Vec<_>>(),
+        "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),
         "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
+}
+
+fn mirror(of: &Mirror) -> Value {
+    json!({"backend": of.backend.to_string(), "percent": f64::from(of.share.get()) / 10_000.0})
 }
 
 fn fault(of: &Fault) -> Value {

@@ -75,7 +75,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
             say("policies", policies.join(", "));
         }
         for mirror in &rule.mirrors {
-            say("mirror", mirror.backend.to_string());
+            say("mirror", format!("{} to {}", mirror.share, mirror.backend));
         }
     }
     let sum: u64 = explanation

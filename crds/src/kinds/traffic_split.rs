@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{LastGood, RequestMatch, strict};
+use crate::{LastGood, Percent, RequestMatch, strict};
 
 /// Divides the calls to one service among backends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,17 @@ pub struct TrafficSplitSpec {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub backends: Vec<Backend>,
+
+    /// Where copies of the requests go, 1 to 4 mirrors; ports that do not carry HTTP have no copies. The answers to copies
+    /// are dropped. A mirror that stalls or fails loses copies, and fails no request. Left out: no copies.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(min = 1, max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub mirrors: Vec<Mirror>,
 }
 
 impl Definition for TrafficSplit {
@@ -114,7 +125,7 @@ pub struct Backend {
     pub weight: u32,
 }
 
-/// The target of a [`Backend`].
+/// The target of a [`Backend`] or a [`Mirror`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendTarget<'a> {
     /// A service of the same namespace, by name.
@@ -130,25 +141,79 @@ impl Backend {
     /// Returns the target. `None` if the backend names both or neither: the API server refuses that, but a file may contain it.
     #[must_use]
     pub const fn target(&self) -> Option<BackendTarget<'_>> {
-        match (&self.service, &self.labels) {
-            (Some(service), None) => Some(BackendTarget::Service(service.as_str())),
-            (None, Some(labels)) => Some(BackendTarget::Labels(labels)),
-            (Some(_), Some(_)) | (None, None) => None,
-        }
+        target(self.service.as_ref(), self.labels.as_ref())
     }
 
     /// How status, logs and metrics call this backend: the service's name, or its labels as `key=value,...`.
     #[must_use]
     pub fn display_name(&self) -> String {
-        let mut names: Vec<String> = self.service.iter().cloned().collect();
-        names.extend(
-            self.labels
-                .iter()
-                .flatten()
-                .map(|(key, value)| format!("{key}={value}")),
-        );
-        names.join(",")
+        display_name(self.service.as_ref(), self.labels.as_ref())
     }
+}
+
+/// A target of copies of requests: a service, or some of the pods of the service that is split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.service) != has(self.labels)").message(
+    "spec.mirrors: each mirror takes exactly one of service and labels: remove one, or add the missing one"
+))]
+pub struct Mirror {
+    /// A service in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub service: Option<String>,
+
+    /// The pods of `spec.service` that have all these labels, 1 to 16.
+    #[serde(
+        default,
+        deserialize_with = "strict::some_labels",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub labels: Option<BTreeMap<String, String>>,
+
+    /// The share of requests that are copied, in percent, 0 to 100, in steps of 0.01.
+    #[serde(default = "all")]
+    pub percent: Percent,
+}
+
+const fn all() -> Percent {
+    Percent::ALL
+}
+
+impl Mirror {
+    /// Returns the target. `None` if the mirror names both or neither: the API server refuses that, but a file may contain it.
+    #[must_use]
+    pub const fn target(&self) -> Option<BackendTarget<'_>> {
+        target(self.service.as_ref(), self.labels.as_ref())
+    }
+
+    /// The name of the target: the service's name, or its labels as `key=value,...`.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        display_name(self.service.as_ref(), self.labels.as_ref())
+    }
+}
+
+const fn target<'a>(
+    service: Option<&'a String>,
+    labels: Option<&'a BTreeMap<String, String>>,
+) -> Option<BackendTarget<'a>> {
+    match (service, labels) {
+        (Some(service), None) => Some(BackendTarget::Service(service.as_str())),
+        (None, Some(labels)) => Some(BackendTarget::Labels(labels)),
+        (Some(_), Some(_)) | (None, None) => None,
+    }
+}
+
+fn display_name(service: Option<&String>, labels: Option<&BTreeMap<String, String>>) -> String {
+    let mut names: Vec<String> = service.into_iter().cloned().collect();
+    let labels = labels.into_iter().flatten();
+    names.extend(labels.map(|(key, value)| format!("{key}={value}")));
+    names.join(",")
 }
 
 /// The status of a [`TrafficSplit`], written by the control plane.

@@ -129,6 +129,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             json!({"service": "web", "backends": [backend]}),
         )
     };
+    let mirror = |mirror: Value| {
+        let backends = json!([{"service": "a", "weight": 1}]);
+        let spec = json!({"service": "web", "backends": backends, "mirrors": [mirror]});
+        (Kind::TrafficSplit, spec)
+    };
     let matching = |alternative: Value| {
         let backends = json!([{"service": "a", "weight": 1}]);
         let spec = json!({"service": "web", "matches": [alternative], "backends": backends});
@@ -237,6 +242,7 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         ),
         of((Kind::AuthPolicy, json!({})), "spec"),
         of(backend(json!({"weight": 1})), "spec.backends[0]"),
+        of(mirror(json!({"percent": 1})), "spec.mirrors[0]"),
         of(matching(json!({})), "spec.matches[0]"),
         of(matching(json!({"path": {}})), "spec.matches[0].path"),
         of(

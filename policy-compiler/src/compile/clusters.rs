@@ -151,6 +151,7 @@ fn client_side(
 
 /// The clusters of the mirrors of rules, each backend once.
 fn mirrors<'a>(
+    scene: &ClusterInputs<'_>,
     service: &Service,
     key: &OutPort,
     rules: &[&RouteEntry],
@@ -160,17 +161,19 @@ fn mirrors<'a>(
     let mut found = BTreeMap::new();
     for rule in rules.iter().map(|entry| &*entry.rule) {
         for (index, of) in rule.mirrors().iter().enumerate() {
-            let Backend::Service(name, port) = &of.backend else {
-                continue;
-            };
             if found.contains_key(&of.backend) {
                 continue;
             }
-            let Some(whole) = whole(name, *port) else {
-                continue;
-            };
             let place = Place { rule, index };
-            let pair = mirror(service, key, place, &whole.pair, old);
+            let pair = match &of.backend {
+                Backend::Service(name, port) => whole(name, *port).map(|whole| whole.pair.clone()),
+                Backend::Subset(_, _, labels) => {
+                    Some(subset(scene, service, key, place, labels, old))
+                }
+                Backend::Invalid(_) => None,
+            };
+            let Some(pair) = pair else { continue };
+            let pair = mirror(service, key, place, &pair, old);
             found.insert(of.backend.clone(), pair);
         }
     }
@@ -236,7 +239,7 @@ fn routed<'a>(
             }
         }
     }
-    let mirrors = mirrors(service, key, rules, &whole, &known);
+    let mirrors = mirrors(scene, service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
         let callers = key.1.namespace.as_ref();
         let rules = (rules, scene.otherwise(&service.name, key.0, callers));

@@ -454,7 +454,7 @@ pub(super) fn governed(
     }))
 }
 
-/// The endpoints of another service as the mirror of a rule, in a cluster of their own: with the limits of copies.
+/// The endpoints of a backend as the mirror of a rule, in a cluster of their own: with the limits of copies.
 pub(super) fn mirror(
     service: &Service,
     (port, facet): &OutPort,

@@ -227,6 +227,11 @@ fn objects() -> Vec<Value> {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));
         pool.push(split(name, json!({"service": "b", "port": 80, "backends": [{"labels": {"app": "b"}, "weight": 1}, {"service": "a", "weight": 3}]})));
         pool.push(split(name, json!({"service": "a", "backends": []})));
+        pool.push(split(
+            name,
+            json!({"service": "b", "backends": [{"service": "b", "weight": 1}],
+            "mirrors": [{"service": "a", "percent": 12.5}, {"labels": {"app": "b"}}]}),
+        ));
         pool.push(traffic_policy(
             name,
             json!({"target": {"service": "a"}, "timeouts": {"request": "1s"}}),

@@ -1,0 +1,262 @@
+//! The backends and mirrors of a `TrafficSplit`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heddle_crds::{Backend, BackendTarget, TrafficSplitSpec, reason};
+
+use crate::finding::{Finding, ObjectRef};
+use crate::kinds::called_service::without_endpoints;
+use crate::kinds::policy::Candidate;
+use crate::kinds::{DECLARE_HTTP, ValidationError};
+use crate::traffic::{self, Millionths, Mirror};
+use crate::validation::Recorder;
+use crate::world::{NamespacedName, Port, Protocol, Service, ServicePort, to_labels};
+
+/// The most mirrors.
+const MAX_MIRRORS: usize = 4;
+
+/// The target of a share or of copies at a port of the service that is split.
+pub(super) fn target(
+    service: &NamespacedName,
+    port: Port,
+    of: Option<BackendTarget<'_>>,
+) -> Option<traffic::Backend> {
+    Some(match of? {
+        BackendTarget::Service(name) => {
+            let name = NamespacedName {
+                namespace: Arc::clone(&service.namespace),
+                name: name.into(),
+            };
+            traffic::Backend::Service(name, port)
+        }
+        BackendTarget::Labels(of) => traffic::Backend::Subset(service.clone(), port, to_labels(of)),
+    })
+}
+
+/// Backends and mirrors by labels that no pod of the service has: not an error, for the pods may come later.
+pub(super) fn without_pods(
+    lookup: &Recorder<'_>,
+    object: &ObjectRef,
+    spec: &TrafficSplitSpec,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // A backend without weight may be prepared before its pods.
+    let backends = spec.backends.iter().enumerate();
+    let backends = backends.filter(|(_, backend)| backend.weight > 0);
+    let backends =
+        backends.map(|(index, of)| (format!("backends[{index}]"), of.target(), of.display_name()));
+    let mirrors = spec.mirrors.iter().enumerate();
+    let mirrors =
+        mirrors.map(|(index, of)| (format!("mirrors[{index}]"), of.target(), of.display_name()));
+    for (field, target, name) in backends.chain(mirrors) {
+        let labels = match target {
+            Some(BackendTarget::Labels(of)) => to_labels(of),
+            Some(BackendTarget::Service(_)) | None => continue,
+        };
+        let there = |port: &Port| {
+            lookup.takes_traffic(service, *port, Some(&labels))
+                || lookup.readiness(service, *port, Some(&labels)).all > 0
+        };
+        let field = format!("spec.{field}.labels");
+        match lookup.has_pod(service, &labels) {
+            Some(true) => continue,
+            None => {
+                findings.push(not_checked(object, field, service));
+                continue;
+            }
+            Some(false) if ports.iter().any(there) => continue,
+            Some(false) => {}
+        }
+        let message = format!("no pod of service {service} has the labels {name}");
+        let finding = Finding::warning(object, field, "NoPods", message);
+        findings.push(finding.fix("correct the labels, or create the pods"));
+    }
+    findings
+}
+
+/// Labels that cannot be compared with any pod.
+fn not_checked(object: &ObjectRef, field: String, service: &NamespacedName) -> Finding {
+    let message =
+        format!("the files have no workload of service {service}, so the labels were not checked");
+    Finding::info(object, field, reason::NOT_CHECKED, message)
+        .fix("add the files of the workloads, or ask the cluster")
+}
+
+pub(super) fn check_backends(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+    service: Option<&Service>,
+    problems: &mut Vec<ValidationError>,
+) {
+    if spec.backends.is_empty() || spec.backends.len() > 32 {
+        problems.push(ValidationError::invalid(
+            "spec.backends",
+            format!("{} backends", spec.backends.len()),
+            "name 1 to 32",
+        ));
+    }
+    if spec.backends.iter().all(|b| b.weight == 0) {
+        problems.push(ValidationError::invalid(
+            "spec.backends",
+            "all weights are zero",
+            "give at least one backend a weight",
+        ));
+    }
+    let ports = claimed(spec, service);
+    let mut seen = BTreeSet::new();
+    for (index, backend) in spec.backends.iter().enumerate() {
+        let field = format!("spec.backends[{index}]");
+        if backend.weight > Backend::MAX_WEIGHT {
+            problems.push(ValidationError::invalid(
+                format!("{field}.weight"),
+                format!("{} is too large", backend.weight),
+                "use 0 to 1000000",
+            ));
+        }
+        if !seen.insert(backend.display_name()) {
+            problems.push(ValidationError::invalid(
+                field.clone(),
+                format!("{} is named twice", backend.display_name()),
+                "add the weights up in one",
+            ));
+        }
+        problems.extend(check_target(policy, &ports, backend.target(), &field));
+    }
+}
+
+/// Checks the mirrors. Only ports that carry HTTP have copies.
+pub(super) fn check_mirrors(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+    service: Option<&Service>,
+    problems: &mut Vec<ValidationError>,
+) {
+    if spec.mirrors.len() > MAX_MIRRORS {
+        let message = format!("{} mirrors", spec.mirrors.len());
+        problems.push(ValidationError::invalid(
+            "spec.mirrors",
+            message,
+            "name 1 to 4",
+        ));
+    }
+    let mut ports = claimed(spec, service);
+    ports.retain(|port| port.protocol == Protocol::Http);
+    let mut seen = BTreeSet::new();
+    for (index, mirror) in spec.mirrors.iter().enumerate() {
+        let field = format!("spec.mirrors[{index}]");
+        let name = mirror.display_name();
+        if !seen.insert(name.clone()) {
+            let message = format!("{name} is named twice");
+            let fix = "keep one";
+            problems.push(ValidationError::invalid(&*field, message, fix));
+        }
+        problems.extend(check_target(policy, &ports, mirror.target(), &field));
+    }
+    if let Some(service) = service.filter(|_| !spec.mirrors.is_empty() && ports.is_empty())
+        && !claimed(spec, Some(service)).is_empty()
+    {
+        let message = format!(
+            "{} does not carry HTTP, and only requests are copied",
+            subject(spec, service)
+        );
+        problems.push(ValidationError::invalid(
+            "spec.mirrors",
+            message,
+            "remove mirrors, or declare HTTP by appProtocol or the name of the port",
+        ));
+    }
+}
+
+fn subject(spec: &TrafficSplitSpec, service: &Service) -> String {
+    match spec.port {
+        Some(port) => format!("port {port} of service {}", service.name),
+        None => format!("service {}", service.name),
+    }
+}
+
+/// The copies of the requests to a port.
+pub(super) fn mirrors(
+    spec: &TrafficSplitSpec,
+    (service, port): (&NamespacedName, Port),
+) -> Vec<Mirror> {
+    let mirror = |of: &heddle_crds::Mirror| {
+        Some(Mirror {
+            backend: target(service, port, of.target())?,
+            share: Millionths::of(of.percent.of_ten_thousand().into(), 10_000)?,
+        })
+    };
+    spec.mirrors.iter().filter_map(mirror).collect()
+}
+
+/// Reports the ports that do not carry HTTP: their connections are not copied.
+pub(super) fn without_http(
+    object: &ObjectRef,
+    spec: &TrafficSplitSpec,
+    service: Option<&Service>,
+) -> Option<Finding> {
+    let mut ports = claimed(spec, service);
+    ports.retain(|port| port.protocol != Protocol::Http);
+    if ports.is_empty() || spec.mirrors.is_empty() {
+        return None;
+    }
+    let numbers: Vec<String> = ports.iter().map(|port| port.port.to_string()).collect();
+    let message = format!(
+        "port {} of service {} does not carry HTTP and has no mirrors",
+        numbers.join(", "),
+        spec.service
+    );
+    let finding = Finding::info(object, "spec.mirrors", reason::NOT_HTTP, message);
+    Some(finding.fix(DECLARE_HTTP))
+}
+
+/// The ports of the service to which the split applies, those without HTTP included.
+fn claimed<'a>(spec: &TrafficSplitSpec, service: Option<&'a Service>) -> Vec<&'a ServicePort> {
+    let only = spec.port.map(Port::from);
+    let all = service.into_iter().flat_map(|of| of.ports.values());
+    all.filter(|port| only.is_none_or(|only| only == port.port))
+        .collect()
+}
+
+fn check_target(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    ports: &[&ServicePort],
+    target: Option<BackendTarget<'_>>,
+    field: &str,
+) -> Option<ValidationError> {
+    let backend_name = match target {
+        None => {
+            return Some(ValidationError::invalid(
+                field,
+                "exactly one of service and labels names the target",
+                "remove one, or add the missing one",
+            ));
+        }
+        // Labels that no pod has yet are a backend without endpoints, not a mistake.
+        Some(BackendTarget::Labels(_)) => return None,
+        Some(BackendTarget::Service(name)) => name,
+    };
+    let name = policy.service(backend_name);
+    let field = format!("{field}.service");
+    let Some(target) = policy.lookup.service(&name) else {
+        if policy.lookup.is_external(&name) {
+            return Some(without_endpoints(policy, &field, backend_name));
+        }
+        return Some(ValidationError::unresolved(
+            reason::BACKEND_NOT_FOUND,
+            field,
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        ));
+    };
+    let mut ports = ports.iter().map(|of| of.port);
+    let missing = ports.find(|port| !target.ports.contains_key(port))?;
+    Some(ValidationError::unresolved(
+        reason::PORT_NOT_FOUND,
+        field,
+        format!("{missing} is not a port of service {name}"),
+        "give it the ports of the service that is split",
+    ))
+}

@@ -1,0 +1,151 @@
+//! The weights in force of a `TrafficSplit`.
+
+use std::collections::BTreeSet;
+
+use heddle_crds::{Backend, ConditionType, TrafficSplitSpec, WeightInForce};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::backends::target;
+use crate::kinds::policy::Candidate;
+use crate::status::ObjectStatus;
+use crate::traffic;
+use crate::validation::Recorder;
+use crate::validation::endpoints::Readiness;
+use crate::world::{History, NamespacedName, Port};
+
+/// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
+pub(super) fn weigh(
+    policy: &Candidate<'_, TrafficSplitSpec>,
+    spec: &TrafficSplitSpec,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+    status: &mut ObjectStatus,
+) -> Vec<u32> {
+    let lookup = policy.lookup;
+    let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
+    let mut used = spec.backends.iter().filter(|backend| backend.weight > 0);
+    // Manifests in a directory have no endpoints, and nothing to wait for.
+    if lookup.offline() || used.all(|b| takes_traffic(lookup, service, ports, b)) {
+        return wanted;
+    }
+    let ready: Vec<Readiness> = spec
+        .backends
+        .iter()
+        .map(|backend| backend_readiness(lookup, service, ports, backend))
+        .collect();
+    let takes = |weights: &[u32]| {
+        weights.iter().any(|w| *w > 0)
+            && weights
+                .iter()
+                .zip(&ready)
+                .all(|(weight, r)| *weight == 0 || r.ready > 0)
+    };
+    let only_ready = |weights: &[u32]| -> Vec<u32> {
+        weights
+            .iter()
+            .zip(&ready)
+            .map(|(weight, r)| if r.ready > 0 { *weight } else { 0 })
+            .collect()
+    };
+    let held = in_force(spec, policy.history());
+    let candidates = [
+        held.clone(),
+        Some(only_ready(&wanted)),
+        held.map(|weights| only_ready(&weights)),
+    ];
+    let weights = candidates
+        .into_iter()
+        .flatten()
+        .find(|weights| takes(weights));
+    let waiting = waiting(spec, &ready);
+    let consequence = if weights.is_some() {
+        "no weight moves there"
+    } else {
+        "no backend can take the traffic"
+    };
+    // The objects that the spec names exist; that they cannot take traffic yet is said here, where a reader looks first.
+    status.set(
+        ConditionType::ResolvedRefs,
+        false,
+        "BackendNotReady",
+        format!("{waiting}: {consequence}"),
+    );
+    weights.unwrap_or(wanted)
+}
+
+/// The backends that should get traffic and cannot take it.
+fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
+    let pairs = spec.backends.iter().zip(ready);
+    let waiting = pairs.filter(|(backend, r)| backend.weight > 0 && r.ready == 0);
+    let names = waiting
+        .map(|(backend, r)| format!("{} 0/{} endpoints ready", backend.display_name(), r.all));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a backend has a ready endpoint for each port.
+fn takes_traffic(
+    lookup: &Recorder<'_>,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+    backend: &Backend,
+) -> bool {
+    let of_port = |port: &Port| match target(service, *port, backend.target()) {
+        Some(traffic::Backend::Service(name, port)) => lookup.takes_traffic(&name, port, None),
+        Some(traffic::Backend::Subset(name, port, labels)) => {
+            lookup.takes_traffic(&name, port, Some(&labels))
+        }
+        Some(traffic::Backend::Invalid(_)) | None => false,
+    };
+    !ports.is_empty() && ports.iter().all(of_port)
+}
+
+fn backend_readiness(
+    lookup: &Recorder<'_>,
+    service: &NamespacedName,
+    ports: &BTreeSet<Port>,
+    backend: &Backend,
+) -> Readiness {
+    let of_port = |port: &Port| match target(service, *port, backend.target()) {
+        Some(traffic::Backend::Service(name, port)) => lookup.readiness(&name, port, None),
+        Some(traffic::Backend::Subset(name, port, labels)) => {
+            lookup.readiness(&name, port, Some(&labels))
+        }
+        Some(traffic::Backend::Invalid(_)) | None => Readiness::default(),
+    };
+    // A backend is as ready as its worst port.
+    ports
+        .iter()
+        .map(of_port)
+        .min_by_key(|r| r.ready)
+        .unwrap_or_default()
+}
+
+/// The field of `status` with the weights in force.
+const WEIGHTS: &str = "weights";
+
+/// The weights of the last status in the order of the backends; `None` if it contains none of them.
+fn in_force(spec: &TrafficSplitSpec, history: History<'_>) -> Option<Vec<u32>> {
+    let weights = Vec::<WeightInForce>::deserialize(history.in_force(WEIGHTS)?).ok()?;
+    let of = |backend: &Backend| {
+        weights
+            .iter()
+            .find(|w| w.backend == backend.display_name())
+            .map_or(0, |w| w.weight)
+    };
+    let found: Vec<u32> = spec.backends.iter().map(of).collect();
+    found.iter().any(|w| *w > 0).then_some(found)
+}
+
+/// The weights in force as fields of `status`: by backend, and on one line.
+pub(super) fn detail(spec: &TrafficSplitSpec, weights: &[u32]) -> Map<String, Value> {
+    let pairs = spec.backends.iter().zip(weights);
+    let named: Vec<Value> = pairs
+        .map(|(backend, weight)| json!({"backend": backend.display_name(), "weight": weight}))
+        .collect();
+    let line: Vec<String> = weights.iter().map(u32::to_string).collect();
+    Map::from_iter([
+        (WEIGHTS.to_owned(), named.into()),
+        ("weightsInForce".to_owned(), line.join("/").into()),
+    ])
+}
