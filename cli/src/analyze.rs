@@ -41,15 +41,12 @@ enum Output {
 
 /// Runs the command; gives the number of errors.
 pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
-    let objects = if args.paths.is_empty() {
-        Objects::from_cluster(&args.cluster.client().await?).await?
-    } else {
-        Objects::from_paths(&args.paths)?
-    };
+    let objects = Objects::from(&args.paths, &args.cluster).await?;
     let Outcome {
         compiled,
         findings: found,
         skipped,
+        ..
     } = objects.compile();
     match args.output {
         Output::Text => {

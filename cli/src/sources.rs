@@ -10,6 +10,7 @@ use heddle_policy_compiler::{
 };
 use kube::Client;
 
+use crate::cluster::ClusterArgs;
 use crate::{cluster, findings};
 
 /// The objects to compile, with the problems of their sources.
@@ -22,6 +23,8 @@ pub struct Objects {
 
 /// The result of a compile of objects.
 pub struct Outcome {
+    /// The input of the compile.
+    pub world: World,
     /// The compile.
     pub compiled: Compiled,
     /// The findings of reading and compiling, sorted.
@@ -84,6 +87,29 @@ impl Objects {
         Ok(all)
     }
 
+    /// Reads files if there are any, else the cluster.
+    pub async fn from(paths: &[PathBuf], cluster: &ClusterArgs) -> Result<Self> {
+        match paths.is_empty() {
+            true => Self::from_cluster(&cluster.client().await?).await,
+            false => Self::from_paths(paths),
+        }
+    }
+
+    /// The objects.
+    pub fn all(&self) -> &[KubeObject] {
+        &self.objects
+    }
+
+    /// The same sources with other objects, and with the findings of a second source.
+    pub fn with(&self, objects: Vec<KubeObject>, others: &Self) -> Self {
+        let findings = self.findings.iter().chain(&others.findings);
+        Self {
+            objects,
+            findings: findings.cloned().collect(),
+            skipped: self.skipped.clone(),
+        }
+    }
+
     /// Compiles them.
     pub fn compile(self) -> Outcome {
         let mut builder = World::builder();
@@ -91,9 +117,11 @@ impl Objects {
         for object in self.objects {
             findings.extend(builder.apply(object));
         }
-        let compiled = compile(&builder.world());
+        let world = builder.world();
+        let compiled = compile(&world);
         findings.extend(compiled.findings.iter().cloned());
         Outcome {
+            world,
             compiled,
             findings: findings::sorted(findings),
             skipped: self.skipped,

@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod injection;
 mod kind;
 mod kinds;
+mod matching;
 pub mod print;
 mod probes;
 mod resource;
@@ -36,8 +37,8 @@ pub mod world;
 pub use compile::{
     Call, CallRetries, CalledDestination, Changes, Compiled, DecidingRule, Destination,
     DestinationKind, ExplainedBackend, Explanation, Family, InvalidDestination, Outcome, Proxy,
-    Recompiled, Replaced, Scope, ServerDecision, Servers, Stopped, Unexplained, compile,
-    listener_address, mesh_in_force, on_demand_address,
+    Recompiled, Replaced, Scope, ServedPort, ServerDecision, Servers, Stopped, Unexplained,
+    compile, listener_address, mesh_in_force, on_demand_address,
 };
 pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;

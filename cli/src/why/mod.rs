@@ -16,6 +16,8 @@ use crate::findings;
 use crate::out::say;
 use crate::sources::{Objects, Outcome};
 
+pub use text::{policy, share, stop};
+
 /// Options of `heddle why`.
 #[derive(Args, Debug)]
 pub struct WhyArgs {
@@ -53,11 +55,7 @@ enum Output {
 /// Runs the command.
 pub async fn run(args: &WhyArgs) -> Result<()> {
     let call = call(args)?;
-    let objects = if args.paths.is_empty() {
-        Objects::from_cluster(&args.cluster.client().await?).await?
-    } else {
-        Objects::from_paths(&args.paths)?
-    };
+    let objects = Objects::from(&args.paths, &args.cluster).await?;
     let Outcome {
         compiled,
         findings: found,

@@ -228,7 +228,7 @@ fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
 }
 
 /// `5 %`, or `0.05 %`.
-fn share(weight: u32, sum: u64) -> String {
+pub fn share(weight: u32, sum: u64) -> String {
     let hundredths = (u64::from(weight) * 10_000).checked_div(sum).unwrap_or(0);
     match hundredths % 100 {
         0 => format!("{} %", hundredths / 100),
@@ -301,7 +301,7 @@ fn by_policies(decision: &Decision, servers: &Servers) -> String {
 }
 
 /// `namespace/policy/rule` as people name it.
-fn policy(rule: &str) -> String {
+pub fn policy(rule: &str) -> String {
     let parts = rule.rsplit_once('/');
     match parts.filter(|(_, index)| index.bytes().all(|b| b.is_ascii_digit())) {
         Some((policy, index)) => format!("AuthPolicy {policy}, rule {index}"),
@@ -350,7 +350,8 @@ fn is_http(explanation: &Explanation) -> bool {
     )
 }
 
-fn stop(stopped: &Stopped) -> String {
+/// The answer of the caller's sidecar as people name it.
+pub fn stop(stopped: &Stopped) -> String {
     match stopped {
         Stopped::NoRule => {
             "status 404 of the caller's sidecar: no rule takes the request".to_owned()

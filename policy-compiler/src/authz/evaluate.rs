@@ -1,9 +1,9 @@
 //! The reference evaluator: the same rules, judged here. For `heddle why`, and to hold Envoy's RBAC against.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use regex::bytes::RegexBuilder;
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::{
     HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, header,
@@ -147,24 +147,38 @@ fn to(rule: &Rule, bounds: &Bounds, http: Option<&HttpRequest>) -> bool {
         }
 }
 
+/// The expressions that every path of a rule asks for, made once.
+static AMBIGUOUS: LazyLock<Option<Regex>> = LazyLock::new(|| compiled(spelling::AMBIGUOUS));
+static PLAIN: LazyLock<Option<Regex>> = LazyLock::new(|| compiled(spelling::PLAIN));
+
+fn is_ambiguous(path: &str) -> bool {
+    let expression = AMBIGUOUS.as_ref();
+    expression.is_some_and(|expression| expression.is_match(path.as_bytes()))
+}
+
+fn is_plain(path: &str) -> bool {
+    let expression = PLAIN.as_ref();
+    expression.is_some_and(|expression| expression.is_match(path.as_bytes()))
+}
+
 fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let ignore_case = rule.to.ignore_case;
     let mut patterns = rule.to.paths.iter();
     match rule.action {
         RuleAction::Deny if spelled => {
-            whole(spelling::AMBIGUOUS, path)
+            is_ambiguous(path)
                 || patterns.any(|pattern| whole(&spelling::denied(pattern, ignore_case), path))
         }
         RuleAction::Deny => {
-            !whole(spelling::PLAIN, path)
+            !is_plain(path)
                 || patterns.filter_map(spelling::plain).any(|(text, open)| {
                     starts(path, &text, open, ignore_case)
                         || starts(path, &format!("{text}/"), open, ignore_case)
                 })
         }
         RuleAction::Allow => {
-            !whole(spelling::AMBIGUOUS, path)
+            !is_ambiguous(path)
                 && patterns.any(|pattern| match pattern {
                     PathPattern::Exact(text) => starts(path, text, false, ignore_case),
                     PathPattern::Prefix(text) => starts(path, text, true, ignore_case),
@@ -216,8 +230,11 @@ fn allowed(value: &HeaderValuePattern, text: &str) -> bool {
 /// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy refuses it, and the
 /// rejection is a status.
 pub(super) fn whole(expression: &str, text: &str) -> bool {
-    RegexBuilder::new(&format!("^(?:{expression})$"))
-        .unicode(false)
-        .build()
-        .is_ok_and(|regex| regex.is_match(text.as_bytes()))
+    compiled(expression).is_some_and(|expression| expression.is_match(text.as_bytes()))
+}
+
+/// The expression for a whole text; `None` if it cannot be read.
+fn compiled(expression: &str) -> Option<Regex> {
+    let whole = format!("^(?:{expression})$");
+    RegexBuilder::new(&whole).unicode(false).build().ok()
 }

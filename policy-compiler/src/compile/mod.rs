@@ -67,7 +67,7 @@ use validated::Validated;
 pub use changes::{Changes, Recompiled, Replaced};
 pub use explain::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
-    ServerDecision, Servers, Stopped, Unexplained,
+    ServedPort, ServerDecision, Servers, Stopped, Unexplained,
 };
 pub use on_demand::{listener_address, on_demand_address};
 use report::PolicyFeedback;

@@ -180,7 +180,7 @@ fn host<'t>(table: &'t RouteTable, name: &str) -> Option<&'t VirtualHost> {
     with(&exact).or_else(|| with(&|pattern| *pattern == HostPattern::Any))
 }
 
-fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
+pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
     let method = matcher.method.as_ref();
     on_path(&matcher.path, &request.path)
         && method.is_none_or(|method| **method == *request.method)

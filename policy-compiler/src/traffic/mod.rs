@@ -5,6 +5,7 @@
 //! with equality and order: equal values make equal bytes.
 
 mod evaluate;
+mod example;
 mod faults;
 mod filters;
 mod matcher;

@@ -24,7 +24,7 @@ const REMOVED: [&str; 19] = [
 ];
 
 /// The methods that Envoy reads over HTTP/1.
-const METHODS: [&str; 34] = [
+pub(crate) const METHODS: [&str; 34] = [
     "ACL",
     "BIND",
     "CHECKOUT",

@@ -7,6 +7,7 @@ mod decisions;
 mod gate;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod samples;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

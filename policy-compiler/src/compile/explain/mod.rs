@@ -4,6 +4,7 @@
 
 mod destination;
 mod explanation;
+mod ports;
 mod servers;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ pub use explanation::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped, Unexplained,
 };
+pub use ports::ServedPort;
 use servers::{Arriving, address};
 
 impl Compiled {

@@ -1,0 +1,201 @@
+//! Flows that sidecars have observed: the callers that an effect of a change concerns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use heddle_policy_compiler::NamespacedName;
+use heddle_policy_compiler::world::{Port, TargetPort, World, selects};
+use heddle_xds_types::edges::EdgesReport;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::edges::graph::Graph;
+use crate::replicas::Replica;
+
+/// The largest file of flows, in bytes.
+const MAX_FILE: u64 = 256 << 20;
+
+/// One end of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(default)]
+pub struct End {
+    /// The namespace; empty outside the mesh.
+    pub namespace: String,
+    /// The workload or service.
+    pub name: String,
+}
+
+/// Observed traffic from a caller to a service, or to a workload behind it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Flow {
+    /// The workload that calls, or its service account.
+    pub source: End,
+    /// The SPIFFE id of the caller; empty: plain text.
+    pub identity: String,
+    /// The service, or the workload where no service leads to it.
+    pub destination: End,
+    /// The service of the backend that answered, if it is another one.
+    pub backend: Option<End>,
+    /// Requests a second.
+    pub requests_per_second: f64,
+    /// Ended connections of bytes a second.
+    pub connections_per_second: f64,
+}
+
+/// All observed flows.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Flows {
+    /// The time of which they are, in seconds.
+    pub window_seconds: u64,
+    /// The flows.
+    #[serde(rename = "edges")]
+    pub all: Vec<Flow>,
+}
+
+impl Flow {
+    /// Requests and connections a second.
+    pub fn rate(&self) -> f64 {
+        self.requests_per_second + self.connections_per_second
+    }
+}
+
+impl Flows {
+    /// Takes the flows from a live graph.
+    pub fn of(graph: &Graph) -> Self {
+        let end = |end: &crate::edges::graph::End| End {
+            namespace: end.namespace.clone(),
+            name: end.name.clone(),
+        };
+        let flows = graph.edges.iter().map(|row| Flow {
+            source: end(&row.source),
+            identity: row.identity.clone(),
+            destination: end(&row.destination),
+            backend: row.backend.as_ref().map(end),
+            requests_per_second: row.figures.requests_per_second,
+            connections_per_second: row.figures.connections_per_second,
+        });
+        Self {
+            window_seconds: graph.window_seconds,
+            all: flows.collect(),
+        }
+    }
+
+    /// Reads the output of `heddle edges -o json`, or an answer of `/api/v1/edges`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let about = || format!("cannot read {}", path.display());
+        let size = std::fs::metadata(path).with_context(about)?.len();
+        anyhow::ensure!(
+            size <= MAX_FILE,
+            "{} is too large: {size} bytes, at most {MAX_FILE}",
+            path.display()
+        );
+        let text = std::fs::read_to_string(path).with_context(about)?;
+        let wrong = || {
+            let path = path.display();
+            format!("{path} has no observed flows; write them by `heddle edges -o json`")
+        };
+        let value: Value = serde_json::from_str(&text).with_context(wrong)?;
+        if value.get("version").is_none() {
+            anyhow::ensure!(value.get("edges").is_some_and(Value::is_array), wrong());
+            return serde_json::from_value(value).with_context(wrong);
+        }
+        let report: EdgesReport = serde_json::from_value(value).with_context(wrong)?;
+        let replica = Replica {
+            name: "file".to_owned(),
+            answer: Ok(report),
+        };
+        Ok(Self::of(&Graph::of(vec![replica])))
+    }
+}
+
+/// The ports of workloads to which flows lead.
+pub struct Servers {
+    /// The rate of a caller to a port of a workload, by identity (empty: plain text).
+    rates: BTreeMap<(String, NamespacedName, Port), f64>,
+}
+
+impl Servers {
+    /// Resolves the flows: a service leads to the workloads that it selects.
+    pub fn of(flows: &Flows, world: &World) -> Self {
+        let behind = Behind::of(world);
+        let mut rates = BTreeMap::<_, f64>::new();
+        for flow in &flows.all {
+            let destination = flow.backend.as_ref().unwrap_or(&flow.destination);
+            let name = NamespacedName::new(&destination.namespace, &destination.name);
+            for (workload, port) in behind.ports(&name) {
+                let key = (flow.identity.clone(), workload, port);
+                *rates.entry(key).or_default() += flow.rate();
+            }
+        }
+        Self { rates }
+    }
+
+    /// Requests and connections a second of a caller; `None`: it has not been observed there. Without a port: on any port.
+    pub fn rate(
+        &self,
+        identity: &str,
+        workload: &NamespacedName,
+        port: Option<Port>,
+    ) -> Option<f64> {
+        let port = port?;
+        let key = (identity.to_owned(), workload.clone(), port);
+        self.rates.get(&key).copied()
+    }
+}
+
+/// The ports of the workloads behind services.
+pub struct Behind {
+    ports: BTreeMap<NamespacedName, BTreeSet<(NamespacedName, Port)>>,
+}
+
+impl Behind {
+    /// Looks at all services and pods.
+    pub fn of(world: &World) -> Self {
+        let mut ports = BTreeMap::<_, BTreeSet<_>>::new();
+        let mut templates = BTreeMap::<&str, Vec<_>>::new();
+        for pod in world.pods().values().filter(|pod| pod.alive) {
+            let known = templates.entry(&*pod.template.namespace).or_default();
+            if !known.contains(&&pod.template) {
+                known.push(&pod.template);
+            }
+        }
+        for (name, service) in world.services() {
+            let of_namespace = templates.get(&*name.namespace);
+            let chosen = of_namespace.into_iter().flatten();
+            let chosen = chosen.filter(|template| {
+                !service.selector.is_empty() && selects(&service.selector, &template.labels)
+            });
+            for template in chosen {
+                for port in service.ports.values() {
+                    let target = match &port.target {
+                        TargetPort::Number(number) => Some(*number),
+                        TargetPort::Name(name) => template.port_named(name),
+                    };
+                    let to = target.map(|port| (template.workload(), port));
+                    ports.entry(name.clone()).or_default().extend(to);
+                }
+            }
+        }
+        // A flow without a service names the workload.
+        for template in templates.values().flatten() {
+            let workload = template.workload();
+            if world.services().contains_key(&workload) {
+                continue;
+            }
+            let own = template
+                .ports
+                .iter()
+                .map(|port| (workload.clone(), port.port));
+            ports.entry(workload.clone()).or_default().extend(own);
+        }
+        Self { ports }
+    }
+
+    /// The workloads and ports behind a service, or the ports of a workload.
+    pub fn ports(&self, name: &NamespacedName) -> impl Iterator<Item = (NamespacedName, Port)> {
+        self.ports.get(name).into_iter().flatten().cloned()
+    }
+}

@@ -1,0 +1,244 @@
+//! `heddle plan`: the effects of a change before it is made.
+
+mod change;
+mod flows;
+mod permissions;
+mod report;
+mod routes;
+mod sizes;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use heddle_crds::{ConditionStatus, DesiredCondition};
+use heddle_policy_compiler::{Compiled, Finding, KubeObject, Severity};
+
+use crate::cluster::ClusterArgs;
+use crate::edges::live::Source;
+use crate::out::{self, say};
+use crate::sources::{Objects, Outcome};
+use change::{Named, Touched};
+use flows::{Flows, Servers};
+use report::{Condition, Object, Observed, Report};
+
+/// Options of `heddle plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// Files or folders of the change; `-` is standard input.
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "PATH",
+        required_unless_present = "deleted"
+    )]
+    paths: Vec<PathBuf>,
+    /// An object that the change deletes; may be repeated.
+    #[arg(long = "delete", value_name = "KIND/NAMESPACE/NAME")]
+    deleted: Vec<Named>,
+    /// Files or folders with the objects before, in place of the cluster.
+    #[arg(short = 'd', long = "dir", value_name = "PATH")]
+    before: Vec<PathBuf>,
+    /// A file with observed flows, written by `heddle edges -o json`; on a cluster the control plane is asked without it.
+    #[arg(long, value_name = "FILE")]
+    edges: Option<PathBuf>,
+    /// Ask for no flows: judge all callers alike.
+    #[arg(long, conflicts_with = "edges")]
+    no_edges: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: a table for each kind of effect.
+    Text,
+    /// For programs: one JSON document.
+    Json,
+    /// For programs: one YAML document.
+    Yaml,
+}
+
+/// The seconds of flows to look at: all that the control plane keeps.
+const WINDOW: u64 = 900;
+
+/// Runs the command; returns whether something gets worse.
+pub async fn run(args: &PlanArgs) -> Result<bool> {
+    let before = Objects::from(&args.before, &args.cluster).await?;
+    let change = Objects::from_paths(&args.paths)?;
+    let (after, touched) = change::apply(&before, &change, &args.deleted)?;
+    let (flows, missing) = flows(args).await?;
+    let mut notes: Vec<String> = missing.into_iter().collect();
+    let before = before.compile();
+    notes.extend(stand_ins(&change, &before));
+    let report = report(&before, &after.compile(), &touched, flows, notes);
+    match args.output {
+        Output::Text => {
+            let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            say!("{}", text::render(&report, colors));
+        }
+        Output::Json => say!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Yaml => out::text(format_args!("{}", serde_saphyr::to_string(&report)?)),
+    }
+    Ok(report.worse)
+}
+
+/// The observed flows, and the reason why there are none. A file that was named must be readable; a control plane may be missing.
+async fn flows(args: &PlanArgs) -> Result<(Option<Flows>, Option<String>)> {
+    if let Some(path) = &args.edges {
+        return Ok((Some(Flows::read(path)?), None));
+    }
+    if args.no_edges || !args.before.is_empty() {
+        return Ok((None, None));
+    }
+    let graph = Source::Cluster(args.cluster.clone()).read(WINDOW).await;
+    match graph {
+        Ok(graph) if graph.complete => Ok((Some(Flows::of(&graph)), None)),
+        Ok(_) => {
+            let note = "a replica of the control plane could not be asked for its flows, so all callers are judged alike";
+            Ok((None, Some(note.to_owned())))
+        }
+        Err(error) => {
+            let error = crate::cluster::explain(&error);
+            let note = format!("no flows are known, so all callers are judged alike: {error}");
+            Ok((None, Some(note)))
+        }
+    }
+}
+
+/// A pod template counts only while none of its pods is known.
+fn stand_ins(change: &Objects, before: &Outcome) -> Option<String> {
+    let pods = before.world.pods().values();
+    let with_pods: BTreeSet<_> = pods.map(|pod| pod.template.workload()).collect();
+    let templates = change.all().iter().filter_map(|object| match object {
+        KubeObject::Template(template) => Some(&template.metadata),
+        _ => None,
+    });
+    let ignored = templates.filter(|metadata| {
+        let namespace = metadata.namespace.as_deref().unwrap_or("default");
+        let name = metadata.name.as_deref().unwrap_or_default();
+        with_pods.contains(&heddle_policy_compiler::NamespacedName::new(
+            namespace, name,
+        ))
+    });
+    let names: Vec<&str> = ignored
+        .filter_map(|metadata| metadata.name.as_deref())
+        .collect();
+    (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("the new pod templates of {names} are not in the plan: the workloads have pods, which stay as they are")
+    })
+}
+
+fn report(
+    before: &Outcome,
+    after: &Outcome,
+    touched: &[Touched],
+    flows: Option<Flows>,
+    notes: Vec<String>,
+) -> Report {
+    let is_observed = flows.is_some();
+    let flows = flows.unwrap_or_default();
+    let servers = Servers::of(&flows, &before.world);
+    let permissions = permissions::compare(&before.compiled, &after.compiled, &flows, &servers);
+    let (old, new) = (findings(before), findings(after));
+    let objects = touched.iter().map(|touched| Object {
+        change: touched.verb.as_str(),
+        object: touched.object.to_string(),
+    });
+    let mut report = Report {
+        objects: objects.collect(),
+        new_findings: new.difference(&old).map(|of| finding(of)).collect(),
+        resolved_findings: old.difference(&new).map(|of| finding(of)).collect(),
+        conditions: conditions(&before.compiled, &after.compiled),
+        denied: permissions.denied,
+        allowed: permissions.allowed,
+        rerouted: routes::compare(before, after, &flows),
+        sidecars: sizes::compare(before, after, &flows),
+        flows: is_observed.then(|| Observed {
+            window_seconds: flows.window_seconds,
+            flows: flows.all.len(),
+        }),
+        notes,
+        worse: false,
+    };
+    report.worse = is_worse(&report);
+    report
+}
+
+/// With observed flows only they count, else all callers.
+fn is_worse(report: &Report) -> bool {
+    let all = report.flows.is_none();
+    let error = Severity::Error.as_str();
+    report.new_findings.iter().any(|of| of.severity == error)
+        || report.conditions.iter().any(|of| of.worse)
+        || report.denied.iter().any(|of| all || of.is_observed())
+        || report
+            .rerouted
+            .iter()
+            .any(|of| of.cut && (all || of.observed_per_second.is_some()))
+}
+
+fn findings(outcome: &Outcome) -> BTreeSet<&Finding> {
+    outcome.findings.iter().collect()
+}
+
+fn finding(of: &Finding) -> report::Finding {
+    report::Finding {
+        severity: of.severity.as_str(),
+        object: of.object.to_string(),
+        field: of.field.clone(),
+        code: of.code.to_owned(),
+        message: of.message.clone(),
+        fix: of.fix.clone(),
+    }
+}
+
+/// The conditions with another status or reason.
+fn conditions(before: &Compiled, after: &Compiled) -> Vec<Condition> {
+    let (old, new) = (by_object(before), by_object(after));
+    let keys: BTreeSet<&(String, &str)> = old.keys().chain(new.keys()).collect();
+    let changed = keys.into_iter().filter_map(|key| {
+        let (before, after) = (old.get(key), new.get(key));
+        let side = |of: Option<&&DesiredCondition>| {
+            of.map(|of| format!("{} {}", of.status.as_str(), of.reason))
+        };
+        let (was, is) = (side(before), side(after));
+        if was == is {
+            return None;
+        }
+        let good = |of: &&&DesiredCondition| of.status == ConditionStatus::from(of.kind.positive());
+        // The conditions of an object that goes go with it, and a new one has good ones.
+        if after.is_none_or(|of| before.is_none() && good(&of)) {
+            return None;
+        }
+        Some(Condition {
+            object: key.0.clone(),
+            kind: key.1.to_owned(),
+            worse: before.is_none_or(|of| good(&of)) && after.is_some_and(|of| !good(&of)),
+            before: was,
+            after: is,
+            message: after.map(|of| of.message.clone()).unwrap_or_default(),
+        })
+    });
+    changed.collect()
+}
+
+fn by_object(compiled: &Compiled) -> BTreeMap<(String, &str), &DesiredCondition> {
+    let all = compiled.statuses.iter().flat_map(|(object, status)| {
+        let of = |condition| ((object.to_string(), kind(condition)), condition);
+        status.conditions.iter().map(of)
+    });
+    all.collect()
+}
+
+const fn kind(condition: &DesiredCondition) -> &'static str {
+    condition.kind.as_str()
+}
