@@ -59,6 +59,35 @@ async fn the_oldest_streams_are_shed_and_their_connections_close() {
 }
 
 #[tokio::test]
+async fn one_subscriber_cannot_have_many_streams() {
+    let source = Fixture::new();
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let mut streams = Vec::new();
+    for name in ["other", "a", "a", "a", "a", "a", "a"] {
+        let (out, answer) = open(plain(&server).await, vec![request(name, Cluster)]).await;
+        let mut stream = answer.unwrap();
+        let first = next(&mut stream).await.unwrap().unwrap();
+        streams.push((out, stream, first.nonce));
+    }
+    let mut kept = streams.split_off(3);
+    for (_out, stream, _) in streams.drain(1..) {
+        assert_eq!(end(Ok(stream)).await, Code::Unavailable);
+    }
+    kept.extend(streams);
+    // The newer ones, and that of the other subscriber, are still answered.
+    for (out, stream, nonce) in &mut kept {
+        let ack = DeltaDiscoveryRequest {
+            response_nonce: nonce.clone(),
+            ..request("", Cluster)
+        };
+        out.send(ack).await.unwrap();
+        out.send(request("", Listener)).await.unwrap();
+        next(stream).await.unwrap().unwrap();
+    }
+    assert_eq!(kept.len(), 5);
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_the_certificate_of_its_client() {
     let (pki, source) = (Pki::new(), Fixture::new());
     let server = Running::start(&source, pki.security(), "127.0.0.1:0").await;

@@ -1,10 +1,15 @@
-//! The streams that are open, by age, so that some can be sent elsewhere.
+//! The streams that are open, by age, so that some can be sent elsewhere and no subscriber has many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heddle_acceptor::Link;
 use tokio_util::sync::CancellationToken;
+
+use crate::source::SubscriberId;
+
+/// The open streams of one subscriber. A sidecar has one; an Envoy that starts again has a second one for a moment.
+const MAX_STREAMS_OF_SUBSCRIBER: usize = 4;
 
 /// All open discovery streams.
 #[derive(Debug, Default)]
@@ -14,10 +19,13 @@ pub(crate) struct OpenStreams(Mutex<Streams>);
 struct Streams {
     next: u64,
     by_age: BTreeMap<u64, Stream>,
+    /// The numbers of the streams of each subscriber.
+    of_subscriber: HashMap<SubscriberId, BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
 struct Stream {
+    who: SubscriberId,
     ending: CancellationToken,
     link: Arc<Link>,
 }
@@ -30,11 +38,31 @@ pub(crate) struct OpenStream {
 }
 
 impl OpenStreams {
-    pub fn enter(self: &Arc<Self>, ending: CancellationToken, link: Arc<Link>) -> OpenStream {
+    /// Takes a stream of a subscriber in. One too many ends the subscriber's oldest stream.
+    pub fn enter(
+        self: &Arc<Self>,
+        who: &SubscriberId,
+        ending: CancellationToken,
+        link: Arc<Link>,
+    ) -> OpenStream {
         let mut streams = self.lock();
         let number = streams.next;
         streams.next += 1;
-        streams.by_age.insert(number, Stream { ending, link });
+        let who = who.clone();
+        let numbers = streams.of_subscriber.entry(who.clone()).or_default();
+        numbers.insert(number);
+        let oldest = numbers.first().copied();
+        let oldest = oldest.filter(|_| numbers.len() > MAX_STREAMS_OF_SUBSCRIBER);
+        streams.by_age.insert(number, Stream { who, ending, link });
+        let ended = oldest.and_then(|oldest| streams.take(oldest));
+        drop(streams);
+        if let Some(stream) = ended {
+            tracing::info!(
+                subscriber = %stream.who,
+                "stream ended: the subscriber has {MAX_STREAMS_OF_SUBSCRIBER} newer ones"
+            );
+            stream.ending.cancel();
+        }
         OpenStream {
             number,
             all: Arc::clone(self),
@@ -47,7 +75,8 @@ impl OpenStreams {
         {
             let mut streams = self.lock();
             while shed.len() < count {
-                let Some((_, stream)) = streams.by_age.pop_first() else {
+                let oldest = streams.by_age.keys().next().copied();
+                let Some(stream) = oldest.and_then(|oldest| streams.take(oldest)) else {
                     break;
                 };
                 shed.push(stream);
@@ -67,8 +96,21 @@ impl OpenStreams {
     }
 }
 
+impl Streams {
+    fn take(&mut self, number: u64) -> Option<Stream> {
+        let stream = self.by_age.remove(&number)?;
+        if let Some(numbers) = self.of_subscriber.get_mut(&stream.who) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.of_subscriber.remove(&stream.who);
+            }
+        }
+        Some(stream)
+    }
+}
+
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.all.lock().by_age.remove(&self.number);
+        self.all.lock().take(self.number);
     }
 }

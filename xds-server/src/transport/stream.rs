@@ -319,13 +319,12 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         tracing::info!(subscriber = %who, ?peer, node = node.id.as_str(), flavor = ?P::FLAVOR, "stream opened");
         self.changes = Some(shared.source.subscribe(&who));
         self.expires = admission.expires;
+        let link = Arc::clone(&self.link);
         self.admitted = Some(Admitted {
+            _open: shared.open.enter(&who, self.ending.clone(), link),
             token: shared.registry.connect(&who, node, P::FLAVOR),
             who,
             shared: Arc::clone(shared),
-            _open: shared
-                .open
-                .enter(self.ending.clone(), Arc::clone(&self.link)),
         });
         Ok(())
     }
