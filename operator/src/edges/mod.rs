@@ -49,10 +49,21 @@ struct Kept {
     busy: u64,
 }
 
+/// The edges of one workload.
+#[derive(Debug, Default)]
+struct Share {
+    edges: usize,
+    /// None of them is idle before this time: a full share is not searched for each edge that it refuses.
+    idle_from: u64,
+}
+
 #[derive(Debug, Default)]
 struct Edges {
     all: HashMap<EdgeKey, Kept>,
-    of_workload: HashMap<WorkloadRef, usize>,
+    of_workload: HashMap<WorkloadRef, Share>,
+    of_namespace: HashMap<Arc<str>, usize>,
+    /// No edge is idle before this time.
+    idle_from: u64,
     /// The time of the last sweep.
     swept: u64,
     losses: Losses,
@@ -171,17 +182,22 @@ impl EdgeStore {
 }
 
 impl Edges {
-    /// Returns the place of an edge. A new one takes that of the edge that is idle for longest; `None` if none is idle.
+    /// Returns the place of an edge; a new one may take that of another edge.
     fn place(&mut self, now: u64, key: EdgeKey) -> Option<&mut Kept> {
         if !self.all.contains_key(&key) {
-            let of_workload = self.of_workload.get(&key.workload).copied();
-            if of_workload.unwrap_or(0) >= MAX_EDGES_OF_WORKLOAD {
-                self.make_room(now, |other| other.workload == key.workload)?;
+            let of_workload = self.of_workload.get(&key.workload);
+            let room = match of_workload {
+                Some(share) if share.edges >= MAX_EDGES_OF_WORKLOAD => {
+                    self.take_idle(now, Some(&key.workload))
+                }
+                _ if self.all.len() >= MAX_EDGES => self.take_share(now, &key.workload.namespace),
+                _ => Some(()),
+            };
+            if room.is_none() {
+                self.losses.refused += 1;
+                return None;
             }
-            if self.all.len() >= MAX_EDGES {
-                self.make_room(now, |_| true)?;
-            }
-            *self.of_workload.entry(key.workload.clone()).or_default() += 1;
+            self.count(&key);
         }
         Some(self.all.entry(key).or_default())
     }
@@ -194,28 +210,77 @@ impl Edges {
         self.swept = now;
         self.all.retain(|_, kept| kept.busy + LONGEST_WINDOW >= now);
         self.of_workload.clear();
-        for key in self.all.keys() {
-            *self.of_workload.entry(key.workload.clone()).or_default() += 1;
+        self.of_namespace.clear();
+        let keys: Vec<EdgeKey> = self.all.keys().cloned().collect();
+        for key in keys {
+            self.count(&key);
         }
     }
 
-    fn make_room(&mut self, now: u64, among: impl Fn(&EdgeKey) -> bool) -> Option<()> {
-        let candidates = self.all.iter().filter(|(key, _)| among(key));
-        let idle = candidates.min_by_key(|(_, kept)| kept.busy);
-        let idle = idle.filter(|(_, kept)| kept.busy + IDLE <= now);
-        let Some(key) = idle.map(|(key, _)| key.clone()) else {
-            self.losses.refused += 1;
+    fn count(&mut self, key: &EdgeKey) {
+        let workload = self.of_workload.entry(key.workload.clone());
+        workload.or_default().edges += 1;
+        let namespace = Arc::clone(&key.workload.namespace);
+        *self.of_namespace.entry(namespace).or_default() += 1;
+    }
+
+    /// Makes room in a full store for an edge of a namespace. A namespace with fewer edges than the one with the most takes a place of that
+    /// one, so that none can fill the store for all; any other gets the place of an idle edge.
+    fn take_share(&mut self, now: u64, namespace: &str) -> Option<()> {
+        let own = self.of_namespace.get(namespace).copied().unwrap_or(0);
+        let most = self
+            .of_namespace
+            .iter()
+            .max_by_key(|(name, edges)| (**edges, *name));
+        let (largest, most) = most.map(|(name, edges)| (Arc::clone(name), *edges))?;
+        if own + 1 >= most {
+            return self.take_idle(now, None);
+        }
+        let of_largest = |(key, _): &(&EdgeKey, &Kept)| key.workload.namespace == largest;
+        let all = self.all.iter().filter(of_largest);
+        let least_busy = all.min_by_key(|(_, kept)| kept.busy)?.0.clone();
+        self.evict(&least_busy);
+        Some(())
+    }
+
+    /// Takes the place of the edge that is idle for longest, of one workload or of all.
+    fn take_idle(&mut self, now: u64, of: Option<&WorkloadRef>) -> Option<()> {
+        let share = of.and_then(|workload| self.of_workload.get(workload));
+        let idle_from = of.map_or(self.idle_from, |_| share.map_or(0, |share| share.idle_from));
+        if now < idle_from {
             return None;
-        };
-        self.all.remove(&key);
+        }
+        let among = |(key, _): &(&EdgeKey, &Kept)| of.is_none_or(|of| key.workload == *of);
+        let all = self.all.iter().filter(among);
+        let (key, busy) = all
+            .min_by_key(|(_, kept)| kept.busy)
+            .map(|(key, kept)| (key.clone(), kept.busy))?;
+        if busy + IDLE <= now {
+            self.evict(&key);
+            return Some(());
+        }
+        match of.and_then(|workload| self.of_workload.get_mut(workload)) {
+            Some(share) => share.idle_from = busy + IDLE,
+            None => self.idle_from = busy + IDLE,
+        }
+        None
+    }
+
+    fn evict(&mut self, key: &EdgeKey) {
+        self.all.remove(key);
         self.losses.evicted += 1;
-        if let Some(count) = self.of_workload.get_mut(&key.workload) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(share) = self.of_workload.get_mut(&key.workload) {
+            share.edges -= 1;
+            if share.edges == 0 {
                 self.of_workload.remove(&key.workload);
             }
         }
-        Some(())
+        if let Some(edges) = self.of_namespace.get_mut(&key.workload.namespace) {
+            *edges -= 1;
+            if *edges == 0 {
+                self.of_namespace.remove(&key.workload.namespace);
+            }
+        }
     }
 }
 
@@ -268,10 +333,14 @@ mod tests {
     use super::*;
 
     fn sidecar(workload: &str) -> ReportingSidecar {
+        sidecar_in("shop", workload)
+    }
+
+    fn sidecar_in(namespace: &str, workload: &str) -> ReportingSidecar {
         ReportingSidecar {
-            id: format!("shop/{workload}-1").as_str().into(),
-            workload: WorkloadRef::new("shop", workload),
-            identity: format!("spiffe://cluster.local/ns/shop/sa/{workload}"),
+            id: format!("{namespace}/{workload}-1").as_str().into(),
+            workload: WorkloadRef::new(namespace, workload),
+            identity: format!("spiffe://cluster.local/ns/{namespace}/sa/{workload}"),
         }
     }
 
@@ -304,7 +373,9 @@ mod tests {
         assert_eq!(report.edges[0].counts.requests(), 1);
         assert!(store.report_at(5000, 60).edges.is_empty());
         store.take_at(5000, &sidecar("other"), &[], 0);
-        assert!(store.lock().all.is_empty() && store.lock().of_workload.is_empty());
+        let edges = store.lock();
+        assert!(edges.all.is_empty() && edges.of_workload.is_empty());
+        assert!(edges.of_namespace.is_empty());
     }
 
     #[test]
@@ -322,6 +393,46 @@ mod tests {
         let report = store.report_at(IDLE, 900);
         assert_eq!(report.losses.evicted, 1);
         assert_eq!(report.edges.len(), MAX_EDGES_OF_WORKLOAD + 1);
+    }
+
+    #[test]
+    fn a_namespace_that_fills_the_store_leaves_the_others_their_share() {
+        let store = EdgeStore::new(Arc::default());
+        let many: Vec<EdgeTraffic> = (0..MAX_EDGES_OF_WORKLOAD)
+            .map(|n| traffic(&format!("s{n}"), 1))
+            .collect();
+        for n in 0..MAX_EDGES.div_ceil(MAX_EDGES_OF_WORKLOAD) {
+            store.take_at(n as u64, &sidecar_in("hostile", &format!("w{n}")), &many, 0);
+        }
+        assert_eq!(store.lock().all.len(), MAX_EDGES);
+        let lost = store.report_at(20, 900).losses;
+        store.take_at(20, &sidecar("cart"), &many[..500], 0);
+        let now = store.report_at(20, 900).losses;
+        assert_eq!(
+            (now.evicted, now.refused),
+            (lost.evicted + 500, lost.refused)
+        );
+        // The hostile one does not get them back.
+        store.take_at(20, &sidecar_in("hostile", "last"), &many[..500], 0);
+        let edges = store.lock();
+        assert_eq!(edges.all.len(), MAX_EDGES);
+        assert_eq!(edges.of_namespace.get("shop"), Some(&500));
+        assert_eq!(edges.losses.refused, now.refused + 500);
+    }
+
+    #[test]
+    fn edges_fit_again_once_one_is_idle() {
+        let store = EdgeStore::new(Arc::default());
+        let many: Vec<EdgeTraffic> = (0..MAX_EDGES_OF_WORKLOAD)
+            .map(|n| traffic(&format!("s{n}"), 1))
+            .collect();
+        store.take_at(0, &sidecar("cart"), &many, 0);
+        for now in [1, 2, IDLE - 1] {
+            store.take_at(now, &sidecar("cart"), &[traffic("new", 1)], 0);
+        }
+        assert_eq!(store.lock().losses.refused, 3);
+        store.take_at(IDLE, &sidecar("cart"), &[traffic("new", 1)], 0);
+        assert_eq!(store.lock().losses.evicted, 1);
     }
 
     #[test]
