@@ -8,6 +8,7 @@
 mod bytes;
 mod edges;
 mod harness;
+mod held;
 mod liars;
 mod logs;
 mod strangers;
@@ -114,6 +115,12 @@ fn traffic_of_edges_comes_from_the_sidecars_themselves() {
 fn access_logs_are_switched_without_a_listener_change() {
     let mesh = Fixture::start();
     logs::are_switched_without_a_listener_change(&mesh);
+}
+
+#[test]
+fn open_connections_stay_while_everything_changes() {
+    let mesh = Fixture::start();
+    held::connections_stay_while_everything_changes(&mesh);
 }
 
 fn refused_by_envoy(mesh: &Fixture) {
