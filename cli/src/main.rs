@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod compile;
 mod dashboard;
+mod decisions;
 mod demo;
 mod edges;
 mod findings;
@@ -13,6 +14,7 @@ mod install;
 mod manifests;
 mod out;
 mod plan;
+mod policy;
 mod proxy;
 mod replicas;
 mod sources;
@@ -92,6 +94,9 @@ enum Command {
                            heddle edges --window 900 -o json > edges.json && heddle plan -f change.yaml --edges edges.json"
     )]
     Plan(plan::PlanArgs),
+    /// Test policies.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Say which way a request takes, and whether it is allowed.
     #[command(
         long_about = "Names the listener, rule, backends with their weights, timeouts and policies that a request of a workload gets, and \
@@ -217,6 +222,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Compile(args) => compile::run(&args).map(on_errors),
         Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
         Command::Plan(args) => plan::run(&args).await.map(worse),
+        Command::Policy(command) => policy::run(&command).await.map(worse),
         Command::Why(args) => why::run(&args).await.map(done),
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),

@@ -1,7 +1,7 @@
 //! `heddle plan`: the effects of a change before it is made.
 
 mod change;
-mod flows;
+pub mod flows;
 mod permissions;
 mod report;
 mod routes;

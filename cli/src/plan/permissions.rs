@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_policy_compiler::authz::{
-    Admitted, Asked, Changed, Decision, Operation, admitted, difference,
-};
-use heddle_policy_compiler::world::{Port, Protocol, SpiffeId};
+use heddle_policy_compiler::authz::{Admitted, Asked, Changed, Operation, admitted, difference};
+use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, ServedPort};
 
 use super::flows::{Flows, Servers};
 use super::report::{Caller, Permission};
-use crate::why;
+use crate::decisions::{decision, reads, request};
 
 /// The callers that are denied, and those that are allowed.
 #[derive(Default)]
@@ -97,18 +95,14 @@ fn callers(before: &Compiled, after: &Compiled, flows: &Flows) -> Callers {
         workloads.insert(proxy.workload().to_string());
     }
     // An identity of another mesh has no sidecar here.
-    let observed = flows.all.iter().filter_map(|flow| identity(&flow.identity));
+    let observed = flows
+        .all
+        .iter()
+        .filter_map(|flow| SpiffeId::parse(&flow.identity));
     for identity in observed {
         callers.entry(Some(identity)).or_default();
     }
     callers.into_iter().collect()
-}
-
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
-pub fn identity(text: &str) -> Option<SpiffeId> {
-    let (trust_domain, path) = text.strip_prefix("spiffe://")?.split_once("/ns/")?;
-    let (namespace, account) = path.split_once("/sa/")?;
-    Some(SpiffeId::new(trust_domain, namespace, account))
 }
 
 fn by_place(compiled: &Compiled) -> BTreeMap<Place, ServedPort<'_>> {
@@ -197,15 +191,6 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Whether a port reads HTTP, or connections of bytes.
-const fn reads(protocol: Protocol, http: bool) -> bool {
-    match protocol {
-        Protocol::Http => http,
-        Protocol::Tcp => !http,
-        Protocol::Detect => true,
-    }
-}
-
 impl Judged {
     fn of(denied: bool, changed: &Changed) -> Self {
         Self {
@@ -233,32 +218,6 @@ impl Judged {
             before,
             after,
         })
-    }
-}
-
-/// The request in one line.
-pub fn request(request: &heddle_policy_compiler::authz::Request) -> String {
-    let Some(http) = &request.http else {
-        return "a connection".to_owned();
-    };
-    let headers = http.headers.iter();
-    let headers: String = headers
-        .map(|(name, value)| format!(", {name}: {value}"))
-        .collect();
-    let from = match request.source.is_unspecified() {
-        true => String::new(),
-        false => format!(" from {}", request.source),
-    };
-    format!("{} {}{headers}{from}", http.method, http.path)
-}
-
-/// The decision as people name it.
-pub fn decision(decision: &Decision) -> String {
-    match decision {
-        Decision::AllowedBy(rule) => format!("allowed by {}", why::policy(rule)),
-        Decision::AllowedByDefault => "allowed, for no Allow rule holds there".to_owned(),
-        Decision::DeniedBy(rule) => format!("denied by {}", why::policy(rule)),
-        Decision::NoAllowMatched => "denied, for no Allow rule matches".to_owned(),
     }
 }
 

@@ -16,7 +16,8 @@ use crate::findings;
 use crate::out::say;
 use crate::sources::{Objects, Outcome};
 
-pub use text::{policy, share, stop};
+pub use text::{policy, servers, share, stop};
+pub use url::is_token;
 
 /// Options of `heddle why`.
 #[derive(Args, Debug)]
@@ -92,7 +93,7 @@ fn call(args: &WhyArgs) -> Result<Call> {
         format!("{from:?} is not a workload; write --from NAMESPACE/WORKLOAD")
     })?;
     let method = &args.method;
-    if method.is_empty() || !method.bytes().all(is_token) {
+    if !is_token(method) {
         bail!("{method:?} is not a method; write METHOD URL, such as GET http://reviews/");
     }
     let url = url::parse(&args.url)?;
@@ -110,12 +111,8 @@ fn call(args: &WhyArgs) -> Result<Call> {
 
 fn header(text: &str) -> Result<(String, String)> {
     let parts = text.split_once(':');
-    let parts = parts.filter(|(name, _)| !name.is_empty() && name.bytes().all(is_token));
+    let parts = parts.filter(|(name, _)| is_token(name));
     let (name, value) =
         parts.with_context(|| format!("{text:?} is not a header; write -H \"NAME: VALUE\""))?;
     Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte)
 }

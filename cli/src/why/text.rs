@@ -237,6 +237,20 @@ pub fn share(weight: u32, sum: u64) -> String {
 }
 
 fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
+    let color = if servers.decision.passes() {
+        GREEN
+    } else {
+        RED
+    };
+    Line {
+        title: "  servers",
+        text: self::servers(explanation, servers),
+        color: Some(color),
+    }
+}
+
+/// Servers and their decision in one line.
+pub fn servers(explanation: &Explanation, servers: &Servers) -> String {
     let mut names: Vec<&str> = servers.names.iter().map(String::as_str).collect();
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
@@ -252,22 +266,12 @@ fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
     let decision = decision(servers);
     let audit = servers.audit.as_ref();
     let audit = audit.map(|of| format!(" (in audit: {})", by_policies(of, servers)));
-    let text = format!(
+    format!(
         "{}{more}, port {} by {by}: {decision}{}",
         names.join(", "),
         servers.port,
         audit.unwrap_or_default()
-    );
-    let color = if servers.decision.passes() {
-        GREEN
-    } else {
-        RED
-    };
-    Line {
-        title: "  servers",
-        text,
-        color: Some(color),
-    }
+    )
 }
 
 fn decision(servers: &Servers) -> String {

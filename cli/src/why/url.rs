@@ -15,6 +15,12 @@ pub struct Url {
     pub path: String,
 }
 
+/// Whether a text is a method, or the name of a header.
+pub fn is_token(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte);
+    !text.is_empty() && text.bytes().all(known)
+}
+
 /// Reads a URL. Without a scheme it is `http`.
 ///
 /// # Errors
