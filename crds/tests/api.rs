@@ -109,6 +109,10 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.mirrors",
     "TrafficSplit.mirrors[].service",
     "TrafficSplit.mirrors[].labels",
+    "TrafficSplit.sticky",
+    "TrafficSplit.sticky.header",
+    "TrafficSplit.sticky.cookie",
+    "TrafficSplit.sticky.cookie.maxAge",
     // Of every kind: they share the type.
     "*.target.port",
     "TrafficPolicy.timeouts",

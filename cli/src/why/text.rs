@@ -74,6 +74,9 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if !policies.is_empty() {
             say("policies", policies.join(", "));
         }
+        if let Some(sticky) = &rule.sticky {
+            say("sticky", format!("by {sticky}"));
+        }
         for mirror in &rule.mirrors {
             say("mirror", format!("{} to {}", mirror.share, mirror.backend));
         }

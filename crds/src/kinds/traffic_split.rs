@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{LastGood, Percent, RequestMatch, strict};
+use crate::{HumanDuration, LastGood, Percent, RequestMatch, strict};
 
 /// Divides the calls to one service among backends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,13 @@ pub struct TrafficSplitSpec {
     #[schemars(length(min = 1, max = 4))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub mirrors: Vec<Mirror>,
+
+    /// How all requests of a user get the same backend; ports that do not carry HTTP have no users. A user keeps the
+    /// backend while its share grows. Where more than two backends have weight, users move between neighbors in the list
+    /// only, as long as nothing but the weights of these two changes, and their sum does not. Left out: each request is
+    /// divided by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
 }
 
 impl Definition for TrafficSplit {
@@ -123,6 +130,47 @@ pub struct Backend {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: u32,
+}
+
+/// The part of a request by which its user is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.header) != has(self.cookie)").message(
+    "spec.sticky: it takes exactly one of header and cookie: remove one, or add the missing one"
+))]
+pub struct Sticky {
+    /// A header that the application sets, in any case: requests with the same value get the same backend. A request
+    /// without it gets any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub header: Option<String>,
+
+    /// A cookie that the caller's sidecar adds to the first response of a user. The shares are whole percents then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<StickyCookie>,
+}
+
+/// A cookie that sidecars add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StickyCookie {
+    /// Its name, which no cookie of the application has.
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub name: String,
+
+    /// How long clients keep it, from 1m to 8760h; then the user is a new one. Left out: until the session of the client
+    /// ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')").message(
+        "spec.sticky.cookie.maxAge must be from 1m to 8760h: write for example 720h"
+    ))]
+    pub max_age: Option<HumanDuration>,
 }
 
 /// The target of a [`Backend`] or a [`Mirror`].

@@ -134,6 +134,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         let spec = json!({"service": "web", "backends": backends, "mirrors": [mirror]});
         (Kind::TrafficSplit, spec)
     };
+    let sticky = |sticky: Value| {
+        let backends = json!([{"service": "a", "weight": 1}]);
+        let spec = json!({"service": "web", "backends": backends, "sticky": sticky});
+        (Kind::TrafficSplit, spec)
+    };
     let matching = |alternative: Value| {
         let backends = json!([{"service": "a", "weight": 1}]);
         let spec = json!({"service": "web", "matches": [alternative], "backends": backends});
@@ -243,6 +248,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         of((Kind::AuthPolicy, json!({})), "spec"),
         of(backend(json!({"weight": 1})), "spec.backends[0]"),
         of(mirror(json!({"percent": 1})), "spec.mirrors[0]"),
+        of(sticky(json!({})), "spec.sticky"),
+        of(
+            sticky(json!({"cookie": {"name": "c", "maxAge": "1s"}})),
+            "spec.sticky.cookie.maxAge",
+        ),
         of(matching(json!({})), "spec.matches[0]"),
         of(matching(json!({"path": {}})), "spec.matches[0].path"),
         of(

@@ -88,7 +88,8 @@ fn canonical(entry: &RouteEntry) -> RouteEntry {
     let Action::Forward(forward) = &entry.rule.action else {
         return entry.clone();
     };
-    let alone = forward.weighted().count() == 1;
+    let takers = forward.weighted().count();
+    let alone = takers == 1;
     let backends = forward.backends.iter().map(|of| WeightedBackend {
         backend: without_reason(&of.backend),
         // Alone, it gets all requests by any weight.
@@ -103,6 +104,7 @@ fn canonical(entry: &RouteEntry) -> RouteEntry {
     let least = Forward {
         backends: backends.collect(),
         mirrors: mirrors.filter(valid).cloned().collect(),
+        sticky: forward.sticky.clone().filter(|_| takers > 1),
         ..forward.clone()
     };
     if least == *forward {

@@ -19,6 +19,7 @@ mod retries;
 mod rewrite;
 pub(crate) mod route;
 pub(crate) mod runtime;
+mod shares;
 pub(crate) mod tls;
 pub(crate) mod trial;
 mod upstream_policy;

@@ -17,7 +17,7 @@ use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{
-    any, duration, endpoint, faults, fraction, hash, number, rate_limits, rbac, rewrite, seconds,
+    any, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds, shares,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
@@ -25,8 +25,6 @@ use crate::traffic::{
     RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
-/// The cluster of backends without an upstream. No such cluster is ever sent.
-const NOWHERE: &str = "invalid";
 /// At the server the connection to the application is refused when it is not up; that is for the client's sidecar to see.
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
@@ -101,10 +99,16 @@ fn host_name(host: &VirtualHost) -> String {
     }
 }
 
-/// The routes of an entry: one, or one for each part of its requests that is sent again in its own way.
+/// The routes of an entry: one, or one for each part of its requests that is sent again in its own way. Before each are those of users
+/// that are known by a cookie.
 fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<v3::Route> {
+    let known = entry.known_users();
     let parts = parts(entry).iter();
-    parts.map(|part| route(table, entry, *part)).collect()
+    let routes = parts.flat_map(|part| {
+        let entries = known.iter().chain([entry]);
+        entries.map(|entry| route(table, entry, *part))
+    });
+    routes.collect()
 }
 
 fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
@@ -115,7 +119,7 @@ fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
             let mut action = forward(table, rule, to, part);
             rewrite::forward(&mut action, &to.rewrite, path);
             // Then the backends have the changes of the rule with their own.
-            if has_own_edits(to) {
+            if shares::has_own_edits(to) {
                 edits = Edits::default();
             }
             v3::route::Action::Route(action)
@@ -166,17 +170,16 @@ fn route_name(rule: &RouteRule, part: Part) -> String {
     }
 }
 
-fn has_own_edits(forward: &Forward) -> bool {
-    forward.weighted().any(|backend| !backend.edits.is_empty())
-}
-
 /// Requests to backends by weight.
 fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) -> v3::RouteAction {
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
     let retries = retries::policy(&rule.policy.retries, part);
-    let mut action = action(shares(table, rule, forward), retries);
+    let mut action = action(shares::specifier(table, rule, forward), retries);
     let upstreams = forward.backends.iter().filter_map(upstream);
-    action.hash_policy = hash::policies(upstreams.map(|upstream| &upstream.balance));
+    action.hash_policy = hash::policies(
+        upstreams.map(|upstream| &upstream.balance),
+        forward.sticky.as_ref(),
+    );
     let found = forward.backends.iter().all(|b| upstream(b).is_some());
     if !found || forward.weighted().next().is_none() {
         use v3::route_action::ClusterNotFoundResponseCode as Code;
@@ -253,48 +256,6 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
         virtual_hosts: vec![host],
         ..Default::default()
     }
-}
-
-/// The backends that have weight. The share of one without an upstream goes to a cluster that is not there.
-fn shares(
-    table: &RouteTable,
-    rule: &RouteRule,
-    forward: &Forward,
-) -> v3::route_action::ClusterSpecifier {
-    use v3::route_action::ClusterSpecifier;
-    let name = |backend: &WeightedBackend| {
-        let upstream = table.upstream(&backend.backend);
-        upstream.map_or_else(|| NOWHERE.to_owned(), |upstream| upstream.name.to_string())
-    };
-    let own_edits = has_own_edits(forward);
-    let mut weighted = forward.weighted();
-    match (weighted.next(), weighted.next()) {
-        (None, _) => return ClusterSpecifier::Cluster(NOWHERE.to_owned()),
-        (Some(only), None) if !own_edits => return ClusterSpecifier::Cluster(name(only)),
-        (Some(_), _) => {}
-    }
-    let clusters = forward.weighted().map(|backend| {
-        let edits = match own_edits {
-            true => rule.edits.around(&backend.edits),
-            false => Edits::default(),
-        };
-        let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
-        let (response_headers_to_add, response_headers_to_remove) =
-            rewrite::headers(&edits.response);
-        v3::weighted_cluster::ClusterWeight {
-            name: name(backend),
-            weight: number(backend.weight),
-            request_headers_to_add,
-            request_headers_to_remove,
-            response_headers_to_add,
-            response_headers_to_remove,
-            ..Default::default()
-        }
-    });
-    ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
-        clusters: clusters.collect(),
-        ..Default::default()
-    })
 }
 
 fn action(

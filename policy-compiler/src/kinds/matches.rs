@@ -136,12 +136,12 @@ pub(super) fn check(spec: &TrafficSplitSpec, service: Option<&Service>) -> Vec<V
     problems
 }
 
-/// Returns the reason why a port with these rules takes no rule with these alternatives.
-pub(super) fn beyond(rules: &PortRules, more: &[RequestMatcher]) -> Option<String> {
+/// Returns the reason why a port with these rules takes no rule with these alternatives. `each`: the number for which one of them counts.
+pub(super) fn beyond(rules: &PortRules, more: &[RequestMatcher], each: usize) -> Option<String> {
     if rules.rules >= MAX_RULES {
         return Some(format!("has {MAX_RULES} rules already, which is the most"));
     }
-    let alternatives = rules.entries().len() + more.len();
+    let alternatives = rules.alternatives + more.len() * each;
     if alternatives > MAX_PORT_ALTERNATIVES {
         return Some(format!(
             "would have {alternatives} alternatives, which is more than {MAX_PORT_ALTERNATIVES}"
@@ -424,13 +424,13 @@ mod tests {
     #[test]
     fn alternatives_and_bytes_of_a_port_are_bounded() {
         let one = [of_bytes(1)];
-        assert_eq!(beyond(&rules(31, 64, 1), &one), None);
-        assert_eq!(beyond(&rules(1, 1999, 1), &one), None);
-        let reason = beyond(&rules(1, 2000, 1), &one).unwrap();
+        assert_eq!(beyond(&rules(31, 64, 1), &one, 1), None);
+        assert_eq!(beyond(&rules(1, 1999, 1), &one, 1), None);
+        let reason = beyond(&rules(1, 2000, 1), &one, 1).unwrap();
         assert!(reason.contains("2001 alternatives"), "{reason}");
-        let reason = beyond(&rules(512, 1, 1024), &one).unwrap();
+        let reason = beyond(&rules(512, 1, 1024), &one, 1).unwrap();
         assert!(reason.contains("524289 bytes"), "{reason}");
-        let reason = beyond(&rules(1000, 1, 1), &one).unwrap();
+        let reason = beyond(&rules(1000, 1, 1), &one, 1).unwrap();
         assert!(reason.contains("1000 rules"), "{reason}");
     }
 }

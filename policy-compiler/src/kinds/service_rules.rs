@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry};
+use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry, Sticky};
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port};
 
@@ -17,6 +17,8 @@ pub(crate) struct PortRules {
     by_matcher: Vec<usize>,
     /// The number of rules.
     pub(super) rules: usize,
+    /// The alternatives of all rules, each as often as it counts.
+    pub(super) alternatives: usize,
     /// The bytes of all matchers.
     pub(super) bytes: usize,
     /// The regular expressions of all matchers.
@@ -32,6 +34,8 @@ impl PortRules {
     pub(super) fn push(&mut self, entry: RouteEntry) {
         // Each rule has one first alternative.
         self.rules += usize::from(entry.alternative == 0);
+        let sticky = entry.rule.sticky();
+        self.alternatives += sticky.map_or(1, Sticky::alternatives_each);
         self.bytes += entry.matcher.bytes();
         self.expressions += entry.matcher.expressions();
         if let Err(place) = self.place(&entry.matcher) {

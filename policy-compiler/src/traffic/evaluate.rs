@@ -67,6 +67,15 @@ impl<'t> Decision<'t> {
         forward.weighted().map(share).collect()
     }
 
+    /// The place among the shares of the one that the user of a request keeps, by the cookie that the request has.
+    #[must_use]
+    pub fn kept_share(&self, request: &Request) -> Option<usize> {
+        let known = self.entry.known_users();
+        known
+            .iter()
+            .position(|entry| matches(&entry.matcher, request))
+    }
+
     /// The faults that a request may meet, in their order.
     pub fn faults(&self, request: &Request) -> impl Iterator<Item = &'t Fault> {
         let faults = self.entry.rule.policy.faults.iter();

@@ -12,6 +12,7 @@ mod matcher;
 mod rate_limits;
 mod retries;
 mod rule;
+mod sticky;
 mod table;
 pub(crate) mod unrouted;
 mod upstream;
@@ -33,6 +34,7 @@ pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
     WithoutBackend,
 };
+pub use sticky::{Sticky, StickyCookie, places};
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
     Alpn, Balance, EndpointAssignment, EndpointGroup, HashKey, Origins, Upstream, UpstreamHost,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::faults::Fault;
 use super::filters::{Edits, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
+use super::sticky::Sticky;
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port};
 
@@ -108,6 +109,15 @@ impl RouteRule {
         }
     }
 
+    /// How users keep their backend.
+    #[must_use]
+    pub const fn sticky(&self) -> Option<&Sticky> {
+        match &self.action {
+            Action::Forward(forward) => forward.sticky.as_ref(),
+            Action::Redirect(_) | Action::Respond { .. } => None,
+        }
+    }
+
     /// Whether the caller's sidecar answers requests by itself: all of them, or the share of a backend that is invalid.
     pub fn answers(&self) -> bool {
         let invalid = |backend: &Backend| matches!(backend, Backend::Invalid(_));
@@ -146,6 +156,8 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// The copies of requests.
     pub mirrors: Vec<Mirror>,
+    /// How users keep their backend. None: each request is divided by itself.
+    pub sticky: Option<Sticky>,
     /// The answer to the share of a backend that cannot be reached, and to all requests if no backend has a weight.
     pub without_backend: WithoutBackend,
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::matcher::{PathMatcher, RequestMatcher};
-use super::rule::{Backend, RouteRule, RuleId};
+use super::rule::{Action, Backend, Forward, RouteRule, RuleId, WeightedBackend};
+use super::sticky::{Sticky, StickyCookie, places};
 use super::upstream::{Balance, Origins};
 
 /// The rules of one port of a service, for callers that get the same endpoints.
@@ -145,6 +146,36 @@ impl RouteEntry {
             alternative: self.alternative,
         }
     }
+
+    /// The entries of users that have a cookie with their place, in the order of the backends that have weight. They come before this one.
+    #[must_use]
+    pub fn known_users(&self) -> Vec<Self> {
+        let Action::Forward(forward) = &self.rule.action else {
+            return Vec::new();
+        };
+        let Some(Sticky::Cookie(cookie)) = &forward.sticky else {
+            return Vec::new();
+        };
+        let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
+        let places = places(&weights, StickyCookie::PLACES);
+        let shares = forward.weighted().zip(places);
+        let known = shares.map(|(backend, places)| {
+            let mut entry = self.clone();
+            entry.matcher.cookies.push(cookie.matcher(&places));
+            let only = WeightedBackend {
+                weight: 1,
+                ..backend.clone()
+            };
+            let forward = Forward {
+                backends: vec![only],
+                sticky: None,
+                ..forward.clone()
+            };
+            Arc::make_mut(&mut entry.rule).action = Action::Forward(forward);
+            entry
+        });
+        known.collect()
+    }
 }
 
 #[cfg(test)]
@@ -156,8 +187,8 @@ mod tests {
 
     use super::*;
     use crate::traffic::{
-        Action, CookieMatcher, Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher,
-        RoutePolicy, ValueMatcher,
+        CookieMatcher, Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher, RoutePolicy,
+        ValueMatcher,
     };
     use crate::{ObjectKind, ObjectRef};
 

@@ -47,6 +47,9 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
                 let (share, backend) = (mirror.share, &mirror.backend);
                 write!(text, " copies {share} to {backend} by {upstream};").unwrap();
             }
+            if let Some(sticky) = &forward.sticky {
+                write!(text, " sticky by {sticky};").unwrap();
+            }
             let Rewrite { host, path } = &forward.rewrite;
             text += &host
                 .iter()

@@ -227,6 +227,13 @@ fn objects() -> Vec<Value> {
         pool.push(split(name, json!({"service": "a", "backends": [{"service": "b", "weight": 1}, {"service": "c", "weight": 1}]})));
         pool.push(split(name, json!({"service": "b", "port": 80, "backends": [{"labels": {"app": "b"}, "weight": 1}, {"service": "a", "weight": 3}]})));
         pool.push(split(name, json!({"service": "a", "backends": []})));
+        for sticky in [
+            json!({"header": "x-user"}),
+            json!({"cookie": {"name": "a"}}),
+        ] {
+            pool.push(split(name, json!({"service": "a", "sticky": sticky,
+                "backends": [{"service": "b", "weight": 1}, {"labels": {"app": "a"}, "weight": 1}]})));
+        }
         pool.push(split(
             name,
             json!({"service": "b", "backends": [{"service": "b", "weight": 1}],

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId,
+    Backend, Backoff, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -124,6 +124,8 @@ pub struct DecidingRule {
     pub retries: Option<CallRetries>,
     /// The copies of the request.
     pub mirrors: Vec<Mirror>,
+    /// How the user of the request keeps the backend.
+    pub sticky: Option<Sticky>,
     /// The objects that decided it, its policies included.
     pub objects: BTreeSet<ObjectRef>,
 }

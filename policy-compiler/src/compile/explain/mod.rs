@@ -217,6 +217,7 @@ impl Compiled {
         explanation.rule = Some(DecidingRule {
             faults: decision.faults(&sent).cloned().collect(),
             mirrors: declared.mirrors().to_vec(),
+            sticky: decision.rule().sticky().cloned(),
             ..deciding(decision.rule(), matcher, Some(&sent.method))
         });
         match &decision.rule().action {
@@ -228,7 +229,11 @@ impl Compiled {
             }
             Action::Forward(_) => {}
         }
-        for (share, backend) in decision.shares().iter().zip(declared.takers()) {
+        let kept = decision.kept_share(&sent);
+        let shares = decision.shares();
+        let shares = shares.iter().zip(declared.takers()).enumerate();
+        let shares = shares.filter(|(index, _)| kept.is_none_or(|kept| kept == *index));
+        for (_, (share, backend)) in shares {
             arriving.request = decision.forwarded(share, &sent);
             let servers = match share.upstream {
                 Some(_) => self.servers(&arriving, share.backend),
@@ -322,6 +327,7 @@ fn deciding(
         policy: rule.policy.clone(),
         faults: Vec::new(),
         mirrors: rule.mirrors().to_vec(),
+        sticky: None,
         objects: rule.origins.clone(),
     }
 }

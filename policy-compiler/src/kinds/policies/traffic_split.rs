@@ -1,6 +1,8 @@
 //! `TrafficSplit`: the calls to one service, divided among backends.
 
 mod backends;
+mod requests;
+mod sticky;
 mod weights;
 
 use std::collections::BTreeSet;
@@ -11,7 +13,7 @@ use heddle_crds::{TrafficSplitSpec, reason};
 use crate::finding::ObjectRef;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, ServiceRules};
+use crate::kinds::service_rules::{self, PortRules, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::{
     Action, Edits, Forward, Otherwise, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
@@ -77,18 +79,14 @@ fn claim(
         report.conflict(object, winner, "spec.service", &subject);
         return;
     }
-    let full = ports.iter().find_map(|port| {
-        let reason = matches::beyond(attached?.get(port)?, &matchers)?;
-        Some(format!("port {port} of service {service} {reason}"))
-    });
-    if let Some(message) = full {
+    if let Some(message) = full(spec, (&service, &ports), &matchers, attached) {
         let fix = "remove splits of the service, or write them with exact and prefix";
         report.beyond(object, "spec.service", message, fix);
         return;
     }
     let findings = backends::without_pods(lookup, object, spec, &service, &ports);
     report.findings.extend(findings);
-    let finding = backends::without_http(object, spec, lookup.service(&service));
+    let finding = requests::finding(object, spec, lookup.service(&service));
     report.findings.extend(finding);
     let weights = weights::weigh(policy, spec, &service, &ports, report.status);
     report.status.detail = weights::detail(spec, &weights);
@@ -98,6 +96,23 @@ fn claim(
         let rules = rules.entry(port).or_default();
         entries(&matchers, rule).for_each(|entry| rules.push(entry));
     }
+}
+
+/// The reason why a port takes no split with these alternatives.
+fn full(
+    spec: &TrafficSplitSpec,
+    (service, ports): (&NamespacedName, &BTreeSet<Port>),
+    matchers: &[RequestMatcher],
+    attached: Option<&ServiceRules>,
+) -> Option<String> {
+    let sticky = sticky::sticky(spec);
+    let each = sticky.map_or(1, |sticky| sticky.alternatives_each());
+    ports.iter().find_map(|port| {
+        let none = PortRules::default();
+        let present = attached.and_then(|attached| attached.get(port));
+        let reason = matches::beyond(present.unwrap_or(&none), matchers, each)?;
+        Some(format!("port {port} of service {service} {reason}"))
+    })
 }
 
 fn entries(matchers: &[RequestMatcher], rule: RouteRule) -> impl Iterator<Item = RouteEntry> {
@@ -160,6 +175,8 @@ fn check(
     problems.extend(matches::check(spec, service));
     backends::check_backends(policy, spec, service, &mut problems);
     backends::check_mirrors(policy, spec, service, &mut problems);
+    problems.extend(sticky::check(spec));
+    problems.extend(requests::check(spec, service));
     problems
 }
 
@@ -180,6 +197,7 @@ fn rule(
     let port_of = declared.and_then(|service| service.ports.get(&port));
     if port_of.is_some_and(|port| port.protocol == Protocol::Http) {
         forward.mirrors = backends::mirrors(spec, (service, port));
+        forward.sticky = sticky::sticky(spec);
     }
     RouteRule {
         id: RuleId::Declared(object.clone(), 0),

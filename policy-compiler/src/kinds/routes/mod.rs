@@ -182,7 +182,7 @@ fn beyond<S: PolicyKind<Attachment = ServiceRules>>(
     ports.iter().find_map(|port| {
         let none = PortRules::default();
         let present = attached.and_then(|attached| attached.get(port));
-        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers)?;
+        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers, 1)?;
         Some(format!("port {port} of service {service} {reason}"))
     })
 }

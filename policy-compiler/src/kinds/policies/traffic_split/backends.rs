@@ -6,9 +6,9 @@ use std::sync::Arc;
 use heddle_crds::{Backend, BackendTarget, TrafficSplitSpec, reason};
 
 use crate::finding::{Finding, ObjectRef};
+use crate::kinds::ValidationError;
 use crate::kinds::called_service::without_endpoints;
 use crate::kinds::policy::Candidate;
-use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{self, Millionths, Mirror};
 use crate::validation::Recorder;
 use crate::world::{NamespacedName, Port, Protocol, Service, ServicePort, to_labels};
@@ -155,26 +155,6 @@ pub(super) fn check_mirrors(
         }
         problems.extend(check_target(policy, &ports, mirror.target(), &field));
     }
-    if let Some(service) = service.filter(|_| !spec.mirrors.is_empty() && ports.is_empty())
-        && !claimed(spec, Some(service)).is_empty()
-    {
-        let message = format!(
-            "{} does not carry HTTP, and only requests are copied",
-            subject(spec, service)
-        );
-        problems.push(ValidationError::invalid(
-            "spec.mirrors",
-            message,
-            "remove mirrors, or declare HTTP by appProtocol or the name of the port",
-        ));
-    }
-}
-
-fn subject(spec: &TrafficSplitSpec, service: &Service) -> String {
-    match spec.port {
-        Some(port) => format!("port {port} of service {}", service.name),
-        None => format!("service {}", service.name),
-    }
 }
 
 /// The copies of the requests to a port.
@@ -191,29 +171,11 @@ pub(super) fn mirrors(
     spec.mirrors.iter().filter_map(mirror).collect()
 }
 
-/// Reports the ports that do not carry HTTP: their connections are not copied.
-pub(super) fn without_http(
-    object: &ObjectRef,
-    spec: &TrafficSplitSpec,
-    service: Option<&Service>,
-) -> Option<Finding> {
-    let mut ports = claimed(spec, service);
-    ports.retain(|port| port.protocol != Protocol::Http);
-    if ports.is_empty() || spec.mirrors.is_empty() {
-        return None;
-    }
-    let numbers: Vec<String> = ports.iter().map(|port| port.port.to_string()).collect();
-    let message = format!(
-        "port {} of service {} does not carry HTTP and has no mirrors",
-        numbers.join(", "),
-        spec.service
-    );
-    let finding = Finding::info(object, "spec.mirrors", reason::NOT_HTTP, message);
-    Some(finding.fix(DECLARE_HTTP))
-}
-
 /// The ports of the service to which the split applies, those without HTTP included.
-fn claimed<'a>(spec: &TrafficSplitSpec, service: Option<&'a Service>) -> Vec<&'a ServicePort> {
+pub(super) fn claimed<'a>(
+    spec: &TrafficSplitSpec,
+    service: Option<&'a Service>,
+) -> Vec<&'a ServicePort> {
     let only = spec.port.map(Port::from);
     let all = service.into_iter().flat_map(|of| of.ports.values());
     all.filter(|port| only.is_none_or(|only| only == port.port))

@@ -1,0 +1,96 @@
+//! The shares of backends in a route: one cluster, or clusters by weight.
+
+use envoy_types::pb::google::protobuf::BoolValue;
+
+use super::number;
+use super::rewrite;
+use super::wire::envoy::config::route::v3;
+use crate::traffic::{
+    Edits, Forward, HeaderChange, RouteRule, RouteTable, Sticky, StickyCookie, WeightedBackend,
+    places,
+};
+
+/// The cluster of backends without an upstream. No such cluster is ever sent.
+const NOWHERE: &str = "invalid";
+/// The sum of weights by which a hash chooses. It is always the same, so that a hash keeps its place when weights change.
+const HASHED: u32 = 1_000_000_000;
+
+/// Whether a backend changes headers, which then has the changes of its rule too.
+pub(super) fn has_own_edits(forward: &Forward) -> bool {
+    forward.weighted().any(|backend| !backend.edits.is_empty())
+}
+
+/// The backends that have weight. The share of one without an upstream goes to a cluster that is not there.
+pub(super) fn specifier(
+    table: &RouteTable,
+    rule: &RouteRule,
+    forward: &Forward,
+) -> v3::route_action::ClusterSpecifier {
+    use v3::route_action::ClusterSpecifier;
+    use v3::weighted_cluster::RandomValueSpecifier::UseHashPolicy;
+    let own_edits = has_own_edits(forward);
+    let mut weighted = forward.weighted();
+    match (weighted.next(), weighted.next()) {
+        (None, _) => return ClusterSpecifier::Cluster(NOWHERE.to_owned()),
+        (Some(only), None) if !own_edits => return ClusterSpecifier::Cluster(name(table, only)),
+        (Some(_), _) => {}
+    }
+    let share = |backend: &WeightedBackend, weight: u32, cookie: Option<String>| {
+        let mut edits = match own_edits {
+            true => rule.edits.around(&backend.edits),
+            false => Edits::default(),
+        };
+        if let Some(line) = cookie {
+            let header = edits.response.0.entry("set-cookie".into());
+            let header: &mut HeaderChange = header.or_default();
+            header.add.push(line.into());
+        }
+        cluster(name(table, backend), weight, &edits)
+    };
+    let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
+    let placed = |whole: u32| forward.weighted().zip(places(&weights, whole));
+    let clusters = match &forward.sticky {
+        None => forward
+            .weighted()
+            .map(|of| share(of, of.weight, None))
+            .collect(),
+        Some(Sticky::Header(_)) => {
+            let shares =
+                placed(HASHED).map(|(of, places)| share(of, places.end - places.start, None));
+            shares.collect()
+        }
+        // Each place is drawn alike, and the answer says which one it was.
+        Some(Sticky::Cookie(cookie)) => {
+            let shares = placed(StickyCookie::PLACES);
+            let shares = shares.flat_map(|(of, places)| {
+                places.map(move |place| share(of, 1, Some(cookie.line(place))))
+            });
+            shares.collect()
+        }
+    };
+    let by_hash = matches!(forward.sticky, Some(Sticky::Header(_)));
+    ClusterSpecifier::WeightedClusters(v3::WeightedCluster {
+        clusters,
+        random_value_specifier: by_hash.then_some(UseHashPolicy(BoolValue { value: true })),
+        ..Default::default()
+    })
+}
+
+fn name(table: &RouteTable, backend: &WeightedBackend) -> String {
+    let upstream = table.upstream(&backend.backend);
+    upstream.map_or_else(|| NOWHERE.to_owned(), |upstream| upstream.name.to_string())
+}
+
+fn cluster(name: String, weight: u32, edits: &Edits) -> v3::weighted_cluster::ClusterWeight {
+    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
+    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&edits.response);
+    v3::weighted_cluster::ClusterWeight {
+        name,
+        weight: number(weight),
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        ..Default::default()
+    }
+}
