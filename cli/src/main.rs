@@ -10,6 +10,7 @@ mod decisions;
 mod demo;
 mod edges;
 mod findings;
+mod flows;
 mod install;
 mod manifests;
 mod out;
@@ -94,7 +95,7 @@ enum Command {
                            heddle edges --window 900 -o json > edges.json && heddle plan -f change.yaml --edges edges.json"
     )]
     Plan(plan::PlanArgs),
-    /// Test policies.
+    /// Test policies, and write them from observed traffic.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Say which way a request takes, and whether it is allowed.

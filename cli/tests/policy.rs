@@ -204,3 +204,93 @@ fn documents_have_the_same_content() {
     );
     assert!(xml.contains("<testcase name=\"&lt;a &amp; &quot;b&quot;\" classname=\"-\"><failure message=\"failed\">"), "{xml}");
 }
+
+const SUGGEST: [&str; 7] = [
+    "policy",
+    "suggest",
+    "shop",
+    "-d",
+    "why.yaml",
+    "--edges",
+    "policy/edges.json",
+];
+
+/// The shop without its own policies, and with the suggested ones.
+fn suggested(folder: &Path) -> String {
+    let output = heddle(&SUGGEST, "");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/why.yaml");
+    let shop = std::fs::read_to_string(shop).unwrap();
+    let objects: Vec<&str> = shop
+        .split("---\n")
+        .filter(|object| !object.contains("kind: AuthPolicy"))
+        .collect();
+    std::fs::write(folder.join("shop.yaml"), objects.join("---\n")).unwrap();
+    let policies = String::from_utf8(output.stdout).unwrap();
+    std::fs::write(folder.join("policies.yaml"), &policies).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn suggested_policies_allow_exactly_the_observed_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = suggested(folder.path());
+    let analyzed = heddle(&["analyze", "-f", &objects], "");
+    assert_eq!(
+        analyzed.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&analyzed.stderr)
+    );
+    let tests = "tests:
+- allow: {from: shop/frontend-1, to: shop/reviews, method: DELETE, path: /x}
+- allow: {from: shop/reviews-v1-1, to: shop/db, port: 5000}
+- never: {from: {except: {identities: [shop/frontend]}}, to: {workloads: [shop/reviews-v1-1, shop/reviews-v2-1], ports: [9080]}}
+- never: {from: {except: {identities: [shop/reviews]}}, to: {workloads: [shop/db-1], ports: [5000]}}
+- never: {from: {}, to: {workloads: [shop/db-1], ports: [3306]}}
+";
+    let output = heddle(&["policy", "test", "-d", &objects, "-f", "-"], tests);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{out}");
+}
+
+#[test]
+fn doubtful_callers_are_named_and_left_out() {
+    let output = heddle(&SUGGEST, "");
+    let out = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "# Callers of namespace shop, observed over 900 s. Review each rule before you apply it:\n",
+        "# Left out: spiffe://cluster.local/ns/shop/sa/frontend, 900 times: shop/gone [31m kind: Secret leads to no known pod\n",
+        "# shop/reviews-v1-1\n# spiffe://cluster.local/ns/shop/sa/frontend called port 9080 11250 times\n",
+        "# left out: spiffe://cluster.local/ns/shop/sa/db, 900 times: every request was answered with 403\n",
+        "# left out: a caller outside the mesh, 180 times: without a certificate: no policy can name the caller",
+        "# left out: spiffe://cluster.local/ns/shop/sa/frontend, 90 times: a claim of the caller: no server reports its certificate\n",
+        "# Allow rules of shop/reviews hold for it already; what they allow stays allowed\n",
+        "# port 3306: no caller to allow, so it is closed; without the Deny rule it stays as it is\n",
+        "      version: v1\n",
+    ] {
+        assert!(out.contains(part), "no {part:?} in\n{out}");
+    }
+    assert!(
+        !out.contains(|c: char| c.is_control() && c != '\n'),
+        "{out:?}"
+    );
+    assert!(!out.contains("\nkind: Secret"), "{out}");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("observed in 15 min at most"), "{err}");
+    let json = heddle(&[&SUGGEST[..], &["--audit", "-o", "json"]].concat(), "");
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let policy = &json["suggestions"][0]["policy"];
+    assert_eq!(policy["metadata"]["name"], "observed-callers-db-1");
+    assert_eq!(policy["spec"]["mode"], "Audit");
+    let rules = json!([
+        {"from": {"identities": ["shop/reviews"]}, "to": {"ports": [5000]}},
+        {"action": "Deny", "to": {"ports": [3306]}},
+    ]);
+    assert_eq!(policy["spec"]["rules"], rules);
+}

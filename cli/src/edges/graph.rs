@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_xds_types::edges::{Edge, EdgeCounts, EdgesReport, Losses, Protocol, Reporter};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::figures::Figures;
 use crate::replicas::Replica;
 
 /// Whether the requests of an edge came by mutual TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mtls {
     /// A server of the edge has seen the certificate of the caller.
@@ -17,6 +17,7 @@ pub enum Mtls {
     /// The server has seen no certificate.
     No,
     /// No server has reported: it has no sidecar, or it does not report.
+    #[default]
     Unknown,
 }
 
@@ -52,6 +53,8 @@ pub struct Row {
     pub destination: End,
     /// The service of the backend that answered, if that is not the destination itself.
     pub backend: Option<End>,
+    /// The port of the service that answered, as far as the caller counts it.
+    pub port: Option<u16>,
     /// Whether the caller's own sidecar answered: it denied the request, injected a fault, or found no route.
     pub answered_by_sidecar: bool,
     /// The protocol.
@@ -288,6 +291,7 @@ fn row(
         source,
         identity: identity.to_owned(),
         backend: backend.filter(|backend| *backend != destination),
+        port: port(&edge.backend),
         answered_by_sidecar: edge.reporter == Reporter::Source && edge.backend.is_empty(),
         destination,
         protocol: edge.protocol,
@@ -312,6 +316,12 @@ fn named(service: End, otherwise: Option<&End>, cluster: &str) -> End {
 fn backend(cluster: &str) -> Option<End> {
     let (namespace, name) = cluster.split('|').nth(1)?.split_once('/')?;
     Some(End::new(namespace, name))
+}
+
+fn port(cluster: &str) -> Option<u16> {
+    let mut parts = cluster.split('|');
+    let of_service = parts.next() == Some("out");
+    parts.nth(1)?.parse().ok().filter(|_| of_service)
 }
 
 /// `spiffe://<trust domain>/ns/shop/sa/frontend` is the service account `frontend` of namespace `shop`. Of a caller that does

@@ -1,7 +1,6 @@
 //! `heddle plan`: the effects of a change before it is made.
 
 mod change;
-pub mod flows;
 mod permissions;
 mod report;
 mod routes;
@@ -18,11 +17,10 @@ use heddle_crds::{ConditionStatus, DesiredCondition};
 use heddle_policy_compiler::{Compiled, Finding, KubeObject, Severity};
 
 use crate::cluster::ClusterArgs;
-use crate::edges::live::Source;
+use crate::flows::{self, Flows, Servers};
 use crate::out::{self, say};
 use crate::sources::{Objects, Outcome};
 use change::{Named, Touched};
-use flows::{Flows, Servers};
 use report::{Condition, Object, Observed, Report};
 
 /// Options of `heddle plan`.
@@ -66,9 +64,6 @@ enum Output {
     Yaml,
 }
 
-/// The seconds of flows to look at: all that the control plane keeps.
-const WINDOW: u64 = 900;
-
 /// Runs the command; returns whether something gets worse.
 pub async fn run(args: &PlanArgs) -> Result<bool> {
     let before = Objects::from(&args.before, &args.cluster).await?;
@@ -98,13 +93,8 @@ async fn flows(args: &PlanArgs) -> Result<(Option<Flows>, Option<String>)> {
     if args.no_edges || !args.before.is_empty() {
         return Ok((None, None));
     }
-    let graph = Source::Cluster(args.cluster.clone()).read(WINDOW).await;
-    match graph {
-        Ok(graph) if graph.complete => Ok((Some(Flows::of(&graph)), None)),
-        Ok(_) => {
-            let note = "a replica of the control plane could not be asked for its flows, so all callers are judged alike";
-            Ok((None, Some(note.to_owned())))
-        }
+    match flows::observed(&args.cluster).await {
+        Ok(flows) => Ok((Some(flows), None)),
         Err(error) => {
             let error = crate::cluster::explain(&error);
             let note = format!("no flows are known, so all callers are judged alike: {error}");

@@ -6,9 +6,9 @@ use heddle_policy_compiler::authz::{Admitted, Asked, Changed, Operation, admitte
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, ServedPort};
 
-use super::flows::{Flows, Servers};
 use super::report::{Caller, Permission};
 use crate::decisions::{decision, reads, request};
+use crate::flows::{Flows, Servers};
 
 /// The callers that are denied, and those that are allowed.
 #[derive(Default)]

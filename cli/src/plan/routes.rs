@@ -9,8 +9,8 @@ use heddle_policy_compiler::{
     Call, Compiled, ExplainedBackend, Explanation, NamespacedName, Stopped, WorkloadRef,
 };
 
-use super::flows::Flows;
 use super::report::Rerouted;
+use crate::flows::{Flow, Flows};
 use crate::sources::Outcome;
 use crate::why;
 
@@ -221,16 +221,11 @@ fn rate(flows: &Flows, rerouted: &Rerouted) -> Option<f64> {
         .iter()
         .map(String::as_str)
         .collect();
-    let to = |flow: &&super::flows::Flow| {
+    let to = |flow: &&Flow| {
         let destination = &flow.destination;
         format!("{}/{}", destination.namespace, destination.name) == rerouted.service
             && namespaces.contains(&*flow.source.namespace)
     };
-    let rates: Vec<f64> = flows
-        .all
-        .iter()
-        .filter(to)
-        .map(super::flows::Flow::rate)
-        .collect();
+    let rates: Vec<f64> = flows.all.iter().filter(to).map(Flow::rate).collect();
     (!rates.is_empty()).then(|| rates.iter().sum())
 }

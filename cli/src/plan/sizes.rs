@@ -9,8 +9,8 @@ use heddle_policy_compiler::{
     WorkloadRef, World,
 };
 
-use super::flows::Flows;
 use super::report::{Sidecars, Size};
+use crate::flows::Flows;
 use crate::sources::Outcome;
 
 /// So many changes are listed.

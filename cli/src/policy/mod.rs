@@ -2,6 +2,7 @@
 
 mod assertions;
 mod never;
+mod suggest;
 mod test;
 
 use anyhow::Result;
@@ -23,11 +24,24 @@ pub enum PolicyCommand {
                            - name: only the shop reaches the database\n    never: {from: {except: {namespaces: [shop]}}, to: {services: [shop/db]}}"
     )]
     Test(test::TestArgs),
+    /// Write policies that allow the observed callers.
+    #[command(
+        long_about = "Writes an AuthPolicy for each workload of a namespace, with the identities and ports that sidecars have observed in the \
+                      last quarter of an hour, as a file to review: comments name how often each caller called. Only calls count that the \
+                      server's sidecar has seen with the caller's certificate; callers in plain text, callers that were denied and mere claims \
+                      are named in comments and left out. Applies nothing.\n\n\
+                      Takes the rights of `heddle edges` and `heddle analyze`.",
+        after_long_help = "Examples:\n  heddle policy suggest shop --audit > policies.yaml\n  \
+                           heddle plan -f policies.yaml\n  \
+                           heddle policy suggest shop -d manifests/ --edges edges.json"
+    )]
+    Suggest(suggest::SuggestArgs),
 }
 
 /// Runs the command; returns whether something is not as it should be.
 pub async fn run(command: &PolicyCommand) -> Result<bool> {
     match command {
         PolicyCommand::Test(args) => test::run(args).await,
+        PolicyCommand::Suggest(args) => suggest::run(args).await.map(|()| false),
     }
 }

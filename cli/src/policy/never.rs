@@ -12,7 +12,7 @@ use heddle_policy_compiler::{Compiled, NamespacedName, ServedPort, World};
 
 use super::assertions::{From, Never, To, name};
 use crate::decisions::{decision, reads, request};
-use crate::plan::flows::Behind;
+use crate::flows::Behind;
 
 /// The end of an account or namespace that no rule and no workload names.
 const OTHER: &str = "any-other";

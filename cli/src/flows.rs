@@ -10,9 +10,13 @@ use heddle_xds_types::edges::EdgesReport;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::edges::graph::Graph;
+use crate::cluster::ClusterArgs;
+use crate::edges::graph::{Graph, Mtls};
+use crate::edges::live::Source;
 use crate::replicas::Replica;
 
+/// The seconds of flows to look at: all that the control plane keeps.
+const WINDOW: u64 = 900;
 /// The largest file of flows, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 
@@ -38,6 +42,14 @@ pub struct Flow {
     pub destination: End,
     /// The service of the backend that answered, if it is another one.
     pub backend: Option<End>,
+    /// The port of the service that answered. `None`: not known.
+    pub port: Option<u16>,
+    /// Whether the caller's own sidecar answered.
+    pub answered_by_sidecar: bool,
+    /// Whether a server has seen the certificate of the caller: without it, the flow is a claim of the caller.
+    pub mtls: Mtls,
+    /// The share of requests answered with 403, in percent.
+    pub forbidden_percent: Option<f64>,
     /// Requests a second.
     pub requests_per_second: f64,
     /// Ended connections of bytes a second.
@@ -56,6 +68,11 @@ pub struct Flows {
 }
 
 impl Flow {
+    /// The service that answers, or the workload.
+    pub fn answering(&self) -> &End {
+        self.backend.as_ref().unwrap_or(&self.destination)
+    }
+
     /// Requests and connections a second.
     pub fn rate(&self) -> f64 {
         self.requests_per_second + self.connections_per_second
@@ -74,6 +91,10 @@ impl Flows {
             identity: row.identity.clone(),
             destination: end(&row.destination),
             backend: row.backend.as_ref().map(end),
+            port: row.port,
+            answered_by_sidecar: row.answered_by_sidecar,
+            mtls: row.mtls,
+            forbidden_percent: row.figures.forbidden_percent,
             requests_per_second: row.figures.requests_per_second,
             connections_per_second: row.figures.connections_per_second,
         });
@@ -111,6 +132,19 @@ impl Flows {
     }
 }
 
+/// Asks every replica of the control plane.
+///
+/// # Errors
+/// One of them could not be asked, so that flows may be missing.
+pub async fn observed(cluster: &ClusterArgs) -> Result<Flows> {
+    let graph = Source::Cluster(cluster.clone()).read(WINDOW).await?;
+    anyhow::ensure!(
+        graph.complete,
+        "a replica of the control plane could not be asked for its flows (`heddle edges` names it)"
+    );
+    Ok(Flows::of(&graph))
+}
+
 /// The ports of workloads to which flows lead.
 pub struct Servers {
     /// The rate of a caller to a port of a workload, by identity (empty: plain text).
@@ -123,9 +157,7 @@ impl Servers {
         let behind = Behind::of(world);
         let mut rates = BTreeMap::<_, f64>::new();
         for flow in &flows.all {
-            let destination = flow.backend.as_ref().unwrap_or(&flow.destination);
-            let name = NamespacedName::new(&destination.namespace, &destination.name);
-            for (workload, port) in behind.ports(&name) {
+            for (workload, port) in behind.of_flow(flow) {
                 let key = (flow.identity.clone(), workload, port);
                 *rates.entry(key).or_default() += flow.rate();
             }
@@ -146,9 +178,12 @@ impl Servers {
     }
 }
 
+/// A port of a workload behind a service, with the port of the service that leads there.
+type Target = (Option<Port>, NamespacedName, Port);
+
 /// The ports of the workloads behind services.
 pub struct Behind {
-    ports: BTreeMap<NamespacedName, BTreeSet<(NamespacedName, Port)>>,
+    ports: BTreeMap<NamespacedName, BTreeSet<Target>>,
 }
 
 impl Behind {
@@ -174,7 +209,7 @@ impl Behind {
                         TargetPort::Number(number) => Some(*number),
                         TargetPort::Name(name) => template.port_named(name),
                     };
-                    let to = target.map(|port| (template.workload(), port));
+                    let to = target.map(|target| (Some(port.port), template.workload(), target));
                     ports.entry(name.clone()).or_default().extend(to);
                 }
             }
@@ -185,10 +220,8 @@ impl Behind {
             if world.services().contains_key(&workload) {
                 continue;
             }
-            let own = template
-                .ports
-                .iter()
-                .map(|port| (workload.clone(), port.port));
+            let own = template.ports.iter();
+            let own = own.map(|port| (None, workload.clone(), port.port));
             ports.entry(workload.clone()).or_default().extend(own);
         }
         Self { ports }
@@ -196,6 +229,20 @@ impl Behind {
 
     /// The workloads and ports behind a service, or the ports of a workload.
     pub fn ports(&self, name: &NamespacedName) -> impl Iterator<Item = (NamespacedName, Port)> {
-        self.ports.get(name).into_iter().flatten().cloned()
+        let targets = self.ports.get(name).into_iter().flatten();
+        targets.map(|(_, workload, port)| (workload.clone(), *port))
+    }
+
+    /// The workloads and ports to which a flow leads: at the port that it names, if it names one.
+    pub fn of_flow(&self, flow: &Flow) -> impl Iterator<Item = (NamespacedName, Port)> {
+        let to = flow.answering();
+        let name = NamespacedName::new(&to.namespace, &to.name);
+        let named = flow.port;
+        let targets = self.ports.get(&name).into_iter().flatten();
+        let meant = targets.filter(move |(port, ..)| {
+            let port = port.map(Port::get);
+            named.is_none() || port.is_none() || port == named
+        });
+        meant.map(|(_, workload, port)| (workload.clone(), *port))
     }
 }
