@@ -108,6 +108,7 @@ kinds! {
     TrafficPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
     AuthPolicy: Namespaced [Accepted, ResolvedRefs, Conflicted, Enforced, Programmed],
     Telemetry: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
+    ExternalService: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],
 }
 
 impl Kind {

@@ -6,6 +6,10 @@ use crate::HeaderMatch;
 
 /// A name as Kubernetes writes a DNS label.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// The full name of a host in lower case: two labels or more, the last one no number, so that no address is a name.
+const HOST: &str = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$";
+/// A name as Kubernetes writes a DNS label, or `*`.
+const DNS_LABEL_OR_ALL: &str = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$";
 /// `namespace/service-account`, or a SPIFFE id with a trust domain and a path.
 const IDENTITY: &str = "^(spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+|[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-.a-z0-9]*[a-z0-9])?)$";
 /// Only the alphabet and the prefix length; the compiler parses it. (`isCIDR` of CEL is younger than Kubernetes 1.30.)
@@ -39,6 +43,14 @@ pub(crate) fn identities(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     strings(64, 63, DNS_LABEL)
+}
+
+pub(crate) fn namespaces_or_all(_: &mut SchemaGenerator) -> Schema {
+    strings(64, 63, DNS_LABEL_OR_ALL)
+}
+
+pub(crate) fn hosts(_: &mut SchemaGenerator) -> Schema {
+    strings(32, 253, HOST)
 }
 
 pub(crate) fn ip_blocks(_: &mut SchemaGenerator) -> Schema {

@@ -113,6 +113,7 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.sticky.header",
     "TrafficSplit.sticky.cookie",
     "TrafficSplit.sticky.cookie.maxAge",
+    "ExternalService.visibleTo",
     // Of every kind: they share the type.
     "*.target.port",
     "TrafficPolicy.timeouts",

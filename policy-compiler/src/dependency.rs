@@ -16,4 +16,6 @@ pub enum Dependency {
     Address(IpAddr),
     /// The definitions of a namespace's services: they declare the protocols of its pods' ports.
     Namespace(Arc<str>),
+    /// The hosts outside the mesh for the workloads of a namespace; for those of namespaces that no object names (`None`).
+    Egress(Option<Arc<str>>),
 }

@@ -28,6 +28,9 @@ macro_rules! with_policies {
             /// Our `Telemetry`.
             Telemetry: Role::Policy, Namespaced, Some(KindResource::ours("telemetries"))
                 => telemetries: heddle_crds::TelemetrySpec, ["lastGood"];
+            /// Our `ExternalService`.
+            ExternalService: Role::Policy, Namespaced, Some(KindResource::ours("externalservices"))
+                => external_services: heddle_crds::ExternalServiceSpec, ["lastGood"];
         }
     };
 }

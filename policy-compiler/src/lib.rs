@@ -38,7 +38,7 @@ pub use compile::{
     Call, CallRetries, CalledDestination, Changes, Compiled, DecidingRule, Destination,
     DestinationKind, ExplainedBackend, Explanation, Family, InvalidDestination, Outcome, Proxy,
     Recompiled, Replaced, Scope, ServedPort, ServerDecision, Servers, Stopped, Unexplained,
-    compile, listener_address, mesh_in_force, on_demand_address,
+    compile, external_routes_port, listener_address, mesh_in_force, on_demand_address,
 };
 pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;

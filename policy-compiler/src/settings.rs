@@ -13,6 +13,8 @@ use crate::world::{Bucket, DeclaredDestination, NamespacedName, SpiffeId};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) trust_domain: Arc<str>,
+    /// The suffix of the cluster's own names.
+    pub(crate) cluster_domain: Arc<str>,
     pub(crate) mode: MeshMode,
     pub(crate) default_allow: bool,
     /// Whether connections to unknown destinations are passed through.

@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 23] = [
+const CHOICES: [(&str, Unreadable); 24] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -241,6 +241,8 @@ const CHOICES: [(&str, Unreadable); 23] = [
         Unreadable::Denied,
     ),
     ("AuthPolicy.rules[].to.ignoreCase", Unreadable::Denied),
+    // An unreadable object names no host.
+    ("ExternalService.ports[].protocol", Unreadable::Harmless),
     ("Mesh.defaultAction", Unreadable::Closed("Deny")),
     ("Mesh.mode", Unreadable::Closed("Strict")),
     ("Mesh.outbound", Unreadable::Closed("Deny")),
@@ -309,6 +311,10 @@ fn every_field_that_opens_is_closed_when_unreadable() {
                 "mtls": {"mode": "Strict", "ports": [{"port": 8080, "mode": "Permissive"}]},
                 "rules": [{"action": "Allow",
                     "to": {"paths": ["/a"], "ignoreCase": true, "headers": [{"name": "a", "present": true}]}}]}),
+        ),
+        (
+            "ExternalService",
+            json!({"hosts": ["api.example.com"], "ports": [{"port": 443, "protocol": "TLS"}]}),
         ),
         (
             "Mesh",

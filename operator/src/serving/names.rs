@@ -129,7 +129,7 @@ impl RequestClassifier<'_> {
     /// Whether a name is answered. Only a new one is a call: those of before are asked for as long as the stream lives.
     fn answers(&mut self, name: &Name, new: bool) -> bool {
         let Some(at) = on_demand_address(name) else {
-            return false;
+            return self.snapshot.compiled.is_external_cluster(self.proxy, name);
         };
         match self.known(at) {
             Some(destination) if self.sets.active.contains(&destination) => true,
@@ -181,28 +181,32 @@ mod tests {
 
     const AT: &str = "10.96.0.1";
 
-    /// The client, a pod with a sidecar in `shop`, and a service of so many ports.
+    /// A pod with a sidecar in `shop`.
+    fn client() -> KubeObject {
+        let pod = json!({
+            "metadata": {"name": "client-1", "namespace": "shop"},
+            "spec": {"serviceAccountName": "client", "containers": [{"name": "app"}, {"name": "heddle-proxy"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+        });
+        KubeObject::Pod(Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+
+    /// The client, and a service of so many ports.
     fn snapshot(namespace: &str, ports: usize, on_demand: &str) -> Snapshot {
         let ports = (1..=ports).map(|port| json!({"name": format!("tcp-{port}"), "port": port}));
         let service = json!({
             "metadata": {"name": "all", "namespace": namespace},
             "spec": {"clusterIP": AT, "clusterIPs": [AT], "ports": ports.collect::<Vec<_>>()},
         });
-        let pod = json!({
-            "metadata": {"name": "client-1", "namespace": "shop"},
-            "spec": {"serviceAccountName": "client", "containers": [{"name": "app"}, {"name": "heddle-proxy"}]},
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
-        });
         let mesh = json!({
             "apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh",
             "metadata": {"name": "default"}, "spec": {"scope": {"onDemand": on_demand}},
         });
         let service = serde_json::from_value(service).unwrap();
-        let pod = serde_json::from_value(pod).unwrap();
         let (mesh, _) = ingest::parse_json("test", mesh);
         let mut builder = World::builder();
         builder.apply(KubeObject::Service(Arc::new(service)));
-        builder.apply(KubeObject::Pod(Arc::new(pod)));
+        builder.apply(client());
         for object in mesh {
             builder.apply(object);
         }
@@ -285,6 +289,41 @@ mod tests {
         let fourth = sort(&names, &names, &first.overflow);
         assert_eq!(fourth.granted.len(), MAX_ACTIVE + MAX_OVERFLOW);
         assert!(fourth.granted.contains(&name("10.1.1.1:80", 0)));
+    }
+
+    #[test]
+    fn clusters_of_hosts_outside_are_granted_to_namespaces_that_may_call_them() {
+        let mut builder = World::builder();
+        for (namespace, name) in [("shop", "own"), ("till", "other")] {
+            let external = json!({
+                "apiVersion": "heddle.dev/v1alpha1", "kind": "ExternalService",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"hosts": [format!("{name}.example.com")], "ports": [{"port": 443, "protocol": "TLS"}]},
+            });
+            let (external, findings) = ingest::parse_json("test", external);
+            assert!(findings.is_empty(), "{findings:?}");
+            external
+                .into_iter()
+                .for_each(|object| _ = builder.apply(object));
+        }
+        builder.apply(client());
+        let world = builder.world();
+        let snapshot = Snapshot {
+            compiled: compile(&world),
+            world,
+            ..Snapshot::default()
+        };
+        let names = [
+            "dst|own.example.com:443|shop/own",
+            "dst|own.example.com:80|shop/own",
+            "dst|other.example.com:443|till/other",
+        ];
+        let (names, none) = (names.map(Name::from).into(), BTreeSet::new());
+        let classified = classified(&snapshot)(&names, &none, &none);
+        let granted: Vec<_> = classified.granted.iter().map(|name| &**name).collect();
+        assert_eq!(granted, ["dst|own.example.com:443|shop/own"]);
+        assert_eq!(classified.denied.len(), 2);
+        assert!(classified.overflow.is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_policy_compiler::{View, listener_address, on_demand_address};
+use heddle_policy_compiler::{View, external_routes_port, listener_address, on_demand_address};
 use heddle_xds_server::{
     Name, OnDemandRequests, Progress, Registry, ResourceKey, ResourceKind, SubscriberId,
 };
@@ -93,9 +93,17 @@ pub(super) fn retirable(view: &View, granted: &BTreeSet<Name>) -> BTreeSet<Name>
     if granted.is_subset(&view.absent) {
         return BTreeSet::new();
     }
-    let resources = view.parts.iter().flat_map(|part| &part.resources);
-    resources
+    let resources = || view.parts.iter().flat_map(|part| &part.resources);
+    // Requests by a listener of hosts outside the mesh name the cluster for as long as their connection lives.
+    let external: BTreeSet<u16> = resources()
+        .filter(|resource| resource.key.kind == ResourceKind::Route)
+        .filter_map(|resource| external_routes_port(&resource.key.name))
+        .collect();
+    let takes_requests =
+        |name: &Name| on_demand_address(name).is_some_and(|at| external.contains(&at.port()));
+    resources()
         .filter(|resource| granted.contains(&resource.key.name))
+        .filter(|resource| !takes_requests(&resource.key.name))
         .filter(|resource| {
             let mut requires = resource.requires.iter();
             requires.any(|key| key.kind == ResourceKind::Listener)
@@ -178,6 +186,37 @@ mod tests {
             overflow: Arc::default(),
             retirable: Arc::new(retirable.clone()),
         }
+    }
+
+    #[test]
+    fn clusters_that_carry_requests_are_not_retired() {
+        let name = |port: u16| Name::from(format!("dst|10.96.0.1:{port}|2026112107"));
+        let resource = |kind, name: &str, requires| {
+            let body = [].as_slice().into();
+            Arc::new(heddle_policy_compiler::Resource {
+                key: ResourceKey::new(kind, name),
+                version: "1".into(),
+                body,
+                requires,
+                origins: BTreeSet::new(),
+                rules: Vec::new(),
+            })
+        };
+        let forwards = |port: u16| {
+            let listener =
+                ResourceKey::new(ResourceKind::Listener, format!("dst|10.96.0.1:{port}"));
+            resource(ResourceKind::Cluster, &name(port), vec![listener])
+        };
+        let routes = resource(ResourceKind::Route, "external|80", Vec::new());
+        let part = heddle_policy_compiler::Part {
+            resources: vec![forwards(80), forwards(81), routes],
+        };
+        let view = View {
+            parts: vec![Arc::new(part)],
+            ..View::default()
+        };
+        let granted = [80, 81].map(name).into();
+        assert_eq!(retirable(&view, &granted), [name(81)].into());
     }
 
     fn retire(retired: &mut RetiredNames, all: &BTreeSet<Name>, start: Instant) {

@@ -12,12 +12,14 @@ mod bytes;
 mod changes;
 mod clusters;
 mod differences;
+mod egress;
 mod explain;
 mod inbound;
 mod listeners;
 mod memo;
 mod named_by_address;
 mod on_demand;
+mod permitted;
 mod pods;
 mod rate_limits;
 mod reach;
@@ -49,6 +51,7 @@ use imbl::{OrdMap, OrdSet};
 use admissions::CallerFilters;
 use applications::Application;
 use clusters::{OutboundPort, OutboundService};
+use egress::Egress;
 use facet::{Facet, for_caller};
 use inbound::InboundInput;
 use listeners::ListenerInput;
@@ -65,6 +68,7 @@ use upstreams::ServiceClusters;
 use validated::Validated;
 
 pub use changes::{Changes, Recompiled, Replaced};
+pub use egress::external_routes_port;
 pub use explain::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServedPort, ServerDecision, Servers, Stopped, Unexplained,
@@ -149,6 +153,8 @@ pub struct Compiled {
     caller_filters: OrdMap<NamespacedName, Arc<CallerFilters>>,
     wholes: OrdMap<NamespacedName, Arc<ServiceClusters>>,
     clients: OrdMap<NamespacedName, Arc<OutboundService>>,
+    /// The hosts outside the mesh, for the workloads of each namespace that objects name; for all others (`None`).
+    egress: OrdMap<Option<Arc<str>>, Arc<Egress>>,
     addresses: Addresses,
     named_by_address: NamedByAddress,
     reported: OrdMap<Source, Arc<[Finding]>>,
@@ -280,6 +286,24 @@ impl Compiled {
         caller: &Facet,
     ) -> Option<&Arc<OutboundPort>> {
         for_caller(self.clients.get(service)?, port, caller)
+    }
+
+    /// The hosts outside the mesh that the workloads of a namespace call by name.
+    fn egress(&self, namespace: &Arc<str>) -> Option<&Arc<Egress>> {
+        let own = self.egress.get(&Some(Arc::clone(namespace)));
+        own.or_else(|| self.egress.get(&None))
+    }
+
+    /// Whether a name is that of an on-demand cluster of a host outside the mesh that a proxy may call.
+    #[must_use]
+    pub fn is_external_cluster(&self, proxy: &Proxy, name: &str) -> bool {
+        let egress = self.egress(&proxy.template.namespace);
+        proxy.on_demand() && egress.is_some_and(|egress| egress.has_cluster(name))
+    }
+
+    /// The on-demand names of every host outside the mesh. Looks at all of them: for tests and tools.
+    pub fn external_clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.egress.values().flat_map(|egress| egress.clusters())
     }
 
     fn capture(&self) -> Arc<Part> {

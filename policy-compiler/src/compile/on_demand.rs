@@ -43,18 +43,23 @@ pub(crate) struct OnDemandInput {
     pub(crate) name: Arc<str>,
     pub(crate) at: SocketAddr,
     pub(crate) target: OnDemandTarget,
+    /// Whether requests come too, beside connections: by a listener of hosts outside the mesh.
+    pub(crate) requests: bool,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
 /// The last step of an on-demand answer: the cluster that Envoy asked for.
 pub(crate) fn on_demand_cluster(input: &OnDemandInput) -> Part {
-    let (cluster, requires) = match &input.target {
+    let (mut cluster, requires) = match &input.target {
         OnDemandTarget::SameAddress { after } => {
             (cluster::marked(&input.name, input.at), after.clone())
         }
         OnDemandTarget::PassThrough => (cluster::through(&input.name, input.at), Vec::new()),
         OnDemandTarget::Refuse => (cluster::nowhere(&input.name), Vec::new()),
     };
+    if input.requests {
+        cluster::carry_requests(&mut cluster);
+    }
     let resource = Resource::new(
         ResourceKind::Cluster,
         &input.name,

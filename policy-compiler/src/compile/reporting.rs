@@ -1,6 +1,9 @@
 //! The two ends of a connection, as far as the reporting sidecar knows them by itself.
 
-use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD};
+use crate::envoy::external::NAMESPACE_OF_CLUSTER;
+use crate::envoy::metrics::{
+    Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD, SERVICE_OF_CLUSTER,
+};
 use crate::envoy::reporting::Reporting;
 use crate::telemetry::LineFormat;
 
@@ -26,6 +29,13 @@ pub(super) fn source<'a>(
         server: "%UPSTREAM_PEER_URI_SAN%",
         format,
     }
+}
+
+/// The reports of the client's sidecar about calls to hosts outside the mesh. The cluster says which object names the host.
+pub(super) fn external(format: LineFormat) -> Reporting<'static> {
+    let mut of_cluster = source(NAMESPACE_OF_CLUSTER, Some(SERVICE_OF_CLUSTER), format);
+    of_cluster.server = "-";
+    of_cluster
 }
 
 /// The reports of the server's sidecar. The service may be a command.

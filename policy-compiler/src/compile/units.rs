@@ -32,19 +32,22 @@ pub(crate) enum UnitId {
     Client(NamespacedName),
     /// The callers that are denied by every backend of a service. Views read this themselves.
     Callers(NamespacedName),
+    /// The hosts outside the mesh for the workloads of a namespace; for those of namespaces that no object names (`None`).
+    Egress(Option<Arc<str>>),
 }
 
 impl UnitId {
-    fn namespace(&self) -> &Arc<str> {
+    fn namespace(&self) -> Option<&Arc<str>> {
         match self {
             Self::Policies(_, namespace) | Self::Reach(namespace) | Self::Statuses(namespace) => {
-                namespace
+                Some(namespace)
             }
-            Self::Template(template) => &template.namespace,
+            Self::Template(template) => Some(&template.namespace),
             Self::Admission(service)
             | Self::Clusters(service)
             | Self::Client(service)
-            | Self::Callers(service) => &service.namespace,
+            | Self::Callers(service) => Some(&service.namespace),
+            Self::Egress(namespace) => namespace.as_ref(),
         }
     }
 
@@ -55,7 +58,11 @@ impl UnitId {
             | Self::Clusters(service)
             | Self::Client(service)
             | Self::Callers(service) => Some(service),
-            Self::Policies(..) | Self::Template(_) | Self::Reach(_) | Self::Statuses(_) => None,
+            Self::Policies(..)
+            | Self::Template(_)
+            | Self::Reach(_)
+            | Self::Statuses(_)
+            | Self::Egress(_) => None,
         }
     }
 
@@ -94,6 +101,9 @@ impl UnitInput {
             Self::Attached(_, Target::Pods(namespace)) => {
                 read(UnitId::Reach(Arc::clone(namespace)));
             }
+            Self::Attached(_, Target::Callers(namespace)) => {
+                read(UnitId::Egress(namespace.clone()));
+            }
             Self::Backends(service) => {
                 read(UnitId::Admission(service.clone()));
                 read(UnitId::Callers(service.clone()));
@@ -113,7 +123,7 @@ impl UnitInput {
             Self::Service(_)
             | Self::Endpoints(_)
             | Self::Pods(_)
-            | Self::Attached(_, Target::Service(_))
+            | Self::Attached(_, Target::Service(_) | Target::Callers(_))
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_) => true,

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_policies};
+use crate::kinds::policies::external_service::ExternalHosts;
 use crate::kinds::policy::{EarlierKinds, PolicyKind, ROUTES};
 use crate::kinds::service_rules::{PortRules, ServiceRules};
 use crate::status::ObjectStatus;
@@ -199,6 +200,22 @@ impl Validated {
         others.map(|(namespace, _)| namespace).collect()
     }
 
+    /// The hosts outside the mesh for the workloads of a namespace, in order of precedence: its own, those that other namespaces open
+    /// to it, those for all. For workloads of namespaces that no object names (`None`), those for all.
+    pub(super) fn external_hosts<'a>(
+        &'a self,
+        namespace: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = &'a ExternalHosts> + use<'a> {
+        let all = self.external_services.attached(&Target::Callers(None));
+        let target = namespace.map(|of| Target::Callers(Some(Arc::clone(of))));
+        let own = target.iter().zip(namespace);
+        let own = own.filter_map(|(target, of)| self.external_services.of_namespace(target, of));
+        let named = target.iter();
+        let named = named.flat_map(|target| self.external_services.attached(target));
+        let first: Vec<&ExternalHosts> = own.chain(named).collect();
+        first.into_iter().chain(all)
+    }
+
     /// The rules that the routes of a namespace attach to a service. A port has those of one kind.
     fn routes<'a>(
         &'a self,
@@ -286,6 +303,7 @@ mod tests {
         let namespaces = services.map(|target| match target {
             Target::Service(name) => name.namespace.to_string(),
             Target::Pods(namespace) => namespace.to_string(),
+            Target::Callers(namespace) => namespace.as_deref().unwrap_or_default().to_owned(),
         });
         namespaces.collect()
     }

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use heddle_crds::OnDemand;
-
 use super::applications::application;
 use super::clusters::OutboundPort;
+use super::egress::Egress;
 use super::listeners::{ListenerBinding, ListenerInput, ListenerTarget, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
@@ -28,6 +27,8 @@ enum PartKey {
     Server,
     Application(Port),
     Capture,
+    External(Port),
+    ExternalCluster(Arc<str>),
     Service(NamespacedName, Port, Option<Family>),
     PodCluster(PodGroup),
     PodEndpoints(PodGroup),
@@ -84,97 +85,15 @@ impl Compiled {
     }
 }
 
-impl Compiled {
-    /// Whether a proxy may have the destination at an address, as far as destinations have to be declared.
-    #[must_use]
-    pub fn may_have(&self, proxy: &Proxy, at: SocketAddr) -> bool {
-        self.resolve(at)
-            .is_some_and(|resolved| self.in_scope(proxy, &resolved))
+impl<'a> ViewBuilder<'a> {
+    fn egress(&self) -> Option<&'a Egress> {
+        let egress = self.compiled.egress(&self.proxy.template.namespace);
+        egress.map(|egress| &**egress)
     }
 
-    /// Whether a proxy may have a port of a service, as far as destinations have to be declared.
-    pub(super) fn may_have_service(
-        &self,
-        proxy: &Proxy,
-        name: &NamespacedName,
-        port: Port,
-    ) -> bool {
-        self.resolve_service(name, port)
-            .is_some_and(|resolved| self.in_scope(proxy, &resolved))
-    }
-
-    /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
-    fn declarations(&self, proxy: &Proxy) -> Vec<DeclaredDestination> {
-        let template = &proxy.template;
-        match (&template.destinations, self.settings.on_demand) {
-            (Some(declared), _) => declared.clone(),
-            (None, OnDemand::Enabled) => Vec::new(),
-            (None, OnDemand::Disabled) => {
-                vec![DeclaredDestination::Namespace(Arc::clone(
-                    &template.namespace,
-                ))]
-            }
-        }
-    }
-
-    /// Whether the proxy may have a destination.
-    fn in_scope(&self, proxy: &Proxy, resolved: &ResolvedDestination) -> bool {
-        if self.settings.on_demand == OnDemand::Enabled {
-            return true;
-        }
-        // A pod is dialed for the sake of the services that lead there, or as one of its namespace.
-        let namespace = &resolved.destination.name.namespace;
-        let whole = DeclaredDestination::Namespace(Arc::clone(namespace));
-        let declared = self.declarations(proxy);
-        let mut services = resolved.services();
-        declared.contains(&whole) || services.any(|(name, port)| is_declared(&declared, name, port))
-    }
-
-    /// Returns whether connections to an address that is neither a service's nor a pod's pass, and the object that is the reason.
-    fn unknown_address(
-        &self,
-        proxy: &Proxy,
-        at: SocketAddr,
-    ) -> (OnDemandTarget, BTreeSet<ObjectRef>) {
-        let mesh = self.settings.origin.iter().cloned().collect();
-        if self.settings.pass_unknown {
-            return (OnDemandTarget::PassThrough, mesh);
-        }
-        match self.outside_for(proxy, at) {
-            Some(service) => (
-                OnDemandTarget::PassThrough,
-                BTreeSet::from([super::service_ref(service)]),
-            ),
-            None => (OnDemandTarget::Refuse, mesh),
-        }
-    }
-
-    /// Whether connections to an address that is neither a service's nor a pod's are refused.
-    pub(super) fn refuses_unknown(&self, proxy: &Proxy, at: SocketAddr) -> bool {
-        self.unknown_address(proxy, at).0 == OnDemandTarget::Refuse
-    }
-
-    /// Returns the headless service for which a proxy may call an address outside the mesh, where unknown addresses are refused.
-    fn outside_for(&self, proxy: &Proxy, at: SocketAddr) -> Option<&NamespacedName> {
-        let (name, port) = self.headless_at(at)?;
-        let in_scope = self.settings.on_demand == OnDemand::Enabled
-            || is_declared(&self.declarations(proxy), name, port);
-        (in_scope && self.settings.sends_plain(name)).then_some(name)
-    }
-}
-
-fn is_declared(declared: &[DeclaredDestination], name: &NamespacedName, port: Port) -> bool {
-    declared.iter().any(|entry| match entry {
-        DeclaredDestination::Service(service, number) => {
-            service == name && number.is_none_or(|number| number == port)
-        }
-        DeclaredDestination::Namespace(namespace) => *namespace == name.namespace,
-    })
-}
-
-impl ViewBuilder<'_> {
     fn captured(&mut self, scope: &Scope<'_>) {
         self.parts.insert(PartKey::Capture, self.compiled.capture());
+        self.external();
         self.declared();
         for destination in scope.active {
             if let Some((at, resolved)) = self.find(destination)
@@ -198,9 +117,33 @@ impl ViewBuilder<'_> {
         }
         self.called_pods();
         for name in others {
-            self.not_on_demand(name);
+            match self.egress().and_then(|egress| egress.cluster(name)) {
+                Some(part) => {
+                    let key = PartKey::ExternalCluster(Arc::clone(name));
+                    self.parts.insert(key, part);
+                }
+                None => self.not_on_demand(name),
+            }
         }
         self.absent.extend(scope.denied.iter().cloned());
+    }
+
+    /// The listeners of the ports at which hosts outside the mesh are called by name, and their routes.
+    fn external(&mut self) {
+        let namespace = Arc::clone(&self.proxy.template.namespace);
+        self.depends.extend([
+            Dependency::Egress(Some(namespace)),
+            Dependency::Egress(None),
+        ]);
+        let ports = self.egress().into_iter().flat_map(Egress::ports);
+        let ports = ports.map(|(port, part)| (PartKey::External(port), part));
+        self.parts.extend(ports);
+    }
+
+    /// Whether a listener of hosts outside the mesh accepts connections to an address too.
+    fn takes_requests(&self, at: SocketAddr) -> bool {
+        self.egress()
+            .is_some_and(|egress| egress.carries_requests(at.port()))
     }
 
     /// The clusters of the pods that are called, once all of those are known.
@@ -319,7 +262,8 @@ impl ViewBuilder<'_> {
             None
         };
         let target = match after {
-            Some(_) if retired => {
+            // Requests of a connection that is open name the cluster for as long as it is.
+            Some(_) if retired && !self.takes_requests(at) => {
                 self.absent.insert(Arc::clone(name));
                 return;
             }
@@ -346,6 +290,7 @@ impl ViewBuilder<'_> {
             name: Arc::clone(name),
             at,
             target,
+            requests: self.takes_requests(at),
             origins,
         };
         let part = self.compiled.shared.on_demand.of(input, on_demand_cluster);

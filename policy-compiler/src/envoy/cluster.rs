@@ -143,6 +143,12 @@ pub(crate) fn through(name: &str, at: SocketAddr) -> v3::Cluster {
     }
 }
 
+/// Lets a cluster for bytes carry HTTP in the version of the caller.
+pub(crate) fn carry_requests(cluster: &mut v3::Cluster) {
+    let options = protocol_options(idle_timeout(true), None);
+    cluster.typed_extension_protocol_options = extensions(&options);
+}
+
 /// A cluster that refuses every connection at once.
 pub(crate) fn nowhere(name: &str) -> v3::Cluster {
     let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
@@ -192,7 +198,7 @@ pub(crate) fn application(name: &str) -> v3::Cluster {
     }
 }
 
-fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
+pub(super) fn base(name: &str, kind: v3::cluster::DiscoveryType) -> v3::Cluster {
     v3::Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(v3::cluster::ClusterDiscoveryType::Type(kind.into())),

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_rules;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::FilterChainConfig;
+use envoy_types::pb::envoy::extensions::filters::http::on_demand::v3 as on_demand;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3 as early;
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::network::filter;
+use super::network::{filter, format, on_demand_name};
 use super::reporting::Reporting;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
@@ -28,11 +31,19 @@ const NO_HOST: &str = "none.invalid";
 /// Every `Upgrade` but `websocket`: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
 const NO_WEBSOCKET: &str = "(?i)[^w].*|w[^e].*";
 
+/// The header with the name of the on-demand cluster for the address that was called. No route lets it out.
+pub(super) const DESTINATION_HEADER: &str = "x-heddle-destination";
+/// The answer to a request for which no address is left.
+const REFUSED: &str = "heddle: no address for %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: DNS knows none, or outbound is Deny and no ExternalService names this host and port\n";
+
 /// Which way the requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// From the application to the mesh.
     Client,
+    /// From the application to hosts outside by name, and to other destinations by address. With the format of the bucket in on-demand
+    /// names.
+    External(&'static str),
     /// From the mesh to the application, over connections that may last for so long.
     Server(Duration),
 }
@@ -68,7 +79,7 @@ pub(crate) fn connection_manager(
     use v3::http_connection_manager as hcm;
     let (forward, details, max_age) = match side {
         // Headers about certificates from the application are never believed.
-        Side::Client => (hcm::ForwardClientCertDetails::Sanitize, None, None),
+        Side::Client | Side::External(_) => (hcm::ForwardClientCertDetails::Sanitize, None, None),
         Side::Server(max_age) => (
             hcm::ForwardClientCertDetails::SanitizeSet,
             Some(hcm::SetCurrentClientCertDetails {
@@ -78,7 +89,7 @@ pub(crate) fn connection_manager(
             Some(max_age),
         ),
     };
-    let manager = v3::HttpConnectionManager {
+    let mut manager = v3::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes.specifier()),
@@ -115,6 +126,7 @@ pub(crate) fn connection_manager(
         access_log: reporting.of_requests(),
         ..Default::default()
     };
+    by_name(&mut manager, side);
     filter("http", any(&manager))
 }
 
@@ -128,6 +140,7 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     // The position in the list is the order in which requests pass them.
     let mut filters = match side {
         Side::Client => Vec::new(),
+        Side::External(_) => vec![filter("on_demand", any(&fetch_clusters()))],
         Side::Server(_) => vec![filter(AUTHZ_FILTER, rbac::closed())],
     };
     filters.push(filter(POLICY_FILTER, any(&FilterChainConfig::default())));
@@ -137,6 +150,65 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
     };
     filters.push(filter("router", any(&router)));
     filters
+}
+
+/// Prepares for hosts that are called by name beside destinations that are called by address.
+fn by_name(manager: &mut v3::HttpConnectionManager, side: Side) {
+    let Side::External(time) = side else { return };
+    manager.early_header_mutation_extensions = vec![name_destination(time)];
+    manager.local_reply_config = Some(explain_refusals());
+}
+
+/// Sets the name of the on-demand cluster in [`DESTINATION_HEADER`], before a route is chosen. A value of the application is lost.
+fn name_destination(time: &str) -> core::TypedExtensionConfig {
+    let option = core::HeaderValueOption {
+        header: Some(core::HeaderValue {
+            key: DESTINATION_HEADER.to_owned(),
+            value: on_demand_name(time),
+            ..Default::default()
+        }),
+        append_action: core::header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..Default::default()
+    };
+    let mutation = mutation_rules::HeaderMutation {
+        action: Some(mutation_rules::header_mutation::Action::Append(option)),
+    };
+    let config = early::HeaderMutation {
+        mutations: vec![mutation],
+    };
+    super::extension("destination", any(&config))
+}
+
+/// Clusters that a route names are fetched when a request needs them.
+fn fetch_clusters() -> on_demand::OnDemand {
+    on_demand::OnDemand {
+        odcds: Some(on_demand::OnDemandCds {
+            source: Some(ads()),
+            timeout: seconds(5),
+            ..Default::default()
+        }),
+    }
+}
+
+/// A body for requests to a cluster without an address, with the reasons.
+fn explain_refusals() -> v3::LocalReplyConfig {
+    use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+    let flags = accesslog::ResponseFlagFilter {
+        flags: vec!["UH".to_owned()],
+    };
+    let mapper = v3::ResponseMapper {
+        filter: Some(accesslog::AccessLogFilter {
+            filter_specifier: Some(
+                accesslog::access_log_filter::FilterSpecifier::ResponseFlagFilter(flags),
+            ),
+        }),
+        body_format_override: Some(format(REFUSED)),
+        ..Default::default()
+    };
+    v3::LocalReplyConfig {
+        mappers: vec![mapper],
+        ..Default::default()
+    }
 }
 
 /// HTTP/1 as applications really speak it, upstream and downstream.

@@ -3,6 +3,7 @@
 pub(crate) mod access_log;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
+pub(crate) mod external;
 mod faults;
 pub(crate) mod gate;
 mod hash;

@@ -114,19 +114,40 @@ fn metered(stat_prefix: &str, cluster: &str, reporting: Option<&Reporting<'_>>) 
 pub(crate) fn on_demand(time: &str) -> Vec<listener::Filter> {
     let name = set_state(
         CLUSTER,
-        &format!("dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME({time})%"),
+        &on_demand_name(time),
         state::filter_state_value::SharedWithUpstream::None,
     );
-    let fetch = tcp::tcp_proxy::OnDemand {
-        odcds_config: Some(ads()),
-        timeout: seconds(5),
-        ..Default::default()
-    };
     let proxy = tcp::TcpProxy {
-        on_demand: Some(fetch),
+        on_demand: Some(fetch()),
         ..proxy("outbound", "unknown")
     };
     vec![limit_new_destinations(), name, filter("tcp", any(&proxy))]
+}
+
+/// The name of the cluster for the address that was called.
+pub(super) fn on_demand_name(time: &str) -> String {
+    format!("dst|%DOWNSTREAM_LOCAL_ADDRESS%|%START_TIME({time})%")
+}
+
+fn fetch() -> tcp::tcp_proxy::OnDemand {
+    tcp::tcp_proxy::OnDemand {
+        odcds_config: Some(ads()),
+        timeout: seconds(5),
+        ..Default::default()
+    }
+}
+
+/// Everything to one cluster, which is fetched when it is needed.
+pub(super) fn tcp_proxy_on_demand(
+    stat_prefix: &str,
+    cluster: &str,
+    reporting: &Reporting<'_>,
+) -> listener::Filter {
+    let proxy = tcp::TcpProxy {
+        on_demand: Some(fetch()),
+        ..metered(stat_prefix, cluster, Some(reporting))
+    };
+    filter("tcp", any(&proxy))
 }
 
 /// Closes connections above the rate. Known destinations have listeners of their own, and their connections never get here.

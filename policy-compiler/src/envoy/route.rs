@@ -258,7 +258,7 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     }
 }
 
-fn action(
+pub(super) fn action(
     cluster: v3::route_action::ClusterSpecifier,
     retries: v3::RetryPolicy,
 ) -> v3::RouteAction {
@@ -272,7 +272,7 @@ fn action(
 }
 
 /// Every path.
-fn everything() -> v3::RouteMatch {
+pub(super) fn everything() -> v3::RouteMatch {
     v3::RouteMatch {
         path_specifier: Some(v3::route_match::PathSpecifier::Prefix(String::new())),
         ..Default::default()

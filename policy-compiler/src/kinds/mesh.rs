@@ -161,6 +161,7 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
     metrics_readers.dedup();
     Settings {
         trust_domain: spec.trust_domain.as_str().into(),
+        cluster_domain: spec.cluster_domain.as_str().into(),
         mode: spec.mode,
         default_allow: spec.default_action == Action::Allow,
         pass_unknown: spec.outbound == Action::Allow,

@@ -6,6 +6,7 @@
 
 mod evaluate;
 mod example;
+mod external;
 mod faults;
 mod filters;
 mod matcher;
@@ -19,6 +20,7 @@ mod upstream;
 mod upstream_policy;
 
 pub use evaluate::{Decision, Request, Share, evaluate};
+pub(crate) use external::{ExternalHost, ExternalPort, ExternalProtocol};
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{
     Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,

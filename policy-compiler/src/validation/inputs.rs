@@ -14,6 +14,8 @@ pub(crate) enum Target {
     Service(NamespacedName),
     /// The pods of a namespace, or some of them.
     Pods(Arc<str>),
+    /// The workloads of a namespace as callers of hosts outside the mesh; those of every namespace (`None`).
+    Callers(Option<Arc<str>>),
 }
 
 /// A fact that units read: a part of the world, or the output of a unit.

@@ -64,6 +64,12 @@ impl<'a> Recorder<'a> {
         });
     }
 
+    /// Records the read of the policies of a kind that are attached to the callers of every namespace.
+    pub(crate) fn record_for_all_callers(&self, kind: ObjectKind) {
+        let target = Target::Callers(None);
+        self.reads.add(UnitInput::Attached(kind, target));
+    }
+
     /// Records that the unit of a service reads the policies of a kind that are attached to that service. The client side reads them without a
     /// record.
     pub(crate) fn record_own_attached(&self, kind: ObjectKind) {

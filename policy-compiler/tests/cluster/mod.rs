@@ -69,6 +69,10 @@ pub fn traffic_policy(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
 }
 
+pub fn external_service(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "ExternalService", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
+}
+
 pub fn policy(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "metadata": {"name": name, "namespace": "shop", "generation": 1}, "spec": spec})
 }

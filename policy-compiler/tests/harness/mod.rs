@@ -170,6 +170,7 @@ pub fn views(compiled: &Compiled) -> BTreeMap<String, Seen> {
         .destinations()
         .chain([unknown])
         .map(|at| Compiled::on_demand_name(at, HOUR))
+        .chain(compiled.external_clusters().cloned())
         .collect();
     compiled
         .proxies

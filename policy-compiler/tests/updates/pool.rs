@@ -7,8 +7,8 @@ use heddle_policy_compiler::{ObjectKind, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::cluster::{
-    annotated, ending, http_route, mesh, of_namespace, pod, policy, service, slice, split,
-    traffic_policy, version,
+    annotated, ending, external_service, http_route, mesh, of_namespace, pod, policy, service,
+    slice, split, traffic_policy, version,
 };
 
 pub fn web(app: &str) -> Value {
@@ -89,6 +89,17 @@ fn crossing(number: usize) -> Vec<Value> {
                 json!({"parentRefs": [parent], "rules": [{"backendRefs": backends}]}),
             ));
         }
+    }
+    for (name, protocol, visible_to) in [
+        ("stripe", "TLS", json!([there])),
+        ("stripe", "HTTP", json!(["*"])),
+        ("stripe", "HTTP", json!([there, own])),
+        ("second", "HTTP", json!(["*"])),
+    ] {
+        let ports = json!([{"port": 443, "protocol": protocol}, {"port": 80, "protocol": "HTTP"}]);
+        let hosts = json!(["api.stripe.com", format!("{own}.example.com")]);
+        let spec = json!({"hosts": hosts, "ports": ports, "visibleTo": visible_to});
+        crossing.push(external_service(name, spec));
     }
     for value in &mut crossing {
         value["metadata"]["namespace"] = json!(own);

@@ -23,8 +23,12 @@ impl Asked {
         let names = |ats: &[&str]| {
             ats.iter()
                 .map(|at| Compiled::on_demand_name(at.parse().unwrap(), "1"))
-                .collect()
+                .collect::<BTreeSet<_>>()
         };
+        let external = NAMESPACES.iter().flat_map(|namespace| {
+            let at = ["api.stripe.com:443", "api.stripe.com:80"];
+            at.map(|at| Arc::from(format!("dst|{at}|{namespace}/stripe")))
+        });
         vec![
             Self {
                 active: destinations(&[
@@ -41,7 +45,10 @@ impl Asked {
                     "pod/shop/c-1:8080",
                     "service/bank/a:80",
                 ]),
-                granted: names(&["10.96.0.3:80", "10.96.1.3:80", "203.0.113.9:443"]),
+                granted: names(&["10.96.0.3:80", "10.96.1.3:80", "203.0.113.9:443"])
+                    .into_iter()
+                    .chain(external)
+                    .collect(),
                 retired: BTreeSet::new(),
                 denied: names(&["10.96.0.1:80"]),
             },

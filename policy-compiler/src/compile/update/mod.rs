@@ -1,5 +1,6 @@
 //! Runs the readers of the inputs that differ, kind by kind, and then the readers of their outputs that differ.
 
+mod egress;
 mod objects;
 mod pods;
 mod reach;
@@ -114,6 +115,7 @@ impl Update<'_> {
                 UnitId::Clusters(service) => self.clusters(service),
                 UnitId::Client(service) => self.client(service),
                 UnitId::Callers(service) => self.callers(service),
+                UnitId::Egress(namespace) => self.egress(namespace.as_ref()),
             }
         }
         self.templates(&templates);

@@ -67,6 +67,9 @@ impl Update<'_> {
         for service in self.world.external.keys() {
             self.queue.add(UnitId::Client(service.clone()));
         }
+        for namespace in self.old.egress.keys() {
+            self.queue.add(UnitId::Egress(namespace.clone()));
+        }
     }
 
     fn validate<S: Stored>(&mut self, namespace: &Arc<str>) {
@@ -105,6 +108,7 @@ impl Update<'_> {
                     self.select(&BTreeSet::from([service.clone()]));
                 }
             }
+            Target::Callers(_) => {}
             Target::Pods(namespace) => self.select_pods(namespace, &S::differing_pods(old, new)),
         }
         self.changed(&UnitInput::Attached(S::KIND, difference.target));

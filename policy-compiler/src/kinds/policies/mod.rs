@@ -1,6 +1,7 @@
 //! The policies, one file per kind. The list is written by `cargo xtask gen`.
 
 pub(crate) mod auth_policy;
+pub(crate) mod external_service;
 pub(crate) mod grpc_route;
 pub(crate) mod http_route;
 pub(crate) mod telemetry;

@@ -1,0 +1,114 @@
+//! `ExternalService`: hosts outside the mesh that applications call by name.
+
+use std::num::NonZeroU16;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::crd::{Definition, Nulls};
+use crate::{LastGood, strict};
+
+/// Names hosts outside the mesh that applications may call, also where other destinations outside are refused.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "heddle.dev",
+    version = "v1alpha1",
+    kind = "ExternalService",
+    plural = "externalservices",
+    namespaced,
+    category = "heddle",
+    category = "mesh-policies",
+    status = "ExternalServiceStatus",
+    derive = "PartialEq",
+    doc = "Names hosts outside the mesh that applications may call, also where other destinations outside are refused.",
+    printcolumn(name = "Hosts", type_ = "string", json_path = ".spec.hosts"),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.proxies",
+        description = "Sidecars that run this generation, of all that should."
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalServiceSpec {
+    /// The names of the hosts, such as `api.example.com`, 1 to 32, in lower case and in full. The sidecar of the caller asks DNS
+    /// for the addresses of the name, independently of the address that the application has called. Of two objects that name the
+    /// same host and port, one of the caller's own namespace wins, then the one with the smaller namespace, then the smaller name.
+    #[schemars(schema_with = "crate::schema::hosts")]
+    pub hosts: Vec<String>,
+
+    /// The ports that applications call, 1 to 16.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into()]))]
+    pub ports: Vec<ExternalPort>,
+
+    /// Further namespaces with workloads that may call the hosts, 1 to 64; `*` stands for all. Left out: the namespace of this object
+    /// alone.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(schema_with = "crate::schema::namespaces_or_all")]
+    pub visible_to: Vec<String>,
+}
+
+impl Definition for ExternalService {
+    const NULLS: Nulls = Nulls::Pruned;
+}
+
+/// A port of hosts outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalPort {
+    /// The number of the port. The ports of the sidecar itself are refused.
+    pub port: NonZeroU16,
+
+    /// How applications speak there.
+    pub protocol: ExternalProtocol,
+}
+
+/// How applications speak to a host outside the mesh. A sidecar recognizes the host by a name in the first bytes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum ExternalProtocol {
+    /// HTTP without TLS. The header `Host` names the host.
+    #[serde(rename = "HTTP")]
+    Http,
+    /// TLS of the application, such as HTTPS, which the sidecar passes on as it is. The server name (SNI) names the host.
+    #[serde(rename = "TLS")]
+    Tls,
+}
+
+/// The status of an [`ExternalService`], written by the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalServiceStatus {
+    /// The generation of the spec that the conditions are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Conflicted`, `Programmed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last spec that was accepted; it stays in force while the present one is unusable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastGood>,
+    /// Sidecars that run this generation, of all that should, as `n/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<String>,
+}

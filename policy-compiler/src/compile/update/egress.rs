@@ -1,0 +1,40 @@
+//! Hosts outside the mesh: those that the workloads of a namespace call by name.
+
+use std::sync::Arc;
+
+use super::Update;
+use crate::compile::egress::Egress;
+use crate::compile::units::UnitId;
+use crate::dependency::Dependency;
+use crate::kind::ObjectKind;
+use crate::validation::inputs::Target;
+
+impl Update<'_> {
+    /// Compiles the hosts outside the mesh for the workloads of a namespace, or of those that no object names.
+    pub(super) fn egress(&mut self, namespace: Option<&Arc<str>>) {
+        let key = namespace.cloned();
+        let old = self.old.egress.get(&key);
+        let new = self.recorded(&UnitId::Egress(key.clone()), |recorder, compiled| {
+            let own = Target::Callers(key.clone());
+            let named = compiled.validated.external_services.attached(&own).next();
+            named?;
+            if key.is_some() {
+                recorder.record_for_all_callers(ObjectKind::ExternalService);
+            }
+            let hosts = compiled.validated.external_hosts(namespace);
+            Some(Egress::new(
+                hosts,
+                &compiled.settings,
+                old.map(|old| &**old),
+            ))
+        });
+        if old.map(|old| &**old) == new.as_ref() {
+            return;
+        }
+        match new {
+            Some(new) => _ = self.new.egress.insert(key.clone(), Arc::new(new)),
+            None => _ = self.new.egress.remove(&key),
+        }
+        self.touch(Dependency::Egress(key));
+    }
+}
