@@ -15,6 +15,7 @@ mod differences;
 mod egress;
 mod explain;
 mod inbound;
+mod limits_reach;
 mod listeners;
 mod memo;
 mod named_by_address;

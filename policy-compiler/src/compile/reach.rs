@@ -377,7 +377,7 @@ fn admits_anonymous(authz: &PortAuthz) -> bool {
             .any(|rule| rule.from.identities.is_empty() && rule.from.identity_prefixes.is_empty())
 }
 
-fn workload(template: &PodTemplate) -> String {
+pub(super) fn workload(template: &PodTemplate) -> String {
     template.workload().to_string()
 }
 
@@ -401,7 +401,7 @@ fn pairs(labels: &Labels) -> String {
     pairs.join(",")
 }
 
-fn named(all: impl Iterator<Item = String>) -> String {
+pub(super) fn named(all: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = all.collect();
     let mut text = all
         .iter()

@@ -106,6 +106,8 @@ impl Update<'_> {
                 }
                 if S::differs_for_servers(old, new) {
                     self.select(&BTreeSet::from([service.clone()]));
+                    let namespace = Arc::clone(&service.namespace);
+                    self.queue.add(UnitId::Reach(namespace));
                 }
             }
             Target::Callers(_) => {}

@@ -6,8 +6,10 @@ use super::Update;
 use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
+use crate::finding::ObjectRef;
+use crate::kinds::policies::traffic_policy::ServicePolicies;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{Pod, PodTemplate, in_namespace};
+use crate::world::{Pod, PodTemplate, Port, Service, in_namespace};
 
 impl Update<'_> {
     /// Notes the pods without a sidecar.
@@ -88,7 +90,8 @@ impl Update<'_> {
         let policies = self.new.validated.policies.attached(&target).flatten();
         let telemetry = self.new.validated.telemetries.attached(&target).flatten();
         let (mut policies, mut telemetry) = (policies.peekable(), telemetry.peekable());
-        if policies.peek().is_none() && telemetry.peek().is_none() {
+        let limits = self.limits(namespace);
+        if policies.peek().is_none() && telemetry.peek().is_none() && limits.is_empty() {
             return PolicyFeedback::default();
         }
         let meshed = in_namespace(&self.new.served, namespace);
@@ -108,6 +111,25 @@ impl Update<'_> {
         };
         let mut feedback = reach.of(policies);
         reach.report_telemetry(telemetry, &mut feedback);
+        for (object, service, port) in limits {
+            let findings = reach.report_limits(object, service, port);
+            feedback.findings.extend(findings);
+        }
         feedback
+    }
+
+    /// The objects that limit services of a namespace.
+    fn limits<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+    ) -> Vec<(&'a ObjectRef, &'a Service, Option<Port>)> {
+        let services = in_namespace(&self.world.services, namespace);
+        let limits = services.flat_map(|(name, service)| {
+            let target = Target::Service(name.clone());
+            let policies = self.new.validated.traffic_policies.attached(&target);
+            let limiting = policies.flat_map(ServicePolicies::limiting);
+            limiting.map(|(port, object)| (object, &**service, port))
+        });
+        limits.collect()
     }
 }

@@ -58,6 +58,11 @@ impl ServicePolicies {
         of(Some(port)).or_else(|| of(None))
     }
 
+    /// The objects that set limits of the pods behind all ports, or behind one.
+    pub(crate) fn limiting(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef)> {
+        self.limited().map(|(port, object, _)| (port, object))
+    }
+
     fn limited(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef, &[RateLimit])> {
         let all = self.0.iter();
         all.filter_map(|(port, of)| Some((*port, &of.object, of.groups.rate_limits()?)))
