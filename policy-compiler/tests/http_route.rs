@@ -555,7 +555,7 @@ fn envoy_routes_as_the_route_says_and_a_stalled_mirror_stalls_no_request() -> Re
 }
 
 /// The fields of the spec of a route, below `spec`. An object of fields stands for its fields.
-const SUPPORTED: [&str; 58] = [
+const SUPPORTED: [&str; 64] = [
     "hostnames[]",
     "parentRefs[].group",
     "parentRefs[].kind",
@@ -579,6 +579,12 @@ const SUPPORTED: [&str; 58] = [
     "rules[].backendRefs[].filters[].requestHeaderModifier.set[].name",
     "rules[].backendRefs[].filters[].requestHeaderModifier.set[].value",
     "rules[].filters[].type",
+    "rules[].filters[].cors.allowCredentials",
+    "rules[].filters[].cors.allowHeaders[]",
+    "rules[].filters[].cors.allowMethods[]",
+    "rules[].filters[].cors.allowOrigins[]",
+    "rules[].filters[].cors.exposeHeaders[]",
+    "rules[].filters[].cors.maxAge",
     "rules[].filters[].requestHeaderModifier.add[].name",
     "rules[].filters[].requestHeaderModifier.add[].value",
     "rules[].filters[].requestHeaderModifier.remove[]",
@@ -618,11 +624,10 @@ const SUPPORTED: [&str; 58] = [
 ];
 
 /// The fields that make a route unusable, by their beginnings.
-const UNSUPPORTED: [&str; 10] = [
+const UNSUPPORTED: [&str; 9] = [
     "rules[].sessionPersistence",
     "rules[].filters[].externalAuth",
     "rules[].backendRefs[].filters[].externalAuth",
-    "rules[].filters[].cors",
     "rules[].filters[].extensionRef",
     "rules[].backendRefs[].filters[].cors",
     "rules[].backendRefs[].filters[].extensionRef",

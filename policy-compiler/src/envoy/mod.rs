@@ -2,6 +2,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod cluster;
+mod cors;
 pub(crate) mod endpoint;
 pub(crate) mod external;
 mod faults;

@@ -17,11 +17,12 @@ use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{
-    any, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds, shares,
+    any, cors, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds,
+    shares,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Edits, Fault, Forward, HostPattern, Mirror, RateLimit, RouteEntry, RouteRule,
+    Action, Edits, Forward, HostPattern, Mirror, RateLimit, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
@@ -30,13 +31,13 @@ const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
 /// The routes of a table.
 pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
-    let common = common_faults(table);
+    let common = common_policy(table);
     let in_route = common.is_none();
     let routes = |entry: &RouteEntry| {
         let mut routes = routes(table, entry);
         if in_route {
             for route in &mut routes {
-                route.typed_per_filter_config = of_faults(&entry.rule.policy.faults);
+                route.typed_per_filter_config = of_policy(&entry.rule.policy);
             }
         }
         routes
@@ -50,17 +51,18 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     v3::RouteConfiguration {
         name: table.name.to_string(),
         virtual_hosts: table.hosts.iter().map(host).collect(),
-        typed_per_filter_config: common.map(of_faults).unwrap_or_default(),
+        typed_per_filter_config: common.map(of_policy).unwrap_or_default(),
         ..Default::default()
     }
 }
 
-/// The faults of all entries, if all have the same.
-fn common_faults(table: &RouteTable) -> Option<&[Fault]> {
+/// The policy of all entries, if all have the same filters.
+fn common_policy(table: &RouteTable) -> Option<&RoutePolicy> {
     let mut entries = table.hosts.iter().flat_map(|host| &host.entries);
-    let faults = &entries.next()?.rule.policy.faults;
-    let same = entries.all(|entry| entry.rule.policy.faults == *faults);
-    same.then_some(&**faults)
+    let first = &entries.next()?.rule.policy;
+    let mut policies = entries.map(|entry| &entry.rule.policy);
+    let same = policies.all(|of| of.faults == first.faults && of.cors == first.cors);
+    same.then_some(first)
 }
 
 /// Filters for the slot that each connection manager has.
@@ -75,9 +77,14 @@ fn policy_slot(filters: impl Iterator<Item = core::TypedExtensionConfig>) -> BTr
     BTreeMap::from([(POLICY_FILTER.to_owned(), chain)])
 }
 
-fn of_faults(faults: &[Fault]) -> BTreeMap<String, Any> {
-    let faults = faults.iter().enumerate();
-    policy_slot(faults.map(|(index, of)| faults::filter(index, of)))
+/// The filters of a policy. A fault does not hide the consent for browsers, which could not read its status then.
+fn of_policy(policy: &RoutePolicy) -> BTreeMap<String, Any> {
+    let faults = policy.faults.iter().enumerate();
+    let faults = faults.map(|(index, of)| faults::filter(index, of));
+    let cors = policy.cors.iter();
+    let mut slot = policy_slot(cors.clone().map(|_| cors::filter()).chain(faults));
+    slot.extend(cors.map(|of| (cors::FILTER.to_owned(), cors::policy(of))));
+    slot
 }
 
 fn of_limits(limits: &[RateLimit]) -> BTreeMap<String, Any> {

@@ -4,6 +4,7 @@
 //! `compile/upstreams.rs` an [`Upstream`] for each backend; `envoy/{route,cluster,endpoint}.rs` lower both. Everything here is plain data
 //! with equality and order: equal values make equal bytes.
 
+mod cors;
 mod evaluate;
 mod example;
 mod external;
@@ -19,6 +20,7 @@ pub(crate) mod unrouted;
 mod upstream;
 mod upstream_policy;
 
+pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
 pub(crate) use external::{ExternalHost, ExternalPort, ExternalProtocol};
 pub use faults::{Abort, Delay, Fault, FaultAnswer};

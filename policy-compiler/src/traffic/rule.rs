@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cors::Cors;
 use super::faults::Fault;
 use super::filters::{Edits, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
@@ -257,6 +258,8 @@ pub struct RoutePolicy {
     pub retries: Retries,
     /// Faults that they meet on purpose.
     pub faults: Vec<Fault>,
+    /// The cross-origin requests that browsers may make. None: the application answers them.
+    pub cors: Option<Cors>,
 }
 
 /// Timeouts of a rule; None: there is none. Zero: none, also where the policy of the service has one.

@@ -89,6 +89,9 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
     if entry.rule.policy.retries != Retries::default() {
         write!(text, " {};", retries(&entry.rule.policy.retries)).unwrap();
     }
+    if let Some(cors) = &entry.rule.policy.cors {
+        write!(text, " cors for {cors}; for {} s;", cors.max_age).unwrap();
+    }
     for fault in &entry.rule.policy.faults {
         write!(text, " fault for {}:", fault.matcher).unwrap();
         if let Some(delay) = &fault.delay {

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::backends::{self, Reference, ReferenceFields};
+use super::cors::{self, CorsFields};
 use super::matches::{check_name, check_path};
 use super::notes::Notes;
 use super::same;
 use crate::traffic::{
-    Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
+    Cors, Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
     RedirectStatus, RequestMatcher, Rewrite, Scheme,
 };
 use crate::world::{Port, is_dns_label};
@@ -38,6 +39,7 @@ pub(super) struct Filters {
     pub(super) rewrite: Rewrite,
     pub(super) redirect: Option<Answer>,
     pub(super) mirrors: Vec<Copies>,
+    pub(super) cors: Option<Cors>,
 }
 
 /// A redirect, for any port of a parent.
@@ -93,7 +95,7 @@ struct Filter {
     request_redirect: Option<RedirectFields>,
     url_rewrite: Option<RewriteFields>,
     extension_ref: Option<Value>,
-    cors: Option<Value>,
+    cors: Option<CorsFields>,
     external_auth: Option<Value>,
 }
 
@@ -195,7 +197,8 @@ pub(super) fn of_backend<F: Serialize>(
     notes: &mut Notes,
 ) -> Edits {
     let read = of_rule(field, filters, &[], notes);
-    if read.redirect.is_some() || read.rewrite != Rewrite::default() || !read.mirrors.is_empty() {
+    let others = read.redirect.is_some() || read.cors.is_some() || !read.mirrors.is_empty();
+    if others || read.rewrite != Rewrite::default() {
         let message =
             "a backend has no filters but RequestHeaderModifier and ResponseHeaderModifier";
         let fix = "set it in the filters of the rule";
@@ -227,7 +230,7 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         ("CORS", cors.is_some()),
         ("ExternalAuth", external_auth.is_some()),
     ];
-    if ["ExtensionRef", "CORS", "ExternalAuth"].contains(&r#type.as_str()) {
+    if ["ExtensionRef", "ExternalAuth"].contains(&r#type.as_str()) {
         let message = format!("{} is not supported", r#type);
         notes.unsupported(format!("{field}.type"), message, "remove the filter");
         return false;
@@ -254,6 +257,9 @@ impl Filters {
         if let Some(of) = &filter.response_header_modifier {
             let field = format!("{field}.responseHeaderModifier");
             self.edits.response = changes(&field, of, notes);
+        }
+        if let Some(of) = &filter.cors {
+            self.cors = Some(cors::cors(&format!("{field}.cors"), of, notes));
         }
         if let Some(of) = filter.request_mirror {
             let field = format!("{field}.requestMirror");

@@ -6,6 +6,7 @@
 //! of the former. Of either, a port takes the routes of one kind.
 
 mod backends;
+mod cors;
 mod filters;
 pub(super) mod matches;
 mod notes;

@@ -68,7 +68,10 @@ impl Rule {
                 }),
             },
             edits: self.filters.edits.clone(),
-            policy: self.policy.clone(),
+            policy: RoutePolicy {
+                cors: self.filters.cors.clone(),
+                ..self.policy.clone()
+            },
             origins: BTreeSet::from([policy.declared.object.clone()]),
         }
     }
