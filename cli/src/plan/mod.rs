@@ -152,7 +152,7 @@ fn report(
         allowed: permissions.allowed,
         rerouted: routes::compare(before, after, &flows),
         sidecars: sizes::compare(before, after, &flows),
-        flows: is_observed.then(|| Observed {
+        flows: is_observed.then_some(Observed {
             window_seconds: flows.window_seconds,
             flows: flows.all.len(),
         }),

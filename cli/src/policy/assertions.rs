@@ -247,7 +247,7 @@ fn check(test: &Test) -> Result<()> {
             name("to", text)?;
         }
         to.ports()?;
-        for path in to.paths.iter().filter(|path| !path.starts_with('/')) {
+        if let Some(path) = to.paths.iter().find(|path| !path.starts_with('/')) {
             bail!("{path:?} is not a path; start it with /, and use * only at the end");
         }
     }

@@ -5,14 +5,16 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
 
+/// Names and values as they were written, in order.
+type Headers = Vec<(String, Vec<u8>)>;
+
 /// A message, without the framing of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub line: String,
-    /// Names and values as they were written, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     pub body: Vec<u8>,
-    pub trailers: Vec<(String, Vec<u8>)>,
+    pub trailers: Headers,
 }
 
 /// The end of the body of a message that has no length.
@@ -69,7 +71,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn chunks(&mut self) -> Result<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
+    fn chunks(&mut self) -> Result<(Vec<u8>, Headers)> {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;
@@ -83,7 +85,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn headers(&mut self) -> Result<Vec<(String, Vec<u8>)>> {
+    fn headers(&mut self) -> Result<Headers> {
         let mut headers = Vec::new();
         loop {
             let line = self.raw_line()?;
