@@ -107,8 +107,9 @@ impl Sidecar {
             .as_array_mut()
             .unwrap()
             .extend(clusters);
-        let path = |file: &str| json!({"path_config_source": {"path": folder.path().join(file)}});
-        config["dynamic_resources"]["lds_config"] = path("lds.json");
+        let listeners = folder.path().join("lds.json");
+        config["dynamic_resources"]["lds_config"] =
+            json!({"path_config_source": {"path": listeners}});
         let at = json!({"socket_address": {"address": ip, "port_value": 9901}});
         config["admin"] = json!({ "address": at });
         let server = json!({"socket_address": {"address": dns.ip(), "port_value": dns.port()}});
