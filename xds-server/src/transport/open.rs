@@ -1,6 +1,7 @@
 //! The streams that are open, by age, so that some can be sent elsewhere and no subscriber has many.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heddle_acceptor::Link;
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::source::SubscriberId;
 
-/// The open streams of one subscriber. A sidecar has one; an Envoy that starts again has a second one for a moment.
+/// The open streams of one subscriber from one address. A sidecar has one; an Envoy that starts again has a second one for a moment.
 const MAX_STREAMS_OF_SUBSCRIBER: usize = 4;
 
 /// All open discovery streams.
@@ -19,13 +20,13 @@ pub(crate) struct OpenStreams(Mutex<Streams>);
 struct Streams {
     next: u64,
     by_age: BTreeMap<u64, Stream>,
-    /// The numbers of the streams of each subscriber.
-    of_subscriber: HashMap<SubscriberId, BTreeSet<u64>>,
+    /// The numbers of the streams of each subscriber from one address: a stranger of the same service account ends no stream of the pod's own.
+    of_subscriber: HashMap<(SubscriberId, Option<IpAddr>), BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
 struct Stream {
-    who: SubscriberId,
+    from: (SubscriberId, Option<IpAddr>),
     ending: CancellationToken,
     link: Arc<Link>,
 }
@@ -48,17 +49,17 @@ impl OpenStreams {
         let mut streams = self.lock();
         let number = streams.next;
         streams.next += 1;
-        let who = who.clone();
-        let numbers = streams.of_subscriber.entry(who.clone()).or_default();
+        let from = (who.clone(), link.peer.address.map(|address| address.ip()));
+        let numbers = streams.of_subscriber.entry(from.clone()).or_default();
         numbers.insert(number);
         let oldest = numbers.first().copied();
         let oldest = oldest.filter(|_| numbers.len() > MAX_STREAMS_OF_SUBSCRIBER);
-        streams.by_age.insert(number, Stream { who, ending, link });
+        streams.by_age.insert(number, Stream { from, ending, link });
         let ended = oldest.and_then(|oldest| streams.take(oldest));
         drop(streams);
         if let Some(stream) = ended {
             tracing::info!(
-                subscriber = %stream.who,
+                subscriber = %stream.from.0,
                 "stream ended: the subscriber has {MAX_STREAMS_OF_SUBSCRIBER} newer ones"
             );
             stream.ending.cancel();
@@ -99,10 +100,10 @@ impl OpenStreams {
 impl Streams {
     fn take(&mut self, number: u64) -> Option<Stream> {
         let stream = self.by_age.remove(&number)?;
-        if let Some(numbers) = self.of_subscriber.get_mut(&stream.who) {
+        if let Some(numbers) = self.of_subscriber.get_mut(&stream.from) {
             numbers.remove(&number);
             if numbers.is_empty() {
-                self.of_subscriber.remove(&stream.who);
+                self.of_subscriber.remove(&stream.from);
             }
         }
         Some(stream)

@@ -4,13 +4,17 @@ use heddle_crds::{ForeignKind, GROUP, Kind, Scope};
 
 use super::{Files, yaml::HEADER};
 
+/// Kinds that let workloads call hosts outside of the mesh: the right to edit a namespace does not cover them.
+const EGRESS: [&str; 1] = ["externalservices"];
+
 pub fn files() -> Files {
     let all: Vec<String> = Kind::ALL.iter().map(|kind| kind.plural()).collect();
-    let namespaced: Vec<String> = Kind::ALL
+    let namespaced = Kind::ALL
         .iter()
         .filter(|kind| matches!(kind.scope(), Scope::Namespaced))
-        .map(|kind| kind.plural())
-        .collect();
+        .map(|kind| kind.plural());
+    let (egress, namespaced): (Vec<String>, Vec<String>) =
+        namespaced.partition(|plural| EGRESS.contains(&plural.as_str()));
     let statuses: Vec<String> = all
         .iter()
         .map(|plural| format!("{plural}/status"))
@@ -34,13 +38,14 @@ pub fn files() -> Files {
     text.push_str(&rule(GROUP, &all, "get, list, watch"));
     text.push_str("---\n# Whoever may edit a namespace may edit our objects in it, as with NetworkPolicies. The Mesh is the cluster's.\n");
     text.push_str(&role("heddle-edit", &["edit", "admin"]));
-    text.push_str(&rule(
-        GROUP,
-        &namespaced,
-        "create, update, patch, delete, deletecollection",
-    ));
+    text.push_str(&rule(GROUP, &namespaced, EDIT));
+    text.push_str("---\n# Whoever may open hosts outside of the mesh to workloads: bound by hand, for `outbound: Deny` would mean nothing otherwise.\n");
+    text.push_str(&role("heddle-egress-edit", &[]));
+    text.push_str(&rule(GROUP, &egress, EDIT));
     Files::from([("config/rbac/kinds_roles.yaml".to_owned(), text)])
 }
+
+const EDIT: &str = "create, update, patch, delete, deletecollection";
 
 const BINDING: &str = "---
 apiVersion: rbac.authorization.k8s.io/v1

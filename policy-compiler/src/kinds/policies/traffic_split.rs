@@ -111,7 +111,14 @@ fn full(
         let none = PortRules::default();
         let present = attached.and_then(|attached| attached.get(port));
         let reason = matches::beyond(present.unwrap_or(&none), matchers, each)?;
-        Some(format!("port {port} of service {service} {reason}"))
+        let weighed = if each > 1 {
+            format!("; with sticky.cookie each counts for {each}, and with sticky.header for one")
+        } else {
+            String::new()
+        };
+        Some(format!(
+            "port {port} of service {service} {reason}{weighed}"
+        ))
     })
 }
 
