@@ -16,6 +16,8 @@ const IDENTITY: &str = "^(spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+|[a-z0-9]([-a-
 const IP_BLOCK: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
 /// Capitals, for methods are compared by case and almost all are in capitals.
 const METHOD: &str = "^[A-Z][A-Z0-9_-]*$";
+/// The name of a header.
+const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// From the root, without query and fragment, `*` only at the end.
 const PATH: &str = r"^/[^*?#]*\*?$";
 
@@ -59,6 +61,10 @@ pub(crate) fn ip_blocks(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn methods(_: &mut SchemaGenerator) -> Schema {
     strings(16, 32, METHOD)
+}
+
+pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
+    strings(16, 256, TOKEN)
 }
 
 pub(crate) fn paths(_: &mut SchemaGenerator) -> Schema {

@@ -62,6 +62,7 @@ fn deciding(rule: &DecidingRule) -> Value {
         },
         "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
         "retries": rule.retries.as_ref().map(retries),
+        "headers": rule.edits.to_string(),
         "cors": rule.policy.cors.as_ref().map(ToString::to_string),
         "sticky": rule.sticky.as_ref().map(ToString::to_string),
         "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),

@@ -74,6 +74,9 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if !policies.is_empty() {
             say("policies", policies.join(", "));
         }
+        if !rule.edits.is_empty() {
+            say("headers", rule.edits.to_string());
+        }
         if let Some(cors) = &rule.policy.cors {
             say("cors", cors.to_string());
         }

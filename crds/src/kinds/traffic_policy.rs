@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
 use crate::{
-    Connections, Fault, LastGood, Limits, LoadBalancing, OutlierEjection, RateLimit,
+    Connections, Fault, HeaderPolicy, LastGood, Limits, LoadBalancing, OutlierEjection, RateLimit,
     RequestTimeouts, Retries, strict,
 };
 
@@ -47,9 +47,9 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
-    "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.rateLimits) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
+    "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.headers) || has(self.rateLimits) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
 ).message(
-    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, rateLimits, outlierEjection, limits, connections or loadBalancing"
+    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, headers, rateLimits, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
     /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
@@ -73,6 +73,10 @@ pub struct TrafficPolicySpec {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub faults: Vec<Fault>,
+
+    /// Changes of the headers of requests and responses. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeaderPolicy>,
 
     /// Bounds on the requests that each pod of the service takes, 1 to 8: its own sidecar keeps them. Left out: none.
     #[serde(

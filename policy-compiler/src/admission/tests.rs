@@ -165,6 +165,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
     vec![
         of(traffic(json!({})), "spec"),
         of(traffic(json!({"limits": {}})), "spec.limits"),
+        of(traffic(json!({"headers": {}})), "spec.headers"),
+        of(
+            traffic(json!({"headers": {"response": {}}})),
+            "spec.headers.response",
+        ),
         of(traffic(json!({"connections": {}})), "spec.connections"),
         of(
             connections("connectTimeout", "1ms"),

@@ -45,7 +45,8 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay.
+/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay, and its changes of
+/// headers come after those of the policy.
 pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
@@ -62,6 +63,7 @@ pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> Rou
         }
         let rule = Arc::make_mut(&mut entry.rule);
         rule.policy = merged;
+        rule.edits = policy.edit(&rule.edits);
         rule.origins.extend(policy.objects().cloned());
     }
     table.origins.rules.extend(policy.objects().cloned());

@@ -1,4 +1,4 @@
-//! The headers of an `AuthPolicy`'s rules.
+//! The names and values of headers, and the headers of an `AuthPolicy`'s rules.
 
 use heddle_crds::{AuthPolicySpec, HeaderMatch, HeaderValue, reason};
 
@@ -6,6 +6,32 @@ use crate::authz::header::{MAX_COST, MAX_DASHES, cost};
 use crate::authz::{HeaderPattern, HeaderValuePattern};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::{ValidationError, expression};
+
+/// Headers that frame a message or belong to one connection: another value breaks the connection.
+pub(super) const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The longest value of a header.
+pub(super) const MAX_VALUE: usize = 4096;
+
+/// Whether a character is in no value of a header: Envoy refuses line breaks, and servers other control characters.
+pub(super) fn is_odd(c: char) -> bool {
+    c.is_control() && c != '\t'
+}
+
+/// Whether a text is the value of a header as servers get it, without blanks around it.
+pub(super) fn is_value(text: &str) -> bool {
+    text.len() <= MAX_VALUE && !text.contains(is_odd) && text.trim_matches([' ', '\t']) == text
+}
 
 /// Whether a text is a token (RFC 9110, 5.6.2), as names of headers and cookies are.
 pub(super) fn is_token(text: &str) -> bool {

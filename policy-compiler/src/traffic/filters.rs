@@ -88,6 +88,15 @@ impl Edits {
         self.request.is_empty() && self.response.is_empty()
     }
 
+    /// Returns these changes before others, of requests and of responses.
+    #[must_use]
+    pub fn before(&self, later: &Self) -> Self {
+        Self {
+            request: self.request.then(&later.request),
+            response: self.response.then(&later.response),
+        }
+    }
+
     /// Returns these changes around others: a request meets these first, a response last.
     #[must_use]
     pub fn around(&self, inner: &Self) -> Self {
@@ -95,6 +104,27 @@ impl Edits {
             request: self.request.then(&inner.request),
             response: inner.response.then(&self.response),
         }
+    }
+}
+
+impl fmt::Display for Edits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [("request", &self.request), ("response", &self.response)];
+        let mut parts = Vec::new();
+        for (direction, changes) in all {
+            for (name, change) in &changes.0 {
+                match &change.present {
+                    PresentLines::Keep => {}
+                    PresentLines::Remove => parts.push(format!("{direction} removes {name}")),
+                    PresentLines::Set(value) => {
+                        parts.push(format!("{direction} sets {name}: {value}"));
+                    }
+                }
+                let added = change.add.iter();
+                parts.extend(added.map(|value| format!("{direction} adds {name}: {value}")));
+            }
+        }
+        f.write_str(&parts.join(", "))
     }
 }
 

@@ -277,6 +277,10 @@ fn objects() -> Vec<Value> {
         ));
         pool.push(traffic_policy(
             name,
+            json!({"target": {"service": "a"}, "headers": {"request": {"set": [{"name": "x-a", "value": "1"}]}, "response": {"remove": ["x-b"]}}}),
+        ));
+        pool.push(traffic_policy(
+            name,
             json!({"target": {"service": "a"}, "rateLimits": [{"requests": 5, "perCaller": true}]}),
         ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));

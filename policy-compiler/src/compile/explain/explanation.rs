@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId, Sticky,
+    Backend, Backoff, Edits, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -118,6 +118,8 @@ pub struct DecidingRule {
     pub matcher: RequestMatcher,
     /// How the request is sent.
     pub policy: RoutePolicy,
+    /// Its changes of headers, for every backend.
+    pub edits: Edits,
     /// The faults that the request may meet on purpose.
     pub faults: Vec<Fault>,
     /// How the request is sent again. `None`: it is bytes, which are not.

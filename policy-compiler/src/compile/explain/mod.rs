@@ -325,6 +325,7 @@ fn deciding(
         id: rule.id.clone(),
         matcher,
         policy: rule.policy.clone(),
+        edits: rule.edits.clone(),
         faults: Vec::new(),
         mirrors: rule.mirrors().to_vec(),
         sticky: None,

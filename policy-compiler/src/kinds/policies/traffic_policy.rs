@@ -10,7 +10,7 @@ use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic::{self, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
-use crate::traffic::{Balance, RateLimit, RoutePolicy, UpstreamPolicy};
+use crate::traffic::{Balance, Edits, RateLimit, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -102,7 +102,14 @@ impl PortPolicy<'_> {
         self.groups.set_in(rule);
     }
 
-    /// The same for an upstream.
+    /// Adds its changes of headers before those of a rule.
+    pub(crate) fn edit(&self, rule: &Edits) -> Edits {
+        self.groups
+            .headers()
+            .map_or_else(|| rule.clone(), |own| own.before(rule))
+    }
+
+    /// The same as [`Self::set_in`] for an upstream.
     pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
         self.groups.set_in_upstream(upstream);
     }

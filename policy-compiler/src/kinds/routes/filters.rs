@@ -10,27 +10,12 @@ use super::cors::{self, CorsFields};
 use super::matches::{check_name, check_path};
 use super::notes::Notes;
 use super::same;
+use crate::kinds::headers::{FRAMING, MAX_VALUE, is_odd};
 use crate::traffic::{
     Cors, Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
     RedirectStatus, RequestMatcher, Rewrite, Scheme,
 };
 use crate::world::{Port, is_dns_label};
-
-/// Headers that frame a message or belong to one connection: another value breaks the connection.
-const FRAMING: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// The longest value of a header.
-const MAX_VALUE: usize = 4096;
 
 /// The filters of a rule.
 #[derive(Default)]
@@ -285,7 +270,7 @@ fn changes(field: &str, of: &Modifier, notes: &mut Notes) -> HeaderChanges {
     let name = |field: &str, name: &str, notes: &mut Notes| -> Arc<str> {
         check_name(field, name, notes);
         let name = name.to_ascii_lowercase();
-        if FRAMING.contains(&name.as_str()) {
+        if FRAMING.contains(&&*name) {
             let message = format!("the header {name} is not changed by routes");
             let fix = "remove it; the host is changed by urlRewrite.hostname";
             notes.unsupported(field, message, fix);
@@ -320,8 +305,7 @@ fn changes(field: &str, of: &Modifier, notes: &mut Notes) -> HeaderChanges {
 
 /// Checks the value of a header: Envoy refuses line breaks, and servers other control characters.
 fn check_value(field: &str, value: &str, notes: &mut Notes) {
-    let odd = |c: char| c.is_control() && c != '\t';
-    if value.len() > MAX_VALUE || value.chars().any(odd) {
+    if value.len() > MAX_VALUE || value.chars().any(is_odd) {
         let message = format!("{value:?} is not the value of a header");
         let fix = "remove control characters; 4096 bytes at most";
         notes.unsupported(format!("{field}.value"), message, fix);

@@ -2,6 +2,7 @@
 
 mod call_match;
 mod faults;
+mod headers;
 mod rate_limits;
 mod retries;
 mod timeouts;
@@ -15,8 +16,8 @@ use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
 use crate::traffic::{
-    Balance, Connections, Ejection, Fault, Limits, RateLimit, Retries, RetryBudget, RoutePolicy,
-    Timeouts, UpstreamPolicy, idle_timeout,
+    Balance, Connections, Edits, Ejection, Fault, Limits, RateLimit, Retries, RetryBudget,
+    RoutePolicy, Timeouts, UpstreamPolicy, idle_timeout,
 };
 use crate::world::Protocol;
 
@@ -26,6 +27,7 @@ pub(crate) struct PolicyGroups {
     timeouts: Option<Timeouts>,
     retries: Option<(Retries, Option<RetryBudget>)>,
     faults: Option<Vec<Fault>>,
+    headers: Option<Edits>,
     rate_limits: Option<Vec<RateLimit>>,
     ejection: Option<Ejection>,
     limits: Option<Limits>,
@@ -44,6 +46,7 @@ impl PolicyGroups {
             limits: spec.limits.as_ref().map(upstreams::limits),
             connections: spec.connections.as_ref().map(upstreams::connections),
             balancing: spec.load_balancing.as_ref().map(upstreams::balancing),
+            headers: spec.headers.as_ref().map(headers::edits),
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
             rate_limits: Some(rate_limits::rate_limits(&spec.rate_limits))
                 .filter(|of| !of.is_empty()),
@@ -56,6 +59,7 @@ impl PolicyGroups {
             ("timeouts", self.timeouts.is_some()),
             ("retries", self.retries.is_some()),
             ("faults", self.faults.is_some()),
+            ("headers", self.headers.is_some()),
             ("rateLimits", self.rate_limits.is_some()),
             ("outlierEjection", self.ejection.is_some()),
             ("limits", self.limits.is_some()),
@@ -82,6 +86,7 @@ impl PolicyGroups {
             connections: own.connections.or(other.connections),
             balancing: own.balancing.or(other.balancing),
             faults: own.faults.or(other.faults),
+            headers: own.headers.or(other.headers),
             rate_limits: own.rate_limits.or(other.rate_limits),
         }
     }
@@ -99,7 +104,12 @@ impl PolicyGroups {
         }
     }
 
-    /// The same for an upstream.
+    /// The changes of headers, before those of a rule.
+    pub(super) fn headers(&self) -> Option<&Edits> {
+        self.headers.as_ref()
+    }
+
+    /// The same as [`Self::set_in`] for an upstream.
     pub(super) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
         if let Some((_, Some(budget))) = &self.retries {
             upstream.retry_budget = Some(*budget);
@@ -158,6 +168,7 @@ impl PolicyGroups {
             timeouts: None,
             retries: None,
             faults: None,
+            headers: None,
             rate_limits: None,
             ejection,
             limits: limits.filter(|of| *of != Limits::default()),
@@ -189,6 +200,7 @@ impl PolicyGroups {
             ("timeouts", self.timeouts.is_some()),
             ("retries", self.retries.is_some()),
             ("faults", self.faults.is_some()),
+            ("headers", self.headers.is_some()),
             ("rateLimits", self.rate_limits.is_some()),
             (
                 "outlierEjection.gatewayErrors",
@@ -230,6 +242,8 @@ pub(super) fn check(spec: &TrafficPolicySpec) -> Vec<ValidationError> {
     let limits = rate_limits::check(&spec.rate_limits);
     let balancing = spec.load_balancing.iter();
     let balancing = balancing.flat_map(upstreams::check_balancing);
-    let all = timeouts.chain(retries).chain(faults).chain(limits);
+    let headers = spec.headers.iter().flat_map(headers::check);
+    let all = timeouts.chain(retries).chain(faults).chain(headers);
+    let all = all.chain(limits);
     all.chain(balancing).collect()
 }
