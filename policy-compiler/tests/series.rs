@@ -5,7 +5,7 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use harness::running::{Envoy, Trust, http, request, serve, start};
-use heddle_policy_compiler::{compile, ingest};
+use heddle_policy_compiler::{Scope, compile, ingest, print};
 use serde_json::{Value, json};
 
 const WORLD: &str = "
@@ -119,4 +119,69 @@ fn series_are_bounded_and_idle_ones_make_room() -> Result<()> {
         }
         ensure!(Instant::now() < deadline, "{left:#?}");
     }
+}
+
+/// A server that accepts HTTP and bytes.
+const SERVER: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: both, namespace: shop}
+spec: {clusterIP: 10.96.0.2, selector: {app: both}, ports: [{name: http, port: 8002}, {name: tcp, port: 8003}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: both, namespace: shop, labels: {app: both}, annotations: {heddle.dev/standalone-app: 127.81.1.5, heddle.dev/standalone-upstreams: \"shop/both:8003=127.81.1.21:8003\"}}
+spec: {serviceAccountName: both, containers: [{name: app, ports: [{containerPort: 8002}, {containerPort: 8003}]}]}
+status: {podIPs: [{ip: 127.81.1.5}]}
+";
+
+/// Collects the labels of every counter and histogram.
+fn collect(value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    if let (Some(name), Some(tags)) = (value["name"].as_str(), value["tags"].as_array())
+        && name.starts_with("heddle_")
+    {
+        let tags = tags.iter().filter_map(|tag| tag["name"].as_str());
+        found
+            .entry(format!("envoy_{name}"))
+            .or_default()
+            .extend(tags.map(str::to_owned));
+    }
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| collect(one, found)),
+        Value::Object(all) => all.values().for_each(|one| collect(one, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_list_for_queries_has_the_labels_of_the_golden_metrics() -> Result<()> {
+    let read = ingest::parse_yaml("series", &format!("{WORLD}---{SERVER}"));
+    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
+    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
+    let compiled = compile(&world);
+    let none = BTreeSet::new();
+    let nothing = BTreeSet::new();
+    let scope = Scope {
+        active: &none,
+        draining: &none,
+        granted: &nothing,
+        retired: &nothing,
+        denied: &nothing,
+    };
+    let mut found = BTreeMap::new();
+    for pod in compiled.proxies.keys() {
+        let view = compiled.view(pod, &scope).unwrap();
+        for resource in view.resources().values() {
+            collect(&print::to_json(resource), &mut found);
+        }
+    }
+    let list = std::fs::read_to_string("../config/monitoring/metrics.yaml")?;
+    let list: Value = serde_saphyr::from_str(&list)?;
+    let mut listed: BTreeMap<String, BTreeSet<String>> =
+        serde_json::from_value(list["golden"].clone())?;
+    for labels in listed.values_mut() {
+        labels.remove("le");
+    }
+    assert_eq!(found, listed);
+    Ok(())
 }

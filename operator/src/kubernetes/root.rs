@@ -89,6 +89,11 @@ impl SecretRoot {
                 result => {
                     metrics.root_lost.set(0);
                     let (opened, store) = (result?, self);
+                    let end = opened.ca.not_after().duration_since(SystemTime::UNIX_EPOCH);
+                    let seconds = end.unwrap_or_default().as_secs();
+                    metrics
+                        .root_expiry
+                        .set(i64::try_from(seconds).unwrap_or(i64::MAX));
                     return Ok(RootKeeper { store, opened });
                 }
             }

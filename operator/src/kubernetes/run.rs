@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use heddle_acceptor::{LogLimit, Security};
 use heddle_identity::TrustDomain;
@@ -28,7 +28,7 @@ use super::webhook::Injector;
 use super::{Options, ca_bundle, rebalance};
 use crate::certs::CertError;
 use crate::listen::{Port, bind};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SidecarCounts};
 use crate::objects::ObjectSource;
 use crate::plane::{Plane, PlaneHandles, Sockets};
 use crate::snapshot::{Reader, Snapshots};
@@ -116,7 +116,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         tasks.spawn("root", root.run(plane.metrics(), tasks.stop()));
         let tokens = Arc::new(Tokens::new(&starting.client, Arc::clone(&starting.cache)));
         let served = plane.start(reader, tokens, sockets, &mut tasks)?;
-        let shown = Arc::default();
+        let shown = Arc::<Shown>::default();
+        count_sidecars(&plane, &shown);
         starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
         starting.statuses(&plane, served, uid, shown, &mut tasks);
         tasks.spawn("readiness", readiness(plane.snapshots, ready, tasks.stop()));
@@ -347,4 +348,13 @@ async fn readiness(
     stop.cancelled().await;
     ready.send_replace(false);
     Ok(())
+}
+
+/// Counts the sidecars that are connected here, and the objects that are set aside, for metrics.
+fn count_sidecars(plane: &Plane, shown: &Arc<Shown>) {
+    let (shown, rejections) = (Arc::clone(shown), Arc::clone(&plane.rejections));
+    plane.metrics().count_sidecars(move || SidecarCounts {
+        set_aside: rejections.objects().len(),
+        ..shown.counts(SystemTime::now())
+    });
 }

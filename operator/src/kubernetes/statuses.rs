@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use heddle_policy_compiler::ObjectRef;
@@ -19,7 +19,7 @@ use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call, parents};
-use crate::metrics::{Metrics, Watch};
+use crate::metrics::{Metrics, SidecarCounts, Watch};
 use crate::plane::PlaneHandles;
 use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
@@ -149,6 +149,26 @@ impl Shown {
     pub(super) fn states(&self) -> Vec<ProxyState> {
         let (snapshot, observations) = self.lock().clone();
         states(&snapshot, &observations)
+    }
+
+    /// Counts the sidecars with a stream here by their state.
+    pub(super) fn counts(&self, now: SystemTime) -> SidecarCounts {
+        let (_, observations) = self.lock().clone();
+        let mut counts = SidecarCounts::default();
+        let connected = observations.values().filter(|of| of.summary.connected);
+        for observation in connected {
+            let since = observation.behind_since();
+            match (since, observation.summary.rejected.is_empty()) {
+                (None, _) => counts.in_sync += 1,
+                (Some(_), false) => counts.rejected += 1,
+                (Some(since), true) => {
+                    counts.behind += 1;
+                    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
+                    counts.longest_behind_seconds = counts.longest_behind_seconds.max(seconds);
+                }
+            }
+        }
+        counts
     }
 
     fn lock(&self) -> MutexGuard<'_, (Arc<Snapshot>, ProxyObservations)> {

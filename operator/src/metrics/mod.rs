@@ -1,6 +1,8 @@
 //! The metrics of the control plane.
 
+mod connections;
 mod edges;
+mod sidecars;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,8 +20,11 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::listen::{Listeners, Port};
+use crate::listen::Listeners;
+use connections::Connections;
 pub use edges::EdgeMetrics;
+pub use sidecars::SidecarCounts;
+use sidecars::Sidecars;
 
 /// Which of some outcomes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -71,6 +76,8 @@ pub struct Metrics {
     pub injections: Family<Outcome, Counter>,
     /// 1 while the mesh's root is lost, or another root is in its place.
     pub root_lost: Gauge,
+    /// The end of the root certificate, in seconds since 1970.
+    pub root_expiry: Gauge,
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
     /// The traffic that agents report.
@@ -89,6 +96,7 @@ pub struct Metrics {
     audit_mismatches_found: Counter,
     server: Server,
     listeners: Connections,
+    sidecars: Sidecars,
 }
 
 impl Default for Metrics {
@@ -105,6 +113,7 @@ impl Default for Metrics {
             relists: Family::default(),
             injections: Family::default(),
             root_lost: Gauge::default(),
+            root_expiry: Gauge::default(),
             write_errors: Family::default(),
             compile_seconds,
             recompiled: Family::default(),
@@ -120,6 +129,7 @@ impl Default for Metrics {
             audit_mismatches_found: Counter::default(),
             edges: EdgeMetrics::default(),
             listeners: Connections(Arc::default(), server.clone()),
+            sidecars: Sidecars::default(),
             server,
             registry: Registry::default(),
         };
@@ -188,6 +198,7 @@ impl Metrics {
         m.edges.register(r);
         r.register_collector(Box::new(m.server.clone()));
         r.register_collector(Box::new(m.listeners.clone()));
+        r.register_collector(Box::new(m.sidecars.clone()));
     }
 
     fn register_absent(&self, r: &mut Registry) {
@@ -246,6 +257,12 @@ impl Metrics {
             "root_lost",
             "1 while the root of the mesh is lost or another is in its place, so that no certificate can be issued after a restart",
             &m.root_lost,
+        );
+        add(
+            r,
+            "root_expiry_timestamp_seconds",
+            "The end of the root certificate of the mesh, in seconds since 1970",
+            &m.root_expiry,
         );
     }
 }
@@ -306,6 +323,11 @@ impl Metrics {
     pub fn count_listeners(&self, listeners: Arc<Listeners>) {
         // Set once; the listeners of a second plane would not be counted.
         let _ = self.listeners.0.set(listeners);
+    }
+
+    /// Adds the counts of sidecars, which are made when they are asked for.
+    pub fn count_sidecars(&self, count: impl Fn() -> SidecarCounts + Send + Sync + 'static) {
+        self.sidecars.set(Arc::new(count));
     }
 
     /// All metrics as Prometheus reads them.
@@ -413,40 +435,6 @@ fn open(e: &mut DescriptorEncoder<'_>, counts: &Counts) -> Encoded {
     )
 }
 
-/// The connections of all listeners.
-#[derive(Clone, Debug, Default)]
-struct Connections(Arc<OnceLock<Arc<Listeners>>>, Server);
-
-impl Collector for Connections {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(listeners) = self.0.get() else {
-            return Ok(());
-        };
-        let discovery = self.1.0.get().map(|counters| counters.snapshot());
-        let discovery = discovery.map(|counts| (Port::Discovery.name(), counts.connections));
-        let all: Vec<_> = discovery.into_iter().chain(listeners.counts()).collect();
-        let kind = ConstGauge::new(0i64).metric_type();
-        let help = "Open connections of each server";
-        let mut open = encoder.encode_descriptor("listener_connections", help, None, kind)?;
-        for (server, counts) in &all {
-            let labels = [("server", *server)];
-            let gauge = ConstGauge::new(i64::try_from(counts.open).unwrap_or(i64::MAX));
-            gauge.encode(open.encode_family(&labels)?)?;
-        }
-        let kind = ConstCounter::new(0u64).metric_type();
-        let help = "Connections refused, displaced by newer ones, or closed at a deadline";
-        let name = "listener_connections_ended_early";
-        let mut ended = encoder.encode_descriptor(name, help, None, kind)?;
-        for (server, counts) in &all {
-            for (reason, count) in counts.ended_early() {
-                let labels = [("server", *server), ("reason", reason)];
-                ConstCounter::new(count).encode(ended.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 type Encoded = Result<(), std::fmt::Error>;
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Encoded {
@@ -505,8 +493,16 @@ mod tests {
             .issue_refused
             .get_or_create(&Outcome { reason: "token" })
             .inc();
+        metrics.count_sidecars(|| SidecarCounts {
+            behind: 3,
+            longest_behind_seconds: 7,
+            ..SidecarCounts::default()
+        });
         let text = metrics.text().unwrap();
         for line in [
+            "heddle_sidecars{state=\"behind\"} 3",
+            "heddle_sidecars_longest_behind_seconds 7",
+            "heddle_objects_set_aside 0",
             "heddle_findings 2",
             "heddle_streams_open 0",
             "heddle_scope_absent_workloads 0",
@@ -519,6 +515,55 @@ mod tests {
             "heddle_certificate_requests_refused_total{reason=\"token\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    /// Every series that a query may name is there, with its labels. The list has no other metrics of the control plane.
+    #[test]
+    fn the_list_for_queries_has_metrics_that_are_exposed() {
+        use std::collections::{BTreeMap, BTreeSet};
+
+        let metrics = Metrics::default();
+        metrics.count_server(Arc::default());
+        metrics.count_listeners(Arc::default());
+        metrics.count_sidecars(SidecarCounts::default);
+        metrics
+            .edges
+            .set(0, heddle_xds_types::edges::Losses::default());
+        let reason = Outcome { reason: "any" };
+        for family in [
+            &metrics.issue_refused,
+            &metrics.admission_refused,
+            &metrics.injections,
+        ] {
+            family.get_or_create(&reason).inc();
+        }
+        for family in [&metrics.watch_errors, &metrics.write_errors] {
+            family.get_or_create(&Watch { kind: "Pod" }).inc();
+        }
+        let text = metrics.text().unwrap();
+        let mut exposed = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, _) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels.trim_end_matches('}').split(',');
+            let names = labels.filter_map(|label| Some(label.split_once('=')?.0));
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            exposed.entry(name).or_default().extend(names);
+        }
+        let list: serde_json::Value =
+            serde_saphyr::from_str(include_str!("../../../config/monitoring/metrics.yaml"))
+                .unwrap();
+        let listed = list["controlPlane"].as_object().unwrap();
+        assert!(listed.len() > 20);
+        for (name, labels) in listed {
+            let labels: BTreeSet<&str> = labels
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|of| of.as_str())
+                .collect();
+            assert_eq!(exposed.get(&**name), Some(&labels), "{name} in\n{text}");
         }
     }
 }

@@ -67,6 +67,12 @@ pub struct ProxyObservation {
 }
 
 impl ProxyObservation {
+    /// The time since which the proxy lacks a resource, or has rejected one.
+    #[must_use]
+    pub const fn behind_since(&self) -> Option<SystemTime> {
+        self.behind_since
+    }
+
     /// Whether the proxy has acknowledged a version of a resource (`Some(false)`: rejected it); `None` if it has not answered or
     /// should not have it.
     pub(super) fn acknowledged(&self, resource: &Resource) -> Option<bool> {
