@@ -57,7 +57,7 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
         written,
         json!({
             "trustDomain": "cluster.local", "clusterDomain": "cluster.local", "mode": "Permissive",
-            "defaultAction": "Allow", "outbound": "Allow",
+            "defaultAction": "Allow", "outbound": "Allow", "outboundNamespaces": [],
             "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": [], "accessLogFormat": "JSON"},
@@ -113,6 +113,8 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.sticky.header",
     "TrafficSplit.sticky.cookie",
     "TrafficSplit.sticky.cookie.maxAge",
+    "ExternalService.hosts",
+    "ExternalService.addresses",
     "ExternalService.visibleTo",
     // Of every kind: they share the type.
     "*.target.port",

@@ -1,5 +1,6 @@
 //! The settings of the mesh in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) default_allow: bool,
     /// Whether connections to unknown destinations are passed through.
     pub(crate) pass_unknown: bool,
+    /// The same for the workloads of single namespaces.
+    pub(crate) pass_unknown_of: BTreeMap<Arc<str>, bool>,
     pub(crate) on_demand: OnDemand,
     /// The time for which an unused destination stays.
     pub(crate) idle_after: Duration,
@@ -40,6 +43,12 @@ impl Settings {
     /// The bucket of time in on-demand names.
     pub(crate) const fn bucket(&self) -> Bucket {
         Bucket::of(self.idle_after)
+    }
+
+    /// Whether connections of a namespace's workloads to unknown destinations are passed through.
+    pub(crate) fn passes_unknown(&self, namespace: &str) -> bool {
+        let own = self.pass_unknown_of.get(namespace);
+        own.copied().unwrap_or(self.pass_unknown)
     }
 
     /// Whether endpoints of a service that have no sidecar may be called, in plain text.

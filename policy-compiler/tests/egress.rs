@@ -28,6 +28,8 @@ const PORT: u16 = 9443;
 const NOTHING: &str = "127.96.0.99";
 /// An address outside with a server that no object names.
 const OTHER: &str = "127.96.0.20";
+/// An address outside that an object opens to connections without a name.
+const OPENED: &str = "127.96.0.21";
 /// The names that DNS knows.
 const NAMES: [(&str, Ipv4Addr); 3] = [
     ("a.example.com", Ipv4Addr::new(127, 96, 0, 11)),
@@ -53,23 +55,30 @@ fn external(name: &str, host: &str, protocol: &str) -> Value {
 }
 
 /// The hosts of the tests but `b.example.com`, which only another namespace may call.
-fn hosts() -> [Value; 3] {
+fn hosts() -> [Value; 4] {
+    let ports = json!([{"port": PORT, "protocol": "TCP"}]);
+    let addresses = json!([format!("{OPENED}/32")]);
+    let opened = json!({"addresses": addresses, "ports": ports});
     let mut elsewhere = external("b", "b.example.com", "HTTP");
     elsewhere["metadata"]["namespace"] = json!("till");
     [
         external("a", "a.example.com", "HTTP"),
         external("t", "t.example.com", "TLS"),
         elsewhere,
+        external_service("opened", opened),
     ]
 }
 
 /// The view of the client that has called all hosts, and the other address.
 fn seen(compiled: &Compiled) -> Seen {
-    let other = format!("{OTHER}:{PORT}").parse().unwrap();
+    let called = [OTHER, OPENED].map(|ip| {
+        let at = format!("{ip}:{PORT}").parse().unwrap();
+        Compiled::on_demand_name(at, HOUR)
+    });
     let wanted: BTreeSet<Arc<str>> = compiled
         .external_clusters()
         .cloned()
-        .chain([Compiled::on_demand_name(other, HOUR)])
+        .chain(called)
         .collect();
     let client = NamespacedName::new("shop", "client");
     view(compiled, &client, &wanted).unwrap().into()
@@ -339,6 +348,7 @@ fn a_name_leads_to_its_host_alone() -> Result<()> {
         server(&ip.to_string(), name)?;
     }
     server(OTHER, "other")?;
+    server(OPENED, "opened")?;
     let denying = Sidecar::start(&compiled("Deny", &hosts()), "127.96.0.2", at)?;
     named(&denying)?;
     refused(&denying)?;
@@ -394,6 +404,8 @@ fn refused(sidecar: &Sidecar) -> Result<()> {
         let reason = format!("heddle: no address for {host} at {OTHER}:{PORT}");
         ensure!(answer.contains(&reason), "{host}: {answer}");
     }
+    ensure!(sidecar.greeting(OPENED, "other.example.com")? == "opened");
+    ensure!(sidecar.greeting(OPENED, "t.example.com")? == "t.example.com");
     for name in ["other.example.com", "a.example.com", "x.t.example.com"] {
         let reached = sidecar.greeting(OTHER, name);
         ensure!(reached.is_err(), "{name}: {reached:?}");

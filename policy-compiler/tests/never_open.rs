@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 24] = [
+const CHOICES: [(&str, Unreadable); 25] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -246,6 +246,10 @@ const CHOICES: [(&str, Unreadable); 24] = [
     ("Mesh.defaultAction", Unreadable::Closed("Deny")),
     ("Mesh.mode", Unreadable::Closed("Strict")),
     ("Mesh.outbound", Unreadable::Closed("Deny")),
+    (
+        "Mesh.outboundNamespaces[].outbound",
+        Unreadable::Closed("Deny"),
+    ),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
     ("Mesh.telemetry.accessLogFormat", Unreadable::Harmless),
@@ -319,7 +323,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         (
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
-                "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
+                "outboundNamespaces": [{"namespace": "shop", "outbound": "Allow"}], "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
                 "telemetry": {"accessLogFormat": "JSON"}}),
         ),
         (

@@ -42,12 +42,34 @@ use crate::{LastGood, strict};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.hosts) == self.ports.exists(port, port.protocol != 'TCP')").message(
+    "spec.hosts: ports with HTTP or TLS take hosts, and no other ports do: add the missing part, or remove hosts"
+))]
+#[x_kube(validation = Rule::new("has(self.addresses) == self.ports.exists(port, port.protocol == 'TCP')").message(
+    "spec.addresses: ports with TCP take addresses, and no other ports do: add the missing part, or remove addresses"
+))]
 pub struct ExternalServiceSpec {
-    /// The names of the hosts, such as `api.example.com`, 1 to 32, in lower case and in full. The sidecar of the caller asks DNS
+    /// The names of the hosts, such as `api.example.com`, 1 to 32, in lower case and in full; for ports with `HTTP` or `TLS`. The
+    /// sidecar of the caller asks DNS
     /// for the addresses of the name, independently of the address that the application has called. Of two objects that name the
     /// same host and port, one of the caller's own namespace wins, then the one with the smaller namespace, then the smaller name.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::hosts")]
     pub hosts: Vec<String>,
+
+    /// The addresses of the hosts as CIDR blocks, such as `192.0.2.7/32`, 1 to 64; for ports with `TCP`, where no name is in the
+    /// connection.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(schema_with = "crate::schema::ip_blocks")]
+    pub addresses: Vec<String>,
 
     /// The ports that applications call, 1 to 16.
     #[schemars(length(min = 1, max = 16))]
@@ -91,6 +113,9 @@ pub enum ExternalProtocol {
     /// TLS of the application, such as HTTPS, which the sidecar passes on as it is. The server name (SNI) names the host.
     #[serde(rename = "TLS")]
     Tls,
+    /// Any bytes, such as those of a database. The address names the host: connections to `addresses` pass, as by `outbound: Allow`.
+    #[serde(rename = "TCP")]
+    Tcp,
 }
 
 /// The status of an [`ExternalService`], written by the control plane.

@@ -78,6 +78,12 @@ pub struct MeshSpec {
     #[serde(default)]
     pub outbound: Action,
 
+    /// Namespaces with another `outbound` for their workloads, at most 256.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into()]))]
+    pub outbound_namespaces: Vec<NamespaceOutbound>,
+
     /// Services with endpoints without a sidecar that may be called in plain text although `mode` is `Strict` and `outbound` is `Deny`,
     /// such as an external database; others of that kind get no traffic. With other settings all may be called. The API server
     /// (`default/kubernetes`) is there by default: its clients speak TLS of their own.
@@ -114,6 +120,7 @@ impl Default for MeshSpec {
             mode: MeshMode::default(),
             default_action: Action::default(),
             outbound: Action::default(),
+            outbound_namespaces: Vec::new(),
             plain_destinations: api_server(),
             scope: ScopeSettings::default(),
             certificates: Certificates::default(),
@@ -132,6 +139,20 @@ fn api_server() -> Vec<PlainDestination> {
         namespace: "default".to_owned(),
         service: "kubernetes".to_owned(),
     }]
+}
+
+/// The treatment of connections of a namespace's workloads to destinations outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NamespaceOutbound {
+    /// The namespace.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: String,
+    /// `Allow` or `Deny`, in the place of `spec.outbound`.
+    pub outbound: Action,
 }
 
 /// A service, or all services of a namespace.

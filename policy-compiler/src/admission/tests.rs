@@ -225,6 +225,20 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             mesh(json!({"scope": {"idleAfter": "0s"}})),
             "spec.scope.idleAfter",
         ),
+        of(
+            (
+                Kind::ExternalService,
+                json!({"ports": [{"port": 443, "protocol": "TLS"}]}),
+            ),
+            "spec",
+        ),
+        of(
+            (
+                Kind::ExternalService,
+                json!({"addresses": ["192.0.2.0/24"], "hosts": ["a.example.com"], "ports": [{"port": 443, "protocol": "TLS"}]}),
+            ),
+            "spec",
+        ),
         of((Kind::Telemetry, json!({})), "spec"),
         of(
             (

@@ -2,6 +2,7 @@
 //! value.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use prost::Message;
@@ -9,11 +10,12 @@ use prost::Message;
 use super::memo::{Lazy, Recipe, kept};
 use super::reporting;
 use crate::envoy::external;
+use crate::finding::ObjectRef;
 use crate::kinds::policies::external_service::ExternalHosts;
 use crate::resource::{Part, Resource, ResourceKind, RuleOrigins};
 use crate::settings::Settings;
 use crate::telemetry::LineFormat;
-use crate::traffic::{ExternalHost, ExternalPort, ExternalProtocol};
+use crate::traffic::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol};
 use crate::world::{Bucket, Port};
 
 /// The hosts that the workloads of a namespace call by name.
@@ -22,6 +24,8 @@ pub(crate) struct Egress {
     ports: BTreeMap<Port, Arc<EgressPort>>,
     /// By the names of their clusters.
     hosts: BTreeMap<Arc<str>, Arc<EgressHost>>,
+    /// In order of precedence.
+    addresses: Vec<ExternalAddresses>,
 }
 
 /// A port at which hosts are called by name.
@@ -75,8 +79,12 @@ impl Egress {
         old: Option<&Self>,
     ) -> Self {
         let mut in_force: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
-        for (key, host) in hosts.flatten() {
-            in_force.entry(key.clone()).or_insert(host);
+        let mut addresses = Vec::new();
+        for of in hosts {
+            for (key, host) in &of.named {
+                in_force.entry(key.clone()).or_insert(host);
+            }
+            addresses.extend(of.addresses.iter().cloned());
         }
         let mut ports: BTreeMap<Port, ExternalPort> = BTreeMap::new();
         let mut by_cluster = BTreeMap::new();
@@ -106,7 +114,16 @@ impl Egress {
         Self {
             ports: ports.collect(),
             hosts: by_cluster,
+            addresses,
         }
+    }
+
+    /// The object that opens an address outside to connections without a name.
+    pub(crate) fn opens(&self, at: SocketAddr) -> Option<&ObjectRef> {
+        let ip = at.ip().to_canonical();
+        let mut addresses = self.addresses.iter();
+        let found = addresses.find(|of| of.port.get() == at.port() && of.block.contains(&ip))?;
+        Some(&found.object)
     }
 
     /// The listeners of all ports, with their routes.

@@ -65,8 +65,15 @@ impl Compiled {
         at: SocketAddr,
     ) -> (OnDemandTarget, BTreeSet<ObjectRef>) {
         let mesh = self.settings.origin.iter().cloned().collect();
-        if self.settings.pass_unknown {
+        let namespace = &proxy.template.namespace;
+        if self.settings.passes_unknown(namespace) {
             return (OnDemandTarget::PassThrough, mesh);
+        }
+        if let Some(object) = self.egress(namespace).and_then(|egress| egress.opens(at)) {
+            return (
+                OnDemandTarget::PassThrough,
+                BTreeSet::from([object.clone()]),
+            );
         }
         match self.outside_for(proxy, at) {
             Some(service) => (

@@ -10,7 +10,8 @@ impl Compiled {
     pub(super) fn service_findings(&self, name: &NamespacedName) -> Vec<Finding> {
         let service = super::service_ref(name);
         let mut findings = Vec::new();
-        if !self.settings.pass_unknown && self.world.external.contains_key(name) {
+        if !self.settings.passes_unknown(&name.namespace) && self.world.external.contains_key(name)
+        {
             let message = "spec.outbound of the Mesh is Deny, and an ExternalName has no addresses that the mesh knows: connections to its host are refused";
             findings.push(
                 Finding::warning(&service, "spec.externalName", "ExternalNameRefused", message)
@@ -34,7 +35,7 @@ impl Compiled {
 
     fn external_finding(&self, name: &NamespacedName) -> Option<Finding> {
         let external = self.world.services.get(name)?.external?;
-        if self.settings.pass_unknown {
+        if self.settings.passes_unknown(&name.namespace) {
             return None;
         }
         let service = super::service_ref(name);

@@ -208,11 +208,11 @@ impl Validated {
     ) -> impl Iterator<Item = &'a ExternalHosts> + use<'a> {
         let all = self.external_services.attached(&Target::Callers(None));
         let target = namespace.map(|of| Target::Callers(Some(Arc::clone(of))));
-        let own = target.iter().zip(namespace);
-        let own = own.filter_map(|(target, of)| self.external_services.of_namespace(target, of));
-        let named = target.iter();
-        let named = named.flat_map(|target| self.external_services.attached(target));
-        let first: Vec<&ExternalHosts> = own.chain(named).collect();
+        let of = target.iter();
+        let of = of.flat_map(|target| self.external_services.namespaces_of(target));
+        let (own, others): (Vec<_>, Vec<_>) = of.partition(|(of, _)| Some(*of) == namespace);
+        let first = own.into_iter().chain(others).map(|(_, hosts)| hosts);
+        let first: Vec<&ExternalHosts> = first.collect();
         first.into_iter().chain(all)
     }
 

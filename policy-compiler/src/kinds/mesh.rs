@@ -145,6 +145,7 @@ fn of_access(written: MeshSpec) -> MeshSpec {
         mode: written.mode,
         default_action: written.default_action,
         outbound: written.outbound,
+        outbound_namespaces: written.outbound_namespaces,
         plain_destinations: written.plain_destinations,
         scope: written.scope,
         ..MeshSpec::default()
@@ -165,6 +166,11 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         mode: spec.mode,
         default_allow: spec.default_action == Action::Allow,
         pass_unknown: spec.outbound == Action::Allow,
+        pass_unknown_of: spec
+            .outbound_namespaces
+            .iter()
+            .map(|of| (of.namespace.as_str().into(), of.outbound == Action::Allow))
+            .collect(),
         on_demand: spec.scope.on_demand,
         idle_after: spec.scope.idle_after.get(),
         metrics_readers,

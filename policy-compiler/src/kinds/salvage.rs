@@ -22,6 +22,9 @@ const GUARDED: [(&[&str], Option<&str>); 7] = [
     (&["scope", "onDemand"], Some("Disabled")),
 ];
 
+/// The list of the namespaces with another `outbound`.
+const NAMESPACES: &str = "outboundNamespaces";
+
 /// The settings in force of a spec that is not wholly readable.
 #[derive(Debug)]
 pub(super) struct Salvaged {
@@ -54,10 +57,15 @@ pub(super) fn salvage(
         let Some(fault) = fault(&value, &check) else {
             break;
         };
-        let good = last
-            .as_ref()
-            .and_then(|last| last.pointer(&pointer(&fault)));
-        replace(&mut value, &fault, good.cloned(), &mut replaced);
+        let good = match closed_element(&fault) {
+            Some(closed) => Some(closed),
+            // Elements of lists have no names: half of one and half of another could allow more than both.
+            None if fault.iter().any(|s| matches!(s, Segment::Seq { .. })) => None,
+            None => last
+                .as_ref()
+                .and_then(|last| last.pointer(&pointer(&fault)).cloned()),
+        };
+        replace(&mut value, &fault, good, &mut replaced);
     }
     let faulty = fault(&value, &check).is_some();
     if faulty {
@@ -67,10 +75,57 @@ pub(super) fn salvage(
     for (path, closed) in GUARDED {
         guard(&mut value, path, closed, last.as_ref(), &mut replaced);
     }
+    guard_namespaces(
+        &mut value,
+        !unknown.is_empty(),
+        last.as_ref(),
+        &mut replaced,
+    );
     Salvaged {
         spec: serde_json::from_value(value).unwrap_or_else(|_| closed()),
         unknown,
         replaced,
+    }
+}
+
+/// The closed value of a field in an element of a list.
+fn closed_element(fault: &[Segment]) -> Option<Value> {
+    let [
+        Segment::Map { key: list },
+        Segment::Seq { .. },
+        Segment::Map { key: field },
+    ] = fault
+    else {
+        return None;
+    };
+    (list == NAMESPACES && field == "outbound").then(|| json!("Deny"))
+}
+
+/// Closes all namespaces if it is not readable which ones have another `outbound`, unless the last good spec tells. A list that is missing
+/// beside an unknown field may be misspelt; beside none, the spec is of a version without the list.
+fn guard_namespaces(
+    value: &mut Value,
+    may_be_misspelt: bool,
+    last: Option<&Value>,
+    replaced: &mut Vec<String>,
+) {
+    let of_list = |name: &String| name.starts_with(NAMESPACES) && !name.ends_with(".outbound");
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    let missing = may_be_misspelt && !fields.contains_key(NAMESPACES);
+    if !missing && !replaced.iter().any(of_list) {
+        return;
+    }
+    match last.and_then(|last| last.get(NAMESPACES)) {
+        Some(good) => _ = fields.insert(NAMESPACES.to_owned(), good.clone()),
+        None => {
+            fields.insert(NAMESPACES.to_owned(), json!([]));
+            fields.insert("outbound".to_owned(), json!("Deny"));
+            if !replaced.iter().any(|name| name == "outbound") {
+                replaced.push("outbound".to_owned());
+            }
+        }
     }
 }
 
@@ -154,7 +209,11 @@ fn fault(value: &Value, check: impl Fn(&MeshSpec) -> Vec<ValidationError>) -> Op
 }
 
 fn pointer(path: &[Segment]) -> String {
-    path.iter().map(|segment| format!("/{segment}")).collect()
+    let token = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { .. } | Segment::Enum { .. } | Segment::Unknown => format!("/{segment}"),
+    };
+    path.iter().map(token).collect()
 }
 
 /// Puts a good value in the place of a faulty one, or takes the faulty one away.
@@ -203,6 +262,42 @@ mod tests {
             mode: MeshMode::Strict,
             default_action: Action::Deny,
             ..MeshSpec::default()
+        }
+    }
+
+    #[test]
+    fn namespaces_with_an_unreadable_outbound_are_closed() {
+        let of = |namespaces: Value, last: Option<&MeshSpec>| {
+            let raw = json!({"outbound": "Allow", "outboundNamespaces": namespaces});
+            let spec = salvage(&raw, last, super::super::mesh::check).spec;
+            serde_json::to_value(spec).unwrap()
+        };
+        let wrong = of(
+            json!([{"namespace": "a", "outbound": "deny"}, {"namespace": "b", "outbound": "Allow"}]),
+            None,
+        );
+        assert_eq!(wrong["outboundNamespaces"][0]["outbound"], "Deny");
+        assert_eq!(wrong["outboundNamespaces"][1]["outbound"], "Allow");
+        assert_eq!(wrong["outbound"], "Allow");
+        let last = MeshSpec {
+            outbound_namespaces: vec![heddle_crds::NamespaceOutbound {
+                namespace: "c".to_owned(),
+                outbound: Action::Deny,
+            }],
+            ..MeshSpec::default()
+        };
+        for unreadable in [
+            json!([{"name": "a", "outbound": "Deny"}]),
+            json!({"a": "Deny"}),
+            json!([7]),
+        ] {
+            let closed = of(unreadable.clone(), None);
+            assert_eq!(closed["outbound"], "Deny", "{unreadable}");
+            let kept = of(unreadable.clone(), Some(&last));
+            assert_eq!(
+                kept["outboundNamespaces"][0]["namespace"], "c",
+                "{unreadable}"
+            );
         }
     }
 
@@ -262,7 +357,7 @@ mod tests {
 
     #[test]
     fn fields_beside_a_faulty_one_stay() {
-        let raw = json!({"trustDomain": "prod", "clusterDomain": "prod", "mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
+        let raw = json!({"trustDomain": "prod", "clusterDomain": "prod", "mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow", "outboundNamespaces": [],
             "plainDestinations": [], "certificates": {"lifetime": "1y"}, "scope": {"idleAfter": "1h", "onDemand": "Enabled"}});
         let last = MeshSpec {
             certificates: serde_json::from_value(json!({"lifetime": "1h"})).unwrap(),

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::finding::ObjectRef;
 use crate::world::Port;
 
@@ -35,6 +37,15 @@ impl ExternalHost {
         let Self { host, port, .. } = self;
         format!("dst|{host}:{port}|{namespace}/{name}").into()
     }
+}
+
+/// Addresses that callers may call at one port, by connections without a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ExternalAddresses {
+    pub(crate) port: Port,
+    pub(crate) block: IpNet,
+    /// The object.
+    pub(crate) object: ObjectRef,
 }
 
 /// All hosts that callers reach by name at one port. Each name has one meaning there.

@@ -22,7 +22,7 @@ mod upstream_policy;
 
 pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
-pub(crate) use external::{ExternalHost, ExternalPort, ExternalProtocol};
+pub(crate) use external::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol};
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{
     Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,

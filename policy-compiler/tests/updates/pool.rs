@@ -99,6 +99,10 @@ fn crossing(number: usize) -> Vec<Value> {
         let ports = json!([{"port": 443, "protocol": protocol}, {"port": 80, "protocol": "HTTP"}]);
         let hosts = json!(["api.stripe.com", format!("{own}.example.com")]);
         let spec = json!({"hosts": hosts, "ports": ports, "visibleTo": visible_to});
+        let ports = json!([{"port": 443, "protocol": "TCP"}]);
+        let addresses = json!(["203.0.113.0/24"]);
+        let by_address = json!({"addresses": addresses, "ports": ports, "visibleTo": visible_to});
+        crossing.push(external_service("database", by_address));
         crossing.push(external_service(name, spec));
     }
     for value in &mut crossing {
@@ -140,6 +144,8 @@ fn meshes() -> Vec<Value> {
         json!({}),
         json!({"defaultAction": "Deny"}),
         json!({"outbound": "Deny"}),
+        json!({"outboundNamespaces": [{"namespace": "shop", "outbound": "Deny"}]}),
+        json!({"outbound": "Deny", "outboundNamespaces": [{"namespace": "till", "outbound": "Allow"}]}),
         json!({"outbound": "Deny", "mode": "Strict"}),
         json!({"outbound": "Deny", "mode": "Strict", "plainDestinations": [{"namespace": "shop", "service": "a"}]}),
         json!({"outbound": "Deny", "mode": "Strict", "plainDestinations": [{"namespace": "till"}]}),

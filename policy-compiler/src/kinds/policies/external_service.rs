@@ -1,21 +1,65 @@
 //! `ExternalService`: hosts outside the mesh that applications call by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_crds::{ExternalProtocol as Declared, ExternalServiceSpec};
 
+use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
-use crate::traffic::{ExternalHost, ExternalProtocol};
+use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
 /// The bound on the hosts of a namespace, each at each of its ports.
 const MAX_HOSTS: usize = 1000;
 
-/// The hosts of the objects of a namespace, by port and name.
-pub(crate) type ExternalHosts = BTreeMap<(Port, Arc<str>), ExternalHost>;
+/// The hosts of the objects of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExternalHosts {
+    /// Those that are called by name, by port and name.
+    pub(crate) named: BTreeMap<(Port, Arc<str>), ExternalHost>,
+    /// Those that are called by address.
+    pub(crate) addresses: BTreeSet<ExternalAddresses>,
+}
+
+impl ExternalHosts {
+    /// The hosts of one object.
+    fn new(object: &ObjectRef, spec: &ExternalServiceSpec) -> Self {
+        let mut own = Self::default();
+        for declared in &spec.ports {
+            let port = Port::from(declared.port);
+            let protocol = match declared.protocol {
+                Declared::Http => ExternalProtocol::Http,
+                Declared::Tls => ExternalProtocol::Tls,
+                Declared::Tcp => {
+                    let blocks = spec.addresses.iter().filter_map(|text| text.parse().ok());
+                    own.addresses.extend(blocks.map(|block| ExternalAddresses {
+                        port,
+                        block,
+                        object: object.clone(),
+                    }));
+                    continue;
+                }
+            };
+            for host in spec.hosts.iter().map(|host| Arc::from(host.as_str())) {
+                let external = ExternalHost {
+                    host: Arc::clone(&host),
+                    port,
+                    protocol,
+                    object: object.clone(),
+                };
+                own.named.insert((port, host), external);
+            }
+        }
+        own
+    }
+
+    fn len(&self) -> usize {
+        self.named.len() + self.addresses.len()
+    }
+}
 
 impl PolicyKind for ExternalServiceSpec {
     type Attachment = ExternalHosts;
@@ -35,7 +79,16 @@ impl PolicyKind for ExternalServiceSpec {
                 "name the port at which the hosts listen",
             )
         });
-        hosts.chain(ports).collect()
+        let addresses = spec.addresses.iter().enumerate();
+        let unreadable = addresses.filter(|(_, text)| text.parse::<ipnet::IpNet>().is_err());
+        let addresses = unreadable.map(|(index, text)| {
+            ValidationError::invalid(
+                format!("spec.addresses[{index}]"),
+                format!("{text:?} is not a block of addresses"),
+                "write for example 192.0.2.7/32",
+            )
+        });
+        hosts.chain(ports).chain(addresses).collect()
     }
 
     fn attach(
@@ -46,30 +99,15 @@ impl PolicyKind for ExternalServiceSpec {
     ) {
         let object = &policy.declared.object;
         let own = Target::Callers(Some(Arc::clone(policy.namespace())));
-        let mut hosts = ExternalHosts::new();
-        for host in &spec.hosts {
-            for port in &spec.ports {
-                let (host, number) = (Arc::from(host.as_str()), Port::from(port.port));
-                let external = ExternalHost {
-                    host: Arc::clone(&host),
-                    port: number,
-                    protocol: match port.protocol {
-                        Declared::Http => ExternalProtocol::Http,
-                        Declared::Tls => ExternalProtocol::Tls,
-                    },
-                    object: object.clone(),
-                };
-                hosts.insert((number, host), external);
-            }
-        }
+        let hosts = ExternalHosts::new(object, spec);
         let taken = attachments.get(&own);
-        let mut taken = hosts.keys().filter_map(|key| taken?.get(key));
+        let mut taken = hosts.named.keys().filter_map(|key| taken?.named.get(key));
         if let Some(winner) = taken.next() {
             let subject = format!("{} at port {}", winner.host, winner.port);
             report.conflict(object, &winner.object, "spec.hosts", &subject);
             return;
         }
-        if attachments.get(&own).map_or(0, BTreeMap::len) + hosts.len() > MAX_HOSTS {
+        if attachments.get(&own).map_or(0, ExternalHosts::len) + hosts.len() > MAX_HOSTS {
             let namespace = policy.namespace();
             let message = format!("namespace {namespace} has more than {MAX_HOSTS} hosts");
             let fix = "name fewer hosts and ports, or use other namespaces with visibleTo";
@@ -82,7 +120,8 @@ impl PolicyKind for ExternalServiceSpec {
         });
         for target in all.chain([own]) {
             let attached = attachments.entry(target).or_default();
-            attached.extend(hosts.clone());
+            attached.named.extend(hosts.named.clone());
+            attached.addresses.extend(hosts.addresses.clone());
         }
     }
 
