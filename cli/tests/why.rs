@@ -49,6 +49,46 @@ const CASES: &[Case] = &[
             "result     GET /reviews/1 reaches the application\n",
         ],
     },
+    // A user without a place, and one with the last of a hundred.
+    Case {
+        from: "shop/frontend-1",
+        args: &[
+            "-f",
+            "why/traffic.yaml",
+            "GET",
+            REVIEWS,
+            "-H",
+            "x-sticky: 1",
+        ],
+        says: &[
+            "rule       TrafficSplit shop/reviews-sticky, for x-sticky present\n",
+            "headers    request sets x-tier: gold, response removes server\n",
+            "sticky     by cookie version\n",
+            "mirror     12.5% to shop/reviews:9080 version=v2\n",
+            "backend    90 % shop/reviews:9080 version=v1\n",
+            "  servers  shop/reviews-v1-1, port 9080",
+            "  limit    5 requests in 1s, 10 at once, for each caller\n",
+            "backend    10 % shop/reviews:9080 version=v2\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &[
+            "-f",
+            "why/traffic.yaml",
+            "POST",
+            REVIEWS,
+            "-H",
+            "x-sticky: 1",
+            "-H",
+            "cookie: version=99",
+        ],
+        says: &[
+            "sticky     by cookie version\n",
+            "mirror     12.5% to shop/reviews:9080 version=v2\nbackend    100 % shop/reviews:9080 version=v2\n",
+            "  limit    1 request in 1s, 1 at once, for all callers\n",
+        ],
+    },
     // A split with matches, by the full name.
     Case {
         from: "shop/frontend-1",
@@ -328,6 +368,30 @@ fn documents_have_the_same_content() {
     let yaml = why("shop/frontend-1", &[&args[..], &["yaml"]].concat());
     let yaml: Value = serde_saphyr::from_slice(&yaml.stdout).unwrap();
     assert_eq!(yaml, json);
+}
+
+#[test]
+fn documents_have_the_limits_the_user_and_the_mirrors() {
+    let args = [
+        "-f",
+        "why/traffic.yaml",
+        "GET",
+        REVIEWS,
+        "-H",
+        "x-sticky: 1",
+    ];
+    let json = why("shop/frontend-1", &[&args[..], &["-o", "json"]].concat());
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let rule = &json["rule"];
+    assert_eq!(rule["sticky"], "cookie version");
+    assert_eq!(rule["mirrors"][0]["percent"], json!(12.5));
+    assert_eq!(
+        rule["headers"],
+        "request sets x-tier: gold, response removes server"
+    );
+    let limit = json!({"requests": 5, "periodSeconds": 1.0, "burst": 10, "perCaller": true});
+    let servers = &json["backends"][0]["servers"][0];
+    assert_eq!(servers["rateLimits"], json!([limit]));
 }
 
 #[test]

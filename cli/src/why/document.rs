@@ -1,7 +1,7 @@
 //! An explanation for programs.
 
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror};
+use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror, RateLimit};
 use heddle_policy_compiler::{
     CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped,
@@ -117,7 +117,15 @@ fn servers(of: &Servers) -> Value {
     json!({
         "names": of.names, "port": of.port.get(), "mtls": of.mtls, "passes": of.decision.passes(),
         "decision": decision, "rule": rule, "audit": audit,
+        "rateLimits": of.limits.iter().map(limit).collect::<Vec<_>>(),
         "allowRules": of.allow_rules.iter().map(|rule| &**rule).collect::<Vec<_>>(),
+    })
+}
+
+fn limit(of: &RateLimit) -> Value {
+    json!({
+        "requests": of.requests, "periodSeconds": of.period.as_secs_f64(), "burst": of.burst,
+        "perCaller": of.per_caller,
     })
 }
 

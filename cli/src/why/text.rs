@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{Failure, Fault, FaultAnswer, GrpcCode, RuleId, Timeouts};
+use heddle_policy_compiler::traffic::{
+    Failure, Fault, FaultAnswer, GrpcCode, RateLimit, RuleId, Timeouts,
+};
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind,
@@ -94,8 +96,10 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         .sum();
     for backend in &explanation.backends {
         lines.push(backend_line(backend, sum));
-        let servers = backend.servers.iter();
-        lines.extend(servers.map(|servers| server_line(explanation, servers)));
+        for servers in &backend.servers {
+            lines.push(server_line(explanation, servers));
+            lines.extend(servers.limits.iter().map(limit_line));
+        }
     }
     lines.push(result(call, explanation));
     lines
@@ -255,6 +259,22 @@ fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
         title: "  servers",
         text: self::servers(explanation, servers),
         color: Some(color),
+    }
+}
+
+/// `5 requests in 1s, 10 at once, for each caller`.
+fn limit_line(of: &RateLimit) -> Line {
+    let callers = match of.per_caller {
+        true => "for each caller",
+        false => "for all callers",
+    };
+    let (requests, burst) = (of.requests, of.burst);
+    let s = if requests == 1 { "" } else { "s" };
+    let period = time(of.period);
+    Line {
+        title: "  limit",
+        text: format!("{requests} request{s} in {period}, {burst} at once, {callers}"),
+        color: None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::filters::{Edits, PathRewrite, Redirect, Scheme};
 use super::matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
+use super::rate_limits::RateLimit;
 use super::rule::{Action, Backend, RouteRule};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
@@ -164,6 +165,14 @@ fn rewritten(rewrite: &PathRewrite, matcher: &PathMatcher, path: &str) -> String
         format!("/{}{query}", rest.trim_start_matches('/'))
     } else {
         format!("{prefix}{rest}{query}")
+    }
+}
+
+impl RateLimit {
+    /// Whether a request counts for it.
+    #[must_use]
+    pub fn counts(&self, request: &Request) -> bool {
+        matches(&self.matcher, request)
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Edits, Failure, Fault, Mirror, RequestMatcher, RoutePolicy, RuleId, Sticky,
+    Backend, Backoff, Edits, Failure, Fault, Mirror, RateLimit, RequestMatcher, RoutePolicy,
+    RuleId, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -171,6 +172,8 @@ pub struct Servers {
     pub audit: Option<Decision>,
     /// The Allow rules that are enforced there.
     pub allow_rules: Vec<Arc<str>>,
+    /// The limits for which the request counts, if it is allowed.
+    pub limits: Vec<RateLimit>,
 }
 
 /// The decision of a server.

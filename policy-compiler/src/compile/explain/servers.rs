@@ -160,6 +160,7 @@ impl Compiled {
             decision,
             audit: None,
             allow_rules: Vec::new(),
+            limits: Vec::new(),
         };
         let undeclared = |(proxy, at): (&Proxy, SocketAddr)| {
             // Addresses that the mesh does not know need no declaration.
@@ -198,8 +199,12 @@ impl Compiled {
         let decision = evaluate(authz, &request, false);
         let audit = Some(evaluate(authz, &request, true)).filter(|audit| *audit != decision);
         let allow_rules = authz.rules(RuleAction::Allow, false);
+        let counts = http && decision.allowed();
+        let limits = inbound.limits.iter();
+        let limits = limits.filter(|of| counts && of.counts(&arriving.request));
         Servers {
             audit,
+            limits: limits.cloned().collect(),
             allow_rules: allow_rules.map(|rule| Arc::clone(&rule.id)).collect(),
             ..decided(mtls, ServerDecision::ByPolicies(decision))
         }
