@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use heddle_policy_compiler::NamespacedName;
 use heddle_policy_compiler::world::{Port, TargetPort, World, selects};
-use heddle_xds_types::edges::EdgesReport;
+use heddle_xds_types::edges::{EdgesReport, Reporter};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster::ClusterArgs;
-use crate::edges::graph::{Graph, Mtls};
+use crate::edges::graph::Graph;
 use crate::edges::live::Source;
 use crate::replicas::Replica;
 
@@ -46,14 +46,37 @@ pub struct Flow {
     pub port: Option<u16>,
     /// Whether the caller's own sidecar answered.
     pub answered_by_sidecar: bool,
-    /// Whether a server has seen the certificate of the caller: without it, the flow is a claim of the caller.
-    pub mtls: Mtls,
+    /// The side that counted. `None`: not known, so that all of it may be a claim of the caller.
+    pub reporter: Option<Reporter>,
+    /// Requests a second.
+    pub requests_per_second: f64,
+    /// Ended connections of bytes a second.
+    pub connections_per_second: f64,
+}
+
+/// A caller of a workload, as the workload's own sidecars count.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Caller {
+    /// The SPIFFE id of the certificate that the caller showed; empty if it showed none.
+    pub identity: String,
+    /// The workload that was called.
+    pub workload: End,
+    /// A service that leads to the called port; `-` or empty if none does.
+    pub service: End,
     /// The share of requests answered with 403, in percent.
     pub forbidden_percent: Option<f64>,
     /// Requests a second.
     pub requests_per_second: f64,
     /// Ended connections of bytes a second.
     pub connections_per_second: f64,
+}
+
+impl Caller {
+    /// Requests and connections a second.
+    pub fn rate(&self) -> f64 {
+        self.requests_per_second + self.connections_per_second
+    }
 }
 
 /// All observed flows.
@@ -65,6 +88,8 @@ pub struct Flows {
     /// The flows.
     #[serde(rename = "edges")]
     pub all: Vec<Flow>,
+    /// The callers by the reports of servers. `None`: the file is of a version without them.
+    pub callers: Option<Vec<Caller>>,
 }
 
 impl Flow {
@@ -93,14 +118,22 @@ impl Flows {
             backend: row.backend.as_ref().map(end),
             port: row.port,
             answered_by_sidecar: row.answered_by_sidecar,
-            mtls: row.mtls,
-            forbidden_percent: row.figures.forbidden_percent,
+            reporter: Some(row.reporter),
             requests_per_second: row.figures.requests_per_second,
             connections_per_second: row.figures.connections_per_second,
+        });
+        let callers = graph.callers.iter().map(|caller| Caller {
+            identity: caller.identity.clone(),
+            workload: end(&caller.workload),
+            service: end(&caller.service),
+            forbidden_percent: caller.figures.forbidden_percent,
+            requests_per_second: caller.figures.requests_per_second,
+            connections_per_second: caller.figures.connections_per_second,
         });
         Self {
             window_seconds: graph.window_seconds,
             all: flows.collect(),
+            callers: Some(callers.collect()),
         }
     }
 

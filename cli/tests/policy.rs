@@ -215,6 +215,275 @@ const SUGGEST: [&str; 7] = [
     "policy/edges.json",
 ];
 
+/// The shop without its own policies.
+fn open_shop() -> String {
+    let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/why.yaml");
+    let shop = std::fs::read_to_string(shop).unwrap();
+    let objects: Vec<&str> = shop
+        .split("---\n")
+        .filter(|object| !object.contains("kind: AuthPolicy"))
+        .collect();
+    objects.join("---\n")
+}
+
+/// A report as a control plane gives it.
+fn edge(reporter: &str, (namespace, workload): (&str, &str), more: &Value) -> Value {
+    let account = workload.split('-').next().unwrap();
+    let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+    let mut edge = json!({
+        "reporter": reporter, "namespace": namespace, "workload": workload, "identity": identity, "peer": "",
+        "serviceNamespace": namespace, "service": "-", "backend": "", "protocol": "http",
+        "responses": [0, 0, 9, 0, 0, 0], "failures": 0, "forbidden": 0,
+        "durations": [9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "connections": 0, "receivedBytes": 0, "sentBytes": 0,
+    });
+    let more = more.as_object().unwrap().clone();
+    edge.as_object_mut().unwrap().extend(more);
+    edge
+}
+
+const EVIL: &str = "spiffe://cluster.local/ns/evil/sa/a";
+
+/// Policies for the open shop by reports, and by more objects.
+fn suggest_from(edges: &[Value], objects: &str) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = folder.path().join("shop.yaml");
+    std::fs::write(&shop, format!("{}---\n{objects}", open_shop())).unwrap();
+    let report = folder.path().join("edges.json");
+    let document =
+        json!({"version": 1, "windowSeconds": 900, "coveredSeconds": 900, "edges": edges});
+    std::fs::write(&report, document.to_string()).unwrap();
+    let [shop, report] = [&shop, &report].map(|path| path.to_str().unwrap());
+    let args = [
+        "policy", "suggest", "shop", "-d", shop, "--edges", report, "-o", "json",
+    ];
+    let output = heddle(&args, "");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The suggestion for a workload.
+fn of_workload<'a>(document: &'a Value, workload: &str) -> &'a Value {
+    let mut all = document["suggestions"].as_array().unwrap().iter();
+    all.find(|one| one["workload"] == workload).unwrap()
+}
+
+#[test]
+fn a_report_of_a_server_elsewhere_supports_no_claim() {
+    let edges = [
+        edge(
+            "destination",
+            ("evil", "x"),
+            &json!({"peer": EVIL, "service": "x"}),
+        ),
+        edge(
+            "source",
+            ("evil", "a"),
+            &json!({"service": "x", "backend": "out|shop/db|5432"}),
+        ),
+        edge(
+            "source",
+            ("evil", "a"),
+            &json!({"service": "x", "backend": "out|shop/db|5000"}),
+        ),
+    ];
+    let document = suggest_from(&edges, "");
+    let db = of_workload(&document, "shop/db-1");
+    assert_eq!(db["policy"], Value::Null, "{db}");
+    let claimed = format!(
+        "left out: {EVIL}, 9 times: port 5000 is a claim of the caller: no server reports it"
+    );
+    assert_eq!(db["notes"][0], claimed);
+    let nowhere = format!("{EVIL}, 9 times: shop/db port 5432 leads to no known pod");
+    assert_eq!(document["leftOut"], json!([nowhere]));
+    assert!(!document.to_string().contains("evil/a\""), "{document}");
+}
+
+#[test]
+fn answers_of_a_server_count_more_than_those_a_caller_claims() {
+    let forbidden = json!({
+        "peer": EVIL, "service": "reviews", "responses": [0, 0, 0, 0, 9, 0], "forbidden": 9,
+    });
+    let claim = json!({
+        "serviceNamespace": "shop", "service": "reviews", "backend": "out|shop/reviews|9080",
+    });
+    let edges = [
+        edge("destination", ("shop", "reviews-v1-1"), &forbidden),
+        edge("source", ("evil", "a"), &claim),
+    ];
+    let document = suggest_from(&edges, "");
+    let reviews = of_workload(&document, "shop/reviews-v1-1");
+    assert_eq!(reviews["policy"], Value::Null, "{reviews}");
+    let denied =
+        format!("left out: {EVIL}, 9 times: 100.00 % of its requests were answered with 403");
+    assert_eq!(reviews["notes"][0], denied);
+    assert!(!document.to_string().contains("evil/a\""), "{document}");
+}
+
+#[test]
+fn a_caller_that_is_denied_in_part_is_left_out() {
+    let partly = json!({
+        "peer": EVIL, "service": "reviews", "responses": [0, 0, 8, 0, 1, 0], "forbidden": 1,
+    });
+    let document = suggest_from(
+        &[edge("destination", ("shop", "reviews-v1-1"), &partly)],
+        "",
+    );
+    let reviews = of_workload(&document, "shop/reviews-v1-1");
+    assert_eq!(reviews["policy"], Value::Null, "{reviews}");
+    let denied =
+        format!("left out: {EVIL}, 9 times: 11.11 % of its requests were answered with 403");
+    assert_eq!(reviews["notes"][0], denied);
+}
+
+#[test]
+fn a_claim_chooses_only_among_the_ports_that_a_server_has_reported() {
+    let called = |service: &str| json!({"peer": EVIL, "service": service});
+    let claim = |backend: &str| {
+        let claim = json!({"serviceNamespace": "shop", "service": "reviews", "backend": backend});
+        edge("source", ("evil", "a"), &claim)
+    };
+    // Another port of the workload, which another service leads to.
+    let admin = "apiVersion: v1\nkind: Service\nmetadata: {name: admin, namespace: shop}\nspec: {clusterIP: 10.96.0.78, clusterIPs: [10.96.0.78], selector: {app: reviews}, ports: [{name: http, port: 9999}]}\n";
+    let edges = [
+        edge("destination", ("shop", "reviews-v1-1"), &called("reviews")),
+        claim("out|shop/reviews|9999"),
+        claim("out|shop/admin|9999"),
+    ];
+    let document = suggest_from(&edges, admin);
+    let reviews = of_workload(&document, "shop/reviews-v1-1");
+    assert_eq!(reviews["callers"][0]["ports"], json!([9080]), "{reviews}");
+    let claimed = format!(
+        "left out: {EVIL}, 9 times: port 9999 is a claim of the caller: no server reports it"
+    );
+    assert_eq!(reviews["notes"][0], claimed);
+    let nowhere = format!("{EVIL}, 9 times: shop/reviews port 9999 leads to no known pod");
+    assert_eq!(document["leftOut"], json!([nowhere]));
+    // Its server has not been called.
+    let other = of_workload(&document, "shop/reviews-v2-1");
+    assert_eq!(other["policy"], Value::Null, "{other}");
+    // A service with several ports, of which no report names one.
+    let document = suggest_from(&[edge("destination", ("shop", "db-1"), &called("db"))], "");
+    let db = of_workload(&document, "shop/db-1");
+    assert_eq!(db["policy"], Value::Null, "{db}");
+    let open = format!(
+        "left out: {EVIL}, 9 times: service shop/db leads to ports 3306, 5000, and no report names one"
+    );
+    assert_eq!(db["notes"][0], open);
+}
+
+#[test]
+fn a_connection_that_the_policies_deny_is_no_evidence() {
+    let bytes = json!({"peer": EVIL, "service": "reviews", "protocol": "tcp", "responses": [0, 0, 0, 0, 0, 0], "connections": 9});
+    let closed = "apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {name: closed, namespace: shop}\nspec: {target: {service: reviews}, rules: [{from: {identities: [shop/frontend]}}]}\n";
+    let document = suggest_from(
+        &[edge("destination", ("shop", "reviews-v1-1"), &bytes)],
+        closed,
+    );
+    let reviews = of_workload(&document, "shop/reviews-v1-1");
+    assert_eq!(reviews["policy"], Value::Null, "{reviews}");
+    let denied = format!("left out: {EVIL}, 9 times: the policies of the workload deny it");
+    assert_eq!(reviews["notes"][0], denied);
+}
+
+/// A pod of a ReplicaSet or another owner.
+fn pod(name: &str, owner: (&str, &str), labels: &str) -> String {
+    let (kind, owner) = owner;
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{{labels}}}\n  \
+         ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: {owner}, uid: u, controller: true}}]\nspec:\n  serviceAccountName: queue\n  \
+         initContainers: [{{name: heddle-proxy, image: heddle/sidecar, restartPolicy: Always}}]\n  containers: [{{name: app, image: app, ports: [{{containerPort: 7000}}]}}]\n\
+         status: {{phase: Running, podIP: 10.0.1.{}, podIPs: [{{ip: 10.0.1.{0}}}]}}\n",
+        name.len() + usize::from(name.as_bytes()[name.len() - 1])
+    )
+}
+
+#[test]
+fn a_policy_selects_all_pods_of_its_workload_and_no_others() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: queue, namespace: shop}\nspec: {clusterIP: 10.96.0.79, clusterIPs: [10.96.0.79], selector: {part: queue}, ports: [{name: http, port: 7000}]}\n";
+    let called = edge(
+        "destination",
+        ("shop", "queue"),
+        &json!({"peer": EVIL, "service": "queue"}),
+    );
+    let set = ("StatefulSet", "queue");
+    let suggested = |pods: [String; 2]| {
+        let document = suggest_from(
+            std::slice::from_ref(&called),
+            &(service.to_owned() + &pods.concat()),
+        );
+        of_workload(&document, "shop/queue").clone()
+    };
+    // Labels of one pod and of one revision come and go; `part` stays, and others have `app`.
+    let of_pod = |name: &str, revision: &str| {
+        format!(
+            "app: reviews, part: queue, apps.kubernetes.io/pod-index: '0', controller-revision-hash: {revision}, statefulset.kubernetes.io/pod-name: {name}, app.kubernetes.io/version: '{}'",
+            revision.len()
+        )
+    };
+    let both = suggested([
+        pod("queue-0", set, &of_pod("queue-0", "r1")),
+        pod("queue-1", set, &of_pod("queue-1", "r10")),
+    ]);
+    let labels = &both["policy"]["spec"]["selector"]["matchLabels"];
+    assert_eq!(*labels, json!({"part": "queue"}), "{both}");
+    // One pod has a label that the other lacks, and the rest is not theirs alone.
+    let other = ("StatefulSet", "other");
+    let none = suggested([
+        pod("queue-0", set, "part: queue, only: here"),
+        pod("queue-1", set, "part: queue") + &pod("other-2", other, "part: queue"),
+    ]);
+    assert_eq!(none["policy"], Value::Null, "{none}");
+    let notes = none["notes"].to_string();
+    assert!(
+        notes.contains(
+            "no policy: the labels that its pods have in common select pods of other workloads, too"
+        ),
+        "{notes}"
+    );
+    let bare = suggested([
+        pod(
+            "queue-0",
+            set,
+            "controller-revision-hash: part, part: queue, a: b",
+        ),
+        pod("queue-1", set, "controller-revision-hash: part"),
+    ]);
+    let notes = bare["notes"].to_string();
+    assert!(
+        notes.contains("no policy: its pods have no labels in common"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_file_without_the_reports_of_servers_gives_no_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edges.json");
+    std::fs::write(
+        &file,
+        json!({"windowSeconds": 900, "edges": []}).to_string(),
+    )
+    .unwrap();
+    let args = [
+        "policy",
+        "suggest",
+        "shop",
+        "-d",
+        "why.yaml",
+        "--edges",
+        file.to_str().unwrap(),
+    ];
+    let output = heddle(&args, "");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("the file has no callers as servers report them; write it again"),
+        "{err}"
+    );
+}
+
 /// The shop without its own policies, and with the suggested ones.
 fn suggested(folder: &Path) -> String {
     let output = heddle(&SUGGEST, "");
@@ -224,13 +493,7 @@ fn suggested(folder: &Path) -> String {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/why.yaml");
-    let shop = std::fs::read_to_string(shop).unwrap();
-    let objects: Vec<&str> = shop
-        .split("---\n")
-        .filter(|object| !object.contains("kind: AuthPolicy"))
-        .collect();
-    std::fs::write(folder.join("shop.yaml"), objects.join("---\n")).unwrap();
+    std::fs::write(folder.join("shop.yaml"), open_shop()).unwrap();
     let policies = String::from_utf8(output.stdout).unwrap();
     std::fs::write(folder.join("policies.yaml"), &policies).unwrap();
     folder.to_str().unwrap().to_owned()
@@ -266,10 +529,12 @@ fn doubtful_callers_are_named_and_left_out() {
     for part in [
         "# Callers of namespace shop, observed over 900 s. Review each rule before you apply it:\n",
         "# Left out: spiffe://cluster.local/ns/shop/sa/frontend, 900 times: shop/gone [31m kind: Secret leads to no known pod\n",
-        "# shop/reviews-v1-1\n# spiffe://cluster.local/ns/shop/sa/frontend called port 9080 11250 times\n",
-        "# left out: spiffe://cluster.local/ns/shop/sa/db, 900 times: every request was answered with 403\n",
+        "# shop/reviews-v1-1\n# spiffe://cluster.local/ns/shop/sa/frontend called port 9080 2813 times\n",
+        "# left out: spiffe://cluster.local/ns/shop/sa/db, 900 times: 0.25 % of its requests were answered with 403\n",
         "# left out: a caller outside the mesh, 180 times: without a certificate: no policy can name the caller",
-        "# left out: spiffe://cluster.local/ns/shop/sa/frontend, 90 times: a claim of the caller: no server reports its certificate\n",
+        "# left out: spiffe://cluster.local/ns/shop/sa/frontend, 90 times: port 5000 is a claim of the caller: no server reports it\n",
+        "# port 5000 of spiffe://cluster.local/ns/shop/sa/reviews: only the caller names it; its service has several ports, and servers report none\n",
+        "# shop/frontend-1\n# no policy: no caller to allow; what it accepts stays as it is\n",
         "# Allow rules of shop/reviews hold for it already; what they allow stays allowed\n",
         "# port 3306: no caller to allow, so it is closed; without the Deny rule it stays as it is\n",
         "      version: v1\n",

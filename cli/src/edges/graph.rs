@@ -83,6 +83,23 @@ pub struct Server {
     pub figures: Figures,
 }
 
+/// A caller of a workload, as the workload's own sidecars count: the caller has no say in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Caller {
+    /// The SPIFFE id of the certificate that the caller showed; empty if it showed none.
+    pub identity: String,
+    /// The workload that was called.
+    pub workload: End,
+    /// A service that leads to the called port; `-` or empty if none does.
+    pub service: End,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Rates and durations.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
 /// Whether a replica was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Asked {
@@ -107,6 +124,8 @@ pub struct Graph {
     pub edges: Vec<Row>,
     /// The workloads that answer for services, sorted.
     pub servers: Vec<Server>,
+    /// The callers of workloads, sorted: all that servers have reported, also those that `edges` takes from the caller.
+    pub callers: Vec<Caller>,
     /// Traffic that is missing, since the start of the replicas.
     pub losses: Losses,
     /// All reports as they are, added up over the replicas.
@@ -140,6 +159,7 @@ impl Graph {
         graph.reports = all.into_values().collect();
         graph.edges = join(&graph.reports, graph.window_seconds);
         graph.servers = servers(&graph.reports, graph.window_seconds);
+        graph.callers = callers(&graph.reports, graph.window_seconds);
         graph
     }
 
@@ -169,6 +189,8 @@ impl Graph {
         });
         self.servers
             .retain(|server| server.service.namespace == namespace);
+        self.callers
+            .retain(|caller| caller.workload.namespace == namespace);
         self.reports.retain(|edge| edge.namespace == namespace);
     }
 
@@ -277,6 +299,25 @@ fn servers(reports: &[Edge], window: u64) -> Vec<Server> {
             figures: Figures::of(&counts, window),
         });
     all.collect()
+}
+
+fn callers(reports: &[Edge], window: u64) -> Vec<Caller> {
+    let by_servers = reports
+        .iter()
+        .filter(|edge| edge.reporter == Reporter::Destination);
+    let all = by_servers.map(|edge| Caller {
+        identity: edge.peer.clone(),
+        workload: End::new(&edge.namespace, &edge.workload),
+        service: End::new(&edge.service_namespace, &edge.service),
+        protocol: edge.protocol,
+        figures: Figures::of(&edge.counts, window),
+    });
+    let mut all: Vec<Caller> = all.collect();
+    all.sort_by(|one, other| {
+        let key = |of: &Caller| (of.workload.clone(), of.identity.clone(), of.service.clone());
+        key(one).cmp(&key(other))
+    });
+    all
 }
 
 fn row(

@@ -1,6 +1,7 @@
 //! `heddle policy`: policies tested, and written from observed traffic.
 
 mod assertions;
+mod evidence;
 mod never;
 mod suggest;
 mod test;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use heddle_acceptor::clean;
 use heddle_policy_compiler::world::{Labels, PodTemplate, Port, SpiffeId, World, selects};
@@ -11,9 +11,9 @@ use heddle_policy_compiler::{Compiled, NamespacedName};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::evidence::{Allowed, Evidence};
 use crate::cluster::ClusterArgs;
-use crate::edges::graph::Mtls;
-use crate::flows::{self, Behind, Flow, Flows};
+use crate::flows::{self, Caller, Flows};
 use crate::out::{self, say};
 use crate::sources::Objects;
 
@@ -23,8 +23,15 @@ const MAX_LINE: usize = 300;
 const MAX_IDENTITIES: usize = 64;
 /// The most rules of a policy, by the schema of `AuthPolicy`.
 const MAX_RULES: usize = 64;
-/// The label that tells the revisions of a Deployment apart.
-const REVISION: &str = "pod-template-hash";
+/// Labels that tell the pods or revisions of a workload apart. Those of `*.kubernetes.io` that do are left out beside them.
+const VOLATILE: [&str; 6] = [
+    "pod-template-hash",
+    "rollouts-pod-template-hash",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-generation",
+];
 
 /// Options of `heddle policy suggest`.
 #[derive(Args, Debug)]
@@ -92,7 +99,11 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
         "namespace {:?} has no pods; correct it",
         args.namespace
     );
-    let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, &flows, args);
+    let callers = flows.callers.as_deref().context(
+        "the file has no callers as servers report them; write it again by `heddle edges --window 900 -o json`",
+    )?;
+    let evidence = (&flows, callers);
+    let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, evidence, args);
     let minutes = flows.window_seconds.div_ceil(60);
     eprintln!(
         "observed in {minutes} min at most: callers that call less often are missing, such as nightly jobs and operators; \
@@ -113,132 +124,38 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
     Ok(())
 }
 
-/// Whether a flow is evidence, and the reason if it is not.
-fn doubt(flow: &Flow) -> Option<&'static str> {
-    if flow.identity.is_empty() {
-        return Some(
-            "without a certificate: no policy can name the caller, and a rule without callers would open the port",
-        );
-    }
-    if flow.answered_by_sidecar {
-        return Some("answered by the caller's own sidecar: no server has seen it");
-    }
-    if flow.forbidden_percent.is_some_and(|share| share >= 100.0) {
-        return Some("every request was answered with 403");
-    }
-    match flow.mtls {
-        Mtls::Yes => None,
-        Mtls::No | Mtls::Unknown => {
-            Some("a claim of the caller: no server reports its certificate")
-        }
-    }
-}
-
-/// The ports that a caller called, and how often a second.
-type Calls = (BTreeSet<Port>, f64);
-
-/// The flows to a namespace, by the workload that is called.
-#[derive(Default)]
-struct Collected {
-    /// The callers to allow.
-    callers: BTreeMap<NamespacedName, BTreeMap<SpiffeId, Calls>>,
-    /// The flows that are no evidence.
-    doubtful: BTreeMap<NamespacedName, Vec<String>>,
-    /// The flows that lead to no pod.
-    nowhere: Vec<String>,
-}
-
-impl Collected {
-    fn take(&mut self, flow: &Flow, behind: &Behind, flows: &Flows) {
-        let line = |reason: &str| {
-            let caller = match (&*flow.identity, &*flow.source.name) {
-                ("", "") => "a caller outside the mesh",
-                ("", name) => name,
-                (identity, _) => identity,
-            };
-            let count = count(flow.rate(), flows);
-            clean(&format!("{caller}, {count} times: {reason}"), MAX_LINE)
-        };
-        let mut targets = behind.of_flow(flow).peekable();
-        if targets.peek().is_none() {
-            let to = flow.answering();
-            let reason = format!("{}/{} leads to no known pod", to.namespace, to.name);
-            self.nowhere.push(line(&reason));
-        }
-        let identity = SpiffeId::parse(&flow.identity);
-        for (workload, port) in targets {
-            match (doubt(flow), &identity) {
-                (None, Some(identity)) => {
-                    let callers = self.callers.entry(workload).or_default();
-                    let (ports, rate) = callers.entry(identity.clone()).or_default();
-                    // One flow can lead to several ports.
-                    *rate += if ports.is_empty() { flow.rate() } else { 0.0 };
-                    ports.insert(port);
-                }
-                (doubt, _) => {
-                    let line = line(doubt.unwrap_or("the identity is not a SPIFFE id"));
-                    let of_workload = self.doubtful.entry(workload).or_default();
-                    if !of_workload.contains(&line) {
-                        of_workload.push(line);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The suggestions by workload, and the flows to the namespace that lead to none.
+/// The suggestions for all workloads of the namespace, and the calls to the namespace that lead to none.
 fn suggestions(
     world: &World,
     compiled: &Compiled,
-    flows: &Flows,
+    flows: (&Flows, &[Caller]),
     args: &SuggestArgs,
 ) -> (Vec<Suggestion>, Vec<String>) {
-    let behind = Behind::of(world);
-    let mut collected = Collected::default();
-    let own = flows.all.iter();
-    for flow in own.filter(|flow| flow.answering().namespace == args.namespace) {
-        collected.take(flow, &behind, flows);
-    }
-    let Collected {
-        mut callers,
+    let Evidence {
+        mut allowed,
         mut doubtful,
         nowhere,
-    } = collected;
-    let workloads: BTreeSet<NamespacedName> =
-        callers.keys().chain(doubtful.keys()).cloned().collect();
+    } = Evidence::of(world, compiled, flows, &args.namespace);
+    let pods = world.pods().values().filter(|pod| pod.alive);
+    let workloads: BTreeSet<NamespacedName> = pods
+        .map(|pod| pod.template.workload())
+        .filter(|workload| *workload.namespace == *args.namespace)
+        .collect();
     let all = workloads.into_iter().map(|workload| {
-        let of = callers.remove(&workload).unwrap_or_default().into_iter();
-        let of = of.map(|(identity, (ports, rate))| (identity, ports, count(rate, flows)));
+        let callers = allowed.remove(&workload).unwrap_or_default();
         let doubtful = doubtful.remove(&workload).unwrap_or_default();
-        suggestion(
-            (world, compiled),
-            args.audit,
-            workload,
-            of.collect(),
-            doubtful,
-        )
+        suggestion((world, compiled), args.audit, workload, &callers, doubtful)
     });
     (all.collect(), nowhere)
 }
 
-/// Requests and connections in the window.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss
-)]
-fn count(rate: f64, flows: &Flows) -> u64 {
-    (rate * flows.window_seconds as f64).round() as u64
-}
-
-type Callers = Vec<(SpiffeId, BTreeSet<Port>, u64)>;
+type Callers = BTreeMap<SpiffeId, Allowed>;
 
 fn suggestion(
     (world, compiled): (&World, &Compiled),
     audit: bool,
     workload: NamespacedName,
-    callers: Callers,
+    callers: &Callers,
     left_out: Vec<String>,
 ) -> Suggestion {
     let mut notes: Vec<String> = left_out
@@ -252,16 +169,26 @@ fn suggestion(
             notes.push("the workload has no sidecar, so that no policy would decide".to_owned());
             None
         }
-        Some(_) if callers.is_empty() => None,
-        Some(template) => policy((world, compiled), audit, template, &callers, &mut notes),
+        Some(_) if callers.is_empty() => {
+            notes.push("no policy: no caller to allow; what it accepts stays as it is".to_owned());
+            None
+        }
+        Some(template) => policy((world, compiled), audit, template, callers, &mut notes),
     };
+    for (identity, of) in callers.iter().filter(|(_, of)| !of.chosen.is_empty()) {
+        let ports = list(&of.chosen);
+        notes.push(format!(
+            "port {ports} of {}: only the caller names it; its service has several ports, and servers report none",
+            identity.as_str()
+        ));
+    }
     if template.is_some() {
         notes.extend(existing(compiled, &workload));
     }
-    let callers = callers.into_iter().map(|(identity, ports, count)| Seen {
+    let callers = callers.iter().map(|(identity, of)| Seen {
         identity: identity.as_str().to_owned(),
-        ports: ports.into_iter().map(Port::get).collect(),
-        count,
+        ports: of.ports.iter().map(|port| port.get()).collect(),
+        count: of.count,
     });
     Suggestion {
         workload: workload.to_string(),
@@ -305,9 +232,9 @@ fn policy(
 ) -> Option<Value> {
     let trust_domain = &compiled.mesh().trust_domain;
     let mut by_ports = BTreeMap::<&BTreeSet<Port>, Vec<String>>::new();
-    for (identity, ports, _) in callers {
+    for (identity, of) in callers {
         by_ports
-            .entry(ports)
+            .entry(&of.ports)
             .or_default()
             .push(short(identity, trust_domain));
     }
@@ -334,7 +261,13 @@ fn policy(
         ));
         return None;
     }
-    let labels = labels(world, template, notes)?;
+    let labels = match labels(world, template) {
+        Ok(labels) => labels,
+        Err(reason) => {
+            notes.push(format!("no policy: {reason}"));
+            return None;
+        }
+    };
     let labels: BTreeMap<&str, &str> = labels
         .iter()
         .map(|(key, value)| (&**key, &**value))
@@ -352,7 +285,7 @@ fn policy(
 
 /// The ports of the workload that no caller has called.
 fn silent(compiled: &Compiled, template: &PodTemplate, callers: &Callers) -> Vec<u16> {
-    let called: BTreeSet<Port> = callers.iter().flat_map(|of| &of.1).copied().collect();
+    let called: BTreeSet<Port> = callers.values().flat_map(|of| &of.ports).copied().collect();
     let ports = compiled.served_ports();
     let own = ports.filter(|port| port.template.workload() == template.workload());
     let named: BTreeSet<Port> = own.filter_map(|port| port.port).collect();
@@ -373,36 +306,50 @@ fn short(identity: &SpiffeId, trust_domain: &str) -> String {
     )
 }
 
-/// Labels that select the pods of the workload: one, if it selects no others, else all.
-fn labels(world: &World, template: &PodTemplate, notes: &mut Vec<String>) -> Option<Labels> {
+/// Whether a label stays the same for all pods of a workload and all its revisions.
+fn is_lasting(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let of_kubernetes = domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
+    let of_app = domain == "app.kubernetes.io" && key != "app.kubernetes.io/version";
+    (of_app || !of_kubernetes) && !VOLATILE.contains(&key)
+}
+
+/// Labels that select all pods of the workload and no others: one, if it does so alone, else all that its pods have in common.
+fn labels(world: &World, template: &PodTemplate) -> Result<Labels, &'static str> {
     let pods = world.pods().values().filter(|pod| pod.alive);
-    let others: Vec<&PodTemplate> = pods
+    let (own, others): (Vec<&PodTemplate>, Vec<&PodTemplate>) = pods
         .map(|pod| &*pod.template)
-        .filter(|other| other.namespace == template.namespace && other.owner != template.owner)
-        .collect();
-    let own: Labels = template
+        .filter(|other| other.namespace == template.namespace)
+        .partition(|other| other.owner == template.owner);
+    let common: Labels = template
         .labels
         .iter()
-        .filter(|(key, _)| &***key != REVISION)
+        .filter(|(key, value)| {
+            is_lasting(key) && own.iter().all(|of| of.labels.get(*key) == Some(*value))
+        })
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
+    if common.is_empty() {
+        return Err("its pods have no labels in common that stay when it is rolled out");
+    }
     let alone = |labels: &Labels| !others.iter().any(|other| selects(labels, &other.labels));
     let usual = ["app.kubernetes.io/name", "app"];
-    let first = usual.iter().filter_map(|key| own.get_key_value(*key));
+    let first = usual.iter().filter_map(|key| common.get_key_value(*key));
     let each = first
-        .chain(own.iter())
+        .chain(common.iter())
         .map(|(key, value)| Labels::from([(key.clone(), value.clone())]));
     if let Some(one) = each.into_iter().find(alone) {
-        return Some(one);
+        return Ok(one);
     }
-    if own.is_empty() {
-        notes.push("its pods have no labels that a policy could select".to_owned());
-        return None;
+    match alone(&common) {
+        true => Ok(common),
+        false => Err("the labels that its pods have in common select pods of other workloads, too"),
     }
-    if !alone(&own) {
-        notes.push("its labels select pods of other workloads, too".to_owned());
-    }
-    Some(own)
+}
+
+fn list(ports: &BTreeSet<Port>) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(", ")
 }
 
 /// The policies as a file for review.
@@ -428,9 +375,6 @@ fn yaml(
     comment("Methods and paths are not observed, so that all are allowed to these callers.");
     for line in left_out {
         comment(&format!("Left out: {line}"));
-    }
-    if suggestions.is_empty() {
-        comment("Nothing was observed.");
     }
     for suggestion in suggestions {
         text.push_str("---\n");
