@@ -1,6 +1,7 @@
 //! The rules and dashboards of `config/monitoring` ask for metrics and labels that exist.
 #![allow(
     missing_docs,
+    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "tests may panic"
