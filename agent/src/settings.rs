@@ -139,12 +139,19 @@ impl Settings {
     }
 
     /// All that Envoy finds in its environment: the labels of this side of a connection in the metrics of the compiler's listeners
-    /// (ARCHITECTURE.md, names on the wire). Envoy takes the values as they are, and does not interpret them.
-    pub(crate) fn labels(&self) -> [(&'static str, String); 3] {
+    /// (ARCHITECTURE.md, names on the wire), and the origin of its spans. Envoy takes the values as they are, and does not interpret them.
+    pub(crate) fn labels(&self) -> [(&'static str, String); 4] {
+        let (namespace, workload) = (self.id.namespace(), &self.workload);
+        // By the conventions of OpenTelemetry.
+        let resource = format!(
+            "service.name={workload},service.namespace={namespace},k8s.namespace.name={namespace},k8s.pod.name={}",
+            self.pod
+        );
         [
             ("NS", self.id.namespace().to_owned()),
             ("WL", self.workload.clone()),
             ("ID", self.id.to_string()),
+            ("OTEL_RESOURCE_ATTRIBUTES", resource),
         ]
     }
 
@@ -304,7 +311,11 @@ mod tests {
             [
                 ("NS", "shop"),
                 ("WL", "cart"),
-                ("ID", "spiffe://cluster.local/ns/shop/sa/cart")
+                ("ID", "spiffe://cluster.local/ns/shop/sa/cart"),
+                (
+                    "OTEL_RESOURCE_ATTRIBUTES",
+                    "service.name=cart,service.namespace=shop,k8s.namespace.name=shop,k8s.pod.name=cart-0"
+                )
             ]
         );
         for (host, name) in [

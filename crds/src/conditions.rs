@@ -129,6 +129,8 @@ pub mod reason {
     pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
     /// `ResolvedRefs`: a backend does not exist.
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    /// `ResolvedRefs`: the Mesh names no collector, or one that is not there.
+    pub const COLLECTOR_NOT_FOUND: &str = "CollectorNotFound";
     /// `ResolvedRefs`: the service has no such port.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// Conflicted: no other object claims the same, or this object wins.

@@ -28,6 +28,7 @@ mod percent;
 mod request_match;
 mod schema;
 mod strict;
+mod tracing;
 mod traffic;
 mod unknown;
 
@@ -40,6 +41,7 @@ pub use init_resources::*;
 pub use kinds::*;
 pub use percent::Percent;
 pub use request_match::*;
+pub use tracing::*;
 pub use traffic::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

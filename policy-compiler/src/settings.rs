@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_crds::{MeshMode, OnDemand};
 
 use crate::finding::ObjectRef;
-use crate::telemetry::{AccessLogs, LineFormat};
+use crate::telemetry::{AccessLogs, Collector, LineFormat, SpanTag};
 use crate::world::{Bucket, DeclaredDestination, NamespacedName, SpiffeId};
 
 /// The settings of the one mesh that counts, or the defaults.
@@ -35,6 +35,13 @@ pub(crate) struct Settings {
     pub(crate) access_logs: Option<AccessLogs>,
     /// The form of the lines of access logs.
     pub(crate) line_format: LineFormat,
+    /// The server that takes traces. None: no sidecar traces.
+    pub(crate) collector: Option<Collector>,
+    /// The share of requests that begin a trace in pods for which no Telemetry sets another, in parts of 10,000. None: those pods
+    /// do not trace.
+    pub(crate) traced: Option<u16>,
+    /// The attributes of every span beside Envoy's own.
+    pub(crate) span_tags: Arc<[SpanTag]>,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }

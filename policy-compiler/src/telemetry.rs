@@ -1,5 +1,10 @@
 //! The reports of sidecars, as plain data without Kubernetes' types and Envoy's.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::world::{NamespacedName, Port};
+
 /// The requests and connections that have a line in the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AccessLogs {
@@ -30,4 +35,52 @@ pub(crate) enum LineFormat {
     Json,
     /// `name=value` for each field.
     Text,
+}
+
+/// The server that takes traces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Collector {
+    /// A port of a service.
+    Service(NamespacedName, Port),
+    /// A host, in plain text.
+    Address(Host, Port),
+}
+
+impl Collector {
+    /// Whether it is a port of this service.
+    pub(crate) fn is(&self, service: &NamespacedName, port: Port) -> bool {
+        matches!(self, Self::Service(name, number) if name == service && *number == port)
+    }
+
+    /// Whether it is a service with this name.
+    pub(crate) fn is_service(&self, service: &NamespacedName) -> bool {
+        matches!(self, Self::Service(name, _) if name == service)
+    }
+}
+
+/// A host outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Host {
+    /// An address.
+    Ip(IpAddr),
+    /// A DNS name.
+    Name(Arc<str>),
+}
+
+/// An attribute of every span.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SpanTag {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// The source of its value.
+    pub(crate) value: TagValue,
+}
+
+/// The source of the value of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TagValue {
+    /// This text.
+    Literal(Arc<str>),
+    /// A header of the request, in lower case.
+    Header(Arc<str>),
 }

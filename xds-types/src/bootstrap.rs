@@ -3,7 +3,8 @@
 /// The version of the bootstrap. It grows when the control plane may use something that older bootstraps lack.
 ///
 /// 1: RTDS layer [`RUNTIME_LAYER`], cluster [`AGENT`], eviction of idle statistics, verdicts on TCP at the TLS handshake.
-pub const BOOTSTRAP_VERSION: u32 = 1;
+/// 2: the origin of spans, statistics about exports.
+pub const BOOTSTRAP_VERSION: u32 = 2;
 
 /// The field of the node's metadata with the bootstrap's version.
 pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
@@ -20,8 +21,9 @@ pub const AGENT: &str = "heddle-agent";
 /// The clusters of the bootstrap.
 pub const CLUSTERS: [&str; 4] = [CONTROL_PLANE, SDS, ADMIN, AGENT];
 
-/// The runtime layer that comes by RTDS, and the name of its resource. Its values are integers in the denominator of the
-/// filter that reads them: Envoy takes an object with numerator and denominator for 0.
+/// The runtime layer that comes by RTDS, and the name of its resource. Shares for access log filters are integers in the
+/// denominator of the filter: they take an object with numerator and denominator for 0. For traces Envoy reads such an object,
+/// and takes an integer for percent.
 pub const RUNTIME_LAYER: &str = "heddle";
 
 /// The limit for the program size of regular expressions. Envoy's default of 100 rejects expressions that users do write.

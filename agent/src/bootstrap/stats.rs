@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 pub(super) const EVICTION_INTERVAL: &str = "3600s";
 
 /// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
-/// too many new destinations, verdicts on TCP.
-const OWN: [&str; 8] = [
+/// too many new destinations, verdicts on TCP, traces and their loss.
+const OWN: [&str; 10] = [
     "server",
     "listener_manager",
     "cluster_manager",
     "control_plane",
     "overload",
     "cluster.heddle-control-plane",
+    "cluster.otlp",
+    "tracing.opentelemetry",
     "local_rate_limit",
     "tcp.rbac",
 ];

@@ -161,7 +161,7 @@ async fn nothing_private_is_written_or_logged() {
     let environment = std::fs::read(format!("/proc/{}/environ", pod.envoy_pid())).unwrap();
     assert_eq!(
         String::from_utf8(environment).unwrap(),
-        "ID=spiffe://cluster.local/ns/shop/sa/cart\0NS=shop\0WL=cart\0",
+        "ID=spiffe://cluster.local/ns/shop/sa/cart\0NS=shop\0OTEL_RESOURCE_ATTRIBUTES=service.name=cart,service.namespace=shop,k8s.namespace.name=shop,k8s.pod.name=cart-0\0WL=cart\0",
         "Envoy gets nothing else of the agent's environment"
     );
     for path in ["/", "/healthz", "/healthz/ready/x"] {

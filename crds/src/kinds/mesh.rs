@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{AccessLogFormat, AccessLogs, Action, HumanDuration, InitResources, LastGood};
+use crate::{Action, HumanDuration, InitResources, LastGood, MeshTelemetry};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -99,7 +99,7 @@ pub struct MeshSpec {
     #[serde(default)]
     pub certificates: Certificates,
 
-    /// The reports of the sidecars: readers of metrics, access logs.
+    /// The reports of the sidecars: readers of metrics, access logs, traces.
     #[serde(default)]
     pub telemetry: MeshTelemetry,
 
@@ -271,24 +271,6 @@ impl Default for Certificates {
 
 fn one_day() -> HumanDuration {
     HumanDuration::hours(24)
-}
-
-/// The reports of the sidecars.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MeshTelemetry {
-    /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). All others are denied.
-    #[serde(default)]
-    #[schemars(length(max = 32))]
-    pub metrics_readers: Vec<ServiceAccountRef>,
-
-    /// The access logs of every sidecar for which no Telemetry sets others. Left out: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_logs: Option<AccessLogs>,
-
-    /// The form of the lines of access logs. A change replaces the listeners of every sidecar: their connections drain.
-    #[serde(default)]
-    pub access_log_format: AccessLogFormat,
 }
 
 /// A service account.

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{LastGood, Percent, WorkloadSelector};
+use crate::{LastGood, Percent, Tracing, WorkloadSelector};
 
-/// Sets the access logs of the sidecars of a namespace or a workload, in the place of those of the Mesh.
+/// Sets the access logs and the traces of the sidecars of a namespace or a workload, in the place of those of the Mesh.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "heddle.dev",
@@ -20,12 +20,18 @@ use crate::{LastGood, Percent, WorkloadSelector};
     category = "mesh-policies",
     status = "TelemetryStatus",
     derive = "PartialEq",
-    doc = "Sets the access logs of the sidecars of a namespace or a workload, in the place of those of the Mesh.",
+    doc = "Sets the access logs and the traces of the sidecars of a namespace or a workload, in the place of those of the Mesh.",
     printcolumn(
         name = "Logged",
         type_ = "number",
         json_path = ".spec.accessLogs.percent",
         description = "Requests and connections with a line in the access log, in percent."
+    ),
+    printcolumn(
+        name = "Traced",
+        type_ = "number",
+        json_path = ".spec.tracing.percent",
+        description = "Requests without a traceparent that begin a trace, in percent."
     ),
     printcolumn(
         name = "Proxies",
@@ -45,8 +51,8 @@ use crate::{LastGood, Percent, WorkloadSelector};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.accessLogs)").message(
-    "spec: an object that sets nothing does nothing: add accessLogs"
+#[x_kube(validation = Rule::new("has(self.accessLogs) || has(self.tracing)").message(
+    "spec: an object that sets nothing does nothing: add accessLogs or tracing"
 ))]
 pub struct TelemetrySpec {
     /// The workloads, by labels of their pods. Left out: every workload of the namespace. An object with a selector wins over one
@@ -58,6 +64,11 @@ pub struct TelemetrySpec {
     /// of the Mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_logs: Option<AccessLogs>,
+
+    /// The traces of the sidecars of these workloads. Left out: those of an object for the whole namespace, else those of the
+    /// Mesh. Needs `spec.telemetry.collector` of the Mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
 }
 
 impl Definition for Telemetry {

@@ -6,6 +6,8 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bytes;
+#[path = "../../../policy-compiler/tests/harness/collector.rs"]
+mod collector;
 mod edges;
 mod harness;
 mod held;
@@ -13,6 +15,7 @@ mod liars;
 mod logs;
 mod strangers;
 mod suspects;
+mod traces;
 
 use harness::{Fixture, Status};
 
@@ -121,6 +124,12 @@ fn access_logs_are_switched_without_a_listener_change() {
 fn open_connections_stay_while_everything_changes() {
     let mesh = Fixture::start();
     held::connections_stay_while_everything_changes(&mesh);
+}
+
+#[test]
+fn the_share_of_traces_changes_without_a_listener_change() {
+    let mesh = Fixture::start();
+    traces::change_their_share_without_a_listener_change(&mesh);
 }
 
 fn refused_by_envoy(mesh: &Fixture) {

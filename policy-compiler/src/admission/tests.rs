@@ -139,6 +139,10 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         let spec = json!({"service": "web", "backends": backends, "sticky": sticky});
         (Kind::TrafficSplit, spec)
     };
+    let span_tag = |tag: Value| {
+        let collector = json!({"address": {"host": "a"}});
+        mesh(json!({"telemetry": {"collector": collector, "tracing": {"tags": [tag]}}}))
+    };
     let matching = |alternative: Value| {
         let backends = json!([{"service": "a", "weight": 1}]);
         let spec = json!({"service": "web", "matches": [alternative], "backends": backends});
@@ -246,6 +250,26 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
                 json!({"accessLogs": {"percent": 10, "failures": {"percent": 9.99}}}),
             ),
             "spec.accessLogs",
+        ),
+        of(
+            mesh(json!({"telemetry": {"tracing": {"percent": 1}}})),
+            "spec.telemetry",
+        ),
+        of(
+            mesh(json!({"telemetry": {"collector": {}}})),
+            "spec.telemetry.collector",
+        ),
+        of(
+            span_tag(json!({"name": "a", "literal": "a", "requestHeader": "a"})),
+            "spec.telemetry.tracing.tags[0]",
+        ),
+        of(
+            span_tag(json!({"name": "a", "requestHeader": "cookie"})),
+            "spec.telemetry.tracing.tags[0]",
+        ),
+        of(
+            span_tag(json!({"name": "http.url", "literal": "a"})),
+            "spec.telemetry.tracing.tags[0]",
         ),
         of(rule(json!({"from": {}})), "spec.rules[0].from"),
         of(rule(json!({"to": {}})), "spec.rules[0].to"),

@@ -10,8 +10,9 @@ use super::upstreams::{
     ClusterAndEndpoints, ClusterInputs, OldClusters, Place, ServiceCluster, governed, mirror,
     subset,
 };
+use crate::envoy::tracing::COLLECTOR;
 use crate::resource::{Part, Resource};
-use crate::traffic::{Backend, RouteEntry, RouteTable, TableUpstream};
+use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
@@ -142,11 +143,27 @@ fn client_side(
         Some(whole)
     };
     let own = whole(&service.name, *number)?.pair.clone();
-    Some(match service.ports.get(number)?.protocol {
+    let reports = collects(scene, service, key).then(|| collector(&own, &old_clusters(old)));
+    let mut side = match service.ports.get(number)?.protocol {
         Protocol::Http => routed(scene, service, key, own, rules, whole, old),
         // Bytes go to the cluster; a split has its weights in the endpoints.
         Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
+    };
+    side.pairs.extend(reports);
+    Some(side)
+}
+
+/// The endpoints of a service in the cluster to which tracers send spans.
+fn collector(own: &ClusterAndEndpoints, old: &OldClusters<'_>) -> ClusterAndEndpoints {
+    own.under(COLLECTOR.into(), None, old, |upstream| {
+        (upstream.policy, upstream.purpose) = (None, Purpose::Reports);
     })
+}
+
+/// Whether sidecars send traces there. They use the first family of the service.
+fn collects(scene: &ClusterInputs<'_>, service: &Service, (port, facet): &OutPort) -> bool {
+    let collector = scene.settings.collector.as_ref();
+    facet.family.is_none() && collector.is_some_and(|of| of.is(&service.name, *port))
 }
 
 /// The clusters of the mirrors of rules, each backend once.

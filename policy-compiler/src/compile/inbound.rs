@@ -14,7 +14,7 @@ use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
-use crate::telemetry::LineFormat;
+use crate::telemetry::{LineFormat, SpanTag};
 use crate::traffic::RateLimit;
 use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol};
 
@@ -34,6 +34,8 @@ pub(crate) struct InboundInput {
     pub(crate) max_connection_age: Duration,
     /// The form of the lines of access logs.
     pub(crate) line_format: LineFormat,
+    /// The attributes of spans. None: the pod does not trace.
+    pub(crate) spans: Option<Arc<[SpanTag]>>,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
@@ -177,6 +179,7 @@ pub(crate) fn inbound(
         metrics: metrics_authz(settings),
         max_connection_age: settings.max_connection_age,
         line_format: settings.line_format,
+        spans: None,
         origins: origins(&policies, limits, settings),
     }
 }

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
-use super::reporting::source;
+use super::reporting::{client_spans, source};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
 use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp_proxy_to};
@@ -17,7 +17,7 @@ use crate::envoy::reporting::Reporting;
 use crate::envoy::route;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
-use crate::telemetry::LineFormat;
+use crate::telemetry::{LineFormat, SpanTag};
 use crate::world::{Bucket, Protocol};
 
 /// How long a client of a port without a declared protocol may be silent before its bytes are announced as TCP.
@@ -93,6 +93,8 @@ pub(crate) struct ListenerInput {
     pub(crate) namespace: Arc<str>,
     pub(crate) service: Option<Arc<str>>,
     pub(crate) line_format: LineFormat,
+    /// The attributes of spans. None: the caller does not trace, or there is no HTTP.
+    pub(crate) spans: Option<Arc<[SpanTag]>>,
     pub(crate) origins: BTreeSet<ObjectRef>,
 }
 
@@ -193,5 +195,10 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
 
 fn reporting(input: &ListenerInput) -> Reporting<'_> {
     let service = input.service.as_deref();
-    source(&input.namespace, service, input.line_format)
+    let spans = input.spans.as_deref();
+    let port = input.at.port();
+    Reporting {
+        spans: spans.map(|tags| client_spans(&input.namespace, service, port, tags)),
+        ..source(&input.namespace, service, input.line_format)
+    }
 }

@@ -62,7 +62,7 @@ use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 pub(crate) use recipes::route_configuration;
 use reports::Source;
-use telemetry::RuntimeInput;
+use telemetry::{CollectorInput, RuntimeInput};
 use templates::{CompiledTemplate, CompiledTemplates, InboundConfig};
 use units::Readers;
 use upstreams::ServiceClusters;
@@ -176,6 +176,7 @@ struct Shared {
     pod_endpoints: Memo<PodEndpointsInput>,
     on_demand: Memo<OnDemandInput>,
     runtimes: Memo<RuntimeInput>,
+    collectors: Memo<CollectorInput>,
 }
 
 /// The names of a workload's proxies by template.

@@ -5,7 +5,8 @@ use crate::envoy::metrics::{
     Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD, SERVICE_OF_CLUSTER,
 };
 use crate::envoy::reporting::Reporting;
-use crate::telemetry::LineFormat;
+use crate::envoy::tracing::Spans;
+use crate::telemetry::{LineFormat, SpanTag};
 
 /// The reports of the client's sidecar about calls to a service.
 pub(super) fn source<'a>(
@@ -28,6 +29,7 @@ pub(super) fn source<'a>(
         edge,
         server: "%UPSTREAM_PEER_URI_SAN%",
         format,
+        spans: None,
     }
 }
 
@@ -51,5 +53,27 @@ pub(super) fn destination(destination_service: &str, format: LineFormat) -> Repo
         edge,
         server: OWN_PRINCIPAL,
         format,
+        spans: None,
     }
+}
+
+/// The spans of the client's sidecar about calls to a service: named after the service and the port that was called, or after the
+/// cluster where there is no service.
+pub(super) fn client_spans<'a>(
+    namespace: &str,
+    service: Option<&str>,
+    port: u16,
+    tags: &'a [SpanTag],
+) -> Spans<'a> {
+    let operation = match service {
+        Some(service) => format!("{service}.{namespace}:{port}"),
+        None => "%UPSTREAM_CLUSTER%".to_owned(),
+    };
+    Spans { operation, tags }
+}
+
+/// The spans of the server's sidecar.
+pub(super) fn server_spans(tags: &[SpanTag]) -> Spans<'_> {
+    let operation = format!("{SERVICE_OF_CLUSTER}.{OWN_NAMESPACE}:%DOWNSTREAM_LOCAL_PORT%");
+    Spans { operation, tags }
 }

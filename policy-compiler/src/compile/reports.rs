@@ -15,6 +15,7 @@ use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Mesh,
+    Collector,
     Policies(ObjectKind, Arc<str>),
     Reach(Arc<str>),
     Workload(WorkloadRef),

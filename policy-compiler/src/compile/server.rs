@@ -12,11 +12,12 @@ use prost::Message;
 use super::applications::{in_name, rest, tls_application};
 use super::bytes::{self, Peer};
 use super::inbound::{InboundInput, InboundPort};
-use super::reporting::destination;
+use super::reporting::{destination, server_spans};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
 use crate::envoy::metrics::{NO_SERVICE, SERVICE_OF_CLUSTER, SERVICE_OF_CONNECTION};
 use crate::envoy::network::remember_peer;
+use crate::envoy::reporting::Reporting;
 use crate::envoy::route::{self, Others, ProbeRoute};
 use crate::envoy::tls;
 use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
@@ -301,7 +302,10 @@ fn http(input: &InboundInput, routes: &str) -> Vec<listener::Filter> {
         Side::Server(input.max_connection_age),
         "inbound",
         Routes::Named(routes),
-        &destination(SERVICE_OF_CLUSTER, input.line_format),
+        &Reporting {
+            spans: input.spans.as_deref().map(server_spans),
+            ..destination(SERVICE_OF_CLUSTER, input.line_format)
+        },
     )]
 }
 

@@ -2,7 +2,9 @@
 
 use super::Compiled;
 use super::endpoints::Misnamed;
+use crate::envoy::tracing::REQUEST_ID;
 use crate::finding::Finding;
+use crate::traffic::RouteEntry;
 use crate::world::{ExternalAddresses, NamespacedName};
 
 impl Compiled {
@@ -22,6 +24,7 @@ impl Compiled {
         findings.extend(self.external_finding(name));
         findings.extend(self.plain_finding(name));
         findings.extend(self.misnamed_finding(name));
+        findings.extend(self.request_id_finding(name));
         findings
     }
 
@@ -62,6 +65,23 @@ impl Compiled {
         let service = super::service_ref(name);
         let finding = Finding::warning(&service, "spec", "EndpointNamesAnotherPod", message);
         Some(finding.fix("correct targetRef or the address in the EndpointSlice"))
+    }
+
+    /// While it chooses a route, a sidecar that traces has another id in the request.
+    fn request_id_finding(&self, name: &NamespacedName) -> Option<Finding> {
+        self.settings.collector.as_ref()?;
+        let hosts = self.route_tables(name).flat_map(|(_, table)| &table.hosts);
+        let by_id = |entry: &&RouteEntry| {
+            let mut headers = entry.matcher.headers.iter();
+            headers.any(|header| &*header.name == REQUEST_ID)
+        };
+        let entry = hosts.flat_map(|host| &host.entries).find(by_id)?;
+        let message = format!(
+            "a rule for service {name} matches header {REQUEST_ID}: sidecars that trace have an id of their own there while they choose a route"
+        );
+        let object = entry.rule.origins.first()?;
+        let finding = Finding::warning(object, "spec", "RequestIdNotMatched", message);
+        Some(finding.fix("match another header, or remove spec.telemetry.collector of the Mesh"))
     }
 
     fn plain_finding(&self, name: &NamespacedName) -> Option<Finding> {

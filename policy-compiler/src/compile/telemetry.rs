@@ -1,23 +1,30 @@
 //! The runtime values of a pod: the telemetry objects that select it, else the mesh, decide them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use heddle_crds::{ConditionType, reason};
+use prost::Message;
 
+use super::Compiled;
 use super::report::PolicyFeedback;
-use crate::envoy::{access_log, runtime};
+use crate::envoy::runtime::{self, RuntimeValue};
+use crate::envoy::{access_log, cluster, tracing};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::kinds::policy::Selector;
 use crate::resource::{Part, Resource, ResourceKind};
-use crate::world::PodTemplate;
+use crate::telemetry::{Collector, Host};
+use crate::world::{NamespacedName, PodTemplate, Port, Service, World};
 
 /// The runtime values of a pod by name, and the objects that decide them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RuntimeInput {
-    values: BTreeMap<&'static str, u32>,
+    values: BTreeMap<&'static str, RuntimeValue>,
     pub(crate) origins: BTreeSet<ObjectRef>,
+    /// The objects by which the pod traces: its listeners have a tracer then.
+    pub(crate) traces: Option<BTreeSet<ObjectRef>>,
 }
 
 impl RuntimeInput {
@@ -25,6 +32,7 @@ impl RuntimeInput {
     pub(crate) fn new(
         template: &PodTemplate,
         policies: &[&TelemetryPolicy],
+        services: &[&Service],
         settings: &Settings,
         feedback: &mut PolicyFeedback,
     ) -> Self {
@@ -34,14 +42,34 @@ impl RuntimeInput {
         let with_logs = selecting
             .iter()
             .filter(|policy| policy.access_logs.is_some());
-        let winner = winner(with_logs.copied(), "spec.accessLogs", template, feedback);
-        let (logs, origin) = match winner {
+        let winner_of_logs = winner(with_logs.copied(), "spec.accessLogs", template, feedback);
+        let (logs, origin) = match winner_of_logs {
             Some(policy) => (policy.access_logs, Some(&policy.object)),
             None => (settings.access_logs, settings.origin.as_ref()),
         };
         if let Some(logs) = logs {
             input.values.extend(access_log::runtime(logs));
             input.origins.extend(origin.cloned());
+        }
+        let traced = selecting.iter().filter(|policy| policy.traced.is_some());
+        let winner = winner(traced.copied(), "spec.tracing", template, feedback);
+        let (traced, origin) = match winner {
+            Some(policy) => (policy.traced, Some(&policy.object)),
+            None => (settings.traced, settings.origin.as_ref()),
+        };
+        // Spans about the calls that bring spans would never end.
+        let is_collector = |collector: &Collector| {
+            let mut services = services.iter();
+            services.any(|service| collector.is_service(&service.name))
+        };
+        let collected = settings
+            .collector
+            .as_ref()
+            .is_some_and(|c| !is_collector(c));
+        if let Some(share) = traced.filter(|_| collected) {
+            input.values.extend(tracing::runtime(share));
+            input.origins.extend(origin.cloned());
+            input.traces = Some(origin.cloned().into_iter().collect());
         }
         input
     }
@@ -61,6 +89,76 @@ pub(crate) fn runtime_layer(input: &RuntimeInput) -> Part {
         runtime::layer(values),
         Vec::new(),
         input.origins.clone(),
+    );
+    Part {
+        resources: vec![resource],
+    }
+}
+
+/// The findings about a service that is named as collector and takes no traces.
+pub(crate) fn collector_findings(settings: &Settings, world: &World) -> Vec<Finding> {
+    let (Some(Collector::Service(name, port)), Some(mesh)) =
+        (&settings.collector, &settings.origin)
+    else {
+        return Vec::new();
+    };
+    let (reason, message, fix) = match world.services.get(name) {
+        None => (
+            reason::COLLECTOR_NOT_FOUND,
+            format!("service {name} does not exist, so all traces are lost"),
+            "create it, or correct the name",
+        ),
+        Some(service) if service.headless => (
+            reason::INVALID,
+            format!("service {name} is headless, so all traces are lost"),
+            "name a service with a cluster IP",
+        ),
+        Some(service) if !service.ports.contains_key(port) => (
+            reason::PORT_NOT_FOUND,
+            format!("port {port} is not a port of service {name}, so all traces are lost"),
+            "name one of its ports",
+        ),
+        Some(_) => return Vec::new(),
+    };
+    let field = "spec.telemetry.collector.service";
+    vec![Finding::error(mesh, field, reason, message).fix(fix)]
+}
+
+/// The host and the port of a collector outside the mesh, none for one that is not there, and the objects that name it.
+pub(crate) type CollectorInput = (Option<(Host, Port)>, BTreeSet<ObjectRef>);
+
+impl Compiled {
+    /// The service that is the collector.
+    pub(super) fn collector_service(&self) -> Option<(&NamespacedName, Port)> {
+        match self.settings.collector.as_ref()? {
+            Collector::Service(name, port) => Some((name, *port)),
+            Collector::Address(..) => None,
+        }
+    }
+
+    /// The cluster of a collector outside the mesh, or of one that is not there.
+    pub(super) fn collector_host(&self) -> Arc<Part> {
+        let host = match &self.settings.collector {
+            Some(Collector::Address(host, port)) => Some((host.clone(), *port)),
+            Some(Collector::Service(..)) | None => None,
+        };
+        let origins = self.settings.origin.iter().cloned().collect();
+        self.shared
+            .collectors
+            .of((host, origins), collector_cluster)
+    }
+}
+
+fn collector_cluster((to, origins): &CollectorInput) -> Part {
+    let name = tracing::COLLECTOR;
+    let to = to.as_ref().map(|(host, port)| (host, *port));
+    let body = cluster::reports_to(name, to).encode_to_vec();
+    let resource = Resource::new(
+        ResourceKind::Cluster,
+        name,
+        body,
+        Vec::new(),
+        origins.clone(),
     );
     Part {
         resources: vec![resource],

@@ -76,8 +76,18 @@ impl CompiledTemplate {
         let targets = service_targets(services, template);
         let limits = rate_limits(&targets, policies.traffic);
         let authz = &policies.auth;
-        let input = inbound(template, &targets, authz, &limits, settings, &mut feedback);
-        let runtime = RuntimeInput::new(template, &policies.telemetry, settings, &mut feedback);
+        let mut input = inbound(template, &targets, authz, &limits, settings, &mut feedback);
+        let runtime = RuntimeInput::new(
+            template,
+            &policies.telemetry,
+            services,
+            settings,
+            &mut feedback,
+        );
+        if let Some(origins) = &runtime.traces {
+            input.spans = Some(Arc::clone(&settings.span_tags));
+            input.origins.extend(origins.iter().cloned());
+        }
         Self {
             config: inbound_configs.of(Arc::new(input), InboundConfig::new),
             identity: template.identity(&settings.trust_domain),

@@ -16,8 +16,8 @@ use crate::kinds::traffic::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
-    Otherwise, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
-    WeightedBackend, idle_timeout,
+    Otherwise, Purpose, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy,
+    UpstreamTls, WeightedBackend, idle_timeout,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
@@ -92,17 +92,18 @@ impl ClusterAndEndpoints {
         [self.upstream.resource(), self.endpoints.resource()]
     }
 
-    /// Returns the same endpoints in another cluster, which a rule needs.
-    fn under(
+    /// Returns the same endpoints in another cluster, which a rule or the collector needs.
+    pub(super) fn under(
         &self,
         name: Arc<str>,
-        rule: &RouteRule,
+        rule: Option<&RouteRule>,
         old: &OldClusters<'_>,
         change: impl FnOnce(&mut Upstream),
     ) -> Self {
         let mut upstream = self.upstream.recipe().clone();
         upstream.name = name;
-        upstream.origins.rules.extend(rule.origins.iter().cloned());
+        let origins = rule.into_iter().flat_map(|rule| &rule.origins);
+        upstream.origins.rules.extend(origins.cloned());
         change(&mut upstream);
         with_old_name(upstream, self.endpoints.recipe().groups.clone(), old)
     }
@@ -321,7 +322,7 @@ fn whole(
         balance: balance(service),
         policy: None,
         idle_timeout: idle_timeout(plain_requests),
-        copies: false,
+        purpose: Purpose::Calls,
         origins: Origins {
             service: name.clone(),
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
@@ -416,7 +417,7 @@ pub(super) fn subset(
         balance: balance(service),
         policy: None,
         idle_timeout: idle_timeout(there.unmeshed),
-        copies: false,
+        purpose: Purpose::Calls,
         origins: Origins {
             service: service.name.clone(),
             rules: place.rule.origins.clone(),
@@ -446,7 +447,7 @@ pub(super) fn governed(
         return None;
     }
     let name = subset_name((&service.name, *port), place, facet.family);
-    Some(backend.under(name, place.rule, old, |upstream| {
+    Some(backend.under(name, Some(place.rule), old, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
         if resent {
             upstream.policy.get_or_insert_default().retry_budget = Some(default_budget());
@@ -464,8 +465,8 @@ pub(super) fn mirror(
 ) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), place, None);
     let name = with_family(format!("{name}/mirror"), facet.family);
-    backend.under(name, place.rule, old, |upstream| {
-        upstream.copies = true;
+    backend.under(name, Some(place.rule), old, |upstream| {
+        upstream.purpose = Purpose::Copies;
         if let Some(policy) = &mut upstream.policy {
             (policy.limits, policy.retry_budget) = (Limits::default(), None);
         }

@@ -19,7 +19,9 @@ use super::{Compiled, Proxy};
 use crate::dependency::Dependency;
 use crate::finding::ObjectRef;
 use crate::resource::{Part, ResourceKey, View};
-use crate::world::{Capture, DeclaredDestination, NamespacedName, Port, Standalone, in_namespace};
+use crate::world::{
+    Capture, DeclaredDestination, NamespacedName, Port, Protocol, Standalone, in_namespace,
+};
 
 /// Names the parts of a view, in the order in which they stand in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +37,7 @@ enum PartKey {
     Listener(SocketAddr),
     OnDemand(Arc<str>),
     Runtime,
+    Collector,
 }
 
 /// Collects the parts of a view.
@@ -46,6 +49,8 @@ struct ViewBuilder<'a> {
     pods: BTreeMap<PodGroup, Called>,
     absent: BTreeSet<Arc<str>>,
     depends: BTreeSet<Dependency>,
+    /// The objects by which the proxy traces.
+    traces: Option<&'a BTreeSet<ObjectRef>>,
 }
 
 impl Compiled {
@@ -62,6 +67,7 @@ impl Compiled {
             pods: BTreeMap::new(),
             absent: BTreeSet::new(),
             depends: BTreeSet::from([Dependency::Pod(pod.clone())]),
+            traces: served.runtime.traces.as_ref(),
         };
         for input in served.applications() {
             let key = PartKey::Application(input.port);
@@ -72,6 +78,9 @@ impl Compiled {
             let runtimes = &self.shared.runtimes;
             let part = runtimes.of(served.runtime.clone(), runtime_layer);
             builder.parts.insert(PartKey::Runtime, part);
+        }
+        if builder.traces.is_some() {
+            builder.collector();
         }
         match &proxy.template.capture {
             Capture::Redirect => builder.captured(scope),
@@ -89,6 +98,22 @@ impl<'a> ViewBuilder<'a> {
     fn egress(&self) -> Option<&'a Egress> {
         let egress = self.compiled.egress(&self.proxy.template.namespace);
         egress.map(|egress| &**egress)
+    }
+
+    /// Adds the cluster to which the tracers of the listeners send spans.
+    fn collector(&mut self) {
+        let caller = self.proxy.facet(None);
+        let (key, part) = match self.compiled.collector_service() {
+            Some((name, port)) => {
+                self.depends.insert(Dependency::Service(name.clone()));
+                let side = self.compiled.client_side(name, port, &caller);
+                let key = PartKey::Service(name.clone(), port, None);
+                side.map(|side| (key, side.part()))
+            }
+            None => None,
+        }
+        .unwrap_or_else(|| (PartKey::Collector, self.compiled.collector_host()));
+        self.parts.insert(key, part);
     }
 
     fn captured(&mut self, scope: &Scope<'_>) {
@@ -385,6 +410,11 @@ impl<'a> ViewBuilder<'a> {
             },
         };
         let service = resolved.services().map(|(name, _)| &name.name).min();
+        // Readers of metrics are no users.
+        let http = resolved.protocol == Protocol::Http && at.port() != Port::METRICS.get();
+        let traces = self.traces.filter(|_| http);
+        let mut origins = resolved.origins();
+        origins.extend(traces.into_iter().flatten().cloned());
         Some(ListenerInput {
             at,
             binding,
@@ -393,7 +423,8 @@ impl<'a> ViewBuilder<'a> {
             namespace: Arc::clone(&resolved.destination.name.namespace),
             service: service.cloned(),
             line_format: self.compiled.settings.line_format,
-            origins: resolved.origins(),
+            spans: traces.map(|_| Arc::clone(&self.compiled.settings.span_tags)),
+            origins,
         })
     }
 

@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::{Message, Name};
 
 use super::metrics::Edge;
+use super::runtime::RuntimeValue;
 use super::{fraction, inline, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
 
@@ -169,7 +170,7 @@ fn drawn(key: &str) -> accesslog::access_log_filter::FilterSpecifier {
 }
 
 /// The runtime values for these logs.
-pub(crate) fn runtime(logs: AccessLogs) -> [(&'static str, u32); 3] {
+pub(crate) fn runtime(logs: AccessLogs) -> [(&'static str, RuntimeValue); 3] {
     let others = match logs.failures {
         0 => 0,
         failures => (u32::from(logs.share) * 10_000).div_ceil(u32::from(failures)),
@@ -179,6 +180,7 @@ pub(crate) fn runtime(logs: AccessLogs) -> [(&'static str, u32); 3] {
         (OTHERS, others),
         (STATUS, logs.from_status.into()),
     ]
+    .map(|(name, value)| (name, RuntimeValue::Number(value)))
 }
 
 /// `envoy.extensions.access_loggers.stream.v3.StdoutAccessLog`, with the fields of the JSON object in a fixed order.

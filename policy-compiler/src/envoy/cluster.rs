@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3;
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::Any;
 
@@ -17,13 +19,19 @@ use super::upstream_policy::{
 use super::{
     PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
 };
+use crate::telemetry::Host;
 use crate::traffic::{
-    Alpn, EndpointGroup, Limits, Upstream, UpstreamHost, UpstreamTls, idle_timeout,
+    Alpn, EndpointGroup, Limits, Purpose, Upstream, UpstreamHost, UpstreamTls, idle_timeout,
 };
-use crate::world::SpiffeId;
+use crate::world::{Port, SpiffeId};
 
 /// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
 const MARK: i64 = 0x9c;
+
+/// The most reports of a sidecar under way.
+const MAX_REPORTS: u32 = 16;
+/// A report that takes longer is lost. Envoy's exporter has no time limit of its own.
+const REPORT_SECONDS: i64 = 10;
 
 /// A cluster with endpoints by EDS under the same name. The client's address chooses the endpoint if the route or filter asks for it;
 /// see [`super::route::outbound`].
@@ -59,11 +67,77 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
         ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
     };
     balance(&mut cluster, &upstream.balance, policy.slow_start);
-    if upstream.copies {
-        limit_copies(&mut cluster, options);
-    } else {
-        cluster.typed_extension_protocol_options = extensions(&options);
+    match upstream.purpose {
+        Purpose::Calls => cluster.typed_extension_protocol_options = extensions(&options),
+        Purpose::Copies => limit_copies(&mut cluster, options),
+        Purpose::Reports => limit_reports(&mut cluster),
     }
+    cluster
+}
+
+/// Bounds a cluster that gets reports of the sidecar itself, by gRPC: reports that cannot be sent are lost, and hold up nothing.
+fn limit_reports(cluster: &mut v3::Cluster) {
+    use http::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    let thresholds = v3::circuit_breakers::Thresholds {
+        max_requests: number(MAX_REPORTS),
+        max_pending_requests: number(MAX_REPORTS),
+        max_connections: number(UNLIMITED),
+        ..Default::default()
+    };
+    cluster.circuit_breakers = Some(v3::CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..Default::default()
+    });
+    let explicit = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(
+            core::Http2ProtocolOptions {
+                // Notices a host that is gone without a word.
+                connection_keepalive: Some(core::KeepaliveSettings {
+                    interval: seconds(30),
+                    timeout: seconds(10),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+        )),
+    };
+    let options = http::HttpProtocolOptions {
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            max_stream_duration: seconds(REPORT_SECONDS),
+            ..Default::default()
+        }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    };
+    cluster.typed_extension_protocol_options = extensions(&options);
+}
+
+/// A cluster of a host outside the mesh that gets reports, in plain text. Without a host it loses them.
+pub(crate) fn reports_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+    let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
+    limit_reports(&mut cluster);
+    let Some((host, port)) = to else {
+        return cluster;
+    };
+    let address = match host {
+        Host::Ip(ip) => ip.to_string(),
+        Host::Name(dns) => {
+            let dns_cluster = DnsCluster {
+                dns_refresh_rate: seconds(30),
+                dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+                ..Default::default()
+            };
+            let custom = v3::cluster::CustomClusterType {
+                name: "envoy.clusters.dns".to_owned(),
+                typed_config: Some(any(&dns_cluster)),
+            };
+            cluster.cluster_discovery_type =
+                Some(v3::cluster::ClusterDiscoveryType::ClusterType(custom));
+            dns.to_string()
+        }
+    };
+    cluster.load_assignment = Some(super::endpoint::at_host(name, address, port.get()));
     cluster
 }
 

@@ -24,6 +24,34 @@ pub(crate) fn assignment(name: &str, groups: &[EndpointGroup]) -> v3::ClusterLoa
     }
 }
 
+/// One endpoint, by the address or the DNS name of a host.
+pub(super) fn at_host(name: &str, host: String, port: u16) -> v3::ClusterLoadAssignment {
+    let at = core::SocketAddress {
+        address: host,
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    };
+    let endpoint = v3::Endpoint {
+        address: Some(core::Address {
+            address: Some(core::address::Address::SocketAddress(at)),
+        }),
+        ..Default::default()
+    };
+    let endpoint = v3::LbEndpoint {
+        host_identifier: Some(v3::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    };
+    let locality = v3::LocalityLbEndpoints {
+        lb_endpoints: vec![endpoint],
+        ..Default::default()
+    };
+    v3::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![locality],
+        ..Default::default()
+    }
+}
+
 /// The key by which an endpoint of a cluster of pods is asked for; the value is its address.
 pub(super) const ADDRESS: &str = "address";
 

@@ -14,6 +14,7 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::network::{filter, format, on_demand_name};
 use super::reporting::Reporting;
+use super::tracing::restore_id;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, number, rbac, regex, seconds, truth};
@@ -22,6 +23,8 @@ use super::{ads, any, duration, number, rbac, regex, seconds, truth};
 pub(crate) const AUTHZ_FILTER: &str = "authz";
 /// The slot for filters that routes bring: faults at the client, rate limits at the server. Without any it costs next to nothing, and no listener changes with them.
 pub(crate) const POLICY_FILTER: &str = "policy";
+/// The filter that gives a request its own id back after the draw of traces.
+const RESTORE_FILTER: &str = "id";
 /// The most headers of a request or a response, and their size together. Larger ones are for ports that declare no HTTP: Envoy holds
 /// the headers of every request in memory.
 pub(super) const MAX_HEADERS: u32 = 2000;
@@ -93,7 +96,7 @@ pub(crate) fn connection_manager(
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes.specifier()),
-        http_filters: http_filters(side),
+        http_filters: http_filters(side, reporting.spans.is_some()),
         http_protocol_options: Some(http1_options()),
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
         max_request_headers_kb: number(MAX_HEADERS_KB),
@@ -127,10 +130,17 @@ pub(crate) fn connection_manager(
         ..Default::default()
     };
     by_name(&mut manager, side);
+    trace(&mut manager, reporting);
     filter("http", any(&manager))
 }
 
-fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
+/// Adds the tracer, if the sidecar traces.
+fn trace(manager: &mut v3::HttpConnectionManager, reporting: &Reporting<'_>) {
+    manager.early_header_mutation_extensions = reporting.own_id();
+    manager.tracing = reporting.tracer();
+}
+
+fn http_filters(side: Side, traces: bool) -> Vec<v3::HttpFilter> {
     use v3::http_filter::ConfigType;
     let filter = |name: &str, config: Any| v3::HttpFilter {
         name: name.to_owned(),
@@ -138,11 +148,15 @@ fn http_filters(side: Side) -> Vec<v3::HttpFilter> {
         ..Default::default()
     };
     // The position in the list is the order in which requests pass them.
-    let mut filters = match side {
-        Side::Client => Vec::new(),
-        Side::External(_) => vec![filter("on_demand", any(&fetch_clusters()))],
-        Side::Server(_) => vec![filter(AUTHZ_FILTER, rbac::closed())],
-    };
+    let mut filters = Vec::new();
+    if traces {
+        filters.push(filter(RESTORE_FILTER, restore_id()));
+    }
+    match side {
+        Side::Client => {}
+        Side::External(_) => filters.push(filter("on_demand", any(&fetch_clusters()))),
+        Side::Server(_) => filters.push(filter(AUTHZ_FILTER, rbac::closed())),
+    }
     filters.push(filter(POLICY_FILTER, any(&FilterChainConfig::default())));
     let router = Router {
         suppress_envoy_headers: true,

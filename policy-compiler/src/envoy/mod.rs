@@ -23,6 +23,7 @@ pub(crate) mod route;
 pub(crate) mod runtime;
 mod shares;
 pub(crate) mod tls;
+pub(crate) mod tracing;
 pub(crate) mod trial;
 mod upstream_policy;
 #[rustfmt::skip]

@@ -94,6 +94,7 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
         edge: Edge(Vec::new()),
         server: OWN_PRINCIPAL,
         format: LineFormat::default(),
+        spans: None,
     };
     let manager = connection_manager(
         // It gets no connections.

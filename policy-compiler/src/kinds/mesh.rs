@@ -6,7 +6,7 @@ use heddle_crds::{
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::salvage::{closed, in_words, salvage};
-use crate::kinds::telemetry::access_logs;
+use crate::kinds::telemetry::{access_logs, collector, span_tags};
 use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
@@ -160,6 +160,7 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         spec.telemetry.metrics_readers.iter().map(reader).collect();
     metrics_readers.sort();
     metrics_readers.dedup();
+    let tracing = spec.telemetry.tracing.as_ref();
     Settings {
         trust_domain: spec.trust_domain.as_str().into(),
         cluster_domain: spec.cluster_domain.as_str().into(),
@@ -181,6 +182,11 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
             AccessLogFormat::Json => LineFormat::Json,
             AccessLogFormat::Text => LineFormat::Text,
         },
+        collector: spec.telemetry.collector.as_ref().and_then(collector),
+        traced: tracing
+            .and_then(|tracing| tracing.percent)
+            .map(heddle_crds::Percent::of_ten_thousand),
+        span_tags: span_tags(tracing.map_or(&[][..], |tracing| &tracing.tags)),
         origin,
     }
 }

@@ -22,10 +22,21 @@ pub struct Upstream {
     pub policy: Option<Box<UpstreamPolicy>>,
     /// How long a connection is kept without a request.
     pub idle_timeout: Duration,
-    /// Whether it gets copies of requests only. One that is slow or full then loses copies, and holds up no request.
-    pub copies: bool,
+    /// The kind of its traffic.
+    pub purpose: Purpose,
     /// The objects from which it comes.
     pub origins: Origins,
+}
+
+/// The kind of traffic of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Requests and bytes of applications.
+    Calls,
+    /// Copies of requests. An upstream that is slow or full loses copies, and holds up no request.
+    Copies,
+    /// Reports of the sidecar itself, by gRPC. An upstream that is slow or full loses reports.
+    Reports,
 }
 
 /// How connections to an upstream are secured.

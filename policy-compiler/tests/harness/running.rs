@@ -130,7 +130,13 @@ pub fn start(
     // As the agent does it; a name that looks like a format is not read as one.
     let workload = format!("{pod}%PROTOCOL%");
     let identity = compiled.proxies[&pod_ref].identity.as_str();
-    let environment = [("NS", "shop"), ("WL", &*workload), ("ID", identity)];
+    let resource = format!("service.name={pod}");
+    let environment = [
+        ("NS", "shop"),
+        ("WL", &*workload),
+        ("ID", identity),
+        ("OTEL_RESOURCE_ATTRIBUTES", &*resource),
+    ];
     spawn(pod, &config, &environment, folder, admin)
 }
 

@@ -153,6 +153,9 @@ fn meshes() -> Vec<Value> {
         json!({"mode": "strict"}),
         json!({"trustDomain": "other"}),
         json!({"scope": {"onDemand": "Disabled"}}),
+        json!({"telemetry": {"collector": {"service": {"namespace": "shop", "name": "a", "port": 80}}, "tracing": {"percent": 1}}}),
+        json!({"telemetry": {"collector": {"service": {"namespace": "till", "name": "b", "port": 80}}}}),
+        json!({"telemetry": {"collector": {"address": {"host": "collector.example"}}}}),
     ];
     specs.into_iter().map(mesh).collect()
 }

@@ -14,6 +14,7 @@ use super::Compiled;
 use super::changes::{Changes, Recompiled, Replaced};
 use super::differences::Differences;
 use super::reports::Source;
+use super::telemetry::collector_findings;
 use super::units::{Queue, UnitId};
 use crate::dependency::Dependency;
 use crate::validation::Recorder;
@@ -131,6 +132,8 @@ impl Update<'_> {
     fn finish(mut self) -> Compiled {
         self.new
             .set_findings(Source::Injection, &self.world.injection);
+        let findings = collector_findings(&self.new.settings, self.world);
+        self.new.set_findings(Source::Collector, &findings);
         if !self.new.reported.ptr_eq(&self.old.reported) {
             self.new.findings = self.new.all_findings();
         }

@@ -18,6 +18,8 @@ pub(crate) struct TelemetryPolicy {
     pub(crate) object: ObjectRef,
     pub(crate) selector: Selector,
     pub(crate) access_logs: Option<AccessLogs>,
+    /// The share of requests that begin a trace, in parts of 10,000.
+    pub(crate) traced: Option<u16>,
 }
 
 impl TelemetryPolicy {
@@ -37,11 +39,11 @@ impl PolicyKind for TelemetrySpec {
 
     fn check(_: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let mut problems = Vec::new();
-        if spec.access_logs.is_none() {
+        if spec.access_logs.is_none() && spec.tracing.is_none() {
             problems.push(ValidationError::invalid(
                 "spec",
                 "an object that sets nothing does nothing",
-                "add accessLogs",
+                "add accessLogs or tracing",
             ));
         }
         problems
@@ -61,16 +63,27 @@ impl PolicyKind for TelemetrySpec {
                 Selector::Labels(to_labels(&selector.match_labels))
             }),
             access_logs: spec.access_logs.as_ref().map(access_logs),
+            traced: spec.tracing.as_ref().map(|of| of.percent.of_ten_thousand()),
         };
+        if read.traced.is_some() && policy.settings.collector.is_none() {
+            without_collector(&read.object, report);
+        }
         let others = attachments.entry(target).or_default();
-        let mut alike = others
+        let alike: Vec<&TelemetryPolicy> = others
             .iter()
-            .filter(|other| other.selector == read.selector);
-        if let Some(winner) = alike.find(|other| other.access_logs.is_some())
+            .filter(|other| other.selector == read.selector)
+            .collect();
+        if let Some(winner) = alike.iter().find(|other| other.access_logs.is_some())
             && read.access_logs.is_some()
         {
             yields(&read.object, &winner.object, "spec.accessLogs", report);
             read.access_logs = None;
+        }
+        if let Some(winner) = alike.iter().find(|other| other.traced.is_some())
+            && read.traced.is_some()
+        {
+            yields(&read.object, &winner.object, "spec.tracing", report);
+            read.traced = None;
         }
         others.push(read);
     }
@@ -86,6 +99,21 @@ impl PolicyKind for TelemetrySpec {
         let differing = gone.chain(come);
         differing.map(|policy| policy.selector.clone()).collect()
     }
+}
+
+/// Reports that traces have nowhere to go. The rest of the object is in force.
+fn without_collector(object: &ObjectRef, report: &mut ObjectReport<'_>) {
+    let message = "the Mesh names no collector, so no sidecar traces";
+    let fix = "set spec.telemetry.collector of the Mesh default";
+    let (condition, reason) = (ConditionType::ResolvedRefs, reason::COLLECTOR_NOT_FOUND);
+    report.status.set(
+        condition,
+        false,
+        reason,
+        format!("spec.tracing: {message}; {fix}"),
+    );
+    let finding = Finding::error(object, "spec.tracing", reason, message.to_owned());
+    report.findings.push(finding.fix(fix));
 }
 
 /// Reports that another object for the same pods has the place of a section of this one.

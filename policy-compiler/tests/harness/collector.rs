@@ -1,0 +1,113 @@
+//! A collector of OpenTelemetry: OTLP over gRPC, as its project publishes it.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tests; each test binary uses a part of this"
+)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tonic::{Request, Response, Status, transport};
+
+/// A span with the name of the service that sent it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub service: String,
+    pub span: Span,
+}
+
+impl Received {
+    /// The text of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        text(&self.span.attributes, name)
+    }
+}
+
+fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
+    let found = attributes.iter().find(|attribute| attribute.key == name)?;
+    match found.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A running collector. Its thread ends with the test's process.
+#[derive(Clone, Default)]
+pub struct Collector(Arc<Mutex<Vec<Received>>>);
+
+impl Collector {
+    pub fn start(at: &str) -> Result<Self> {
+        let (at, collector) = (at.parse::<SocketAddr>()?, Self::default());
+        let (service, (ready, started)) = (collector.clone(), mpsc::channel());
+        std::thread::spawn(move || -> Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let incoming = transport::server::TcpIncoming::bind(at)?;
+                ready.send(())?;
+                let server =
+                    transport::Server::builder().add_service(TraceServiceServer::new(service));
+                Ok(server.serve_with_incoming(incoming).await?)
+            })
+        });
+        started.recv().context("the collector does not listen")?;
+        Ok(collector)
+    }
+
+    /// The spans so far.
+    pub fn spans(&self) -> Vec<Received> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Removes and returns the spans, once there are so many.
+    pub fn take(&self, count: usize) -> Result<Vec<Received>> {
+        let all = self.take_once(|spans| spans.len() >= count)?;
+        ensure!(all.len() == count, "{count}: {all:#?}");
+        Ok(all)
+    }
+
+    /// Removes and returns the spans, once this holds for them.
+    pub fn take_once(&self, holds: impl Fn(&[Received]) -> bool) -> Result<Vec<Received>> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds(&self.spans()) {
+            ensure!(Instant::now() < deadline, "{:#?}", self.spans());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(std::mem::take(&mut *self.0.lock().unwrap()))
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut all = self.0.lock().unwrap();
+        for resource in request.into_inner().resource_spans {
+            let attributes = resource.resource.unwrap_or_default().attributes;
+            let service = text(&attributes, "service.name").unwrap_or_default();
+            let spans = resource
+                .scope_spans
+                .into_iter()
+                .flat_map(|scope| scope.spans);
+            all.extend(spans.map(|span| Received {
+                service: service.to_owned(),
+                span,
+            }));
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
