@@ -14,10 +14,8 @@ impl Samples<'_> {
             false => &rule.to.paths,
         };
         let fold = rule.to.ignore_case;
-        let only = match only.is_empty() {
-            true => &any[..],
-            false => only,
-        };
+        let all = only.is_empty();
+        let only = if all { &any[..] } else { only };
         let common = own.iter().flat_map(|own| {
             let both = only.iter().filter_map(move |only| both(own, only, fold));
             both.collect::<Vec<_>>()
@@ -51,7 +49,7 @@ impl Samples<'_> {
         paths.sort();
         paths.dedup();
         // OPTIONS may ask about the server as a whole.
-        if rule.to.paths.is_empty() && only.contains(&any[0]) {
+        if rule.to.paths.is_empty() && all {
             paths.push("*".to_owned());
         }
         (paths, complete)
