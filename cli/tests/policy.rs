@@ -40,7 +40,14 @@ fn test(tests: &str, more: &[&str]) -> Output {
 
 #[test]
 fn assertions_of_a_sound_shop_hold() {
-    let args = ["policy", "test", "-d", "why.yaml", "-f", "policy"];
+    let args = [
+        "policy",
+        "test",
+        "-d",
+        "why.yaml",
+        "-f",
+        "policy/tests.yaml",
+    ];
     let output = heddle(&args, "");
     let out = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{out}");
@@ -87,13 +94,26 @@ const FAILING: &[Case] = &[
     },
     // The frontend has no policy, so that a workload of tomorrow, or plain text, gets in, too.
     Case {
-        test: "- never: {from: {namespaces: [other]}, to: {workloads: [shop/frontend-1]}}",
+        test: "- never: {from: {namespaces: [legacy]}, to: {workloads: [shop/frontend-1]}}",
         says: &[
-            "spiffe://cluster.local/ns/other/sa/any-other to shop/frontend-1 any other port: a connection: allowed, for no Allow rule holds there\n",
+            "spiffe://cluster.local/ns/legacy/sa/any-other to shop/frontend-1 any other port: a connection: allowed, for no Allow rule holds there\n",
         ],
     },
     Case {
         test: "- never: {from: {plainText: true}, to: {workloads: [shop/frontend-1]}}",
+        says: &[
+            "a caller without a certificate to shop/frontend-1 any other port: a connection: allowed",
+        ],
+    },
+    // A workload without a sidecar calls in plain text, and others can.
+    Case {
+        test: "- never: {from: {workloads: [legacy/cron-1]}, to: {workloads: [shop/frontend-1]}}",
+        says: &[
+            "a caller without a certificate to shop/frontend-1 any other port: a connection: allowed",
+        ],
+    },
+    Case {
+        test: "- never: {from: {workloads: [shop/db-1]}, to: {workloads: [shop/frontend-1]}}",
         says: &[
             "a caller without a certificate to shop/frontend-1 any other port: a connection: allowed",
         ],
@@ -176,6 +196,54 @@ fn faults_of_a_file_are_named_with_their_fix() {
             "to.workloads: shop/none is not a known workload; correct it",
         ),
         ("- never: {from: {}, to: {ports: [70000]}}", "-f - is not"),
+        (
+            "- never: {from: {workloads: [shop/frontendd]}, to: {services: [shop/db]}}",
+            "from.workloads: shop/frontendd is not a known workload; correct it",
+        ),
+        (
+            "- never: {from: {namespaces: [shopp]}, to: {services: [shop/db]}}",
+            "from.namespaces: shopp has no pod and no service, and no policy names it; correct it",
+        ),
+        (
+            "- never: {from: {identities: [shop/frontendd]}, to: {services: [shop/db]}}",
+            "from.identities: no pod has spiffe://cluster.local/ns/shop/sa/frontendd, and no policy names it; correct it",
+        ),
+        (
+            "- never: {from: {except: {workloads: [shop/nobody]}}, to: {services: [shop/db]}}",
+            "from.except.workloads: shop/nobody is not a known workload; correct it",
+        ),
+        (
+            "- never: {from: {except: {workloads: [legacy/cron-1]}}, to: {services: [shop/db]}}",
+            "from.except.workloads: legacy/cron-1 has no sidecar",
+        ),
+        (
+            "- never: {from: {except: {workloads: [shop/reviews-v1-1]}}, to: {services: [shop/db]}}",
+            "shop/reviews-v1-1 shares its identity spiffe://cluster.local/ns/shop/sa/reviews with shop/reviews-v2-1; name both",
+        ),
+        (
+            "- never: {from: {namespaces: [shop], except: {plainText: true, namespaces: [shop]}}, to: {services: [shop/db]}}",
+            "there is nothing to judge: from names no caller",
+        ),
+        (
+            "- never: {from: {}, to: {namespaces: [shop, shopp]}}",
+            "to.namespaces: shopp has no workload; correct it",
+        ),
+        (
+            "- never: {from: {}, to: {services: [shop/reviews], paths: ['/*/admin']}}",
+            "to.paths: \"/*/admin\" is not a path",
+        ),
+        (
+            "- never: {from: {}, to: {services: [shop/reviews], paths: ['/a?b']}}",
+            "to.paths: \"/a?b\" is not a path",
+        ),
+        (
+            "- never: {from: {}, to: {services: [shop/reviews], paths: ['/a#b']}}",
+            "to.paths: \"/a#b\" is not a path",
+        ),
+        (
+            "- never: {from: {}, to: {services: [shop/reviews], methods: [get]}}",
+            "to.methods: \"get\" is not a method; write it in capitals",
+        ),
     ] {
         let output = test(tests, &[]);
         let err = String::from_utf8_lossy(&output.stderr);
@@ -184,6 +252,20 @@ fn faults_of_a_file_are_named_with_their_fix() {
             || (error == "-f - is not" && err.contains("is not a file of assertions"));
         assert!(known, "no {error:?} in {err}");
     }
+}
+
+#[test]
+fn a_folder_stands_for_all_files_below() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    let denied = json!({"tests": [{"deny": {"from": "shop/db-1", "to": "shop/reviews"}}]});
+    std::fs::write(below.join("a.json"), denied.to_string()).unwrap();
+    std::fs::write(folder.path().join("b.yml"), denied.to_string()).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let output = heddle(&["policy", "test", "-d", "why.yaml", "-f", path], "");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.ends_with("2 passed, 0 failed\n"), "{out}");
 }
 
 #[test]

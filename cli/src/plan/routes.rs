@@ -225,6 +225,7 @@ fn rate(flows: &Flows, rerouted: &Rerouted) -> Option<f64> {
         let destination = &flow.destination;
         format!("{}/{}", destination.namespace, destination.name) == rerouted.service
             && namespaces.contains(&*flow.source.namespace)
+            && flow.port.is_none_or(|port| port == rerouted.port)
     };
     let rates: Vec<f64> = flows.all.iter().filter(to).map(Flow::rate).collect();
     (!rates.is_empty()).then(|| rates.iter().sum())

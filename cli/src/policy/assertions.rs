@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use heddle_policy_compiler::NamespacedName;
 use heddle_policy_compiler::authz::{Operation, PathPattern};
+use heddle_policy_compiler::ingest::FolderEntry;
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use serde::Deserialize;
 
@@ -156,7 +157,7 @@ impl Placed {
     }
 }
 
-/// Reads files of assertions; a folder stands for its files, in their order.
+/// Reads files of assertions; a folder stands for its files and those of its folders, in their order.
 ///
 /// # Errors
 /// A file cannot be read, or an assertion is not one.
@@ -203,19 +204,23 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let about = || format!("cannot read {}", path.display());
-    let entries = std::fs::read_dir(path).with_context(about)?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let file = entry.with_context(about)?.path();
-        let known = file
-            .extension()
-            .is_some_and(|of| of == "yaml" || of == "yml");
-        if known && file.is_file() {
-            files.push(file);
+    let mut children: Vec<PathBuf> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(about)?;
+    children.sort();
+    let mut found = Vec::new();
+    for child in children {
+        match FolderEntry::of(&child, child.is_dir(), child.is_symlink()) {
+            FolderEntry::Objects => found.push(child),
+            FolderEntry::Folder => found.extend(files(&child)?),
+            FolderEntry::LinkToFolder => {
+                let link = child.display();
+                bail!("{link} is a link to a folder, which is not followed; name the folder itself")
+            }
+            FolderEntry::Other => {}
         }
     }
-    files.sort();
-    Ok(files)
+    Ok(found)
 }
 
 fn check(test: &Test) -> Result<()> {
@@ -247,9 +252,7 @@ fn check(test: &Test) -> Result<()> {
             name("to", text)?;
         }
         to.ports()?;
-        if let Some(path) = to.paths.iter().find(|path| !path.starts_with('/')) {
-            bail!("{path:?} is not a path; start it with /, and use * only at the end");
-        }
+        to.operation()?;
     }
     Ok(())
 }
@@ -311,20 +314,29 @@ impl To {
         self.ports.iter().map(port).collect()
     }
 
-    /// The methods and paths.
-    pub fn operation(&self) -> Operation {
-        let pattern = |path: &String| match path.strip_suffix('*') {
-            Some(prefix) => PathPattern::Prefix(prefix.into()),
-            None => PathPattern::Exact(path.as_str().into()),
+    /// The methods and paths, by the rules of an `AuthPolicy`.
+    ///
+    /// # Errors
+    /// No request has such a method or path.
+    pub fn operation(&self) -> Result<Operation> {
+        let lower = |method: &String| method.bytes().any(|byte| byte.is_ascii_lowercase());
+        let mut methods = self.methods.iter();
+        if let Some(method) = methods.find(|method| !is_token(method) || lower(method)) {
+            bail!("to.methods: {method:?} is not a method; write it in capitals, such as GET");
+        }
+        let pattern = |path: &String| {
+            PathPattern::parse(path).with_context(|| {
+                format!("to.paths: {path:?} is not a path; start it with /, use * only at the end, and leave out ? and #")
+            })
         };
-        Operation {
+        Ok(Operation {
             methods: self
                 .methods
                 .iter()
                 .map(|method| method.as_str().into())
                 .collect(),
-            paths: self.paths.iter().map(pattern).collect(),
+            paths: self.paths.iter().map(pattern).collect::<Result<_>>()?,
             ..Operation::default()
-        }
+        })
     }
 }

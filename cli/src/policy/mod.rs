@@ -2,6 +2,8 @@
 
 mod assertions;
 mod evidence;
+mod mesh;
+mod names;
 mod never;
 mod suggest;
 mod test;

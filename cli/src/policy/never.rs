@@ -11,73 +11,12 @@ use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, ServedPort, World};
 
 use super::assertions::{From, Never, To, name};
+use super::mesh::{Mesh, OTHER, namespace_of};
+use super::names;
 use crate::decisions::{decision, reads, request};
-use crate::flows::Behind;
 
-/// The end of an account or namespace that no rule and no workload names.
-const OTHER: &str = "any-other";
 /// So many counter-examples are listed.
 const LISTED: usize = 5;
-
-/// The objects that a test looks at.
-pub struct Mesh<'a> {
-    /// The compile.
-    pub compiled: &'a Compiled,
-    /// Its input.
-    pub world: &'a World,
-    /// The workloads behind services.
-    pub behind: Behind,
-    /// The workloads of identities.
-    pub workloads: BTreeMap<SpiffeId, BTreeSet<NamespacedName>>,
-}
-
-impl<'a> Mesh<'a> {
-    /// Looks at all workloads.
-    pub fn of(compiled: &'a Compiled, world: &'a World) -> Self {
-        let mut workloads = BTreeMap::<_, BTreeSet<_>>::new();
-        for proxy in compiled.proxies.values() {
-            let of_identity = workloads.entry(proxy.identity.clone()).or_default();
-            of_identity.insert(proxy.workload());
-        }
-        Self {
-            compiled,
-            world,
-            behind: Behind::of(world),
-            workloads,
-        }
-    }
-
-    fn trust_domain(&self) -> &str {
-        &self.compiled.mesh().trust_domain
-    }
-
-    /// All identities that have to be asked about.
-    fn identities(&self, named: &[SpiffeId]) -> BTreeSet<SpiffeId> {
-        let mut identities: BTreeSet<SpiffeId> = self.workloads.keys().cloned().collect();
-        identities.extend(named.iter().cloned());
-        let mut namespaces: BTreeSet<String> = BTreeSet::from([OTHER.to_owned()]);
-        let pods = self.world.pods().keys();
-        namespaces.extend(pods.map(|pod| pod.namespace.to_string()));
-        for port in self.compiled.served_ports() {
-            for rule in &port.authz.rules {
-                identities.extend(rule.from.identities.iter().cloned());
-                let prefixes = rule.from.identity_prefixes.iter();
-                let named = prefixes.filter_map(|prefix| namespace_of(prefix));
-                namespaces.extend(named.map(str::to_owned));
-            }
-        }
-        let others = namespaces
-            .iter()
-            .map(|of| SpiffeId::new(self.trust_domain(), of, OTHER));
-        identities.extend(others);
-        identities
-    }
-}
-
-/// The namespace of `spiffe://<trust domain>/ns/<namespace>/...`.
-fn namespace_of(identity: &str) -> Option<&str> {
-    identity.split_once("/ns/")?.1.split('/').next()
-}
 
 /// The result of an assertion.
 #[derive(Debug, Default)]
@@ -104,7 +43,7 @@ pub fn check(mesh: &Mesh<'_>, never: &Never) -> Result<Found> {
         !ports.is_empty() || !bare.is_empty(),
         "to names no server that exists; correct it, or leave the assertion out"
     );
-    let only = never.to.operation();
+    let only = never.to.operation()?;
     let mut found = Found::default();
     for name in bare {
         found.add(format!("{name}: no sidecar decides there"));
@@ -112,7 +51,6 @@ pub fn check(mesh: &Mesh<'_>, never: &Never) -> Result<Found> {
     // Workloads with equal policies share their rules.
     let mut known = BTreeMap::new();
     for port in ports {
-        found.looked_at += callers.len();
         let key = (
             std::ptr::from_ref(port.authz),
             port.port,
@@ -122,26 +60,40 @@ pub fn check(mesh: &Mesh<'_>, never: &Never) -> Result<Found> {
         let judged = known
             .entry(key)
             .or_insert_with(|| judge(&port, &callers, &only));
+        found.looked_at += judged.looked_at;
         found.merge(mesh, &port, judged, &callers);
     }
+    anyhow::ensure!(
+        found.looked_at > 0 || !found.passing.is_empty(),
+        "there is nothing to judge: from names no caller, or to has methods or paths and none of its ports reads HTTP; correct it"
+    );
     Ok(found)
 }
 
-/// The callers with a request that passes, as it is decided; `None`: not decided.
-type Judged = Vec<(usize, Option<String>)>;
+/// The decisions about the callers at a port.
+#[derive(Default)]
+struct Judged {
+    /// The callers with a request that passes, as it is decided; `None`: not decided.
+    open: Vec<(usize, Option<String>)>,
+    /// So many callers were judged.
+    looked_at: usize,
+}
 
 fn judge(port: &ServedPort<'_>, callers: &[Option<SpiffeId>], only: &Operation) -> Judged {
-    let mut judged = Judged::new();
+    let mut judged = Judged::default();
     // Bytes have neither a method nor a path.
     let any = only.methods.is_empty() && only.paths.is_empty();
     for (index, caller) in callers.iter().enumerate() {
         if caller.is_none() && !port.plain {
+            judged.looked_at += 1;
             continue;
         }
+        let mut is_judged = false;
         for http in [true, false] {
             if !reads(port.protocol, http) || !(http || any) {
                 continue;
             }
+            is_judged = true;
             let asked = Asked {
                 peer: caller.as_ref(),
                 port: port.port,
@@ -152,20 +104,23 @@ fn judge(port: &ServedPort<'_>, callers: &[Option<SpiffeId>], only: &Operation) 
                 Admitted::Never => {}
                 Admitted::By(passing, by) => {
                     let text = format!("{}: {}", request(&passing), decision(&by));
-                    judged.push((index, Some(text)));
+                    judged.open.push((index, Some(text)));
                 }
-                Admitted::Undecided => judged.push((index, None)),
+                Admitted::Undecided => judged.open.push((index, None)),
             }
         }
+        judged.looked_at += usize::from(is_judged);
     }
     judged
 }
 
 /// The callers that an assertion means; `None`: without a certificate.
 fn callers(mesh: &Mesh<'_>, from: &From) -> Result<Vec<Option<SpiffeId>>> {
+    names::check(mesh, from)?;
     let named = from.identities(mesh.trust_domain())?;
     let mut callers: Vec<Option<SpiffeId>> = Vec::new();
-    if (from.is_all() || from.plain_text) && !excepts_plain_text(from) {
+    // Every caller can also call without its certificate.
+    if !excepts_plain_text(from) {
         callers.push(None);
     }
     let listed = from.namespaces.iter();
@@ -190,19 +145,16 @@ fn excepts_plain_text(from: &From) -> bool {
 fn is_meant(mesh: &Mesh<'_>, from: &From, identity: &SpiffeId) -> Result<bool> {
     let names = |from: &From| -> Result<bool> {
         let namespace = namespace_of(identity.as_str()).unwrap_or_default();
-        let workloads = mesh.workloads.get(identity);
-        let mut of_workload = false;
-        for text in &from.workloads {
-            let name = name("from.workloads", text)?;
-            of_workload |= workloads.is_some_and(|workloads| workloads.contains(&name));
-        }
-        Ok(of_workload
-            || from.namespaces.iter().any(|of| of == namespace)
-            || from.identities(mesh.trust_domain())?.contains(identity))
+        let by_name = from.namespaces.iter().any(|of| of == namespace)
+            || from.identities(mesh.trust_domain())?.contains(identity);
+        Ok(by_name || !names::listed(mesh, from, identity)?.is_empty())
     };
     let excepted = match &from.except {
-        Some(except) => names(except)?,
-        None => false,
+        Some(except) if names(except)? => {
+            names::ensure_whole(mesh, except, identity)?;
+            true
+        }
+        Some(_) | None => false,
     };
     Ok(!excepted && (from.is_all() || names(from)?))
 }
@@ -237,6 +189,10 @@ impl Meant {
                 "to.workloads: {workload} is not a known workload; correct it"
             );
             meant.workloads.insert(workload);
+        }
+        let mut namespaces = to.namespaces.iter();
+        if let Some(of) = namespaces.find(|of| !known.iter().any(|own| *own.namespace == ***of)) {
+            anyhow::bail!("to.namespaces: {of} has no workload; correct it");
         }
         for text in &to.services {
             let service = name("to.services", text)?;
@@ -324,7 +280,7 @@ impl Found {
             |port| format!("port {port}"),
         );
         let place = format!("{} {number}", port.template.workload());
-        for (index, passing) in judged {
+        for (index, passing) in &judged.open {
             let peer = callers.get(*index).and_then(Option::as_ref);
             let pair = format!("{} to {place}", caller(mesh, peer));
             match passing {

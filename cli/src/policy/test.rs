@@ -11,7 +11,8 @@ use heddle_policy_compiler::{Call, Explanation, Outcome, Servers, Stopped, World
 use serde::Serialize;
 
 use super::assertions::{self, Placed};
-use super::never::{self, Found, Mesh};
+use super::mesh::Mesh;
+use super::never::{self, Found};
 use crate::cluster::ClusterArgs;
 use crate::findings;
 use crate::out::{self, say};
@@ -24,7 +25,7 @@ const MAX_LINE: usize = 2000;
 /// Options of `heddle policy test`.
 #[derive(Args, Debug)]
 pub struct TestArgs {
-    /// Files or folders of assertions; `-` is standard input.
+    /// Files or folders of assertions, with all folders below; `-` is standard input.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
     /// Files or folders with the objects, in place of the cluster.

@@ -110,6 +110,27 @@ pub enum PathPattern {
 }
 
 impl PathPattern {
+    /// Reads a path of a policy: from the root, without query and fragment, `*` only at the end. `None`: it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (body, open) = text
+            .strip_suffix('*')
+            .map_or((text, false), |body| (body, true));
+        // Control characters never reach a path, and in an expression they would mean something else.
+        if !body.starts_with('/')
+            || body
+                .chars()
+                .any(|c| matches!(c, '*' | '?' | '#') || c.is_control())
+        {
+            return None;
+        }
+        Some(if open {
+            Self::Prefix(body.into())
+        } else {
+            Self::Exact(body.into())
+        })
+    }
+
     /// The path without the mark of a prefix.
     fn text(&self) -> &str {
         match self {

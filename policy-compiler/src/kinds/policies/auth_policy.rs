@@ -317,7 +317,7 @@ fn check_to(field: &str, to: &heddle_crds::Operation, problems: &mut Vec<Validat
         .paths
         .iter()
         .enumerate()
-        .filter(|(_, text)| path(text).is_none())
+        .filter(|(_, text)| PathPattern::parse(text).is_none())
     {
         problems.push(ValidationError::invalid(
             format!("{field}.to.paths[{index}]"),
@@ -394,7 +394,7 @@ fn operation(rule: &AuthRule) -> Operation {
     Operation {
         ports: sorted(to.ports.iter().map(|port| Port::from(*port))),
         methods: sorted(to.methods.iter().map(|m| m.as_str().into())),
-        paths: sorted(to.paths.iter().filter_map(|text| path(text))),
+        paths: sorted(to.paths.iter().filter_map(|text| PathPattern::parse(text))),
         ignore_case: !to.paths.is_empty() && to.ignore_case.unwrap_or(rule.action == Action::Deny),
         headers: sorted(to.headers.iter().filter_map(header_pattern)),
     }
@@ -426,23 +426,4 @@ fn dns_label(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-}
-
-fn path(text: &str) -> Option<PathPattern> {
-    let (body, open) = text
-        .strip_suffix('*')
-        .map_or((text, false), |body| (body, true));
-    // Control characters never reach a path, and in an expression they would mean something else.
-    if !body.starts_with('/')
-        || body
-            .chars()
-            .any(|c| matches!(c, '*' | '?' | '#') || c.is_control())
-    {
-        return None;
-    }
-    Some(if open {
-        PathPattern::Prefix(body.into())
-    } else {
-        PathPattern::Exact(body.into())
-    })
 }
