@@ -136,7 +136,8 @@ pub(crate) fn connection_manager(
 
 /// Adds the tracer, if the sidecar traces.
 fn trace(manager: &mut v3::HttpConnectionManager, reporting: &Reporting<'_>) {
-    manager.early_header_mutation_extensions = reporting.own_id();
+    let mutations = &mut manager.early_header_mutation_extensions;
+    mutations.extend(reporting.own_id());
     manager.tracing = reporting.tracer();
 }
 
