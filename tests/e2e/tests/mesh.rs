@@ -186,7 +186,11 @@ fn rules_and_queries_have_data(ns: &Namespace) -> Result<()> {
     };
     eventually("the rules evaluated", Duration::from_secs(60), || {
         let rules = ask("rules")?;
-        let groups = rules["data"]["groups"].as_array().into_iter().flatten();
+        let groups = rules
+            .pointer("/data/groups")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         let rules: Vec<&Value> = groups
             .flat_map(|of| of["rules"].as_array().into_iter().flatten())
             .collect();
@@ -202,7 +206,10 @@ fn rules_and_queries_have_data(ns: &Namespace) -> Result<()> {
     ] {
         eventually(metric, Duration::from_secs(60), || {
             let answer = ask(&format!("query?query={metric}"))?;
-            let series = answer["data"]["result"].as_array().map_or(0, Vec::len);
+            let series = answer
+                .pointer("/data/result")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len);
             Ok((series > 0).then_some(()))
         })?;
     }
