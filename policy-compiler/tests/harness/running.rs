@@ -169,16 +169,17 @@ pub fn spawn(
         .stdout(out)
         .stderr(log)
         .spawn()?;
-    let envoy = Envoy(child);
+    let mut envoy = Envoy(child);
     let deadline = Instant::now() + Duration::from_secs(30);
     while !http(admin, "GET", "/ready", "").is_ok_and(|answer| answer.contains("LIVE")) {
-        ensure!(
-            Instant::now() < deadline,
-            "{name} is not ready: {}",
-            fs::read_to_string(folder.join(format!("{name}.log")))?
-        );
+        let log = || fs::read_to_string(folder.join(format!("{name}.log")));
+        ensure!(envoy.0.try_wait()?.is_none(), "{name} ended: {}", log()?);
+        ensure!(Instant::now() < deadline, "{name} is not ready: {}", log()?);
         std::thread::sleep(Duration::from_millis(50));
     }
+    // An Envoy that another test left behind may have answered for this one.
+    let log = fs::read_to_string(folder.join(format!("{name}.log")))?;
+    ensure!(envoy.0.try_wait()?.is_none(), "{name} ended: {log}");
     Ok(envoy)
 }
 
