@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use prost::Message;
 
-use super::memo::{Lazy, Recipe, kept};
 use super::reporting;
 use crate::envoy::external;
 use crate::finding::ObjectRef;
@@ -23,60 +22,24 @@ use crate::world::{Bucket, Port};
 pub(crate) struct Egress {
     ports: BTreeMap<Port, Arc<EgressPort>>,
     /// By the names of their clusters.
-    hosts: BTreeMap<Arc<str>, Arc<EgressHost>>,
+    hosts: BTreeMap<Arc<str>, ExternalHost>,
     /// In order of precedence.
     addresses: Vec<ExternalAddresses>,
 }
 
-/// A port at which hosts are called by name.
-#[derive(Debug)]
-struct EgressPort {
-    listener: Lazy<ExternalListener>,
-    /// There are some if a host is called by HTTP.
-    routes: Option<Arc<Lazy<ExternalRoutes>>>,
-    part: OnceLock<Arc<Part>>,
-}
-
-impl PartialEq for EgressPort {
-    fn eq(&self, other: &Self) -> bool {
-        self.listener == other.listener && self.routes == other.routes
-    }
-}
-
-/// A host, with its cluster.
-#[derive(Debug)]
-struct EgressHost {
-    host: ExternalHost,
-    part: OnceLock<Arc<Part>>,
-}
-
-impl PartialEq for EgressHost {
-    fn eq(&self, other: &Self) -> bool {
-        self.host == other.host
-    }
-}
-
-/// All inputs of a listener.
-#[derive(Debug, PartialEq)]
-struct ExternalListener {
+/// All inputs of a port at which hosts are called by name: its listener, and its routes if a host is called by HTTP.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EgressPort {
     hosts: ExternalPort,
     bucket: Bucket,
     line_format: LineFormat,
 }
 
-/// All inputs of a route configuration.
-#[derive(Debug, PartialEq)]
-struct ExternalRoutes {
-    port: Port,
-    hosts: Vec<ExternalHost>,
-}
-
 impl Egress {
-    /// Merges hosts in order of precedence. Keeps the old values that are equal.
+    /// Merges hosts in order of precedence.
     pub(crate) fn new<'a>(
         hosts: impl Iterator<Item = &'a ExternalHosts>,
         settings: &Settings,
-        old: Option<&Self>,
     ) -> Self {
         let mut in_force: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
         let mut addresses = Vec::new();
@@ -98,18 +61,15 @@ impl Egress {
                 ExternalProtocol::Http => port.http.push(host.clone()),
                 ExternalProtocol::Tls => port.tls.push(host.clone()),
             }
-            let name = host.cluster_name();
-            let old = old.and_then(|old| old.hosts.get(&name));
-            let new = EgressHost {
-                host: host.clone(),
-                part: OnceLock::new(),
-            };
-            by_cluster.insert(name, kept(old.into_iter(), new));
+            by_cluster.insert(host.cluster_name(), host.clone());
         }
-        let ports = ports.into_iter().map(|(number, port)| {
-            let old = old.and_then(|old| old.ports.get(&number));
-            let new = EgressPort::new(port, settings, old.map(|old| &**old));
-            (number, kept(old.into_iter(), new))
+        let ports = ports.into_iter().map(|(number, hosts)| {
+            let port = EgressPort {
+                hosts,
+                bucket: settings.bucket(),
+                line_format: settings.line_format,
+            };
+            (number, Arc::new(port))
         });
         Self {
             ports: ports.collect(),
@@ -126,16 +86,16 @@ impl Egress {
         Some(&found.object)
     }
 
-    /// The listeners of all ports, with their routes.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = (Port, Arc<Part>)> {
-        self.ports.iter().map(|(port, of)| (*port, of.part()))
+    /// All ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (Port, &Arc<EgressPort>)> {
+        self.ports.iter().map(|(port, of)| (*port, of))
     }
 
     /// Whether hosts are called by HTTP at a port, so that requests to other destinations pass its listener too.
     pub(crate) fn carries_requests(&self, port: u16) -> bool {
         let port = Port::try_from(i32::from(port));
         let port = port.ok().and_then(|port| self.ports.get(&port));
-        port.is_some_and(|port| port.routes.is_some())
+        port.is_some_and(|port| !port.hosts.http.is_empty())
     }
 
     /// The names of all clusters.
@@ -148,55 +108,9 @@ impl Egress {
         self.hosts.contains_key(name)
     }
 
-    /// The cluster of that name.
-    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Part>> {
-        Some(self.hosts.get(name)?.part())
-    }
-}
-
-impl EgressPort {
-    fn new(hosts: ExternalPort, settings: &Settings, old: Option<&Self>) -> Self {
-        let routes = ExternalRoutes {
-            port: hosts.port,
-            hosts: hosts.http.clone(),
-        };
-        let old = old.and_then(|old| old.routes.as_ref());
-        Self {
-            routes: (!hosts.http.is_empty()).then(|| kept(old.into_iter(), Lazy::new(routes))),
-            listener: Lazy::new(ExternalListener {
-                hosts,
-                bucket: settings.bucket(),
-                line_format: settings.line_format,
-            }),
-            part: OnceLock::new(),
-        }
-    }
-
-    fn part(&self) -> Arc<Part> {
-        let make = || {
-            let routes = self.routes.iter().map(|routes| routes.resource());
-            let resources = routes.chain([self.listener.resource()]).collect();
-            Arc::new(Part { resources })
-        };
-        Arc::clone(self.part.get_or_init(make))
-    }
-}
-
-impl EgressHost {
-    fn part(&self) -> Arc<Part> {
-        let make = || {
-            let resource = Resource::new(
-                ResourceKind::Cluster,
-                &self.host.cluster_name(),
-                external::cluster(&self.host),
-                Vec::new(),
-                [self.host.object.clone()].into(),
-            );
-            Arc::new(Part {
-                resources: vec![resource],
-            })
-        };
-        Arc::clone(self.part.get_or_init(make))
+    /// The host that has the cluster of that name.
+    pub(crate) fn host(&self, cluster: &str) -> Option<&ExternalHost> {
+        self.hosts.get(cluster)
     }
 }
 
@@ -211,44 +125,59 @@ pub fn external_routes_port(name: &str) -> Option<u16> {
     name.strip_prefix("external|")?.parse().ok()
 }
 
-impl Recipe for ExternalListener {
-    fn make(&self) -> Arc<Resource> {
-        let name = name(self.hosts.port);
-        let reporting = reporting::external(self.line_format);
-        let time = self.bucket.format();
-        let listener = external::listener(&name, &self.hosts, time, &reporting);
-        // It requires no cluster: each is fetched when its host is called.
-        Resource::new(
-            ResourceKind::Listener,
-            &name,
-            listener.encode_to_vec(),
-            Vec::new(),
-            self.hosts.origins(),
-        )
+/// The listener of a port, and its routes.
+pub(crate) fn external_port(port: &Arc<EgressPort>) -> Part {
+    let routes = (!port.hosts.http.is_empty()).then(|| routes(&port.hosts));
+    Part {
+        resources: routes.into_iter().chain([listener(port)]).collect(),
     }
 }
 
-impl Recipe for ExternalRoutes {
-    fn make(&self) -> Arc<Resource> {
-        let name = name(self.port);
-        let rules = self
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(index, host)| RuleOrigins {
-                id: Arc::clone(&host.host),
-                host: index,
-                route: 0,
-                objects: [host.object.clone()].into(),
-            });
-        let origins = self.hosts.iter().map(|host| host.object.clone());
-        Resource::merged(
-            ResourceKind::Route,
-            &name,
-            external::routes(&name, &self.hosts).encode_to_vec(),
-            Vec::new(),
-            origins.collect(),
-            rules.collect(),
-        )
+fn listener(port: &EgressPort) -> Arc<Resource> {
+    let name = name(port.hosts.port);
+    let reporting = reporting::external(port.line_format);
+    let time = port.bucket.format();
+    let listener = external::listener(&name, &port.hosts, time, &reporting);
+    // It requires no cluster: each is fetched when its host is called.
+    Resource::new(
+        ResourceKind::Listener,
+        &name,
+        listener.encode_to_vec(),
+        Vec::new(),
+        port.hosts.origins(),
+    )
+}
+
+fn routes(port: &ExternalPort) -> Arc<Resource> {
+    let name = name(port.port);
+    let hosts = port.http.iter().enumerate();
+    let rules = hosts.map(|(index, host)| RuleOrigins {
+        id: Arc::clone(&host.host),
+        host: index,
+        route: 0,
+        objects: [host.object.clone()].into(),
+    });
+    let origins = port.http.iter().map(|host| host.object.clone());
+    Resource::merged(
+        ResourceKind::Route,
+        &name,
+        external::routes(&name, &port.http).encode_to_vec(),
+        Vec::new(),
+        origins.collect(),
+        rules.collect(),
+    )
+}
+
+/// The cluster of a host.
+pub(crate) fn external_cluster(host: &ExternalHost) -> Part {
+    let resource = Resource::new(
+        ResourceKind::Cluster,
+        &host.cluster_name(),
+        external::cluster(host),
+        Vec::new(),
+        [host.object.clone()].into(),
+    );
+    Part {
+        resources: vec![resource],
     }
 }

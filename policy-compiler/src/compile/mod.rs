@@ -52,7 +52,7 @@ use imbl::{OrdMap, OrdSet};
 use admissions::CallerFilters;
 use applications::Application;
 use clusters::{OutboundPort, OutboundService};
-use egress::Egress;
+use egress::{Egress, EgressPort};
 use facet::{Facet, for_caller};
 use inbound::InboundInput;
 use listeners::ListenerInput;
@@ -84,7 +84,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::resource::Part;
 use crate::status::ObjectStatus;
-use crate::traffic::{Backend, Otherwise, RouteEntry, RouteTable};
+use crate::traffic::{Backend, ExternalHost, Otherwise, RouteEntry, RouteTable};
 use crate::validation::{Addresses, ValidationReport, addresses, endpoints, facet, report};
 use crate::world::{
     Capture, Labels, NamespacedName, PodRef, PodTemplate, Port, SpiffeId, WorkloadRef, World,
@@ -177,6 +177,8 @@ struct Shared {
     on_demand: Memo<OnDemandInput>,
     runtimes: Memo<RuntimeInput>,
     collectors: Memo<CollectorInput>,
+    external_ports: Memo<Arc<EgressPort>>,
+    external_clusters: Memo<ExternalHost>,
 }
 
 /// The names of a workload's proxies by template.

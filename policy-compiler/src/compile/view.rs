@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::applications::application;
 use super::clusters::OutboundPort;
-use super::egress::Egress;
+use super::egress::{Egress, external_cluster, external_port};
 use super::listeners::{ListenerBinding, ListenerInput, ListenerTarget, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
@@ -142,8 +142,10 @@ impl<'a> ViewBuilder<'a> {
         }
         self.called_pods();
         for name in others {
-            match self.egress().and_then(|egress| egress.cluster(name)) {
-                Some(part) => {
+            match self.egress().and_then(|egress| egress.host(name)) {
+                Some(host) => {
+                    let clusters = &self.compiled.shared.external_clusters;
+                    let part = clusters.of(host.clone(), external_cluster);
                     let key = PartKey::ExternalCluster(Arc::clone(name));
                     self.parts.insert(key, part);
                 }
@@ -161,7 +163,11 @@ impl<'a> ViewBuilder<'a> {
             Dependency::Egress(None),
         ]);
         let ports = self.egress().into_iter().flat_map(Egress::ports);
-        let ports = ports.map(|(port, part)| (PartKey::External(port), part));
+        let ports = ports.map(|(number, port)| {
+            let parts = &self.compiled.shared.external_ports;
+            let part = parts.of(Arc::clone(port), external_port);
+            (PartKey::External(number), part)
+        });
         self.parts.extend(ports);
     }
 

@@ -49,7 +49,7 @@ pub(crate) struct ExternalAddresses {
 }
 
 /// All hosts that callers reach by name at one port. Each name has one meaning there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExternalPort {
     pub(crate) port: Port,
     /// Those that are called by HTTP, in the order of names.

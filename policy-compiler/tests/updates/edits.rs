@@ -233,6 +233,16 @@ fn callers_that_share_a_side_are_not_mixed_up_when_it_diverges() {
     }
 }
 
+/// A host outside, opened by another namespace to the workloads of one namespace, or of all.
+fn external(visible_to: &str) -> Value {
+    json!({
+        "apiVersion": "heddle.dev/v1alpha1",
+        "kind": "ExternalService",
+        "metadata": {"name": "pay", "namespace": "till"},
+        "spec": {"hosts": ["api.stripe.com"], "ports": [{"port": 80, "protocol": "HTTP"}], "visibleTo": [visible_to]},
+    })
+}
+
 /// By whichever inputs it came about.
 #[test]
 fn a_part_that_says_the_same_is_the_very_same() {
@@ -247,6 +257,9 @@ fn a_part_that_says_the_same_is_the_very_same() {
     for edit in [
         service("c", "10.96.0.3", web("c"), port),
         annotated(alone, "heddle.dev/destinations", "shop/a, shop/b:80"),
+        // Of the namespace itself, and then of all.
+        external("shop"),
+        external("*"),
     ] {
         apply(&mut builder, [edit]);
         compiled = compiled.update(&builder.world());

@@ -13,7 +13,6 @@ impl Update<'_> {
     /// Compiles the hosts outside the mesh for the workloads of a namespace, or of those that no object names.
     pub(super) fn egress(&mut self, namespace: Option<&Arc<str>>) {
         let key = namespace.cloned();
-        let old = self.old.egress.get(&key);
         let new = self.recorded(&UnitId::Egress(key.clone()), |recorder, compiled| {
             let own = Target::Callers(key.clone());
             let named = compiled.validated.external_services.attached(&own).next();
@@ -22,12 +21,9 @@ impl Update<'_> {
                 recorder.record_for_all_callers(ObjectKind::ExternalService);
             }
             let hosts = compiled.validated.external_hosts(namespace);
-            Some(Egress::new(
-                hosts,
-                &compiled.settings,
-                old.map(|old| &**old),
-            ))
+            Some(Egress::new(hosts, &compiled.settings))
         });
+        let old = self.old.egress.get(&key);
         if old.map(|old| &**old) == new.as_ref() {
             return;
         }
