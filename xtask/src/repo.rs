@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The repository that this xtask was built from.
 pub struct Repo {
@@ -102,6 +103,25 @@ pub fn text(mut command: Command) -> Result<String> {
         );
     }
     String::from_utf8(output.stdout).with_context(|| format!("{program} does not print UTF-8"))
+}
+
+/// The packages of the workspace, as `cargo metadata` has them.
+pub fn packages(repo: &Repo) -> Result<Vec<Value>> {
+    let arguments = ["metadata", "--format-version", "1", "--no-deps", "--locked"];
+    let metadata: Value = serde_json::from_str(&repo.output(&cargo(), &arguments)?)?;
+    let packages = metadata.get("packages").and_then(Value::as_array);
+    packages.cloned().context("cargo metadata: packages")
+}
+
+/// The answer of cargo about the libraries under a package that is built alone, a line each: a build may unify the features of the workspace, and
+/// would show those of others. `edges` are the kinds of dependencies that count.
+pub fn tree_alone(repo: &Repo, package: &str, edges: &str, format: &str) -> Result<String> {
+    let arguments = [
+        "tree", "--locked", "-p", package, "-e", edges, "--prefix", "none", "--format", format,
+    ];
+    let mut command = repo.command(&cargo(), &arguments);
+    command.env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION");
+    text(command)
 }
 
 /// `cargo`, the one that runs this task if any.

@@ -1,77 +1,34 @@
-//! Each package builds by itself (`cargo test -p NAME`), not only with the features that others in the workspace ask for.
+//! Each package asks for a version of Kubernetes by itself, so that `cargo test -p NAME` builds: k8s-openapi needs one, and others in the
+//! workspace may not be there to ask for it.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::repo::{Repo, cargo, text};
+use crate::repo::{Repo, tree_alone};
 
-/// A library that builds only with a feature of the user's choice.
-struct Needs {
-    library: &'static str,
-    feature: &'static str,
-    fix: &'static str,
-}
-
-const NEEDS: &[Needs] = &[Needs {
-    library: "k8s-openapi",
-    feature: "v1_",
-    fix: "add `k8s-openapi.workspace = true` to its dev-dependencies",
-}];
-
-pub fn check(repo: &Repo) -> Result<Vec<String>> {
-    let listed = repo.output(
-        &cargo(),
-        &["metadata", "--format-version", "1", "--no-deps", "--locked"],
-    )?;
-    let metadata: Value = serde_json::from_str(&listed)?;
-    let packages = metadata.get("packages").and_then(Value::as_array);
+/// `packages` are those of the workspace, as `cargo metadata` has them.
+pub fn check(repo: &Repo, packages: &[Value]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for package in packages.context("cargo metadata: packages")? {
+    for package in packages {
         let name = package.get("name").and_then(Value::as_str);
         let name = name.context("cargo metadata: a package without name")?;
-        findings.extend(missing(name, &features(repo, name)?));
+        let tree = tree_alone(repo, name, "normal,build,dev", "{p} {f}")?;
+        findings.extend(missing(name, &tree));
     }
     Ok(findings)
 }
 
-/// A line for each library under a package: its name, version and features, as of a build of this package with its tests.
-fn features(repo: &Repo, package: &str) -> Result<String> {
-    let arguments = [
-        "tree",
-        "--locked",
-        "-p",
-        package,
-        "-e",
-        "normal,build,dev",
-        "--prefix",
-        "none",
-        "--format",
-        "{p} {f}",
-    ];
-    let mut command = repo.command(&cargo(), &arguments);
-    // A build may unify the features of the workspace; here the package counts alone.
-    command.env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION");
-    text(command)
-}
-
-fn missing(package: &str, tree: &str) -> Vec<String> {
-    let without = |need: &&Needs| {
-        let named = format!("{} v", need.library);
-        tree.lines()
-            .filter(|line| line.starts_with(&named))
-            .any(|line| {
-                !line
-                    .split([' ', ','])
-                    .any(|word| word.starts_with(need.feature))
-            })
-    };
-    let finding = |need: &Needs| {
+/// `tree` has a line for each library: name, version, features.
+fn missing(package: &str, tree: &str) -> Option<String> {
+    let mut uses = tree
+        .lines()
+        .filter(|line| line.starts_with("k8s-openapi v"));
+    let has_version = |line: &str| line.split([' ', ',']).any(|word| word.starts_with("v1_"));
+    uses.any(|line| !has_version(line)).then(|| {
         format!(
-            "{package} alone builds {} without a feature {}*: {}",
-            need.library, need.feature, need.fix
+            "{package} alone builds k8s-openapi without a feature v1_*: add `k8s-openapi.workspace = true` to its dev-dependencies"
         )
-    };
-    NEEDS.iter().filter(without).map(finding).collect()
+    })
 }
 
 #[cfg(test)]
@@ -81,12 +38,12 @@ mod tests {
     #[test]
     fn a_package_without_a_version_of_kubernetes_is_named() {
         let tree = "heddle-x v0.1.0 (path) \nk8s-openapi v0.28.0 default,schemars,std\n";
-        assert_eq!(missing("heddle-x", tree).len(), 1);
+        assert!(missing("heddle-x", tree).is_some_and(|text| text.starts_with("heddle-x alone")));
     }
 
     #[test]
     fn a_package_with_a_version_or_without_the_library_is_fine() {
-        assert!(missing("x", "k8s-openapi v0.28.0 default,v1_34 (*)\n").is_empty());
-        assert!(missing("x", "kube v4.2.0 default\n").is_empty());
+        assert!(missing("x", "k8s-openapi v0.28.0 default,v1_34 (*)\n").is_none());
+        assert!(missing("x", "kube v4.2.0 default\n").is_none());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::source;
-use crate::repo::{Repo, cargo};
+use crate::repo::{Repo, tree_alone};
 
 /// Members that are no part of the product and may use anything.
 const OUTSIDE: &[&str] = &["bench", "tests/e2e", "tests/scope"];
@@ -95,11 +95,12 @@ struct Member {
     foreign: BTreeSet<String>,
 }
 
-pub fn check(repo: &Repo) -> Result<Vec<String>> {
+/// `packages` are those of the workspace, as `cargo metadata` has them.
+pub fn check(repo: &Repo, packages: &[Value]) -> Result<Vec<String>> {
     let text =
         fs::read_to_string(repo.path("ARCHITECTURE.md")).context("cannot read ARCHITECTURE.md")?;
     let table = table(&text);
-    let members = members(repo)?;
+    let members = members(repo, packages)?;
     let mut findings = borders(&table, &members);
     for (name, row) in &table {
         if let Some(member) = members.get(name) {
@@ -141,16 +142,7 @@ fn row(line: &str) -> Option<(String, Row)> {
     ))
 }
 
-fn members(repo: &Repo) -> Result<BTreeMap<String, Member>> {
-    let text = repo.output(
-        &cargo(),
-        &["metadata", "--format-version", "1", "--no-deps", "--locked"],
-    )?;
-    let metadata: Value = serde_json::from_str(&text)?;
-    let packages = metadata
-        .get("packages")
-        .and_then(Value::as_array)
-        .context("cargo metadata: packages")?;
+fn members(repo: &Repo, packages: &[Value]) -> Result<BTreeMap<String, Member>> {
     packages
         .iter()
         .map(|package| member(repo, package))
@@ -282,27 +274,9 @@ fn ignorance(repo: &Repo, name: &str, row: &Row, member: &Member) -> Result<Vec<
 /// The packages that a crate is built from when it is built alone: in the workspace as a whole, features that others
 /// turn on would show as its own.
 fn tree(repo: &Repo, package: &str) -> Result<BTreeSet<String>> {
-    let arguments = [
-        "tree",
-        "--locked",
-        "-p",
-        package,
-        "-e",
-        "normal,no-proc-macro",
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-    ];
-    let mut command = repo.command(&cargo(), &arguments);
-    // A build may unify the features of the workspace; here the crate counts alone.
-    command.env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION");
-    let text = crate::repo::text(command)?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .map(str::to_owned)
-        .collect())
+    let text = tree_alone(repo, package, "normal,no-proc-macro", "{p}")?;
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// The code of a crate, without comments, strings and tests.

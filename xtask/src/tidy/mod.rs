@@ -11,13 +11,14 @@ mod words;
 
 use anyhow::{Result, bail};
 
-use crate::repo::Repo;
+use crate::repo::{Repo, packages};
 
 /// Prints every finding; fails if crate borders, features, imports or paths are wrong, if the figures of plain words rose, and if `strict`, on lengths
 /// too. `lower` writes figures of plain words that fell.
 pub fn run(repo: &Repo, strict: bool, lower: bool) -> Result<()> {
-    let mut wrong = crates::check(repo)?;
-    wrong.extend(alone::check(repo)?);
+    let packages = packages(repo)?;
+    let mut wrong = crates::check(repo, &packages)?;
+    wrong.extend(alone::check(repo, &packages)?);
     wrong.extend(paths::check(repo)?);
     wrong.extend(circles::check(repo)?);
     let words = words::check(repo, lower)?;
