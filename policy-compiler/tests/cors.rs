@@ -5,12 +5,11 @@
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use harness::running::{Trust, http, mirror_as, serve, start, status};
 use harness::shop;
-use heddle_policy_compiler::{Compiled, NamespacedName, ResourceKind};
+use heddle_policy_compiler::{Compiled, NamespacedName};
 
 const AT: &str = "127.97.0.5:8001";
 
@@ -141,15 +140,7 @@ fn the_sidecar_consents_to_the_origins_of_the_route_alone() -> Result<()> {
 #[test]
 fn cors_changes_no_listener() -> Result<()> {
     let client = NamespacedName::new("shop", "client");
-    let none = BTreeSet::new();
-    let listeners = |compiled: &Compiled| {
-        let view = harness::view(compiled, &client, &none).unwrap();
-        let resources = view.resources().into_iter();
-        let versions = resources.filter(|(key, _)| key.kind == ResourceKind::Listener);
-        versions
-            .map(|(key, resource)| (key, Arc::clone(&resource.version)))
-            .collect::<Vec<_>>()
-    };
+    let listeners = |compiled: &Compiled| harness::listeners(compiled, &client);
     let (with, without) = (listeners(&compiled(CORS)?), listeners(&compiled("")?));
     ensure!(!with.is_empty() && with == without);
     Ok(())

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use harness::running::{Trust, http, request, serve, start, status};
-use heddle_policy_compiler::{Compiled, compile, ingest};
 
 /// A client and a server; the client's calls have a timeout of 1 s.
 const WORLD: &str = "
@@ -65,12 +64,6 @@ status: {podIPs: [{ip: 127.87.0.4}]}
 const TIMED: &str = "127.87.0.6:8001";
 const UNTIMED: &str = "127.87.0.7:8001";
 const SERVER: &str = "127.87.0.2:8001";
-
-fn compiled() -> Result<Compiled> {
-    let (objects, findings) = ingest::parse_yaml("headers", WORLD).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    Ok(compile(&harness::world(objects).0))
-}
 
 /// Never answers `/slow`, answers `/late` after half a second, `/fail` with 503, and all others with the request. It counts the requests.
 fn application(count: &Arc<AtomicUsize>) -> impl Fn(&mut TcpStream) + Send + Clone + 'static {
@@ -128,7 +121,11 @@ const REPORTS: &str = "x-envoy-immediate-health-check-fail: true\r\nx-envoy-over
 
 #[test]
 fn headers_that_command_envoy_command_no_sidecar() -> Result<()> {
-    let (compiled, trust, folder) = (compiled()?, Trust::new()?, tempfile::tempdir()?);
+    let (compiled, trust, folder) = (
+        harness::compiled(WORLD),
+        Trust::new()?,
+        tempfile::tempdir()?,
+    );
     let count = Arc::default();
     serve("127.87.0.3:8001".to_owned(), application(&count))?;
     let none = BTreeSet::new();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, http, serve, start, status};
 use harness::tls;
+use heddle_policy_compiler::Compiled;
 use heddle_policy_compiler::world::SpiffeId;
-use heddle_policy_compiler::{Compiled, World, compile, ingest};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{
@@ -67,13 +67,7 @@ spec: {{serviceAccountName: client, containers: [{{name: app}}]}}
 status: {{podIPs: [{{ip: 127.{block}.0.4}}]}}
 "
     );
-    let (objects, findings) = ingest::parse_yaml("expiry", &text).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let mut builder = World::builder();
-    for object in objects {
-        builder.apply(object);
-    }
-    Ok(compile(&builder.world()))
+    Ok(harness::compiled(&text))
 }
 
 /// A meshed caller that keeps every session it is given, and resumes it where it can.

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use heddle_policy_compiler::{compile, ingest};
 use heddle_xds_types::bootstrap::REGEX_PROGRAM_SIZE;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -85,9 +84,7 @@ fn accepted(all: &[String]) -> Vec<&str> {
         split.to_string()
     });
     let text = splits.collect::<Vec<_>>().join("\n---\n");
-    let (objects, findings) = ingest::parse_yaml("splits", &text).into_objects();
-    assert!(findings.is_empty(), "{findings:#?}");
-    let compiled = compile(&harness::world(objects).0);
+    let compiled = harness::compiled(&text);
     let refused: BTreeSet<(String, String)> = compiled
         .findings
         .iter()

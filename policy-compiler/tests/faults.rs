@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, http, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::traffic::{FaultAnswer, Request, evaluate};
-use heddle_policy_compiler::{Compiled, NamespacedName, ResourceKind};
+use heddle_policy_compiler::{Compiled, NamespacedName};
 
 const APPLICATION: &str = "127.93.0.11:8001";
 
@@ -208,15 +208,7 @@ fn callers_meet_the_faults_that_match_and_retries_hide_none() -> Result<()> {
 #[test]
 fn faults_change_no_listener() -> Result<()> {
     let client = NamespacedName::new("shop", "client");
-    let none = BTreeSet::new();
-    let listeners = |compiled: &Compiled| {
-        let view = harness::view(compiled, &client, &none).unwrap();
-        let resources = view.resources().into_iter();
-        let versions = resources.filter(|(key, _)| key.kind == ResourceKind::Listener);
-        versions
-            .map(|(key, resource)| (key, Arc::clone(&resource.version)))
-            .collect::<Vec<_>>()
-    };
+    let listeners = |compiled: &Compiled| harness::listeners(compiled, &client);
     let (with, without) = (listeners(&compiled(true)?), listeners(&compiled(false)?));
     ensure!(with.len() > SERVICES.len() && with == without);
     Ok(())

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use harness::running::{Envoy, Trust, connect, serve, spawn, start};
+use heddle_policy_compiler::Compiled;
 use heddle_policy_compiler::world::SpiffeId;
-use heddle_policy_compiler::{Compiled, World, compile, ingest};
 use serde_json::{Value, json};
 
 const GREETING: &[u8] = b"220 hello\r\n";
@@ -54,13 +54,7 @@ spec: {{target: {{service: db}}, rules: [{{from: {{identities: [shop/client]}}, 
 ",
         ports.join(", ")
     );
-    let (objects, findings) = ingest::parse_yaml("greeting", &world).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let mut builder = World::builder();
-    for object in objects {
-        builder.apply(object);
-    }
-    Ok(compile(&builder.world()))
+    Ok(harness::compiled(&world))
 }
 
 /// An Envoy that wraps the callers' bytes into mTLS.

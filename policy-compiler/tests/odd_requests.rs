@@ -22,7 +22,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cases::Case;
 use harness::running::{Trust, connect, serve, start};
-use heddle_policy_compiler::{Compiled, World, compile, ingest};
 use message::{Message, Reader, Without};
 
 const PORT: u16 = 8001;
@@ -39,16 +38,6 @@ fn world() -> String {
         writeln!(text, "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: shop, labels: {{app: {pod}}}, annotations: {{heddle.dev/standalone-app: 127.113.0.{app}, heddle.dev/standalone-upstreams: \"{upstreams}\"}}}}\nspec: {{serviceAccountName: {pod}, containers: [{{name: app}}]}}\nstatus: {{podIPs: [{{ip: 127.113.0.{ip}}}]}}").unwrap();
     }
     text
-}
-
-fn compiled() -> Result<Compiled> {
-    let (objects, findings) = ingest::parse_yaml("odd", &world()).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let mut builder = World::builder();
-    for object in objects {
-        builder.apply(object);
-    }
-    Ok(compile(&builder.world()))
 }
 
 /// An application that answers every request with the same bytes, and shows the requests.
@@ -172,7 +161,11 @@ fn same(application: &Application, case: &Case) -> Result<()> {
 
 #[test]
 fn odd_requests_and_answers_are_the_same_with_and_without_a_mesh() -> Result<()> {
-    let (compiled, trust, folder) = (compiled()?, Trust::new()?, tempfile::tempdir()?);
+    let (compiled, trust, folder) = (
+        harness::compiled(&world()),
+        Trust::new()?,
+        tempfile::tempdir()?,
+    );
     let (none, application) = (BTreeSet::new(), Application::start()?);
     let start = |pod, admin| {
         start(

@@ -20,9 +20,7 @@ use heddle_policy_compiler::traffic::{
     RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, Share, TableUpstream, ValueMatcher,
     VirtualHost, WeightedBackend, evaluate,
 };
-use heddle_policy_compiler::{
-    Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, compile, ingest, print,
-};
+use heddle_policy_compiler::{Compiled, NamespacedName, ObjectKind, ObjectRef, Severity, print};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -587,10 +585,7 @@ spec:
     }
     let upstreams = ["shop/api:8001=127.79.1.5:8001".to_owned()];
     text += &shop::client("127.79.1", &upstreams);
-    let read = ingest::parse_yaml("routes", &text);
-    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    let compiled = compile(&world);
+    let compiled = harness::compiled(&text);
     let errors: Vec<_> = compiled
         .findings
         .iter()
@@ -699,9 +694,7 @@ spec: {{service: api, matches: [{{path: {{exact: /{index}}}}}], backends: [{{ser
     }
     let upstreams = ["shop/api:8001=127.79.1.5:8001".to_owned()];
     text += &shop::client("127.79.1", &upstreams);
-    let read = ingest::parse_yaml("routes", &text);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    let compiled = compile(&world);
+    let compiled = harness::compiled(&text);
     let refused: Vec<&str> = compiled
         .findings
         .iter()

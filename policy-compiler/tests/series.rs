@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use harness::running::{Envoy, Trust, http, request, serve, start};
-use heddle_policy_compiler::{Scope, compile, ingest, print};
+use heddle_policy_compiler::{Scope, print};
 use serde_json::{Value, json};
 
 const WORLD: &str = "
@@ -77,12 +77,9 @@ fn call(status: usize, grpc: usize) -> Result<String> {
 
 /// Starts the client's sidecar.
 fn sidecar(folder: &Path, edit: impl FnOnce(&mut Value)) -> Result<Envoy> {
-    let read = ingest::parse_yaml("series", WORLD);
-    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
     let none = BTreeSet::new();
     start(
-        &compile(&world),
+        &harness::compiled(WORLD),
         ("client", &none),
         &Trust::new()?,
         folder,
@@ -155,10 +152,7 @@ fn collect(value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
 
 #[test]
 fn the_list_for_queries_has_the_labels_of_the_golden_metrics() -> Result<()> {
-    let read = ingest::parse_yaml("series", &format!("{WORLD}---{SERVER}"));
-    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    let compiled = compile(&world);
+    let compiled = harness::compiled(&format!("{WORLD}---{SERVER}"));
     let none = BTreeSet::new();
     let nothing = BTreeSet::new();
     let scope = Scope {

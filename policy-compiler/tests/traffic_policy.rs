@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use harness::running::{Trust, http, request, serve, start, status};
-use heddle_policy_compiler::{Compiled, Severity, compile, ingest};
+use heddle_policy_compiler::{Compiled, Severity};
 
 /// Services with their timeouts. The applications listen on 127.80.1.11 and up, the client's sidecar on 127.80.1.21 and up.
 const SERVICES: [(&str, &str); 3] = [
@@ -71,10 +71,7 @@ status: {{podIPs: [{{ip: 127.80.1.3}}]}}
 ",
         upstreams.join(", ")
     )?;
-    let read = ingest::parse_yaml("timeouts", &text);
-    ensure!(read.findings.is_empty(), "{:#?}", read.findings);
-    let (world, _) = harness::world(read.objects.into_iter().map(|of| of.object));
-    let compiled = compile(&world);
+    let compiled = harness::compiled(&text);
     let mut findings = compiled.findings.iter();
     ensure!(
         findings.all(|finding| finding.severity != Severity::Error),

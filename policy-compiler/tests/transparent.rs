@@ -11,7 +11,7 @@ use std::net::{Shutdown, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, mirror_as, serve, start, status};
-use heddle_policy_compiler::{Compiled, World, compile, ingest};
+use heddle_policy_compiler::Compiled;
 
 /// Of a service that declares no protocol.
 const ANY: u16 = 8101;
@@ -54,16 +54,6 @@ fn world() -> String {
     }
     writeln!(text, "---\napiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {{name: ruled, namespace: shop}}\nspec: {{selector: {{matchLabels: {{app: api}}}}, rules: [{{action: Deny, to: {{ports: [{RULED}], paths: [/admin]}}}}]}}").unwrap();
     text
-}
-
-fn compiled() -> Result<Compiled> {
-    let (objects, findings) = ingest::parse_yaml("transparent", &world()).into_objects();
-    ensure!(findings.is_empty(), "{findings:#?}");
-    let mut builder = World::builder();
-    for object in objects {
-        builder.apply(object);
-    }
-    Ok(compile(&builder.world()))
 }
 
 /// Answers HTTP with HTTP, and echoes other bytes.
@@ -137,7 +127,11 @@ fn unusual() -> Vec<Vec<u8>> {
 
 #[test]
 fn requests_and_bytes_pass_as_they_were_sent() -> Result<()> {
-    let (compiled, trust, folder) = (compiled()?, Trust::new()?, tempfile::tempdir()?);
+    let (compiled, trust, folder) = (
+        harness::compiled(&world()),
+        Trust::new()?,
+        tempfile::tempdir()?,
+    );
     let none = BTreeSet::new();
     serve(format!("127.83.0.3:{ANY}"), echo)?;
     serve(format!("127.83.0.3:{MIXED}"), both)?;

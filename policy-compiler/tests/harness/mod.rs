@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{
-    Compiled, Finding, KubeObject, PodRef, Resource, ResourceKey, Scope, View, World, compile,
-    ingest, print,
+    Compiled, Finding, KubeObject, PodRef, Resource, ResourceKey, ResourceKind, Scope, View, World,
+    compile, ingest, print,
 };
 use serde_json::{Value, json};
 
@@ -161,6 +161,16 @@ pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> O
         denied: &no_names,
     };
     compiled.view(pod, &scope)
+}
+
+/// The listeners of a proxy that asks for nothing by name, with their versions.
+pub fn listeners(compiled: &Compiled, pod: &PodRef) -> Vec<(ResourceKey, Arc<str>)> {
+    let view = view(compiled, pod, &BTreeSet::new()).unwrap();
+    let resources = view.resources().into_iter();
+    let listeners = resources.filter(|(key, _)| key.kind == ResourceKind::Listener);
+    listeners
+        .map(|(key, resource)| (key, Arc::clone(&resource.version)))
+        .collect()
 }
 
 /// The view of each proxy that has dialled every address there is, and one that there is not.
