@@ -69,6 +69,21 @@ impl<A: PartialEq> OfKind<A> {
             .flat_map(|all| all.values().map(|attachment| &**attachment))
     }
 
+    /// The services of a namespace that have attachments, each with one of them.
+    pub(crate) fn of_services<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a NamespacedName, &'a A)> {
+        let first = Target::Service(NamespacedName::new(namespace, ""));
+        let targets = self.targets.range(first..).map_while(move |(target, all)| {
+            let Target::Service(service) = target else {
+                return None;
+            };
+            (*service.namespace == *namespace).then_some((service, all))
+        });
+        targets.flat_map(|(service, all)| all.values().map(move |one| (service, &**one)))
+    }
+
     /// The attachment of the policies of a namespace to a target.
     fn of_namespace(&self, target: &Target, namespace: &str) -> Option<&A> {
         let attached = self.targets.get(target)?.get(namespace)?;

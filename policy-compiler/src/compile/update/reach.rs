@@ -7,7 +7,6 @@ use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
 use crate::finding::ObjectRef;
-use crate::kinds::policies::traffic_policy::ServicePolicies;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{Pod, PodTemplate, Port, Service, in_namespace};
 
@@ -123,12 +122,11 @@ impl Update<'_> {
         &'a self,
         namespace: &'a Arc<str>,
     ) -> Vec<(&'a ObjectRef, &'a Service, Option<Port>)> {
-        let services = in_namespace(&self.world.services, namespace);
-        let limits = services.flat_map(|(name, service)| {
-            let target = Target::Service(name.clone());
-            let policies = self.new.validated.traffic_policies.attached(&target);
-            let limiting = policies.flat_map(ServicePolicies::limiting);
-            limiting.map(|(port, object)| (object, &**service, port))
+        let policies = self.new.validated.traffic_policies.of_services(namespace);
+        let limits = policies.flat_map(|(name, policies)| {
+            let service = self.world.services.get(name);
+            let limiting = policies.limiting();
+            limiting.filter_map(move |(port, object)| Some((object, &**service?, port)))
         });
         limits.collect()
     }
