@@ -113,8 +113,8 @@ pub fn packages(repo: &Repo) -> Result<Vec<Value>> {
     packages.cloned().context("cargo metadata: packages")
 }
 
-/// The answer of cargo about the libraries under a package that is built alone, a line each: a build may unify the features of the workspace, and
-/// would show those of others. `edges` are the kinds of dependencies that count.
+/// The answer of cargo about the libraries under a package that is built alone, a line each: a build may unify the features of the
+/// workspace, and would show those of others. `edges` are the kinds of dependencies that count.
 pub fn tree_alone(repo: &Repo, package: &str, edges: &str, format: &str) -> Result<String> {
     let arguments = [
         "tree", "--locked", "-p", package, "-e", edges, "--prefix", "none", "--format", format,
