@@ -38,39 +38,27 @@ const NEAR: usize = 3;
 /// injection label that has no meaning; at most [`MAX_SPELLING_WARNINGS`].
 #[must_use]
 pub fn warnings(metadata: &ObjectMeta) -> Vec<String> {
-    let labels = metadata.labels.iter().flatten();
-    let annotations = metadata.annotations.iter().flatten();
-    let misspelt_labels = labels
-        .filter(|(key, _)| is_judged(key))
-        .take(MAX_JUDGED)
-        .filter_map(|(key, value)| match key.as_str() {
-            INJECT_LABEL => inject_value("metadata.labels", value),
-            key => unknown("label", key, &LABELS, &ANNOTATIONS),
-        });
-    let misspelt_annotations = annotations
-        .filter(|(key, _)| is_judged(key))
-        .take(MAX_JUDGED)
-        .filter_map(|(key, _)| unknown("annotation", key, &ANNOTATIONS, &LABELS));
-    let all = misspelt_labels.chain(misspelt_annotations);
-    all.take(MAX_SPELLING_WARNINGS).collect()
+    of_object(metadata, (&LABELS, &ANNOTATIONS))
 }
 
-/// Returns a warning for each label or annotation of a namespace that is ours by name but is not read there, and for a value of the injection
-/// label that has no meaning; at most [`MAX_SPELLING_WARNINGS`].
+/// The same for a namespace, of which only the injection label is read.
 #[must_use]
 pub(crate) fn namespace_warnings(metadata: &ObjectMeta) -> Vec<String> {
-    let labels = metadata.labels.iter().flatten();
-    let labels = labels
-        .filter(|(key, _)| is_judged(key))
-        .take(MAX_JUDGED)
-        .filter_map(|(key, value)| match key.as_str() {
-            INJECT_LABEL => inject_value("metadata.labels", value),
-            key => unknown("label", key, &[INJECT_LABEL], &[]),
-        });
-    let annotations = metadata.annotations.iter().flat_map(possibly_ours);
-    let annotations =
-        annotations.filter_map(|key| unknown("annotation", key, &[], &[INJECT_LABEL]));
-    let all = labels.chain(annotations);
+    of_object(metadata, (&[INJECT_LABEL], &[]))
+}
+
+/// `labels` and `annotations` are those that are read.
+fn of_object(metadata: &ObjectMeta, (labels, annotations): (&[&str], &[&str])) -> Vec<String> {
+    let all = metadata.labels.iter().flatten();
+    let judged = all.filter(|(key, _)| is_judged(key)).take(MAX_JUDGED);
+    let misspelt_labels = judged.filter_map(|(key, value)| match key.as_str() {
+        INJECT_LABEL => inject_value("metadata.labels", value),
+        key => unknown("label", key, labels, annotations),
+    });
+    let keys = metadata.annotations.iter().flat_map(possibly_ours);
+    let misspelt_annotations =
+        keys.filter_map(|key| unknown("annotation", key, annotations, labels));
+    let all = misspelt_labels.chain(misspelt_annotations);
     all.take(MAX_SPELLING_WARNINGS).collect()
 }
 
