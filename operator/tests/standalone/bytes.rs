@@ -67,7 +67,8 @@ fn greeted(to: SocketAddr) -> Option<TcpStream> {
     (!heard.is_empty()).then_some(stream)
 }
 
-fn works(stream: &mut TcpStream) -> bool {
+/// Whether a connection to an application that echoes still passes bytes both ways.
+pub fn works(stream: &mut TcpStream) -> bool {
     let mut echo = [0; 4];
     stream.write_all(b"ping").is_ok() && stream.read_exact(&mut echo).is_ok() && &echo == b"ping"
 }

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::bytes::works;
 use crate::harness::Fixture;
 use crate::programmed;
 
@@ -141,11 +142,6 @@ fn ask(to: SocketAddr, headers: &str, answer: &str) -> TcpStream {
     let got = head(&mut stream);
     assert!(got.starts_with(answer), "{got}");
     stream
-}
-
-fn works(stream: &mut TcpStream) -> bool {
-    let mut echo = [0; 4];
-    stream.write_all(b"ping").is_ok() && stream.read_exact(&mut echo).is_ok() && &echo == b"ping"
 }
 
 /// Reads all events that have arrived, and one more.
