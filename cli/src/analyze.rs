@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::ClusterArgs;
 use crate::findings;
-use crate::out::say;
+use crate::out::{self, say};
 use crate::sources::{Objects, Outcome};
 use crate::table;
 
@@ -64,10 +64,7 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
                 say!("{skipped}");
             }
         }
-        Output::Json => say!(
-            "{}",
-            serde_json::to_string_pretty(&as_json(&compiled, &found))?
-        ),
+        Output::Json => out::json(&as_json(&compiled, &found))?,
     }
     Ok(findings::errors(&found))
 }

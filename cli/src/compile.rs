@@ -10,7 +10,7 @@ use heddle_policy_compiler::{Compiled, PodRef, Resource, Scope, print};
 use serde_json::{Value, json};
 
 use crate::findings;
-use crate::out::say;
+use crate::out;
 use crate::sources::{Objects, Outcome};
 
 /// Options of `heddle compile`.
@@ -62,7 +62,7 @@ pub fn run(args: &CompileArgs) -> Result<usize> {
         .map(|pod| (pod.to_string(), view(compiled, pod, &wanted)))
         .collect();
     match args.output {
-        Output::Json => say!("{}", serde_json::to_string_pretty(&views)?),
+        Output::Json => out::json(&views)?,
         Output::Yaml => {
             for (pod, view) in views {
                 crate::out::text(format_args!(

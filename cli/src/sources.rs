@@ -154,7 +154,7 @@ fn not_followed(link: &Path) -> Finding {
 
 /// Returns the files of a path, sorted, so that output does not depend on the order of the file system. Links to folders are added to
 /// `links`.
-fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+pub fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let about = || format!("cannot read {}", path.display());
     if !std::fs::metadata(path).with_context(about)?.is_dir() {
         return Ok(vec![path.to_owned()]);

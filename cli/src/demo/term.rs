@@ -1,7 +1,9 @@
 //! The output of the demo: numbered steps, notes, and expectations that are kept count of.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::Instant;
+
+use crate::out;
 
 /// Prints, and counts failed expectations.
 pub struct Term {
@@ -13,9 +15,9 @@ pub struct Term {
 }
 
 impl Term {
-    /// Colours only for a terminal, and never where `NO_COLOR` asks for none.
+    /// A report that has just begun.
     pub fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = out::has_colors();
         Self {
             colour,
             started: Instant::now(),

@@ -145,7 +145,7 @@ fn print(args: &LiveArgs, graph: &Graph, page: Page) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
     match args.output {
         Output::Json if args.watch => say!("{}", page.document?),
-        Output::Json => say!("{}", serde_json::to_string_pretty(&page.document?)?),
+        Output::Json => out::json(&page.document?)?,
         Output::Yaml => {
             let separator = if args.watch { "---\n" } else { "" };
             let text = serde_saphyr::to_string(&page.document?)?;
@@ -158,8 +158,7 @@ fn print(args: &LiveArgs, graph: &Graph, page: Page) -> Result<()> {
             } else {
                 ""
             };
-            let colors = terminal && std::env::var_os("NO_COLOR").is_none();
-            let text = colored(&page.table, colors);
+            let text = colored(&page.table, out::has_colors());
             say!("{clear}{text}\n{}", summary(graph));
         }
     }

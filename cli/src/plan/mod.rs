@@ -8,7 +8,6 @@ mod sizes;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -75,12 +74,9 @@ pub async fn run(args: &PlanArgs) -> Result<bool> {
     notes.extend(stand_ins(&change, &before));
     let report = report(&before, &after.compile(), &touched, flows, notes);
     match args.output {
-        Output::Text => {
-            let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            say!("{}", text::render(&report, colors));
-        }
-        Output::Json => say!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Yaml => out::text(format_args!("{}", serde_saphyr::to_string(&report)?)),
+        Output::Text => say!("{}", text::render(&report, out::has_colors())),
+        Output::Json => out::json(&report)?,
+        Output::Yaml => out::yaml(&report)?,
     }
     Ok(report.worse)
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use heddle_policy_compiler::NamespacedName;
 use heddle_policy_compiler::authz::{Operation, PathPattern};
-use heddle_policy_compiler::ingest::FolderEntry;
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use serde::Deserialize;
 
+use crate::sources;
 use crate::why::is_token;
 
 /// The largest file, in bytes.
@@ -200,25 +200,14 @@ fn text(file: &Path) -> Result<String> {
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.is_dir() {
+    if path.as_os_str() == "-" {
         return Ok(vec![path.to_owned()]);
     }
-    let about = || format!("cannot read {}", path.display());
-    let mut children: Vec<PathBuf> = std::fs::read_dir(path)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .with_context(about)?;
-    children.sort();
-    let mut found = Vec::new();
-    for child in children {
-        match FolderEntry::of(&child, child.is_dir(), child.is_symlink()) {
-            FolderEntry::Objects => found.push(child),
-            FolderEntry::Folder => found.extend(files(&child)?),
-            FolderEntry::LinkToFolder => {
-                let link = child.display();
-                bail!("{link} is a link to a folder, which is not followed; name the folder itself")
-            }
-            FolderEntry::Other => {}
-        }
+    let mut links = Vec::new();
+    let found = sources::files(path, &mut links)?;
+    if let Some(link) = links.first() {
+        let link = link.display();
+        bail!("{link} is a link to a folder, which is not followed; name the folder itself")
     }
     Ok(found)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::evidence::{Allowed, Evidence};
 use crate::cluster::ClusterArgs;
 use crate::flows::{self, Caller, Flows};
-use crate::out::{self, say};
+use crate::out::{self};
 use crate::sources::Objects;
 
 /// The longest line of a comment, in characters.
@@ -115,10 +115,9 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
             yaml(&suggestions, &left_out, &flows, args)?
         )),
         Output::Json => {
-            let document = json!({
+            out::json(&json!({
                 "windowSeconds": flows.window_seconds, "suggestions": suggestions, "leftOut": left_out,
-            });
-            say!("{}", serde_json::to_string_pretty(&document)?);
+            }))?;
         }
     }
     Ok(())

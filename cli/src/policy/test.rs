@@ -1,7 +1,6 @@
 //! `heddle policy test`: assertions about calls, held against the policies.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -96,8 +95,8 @@ pub async fn run(args: &TestArgs) -> Result<bool> {
     };
     match args.output {
         Output::Text => say!("{}", text(&document)),
-        Output::Json => say!("{}", serde_json::to_string_pretty(&document)?),
-        Output::Yaml => out::text(format_args!("{}", serde_saphyr::to_string(&document)?)),
+        Output::Json => out::json(&document)?,
+        Output::Yaml => out::yaml(&document)?,
         Output::Junit => out::text(format_args!("{}", junit(&document))),
     }
     Ok(document.failed + document.undecided > 0)
@@ -222,7 +221,7 @@ fn call(world: &World, of: &assertions::Call) -> Result<Call> {
 }
 
 fn text(document: &Document<'_>) -> String {
-    let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colors = out::has_colors();
     let mut lines = Vec::new();
     for test in document.tests {
         let (word, color) = match test.result {

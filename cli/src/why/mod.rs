@@ -4,7 +4,6 @@ mod document;
 mod text;
 mod url;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +12,7 @@ use heddle_policy_compiler::{Call, NamespacedName};
 
 use crate::cluster::ClusterArgs;
 use crate::findings;
-use crate::out::say;
+use crate::out::{self, say};
 use crate::sources::{Objects, Outcome};
 
 pub use text::{policy, servers, share, stop};
@@ -69,18 +68,9 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
     }
     let explanation = compiled.explain(&call)?;
     match args.output {
-        Output::Text => {
-            let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            say!("{}", text::render(&call, &explanation, colors));
-        }
-        Output::Json => {
-            let document = document::of(&explanation);
-            say!("{}", serde_json::to_string_pretty(&document)?);
-        }
-        Output::Yaml => {
-            let document = document::of(&explanation);
-            crate::out::text(format_args!("{}", serde_saphyr::to_string(&document)?));
-        }
+        Output::Text => say!("{}", text::render(&call, &explanation, out::has_colors())),
+        Output::Json => out::json(&document::of(&explanation))?,
+        Output::Yaml => out::yaml(&document::of(&explanation))?,
     }
     Ok(())
 }
