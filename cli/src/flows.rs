@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use heddle_policy_compiler::NamespacedName;
 use heddle_policy_compiler::world::{Port, TargetPort, World, selects};
-use heddle_xds_types::edges::{EdgesReport, Reporter};
+use heddle_xds_types::edges::{EdgesReport, Losses, Protocol, Reporter};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,6 +64,12 @@ pub struct Caller {
     pub workload: End,
     /// A service that leads to the called port; `-` or empty if none does.
     pub service: End,
+    /// The protocol. `None`: not known.
+    pub protocol: Option<Protocol>,
+    /// The seconds since the first call in the window. `None`: not known.
+    pub first_seconds_ago: Option<u64>,
+    /// The seconds since the last call.
+    pub last_seconds_ago: Option<u64>,
     /// The share of requests answered with 403, in percent.
     pub forbidden_percent: Option<f64>,
     /// Requests a second.
@@ -90,6 +96,8 @@ pub struct Flows {
     pub all: Vec<Flow>,
     /// The callers by the reports of servers. `None`: the file is of a version without them.
     pub callers: Option<Vec<Caller>>,
+    /// Traffic that is missing.
+    pub losses: Losses,
 }
 
 impl Flow {
@@ -126,6 +134,9 @@ impl Flows {
             identity: caller.identity.clone(),
             workload: end(&caller.workload),
             service: end(&caller.service),
+            protocol: Some(caller.protocol),
+            first_seconds_ago: caller.first_seconds_ago,
+            last_seconds_ago: caller.last_seconds_ago,
             forbidden_percent: caller.figures.forbidden_percent,
             requests_per_second: caller.figures.requests_per_second,
             connections_per_second: caller.figures.connections_per_second,
@@ -134,6 +145,7 @@ impl Flows {
             window_seconds: graph.window_seconds,
             all: flows.collect(),
             callers: Some(callers.collect()),
+            losses: graph.losses,
         }
     }
 

@@ -13,6 +13,7 @@ mod findings;
 mod flows;
 mod install;
 mod manifests;
+mod mtls;
 mod out;
 mod plan;
 mod policy;
@@ -95,6 +96,9 @@ enum Command {
                            heddle edges --window 900 -o json > edges.json && heddle plan -f change.yaml --edges edges.json"
     )]
     Plan(plan::PlanArgs),
+    /// Name the callers that mutual TLS alone would refuse.
+    #[command(subcommand)]
+    Mtls(mtls::MtlsCommand),
     /// Test policies, and write them from observed traffic.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -223,6 +227,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Compile(args) => compile::run(&args).map(on_errors),
         Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
         Command::Plan(args) => plan::run(&args).await.map(worse),
+        Command::Mtls(command) => mtls::run(&command).await.map(worse),
         Command::Policy(command) => policy::run(&command).await.map(worse),
         Command::Why(args) => why::run(&args).await.map(done),
         Command::Install(args) => install::run(&args).await.map(done),

@@ -42,6 +42,20 @@ pub fn render(head: &[&str], rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// The first rows of a table, and how many there are beyond. Nothing without rows.
+pub fn first(head: &[&str], mut rows: Vec<Vec<String>>, at_most: usize) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let more = rows.len().saturating_sub(at_most);
+    rows.truncate(at_most);
+    let text = render(head, &rows);
+    match more {
+        0 => text,
+        more => format!("{text}\nand {more} more (-o json has all)"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

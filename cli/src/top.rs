@@ -195,6 +195,8 @@ mod tests {
             service: service.into(),
             backend: String::new(),
             protocol: Protocol::Http,
+            first_seconds_ago: None,
+            last_seconds_ago: None,
             counts: EdgeCounts {
                 responses: [0, 0, requests - failures, 0, 0, failures],
                 failures,

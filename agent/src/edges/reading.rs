@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use heddle_xds_types::edges::{
-    BOUNDS_MS, CLASSES, EdgeCounts, EdgeName, MAX_EDGES_OF_SIDECAR, MAX_TEXT, Protocol, Reporter,
+    BOUNDS_MS, CLASSES, EdgeCounts, EdgeName, MAX_EDGES_OF_SIDECAR, MAX_TEXT, PROBE_ROUTE,
+    Protocol, Reporter,
 };
 use heddle_xds_types::prometheus::{Sample, sample};
 
@@ -147,8 +148,11 @@ impl Reading {
     }
 }
 
-/// The edge of a series; `None` if it is not of this mesh.
+/// The edge of a series; `None` if it is not of this mesh, or counts probes of the kubelet.
 fn name(sample: &Sample) -> Option<EdgeName> {
+    if sample.label("route") == PROBE_ROUTE {
+        return None;
+    }
     let label = |name: &str| cut(sample.label(name));
     let protocol = match (sample.label("protocol"), sample.label("grpc_status")) {
         ("tcp", _) => Protocol::Tcp,
@@ -267,6 +271,17 @@ mod tests {
         let (traffic, _) = read(&mut reader, &later);
         let (_, counts) = only(&traffic);
         assert_eq!((counts.requests(), counts.failures), (5, 4));
+    }
+
+    #[test]
+    fn probes_of_the_kubelet_are_no_traffic_of_an_edge() {
+        let of = |route: &str| {
+            let labels = r#"reporter="destination",source_principal="",destination_service="ratings",protocol="http""#;
+            histogram(&format!("{labels},route=\"{route}\""), "200", "", [1, 2, 3])
+        };
+        let text = of(PROBE_ROUTE) + &of("all");
+        let (traffic, lost) = read(&mut Reader::default(), &text);
+        assert_eq!((only(&traffic).1.requests(), lost), (3, 0));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use heddle_xds_types::edges::{Edge, EdgeCounts, EdgesReport, Losses, Protocol, R
 use serde::{Deserialize, Serialize};
 
 use super::figures::Figures;
+pub use super::names::End;
+use super::names::{backend, caller, port};
 use crate::replicas::Replica;
 
 /// Whether the requests of an edge came by mutual TLS.
@@ -19,26 +21,6 @@ pub enum Mtls {
     /// No server has reported: it has no sidecar, or it does not report.
     #[default]
     Unknown,
-}
-
-/// One end of an edge.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct End {
-    /// The namespace; empty outside the mesh.
-    pub namespace: String,
-    /// The workload or service; empty if it is not known.
-    pub name: String,
-}
-
-impl End {
-    /// An end with a namespace and a name.
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    }
 }
 
 /// An edge, from a workload to a service.
@@ -95,6 +77,10 @@ pub struct Caller {
     pub service: End,
     /// The protocol.
     pub protocol: Protocol,
+    /// The seconds since the first call in the window. `None`: not known.
+    pub first_seconds_ago: Option<u64>,
+    /// The seconds since the last call.
+    pub last_seconds_ago: Option<u64>,
     /// Rates and durations.
     #[serde(flatten)]
     pub figures: Figures,
@@ -174,7 +160,12 @@ impl Graph {
         self.losses.refused = self.losses.refused.saturating_add(report.losses.refused);
         for edge in report.edges {
             match all.get_mut(&key(&edge)) {
-                Some(known) => known.counts.add(&edge.counts),
+                Some(known) => {
+                    known.counts.add(&edge.counts);
+                    known.first_seconds_ago = known.first_seconds_ago.max(edge.first_seconds_ago);
+                    let last = [known.last_seconds_ago, edge.last_seconds_ago];
+                    known.last_seconds_ago = last.into_iter().flatten().min();
+                }
                 None => {
                     all.insert(key(&edge), edge);
                 }
@@ -310,6 +301,8 @@ fn callers(reports: &[Edge], window: u64) -> Vec<Caller> {
         workload: End::new(&edge.namespace, &edge.workload),
         service: End::new(&edge.service_namespace, &edge.service),
         protocol: edge.protocol,
+        first_seconds_ago: edge.first_seconds_ago,
+        last_seconds_ago: edge.last_seconds_ago,
         figures: Figures::of(&edge.counts, window),
     });
     let mut all: Vec<Caller> = all.collect();
@@ -353,29 +346,6 @@ fn named(service: End, otherwise: Option<&End>, cluster: &str) -> End {
     }
 }
 
-/// `out|shop/reviews-v1|9080` is the service `reviews-v1` of namespace `shop`.
-fn backend(cluster: &str) -> Option<End> {
-    let (namespace, name) = cluster.split('|').nth(1)?.split_once('/')?;
-    Some(End::new(namespace, name))
-}
-
-fn port(cluster: &str) -> Option<u16> {
-    let mut parts = cluster.split('|');
-    let of_service = parts.next() == Some("out");
-    parts.nth(1)?.parse().ok().filter(|_| of_service)
-}
-
-/// `spiffe://<trust domain>/ns/shop/sa/frontend` is the service account `frontend` of namespace `shop`. Of a caller that does
-/// not report, no more is known.
-fn caller(identity: &str) -> End {
-    let path = identity.split_once("/ns/").map(|(_, path)| path);
-    let parts = path.and_then(|path| path.split_once("/sa/"));
-    parts.map_or_else(
-        || End::new("", identity),
-        |(namespace, account)| End::new(namespace, account),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,6 +363,8 @@ mod tests {
             service: service.into(),
             backend: backend.into(),
             protocol: Protocol::Http,
+            first_seconds_ago: None,
+            last_seconds_ago: None,
             counts: EdgeCounts {
                 responses: [0, 0, requests, 0, 0, 0],
                 ..EdgeCounts::default()

@@ -186,17 +186,8 @@ fn notes(notes: &[String]) -> String {
     notes.collect::<Vec<_>>().join("\n")
 }
 
-fn rows_of(head: &[&str], mut rows: Vec<Vec<String>>) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    let more = rows.len().saturating_sub(ROWS);
-    rows.truncate(ROWS);
-    let text = table::render(head, &rows);
-    match more {
-        0 => text,
-        more => format!("{text}\nand {more} more (-o json has all)"),
-    }
+fn rows_of(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    table::first(head, rows, ROWS)
 }
 
 fn verdict(report: &Report) -> String {

@@ -156,7 +156,11 @@ impl EdgeStore {
         let edges = self.lock();
         let found = edges.all.iter().filter_map(|(key, kept)| {
             let counts = kept.slots.sum(now, window);
-            (!counts.is_empty()).then(|| edge(key, counts))
+            (!counts.is_empty()).then(|| Edge {
+                first_seconds_ago: kept.slots.first(now, window).map(|first| now - first),
+                last_seconds_ago: Some(now.saturating_sub(kept.busy)),
+                ..edge(key, counts)
+            })
         });
         let mut found: Vec<Edge> = found.collect();
         let losses = edges.losses;
@@ -324,6 +328,8 @@ fn edge(key: &EdgeKey, counts: EdgeCounts) -> Edge {
         service: name.service.clone(),
         backend: name.backend.clone(),
         protocol: name.protocol(),
+        first_seconds_ago: None,
+        last_seconds_ago: None,
         counts,
     }
 }
@@ -368,6 +374,11 @@ mod tests {
         assert_eq!(report.edges.len(), 1);
         assert_eq!(report.edges[0].counts.requests(), 11);
         assert_eq!(report.edges[0].workload, "cart");
+        let ages = (
+            report.edges[0].first_seconds_ago,
+            report.edges[0].last_seconds_ago,
+        );
+        assert_eq!(ages, (Some(300), Some(0)), "the first slot is of 30 s");
         assert_eq!((report.covered_seconds, report.losses.by_agents), (300, 7));
         let report = store.report_at(300, 60);
         assert_eq!(report.edges[0].counts.requests(), 1);

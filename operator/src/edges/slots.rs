@@ -53,6 +53,17 @@ impl Slots {
         sum
     }
 
+    /// Returns the beginning of the first slot with traffic in the last `window` seconds.
+    pub(super) fn first(&self, now: Seconds, window: u64) -> Option<Seconds> {
+        let from = now.saturating_sub(window.min(LONGEST_WINDOW));
+        let of = |slots: &VecDeque<Slot>, length: Seconds| {
+            let mut slots = slots.iter();
+            let first = slots.find(|slot| (slot.number + 1) * length > from);
+            first.map(|slot| (slot.number * length).max(from))
+        };
+        of(&self.coarse, COARSE).or_else(|| of(&self.fine, FINE))
+    }
+
     /// Moves new slots that are too old into older ones, and forgets the oldest.
     fn age(&mut self, now: Seconds) {
         while let Some(slot) = self
@@ -107,6 +118,23 @@ mod tests {
             let sum = slots.sum(3599, window).requests();
             assert!((window..=window + slot).contains(&sum), "{sum} of {window}");
         }
+    }
+
+    #[test]
+    fn the_first_traffic_is_known_to_the_length_of_a_slot() {
+        let mut slots = Slots::default();
+        for now in [103, 250, 400] {
+            slots.add(now, &requests(1));
+        }
+        for (window, first) in [
+            (900, Some(90)),
+            (200, Some(240)),
+            (60, Some(400)),
+            (5, Some(400)),
+        ] {
+            assert_eq!(slots.first(400, window), first, "{window} s");
+        }
+        assert_eq!(Slots::default().first(400, 900), None);
     }
 
     #[test]

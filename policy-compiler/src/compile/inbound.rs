@@ -219,6 +219,18 @@ fn all_ports(
     all.copied().filter(|port| !is_reserved(*port)).collect()
 }
 
+/// The policies with a mode for a port. The first one wins.
+pub(crate) fn mtls_modes<'a>(
+    port: Option<Port>,
+    policies: &[&'a Policy],
+) -> impl Iterator<Item = (&'a Policy, MtlsMode)> {
+    let modes = policies.iter().map(move |policy| {
+        let mode = policy.mtls.as_ref().map(|mtls| mtls.of(port));
+        Some((*policy, mode?))
+    });
+    modes.flatten()
+}
+
 /// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.
 fn plain(
     port: Option<Port>,
@@ -227,9 +239,7 @@ fn plain(
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) -> bool {
-    let mut said = policies
-        .iter()
-        .filter_map(|policy| Some((policy, policy.mtls.as_ref()?.of(port))));
+    let mut said = mtls_modes(port, policies);
     let winner = said.next();
     if let Some((first, mode)) = winner {
         for (loser, _) in said.filter(|(_, other)| *other != mode) {

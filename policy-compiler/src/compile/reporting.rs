@@ -29,6 +29,7 @@ pub(super) fn source<'a>(
         edge,
         server: "%UPSTREAM_PEER_URI_SAN%",
         format,
+        probed: false,
         spans: None,
     }
 }
@@ -53,6 +54,7 @@ pub(super) fn destination(destination_service: &str, format: LineFormat) -> Repo
         edge,
         server: OWN_PRINCIPAL,
         format,
+        probed: false,
         spans: None,
     }
 }

@@ -204,7 +204,7 @@ fn mesh_chains(
         let name = format!("{name} mesh{suffix}");
         chain(&name, port, takes, filters, Some(socket))
     };
-    let http = || identified(http(input, &name));
+    let http = || identified(http(input, &name, false));
     let tcp = || tcp(input, &name, Peer::Identified);
     match inbound.protocol {
         // The announcement of the caller does not change the protocol of a declared port: otherwise HTTP that is sent as TCP would
@@ -229,7 +229,7 @@ fn plain_chains(
             &format!("{name} plain"),
             port,
             ChainMatch::Rest,
-            http(input, &name),
+            http(input, &name, false),
             None,
         )],
         Protocol::Tcp => vec![
@@ -248,7 +248,7 @@ fn plain_chains(
                 &format!("{name} plain http"),
                 port,
                 ChainMatch::PlainHttp,
-                http(input, &name),
+                http(input, &name, false),
                 None,
             ),
             chain(
@@ -297,12 +297,14 @@ fn identified(mut filters: Vec<listener::Filter>) -> Vec<listener::Filter> {
     filters
 }
 
-fn http(input: &InboundInput, routes: &str) -> Vec<listener::Filter> {
+/// `probed`: the metrics tell the kubelet's probes from callers in plain text.
+fn http(input: &InboundInput, routes: &str, probed: bool) -> Vec<listener::Filter> {
     vec![connection_manager(
         Side::Server(input.max_connection_age),
         "inbound",
         Routes::Named(routes),
         &Reporting {
+            probed,
             spans: input.spans.as_deref().map(server_spans),
             ..destination(SERVICE_OF_CLUSTER, input.line_format)
         },
@@ -458,13 +460,13 @@ fn node_chains(
             &format!("{name} probe https"),
             port,
             ChainMatch::ForeignTls,
-            http(input, &node_tls_name(number)),
+            http(input, &node_tls_name(number), true),
             Some(tls::kubelet()),
         ));
     }
     let taken = !probes.is_empty();
     if let (Some(number), true) = (port, taken) {
-        let filters = http(input, &node_name(number));
+        let filters = http(input, &node_name(number), true);
         let all = inbound.protocol == Protocol::Http;
         let takes = if all {
             ChainMatch::Rest

@@ -38,9 +38,13 @@ pub(crate) fn of_service(service: Option<&str>) -> core::Metadata {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Edge<'a>(pub(crate) Vec<(&'static str, &'a str)>);
 
-/// For HTTP connection managers.
-pub(crate) fn http(edge: &Edge<'_>) -> accesslog::AccessLog {
+/// The label of the rule, where requests of the kubelet are among others.
+const RULE: (&str, &str) = ("route", "%ROUTE_NAME%");
+
+/// For HTTP connection managers. `probed`: the kubelet's probes are among the requests, and the series tell them apart.
+pub(crate) fn http(edge: &Edge<'_>, probed: bool) -> accesslog::AccessLog {
     let mut tags = tags(edge, "http");
+    tags.extend(probed.then(|| tag(RULE.0, RULE.1)));
     tags.extend([
         tag("response_code", "%RESPONSE_CODE%"),
         // Tells an answer of the application from one of the mesh.

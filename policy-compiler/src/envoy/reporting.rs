@@ -16,6 +16,8 @@ pub(crate) struct Reporting<'a> {
     /// The identity of the server, or a command for it.
     pub(crate) server: &'static str,
     pub(crate) format: LineFormat,
+    /// Whether the kubelet's probes are among the requests.
+    pub(crate) probed: bool,
     /// None: the sidecar does not trace.
     pub(crate) spans: Option<Spans<'a>>,
 }
@@ -24,7 +26,7 @@ impl Reporting<'_> {
     /// The loggers of an HTTP connection manager.
     pub(super) fn of_requests(&self) -> Vec<AccessLog> {
         vec![
-            metrics::http(&self.edge),
+            metrics::http(&self.edge, self.probed),
             access_log::http(&self.edge, self.server, self.format),
         ]
     }

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
 };
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
+use heddle_xds_types::edges::PROBE_ROUTE;
 use prost::Message;
 
 use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
@@ -325,7 +326,7 @@ pub(crate) fn inbound(
     let mut routes: Vec<v3::Route> = probes
         .iter()
         .map(|probe| v3::Route {
-            name: "probe".to_owned(),
+            name: PROBE_ROUTE.to_owned(),
             r#match: Some(exactly(probe)),
             action: forward(),
             typed_per_filter_config: authz_config(rbac::off()),

@@ -94,6 +94,7 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
         edge: Edge(Vec::new()),
         server: OWN_PRINCIPAL,
         format: LineFormat::default(),
+        probed: false,
         spans: None,
     };
     let manager = connection_manager(

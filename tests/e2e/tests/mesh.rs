@@ -1,6 +1,9 @@
 //! Changes of the whole mesh, one test after the other; the last one removes the mesh.
 #![allow(missing_docs)]
 
+#[path = "mesh/adoption.rs"]
+mod adoption;
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -501,6 +504,7 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
         ("status", proxy_status_asks_every_replica),
         ("edges", edges_come_from_every_replica),
+        ("mtls plan", adoption::plan_names_callers_in_plain_text),
         ("prometheus", prometheus_scrapes_the_sidecars),
         ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),

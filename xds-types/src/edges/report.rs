@@ -58,6 +58,12 @@ pub struct Edge {
     pub backend: String,
     /// The protocol.
     pub protocol: Protocol,
+    /// The seconds since the first traffic in the window, to the length of a slot. `None`: not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seconds_ago: Option<u64>,
+    /// The seconds since the last traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seconds_ago: Option<u64>,
     /// The counts in the window.
     #[serde(flatten)]
     pub counts: EdgeCounts,

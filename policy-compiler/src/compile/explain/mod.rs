@@ -20,7 +20,7 @@ pub use explanation::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped, Unexplained,
 };
-pub use ports::ServedPort;
+pub use ports::{MtlsSource, ServedPort};
 use servers::{Arriving, address};
 
 impl Compiled {

@@ -1,7 +1,15 @@
 //! The ports of workloads, with their rules: to judge callers at the servers, independently of the sidecars of the callers.
 
+use std::sync::Arc;
+
+use heddle_crds::{MeshMode, MtlsMode};
+
 use super::super::Compiled;
+use super::super::inbound::mtls_modes;
 use crate::authz::PortAuthz;
+use crate::finding::ObjectRef;
+use crate::kinds::policies::auth_policy::Policy;
+use crate::validation::inputs::Target;
 use crate::world::{PodTemplate, Port, Protocol, SpiffeId};
 
 /// A port of the meshed pods of a template.
@@ -21,7 +29,34 @@ pub struct ServedPort<'a> {
     pub authz: &'a PortAuthz,
 }
 
+/// The objects that decide whether a port accepts plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MtlsSource {
+    /// The mode of the mesh.
+    pub mesh: MeshMode,
+    /// The policy that decides in the place of the mesh, unless that observes. `None`: the mesh decides.
+    pub policy: Option<(ObjectRef, MtlsMode)>,
+}
+
 impl Compiled {
+    /// Returns the AuthPolicies in force that select the pods of a template, in the order in which they decide.
+    fn auth_policies(&self, template: &PodTemplate) -> Vec<&Policy> {
+        let target = Target::Pods(Arc::clone(&template.namespace));
+        let policies = self.validated.policies.attached(&target).flatten();
+        policies.filter(|of| of.selects(template)).collect()
+    }
+
+    /// Returns the objects that decide whether a port accepts plain text.
+    #[must_use]
+    pub fn mtls_source(&self, port: &ServedPort<'_>) -> MtlsSource {
+        let policies = self.auth_policies(port.template);
+        let first = mtls_modes(port.port, &policies).next();
+        MtlsSource {
+            mesh: self.settings.mode,
+            policy: first.map(|(policy, mode)| (policy.object.clone(), mode)),
+        }
+    }
+
     /// The ports of all meshed workloads that are captured, and the port of the sidecar's metrics.
     pub fn served_ports(&self) -> impl Iterator<Item = ServedPort<'_>> {
         let templates = self.served.values().flat_map(|templates| templates.iter());

@@ -1,0 +1,95 @@
+//! `heddle mtls`: the way of a namespace to mutual TLS alone.
+
+mod plan;
+mod report;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::cluster::ClusterArgs;
+use crate::flows::{self, Flows};
+use crate::out::{self, say};
+use crate::sources::Objects;
+use report::Verdict;
+
+/// The commands on mutual TLS.
+#[derive(Subcommand, Debug)]
+pub enum MtlsCommand {
+    /// List the callers in plain text of a namespace, and those that the mode Strict would refuse.
+    #[command(
+        long_about = "Lists the ports of a namespace's workloads that accept plain text, with the object that lets them, and every caller \
+                      without a certificate that the workloads' own sidecars have counted in the last quarter of an hour. Ends with a \
+                      verdict on the mode Strict of the Mesh. Reports of callers are not believed; probes of the kubelet do not count, for \
+                      they are always admitted. Sends and changes nothing.\n\n\
+                      Exit codes: 0 Strict refuses nobody seen, 1 an error, 2 it would refuse callers, or no server has reported a call.\n\n\
+                      Takes the rights of `heddle edges` and `heddle analyze`.",
+        after_long_help = "Examples:\n  heddle mtls plan shop\n  heddle mtls plan shop -o json | jq '.callers[]'\n  \
+                           heddle edges --window 900 -o json > edges.json && heddle mtls plan shop -f manifests/ --edges edges.json"
+    )]
+    Plan(MtlsPlanArgs),
+}
+
+/// Options of `heddle mtls plan`.
+#[derive(Args, Debug)]
+pub struct MtlsPlanArgs {
+    /// The namespace of the workloads that are called.
+    namespace: String,
+    /// Files or folders with the objects, in place of the cluster; takes --edges.
+    #[arg(
+        short = 'f',
+        long = "filename",
+        short_alias = 'd',
+        alias = "dir",
+        value_name = "PATH",
+        requires = "edges"
+    )]
+    objects: Vec<PathBuf>,
+    /// A file with observed flows, written by `heddle edges -o json`; without it, the control plane is asked.
+    #[arg(long, value_name = "FILE")]
+    edges: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: tables and a verdict.
+    Text,
+    /// For programs: one JSON document.
+    Json,
+    /// For programs: one YAML document.
+    Yaml,
+}
+
+/// Runs the command; returns whether Strict would refuse callers, or nothing is known about them.
+pub async fn run(command: &MtlsCommand) -> Result<bool> {
+    let MtlsCommand::Plan(args) = command;
+    let objects = Objects::from(&args.objects, &args.cluster).await?.compile();
+    let flows = match &args.edges {
+        Some(path) => Flows::read(path)?,
+        None => flows::observed(&args.cluster).await?,
+    };
+    let callers = flows.callers.as_deref().context(
+        "the file has no callers as servers report them; write it again by `heddle edges --window 900 -o json`",
+    )?;
+    let known = objects.world.pods().keys();
+    let mut known = known.filter(|pod| *pod.namespace == *args.namespace);
+    ensure!(
+        known.next().is_some(),
+        "namespace {:?} has no pods; correct it",
+        args.namespace
+    );
+    let report = plan::plan(&objects, &flows, callers, &args.namespace);
+    match args.output {
+        Output::Text => say!("{}", text::render(&report)),
+        Output::Json => out::json(&report)?,
+        Output::Yaml => out::yaml(&report)?,
+    }
+    Ok(report.verdict != Verdict::RefusesNobodySeen)
+}

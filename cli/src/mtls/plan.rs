@@ -1,0 +1,220 @@
+//! The callers in plain text that servers have reported, and the ports that let them in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heddle_crds::{MeshMode, MtlsMode};
+use heddle_policy_compiler::world::{Port, Protocol, World};
+use heddle_policy_compiler::{Compiled, NamespacedName};
+
+use super::report::{Effect, OpenPort, PlainCaller, Report, Unmeshed, Verdict};
+use crate::flows::{Behind, Caller, Flows};
+use crate::sources::Outcome;
+
+/// The longest time of which the control plane has flows, in seconds.
+const WHOLE_WINDOW: u64 = 900;
+
+/// Plans the mode Strict for a namespace. `callers` is from the reports of servers.
+pub fn plan(outcome: &Outcome, flows: &Flows, callers: &[Caller], namespace: &str) -> Report {
+    let (world, compiled) = (&outcome.world, &outcome.compiled);
+    let open = open_ports(compiled, namespace);
+    let own = callers
+        .iter()
+        .filter(|of| of.workload.namespace == namespace);
+    let own: Vec<&Caller> = own.collect();
+    let look = Look {
+        open: &open,
+        named: named_ports(compiled, namespace),
+        behind: Behind::of(world),
+        seconds: flows.window_seconds,
+    };
+    let mut notes = notes(world, flows, namespace);
+    let mut plain = Vec::new();
+    for caller in own.iter().filter(|of| of.identity.is_empty()) {
+        let workload = NamespacedName::new(namespace, &caller.workload.name);
+        match look.named.contains_key(&workload) {
+            true => plain.push(look.caller(&workload, caller)),
+            false => notes.push(format!(
+                "{workload} was called in plain text, and has no pod with a sidecar now"
+            )),
+        }
+    }
+    if !plain.is_empty() {
+        notes.push("a server counts all callers without a certificate together; its access logs have their addresses, in lines without source_principal (docs/mtls-plan.md)".to_owned());
+    }
+    let refused = plain.iter().any(|of| of.under_strict == Effect::Refused);
+    let verdict = match refused {
+        true => Verdict::RefusesCallers,
+        false if own.is_empty() && !look.named.is_empty() => Verdict::NothingSeen,
+        false => Verdict::RefusesNobodySeen,
+    };
+    Report {
+        namespace: namespace.to_owned(),
+        window_seconds: flows.window_seconds,
+        open_ports: open.into_iter().collect(),
+        callers: plain,
+        without_sidecar: without_sidecar(world, namespace),
+        notes,
+        verdict,
+    }
+}
+
+/// The ports of each workload with a sidecar.
+type NamedPorts = BTreeMap<NamespacedName, BTreeSet<Option<Port>>>;
+
+struct Look<'a> {
+    open: &'a BTreeSet<OpenPort>,
+    named: NamedPorts,
+    behind: Behind,
+    seconds: u64,
+}
+
+impl Look<'_> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    fn caller(&self, workload: &NamespacedName, caller: &Caller) -> PlainCaller {
+        let service = NamespacedName::new(&caller.service.namespace, &caller.service.name);
+        let led = self.behind.ports(&service).filter(|(to, _)| to == workload);
+        let led: BTreeSet<Port> = led.map(|(_, port)| port).collect();
+        let is_service = !matches!(&*caller.service.name, "" | "-");
+        PlainCaller {
+            workload: workload.to_string(),
+            service: is_service.then(|| service.to_string()),
+            under_strict: self.effect(workload, &led),
+            ports: led.iter().map(|port| port.get()).collect(),
+            protocol: caller
+                .protocol
+                .map_or_else(|| "-".to_owned(), |of| of.to_string()),
+            count: (caller.rate() * self.seconds as f64).round() as u64,
+            first_seconds_ago: caller.first_seconds_ago,
+            last_seconds_ago: caller.last_seconds_ago,
+        }
+    }
+
+    /// The effect on calls to one of these ports; without a port, to any port of the workload.
+    fn effect(&self, workload: &NamespacedName, ports: &BTreeSet<Port>) -> Effect {
+        let named = self.named.get(workload);
+        let all = ports.iter().map(|port| Some(*port));
+        let mut ports: BTreeSet<Option<Port>> = all.collect();
+        if ports.is_empty() {
+            ports.extend(named.into_iter().flatten());
+        }
+        // A port that the server does not name is one of its other ports.
+        let at_server = |port: &Option<Port>| match named.is_some_and(|all| all.contains(port)) {
+            true => port.map(Port::get),
+            false => None,
+        };
+        let ports: BTreeSet<Option<u16>> = ports.iter().map(at_server).collect();
+        let name = workload.to_string();
+        let open = self.open.iter();
+        let open = open.filter(|of| of.workload == name && ports.contains(&of.port));
+        let stays: BTreeSet<bool> = open.map(|of| of.stays).collect();
+        match (stays.contains(&false), stays.contains(&true)) {
+            (true, _) => Effect::Refused,
+            (false, true) => Effect::Stays,
+            (false, false) => Effect::RefusedAlready,
+        }
+    }
+}
+
+fn open_ports(compiled: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
+    let ports = compiled.served_ports();
+    let open = ports.filter(|port| port.plain && *port.template.namespace == *namespace);
+    let open = open.map(|port| {
+        let source = compiled.mtls_source(&port);
+        let policy = source.policy.as_ref();
+        let by_policy = policy.filter(|_| source.mesh != MeshMode::Observe);
+        let reason = match by_policy {
+            Some((policy, _)) => format!("{policy}, spec.mtls is Permissive"),
+            None => format!("Mesh default, mode is {:?}", source.mesh),
+        };
+        OpenPort {
+            workload: port.template.workload().to_string(),
+            port: port.port.map(Port::get),
+            protocol: match port.protocol {
+                Protocol::Http => "http",
+                Protocol::Tcp => "tcp",
+                Protocol::Detect => "detected",
+            },
+            reason,
+            stays: policy.is_some_and(|(_, mode)| *mode == MtlsMode::Permissive),
+        }
+    });
+    open.collect()
+}
+
+fn named_ports(compiled: &Compiled, namespace: &str) -> NamedPorts {
+    let mut named = NamedPorts::new();
+    let ports = compiled.served_ports();
+    for port in ports.filter(|port| *port.template.namespace == *namespace) {
+        let of_workload = named.entry(port.template.workload()).or_default();
+        of_workload.insert(port.port);
+    }
+    named
+}
+
+/// The workloads without a sidecar, those of the namespace first.
+fn without_sidecar(world: &World, namespace: &str) -> Vec<Unmeshed> {
+    let mut found = BTreeMap::<(bool, NamespacedName), (usize, BTreeSet<String>)>::new();
+    let pods = world.pods().values();
+    for pod in pods.filter(|pod| pod.alive && !pod.template.meshed) {
+        let other = *pod.template.namespace != *namespace;
+        let (pods, addresses) = found.entry((other, pod.template.workload())).or_default();
+        *pods += 1;
+        addresses.extend(pod.ips.iter().map(ToString::to_string));
+    }
+    let all = found.into_iter();
+    all.map(|((_, workload), (pods, addresses))| Unmeshed {
+        workload: workload.to_string(),
+        pods,
+        addresses: addresses.into_iter().collect(),
+    })
+    .collect()
+}
+
+/// The limits of the reports.
+fn notes(world: &World, flows: &Flows, namespace: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if flows.window_seconds < WHOLE_WINDOW {
+        notes.push(format!(
+            "the reports are of the last {} s only: the control plane has listened for no longer, or the file has no more",
+            flows.window_seconds
+        ));
+    }
+    let losses = &flows.losses;
+    if losses.by_agents > 0 || losses.evicted > 0 || losses.refused > 0 {
+        notes.push("some traffic was not reported, or found no room, since the start of the control plane: callers may be missing (`heddle edges` has the counts)".to_owned());
+    }
+    let pods = world.pods().values().filter(|pod| pod.alive);
+    let own = pods.filter(|pod| *pod.template.namespace == *namespace);
+    let mut uncaptured = BTreeMap::<String, BTreeSet<Port>>::new();
+    let mut bare = BTreeSet::new();
+    for pod in own {
+        let workload = pod.template.workload().to_string();
+        match pod.template.meshed {
+            false => _ = bare.insert(workload),
+            true if pod.template.uncaptured.is_empty() => {}
+            true => {
+                let ports = uncaptured.entry(workload).or_default();
+                ports.extend(&pod.template.uncaptured);
+            }
+        }
+    }
+    for (workload, ports) in uncaptured {
+        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "port {} of {workload} is left out of capture: its callers are not seen, and Strict does not hold there",
+            ports.join(", ")
+        ));
+    }
+    if !bare.is_empty() {
+        let bare: Vec<String> = bare.into_iter().collect();
+        notes.push(format!(
+            "{}: pods without a sidecar accept plain text in every mode, and report no caller",
+            bare.join(", ")
+        ));
+    }
+    notes
+}

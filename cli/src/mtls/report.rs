@@ -1,0 +1,97 @@
+//! The callers in plain text of a namespace, as one document.
+
+use serde::Serialize;
+
+/// The plan for a namespace.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The namespace.
+    pub namespace: String,
+    /// The seconds up to now that were looked at.
+    pub window_seconds: u64,
+    /// The ports that accept plain text.
+    pub open_ports: Vec<OpenPort>,
+    /// The callers without a certificate.
+    pub callers: Vec<PlainCaller>,
+    /// Workloads without a sidecar, of all namespaces: they call in plain text.
+    pub without_sidecar: Vec<Unmeshed>,
+    /// Limits of the reports.
+    pub notes: Vec<String>,
+    /// The effect of the mode Strict.
+    pub verdict: Verdict,
+}
+
+/// A port of a workload that accepts plain text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenPort {
+    /// The workload.
+    pub workload: String,
+    /// The port. None: every port that no pod, service or policy names.
+    pub port: Option<u16>,
+    /// `http`, `tcp`, or `detected`.
+    pub protocol: &'static str,
+    /// The object that lets it accept plain text, with its mode.
+    pub reason: String,
+    /// Whether it accepts plain text under `Mesh` `mode: Strict`, too: an AuthPolicy says so.
+    pub stays: bool,
+}
+
+/// The calls without a certificate to a workload, by service and protocol.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlainCaller {
+    /// The workload that was called.
+    pub workload: String,
+    /// The service that leads to the port. None: none does.
+    pub service: Option<String>,
+    /// The ports that were called: one of them, if there are several. Empty: not known.
+    pub ports: Vec<u16>,
+    /// The protocol.
+    pub protocol: String,
+    /// Requests and ended connections in the window.
+    pub count: u64,
+    /// The seconds since the first of them in the window.
+    pub first_seconds_ago: Option<u64>,
+    /// The seconds since the last of them.
+    pub last_seconds_ago: Option<u64>,
+    /// The effect of the mode Strict on them.
+    pub under_strict: Effect,
+}
+
+/// The effect of the mode Strict on calls in plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Effect {
+    /// They are refused.
+    Refused,
+    /// They pass: an AuthPolicy keeps the port open.
+    Stays,
+    /// They are refused already: they came before the port was closed.
+    RefusedAlready,
+}
+
+/// A workload without a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unmeshed {
+    /// The workload.
+    pub workload: String,
+    /// Its living pods.
+    pub pods: usize,
+    /// Their addresses, as access logs have them.
+    pub addresses: Vec<String>,
+}
+
+/// The effect of the mode Strict on the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// No caller that was seen is refused.
+    RefusesNobodySeen,
+    /// Callers are refused.
+    RefusesCallers,
+    /// No server of the namespace has reported a call.
+    NothingSeen,
+}

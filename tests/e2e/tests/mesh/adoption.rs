@@ -1,0 +1,44 @@
+//! The commands for the way to a strict mesh, on a cluster.
+
+use anyhow::Result;
+use heddle_e2e::{Echo, Load, Namespace, eventually};
+use serde_json::Value;
+
+use super::{PATIENCE, run_heddle};
+
+/// The plan of a namespace, once it is as wanted.
+fn planned(ns: &Namespace, what: &str, code: i32, wanted: &dyn Fn(&Value) -> bool) -> Result<()> {
+    eventually(what, PATIENCE, || {
+        let output = run_heddle(&["mtls", "plan", &ns.name, "-o", "json"])?;
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        Ok((output.status.code() == Some(code) && wanted(&plan)).then_some(()))
+    })
+}
+
+/// Probes of the kubelet are no callers in plain text; a caller without a sidecar is one.
+pub fn plan_names_callers_in_plain_text() -> Result<()> {
+    let ns = Namespace::meshed("plan")?;
+    let outside = Namespace::plain("legacy")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    Echo::new("batch").deploy(&outside)?;
+    let load = Load::from(&ns.kubectl, "client").flag("-n=50");
+    load.run("http://server/")?;
+    planned(&ns, "a plan that refuses nobody", 0, &|plan| {
+        plan["callers"].as_array().is_some_and(Vec::is_empty)
+    })?;
+    let url = format!("http://server.{}/", ns.name);
+    let load = Load::from(&outside.kubectl, "batch").flag("-n=20");
+    load.run(&url)?;
+    let server = format!("{}/server", ns.name);
+    let batch = format!("{}/batch", outside.name);
+    planned(&ns, "a plan with the caller in plain text", 2, &|plan| {
+        let caller = &plan["callers"][0];
+        let bare = plan["withoutSidecar"].as_array().into_iter().flatten();
+        caller["workload"] == server.as_str()
+            && caller["underStrict"] == "refused"
+            && caller["count"] == 20
+            && caller["lastSecondsAgo"].is_u64()
+            && bare.into_iter().any(|of| of["workload"] == batch.as_str())
+    })
+}
