@@ -38,8 +38,16 @@ impl ForeignKind {
         plural: "httproutes",
     };
 
+    /// `TCPRoute` of Gateway API.
+    pub const TCP_ROUTE: Self = Self {
+        name: "TCPRoute",
+        group: "gateway.networking.k8s.io",
+        version: "v1",
+        plural: "tcproutes",
+    };
+
     /// Every kind of another project.
-    pub const ALL: &[Self] = &[Self::GRPC_ROUTE, Self::HTTP_ROUTE];
+    pub const ALL: &[Self] = &[Self::GRPC_ROUTE, Self::HTTP_ROUTE, Self::TCP_ROUTE];
 }
 
 /// The spec of a [`ForeignKind::GRPC_ROUTE`].
@@ -47,6 +55,9 @@ pub type GrpcRouteSpec = ForeignSpec<gateway_api::grpcroutes::GrpcRouteSpec>;
 
 /// The spec of an [`ForeignKind::HTTP_ROUTE`].
 pub type HttpRouteSpec = ForeignSpec<gateway_api::experimental::httproutes::HttpRouteSpec>;
+
+/// The spec of a [`ForeignKind::TCP_ROUTE`]. The types have it in the version before, which has the same fields.
+pub type TcpRouteSpec = ForeignSpec<gateway_api::experimental::tcproutes::TcpRouteSpec>;
 
 /// A part of a spec that this version does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]

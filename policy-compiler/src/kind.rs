@@ -16,6 +16,9 @@ macro_rules! with_policies {
             /// Gateway API's `HTTPRoute`.
             HTTPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::HTTP_ROUTE))
                 => http_routes: heddle_crds::HttpRouteSpec, [];
+            /// Gateway API's `TCPRoute`.
+            TCPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::TCP_ROUTE))
+                => tcp_routes: heddle_crds::TcpRouteSpec, [];
             /// Our `TrafficSplit`.
             TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
                 => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];

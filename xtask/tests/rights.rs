@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// A verb on a resource, with the file and the call that need it. `get` stands beside `list` everywhere, for it reads no more.
-const USES: [(&str, &str, &str, &str); 35] = [
+const USES: [(&str, &str, &str, &str); 38] = [
     (
         "authpolicies",
         "list",
@@ -210,6 +210,19 @@ const USES: [(&str, &str, &str, &str); 35] = [
         "create",
         "kubernetes/authorize.rs",
         "self.rights.create(",
+    ),
+    ("tcproutes", "list", "kubernetes/cache.rs", "watch_objects("),
+    (
+        "tcproutes",
+        "watch",
+        "kubernetes/cache.rs",
+        "watch_objects(",
+    ),
+    (
+        "tcproutes/status",
+        "update",
+        "kubernetes/parents.rs",
+        "api.replace_status(",
     ),
     (
         "tokenreviews",

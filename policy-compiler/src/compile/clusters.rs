@@ -132,17 +132,20 @@ fn client_side(
 ) -> Option<OutboundPort> {
     let (number, facet) = key;
     let called = Caller::of(service, facet).family;
-    let whole = |name: &NamespacedName, port: Port| {
+    let of_callers = |name: &NamespacedName, port: Port, namespace: Option<&Arc<str>>| {
         let backend = scene.recorder.service(name)?;
         let caller = Facet {
             family: backend.if_second(called),
             node: facet.node.clone(),
-            namespace: None,
+            namespace: namespace.cloned(),
         };
         let whole = for_caller(scene.wholes(name)?, port, &caller)?;
         Some(whole)
     };
-    let own = whole(&service.name, *number)?.pair.clone();
+    // The rules for connections of a namespace are for calls of the service itself.
+    let own = of_callers(&service.name, *number, facet.namespace.as_ref())?;
+    let own = own.pair.clone();
+    let whole = |name: &NamespacedName, port: Port| of_callers(name, port, None);
     let reports = collects(scene, service, key).then(|| collector(&own, &old_clusters(old)));
     let mut side = match service.ports.get(number)?.protocol {
         Protocol::Http => routed(scene, service, key, own, rules, whole, old),

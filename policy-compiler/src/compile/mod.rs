@@ -14,6 +14,7 @@ mod clusters;
 mod differences;
 mod egress;
 mod explain;
+mod groups;
 mod inbound;
 mod limits_reach;
 mod listeners;

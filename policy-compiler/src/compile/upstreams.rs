@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{TrafficPolicySpec, TrafficSplitSpec};
+use heddle_crds::{TcpRouteSpec, TrafficPolicySpec, TrafficSplitSpec};
 
 use super::Compiled;
 use super::endpoints::{Misnamed, ReachableEndpoints, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
+use super::groups;
 use super::memo::{Lazy, kept};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
@@ -15,14 +16,14 @@ use crate::kinds::policy::ROUTES;
 use crate::kinds::traffic::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Forward, Limits, Origins,
-    Otherwise, Purpose, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy,
-    UpstreamTls, WeightedBackend, idle_timeout,
+    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Otherwise,
+    Purpose, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
+    idle_timeout,
 };
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{
-    DeclaredSpec, Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId,
+    DeclaredSpec, Family, Labels, NamespacedName, Port, Protocol, Service, ServicePort, SpiffeId,
 };
 
 /// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
@@ -186,6 +187,26 @@ impl<'a> ClusterInputs<'a> {
             .collect()
     }
 
+    /// The callers that have rules of a port apart, with the rules that decide about connections. On a port that declares HTTP there are none:
+    /// elsewhere a rule shifts weight in the endpoints of one cluster.
+    fn rules_of_bytes(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Vec<(Option<&'a Arc<str>>, Vec<&'a RouteEntry>)> {
+        if port.protocol == Protocol::Http {
+            return vec![(None, Vec::new())];
+        }
+        for kind in [TcpRouteSpec::KIND, TrafficSplitSpec::KIND] {
+            self.recorder.record_own_attached(kind);
+        }
+        let (name, port) = (&service.name, port.port);
+        let callers = self.callers(name, port).into_iter();
+        callers
+            .map(|callers| (callers, self.rules(name, port, callers)))
+            .collect()
+    }
+
     /// The answer to requests that no rule of a port takes. The rules are read before.
     pub(super) fn otherwise(
         &self,
@@ -273,24 +294,18 @@ pub(crate) fn wholes(
 ) -> ServiceClusters {
     let mut wholes = ServiceClusters::new();
     for (number, port) in &service.ports {
-        // On ports that are not HTTP, a rule shifts weight in the endpoints of this one cluster.
-        let rules = match port.protocol {
-            Protocol::Http => Vec::new(),
-            Protocol::Detect | Protocol::Tcp => {
-                scene.recorder.record_own_attached(TrafficSplitSpec::KIND);
-                scene.rules(&service.name, *number, None)
+        for (callers, rules) in scene.rules_of_bytes(service, port) {
+            let rule = rules
+                .iter()
+                .find(|entry| entry.matcher.is_any())
+                .map(|entry| &*entry.rule);
+            for facet in scene.facets(service, *number, &rules, callers) {
+                let key = (*number, facet);
+                let known = candidates(old, &wholes, &key);
+                let pairs: Vec<_> = known.iter().map(|whole| &whole.pair).collect();
+                let whole = whole(scene, service, &key, port.protocol, rule, &pairs);
+                wholes.insert(key, whole);
             }
-        };
-        let rule = rules
-            .iter()
-            .find(|entry| entry.matcher.is_any())
-            .map(|entry| &*entry.rule);
-        for facet in scene.facets(service, *number, &rules, None) {
-            let key = (*number, facet);
-            let known = candidates(old, &wholes, &key);
-            let pairs: Vec<&ClusterAndEndpoints> = known.iter().map(|whole| &whole.pair).collect();
-            let whole = whole(scene, service, &key, port.protocol, rule, &pairs);
-            wholes.insert(key, whole);
         }
     }
     wholes
@@ -313,9 +328,15 @@ fn whole(
             weight: 1,
             hosts: own.hosts,
         }],
-        Some(Action::Forward(forward)) => groups(scene, caller, forward, &mut identities),
+        Some(Action::Forward(forward)) => {
+            let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
+                scene.reached(name, port, labels, caller)
+            };
+            groups::groups(reached, forward, service.sticky, &mut identities)
+        }
     };
     let plain_requests = unmeshed && protocol == Protocol::Http;
+    let refused = rule.is_some_and(groups::refuses);
     let mut upstream = Upstream {
         name: out_name(name, port, facet.family),
         tls: tls(identities, alpn(protocol)),
@@ -330,39 +351,15 @@ fn whole(
     };
     let policy = scene.policy(name, port, protocol);
     govern(&mut upstream, &policy, plain_requests);
+    if refused {
+        groups::draw_by_weight(&mut upstream);
+    }
     ServiceCluster {
         pair: ClusterAndEndpoints::new(upstream, groups, old),
         unmeshed,
         plain_requests,
         misnamed,
     }
-}
-
-/// The endpoints of the backends of a rule, a group for each. Adds their identities.
-fn groups(
-    scene: &ClusterInputs<'_>,
-    caller: Caller<'_>,
-    forward: &Forward,
-    identities: &mut BTreeSet<SpiffeId>,
-) -> Vec<EndpointGroup> {
-    let group = |weighted: &WeightedBackend| {
-        let there = match &weighted.backend {
-            Backend::Service(name, port) => scene.reached(name, *port, None, caller),
-            Backend::Subset(name, port, labels) => scene.reached(name, *port, Some(labels), caller),
-            Backend::Invalid(_) => ReachableEndpoints::default(),
-        };
-        identities.extend(there.identities);
-        // Without weight a backend gets nothing, and where it is makes no difference.
-        let hosts = match weighted.weight {
-            0 => Vec::new(),
-            _ => there.hosts,
-        };
-        EndpointGroup {
-            weight: weighted.weight,
-            hosts,
-        }
-    };
-    forward.backends.iter().map(group).collect()
 }
 
 fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {

@@ -246,6 +246,7 @@ impl Validated {
         match kind {
             ObjectKind::GRPCRoute => Some(&self.grpc_routes),
             ObjectKind::HTTPRoute => Some(&self.http_routes),
+            ObjectKind::TCPRoute => Some(&self.tcp_routes),
             _ => None,
         }
     }

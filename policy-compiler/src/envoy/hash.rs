@@ -21,7 +21,10 @@ pub(super) fn policies<'a>(
         .filter_map(|balance| match balance {
             Balance::Hash(key) => Some(key),
             Balance::ClientAddress => Some(&HashKey::SourceAddress),
-            Balance::RoundRobin | Balance::LeastRequest | Balance::Random => None,
+            Balance::RoundRobin
+            | Balance::LeastRequest
+            | Balance::Random
+            | Balance::RandomByWeight => None,
         })
         .collect();
     let first = header.iter().map(|key| HashPolicy {

@@ -13,7 +13,7 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::reporting::Reporting;
 use super::{ads, any, endpoint, inline, matchers, number, seconds};
-use crate::traffic::Alpn;
+use crate::traffic::{Alpn, CONNECT_ATTEMPTS};
 
 /// The key of the cluster that the TCP proxy takes in place of its own.
 pub(super) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
@@ -104,7 +104,7 @@ fn metered(stat_prefix: &str, cluster: &str, reporting: Option<&Reporting<'_>>) 
     tcp::TcpProxy {
         access_log: reporting.map(Reporting::of_connections).unwrap_or_default(),
         // Another endpoint, if the first does not take the connection: no byte was sent yet.
-        max_connect_attempts: number(3),
+        max_connect_attempts: number(CONNECT_ATTEMPTS),
         ..proxy(stat_prefix, cluster)
     }
 }

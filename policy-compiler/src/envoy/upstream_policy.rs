@@ -107,7 +107,8 @@ pub(super) fn balance(cluster: &mut v3::Cluster, of: &Balance, slow_start: Optio
         }
         Balance::ClientAddress => (LbPolicy::RingHash, None),
         Balance::Random => (LbPolicy::Random, None),
-        Balance::Hash(_) => (LbPolicy::Maglev, None),
+        // Without a hash, Maglev takes a random number in its place.
+        Balance::RandomByWeight | Balance::Hash(_) => (LbPolicy::Maglev, None),
     };
     cluster.lb_policy = policy.into();
     cluster.lb_config = config.filter(|_| starts_slowly);

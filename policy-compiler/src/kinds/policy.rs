@@ -22,7 +22,7 @@ use crate::world::{Declared, DeclaredSpec, History, NamespacedName, Port};
 /// A kind of policy, implemented by the type of its spec.
 ///
 /// # Guarantees
-/// - The policies of a namespace are validated together, in the order of their names.
+/// - The policies of a namespace are validated together, in the order of their names, or of their age.
 /// - They are validated again when one of them, or an input read through [`Candidate::lookup`], differs.
 /// - The readers of a [`Target`] run again when the attachment to that target differs.
 pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned {
@@ -32,13 +32,16 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// The message of the condition `Conflicted` of a policy without a conflict; none for a kind without that condition.
     const NO_CONFLICT: Option<&'static str>;
 
+    /// Whether the oldest policy wins a conflict, as Gateway API has it; else that with the smallest name.
+    const OLDEST_FIRST: bool = false;
+
     /// Whether pods give feedback on policies of this kind, so that statuses are set after the pods are compiled.
     const FEEDBACK: bool = false;
 
     /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError>;
 
-    /// Attaches a policy with a usable spec, unless a policy with a smaller name has its place.
+    /// Attaches a policy with a usable spec, unless a policy before it has its place.
     fn attach(
         policy: &Candidate<'_, Self>,
         spec: &Self,
@@ -85,7 +88,11 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
 }
 
 /// The kinds of routes. A port takes those of the first kind that has some.
-pub(crate) const ROUTES: [ObjectKind; 2] = [ObjectKind::GRPCRoute, ObjectKind::HTTPRoute];
+pub(crate) const ROUTES: [ObjectKind; 3] = [
+    ObjectKind::GRPCRoute,
+    ObjectKind::HTTPRoute,
+    ObjectKind::TCPRoute,
+];
 
 /// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
 pub(crate) trait EarlierKinds {
@@ -202,7 +209,11 @@ pub(crate) fn validate<S: PolicyKind>(
     let mut outcome = ValidationReport::default();
     let mut attachments = Attachments::<S>::new();
     // In the order of names, so that the smallest name wins a conflict in any order of arrival.
-    for declared in lookup.declared::<S>(namespace) {
+    let mut all: Vec<&Declared<S>> = lookup.declared::<S>(namespace).collect();
+    if S::OLDEST_FIRST {
+        all.sort_by_key(|declared| declared.created);
+    }
+    for declared in all {
         let policy = Candidate {
             declared,
             lookup,

@@ -41,8 +41,8 @@ pub use rule::{
 pub use sticky::{Sticky, StickyCookie, places};
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
-    Alpn, Balance, EndpointAssignment, EndpointGroup, HashKey, Origins, Purpose, Upstream,
-    UpstreamHost, UpstreamTls,
+    Alpn, Balance, CONNECT_ATTEMPTS, EndpointAssignment, EndpointGroup, HashKey, Origins, Purpose,
+    Upstream, UpstreamHost, UpstreamTls,
 };
 pub(crate) use upstream_policy::idle_timeout;
 pub use upstream_policy::{Connections, Ejection, Limits, UpstreamPolicy};

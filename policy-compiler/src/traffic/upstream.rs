@@ -82,6 +82,8 @@ pub enum Balance {
     LeastRequest,
     /// At random.
     Random,
+    /// At random, each by its weight.
+    RandomByWeight,
     /// By a hash of a part of the request.
     Hash(HashKey),
 }
@@ -98,6 +100,9 @@ pub enum HashKey {
     /// The address of the client.
     SourceAddress,
 }
+
+/// How often a sidecar tries to make a connection of bytes, each time at an endpoint that it chooses again.
+pub const CONNECT_ATTEMPTS: u32 = 3;
 
 /// The endpoints of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -175,7 +175,9 @@ impl Compiled {
             return;
         }
         // Bytes: the rule for all requests shifts weight between endpoints.
-        let mut rules = self.validated.rules(name, port, None);
+        let consumers = self.validated.consumers(name, port);
+        let callers = consumers.get(&proxy.template.namespace).copied();
+        let mut rules = self.validated.rules(name, port, callers);
         let rule = rules.find(|entry| entry.matcher.is_any());
         let Some(entry) = rule else {
             explanation.backends = self.whole_service(&arriving, service, port);

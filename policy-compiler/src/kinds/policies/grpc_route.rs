@@ -6,11 +6,11 @@ use std::sync::Arc;
 use gateway_api::grpcroutes as api;
 
 use crate::kinds::routes::matches::{check_regex, headers};
-use crate::kinds::routes::{self, Notes, RouteSpec, Rule};
+use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
 use crate::traffic::{GrpcMethod, GrpcName, PathMatcher, RequestMatcher, WithoutBackend};
 
 impl RouteSpec for api::GrpcRouteSpec {
-    const WITHOUT_BACKEND: WithoutBackend = WithoutBackend::Unavailable;
+    const ROUTED: Routed = Routed::Requests(WithoutBackend::Unavailable);
 
     fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
         routes::rules(self.rules.as_deref(), |field, of| rule(field, of, notes))

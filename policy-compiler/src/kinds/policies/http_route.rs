@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use gateway_api::experimental::httproutes as api;
 
-use crate::kinds::routes::{self, Notes, RouteSpec, Rule};
+use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
 use crate::traffic::{Backoff, Failure, Retries, RoutePolicy, Timeouts, WithoutBackend};
 
 /// The most attempts of a request beside the first one, as for a `TrafficPolicy`.
 const MAX_ATTEMPTS: i64 = 10;
 
 impl RouteSpec for api::HttpRouteSpec {
-    const WITHOUT_BACKEND: WithoutBackend = WithoutBackend::InternalError;
+    const ROUTED: Routed = Routed::Requests(WithoutBackend::InternalError);
 
     fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
         routes::rules(self.rules.as_deref(), |field, of| rule(field, of, notes))

@@ -3,11 +3,12 @@
 use heddle_crds::reason;
 use serde::Deserialize;
 
+use super::Routed;
 use super::notes::Notes;
 use crate::kinds::policy::Candidate;
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::Backend;
-use crate::world::{NamespacedName, Port, Protocol};
+use crate::world::{NamespacedName, Port, Protocol, ServicePort};
 
 /// A reference to a backend.
 #[derive(Clone, Debug)]
@@ -47,10 +48,12 @@ impl ReferenceFields {
 /// Finds the backend of a reference.
 ///
 /// # Errors
-/// There is none that requests may be sent to. In its place the share of requests is answered by the caller's sidecar.
+/// There is none that requests or bytes may be sent to. In its place the caller's sidecar answers the share of requests, or refuses that of
+/// connections.
 pub(super) fn resolve<S>(
     policy: &Candidate<'_, S>,
     of: &Reference,
+    routed: Routed,
 ) -> Result<Backend, ValidationError> {
     let error = |reason: &'static str, message: String, fix: &'static str| {
         Err(ValidationError::unresolved(
@@ -88,11 +91,26 @@ pub(super) fn resolve<S>(
             let message = format!("{port} is not a port of service {name}");
             error(reason::BACKEND_NOT_FOUND, message, "name one of its ports")
         }
-        Some(port) if port.protocol == Protocol::Tcp => {
-            let message = format!("port {} of service {name} does not carry HTTP", port.port);
-            error(reason::UNSUPPORTED_PROTOCOL, message, DECLARE_HTTP)
-        }
-        Some(port) => Ok(Backend::Service(name, port.port)),
+        Some(port) => match unsuitable(port, routed) {
+            None => Ok(Backend::Service(name, port.port)),
+            Some((verb, fix)) => {
+                let message = format!("port {} of service {name} {verb}", port.port);
+                error(reason::UNSUPPORTED_PROTOCOL, message, fix)
+            }
+        },
+    }
+}
+
+/// Why a port of a backend does not take some traffic, and the fix.
+const fn unsuitable(port: &ServicePort, routed: Routed) -> Option<(&'static str, &'static str)> {
+    match (routed, port.protocol) {
+        (Routed::Requests(_), Protocol::Tcp) => Some(("does not carry HTTP", DECLARE_HTTP)),
+        (Routed::Bytes, Protocol::Http) => Some((
+            "declares HTTP, so its servers read nothing else",
+            "name a port that does not declare HTTP",
+        )),
+        (Routed::Requests(_), Protocol::Http | Protocol::Detect)
+        | (Routed::Bytes, Protocol::Tcp | Protocol::Detect) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Routes of services are read; those of gateways belong to other controllers. A route replaces the implicit rule of the
 //! service: requests that no rule takes are answered 404. Routes of one namespace and port are merged by the precedence of their matches.
 //! A route of the service's namespace holds for all callers. One of another namespace holds for the callers of its own namespace, in the place
-//! of the former. Of either, a port takes the routes of one kind.
+//! of the former. Of either, a port takes the routes of one kind. Connections of bytes have no matches: their port takes one route, the oldest.
 
 mod backends;
 mod cors;
@@ -29,19 +29,28 @@ use crate::traffic::{Otherwise, RequestMatcher, RouteEntry, RuleId, WithoutBacke
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{DeclaredSpec, NamespacedName, Port};
 pub(super) use notes::Notes;
-use parents::Place;
-pub(super) use rules::{Rule, rule};
+use parents::{Place, Taken};
+pub(super) use rules::{Rule, bytes_rule, rule};
 
 /// The spec of a kind of route.
 pub(super) trait RouteSpec: Sized {
-    /// The answer to requests that have no usable backend.
-    const WITHOUT_BACKEND: WithoutBackend;
+    /// The traffic that it routes.
+    const ROUTED: Routed;
 
     /// Reads the rules without regard to the cluster, at least one.
     fn rules(&self, notes: &mut Notes) -> Vec<Rule>;
 
     /// Whether it names hosts. They have no effect for services.
     fn names_hosts(&self) -> bool;
+}
+
+/// The traffic that a kind of route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// Requests, to ports that declare HTTP, with the answer to those without a usable backend.
+    Requests(WithoutBackend),
+    /// Connections, to ports that do not declare HTTP. Those without a usable backend are refused.
+    Bytes,
 }
 
 fn read<T: RouteSpec>(spec: &T) -> (Notes, Vec<Rule>) {
@@ -92,6 +101,8 @@ where
     // Routes of one port are merged.
     const NO_CONFLICT: Option<&'static str> = None;
 
+    const OLDEST_FIRST: bool = matches!(T::ROUTED, Routed::Bytes);
+
     fn check(_policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         if parents::of(spec).is_empty() {
             return Vec::new();
@@ -120,9 +131,10 @@ where
         report: &mut ObjectReport<'_>,
     ) {
         let (notes, rules) = spec.typed().map(read).unwrap_or_default();
+        let taken = taken(policy, spec, attachments);
         let mut places = BTreeMap::<NamespacedName, BTreeSet<Port>>::new();
         for (index, parent) in parents::of(spec) {
-            if let Ok(found) = parents::resolve(policy, index, &parent) {
+            if let Ok(found) = parents::resolve(policy, &taken, index, &parent) {
                 places.entry(found.service).or_default().extend(found.ports);
             }
         }
@@ -138,17 +150,17 @@ where
             report.status.in_force = None;
         } else {
             notes.report(&policy.declared.object, report.findings);
-            report_backends(policy, &rules, report);
+            report_backends(policy, (&rules, T::ROUTED), report);
         }
         for (service, ports) in places {
             let attached = attachments.entry(Target::Service(service)).or_default();
             for port in ports {
                 let attached = attached.entry(port).or_default();
-                let entries = entries_of(policy, &rules, (port, T::WITHOUT_BACKEND)).into_iter();
+                let entries = entries_of(policy, &rules, (port, T::ROUTED)).into_iter();
                 entries.for_each(|entry| attached.push(entry));
             }
         }
-        report_parents(policy, &full, report);
+        report_parents(policy, (&full, &taken), report);
     }
 
     fn attach_unusable(
@@ -157,7 +169,7 @@ where
         _attachments: &mut Attachments<Self>,
         report: &mut ObjectReport<'_>,
     ) {
-        report_parents(policy, &Full::new(), report);
+        report_parents(policy, (&Full::new(), &Taken::new()), report);
     }
 
     fn narrower_inputs(
@@ -171,6 +183,29 @@ where
 
 /// The services that take no further rules, with the reasons.
 type Full = BTreeMap<NamespacedName, String>;
+
+/// The ports that older routes of the same kind have, where a port takes one route.
+fn taken<T: RouteSpec>(
+    policy: &Candidate<'_, ForeignSpec<T>>,
+    spec: &ForeignSpec<T>,
+    attachments: &BTreeMap<Target, ServiceRules>,
+) -> Taken {
+    let mut taken = Taken::new();
+    if T::ROUTED != Routed::Bytes {
+        return taken;
+    }
+    let specs = std::iter::once(spec).chain(&policy.declared.spec);
+    for (_, parent) in specs.flat_map(parents::of) {
+        let service = parents::service_name(policy, &parent);
+        let attached = attachments.get(&Target::Service(service.clone()));
+        for (port, rules) in attached.into_iter().flatten() {
+            let mut objects = rules.entries().iter().flat_map(|of| &of.rule.origins);
+            let winner = objects.next().cloned();
+            taken.extend(winner.map(|winner| ((service.clone(), *port), winner)));
+        }
+    }
+    taken
+}
 
 /// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.
 fn beyond<S: PolicyKind<Attachment = ServiceRules>>(
@@ -192,7 +227,7 @@ fn beyond<S: PolicyKind<Attachment = ServiceRules>>(
 fn entries_of<S>(
     policy: &Candidate<'_, S>,
     rules: &[Rule],
-    (port, without_backend): (Port, WithoutBackend),
+    (port, routed): (Port, Routed),
 ) -> Vec<RouteEntry> {
     let mut entries = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
@@ -201,7 +236,7 @@ fn entries_of<S>(
             object: policy.declared.object.clone(),
             index,
         };
-        let made = Arc::new(rule.route_rule(policy, id, (port, without_backend)));
+        let made = Arc::new(rule.route_rule(policy, id, (port, routed)));
         let alternatives = rule.matchers.iter().cloned().enumerate();
         entries.extend(alternatives.map(|(alternative, matcher)| RouteEntry {
             matcher,
@@ -213,11 +248,13 @@ fn entries_of<S>(
 }
 
 /// Reports the backends that get no requests. Their shares are answered by the callers' sidecars, also while another spec is in force.
-fn report_backends<S>(policy: &Candidate<'_, S>, rules: &[Rule], report: &mut ObjectReport<'_>) {
-    let references = rules.iter().flat_map(Rule::references);
-    let errors: Vec<ValidationError> = references
-        .filter_map(|reference| backends::resolve(policy, reference).err())
-        .collect();
+fn report_backends<S>(
+    policy: &Candidate<'_, S>,
+    (rules, routed): (&[Rule], Routed),
+    report: &mut ObjectReport<'_>,
+) {
+    let errors = rules.iter().flat_map(|rule| rule.errors(policy, routed));
+    let errors: Vec<ValidationError> = errors.collect();
     let Some(first) = errors.first() else { return };
     let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
     let (condition, text) = (ConditionType::ResolvedRefs, text.join("; "));
@@ -231,7 +268,7 @@ fn report_backends<S>(policy: &Candidate<'_, S>, rules: &[Rule], report: &mut Ob
 /// Sets the status at each parent that the present spec names.
 fn report_parents<T: RouteSpec>(
     policy: &Candidate<'_, ForeignSpec<T>>,
-    full: &Full,
+    (full, taken): (&Full, &Taken),
     report: &mut ObjectReport<'_>,
 ) where
     ForeignSpec<T>: DeclaredSpec,
@@ -244,7 +281,7 @@ fn report_parents<T: RouteSpec>(
     let all = parents::of(spec);
     let mut refused = Vec::new();
     for (index, parent) in &all {
-        let place = parents::resolve(policy, *index, parent);
+        let place = parents::resolve(policy, taken, *index, parent);
         let conditions = match place.and_then(|place| takes(full, *index, place)) {
             Ok(found) => {
                 findings.extend(found.notes);

@@ -1,7 +1,10 @@
 //! `spec.parentRefs` of a route: the ports of services to which it is attached.
 
+use std::collections::BTreeMap;
+
 use heddle_crds::{ForeignSpec, reason};
 
+use super::{RouteSpec, Routed};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::policy::Candidate;
 use crate::kinds::{DECLARE_HTTP, ValidationError};
@@ -17,6 +20,9 @@ pub(super) struct Place {
     /// About the ports that do not.
     pub(super) notes: Vec<Finding>,
 }
+
+/// The ports that older routes of the same kind have, where a port takes one route.
+pub(super) type Taken = BTreeMap<(NamespacedName, Port), ObjectRef>;
 
 /// The parents that are services, with their indexes. Other parents belong to other controllers.
 pub(super) fn of<T>(spec: &ForeignSpec<T>) -> Vec<(usize, ParentRef)> {
@@ -49,11 +55,15 @@ pub(super) fn misspelt<T>(object: &ObjectRef, spec: &ForeignSpec<T>) -> Vec<Find
 ///
 /// # Errors
 /// The parent does not take the route.
-pub(super) fn resolve<S: DeclaredSpec>(
-    policy: &Candidate<'_, S>,
+pub(super) fn resolve<T: RouteSpec>(
+    policy: &Candidate<'_, ForeignSpec<T>>,
+    taken: &Taken,
     index: usize,
     parent: &ParentRef,
-) -> Result<Place, ValidationError> {
+) -> Result<Place, ValidationError>
+where
+    ForeignSpec<T>: DeclaredSpec,
+{
     let field = format!("spec.parentRefs[{index}]");
     let service = service(policy, &field, parent)?;
     let name = &service.name;
@@ -67,24 +77,26 @@ pub(super) fn resolve<S: DeclaredSpec>(
         ));
     }
     let object = &policy.declared.object;
-    let (http, others): (Vec<_>, Vec<_>) = named
-        .into_iter()
-        .partition(|port| port.protocol == Protocol::Http);
+    let winner = |port: &ServicePort| {
+        let earlier = policy.route(name, port.port);
+        earlier.or_else(|| taken.get(&(name.clone(), port.port)))
+    };
+    let (taken, free): (Vec<_>, Vec<_>) =
+        named.into_iter().partition(|port| winner(port).is_some());
+    let (free, others): (Vec<_>, Vec<_>) =
+        free.into_iter().partition(|port| takes(port, T::ROUTED));
     let mut notes = Vec::new();
     if !others.is_empty() {
-        let ports = list(&others);
-        let message = format!("port {ports} of service {name} does not carry HTTP");
-        if http.is_empty() {
-            return Err(ValidationError::unsupported(field, message, DECLARE_HTTP));
+        let (message, code, fix) = not_taken(name, &list(&others), T::ROUTED);
+        if free.is_empty() && taken.is_empty() {
+            return Err(ValidationError::unsupported(field, message, fix));
         }
         let message = format!("{message} and is not routed");
-        let finding = Finding::info(object, &*field, reason::NOT_HTTP, message);
-        notes.push(finding.fix(DECLARE_HTTP));
+        let finding = Finding::info(object, &*field, code, message);
+        notes.push(finding.fix(fix));
     }
-    let winner = |port: &ServicePort| policy.route(name, port.port);
-    let (taken, free): (Vec<_>, Vec<_>) = http.into_iter().partition(|port| winner(port).is_some());
     if let Some(winner) = taken.first().and_then(|port| winner(port)) {
-        let error = taken_by(winner, name, &taken, &field);
+        let error = taken_by::<ForeignSpec<T>>(winner, name, &taken, &field);
         if free.is_empty() {
             return Err(error);
         }
@@ -110,17 +122,46 @@ fn named<'a>(service: &'a Service, parent: &ParentRef) -> Vec<&'a ServicePort> {
     service.ports.values().filter(is_named).collect()
 }
 
-/// The fault of ports that routes of an earlier kind have.
-fn taken_by(
+/// Whether a port takes routes for some traffic.
+fn takes(port: &ServicePort, routed: Routed) -> bool {
+    let http = port.protocol == Protocol::Http;
+    http == matches!(routed, Routed::Requests(_))
+}
+
+/// The fault of ports that take no routes for some traffic: message, reason and fix.
+fn not_taken(
+    service: &NamespacedName,
+    ports: &str,
+    routed: Routed,
+) -> (String, &'static str, &'static str) {
+    let port = format!("port {ports} of service {service}");
+    match routed {
+        Routed::Requests(_) => (
+            format!("{port} does not carry HTTP"),
+            reason::NOT_HTTP,
+            DECLARE_HTTP,
+        ),
+        Routed::Bytes => (
+            format!("{port} declares HTTP"),
+            reason::NO_EFFECT,
+            "route its requests by an HTTPRoute or a GRPCRoute",
+        ),
+    }
+}
+
+/// The fault of ports that other routes have: those of an earlier kind, or one that is older.
+fn taken_by<S: DeclaredSpec>(
     winner: &ObjectRef,
     service: &NamespacedName,
     ports: &[&ServicePort],
     field: &str,
 ) -> ValidationError {
     let ports = list(ports);
-    let message = format!(
-        "{winner} has port {ports} of service {service}: a port takes the routes of one kind"
-    );
+    let rule = match winner.kind == S::KIND {
+        false => "a port takes the routes of one kind",
+        true => "a port that does not declare HTTP takes one route, the oldest",
+    };
+    let message = format!("{winner} has port {ports} of service {service}: {rule}");
     ValidationError::parent(reason::CONFLICTED, field, message, "remove one of the two")
 }
 
@@ -129,14 +170,19 @@ fn list(ports: &[&ServicePort]) -> String {
     ports.join(", ")
 }
 
+/// The name of the service of a parent.
+pub(super) fn service_name<S>(policy: &Candidate<'_, S>, parent: &ParentRef) -> NamespacedName {
+    let namespace = parent.namespace.as_deref().unwrap_or(policy.namespace());
+    NamespacedName::new(namespace, &parent.name)
+}
+
 /// The service of a parent.
 fn service<'a, S>(
     policy: &Candidate<'a, S>,
     field: &str,
     parent: &ParentRef,
 ) -> Result<&'a Service, ValidationError> {
-    let namespace = parent.namespace.as_deref().unwrap_or(policy.namespace());
-    let name = NamespacedName::new(namespace, &parent.name);
+    let name = service_name(policy, parent);
     match policy.lookup.service(&name) {
         None if policy.lookup.is_external(&name) => Err(ValidationError::unsupported(
             field,

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::backends::{self, Reference, ReferenceFields};
 use super::filters::{self, Filters};
 use super::notes::Notes;
-use super::same;
+use super::{Routed, same};
+use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
     Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
@@ -44,11 +45,16 @@ struct Weighted {
 }
 
 impl Rule {
-    /// The references to backends.
-    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
+    /// The faults of the references to backends.
+    pub(super) fn errors<S>(
+        &self,
+        policy: &Candidate<'_, S>,
+        routed: Routed,
+    ) -> impl Iterator<Item = ValidationError> {
         let backends = self.backends.iter().map(|weighted| &weighted.reference);
         let mirrors = self.filters.mirrors.iter().map(|mirror| &mirror.reference);
-        backends.chain(mirrors)
+        let all = backends.chain(mirrors);
+        all.filter_map(move |of| backends::resolve(policy, of, routed).err())
     }
 
     /// The rule for a port of a parent.
@@ -56,16 +62,13 @@ impl Rule {
         &self,
         policy: &Candidate<'_, S>,
         id: RuleId,
-        (parent, without_backend): (Port, WithoutBackend),
+        (parent, routed): (Port, Routed),
     ) -> RouteRule {
         RouteRule {
             id,
             action: match &self.filters.redirect {
                 Some(answer) => Action::Redirect(answer.at(parent)),
-                None => Action::Forward(Forward {
-                    without_backend,
-                    ..self.forward(policy)
-                }),
+                None => Action::Forward(self.forward(policy, routed)),
             },
             edits: self.filters.edits.clone(),
             policy: RoutePolicy {
@@ -76,9 +79,9 @@ impl Rule {
         }
     }
 
-    fn forward<S>(&self, policy: &Candidate<'_, S>) -> Forward {
+    fn forward<S>(&self, policy: &Candidate<'_, S>, routed: Routed) -> Forward {
         let resolve = |reference: &Reference| {
-            let backend = backends::resolve(policy, reference);
+            let backend = backends::resolve(policy, reference, routed);
             backend.unwrap_or_else(|error| Backend::Invalid(Some(error.message.into())))
         };
         let weighted = self.backends.iter().map(|weighted| WeightedBackend {
@@ -94,12 +97,30 @@ impl Rule {
             backends: weighted.collect(),
             rewrite: self.filters.rewrite.clone(),
             mirrors: mirrors.collect(),
+            without_backend: match routed {
+                Routed::Requests(without_backend) => without_backend,
+                Routed::Bytes => WithoutBackend::default(),
+            },
             ..Forward::default()
         }
     }
 }
 
-/// Reads the parts of a rule that kinds of routes share: those after its matches.
+/// Reads a rule for all connections to a port.
+pub(in crate::kinds) fn bytes_rule<B: Serialize>(
+    field: &str,
+    backends: &[B],
+    notes: &mut Notes,
+) -> Rule {
+    Rule {
+        matchers: vec![RequestMatcher::default()],
+        filters: Filters::default(),
+        backends: weighted_backends(field, backends, notes),
+        policy: RoutePolicy::default(),
+    }
+}
+
+/// Reads the parts of a rule for requests that kinds of routes share: those after its matches.
 pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
     field: &str,
     matchers: Vec<RequestMatcher>,
@@ -107,10 +128,8 @@ pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
     notes: &mut Notes,
 ) -> Rule {
     let filters = filters::of_rule(field, filters, &matchers, notes);
-    let backends = backends.into_iter().flatten().enumerate();
-    let backends: Vec<Weighted> = backends
-        .filter_map(|(index, of)| weighted(format!("{field}.backendRefs[{index}]"), of, notes))
-        .collect();
+    let backends = backends.map_or(&[][..], Vec::as_slice);
+    let backends = weighted_backends(field, backends, notes);
     if filters.redirect.is_some() && !backends.is_empty() {
         let message = "a rule that redirects sends nothing to backends";
         notes.unsupported(
@@ -125,6 +144,12 @@ pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
         backends,
         policy: RoutePolicy::default(),
     }
+}
+
+fn weighted_backends<B: Serialize>(field: &str, of: &[B], notes: &mut Notes) -> Vec<Weighted> {
+    let all = of.iter().enumerate();
+    all.filter_map(|(index, of)| weighted(format!("{field}.backendRefs[{index}]"), of, notes))
+        .collect()
 }
 
 fn weighted(field: String, of: &impl Serialize, notes: &mut Notes) -> Option<Weighted> {

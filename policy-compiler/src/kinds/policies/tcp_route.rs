@@ -1,0 +1,27 @@
+//! `TCPRoute` of Gateway API: the connections to a port that does not declare HTTP, divided among backends. The parts of all kinds of routes
+//! are in `kinds/routes/`.
+
+use gateway_api::experimental::tcproutes as api;
+
+use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
+
+impl RouteSpec for api::TcpRouteSpec {
+    const ROUTED: Routed = Routed::Bytes;
+
+    fn rules(&self, notes: &mut Notes) -> Vec<Rule> {
+        if self.rules.len() != 1 {
+            let message = format!(
+                "connections have no properties by which one of {} rules could be chosen",
+                self.rules.len()
+            );
+            notes.unsupported("spec.rules", message, "write one rule");
+        }
+        routes::rules(Some(&self.rules), |field, of| {
+            routes::bytes_rule(field, &of.backend_refs, notes)
+        })
+    }
+
+    fn names_hosts(&self) -> bool {
+        false
+    }
+}
