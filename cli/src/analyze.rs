@@ -69,6 +69,14 @@ pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     Ok(findings::errors(&found))
 }
 
+/// Returns the findings and the conditions that are not as they should be, in words.
+pub fn text(outcome: &Outcome) -> String {
+    let findings = outcome.findings.iter().map(findings::line);
+    let conditions = conditions(&outcome.compiled, false);
+    let all = findings.chain(conditions);
+    all.collect::<Vec<_>>().join("\n")
+}
+
 /// The conditions as a table, and how many good ones the table leaves out. `None` if there is no condition at all.
 fn conditions(compiled: &Compiled, all: bool) -> Option<String> {
     let conditions = compiled.statuses.iter().flat_map(|(object, status)| {

@@ -1,6 +1,7 @@
 //! `heddle`, the command line of the mesh. It uses the compiler of the control plane, so it never has a second opinion.
 
 mod analyze;
+mod bugreport;
 mod ca;
 mod check;
 mod cluster;
@@ -137,6 +138,13 @@ enum Command {
         after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
     )]
     Check(check::CheckArgs),
+    /// Collect the state of the mesh in one archive, without secrets.
+    #[command(
+        long_about = "Writes one archive (tar.gz) for a bug report: versions, the output of `heddle check`, the control plane's objects, logs,                       metrics, states of sidecars and traffic of every replica, all objects of our kinds and routes of Gateway API with                       their statuses, their Events, and the findings of `heddle analyze`. Secrets and ConfigMaps are never read; PEM, tokens,                       passwords, cookies, and values of environment variables and annotations are replaced. The manifest names every part,                       and every part that could not be read, with the reason.\n\n\
+                      Exit codes: 0 the archive is written, also if parts are missing, 1 it is not.",
+        after_long_help = "Examples:\n  heddle bugreport\n  heddle bugreport --to report.tar.gz --max-size 20\n  heddle bugreport --context staging"
+    )]
+    Bugreport(bugreport::BugreportArgs),
     /// Keep the root certificate of the mesh: back it up, restore it, or give it up.
     #[command(
         subcommand,
@@ -233,6 +241,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),
+        Command::Bugreport(args) => bugreport::run(&args).await.map(done),
         Command::Ca(command) => ca::run(&command).await.map(done),
         Command::Proxy(command) => proxy::run(&command).await.map(done),
         Command::Edges(args) => edges::run(&args).await.map(done),

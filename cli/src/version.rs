@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
+use kube::{Api, Client};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::out::say;
@@ -22,7 +22,11 @@ pub struct VersionArgs {
 pub async fn run(args: &VersionArgs) -> Result<()> {
     say!("heddle {}", env!("CARGO_PKG_VERSION"));
     if !args.client {
-        match images(&args.cluster).await {
+        let images = match args.cluster.client().await {
+            Ok(client) => images(&client).await,
+            Err(error) => Err(error),
+        };
+        match images {
             Ok(images) => say!("control plane: {images}"),
             Err(error) => say!("control plane: unknown ({})", cluster::explain(&error)),
         }
@@ -31,8 +35,8 @@ pub async fn run(args: &VersionArgs) -> Result<()> {
 }
 
 /// The images of the control plane's Deployment.
-async fn images(args: &ClusterArgs) -> Result<String> {
-    let api: Api<Deployment> = Api::namespaced(args.client().await?, NAMESPACE);
+pub async fn images(client: &Client) -> Result<String> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let found = cluster::find("get the Deployment", api.get("heddle-operator")).await?;
     let pod = found.and_then(|deployment| deployment.spec?.template.spec);
     let Some(pod) = pod else {

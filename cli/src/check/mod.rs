@@ -103,21 +103,36 @@ async fn settled(client: &Client, timeout: Duration) -> Vec<Outcome> {
     }
 }
 
+/// Makes all checks once. Returns their output.
+pub async fn report(client: &Client, cluster: &ClusterArgs) -> String {
+    let sections = [
+        ("cluster", cluster_side::all(client).await),
+        ("control plane", control_plane::all(client).await),
+        ("workloads", workloads::all(client, cluster).await),
+    ];
+    let lines = sections.into_iter().flat_map(|(title, outcomes)| {
+        let lines = outcomes.iter().map(line);
+        std::iter::once(title.to_owned()).chain(lines.collect::<Vec<_>>())
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Prints a section; gives the number of failures.
 fn section(title: &str, outcomes: Vec<Outcome>) -> usize {
     say!("{title}");
-    let mut failures = 0;
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Ok(text) => say!("  ok    {text}"),
-            Outcome::Note(text, fix) => say!("  note  {text}\n        fix: {fix}"),
-            Outcome::Fail(text, fix) => {
-                failures += 1;
-                say!("  FAIL  {text}\n        fix: {fix}");
-            }
-        }
+    for outcome in &outcomes {
+        say!("{}", line(outcome));
     }
-    failures
+    let fails = |outcome: &&Outcome| matches!(outcome, Outcome::Fail(..));
+    outcomes.iter().filter(fails).count()
+}
+
+fn line(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ok(text) => format!("  ok    {text}"),
+        Outcome::Note(text, fix) => format!("  note  {text}\n        fix: {fix}"),
+        Outcome::Fail(text, fix) => format!("  FAIL  {text}\n        fix: {fix}"),
+    }
 }
 
 /// All objects of a namespace's or the cluster's kind, or the meaning of a failed list.

@@ -114,6 +114,11 @@ pub async fn report(source: &Source) -> Result<MeshReport> {
     Ok(merge::merge(replicas))
 }
 
+/// Returns the table of all sidecars.
+pub fn table(report: &MeshReport) -> String {
+    show::table(report, now())
+}
+
 /// Asks all replicas. Returns the sidecars, and whether every replica answered.
 pub async fn states(cluster: &ClusterArgs) -> Result<(Vec<ProxyState>, bool)> {
     let report = merge::merge(replicas::ask_all(cluster, PROXIES).await?);

@@ -6,6 +6,7 @@ mod token;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -38,10 +39,26 @@ pub struct Replica<T> {
 }
 
 /// Asks all replicas at once for the JSON at a path. One that fails is part of the answer.
-pub async fn ask_all<T>(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<T>>>
-where
-    T: DeserializeOwned + Send + 'static,
-{
+pub async fn ask_all<T: DeserializeOwned>(
+    args: &ClusterArgs,
+    path: &str,
+) -> Result<Vec<Replica<T>>> {
+    let read = |bytes: Bytes| {
+        let read = serde_json::from_slice(&bytes);
+        read.map_err(|error| {
+            format!("its answer cannot be read: it may be of another version: {error}")
+        })
+    };
+    let all = read_all(args, path).await?.into_iter();
+    let all = all.map(|replica| Replica {
+        name: replica.name,
+        answer: replica.answer.and_then(read),
+    });
+    Ok(all.collect())
+}
+
+/// Asks all replicas at once for the bytes at a path. One that fails is part of the answer.
+pub async fn read_all(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<Bytes>>> {
     let config = args.config().await?;
     let client = cluster::client_of(config.clone())?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
@@ -77,13 +94,13 @@ where
     Ok(replicas)
 }
 
-async fn ask<T: DeserializeOwned>(
+async fn ask(
     pods: &Api<Pod>,
     pod: &str,
     trust: &Trust,
     token: &Token,
     path: &str,
-) -> Result<T> {
+) -> Result<Bytes> {
     let asking = async {
         let mut forwarder = pods
             .portforward(pod, &[PORT])
@@ -102,8 +119,7 @@ async fn ask<T: DeserializeOwned>(
             (answer, _) => answer,
         };
         forwarder.abort();
-        serde_json::from_slice(&answer?)
-            .context("its answer cannot be read: it may be of another version")
+        answer
     };
     tokio::time::timeout(TIMEOUT, asking)
         .await

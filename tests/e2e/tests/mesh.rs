@@ -505,6 +505,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("status", proxy_status_asks_every_replica),
         ("edges", edges_come_from_every_replica),
         ("mtls plan", adoption::plan_names_callers_in_plain_text),
+        (
+            "bug report",
+            adoption::a_bug_report_has_all_parts_and_no_secret,
+        ),
         ("prometheus", prometheus_scrapes_the_sidecars),
         ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),

@@ -1,10 +1,12 @@
 //! The commands for the way to a strict mesh, on a cluster.
 
+use std::process::Command;
+
 use anyhow::Result;
 use heddle_e2e::{Echo, Load, Namespace, eventually};
 use serde_json::Value;
 
-use super::{PATIENCE, run_heddle};
+use super::{PATIENCE, heddle, run_heddle};
 
 /// The plan of a namespace, once it is as wanted.
 fn planned(ns: &Namespace, what: &str, code: i32, wanted: &dyn Fn(&Value) -> bool) -> Result<()> {
@@ -41,4 +43,39 @@ pub fn plan_names_callers_in_plain_text() -> Result<()> {
             && caller["lastSecondsAgo"].is_u64()
             && bare.into_iter().any(|of| of["workload"] == batch.as_str())
     })
+}
+
+/// The archive has the objects, logs and metrics of a real cluster, and neither a planted secret nor the key of the root.
+pub fn a_bug_report_has_all_parts_and_no_secret() -> Result<()> {
+    let ns = Namespace::meshed("report")?;
+    Echo::new("server").deploy(&ns)?;
+    ns.kubectl.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {a: planted-in-a-secret}\n---\n\
+         apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\n\
+         metadata: {name: header, annotations: {example.com/a: planted-in-an-annotation}}\nspec:\n  \
+         selector: {matchLabels: {app: server}}\n  \
+         rules: [{to: {headers: [{name: authorization, exact: planted-in-a-header}]}}]\n",
+    )?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("report.tar.gz");
+    let name = file.display().to_string();
+    heddle(&["bugreport", "--to", &name])?;
+    let output = Command::new("tar").args(["-xzO", "-f", &name]).output()?;
+    let all = String::from_utf8_lossy(&output.stdout);
+    for secret in ["planted", "PRIVATE KEY", "LS0tLS1CRUdJTi"] {
+        assert!(!all.contains(secret), "{secret} is in the report");
+    }
+    for part in [
+        &*format!("\"namespace\": \"{}\"", ns.name),
+        "issued a certificate",
+        "heddle_sidecars",
+        "\"windowSeconds\":900",
+        "objects/authpolicies.json",
+    ] {
+        assert!(all.contains(part), "no {part} in the report");
+    }
+    let manifest = all.rfind("{\n  \"bounds\"").map(|at| &all[at..]);
+    let manifest: Value = serde_json::from_str(manifest.unwrap_or_default())?;
+    assert_eq!(manifest["missing"], serde_json::json!([]), "{manifest}");
+    Ok(())
 }
