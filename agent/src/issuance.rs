@@ -19,14 +19,21 @@ const LAST_RETRY: Duration = Duration::from_secs(20);
 /// The longest sleep: a suspended machine or a clock that is set must not make a renewal late by more.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// The part of the certificate's state that others may see: whether there is a current certificate.
-pub(crate) type HasCertificate = watch::Sender<bool>;
+/// The part of an answer that others may see.
+#[derive(Clone, Debug)]
+pub(crate) struct Certified {
+    /// The zone of the pod's node.
+    pub(crate) zone: Option<String>,
+}
+
+/// Tells that there is a certificate. None: not yet.
+pub(crate) type CertifiedSender = watch::Sender<Option<Certified>>;
 
 /// Renews for ever; only a fault of our own ends it.
 pub(crate) async fn keep_certified(
     settings: &Settings,
     publisher: &Publisher,
-    ready: &HasCertificate,
+    certified: &CertifiedSender,
 ) -> Result<()> {
     let mut trust = settings.trust_bundle.clone();
     let mut plan: Option<RotationPlan> = None;
@@ -39,7 +46,8 @@ pub(crate) async fn keep_certified(
         let next = RotationPlan::new(now, expires);
         tracing::info!(id = %settings.id, lifetime_s = credential.lifetime.as_secs(), "certificate issued");
         trust = credential.trust_bundle;
-        ready.send_replace(true);
+        let zone = credential.zone;
+        certified.send_replace(Some(Certified { zone }));
         plan = Some(next);
         let jitter = chance();
         loop {

@@ -38,16 +38,17 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
     let settings = Arc::new(settings);
     let admin = Admin::new(dir.admin());
     let readiness = Arc::new(Readiness::new(admin.clone()));
-    let certified = watch::Sender::new(false);
+    let certified = watch::Sender::new(None);
     let mut first_certificate = certified.subscribe();
     let mut parts = parts(&settings, &dir, &readiness, certified)?;
-    write_bootstrap(&settings, &dir)?;
     // Envoy would ask for secrets that are not there, and back off: it starts when they are.
-    tokio::select! {
-        found = first_certificate.wait_for(|there| *there) => { found?; }
+    let certified = tokio::select! {
+        found = first_certificate.wait_for(Option::is_some) => found?.clone(),
         failed = failure(&mut parts) => return Err(failed),
         () = signals.end.come() => return Ok(ExitCode::SUCCESS),
-    }
+    };
+    let zone = certified.and_then(|certified| certified.zone);
+    write_bootstrap(&settings, &dir, zone.as_deref())?;
     let mut envoy = start(&settings, &dir)?;
     let mut restarts = Restarts::default();
     let failed = loop {
@@ -114,7 +115,7 @@ fn parts(
     settings: &Arc<Settings>,
     dir: &PrivateDir,
     readiness: &Arc<Readiness>,
-    certified: issuance::HasCertificate,
+    certified: issuance::CertifiedSender,
 ) -> Result<Parts> {
     let mut parts = Parts::new();
     for listener in readiness::listen(&settings.ready)? {
@@ -150,14 +151,14 @@ async fn stop(envoy: &mut Envoy) -> Result<()> {
     envoy.ended().await.map(|_| ())
 }
 
-fn write_bootstrap(settings: &Settings, dir: &PrivateDir) -> Result<()> {
+fn write_bootstrap(settings: &Settings, dir: &PrivateDir, zone: Option<&str>) -> Result<()> {
     let (sds, admin, agent) = (dir.sds(), dir.admin(), dir.agent());
     let sockets = Sockets {
         sds: &sds,
         admin: &admin,
         agent: &agent,
     };
-    let config = bootstrap(settings, &sockets, memory::limit());
+    let config = bootstrap(settings, &sockets, memory::limit(), zone);
     let text = serde_json::to_vec_pretty(&config)?;
     write_private(&dir.bootstrap(), &text)
         .with_context(|| format!("{} can't be written", dir.bootstrap().display()))

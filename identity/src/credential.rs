@@ -24,6 +24,8 @@ pub struct Credential {
     pub trust_bundle: String,
     /// How long it holds from when it was issued, by the issuer's clock.
     pub lifetime: Duration,
+    /// The zone of the pod's node, as the control plane knows it.
+    pub zone: Option<String>,
 }
 
 impl Credential {
@@ -66,6 +68,7 @@ impl Credential {
                 .collect(),
             trust_bundle: answer.trust_bundle,
             lifetime: Duration::from_secs(lifetime),
+            zone: Some(answer.zone).filter(|zone| !zone.is_empty()),
         })
     }
 

@@ -400,6 +400,7 @@ fn the_asker_takes_only_what_fits() {
             issued_at: seconds(now),
             not_after: seconds(issued.not_after),
             spiffe_id: who.to_string(),
+            zone: "zone-a".to_owned(),
         }
     };
     let sound = answer(&ca, &key, &id("cart"));

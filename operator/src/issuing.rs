@@ -44,6 +44,8 @@ pub struct Caller {
     pub pod: PodRef,
     /// The service account that it runs as.
     pub service_account: Arc<str>,
+    /// The zone of the pod's node, if it is known.
+    pub zone: Option<Arc<str>>,
 }
 
 /// Why a token is refused.
@@ -132,7 +134,8 @@ impl Issuer {
     }
 
     async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, Refused> {
-        let (pod, id) = self.caller(&request).await?;
+        let (caller, id) = self.caller(&request).await?;
+        let pod = caller.pod;
         let issued_at = SystemTime::now();
         let request = request.into_inner();
         let lifetime = self.lifetime(request.lifetime_seconds);
@@ -146,7 +149,8 @@ impl Issuer {
             }
         })?;
         // The end-to-end suite counts rotations by this line.
-        tracing::info!(%pod, %id, "issued a certificate");
+        let zone = caller.zone.as_deref().unwrap_or_default();
+        tracing::info!(%pod, %id, zone, "issued a certificate");
         let der = |certificate: &CertificateDer<'_>| certificate.to_vec();
         Ok(IssueResponse {
             certificate_chain: issued.chain.iter().map(der).collect(),
@@ -155,11 +159,12 @@ impl Issuer {
             issued_at: unix(issued_at),
             not_after: unix(issued.not_after),
             spiffe_id: id.to_string(),
+            zone: zone.to_owned(),
         })
     }
 
     /// The caller, by the token alone.
-    async fn caller(&self, request: &Request<IssueRequest>) -> Result<(PodRef, SpiffeId), Refused> {
+    async fn caller(&self, request: &Request<IssueRequest>) -> Result<(Caller, SpiffeId), Refused> {
         let Some(token) = bearer(request.metadata()) else {
             let text = "metadata `authorization: Bearer <token>` is missing";
             return Err(("no_token", Status::unauthenticated(text)));
@@ -186,17 +191,15 @@ impl Issuer {
         let link = request.extensions().get::<Arc<Link>>();
         let source = source_of(link.map(|link| &**link));
         let caller = self.tokens.authenticate(token, source).await;
-        let Caller {
-            pod,
-            service_account,
-        } = caller.map_err(refused)?;
+        let caller = caller.map_err(refused)?;
+        let (pod, account) = (&caller.pod, &caller.service_account);
         // A pod that asks without end is a fault of its own and must not become everyone's.
         if !self.per_pod.count(pod.clone()) {
             return Err(too_often());
         }
-        let id = SpiffeId::new(self.trust_domain.clone(), &pod.namespace, &service_account)
+        let id = SpiffeId::new(self.trust_domain.clone(), &pod.namespace, account)
             .map_err(|error| ("name", Status::permission_denied(error.to_string())))?;
-        Ok((pod, id))
+        Ok((caller, id))
     }
 
     fn lifetime(&self, asked: u64) -> Duration {
@@ -280,6 +283,7 @@ mod tests {
             let caller = Caller {
                 pod: PodRef::new("shop", token),
                 service_account: "cart".into(),
+                zone: None,
             };
             std::future::ready(Ok(caller)).boxed()
         }

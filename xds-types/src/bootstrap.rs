@@ -4,7 +4,8 @@
 ///
 /// 1: RTDS layer [`RUNTIME_LAYER`], cluster [`AGENT`], eviction of idle statistics, verdicts on TCP at the TLS handshake.
 /// 2: the origin of spans, statistics about exports.
-pub const BOOTSTRAP_VERSION: u32 = 2;
+/// 3: the zone of the node, and the cluster [`LOCAL`] in it.
+pub const BOOTSTRAP_VERSION: u32 = 3;
 
 /// The field of the node's metadata with the bootstrap's version.
 pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
@@ -18,8 +19,11 @@ pub const ADMIN: &str = "heddle-admin";
 /// The cluster of the agent's socket for access logs and metrics.
 pub const AGENT: &str = "heddle-agent";
 
+/// The cluster that stands for sidecars of the own zone. It gets no traffic.
+pub const LOCAL: &str = "heddle-local";
+
 /// The clusters of the bootstrap.
-pub const CLUSTERS: [&str; 4] = [CONTROL_PLANE, SDS, ADMIN, AGENT];
+pub const CLUSTERS: [&str; 5] = [CONTROL_PLANE, SDS, ADMIN, AGENT, LOCAL];
 
 /// The runtime layer that comes by RTDS, and the name of its resource. Shares for access log filters are integers in the
 /// denominator of the filter: they take an object with numerator and denominator for 0. For traces Envoy reads such an object,

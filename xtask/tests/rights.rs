@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// A verb on a resource, with the file and the call that need it. `get` stands beside `list` everywhere, for it reads no more.
-const USES: [(&str, &str, &str, &str); 38] = [
+const USES: [(&str, &str, &str, &str); 39] = [
     (
         "authpolicies",
         "list",
@@ -173,6 +173,12 @@ const USES: [(&str, &str, &str, &str); 38] = [
         "watch",
         "kubernetes/cache.rs",
         "follow::<core::Namespace>",
+    ),
+    (
+        "nodes",
+        "get",
+        "kubernetes/zones.rs",
+        "self.nodes.get_metadata(",
     ),
     ("pods", "list", "kubernetes/cache.rs", "follow::<core::Pod>"),
     (

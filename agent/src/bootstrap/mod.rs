@@ -3,6 +3,7 @@
 mod control_plane;
 mod overload;
 mod stats;
+mod zone;
 
 use std::path::Path;
 
@@ -26,8 +27,13 @@ pub struct Sockets<'a> {
     pub agent: &'a Path,
 }
 
-/// Returns Envoy's bootstrap, with the container's memory in bytes if it has a limit.
-pub fn bootstrap(settings: &Settings, sockets: &Sockets<'_>, memory: Option<u64>) -> Value {
+/// Returns Envoy's bootstrap, with the container's memory in bytes if it has a limit, and the zone of the node if it is known.
+pub fn bootstrap(
+    settings: &Settings,
+    sockets: &Sockets<'_>,
+    memory: Option<u64>,
+    zone: Option<&str>,
+) -> Value {
     let mut config = json!({
         "node": {
             "id": settings.node_id(),
@@ -67,6 +73,9 @@ pub fn bootstrap(settings: &Settings, sockets: &Sockets<'_>, memory: Option<u64>
         "stats_config": stats::kept(),
         "stats_eviction_interval": stats::EVICTION_INTERVAL,
     });
+    if let Some(zone) = zone {
+        zone::set(&mut config, zone, sockets.agent);
+    }
     if let (LogFormat::Json, Some(fields)) = (settings.log_format, config.as_object_mut()) {
         let format = json!({ "timestamp": "%Y-%m-%dT%T.%FZ", "level": "%l", "target": "envoy::%n", "message": "%j" });
         fields.insert(
@@ -160,7 +169,7 @@ mod tests {
             admin: Path::new("/admin"),
             agent: Path::new("/agent"),
         };
-        let config = bootstrap(&settings, &sockets, None);
+        let config = bootstrap(&settings, &sockets, None, None);
         let mut found = Vec::new();
         contexts(&config, &mut found);
         assert!(!found.is_empty(), "{config}");

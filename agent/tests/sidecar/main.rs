@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use heddle_agent::{Settings, Sockets, bootstrap};
 use link::Link;
 use nix::sys::signal::{Signal, kill};
+use plane::ZONE;
 use tokio::net::TcpSocket;
 
 use pod::{DEADLINE, Pod, alive, envoy, get, until};
@@ -37,10 +38,11 @@ async fn started() -> Pod {
 #[test]
 fn the_bootstrap_is_valid() {
     let dir = tempfile::tempdir().unwrap();
-    for (host, format, memory) in [
-        ("127.0.0.1", "text", None),
-        ("fd00::1", "json", Some(64 << 20)),
-        ("heddle-operator.heddle-system.svc", "json", Some(256 << 20)),
+    let service = "heddle-operator.heddle-system.svc";
+    for (host, format, memory, zone) in [
+        ("127.0.0.1", "text", None, None),
+        ("fd00::1", "json", Some(64 << 20), Some("zone-a")),
+        (service, "json", Some(256 << 20), Some("zone-b")),
     ] {
         let settings = Settings::from_env(|name| {
             let value = match name {
@@ -61,7 +63,7 @@ fn the_bootstrap_is_valid() {
             admin: &admin,
             agent: &agent,
         };
-        let config = bootstrap(&settings, &sockets, memory);
+        let config = bootstrap(&settings, &sockets, memory, zone);
         let path = dir.path().join("envoy.json");
         std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
         let output = Command::new(envoy())
@@ -230,6 +232,13 @@ async fn the_lasting_parts_of_the_bootstrap_do_not_delay_readiness() {
     let clusters = admin("/clusters").await;
     assert!(
         clusters.contains("heddle-agent::default_priority"),
+        "{clusters}"
+    );
+    let node = admin("/server_info").await;
+    let node: serde_json::Value = serde_json::from_str(&node).unwrap();
+    assert_eq!(node["node"]["locality"]["zone"], ZONE);
+    assert!(
+        clusters.contains("heddle-local::default_priority"),
         "{clusters}"
     );
 }

@@ -28,6 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::resources::Resources;
 
+/// The zone of every pod.
+pub const ZONE: &str = "zone-a";
 pub const TOKEN: &str = "the-right-token";
 
 /// The parts of a control plane that tests inspect and set.
@@ -141,6 +143,7 @@ impl Identity for Plane {
             issued_at: seconds(now),
             not_after: seconds(issued.not_after),
             spiffe_id: workload().to_string(),
+            zone: ZONE.to_owned(),
         }))
     }
 }

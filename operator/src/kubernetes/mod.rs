@@ -18,19 +18,20 @@ mod parents;
 mod past;
 mod peers;
 mod rebalance;
+mod recent;
 mod reviews;
 mod root;
 mod run;
 mod scopes;
 mod sharded;
 mod statuses;
-
 mod strip;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod watching;
 mod webhook;
+mod zones;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Tokens of pods, reviewed by the API server: for our audience, and bound to an existing pod.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,9 @@ use kube::api::{Api, PostParams};
 use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
+use super::recent::Recent;
 use super::reviews::Reviews;
+use super::zones::Zones;
 use super::{call, claims};
 use crate::inject::AUDIENCE;
 use crate::issuing::{Caller, TokenAuthenticator, TokenError};
@@ -41,7 +43,9 @@ pub(super) struct Tokens {
     cache: Arc<Cache>,
     bounds: Reviews,
     refused: RefusedTokens,
-    accepted: AcceptedTokens,
+    /// The pods of accepted tokens, by the hash of the token.
+    accepted: Recent<Fingerprint, BoundPod>,
+    zones: Zones,
 }
 
 impl Tokens {
@@ -51,7 +55,8 @@ impl Tokens {
             cache,
             bounds: Reviews::default(),
             refused: RefusedTokens::default(),
-            accepted: AcceptedTokens::default(),
+            accepted: Recent::new(ACCEPTED_FOR, MAX_ACCEPTED),
+            zones: Zones::new(client),
         }
     }
 
@@ -74,8 +79,24 @@ impl Tokens {
     }
 
     async fn judge(&self, token: &str, source: IpAddr) -> Result<Caller, TokenError> {
-        if let Some(bound) = self.accepted.get(token) {
-            return self.compare(bound);
+        let bound = self.bound(token, source).await?;
+        self.compare(&bound)?;
+        let zone = match &bound.node {
+            Some(node) => self.zones.of(node).await,
+            None => None,
+        };
+        Ok(Caller {
+            pod: bound.pod,
+            service_account: bound.service_account.into(),
+            zone,
+        })
+    }
+
+    /// The pod to which a token is bound.
+    async fn bound(&self, token: &str, source: IpAddr) -> Result<BoundPod, TokenError> {
+        let hash: Fingerprint = Sha256::digest(token.as_bytes()).into();
+        if let Some(bound) = self.accepted.get(&hash) {
+            return Ok(bound);
         }
         let Some(_running) = self.bounds.begin(source) else {
             return Err(TokenError::TooMany(source));
@@ -86,28 +107,25 @@ impl Tokens {
             self.bounds.refused(source);
         }
         let bound = bound_pod(&user?)?;
-        self.accepted.insert(token, bound.clone());
-        self.compare(bound)
+        self.accepted.insert(hash, bound.clone());
+        Ok(bound)
     }
 
     /// Compares the pod of an accepted token with the watch.
-    fn compare(&self, bound: BoundPod) -> Result<Caller, TokenError> {
-        let (pod, uid, service_account) = bound;
-        match self.cache.pod(&pod) {
+    fn compare(&self, bound: &BoundPod) -> Result<(), TokenError> {
+        let pod = &bound.pod;
+        match self.cache.pod(pod) {
             // The watch is behind the API server's own check of the binding.
             None => Err(TokenError::Unavailable(format!(
                 "the pod {pod} is not known here yet"
             ))),
-            Some((known, _)) if known != uid => Err(TokenError::Invalid(format!(
+            Some((uid, _)) if uid != bound.uid => Err(TokenError::Invalid(format!(
                 "it belongs to an earlier pod {pod}"
             ))),
-            Some((_, account)) if account != service_account => Err(TokenError::Invalid(format!(
-                "the pod {pod} runs as another service account"
-            ))),
-            Some(_) => Ok(Caller {
-                pod,
-                service_account: service_account.as_str().into(),
-            }),
+            Some((_, account)) if account != bound.service_account => Err(TokenError::Invalid(
+                format!("the pod {pod} runs as another service account"),
+            )),
+            Some(_) => Ok(()),
         }
     }
 }
@@ -153,34 +171,14 @@ impl RefusedTokens {
     }
 }
 
-/// The pod of a token, the pod's uid and its service account.
-type BoundPod = (PodRef, String, String);
-
-/// Tokens that the API server accepted a short time ago, by their hashes.
-#[derive(Default)]
-struct AcceptedTokens(Mutex<HashMap<Fingerprint, (Instant, BoundPod)>>);
-
-impl AcceptedTokens {
-    fn get(&self, token: &str) -> Option<BoundPod> {
-        let hash: Fingerprint = Sha256::digest(token.as_bytes()).into();
-        let accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = accepted
-            .get(&hash)
-            .filter(|(at, _)| at.elapsed() < ACCEPTED_FOR);
-        fresh.map(|(_, bound)| bound.clone())
-    }
-
-    fn insert(&self, token: &str, bound: BoundPod) {
-        let hash = Sha256::digest(token.as_bytes()).into();
-        let mut accepted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepted.len() >= MAX_ACCEPTED {
-            accepted.retain(|_, (at, _)| at.elapsed() < ACCEPTED_FOR);
-            if accepted.len() >= MAX_ACCEPTED {
-                accepted.clear();
-            }
-        }
-        accepted.insert(hash, (Instant::now(), bound));
-    }
+/// The pod of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BoundPod {
+    pod: PodRef,
+    uid: String,
+    service_account: String,
+    /// The node on which it runs. Kubernetes before 1.30 does not say.
+    node: Option<Arc<str>>,
 }
 
 /// Asks the API server for the user of a token.
@@ -236,7 +234,12 @@ fn bound_pod(user: &UserInfo) -> Result<BoundPod, TokenError> {
     let unbound = || TokenError::Invalid("it is not bound to a pod".to_owned());
     let pod = extra("authentication.kubernetes.io/pod-name").ok_or_else(unbound)?;
     let uid = extra("authentication.kubernetes.io/pod-uid").ok_or_else(unbound)?;
-    Ok((PodRef::new(namespace, &pod), uid, account.to_owned()))
+    Ok(BoundPod {
+        pod: PodRef::new(namespace, &pod),
+        uid,
+        service_account: account.to_owned(),
+        node: extra("authentication.kubernetes.io/node-name").map(Into::into),
+    })
 }
 
 #[cfg(test)]
@@ -252,16 +255,18 @@ mod tests {
     fn only_a_token_of_a_pod_is_taken() {
         let full = json!({
             "username": "system:serviceaccount:shop:cart",
-            "extra": {"authentication.kubernetes.io/pod-name": ["cart-1"], "authentication.kubernetes.io/pod-uid": ["u"]},
+            "extra": {"authentication.kubernetes.io/pod-name": ["cart-1"], "authentication.kubernetes.io/pod-uid": ["u"],
+                "authentication.kubernetes.io/node-name": ["n"]},
         });
         let read = |value| bound_pod(&serde_json::from_value(value).unwrap());
         assert_eq!(
             read(full).unwrap(),
-            (
-                PodRef::new("shop", "cart-1"),
-                "u".to_owned(),
-                "cart".to_owned()
-            )
+            BoundPod {
+                pod: PodRef::new("shop", "cart-1"),
+                uid: "u".to_owned(),
+                service_account: "cart".to_owned(),
+                node: Some("n".into()),
+            }
         );
         assert!(read(json!({"username": "system:serviceaccount:shop:cart"})).is_err());
         assert!(read(json!({"username": "admin"})).is_err());
@@ -276,29 +281,6 @@ mod tests {
         (0..MAX_REFUSED).for_each(|n| refused.insert(&n.to_string()));
         assert!(!refused.contains("a") && refused.contains("0"));
         assert_eq!(refused.0.lock().unwrap().len(), MAX_REFUSED);
-    }
-
-    #[test]
-    fn accepted_tokens_are_remembered_for_a_short_time_and_within_a_bound() {
-        let accepted = AcceptedTokens::default();
-        let bound = |n: usize| {
-            (
-                PodRef::new("shop", &n.to_string()),
-                "u".to_owned(),
-                "cart".to_owned(),
-            )
-        };
-        for n in 0..2 * MAX_ACCEPTED {
-            accepted.insert(&n.to_string(), bound(n));
-            assert!(accepted.0.lock().unwrap().len() <= MAX_ACCEPTED);
-        }
-        let last = 2 * MAX_ACCEPTED - 1;
-        assert_eq!(accepted.get(&last.to_string()), Some(bound(last)));
-        assert_eq!(accepted.get("unknown"), None);
-        for (at, _) in accepted.0.lock().unwrap().values_mut() {
-            *at = at.checked_sub(ACCEPTED_FOR).unwrap();
-        }
-        assert_eq!(accepted.get(&last.to_string()), None);
     }
 
     #[tokio::test]

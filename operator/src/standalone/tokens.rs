@@ -88,6 +88,7 @@ impl TokenFiles {
                 Caller {
                     pod: (*pod).clone(),
                     service_account,
+                    zone: None,
                 },
             );
         }
@@ -168,6 +169,7 @@ mod tests {
         let caller = Caller {
             pod: pod.clone(),
             service_account: "cart".into(),
+            zone: None,
         };
         tokens
             .callers

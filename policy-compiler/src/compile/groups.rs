@@ -95,6 +95,7 @@ fn with_refused_share(
     let host = UpstreamHost {
         at: REFUSES,
         plain: true,
+        zone: None,
     };
     groups.push(EndpointGroup {
         weight: weight(share),

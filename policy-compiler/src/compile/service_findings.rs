@@ -5,7 +5,7 @@ use super::endpoints::Misnamed;
 use crate::envoy::tracing::REQUEST_ID;
 use crate::finding::Finding;
 use crate::traffic::RouteEntry;
-use crate::world::{ExternalAddresses, NamespacedName};
+use crate::world::{ExternalAddresses, NamespacedName, Near};
 
 impl Compiled {
     /// The findings of one service, as compiled last.
@@ -29,11 +29,26 @@ impl Compiled {
     }
 
     fn near_finding(&self, name: &NamespacedName) -> Option<Finding> {
-        let field = self.world.services.get(name)?.near?;
-        let message = "the mesh does not read it: callers with a sidecar reach endpoints of every node and zone";
         let service = super::service_ref(name);
-        let finding = Finding::info(&service, field, "TopologyNotRead", message);
-        Some(finding.fix("use spec.internalTrafficPolicy: Local where calls must stay on the node"))
+        let finding = |field, message| Finding::info(&service, field, "TopologyNotRead", message);
+        match self.world.services.get(name)?.near? {
+            Near::Zone => None,
+            Near::Node => {
+                let message =
+                    "the mesh prefers endpoints of the caller's zone, not those of its node";
+                let finding = finding("spec.trafficDistribution", message);
+                Some(
+                    finding.fix(
+                        "use spec.internalTrafficPolicy: Local where calls must stay on the node",
+                    ),
+                )
+            }
+            Near::Unread(field) => {
+                let message = "the mesh does not read it: callers with a sidecar reach endpoints of every node and zone";
+                let finding = finding(field, message);
+                Some(finding.fix("set spec.trafficDistribution: PreferSameZone (PreferClose before Kubernetes 1.34) for endpoints of the caller's zone"))
+            }
+        }
     }
 
     fn external_finding(&self, name: &NamespacedName) -> Option<Finding> {

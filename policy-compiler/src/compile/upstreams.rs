@@ -341,6 +341,8 @@ fn whole(
         name: out_name(name, port, facet.family),
         tls: tls(identities, alpn(protocol)),
         balance: balance(service),
+        // The groups of a rule have their weights in the place of zones.
+        by_zone: service.by_zone() && groups.len() == 1,
         policy: None,
         idle_timeout: idle_timeout(plain_requests),
         purpose: Purpose::Calls,
@@ -412,6 +414,7 @@ pub(super) fn subset(
         name,
         tls: tls(there.identities, Alpn::Http),
         balance: balance(service),
+        by_zone: service.by_zone(),
         policy: None,
         idle_timeout: idle_timeout(there.unmeshed),
         purpose: Purpose::Calls,

@@ -16,6 +16,7 @@ use super::tls;
 use super::upstream_policy::{
     CONNECT_TIMEOUT, balance, breakers, keepalive, outlier_detection, percent,
 };
+use super::zone;
 use super::{
     PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
 };
@@ -58,21 +59,26 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
         upstream_connection_options: connections.tcp_keepalive.map(keepalive),
         transport_socket: socket,
         transport_socket_matches: plain.into_iter().collect(),
-        // Splits of TCP shift weight between localities. Always on, so that a split changes endpoints only.
-        common_lb_config: Some(lb_config(Some(
-            v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
-                v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
-            ),
-        ))),
+        common_lb_config: Some(lb_config((!upstream.by_zone).then(by_weight))),
         ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
     };
     balance(&mut cluster, &upstream.balance, policy.slow_start);
+    if upstream.by_zone {
+        zone::prefer(&mut cluster, &upstream.balance, policy.slow_start);
+    }
     match upstream.purpose {
         Purpose::Calls => cluster.typed_extension_protocol_options = extensions(&options),
         Purpose::Copies => limit_copies(&mut cluster, options),
         Purpose::Reports => limit_reports(&mut cluster),
     }
     cluster
+}
+
+/// Splits of TCP shift weight between localities. On also without one, so that a split changes endpoints only.
+fn by_weight() -> v3::cluster::common_lb_config::LocalityConfigSpecifier {
+    v3::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+        v3::cluster::common_lb_config::LocalityWeightedLbConfig::default(),
+    )
 }
 
 /// Bounds a cluster that gets reports of the sidecar itself, by gRPC: reports that cannot be sent are lost, and hold up nothing.
@@ -196,7 +202,11 @@ pub(crate) fn pods(name: &str, peer: Option<(&SpiffeId, Alpn)>) -> v3::Cluster {
 /// A cluster of one address, for plain text.
 pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
     // There is nothing to tell it from.
-    let endpoint = UpstreamHost { at, plain: false };
+    let endpoint = UpstreamHost {
+        at,
+        plain: false,
+        zone: None,
+    };
     v3::Cluster {
         load_assignment: Some(super::endpoint::assignment(
             name,

@@ -1,6 +1,6 @@
 //! Endpoints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -9,14 +9,17 @@ use envoy_types::pb::envoy::config::endpoint::v3;
 use super::{address, metadata, number, plain_struct, text_struct};
 use crate::traffic::{EndpointGroup, UpstreamHost};
 
-/// A `ClusterLoadAssignment` with one locality per group.
+/// A `ClusterLoadAssignment` with one locality per group, or per zone of the only group.
 pub(crate) fn assignment(name: &str, groups: &[EndpointGroup]) -> v3::ClusterLoadAssignment {
-    let endpoints = groups
-        .iter()
-        .enumerate()
-        .filter(|(_, group)| group.weight > 0)
-        .map(|(index, group)| locality(index, group))
-        .collect();
+    let endpoints = match groups {
+        [only] if only.hosts.iter().any(|host| host.zone.is_some()) => zones(&only.hosts),
+        _ => groups
+            .iter()
+            .enumerate()
+            .filter(|(_, group)| group.weight > 0)
+            .map(|(index, group)| locality(index, group))
+            .collect(),
+    };
     v3::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints,
@@ -101,6 +104,26 @@ fn locality(index: usize, group: &EndpointGroup) -> v3::LocalityLbEndpoints {
         load_balancing_weight: number(group.weight),
         ..Default::default()
     }
+}
+
+/// A locality for each zone, and one for hosts of no known zone. Its fields other than the zone are empty, as in the bootstrap.
+fn zones(hosts: &[UpstreamHost]) -> Vec<v3::LocalityLbEndpoints> {
+    let mut zones: BTreeMap<&str, Vec<v3::LbEndpoint>> = BTreeMap::new();
+    for host in hosts {
+        let zone = host.zone.as_deref().unwrap_or_default();
+        zones.entry(zone).or_default().push(lb_endpoint(host));
+    }
+    let locality = |(zone, lb_endpoints): (&str, Vec<v3::LbEndpoint>)| v3::LocalityLbEndpoints {
+        locality: Some(core::Locality {
+            zone: zone.to_owned(),
+            ..Default::default()
+        }),
+        // Without a weight a zone gets nothing in a cluster that goes by weight: that of a service without the wish.
+        load_balancing_weight: u32::try_from(lb_endpoints.len()).ok().and_then(number),
+        lb_endpoints,
+        ..Default::default()
+    };
+    zones.into_iter().map(locality).collect()
 }
 
 fn lb_endpoint(of: &UpstreamHost) -> v3::LbEndpoint {

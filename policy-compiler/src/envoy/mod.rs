@@ -26,6 +26,7 @@ pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod trial;
 mod upstream_policy;
+mod zone;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, dead_code, deprecated, missing_docs, unused_imports)]
 mod wire;

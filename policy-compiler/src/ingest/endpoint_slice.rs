@@ -100,6 +100,7 @@ fn addresses(
             port,
             pod,
             node: endpoint.node_name.as_deref().map(|n| interner.text(n)),
+            zone: endpoint.zone.as_deref().map(|zone| interner.text(zone)),
             ready,
             serving,
             terminating,

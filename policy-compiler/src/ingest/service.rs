@@ -9,7 +9,7 @@ use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::{
-    ExternalAddresses, Family, Interner, Port, Protocol, Service, ServicePort, TargetPort,
+    ExternalAddresses, Family, Interner, Near, Port, Protocol, Service, ServicePort, TargetPort,
 };
 
 /// The host that an `ExternalName` service stands for.
@@ -89,16 +89,20 @@ pub fn is_topology_annotation(key: &str) -> bool {
     TOPOLOGY.iter().any(|(annotation, _)| *annotation == key)
 }
 
-fn near(object: &core::Service, spec: &core::ServiceSpec) -> Option<&'static str> {
-    if spec.traffic_distribution.is_some() {
-        return Some("spec.trafficDistribution");
+fn near(object: &core::Service, spec: &core::ServiceSpec) -> Option<Near> {
+    if let Some(preferred) = &spec.traffic_distribution {
+        return Some(match preferred.as_str() {
+            "PreferClose" | "PreferSameZone" => Near::Zone,
+            "PreferSameNode" => Near::Node,
+            _ => Near::Unread("spec.trafficDistribution"),
+        });
     }
     let annotations = object.metadata.annotations.as_ref()?;
     let set = TOPOLOGY.into_iter().find(|(key, _)| {
         let mode = annotations.get(*key);
         mode.is_some_and(|mode| !mode.eq_ignore_ascii_case("disabled"))
     });
-    set.map(|(_, field)| field)
+    set.map(|(_, field)| Near::Unread(field))
 }
 
 fn external(object: &core::Service, spec: &core::ServiceSpec) -> Option<ExternalAddresses> {

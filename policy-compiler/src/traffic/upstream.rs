@@ -18,6 +18,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// Whether the endpoints of the caller's own zone come first, as long as there is one.
+    pub by_zone: bool,
     /// The bounds on its use. None: the default ones.
     pub policy: Option<Box<UpstreamPolicy>>,
     /// How long a connection is kept without a request.
@@ -125,12 +127,14 @@ pub struct EndpointGroup {
 }
 
 /// One address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpstreamHost {
     /// Address and port.
     pub at: SocketAddr,
     /// Whether it must be marked as one that takes plain text.
     pub plain: bool,
+    /// Its zone, where callers prefer their own.
+    pub zone: Option<Arc<str>>,
 }
 
 /// The objects from which a resource of a service port comes.

@@ -275,6 +275,11 @@ pub(crate) struct Misnamed {
     pub(crate) pod: Arc<str>,
 }
 
+fn host(endpoint: &Endpoint, plain: bool, zone: Option<Arc<str>>) -> UpstreamHost {
+    let at = SocketAddr::new(endpoint.ip, endpoint.port.get());
+    UpstreamHost { at, plain, zone }
+}
+
 /// Looks at the endpoints of a port, perhaps only those of pods with these labels.
 pub(crate) fn reached(
     inputs: EndpointInputs<'_>,
@@ -285,6 +290,7 @@ pub(crate) fn reached(
     caller: Caller<'_>,
 ) -> ReachableEndpoints {
     let plain = settings.sends_plain(service);
+    let by_zone = inputs.service(service).is_some_and(|s| s.by_zone());
     let mut reached = ReachableEndpoints::default();
     let mut ending = Vec::new();
     // Most pods of a service share one template, which has one identity.
@@ -317,10 +323,8 @@ pub(crate) fn reached(
         if meshed.is_none() && !plain {
             continue;
         }
-        let host = UpstreamHost {
-            at: SocketAddr::new(endpoint.ip, endpoint.port.get()),
-            plain: meshed.is_none(),
-        };
+        let zone = endpoint.zone.clone().filter(|_| by_zone);
+        let host = host(endpoint, meshed.is_none(), zone);
         if endpoint.ready {
             reached.hosts.push(host);
         } else if endpoint.serving && endpoint.terminating {

@@ -28,7 +28,9 @@ pub(crate) use names::{is_dns_label, to_labels};
 pub use protocol::Protocol;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;
-pub use service::{Endpoint, EndpointsByPort, ExternalAddresses, Service, ServicePort, TargetPort};
+pub use service::{
+    Endpoint, EndpointsByPort, ExternalAddresses, Near, Service, ServicePort, TargetPort,
+};
 pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, Standalone};
 
 use crate::finding::{Finding, ObjectRef};

@@ -51,10 +51,28 @@ pub struct Service {
     pub local: bool,
     /// `sessionAffinity: ClientIP`: a caller stays with one endpoint.
     pub sticky: bool,
-    /// The field that prefers endpoints near the caller, which the mesh does not read.
-    pub near: Option<&'static str>,
+    /// The wish for endpoints near the caller.
+    pub near: Option<Near>,
     /// The field with addresses that lead here from outside of the cluster, which the mesh does not read.
     pub external: Option<ExternalAddresses>,
+}
+
+/// A wish for endpoints near the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// `spec.trafficDistribution`: those of the caller's zone, as long as there is one.
+    Zone,
+    /// `PreferSameNode` of the same field, which the mesh takes for the zone.
+    Node,
+    /// The field of a wish that the mesh does not read.
+    Unread(&'static str),
+}
+
+impl Near {
+    /// Whether endpoints of the caller's zone come first.
+    pub(crate) const fn by_zone(self) -> bool {
+        matches!(self, Self::Zone | Self::Node)
+    }
 }
 
 /// A field with addresses of a service beside those of the cluster.
@@ -67,6 +85,11 @@ pub enum ExternalAddresses {
 }
 
 impl Service {
+    /// Whether callers prefer endpoints of their own zone.
+    pub(crate) fn by_zone(&self) -> bool {
+        self.near.is_some_and(Near::by_zone)
+    }
+
     /// Returns the family of the endpoints for a call to an address of this family: the same family, or the first one if the service
     /// does not have it (a backend of a split may have fewer families than the split service). `None`: the families are not known, and
     /// all endpoints count.
@@ -98,6 +121,8 @@ pub struct Endpoint {
     pub pod: Option<PodRef>,
     /// The node that the slice names.
     pub node: Option<Arc<str>>,
+    /// The zone that the slice names.
+    pub zone: Option<Arc<str>>,
     /// Takes new traffic.
     pub ready: bool,
     /// Still answers (also while terminating).

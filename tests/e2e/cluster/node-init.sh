@@ -75,7 +75,8 @@ run kube-controller-manager "$kube" kube-controller-manager --kubeconfig=$pki/co
   --allocate-node-cidrs=true --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16 --requestheader-client-ca-file=$pki/front-proxy-ca.crt
 run kube-scheduler "$kube" kube-scheduler --kubeconfig=$pki/scheduler.kubeconfig --authentication-kubeconfig=$pki/scheduler.kubeconfig \
   --authorization-kubeconfig=$pki/scheduler.kubeconfig --bind-address=127.0.0.1 --leader-elect=false
-run kubelet "$kube" kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig=$pki/kubelet.kubeconfig --hostname-override=$name --node-ip=$address
+run kubelet "$kube" kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig=$pki/kubelet.kubeconfig --hostname-override=$name --node-ip=$address \
+  --node-labels=topology.kubernetes.io/zone=zone-a
 run kube-proxy "$kube" kube-proxy --config=/etc/kubernetes/kube-proxy.yaml
 
 # Reaps; a component that dies stays dead, and its log tells why.
