@@ -51,7 +51,7 @@ impl ForeignKind {
 }
 
 /// The spec of a [`ForeignKind::GRPC_ROUTE`].
-pub type GrpcRouteSpec = ForeignSpec<gateway_api::grpcroutes::GrpcRouteSpec>;
+pub type GrpcRouteSpec = ForeignSpec<gateway_api::experimental::grpcroutes::GrpcRouteSpec>;
 
 /// The spec of an [`ForeignKind::HTTP_ROUTE`].
 pub type HttpRouteSpec = ForeignSpec<gateway_api::experimental::httproutes::HttpRouteSpec>;

@@ -7,7 +7,7 @@ mod harness;
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use gateway_api::grpcroutes::GrpcRoute;
+use gateway_api::experimental::grpcroutes::GrpcRoute;
 use harness::fields;
 use harness::running::{Trust, http, mirror_as, serve, start};
 use harness::shop;
@@ -78,10 +78,16 @@ fn envoy_routes_methods_and_answers_with_codes_of_grpc() -> Result<()> {
 }
 
 /// The fields of the spec of a route by their beginnings, below `spec`.
-const SUPPORTED: [&str; 15] = [
+const SUPPORTED: [&str; 20] = [
+    // It adds Gateways as parents, which belong to other controllers.
+    "useDefaultGateways",
     "hostnames[]",
     "parentRefs[].",
     "rules[].name",
+    "rules[].sessionPersistence.absoluteTimeout",
+    "rules[].sessionPersistence.cookieConfig.",
+    "rules[].sessionPersistence.sessionName",
+    "rules[].sessionPersistence.type",
     "rules[].matches[].headers[].",
     "rules[].matches[].method.",
     "rules[].filters[].type",
@@ -97,7 +103,9 @@ const SUPPORTED: [&str; 15] = [
 ];
 
 /// The fields that make a route unusable. The golden `err/grpc_route/invalid` shows it.
-const UNSUPPORTED: [&str; 3] = [
+const UNSUPPORTED: [&str; 4] = [
+    // As those of an HTTPRoute.
+    "rules[].sessionPersistence.idleTimeout",
     "rules[].filters[].extensionRef",
     "rules[].backendRefs[].filters[].extensionRef",
     "rules[].backendRefs[].filters[].requestMirror",

@@ -555,7 +555,7 @@ fn envoy_routes_as_the_route_says_and_a_stalled_mirror_stalls_no_request() -> Re
 }
 
 /// The fields of the spec of a route, below `spec`. An object of fields stands for its fields.
-const SUPPORTED: [&str; 64] = [
+const SUPPORTED: [&str; 68] = [
     "hostnames[]",
     "parentRefs[].group",
     "parentRefs[].kind",
@@ -619,13 +619,17 @@ const SUPPORTED: [&str; 64] = [
     "rules[].retry.attempts",
     "rules[].retry.backoff",
     "rules[].retry.codes[]",
+    "rules[].sessionPersistence.absoluteTimeout",
+    "rules[].sessionPersistence.cookieConfig.lifetimeType",
+    "rules[].sessionPersistence.sessionName",
+    "rules[].sessionPersistence.type",
     "rules[].timeouts.backendRequest",
     "rules[].timeouts.request",
 ];
 
 /// The fields that make a route unusable, by their beginnings.
 const UNSUPPORTED: [&str; 9] = [
-    "rules[].sessionPersistence",
+    "rules[].sessionPersistence.idleTimeout",
     "rules[].filters[].externalAuth",
     "rules[].backendRefs[].filters[].externalAuth",
     "rules[].filters[].extensionRef",
@@ -654,7 +658,7 @@ fn every_field_of_the_type_is_supported_or_makes_a_route_unusable() {
         "urlRewrite" => json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}),
         other => panic!("{other}"),
     };
-    let persistent = json!([{"sessionPersistence": {"type": "Cookie"}}]);
+    let persistent = json!([{"sessionPersistence": {"idleTimeout": "1m"}}]);
     let accepted = |rules: Value| {
         let compiled = compiled(route(spec(rules)));
         condition(&compiled.statuses[&reference()], ConditionType::Accepted)

@@ -262,6 +262,7 @@ fn table() -> impl Strategy<Value = RouteTable> {
             let upstream = TableUpstream {
                 name: format!("b{index}").into(),
                 balance: Balance::RoundRobin,
+                ready: true,
             };
             (backend(index), upstream)
         };

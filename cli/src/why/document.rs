@@ -65,6 +65,7 @@ fn deciding(rule: &DecidingRule) -> Value {
         "headers": rule.edits.to_string(),
         "cors": rule.policy.cors.as_ref().map(ToString::to_string),
         "sticky": rule.sticky.as_ref().map(ToString::to_string),
+        "session": rule.session.as_ref().map(ToString::to_string),
         "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),
         "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })

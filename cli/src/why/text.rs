@@ -44,6 +44,14 @@ pub fn render(call: &Call, explanation: &Explanation, colors: bool) -> String {
     printed.collect::<Vec<_>>().join("\n")
 }
 
+/// The parts of requests by which users keep their backend, and sessions their endpoint.
+fn kept_by(rule: &DecidingRule) -> impl Iterator<Item = (&'static str, String)> {
+    let sticky = rule.sticky.iter();
+    let sticky = sticky.map(|of| ("sticky", format!("by {of}")));
+    let session = rule.session.iter();
+    sticky.chain(session.map(|of| ("session", format!("by {of}"))))
+}
+
 fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut say = |title, text: String| {
@@ -82,8 +90,8 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if let Some(cors) = &rule.policy.cors {
             say("cors", cors.to_string());
         }
-        if let Some(sticky) = &rule.sticky {
-            say("sticky", format!("by {sticky}"));
+        for (title, text) in kept_by(rule) {
+            say(title, text);
         }
         for mirror in &rule.mirrors {
             say("mirror", format!("{} to {}", mirror.share, mirror.backend));

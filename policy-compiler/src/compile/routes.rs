@@ -29,6 +29,12 @@ pub(super) fn table(
             .or_insert_with(|| own.as_upstream());
         entries.push(whole_service(backend));
     }
+    // No other tables differ with the endpoints.
+    if rules.iter().all(|entry| entry.rule.session().is_none()) {
+        upstreams
+            .values_mut()
+            .for_each(|upstream| upstream.ready = true);
+    }
     let objects: BTreeSet<ObjectRef> = rules
         .iter()
         .flat_map(|entry| entry.rule.origins.iter().cloned())
@@ -97,7 +103,7 @@ fn canonical(entry: &RouteEntry) -> RouteEntry {
         // Alone, it gets all requests by any weight.
         weight: if alone { of.weight.min(1) } else { of.weight },
         edits: match of.weight {
-            0 => Edits::default(),
+            0 if forward.session.is_none() => Edits::default(),
             _ => of.edits.clone(),
         },
     });

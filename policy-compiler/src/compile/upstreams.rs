@@ -114,6 +114,12 @@ impl ClusterAndEndpoints {
         TableUpstream {
             name: Arc::clone(self.name()),
             balance: self.upstream.recipe().balance.clone(),
+            ready: self
+                .endpoints
+                .recipe()
+                .groups
+                .iter()
+                .any(|of| !of.hosts.is_empty()),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The HTTP connection manager: secure and, for the application, as good as not there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_rules;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::FilterChainConfig;
+use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
+    FilterChain, FilterChainConfig, FilterChainConfigPerRoute,
+};
 use envoy_types::pb::envoy::extensions::filters::http::on_demand::v3 as on_demand;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3 as early;
@@ -246,4 +249,18 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
         ignore_http_11_upgrade: vec![regex(NO_WEBSOCKET)],
         ..Default::default()
     }
+}
+
+/// Filters for the slot that each connection manager has.
+pub(super) fn policy_slot(
+    filters: impl Iterator<Item = core::TypedExtensionConfig>,
+) -> BTreeMap<String, Any> {
+    let filters: Vec<_> = filters.collect();
+    if filters.is_empty() {
+        return BTreeMap::new();
+    }
+    let chain = any(&FilterChainConfigPerRoute {
+        filter_chain: Some(FilterChain { filters }),
+    });
+    BTreeMap::from([(POLICY_FILTER.to_owned(), chain)])
 }

@@ -21,6 +21,7 @@ mod retries;
 mod rewrite;
 pub(crate) mod route;
 pub(crate) mod runtime;
+mod session;
 mod shares;
 pub(crate) mod tls;
 pub(crate) mod tracing;

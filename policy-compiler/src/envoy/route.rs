@@ -5,21 +5,17 @@ use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
-use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
-    FilterChain, FilterChainConfigPerRoute,
-};
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
 use heddle_xds_types::edges::PROBE_ROUTE;
 use prost::Message;
 
-use super::hcm::{AUTHZ_FILTER, POLICY_FILTER};
+use super::hcm::{AUTHZ_FILTER, policy_slot};
 use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{
-    any, cors, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds,
-    shares,
+    cors, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds, shares,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
@@ -36,12 +32,11 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     let in_route = common.is_none();
     let routes = |entry: &RouteEntry| {
         let mut routes = routes(table, entry);
-        if in_route {
-            for route in &mut routes {
-                route.typed_per_filter_config = of_policy(&entry.rule.policy);
-            }
+        for (route, session) in &mut routes {
+            let policy = in_route.then_some(&entry.rule.policy);
+            route.typed_per_filter_config = slot(policy, session.take());
         }
-        routes
+        routes.into_iter().map(|(route, _)| route)
     };
     let host = |host: &VirtualHost| v3::VirtualHost {
         name: host_name(host),
@@ -52,7 +47,7 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     v3::RouteConfiguration {
         name: table.name.to_string(),
         virtual_hosts: table.hosts.iter().map(host).collect(),
-        typed_per_filter_config: common.map(of_policy).unwrap_or_default(),
+        typed_per_filter_config: slot(common, None),
         ..Default::default()
     }
 }
@@ -66,24 +61,17 @@ fn common_policy(table: &RouteTable) -> Option<&RoutePolicy> {
     same.then_some(first)
 }
 
-/// Filters for the slot that each connection manager has.
-fn policy_slot(filters: impl Iterator<Item = core::TypedExtensionConfig>) -> BTreeMap<String, Any> {
-    let filters: Vec<_> = filters.collect();
-    if filters.is_empty() {
-        return BTreeMap::new();
-    }
-    let chain = any(&FilterChainConfigPerRoute {
-        filter_chain: Some(FilterChain { filters }),
-    });
-    BTreeMap::from([(POLICY_FILTER.to_owned(), chain)])
-}
-
-/// The filters of a policy. A fault does not hide the consent for browsers, which could not read its status then.
-fn of_policy(policy: &RoutePolicy) -> BTreeMap<String, Any> {
-    let faults = policy.faults.iter().enumerate();
+/// The filters of a policy, and that of sessions. A fault does not hide the consent for browsers, which could not read its status then.
+fn slot(
+    policy: Option<&RoutePolicy>,
+    session: Option<core::TypedExtensionConfig>,
+) -> BTreeMap<String, Any> {
+    let faults = policy.into_iter().flat_map(|policy| &policy.faults);
+    let faults = faults.enumerate();
     let faults = faults.map(|(index, of)| faults::filter(index, of));
-    let cors = policy.cors.iter();
-    let mut slot = policy_slot(cors.clone().map(|_| cors::filter()).chain(faults));
+    let cors = policy.and_then(|policy| policy.cors.as_ref()).into_iter();
+    let filters = cors.clone().map(|_| cors::filter()).chain(faults);
+    let mut slot = policy_slot(filters.chain(session));
     slot.extend(cors.map(|of| (cors::FILTER.to_owned(), cors::policy(of))));
     slot
 }
@@ -108,16 +96,24 @@ fn host_name(host: &VirtualHost) -> String {
 }
 
 /// The routes of an entry: one, or one for each part of its requests that is sent again in its own way. Before each are those of users
-/// that are known by a cookie.
-fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<v3::Route> {
-    let known = entry.known_users();
+/// that are known by a cookie, and those of sessions.
+fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<RouteAndSession> {
+    let sessions = entry.known_sessions(table).into_iter();
+    let known = entry.known_users().into_iter();
+    let known: Vec<RouteEntry> = known.chain(sessions.map(|(_, entry)| entry)).collect();
     let parts = parts(entry).iter();
     let routes = parts.flat_map(|part| {
         let entries = known.iter().chain([entry]);
-        entries.map(|entry| route(table, entry, *part))
+        entries.map(|entry| {
+            let session = shares::session_of_route(table, &entry.rule);
+            (route(table, entry, *part), session)
+        })
     });
     routes.collect()
 }
+
+/// A route, and the filter of sessions that it needs.
+type RouteAndSession = (v3::Route, Option<core::TypedExtensionConfig>);
 
 fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
     let (rule, path) = (&*entry.rule, &entry.matcher.path);

@@ -1,10 +1,11 @@
 //! The shares of backends in a route: one cluster, or clusters by weight.
 
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::google::protobuf::BoolValue;
 
-use super::number;
-use super::rewrite;
+use super::hcm::policy_slot;
 use super::wire::envoy::config::route::v3;
+use super::{number, rewrite, session};
 use crate::traffic::{
     Edits, Forward, HeaderChange, RouteRule, RouteTable, Sticky, StickyCookie, WeightedBackend,
     places,
@@ -45,7 +46,10 @@ pub(super) fn specifier(
             let header: &mut HeaderChange = header.or_default();
             header.add.push(line.into());
         }
-        cluster(name(table, backend), weight, &edits)
+        v3::weighted_cluster::ClusterWeight {
+            typed_per_filter_config: policy_slot(session_of_share(table, rule, forward, backend)),
+            ..cluster(name(table, backend), weight, &edits)
+        }
     };
     let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
     let placed = |whole: u32| forward.weighted().zip(places(&weights, whole));
@@ -74,6 +78,33 @@ pub(super) fn specifier(
         random_value_specifier: by_hash.then_some(UseHashPolicy(BoolValue { value: true })),
         ..Default::default()
     })
+}
+
+/// The filter of sessions for a route that sends all requests to one backend.
+pub(super) fn session_of_route(
+    table: &RouteTable,
+    rule: &RouteRule,
+) -> Option<TypedExtensionConfig> {
+    let mut takers = rule.takers();
+    let (only, None) = (takers.next()?, takers.next()) else {
+        return None;
+    };
+    table.upstream(only)?;
+    Some(session::filter(rule, rule.session()?, only))
+}
+
+/// The same for a share of several.
+fn session_of_share(
+    table: &RouteTable,
+    rule: &RouteRule,
+    forward: &Forward,
+    share: &WeightedBackend,
+) -> impl Iterator<Item = TypedExtensionConfig> {
+    let several = forward.weighted().nth(1).is_some();
+    let known = several && table.upstream(&share.backend).is_some();
+    let session = forward.session.as_ref().filter(|_| known);
+    let filter = session.map(|session| session::filter(rule, session, &share.backend));
+    filter.into_iter()
 }
 
 fn name(table: &RouteTable, backend: &WeightedBackend) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry, Sticky};
+use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry};
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port};
 
@@ -34,8 +34,7 @@ impl PortRules {
     pub(super) fn push(&mut self, entry: RouteEntry) {
         // Each rule has one first alternative.
         self.rules += usize::from(entry.alternative == 0);
-        let sticky = entry.rule.sticky();
-        self.alternatives += sticky.map_or(1, Sticky::alternatives_each);
+        self.alternatives += entry.rule.alternatives_each();
         self.bytes += entry.matcher.bytes();
         self.expressions += entry.matcher.expressions();
         if let Err(place) = self.place(&entry.matcher) {

@@ -9,7 +9,7 @@ use super::matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
 use super::rate_limits::RateLimit;
-use super::rule::{Action, Backend, RouteRule};
+use super::rule::{Action, Backend, RouteRule, WeightedBackend};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
 /// The parts of a request that matchers look at.
@@ -38,7 +38,7 @@ pub struct Decision<'t> {
 pub struct Share<'t> {
     /// The backend.
     pub backend: &'t Backend,
-    /// Its weight, above zero.
+    /// Its weight, above zero; for a session it may be zero.
     pub weight: u32,
     /// Its upstream. None: the request is answered with status 500.
     pub upstream: Option<&'t TableUpstream>,
@@ -59,13 +59,16 @@ impl<'t> Decision<'t> {
         let Action::Forward(forward) = &self.entry.rule.action else {
             return Vec::new();
         };
-        let share = |weighted: &'t super::WeightedBackend| Share {
+        forward.weighted().map(|of| self.share(of)).collect()
+    }
+
+    fn share(&self, weighted: &'t WeightedBackend) -> Share<'t> {
+        Share {
             backend: &weighted.backend,
             weight: weighted.weight,
             upstream: self.table.upstream(&weighted.backend),
             edits: &weighted.edits,
-        };
-        forward.weighted().map(share).collect()
+        }
     }
 
     /// The place among the shares of the one that the user of a request keeps, by the cookie that the request has.
@@ -75,6 +78,18 @@ impl<'t> Decision<'t> {
         known
             .iter()
             .position(|entry| matches(&entry.matcher, request))
+    }
+
+    /// The backend of the session of a request, by the cookie that the request has.
+    #[must_use]
+    pub fn session_share(&self, request: &Request) -> Option<Share<'t>> {
+        let known = self.entry.known_sessions(self.table);
+        let mut known = known.iter();
+        let (index, _) = known.find(|(_, entry)| matches(&entry.matcher, request))?;
+        let Action::Forward(forward) = &self.entry.rule.action else {
+            return None;
+        };
+        Some(self.share(forward.backends.get(*index)?))
     }
 
     /// The faults that a request may meet, in their order.

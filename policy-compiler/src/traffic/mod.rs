@@ -14,6 +14,7 @@ mod matcher;
 mod rate_limits;
 mod retries;
 mod rule;
+mod session;
 mod sticky;
 mod table;
 pub(crate) mod unrouted;
@@ -38,6 +39,7 @@ pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
     WithoutBackend,
 };
+pub use session::Session;
 pub use sticky::{Sticky, StickyCookie, places};
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{

@@ -9,6 +9,7 @@ use super::cors::Cors;
 use super::faults::Fault;
 use super::filters::{Edits, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
+use super::session::Session;
 use super::sticky::Sticky;
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port};
@@ -119,6 +120,23 @@ impl RouteRule {
         }
     }
 
+    /// How the requests of a session get the same endpoint.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        match &self.action {
+            Action::Forward(forward) => forward.session.as_ref(),
+            Action::Redirect(_) | Action::Respond { .. } => None,
+        }
+    }
+
+    /// The number of alternatives for which one of the rule counts: each place of a sticky cookie is a cluster of a route in Envoy, and each
+    /// backend of sessions a route.
+    pub(crate) fn alternatives_each(&self) -> usize {
+        let sticky = self.sticky().map_or(1, Sticky::alternatives_each);
+        let sessions = self.session().map_or(0, |_| self.backends().count());
+        sticky + sessions
+    }
+
     /// Whether the caller's sidecar answers requests by itself: all of them, or the share of a backend that is invalid.
     pub fn answers(&self) -> bool {
         let invalid = |backend: &Backend| matches!(backend, Backend::Invalid(_));
@@ -159,6 +177,8 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// How users keep their backend. None: each request is divided by itself.
     pub sticky: Option<Sticky>,
+    /// How the requests of a session get the same endpoint. None: each request gets an endpoint by itself.
+    pub session: Option<Session>,
     /// The answer to the share of a backend that cannot be reached, and to all requests if no backend has a weight.
     pub without_backend: WithoutBackend,
 }

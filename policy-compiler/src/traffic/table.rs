@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::matcher::{PathMatcher, RequestMatcher};
+use super::matcher::{CookieMatcher, PathMatcher, RequestMatcher, ValueMatcher};
 use super::rule::{Action, Backend, Forward, RouteRule, RuleId, WeightedBackend};
 use super::sticky::{Sticky, StickyCookie, places};
 use super::upstream::{Balance, Origins};
@@ -55,6 +55,8 @@ pub struct TableUpstream {
     pub name: Arc<str>,
     /// How its upstream chooses an endpoint.
     pub balance: Balance,
+    /// Whether it has endpoints, in tables that have sessions: those of a backend without any begin again. Else it is always true.
+    pub ready: bool,
 }
 
 /// The rules for some names.
@@ -159,22 +161,53 @@ impl RouteEntry {
         let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
         let places = places(&weights, StickyCookie::PLACES);
         let shares = forward.weighted().zip(places);
-        let known = shares.map(|(backend, places)| {
-            let mut entry = self.clone();
-            entry.matcher.cookies.push(cookie.matcher(&places));
-            let only = WeightedBackend {
-                weight: 1,
-                ..backend.clone()
+        let known =
+            shares.map(|(backend, places)| self.known(forward, backend, cookie.matcher(&places)));
+        known.collect()
+    }
+
+    /// The entries of sessions of each backend, also of those without weight, with the index of the backend. They come before this one. A backend
+    /// without endpoints has none.
+    #[must_use]
+    pub fn known_sessions(&self, table: &RouteTable) -> Vec<(usize, Self)> {
+        let Action::Forward(forward) = &self.rule.action else {
+            return Vec::new();
+        };
+        // Alone, a backend has all requests.
+        let Some(session) = forward
+            .session
+            .as_ref()
+            .filter(|_| forward.backends.len() > 1)
+        else {
+            return Vec::new();
+        };
+        let backends = forward.backends.iter().enumerate();
+        let known = backends.filter_map(|(index, backend)| {
+            table.upstream(&backend.backend).filter(|of| of.ready)?;
+            let cookie = CookieMatcher {
+                name: session.cookie(&self.rule.id, &backend.backend)?.into(),
+                value: ValueMatcher::Present,
             };
-            let forward = Forward {
-                backends: vec![only],
-                sticky: None,
-                ..forward.clone()
-            };
-            Arc::make_mut(&mut entry.rule).action = Action::Forward(forward);
-            entry
+            Some((index, self.known(forward, backend, cookie)))
         });
         known.collect()
+    }
+
+    /// The entry of users with a cookie that leads to this backend.
+    fn known(&self, forward: &Forward, of: &WeightedBackend, cookie: CookieMatcher) -> Self {
+        let mut entry = self.clone();
+        entry.matcher.cookies.push(cookie);
+        let only = WeightedBackend {
+            weight: 1,
+            ..of.clone()
+        };
+        let forward = Forward {
+            backends: vec![only],
+            sticky: None,
+            ..forward.clone()
+        };
+        Arc::make_mut(&mut entry.rule).action = Action::Forward(forward);
+        entry
     }
 }
 
@@ -186,10 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::traffic::{
-        CookieMatcher, Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher, RoutePolicy,
-        ValueMatcher,
-    };
+    use crate::traffic::{Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher, RoutePolicy};
     use crate::{ObjectKind, ObjectRef};
 
     fn matcher() -> impl Strategy<Value = RequestMatcher> {

@@ -50,6 +50,9 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
             if let Some(sticky) = &forward.sticky {
                 write!(text, " sticky by {sticky};").unwrap();
             }
+            if let Some(session) = &forward.session {
+                write!(text, " sessions by {session};").unwrap();
+            }
             let Rewrite { host, path } = &forward.rewrite;
             text += &host
                 .iter()

@@ -9,7 +9,7 @@ use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
     Backend, Backoff, Edits, Failure, Fault, Mirror, RateLimit, RequestMatcher, RoutePolicy,
-    RuleId, Sticky,
+    RuleId, Session, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -129,6 +129,8 @@ pub struct DecidingRule {
     pub mirrors: Vec<Mirror>,
     /// How the user of the request keeps the backend.
     pub sticky: Option<Sticky>,
+    /// How the requests of a session get the same endpoint.
+    pub session: Option<Session>,
     /// The objects that decided it, its policies included.
     pub objects: BTreeSet<ObjectRef>,
 }

@@ -220,6 +220,7 @@ impl Compiled {
             faults: decision.faults(&sent).cloned().collect(),
             mirrors: declared.mirrors().to_vec(),
             sticky: decision.rule().sticky().cloned(),
+            session: decision.rule().session().cloned(),
             ..deciding(decision.rule(), matcher, Some(&sent.method))
         });
         match &decision.rule().action {
@@ -233,16 +234,20 @@ impl Compiled {
         }
         let kept = decision.kept_share(&sent);
         let shares = decision.shares();
-        let shares = shares.iter().zip(declared.takers()).enumerate();
+        let shares = shares.iter().copied().zip(declared.takers()).enumerate();
         let shares = shares.filter(|(index, _)| kept.is_none_or(|kept| kept == *index));
-        for (_, (share, backend)) in shares {
+        let mut shares: Vec<_> = shares.map(|(_, of)| of).collect();
+        if let Some(share) = decision.session_share(&sent) {
+            shares = vec![(share, share.backend)];
+        }
+        for (share, backend) in &shares {
             arriving.request = decision.forwarded(share, &sent);
             let servers = match share.upstream {
                 Some(_) => self.servers(&arriving, share.backend),
                 None => Vec::new(),
             };
             explanation.backends.push(ExplainedBackend {
-                backend: backend.clone(),
+                backend: (*backend).clone(),
                 weight: share.weight,
                 servers,
             });
@@ -331,6 +336,7 @@ fn deciding(
         faults: Vec::new(),
         mirrors: rule.mirrors().to_vec(),
         sticky: None,
+        session: None,
         objects: rule.origins.clone(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gateway_api::grpcroutes as api;
+use gateway_api::experimental::grpcroutes as api;
 
 use crate::kinds::routes::matches::{check_regex, headers};
 use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
@@ -25,7 +25,9 @@ fn rule(field: &str, of: &api::GrpcRouteRules, notes: &mut Notes) -> Rule {
     let read = |field: &str, of: &_| matcher(field, of, notes);
     let matchers = routes::alternatives(field, of.matches.as_deref(), read);
     let parts = (of.filters.as_ref(), of.backend_refs.as_ref());
-    routes::rule(field, matchers, parts, notes)
+    let mut rule = routes::rule(field, matchers, parts, notes);
+    rule.keep_sessions(field, of.session_persistence.as_ref(), notes);
+    rule
 }
 
 fn matcher(field: &str, of: &api::GrpcRouteRulesMatches, notes: &mut Notes) -> RequestMatcher {

@@ -4,11 +4,10 @@
 mod matches;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use gateway_api::experimental::httproutes as api;
 
-use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
+use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule, duration};
 use crate::traffic::{Backoff, Failure, Retries, RoutePolicy, Timeouts, WithoutBackend};
 
 /// The most attempts of a request beside the first one, as for a `TrafficPolicy`.
@@ -36,11 +35,7 @@ fn rule(field: &str, of: &api::HttpRouteRules, notes: &mut Notes) -> Rule {
         retries: retries(&format!("{field}.retry"), of.retry.as_ref(), notes),
         ..RoutePolicy::default()
     };
-    if of.session_persistence.is_some() {
-        let message = "sessionPersistence is not supported";
-        let fix = "remove it; a TrafficPolicy can choose endpoints by a cookie";
-        notes.unsupported(format!("{field}.sessionPersistence"), message, fix);
-    }
+    rule.keep_sessions(field, of.session_persistence.as_ref(), notes);
     rule
 }
 
@@ -83,16 +78,6 @@ fn retries(field: &str, of: Option<&api::HttpRouteRulesRetry>, notes: &mut Notes
             }),
         ..unsaid
     }
-}
-
-fn duration(field: &str, text: Option<&String>, notes: &mut Notes) -> Option<Duration> {
-    let text = text?;
-    let duration: Option<gateway_api::Duration> = text.parse().ok();
-    if duration.is_none() {
-        let message = format!("{text:?} is not a duration");
-        notes.unsupported(field, message, "write for example 1m30s");
-    }
-    duration.map(|of| Duration::new(of.as_secs(), of.subsec_nanos()))
 }
 
 fn timeouts(field: &str, of: Option<&api::HttpRouteRulesTimeouts>, notes: &mut Notes) -> Timeouts {

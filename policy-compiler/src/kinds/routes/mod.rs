@@ -12,9 +12,11 @@ pub(super) mod matches;
 mod notes;
 mod parents;
 mod rules;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, ForeignSpec, reason};
 use serde::Serialize;
@@ -91,6 +93,17 @@ fn same<T: DeserializeOwned>(of: &impl Serialize) -> Option<T> {
     serde_json::from_value(serde_json::to_value(of).ok()?).ok()
 }
 
+/// Reads a duration of Gateway API.
+pub(super) fn duration(field: &str, text: Option<&String>, notes: &mut Notes) -> Option<Duration> {
+    let text = text?;
+    let duration: Option<gateway_api::Duration> = text.parse().ok();
+    if duration.is_none() {
+        let message = format!("{text:?} is not a duration");
+        notes.unsupported(field, message, "write for example 1m30s");
+    }
+    duration.map(|of| Duration::new(of.as_secs(), of.subsec_nanos()))
+}
+
 impl<T> PolicyKind for ForeignSpec<T>
 where
     T: RouteSpec + DeserializeOwned + Serialize,
@@ -141,8 +154,9 @@ where
         let mut full = Full::new();
         let matchers = rules.iter().flat_map(|rule| rule.matchers.iter().cloned());
         let matchers: Vec<RequestMatcher> = matchers.collect();
+        let each = rules.iter().map(Rule::alternatives_each).max().unwrap_or(1);
         places.retain(|service, ports| {
-            let reason = beyond::<Self>(attachments, service, ports, &matchers);
+            let reason = beyond::<Self>(attachments, (service, ports), &matchers, each);
             full.extend(reason.map(|reason| (service.clone(), reason)));
             !full.contains_key(service)
         });
@@ -210,15 +224,15 @@ fn taken<T: RouteSpec>(
 /// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.
 fn beyond<S: PolicyKind<Attachment = ServiceRules>>(
     attachments: &Attachments<S>,
-    service: &NamespacedName,
-    ports: &BTreeSet<Port>,
+    (service, ports): (&NamespacedName, &BTreeSet<Port>),
     matchers: &[RequestMatcher],
+    each: usize,
 ) -> Option<String> {
     let attached = attachments.get(&Target::Service(service.clone()));
     ports.iter().find_map(|port| {
         let none = PortRules::default();
         let present = attached.and_then(|attached| attached.get(port));
-        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers, 1)?;
+        let reason = kinds::matches::beyond(present.unwrap_or(&none), matchers, each)?;
         Some(format!("port {port} of service {service} {reason}"))
     })
 }

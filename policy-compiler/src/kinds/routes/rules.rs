@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::backends::{self, Reference, ReferenceFields};
 use super::filters::{self, Filters};
 use super::notes::Notes;
-use super::{Routed, same};
+use super::{Routed, same, sessions};
 use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
     Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
-    WeightedBackend, WithoutBackend,
+    Session, WeightedBackend, WithoutBackend,
 };
 use crate::world::Port;
 
@@ -26,6 +26,7 @@ pub(in crate::kinds) struct Rule {
     pub(super) matchers: Vec<RequestMatcher>,
     filters: Filters,
     backends: Vec<Weighted>,
+    session: Option<Session>,
     pub(in crate::kinds) policy: RoutePolicy,
 }
 
@@ -45,6 +46,27 @@ struct Weighted {
 }
 
 impl Rule {
+    /// Reads the sessions of a rule that has its other parts.
+    pub(in crate::kinds) fn keep_sessions(
+        &mut self,
+        field: &str,
+        of: Option<&impl Serialize>,
+        notes: &mut Notes,
+    ) {
+        self.session = sessions::session(field, of, self.backends.len(), notes);
+        if self.session.is_some() && self.filters.redirect.is_some() {
+            let message = "a rule that redirects sends nothing to endpoints";
+            let fix = "remove one of the two";
+            notes.unsupported(format!("{field}.sessionPersistence"), message, fix);
+        }
+    }
+
+    /// The number of alternatives for which one of the rule counts.
+    pub(super) fn alternatives_each(&self) -> usize {
+        let sessions = self.session.as_ref();
+        1 + sessions.map_or(0, |_| self.backends.len())
+    }
+
     /// The faults of the references to backends.
     pub(super) fn errors<S>(
         &self,
@@ -97,6 +119,7 @@ impl Rule {
             backends: weighted.collect(),
             rewrite: self.filters.rewrite.clone(),
             mirrors: mirrors.collect(),
+            session: self.session.clone(),
             without_backend: match routed {
                 Routed::Requests(without_backend) => without_backend,
                 Routed::Bytes => WithoutBackend::default(),
@@ -116,6 +139,7 @@ pub(in crate::kinds) fn bytes_rule<B: Serialize>(
         matchers: vec![RequestMatcher::default()],
         filters: Filters::default(),
         backends: weighted_backends(field, backends, notes),
+        session: None,
         policy: RoutePolicy::default(),
     }
 }
@@ -142,6 +166,7 @@ pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
         matchers,
         filters,
         backends,
+        session: None,
         policy: RoutePolicy::default(),
     }
 }
