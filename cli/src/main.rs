@@ -9,6 +9,7 @@ mod compile;
 mod dashboard;
 mod decisions;
 mod demo;
+mod describe;
 mod edges;
 mod findings;
 mod flows;
@@ -114,6 +115,18 @@ enum Command {
                            heddle why --from legacy/cron GET http://10.0.0.12:9080/"
     )]
     Why(why::WhyArgs),
+    /// Show all that is in force for a workload, a service or a policy.
+    #[command(
+        subcommand,
+        long_about = "Describes a workload, a service or a policy by the control plane's own compiler, over files or over the objects of the \
+                      cluster: rules by precedence with weights, policies, mTLS modes, callers that may call, conditions; on a cluster also the \
+                      sidecars with their sync state and the observed traffic. Sends and changes nothing. Exits with 1 only if the name is not \
+                      known or objects cannot be read.\n\n\
+                      Takes the rights of `heddle analyze`; for sidecars and traffic those of `heddle proxy status`.",
+        after_long_help = "Examples:\n  heddle describe workload shop/reviews\n  heddle describe service shop/reviews -f manifests/\n  \
+                           heddle describe policy AuthPolicy/shop/reviews -o yaml"
+    )]
+    Describe(describe::DescribeCommand),
     /// Print or apply the control plane.
     #[command(
         long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
@@ -238,6 +251,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Mtls(command) => mtls::run(&command).await.map(worse),
         Command::Policy(command) => policy::run(&command).await.map(worse),
         Command::Why(args) => why::run(&args).await.map(done),
+        Command::Describe(command) => describe::run(&command).await.map(done),
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),

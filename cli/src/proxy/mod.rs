@@ -181,7 +181,7 @@ fn verdict(report: &MeshReport, wanted: Option<&str>) -> Result<()> {
 }
 
 /// Seconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

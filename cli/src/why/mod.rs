@@ -15,7 +15,7 @@ use crate::findings;
 use crate::out::{self, say};
 use crate::sources::{Objects, Outcome};
 
-pub use text::{policy, servers, share, stop};
+pub use text::{limit, policy, servers, share, stop, timeouts};
 pub use url::is_token;
 
 /// Options of `heddle why`.

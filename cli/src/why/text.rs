@@ -162,7 +162,8 @@ fn rule_line(rule: &DecidingRule) -> String {
     }
 }
 
-fn timeouts(timeouts: &Timeouts) -> String {
+/// Timeouts in one line; empty without any.
+pub fn timeouts(timeouts: &Timeouts) -> String {
     let Timeouts {
         request,
         per_try,
@@ -272,6 +273,15 @@ fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
 
 /// `5 requests in 1s, 10 at once, for each caller`.
 fn limit_line(of: &RateLimit) -> Line {
+    Line {
+        title: "  limit",
+        text: limit(of),
+        color: None,
+    }
+}
+
+/// A rate limit in one line.
+pub fn limit(of: &RateLimit) -> String {
     let callers = match of.per_caller {
         true => "for each caller",
         false => "for all callers",
@@ -279,11 +289,7 @@ fn limit_line(of: &RateLimit) -> Line {
     let (requests, burst) = (of.requests, of.burst);
     let s = if requests == 1 { "" } else { "s" };
     let period = time(of.period);
-    Line {
-        title: "  limit",
-        text: format!("{requests} request{s} in {period}, {burst} at once, {callers}"),
-        color: None,
-    }
+    format!("{requests} request{s} in {period}, {burst} at once, {callers}")
 }
 
 /// Servers and their decision in one line.

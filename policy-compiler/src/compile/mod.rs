@@ -72,8 +72,9 @@ use validated::Validated;
 pub use changes::{Changes, Recompiled, Replaced};
 pub use egress::external_routes_port;
 pub use explain::{
-    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MtlsSource,
-    Outcome, ServedPort, ServerDecision, Servers, Stopped, Unexplained,
+    Call, CallRetries, CalledDestination, DecidingRule, DescribedRule, ExplainedBackend,
+    Explanation, MtlsSource, Outcome, PortRules, ReadyEndpoint, ServedPort, ServerDecision,
+    Servers, Stopped, Unexplained, admits_all,
 };
 pub use on_demand::{listener_address, on_demand_address};
 use report::PolicyFeedback;

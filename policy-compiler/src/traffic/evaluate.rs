@@ -13,7 +13,7 @@ use super::rule::{Action, Backend, RouteRule, WeightedBackend};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
 /// The parts of a request that matchers look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `Host` or `:authority`.
     pub host: String,

@@ -523,6 +523,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
             "bug report",
             adoption::a_bug_report_has_all_parts_and_no_secret,
         ),
+        (
+            "describe",
+            adoption::describe_names_rules_sidecars_and_traffic,
+        ),
         ("prometheus", prometheus_scrapes_the_sidecars),
         ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),

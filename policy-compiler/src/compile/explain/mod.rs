@@ -2,6 +2,7 @@
 //!
 //! The reference evaluators of `traffic/` and `authz/` decide; nothing here reads a configuration of Envoy.
 
+mod described;
 mod destination;
 mod explanation;
 mod ports;
@@ -15,12 +16,14 @@ use super::{Compiled, Proxy};
 use crate::traffic::{self, Action, Backend, RouteEntry, RouteRule, evaluate, unrouted};
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
+pub use described::{DescribedRule, PortRules, admits_all};
 use destination::Called;
 pub use explanation::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped, Unexplained,
 };
 pub use ports::{MtlsSource, ServedPort};
+pub use servers::ReadyEndpoint;
 use servers::{Arriving, address};
 
 impl Compiled {

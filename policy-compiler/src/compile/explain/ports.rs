@@ -9,6 +9,7 @@ use super::super::inbound::mtls_modes;
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::auth_policy::Policy;
+use crate::traffic::RateLimit;
 use crate::validation::inputs::Target;
 use crate::world::{PodTemplate, Port, Protocol, SpiffeId};
 
@@ -27,6 +28,8 @@ pub struct ServedPort<'a> {
     pub plain: bool,
     /// The rules.
     pub authz: &'a PortAuthz,
+    /// The bounds on requests.
+    pub limits: &'a [RateLimit],
 }
 
 /// The objects that decide whether a port accepts plain text.
@@ -40,7 +43,7 @@ pub struct MtlsSource {
 
 impl Compiled {
     /// Returns the AuthPolicies in force that select the pods of a template, in the order in which they decide.
-    fn auth_policies(&self, template: &PodTemplate) -> Vec<&Policy> {
+    pub(super) fn auth_policies(&self, template: &PodTemplate) -> Vec<&Policy> {
         let target = Target::Pods(Arc::clone(&template.namespace));
         let policies = self.validated.policies.attached(&target).flatten();
         policies.filter(|of| of.selects(template)).collect()
@@ -62,22 +65,36 @@ impl Compiled {
         let templates = self.served.values().flat_map(|templates| templates.iter());
         templates.flat_map(|(template, compiled)| {
             let input = &compiled.config.input;
-            let of = |port, protocol, plain, authz| ServedPort {
+            let of = |port, protocol, plain, authz, limits| ServedPort {
                 template,
                 identity: &compiled.identity,
                 port,
                 protocol,
                 plain,
                 authz,
+                limits,
             };
             let captured = input.ports.iter();
             let captured = captured.filter(|(port, _)| !template.uncaptured.contains(port));
             let ports = captured.map(|(port, inbound)| (Some(*port), inbound));
             let ports = ports.chain([(None, &input.rest)]);
             let ports = ports.map(move |(port, inbound)| {
-                of(port, inbound.protocol, inbound.plain, &inbound.authz)
+                let limits = &*inbound.limits;
+                of(
+                    port,
+                    inbound.protocol,
+                    inbound.plain,
+                    &inbound.authz,
+                    limits,
+                )
             });
-            let metrics = of(Some(Port::METRICS), Protocol::Http, false, &input.metrics);
+            let metrics = of(
+                Some(Port::METRICS),
+                Protocol::Http,
+                false,
+                &input.metrics,
+                &[][..],
+            );
             ports.chain([metrics])
         })
     }

@@ -14,7 +14,7 @@ use crate::validation::endpoints::{EndpointInputs, reached};
 use crate::validation::facet::{Caller, Node};
 use crate::validation::inputs::Reads;
 use crate::world::{
-    Family, Labels, NamespacedName, Pod, Port, Protocol, SpiffeId, in_namespace, selects,
+    Family, Labels, NamespacedName, Pod, PodRef, Port, Protocol, SpiffeId, in_namespace, selects,
 };
 
 /// A request as it arrives at servers.
@@ -37,6 +37,17 @@ pub(super) struct Arriving<'a> {
     pub(super) request: traffic::Request,
 }
 
+/// An endpoint that takes calls.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadyEndpoint {
+    /// Its pod, if it has one.
+    pub pod: Option<PodRef>,
+    /// Its address; a pod of manifests has none.
+    pub at: Option<SocketAddr>,
+    /// Whether it is called by mTLS.
+    pub meshed: bool,
+}
+
 /// One server.
 struct Server<'a> {
     pod: Option<&'a Pod>,
@@ -55,6 +66,25 @@ impl Compiled {
             Backend::Invalid(_) => Vec::new(),
         };
         self.decided(arriving, servers)
+    }
+
+    /// The endpoints of a backend.
+    pub(super) fn ready(
+        &self,
+        arriving: &Arriving<'_>,
+        backend: &Backend,
+    ) -> BTreeSet<ReadyEndpoint> {
+        let servers = match backend {
+            Backend::Service(name, port) => self.behind(arriving, name, *port, None),
+            Backend::Subset(name, port, labels) => self.behind(arriving, name, *port, Some(labels)),
+            Backend::Invalid(_) => Vec::new(),
+        };
+        let endpoint = |server: Server<'_>| ReadyEndpoint {
+            pod: server.pod.map(|pod| pod.name.clone()),
+            at: server.at,
+            meshed: server.meshed,
+        };
+        servers.into_iter().map(endpoint).collect()
     }
 
     /// One pod, called by its own address.

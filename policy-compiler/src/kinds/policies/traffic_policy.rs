@@ -49,6 +49,13 @@ impl ServicePolicies {
         policy
     }
 
+    /// The objects of a port: the one that names it, then the one of all ports.
+    pub(crate) fn of_port(&self, port: Port) -> impl Iterator<Item = &ObjectRef> {
+        let keys = [Some(port), None];
+        keys.into_iter()
+            .filter_map(|key| Some(&self.0.get(&key)?.object))
+    }
+
     /// The limits of the pods behind a port, and the object that sets them.
     pub(crate) fn rate_limits(&self, port: Port) -> Option<(&ObjectRef, &[RateLimit])> {
         let of = |key| {

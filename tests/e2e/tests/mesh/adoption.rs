@@ -79,3 +79,35 @@ pub fn a_bug_report_has_all_parts_and_no_secret() -> Result<()> {
     assert_eq!(manifest["missing"], serde_json::json!([]), "{manifest}");
     Ok(())
 }
+
+/// A description has the parts of the compile, of the sidecars and of the traffic.
+pub fn describe_names_rules_sidecars_and_traffic() -> Result<()> {
+    let ns = Namespace::meshed("describe")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    ns.kubectl.apply(
+        "apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {name: server}\nspec:\n  \
+         selector: {matchLabels: {app: server}}\n  rules: [{to: {methods: [GET]}}]\n",
+    )?;
+    ns.kubectl
+        .wait("condition=Programmed", "authpolicy/server")?;
+    let load = Load::from(&ns.kubectl, "client").flag("-n=50");
+    load.run("http://server/")?;
+    let name = format!("{}/server", ns.name);
+    let client = format!("/ns/{}/sa/client", ns.name);
+    eventually("a description with traffic", PATIENCE, || {
+        let text = heddle(&["describe", "workload", &name, "-o", "json"])?;
+        let workload: Value = serde_json::from_str(&text)?;
+        let seen = &workload["callersSeen"][0]["from"];
+        let there = seen.as_str().is_some_and(|from| from.ends_with(&client))
+            && workload["pods"][0]["sidecar"] == "in sync"
+            && workload["policies"][0] == format!("AuthPolicy {name}").as_str();
+        Ok(there.then_some(()))
+    })?;
+    let policy = heddle(&["describe", "policy", &name])?;
+    assert!(policy.contains("Programmed    True"), "{policy}");
+    assert!(policy.contains(&format!("workloads  {name}")), "{policy}");
+    let service = heddle(&["describe", "service", &name])?;
+    assert!(service.contains("whole service"), "{service}");
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `heddle describe`: all that is in force for a workload, a service or a policy.
+
+mod look;
+mod policy;
+mod service;
+mod text;
+mod workload;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use heddle_policy_compiler::NamespacedName;
+use serde_json::Value;
+
+use crate::cluster::ClusterArgs;
+use crate::out::{self, say};
+use look::Look;
+
+/// The time between two looks. Each reads all objects.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// The subject.
+#[derive(Subcommand, Debug)]
+pub enum DescribeCommand {
+    /// A workload: its ports with protocol and mTLS, policies, callers that may call, limits, sidecars, traffic.
+    #[command(
+        after_long_help = "Examples:\n  heddle describe workload shop/reviews\n  heddle describe workload shop/reviews -f manifests/ -o json"
+    )]
+    Workload(DescribeArgs),
+    /// A service: its ports, rules with weights in force by precedence, policies, endpoints, traffic.
+    #[command(
+        after_long_help = "Examples:\n  heddle describe service shop/reviews\n  heddle describe service shop/reviews --watch"
+    )]
+    Service(DescribeArgs),
+    /// A policy, split or route: whether it is in force, its conditions, targets, rules.
+    #[command(
+        after_long_help = "Examples:\n  heddle describe policy shop/reviews\n  heddle describe policy AuthPolicy/shop/reviews -o yaml"
+    )]
+    Policy(DescribeArgs),
+}
+
+/// Options of `heddle describe`.
+#[derive(Args, Debug)]
+pub struct DescribeArgs {
+    /// The namespace and the name; of a policy KIND/NAMESPACE/NAME, if several kinds have the name.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    name: String,
+    /// Files or folders of YAML in place of the cluster; `-` is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// A file with observed flows, written by `heddle edges -o json`; on a cluster the control plane is asked without it.
+    #[arg(long, value_name = "FILE")]
+    edges: Option<PathBuf>,
+    /// Print again every 10 seconds, until Ctrl-C.
+    #[arg(short, long, conflicts_with = "paths")]
+    watch: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON document; with --watch one a line.
+    Json,
+    /// One YAML document; with --watch several.
+    Yaml,
+}
+
+/// A description in both forms.
+struct Described {
+    text: String,
+    document: Value,
+}
+
+/// Runs the command.
+pub async fn run(command: &DescribeCommand) -> Result<()> {
+    let (DescribeCommand::Workload(args)
+    | DescribeCommand::Service(args)
+    | DescribeCommand::Policy(args)) = command;
+    loop {
+        let look = Look::read(args).await?;
+        let described = match command {
+            DescribeCommand::Workload(_) => workload::describe(&look, &name(&args.name)?),
+            DescribeCommand::Service(_) => service::describe(&look, &name(&args.name)?),
+            DescribeCommand::Policy(_) => policy::describe(&look, &args.name),
+        }?;
+        print(args, &described)?;
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+fn print(args: &DescribeArgs, described: &Described) -> Result<()> {
+    match args.output {
+        Output::Json if args.watch => say!("{}", described.document),
+        Output::Json => out::json(&described.document)?,
+        Output::Yaml => {
+            if args.watch {
+                say!("---");
+            }
+            out::yaml(&described.document)?;
+        }
+        Output::Text => {
+            // Clears the screen and its history, so that one look is on it.
+            let clear = match args.watch && std::io::stdout().is_terminal() {
+                true => "\x1b[H\x1b[2J\x1b[3J",
+                false => "",
+            };
+            say!("{clear}{}", described.text);
+        }
+    }
+    Ok(())
+}
+
+fn name(text: &str) -> Result<NamespacedName> {
+    let parts = text.split_once('/');
+    let parts = parts.filter(|(namespace, name)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    });
+    let (namespace, name) =
+        parts.with_context(|| format!("{text:?} is not a name; write NAMESPACE/NAME"))?;
+    Ok(NamespacedName::new(namespace, name))
+}

@@ -1,0 +1,156 @@
+//! `heddle describe` from outside, over files.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn describe(args: &[&str]) -> Output {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let files = [
+        "-f",
+        "why.yaml",
+        "-f",
+        "why/traffic.yaml",
+        "--edges",
+        "policy/edges.json",
+    ];
+    Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .arg("describe")
+        .args(args)
+        .args(files)
+        .current_dir(fixtures)
+        .env("KUBECONFIG", "/does/not/exist")
+        .output()
+        .unwrap()
+}
+
+struct Case {
+    args: &'static [&'static str],
+    /// Parts of standard output.
+    says: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        args: &["workload", "shop/db-1"],
+        says: &[
+            "identity   spiffe://cluster.local/ns/shop/sa/db\n",
+            "policies   AuthPolicy shop/db\n",
+            "3306    tcp       Strict      AuthPolicy shop/db  -\n",
+            "5000    tcp       Permissive  AuthPolicy shop/db  -\n",
+            "5000    spiffe://cluster.local/ns/shop/sa/reviews  shop/reviews-v1-1, shop/reviews-v2-1  a connection  allowed by AuthPolicy shop/db, rule 0\n",
+            "plain text                                 db       0.2/s\n",
+        ],
+    },
+    Case {
+        args: &["workload", "shop/frontend-1"],
+        says: &[
+            "others  any caller  -          -            no rule denies a request\n",
+            "shop/reviews                 -        12.5/s\n",
+        ],
+    },
+    Case {
+        args: &["workload", "legacy/cron-1"],
+        says: &["identity   none: it has no sidecar\n"],
+    },
+    Case {
+        args: &["service", "shop/reviews"],
+        says: &[
+            "9080  http  http      9080    2      2     TrafficPolicy shop/reviews-port, TrafficPolicy shop/reviews\n",
+            "25 % shop/reviews:9080 version=v1 (1 of 1 ready), 75 % shop/reviews:9080 version=v2 (1 of 1 ready)",
+            "request 10s, attempt 3s  TrafficPolicy shop/reviews, TrafficPolicy shop/reviews-port\n",
+            "whole service",
+        ],
+    },
+    Case {
+        args: &["policy", "AuthPolicy/shop/reviews"],
+        says: &[
+            "in force   yes\n",
+            "workloads  shop/reviews-v1-1, shop/reviews-v2-1\n",
+            "Enforced      True    Enforced",
+            "    identities:\n",
+        ],
+    },
+    Case {
+        args: &["policy", "shop/reviews-group-b"],
+        says: &[
+            "policy    TrafficSplit shop/reviews-group-b\n",
+            "services  shop/reviews:9080\n",
+        ],
+    },
+];
+
+#[test]
+fn what_is_in_force_is_described() {
+    for case in CASES {
+        let output = describe(case.args);
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{:?}\n{out}{err}", case.args);
+        for part in case.says {
+            assert!(out.contains(part), "{:?}: no {part:?} in\n{out}", case.args);
+        }
+    }
+}
+
+#[test]
+fn the_document_has_the_rules_by_precedence_with_their_backends() {
+    let output = describe(&["service", "shop/reviews", "-o", "json"]);
+    let service: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rules = service["rules"].as_array().unwrap();
+    let named = |rule: &Value| rule["rule"].as_str().unwrap().to_owned();
+    let names: Vec<String> = rules.iter().map(named).collect();
+    assert_eq!(names.last().unwrap(), "whole service");
+    let split = &rules[names.iter().position(|of| of.contains("group-b")).unwrap()];
+    assert_eq!(
+        split["policies"],
+        json!([
+            "TrafficPolicy shop/reviews",
+            "TrafficPolicy shop/reviews-port"
+        ])
+    );
+    let backends = split["backends"].as_array().unwrap();
+    let weights: Vec<&Value> = backends.iter().map(|of| &of["percent"]).collect();
+    assert_eq!(weights, [&json!(25.0), &json!(75.0)]);
+    assert_eq!(backends[0]["ready"], 1);
+    assert_eq!(service["callersSeen"][0]["from"], "shop/frontend-1");
+}
+
+#[test]
+fn unknown_names_are_errors() {
+    for (args, says) in [
+        (
+            ["workload", "shop/nobody"],
+            "shop/nobody is not a known workload",
+        ),
+        (
+            ["service", "shop/nothing"],
+            "shop/nothing is not a known service",
+        ),
+        (
+            ["policy", "shop/nothing"],
+            "shop/nothing is not a known policy; the kinds are ",
+        ),
+        (
+            ["policy", "TrafficSplit/shop/reviews"],
+            "is not a known policy",
+        ),
+        (
+            ["workload", "reviews"],
+            "\"reviews\" is not a name; write NAMESPACE/NAME",
+        ),
+        (["service", "a/b/c"], "\"a/b/c\" is not a name"),
+    ] {
+        let output = describe(&args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains(says), "{err}");
+    }
+}

@@ -1,0 +1,108 @@
+//! The state of a service and of the policies of a workload, as the compile has it: for `heddle describe`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::super::Compiled;
+use super::servers::{Arriving, ReadyEndpoint};
+use crate::authz::PortAuthz;
+use crate::finding::ObjectRef;
+use crate::traffic::{self, Backend, RouteEntry, RouteRule};
+use crate::validation::inputs::Target;
+use crate::world::{NamespacedName, PodTemplate, Port, Protocol};
+
+/// The rules of a port of a service for some callers, by precedence.
+#[derive(Clone, Debug)]
+pub struct PortRules<'a> {
+    /// The namespace of the callers, which has routes of its own. `None`: all others.
+    pub callers: Option<Arc<str>>,
+    /// The rules: the first that matches counts.
+    pub entries: Vec<DescribedRule<'a>>,
+}
+
+/// A rule of a port of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct DescribedRule<'a> {
+    /// The match, and the rule with its policies as it is in force.
+    pub entry: &'a RouteEntry,
+    /// The rule as its object declares it: its backends have the reasons for which they are invalid.
+    pub declared: &'a RouteRule,
+}
+
+impl Compiled {
+    /// Returns the AuthPolicies in force that select the pods of a template, in the order in which they decide about mTLS.
+    #[must_use]
+    pub fn selecting(&self, template: &PodTemplate) -> Vec<&ObjectRef> {
+        let policies = self.auth_policies(template);
+        policies.into_iter().map(|policy| &policy.object).collect()
+    }
+
+    /// Returns the TrafficPolicies of a port of a service: each group of fields is that of the first one that sets it.
+    #[must_use]
+    pub fn traffic_policies(&self, service: &NamespacedName, port: Port) -> Vec<&ObjectRef> {
+        let target = Target::Service(service.clone());
+        let attached = self.validated.traffic_policies.attached(&target);
+        attached.flat_map(|of| of.of_port(port)).collect()
+    }
+
+    /// Returns the rules of a port of a service: for all callers, and for those of namespaces with routes of their own.
+    #[must_use]
+    pub fn port_rules(&self, service: &NamespacedName, port: Port) -> Vec<PortRules<'_>> {
+        let sides = self.clients.get(service).into_iter();
+        let sides = sides
+            .flat_map(|sides| &**sides)
+            .filter(|((number, facet), _)| {
+                *number == port && facet.node.is_none() && facet.family.is_none()
+            });
+        let tables = sides.filter_map(|((_, facet), side)| Some((&facet.namespace, side.table()?)));
+        let tables = tables.map(|(callers, table)| PortRules {
+            callers: callers.clone(),
+            entries: table
+                .hosts
+                .iter()
+                .flat_map(|host| &host.entries)
+                .map(|entry| DescribedRule {
+                    entry,
+                    declared: self.declared_rule(service, port, entry),
+                })
+                .collect(),
+        });
+        let tables: Vec<PortRules<'_>> = tables.collect();
+        if !tables.is_empty() {
+            return tables;
+        }
+        // Bytes: the rule for all connections.
+        let mut rules = self.validated.rules(service, port, None);
+        let rule = rules.find(|entry| entry.matcher.is_any());
+        let entries = rule.into_iter().map(|entry| DescribedRule {
+            entry,
+            declared: &entry.rule,
+        });
+        vec![PortRules {
+            callers: None,
+            entries: entries.collect(),
+        }]
+    }
+
+    /// Returns the endpoints of a backend that take calls from a node without endpoints of its own.
+    #[must_use]
+    pub fn ready_endpoints(&self, backend: &Backend) -> BTreeSet<ReadyEndpoint> {
+        let arriving = Arriving {
+            identity: None,
+            node: None,
+            source: None,
+            family: None,
+            protocol: Protocol::Detect,
+            tls: false,
+            scope: None,
+            request: traffic::Request::default(),
+        };
+        self.ready(&arriving, backend)
+    }
+}
+
+/// Whether rules leave every caller in.
+#[must_use]
+pub fn admits_all(authz: &PortAuthz) -> bool {
+    authz.default_allow && authz.rules.iter().all(|rule| rule.audit)
+}
