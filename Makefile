@@ -72,8 +72,9 @@ gen: ## write all generated files
 conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
-nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit
+nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, Helm's on the chart, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit
 	tests/gitops/run.sh
+	tests/chart/run.sh
 	cargo build --bins
 	HELD_SOCKETS=1000 cargo test -p heddle-operator --test standalone open_connections
 	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture

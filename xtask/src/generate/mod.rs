@@ -1,6 +1,7 @@
 //! Generated files: all are computed first, then written or compared.
 
 mod argocd;
+mod chart;
 mod code_map;
 mod crd;
 mod docs;
@@ -20,13 +21,14 @@ use crate::repo::Repo;
 type Files = BTreeMap<String, String>;
 
 /// Folders in which every file is generated, so that one that no longer is gets deleted.
-const OWN_FOLDERS: &[&str] = &["config/crd/", "config/argocd/"];
+const OWN_FOLDERS: &[&str] = &["config/crd/", "config/argocd/", "config/helm/"];
 
 fn generated(repo: &Repo) -> Result<Files> {
     let mut files = Files::new();
     files.extend(crd::files()?);
     files.extend(rbac::files());
     files.extend(argocd::files());
+    files.extend(chart::files(repo, &files)?);
     files.extend(docs::files()?);
     files.extend(messages::files()?);
     files.extend(modules::files(repo)?);
