@@ -251,3 +251,17 @@ fn flows_are_read_from_the_answer_of_a_control_plane() {
     assert_eq!(callers[0]["observedPerSecond"], 0.1);
     assert_eq!(json["worse"], true);
 }
+
+#[test]
+fn defaults_of_the_api_server_are_no_change() {
+    let (written, served) = ("plan/written.yaml", "plan/served.yaml");
+    let output = heddle(&["plan", "-d", served, "-f", written, "-o", "json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["objects"], json!([]), "{document}");
+    // The other way round, the services get addresses and families that they did not have.
+    let output = heddle(&["plan", "-d", written, "-f", served, "-o", "json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let changed = |object: &str| json!({"change": "changed", "object": object});
+    let services = ["Service shop/peers", "Service shop/reviews"].map(changed);
+    assert_eq!(document["objects"], json!(services), "{document}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use heddle_policy_compiler::{DeclaredObject, KubeObject, ObjectKind, ObjectRef};
+use heddle_policy_compiler::{DeclaredObject, KubeObject, ObjectKind, ObjectRef, WorldBuilder};
 use k8s_openapi::api::core::v1::Service;
 
 use crate::sources::Objects;
@@ -147,33 +147,30 @@ fn merged(old: &KubeObject, new: &KubeObject) -> KubeObject {
     }
 }
 
-/// A service keeps its addresses.
+/// A service keeps the addresses and families that the API server has chosen.
 fn with_addresses(old: &Service, new: &Service) -> Service {
     let mut service = new.clone();
     if let (Some(old), Some(spec)) = (&old.spec, &mut service.spec)
-        && spec.cluster_ip.is_none()
         && spec.type_.as_deref() != Some("ExternalName")
     {
-        spec.cluster_ip = old.cluster_ip.clone();
-        spec.cluster_ips = old.cluster_ips.clone();
-        spec.ip_families = old.ip_families.clone();
+        if spec.cluster_ip.is_none() {
+            spec.cluster_ip.clone_from(&old.cluster_ip);
+            spec.cluster_ips.clone_from(&old.cluster_ips);
+        }
+        if spec.ip_families.is_none() {
+            spec.ip_families.clone_from(&old.ip_families);
+        }
     }
     service
 }
 
-/// Whether both have the same content for the compiler.
+/// Whether both have the same content for the compiler. The API server fills in defaults, such as the `protocol` of a port, and labels of its
+/// own: these are no differences.
 fn is_same(old: &KubeObject, new: &KubeObject) -> bool {
     match (old, new) {
         (KubeObject::Declared(old), KubeObject::Declared(new)) => {
             old.content() == new.content() && old.refused == new.refused
         }
-        (KubeObject::Namespace(a), KubeObject::Namespace(b)) => a == b,
-        (KubeObject::Service(a), KubeObject::Service(b)) => a.spec == b.spec,
-        (KubeObject::EndpointSlice(a), KubeObject::EndpointSlice(b)) => {
-            a.endpoints == b.endpoints && a.ports == b.ports
-        }
-        (KubeObject::Pod(a), KubeObject::Pod(b)) => a == b,
-        (KubeObject::Template(a), KubeObject::Template(b)) => a.template == b.template,
-        _ => false,
+        _ => WorldBuilder::reads_alike(old, new),
     }
 }

@@ -157,6 +157,19 @@ impl WorldBuilder {
         }
     }
 
+    /// Whether two objects of one name read alike: the second in the place of the first changes neither the world nor the findings.
+    #[must_use]
+    pub fn reads_alike(first: &KubeObject, second: &KubeObject) -> bool {
+        let mut builder = Self::default();
+        let mut read = |object: &KubeObject| {
+            let findings = builder.apply(object.clone());
+            // A label of a namespace is read with the pods of others.
+            (findings, builder.world(), builder.namespaces.clone())
+        };
+        let (first, second) = (read(first), read(second));
+        first.0 == second.0 && first.1.is_same(&second.1) && first.2 == second.2
+    }
+
     fn meshed_pods(&mut self) -> (OrdMap<PodRef, Arc<Pod>>, Arc<[Finding]>) {
         let mut pods = self.pods.clone();
         let mut findings = Vec::new();
