@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod cluster;
 mod compile;
+mod cost;
 mod dashboard;
 mod decisions;
 mod demo;
@@ -127,6 +128,15 @@ enum Command {
                            heddle describe policy AuthPolicy/shop/reviews -o yaml"
     )]
     Describe(describe::DescribeCommand),
+    /// The resources that sidecars request and use, with a proposal.
+    #[command(
+        long_about = "Prints for each workload the processor time and memory that its sidecars request, their limits, and what they use by the \
+                      metrics API (metrics.k8s.io, such as metrics-server), with requests that the observed use supports. The proposal is as \
+                      good as the time of which it is: --for watches longer. Changes nothing.\n\n\
+                      Exits with 1 only if objects cannot be read; without the metrics API there is no use and no proposal, and a note says so.",
+        after_long_help = "Examples:\n  heddle cost\n  heddle cost -n shop --for 600\n  heddle cost -o json | jq '.workloads[] | select(.proposal)'"
+    )]
+    Cost(cost::CostArgs),
     /// Print or apply the control plane.
     #[command(
         long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
@@ -252,6 +262,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Policy(command) => policy::run(&command).await.map(worse),
         Command::Why(args) => why::run(&args).await.map(done),
         Command::Describe(command) => describe::run(&command).await.map(done),
+        Command::Cost(args) => cost::run(&args).await.map(done),
         Command::Install(args) => install::run(&args).await.map(done),
         Command::Uninstall(args) => uninstall::run(&args).await.map(done),
         Command::Check(args) => check::run(&args).await.map(done),

@@ -139,13 +139,16 @@ pub fn is_more(one: &str, other: &str) -> bool {
         .is_some_and(|(one, other)| one > other)
 }
 
-/// A quantity in units of 10^-9, rounded down. Beyond the largest number it is that.
-fn nanos(text: &str) -> Option<u128> {
+/// A quantity in units of 10^-9, rounded down. Beyond the largest number it is that. `None`: it is not a quantity.
+#[must_use]
+pub fn nanos(text: &str) -> Option<u128> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     let (unit, divisor): (u128, u128) = match text.get(number.len()..)? {
         "" => (1, 1),
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
         "m" => (1, 1000),
         "k" => (1000, 1),
         "M" => (1000_u128.pow(2), 1),

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more};
+pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more, nanos};
 pub use checks::{DnsLookup, PROXY_UID};
 pub(crate) use spelling::namespace_warnings;
 pub use spelling::{misspelt_annotations, possibly_ours, warnings as spelling_warnings};

@@ -111,3 +111,19 @@ pub fn describe_names_rules_sidecars_and_traffic() -> Result<()> {
     assert!(service.contains("whole service"), "{service}");
     Ok(())
 }
+
+/// The requests of sidecars are there, also on a cluster without the metrics API.
+pub fn cost_has_the_requests_of_sidecars() -> Result<()> {
+    let ns = Namespace::meshed("cost")?;
+    Echo::new("server").replicas(2).deploy(&ns)?;
+    let text = heddle(&["cost", "-n", &ns.name, "-o", "json"])?;
+    let report: Value = serde_json::from_str(&text)?;
+    let server = &report["workloads"][0];
+    assert_eq!(server["workload"], format!("{}/server", ns.name), "{text}");
+    assert_eq!(server["sidecars"], 2, "{text}");
+    assert!(
+        server["requests"]["memoryBytes"].as_u64() > Some(0),
+        "{text}"
+    );
+    Ok(())
+}
