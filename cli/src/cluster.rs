@@ -154,16 +154,35 @@ pub async fn list(
     pages(&api, types, &resource.plural).await
 }
 
+/// The resource in the newest version that the API server serves; None if it serves none.
+pub async fn served(client: &Client, resource: &KindResource) -> Result<Option<KindResource>> {
+    for resource in resource.versions() {
+        let api_version = resource.api_version();
+        let what = format!("ask for the kinds of {api_version}");
+        let listed = find(&what, client.list_api_group_resources(&api_version)).await?;
+        let mut all = listed.iter().flat_map(|list| &list.resources);
+        if all.any(|of| of.name == resource.plural) {
+            return Ok(Some(resource));
+        }
+    }
+    Ok(None)
+}
+
 /// All objects of a kind that the control plane watches; none where the kind does not exist.
 pub async fn list_all(
     client: &Client,
     kind: ObjectKind,
     resource: &KindResource,
 ) -> Result<Vec<DynamicObject>> {
-    let gvk = GroupVersionKind::gvk(resource.group, resource.version, kind.as_str());
+    let served = match resource.older.is_empty() {
+        true => None,
+        false => served(client, resource).await?,
+    };
+    let resource = served.as_ref().unwrap_or(resource);
+    let gvk = GroupVersionKind::gvk(resource.group, resource.version, kind.api_kind());
     let types = TypeMeta {
         api_version: resource.api_version(),
-        kind: kind.as_str().to_owned(),
+        kind: kind.api_kind().to_owned(),
     };
     let api_resource = ApiResource::from_gvk_with_plural(&gvk, resource.plural);
     let api = Api::all_with(client.clone(), &api_resource);

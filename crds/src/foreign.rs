@@ -11,43 +11,74 @@ use serde_json::Value;
 /// A kind that another project defines. Its definition may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignKind {
-    /// The name as written in `kind:`.
+    /// The name, which no other kind has.
     pub name: &'static str,
+    /// The name as written in `kind:`.
+    pub kind: &'static str,
     /// The API group.
     pub group: &'static str,
     /// The version that is read.
     pub version: &'static str,
+    /// The versions that are read where a cluster does not serve that one, the newest first.
+    pub older: &'static [&'static str],
     /// The plural, as in URLs and RBAC rules.
     pub plural: &'static str,
+    /// Whether objects have a status with entries of controllers.
+    pub has_parents: bool,
 }
 
 impl ForeignKind {
     /// `GRPCRoute` of Gateway API.
     pub const GRPC_ROUTE: Self = Self {
         name: "GRPCRoute",
+        kind: "GRPCRoute",
         group: "gateway.networking.k8s.io",
         version: "v1",
+        older: &[],
         plural: "grpcroutes",
+        has_parents: true,
     };
 
     /// `HTTPRoute` of Gateway API.
     pub const HTTP_ROUTE: Self = Self {
         name: "HTTPRoute",
+        kind: "HTTPRoute",
         group: "gateway.networking.k8s.io",
         version: "v1",
+        older: &[],
         plural: "httproutes",
+        has_parents: true,
     };
 
     /// `TCPRoute` of Gateway API.
     pub const TCP_ROUTE: Self = Self {
         name: "TCPRoute",
+        kind: "TCPRoute",
         group: "gateway.networking.k8s.io",
         version: "v1",
+        older: &[],
         plural: "tcproutes",
+        has_parents: true,
+    };
+
+    /// `TrafficSplit` of the Service Mesh Interface. Its objects have no status.
+    pub const SMI_TRAFFIC_SPLIT: Self = Self {
+        name: "SmiTrafficSplit",
+        kind: "TrafficSplit",
+        group: "split.smi-spec.io",
+        version: "v1alpha4",
+        older: &["v1alpha3", "v1alpha2", "v1alpha1"],
+        plural: "trafficsplits",
+        has_parents: false,
     };
 
     /// Every kind of another project.
-    pub const ALL: &[Self] = &[Self::GRPC_ROUTE, Self::HTTP_ROUTE, Self::TCP_ROUTE];
+    pub const ALL: &[Self] = &[
+        Self::GRPC_ROUTE,
+        Self::HTTP_ROUTE,
+        Self::TCP_ROUTE,
+        Self::SMI_TRAFFIC_SPLIT,
+    ];
 }
 
 /// The spec of a [`ForeignKind::GRPC_ROUTE`].
@@ -58,6 +89,9 @@ pub type HttpRouteSpec = ForeignSpec<gateway_api::experimental::httproutes::Http
 
 /// The spec of a [`ForeignKind::TCP_ROUTE`]. The types have it in the version before, which has the same fields.
 pub type TcpRouteSpec = ForeignSpec<gateway_api::experimental::tcproutes::TcpRouteSpec>;
+
+/// The spec of a [`ForeignKind::SMI_TRAFFIC_SPLIT`].
+pub type SmiTrafficSplitSpec = ForeignSpec<crate::smi::SmiSplit>;
 
 /// A part of a spec that this version does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]

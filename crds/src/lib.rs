@@ -27,6 +27,7 @@ mod kinds;
 mod percent;
 mod request_match;
 mod schema;
+mod smi;
 mod strict;
 mod tracing;
 mod traffic;
@@ -41,6 +42,7 @@ pub use init_resources::*;
 pub use kinds::*;
 pub use percent::Percent;
 pub use request_match::*;
+pub use smi::*;
 pub use tracing::*;
 pub use traffic::*;
 

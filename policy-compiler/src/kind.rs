@@ -22,6 +22,9 @@ macro_rules! with_policies {
             /// Our `TrafficSplit`.
             TrafficSplit: Role::Policy, Namespaced, Some(KindResource::ours("trafficsplits"))
                 => splits: heddle_crds::TrafficSplitSpec, ["lastGood", "weights"];
+            /// SMI's `TrafficSplit`.
+            SmiTrafficSplit: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::SMI_TRAFFIC_SPLIT))
+                => smi_splits: heddle_crds::SmiTrafficSplitSpec, [];
             /// Our `TrafficPolicy`.
             TrafficPolicy: Role::Policy, Namespaced, Some(KindResource::ours("trafficpolicies"))
                 => traffic_policies: heddle_crds::TrafficPolicySpec, ["lastGood"];
@@ -99,8 +102,10 @@ pub enum InputKind {
 pub struct KindResource {
     /// The API group; empty for the core group.
     pub group: &'static str,
-    /// The one version that is read.
+    /// The version that is read.
     pub version: &'static str,
+    /// The versions that are read where the API server does not serve that one, the newest first.
+    pub older: &'static [&'static str],
     /// The plural, as in URLs and RBAC rules.
     pub plural: &'static str,
     /// Whether a mesh works without the definition of the kind. While it is missing, there are no objects of the kind.
@@ -112,6 +117,7 @@ impl KindResource {
         Self {
             group,
             version,
+            older: &[],
             plural,
             optional: false,
         }
@@ -123,7 +129,10 @@ impl KindResource {
 
     /// The resource of a kind of another project.
     const fn foreign(of: &ForeignKind) -> Self {
-        Self::new(of.group, of.version, of.plural).or_none()
+        Self {
+            older: of.older,
+            ..Self::new(of.group, of.version, of.plural).or_none()
+        }
     }
 
     /// The same resource, without which a mesh works.
@@ -133,6 +142,12 @@ impl KindResource {
             optional: true,
             ..self
         }
+    }
+
+    /// The same resource in each of its versions, the newest first.
+    pub fn versions(self) -> impl Iterator<Item = Self> {
+        let all = std::iter::once(self.version).chain(self.older.iter().copied());
+        all.map(move |version| Self { version, ..self })
     }
 
     /// Whether this project defines the kind. Then its status has room for the last good spec, and belongs to this control plane alone.
@@ -165,7 +180,7 @@ macro_rules! object_kinds {
             /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
-            /// The name as users write it.
+            /// The name, which no other kind has.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind)),* }
@@ -205,6 +220,25 @@ impl ObjectKind {
     pub fn by_name(name: &str) -> Option<Self> {
         let mut all = Self::ALL.iter().copied();
         all.find(|kind| kind.as_str() == name)
+    }
+
+    /// The name in `kind:` of the objects.
+    #[must_use]
+    pub fn api_kind(self) -> &'static str {
+        let mut foreign = ForeignKind::ALL.iter();
+        let foreign = foreign.find(|foreign| foreign.name == self.as_str());
+        foreign.map_or_else(|| self.as_str(), |foreign| foreign.kind)
+    }
+
+    /// The watched kind of objects with this `apiVersion` and `kind`.
+    #[must_use]
+    pub fn by_api(api_version: &str, kind: &str) -> Option<Self> {
+        let mut watched = Self::watched();
+        let found = watched.find(|(own, resource)| {
+            let mut versions = resource.versions();
+            own.api_kind() == kind && versions.any(|of| of.api_version() == api_version)
+        });
+        found.map(|(own, _)| own)
     }
 
     /// The kinds that the control plane watches, with their resources.

@@ -77,7 +77,7 @@ if [ "${1:-}" = --conformance ]; then
   "$root/tests/conformance/run.sh"
   exit
 fi
-cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-traffic --test e2e-security -- --test-threads=3
+cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-traffic --test e2e-security --test e2e-foreign-kinds -- --test-threads=3
 # Gateway API's own suite (the cluster of somebody else may lack its image).
 [ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"
 # The last: it changes the whole mesh, and ends it.

@@ -111,7 +111,12 @@ pub async fn objects<W: Write>(client: &Client, archive: &mut Archive<W>) -> Res
             Role::Input(_) => continue,
         }
         let objects = cluster::list_all(client, kind, &resource).await;
-        let path = format!("objects/{}.json", resource.plural);
+        // The plurals of two groups may be equal, and names of kinds are not.
+        let name = match kind.as_str() == kind.api_kind() {
+            true => resource.plural.to_owned(),
+            false => format!("{}.{}", resource.plural, resource.group),
+        };
+        let path = format!("objects/{name}.json");
         archive.objects(&path, objects.and_then(values))?;
         api_versions.push(resource.api_version());
     }

@@ -45,7 +45,7 @@ async fn optional_kinds(
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (kind, resource) in kinds.filter(|(_, resource)| resource.optional) {
-        let name = format!("{} of {}", kind.as_str(), resource.api_version());
+        let name = format!("{} of {}", kind.api_kind(), resource.api_version());
         let found = optional_kind(client, &resource, &name).await;
         outcomes.push(Outcome::of(found, &name));
     }
@@ -53,18 +53,12 @@ async fn optional_kinds(
 }
 
 async fn optional_kind(client: &Client, resource: &KindResource, name: &str) -> Result<Outcome> {
-    let api_version = resource.api_version();
-    let what = format!("ask for the kinds of {api_version}");
-    let listed = cluster::find(&what, client.list_api_group_resources(&api_version)).await?;
-    let plural = resource.plural;
-    let served = listed.is_some_and(|list| list.resources.iter().any(|r| r.name == plural));
-    Ok(if served {
-        Outcome::Ok(format!("{name} is installed"))
-    } else {
-        Outcome::Note(
+    Ok(match cluster::served(client, resource).await? {
+        Some(_) => Outcome::Ok(format!("{name} is installed")),
+        None => Outcome::Note(
             format!("{name} is not installed; the mesh works without it"),
             format!("to use it install the definition of {name}; no restart is needed"),
-        )
+        ),
     })
 }
 

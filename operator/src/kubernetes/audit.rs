@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::declared::{api, declared};
+use super::declared::{api, declared, newest};
 use super::{AuditPlan, CallError, call, strip};
 use crate::metrics::Metrics;
 use crate::rejections::RejectionStore;
@@ -177,6 +177,7 @@ impl Auditor {
         let all = || self.client.clone();
         let listed = match kind.role() {
             Role::Settings | Role::Policy => {
+                let resource = &newest(&self.client, resource).await?;
                 let api = api(&self.client, kind, resource);
                 self.list(api, read, |o| declared(o, kind, resource).0)
                     .await

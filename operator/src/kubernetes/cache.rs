@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::declared::{api, declared};
+use super::declared::{all, api, declared};
 use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
 use super::kept::{Kept, kept, print};
 use super::last_good::LastGoods;
@@ -167,31 +167,32 @@ impl Cache {
         let (kind, resource, client) = (watching.kind, watching.resource, &watching.client);
         match kind.role() {
             Role::Settings | Role::Policy => {
-                let api = api(client, kind, &resource);
+                let client = client.clone();
+                let api = move |resource: &KindResource| api(&client, kind, resource);
                 self.follow::<DynamicObject>(tasks, watching, api, move |o| {
                     declared(o, kind, &resource)
                 });
             }
             Role::Input(InputKind::Pod) => {
-                let api = Api::all(client.clone());
+                let api = all(client.clone());
                 self.follow::<core::Pod>(tasks, watching, api, move |o| {
                     one(KubeObject::Pod(Arc::new(strip::pod(o))))
                 });
             }
             Role::Input(InputKind::Service) => {
-                let api = Api::all(client.clone());
+                let api = all(client.clone());
                 self.follow::<core::Service>(tasks, watching, api, move |o| {
                     one(KubeObject::Service(Arc::new(strip::service(o))))
                 });
             }
             Role::Input(InputKind::EndpointSlice) => {
-                let api = Api::all(client.clone());
+                let api = all(client.clone());
                 self.follow::<EndpointSlice>(tasks, watching, api, move |o| {
                     one(KubeObject::EndpointSlice(Arc::new(strip::slice(o))))
                 });
             }
             Role::Input(InputKind::Namespace) => {
-                let api = Api::all(client.clone());
+                let api = all(client.clone());
                 self.follow::<core::Namespace>(tasks, watching, api, move |o| {
                     one(KubeObject::Namespace(Arc::new(strip::namespace(o))))
                 });
@@ -281,7 +282,7 @@ impl Cache {
         self: &Arc<Self>,
         tasks: &mut Tasks,
         watching: Watching,
-        api: Api<K>,
+        api: impl Fn(&KindResource) -> Api<K> + Send + Sync + 'static,
         convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send + Sync + 'static,
     ) where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -295,7 +296,7 @@ impl Cache {
     async fn watch<K>(
         self: Arc<Self>,
         watching: Watching,
-        api: Api<K>,
+        api: impl Fn(&KindResource) -> Api<K> + Send,
         convert: impl Fn(K) -> (Vec<KubeObject>, Vec<Finding>) + Send,
         stop: CancellationToken,
     ) -> Ended
@@ -305,11 +306,12 @@ impl Cache {
         let (kind, name) = (watching.kind, watching.kind.as_str());
         // One by one from the API server's own cache: pages would be read from etcd, one after the other.
         let mut config = watcher::Config::default().streaming_lists();
-        let follow = |config: &watcher::Config| {
-            let events = watch_objects(api.clone(), config.clone());
+        let follow = |config: &watcher::Config, resource: &KindResource| {
+            let events = watch_objects(api(resource), config.clone());
             events.default_backoff().boxed()
         };
-        let mut events = follow(&config);
+        let mut resource = watching.resource;
+        let mut events = follow(&config, &resource);
         let (mut listing, mut failing) = (Listing::default(), false);
         loop {
             let event = tokio::select! {
@@ -322,20 +324,26 @@ impl Cache {
                     if !self.take(kind, event, &convert, &mut listing) {
                         self.relisted(name, "interrupted");
                         tokio::time::sleep(RELIST).await;
-                        events = follow(&config);
+                        events = follow(&config, &resource);
                     }
                 }
                 Err(error) if knows_no_streams(&error) => {
                     self.relisted(name, "not_streamed");
                     config = watcher::Config::default().page_size(500);
-                    events = follow(&config);
+                    events = follow(&config, &resource);
                 }
                 Err(_) if watching.is_absent().await => {
                     self.absent(kind);
                     watching.installed(self.look, &stop).await;
-                    (events, listing, failing) = (follow(&config), Listing::default(), false);
+                    let events_again = follow(&config, &resource);
+                    (events, listing, failing) = (events_again, Listing::default(), false);
                 }
                 Err(error) => {
+                    if let Some(other) = watching.other_version(&resource).await {
+                        resource = other;
+                        (events, listing) = (follow(&config, &resource), Listing::default());
+                        continue;
+                    }
                     if !is_unreadable(&error) {
                         listing.broken();
                     }

@@ -68,7 +68,7 @@ impl Announcer {
             let namespace = Some(object.namespace.to_string()).filter(|name| !name.is_empty());
             let reference = ObjectReference {
                 api_version: object.kind.resource().map(|r| r.api_version()),
-                kind: Some(object.kind.as_str().to_owned()),
+                kind: Some(object.kind.api_kind().to_owned()),
                 name: Some(object.name.to_string()),
                 namespace,
                 uid: uid.clone(),

@@ -351,7 +351,7 @@ impl Writer {
         let Some(resource) = object.kind.resource() else {
             return Ok(());
         };
-        let (kind, api_version) = (object.kind.as_str(), resource.api_version());
+        let (kind, api_version) = (object.kind.api_kind(), resource.api_version());
         let resource = api_resource(object.kind, &resource);
         let api: Api<DynamicObject> = if object.namespace.is_empty() {
             Api::all_with(self.client.clone(), &resource)

@@ -21,10 +21,13 @@ use super::default_mesh::DefaultMesh;
 use crate::objects::ObjectSource;
 use crate::tasks::Tasks;
 
+/// The resources by group and plural, each with its version and its objects.
+type Installed = BTreeMap<(&'static str, &'static str), (&'static str, Vec<Value>)>;
+
 /// An API server. A resource without an entry is not installed.
 #[derive(Clone, Default)]
 struct Server {
-    objects: Arc<Mutex<BTreeMap<&'static str, Vec<Value>>>>,
+    objects: Arc<Mutex<Installed>>,
     /// The names of objects that were written.
     written: Arc<Mutex<Vec<String>>>,
     /// Each tick ends all watches and forgets the history.
@@ -39,12 +42,15 @@ impl Server {
 
     fn set(&self, resource: &KindResource, objects: Vec<Value>) {
         let mut all = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(resource.plural, objects);
+        all.insert(
+            (resource.group, resource.plural),
+            (resource.version, objects),
+        );
     }
 
     fn uninstall(&self, resource: &KindResource) {
         let mut all = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(resource.plural);
+        all.remove(&(resource.group, resource.plural));
     }
 
     fn break_watches(&self) {
@@ -64,14 +70,26 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     if path == "/apis" {
         return Json(groups(&all)).into_response();
     }
-    if path.ends_with("/v1") || path.ends_with("/v1alpha1") {
-        let resources = all.keys().map(|plural| {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (group, version) = match *parts {
+        ["api", version, ..] => ("", version),
+        ["apis", group, version, ..] => (group, version),
+        _ => ("", ""),
+    };
+    let there = |of: &(&str, &str), own: &str| of.0 == group && own == version;
+    if matches!(*parts, ["api", _] | ["apis", _, _]) {
+        let resources = all.iter().filter(|(of, (own, _))| there(of, own));
+        let resources = resources.map(|((_, plural), _)| {
             json!({"name": plural, "singularName": "", "namespaced": true, "kind": "", "verbs": []})
         });
         let resources: Vec<Value> = resources.collect();
         return Json(json!({"groupVersion": "", "resources": resources})).into_response();
     }
-    let Some(objects) = path.rsplit('/').next().and_then(|plural| all.get(plural)) else {
+    let plural = parts.last().copied().unwrap_or_default();
+    let mut found = all
+        .iter()
+        .filter(|(of, (own, _))| there(of, own) && of.1 == plural);
+    let Some((_, (_, objects))) = found.next() else {
         // As the API server answers for a group that it does not have.
         return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
     };
@@ -93,9 +111,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
 }
 
 /// The groups of the resources that are installed.
-fn groups(installed: &BTreeMap<&'static str, Vec<Value>>) -> Value {
-    let there = ObjectKind::watched().filter(|(_, of)| installed.contains_key(of.plural));
-    let versions: BTreeSet<(&str, &str)> = there.map(|(_, of)| (of.group, of.version)).collect();
+fn groups(installed: &Installed) -> Value {
+    let there = installed.iter();
+    let versions: BTreeSet<(&str, &str)> =
+        there.map(|((group, _), (own, _))| (*group, *own)).collect();
     let group = |(group, version): (&str, &str)| {
         let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
         json!({"name": group, "versions": [version], "preferredVersion": version, "serverAddressByClientCIDRs": []})
@@ -112,7 +131,7 @@ fn failure(code: StatusCode) -> Response {
 fn object(kind: ObjectKind, resource: &KindResource) -> Value {
     let namespace = Some(kind.namespace_of(Some("shop"))).filter(|name| !name.is_empty());
     json!({
-        "apiVersion": resource.api_version(), "kind": kind.as_str(), "spec": {},
+        "apiVersion": resource.api_version(), "kind": kind.api_kind(), "spec": {},
         "metadata": {"name": "a", "namespace": namespace, "uid": "u", "generation": 1, "resourceVersion": "5"},
     })
 }
@@ -206,6 +225,30 @@ async fn an_optional_kind_may_be_installed_and_uninstalled_at_any_time() {
         .server
         .set(&resource, vec![object(kind, &resource)]);
     watching.until(1).await;
+}
+
+#[tokio::test]
+async fn a_kind_is_read_in_the_newest_version_that_is_served() {
+    let server = Server::default();
+    let kind = ObjectKind::SmiTrafficSplit;
+    let resource = kind.resource().unwrap();
+    let in_version = |version: &str| {
+        let mut versions = resource.versions();
+        versions.find(|of| of.version == version).unwrap()
+    };
+    let mut watching = Watching::new(server, [(kind, resource)]);
+    watching.until(0).await;
+    for version in ["v1alpha2", "v1alpha4", "v1alpha1"] {
+        let resource = in_version(version);
+        watching
+            .server
+            .set(&resource, vec![object(kind, &resource)]);
+        watching.server.break_watches();
+        watching.until(1).await;
+        watching.server.set(&resource, Vec::new());
+        watching.server.break_watches();
+        watching.until(0).await;
+    }
 }
 
 #[tokio::test]

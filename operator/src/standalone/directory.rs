@@ -402,11 +402,11 @@ spec: {service: reviews, backends: [{service: v1, weight: WEIGHT}]}
             "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {template: {spec: {containers: [{name: a}]}}}}".to_owned(),
         )];
         for (kind, resource) in ObjectKind::watched() {
-            let (api_version, kind) = (resource.api_version(), kind.as_str());
+            let (api_version, api_kind) = (resource.api_version(), kind.api_kind());
             let text = format!(
-                "{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: a}}, spec: {{}}}}"
+                "{{apiVersion: {api_version}, kind: {api_kind}, metadata: {{name: a}}, spec: {{}}}}"
             );
-            files.push((format!("{kind}.yaml"), text));
+            files.push((format!("{}.yaml", kind.as_str()), text));
         }
         let read = ObjectKind::ALL.len() - 1;
         assert_eq!(files.len(), read, "every kind but Document");

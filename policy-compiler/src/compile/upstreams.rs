@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{TcpRouteSpec, TrafficPolicySpec, TrafficSplitSpec};
+use heddle_crds::TrafficPolicySpec;
 
 use super::Compiled;
 use super::endpoints::{Misnamed, ReachableEndpoints, reached};
 use super::facet::{Caller, Facet, OutPort, candidates};
 use super::groups;
 use super::memo::{Lazy, kept};
+use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
-use crate::kinds::policy::ROUTES;
+use crate::kinds::policy::{ROUTES, SPLITS};
 use crate::kinds::traffic::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
@@ -173,7 +174,7 @@ impl<'a> ClusterInputs<'a> {
         port: Port,
         callers: Option<&Arc<str>>,
     ) -> Vec<&'a RouteEntry> {
-        for kind in ROUTES.into_iter().chain([TrafficSplitSpec::KIND]) {
+        for kind in ROUTES.into_iter().chain(SPLITS) {
             self.recorder.record_attached(kind, service);
         }
         let validated = &self.compiled.validated;
@@ -203,7 +204,7 @@ impl<'a> ClusterInputs<'a> {
         if port.protocol == Protocol::Http {
             return vec![(None, Vec::new())];
         }
-        for kind in [TcpRouteSpec::KIND, TrafficSplitSpec::KIND] {
+        for kind in SPLITS.into_iter().chain([ObjectKind::TCPRoute]) {
             self.recorder.record_own_attached(kind);
         }
         let (name, port) = (&service.name, port.port);

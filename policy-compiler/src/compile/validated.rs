@@ -181,7 +181,10 @@ impl Validated {
         let target = Target::Service(service.clone());
         let routes = self.routes(&target, callers.unwrap_or(&service.namespace));
         // A split has no rules where a route has some, and none for a namespace with routes of its own.
-        let splits = callers.is_none().then(|| self.splits.attached(&target));
+        let splits = callers.is_none().then(|| {
+            let smi = self.smi_splits.attached(&target);
+            self.splits.attached(&target).chain(smi)
+        });
         let attached = routes.chain(splits.into_iter().flatten());
         let of_port = attached.filter_map(move |rules| rules.get(&port));
         of_port.flat_map(PortRules::entries)
@@ -241,12 +244,13 @@ impl Validated {
         ROUTES.map(of_kind).into_iter().flatten()
     }
 
-    /// The routes of a kind; None: it is not a kind of route.
+    /// The routes of a kind, or our splits; None: it is another kind.
     fn routes_of(&self, kind: ObjectKind) -> Option<&OfKind<ServiceRules>> {
         match kind {
             ObjectKind::GRPCRoute => Some(&self.grpc_routes),
             ObjectKind::HTTPRoute => Some(&self.http_routes),
             ObjectKind::TCPRoute => Some(&self.tcp_routes),
+            ObjectKind::TrafficSplit => Some(&self.splits),
             _ => None,
         }
     }

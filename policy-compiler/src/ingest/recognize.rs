@@ -5,10 +5,11 @@ use serde_json::Value;
 
 use crate::kind::ObjectKind;
 
-/// A kind that the compiler reads, with the one version that it reads.
+/// A kind that the compiler reads, with the versions that it reads.
 struct ReadKind {
     group: &'static str,
     version: &'static str,
+    older: &'static [&'static str],
     kind: &'static str,
     object: ObjectKind,
 }
@@ -31,12 +32,14 @@ fn read_kinds() -> impl Iterator<Item = ReadKind> {
     let listed = ObjectKind::watched().map(|(object, resource)| ReadKind {
         group: resource.group,
         version: resource.version,
-        kind: object.as_str(),
+        older: resource.older,
+        kind: object.api_kind(),
         object,
     });
     let workload = |(group, version, kind)| ReadKind {
         group,
         version,
+        older: &[],
         kind,
         object: ObjectKind::Workload,
     };
@@ -69,7 +72,9 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let served = read_kinds().find(|r| r.group == group && r.kind == kind);
     match served {
-        Some(served) if served.version == version => return Recognized::Read(served.object),
+        Some(served) if served.version == version || served.older.contains(&version) => {
+            return Recognized::Read(served.object);
+        }
         Some(served) => {
             let separator = if group.is_empty() { "" } else { "/" };
             return Recognized::Refused {
@@ -239,7 +244,7 @@ mod tests {
         }
         for (api_version, kind) in [
             ("kuadrant.io/v1", "AuthPolicy"),
-            ("split.smi-spec.io/v1alpha4", "TrafficSplit"),
+            ("split.example.com/v1alpha4", "TrafficSplit"),
             ("v1", "ConfigMap"),
         ] {
             assert_eq!(of(api_version, kind), Recognized::Other, "{api_version}");

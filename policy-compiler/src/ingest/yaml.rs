@@ -386,7 +386,7 @@ mod tests {
     fn every_kind_is_read_from_text_and_from_the_api_server() {
         for (kind, resource) in ObjectKind::watched() {
             let value = json!({
-                "apiVersion": resource.api_version(), "kind": kind.as_str(),
+                "apiVersion": resource.api_version(), "kind": kind.api_kind(),
                 "metadata": {"name": "a", "namespace": "shop", "generation": 2}, "spec": {},
             });
             let name = ObjectRef::new(kind, kind.namespace_of(Some("shop")), "a");

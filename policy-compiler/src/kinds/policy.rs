@@ -94,9 +94,20 @@ pub(crate) const ROUTES: [ObjectKind; 3] = [
     ObjectKind::TCPRoute,
 ];
 
+/// The kinds of splits. A port takes that of one object, of the first kind that has some.
+pub(crate) const SPLITS: [ObjectKind; 2] = [ObjectKind::TrafficSplit, ObjectKind::SmiTrafficSplit];
+
+/// The kinds of which a port has the rules of one, the first of these; then those of splits of SMI.
+const CLAIMANTS: [ObjectKind; 4] = [
+    ObjectKind::GRPCRoute,
+    ObjectKind::HTTPRoute,
+    ObjectKind::TCPRoute,
+    ObjectKind::TrafficSplit,
+];
+
 /// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
 pub(crate) trait EarlierKinds {
-    /// The rules that the routes of a kind and namespace attach to a service; none for another kind.
+    /// The rules that the routes or splits of a kind and namespace attach to a service; none for another kind.
     fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules>;
 }
 
@@ -129,10 +140,10 @@ impl<'a, S> Candidate<'a, S> {
 }
 
 impl<'a, S: DeclaredSpec> Candidate<'a, S> {
-    /// The route of an earlier kind and of the policy's namespace that has a port of a service: that of the first rule.
+    /// The route or split of an earlier kind and of the policy's namespace that has a port of a service: that of the first rule.
     pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
         let target = Target::Service(service.clone());
-        let earlier = ROUTES.into_iter().filter(|kind| *kind < S::KIND);
+        let earlier = CLAIMANTS.into_iter().filter(|kind| *kind < S::KIND);
         let mut attached = earlier.filter_map(|kind| {
             self.lookup.record_attached(kind, service);
             self.earlier.routes(kind, &target, self.namespace())

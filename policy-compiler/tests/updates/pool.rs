@@ -124,13 +124,19 @@ fn goldens() -> Vec<Value> {
             let text = fs::read_to_string(path).unwrap();
             let text = text.replace("reviews", "a").replace("frontend", "b");
             let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_default();
-            let kind = |value: &Value| ObjectKind::by_name(value["kind"].as_str()?);
+            let kind = |value: &Value| {
+                ObjectKind::by_api(value["apiVersion"].as_str()?, value["kind"].as_str()?)
+            };
             let policy = |value: &Value| kind(value).is_some_and(ObjectKind::is_policy);
             policies.extend(objects.into_iter().filter(policy));
         }
     }
     for kind in ObjectKind::ALL.iter().filter(|kind| kind.is_policy()) {
-        let there = policies.iter().any(|value| value["kind"] == kind.as_str());
+        let resource = kind.resource().unwrap().group;
+        let of_group = |value: &Value| value["apiVersion"].as_str().unwrap().starts_with(resource);
+        let there = policies
+            .iter()
+            .any(|value| value["kind"] == kind.api_kind() && of_group(value));
         assert!(there, "no golden input has a {}", kind.as_str());
     }
     // The order of a folder is not the same everywhere.
@@ -395,7 +401,8 @@ pub fn on_node(name: &str, app: &str, number: usize, node: &str) -> Value {
 }
 
 pub fn reference(value: &Value) -> ObjectRef {
-    let kind = ObjectKind::by_name(value["kind"].as_str().unwrap());
+    let text = |field: &str| value[field].as_str().unwrap();
+    let kind = ObjectKind::by_api(text("apiVersion"), text("kind"));
     let kind = kind.unwrap_or(ObjectKind::Workload);
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
     ObjectRef::new(kind, namespace, value["metadata"]["name"].as_str().unwrap())

@@ -29,7 +29,9 @@ pub fn files() -> Files {
     for kind in ForeignKind::ALL {
         let (plural, status) = (kind.plural.to_owned(), format!("{}/status", kind.plural));
         text.push_str(&rule(kind.group, &[plural], "get, list, watch"));
-        text.push_str(&rule(kind.group, &[status], "update"));
+        if kind.has_parents {
+            text.push_str(&rule(kind.group, &[status], "update"));
+        }
     }
     text.push_str("# Events about these objects, for conditions that turn bad.\n- apiGroups: [events.k8s.io]\n  resources: [events]\n  verbs: [create, patch]\n");
     text.push_str(BINDING);

@@ -4,6 +4,7 @@ pub(crate) mod auth_policy;
 pub(crate) mod external_service;
 pub(crate) mod grpc_route;
 pub(crate) mod http_route;
+pub(crate) mod smi_traffic_split;
 pub(crate) mod tcp_route;
 pub(crate) mod telemetry;
 pub(crate) mod traffic_policy;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use heddle_crds::{TrafficSplitSpec, reason};
 
 use crate::finding::ObjectRef;
+use crate::kind::ObjectKind;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::service_rules::{self, PortRules, ServiceRules};
@@ -20,7 +21,7 @@ use crate::traffic::{
     WeightedBackend,
 };
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{NamespacedName, Port, Protocol};
+use crate::world::{DeclaredSpec, NamespacedName, Port, Protocol};
 
 impl PolicyKind for TrafficSplitSpec {
     type Attachment = ServiceRules;
@@ -50,10 +51,10 @@ impl PolicyKind for TrafficSplitSpec {
 }
 
 /// Puts a usable split in force, unless another has the same service and port.
-fn claim(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
-    attachments: &mut Attachments<TrafficSplitSpec>,
+    attachments: &mut Attachments<S>,
     report: &mut ObjectReport<'_>,
 ) {
     let (lookup, object) = (policy.lookup, &policy.declared.object);
@@ -131,9 +132,9 @@ fn entries(matchers: &[RequestMatcher], rule: RouteRule) -> impl Iterator<Item =
     })
 }
 
-/// The ports that a split claims, without those that a route has. A split that is left without ports is not in force.
-fn unrouted(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+/// The ports that a split claims, without those that a route or a split of an earlier kind has. A split that is left without ports is not in force.
+fn unrouted<S: DeclaredSpec>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
     report: &mut ObjectReport<'_>,
@@ -149,7 +150,10 @@ fn unrouted(
         &policy.declared.object,
         format!("service {service} port {port}"),
     );
-    let because = "routes of Gateway API come before a TrafficSplit";
+    let because = match route.kind {
+        ObjectKind::TrafficSplit => "a TrafficSplit of heddle.dev comes before one of SMI",
+        _ => "routes of Gateway API come before a TrafficSplit",
+    };
     report.yields(object, route, "spec.service", &subject, because);
     ports.retain(|port| taken.iter().all(|(other, _)| other != port));
     if !ports.is_empty() {
@@ -158,10 +162,7 @@ fn unrouted(
     ports
 }
 
-fn check(
-    policy: &Candidate<'_, TrafficSplitSpec>,
-    spec: &TrafficSplitSpec,
-) -> Vec<ValidationError> {
+pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     let called = called_service(policy, "spec.service", &spec.service);
     let port = spec.port.map(Port::from);
@@ -187,8 +188,8 @@ fn check(
     problems
 }
 
-fn rule(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+fn rule<S>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
     weights: &[u32],
     (service, port): (&NamespacedName, Port),

@@ -85,8 +85,8 @@ fn not_checked(object: &ObjectRef, field: String, service: &NamespacedName) -> F
         .fix("add the files of the workloads, or ask the cluster")
 }
 
-pub(super) fn check_backends(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+pub(super) fn check_backends<S>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
     problems: &mut Vec<ValidationError>,
@@ -128,8 +128,8 @@ pub(super) fn check_backends(
 }
 
 /// Checks the mirrors. Only ports that carry HTTP have copies.
-pub(super) fn check_mirrors(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+pub(super) fn check_mirrors<S>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
     service: Option<&Service>,
     problems: &mut Vec<ValidationError>,
@@ -182,8 +182,8 @@ pub(super) fn claimed<'a>(
         .collect()
 }
 
-fn check_target(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+fn check_target<S>(
+    policy: &Candidate<'_, S>,
     ports: &[&ServicePort],
     target: Option<BackendTarget<'_>>,
     field: &str,

@@ -15,8 +15,8 @@ use crate::validation::endpoints::Readiness;
 use crate::world::{History, NamespacedName, Port};
 
 /// The weights in force: those of the spec if every backend that gets traffic can take it; else no weight moves to one that cannot.
-pub(super) fn weigh(
-    policy: &Candidate<'_, TrafficSplitSpec>,
+pub(super) fn weigh<S>(
+    policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
     ports: &BTreeSet<Port>,

@@ -1,4 +1,4 @@
-//! Kinds of Gateway API beside those that its own conformance suite tests.
+//! Kinds of other projects, beside those that the conformance suite of Gateway API tests.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -84,5 +84,73 @@ fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_ex
         assert_eq!(report.version("v2"), v2, "{weights:?}: {report:?}");
     }
     ns.kubectl.run(&["delete", "tcproute/reviews"])?;
+    Ok(())
+}
+
+/// The definition of the `TrafficSplit` of SMI, in the version that Argo Rollouts and Flagger write.
+const SMI: &str = "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: trafficsplits.split.smi-spec.io}
+spec:
+  group: split.smi-spec.io
+  scope: Namespaced
+  names: {kind: TrafficSplit, plural: trafficsplits, singular: trafficsplit}
+  versions:
+  - name: v1alpha2
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [service, backends]
+            properties:
+              service: {type: string}
+              backends:
+                type: array
+                items:
+                  type: object
+                  required: [service]
+                  properties: {service: {type: string}, weight: {type: number}}
+";
+
+#[test]
+fn a_split_of_smi_moves_calls_in_the_version_that_the_cluster_serves() -> Result<()> {
+    let ns = Namespace::meshed("smi")?;
+    let yaml = [
+        Echo::version("reviews", "v1").yaml(),
+        Echo::version("reviews", "v2").yaml(),
+        Echo::service("reviews"),
+    ]
+    .concat();
+    ns.kubectl.apply(&yaml)?;
+    Echo::new("client").deploy(&ns)?;
+    Echo::version("reviews", "v1").rolled_out(&ns)?;
+    Echo::version("reviews", "v2").rolled_out(&ns)?;
+    ns.kubectl.apply(SMI)?;
+    let definition = "crd/trafficsplits.split.smi-spec.io";
+    ns.kubectl.wait("condition=Established", definition)?;
+    let load = Load::from(&ns.kubectl, "client")
+        .flag("-n=200")
+        .flag("-c=4");
+    for (version, weights) in [("v1", [1, 0]), ("v2", [0, 1])] {
+        let [v1, v2] = weights;
+        ns.kubectl.apply(&format!(
+            "apiVersion: split.smi-spec.io/v1alpha2
+kind: TrafficSplit
+metadata: {{name: rollout}}
+spec: {{service: reviews, backends: [{{service: reviews-v1, weight: {v1}}}, {{service: reviews-v2, weight: {v2}}}]}}
+"
+        ))?;
+        // Objects of SMI have no status to wait for.
+        eventually("the calls at one version", Duration::from_secs(90), || {
+            let report = load.run("http://reviews/")?;
+            assert_eq!(report.errors, 0, "{report:?}");
+            Ok((report.version(version) == 200).then_some(()))
+        })?;
+    }
+    ns.kubectl.run(&["delete", definition])?;
     Ok(())
 }
