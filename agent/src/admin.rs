@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// An answer that is read line by line: two loggers with 1,024 histograms each are 20 MB.
+/// An answer that is read line by line: a logger with 256 histograms has 1 MB.
 const MAX_LINES: usize = 64 * 1024 * 1024;
 
 /// Where to ask Envoy.
@@ -85,17 +85,30 @@ impl Admin {
             .collect())
     }
 
-    /// Gives every line of the golden metrics, as Prometheus reads them. The whole text can be large, and is not kept.
+    /// Gives every line of the golden metrics, as Envoy counts them. The whole text can be large, and is not kept.
     ///
     /// # Errors
     /// When Envoy does not answer with all of them; some lines may have been given.
     pub(crate) async fn golden(&self, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
         let filter = encoded(r"^heddle_(request_duration_ms|tcp_)");
-        let path = format!("/stats/prometheus?usedonly&filter={filter}");
+        self.metrics(&format!("usedonly&filter={filter}"), each)
+            .await
+    }
+
+    /// Gives every line of the metrics that a query asks for.
+    ///
+    /// # Errors
+    /// When Envoy does not answer with all of them; some lines may have been given.
+    pub(crate) async fn metrics(
+        &self,
+        query: &str,
+        each: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<()> {
+        let path = format!("/stats/prometheus?{query}");
         let exchange = self.exchange(Method::GET, &path, move |body| lines(body, each));
         let (status, ()) = within(exchange).await?;
         if status != StatusCode::OK {
-            bail!("Envoy answers {status} to the request for its golden metrics");
+            bail!("Envoy answers {status} to the request for its metrics");
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ impl PrivateDir {
             }
         };
         let dir = Self(dir);
-        for socket in [dir.sds(), dir.admin(), dir.agent()] {
+        for socket in [dir.sds(), dir.admin(), dir.agent(), dir.metrics()] {
             if socket.as_os_str().len() > MAX_SOCKET_PATH {
                 bail!(
                     "HEDDLE_RUNTIME_DIR is too long: {} has more than {MAX_SOCKET_PATH} bytes",
@@ -49,6 +49,10 @@ impl PrivateDir {
 
     pub(crate) fn agent(&self) -> PathBuf {
         self.0.join("agent.sock")
+    }
+
+    pub(crate) fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.sock")
     }
 
     pub(crate) fn bootstrap(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, traffic capture, reports on traffic.
+//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, metrics, traffic capture, reports on traffic.
 //!
 //! Deliberately absent: policies, and any key on a disk.
 
@@ -13,6 +13,7 @@ mod envoy;
 mod issuance;
 mod life;
 mod memory;
+mod metrics;
 mod readiness;
 mod sds;
 mod secrets;

@@ -20,10 +20,11 @@ use crate::bootstrap::{Sockets, bootstrap};
 use crate::dir::{self, PrivateDir};
 use crate::drain::drain;
 use crate::envoy::Envoy;
+use crate::metrics::Metrics;
 use crate::readiness::{self, Readiness};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
-use crate::{edges, issuance, memory, sds};
+use crate::{edges, issuance, memory, metrics, sds};
 
 /// The time for Envoy to end by itself after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,6 +125,9 @@ fn parts(
     let publisher = Publisher::new(&settings.trust_bundle);
     let (socket, secrets) = (dir.sds(), publisher.subscribe());
     parts.spawn(async move { sds::serve(&socket, secrets).await });
+    let metrics = Metrics::new(Admin::new(dir.admin()), &settings.golden_pod());
+    let socket = dir.metrics();
+    parts.spawn(async move { metrics::serve(&socket, metrics).await });
     let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
     let admin = Admin::new(dir.admin());
     parts.spawn(async move { edges::report(&own, admin, secrets).await });
@@ -152,11 +156,11 @@ async fn stop(envoy: &mut Envoy) -> Result<()> {
 }
 
 fn write_bootstrap(settings: &Settings, dir: &PrivateDir, zone: Option<&str>) -> Result<()> {
-    let (sds, admin, agent) = (dir.sds(), dir.admin(), dir.agent());
     let sockets = Sockets {
-        sds: &sds,
-        admin: &admin,
-        agent: &agent,
+        sds: &dir.sds(),
+        admin: &dir.admin(),
+        agent: &dir.agent(),
+        metrics: &dir.metrics(),
     };
     let config = bootstrap(settings, &sockets, memory::limit(), zone);
     let text = serde_json::to_vec_pretty(&config)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_identity::{SpiffeError, SpiffeId};
+use heddle_xds_types::golden;
 
 /// A missing or invalid variable of the environment.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +139,7 @@ impl Settings {
         format!("{}/{}", self.id.namespace(), self.pod)
     }
 
-    /// All that Envoy finds in its environment: the labels of this side of a connection in the metrics of the compiler's listeners
+    /// All that Envoy finds in its environment: this side of a connection for the access logs of the compiler's listeners
     /// (ARCHITECTURE.md, names on the wire), and the origin of its spans. Envoy takes the values as they are, and does not interpret them.
     pub(crate) fn labels(&self) -> [(&'static str, String); 4] {
         let (namespace, workload) = (self.id.namespace(), &self.workload);
@@ -153,6 +154,15 @@ impl Settings {
             ("ID", self.id.to_string()),
             ("OTEL_RESOURCE_ATTRIBUTES", resource),
         ]
+    }
+
+    /// The pod in the labels of its golden metrics.
+    pub(crate) fn golden_pod(&self) -> golden::Pod {
+        golden::Pod {
+            namespace: self.id.namespace().to_owned(),
+            workload: self.workload.clone(),
+            principal: self.id.to_string(),
+        }
     }
 
     /// The name in the control plane's certificate. A Service's full name (`name.namespace.svc.<domain>.`) is verified without the

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use harness::running::{Envoy, Trust, http, request, serve, start};
 use heddle_policy_compiler::{Scope, print};
+use heddle_xds_types::golden;
 use serde_json::{Value, json};
 
 const WORLD: &str = "
@@ -39,7 +40,7 @@ status: {podIPs: [{ip: 127.81.1.3}]}
 const ADMIN: &str = "127.81.1.9:9901";
 
 /// The bound of `envoy/metrics.rs`.
-const BOUND: usize = 1024;
+const BOUND: usize = 256;
 
 /// Answers `GET /<status>/<grpc-status>` with these.
 fn answer(stream: &mut TcpStream) {
@@ -54,12 +55,12 @@ fn answer(stream: &mut TcpStream) {
     );
 }
 
-/// Returns the counters of requests with their values.
-fn series() -> Result<Vec<String>> {
-    let text = http(ADMIN, "GET", "/stats?filter=heddle_requests_total", "")?;
+/// Returns the series of a metric, one a line.
+fn series(name: &str) -> Result<Vec<String>> {
+    let text = http(ADMIN, "GET", &format!("/stats?filter={name}"), "")?;
     Ok(text
         .lines()
-        .filter(|line| line.contains("heddle_requests_total"))
+        .filter(|line| line.contains(name))
         .map(str::to_owned)
         .collect())
 }
@@ -95,9 +96,12 @@ fn series_are_bounded_and_idle_ones_make_room() -> Result<()> {
 
     let envoy = sidecar(folder.path(), |_| {})?;
     for number in 0..BOUND + 100 {
-        call(200 + number % 400, number / 400)?;
+        call(400 + number % 200, number / 200)?;
     }
-    ensure!(series()?.len() == BOUND, "{} series", series()?.len());
+    for name in [golden::DURATIONS, golden::FAILURES] {
+        let series = series(name)?.len();
+        ensure!(series == BOUND, "{series} of {name}");
+    }
     drop(envoy);
 
     let _envoy = sidecar(folder.path(), |config| {
@@ -105,13 +109,13 @@ fn series_are_bounded_and_idle_ones_make_room() -> Result<()> {
         config["stats_eviction_interval"] = json!("1s");
     })?;
     for number in 0..10 {
-        call(200 + number, 0)?;
+        call(400 + number, 0)?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         call(500, 0)?;
-        let left = series()?;
-        if left.len() == 1 {
+        let left = [series(golden::DURATIONS)?, series(golden::FAILURES)?];
+        if left.iter().all(|left| left.len() == 1) {
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "{left:#?}");
@@ -132,16 +136,26 @@ spec: {serviceAccountName: both, containers: [{name: app, ports: [{containerPort
 status: {podIPs: [{ip: 127.81.1.5}]}
 ";
 
-/// Collects the labels of every counter and histogram.
+/// Collects the labels of every counter and histogram, as the agent makes them of the tag.
 fn collect(value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
     if let (Some(name), Some(tags)) = (value["name"].as_str(), value["tags"].as_array())
-        && name.starts_with("heddle_")
+        && golden::NAMES.contains(&name)
     {
-        let tags = tags.iter().filter_map(|tag| tag["name"].as_str());
+        assert!(
+            tags.len() == 1 && tags[0]["name"] == golden::TAG,
+            "{tags:?}"
+        );
+        let edge = golden::Edge::parse(tags[0]["value_format"].as_str().unwrap()).unwrap();
+        let pod = golden::Pod {
+            namespace: "shop".to_owned(),
+            workload: "w".to_owned(),
+            principal: "p".to_owned(),
+        };
+        let labels = edge.labels(&pod).into_iter();
         found
             .entry(format!("envoy_{name}"))
             .or_default()
-            .extend(tags.map(str::to_owned));
+            .extend(labels.map(|(label, _)| label.to_owned()));
     }
     match value {
         Value::Array(all) => all.iter().for_each(|one| collect(one, found)),

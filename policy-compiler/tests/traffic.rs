@@ -16,6 +16,7 @@ use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{
     Call, Compiled, NamespacedName, Outcome, Severity, World, compile, ingest,
 };
+use heddle_xds_types::golden;
 
 /// One policy per HTTP port, from 8001 up.
 const POLICIES: [&str; 8] = [
@@ -337,58 +338,43 @@ fn mixed() -> Result<()> {
     Ok(())
 }
 
-/// Envoy's metrics name the workload by its environment and the service by its clusters.
+/// Envoy's metrics have the fields of the edges, and the service by its clusters.
 fn metrics() -> Result<()> {
     let client = "spiffe://cluster.local/ns/shop/sa/client";
-    let at_server = [
-        "reporter=\"destination\"",
-        "destination_namespace=\"shop\"",
-        "destination_workload=\"api%PROTOCOL%\"",
-        "destination_service=\"api\"",
-    ];
-    let at_client = [
-        "reporter=\"source\"",
-        "source_namespace=\"shop\"",
-        "source_workload=\"client%PROTOCOL%\"",
-        &format!("source_principal=\"{client}\""),
-        "destination_service=\"api\"",
-    ];
-    let (by_client, by_nobody) = (
-        format!("source_principal=\"{client}\""),
-        "source_principal=\"\"".to_owned(),
-    );
-    let (requests, connections) = ("heddle_requests_total{", "heddle_tcp_connections{");
-    let (passed, refused) = ("response_code=\"200\"", "response_code=\"403\"");
-    let server: [(&str, &[&str]); 5] = [
-        (requests, &[&by_client, passed]),
-        (requests, &[&by_nobody, refused]),
-        (connections, &[&by_client]),
+    let denied = "rbac_access_denied_matched_policy[no-allow:shop/p8001]";
+    let server = [
+        format!("{DURATIONS}destination;;in|api;200;;{client}"),
+        format!("{DURATIONS}destination;;in|api;403;;"),
+        format!("{FAILURES}destination;;in|api;403;;;-;all;{denied}"),
+        format!("{CONNECTIONS}destination;;api;;;{client};-;;in|{TCP}"),
         // Its bytes are refused, and led to no cluster.
-        (connections, &[&by_nobody]),
-        ("heddle_request_duration_ms_count{", &[&by_client]),
+        format!("{CONNECTIONS}destination;;api;;;;NC;;denied:no-allow:shop/tcp"),
     ];
-    let text = http("127.77.0.8:9901", "GET", METRICS, "")?;
-    for (name, labels) in server {
-        expect(&text, name, &[&at_server, labels].concat())?;
-    }
-    let text = http("127.77.0.9:9901", "GET", METRICS, "")?;
-    for (name, labels) in [(requests, &[passed][..]), (connections, &[])] {
-        expect(&text, name, &[&at_client, labels].concat())?;
-    }
-    Ok(())
+    expect("127.77.0.8:9901", &server)?;
+    let source = [
+        format!("{DURATIONS}source;shop;api;200;;out|shop/api|8001"),
+        format!("{CONNECTIONS}source;shop;api;;;out|shop/api|{TCP};-;;"),
+    ];
+    expect("127.77.0.9:9901", &source)
 }
 
 const METRICS: &str = "/stats/prometheus?filter=heddle";
+const DURATIONS: &str = "envoy_heddle_request_duration_ms_count{edge=\"";
+const FAILURES: &str = "envoy_heddle_request_failures_total{edge=\"";
+const CONNECTIONS: &str = "envoy_heddle_tcp_connections{edge=\"";
 
-/// Some line has the name and all the labels, and every line with the name has the labels of the reporter.
-fn expect(text: &str, name: &str, labels: &[&str]) -> Result<()> {
-    let has = |line: &str, labels: &[&str]| labels.iter().all(|label| line.contains(label));
-    let mut lines = text.lines().filter(|line| line.contains(name));
-    ensure!(
-        lines.clone().any(|line| has(line, labels)),
-        "no {name} with {labels:?} in\n{text}"
-    );
-    let reporter = labels.get(..3).unwrap_or_default();
-    ensure!(lines.all(|line| has(line, reporter)), "{text}");
+/// The series with these tags are there, and every tag can be read.
+fn expect(admin: &str, series: &[String]) -> Result<()> {
+    let text = http(admin, "GET", METRICS, "")?;
+    for wanted in series {
+        ensure!(text.contains(&format!("{wanted}\"}}")), "{wanted}: {text}");
+    }
+    let tags = text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("{edge=\"")?;
+        Some(rest.split_once('"')?.0)
+    });
+    for tag in tags {
+        ensure!(golden::Edge::parse(tag).is_some(), "{tag}");
+    }
     Ok(())
 }

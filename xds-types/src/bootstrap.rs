@@ -5,7 +5,8 @@
 /// 1: RTDS layer [`RUNTIME_LAYER`], cluster [`AGENT`], eviction of idle statistics, verdicts on TCP at the TLS handshake.
 /// 2: the origin of spans, statistics about exports.
 /// 3: the zone of the node, and the cluster [`LOCAL`] in it.
-pub const BOOTSTRAP_VERSION: u32 = 3;
+/// 4: labels of the golden metrics by the agent, their buckets.
+pub const BOOTSTRAP_VERSION: u32 = 4;
 
 /// The field of the node's metadata with the bootstrap's version.
 pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
@@ -14,16 +15,17 @@ pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
 pub const CONTROL_PLANE: &str = "heddle-control-plane";
 /// The cluster of the agent's SDS.
 pub const SDS: &str = "heddle-sds";
-/// The cluster of Envoy's own admin socket.
-pub const ADMIN: &str = "heddle-admin";
-/// The cluster of the agent's socket for access logs and metrics.
+/// The cluster of the sidecar's metrics: the agent, which has labels for them. The name is of the time before bootstrap 4: it
+/// was Envoy's admin socket itself.
+pub const METRICS: &str = "heddle-admin";
+/// The cluster of the agent's socket for access logs.
 pub const AGENT: &str = "heddle-agent";
 
 /// The cluster that stands for sidecars of the own zone. It gets no traffic.
 pub const LOCAL: &str = "heddle-local";
 
 /// The clusters of the bootstrap.
-pub const CLUSTERS: [&str; 5] = [CONTROL_PLANE, SDS, ADMIN, AGENT, LOCAL];
+pub const CLUSTERS: [&str; 5] = [CONTROL_PLANE, SDS, METRICS, AGENT, LOCAL];
 
 /// The runtime layer that comes by RTDS, and the name of its resource. Shares for access log filters are integers in the
 /// denominator of the filter: they take an object with numerator and denominator for 0. For traces Envoy reads such an object,

@@ -3,6 +3,7 @@
 
 pub mod bootstrap;
 pub mod edges;
+pub mod golden;
 mod kind;
 pub mod prometheus;
 mod proxy_state;

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use heddle_xds_types::bootstrap::{
-    ADMIN, AGENT, BOOTSTRAP_METADATA, BOOTSTRAP_VERSION, CONTROL_PLANE, REGEX_PROGRAM_SIZE,
+    AGENT, BOOTSTRAP_METADATA, BOOTSTRAP_VERSION, CONTROL_PLANE, METRICS, REGEX_PROGRAM_SIZE,
     RUNTIME_FEATURES, RUNTIME_LAYER, SDS,
 };
 
@@ -23,8 +23,10 @@ pub struct Sockets<'a> {
     pub sds: &'a Path,
     /// Envoy's admin interface.
     pub admin: &'a Path,
-    /// The agent's socket for access logs and metrics. The agent does not serve it yet, and no resource names its cluster.
+    /// The agent's socket for access logs. The agent does not serve it yet, and no resource names its cluster.
     pub agent: &'a Path,
+    /// The agent's socket for readers of metrics.
+    pub metrics: &'a Path,
 }
 
 /// Returns Envoy's bootstrap, with the container's memory in bytes if it has a limit, and the zone of the node if it is known.
@@ -56,7 +58,7 @@ pub fn bootstrap(
             control_plane::cluster(settings),
             local(SDS, sockets.sds, &http2()),
             local(AGENT, sockets.agent, &http2()),
-            local(ADMIN, sockets.admin, &json!({ "explicit_http_config": { "http_protocol_options": {} } })),
+            local(METRICS, sockets.metrics, &json!({ "explicit_http_config": { "http_protocol_options": {} } })),
         ] },
         "layered_runtime": { "layers": [
             { "name": "bootstrap", "static_layer": fixed_runtime() },
@@ -168,6 +170,7 @@ mod tests {
             sds: Path::new("/sds"),
             admin: Path::new("/admin"),
             agent: Path::new("/agent"),
+            metrics: Path::new("/metrics"),
         };
         let config = bootstrap(&settings, &sockets, None, None);
         let mut found = Vec::new();

@@ -3,6 +3,7 @@
 //! Only whole parts of names: Envoy compares those without a look at the text, and need not remember the names that it drops. With
 //! `contains` or `suffix` it remembers every name that it dropped, per cluster, listener and route: 10 kB for each destination in use.
 
+use heddle_xds_types::golden;
 use serde_json::{Value, json};
 
 /// How often Envoy forgets the series that no request has touched since the time before, in the scopes that allow it: those
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 pub(super) const EVICTION_INTERVAL: &str = "3600s";
 
 /// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
-/// too many new destinations, verdicts on TCP, traces and their loss.
-const OWN: [&str; 10] = [
+/// too many new destinations, verdicts on TCP, traces and lines of access logs with their loss.
+const OWN: [&str; 11] = [
     "server",
     "listener_manager",
     "cluster_manager",
@@ -20,16 +21,9 @@ const OWN: [&str; 10] = [
     "cluster.heddle-control-plane",
     "cluster.otlp",
     "tracing.opentelemetry",
+    "access_logs",
     "local_rate_limit",
     "tcp.rbac",
-];
-/// The golden metrics, by the names that the compiler gives them.
-const GOLDEN: [&str; 5] = [
-    "heddle_requests_total",
-    "heddle_request_duration_ms",
-    "heddle_tcp_connections",
-    "heddle_tcp_received_bytes",
-    "heddle_tcp_sent_bytes",
 ];
 /// The compiler's `stat_prefix` of listeners and connection managers.
 const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
@@ -49,7 +43,10 @@ const OF_A_DIRECTION: [(&str, &str); 10] = [
 
 /// Envoy's `stats_config`.
 pub(super) fn kept() -> Value {
-    let own = OWN.iter().chain(&GOLDEN).map(|name| format!("{name}."));
+    let own = OWN
+        .iter()
+        .chain(&golden::NAMES)
+        .map(|name| format!("{name}."));
     let directions = DIRECTIONS.iter().flat_map(|direction| {
         let of_it = OF_A_DIRECTION.iter();
         of_it.map(move |(part, name)| format!("{part}.{direction}.{name}."))
@@ -58,5 +55,10 @@ pub(super) fn kept() -> Value {
         .chain(directions)
         .map(|prefix| json!({ "prefix": prefix }))
         .collect();
-    json!({ "stats_matcher": { "inclusion_list": { "patterns": patterns } } })
+    json!({
+        "stats_matcher": { "inclusion_list": { "patterns": patterns } },
+        "histogram_bucket_settings": [
+            { "match": { "exact": golden::DURATIONS }, "buckets": golden::BUCKETS_MS },
+        ],
+    })
 }

@@ -7,6 +7,7 @@ use heddle_xds_types::edges::{
     BOUNDS_MS, CLASSES, EdgeCounts, EdgeName, MAX_EDGES_OF_SIDECAR, MAX_TEXT, PROBE_ROUTE,
     Protocol, Reporter,
 };
+use heddle_xds_types::golden::{self, Edge, Side};
 use heddle_xds_types::prometheus::{Sample, sample};
 
 use super::Traffic;
@@ -27,6 +28,9 @@ const GRPC_FAILURES: [&str; 6] = ["2", "4", "12", "13", "14", "15"];
 /// Flags of a connection of bytes that did not come to its destination: no healthy or no reachable upstream, overflow,
 /// no route, no cluster, DNS, timeout, overload.
 const TCP_FAILURES: [&str; 9] = ["UH", "UF", "UO", "NR", "NC", "DF", "UT", "OM", "UAEX"];
+
+/// The counts of a line by which its series has grown so much.
+type Counting = fn(&Sample, &Edge<'_>, u64) -> Option<EdgeCounts>;
 
 /// Reads one Envoy again and again.
 #[derive(Default)]
@@ -71,26 +75,25 @@ impl Reader {
             }
             return;
         }
-        let counts: Option<fn(&Sample, u64) -> Option<EdgeCounts>> =
-            if series.starts_with(CONNECTIONS) {
-                Some(of_connection)
-            } else if series.starts_with(RECEIVED) {
-                Some(|_, bytes| {
-                    Some(EdgeCounts {
-                        received_bytes: bytes,
-                        ..EdgeCounts::default()
-                    })
+        let counts: Option<Counting> = if series.starts_with(CONNECTIONS) {
+            Some(of_connection)
+        } else if series.starts_with(RECEIVED) {
+            Some(|_, _, bytes| {
+                Some(EdgeCounts {
+                    received_bytes: bytes,
+                    ..EdgeCounts::default()
                 })
-            } else if series.starts_with(SENT) {
-                Some(|_, bytes| {
-                    Some(EdgeCounts {
-                        sent_bytes: bytes,
-                        ..EdgeCounts::default()
-                    })
+            })
+        } else if series.starts_with(SENT) {
+            Some(|_, _, bytes| {
+                Some(EdgeCounts {
+                    sent_bytes: bytes,
+                    ..EdgeCounts::default()
                 })
-            } else {
-                None
-            };
+            })
+        } else {
+            None
+        };
         if let Some(counts) = counts
             && let Some(added) = self.added(series, value)
         {
@@ -118,14 +121,22 @@ impl Reader {
     }
 
     /// Adds to the edge of a line. Lines without traffic are not parsed.
-    fn count(&mut self, line: &str, added: u64, counts: fn(&Sample, u64) -> Option<EdgeCounts>) {
+    fn count(&mut self, line: &str, added: u64, counts: Counting) {
         if added == 0 {
             return;
         }
         let Some(sample) = sample(line) else { return };
-        let (Some(name), Some(counts)) = (name(&sample), counts(&sample, added)) else {
+        let Some(edge) = Edge::parse(sample.label(golden::TAG)) else {
             return;
         };
+        // The kubelet's probes are no traffic of the mesh.
+        if edge.details.is_some_and(|of| of.route == PROBE_ROUTE) {
+            return;
+        }
+        let Some(counts) = counts(&sample, &edge, added) else {
+            return;
+        };
+        let name = name(&edge);
         let traffic = &mut self.now.traffic;
         if traffic.len() < MAX_EDGES_OF_SIDECAR || traffic.contains_key(&name) {
             traffic.entry(name).or_default().add(&counts);
@@ -148,35 +159,32 @@ impl Reading {
     }
 }
 
-/// The edge of a series; `None` if it is not of this mesh, or counts probes of the kubelet.
-fn name(sample: &Sample) -> Option<EdgeName> {
-    if sample.label("route") == PROBE_ROUTE {
-        return None;
-    }
-    let label = |name: &str| cut(sample.label(name));
-    let protocol = match (sample.label("protocol"), sample.label("grpc_status")) {
-        ("tcp", _) => Protocol::Tcp,
-        (_, "") => Protocol::Http,
-        (_, _) => Protocol::Grpc,
+/// The name of an edge in reports.
+fn name(edge: &Edge<'_>) -> EdgeName {
+    let protocol = if edge.is_tcp() {
+        Protocol::Tcp
+    } else if edge.grpc_status.is_empty() {
+        Protocol::Http
+    } else {
+        Protocol::Grpc
     };
     let name = EdgeName {
         protocol: protocol.into(),
-        service: label("destination_service"),
+        service: cut(edge.service),
         ..EdgeName::default()
     };
-    match sample.label("reporter") {
-        "source" => Some(EdgeName {
+    match edge.reporter {
+        Side::Source => EdgeName {
             reporter: Reporter::Source.into(),
-            service_namespace: label("destination_namespace"),
-            backend: label("upstream_cluster"),
+            service_namespace: cut(edge.namespace),
+            backend: cut(edge.peer),
             ..name
-        }),
-        "destination" => Some(EdgeName {
+        },
+        Side::Destination => EdgeName {
             reporter: Reporter::Destination.into(),
-            peer: label("source_principal"),
+            peer: cut(edge.peer),
             ..name
-        }),
-        _ => None,
+        },
     }
 }
 
@@ -186,37 +194,36 @@ fn cut(text: &str) -> String {
     text.get(..end).unwrap_or_default().to_owned()
 }
 
-fn of_request(sample: &Sample, requests: u64) -> Option<EdgeCounts> {
+fn of_request(sample: &Sample, edge: &Edge<'_>, requests: u64) -> Option<EdgeCounts> {
     let requests = u32::try_from(requests).unwrap_or(u32::MAX);
     let bound: f64 = match sample.label("le") {
         "+Inf" => f64::INFINITY,
         bound => bound.parse().ok()?,
     };
     let mut counts = EdgeCounts::default();
-    // Envoys of other versions may have other bounds.
+    // Envoy's are some of these.
     let bucket = BOUNDS_MS.iter().position(|known| bound <= *known);
     *counts
         .durations
         .get_mut(bucket.unwrap_or(BOUNDS_MS.len()))? = requests;
-    let code = sample.label("response_code");
-    let class: usize = code.get(..1).and_then(|class| class.parse().ok())?;
+    let class: usize = edge.code.get(..1).and_then(|class| class.parse().ok())?;
     *counts
         .responses
         .get_mut(class)
         .filter(|_| class < CLASSES)? = requests;
-    let failed = matches!(class, 0 | 5) || GRPC_FAILURES.contains(&sample.label("grpc_status"));
+    let failed = matches!(class, 0 | 5) || GRPC_FAILURES.contains(&edge.grpc_status);
     if failed {
         counts.failures = requests;
     }
-    if code == "403" {
+    if edge.code == "403" {
         counts.forbidden = requests;
     }
     Some(counts)
 }
 
-fn of_connection(sample: &Sample, connections: u64) -> Option<EdgeCounts> {
+fn of_connection(_: &Sample, edge: &Edge<'_>, connections: u64) -> Option<EdgeCounts> {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX);
-    let mut flags = sample.label("response_flags").split(',');
+    let mut flags = edge.details?.flags.split(',');
     let failed = flags.any(|flag| TCP_FAILURES.contains(&flag));
     Some(EdgeCounts {
         connections,
@@ -229,7 +236,7 @@ fn of_connection(sample: &Sample, connections: u64) -> Option<EdgeCounts> {
 mod tests {
     use super::*;
 
-    const OUT: &str = r#"reporter="source",source_namespace="shop",source_workload="cart",source_principal="spiffe://d/ns/shop/sa/cart",destination_namespace="shop",destination_service="ratings",upstream_cluster="out|shop/ratings|80",protocol="http""#;
+    const OUT: [&str; 2] = ["source;shop;ratings", "out|shop/ratings|80"];
 
     fn read(reader: &mut Reader, text: &str) -> (Traffic, u64) {
         reader.begin();
@@ -238,10 +245,10 @@ mod tests {
     }
 
     /// The lines of a histogram, with the requests up to 0.5 ms, up to 1 ms, and all.
-    fn histogram(labels: &str, code: &str, grpc: &str, counts: [u64; 3]) -> String {
+    fn histogram([to, by]: [&str; 2], code: &str, grpc: &str, counts: [u64; 3]) -> String {
         let bounds = ["0.5", "1", "+Inf"];
         let lines = bounds.iter().zip(counts).map(|(bound, count)| {
-            format!("{BUCKET}{labels},response_code=\"{code}\",response_flags=\"-\",grpc_status=\"{grpc}\",le=\"{bound}\"}} {count}\n")
+            format!("{BUCKET}edge=\"{to};{code};{grpc};{by}\",le=\"{bound}\"}} {count}\n")
         });
         lines.collect()
     }
@@ -276,8 +283,8 @@ mod tests {
     #[test]
     fn probes_of_the_kubelet_are_no_traffic_of_an_edge() {
         let of = |route: &str| {
-            let labels = r#"reporter="destination",source_principal="",destination_service="ratings",protocol="http""#;
-            histogram(&format!("{labels},route=\"{route}\""), "200", "", [1, 2, 3])
+            let details = format!(";;{route};");
+            histogram(["destination;;in|ratings", &details], "200", "", [1, 2, 3])
         };
         let text = of(PROBE_ROUTE) + &of("all");
         let (traffic, lost) = read(&mut Reader::default(), &text);
@@ -304,10 +311,10 @@ mod tests {
     #[test]
     fn connections_and_statuses_of_grpc_fail() {
         let mut reader = Reader::default();
-        let tcp = OUT.replace("http", "tcp");
+        let tcp = |flags: &str| format!("edge=\"{};;;{};{flags};;\"", OUT[0], OUT[1]);
+        let (well, failed) = (tcp("-"), tcp("UF,URX"));
         let text = format!(
-            "{CONNECTIONS}{tcp},response_flags=\"-\"}} 3\n{CONNECTIONS}{tcp},response_flags=\"UF,URX\"}} 2\n\
-             {RECEIVED}{tcp},response_flags=\"-\"}} 10\n{SENT}{tcp},response_flags=\"-\"}} 20\n"
+            "{CONNECTIONS}{well}}} 3\n{CONNECTIONS}{failed}}} 2\n{RECEIVED}{well}}} 10\n{SENT}{well}}} 20\n"
         );
         let (traffic, _) = read(&mut reader, &text);
         let (name, counts) = only(&traffic);
@@ -326,19 +333,15 @@ mod tests {
         let mut reader = Reader::default();
         let text: String = (0..MAX_EDGES_OF_SIDECAR + 3)
             .map(|n| {
-                histogram(
-                    &OUT.replace("ratings", &format!("s{n}")),
-                    "200",
-                    "",
-                    [1, 1, 1],
-                )
+                let to = format!("source;shop;s{n}");
+                histogram([&to, OUT[1]], "200", "", [1, 1, 1])
             })
             .collect();
         let (traffic, lost) = read(&mut reader, &text);
         assert_eq!((traffic.len(), lost), (MAX_EDGES_OF_SIDECAR, 3));
         let strange = format!(
             "# TYPE x counter\nenvoy_server_live{{}} 1\n{BUCKET}x\n{}",
-            histogram(&OUT.replace("source", "outbound"), "200", "", [1, 1, 1])
+            histogram(["outbound;shop;x", OUT[1]], "200", "", [1, 1, 1])
         );
         assert_eq!(read(&mut reader, &strange), (Traffic::new(), 0));
     }

@@ -57,11 +57,11 @@ fn the_bootstrap_is_valid() {
         })
         .unwrap();
         let socket = |name| dir.path().join(name);
-        let (sds, admin, agent) = (socket("sds"), socket("admin"), socket("agent"));
         let sockets = Sockets {
-            sds: &sds,
-            admin: &admin,
-            agent: &agent,
+            sds: &socket("sds"),
+            admin: &socket("admin"),
+            agent: &socket("agent"),
+            metrics: &socket("metrics"),
         };
         let config = bootstrap(&settings, &sockets, memory, zone);
         let path = dir.path().join("envoy.json");
@@ -147,7 +147,7 @@ async fn nothing_private_is_written_or_logged() {
         .collect();
     assert_eq!(
         names,
-        ["admin.sock", "envoy.json", "sds.sock"]
+        ["admin.sock", "envoy.json", "metrics.sock", "sds.sock"]
             .map(str::to_owned)
             .into()
     );
@@ -174,15 +174,21 @@ async fn nothing_private_is_written_or_logged() {
 }
 
 #[tokio::test]
-async fn metrics_are_reached_through_the_admin_cluster() {
+async fn metrics_have_labels_through_the_agent() {
     let pod = started().await;
     get(pod.ports.outbound, "/").await.unwrap();
-    let answer = get(pod.ports.metrics, "/stats/prometheus").await.unwrap();
+    let metrics = || async { get(pod.ports.metrics, "/stats/prometheus").await.unwrap() };
+    // Envoy merges the histograms of its threads every five seconds.
+    let counted = || async { metrics().await.body.contains("le=\"30000\"} 1\n") };
+    until("the durations", counted, || pod.log()).await;
+    let answer = metrics().await;
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
     for kept in [
-        "envoy_heddle_requests_total{reporter=\"outbound\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",path=\"/\"} 1",
-        "envoy_heddle_request_duration_ms_count{reporter=\"outbound\",source_namespace=\"shop\"",
+        "envoy_heddle_request_duration_ms_count{reporter=\"source\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",destination_namespace=\"shop\",destination_service=\"itself\",upstream_cluster=\"/\",protocol=\"http\",response_code=\"200\"} 1",
+        "envoy_heddle_request_duration_ms_bucket{reporter=\"destination\",source_principal=\"/\",destination_namespace=\"shop\",destination_workload=\"cart\",",
+        "upstream_cluster=\"/\",protocol=\"http\",response_code=\"200\",le=\"30000\"} 1",
+        "envoy_heddle_request_failures_total{reporter=\"source\",",
         "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"outbound\"",
         "envoy_listener_downstream_cx_active{envoy_listener_address=\"inbound\"",
         "envoy_cluster_upstream_cx_active{envoy_cluster_name=\"heddle-control-plane\"",
@@ -209,8 +215,9 @@ async fn series_of_golden_metrics_are_bounded_over_all_listeners() {
         let lines = text.body.lines();
         lines.filter(|line| line.starts_with(name)).count()
     };
-    assert_eq!(series("envoy_heddle_requests_total{"), 3, "{}", text.body);
-    assert_eq!(series("envoy_heddle_request_duration_ms_count{"), 3);
+    let durations = series("envoy_heddle_request_duration_ms_count{");
+    assert_eq!(durations, 3, "{}", text.body);
+    assert_eq!(series("envoy_heddle_request_failures_total{"), 3);
 }
 
 /// The plane has no runtime resource, and no server is behind the agent's cluster.
@@ -220,8 +227,7 @@ async fn the_lasting_parts_of_the_bootstrap_do_not_delay_readiness() {
     let pod = started().await;
     let elapsed = begun.elapsed();
     assert!(elapsed < Duration::from_secs(12), "{elapsed:?}");
-    let admin = async |path: &str| get(pod.ports.metrics, path).await.unwrap().body;
-    let runtime = admin("/runtime").await;
+    let runtime = pod.admin("/runtime").await;
     for name in [
         "\"heddle\"",
         "envoy.reloadable_features.tcp_proxy_delay_route_selection",
@@ -229,12 +235,12 @@ async fn the_lasting_parts_of_the_bootstrap_do_not_delay_readiness() {
     ] {
         assert!(runtime.contains(name), "{name}: {runtime}");
     }
-    let clusters = admin("/clusters").await;
+    let clusters = pod.admin("/clusters").await;
     assert!(
         clusters.contains("heddle-agent::default_priority"),
         "{clusters}"
     );
-    let node = admin("/server_info").await;
+    let node = pod.admin("/server_info").await;
     let node: serde_json::Value = serde_json::from_str(&node).unwrap();
     assert_eq!(node["node"]["locality"]["zone"], ZONE);
     assert!(

@@ -15,7 +15,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::plane::{Plane, TOKEN};
@@ -157,6 +158,13 @@ impl Pod {
         )
     }
 
+    /// The answer of Envoy's admin interface.
+    pub async fn admin(&self, path: &str) -> String {
+        let socket = self.dir.path().join("run/admin.sock");
+        let stream = UnixStream::connect(socket).await.unwrap();
+        ask(stream, path).await.unwrap().body
+    }
+
     pub async fn is_ready(&self) -> bool {
         get(self.ready, "/healthz/ready")
             .await
@@ -226,6 +234,13 @@ pub struct Answer {
 
 pub async fn get(at: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     let stream = tokio::time::timeout(DEADLINE, TcpStream::connect(at)).await??;
+    ask(stream, path).await
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    path: &str,
+) -> anyhow::Result<Answer> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);

@@ -101,22 +101,22 @@ fn listener(name: &str, at: SocketAddr, cluster: &str, direction: &str) -> Value
     })
 }
 
-/// The golden metrics under their own names, with the labels that the compiler takes from the environment.
-fn golden(reporter: &str) -> Value {
-    let tags = [
-        ("reporter", reporter),
-        ("source_namespace", "%ENVIRONMENT(NS)%"),
-        ("source_workload", "%ENVIRONMENT(WL)%"),
-        ("source_principal", "%ENVIRONMENT(ID)%"),
-        ("path", "%REQ(:PATH)%"),
-    ];
-    let tags = tags.map(|(name, format)| json!({ "name": name, "value_format": format }));
-    let stat = |name: &str| json!({ "name": name, "tags": tags });
+/// The golden metrics under their own names, as the compiler has them, with the path in the place of the cluster.
+fn golden(name: &str) -> Value {
+    let edge = match name {
+        "inbound" => "destination;;cart",
+        _ => "source;shop;itself",
+    };
+    let stat = |name: &str, details: &str| {
+        let edge = format!("{edge};%RESPONSE_CODE%;%GRPC_STATUS_NUMBER%;%REQ(:PATH)%{details}");
+        json!({ "name": name, "tags": [{ "name": "edge", "value_format": edge }] })
+    };
+    let details = ";%RESPONSE_FLAGS%;%ROUTE_NAME%;%RESPONSE_CODE_DETAILS%";
     json!({ "name": "envoy.access_loggers.stats", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
         "stats_scope": { "sharing_name": "heddle", "max_counters": 3, "max_histograms": 3, "enable_eviction": true },
-        "counters": [{ "stat": stat("heddle_requests_total"), "value_fixed": 1 }],
-        "histograms": [{ "stat": stat("heddle_request_duration_ms"), "unit": "Milliseconds", "value_format": "%DURATION%" }],
+        "counters": [{ "stat": stat("heddle_request_failures_total", details), "value_fixed": 1 }],
+        "histograms": [{ "stat": stat("heddle_request_duration_ms", ""), "unit": "Milliseconds", "value_format": "%DURATION%" }],
     } })
 }
 

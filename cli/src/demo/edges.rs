@@ -1,4 +1,4 @@
-//! The edges of the mesh, read from the callers' own Envoys: the golden metrics of the mesh, without a Prometheus in between.
+//! The edges of the mesh, read from the callers' own sidecars: the golden metrics of the mesh, without a Prometheus in between.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ use heddle_xds_types::prometheus::{self, Sample};
 use super::client;
 use crate::table;
 
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const STATS: &str = "/stats/prometheus?filter=heddle_request";
-const REQUESTS: &str = "envoy_heddle_requests_total";
+const REQUESTS: &str = "envoy_heddle_request_duration_ms_count";
 const BUCKET: &str = "envoy_heddle_request_duration_ms_bucket";
 /// The label that says which side reports, and the reporter whose view is shown: the caller's, because its times include the network.
 const REPORTER: (&str, &str) = ("reporter", "source");
@@ -26,7 +26,7 @@ struct Edge {
     backend: String,
 }
 
-/// The counts of the caller's Envoy.
+/// The counts of the caller's sidecar.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Counted {
     good: f64,
@@ -39,8 +39,8 @@ struct Counted {
 pub struct Sidecar {
     /// `frontend-1`.
     pub pod: String,
-    /// Envoy's admin socket.
-    pub admin: PathBuf,
+    /// The agent's socket for readers of metrics.
+    pub metrics: PathBuf,
 }
 
 /// One reading of all sidecars.
@@ -53,7 +53,7 @@ pub struct Reading {
 pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
     let mut edges = BTreeMap::new();
     for sidecar in sidecars {
-        let reply = client::get_unix(&sidecar.admin, STATS, ADMIN_TIMEOUT)
+        let reply = client::get_unix(&sidecar.metrics, STATS, TIMEOUT)
             .await
             .with_context(|| format!("metrics of {}", sidecar.pod))?;
         if reply.status != 200 {
@@ -78,7 +78,6 @@ fn take(samples: &[Sample], edges: &mut BTreeMap<Edge, Counted>) {
         .filter(|sample| sample.label(REPORTER.0) == REPORTER.1)
     {
         let edge = Edge {
-            // Envoy has it from the agent: the variables of the compiler and of the agent have the same names.
             caller: sample.label("source_workload").to_owned(),
             service: sample.label("destination_service").to_owned(),
             backend: backend(sample.label("upstream_cluster")).to_owned(),
@@ -196,9 +195,9 @@ mod tests {
 
     #[test]
     fn requests_add_up_over_response_codes_and_only_the_callers_view_counts() {
-        let text = r#"envoy_heddle_requests_total{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="200"} 9
-envoy_heddle_requests_total{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="403"} 1
-envoy_heddle_requests_total{reporter="destination",destination_service="a",response_code="200"} 70"#;
+        let text = r#"envoy_heddle_request_duration_ms_count{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="200"} 9
+envoy_heddle_request_duration_ms_count{reporter="source",source_workload="p",destination_service="a",upstream_cluster="out|shop/a|80",response_code="403"} 1
+envoy_heddle_request_duration_ms_count{reporter="destination",destination_service="a",response_code="200"} 70"#;
         let mut edges = BTreeMap::new();
         take(&prometheus::parse(text), &mut edges);
         let edge = Edge {

@@ -142,7 +142,7 @@ impl<'a> Mesh<'a> {
         PODS.iter()
             .map(|(pod, ..)| Sidecar {
                 pod: (*pod).to_owned(),
-                admin: self.dir.sidecar(pod).join("admin.sock"),
+                metrics: self.dir.sidecar(pod).join("metrics.sock"),
             })
             .collect()
     }

@@ -1,6 +1,6 @@
 //! The steps of the demo, each with its expectations.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -17,6 +17,8 @@ use super::world::Change;
 const REQUESTS: u64 = 1500;
 const PHASE_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(20);
+/// The histograms of an Envoy have a request some seconds after its end.
+const COUNTED: Duration = Duration::from_secs(20);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Four standard deviations and a bit, in points: at 95/5, and at 50/50.
 const POINTS_UNEVEN: f64 = 2.5;
@@ -290,11 +292,18 @@ async fn edges_table(
     total: &Tally,
 ) -> Result<()> {
     term.step("Who calls whom, from the proxies' own metrics");
-    let now = edges::read(&mesh.sidecars()).await?;
-    term.block(&edges::table(first, &now));
-    let reviews = now.requests("frontend-1", "reviews");
     #[expect(clippy::cast_precision_loss, reason = "counts of a demo are small")]
     let sent = total.sent() as f64;
+    let deadline = Instant::now() + COUNTED;
+    let (now, reviews) = loop {
+        let now = edges::read(&mesh.sidecars()).await?;
+        let reviews = now.requests("frontend-1", "reviews");
+        if reviews >= sent || Instant::now() > deadline {
+            break (now, reviews);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    term.block(&edges::table(first, &now));
     term.expect(
         reviews >= sent,
         &format!("the proxies counted all {sent} requests of frontend ({reviews})"),

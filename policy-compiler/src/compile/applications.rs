@@ -76,6 +76,7 @@ fn resource(
     origins: &BTreeSet<ObjectRef>,
 ) -> Arc<Resource> {
     cluster.metadata = Some(metrics::of_service(service));
+    cluster.alt_stat_name = metrics::stat_name(service);
     let body = cluster.encode_to_vec();
     let kind = ResourceKind::Cluster;
     Resource::new(kind, &cluster.name, body, Vec::new(), origins.clone())

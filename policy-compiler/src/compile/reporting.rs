@@ -1,9 +1,7 @@
 //! The two ends of a connection, as far as the reporting sidecar knows them by itself.
 
 use crate::envoy::external::NAMESPACE_OF_CLUSTER;
-use crate::envoy::metrics::{
-    Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, OWN_WORKLOAD, SERVICE_OF_CLUSTER,
-};
+use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, SERVICE_OF_CLUSTER};
 use crate::envoy::reporting::Reporting;
 use crate::envoy::tracing::Spans;
 use crate::telemetry::{LineFormat, SpanTag};
@@ -14,17 +12,10 @@ pub(super) fn source<'a>(
     service: Option<&'a str>,
     format: LineFormat,
 ) -> Reporting<'a> {
-    let destination_service = service.unwrap_or(NO_SERVICE);
-    let edge = Edge(vec![
-        ("reporter", "source"),
-        ("source_namespace", OWN_NAMESPACE),
-        ("source_workload", OWN_WORKLOAD),
-        ("source_principal", OWN_PRINCIPAL),
-        ("destination_namespace", destination_namespace),
-        ("destination_service", destination_service),
-        // Tells the backends of a split apart.
-        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
-    ]);
+    let edge = Edge::Source {
+        namespace: destination_namespace,
+        service: service.unwrap_or(NO_SERVICE),
+    };
     Reporting {
         edge,
         server: "%UPSTREAM_PEER_URI_SAN%",
@@ -43,13 +34,9 @@ pub(super) fn external(format: LineFormat) -> Reporting<'static> {
 
 /// The reports of the server's sidecar. The service may be a command.
 pub(super) fn destination(destination_service: &str, format: LineFormat) -> Reporting<'_> {
-    let edge = Edge(vec![
-        ("reporter", "destination"),
-        ("source_principal", "%DOWNSTREAM_PEER_URI_SAN%"),
-        ("destination_namespace", OWN_NAMESPACE),
-        ("destination_workload", OWN_WORKLOAD),
-        ("destination_service", destination_service),
-    ]);
+    let edge = Edge::Destination {
+        service: destination_service,
+    };
     Reporting {
         edge,
         server: OWN_PRINCIPAL,

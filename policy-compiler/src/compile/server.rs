@@ -7,6 +7,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use heddle_ports::{INBOUND, INBOUND_NODE};
+use heddle_xds_types::bootstrap::METRICS;
 use prost::Message;
 
 use super::applications::{in_name, rest, tls_application};
@@ -48,7 +49,7 @@ pub(crate) fn server(input: &InboundInput) -> Part {
         clusters.push(cluster);
     }
     let metrics = in_name(Some(Port::METRICS));
-    let body = route::metrics(&metrics, heddle_xds_types::bootstrap::ADMIN, &input.metrics);
+    let body = route::metrics(&metrics, METRICS, &input.metrics);
     let kind = ResourceKind::Route;
     resources.push(resource(input, kind, &metrics, body, Vec::new()));
     let mut listener = |name: &str, listener: &listener::Listener| {

@@ -10,7 +10,8 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::{Message, Name};
 
-use super::metrics::Edge;
+use super::log_filter::{only, status_from};
+use super::metrics::{Edge, ORIGIN_OF_CONNECTION};
 use super::runtime::RuntimeValue;
 use super::{fraction, inline, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
@@ -45,7 +46,7 @@ const OF_REQUEST: [Field<'_>; 10] = [
 /// The fields of a connection of bytes.
 const OF_CONNECTION: [Field<'_>; 2] = [
     // Names the rule where the gate denies.
-    ("details", "%FILTER_STATE(envoy.tcp_proxy.cluster:PLAIN)%"),
+    ("details", ORIGIN_OF_CONNECTION),
     ("termination", "%CONNECTION_TERMINATION_DETAILS%"),
 ];
 
@@ -54,7 +55,7 @@ const OF_BOTH: [Field<'_>; 8] = [
     ("time", "%START_TIME%"),
     ("flags", "%RESPONSE_FLAGS%"),
     ("source_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
     ("upstream_host", "%UPSTREAM_HOST%"),
     ("bytes_received", "%BYTES_RECEIVED%"),
     ("bytes_sent", "%BYTES_SENT%"),
@@ -83,11 +84,11 @@ fn json<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<u8> {
     struct_of(fields.map(|(name, value)| (name, text_value(value))))
 }
 
-/// The fields about the two ends: the labels of the metrics but those that all lines have, and the identity of the server.
+/// The fields about the two ends.
 fn ends<'a>(edge: &Edge<'a>, server: &'static str) -> Vec<Field<'a>> {
-    let labels = edge.0.iter().copied();
-    let labels = labels.filter(|(name, _)| OF_BOTH.iter().all(|(known, _)| known != name));
-    labels.chain([("destination_principal", server)]).collect()
+    let mut fields = edge.fields();
+    fields.push(("destination_principal", server));
+    fields
 }
 
 /// For HTTP connection managers: once per request, at its end. `server` is the identity of the server, or a command for it.
@@ -127,18 +128,8 @@ fn logger(constant: &Constant, ends: Vec<Field<'_>>, format: LineFormat) -> acce
 /// Draws once for a failure, and once more for the other requests.
 fn filter() -> accesslog::AccessLogFilter {
     use accesslog::access_log_filter::FilterSpecifier as Of;
-    use accesslog::comparison_filter::Op;
-    let status = accesslog::ComparisonFilter {
-        op: Op::Ge.into(),
-        value: Some(core::RuntimeUInt32 {
-            default_value: NO_STATUS,
-            runtime_key: STATUS.to_owned(),
-        }),
-    };
     let failed = [
-        Of::StatusCodeFilter(accesslog::StatusCodeFilter {
-            comparison: Some(status),
-        }),
+        status_from(NO_STATUS, STATUS),
         Of::ResponseFlagFilter(accesslog::ResponseFlagFilter::default()),
     ];
     let any = accesslog::OrFilter {
@@ -152,12 +143,6 @@ fn filter() -> accesslog::AccessLogFilter {
         filters: vec![only(drawn(SHARE)), only(Of::OrFilter(any))],
     };
     only(Of::AndFilter(all))
-}
-
-const fn only(filter: accesslog::access_log_filter::FilterSpecifier) -> accesslog::AccessLogFilter {
-    accesslog::AccessLogFilter {
-        filter_specifier: Some(filter),
-    }
 }
 
 fn drawn(key: &str) -> accesslog::access_log_filter::FilterSpecifier {

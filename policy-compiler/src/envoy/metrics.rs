@@ -1,18 +1,23 @@
 //! Golden metrics: requests, connections and durations per edge, counted by Envoy itself from the same fields as an access log.
+//!
+//! A series has one tag with all fields, and no field about the pod itself: that keeps a request cheap
+//! (`docs/performance.md`). The agent makes labels of them ([`golden`]).
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, config};
 use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
+use heddle_xds_types::golden::{self, Details, Side};
 
+use super::log_filter::{only, status_from};
 use super::{any, number, text_struct};
 
-/// The bound on the counters of one access logger. A series is one combination of labels; an inbound port has one for each
-/// caller, response code and flag.
-const MAX_COUNTERS: u32 = 1024;
+/// The bound on the counters of one access logger. A series is one combination of fields; an inbound port has one for each
+/// caller, status, flag, rule and policy.
+const MAX_COUNTERS: u32 = 256;
 /// The bound on the histograms of one access logger.
-const MAX_HISTOGRAMS: u32 = 1024;
+const MAX_HISTOGRAMS: u32 = 256;
 
 /// Values that stay the same for all of a pod's life are in Envoy's environment, where the agent puts them: so the listeners of all
 /// workloads are the same. The names are short, because they are in every filter chain (ARCHITECTURE.md, names on the wire).
@@ -23,6 +28,12 @@ pub(crate) const OWN_PRINCIPAL: &str = "%ENVIRONMENT(ID)%";
 pub(crate) const SERVICE_OF_CLUSTER: &str = "%CLUSTER_METADATA(heddle:service)%";
 /// The same for connections of bytes, of which the gate has refused some before a cluster was chosen.
 pub(crate) const SERVICE_OF_CONNECTION: &str = r#"%COALESCE({"operators":[{"command":"FILTER_STATE","param":"heddle.service:PLAIN"},{"command":"CLUSTER_METADATA","param":"heddle:service"}]})%"#;
+/// The identity of the caller, at the server.
+const CALLER: &str = "%DOWNSTREAM_PEER_URI_SAN%";
+/// The cluster of a connection of bytes, or the rule that denied it.
+pub(crate) const ORIGIN_OF_CONNECTION: &str = "%FILTER_STATE(envoy.tcp_proxy.cluster:PLAIN)%";
+/// The lowest status of a failure.
+const LOWEST_FAILURE: u32 = 400;
 /// A service where there is none.
 pub(crate) const NO_SERVICE: &str = "-";
 
@@ -34,90 +45,181 @@ pub(crate) fn of_service(service: Option<&str>) -> core::Metadata {
     )
 }
 
-/// The two ends of a connection, as far as the reporting sidecar knows them by itself. The pairs become labels, in this order.
+/// The name of a cluster of the server's side for statistics, in which [`golden`] finds the service.
+pub(crate) fn stat_name(service: Option<&str>) -> String {
+    format!("in|{}", service.unwrap_or(NO_SERVICE))
+}
+
+/// The two ends of a connection, as far as the reporting sidecar knows them by itself. The texts may be commands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Edge<'a>(pub(crate) Vec<(&'static str, &'a str)>);
+pub(crate) enum Edge<'a> {
+    /// Of the client's sidecar: the service that is called.
+    Source {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        service: &'a str,
+    },
+    /// Of the server's sidecar: the service that was called.
+    Destination {
+        /// Its name.
+        service: &'a str,
+    },
+}
 
-/// The label of the rule, where requests of the kubelet are among others.
-const RULE: (&str, &str) = ("route", "%ROUTE_NAME%");
+impl<'a> Edge<'a> {
+    /// The names and values of all that is known, for access logs.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, &'a str)> {
+        match *self {
+            Self::Source { namespace, service } => vec![
+                ("reporter", Side::Source.as_str()),
+                ("source_namespace", OWN_NAMESPACE),
+                ("source_workload", OWN_WORKLOAD),
+                ("source_principal", OWN_PRINCIPAL),
+                ("destination_namespace", namespace),
+                ("destination_service", service),
+            ],
+            Self::Destination { service } => vec![
+                ("reporter", Side::Destination.as_str()),
+                ("source_principal", CALLER),
+                ("destination_namespace", OWN_NAMESPACE),
+                ("destination_workload", OWN_WORKLOAD),
+                ("destination_service", service),
+            ],
+        }
+    }
 
-/// For HTTP connection managers. `probed`: the kubelet's probes are among the requests, and the series tell them apart.
-pub(crate) fn http(edge: &Edge<'_>, probed: bool) -> accesslog::AccessLog {
-    let mut tags = tags(edge, "http");
-    tags.extend(probed.then(|| tag(RULE.0, RULE.1)));
-    tags.extend([
-        tag("response_code", "%RESPONSE_CODE%"),
-        // Tells an answer of the application from one of the mesh.
-        tag("response_flags", "%RESPONSE_FLAGS%"),
-        tag("grpc_status", "%GRPC_STATUS_NUMBER%"),
-    ]);
+    /// The tag of its series.
+    fn tag(&self, [code, grpc_status]: [&str; 2], details: Option<Details<'_>>) -> config::Tag {
+        let (reporter, namespace, service, peer) = match *self {
+            // The cluster tells the backends of a split apart.
+            Self::Source { namespace, service } => {
+                (Side::Source, namespace, service, "%UPSTREAM_CLUSTER%")
+            }
+            // In requests, the name that the cluster has for statistics is a thousand instructions cheaper than its metadata.
+            Self::Destination {
+                service: SERVICE_OF_CLUSTER,
+            } => (Side::Destination, "", "%UPSTREAM_CLUSTER%", CALLER),
+            Self::Destination { service } => (Side::Destination, "", service, CALLER),
+        };
+        let edge = golden::Edge {
+            reporter,
+            namespace,
+            service,
+            code,
+            grpc_status,
+            peer,
+            details,
+        };
+        config::Tag {
+            name: golden::TAG.to_owned(),
+            value_format: edge.format(),
+            rules: None,
+        }
+    }
+}
+
+const STATUS: [&str; 2] = ["%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%"];
+
+/// For HTTP connection managers: every request, and once more with details if it failed. `probed`: the kubelet's probes are among the
+/// requests, and the series tell them apart by the rule.
+pub(crate) fn http(edge: &Edge<'_>, probed: bool) -> [accesslog::AccessLog; 2] {
+    let rule = probed.then_some(Details {
+        flags: "",
+        route: "%ROUTE_NAME%",
+        origin: "",
+    });
     let duration = config::Histogram {
-        stat: stat("heddle_request_duration_ms", &tags),
+        stat: stat(golden::DURATIONS, edge.tag(STATUS, rule)),
         unit: config::histogram::Unit::Milliseconds.into(),
         value_format: "%DURATION%".to_owned(),
     };
-    logger(Config {
-        counters: vec![one("heddle_requests_total", &tags)],
+    let requests = Config {
         histograms: vec![duration],
         ..Default::default()
-    })
+    };
+    let details = Details {
+        flags: "%RESPONSE_FLAGS%",
+        route: "%ROUTE_NAME%",
+        origin: "%RESPONSE_CODE_DETAILS%",
+    };
+    let failure = config::Counter {
+        stat: stat(golden::FAILURES, edge.tag(STATUS, Some(details))),
+        value_fixed: Some(UInt64Value { value: 1 }),
+        ..Default::default()
+    };
+    let failures = Config {
+        counters: vec![failure],
+        ..Default::default()
+    };
+    [
+        logger("stats", None, requests),
+        logger("failures", Some(failed()), failures),
+    ]
 }
 
 /// For TCP proxies: once per connection, at its end.
 pub(crate) fn tcp(edge: &Edge<'_>) -> accesslog::AccessLog {
-    let mut tags = tags(edge, "tcp");
-    tags.push(tag("response_flags", "%RESPONSE_FLAGS%"));
-    let counters = vec![
-        one("heddle_tcp_connections", &tags),
-        sum("heddle_tcp_received_bytes", "%BYTES_RECEIVED%", &tags),
-        sum("heddle_tcp_sent_bytes", "%BYTES_SENT%", &tags),
-    ];
-    logger(Config {
-        counters,
-        ..Default::default()
-    })
-}
-
-fn tags(edge: &Edge<'_>, protocol: &str) -> Vec<config::Tag> {
-    edge.0
-        .iter()
-        .map(|(name, value)| tag(name, value))
-        .chain([tag("protocol", protocol)])
-        .collect()
-}
-
-fn tag(name: &str, value: &str) -> config::Tag {
-    config::Tag {
-        name: name.to_owned(),
-        value_format: value.to_owned(),
-        rules: None,
-    }
-}
-
-fn stat(name: &str, tags: &[config::Tag]) -> Option<config::Stat> {
-    Some(config::Stat {
-        name: name.to_owned(),
-        tags: tags.to_vec(),
-    })
-}
-
-fn one(name: &str, tags: &[config::Tag]) -> config::Counter {
-    config::Counter {
-        stat: stat(name, tags),
+    let details = Details {
+        flags: "%RESPONSE_FLAGS%",
+        route: "",
+        // The client's sidecar has the cluster already.
+        origin: match edge {
+            Edge::Source { .. } => "",
+            Edge::Destination { .. } => ORIGIN_OF_CONNECTION,
+        },
+    };
+    let tag = edge.tag(["", ""], Some(details));
+    let one = config::Counter {
+        stat: stat(golden::CONNECTIONS, tag.clone()),
         value_fixed: Some(UInt64Value { value: 1 }),
         ..Default::default()
-    }
-}
-
-fn sum(name: &str, value_format: &str, tags: &[config::Tag]) -> config::Counter {
-    config::Counter {
-        stat: stat(name, tags),
+    };
+    let sum = |name: &str, value_format: &str| config::Counter {
+        stat: stat(name, tag.clone()),
         value_format: value_format.to_owned(),
         ..Default::default()
-    }
+    };
+    let counters = vec![
+        one,
+        sum(golden::RECEIVED, "%BYTES_RECEIVED%"),
+        sum(golden::SENT, "%BYTES_SENT%"),
+    ];
+    logger(
+        "stats",
+        None,
+        Config {
+            counters,
+            ..Default::default()
+        },
+    )
 }
 
-fn logger(config: Config) -> accesslog::AccessLog {
+fn stat(name: &str, tag: config::Tag) -> Option<config::Stat> {
+    Some(config::Stat {
+        name: name.to_owned(),
+        tags: vec![tag],
+    })
+}
+
+/// A response flag, or a status from 400 on.
+fn failed() -> accesslog::AccessLogFilter {
+    use accesslog::access_log_filter::FilterSpecifier as Of;
+    let any = [
+        Of::ResponseFlagFilter(accesslog::ResponseFlagFilter::default()),
+        // Envoy demands a key. No layer has it.
+        status_from(LOWEST_FAILURE, "heddle.failure"),
+    ];
+    only(Of::OrFilter(accesslog::OrFilter {
+        filters: any.map(only).into(),
+    }))
+}
+
+fn logger(
+    name: &str,
+    filter: Option<accesslog::AccessLogFilter>,
+    config: Config,
+) -> accesslog::AccessLog {
     // No prefix: the names are whole. Envoy drops new series above the bounds; series without traffic make room
     // (`stats_eviction_interval` of the bootstrap). The scope has no `sharing_name`: with one, Envoy 1.40 crashes at the
     // end of `--mode validate`, with which the control plane tries resources.
@@ -132,8 +234,8 @@ fn logger(config: Config) -> accesslog::AccessLog {
         ..config
     };
     accesslog::AccessLog {
-        name: "stats".to_owned(),
+        name: name.to_owned(),
+        filter,
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&config))),
-        ..Default::default()
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod gate;
 mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
+mod log_filter;
 mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;

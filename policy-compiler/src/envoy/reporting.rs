@@ -25,10 +25,9 @@ pub(crate) struct Reporting<'a> {
 impl Reporting<'_> {
     /// The loggers of an HTTP connection manager.
     pub(super) fn of_requests(&self) -> Vec<AccessLog> {
-        vec![
-            metrics::http(&self.edge, self.probed),
-            access_log::http(&self.edge, self.server, self.format),
-        ]
+        let [requests, failures] = metrics::http(&self.edge, self.probed);
+        let log = access_log::http(&self.edge, self.server, self.format);
+        vec![requests, failures, log]
     }
 
     /// The tracer of an HTTP connection manager.

@@ -365,7 +365,8 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
             retries::in_place(SERVER_RETRIES),
         );
         action.prefix_rewrite = "/stats/prometheus".to_owned();
-        // The admin interface can stop the process: only reading is let through, and only this path.
+        // In pods with a bootstrap of before version 4 this is the admin interface, which can stop the process: only reading is let
+        // through, and only this path.
         let probe = ProbeRoute::get(path);
         v3::Route {
             name: "metrics".to_owned(),

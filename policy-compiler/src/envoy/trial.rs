@@ -15,7 +15,7 @@ use heddle_xds_types::bootstrap::{CLUSTERS, CONTROL_PLANE, REGEX_PROGRAM_SIZE, R
 use prost::Message;
 
 use super::hcm::{Routes, Side, connection_manager};
-use super::metrics::{Edge, OWN_PRINCIPAL};
+use super::metrics::{Edge, NO_SERVICE, OWN_PRINCIPAL};
 use super::network::tcp_proxy;
 use super::reporting::Reporting;
 use super::wire::envoy::config::route::v3::RouteConfiguration;
@@ -91,7 +91,9 @@ fn routes(mut config: RouteConfiguration) -> listener::Listener {
     // As with routes by RDS: the clusters may come later.
     config.validate_clusters = truth(false);
     let reporting = Reporting {
-        edge: Edge(Vec::new()),
+        edge: Edge::Destination {
+            service: NO_SERVICE,
+        },
         server: OWN_PRINCIPAL,
         format: LineFormat::default(),
         probed: false,

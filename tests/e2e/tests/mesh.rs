@@ -177,7 +177,8 @@ spec:
         "--timeout=120s",
     ])?;
     eventually("the edge in Prometheus", Duration::from_secs(60), || {
-        let query = "http://127.0.0.1:9090/api/v1/query?query=envoy_heddle_requests_total";
+        let query =
+            "http://127.0.0.1:9090/api/v1/query?query=envoy_heddle_request_duration_ms_count";
         let series = ns
             .kubectl
             .exec("deployment/prometheus", "app", &["wget", "-qO-", query])?;
@@ -215,7 +216,7 @@ fn rules_and_queries_have_data(ns: &Namespace) -> Result<()> {
         Ok((rules.len() > 10 && healthy).then_some(()))
     })?;
     for metric in [
-        "envoy_heddle_requests_total",
+        "envoy_heddle_request_duration_ms_count",
         "envoy_heddle_request_duration_ms_bucket",
         "envoy_control_plane_connected_state",
         "envoy_server_live",

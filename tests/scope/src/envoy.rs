@@ -180,24 +180,25 @@ impl Envoy {
         Ok(())
     }
 
-    /// How often each response flag was seen, over all requests and connections of this sidecar, in and out.
+    /// How often each response flag was seen, over all failed requests and all connections of this sidecar, in and out.
     ///
     /// # Errors
     /// When it does not say.
     pub async fn flags(&self) -> Result<BTreeMap<String, u64>> {
         let text = self
-            .ask("/stats/prometheus?filter=heddle_(requests_total|tcp_connections)")
+            .ask("/stats/prometheus?filter=heddle_(request_failures_total|tcp_connections)")
             .await?;
         let mut flags = BTreeMap::new();
         for line in text.lines() {
-            let Some((_, rest)) = line.split_once("response_flags=\"") else {
+            // The flags are the seventh field of the tag (`xds-types/src/golden.rs`).
+            let tag = line.split_once("{edge=\"").map(|(_, rest)| rest);
+            let (Some(found), Some((_, value))) = (
+                tag.and_then(|tag| tag.split(';').nth(6)),
+                line.rsplit_once(' '),
+            ) else {
                 continue;
             };
-            let (Some((flag, _)), Some((_, value))) = (rest.split_once('"'), line.rsplit_once(' '))
-            else {
-                continue;
-            };
-            for flag in flag.split(',') {
+            for flag in found.split(',') {
                 *flags.entry(flag.to_owned()).or_default() += value.parse::<u64>().unwrap_or(0);
             }
         }

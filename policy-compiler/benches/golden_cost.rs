@@ -1,0 +1,253 @@
+//! The cost of telemetry in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
+//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measurement"
+)]
+
+#[path = "../tests/harness/mod.rs"]
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::running::{Envoy, Trust, connect, serve, start};
+use heddle_policy_compiler::Compiled;
+use serde_json::{Value, json};
+
+const NET: &str = "127.105.0";
+const FIRST: u16 = 8601;
+const WARM_UP: usize = 30;
+const REQUESTS: usize = 300;
+const ROUNDS: usize = 3;
+/// Set for the process that runs Envoys under valgrind.
+const COUNTS: &str = "GOLDEN_COST_COUNTS";
+
+/// A client and a server with so many ports, each called by a name of its own.
+fn compiled(ports: u16) -> Compiled {
+    let ports = || FIRST..FIRST + ports;
+    let (mut of_service, mut upstreams) = (Vec::new(), Vec::new());
+    for port in ports() {
+        of_service.push(json!({"name": format!("http-{port}"), "port": port}));
+        upstreams.push(format!("shop/api:{port}={NET}.4:{port}"));
+    }
+    let pod = |name: &str, ip: &str, annotations: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}, "annotations": annotations},
+            "spec": {"serviceAccountName": name, "containers": [{"name": "app"}]}, "status": {"podIPs": [{"ip": ip}]}})
+    };
+    let (client, server) = (format!("{NET}.1"), format!("{NET}.2"));
+    let documents = [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "selector": {"app": "api"}, "ports": of_service}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "api-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "api"}},
+            "addressType": "IPv4", "ports": of_service,
+            "endpoints": [{"addresses": [server], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "api", "namespace": "shop"}}]}),
+        pod(
+            "client",
+            &client,
+            json!({"heddle.dev/standalone-app": format!("{NET}.5"), "heddle.dev/standalone-upstreams": upstreams.join(", ")}),
+        ),
+        pod(
+            "api",
+            &server,
+            json!({"heddle.dev/standalone-app": format!("{NET}.3")}),
+        ),
+    ];
+    let documents = documents.map(|document| format!("---\n{document}\n"));
+    harness::compiled(&documents.concat())
+}
+
+/// Leaves the connection managers with this route configuration the loggers with these names.
+fn keep_loggers(value: &mut Value, routes: &str, names: &[&str]) {
+    match value {
+        Value::Object(map) => {
+            if map
+                .get("route_config")
+                .is_some_and(|of| of["name"] == routes)
+            {
+                let loggers = map["access_log"].as_array_mut().unwrap();
+                loggers.retain(|logger| names.contains(&logger["name"].as_str().unwrap()));
+            }
+            map.values_mut()
+                .for_each(|value| keep_loggers(value, routes, names));
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|value| keep_loggers(value, routes, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn answer(stream: &mut TcpStream) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+        while let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head: Vec<u8> = seen.drain(..end + 4).collect();
+            let status = if head.starts_with(b"GET /fails") {
+                "404 Not Found"
+            } else {
+                "200 OK"
+            };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+        }
+    }
+}
+
+fn ask(stream: &mut TcpStream, path: &str) -> Result<()> {
+    let headers = "host: api\r\nuser-agent: bench\r\naccept: */*";
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n\r\n")?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    while !answer.ends_with(b"\r\n\r\nok") {
+        let read = stream.read(&mut buffer)?;
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer);
+        ensure!(read > 0 && !text.starts_with("HTTP/1.1 503"), "{text}");
+    }
+    Ok(())
+}
+
+/// Connects and warms up. Under valgrind, the first call may take longer than the sidecar waits for the server.
+fn warm(at: &str, path: &str) -> Result<TcpStream> {
+    let mut tries = 0..10;
+    loop {
+        let mut stream = connect(at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        match (0..WARM_UP).try_for_each(|_| ask(&mut stream, path)) {
+            Ok(()) => return Ok(stream),
+            Err(error) if tries.next().is_some() => println!("once more: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn control(what: &str, envoy: &Envoy) -> Result<()> {
+    let told = Command::new("callgrind_control")
+        .args([what, &envoy.id().to_string()])
+        .output()?;
+    ensure!(told.status.success(), "{told:?}");
+    Ok(())
+}
+
+/// The instructions of the threads but the main one since the counts were set to 0.
+fn instructions(envoy: &Envoy, folder: &Path) -> Result<u64> {
+    control("--dump", envoy)?;
+    let mut total = 0;
+    for file in fs::read_dir(folder)? {
+        let path = file?.path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with(&format!("count.{}.", envoy.id())) {
+            continue;
+        }
+        let text = fs::read_to_string(&path)?;
+        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        if line("thread: ").context("no thread")?.trim() != "1" {
+            total += line("totals: ")
+                .context("no total")?
+                .trim()
+                .parse::<u64>()?;
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(total)
+}
+
+/// The name of a row, the names of its loggers (`None`: all), and the path that is called.
+type Row = (&'static str, Option<&'static [&'static str]>, &'static str);
+
+const ROWS: [Row; 5] = [
+    ("no logger", Some(&[]), "/items"),
+    ("access log, asleep", Some(&["log"]), "/items"),
+    ("golden metrics", Some(&["stats", "failures"]), "/items"),
+    ("both, as compiled", None, "/items"),
+    ("the same, and the request fails", None, "/fails"),
+];
+
+/// Leaves the connection managers with these route configurations the loggers of their rows.
+fn edit(config: &mut Value, routes: impl Fn(u16) -> String) {
+    for (port, (_, loggers, _)) in (FIRST..).zip(ROWS) {
+        if let Some(loggers) = loggers {
+            keep_loggers(config, &routes(port), loggers);
+        }
+    }
+}
+
+fn count(folder: &Path) -> Result<()> {
+    let (none, trust) = (BTreeSet::new(), Trust::new()?);
+    let compiled = compiled(u16::try_from(ROWS.len())?);
+    for (port, _) in (FIRST..).zip(ROWS) {
+        serve(format!("{NET}.3:{port}"), answer)?;
+    }
+    let at = |index: u8| format!("{NET}.{index}:9901");
+    let envoys = folder.join("envoys");
+    fs::create_dir(&envoys)?;
+    let start = |pod, index, routes: fn(u16) -> String| -> Result<Envoy> {
+        let edit = |config: &mut Value| edit(config, routes);
+        start(&compiled, (pod, &none), &trust, &envoys, &at(index), edit)
+    };
+    let server = start("api", 8, |port| format!("in|{port}"))?;
+    let client = start("client", 9, |port| format!("out|shop/api|{port}"))?;
+    for round in 1..=ROUNDS {
+        let mut bare = [0.0; 2];
+        for (port, (name, _, path)) in (FIRST..).zip(ROWS) {
+            let mut stream = warm(&format!("{NET}.4:{port}"), path)?;
+            for envoy in [&client, &server] {
+                control("--zero", envoy)?;
+            }
+            (0..REQUESTS).try_for_each(|_| ask(&mut stream, path))?;
+            for (index, envoy) in [&client, &server].into_iter().enumerate() {
+                let each = instructions(envoy, folder)? as f64 / 1000.0 / REQUESTS as f64;
+                if port == FIRST {
+                    bare[index] = each;
+                }
+                let more = 100.0 * (each / bare[index] - 1.0);
+                let side = ["client", "server"][index];
+                println!("{round} {side}, {name}: {each:.1} thousand instructions ({more:+.1} %)");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs this program once more, with Envoys under callgrind.
+fn main() -> Result<()> {
+    if let Some(folder) = std::env::var_os(COUNTS) {
+        return count(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir()?;
+    let counted = folder.path().join("envoy");
+    let envoy = fs::canonicalize(harness::envoy::binary()?)?;
+    let out = folder.path().join("count.%p");
+    fs::write(
+        &counted,
+        format!(
+            "#!/bin/sh\nexec valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file={} {} \"$@\"\n",
+            out.display(),
+            envoy.display()
+        ),
+    )?;
+    ensure!(
+        Command::new("chmod")
+            .arg("+x")
+            .arg(&counted)
+            .status()?
+            .success()
+    );
+    let own = std::env::current_exe()?;
+    let status = Command::new(own)
+        .env(COUNTS, folder.path())
+        .env("HEDDLE_ENVOY", counted)
+        .status()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
