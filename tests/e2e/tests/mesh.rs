@@ -1,5 +1,5 @@
 //! Changes of the whole mesh, one test after the other; the last one removes the mesh.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::indexing_slicing, reason = "tests may panic")]
 
 #[path = "mesh/adoption.rs"]
 mod adoption;
