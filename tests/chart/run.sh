@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # run.sh: the chart of config/helm, rendered by Helm's own packages. Needs Go, and no root.
-# Slow when its build is cold (client-go and kustomize), so it is of the nightly run, not of `make test`.
 set -euo pipefail
 cd "$(dirname "$0")"
 unformatted=$(gofmt -l .)
