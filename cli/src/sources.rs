@@ -190,7 +190,14 @@ mod tests {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let paths = Arc::clone(&asked);
         let answer = move |request: Request| async move {
-            paths.lock().unwrap().push(request.uri().path().to_owned());
+            let path = request.uri().path().to_owned();
+            paths.lock().unwrap().push(path.clone());
+            // The versions of a kind that has several.
+            if path.starts_with("/apis/") && path.matches('/').count() == 3 {
+                return Json(
+                    json!({"kind": "APIResourceList", "groupVersion": "", "resources": []}),
+                );
+            }
             Json(
                 json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [
                 {"metadata": {"name": "a", "namespace": "shop", "uid": "u"}, "spec": {}}]}),

@@ -175,6 +175,10 @@ mod tests {
                 "message": "no right, token=planted", "reason": "Forbidden", "code": 403});
             return (StatusCode::FORBIDDEN, Json(status)).into_response();
         }
+        if path.matches('/').count() == 3 && path.starts_with("/apis/") {
+            let resources = json!({"kind": "APIResourceList", "groupVersion": "", "resources": []});
+            return Json(resources).into_response();
+        }
         if path == "/version" {
             let version = json!({"major": "1", "minor": "34", "gitVersion": "v1.34.1", "gitCommit": "", "gitTreeState": "",
                 "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
