@@ -180,7 +180,7 @@ impl<'a> Edge<'a> {
 }
 
 impl<'a> Details<'a> {
-    /// The rule of an AuthPolicy that denied; `none` if no rule allowed; empty if it is not a denial.
+    /// The rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule allowed; empty if it is not a denial.
     fn policy(&self) -> &'a str {
         let of_request = self
             .origin
@@ -252,9 +252,12 @@ mod tests {
         ] {
             assert!(labels.contains(&label), "{labels:?}");
         }
-        let bytes = Edge::parse("destination;;cart;;;;-;;denied:none").unwrap();
+        let bytes = Edge::parse("destination;;cart;;;;-;;denied:no-allow:shop/p").unwrap();
         let labels = bytes.labels(&pod);
-        assert!(labels.contains(&("policy", "none")), "{labels:?}");
+        assert!(
+            labels.contains(&("policy", "no-allow:shop/p")),
+            "{labels:?}"
+        );
         assert!(labels.contains(&("protocol", "tcp")), "{labels:?}");
     }
 }

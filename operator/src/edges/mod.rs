@@ -157,7 +157,10 @@ impl EdgeStore {
         let found = edges.all.iter().filter_map(|(key, kept)| {
             let counts = kept.slots.sum(now, window);
             (!counts.is_empty()).then(|| Edge {
-                first_seconds_ago: kept.slots.first(now, window).map(|first| now - first),
+                first_seconds_ago: kept
+                    .slots
+                    .first(now, window)
+                    .map(|first| now.saturating_sub(first)),
                 last_seconds_ago: Some(now.saturating_sub(kept.busy)),
                 ..edge(key, counts)
             })

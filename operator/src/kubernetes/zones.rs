@@ -14,6 +14,8 @@ use crate::tasks::chain;
 const LABEL: &str = "topology.kubernetes.io/zone";
 /// The zone of a node does not change; the label of a new one may come a moment after it.
 const KEPT_FOR: Duration = Duration::from_secs(60);
+/// For this time after a failure the node is not asked for again: each pod that starts would wait for it.
+const FAILED_FOR: Duration = Duration::from_secs(10);
 /// Kubernetes is made for clusters of 5,000 nodes.
 const MAX_KEPT: usize = 5_000;
 /// A pod that starts waits no longer.
@@ -22,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Zones {
     nodes: Api<Node>,
     known: Recent<Arc<str>, Option<Arc<str>>>,
+    failed: Recent<Arc<str>, ()>,
     lines: LogLimit,
 }
 
@@ -30,6 +33,7 @@ impl Zones {
         Self {
             nodes: Api::all(client.clone()),
             known: Recent::new(KEPT_FOR, MAX_KEPT),
+            failed: Recent::new(FAILED_FOR, MAX_KEPT),
             lines: LogLimit::default(),
         }
     }
@@ -38,6 +42,9 @@ impl Zones {
     pub(super) async fn of(&self, node: &Arc<str>) -> Option<Arc<str>> {
         if let Some(known) = self.known.get(node) {
             return known;
+        }
+        if self.failed.get(node).is_some() {
+            return None;
         }
         let asked = tokio::time::timeout(PATIENCE, self.nodes.get_metadata(node)).await;
         match asked {
@@ -52,10 +59,11 @@ impl Zones {
         }
     }
 
-    fn unknown(&self, node: &str, error: &str) -> Option<Arc<str>> {
+    fn unknown(&self, node: &Arc<str>, error: &str) -> Option<Arc<str>> {
+        self.failed.insert(Arc::clone(node), ());
         if let Some(suppressed) = self.lines.allow() {
             tracing::warn!(
-                node,
+                %node,
                 error,
                 suppressed,
                 "the zone of a node is not known: its new sidecars prefer none"
@@ -75,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_node_is_asked_for_once_and_an_error_is_no_zone() {
+    async fn a_node_is_asked_for_once_also_after_an_error() {
         let calls = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&calls);
         let answer = move |request: http::Request<Body>| {
@@ -100,6 +108,6 @@ mod tests {
         assert_eq!(calls.load(Ordering::SeqCst), 2);
         assert_eq!(zones.of(&"gone".into()).await, None);
         assert_eq!(zones.of(&"gone".into()).await, None);
-        assert_eq!(calls.load(Ordering::SeqCst), 4);
+        assert_eq!(calls.load(Ordering::SeqCst), 3);
     }
 }

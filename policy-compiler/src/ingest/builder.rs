@@ -163,11 +163,22 @@ impl WorldBuilder {
         let mut builder = Self::default();
         let mut read = |object: &KubeObject| {
             let findings = builder.apply(object.clone());
-            // A label of a namespace is read with the pods of others.
-            (findings, builder.world(), builder.namespaces.clone())
+            (findings, builder.clone())
         };
-        let (first, second) = (read(first), read(second));
-        first.0 == second.0 && first.1.is_same(&second.1) && first.2 == second.2
+        let ((findings, one), (others, other)) = (read(first), read(second));
+        findings == others && one.is_same(&other)
+    }
+
+    /// Whether both have read the same. Each world has stand-ins of its own, so worlds cannot tell.
+    fn is_same(&self, other: &Self) -> bool {
+        self.declared.is_same(&other.declared)
+            && self.namespaces == other.namespaces
+            && self.services.ptr_eq(&other.services)
+            && self.external.ptr_eq(&other.external)
+            && self.slices.endpoints().ptr_eq(&other.slices.endpoints())
+            && self.pods.ptr_eq(&other.pods)
+            && self.templates == other.templates
+            && self.manifests == other.manifests
     }
 
     fn meshed_pods(&mut self) -> (OrdMap<PodRef, Arc<Pod>>, Arc<[Finding]>) {

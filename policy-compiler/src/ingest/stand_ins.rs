@@ -8,7 +8,7 @@ use crate::injection::{Injection, InjectionDecision, is_selected};
 use crate::world::{Pod, PodTemplate, Port};
 
 /// A pod as it will be, with the webhook's decision about it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StandIn {
     /// The pod without the webhook: it has a sidecar only where its author wrote one.
     pub(crate) pod: Pod,

@@ -57,7 +57,7 @@ macro_rules! declared_objects {
 
         impl DeclaredObjects {
             /// Whether both are of the same maps.
-            pub(super) fn is_same(&self, other: &Self) -> bool {
+            pub(crate) fn is_same(&self, other: &Self) -> bool {
                 true $($(&& self.$field.ptr_eq(&other.$field))?)*
             }
         }
