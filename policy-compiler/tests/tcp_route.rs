@@ -11,7 +11,10 @@ use anyhow::Result;
 use gateway_api::experimental::tcproutes::TcpRoute;
 use harness::running::{Trust, connect, serve, start};
 use harness::{fields, shop};
-use heddle_policy_compiler::{Compiled, print};
+use heddle_policy_compiler::world::Port;
+use heddle_policy_compiler::{Compiled, NamespacedName, print};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 
 const ADDRESSES: [(&str, &str); 2] = [("a", "127.99.1.11"), ("b", "127.99.1.12")];
 
@@ -37,7 +40,14 @@ fn routed(routes: &[(&str, &str)]) -> Compiled {
     let mut text = String::new();
     let routed = routes.iter().map(|(name, _)| (*name, ADDRESSES[0].1));
     for (index, (name, ip)) in ADDRESSES.into_iter().chain(routed).enumerate() {
-        text += &shop::service(name, index, ("tcp", 7001), &[ip]);
+        let service = shop::service(name, index, ("tcp", 7001), &[ip]);
+        text += &match name.starts_with("sticky") {
+            true => service.replace("clusterIP:", "sessionAffinity: ClientIP, clusterIP:"),
+            false => service,
+        };
+        if name.ends_with("governed") {
+            text += &shop::traffic_policy(name, "loadBalancing: {mode: Random}");
+        }
     }
     let mut upstreams = Vec::new();
     for (index, (name, backends)) in routes.iter().enumerate() {
@@ -64,6 +74,18 @@ fn answers(route: usize) -> Result<BTreeMap<String, u32>> {
         *found.entry(text).or_default() += 1;
     }
     Ok(found)
+}
+
+/// The answer to a connection from a source address.
+async fn answer_to(source: u8, route: usize) -> Result<String> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("127.99.2.{source}:0").parse()?)?;
+    let mut stream = socket
+        .connect(format!("{}:7001", at(route)).parse()?)
+        .await?;
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    Ok(text)
 }
 
 const CONNECTIONS: u32 = 1000;
@@ -102,6 +124,9 @@ fn envoy_divides_connections_and_refuses_the_share_of_a_backend_that_does_not_ex
         ("gone-only", &list(&[("gone", 1)])),
         ("closed", &list(&[("a", 0)])),
     ]);
+        ("governed", &part),
+        ("sticky", &part),
+        ("sticky-governed", &part),
     let none = BTreeSet::new();
     let (client, admin) = (("client", &none), "127.99.1.9:9901");
     let _envoy = start(&compiled, client, &trust, folder.path(), admin, |_| {})?;
@@ -111,6 +136,23 @@ fn envoy_divides_connections_and_refuses_the_share_of_a_backend_that_does_not_ex
     assert_shares(&answers(3)?, &[("", 100)]);
     assert_shares(&answers(4)?, &[("", 100)]);
     Ok(())
+    assert_shares(&answers(5)?, &[("a", 40), ("b", 10), ("", 50)]);
+    let runtime = tokio::runtime::Runtime::new()?;
+    for route in [6, 7] {
+        runtime.block_on(assert_half_of_the_sources_is_refused(route))?;
+    }
+    Ok(())
+}
+
+/// A sticky service refuses by source, whatever a policy says. Five standard deviations are 40 sources of 250; the ring adds some.
+async fn assert_half_of_the_sources_is_refused(route: usize) -> Result<()> {
+    let mut refused = 0_u32;
+    for source in 1..=250 {
+        let first = answer_to(source, route).await?;
+        refused += u32::from(first.is_empty());
+        assert_eq!(answer_to(source, route).await?, first, "{route} {source}");
+    }
+    assert!(refused.abs_diff(125) <= 60, "{route}: {refused}");
 }
 
 #[test]

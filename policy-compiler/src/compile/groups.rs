@@ -3,14 +3,15 @@
 //! Gateway API has the share of a backend that does not exist refused, and not sent to the other backends. The share is an address that
 //! refuses every connection. A sidecar tries a connection [`CONNECT_ATTEMPTS`] times, each time at an endpoint that it draws by weight. So
 //! the weight of the address is such that all draws lead there for the refused share, and the other backends keep their proportions.
+//! The draws and the weights are set together, by [`refuse_share`]: one without the other refuses another share.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::endpoints::ReachableEndpoints;
 use crate::traffic::{
-    Backend, Balance, CONNECT_ATTEMPTS, Ejection, EndpointGroup, Forward, RouteRule, Upstream,
-    UpstreamHost, WeightedBackend,
+    Backend, Balance, CONNECT_ATTEMPTS, Ejection, EndpointGroup, Forward, Upstream, UpstreamHost,
+    WeightedBackend,
 };
 use crate::world::{Labels, NamespacedName, Port, SpiffeId};
 
@@ -23,7 +24,6 @@ const WHOLE: u64 = 1_000_000_000;
 pub(super) fn groups(
     reached: impl Fn(&NamespacedName, Port, Option<&Labels>) -> ReachableEndpoints,
     forward: &Forward,
-    by_hash: bool,
     identities: &mut BTreeSet<SpiffeId>,
 ) -> Vec<EndpointGroup> {
     let group = |weighted: &WeightedBackend| {
@@ -43,49 +43,52 @@ pub(super) fn groups(
             hosts,
         }
     };
-    let groups = forward.backends.iter().map(group).collect();
-    with_refused_share(forward, groups, by_hash)
+    forward.backends.iter().map(group).collect()
 }
 
-/// Whether a rule refuses some connections.
-pub(super) fn refuses(rule: &RouteRule) -> bool {
-    let mut takers = rule.takers();
-    takers.any(|backend| matches!(backend, Backend::Invalid(_)))
-}
-
-/// Lets a cluster with a refused share draw endpoints by weight, and eject none: its refusals are no failures of an endpoint.
-pub(super) fn draw_by_weight(upstream: &mut Upstream) {
-    // By a hash, all draws for a connection lead to the same endpoint.
-    if upstream.balance != Balance::ClientAddress {
-        upstream.balance = Balance::RandomByWeight;
+/// Adds the refused share of a rule to the groups of its backends. Their cluster draws endpoints by weight then, whatever a policy says, and
+/// ejects none: its refusals are no failures of an endpoint. `sticky`: the listener hashes the address of the caller.
+pub(super) fn refuse_share(
+    upstream: &mut Upstream,
+    groups: &mut Vec<EndpointGroup>,
+    forward: &Forward,
+    sticky: bool,
+) {
+    if refused(forward).next().is_none() {
+        return;
     }
+    // The listener of a sticky service hashes under every policy, and every way to draw by weight follows the hash: all draws for a
+    // connection lead to the same endpoint.
+    let (balance, draws) = match sticky {
+        true => (Balance::ClientAddress, 1),
+        false => (Balance::RandomByWeight, CONNECT_ATTEMPTS),
+    };
+    add_share(groups, forward, draws);
+    upstream.balance = balance;
+    upstream.by_zone = false;
     let policy = upstream.policy.get_or_insert_default();
     policy.ejection = Ejection::NEVER;
     policy.slow_start = None;
 }
 
-/// Adds the refused share to the groups of the backends of a rule.
-fn with_refused_share(
-    forward: &Forward,
-    mut groups: Vec<EndpointGroup>,
-    by_hash: bool,
-) -> Vec<EndpointGroup> {
-    let invalid = |backend: &Backend| matches!(backend, Backend::Invalid(_));
-    let refused = forward.weighted().filter(|of| invalid(&of.backend));
+/// The backends with a share that is refused.
+fn refused(forward: &Forward) -> impl Iterator<Item = &WeightedBackend> {
+    let invalid = |of: &&WeightedBackend| matches!(of.backend, Backend::Invalid(_));
+    forward.weighted().filter(invalid)
+}
+
+/// Adds the group to which so many draws in a row lead for the refused share.
+fn add_share(groups: &mut Vec<EndpointGroup>, forward: &Forward, draws: u32) {
     let sum = |weights: &mut dyn Iterator<Item = u32>| weights.map(u64::from).sum::<u64>();
-    let refused = sum(&mut refused.map(|of| of.weight));
+    let refused = sum(&mut refused(forward).map(|of| of.weight));
     let all = sum(&mut forward.weighted().map(|of| of.weight));
-    if refused == 0 {
-        return groups;
-    }
-    for group in &mut groups {
+    for group in groups.iter_mut() {
         // Those without endpoints leave their share to the others.
         if group.hosts.is_empty() {
             group.weight = 0;
         }
     }
     let sent = sum(&mut groups.iter().map(|group| group.weight));
-    let draws = if by_hash { 1 } else { CONNECT_ATTEMPTS };
     let share = root(refused, all, draws);
     let weight = |part: u64| u32::try_from(part.max(1)).unwrap_or(u32::MAX);
     for group in groups.iter_mut().filter(|group| group.weight > 0) {
@@ -101,7 +104,6 @@ fn with_refused_share(
         weight: weight(share),
         hosts: vec![host],
     });
-    groups
 }
 
 /// The part of [`WHOLE`] of which that power is this fraction, rounded down.

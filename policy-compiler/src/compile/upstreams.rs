@@ -330,20 +330,23 @@ fn whole(
     let caller = Caller::of(service, facet);
     let own = scene.reached(name, port, None, caller);
     let (unmeshed, misnamed, mut identities) = (own.unmeshed, own.misnamed, own.identities);
-    let groups = match rule.map(|rule| &rule.action) {
-        None | Some(Action::Redirect(_) | Action::Respond { .. }) => vec![EndpointGroup {
+    let forward = match rule.map(|rule| &rule.action) {
+        None | Some(Action::Redirect(_) | Action::Respond { .. }) => None,
+        Some(Action::Forward(forward)) => Some(forward),
+    };
+    let mut groups = match forward {
+        None => vec![EndpointGroup {
             weight: 1,
             hosts: own.hosts,
         }],
-        Some(Action::Forward(forward)) => {
+        Some(forward) => {
             let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
                 scene.reached(name, port, labels, caller)
             };
-            groups::groups(reached, forward, service.sticky, &mut identities)
+            groups::groups(reached, forward, &mut identities)
         }
     };
     let plain_requests = unmeshed && protocol == Protocol::Http;
-    let refused = rule.is_some_and(groups::refuses);
     let mut upstream = Upstream {
         name: out_name(name, port, facet.family),
         tls: tls(identities, alpn(protocol)),
@@ -360,8 +363,8 @@ fn whole(
     };
     let policy = scene.policy(name, port, protocol);
     govern(&mut upstream, &policy, plain_requests);
-    if refused {
-        groups::draw_by_weight(&mut upstream);
+    if let Some(forward) = forward {
+        groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
     }
     ServiceCluster {
         pair: ClusterAndEndpoints::new(upstream, groups, old),
