@@ -28,6 +28,16 @@ fn resources(port: &str, api_version: &str, backends: &str) -> BTreeSet<String> 
 }
 
 #[test]
+fn a_number_beside_a_quantity_keeps_its_proportion() {
+    let ours = "{service: b, weight: 4000}, {service: c, weight: 1}";
+    let of_smi = "{service: b, weight: '2000'}, {service: c, weight: 500m}";
+    assert_eq!(
+        resources("tcp", "split.smi-spec.io/v1alpha1", of_smi),
+        resources("tcp", "heddle.dev/v1alpha1", ours)
+    );
+}
+
+#[test]
 fn a_split_of_smi_and_the_equal_one_of_ours_give_the_same_configuration_but_for_the_kind_in_names()
 {
     let ours = "{service: b, weight: 75}, {service: c, weight: 25}, {service: a, weight: 0}";
