@@ -81,10 +81,11 @@ where
         let earlier = policy.route(name, port.port);
         earlier.or_else(|| taken.get(&(name.clone(), port.port)))
     };
+    // Others compete for nothing: the routes that they have are of the traffic that they take.
+    let (takers, others): (Vec<_>, Vec<_>) =
+        named.into_iter().partition(|port| takes(port, T::ROUTED));
     let (taken, free): (Vec<_>, Vec<_>) =
-        named.into_iter().partition(|port| winner(port).is_some());
-    let (free, others): (Vec<_>, Vec<_>) =
-        free.into_iter().partition(|port| takes(port, T::ROUTED));
+        takers.into_iter().partition(|port| winner(port).is_some());
     let mut notes = Vec::new();
     if !others.is_empty() {
         let (message, code, fix) = not_taken(name, &list(&others), T::ROUTED);
