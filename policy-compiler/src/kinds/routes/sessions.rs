@@ -13,6 +13,72 @@ use crate::traffic::{Session, unrouted};
 const COOKIE: &str = "heddle-session";
 /// The name of the header, if the rule does not say it.
 const HEADER: &str = "x-session";
+/// Headers of messages with a meaning of their own (IANA, permanent), those of the path of a call, and those of traces. A token in their
+/// place would be read as such a value, and the value of an application would be lost.
+const STANDARD: [&str; 47] = [
+    "accept",
+    "age",
+    "allow",
+    "alt-svc",
+    "authorization",
+    "b3",
+    "baggage",
+    "cache-control",
+    "clear-site-data",
+    "cookie",
+    "date",
+    "early-data",
+    "etag",
+    "expect",
+    "expires",
+    "forwarded",
+    "from",
+    "http2-settings",
+    "last-modified",
+    "link",
+    "location",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "prefer",
+    "preference-applied",
+    "priority",
+    "range",
+    "referer",
+    "referrer-policy",
+    "refresh",
+    "retry-after",
+    "server",
+    "server-timing",
+    "set-cookie",
+    "strict-transport-security",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-real-ip",
+    "x-request-id",
+];
+/// The beginnings of the names of more such headers.
+const FAMILIES: [&str; 12] = [
+    "accept-",
+    "access-control-",
+    "content-",
+    "cross-origin-",
+    "grpc-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-b3-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-heddle-",
+];
 /// The longest name, as the definition has it.
 const MAX_NAME: usize = 128;
 
@@ -81,7 +147,9 @@ fn name<'a>(
 fn header(field: &str, of: &SessionFields, backends: usize, notes: &mut Notes) -> Option<Session> {
     let usable = |name: &str| {
         let lower = name.to_ascii_lowercase();
-        !FRAMING.contains(&&*lower) && !unrouted::is_removed(&lower)
+        let of_family = FAMILIES.iter().any(|family| lower.starts_with(family));
+        let standard = of_family || STANDARD.contains(&&*lower);
+        !standard && !FRAMING.contains(&&*lower) && !unrouted::is_removed(&lower)
     };
     let name = name(field, of, HEADER, usable, notes);
     if backends > 1 {
