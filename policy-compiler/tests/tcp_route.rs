@@ -117,16 +117,17 @@ fn envoy_divides_connections_and_refuses_the_share_of_a_backend_that_does_not_ex
             .collect();
         of.join(", ")
     };
+    let part = list(&[("a", 40), ("b", 10), ("gone", 50)]);
     let compiled = routed(&[
         ("split", &list(&[("a", 80), ("b", 20)])),
-        ("part", &list(&[("a", 40), ("b", 10), ("gone", 50)])),
+        ("part", &part),
         ("most", &list(&[("a", 1), ("gone", 9)])),
         ("gone-only", &list(&[("gone", 1)])),
         ("closed", &list(&[("a", 0)])),
-    ]);
         ("governed", &part),
         ("sticky", &part),
         ("sticky-governed", &part),
+    ]);
     let none = BTreeSet::new();
     let (client, admin) = (("client", &none), "127.99.1.9:9901");
     let _envoy = start(&compiled, client, &trust, folder.path(), admin, |_| {})?;
@@ -135,7 +136,6 @@ fn envoy_divides_connections_and_refuses_the_share_of_a_backend_that_does_not_ex
     assert_shares(&answers(2)?, &[("a", 10), ("", 90)]);
     assert_shares(&answers(3)?, &[("", 100)]);
     assert_shares(&answers(4)?, &[("", 100)]);
-    Ok(())
     assert_shares(&answers(5)?, &[("a", 40), ("b", 10), ("", 50)]);
     let runtime = tokio::runtime::Runtime::new()?;
     for route in [6, 7] {
@@ -153,6 +153,7 @@ async fn assert_half_of_the_sources_is_refused(route: usize) -> Result<()> {
         assert_eq!(answer_to(source, route).await?, first, "{route} {source}");
     }
     assert!(refused.abs_diff(125) <= 60, "{route}: {refused}");
+    Ok(())
 }
 
 #[test]
@@ -176,6 +177,29 @@ fn a_route_and_the_equal_split_give_the_same_configuration_but_for_the_kind_in_o
         );
         assert_eq!(resources(&route("a", &backends)), resources(&split));
     }
+}
+
+/// `heddle describe` prints these.
+#[test]
+fn the_rules_of_a_port_are_those_of_all_callers_and_those_of_other_namespaces() {
+    let mut text = shop::service("a", 1, ("tcp", 7001), &[ADDRESSES[0].1]);
+    text += &route("a", &backend("a", 1));
+    text += &route("a", &backend("a", 2))
+        .replace("namespace: shop", "namespace: till")
+        .replace("name: a}]\n", "name: a, namespace: shop}]\n")
+        .replace("port: 7001,", "port: 7001, namespace: shop,");
+    let compiled = harness::compiled(&text);
+    let port = Port::try_from(7001_i32).unwrap();
+    let rules = compiled.port_rules(&NamespacedName::new("shop", "a"), port);
+    let found = rules.iter().map(|of| {
+        let ids = of.entries.iter().map(|rule| rule.entry.rule.id.to_string());
+        (of.callers.as_deref(), ids.collect::<Vec<_>>())
+    });
+    let expected = [
+        (None, vec!["TCPRoute shop/a/0".to_owned()]),
+        (Some("till"), vec!["TCPRoute till/a/0".to_owned()]),
+    ];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
 }
 
 /// The fields of the spec of a route by their beginnings, below `spec`.

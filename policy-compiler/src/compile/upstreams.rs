@@ -187,11 +187,7 @@ impl<'a> ClusterInputs<'a> {
         service: &NamespacedName,
         port: Port,
     ) -> Vec<Option<&'a Arc<str>>> {
-        let consumers = self.compiled.validated.consumers(service, port);
-        [None]
-            .into_iter()
-            .chain(consumers.into_iter().map(Some))
-            .collect()
+        self.compiled.validated.callers(service, port)
     }
 
     /// The callers that have rules of a port apart, with the rules that decide about connections. On a port that declares HTTP there are none:

@@ -218,6 +218,23 @@ impl Validated {
         others.map(|(namespace, _)| namespace).collect()
     }
 
+    /// The callers that have rules of a port apart: all, and the namespaces with routes of their own.
+    pub(super) fn callers(&self, service: &NamespacedName, port: Port) -> Vec<Option<&Arc<str>>> {
+        let consumers = self.consumers(service, port).into_iter().map(Some);
+        [None].into_iter().chain(consumers).collect()
+    }
+
+    /// The rule for all connections of some callers to a port that does not declare HTTP.
+    pub(super) fn rule_of_bytes(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        callers: Option<&Arc<str>>,
+    ) -> Option<&RouteEntry> {
+        let mut rules = self.rules(service, port, callers);
+        rules.find(|entry| entry.matcher.is_any())
+    }
+
     /// The hosts outside the mesh for the workloads of a namespace, in order of precedence: its own, those that other namespaces open
     /// to it, those for all. For workloads of namespaces that no object names (`None`), those for all.
     pub(super) fn external_hosts<'a>(

@@ -71,17 +71,20 @@ impl Compiled {
         if !tables.is_empty() {
             return tables;
         }
-        // Bytes: the rule for all connections.
-        let mut rules = self.validated.rules(service, port, None);
-        let rule = rules.find(|entry| entry.matcher.is_any());
-        let entries = rule.into_iter().map(|entry| DescribedRule {
-            entry,
-            declared: &entry.rule,
+        // Bytes: the rule for all connections, of all callers and of namespaces with routes of their own.
+        let callers = self.validated.callers(service, port).into_iter();
+        let rules = callers.map(|callers| {
+            let rule = self.validated.rule_of_bytes(service, port, callers);
+            let entries = rule.into_iter().map(|entry| DescribedRule {
+                entry,
+                declared: &entry.rule,
+            });
+            PortRules {
+                callers: callers.cloned(),
+                entries: entries.collect(),
+            }
         });
-        vec![PortRules {
-            callers: None,
-            entries: entries.collect(),
-        }]
+        rules.collect()
     }
 
     /// Returns the endpoints of a backend that take calls from a node without endpoints of its own.

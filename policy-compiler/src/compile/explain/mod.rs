@@ -180,9 +180,7 @@ impl Compiled {
         // Bytes: the rule for all requests shifts weight between endpoints.
         let consumers = self.validated.consumers(name, port);
         let callers = consumers.get(&proxy.template.namespace).copied();
-        let mut rules = self.validated.rules(name, port, callers);
-        let rule = rules.find(|entry| entry.matcher.is_any());
-        let Some(entry) = rule else {
+        let Some(entry) = self.validated.rule_of_bytes(name, port, callers) else {
             explanation.backends = self.whole_service(&arriving, service, port);
             return;
         };
