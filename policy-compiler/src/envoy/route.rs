@@ -61,7 +61,8 @@ fn common_policy(table: &RouteTable) -> Option<&RoutePolicy> {
     same.then_some(first)
 }
 
-/// The filters of a policy, and that of sessions. A fault does not hide the consent for browsers, which could not read its status then.
+/// The filters of a policy, and that of sessions. Beside a common policy, the slot of a route has the filter of its session alone: the others
+/// are in the slot of the table, and Envoy joins the two ([`policy_slot`]). A fault does not hide the consent for browsers, which could not read its status then.
 fn slot(
     policy: Option<&RoutePolicy>,
     session: Option<core::TypedExtensionConfig>,

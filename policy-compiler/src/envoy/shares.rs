@@ -93,7 +93,8 @@ pub(super) fn session_of_route(
     Some(session::filter(rule, rule.session()?, only))
 }
 
-/// The same for a share of several.
+/// The same for a share of several. It is alone in the slot of the share: faults and CORS are in that of the route or of the table, which Envoy
+/// joins with this one ([`policy_slot`]).
 fn session_of_share(
     table: &RouteTable,
     rule: &RouteRule,
