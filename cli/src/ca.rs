@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::cluster::{self, ClusterArgs, NAMESPACE};
+use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
 use crate::out::say;
 
 /// The Secret that holds the root and its key.
@@ -24,7 +24,6 @@ pub const SECRET: &str = "heddle-ca";
 /// The ConfigMap that remembers the root's fingerprint.
 pub const MEMORY: &str = "heddle-root";
 const DEPLOYMENT: &str = "heddle-operator";
-const WEBHOOK: &str = "heddle-injector";
 /// Between two looks at replicas that are ending.
 const POLL: Duration = Duration::from_millis(500);
 const LARGEST_BACKUP: u64 = 1 << 20;

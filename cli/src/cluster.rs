@@ -13,6 +13,9 @@ use kube::{Api, Client, Config};
 
 /// Where the control plane lives.
 pub const NAMESPACE: &str = "heddle-system";
+/// The MutatingWebhookConfiguration of the mesh. The control plane keeps its root there, for the API server; every reader of webhooks
+/// may read it.
+pub const WEBHOOK: &str = "heddle-injector";
 /// The longest that one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

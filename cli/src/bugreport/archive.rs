@@ -88,7 +88,13 @@ impl<W: Write> Archive<W> {
             objects.iter_mut().for_each(redact::object);
             Ok(serde_json::to_string_pretty(&objects)?)
         });
-        self.text(path, text, Keep::Head)
+        match text {
+            Ok(text) => self.add(path, &text, Keep::Head),
+            Err(error) => {
+                self.lacks(path, &crate::cluster::explain(&error));
+                Ok(())
+            }
+        }
     }
 
     /// Names a part that is missing.
@@ -140,8 +146,9 @@ impl<W: Write> Archive<W> {
             "heddle": env!("CARGO_PKG_VERSION"),
             "createdSecondsSince1970": self.time,
             "bounds": {"bytes": self.bound, "bytesOfAPart": MAX_PART},
-            "redacted": "Secrets and ConfigMaps are not read. PEM, tokens, passwords, cookies, the values of environment variables and of \
-                         annotations of other projects are replaced.",
+            "redacted": "Secrets and ConfigMaps are not read. The values of environment variables, of annotations of other projects, and of \
+                         fields, headers, cookies, flags and parameters with sensitive names are replaced, as are PEM, JSON web tokens and \
+                         passwords in URLs. A secret in a place that no rule knows is not found: look at the archive before you publish it.",
             "parts": self.parts,
             "missing": self.missing,
         });

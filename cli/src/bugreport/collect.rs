@@ -4,13 +4,14 @@ use std::io::Write;
 
 use anyhow::Result;
 use heddle_policy_compiler::{ObjectKind, Role};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
 use super::archive::{Archive, Keep};
-use crate::cluster::{self, NAMESPACE};
+use crate::cluster::{self, NAMESPACE, WEBHOOK};
 use crate::sources::Objects;
 use crate::{analyze, version};
 
@@ -40,14 +41,16 @@ pub async fn control_plane<W: Write>(client: &Client, archive: &mut Archive<W>) 
         let path = format!("control-plane/{}.json", kind.to_lowercase());
         archive.objects(&path, objects.and_then(values))?;
     }
-    let webhooks = (
-        "admissionregistration.k8s.io/v1",
-        "MutatingWebhookConfiguration",
-    );
-    let webhooks = cluster::list(client, webhooks.0, webhooks.1, None).await;
-    let webhooks = webhooks.and_then(values);
-    archive.objects("control-plane/webhooks.json", webhooks)?;
+    archive.objects("control-plane/webhooks.json", webhook(client).await)?;
     logs(client, archive).await
+}
+
+/// The webhook of the mesh alone: those of other projects are not part of it.
+async fn webhook(client: &Client) -> Result<Vec<Value>> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let webhook = cluster::find("read the webhook", api.get(WEBHOOK)).await?;
+    let values = webhook.iter().map(serde_json::to_value);
+    Ok(values.collect::<Result<_, _>>()?)
 }
 
 async fn versions(client: &Client) -> Result<String> {
@@ -191,10 +194,16 @@ mod tests {
                 "template": {"spec": {"containers": [{"name": "app", "image": "app", "env": [{"name": "X", "value": "planted"}]}]}},
                 "containers": [{"name": "app", "env": [{"name": "X", "value": "planted"}]}],
                 "headers": {"set": [{"name": "authorization", "value": "planted"}]}},
-            "status": {"containerStatuses": [{"name": "app", "image": "app", "imageID": "", "ready": true, "restartCount": 1,
+            "status": {"lastGood": {"json": r#"{"headers":{"request":{"set":[{"name":"x-api-key","value":"planted"}]}}}"#},
+                "containerStatuses": [{"name": "app", "image": "app", "imageID": "", "ready": true, "restartCount": 1,
                 "lastState": {"terminated": {"exitCode": 1}}}]},
             "involvedObject": {}, "message": "https://u:planted@host/",
         });
+        if path.ends_with("/heddle-injector") {
+            return Json(json!({"metadata": {"name": "heddle-injector"},
+                "webhooks": [{"name": "a", "admissionReviewVersions": ["v1"], "sideEffects": "None", "clientConfig": {"caBundle": "planted1"}}]}))
+            .into_response();
+        }
         let item = match path.ends_with("heddle-operator") {
             true => {
                 let template =
@@ -227,7 +236,10 @@ mod tests {
         for (path, says) in [
             ("version.txt", "heddle:1\nkubernetes: v1.34.1"),
             ("control-plane/deployment.json", "\"value\": \"[redacted]\""),
-            ("control-plane/webhooks.json", "[redacted]"),
+            (
+                "control-plane/webhooks.json",
+                "\"caBundle\": \"[redacted]\"",
+            ),
             ("logs/a/app.log", "login password=[redacted]"),
             ("logs/a/app.previous.log", "[redacted]"),
             ("objects/authpolicies.json", "\"kind\": \"AuthPolicy\""),
@@ -245,10 +257,8 @@ mod tests {
         }
         assert_eq!(missing, 1);
         let asked = asked.lock().unwrap();
-        assert!(
-            !asked
-                .iter()
-                .any(|path| path.contains("secrets") || path.contains("configmaps"))
-        );
+        assert!(!asked.iter().any(|path| path.contains("secrets")
+            || path.contains("configmaps")
+            || path.ends_with("webhookconfigurations")));
     }
 }

@@ -1,4 +1,4 @@
-//! `heddle bugreport`: the state of the mesh in one archive, without secrets.
+//! `heddle bugreport`: the state of the mesh in one archive, with known forms of secrets replaced.
 
 mod archive;
 mod collect;

@@ -9,9 +9,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::{Outcome, root};
-use crate::cluster::{self, NAMESPACE};
+use crate::cluster::{self, NAMESPACE, WEBHOOK};
 
-const WEBHOOK: &str = "heddle-injector";
 const DEPLOYMENT: &str = "heddle-operator";
 const SERVICE: &str = "heddle";
 /// After its last progress, a Deployment may still lack its consequences: endpoints, the webhook's CA bundle.

@@ -17,13 +17,11 @@ use tokio::task::JoinSet;
 use admin::Trust;
 use token::Token;
 
-use crate::cluster::{self, ClusterArgs, NAMESPACE};
+use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
 
 /// The port of the control plane for metrics, proxy states and traffic.
 const PORT: u16 = 15014;
 const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
-/// The control plane keeps its root there, for the API server; every reader of webhooks may read it.
-const WEBHOOK: &str = "heddle-injector";
 /// For one replica, from the port-forward to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The message of the kubelet comes beside the broken connection, in no order.
