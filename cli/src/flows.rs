@@ -98,6 +98,8 @@ pub struct Flows {
     pub callers: Option<Vec<Caller>>,
     /// Traffic that is missing.
     pub losses: Losses,
+    /// Whether every replica was asked. A document without it is not complete: `heddle edges` always writes it.
+    pub complete: bool,
 }
 
 impl Flow {
@@ -146,10 +148,23 @@ impl Flows {
             all: flows.collect(),
             callers: Some(callers.collect()),
             losses: graph.losses,
+            complete: graph.complete,
         }
     }
 
+    /// Returns the flows, if all replicas were asked.
+    ///
+    /// # Errors
+    /// A replica was not asked, so that flows may be missing.
+    fn whole(self, reason: impl FnOnce() -> String) -> Result<Self> {
+        anyhow::ensure!(self.complete, reason());
+        Ok(self)
+    }
+
     /// Reads the output of `heddle edges -o json`, or an answer of `/api/v1/edges`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not have the flows of every replica.
     pub fn read(path: &Path) -> Result<Self> {
         let about = || format!("cannot read {}", path.display());
         let size = std::fs::metadata(path).with_context(about)?.len();
@@ -166,7 +181,14 @@ impl Flows {
         let value: Value = serde_json::from_str(&text).with_context(wrong)?;
         if value.get("version").is_none() {
             anyhow::ensure!(value.get("edges").is_some_and(Value::is_array), wrong());
-            return serde_json::from_value(value).with_context(wrong);
+            let flows: Self = serde_json::from_value(value).with_context(wrong)?;
+            return flows.whole(|| {
+                let path = path.display();
+                format!(
+                    "{path} does not have the flows of every replica (complete is not true): callers may be missing; write it again \
+                     by `heddle edges -o json`, which names the replica that could not be asked"
+                )
+            });
         }
         let report: EdgesReport = serde_json::from_value(value).with_context(wrong)?;
         let replica = Replica {
@@ -183,11 +205,10 @@ impl Flows {
 /// One of them could not be asked, so that flows may be missing.
 pub async fn observed(cluster: &ClusterArgs) -> Result<Flows> {
     let graph = Source::Cluster(cluster.clone()).read(WINDOW).await?;
-    anyhow::ensure!(
-        graph.complete,
+    Flows::of(&graph).whole(|| {
         "a replica of the control plane could not be asked for its flows (`heddle edges` names it)"
-    );
-    Ok(Flows::of(&graph))
+            .to_owned()
+    })
 }
 
 /// The ports of workloads to which flows lead.

@@ -12,9 +12,12 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 fn plan(args: &[&str]) -> Output {
+    heddle(&[&["mtls", "plan"], args].concat())
+}
+
+fn heddle(args: &[&str]) -> Output {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(["mtls", "plan"])
         .args(args)
         .current_dir(fixtures)
         .env("KUBECONFIG", "/does/not/exist")
@@ -25,7 +28,7 @@ fn plan(args: &[&str]) -> Output {
 /// A file with these callers, as the reports of servers.
 fn edges(folder: &Path, callers: &Value) -> PathBuf {
     let file = folder.join("edges.json");
-    let document = json!({"windowSeconds": 900, "edges": [], "callers": callers});
+    let document = json!({"windowSeconds": 900, "complete": true, "edges": [], "callers": callers});
     std::fs::write(&file, document.to_string()).unwrap();
     file
 }
@@ -57,18 +60,22 @@ fn callers_in_plain_text_are_named_and_decide_the_exit_code() {
     }
 }
 
+fn caller(identity: &str, workload: &str, service: &str) -> Value {
+    json!({"identity": identity, "workload": {"namespace": "shop", "name": workload},
+        "service": {"namespace": "shop", "name": service}, "requestsPerSecond": 1.0})
+}
+
+const FRONTEND: &str = "spiffe://cluster.local/ns/shop/sa/frontend";
+
 #[test]
-fn strict_refuses_nobody_where_all_callers_have_certificates() {
+fn strict_refuses_nobody_where_all_callers_of_all_workloads_have_certificates() {
     let folder = tempfile::tempdir().unwrap();
-    let identity = "spiffe://cluster.local/ns/shop/sa/frontend";
-    let caller = |identity: &str, workload: &str, service: &str| {
-        json!({"identity": identity, "workload": {"namespace": "shop", "name": workload},
-            "service": {"namespace": "shop", "name": service}, "requestsPerSecond": 1.0})
-    };
     let file = edges(
         folder.path(),
         &json!([
-            caller(identity, "reviews-v1-1", "reviews"),
+            caller(FRONTEND, "reviews-v1-1", "reviews"),
+            caller(FRONTEND, "reviews-v2-1", "reviews"),
+            caller(FRONTEND, "frontend-1", "-"),
             caller("", "db-1", "db")
         ]),
     );
@@ -79,12 +86,96 @@ fn strict_refuses_nobody_where_all_callers_have_certificates() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "refusesNobodySeen");
     assert_eq!(report["callers"][0]["underStrict"], "stays");
+    assert_eq!(report["withoutReport"], json!([]));
     let out = plan(&args).stdout;
     let out = String::from_utf8_lossy(&out);
+    assert!(out.contains("calls are counted at their end"), "{out}");
     assert!(
         out.ends_with("result: Strict refuses nobody seen in 900 s; those of ports that an AuthPolicy keeps open stay\n"),
         "{out}"
     );
+}
+
+#[test]
+fn a_workload_that_reported_no_call_leaves_the_verdict_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = edges(
+        folder.path(),
+        &json!([
+            caller(FRONTEND, "reviews-v1-1", "reviews"),
+            caller(FRONTEND, "db-1", "db"),
+            {"identity": FRONTEND, "workload": {"namespace": "bank", "name": "reviews-v2-1"}},
+        ]),
+    );
+    let file = file.to_str().unwrap();
+    let args = ["shop", "-f", "why.yaml", "--edges", file];
+    let output = plan(&args);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{out}");
+    for part in [
+        "workloads that reported no call\nshop/frontend-1, shop/reviews-v2-1\n",
+        "result: not known: 2 workloads of shop reported no call in 900 s (shop/frontend-1, shop/reviews-v2-1)",
+    ] {
+        assert!(out.contains(part), "no {part:?} in\n{out}");
+    }
+    let output = plan(&[&args[..], &["-o", "json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        report["withoutReport"],
+        json!(["shop/frontend-1", "shop/reviews-v2-1"])
+    );
+    assert_eq!(report["verdict"], "nothingSeen");
+}
+
+#[test]
+fn a_workload_without_a_port_that_strict_closes_needs_no_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let strict = "apiVersion: heddle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: {mode: Strict}\n";
+    let mesh = folder.path().join("mesh.yaml");
+    std::fs::write(&mesh, strict).unwrap();
+    let file = edges(folder.path(), &json!([]));
+    let [mesh, file] = [&mesh, &file].map(|path| path.to_str().unwrap());
+    let output = plan(&["shop", "-f", "why.yaml", "-f", mesh, "--edges", file]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(out.contains("result: Strict changes nothing here"), "{out}");
+}
+
+#[test]
+fn files_without_the_flows_of_every_replica_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edges.json");
+    for complete in [json!(false), Value::Null] {
+        let document = json!({"windowSeconds": 900, "complete": complete, "edges": [],
+            "callers": [caller(FRONTEND, "reviews-v1-1", "reviews")]});
+        let mut document = document.as_object().unwrap().clone();
+        document.retain(|_, value| !value.is_null());
+        std::fs::write(&file, Value::from(document).to_string()).unwrap();
+        let file = file.to_str().unwrap();
+        for command in [
+            &["mtls", "plan", "shop", "-f", "why.yaml", "--edges", file][..],
+            &[
+                "policy", "suggest", "shop", "-d", "why.yaml", "--edges", file,
+            ],
+            &[
+                "plan",
+                "-f",
+                "plan/change.yaml",
+                "-d",
+                "why.yaml",
+                "--edges",
+                file,
+            ],
+        ] {
+            let output = heddle(command);
+            let err = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {err}");
+            assert!(
+                err.contains("does not have the flows of every replica (complete is not true)"),
+                "{command:?}: {err}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -96,7 +187,7 @@ fn silence_is_no_proof() {
     let out = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{out}");
     assert!(
-        out.ends_with("result: not known: no server of shop has reported a call in 900 s\n"),
+        out.ends_with("result: not known: 3 workloads of shop reported no call in 900 s (shop/frontend-1, shop/reviews-v1-1, shop/reviews-v2-1)\n"),
         "{out}"
     );
     for (args, says) in [

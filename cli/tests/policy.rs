@@ -545,7 +545,7 @@ fn a_file_without_the_reports_of_servers_gives_no_policy() {
     let file = folder.path().join("edges.json");
     std::fs::write(
         &file,
-        json!({"windowSeconds": 900, "edges": []}).to_string(),
+        json!({"windowSeconds": 900, "complete": true, "edges": []}).to_string(),
     )
     .unwrap();
     let args = [

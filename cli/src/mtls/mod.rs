@@ -24,7 +24,8 @@ pub enum MtlsCommand {
                       without a certificate that the workloads' own sidecars have counted in the last quarter of an hour. Ends with a \
                       verdict on the mode Strict of the Mesh. Reports of callers are not believed; probes of the kubelet do not count, for \
                       they are always admitted. Sends and changes nothing.\n\n\
-                      Exit codes: 0 Strict refuses nobody seen, 1 an error, 2 it would refuse callers, or no server has reported a call.\n\n\
+                      Exit codes: 0 every workload has reported calls, and Strict refuses none of them, 1 an error, 2 it would refuse callers, \
+                      or a workload has reported no call.\n\n\
                       Takes the rights of `heddle edges` and `heddle analyze`.",
         after_long_help = "Examples:\n  heddle mtls plan shop\n  heddle mtls plan shop -o json | jq '.callers[]'\n  \
                            heddle edges --window 900 -o json > edges.json && heddle mtls plan shop -f manifests/ --edges edges.json"

@@ -13,6 +13,10 @@ use crate::sources::Outcome;
 /// The longest time of which the control plane has flows, in seconds.
 const WHOLE_WINDOW: u64 = 900;
 
+/// The limit of a report without a refused caller.
+const OPEN_CALLS: &str = "calls are counted at their end: a connection or stream in plain text that was opened before, and has not ended, is \
+                          not seen (docs/mtls-plan.md)";
+
 /// Plans the mode Strict for a namespace. `callers` is from the reports of servers.
 pub fn plan(outcome: &Outcome, flows: &Flows, callers: &[Caller], namespace: &str) -> Report {
     let (world, compiled) = (&outcome.world, &outcome.compiled);
@@ -41,17 +45,22 @@ pub fn plan(outcome: &Outcome, flows: &Flows, callers: &[Caller], namespace: &st
     if !plain.is_empty() {
         notes.push("a server counts all callers without a certificate together; its access logs have their addresses, in lines without source_principal (docs/mtls-plan.md)".to_owned());
     }
+    let silent = look.silent(world, namespace, &own);
     let refused = plain.iter().any(|of| of.under_strict == Effect::Refused);
     let verdict = match refused {
         true => Verdict::RefusesCallers,
-        false if own.is_empty() && !look.named.is_empty() => Verdict::NothingSeen,
+        false if !silent.is_empty() => Verdict::NothingSeen,
         false => Verdict::RefusesNobodySeen,
     };
+    if verdict == Verdict::RefusesNobodySeen {
+        notes.push(OPEN_CALLS.to_owned());
+    }
     Report {
         namespace: namespace.to_owned(),
         window_seconds: flows.window_seconds,
         open_ports: open.into_iter().collect(),
         callers: plain,
+        without_report: silent,
         without_sidecar: without_sidecar(world, namespace),
         notes,
         verdict,
@@ -91,6 +100,22 @@ impl Look<'_> {
             first_seconds_ago: caller.first_seconds_ago,
             last_seconds_ago: caller.last_seconds_ago,
         }
+    }
+
+    /// The workloads with a sidecar that have not reported a call, without those of which Strict changes no port.
+    fn silent(&self, world: &World, namespace: &str, callers: &[&Caller]) -> Vec<String> {
+        let reported: BTreeSet<&str> = callers.iter().map(|of| &*of.workload.name).collect();
+        let pods = world.pods().values();
+        let own = pods.filter(|pod| pod.proxied() && *pod.template.namespace == *namespace);
+        let workloads: BTreeSet<NamespacedName> = own.map(|pod| pod.template.workload()).collect();
+        let silent = workloads.iter().filter(|workload| {
+            let name = workload.to_string();
+            let mut open = self.open.iter();
+            let changes = open.any(|of| of.workload == name && !of.stays);
+            let unknown = !self.named.contains_key(*workload);
+            (changes || unknown) && !reported.contains(&*workload.name)
+        });
+        silent.map(ToString::to_string).collect()
     }
 
     /// The effect on calls to one of these ports; without a port, to any port of the workload.

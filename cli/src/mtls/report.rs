@@ -14,6 +14,8 @@ pub struct Report {
     pub open_ports: Vec<OpenPort>,
     /// The callers without a certificate.
     pub callers: Vec<PlainCaller>,
+    /// Workloads with a sidecar that have not reported a call, and of which Strict would close a port: their callers are not known.
+    pub without_report: Vec<String>,
     /// Workloads without a sidecar, of all namespaces: they call in plain text.
     pub without_sidecar: Vec<Unmeshed>,
     /// Limits of the reports.
@@ -88,10 +90,10 @@ pub struct Unmeshed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// No caller that was seen is refused.
+    /// Every server has reported calls, and no caller that was seen is refused.
     RefusesNobodySeen,
     /// Callers are refused.
     RefusesCallers,
-    /// No server of the namespace has reported a call.
+    /// A server of the namespace has not reported a call.
     NothingSeen,
 }

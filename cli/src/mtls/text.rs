@@ -23,6 +23,8 @@ pub fn render(report: &Report) -> String {
     };
     part("ports that accept plain text", ports(report));
     part("callers in plain text", callers(report));
+    let silent = shortened(&report.without_report);
+    part("workloads that reported no call", silent);
     part("workloads without a sidecar", bare(report));
     let notes = report.notes.iter().map(|note| clean(note, MAX_NOTE));
     part("notes", notes.collect::<Vec<_>>().join("\n"));
@@ -84,6 +86,16 @@ fn callers(report: &Report) -> String {
     table::first(&head, rows.collect(), ROWS)
 }
 
+/// The first names, and the number of the others.
+fn shortened(names: &[String]) -> String {
+    let (first, others) = names.split_at(names.len().min(ROWS));
+    let first = first.join(", ");
+    match others.len() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 fn bare(report: &Report) -> String {
     let rows = report.without_sidecar.iter().map(|of| {
         let addresses = of.addresses.join(", ");
@@ -115,8 +127,10 @@ fn verdict(report: &Report) -> String {
         }
         Verdict::RefusesNobodySeen => format!("Strict refuses nobody seen in {window} s"),
         Verdict::NothingSeen => format!(
-            "not known: no server of {} has reported a call in {window} s",
-            report.namespace
+            "not known: {} of {} reported no call in {window} s ({})",
+            plural(report.without_report.len(), "workload"),
+            report.namespace,
+            shortened(&report.without_report)
         ),
         Verdict::RefusesCallers => {
             let mut servers: Vec<&str> = refused.map(|of| &*of.workload).collect();
