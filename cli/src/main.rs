@@ -161,9 +161,15 @@ enum Command {
         after_long_help = "Examples:\n  heddle check --pre          before installing\n  heddle check"
     )]
     Check(check::CheckArgs),
-    /// Collect the state of the mesh in one archive, without secrets.
+    /// Collect the state of the mesh in one archive, with known forms of secrets replaced.
     #[command(
-        long_about = "Writes one archive (tar.gz) for a bug report: versions, the output of `heddle check`, the control plane's objects, logs,                       metrics, states of sidecars and traffic of every replica, all objects of our kinds and routes of Gateway API with                       their statuses, their Events, and the findings of `heddle analyze`. Secrets and ConfigMaps are never read; PEM, tokens,                       passwords, cookies, and values of environment variables and annotations are replaced. The manifest names every part,                       and every part that could not be read, with the reason.\n\n\
+        long_about = "Writes one archive (tar.gz) for a bug report: versions, the output of `heddle check`, the control plane's objects, logs, \
+                      metrics, states of sidecars and traffic of every replica, all objects of our kinds and routes of Gateway API with \
+                      their statuses, their Events, and the findings of `heddle analyze`. Secrets and ConfigMaps are never read. The values \
+                      of environment variables and annotations, of fields, headers, cookies and flags with sensitive names, PEM, JSON web \
+                      tokens and passwords in URLs are replaced. A secret in a place that no rule knows, such as a path, is not found: look \
+                      at the archive before you publish it. The manifest names every part, and every part that could not be read, with the \
+                      reason.\n\n\
                       Exit codes: 0 the archive is written, also if parts are missing, 1 it is not.",
         after_long_help = "Examples:\n  heddle bugreport\n  heddle bugreport --to report.tar.gz --max-size 20\n  heddle bugreport --context staging"
     )]
@@ -295,5 +301,47 @@ fn on_errors(errors: usize) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(command: &mut clap::Command, found: &mut Vec<(String, String)>) {
+        let parts = [
+            command.get_about(),
+            command.get_long_about(),
+            command.get_after_help(),
+            command.get_after_long_help(),
+        ];
+        let mut texts: Vec<String> = parts
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        for argument in command.get_arguments() {
+            let parts = [argument.get_help(), argument.get_long_help()];
+            texts.extend(parts.into_iter().flatten().map(ToString::to_string));
+        }
+        let name = command.get_name().to_owned();
+        found.extend(texts.into_iter().map(|text| (name.clone(), text)));
+        for inner in command.get_subcommands_mut() {
+            help(inner, found);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_single_spaces_in_its_sentences() {
+        let mut found = Vec::new();
+        help(&mut Cli::command(), &mut found);
+        assert!(found.iter().any(|(name, _)| name == "bugreport"));
+        for (name, text) in &found {
+            // An example is indented, and may have a remark in a column of its own.
+            let prose = text.lines().filter(|line| !line.starts_with("  "));
+            for line in prose {
+                assert!(!line.contains("  "), "{name}: {line:?}");
+            }
+        }
     }
 }
