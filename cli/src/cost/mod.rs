@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use heddle_policy_compiler::injection::names::PROXY;
+use heddle_policy_compiler::injection::names::{PROXY, PROXY_RESOURCES};
 use heddle_policy_compiler::{KubeObject, NamespacedName, World};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 
 use crate::cluster::ClusterArgs;
@@ -70,8 +71,12 @@ struct Cost {
     used: Option<Amount>,
     /// Requests for one sidecar. `None`: the use is not known.
     proposal: Option<Amount>,
-    /// The annotation of the pod template that sets the proposal, if it differs from the requests.
+    /// The annotation of the pod template that sets the proposal, if it differs from the requests. It has the other entries of the
+    /// newest pod's annotation too.
     annotation: Option<String>,
+    /// The time of the newest pod, and its annotation.
+    #[serde(skip)]
+    newest: Option<(Option<Time>, String)>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -136,6 +141,13 @@ fn report<P: AsRef<core::Pod>>(
             .raise(Amount::of(resources.and_then(|of| of.requests.as_ref())));
         cost.limits
             .raise(Amount::of(resources.and_then(|of| of.limits.as_ref())));
+        let annotations = pod.metadata.annotations.as_ref();
+        let annotation = annotations.and_then(|all| all.get(PROXY_RESOURCES));
+        let own = (
+            pod.metadata.creation_timestamp.clone(),
+            annotation.cloned().unwrap_or_default(),
+        );
+        cost.newest = cost.newest.take().max(Some(own));
         if let Some(used) = usage.of(&name) {
             cost.used.get_or_insert_default().raise(used);
         }
@@ -146,9 +158,14 @@ fn report<P: AsRef<core::Pod>>(
     };
     for (workload, mut cost) in costs {
         cost.workload = workload.to_string();
-        cost.proposal = cost.used.map(Amount::proposal);
+        // A request above the limit is not admitted.
+        cost.proposal = cost.used.map(|used| used.proposal().within(cost.limits));
         let differs = cost.proposal.filter(|of| *of != cost.requests);
-        cost.annotation = differs.map(|of| of.annotation());
+        let own = cost
+            .newest
+            .as_ref()
+            .map_or("", |(_, annotation)| annotation);
+        cost.annotation = differs.map(|of| of.annotation(own));
         let count = cost.sidecars as u64;
         report.requested.add(cost.requests, count);
         let proposal = cost.proposal.unwrap_or(cost.requests);
@@ -260,6 +277,20 @@ mod tests {
         assert!(
             text.ends_with("\n2 sidecars request 20m CPU and 96Mi; by the proposal 55m and 160Mi"),
             "{text}"
+        );
+        let own = "limits.memory=96Mi, requests.memory=16Mi";
+        let mut annotated = pod("cart", "16Mi");
+        annotated.metadata.annotations = Some([(PROXY_RESOURCES.into(), own.into())].into());
+        let limit = json!({"memory": "96Mi"});
+        let sidecar = annotated.spec.as_mut().unwrap().init_containers.as_mut();
+        let resources = sidecar.unwrap()[0].resources.as_mut().unwrap();
+        resources.limits = serde_json::from_value(limit).unwrap();
+        let merged = super::report(&world, &[Arc::new(annotated)], &usage, None);
+        assert_eq!(
+            merged.workloads[0].annotation.as_deref(),
+            Some(
+                "heddle.dev/proxy-resources: requests.cpu=45m,requests.memory=96Mi,limits.memory=96Mi"
+            )
         );
         let none = super::report(&world, &pods, &Usage::unknown("no API"), Some("bank"));
         assert!(none.workloads.is_empty() && none.proposed.is_none());

@@ -70,10 +70,34 @@ impl Amount {
         }
     }
 
-    /// The annotation of a pod template that requests it.
-    pub fn annotation(self) -> String {
+    /// The same, at most the limits. A limit of zero is none.
+    pub fn within(self, limits: Self) -> Self {
+        let within = |amount: u64, limit: u64| match limit {
+            0 => amount,
+            limit => amount.min(limit),
+        };
+        Self {
+            cpu: within(self.cpu, limits.cpu),
+            memory: within(self.memory, limits.memory),
+        }
+    }
+
+    /// The annotation of a pod template that requests it and keeps the other entries of the pod's own annotation.
+    pub fn annotation(self, own: &str) -> String {
         let (cpu, memory) = (cpu(self.cpu), memory(self.memory));
-        format!("{PROXY_RESOURCES}: requests.cpu={cpu},requests.memory={memory}")
+        let mut text = format!("{PROXY_RESOURCES}: requests.cpu={cpu},requests.memory={memory}");
+        let entries = own
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
+        for entry in entries {
+            let name = entry.split('=').next().unwrap_or_default().trim();
+            if !matches!(name, "requests.cpu" | "requests.memory") {
+                text.push(',');
+                text.push_str(entry);
+            }
+        }
+        text
     }
 }
 
