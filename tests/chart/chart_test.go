@@ -19,6 +19,9 @@ import (
 const (
 	folder   = "../../config/helm"
 	manifest = "../../config/default"
+	// The annotation and its value of helm.sh/helm/v3/pkg/kube, which needs all of client-go.
+	resourcePolicy = "helm.sh/resource-policy"
+	keep           = "keep"
 )
 
 type object = map[string]any
@@ -105,6 +108,9 @@ func TestTheDefaultsAreTheManifests(t *testing.T) {
 	}
 	wanted, found := map[string]object{}, objects(t, object{})
 	add(t, wanted, string(text))
+	// The one difference: Helm must not delete the namespace, and the root of the mesh with it.
+	metadata, _ := wanted["Namespace heddle-system"]["metadata"].(object)
+	metadata["annotations"] = object{resourcePolicy: keep}
 	for name, one := range wanted {
 		if !reflect.DeepEqual(one, found[name]) {
 			t.Errorf("%s differs:\n%v\nfrom\n%v", name, found[name], one)
@@ -150,6 +156,54 @@ func TestValuesReachTheDeployment(t *testing.T) {
 	}
 }
 
+// Helm deletes objects that an upgrade no longer renders, unless they have the annotation.
+func TestNoValueTakesAwayAnObject(t *testing.T) {
+	all, switches := objects(t, object{}), 0
+	for name, value := range load(t).Values {
+		on, isSwitch := value.(bool)
+		if !isSwitch {
+			continue
+		}
+		switches++
+		left := objects(t, object{name: !on})
+		for key, one := range all {
+			_, there := left[key]
+			policy := field(one, "metadata", "annotations", resourcePolicy)
+			if !there && policy != keep {
+				t.Errorf("%s: %v deletes %s", name, !on, key)
+			}
+		}
+	}
+	if switches == 0 {
+		t.Error("no value is a switch")
+	}
+}
+
+// A null removes the default, so that the template prints nothing in its place.
+func TestTheSchemaRefusesNull(t *testing.T) {
+	refused := func(values object) {
+		if _, err := render(load(t), values); err == nil || !strings.Contains(err.Error(), "missing property") {
+			t.Errorf("%v: %v", values, err)
+		}
+	}
+	for name, value := range load(t).Values {
+		refused(object{name: nil})
+		// Below resources every default may be removed.
+		if fields, isMap := value.(object); isMap && name != "resources" {
+			for below := range fields {
+				refused(object{name: object{below: nil}})
+			}
+		}
+	}
+	all := objects(t, object{"resources": object{"limits": nil, "requests": object{"cpu": nil}}})
+	containers, _ := field(all["Deployment heddle-operator"], "spec", "template", "spec", "containers").([]any)
+	container, _ := containers[0].(object)
+	left := object{"requests": object{"memory": "128Mi"}}
+	if !reflect.DeepEqual(container["resources"], left) {
+		t.Errorf("the resources are %v, not %v", container["resources"], left)
+	}
+}
+
 func TestTheSchemaRefusesMistakes(t *testing.T) {
 	for _, values := range []object{
 		{"replica": 3},
@@ -160,6 +214,10 @@ func TestTheSchemaRefusesMistakes(t *testing.T) {
 		{"resources": object{"claims": object{}}},
 		{"nodeSelector": "disk=ssd"},
 		{"tolerations": object{}},
+		{"createNamespace": "false"},
+		{"priorityClassName": 1},
+		{"images": object{"operator": ""}},
+		{"images": "a"},
 	} {
 		if _, err := render(load(t), values); err == nil || !strings.Contains(err.Error(), "values don't meet the specifications") {
 			t.Errorf("%v: %v", values, err)

@@ -1,5 +1,6 @@
 //! `config/helm/`: the chart for Helm, made of the manifests of `config/default`, so that both install the same.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -81,7 +82,7 @@ const VALUES: [ChartValue; 6] = [
         path: &["resources"],
         field: "/spec/template/spec/containers/0/resources",
         template: "{{ toJson .Values.resources }}",
-        help: "The resources of the control plane. Maps are merged: null removes a default.",
+        help: "The resources of the control plane. Maps are merged: null below requests or limits removes a default.",
         schema: resources,
     },
     ChartValue {
@@ -192,6 +193,9 @@ fn manifests(
 }
 
 /// The text of an object, with templates in the place of the fields that values stand for.
+///
+/// Helm deletes objects that an upgrade no longer renders. The Secret with the root of the mesh goes with its namespace,
+/// so Helm must keep that.
 fn template(object: &mut Value, defaults: &mut Value) -> Result<String> {
     let is_control_plane = object.get("kind").is_some_and(|kind| kind == "Deployment");
     if is_control_plane {
@@ -205,6 +209,10 @@ fn template(object: &mut Value, defaults: &mut Value) -> Result<String> {
             .and_then(Value::as_object_mut);
         let pod = pod.context("a Deployment without a pod")?;
         pod.insert(OPTIONAL.to_owned(), true.into());
+    }
+    if object.get("kind").is_some_and(|kind| kind == "Namespace") {
+        let keep = ["metadata", "annotations", "helm.sh/resource-policy"];
+        set(object, &keep, "keep".into());
     }
     let mut text = to_yaml(object)?;
     let is_crd = object
@@ -310,7 +318,7 @@ type Other = (&'static str, &'static str, fn() -> Value);
 const OTHERS: [Other; 3] = [
     (
         "createNamespace",
-        "Create the namespace heddle-system. False: it is there, for example by --create-namespace.",
+        "Create the namespace heddle-system; for the first installation. False: it is there, for example by --create-namespace.",
         || json!({"type": "boolean"}),
     ),
     (
@@ -326,22 +334,14 @@ const OTHERS: [Other; 3] = [
 ];
 
 fn schema() -> Value {
-    let mut properties = json!({});
+    let (mut properties, mut groups) = (json!({}), json!({}));
     let mut add = |path: &[&str], help: &str, mut schema: Value| {
         set(&mut schema, &["description"], help.into());
-        match path {
-            [group, below] => {
-                let closed =
-                    json!({"type": "object", "additionalProperties": false, "properties": {}});
-                let entry = properties
-                    .as_object_mut()
-                    .map(|all| all.entry(*group).or_insert(closed));
-                if let Some(entry) = entry {
-                    set(entry, &["properties", below], schema);
-                }
-            }
-            path => set(&mut properties, path, schema),
-        }
+        let all = match path {
+            [_, _] => &mut groups,
+            _ => &mut properties,
+        };
+        set(all, path, schema);
     };
     for value in &VALUES {
         add(value.path, value.help, (value.schema)());
@@ -349,11 +349,27 @@ fn schema() -> Value {
     for (name, help, schema) in OTHERS {
         add(&[name], help, schema());
     }
+    for (name, below) in groups.as_object().into_iter().flatten() {
+        set(&mut properties, &[name], closed(below));
+    }
+    let mut schema = closed(&properties);
+    set(
+        &mut schema,
+        &["$schema"],
+        "https://json-schema.org/draft-07/schema#".into(),
+    );
+    set(&mut schema, &["title"], "Values of the chart heddle".into());
+    schema
+}
+
+/// The schema of an object with all of these properties and no others. A value that is null has no default for Helm:
+/// without `required` the template would print nothing in its place.
+fn closed(properties: &Value) -> Value {
+    let names = properties.as_object().into_iter().flat_map(Map::keys);
     json!({
-        "$schema": "https://json-schema.org/draft-07/schema#",
-        "title": "Values of the chart heddle",
         "type": "object",
         "additionalProperties": false,
+        "required": names.collect::<BTreeSet<_>>(),
         "properties": properties,
     })
 }
