@@ -144,7 +144,7 @@ fn envoy_divides_connections_and_refuses_the_share_of_a_backend_that_does_not_ex
     Ok(())
 }
 
-/// A sticky service refuses by source, whatever a policy says. Five standard deviations are 40 sources of 250; the ring adds some.
+/// A sticky service refuses by source, under every policy. Five standard deviations are 40 sources of 250; the ring adds some.
 async fn assert_half_of_the_sources_is_refused(route: usize) -> Result<()> {
     let mut refused = 0_u32;
     for source in 1..=250 {

@@ -141,13 +141,7 @@ fn report<P: AsRef<core::Pod>>(
             .raise(Amount::of(resources.and_then(|of| of.requests.as_ref())));
         cost.limits
             .raise(Amount::of(resources.and_then(|of| of.limits.as_ref())));
-        let annotations = pod.metadata.annotations.as_ref();
-        let annotation = annotations.and_then(|all| all.get(PROXY_RESOURCES));
-        let own = (
-            pod.metadata.creation_timestamp.clone(),
-            annotation.cloned().unwrap_or_default(),
-        );
-        cost.newest = cost.newest.take().max(Some(own));
+        cost.newest = cost.newest.take().max(Some(annotation(pod)));
         if let Some(used) = usage.of(&name) {
             cost.used.get_or_insert_default().raise(used);
         }
@@ -175,6 +169,14 @@ fn report<P: AsRef<core::Pod>>(
         report.workloads.push(cost);
     }
     report
+}
+
+/// The age of a pod, and its own annotation about the resources of the sidecar.
+fn annotation(pod: &core::Pod) -> (Option<Time>, String) {
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotation = annotations.and_then(|all| all.get(PROXY_RESOURCES));
+    let created = pod.metadata.creation_timestamp.clone();
+    (created, annotation.cloned().unwrap_or_default())
 }
 
 /// The container of the sidecar.

@@ -46,7 +46,7 @@ pub(super) fn groups(
     forward.backends.iter().map(group).collect()
 }
 
-/// Adds the refused share of a rule to the groups of its backends. Their cluster draws endpoints by weight then, whatever a policy says, and
+/// Adds the refused share of a rule to the groups of its backends. Their cluster draws endpoints by weight then, under every policy, and
 /// ejects none: its refusals are no failures of an endpoint. `sticky`: the listener hashes the address of the caller.
 pub(super) fn refuse_share(
     upstream: &mut Upstream,

@@ -252,8 +252,8 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
 }
 
 /// Filters for the slot that each connection manager has. Slots of several levels of a route configuration join: Envoy 1.40 runs the filters
-/// of the broader level and then those of the narrower one, which replace only filters of the same name. So a narrow slot has what it adds,
-/// and nothing is written twice. An older Envoy takes the narrowest slot alone, and would lose the filters of the others.
+/// of the broader level and then those of the narrower one, which replace only filters of the same name. So a narrow slot holds its own
+/// filters alone. An older Envoy takes the narrowest slot alone, and would lose the filters of the others.
 pub(super) fn policy_slot(
     filters: impl Iterator<Item = core::TypedExtensionConfig>,
 ) -> BTreeMap<String, Any> {
