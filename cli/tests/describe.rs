@@ -18,6 +18,8 @@ fn describe(args: &[&str]) -> Output {
         "why.yaml",
         "-f",
         "why/traffic.yaml",
+        "-f",
+        "describe.yaml",
         "--edges",
         "policy/edges.json",
     ];
@@ -57,6 +59,24 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        args: &["workload", "shop/exporter-1"],
+        says: &[
+            "9113    -         none: left out of capture  annotation heddle.dev/exclude-inbound-ports",
+            "9113    anybody ",
+        ],
+    },
+    Case {
+        args: &["service", "shop/exporter"],
+        says: &[
+            "request 4s, attempt 1s",
+            "session  by cookie basket",
+            "cors     ",
+            "https://shop.example",
+            "rewrite  host other.example, path /all\n",
+            "retries  2 at most, if no application has the request\n",
+        ],
+    },
+    Case {
         args: &["workload", "legacy/cron-1"],
         says: &["identity   none: it has no sidecar\n"],
     },
@@ -67,6 +87,10 @@ const CASES: &[Case] = &[
             "25 % shop/reviews:9080 version=v1 (1 of 1 ready), 75 % shop/reviews:9080 version=v2 (1 of 1 ready)",
             "request 10s, attempt 3s  TrafficPolicy shop/reviews, TrafficPolicy shop/reviews-port\n",
             "whole service",
+            "retries  1 at most, if no application has the request, or after no response or status 502 to 504; after a failure with an idempotent method alone; wait up to 10ms, then 100ms\n",
+            "fault    PUT: 5 % wait 1s, then 50 % are answered with status 503\n",
+            "headers  request sets x-tier: gold, response removes server\n",
+            "sticky   by cookie version",
         ],
     },
     Case {
@@ -121,6 +145,33 @@ fn the_document_has_the_rules_by_precedence_with_their_backends() {
     assert_eq!(weights, [&json!(25.0), &json!(75.0)]);
     assert_eq!(backends[0]["ready"], 1);
     assert_eq!(service["callersSeen"][0]["from"], "shop/frontend-1");
+}
+
+#[test]
+fn the_document_has_every_setting_of_a_rule_and_the_ports_left_out_of_capture() {
+    let read = |args: &[&str]| -> Value { serde_json::from_slice(&describe(args).stdout).unwrap() };
+    let service = read(&["service", "shop/exporter", "-o", "json"]);
+    let rule = &service["rules"][0];
+    assert_eq!(rule["timeoutSeconds"]["perTry"], 1.0, "{rule}");
+    assert_eq!(rule["retries"]["attempts"], 2, "{rule}");
+    for setting in ["session", "cors", "headers", "faults", "sticky"] {
+        assert!(rule.get(setting).is_some(), "{setting}: {rule}");
+    }
+    assert!(
+        rule["session"].as_str().unwrap().contains("basket"),
+        "{rule}"
+    );
+    let workload = read(&["workload", "shop/exporter-1", "-o", "json"]);
+    let ports = workload["ports"].as_array().unwrap();
+    let of = |port: &Value| (port["port"].clone(), port["captured"].clone());
+    assert_eq!(
+        ports.iter().map(of).collect::<Vec<_>>(),
+        [
+            (json!(8080), json!(true)),
+            (json!(9113), json!(false)),
+            (json!("others"), json!(true)),
+        ]
+    );
 }
 
 #[test]

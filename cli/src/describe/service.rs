@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use heddle_policy_compiler::traffic::{Action, Backend, WeightedBackend};
-use heddle_policy_compiler::world::{Service, ServicePort, TargetPort, selects};
+use heddle_policy_compiler::traffic::{
+    Action, Backend, PathRewrite, Resend, Rewrite, WeightedBackend,
+};
+use heddle_policy_compiler::world::{Protocol, Service, ServicePort, TargetPort, selects};
 use heddle_policy_compiler::{
-    Compiled, DescribedRule, NamespacedName, ObjectKind, ObjectRef, World,
+    Compiled, DecidingRule, DescribedRule, NamespacedName, ObjectKind, ObjectRef, World,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +37,14 @@ const RULES: [(&str, &str); 8] = [
     ("MIRRORS", "/mirrors"),
     ("TIMEOUTS", "/timeouts"),
     ("POLICIES", "/policies"),
+];
+/// The columns of all else that rules do.
+const ALSO: [(&str, &str); 5] = [
+    ("PORT", "/port"),
+    ("CALLERS", "/callers"),
+    ("RULE", "/rule"),
+    ("SETTING", "/title"),
+    ("VALUE", "/text"),
 ];
 
 /// Describes a service.
@@ -116,7 +126,8 @@ fn rules(
     let all = of_callers.flat_map(|rules| {
         let place = json!({"port": port.port.get(), "callers": rules.callers.as_deref()});
         let rule = move |rule: DescribedRule<'_>| {
-            let value = with(rule_of(world, compiled, &rule), &place);
+            let requests = port.protocol == Protocol::Http;
+            let value = with(rule_of(world, compiled, &rule, requests), &place);
             (value, rule.entry.rule.origins.clone())
         };
         rules.entries.into_iter().map(rule).collect::<Vec<_>>()
@@ -124,7 +135,7 @@ fn rules(
     all.collect()
 }
 
-fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>) -> Value {
+fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>, requests: bool) -> Value {
     let in_force = &rule.entry.rule;
     let own = in_force.id.object();
     let policies = in_force.origins.iter();
@@ -140,16 +151,72 @@ fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>) -> Valu
         .map(|of| backend_of(world, compiled, of, sum));
     let mirrors = in_force.mirrors().iter();
     let mirrors = mirrors.map(|of| format!("{} to {}", of.share, of.backend));
-    json!({
+    let whole = rule.in_force(requests);
+    let own = json!({
         "rule": in_force.id.to_string(),
         "match": rule.entry.matcher.to_string(),
         "answer": answer,
         "backends": backends.collect::<Vec<_>>(),
         "mirrors": mirrors.collect::<Vec<_>>(),
-        "sticky": in_force.sticky().map(ToString::to_string),
         "timeouts": why::timeouts(&in_force.policy.timeouts),
         "policies": policies.map(ToString::to_string).collect::<Vec<_>>(),
-    })
+        "also": also(rule, &whole),
+    });
+    with(why::deciding(&whole), &own)
+}
+
+/// All else that a rule does, a title and a text each.
+fn also(rule: &DescribedRule<'_>, whole: &DecidingRule) -> Vec<Value> {
+    let mut all: Vec<(&str, String)> = Vec::new();
+    if let Some(of) = &whole.retries {
+        let resend = rule.entry.rule.policy.retries.resend;
+        let limit = match (of.failures.is_empty(), resend) {
+            (true, _) | (_, Resend::All) => "",
+            (false, Resend::Idempotent) => "; after a failure with an idempotent method alone",
+        };
+        all.push(("retries", why::resending(of, limit)));
+    }
+    let faults = whole.faults.iter();
+    all.extend(faults.map(|of| {
+        let line = why::fault_line(of);
+        ("fault", format!("{}: {line}", of.matcher))
+    }));
+    all.extend(why::changes(whole));
+    if let Action::Forward(forward) = &rule.declared.action {
+        all.extend(rewrite(&forward.rewrite));
+        let edited = forward.backends.iter().filter(|of| !of.edits.is_empty());
+        all.extend(edited.map(|of| ("headers", format!("to {}: {}", of.backend, of.edits))));
+    }
+    let all = all.into_iter();
+    all.map(|(title, text)| json!({"title": title, "text": text}))
+        .collect()
+}
+
+fn rewrite(of: &Rewrite) -> Option<(&'static str, String)> {
+    let host = of.host.iter().map(|host| format!("host {host}"));
+    let path = of.path.iter().map(|path| match path {
+        PathRewrite::Full(path) => format!("path {path}"),
+        PathRewrite::Prefix(prefix) => format!("prefix of the path {prefix}/"),
+    });
+    let parts: Vec<String> = host.chain(path).collect();
+    (!parts.is_empty()).then(|| ("rewrite", parts.join(", ")))
+}
+
+/// A row for all else that a rule does. The alternatives of a rule have the same.
+fn also_rows(rules: &[Value]) -> Value {
+    let mut rows = Vec::new();
+    for rule in rules {
+        let also = rule.get("also").and_then(Value::as_array);
+        for one in also.into_iter().flatten() {
+            let place =
+                json!({"port": rule["port"], "callers": rule["callers"], "rule": rule["rule"]});
+            let row = with(place, one);
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
+        }
+    }
+    rows.into()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -182,6 +249,7 @@ fn text(document: &Value) -> String {
     text.facts(&[("service", name), ("addresses", addresses)]);
     text.table("ports", part("ports"), &PORTS);
     let rules = part("rules").as_array().cloned().unwrap_or_default();
+    let also = also_rows(&rules);
     let rules = rules.into_iter().map(|rule| {
         let backends = rule.get("backends").and_then(Value::as_array);
         let backends: Vec<String> = backends.into_iter().flatten().map(backend_text).collect();
@@ -194,6 +262,7 @@ fn text(document: &Value) -> String {
         &rules.collect(),
         &RULES,
     );
+    text.table("these rules also have", &also, &ALSO);
     let seen = [
         ("CALLER", "/from"),
         ("BACKEND", "/backend"),

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use heddle_crds::MeshMode;
 use heddle_policy_compiler::authz::{Admitted, Asked, Operation, admitted};
-use heddle_policy_compiler::world::{Pod, Port, SpiffeId};
+use heddle_policy_compiler::injection::names;
+use heddle_policy_compiler::world::{Pod, PodTemplate, Port, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName, ObjectRef, ServedPort, admits_all};
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ const PORTS: [(&str, &str); 5] = [
     ("BY", "/mtlsBy"),
     ("RATE LIMITS", "/rateLimits"),
 ];
+/// The mode of a port at which connections pass by the sidecar.
+const UNCAPTURED: &str = "none: left out of capture";
 /// The columns of callers.
 const CALLERS: [(&str, &str); 5] = [
     ("PORT", "/port"),
@@ -61,6 +64,7 @@ pub fn describe(look: &Look, name: &NamespacedName) -> Result<Described> {
         .get(&first.name)
         .map(|proxy| proxy.identity.to_string());
     let ports = ports(compiled, name);
+    let uncaptured = uncaptured(&templates);
     let about: Vec<&ObjectRef> = origins.iter().copied().collect();
     let document = json!({
         "workload": name.to_string(),
@@ -68,10 +72,16 @@ pub fn describe(look: &Look, name: &NamespacedName) -> Result<Described> {
         "identity": identity,
         "meshMode": format!("{:?}", compiled.mesh().mode),
         "templates": templates.len(),
-        "ports": ports.iter().map(|port| port_of(compiled, port)).collect::<Vec<_>>(),
+        "ports": by_port(
+            ports.iter().map(|port| port_of(compiled, port)),
+            uncaptured.iter().map(|port| uncaptured_port(*port)),
+        ),
         "policies": policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "objects": origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "mayCall": callers(compiled, &ports),
+        "mayCall": by_port(
+            callers(compiled, &ports),
+            uncaptured.iter().map(|port| uncaptured_caller(*port)),
+        ),
         "pods": pods.iter().map(|pod| pod_of(look, pod)).collect::<Vec<_>>(),
         "callersSeen": seen(look, name),
         "destinationsSeen": look.flows(|flow| is(&flow.source, name)),
@@ -98,6 +108,41 @@ fn ports<'a>(compiled: &'a Compiled, name: &NamespacedName) -> Vec<ServedPort<'a
     ports.into_values().collect()
 }
 
+/// The ports at which no sidecar decides, of all templates: while a workload is rolled out, a port of which only some pods are
+/// captured has both rows.
+fn uncaptured(templates: &BTreeSet<&PodTemplate>) -> BTreeSet<Port> {
+    let meshed = templates.iter().filter(|template| template.meshed);
+    meshed
+        .flat_map(|template| &template.uncaptured)
+        .copied()
+        .collect()
+}
+
+/// The rows of two lists in the order of their ports; those of all other ports come last.
+fn by_port(
+    captured: impl IntoIterator<Item = Value>,
+    uncaptured: impl IntoIterator<Item = Value>,
+) -> Vec<Value> {
+    let mut rows: Vec<Value> = captured.into_iter().chain(uncaptured).collect();
+    rows.sort_by_key(|row| {
+        let port = row.get("port").and_then(Value::as_u64);
+        (port.is_none(), port)
+    });
+    rows
+}
+
+fn uncaptured_port(port: Port) -> Value {
+    json!({
+        "port": port.get(), "protocol": null, "captured": false, "mtls": UNCAPTURED,
+        "mtlsBy": format!("annotation {}", names::EXCLUDE_INBOUND_PORTS),
+        "rateLimits": [], "anyCaller": true,
+    })
+}
+
+fn uncaptured_caller(port: Port) -> Value {
+    json!({"port": port.get(), "caller": "anybody", "by": "no sidecar decides"})
+}
+
 fn port_of(compiled: &Compiled, port: &ServedPort<'_>) -> Value {
     let source = compiled.mtls_source(port);
     let by = match &source.policy {
@@ -107,6 +152,7 @@ fn port_of(compiled: &Compiled, port: &ServedPort<'_>) -> Value {
     json!({
         "port": port_name(port),
         "protocol": port.protocol.as_str(),
+        "captured": true,
         "mtls": if port.plain { "Permissive" } else { "Strict" },
         "mtlsBy": by,
         "rateLimits": port.limits.iter().map(why::limit).collect::<Vec<_>>(),

@@ -51,7 +51,8 @@ fn destination(to: &CalledDestination) -> Value {
     }
 }
 
-fn deciding(rule: &DecidingRule) -> Value {
+/// Returns a rule, as it is in force, as one document.
+pub fn deciding(rule: &DecidingRule) -> Value {
     let timeouts = &rule.policy.timeouts;
     let seconds = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64());
     json!({
@@ -82,6 +83,7 @@ fn fault(of: &Fault) -> Value {
         FaultAnswer::Grpc(code) => json!({"grpcStatus": code, "percent": abort.percent}),
     });
     json!({
+        "match": of.matcher.to_string(),
         "delay": delay.map(|of| json!({"seconds": of.time.as_secs_f64(), "percent": of.percent})),
         "abort": abort,
     })

@@ -15,7 +15,8 @@ use crate::findings;
 use crate::out::{self, say};
 use crate::sources::{Objects, Outcome};
 
-pub use text::{limit, policy, servers, share, stop, timeouts};
+pub use document::deciding;
+pub use text::{changes, fault_line, limit, policy, resending, servers, share, stop, timeouts};
 pub use url::is_token;
 
 /// Options of `heddle why`.

@@ -44,12 +44,19 @@ pub fn render(call: &Call, explanation: &Explanation, colors: bool) -> String {
     printed.collect::<Vec<_>>().join("\n")
 }
 
-/// The parts of requests by which users keep their backend, and sessions their endpoint.
-fn kept_by(rule: &DecidingRule) -> impl Iterator<Item = (&'static str, String)> {
+/// The changes of headers, the answers to browsers, and the parts of requests by which users keep their backend, and
+/// sessions their endpoint.
+pub fn changes(rule: &DecidingRule) -> Vec<(&'static str, String)> {
+    let headers = (!rule.edits.is_empty()).then(|| ("headers", rule.edits.to_string()));
+    let cors = rule.policy.cors.iter();
     let sticky = rule.sticky.iter();
-    let sticky = sticky.map(|of| ("sticky", format!("by {of}")));
     let session = rule.session.iter();
-    sticky.chain(session.map(|of| ("session", format!("by {of}"))))
+    headers
+        .into_iter()
+        .chain(cors.map(|of| ("cors", of.to_string())))
+        .chain(sticky.map(|of| ("sticky", format!("by {of}"))))
+        .chain(session.map(|of| ("session", format!("by {of}"))))
+        .collect()
 }
 
 fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
@@ -84,13 +91,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if !policies.is_empty() {
             say("policies", policies.join(", "));
         }
-        if !rule.edits.is_empty() {
-            say("headers", rule.edits.to_string());
-        }
-        if let Some(cors) = &rule.policy.cors {
-            say("cors", cors.to_string());
-        }
-        for (title, text) in kept_by(rule) {
+        for (title, text) in changes(rule) {
             say(title, text);
         }
         for mirror in &rule.mirrors {
@@ -177,7 +178,8 @@ pub fn timeouts(timeouts: &Timeouts) -> String {
     named.join(", ")
 }
 
-fn fault_line(fault: &Fault) -> String {
+/// A fault in one line.
+pub fn fault_line(fault: &Fault) -> String {
     let delay = fault.delay.iter();
     let delay = delay.map(|of| format!("{} % wait {}", of.percent, time(of.time)));
     let abort = fault.abort.iter().map(|of| {
@@ -193,6 +195,15 @@ fn fault_line(fault: &Fault) -> String {
 
 /// `2, if no application has the request, or after status 503`.
 fn retries(of: &CallRetries, method: &str) -> String {
+    let withheld = match of.withheld {
+        true => format!("; not after other failures, for {method} is not idempotent"),
+        false => String::new(),
+    };
+    resending(of, &withheld)
+}
+
+/// When requests are sent again, in one line. `limit` follows the failures.
+pub fn resending(of: &CallRetries, limit: &str) -> String {
     if of.attempts == 0 {
         return "none".to_owned();
     }
@@ -201,15 +212,11 @@ fn retries(of: &CallRetries, method: &str) -> String {
         true => String::new(),
         false => format!(", or after {}", failures.join(", ")),
     };
-    let withheld = match of.withheld {
-        true => format!("; not after other failures, for {method} is not idempotent"),
-        false => String::new(),
-    };
     let wait = of.backoff.map_or_else(String::new, |of| {
         format!("; wait up to {}, then {}", time(of.base), time(of.max))
     });
     format!(
-        "{} at most, if no application has the request{after}{withheld}{wait}",
+        "{} at most, if no application has the request{after}{limit}{wait}",
         of.attempts
     )
 }

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Compiled;
+use super::deciding;
+use super::explanation::DecidingRule;
 use super::servers::{Arriving, ReadyEndpoint};
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::traffic::{self, Backend, RouteEntry, RouteRule};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, PodTemplate, Port, Protocol};
+
+/// The method of requests that may be sent again.
+const IDEMPOTENT: &str = "GET";
 
 /// The rules of a port of a service for some callers, by precedence.
 #[derive(Clone, Debug)]
@@ -27,6 +32,26 @@ pub struct DescribedRule<'a> {
     pub entry: &'a RouteEntry,
     /// The rule as its object declares it: its backends have the reasons for which they are invalid.
     pub declared: &'a RouteRule,
+}
+
+impl DescribedRule<'_> {
+    /// Returns the rule as it is for requests of every kind: all faults that it has, and the retries of idempotent requests.
+    /// `requests` is false on a port of bytes, which are never sent again.
+    #[must_use]
+    pub fn in_force(&self, requests: bool) -> DecidingRule {
+        let rule = &self.entry.rule;
+        DecidingRule {
+            faults: rule.policy.faults.clone(),
+            mirrors: self.declared.mirrors().to_vec(),
+            sticky: rule.sticky().cloned(),
+            session: rule.session().cloned(),
+            ..deciding(
+                rule,
+                self.entry.matcher.clone(),
+                requests.then_some(IDEMPOTENT),
+            )
+        }
+    }
 }
 
 impl Compiled {
