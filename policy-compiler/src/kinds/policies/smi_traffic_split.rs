@@ -189,7 +189,7 @@ mod tests {
         let largest = json!(1_000_000);
         for (given, expected, error) in [
             ([json!(75), json!(25)], [75, 25], None),
-            ([json!("2000"), json!("500m")], [4, 1], None),
+            ([json!("2000"), json!("500m")], [4000, 1], None),
             (
                 [json!("2000"), json!("1m")],
                 [1, 1],
