@@ -24,8 +24,11 @@ pub fn plan_names_callers_in_plain_text() -> Result<()> {
     Echo::new("server").deploy(&ns)?;
     Echo::new("client").deploy(&ns)?;
     Echo::new("batch").deploy(&outside)?;
-    let load = Load::from(&ns.kubectl, "client").flag("-n=50");
-    load.run("http://server/")?;
+    // Every workload is called: a plan is not certain about one that nothing calls.
+    for (from, to) in [("client", "server"), ("server", "client")] {
+        let load = Load::from(&ns.kubectl, from).flag("-n=50");
+        load.run(&format!("http://{to}/"))?;
+    }
     planned(&ns, "a plan that refuses nobody", 0, &|plan| {
         plan["callers"].as_array().is_some_and(Vec::is_empty)
     })?;
