@@ -30,4 +30,5 @@ pub mod simulate;
 pub mod stats;
 pub mod streams;
 pub mod table;
+pub mod throughput;
 pub mod timer;

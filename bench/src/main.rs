@@ -11,7 +11,7 @@ use heddle_bench::load::Load;
 use heddle_bench::page::{self, Conditions};
 use heddle_bench::paths::{ClusterParts, Parts};
 use heddle_bench::simulate::Simulate;
-use heddle_bench::{flat, latency, machine, streams, table};
+use heddle_bench::{flat, latency, machine, streams, table, throughput};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Heddle on real parts")]
@@ -30,6 +30,8 @@ enum Command {
         memory: flat::Plan,
         #[command(flatten)]
         requests: Requests,
+        #[command(flatten)]
+        throughput: PerCore,
         #[command(flatten)]
         streams: streams::Plan,
         #[command(flatten)]
@@ -53,6 +55,13 @@ enum Command {
     Latency {
         #[command(flatten)]
         requests: Requests,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Requests per core through two sidecars, beside a minimal pair of Envoys.
+    Throughput {
+        #[command(flatten)]
+        throughput: PerCore,
         #[command(flatten)]
         common: Common,
     },
@@ -118,6 +127,37 @@ impl Requests {
     }
 }
 
+#[derive(Debug, Clone, Args)]
+struct PerCore {
+    /// Numbers of connections, each with one request at a time.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    at_once: Vec<usize>,
+    /// Turns of each way, for each protocol and number of connections.
+    #[arg(
+        id = "throughput-rounds",
+        long = "throughput-rounds",
+        default_value_t = 3
+    )]
+    rounds: usize,
+    /// Seconds of each of these turns.
+    #[arg(long, default_value_t = 3)]
+    turn_seconds: u64,
+    /// Worker threads of every Envoy of this measurement.
+    #[arg(long, default_value_t = 1)]
+    workers: u32,
+}
+
+impl PerCore {
+    fn plan(&self) -> throughput::Plan {
+        throughput::Plan {
+            connections: self.at_once.clone(),
+            rounds: self.rounds,
+            turn: Duration::from_secs(self.turn_seconds),
+            concurrency: self.workers,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     // Told to stop, it still ends the processes it has started.
@@ -137,6 +177,7 @@ async fn run(command: Command) -> Result<()> {
             table,
             memory,
             requests,
+            throughput,
             streams,
             common,
         } => {
@@ -144,11 +185,15 @@ async fn run(command: Command) -> Result<()> {
             output.table(&table).await?;
             output.memory(&memory).await?;
             output.latency(&requests).await?;
+            output.throughput(&throughput).await?;
             output.streams(&streams).await
         }
         Command::Table { table, common } => Output::new(common)?.table(&table).await,
         Command::Memory { memory, common } => Output::new(common)?.memory(&memory).await,
         Command::Latency { requests, common } => Output::new(common)?.latency(&requests).await,
+        Command::Throughput { throughput, common } => {
+            Output::new(common)?.throughput(&throughput).await
+        }
         Command::Streams { streams, common } => Output::new(common)?.streams(&streams).await,
         Command::Work => {
             let work = machine::fixed_work(machine::WORK_TIMES)?;
@@ -209,6 +254,14 @@ impl Output {
         let figures = latency::measure(&self.parts, &plan).await?;
         let text = latency::markdown(&plan, &figures);
         self.write("latency", &text, &conditions).await
+    }
+
+    async fn throughput(&self, throughput: &PerCore) -> Result<()> {
+        let conditions = Conditions::now(&self.parts).await?;
+        let plan = throughput.plan();
+        let cases = throughput::measure(&self.parts, &plan).await?;
+        let text = throughput::markdown(&plan, &cases);
+        self.write("throughput", &text, &conditions).await
     }
 
     async fn write(&self, section: &str, text: &str, conditions: &Conditions) -> Result<()> {

@@ -28,6 +28,24 @@ pub struct Pair {
     pub server: Running,
     /// Where the client's side listens for the application.
     pub entry: SocketAddr,
+    /// The same for bytes.
+    pub bytes: SocketAddr,
+}
+
+/// An address for requests and one for bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// HTTP/1.1, or HTTP/2 without TLS.
+    pub requests: SocketAddr,
+    /// Anything.
+    pub bytes: SocketAddr,
+}
+
+impl Ports {
+    fn free() -> Result<Self> {
+        let (requests, bytes) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
+        Ok(Self { requests, bytes })
+    }
 }
 
 impl Pair {
@@ -38,39 +56,29 @@ impl Pair {
     pub async fn start(
         envoy: &Path,
         concurrency: u32,
-        application: SocketAddr,
+        application: Ports,
         work: &Path,
     ) -> Result<Self> {
-        let (entry, middle) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
+        let (entry, middle) = (Ports::free()?, Ports::free()?);
         let (client_tls, server_tls) = certificates()?;
-        let validated = |tls: &Tls, peer: &str, kind: &str| transport_socket(tls, peer, kind);
-        let client = bootstrap(
-            listener(entry, None),
-            cluster(
-                middle,
-                Some(validated(&client_tls, SERVER, "UpstreamTlsContext")),
-            ),
-        );
-        let server = bootstrap(
-            listener(
-                middle,
-                Some(validated(&server_tls, CLIENT, "DownstreamTlsContext")),
-            ),
-            cluster(application, None),
-        );
+        let to_server = transport_socket(&client_tls, SERVER, "UpstreamTlsContext");
+        let from_client = transport_socket(&server_tls, CLIENT, "DownstreamTlsContext");
+        let client = bootstrap(entry, None, middle, Some(to_server));
+        let server = bootstrap(middle, Some(from_client), application, None);
         let mut server = start(envoy, concurrency, "pair-server", &server, work)?;
         let mut client = start(envoy, concurrency, "pair-client", &client, work)?;
         until(
             "the hand-written pair",
             START,
             &mut [&mut server, &mut client],
-            async || load::once(entry, "echo", Duration::from_secs(1)).await,
+            async || load::once(entry.requests, "echo", Duration::from_secs(1)).await,
         )
         .await?;
         Ok(Self {
             client,
             server,
-            entry,
+            entry: entry.requests,
+            bytes: entry.bytes,
         })
     }
 }
@@ -146,33 +154,53 @@ fn transport_socket(tls: &Tls, peer: &str, kind: &str) -> Value {
     json!({"name": "tls", "typed_config": context})
 }
 
-fn listener(address: SocketAddr, transport_socket: Option<Value>) -> Value {
+/// The filter of a port.
+fn requests() -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "route_config": {"virtual_hosts": [{
-            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "next"}}],
+            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "requests"}}],
         }]},
         "http_filters": [{
             "name": "router",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
         }],
     });
-    let mut chain = json!({"filters": [{"name": "http", "typed_config": manager}]});
-    if let (Some(socket), Some(chain)) = (transport_socket, chain.as_object_mut()) {
-        chain.insert("transport_socket".to_owned(), socket);
-    }
-    json!({"name": "in", "address": socket_address(address), "filter_chains": [chain]})
+    json!({"name": "http", "typed_config": manager})
 }
 
-fn cluster(address: SocketAddr, transport_socket: Option<Value>) -> Value {
+fn bytes() -> Value {
+    let proxy = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "bench",
+        "cluster": "bytes",
+    });
+    json!({"name": "bytes", "typed_config": proxy})
+}
+
+fn listener(name: &str, address: SocketAddr, filter: &Value, socket: Option<&Value>) -> Value {
+    let mut chain = json!({"filters": [filter]});
+    if let (Some(socket), Some(chain)) = (socket, chain.as_object_mut()) {
+        chain.insert("transport_socket".to_owned(), socket.clone());
+    }
+    json!({"name": name, "address": socket_address(address), "filter_chains": [chain]})
+}
+
+/// Requests go on in the version of the caller.
+fn cluster(name: &str, address: SocketAddr, socket: Option<&Value>) -> Value {
+    let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let endpoint = json!({"endpoint": {"address": socket_address(address)}});
     let mut cluster = json!({
-        "name": "next", "type": "STATIC", "connect_timeout": "2s",
-        "load_assignment": {"cluster_name": "next", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "name": name, "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {kind: {
+            "@type": format!("type.googleapis.com/{kind}"),
+            "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+        }},
     });
-    if let (Some(socket), Some(cluster)) = (transport_socket, cluster.as_object_mut()) {
-        cluster.insert("transport_socket".to_owned(), socket);
+    if let (Some(socket), Some(cluster)) = (socket, cluster.as_object_mut()) {
+        cluster.insert("transport_socket".to_owned(), socket.clone());
     }
     cluster
 }
@@ -181,6 +209,14 @@ fn socket_address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
-fn bootstrap(listener: Value, cluster: Value) -> Value {
-    json!({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+/// A proxy that takes connections, perhaps by TLS, and hands them on, perhaps by TLS.
+fn bootstrap(at: Ports, from: Option<Value>, next: Ports, to: Option<Value>) -> Value {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    json!({"static_resources": {
+        "listeners": [
+            listener("requests", at.requests, &requests(), from),
+            listener("bytes", at.bytes, &bytes(), from),
+        ],
+        "clusters": [cluster("requests", next.requests, to), cluster("bytes", next.bytes, to)],
+    }})
 }

@@ -16,6 +16,8 @@ use crate::paths::Parts;
 
 const START: Duration = Duration::from_secs(60);
 const APPLICATION_PORT: u16 = 8080;
+/// The port that declares bytes.
+const BYTES_PORT: u16 = 9090;
 
 /// The running mesh.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Sidecars {
     pub control_plane: ControlPlane,
     /// Where the client's sidecar listens for the service.
     pub entry: SocketAddr,
+    /// The same for the port of the service that declares bytes.
+    pub bytes: SocketAddr,
 }
 
 /// Loopback addresses of one run.
@@ -48,6 +52,11 @@ impl Addresses {
     /// Where the application listens.
     pub fn application(&self) -> Result<SocketAddr> {
         self.at(131, APPLICATION_PORT)
+    }
+
+    /// Where the application listens for bytes.
+    pub fn bytes(&self) -> Result<SocketAddr> {
+        self.at(131, BYTES_PORT)
     }
 
     fn at(&self, host: u8, port: u16) -> Result<SocketAddr> {
@@ -109,6 +118,7 @@ impl Sidecars {
             server,
             control_plane,
             entry,
+            bytes: addresses.at(51, BYTES_PORT)?,
         })
     }
 
@@ -183,7 +193,9 @@ spec:
   selector: {matchLabels: {app: server}}
   rules:
     - from: {identities: [bench/client]}
-      to: {methods: [GET]}
+      to: {methods: [GET, POST], ports: [8080]}
+    - from: {identities: [bench/client]}
+      to: {ports: [9090]}
 ---
 apiVersion: v1
 kind: Service
@@ -192,13 +204,17 @@ spec:
   clusterIP: 10.96.0.1
   clusterIPs: [10.96.0.1]
   selector: {app: server}
-  ports: [{name: http, port: 8080, targetPort: 8080, appProtocol: http}]
+  ports:
+    - {name: http, port: 8080, targetPort: 8080, appProtocol: http}
+    - {name: bytes, port: 9090, targetPort: 9090, appProtocol: tcp}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: server-1, namespace: bench, labels: {kubernetes.io/service-name: server}}
 addressType: IPv4
-ports: [{name: http, port: 8080, protocol: TCP, appProtocol: http}]
+ports:
+  - {name: http, port: 8080, protocol: TCP, appProtocol: http}
+  - {name: bytes, port: 9090, protocol: TCP, appProtocol: tcp}
 endpoints:
   - addresses: ["${NET}.31"]
     conditions: {ready: true, serving: true, terminating: false}
@@ -213,7 +229,7 @@ metadata:
   annotations: {heddle.dev/standalone-app: "${NET}.131"}
 spec:
   serviceAccountName: server
-  containers: [{name: app, image: app, ports: [{name: http, containerPort: 8080}]}]
+  containers: [{name: app, image: app, ports: [{containerPort: 8080}, {containerPort: 9090}]}]
 status:
   phase: Running
   podIP: "${NET}.31"
@@ -228,7 +244,7 @@ metadata:
   labels: {app: client, heddle.dev/inject: enabled}
   annotations:
     heddle.dev/standalone-app: "${NET}.111"
-    heddle.dev/standalone-upstreams: "bench/server:8080=${NET}.51:8080"
+    heddle.dev/standalone-upstreams: "bench/server:8080=${NET}.51:8080, bench/server:9090=${NET}.51:9090"
 spec:
   serviceAccountName: client
   containers: [{name: app, image: app, ports: [{name: http, containerPort: 8080}]}]

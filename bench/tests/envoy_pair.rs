@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heddle_bench::children::free_address;
 use heddle_bench::load::Load;
-use heddle_bench::pair::Pair;
+use heddle_bench::pair::{Pair, Ports};
 use heddle_bench::{echo, memory};
 
 fn envoy() -> PathBuf {
@@ -18,9 +18,11 @@ async fn requests_pass_by_mutual_tls() {
     let work = tempfile::tempdir().unwrap();
     let application = free_address("127.0.0.1").unwrap();
     echo::start(application).unwrap();
-    let pair = Pair::start(&envoy(), 1, application, work.path())
-        .await
-        .unwrap();
+    let behind = Ports {
+        requests: application,
+        bytes: application,
+    };
+    let pair = Pair::start(&envoy(), 1, behind, work.path()).await.unwrap();
     let load = Load {
         rate: 100,
         connections: 2,

@@ -11,7 +11,7 @@ pub use report::markdown;
 use crate::echo;
 use crate::load::{Load, Times};
 use crate::memory::{self, Memory};
-use crate::pair::Pair;
+use crate::pair::{Pair, Ports};
 use crate::paths::Parts;
 use crate::sidecars::{Addresses, Sidecars};
 use crate::stats::Sample;
@@ -84,7 +84,11 @@ pub async fn measure(parts: &Parts, plan: &Plan) -> Result<Figures> {
     let addresses = Addresses::new();
     let application = addresses.application()?;
     echo::start(application)?;
-    let pair = Pair::start(&parts.envoy, plan.concurrency, application, work.path()).await?;
+    let behind = Ports {
+        requests: application,
+        bytes: addresses.bytes()?,
+    };
+    let pair = Pair::start(&parts.envoy, plan.concurrency, behind, work.path()).await?;
     let sidecars = Sidecars::start(parts, plan.concurrency, &addresses, work.path()).await?;
     let ways = Ways {
         load: &plan.load,
