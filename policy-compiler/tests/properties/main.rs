@@ -95,13 +95,13 @@ fn words() -> impl Strategy<Value = Value> {
 
 fn policies() -> impl Strategy<Value = (String, &'static str)> {
     let kinds = ObjectKind::watched().filter(|(kind, _)| kind.is_policy());
-    let kinds = kinds.map(|(kind, resource)| (resource.api_version(), kind.as_str()));
+    let kinds = kinds.map(|(kind, resource)| (resource.api_version(), kind.api_kind()));
     prop::sample::select(kinds.collect::<Vec<_>>())
 }
 
 fn arbitrary_object() -> impl Strategy<Value = Value> {
     let mut kinds: Vec<(String, &str)> = ObjectKind::watched()
-        .map(|(kind, resource)| (resource.api_version(), kind.as_str()))
+        .map(|(kind, resource)| (resource.api_version(), kind.api_kind()))
         .collect();
     kinds.push(("apps/v1".to_owned(), "Deployment"));
     let kind = prop::sample::select(kinds);
