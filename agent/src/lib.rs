@@ -18,6 +18,7 @@ mod readiness;
 mod sds;
 mod secrets;
 mod settings;
+mod socket;
 
 pub use bootstrap::{Sockets, bootstrap};
 pub use envoy::exec as exec_envoy;

@@ -9,21 +9,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use heddle_acceptor::{
-    Acceptor, Bounds, Deadlines, Http, Link, Listener, Options, Protocol, Security,
-};
+use anyhow::Result;
+use heddle_acceptor::{Link, Protocol};
 use heddle_xds_types::golden::{self, Edge, Pod};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::net::UnixListener;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
-use crate::dir;
+use crate::socket::Server;
 
 /// The prefix that Envoy gives its metrics for Prometheus.
 const PREFIX: &str = "envoy_";
@@ -60,10 +56,6 @@ impl Metrics {
 
 /// Answers until the socket fails.
 pub(crate) async fn serve(socket: &Path, metrics: Metrics) -> Result<()> {
-    dir::remove(socket)?;
-    let listener = UnixListener::bind(socket)
-        .with_context(|| format!("{} can't be listened on", socket.display()))?;
-    let listener = Listener::of_user(listener, nix::unistd::geteuid().as_raw());
     let metrics = Arc::new(metrics);
     let handler = move |_: Arc<Link>| {
         let metrics = Arc::clone(&metrics);
@@ -72,33 +64,12 @@ pub(crate) async fn serve(socket: &Path, metrics: Metrics) -> Result<()> {
             async move { answer(&request, &metrics).await }
         })
     };
-    let acceptor = Acceptor::new(options(), Arc::default());
-    let never = CancellationToken::new();
-    acceptor
-        .serve(listener, Security::Plain, handler, never)
-        .await
-        .context("the socket of the metrics failed")
-}
-
-/// Envoy keeps connections for its own readers.
-fn options() -> Options {
-    Options {
+    let server = Server {
         name: "metrics",
-        bounds: Bounds {
-            connections: 64,
-            per_source: 64,
-            reserved: 0,
-            displace_busy: false,
-        },
-        deadlines: Deadlines {
-            request: Some(TIMEOUT),
-            ..Deadlines::default()
-        },
-        http: Http {
-            protocol: Protocol::Http1,
-            ..Http::default()
-        },
-    }
+        protocol: Protocol::Http1,
+        request: Some(TIMEOUT),
+    };
+    server.serve(socket, handler).await
 }
 
 async fn answer(

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -14,20 +14,16 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 };
 use envoy_types::pb::google::protobuf::Any;
 use futures::{Stream, StreamExt};
-use heddle_acceptor::{
-    Acceptor, Bounds, Deadlines, Http, Link, Listener, Options, Protocol, Security, clean,
-};
+use heddle_acceptor::{Link, Protocol, clean};
 use hyper_util::service::TowerToHyperService;
 use prost::Message;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::dir;
 use crate::secrets::{Secrets, Versioned};
+use crate::socket::Server;
 
 const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Envoy answers each response before it gets the next: more than a few waiting is an error of its.
@@ -37,42 +33,17 @@ const MAX_TEXT: usize = 1024;
 
 /// Serves until it fails.
 pub(crate) async fn serve(socket: &Path, secrets: watch::Receiver<Secrets>) -> Result<()> {
-    dir::remove(socket)?;
-    let listener = UnixListener::bind(socket)
-        .with_context(|| format!("{} can't be listened on", socket.display()))?;
-    // The directory keeps other users out already; the socket refuses them even so.
-    let listener = Listener::of_user(listener, nix::unistd::geteuid().as_raw());
     let router = Routes::new(SecretDiscoveryServiceServer::new(Sds { secrets }))
         .prepare()
         .into_axum_router();
     let handler = move |_: Arc<Link>| TowerToHyperService::new(router.clone());
-    let acceptor = Acceptor::new(options(), Arc::default());
-    let never = CancellationToken::new();
-    acceptor
-        .serve(listener, Security::Plain, handler, never)
-        .await
-        .context("the SDS socket failed")
-}
-
-/// Envoy has one connection, and each of its streams stays open.
-fn options() -> Options {
-    Options {
+    let server = Server {
         name: "secrets",
-        bounds: Bounds {
-            connections: 64,
-            per_source: 64,
-            reserved: 0,
-            displace_busy: false,
-        },
-        deadlines: Deadlines {
-            request: None,
-            ..Deadlines::default()
-        },
-        http: Http {
-            protocol: Protocol::Http2,
-            ..Http::default()
-        },
-    }
+        protocol: Protocol::Http2,
+        // Each of its streams stays open.
+        request: None,
+    };
+    server.serve(socket, handler).await
 }
 
 struct Sds {
