@@ -115,6 +115,27 @@ impl Flow {
 }
 
 impl Flows {
+    /// Reads a file of flows, or asks every replica of the control plane.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a replica could not be asked.
+    pub async fn from(file: Option<&Path>, cluster: &ClusterArgs) -> Result<Self> {
+        match file {
+            Some(path) => Self::read(path),
+            None => observed(cluster).await,
+        }
+    }
+
+    /// The callers by the reports of servers.
+    ///
+    /// # Errors
+    /// The file is of a version without them.
+    pub fn callers(&self) -> Result<&[Caller]> {
+        self.callers.as_deref().context(
+            "the file has no callers as servers report them; write it again by `heddle edges --window 900 -o json`",
+        )
+    }
+
     /// Takes the flows from a live graph.
     pub fn of(graph: &Graph) -> Self {
         let end = |end: &crate::edges::graph::End| End {

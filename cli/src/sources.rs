@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::ingest::{self, FolderEntry, Manifests};
 use heddle_policy_compiler::{
     Compiled, Finding, KubeObject, ObjectKind, ObjectRef, World, compile,
@@ -31,6 +31,21 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// How many objects of each kind are not read, for they have no meaning for a mesh.
     pub skipped: BTreeMap<String, usize>,
+}
+
+impl Outcome {
+    /// Whether a namespace has pods: a name without any is probably misspelt.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn require_pods(&self, namespace: &str) -> Result<()> {
+        let mut pods = self.world.pods().keys();
+        ensure!(
+            pods.any(|pod| *pod.namespace == *namespace),
+            "namespace {namespace:?} has no pods; correct it"
+        );
+        Ok(())
+    }
 }
 
 impl Objects {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use heddle_policy_compiler::injection::names::{PROXY, PROXY_RESOURCES};
 use heddle_policy_compiler::{KubeObject, NamespacedName, World};
 use k8s_openapi::api::core::v1 as core;
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::cluster::ClusterArgs;
 use crate::findings::plural;
-use crate::out::{self, say};
+use crate::out::Format;
 use crate::sources::Objects;
 use crate::table;
 use quantity::{Amount, cpu, memory};
@@ -40,20 +40,10 @@ pub struct CostArgs {
     )]
     paths: Vec<PathBuf>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A table.
-    Text,
-    /// One JSON document.
-    Json,
-    /// One YAML document.
-    Yaml,
 }
 
 /// The sidecars of a workload.
@@ -107,12 +97,7 @@ pub async fn run(args: &CostArgs) -> Result<()> {
         false => Usage::unknown("files have no use"),
     };
     let report = report(&world, &pods, &usage, args.namespace.as_deref());
-    match args.output {
-        Output::Text => say!("{}", text(&report)),
-        Output::Json => out::json(&report)?,
-        Output::Yaml => out::yaml(&report)?,
-    }
-    Ok(())
+    args.output.print(&report, || text(&report))
 }
 
 fn report<P: AsRef<core::Pod>>(

@@ -6,17 +6,16 @@ mod service;
 mod text;
 mod workload;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use heddle_policy_compiler::NamespacedName;
 use serde_json::Value;
 
 use crate::cluster::ClusterArgs;
-use crate::out::{self, say};
+use crate::out::Format;
 use look::Look;
 
 /// The time between two looks. Each reads all objects.
@@ -54,24 +53,14 @@ pub struct DescribeArgs {
     /// A file with observed flows, written by `heddle edges -o json`; on a cluster the control plane is asked without it.
     #[arg(long, value_name = "FILE")]
     edges: Option<PathBuf>,
-    /// Print again every 10 seconds, until Ctrl-C.
+    /// Print again every 10 seconds, until Ctrl-C; JSON in one line each, YAML as several documents.
     #[arg(short, long, conflicts_with = "paths")]
     watch: bool,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// One JSON document; with --watch one a line.
-    Json,
-    /// One YAML document; with --watch several.
-    Yaml,
 }
 
 /// A description in both forms.
@@ -92,34 +81,13 @@ pub async fn run(command: &DescribeCommand) -> Result<()> {
             DescribeCommand::Service(_) => service::describe(&look, &name(&args.name)?),
             DescribeCommand::Policy(_) => policy::describe(&look, &args.name),
         }?;
-        print(args, &described)?;
+        let Described { text, document } = described;
         if !args.watch {
-            return Ok(());
+            return args.output.print(&document, || text);
         }
+        args.output.print_next(&document, || text)?;
         tokio::time::sleep(WATCH).await;
     }
-}
-
-fn print(args: &DescribeArgs, described: &Described) -> Result<()> {
-    match args.output {
-        Output::Json if args.watch => say!("{}", described.document),
-        Output::Json => out::json(&described.document)?,
-        Output::Yaml => {
-            if args.watch {
-                say!("---");
-            }
-            out::yaml(&described.document)?;
-        }
-        Output::Text => {
-            // Clears the screen and its history, so that one look is on it.
-            let clear = match args.watch && std::io::stdout().is_terminal() {
-                true => "\x1b[H\x1b[2J\x1b[3J",
-                false => "",
-            };
-            say!("{clear}{}", described.text);
-        }
-    }
-    Ok(())
 }
 
 fn name(text: &str) -> Result<NamespacedName> {

@@ -1,11 +1,10 @@
 //! The part that all commands on live traffic share: asking, the output in its formats, and watching.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use heddle_acceptor::clean;
 use heddle_xds_types::edges::EdgesReport;
 use serde_json::Value;
@@ -14,7 +13,7 @@ use super::Health;
 use super::graph::Graph;
 use crate::cluster::ClusterArgs;
 use crate::findings::plural;
-use crate::out::{self, say};
+use crate::out::{self, Format};
 use crate::replicas::{self, Replica};
 
 /// The time between two looks. Sidecars report every 5 s.
@@ -31,12 +30,12 @@ pub struct LiveArgs {
     /// The seconds up to now to look at, from 5 to 900.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=900), conflicts_with = "runtime_dir")]
     window: u64,
-    /// Print again every 5 seconds, until Ctrl-C.
+    /// Print again every 5 seconds, until Ctrl-C; JSON in one line each, YAML as several documents.
     #[arg(short, long)]
     watch: bool,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -59,16 +58,6 @@ impl PlaceArgs {
             None => Source::Cluster(self.cluster.clone()),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A table.
-    Text,
-    /// One JSON document; with --watch one a line.
-    Json,
-    /// One YAML document; with --watch several.
-    Yaml,
 }
 
 /// A table, and how each of its rows is colored.
@@ -142,27 +131,15 @@ pub async fn run(args: &LiveArgs, page: &dyn Fn(&Graph) -> Page) -> Result<()> {
 }
 
 fn print(args: &LiveArgs, graph: &Graph, page: Page) -> Result<()> {
-    let terminal = std::io::stdout().is_terminal();
-    match args.output {
-        Output::Json if args.watch => say!("{}", page.document?),
-        Output::Json => out::json(&page.document?)?,
-        Output::Yaml => {
-            let separator = if args.watch { "---\n" } else { "" };
-            let text = serde_saphyr::to_string(&page.document?)?;
-            out::text(format_args!("{separator}{text}"));
-        }
-        Output::Text => {
-            // Clears the screen and its history, so that one look is on it.
-            let clear = if args.watch && terminal {
-                "\x1b[H\x1b[2J\x1b[3J"
-            } else {
-                ""
-            };
-            let text = colored(&page.table, out::has_colors());
-            say!("{clear}{text}\n{}", summary(graph));
-        }
+    let document = page.document?;
+    let text = || {
+        let text = colored(&page.table, out::has_colors());
+        format!("{text}\n{}", summary(graph))
+    };
+    match args.watch {
+        true => args.output.print_next(&document, text),
+        false => args.output.print(&document, text),
     }
-    Ok(())
 }
 
 fn colored(table: &Table, colors: bool) -> String {

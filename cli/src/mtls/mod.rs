@@ -6,12 +6,12 @@ mod text;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::{Args, Subcommand};
 
 use crate::cluster::ClusterArgs;
-use crate::flows::{self, Flows};
-use crate::out::{self, say};
+use crate::flows::Flows;
+use crate::out::Format;
 use crate::sources::Objects;
 use report::Verdict;
 
@@ -52,45 +52,20 @@ pub struct MtlsPlanArgs {
     #[arg(long, value_name = "FILE")]
     edges: Option<PathBuf>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people: tables and a verdict.
-    Text,
-    /// For programs: one JSON document.
-    Json,
-    /// For programs: one YAML document.
-    Yaml,
 }
 
 /// Runs the command; returns whether Strict would refuse callers, or nothing is known about them.
 pub async fn run(command: &MtlsCommand) -> Result<bool> {
     let MtlsCommand::Plan(args) = command;
     let objects = Objects::from(&args.objects, &args.cluster).await?.compile();
-    let flows = match &args.edges {
-        Some(path) => Flows::read(path)?,
-        None => flows::observed(&args.cluster).await?,
-    };
-    let callers = flows.callers.as_deref().context(
-        "the file has no callers as servers report them; write it again by `heddle edges --window 900 -o json`",
-    )?;
-    let known = objects.world.pods().keys();
-    let mut known = known.filter(|pod| *pod.namespace == *args.namespace);
-    ensure!(
-        known.next().is_some(),
-        "namespace {:?} has no pods; correct it",
-        args.namespace
-    );
+    let flows = Flows::from(args.edges.as_deref(), &args.cluster).await?;
+    let callers = flows.callers()?;
+    objects.require_pods(&args.namespace)?;
     let report = plan::plan(&objects, &flows, callers, &args.namespace);
-    match args.output {
-        Output::Text => say!("{}", text::render(&report)),
-        Output::Json => out::json(&report)?,
-        Output::Yaml => out::yaml(&report)?,
-    }
+    args.output.print(&report, || text::render(&report))?;
     Ok(report.verdict != Verdict::RefusesNobodySeen)
 }

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use heddle_crds::{ConditionStatus, DesiredCondition};
 use heddle_policy_compiler::{Compiled, Finding, KubeObject, Severity};
 
 use crate::cluster::ClusterArgs;
 use crate::flows::{self, Flows, Servers};
-use crate::out::{self, say};
+use crate::out::{self, Format};
 use crate::sources::{Objects, Outcome};
 use change::{Named, Touched};
 use report::{Condition, Object, Observed, Report};
@@ -46,21 +46,10 @@ pub struct PlanArgs {
     #[arg(long, conflicts_with = "edges")]
     no_edges: bool,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people: a table for each kind of effect.
-    Text,
-    /// For programs: one JSON document.
-    Json,
-    /// For programs: one YAML document.
-    Yaml,
 }
 
 /// Runs the command; returns whether something gets worse.
@@ -73,11 +62,8 @@ pub async fn run(args: &PlanArgs) -> Result<bool> {
     let before = before.compile();
     notes.extend(stand_ins(&change, &before));
     let report = report(&before, &after.compile(), &touched, flows, notes);
-    match args.output {
-        Output::Text => say!("{}", text::render(&report, out::has_colors())),
-        Output::Json => out::json(&report)?,
-        Output::Yaml => out::yaml(&report)?,
-    }
+    let text = || text::render(&report, out::has_colors());
+    args.output.print(&report, text)?;
     Ok(report.worse)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use heddle_acceptor::clean;
 use heddle_policy_compiler::world::{Labels, PodTemplate, Port, SpiffeId, World, selects};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::evidence::{Allowed, Evidence};
 use crate::cluster::ClusterArgs;
-use crate::flows::{self, Caller, Flows};
+use crate::flows::{Caller, Flows};
 use crate::out::{self};
 use crate::sources::Objects;
 
@@ -88,20 +88,9 @@ struct Seen {
 /// Runs the command.
 pub async fn run(args: &SuggestArgs) -> Result<()> {
     let objects = Objects::from(&args.objects, &args.cluster).await?.compile();
-    let flows = match &args.edges {
-        Some(path) => Flows::read(path)?,
-        None => flows::observed(&args.cluster).await?,
-    };
-    let known = objects.world.pods().keys();
-    let mut known = known.filter(|pod| *pod.namespace == *args.namespace);
-    ensure!(
-        known.next().is_some(),
-        "namespace {:?} has no pods; correct it",
-        args.namespace
-    );
-    let callers = flows.callers.as_deref().context(
-        "the file has no callers as servers report them; write it again by `heddle edges --window 900 -o json`",
-    )?;
+    let flows = Flows::from(args.edges.as_deref(), &args.cluster).await?;
+    objects.require_pods(&args.namespace)?;
+    let callers = flows.callers()?;
     let evidence = (&flows, callers);
     let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, evidence, args);
     let minutes = flows.window_seconds.div_ceil(60);

@@ -7,12 +7,12 @@ mod url;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use heddle_policy_compiler::{Call, NamespacedName};
 
 use crate::cluster::ClusterArgs;
 use crate::findings;
-use crate::out::{self, say};
+use crate::out::{self, Format};
 use crate::sources::{Objects, Outcome};
 
 pub use document::deciding;
@@ -36,21 +36,10 @@ pub struct WhyArgs {
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people: a line for each step.
-    Text,
-    /// For programs: one JSON document.
-    Json,
-    /// For programs: one YAML document.
-    Yaml,
 }
 
 /// Runs the command.
@@ -68,12 +57,8 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
         eprintln!("{errors} in the objects: `heddle analyze` names them");
     }
     let explanation = compiled.explain(&call)?;
-    match args.output {
-        Output::Text => say!("{}", text::render(&call, &explanation, out::has_colors())),
-        Output::Json => out::json(&document::of(&explanation))?,
-        Output::Yaml => out::yaml(&document::of(&explanation))?,
-    }
-    Ok(())
+    let text = || text::render(&call, &explanation, out::has_colors());
+    args.output.print(&document::of(&explanation), text)
 }
 
 fn call(args: &WhyArgs) -> Result<Call> {
