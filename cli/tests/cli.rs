@@ -6,21 +6,10 @@
     reason = "tests may panic"
 )]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod harness;
 
+use harness::heddle;
 use serde_json::Value;
-
-/// Runs `heddle` in the folder of the fixtures, out of reach of any cluster.
-fn heddle(args: &[&str]) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(args)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
-        .output()
-        .unwrap()
-}
 
 struct Case {
     args: &'static [&'static str],

@@ -6,13 +6,14 @@
     reason = "tests may panic"
 )]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod harness;
 
+use std::process::Output;
+
+use harness::heddle;
 use serde_json::{Value, json};
 
 fn describe(args: &[&str]) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let files = [
         "-f",
         "why.yaml",
@@ -23,14 +24,7 @@ fn describe(args: &[&str]) -> Output {
         "--edges",
         "policy/edges.json",
     ];
-    Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .arg("describe")
-        .args(args)
-        .args(files)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
-        .output()
-        .unwrap()
+    heddle(&[&["describe"], args, &files].concat())
 }
 
 struct Case {

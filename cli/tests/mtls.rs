@@ -6,23 +6,16 @@
     reason = "tests may panic"
 )]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod harness;
 
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use harness::heddle;
 use serde_json::{Value, json};
 
 fn plan(args: &[&str]) -> Output {
     heddle(&[&["mtls", "plan"], args].concat())
-}
-
-fn heddle(args: &[&str]) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(args)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
-        .output()
-        .unwrap()
 }
 
 /// A file with these callers, as the reports of servers.

@@ -6,20 +6,12 @@
     reason = "tests may panic"
 )]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod harness;
 
+use std::process::Output;
+
+use harness::heddle;
 use serde_json::{Value, json};
-
-fn heddle(args: &[&str]) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(args)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
-        .output()
-        .unwrap()
-}
 
 /// Plans a change of the shop.
 fn plan(args: &[&str]) -> Output {

@@ -6,18 +6,17 @@
     reason = "tests may panic"
 )]
 
+mod harness;
+
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use harness::command;
 use serde_json::{Value, json};
 
 fn heddle(args: &[&str], input: &str) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(args)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
+    let mut child = command(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -6,21 +6,18 @@
     reason = "tests may panic"
 )]
 
+mod harness;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
+use harness::heddle;
 use serde_json::{Value, json};
 
-/// Runs `heddle why` over the fixture, out of reach of any cluster.
+/// Runs `heddle why` over the fixture.
 fn why(from: &str, args: &[&str]) -> Output {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    Command::new(env!("CARGO_BIN_EXE_heddle"))
-        .args(["why", "-f", "why.yaml", "--from", from])
-        .args(args)
-        .current_dir(fixtures)
-        .env("KUBECONFIG", "/does/not/exist")
-        .output()
-        .unwrap()
+    let files = ["why", "-f", "why.yaml", "--from", from];
+    heddle(&[&files, args].concat())
 }
 
 struct Case {
