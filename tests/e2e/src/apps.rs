@@ -148,3 +148,22 @@ spec:
 "
     )
 }
+
+/// A namespace of the mesh with `reviews` in two versions behind one service, and a client.
+///
+/// # Errors
+/// The cluster does not take the objects, or a pod does not get ready.
+pub fn reviews(test: &str) -> Result<Namespace> {
+    let ns = Namespace::meshed(test)?;
+    let yaml = [
+        Echo::version("reviews", "v1").yaml(),
+        Echo::version("reviews", "v2").yaml(),
+        Echo::service("reviews"),
+    ]
+    .concat();
+    ns.kubectl.apply(&yaml)?;
+    Echo::new("client").deploy(&ns)?;
+    Echo::version("reviews", "v1").rolled_out(&ns)?;
+    Echo::version("reviews", "v2").rolled_out(&ns)?;
+    Ok(ns)
+}

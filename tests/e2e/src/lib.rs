@@ -8,7 +8,7 @@ mod cluster;
 mod load;
 mod own_ports;
 
-pub use apps::{Echo, Probe};
+pub use apps::{Echo, Probe, reviews};
 pub use cluster::{Kubectl, Namespace, eventually};
 pub use load::{Load, Report};
 pub use own_ports::OwnPorts;

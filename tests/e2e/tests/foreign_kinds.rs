@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gateway_api::experimental::tcproutes::TcpRoute;
-use heddle_e2e::{Echo, Load, Namespace, eventually};
+use heddle_e2e::{Load, eventually, reviews};
 use kube::CustomResourceExt;
 
 /// The definition of `TCPRoute` in the version that is read. The types have the version before, with the same fields.
@@ -37,17 +37,7 @@ spec:
 #[test]
 fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_exist() -> Result<()>
 {
-    let ns = Namespace::meshed("tcp-route")?;
-    let yaml = [
-        Echo::version("reviews", "v1").yaml(),
-        Echo::version("reviews", "v2").yaml(),
-        Echo::service("reviews"),
-    ]
-    .concat();
-    ns.kubectl.apply(&yaml)?;
-    Echo::new("client").deploy(&ns)?;
-    Echo::version("reviews", "v1").rolled_out(&ns)?;
-    Echo::version("reviews", "v2").rolled_out(&ns)?;
+    let ns = reviews("tcp-route")?;
     ns.kubectl.apply(&definition()?)?;
     ns.kubectl.wait(
         "condition=Established",
@@ -118,17 +108,7 @@ spec:
 
 #[test]
 fn a_split_of_smi_moves_calls_in_the_version_that_the_cluster_serves() -> Result<()> {
-    let ns = Namespace::meshed("smi")?;
-    let yaml = [
-        Echo::version("reviews", "v1").yaml(),
-        Echo::version("reviews", "v2").yaml(),
-        Echo::service("reviews"),
-    ]
-    .concat();
-    ns.kubectl.apply(&yaml)?;
-    Echo::new("client").deploy(&ns)?;
-    Echo::version("reviews", "v1").rolled_out(&ns)?;
-    Echo::version("reviews", "v2").rolled_out(&ns)?;
+    let ns = reviews("smi")?;
     ns.kubectl.apply(SMI)?;
     let definition = "crd/trafficsplits.split.smi-spec.io";
     ns.kubectl.wait("condition=Established", definition)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gateway_api::httproutes::HttpRoute;
-use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually, reviews};
 use kube::CustomResourceExt;
 
 fn split(weights: [(&str, u32); 2]) -> String {
@@ -20,22 +20,6 @@ spec:
   backends: [{{service: {a}, weight: {wa}}}, {{service: {b}, weight: {wb}}}]
 "
     )
-}
-
-/// `reviews` in two versions behind one service, and a client.
-fn reviews(test: &str) -> Result<Namespace> {
-    let ns = Namespace::meshed(test)?;
-    let yaml = [
-        Echo::version("reviews", "v1").yaml(),
-        Echo::version("reviews", "v2").yaml(),
-        Echo::service("reviews"),
-    ]
-    .concat();
-    ns.kubectl.apply(&yaml)?;
-    Echo::new("client").deploy(&ns)?;
-    Echo::version("reviews", "v1").rolled_out(&ns)?;
-    Echo::version("reviews", "v2").rolled_out(&ns)?;
-    Ok(ns)
 }
 
 /// Five standard deviations of a binomial: wrong once in a million runs.
