@@ -3,12 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::Violation;
-use crate::world::is_dns_label;
+use crate::world::{MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value};
 
-/// The longest name of an object of ours: a DNS subdomain.
-const MAX_NAME: usize = 253;
-/// The longest DNS label, which is also the longest name and value of a label.
-const MAX_LABEL: usize = 63;
 /// The fields of `ObjectMeta`.
 const FIELDS: [&str; 15] = [
     "annotations",
@@ -69,7 +65,7 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
     }
     found.extend(entries(metadata, "labels").flat_map(|(key, value)| label(key, value)));
     let annotations = entries(metadata, "annotations");
-    let annotations = annotations.filter(|(key, _)| !qualified(&key.to_lowercase()));
+    let annotations = annotations.filter(|(key, _)| !is_label_key(&key.to_lowercase()));
     found.extend(annotations.map(|(key, _)| key_violation("annotations", key)));
     found
 }
@@ -103,10 +99,10 @@ fn entries<'a>(
 
 fn label(key: &str, value: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
-    if !qualified(key) {
+    if !is_label_key(key) {
         found.push(key_violation("labels", key));
     }
-    if let Some(value) = value.as_str().filter(|v| !v.is_empty() && !word(v)) {
+    if let Some(value) = value.as_str().filter(|value| !is_label_value(value)) {
         let reason = format!(
             "{value:?} is not a value of a label; use at most {MAX_LABEL} letters, digits, -, _ and ., with a letter or digit at both ends"
         );
@@ -120,25 +116,6 @@ fn key_violation(field: &str, key: &str) -> Violation {
         "{key:?} is not a key; use a name of at most {MAX_LABEL} letters, digits, -, _ and ., after a DNS name and / if there is one"
     );
     violation(&format!("metadata.{field}"), reason)
-}
-
-/// Whether a text is a qualified name: a word, after a DNS name and a slash if there is one.
-fn qualified(key: &str) -> bool {
-    match key.split_once('/') {
-        Some((domain, name)) => {
-            domain.len() <= MAX_NAME && domain.split('.').all(is_dns_label) && word(name)
-        }
-        None => word(key),
-    }
-}
-
-fn word(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let outer = |c: char| c.is_ascii_alphanumeric();
-    text.len() <= MAX_LABEL
-        && text.bytes().all(inner)
-        && text.starts_with(outer)
-        && text.ends_with(outer)
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kinds::ValidationError;
 use crate::status::ObjectStatus;
 use crate::validation::Recorder;
-use crate::world::{Declared, Labels, NamespacedName, selects, to_labels};
+use crate::world::{
+    Declared, Labels, NamespacedName, is_label_key, is_label_value, selects, to_labels,
+};
 
 /// Which workloads of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl Target {
     }
 }
 
-/// As much of the selector as can be read; else the whole namespace.
+/// As much of the selector as can be read; else the whole namespace. Labels that no pod can have are not readable.
 pub(super) fn raw_selector(
     lookup: &Recorder<'_>,
     declared: &Declared<AuthPolicySpec>,
@@ -182,7 +184,11 @@ pub(super) fn raw_selector(
         .cloned()
         .and_then(|v| serde_json::from_value::<BTreeMap<String, String>>(v).ok());
     let service = spec.pointer("/target/service").and_then(|s| s.as_str());
-    match (labels.filter(|labels| !labels.is_empty()), service) {
+    let readable = |labels: &BTreeMap<String, String>| {
+        let mut all = labels.iter();
+        !labels.is_empty() && all.all(|(key, value)| is_label_key(key) && is_label_value(value))
+    };
+    match (labels.filter(readable), service) {
         (Some(labels), None) => Selector::Labels(to_labels(&labels)),
         (None, Some(service)) => {
             Target::resolve(lookup, &declared.object.namespace, service, memory).selector

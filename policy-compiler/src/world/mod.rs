@@ -24,7 +24,9 @@ pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
 pub(crate) use intern::Interner;
 pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
-pub(crate) use names::{is_dns_label, to_labels};
+pub(crate) use names::{
+    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, to_labels,
+};
 pub use protocol::Protocol;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;

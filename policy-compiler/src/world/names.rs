@@ -22,6 +22,35 @@ pub(crate) fn is_dns_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+/// The longest name of an object of ours: a DNS subdomain.
+pub(crate) const MAX_NAME: usize = 253;
+/// The longest DNS label, which is also the longest name and value of a label.
+pub(crate) const MAX_LABEL: usize = 63;
+
+/// Whether a text is the key of a label: a word, after a DNS name and a slash if there is one.
+pub(crate) fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((domain, name)) => {
+            domain.len() <= MAX_NAME && domain.split('.').all(is_dns_label) && is_label_word(name)
+        }
+        None => is_label_word(key),
+    }
+}
+
+/// Whether a text is the value of a label: a word, or nothing.
+pub(crate) fn is_label_value(value: &str) -> bool {
+    value.is_empty() || is_label_word(value)
+}
+
+fn is_label_word(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= MAX_LABEL
+        && text.bytes().all(inner)
+        && text.starts_with(outer)
+        && text.ends_with(outer)
+}
+
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamespacedName {
