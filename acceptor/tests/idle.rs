@@ -207,6 +207,52 @@ async fn every_kind_of_idle_connection_is_closed_at_its_deadline() {
     }
 }
 
+/// Sends bytes again and again until the server closes the connection.
+async fn closed_though_busy(io: impl AsyncRead + AsyncWrite, opening: &[u8], more: &[u8]) {
+    let (reading, mut writing) = tokio::io::split(io);
+    let sending = async {
+        let mut next = writing.write_all(opening).await;
+        while next.is_ok() {
+            tokio::time::sleep(DEADLINE / 25).await;
+            next = writing.write_all(more).await;
+        }
+    };
+    tokio::select! {
+        seen = closed(reading) => assert!(!seen.starts_with(b"HTTP/1.1 200"), "{opening:?}"),
+        () = sending => {}
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_a_whole_request_buy_no_time() {
+    let plain = Server::start(bounds(100, 100), short(), false).await;
+    let tls = Server::start(bounds(100, 100), short(), true).await;
+    let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+    tokio::time::timeout(PATIENCE, closed_though_busy(tls.tcp(1).await, &hello, &[0]))
+        .await
+        .expect("a handshake without end");
+    let ping = b"\0\0\x08\x06\0\0\0\0\0pingping";
+    // The header frame of stream 1 and its continuations, none of which is the last.
+    let headers = [PREFACE, b"\0\0\x01\x01\x01\0\0\0\x01\x82"].concat();
+    let continuation = b"\0\0\x01\x09\0\0\0\0\x01\x84";
+    let busy: [(&[u8], &[u8]); 5] = [
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ", b"y"),
+        (b"\r\n", b"\r\n"),
+        (PREFACE, ping),
+        (PREFACE, b"\0\0\0\x04\0\0\0\0\0"),
+        (&headers, continuation),
+    ];
+    for server in [&plain, &tls] {
+        for (opening, more) in busy {
+            let io = server.connect(1).await.unwrap();
+            tokio::time::timeout(PATIENCE, closed_though_busy(io, opening, more))
+                .await
+                .unwrap_or_else(|_| panic!("{opening:?} keeps its place"));
+        }
+        assert!(server.get(2).await.contains("200 OK"));
+    }
+}
+
 #[tokio::test]
 async fn a_connection_without_a_further_request_is_closed() {
     let server = Server::start(bounds(10, 10), short(), false).await;

@@ -117,6 +117,10 @@ fn unusual() -> Vec<Vec<u8>> {
         "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /a#b HTTP/1.1\r\nHost: x\r\nHost: y\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno frame of HTTP/2",
+        "GET /a HTTP/1.1\nHost: x\n\n",
+        "GET /b HTTP/1.1\r\nHost : x\r\n\r\nGET /c HTTP/1.0\r\n\r\nraw",
+        "GET /d HTTP/1.1\r\nHost: x\r\nX-Null: a\u{0}b\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "*1\r\n$4\r\nPING\r\n",
         "x",
     ];
