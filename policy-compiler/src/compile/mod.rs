@@ -9,6 +9,7 @@ mod admissions;
 mod applications;
 mod bounds;
 mod bytes;
+mod callers_reach;
 mod changes;
 mod clusters;
 mod differences;

@@ -416,7 +416,7 @@ pub(super) fn named(all: impl Iterator<Item = String>) -> String {
 }
 
 /// Whether two words differ by one letter, or by two that changed places.
-fn is_near(one: &str, other: &str) -> bool {
+pub(super) fn is_near(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let same = |a: &[char], b: &[char]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let front = same(&one, &other);

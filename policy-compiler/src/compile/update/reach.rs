@@ -86,11 +86,11 @@ impl Update<'_> {
 
     fn reach_of(&self, namespace: &Arc<str>) -> PolicyFeedback {
         let target = Target::Pods(Arc::clone(namespace));
-        let policies = self.new.validated.policies.attached(&target).flatten();
+        let policies = || self.new.validated.policies.attached(&target).flatten();
         let telemetry = self.new.validated.telemetries.attached(&target).flatten();
-        let (mut policies, mut telemetry) = (policies.peekable(), telemetry.peekable());
+        let mut telemetry = telemetry.peekable();
         let limits = self.limits(namespace);
-        if policies.peek().is_none() && telemetry.peek().is_none() && limits.is_empty() {
+        if policies().next().is_none() && telemetry.peek().is_none() && limits.is_empty() {
             return PolicyFeedback::default();
         }
         let meshed = in_namespace(&self.new.served, namespace);
@@ -108,7 +108,8 @@ impl Update<'_> {
             services: services.map(|(name, service)| (name, &**service)).collect(),
             offline: self.world.offline,
         };
-        let mut feedback = reach.of(policies);
+        let mut feedback = reach.of(policies());
+        reach.report_callers(policies(), &mut feedback);
         reach.report_telemetry(telemetry, &mut feedback);
         for (object, service, port) in limits {
             let findings = reach.report_limits(object, service, port);
