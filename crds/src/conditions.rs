@@ -203,7 +203,8 @@ pub mod reason {
     pub const REJECTED_BY_PROXY: &str = "RejectedByProxy";
 }
 
-/// The last accepted spec of an object, kept in its status.
+/// The last accepted spec of an object. The status has the spec itself only while it is in force in place of the present one, or where the
+/// control plane's own store does not have it; otherwise it has the generation.
 ///
 /// The spec is kept as it was written, not as a typed value: a status outlives the control plane that wrote it, and a
 /// field that a later version dropped must not make the whole object unreadable.
@@ -300,7 +301,7 @@ impl JsonSchema for LastGood {
             "required": ["generation"],
             "properties": {
                 "generation": {"type": "integer", "format": "int64", "description": "The generation that it was."},
-                "json": {"type": "string", "description": "The spec of that generation, as JSON."},
+                "json": {"type": "string", "description": "The spec of that generation, as JSON. It is left out while the present spec is in force: the control plane keeps it in ConfigMaps."},
                 "spec": {
                     "type": "object",
                     "description": "The spec as versions before 0.2 wrote it; it is read, and no longer written.",

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use heddle_policy_compiler::{DeclaredObject, KubeObject, ObjectKind, ObjectRef, WorldBuilder};
+use heddle_crds::LastGood;
+use heddle_policy_compiler::{
+    DeclaredObject, KubeObject, ObjectKind, ObjectRef, Remembered, WorldBuilder,
+};
 use k8s_openapi::api::core::v1::Service;
+use serde_json::Value;
 
 use crate::sources::Objects;
 
@@ -136,7 +140,7 @@ fn merged(old: &KubeObject, new: &KubeObject) -> KubeObject {
                     new.generation
                 },
                 status: old.status.clone(),
-                remembered: old.remembered.clone(),
+                remembered: past(old),
                 ..(**new).clone()
             }))
         }
@@ -145,6 +149,21 @@ fn merged(old: &KubeObject, new: &KubeObject) -> KubeObject {
         }
         _ => new.clone(),
     }
+}
+
+/// The past of an object that changes. A status has no last good spec where that is the spec of the object.
+fn past(object: &DeclaredObject) -> Remembered {
+    let mut past = object.remembered.clone();
+    let good = object.status.pointer("/lastGood/generation");
+    if past.last_good.is_none() && good.and_then(Value::as_i64) == Some(object.generation) {
+        let selected = object.status.pointer("/lastGood/selected");
+        past.last_good = Some(LastGood {
+            generation: object.generation,
+            spec: object.spec.clone(),
+            selected: selected.and_then(|labels| serde_json::from_value(labels.clone()).ok()),
+        });
+    }
+    past
 }
 
 /// A service keeps the addresses and families that the API server has chosen.
@@ -172,5 +191,34 @@ fn is_same(old: &KubeObject, new: &KubeObject) -> bool {
             old.content() == new.content() && old.refused == new.refused
         }
         _ => WorldBuilder::reads_alike(old, new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_policy_compiler::ingest::parse_json;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_present_spec_is_the_last_good_one_if_the_status_has_its_generation() {
+        let last_good = |good: Value| {
+            let object = json!({
+                "apiVersion": "heddle.dev/v1alpha1", "kind": "AuthPolicy", "spec": {"rules": []},
+                "metadata": {"name": "a", "namespace": "shop", "uid": "u", "generation": 3},
+                "status": {"lastGood": good},
+            });
+            match parse_json("a test", object).0.pop() {
+                Some(KubeObject::Declared(object)) => past(&object).last_good,
+                _ => panic!("a declared object"),
+            }
+        };
+        let good = last_good(json!({"generation": 3, "selected": {"app": "web"}})).unwrap();
+        assert_eq!((good.generation, good.spec), (3, json!({"rules": []})));
+        assert_eq!(good.selected.unwrap()["app"], "web");
+        assert_eq!(last_good(json!({"generation": 2})), None, "not known here");
+        let of_then = last_good(json!({"generation": 2, "json": "{}"})).unwrap();
+        assert_eq!((of_then.generation, of_then.spec), (2, json!({})));
     }
 }

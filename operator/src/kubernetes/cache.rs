@@ -29,7 +29,6 @@ use super::strip;
 use super::watching::{LOOK, Watching};
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource};
-use crate::status::{WrittenStatus, own_parents};
 use crate::tasks::{Ended, Tasks};
 
 /// The kept part of an object, and a fingerprint of the fields that the compiler reads: a change of other fields does not
@@ -76,10 +75,6 @@ impl State {
         !self.kinds.is_empty() && self.kinds.values().all(|watched| watched.synced)
     }
 
-    fn has_foreign(&self) -> bool {
-        self.kinds.keys().any(|kind| kind.is_foreign())
-    }
-
     /// Takes an object as it is now. Returns whether the compiler would read anything new.
     fn apply(&mut self, reference: ObjectRef, object: KubeObject, findings: &[Finding]) -> bool {
         let known = CachedObject {
@@ -123,7 +118,7 @@ pub(super) struct Cache {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     metrics: Arc<Metrics>,
-    /// The past of the objects of other projects' kinds.
+    /// The last good specs of the objects.
     pub(super) last_goods: LastGoods,
     /// The time between two looks whether an optional kind is installed by now.
     pub(super) look: Duration,
@@ -218,19 +213,6 @@ impl Cache {
         }
     }
 
-    /// The status of an object as the API server has it.
-    pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
-        let declared = self.declared(object)?;
-        if object.kind.is_foreign() {
-            return Some(WrittenStatus {
-                parents: own_parents(&declared.status),
-                last_good: declared.remembered.last_good.clone(),
-                ..WrittenStatus::default()
-            });
-        }
-        serde_json::from_value(declared.status.clone()).ok()
-    }
-
     /// Takes the newest past of these objects over.
     pub(super) fn remember_again(&self, objects: BTreeSet<ObjectRef>) {
         let mut changed = false;
@@ -263,7 +245,7 @@ impl Cache {
         self.declared(object)?.uid.clone()
     }
 
-    fn declared(&self, object: &ObjectRef) -> Option<Arc<DeclaredObject>> {
+    pub(super) fn declared(&self, object: &ObjectRef) -> Option<Arc<DeclaredObject>> {
         let state = self.lock();
         let watched = state.kinds.get(&object.kind)?;
         match &watched.objects.get(&key(object))?.kept {
@@ -481,7 +463,7 @@ impl ObjectSource for Cache {
             changes: changes.into_iter().collect(),
             findings: state.findings.values().flatten().cloned().collect(),
             since,
-            complete: state.complete() && (!state.has_foreign() || read),
+            complete: state.complete() && read,
         }
     }
 

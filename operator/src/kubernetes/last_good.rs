@@ -1,11 +1,12 @@
-//! The last good specs of objects of other projects' kinds: their statuses have no room for ours. They are the content of a store, by the
-//! uid of the object, so that a new object of the same name inherits nothing.
+//! The last good specs: the content of a store, by the uid of the object, so that a new object of the same name inherits nothing.
+//!
+//! The status of an object of our kinds has the spec, too, while it matters or the store does not have it. Of both the newer one counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heddle_crds::LastGood;
-use heddle_policy_compiler::{KubeObject, ObjectKind, ObjectRef, Remembered};
+use heddle_policy_compiler::{KubeObject, ObjectKind, ObjectRef, ingest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -35,10 +36,23 @@ struct Text {
     last_good: LastGood,
 }
 
+/// The place of a last good spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The store has it.
+    Stored,
+    /// The store does not have it yet.
+    Unsaved,
+    /// The store could not be written.
+    Failed,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     by_uid: BTreeMap<String, Entry>,
     unsaved: BTreeSet<String>,
+    /// The objects of texts that could not be written, until the store has one.
+    failed: BTreeSet<String>,
     read: bool,
 }
 
@@ -59,18 +73,14 @@ impl Default for LastGoods {
 }
 
 impl LastGoods {
-    /// Returns an object with its past.
+    /// Returns an object with its past, as the status and the store have it.
     pub(super) fn attach(&self, object: KubeObject) -> KubeObject {
         let KubeObject::Declared(object) = object else {
             return object;
         };
-        if !object.object.kind.is_foreign() {
-            return KubeObject::Declared(object);
-        }
-        let remembered = Remembered {
-            last_good: object.uid.as_deref().and_then(|uid| self.of(uid)),
-            ..Remembered::default()
-        };
+        let mut remembered = ingest::remembered(object.object.kind, &object.status);
+        let stored = object.uid.as_deref().and_then(|uid| self.of(uid));
+        remembered.last_good = newer(remembered.last_good, stored);
         if object.remembered == remembered {
             return KubeObject::Declared(object);
         }
@@ -101,12 +111,25 @@ impl LastGoods {
                 };
                 inner.by_uid.insert(uid.to_owned(), entry);
             }
-            None => _ = inner.by_uid.remove(uid),
+            None => {
+                inner.by_uid.remove(uid);
+                inner.failed.remove(uid);
+            }
         }
         inner.unsaved.insert(uid.to_owned());
         drop(inner);
         self.tick();
         true
+    }
+
+    /// The place of the last good spec of an object.
+    pub(super) fn kept(&self, uid: &str) -> Kept {
+        let inner = self.lock();
+        match inner.by_uid.get(uid) {
+            Some(entry) if entry.stored => Kept::Stored,
+            Some(_) | None if inner.failed.contains(uid) => Kept::Failed,
+            Some(_) | None => Kept::Unsaved,
+        }
     }
 
     /// The objects with a last good spec, and their uids.
@@ -125,6 +148,7 @@ impl LastGoods {
         let mut inner = self.lock();
         for uid in uids {
             inner.by_uid.remove(&uid);
+            inner.failed.remove(&uid);
             inner.unsaved.insert(uid);
         }
         drop(inner);
@@ -170,8 +194,25 @@ impl LastGoods {
                 changed.insert(entry.object.clone());
             }
             inner.by_uid.insert(uid.clone(), entry);
+            inner.failed.remove(uid);
         }
         changed
+    }
+
+    /// A map is gone: its texts are written again.
+    pub(super) fn lost<C: Content>(&self, map: &str) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let of_map = |(uid, entry): &(&String, &mut Entry)| entry.stored && map_of::<C>(uid) == map;
+        for (uid, entry) in inner.by_uid.iter_mut().filter(of_map) {
+            entry.stored = false;
+            inner.unsaved.insert(uid.clone());
+        }
+        let unsaved = !inner.unsaved.is_empty();
+        drop(guard);
+        if unsaved {
+            self.tick();
+        }
     }
 
     /// All that is stored has been read once.
@@ -206,11 +247,13 @@ impl LastGoods {
 
     /// Marks texts that could not be saved.
     pub(super) fn not_saved(&self, uids: Vec<String>) {
-        self.lock().unsaved.extend(uids);
+        let mut inner = self.lock();
+        inner.failed.extend(uids.iter().cloned());
+        inner.unsaved.extend(uids);
     }
 
     /// A map is full: its unsaved texts are not tried again before they change. Returns how many those are. This replica keeps the specs
-    /// until it ends.
+    /// until it ends, and the statuses of our kinds have them.
     pub(super) fn give_up<C: Content>(&self, map: &str) -> usize {
         let mut inner = self.lock();
         let before = inner.unsaved.len();
@@ -228,6 +271,15 @@ impl LastGoods {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere leaves the maps whole: every change is a plain insert or remove.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of the last good specs in the status and in the store, the newer one. The status has one of its own only if the store did not have it.
+fn newer(status: Option<LastGood>, stored: Option<LastGood>) -> Option<LastGood> {
+    match (status, stored) {
+        (Some(status), Some(stored)) if stored.generation > status.generation => Some(stored),
+        (Some(status), _) => Some(status),
+        (None, stored) => stored,
     }
 }
 
@@ -254,7 +306,7 @@ fn read(text: &str) -> Option<Entry> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -334,6 +386,57 @@ mod tests {
         assert_eq!(goods.of("uid-1"), Some(good(4)));
         assert_eq!(take(&goods, "uid-1", &BTreeMap::new()), 1);
         assert_eq!(goods.of("uid-1"), None);
+    }
+
+    #[test]
+    fn the_newer_spec_of_store_and_status_counts() {
+        let goods = LastGoods::default();
+        let generation = |last_good: Value| {
+            let object = json!({
+                "apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "spec": {},
+                "metadata": {"name": "reviews", "namespace": "shop", "uid": "uid-1", "generation": 5},
+                "status": {"lastGood": last_good},
+            });
+            let object = ingest::parse_json("a test", object).0.pop().unwrap();
+            let KubeObject::Declared(object) = goods.attach(object) else {
+                panic!("a declared object");
+            };
+            let good = object.remembered.last_good.as_ref();
+            good.map(|good| good.generation)
+        };
+        let with_spec = |generation: i64| json!({"generation": generation, "json": "{}"});
+        assert_eq!(generation(json!({"generation": 3})), None);
+        assert_eq!(generation(with_spec(2)), Some(2));
+        goods.keep(&route(), "uid-1", Some(&good(3)));
+        assert_eq!(generation(json!({"generation": 3})), Some(3));
+        assert_eq!(generation(with_spec(2)), Some(3));
+        assert_eq!(generation(with_spec(4)), Some(4));
+    }
+
+    #[test]
+    fn a_deleted_map_is_written_again() {
+        let goods = LastGoods::default();
+        goods.keep(&route(), "uid-1", Some(&good(3)));
+        let data = stored(&goods);
+        take(&goods, "uid-1", &data);
+        assert_eq!(goods.kept("uid-1"), Kept::Stored);
+        goods.lost::<Maps>("another");
+        assert!(stored(&goods).is_empty());
+        goods.lost::<Maps>(&map_of::<Maps>("uid-1"));
+        assert_eq!(goods.kept("uid-1"), Kept::Unsaved);
+        assert_eq!(stored(&goods), data);
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_written_is_marked_until_it_is_stored() {
+        let goods = LastGoods::default();
+        goods.keep(&route(), "uid-1", Some(&good(3)));
+        goods.not_saved(vec!["uid-1".to_owned()]);
+        goods.keep(&route(), "uid-1", Some(&good(4)));
+        assert_eq!(goods.kept("uid-1"), Kept::Failed);
+        let data = stored(&goods);
+        take(&goods, "uid-1", &data);
+        assert_eq!(goods.kept("uid-1"), Kept::Stored);
     }
 
     #[test]

@@ -1,20 +1,65 @@
-//! The past of objects of other projects' kinds: the last good specs in the cache, as the content of a store.
+//! The past of objects: their statuses, and their last good specs in the cache, as the content of a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_crds::LastGood;
-use heddle_policy_compiler::ObjectRef;
+use heddle_policy_compiler::{ObjectRef, ObjectStatus};
 use tokio::sync::watch;
 
 use super::cache::Cache;
+use super::last_good::Kept;
 use super::sharded::{Content, Unsaved};
+use crate::status::{WrittenStatus, needs_last_good, own_parents};
 
 impl Cache {
-    /// Keeps the last good spec of an object.
-    pub(super) fn keep_last_good(&self, object: &ObjectRef, uid: &str, good: Option<&LastGood>) {
+    /// Keeps the last good spec of the status `after` in the store. The status of an object of our kinds has the spec itself while it matters,
+    /// and where the store does not have it. Otherwise the status has its generation, so that `kubectl describe` shows no spec twice.
+    pub(super) fn keep_last_good(
+        &self,
+        object: &ObjectRef,
+        compiled: &ObjectStatus,
+        before: &WrittenStatus,
+        after: &mut WrittenStatus,
+    ) {
+        let good = after.last_good.as_ref();
+        let Some(uid) = compiled.uid.as_deref() else {
+            after.last_good_in_status = good.is_some();
+            return;
+        };
         if self.last_goods.keep(object, uid, good) {
             self.remember_again(BTreeSet::from([object.clone()]));
         }
+        if object.kind.is_foreign() || good.is_none() {
+            return;
+        }
+        after.last_good_in_status = needs_last_good(compiled)
+            || match self.last_goods.kept(uid) {
+                Kept::Stored => false,
+                Kept::Unsaved => before.last_good_in_status,
+                Kept::Failed => true,
+            };
+    }
+
+    /// The status of an object as the API server has it.
+    pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
+        let declared = self.declared(object)?;
+        if object.kind.is_foreign() {
+            return Some(WrittenStatus {
+                parents: own_parents(&declared.status),
+                last_good: declared.remembered.last_good.clone(),
+                ..WrittenStatus::default()
+            });
+        }
+        let good = declared.status.get("lastGood");
+        let in_status = good.is_some_and(|good| good.get("json").or(good.get("spec")).is_some());
+        let mut status = declared.status.clone();
+        if let Some(fields) = status.as_object_mut() {
+            fields.remove("lastGood");
+        }
+        Some(WrittenStatus {
+            last_good: declared.remembered.last_good.clone(),
+            last_good_in_status: in_status,
+            ..serde_json::from_value(status).unwrap_or_default()
+        })
     }
 
     /// Forgets the past of objects that are gone.
@@ -45,6 +90,10 @@ impl Content for Cache {
         self.remember_again(changed);
     }
 
+    fn lost(&self, map: &str) {
+        self.last_goods.lost::<Self>(map);
+    }
+
     fn complete(&self) {
         self.last_goods.set_read();
         self.tick();
@@ -60,5 +109,93 @@ impl Content for Cache {
 
     fn make_room(&self, map: &str) -> usize {
         self.last_goods.give_up::<Self>(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use heddle_crds::{ConditionType, DesiredCondition, LastGood};
+    use heddle_policy_compiler::ObjectKind;
+    use serde_json::json;
+
+    use super::super::sharded::map_of;
+    use super::*;
+
+    fn good(generation: i64) -> LastGood {
+        LastGood {
+            generation,
+            spec: json!({"of": generation}),
+            selected: None,
+        }
+    }
+
+    /// The status of an object with generation 2, which is accepted, or not.
+    fn compiled(accepted: bool) -> ObjectStatus {
+        let condition = DesiredCondition {
+            kind: ConditionType::Accepted,
+            status: accepted.into(),
+            reason: "Reason".to_owned(),
+            message: "a message".to_owned(),
+        };
+        ObjectStatus {
+            uid: Some("uid-1".into()),
+            observed_generation: 2,
+            conditions: vec![condition],
+            ..ObjectStatus::default()
+        }
+    }
+
+    /// The status that follows one that has the spec, or not.
+    fn status(cache: &Cache, accepted: bool, before: bool) -> WrittenStatus {
+        let before = WrittenStatus {
+            last_good_in_status: before,
+            ..WrittenStatus::default()
+        };
+        let mut after = WrittenStatus {
+            last_good: Some(good(if accepted { 2 } else { 1 })),
+            ..WrittenStatus::default()
+        };
+        let object = ObjectRef::new(ObjectKind::TrafficSplit, "shop", "reviews");
+        cache.keep_last_good(&object, &compiled(accepted), &before, &mut after);
+        after
+    }
+
+    /// Stores the unsaved texts, and delivers them by the watch.
+    fn store(cache: &Cache) {
+        let texts = cache.unsaved().into_iter();
+        let data = texts.filter_map(|u| Some((u.key, u.text?))).collect();
+        cache.take(&map_of::<Cache>("uid-1"), &data);
+    }
+
+    #[test]
+    fn the_status_has_the_last_good_spec_only_while_it_matters() {
+        let cache = Cache::new(Arc::default());
+        let first = status(&cache, true, false);
+        assert_eq!(first.body(), json!({"lastGood": {"generation": 2}}));
+        store(&cache);
+        assert!(!status(&cache, true, false).last_good_in_status);
+        let faulty = status(&cache, false, false);
+        let in_force = json!({"lastGood": {"generation": 1, "json": "{\"of\":1}"}});
+        assert_eq!(faulty.body(), in_force);
+        store(&cache);
+        assert!(status(&cache, false, true).last_good_in_status);
+        // Mended: the status loses the spec once the store has it.
+        assert!(status(&cache, true, true).last_good_in_status);
+        store(&cache);
+        assert!(!status(&cache, true, true).last_good_in_status);
+    }
+
+    #[test]
+    fn the_status_keeps_the_last_good_spec_where_the_store_cannot_be_written() {
+        let cache = Cache::new(Arc::default());
+        assert!(!status(&cache, true, false).last_good_in_status);
+        let unsaved = cache.unsaved();
+        cache.not_saved(unsaved.into_iter().map(|u| u.owner).collect());
+        assert!(status(&cache, true, false).last_good_in_status);
+        assert_eq!(cache.make_room(&map_of::<Cache>("uid-1")), 1);
+        assert!(cache.unsaved().is_empty(), "the map is full");
+        assert!(status(&cache, true, true).last_good_in_status);
     }
 }

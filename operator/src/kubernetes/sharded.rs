@@ -3,7 +3,7 @@
 //! A replica writes only the keys that it changed, so that two replicas do not undo each other's writes. A map that cannot be written blocks
 //! no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,9 @@ pub(super) trait Content: Send + Sync + 'static {
 
     /// Takes the texts of one map as they are stored.
     fn take(&self, map: &str, data: &BTreeMap<String, String>);
+
+    /// A map is gone, if it ever was there.
+    fn lost(&self, _map: &str) {}
 
     /// All maps were read once.
     fn complete(&self) {}
@@ -113,20 +116,26 @@ impl<C: Content> Store<C> {
     pub(super) async fn listen(self: Arc<Self>, stop: CancellationToken) -> Ended {
         let config = watcher::Config::default().labels(C::LABEL);
         let mut events = std::pin::pin!(watch_objects(self.api.clone(), config).default_backoff());
+        let mut listed = BTreeSet::new();
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 event = events.next() => event.ok_or("the watch ended")?,
             };
             match event {
+                Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(map) | Event::Apply(map)) => {
-                    let data = map.data.as_ref();
-                    self.content
-                        .take(&map.name_any(), data.unwrap_or(&BTreeMap::new()));
+                    let (name, data) = (map.name_any(), map.data.unwrap_or_default());
+                    self.content.take(&name, &data);
+                    listed.insert(name);
                 }
-                // If a ConfigMap is deleted, every replica keeps its content, and writes it again when it changes.
-                Ok(Event::Init | Event::Delete(_)) => {}
+                // Every replica keeps the content of a deleted map.
+                Ok(Event::Delete(map)) => self.content.lost(&map.name_any()),
                 Ok(Event::InitDone) => {
+                    let maps = (0..SHARDS).map(|number| format!("{}-{number}", C::PREFIX));
+                    for map in maps.filter(|map| !listed.contains(map)) {
+                        self.content.lost(&map);
+                    }
                     self.content.complete();
                     self.read.send_replace(true);
                 }

@@ -268,7 +268,9 @@ impl Writer {
             let there = self.cache.status(object).unwrap_or_default();
             // The watch may not have returned the status that was written last.
             let before = sent.get(object).unwrap_or(&there);
-            let after = before.next(object.kind, compiled, report.tally(object), &now);
+            let mut after = before.next(object.kind, compiled, report.tally(object), &now);
+            self.cache
+                .keep_last_good(object, compiled, before, &mut after);
             if after != *before {
                 due.push((object.clone(), before.clone(), after));
             }
@@ -360,14 +362,12 @@ impl Writer {
         };
         if object.kind.is_foreign() {
             let Some(uid) = uid else { return Ok(()) };
-            let good = after.last_good.as_ref();
-            self.cache.keep_last_good(object, uid, good);
             if before.parents == after.parents {
                 return Ok(());
             }
             return parents::write(&api, &object.name, uid, &after.parents).await;
         }
-        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": after});
+        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": after.body()});
         let params = PatchParams::apply("heddle-operator").force();
         call(api.patch_status(&object.name, &params, &Patch::Apply(body))).await?;
         Ok(())

@@ -17,7 +17,7 @@ pub use parents::{CONTROLLER, WrittenParent, own_parents, replace_own_parents};
 pub use report::{
     AbsentPolicies, Evidence, NAMED, ProxyCounts, ProxyRejection, Tally, in_force, object_key,
 };
-pub use written::WrittenStatus;
+pub use written::{WrittenStatus, needs_last_good};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood, co
 use heddle_policy_compiler::{ObjectKind, ObjectStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Tally;
 use super::parents::{WrittenParent, next_conditions, next_parents};
@@ -22,6 +22,9 @@ pub struct WrittenStatus {
     /// The last spec known to be good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good: Option<LastGood>,
+    /// Whether the status on the API server has that spec, and not its generation only.
+    #[serde(skip)]
+    pub last_good_in_status: bool,
     /// `n/m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxies: Option<String>,
@@ -69,6 +72,7 @@ impl WrittenStatus {
             conditions: next_conditions(&self.conditions, &all, generation, now),
             parents: Vec::new(),
             last_good,
+            last_good_in_status: false,
             proxies: kind
                 .is_policy()
                 .then(|| tally.map_or_else(|| "0/0".to_owned(), |tally| tally.ratio(generation))),
@@ -126,6 +130,18 @@ impl WrittenStatus {
 }
 
 impl WrittenStatus {
+    /// The status as it is on the API server.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let mut body = json!(self);
+        if !self.last_good_in_status
+            && let Some(Value::Object(good)) = body.get_mut("lastGood")
+        {
+            good.remove("json");
+        }
+        body
+    }
+
     /// All conditions: those of the object, and those at its parents.
     pub fn all_conditions(&self) -> impl Iterator<Item = &Condition> {
         let parents = self.parents.iter().flat_map(|parent| &parent.conditions);
@@ -218,6 +234,18 @@ fn mark_enforced(verdicts: &mut [DesiredCondition], tally: &Tally) {
             enforced.message, tally.total, tally.generation
         );
     }
+}
+
+/// Whether the last good spec, or the labels kept with it, may be in force in place of those of the present spec.
+#[must_use]
+pub fn needs_last_good(compiled: &ObjectStatus) -> bool {
+    let of_spec = [
+        ConditionType::Accepted,
+        ConditionType::ResolvedRefs,
+        ConditionType::Programmed,
+    ];
+    let mut conditions = of_spec.iter().filter_map(|kind| compiled.condition(*kind));
+    conditions.any(|condition| condition.status != ConditionStatus::True)
 }
 
 /// The first condition that says why the present spec is not in force.

@@ -248,6 +248,16 @@ fn an_invalid_split_is_reported_and_the_last_good_stays() -> Result<()> {
     Load::from(&ns.kubectl, "bob")
         .flag("-n=5")
         .run("http://server/")?;
+    // The status has no copy of a spec that is in force.
+    let last_good = |field: &str| {
+        let path = format!("jsonpath={{.status.lastGood.{field}}}");
+        ns.kubectl.run(&["get", "trafficsplit/server", "-o", &path])
+    };
+    eventually("the last good generation", Duration::from_secs(30), || {
+        Ok((last_good("generation")? == "1").then_some(()))
+    })?;
+    let described = ns.kubectl.run(&["describe", "trafficsplit/server"])?;
+    assert_eq!(described.matches("alice").count(), 1, "{described}");
     // A fault that the schema does not find is in the status, and the last good split stays in force.
     ns.kubectl.apply(&split("missing, weight: 1"))?;
     eventually("ResolvedRefs=False", Duration::from_secs(30), || {
@@ -261,6 +271,8 @@ fn an_invalid_split_is_reported_and_the_last_good_stays() -> Result<()> {
         .flag("-n=20")
         .run("http://server/")?;
     assert_eq!((report.status("200"), report.errors), (20, 0), "{report:?}");
+    let in_force = last_good("json")?;
+    assert!(in_force.contains("alice"), "{in_force}");
 
     // A fault that only Envoy finds: its own text comes back on the object that caused it, and others go on.
     ns.kubectl.apply(
