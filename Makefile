@@ -75,13 +75,14 @@ gen: ## write all generated files
 conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
-nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit
+nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
 	tests/gitops/run.sh
 	cargo build --bins
 	HELD_SOCKETS=1000 cargo test -p heddle-operator --test standalone open_connections
 	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture
 	tests/e2e/cluster/build.sh
 	HEDDLE_AUDIT_CHANGES=100000 cargo test -p heddle-bench --test audit -- --nocapture
+	HEDDLE_ROLLOUT_ROUNDS=50 tests/e2e/run.sh --rollouts
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)
 	tests/e2e/cluster/build.sh

@@ -27,6 +27,15 @@ pub(crate) struct Configured {
     pub(crate) warming: u64,
 }
 
+/// The requests and connections of callers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inbound {
+    /// Those that began: requests that were judged, and connections with mutual TLS. The kubelet's probes are not among them.
+    pub(crate) begun: u64,
+    /// Requests that are being answered, probes too.
+    pub(crate) active: u64,
+}
+
 impl Admin {
     pub(crate) fn new(socket: PathBuf) -> Self {
         Self(socket)
@@ -55,6 +64,11 @@ impl Admin {
     pub(crate) async fn busy(&self) -> Result<u64> {
         let filter = r"^(listener\..*\.downstream_cx_active|http\..*\.downstream_(cx|rq)_active)$";
         Ok(busy(&self.stats(filter).await?))
+    }
+
+    pub(crate) async fn inbound(&self) -> Result<Inbound> {
+        let filter = r"^(http\.inbound\.(downstream_rq_active|rbac\..*(allowed|denied))|listener\.inbound\.ssl\.handshake)$";
+        Ok(inbound(&self.stats(filter).await?))
     }
 
     /// Tells callers to go elsewhere; connections live on, and outbound is not touched.
@@ -199,6 +213,18 @@ fn busy(stats: &[(String, u64)]) -> u64 {
     tcp + sum("http.", ".downstream_rq_active")
 }
 
+fn inbound(stats: &[(String, u64)]) -> Inbound {
+    let mut found = Inbound::default();
+    for (name, value) in stats {
+        if name.ends_with(".downstream_rq_active") {
+            found.active += value;
+        } else if !name.contains(".shadow_") {
+            found.begun += value;
+        }
+    }
+    found
+}
+
 /// All but letters and digits, which is more than needed and never wrong.
 fn encoded(text: &str) -> String {
     text.bytes()
@@ -237,5 +263,25 @@ mod tests {
             3,
             "two TCP connections and one request"
         );
+    }
+
+    #[test]
+    fn requests_and_connections_of_callers_are_told_from_probes() {
+        let stats = [
+            ("http.inbound.downstream_rq_active", 2),
+            ("http.inbound.rbac.allowed", 5),
+            ("http.inbound.rbac.denied", 1),
+            ("http.inbound.rbac.shadow_allowed", 7),
+            ("listener.inbound.ssl.handshake", 3),
+        ];
+        let stats: Vec<(String, u64)> = stats
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+        let expected = Inbound {
+            begun: 9,
+            active: 2,
+        };
+        assert_eq!(inbound(&stats), expected);
     }
 }

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::secrets::Secrets;
 use crate::settings::Settings;
 
 /// The time to connect, and the time for one answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// A control plane that vanished without a word is noticed within two of these.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Returns `host:port` of the control plane, as a URL and an error name it.
 pub(crate) fn authority(settings: &Settings, port: u16) -> String {
@@ -35,4 +39,24 @@ pub(crate) fn endpoint(settings: &Settings, port: u16, tls: ClientTlsConfig) -> 
     Ok(Endpoint::from_shared(url)?
         .connect_timeout(TIMEOUT)
         .tls_config(tls)?)
+}
+
+/// Connects to the port of ADS by the certificate as it is now. A stream ends with its certificate, and the next one has the newer.
+///
+/// # Errors
+/// When there is no certificate yet, or no connection.
+pub(crate) async fn connect(
+    settings: &Settings,
+    secrets: &watch::Receiver<Secrets>,
+) -> Result<Channel> {
+    let pem = secrets.borrow().pem();
+    let pem = pem.context("there is no certificate yet")?;
+    let tls = tls(settings, &pem.trust).identity(Identity::from_pem(&pem.chain, &pem.key));
+    let endpoint = endpoint(settings, settings.ads_port, tls)?
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    endpoint.connect().await.with_context(|| {
+        let authority = authority(settings, settings.ads_port);
+        format!("the control plane {authority} can't be reached")
+    })
 }

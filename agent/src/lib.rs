@@ -1,4 +1,4 @@
-//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, metrics, traffic capture, reports on traffic.
+//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, metrics, traffic capture, reports on traffic, the end of the application.
 //!
 //! Deliberately absent: policies, and any key on a disk.
 
@@ -15,6 +15,7 @@ mod life;
 mod memory;
 mod metrics;
 mod readiness;
+mod release;
 mod sds;
 mod secrets;
 mod settings;

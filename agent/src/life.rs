@@ -22,6 +22,7 @@ use crate::drain::drain;
 use crate::envoy::Envoy;
 use crate::metrics::Metrics;
 use crate::readiness::{self, Readiness};
+use crate::release::{self, Hook};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
 use crate::{edges, issuance, memory, metrics, sds};
@@ -41,7 +42,8 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
     let readiness = Arc::new(Readiness::new(admin.clone()));
     let certified = watch::Sender::new(None);
     let mut first_certificate = certified.subscribe();
-    let mut parts = parts(&settings, &dir, &readiness, certified)?;
+    let hook = Arc::new(Hook::new(&settings));
+    let mut parts = parts(&settings, &dir, (&readiness, &hook), certified)?;
     // Envoy would ask for secrets that are not there, and back off: it starts when they are.
     let certified = tokio::select! {
         found = first_certificate.wait_for(Option::is_some) => found?.clone(),
@@ -72,6 +74,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
     };
     if failed.is_none() {
         tracing::info!("draining");
+        hook.ended();
         tokio::select! {
             () = drain(&readiness, &admin, settings.drain) => {}
             ended = envoy.ended() => return Ok(ExitCode::from(ended?.unexpected_exit_code())),
@@ -115,12 +118,13 @@ type Parts = JoinSet<Result<()>>;
 fn parts(
     settings: &Arc<Settings>,
     dir: &PrivateDir,
-    readiness: &Arc<Readiness>,
+    (readiness, hook): (&Arc<Readiness>, &Arc<Hook>),
     certified: issuance::CertifiedSender,
 ) -> Result<Parts> {
     let mut parts = Parts::new();
     for listener in readiness::listen(&settings.ready)? {
-        parts.spawn(readiness::serve(listener, Arc::clone(readiness)));
+        let (readiness, hook) = (Arc::clone(readiness), Arc::clone(hook));
+        parts.spawn(readiness::serve(listener, readiness, hook));
     }
     let publisher = Publisher::new(&settings.trust_bundle);
     let (socket, secrets) = (dir.sds(), publisher.subscribe());
@@ -131,6 +135,10 @@ fn parts(
     let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
     let admin = Admin::new(dir.admin());
     parts.spawn(async move { edges::report(&own, admin, secrets).await });
+    let (of_hook, admin) = (Arc::clone(hook), Admin::new(dir.admin()));
+    parts.spawn(release::watch_traffic(of_hook, admin));
+    let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
+    parts.spawn(release::follow(Arc::clone(hook), own, secrets));
     let settings = Arc::clone(settings);
     parts.spawn(async move { issuance::keep_certified(&settings, &publisher, &certified).await });
     Ok(parts)

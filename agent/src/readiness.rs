@@ -1,4 +1,5 @@
-//! `GET /healthz/ready`: 200 or 503, and nothing else is told.
+//! `GET /healthz/ready`: 200 or 503, and nothing else is told. And the kubelet's hook before the end of a container, which is
+//! answered when the container may end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,11 +19,16 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use heddle_xds_types::rollout::HOOK_PATH;
+
 use crate::admin::Admin;
+use crate::release::Hook;
 
 /// Anyone may ask: so Envoy is asked no more often than this.
 const KEPT: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A hook waits for 15 s at most.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The state of readiness.
 pub(crate) struct Readiness {
@@ -132,12 +138,16 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Answers until the listener fails.
-pub(crate) async fn serve(listener: TcpListener, readiness: Arc<Readiness>) -> Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    readiness: Arc<Readiness>,
+    hook: Arc<Hook>,
+) -> Result<()> {
     let handler = move |_: Arc<Link>| {
-        let readiness = Arc::clone(&readiness);
+        let (readiness, hook) = (Arc::clone(&readiness), Arc::clone(&hook));
         service_fn(move |request| {
-            let readiness = Arc::clone(&readiness);
-            async move { answer(request, &readiness).await }
+            let (readiness, hook) = (Arc::clone(&readiness), Arc::clone(&hook));
+            async move { answer(request, &readiness, &hook).await }
         })
     };
     let acceptor = Acceptor::new(options(), Arc::default());
@@ -160,7 +170,7 @@ fn options() -> Options {
         },
         deadlines: Deadlines {
             first_request: TIMEOUT,
-            request: Some(TIMEOUT),
+            request: Some(HOOK_TIMEOUT),
             ..Deadlines::default()
         },
         http: Http {
@@ -174,12 +184,17 @@ fn options() -> Options {
 async fn answer(
     request: Request<Incoming>,
     readiness: &Readiness,
+    hook: &Hook,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let status = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz/ready") if readiness.ready().await => {
             StatusCode::OK
         }
         (&Method::GET | &Method::HEAD, "/healthz/ready") => StatusCode::SERVICE_UNAVAILABLE,
+        (&Method::GET, HOOK_PATH) => {
+            hook.hold().await;
+            StatusCode::OK
+        }
         _ => StatusCode::NOT_FOUND,
     };
     let mut response = Response::new(Empty::new());

@@ -80,6 +80,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// How long connections get to end.
     pub drain: Duration,
+    /// The time that the pod has to end.
+    pub grace: Duration,
 }
 
 const LEVELS: [&str; 7] = [
@@ -131,6 +133,7 @@ impl Settings {
             log_level,
             log_format: LogFormat::from_env(&read),
             drain: Duration::from_secs(env.number("HEDDLE_DRAIN_SECONDS", 5)?),
+            grace: Duration::from_secs(env.number("HEDDLE_GRACE_SECONDS", 30)?),
         })
     }
 
@@ -362,6 +365,7 @@ mod tests {
             ("HEDDLE_READY_ADDR", "15021"),
             ("HEDDLE_TRUST_BUNDLE", "/a/file"),
             ("HEDDLE_DRAIN_SECONDS", "-1"),
+            ("HEDDLE_GRACE_SECONDS", "soon"),
             ("POD_NAMESPACE", "a/b"),
         ] {
             let error = with(name, value).unwrap_err().to_string();

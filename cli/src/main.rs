@@ -22,6 +22,7 @@ mod plan;
 mod policy;
 mod proxy;
 mod replicas;
+mod rollout;
 mod sources;
 mod table;
 mod top;
@@ -203,6 +204,9 @@ enum Command {
                            '.edges[] | select(.successPercent < 99)'\n  heddle edges --runtime-dir /tmp/heddle-demo-1/run"
     )]
     Edges(edges::EdgesArgs),
+    /// Look at rollouts: how pods ended.
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// The workloads or services with the most traffic, live.
     #[command(
         long_about = "Prints workloads or services by their traffic, the busiest first: of workloads the requests that their own sidecars \
@@ -275,6 +279,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Bugreport(args) => bugreport::run(&args).await.map(done),
         Command::Ca(command) => ca::run(&command).await.map(done),
         Command::Proxy(command) => proxy::run(&command).await.map(done),
+        Command::Rollout(command) => rollout::run(&command).await.map(done),
         Command::Edges(args) => edges::run(&args).await.map(done),
         Command::Top(args) => top::run(&args).await.map(done),
         Command::Dashboard(args) => dashboard::run(&args).await.map(done),

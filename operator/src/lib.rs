@@ -29,3 +29,4 @@ pub mod standalone;
 pub mod status;
 pub mod tasks;
 pub mod trials;
+pub mod withdrawals;

@@ -5,7 +5,7 @@
 mod cluster;
 
 use cluster::view::{endpoints, resource, view};
-use cluster::{annotated, apply, ending, pod, service, slice, version};
+use cluster::{annotated, apply, ending, pod, service, slice, split, version};
 use heddle_policy_compiler::{
     Compiled, NamespacedName, ObjectKind, ObjectRef, World, WorldBuilder, compile,
 };
@@ -363,4 +363,80 @@ fn a_pod_beside_the_named_one_decides_by_its_sidecar() {
         let view = view(&compiled, "caller", &[]);
         assert_eq!(endpoints(&view, WEB), expected, "{ip}");
     }
+}
+
+/// The pod ends where callers of a split have it under the name of the split service, and the last endpoint is kept.
+#[test]
+fn the_exposure_of_a_pod_names_every_service_with_its_endpoints() {
+    let mut builder = shop(json!({"app": "web"}));
+    let ports = json!([{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]);
+    let spec = json!({"service": "web", "backends": [
+        {"service": "web", "weight": 50}, {"service": "canary", "weight": 50}]});
+    let canary = |ready| {
+        slice(
+            "canary-1",
+            "canary",
+            port(),
+            &[("canary-1", "10.0.0.6", ready)],
+        )
+    };
+    apply(
+        &mut builder,
+        [
+            service("canary", "10.96.0.2", json!({"app": "canary"}), ports),
+            pod("web-1", "web", "10.0.0.5", true, true),
+            pod("canary-1", "canary", "10.0.0.6", true, true),
+            slice("web-1", "web", port(), &[("web-1", "10.0.0.5", true)]),
+            canary(true),
+            split("web", spec),
+        ],
+    );
+    let compiled = compile(&builder.world());
+    let of = |compiled: &Compiled, pod: &str| {
+        let exposure = compiled.exposure(&name(pod));
+        let names = |all: &std::collections::BTreeSet<NamespacedName>| {
+            all.iter().map(|of| of.name.to_string()).collect::<Vec<_>>()
+        };
+        (
+            names(&exposure.services),
+            names(&exposure.called),
+            exposure.ready,
+        )
+    };
+    let both = vec!["canary".to_owned(), "web".to_owned()];
+    assert_eq!(
+        of(&compiled, "canary-1"),
+        (vec!["canary".into()], both.clone(), true)
+    );
+    assert_eq!(
+        of(&compiled, "web-1"),
+        (vec!["web".into()], vec!["web".into()], true)
+    );
+    assert_eq!(of(&compiled, "caller"), (vec![], vec![], false));
+    // Every cluster with the pod is named after one of these services: `out|<namespace>/<service>|…`.
+    let all = view(&compiled, "caller", &[]);
+    let named = all
+        .iter()
+        .filter(|(_, value)| value.to_string().contains("10.0.0.6"));
+    let named: Vec<&String> = named.map(|(key, _)| key).collect();
+    assert!(named.len() >= 2, "{named:?}");
+    for key in named {
+        assert!(
+            key.contains("out|shop/canary|") || key.contains("out|shop/web|"),
+            "{key}"
+        );
+    }
+
+    apply(
+        &mut builder,
+        [
+            canary(false),
+            ending(pod("canary-1", "canary", "10.0.0.6", true, true)),
+        ],
+    );
+    let updated = compiled.update(&builder.world());
+    assert_eq!(
+        of(&updated, "canary-1"),
+        (vec!["canary".into()], both, false)
+    );
 }

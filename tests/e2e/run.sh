@@ -2,7 +2,7 @@
 # run.sh: the end-to-end suite on a real cluster.
 # With KUBECONFIG: on that cluster, whose nodes must have the images (HEDDLE_E2E_NODE says how to run a command on its node).
 # Without: on a single-node Kubernetes that it builds, starts and ends itself; root only. With --build it only builds that;
-# with --conformance it runs nothing but Gateway API's conformance suite.
+# with --conformance it runs nothing but Gateway API's conformance suite, with --rollouts nothing but rollouts under load.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -18,7 +18,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
   [ "${1:-}" != --build ] || exit 0
   make -C "$root" --no-print-directory envoy build-tests
 fi
-if [ -z "${KUBECONFIG:-}" ] && [ "${1:-}" != --conformance ]; then
+if [ -z "${KUBECONFIG:-}" ] && [ -z "${1:-}" ]; then
   # Of the packages that `make unit` has built, with the same features: a single one of them would be built anew with fewer.
   test=(cargo test --manifest-path "$root/Cargo.toml" --workspace --exclude heddle-e2e)
   # Rules of the sidecar's capture, in network namespaces of the test's own.
@@ -77,6 +77,9 @@ if [ "${1:-}" = --conformance ]; then
   "$root/tests/conformance/run.sh"
   exit
 fi
+# Alone, so that the waits are those of the rollouts (HEDDLE_ROLLOUT_ROUNDS=50 for the long run).
+cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-rollouts -- --nocapture
+[ "${1:-}" != --rollouts ] || exit 0
 cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-traffic --test e2e-security --test e2e-foreign-kinds -- --test-threads=3
 # Gateway API's own suite (the cluster of somebody else may lack its image).
 [ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"

@@ -3,7 +3,7 @@
 //! It serves the views of a [`ResourceSource`], and knows neither Kubernetes nor any policy. The protocol is a
 //! state machine without I/O ([`session`]), fed from HTTP/2 streams. A [`Registry`] keeps the progress of the clients
 //! towards their views. The same server takes load
-//! reports and reports on the traffic of edges.
+//! reports, reports on the traffic of edges, and reports on the ends of pods.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -28,5 +28,6 @@ pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, Vie
 pub use session::{Flavor, Limits, MAX_TEXT, Rejection};
 pub use source::{
     EdgeTraffic, Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal, SubscriberId,
+    Withdrawal,
 };
 pub use transport::{Options, ServeError, Server, frame};

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use heddle_acceptor::{ClientText, Peer};
 use heddle_xds_types::edges::{EdgeCounts, EdgeName};
+use heddle_xds_types::rollout::EndReport;
 use tokio::sync::watch;
 
 use crate::resource::{Name, View};
@@ -92,6 +94,25 @@ pub struct EdgeTraffic {
     pub counts: EdgeCounts,
 }
 
+/// How far the end of a subscriber's pod is: the removal of the pod from the configurations of its callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Whether the pod is being deleted.
+    pub terminating: bool,
+    /// The services that have the pod.
+    pub services: u32,
+    /// Since when no configuration has the pod.
+    pub withdrawn: Option<Instant>,
+    /// The callers that had, or could have had, the pod.
+    pub total: u32,
+    /// Those that have acknowledged the removal.
+    pub acknowledged: u32,
+    /// The callers without a stream to any server.
+    pub away: u32,
+    /// Whether all servers have reported that all their callers have acknowledged.
+    pub complete: bool,
+}
+
 /// Where the resources come from.
 ///
 /// All methods are called from the streams' own tasks and must not block.
@@ -127,5 +148,12 @@ pub trait ResourceSource: Send + Sync + 'static {
     /// was admitted as any other.
     fn edges(&self, who: &SubscriberId, traffic: &[EdgeTraffic], lost: u64) {
         let _ = (who, traffic, lost);
+    }
+
+    /// Takes a report on the end of the subscriber's pod. Returns the withdrawal of the pod, which the client is told with
+    /// every change. The stream was admitted as any other.
+    fn ends(&self, who: &SubscriberId, report: &EndReport) -> watch::Receiver<Withdrawal> {
+        let _ = (who, report);
+        watch::Sender::new(Withdrawal::default()).subscribe()
     }
 }

@@ -1,5 +1,5 @@
-//! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, the report on a sidecar, and the traffic
-//! of edges: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
+//! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, the report on a sidecar, the traffic of
+//! edges, and the ends of pods: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
 
 pub mod bootstrap;
 pub mod edges;
@@ -7,6 +7,7 @@ pub mod golden;
 mod kind;
 pub mod prometheus;
 mod proxy_state;
+pub mod rollout;
 
 use std::fmt;
 use std::sync::Arc;

@@ -10,7 +10,6 @@ use heddle_xds_types::edges::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Identity};
 use tonic::{Request, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -24,8 +23,6 @@ use crate::settings::Settings;
 const IDLE: Duration = Duration::from_secs(60);
 /// Messages on the way to the control plane.
 const IN_FLIGHT: usize = 8;
-/// A control plane that vanished without a word is noticed within two of these.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Sends readings for ever.
 pub(super) async fn send(
@@ -79,7 +76,7 @@ impl<'a> Sender<'a> {
         secrets: &watch::Receiver<Secrets>,
         lost: &'a Lost,
     ) -> Result<Self> {
-        let channel = connect(settings, secrets).await?;
+        let channel = control_plane::connect(settings, secrets).await?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await?;
         let (reports, outgoing) = mpsc::channel(IN_FLIGHT);
@@ -161,19 +158,4 @@ impl<'a> Sender<'a> {
         self.numbers.insert(name.clone(), number);
         (number, Some(name.clone()))
     }
-}
-
-/// Connects by the certificate as it is now. A stream ends with its certificate, and the next one has the newer.
-async fn connect(settings: &Settings, secrets: &watch::Receiver<Secrets>) -> Result<Channel> {
-    let pem = secrets.borrow().pem();
-    let pem = pem.context("there is no certificate yet")?;
-    let tls =
-        control_plane::tls(settings, &pem.trust).identity(Identity::from_pem(&pem.chain, &pem.key));
-    let endpoint = control_plane::endpoint(settings, settings.ads_port, tls)?
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE);
-    endpoint.connect().await.with_context(|| {
-        let authority = control_plane::authority(settings, settings.ads_port);
-        format!("the control plane {authority} can't be reached")
-    })
 }

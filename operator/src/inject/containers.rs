@@ -7,7 +7,7 @@ use heddle_policy_compiler::ingest::owner;
 use heddle_policy_compiler::injection::{
     DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings, is_more,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub const AUDIENCE: &str = "heddle.dev";
 
 const TOKEN_PATH: &str = "/var/run/secrets/heddle.dev";
 const RUNTIME_PATH: &str = "/run/heddle";
+const DEFAULT_GRACE: i64 = 30;
 const READY_PORT: u16 = heddle_ports::READINESS;
 
 /// The init container that sets up capture.
@@ -113,6 +114,8 @@ fn environment(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Vec<
     // Kubernetes reads `$(…)` in values; the names of owners are not checked.
     let workload = owner(&pod.metadata).map(|owner| owner.replace('$', "$$"));
     let workload = workload.map(|owner| variable("HEDDLE_WORKLOAD", &owner));
+    // A pod without a spec is not injected.
+    let grace = pod.spec.as_ref().map_or(DEFAULT_GRACE, grace);
     let mut all = vec![
         variable("HEDDLE_CONTROL_PLANE", &control_plane(sidecar, settings)),
         variable("HEDDLE_ADS_PORT", "15010"),
@@ -128,9 +131,16 @@ fn environment(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Vec<
         variable("HEDDLE_CONCURRENCY", &proxy.concurrency.to_string()),
         variable("HEDDLE_LOG_LEVEL", proxy.log_level.as_str()),
         variable("HEDDLE_DRAIN_SECONDS", &proxy.drain_seconds.to_string()),
+        variable("HEDDLE_GRACE_SECONDS", &grace.to_string()),
     ];
     all.extend(workload);
     all
+}
+
+/// The seconds that the pod has to end.
+pub(super) fn grace(spec: &PodSpec) -> i64 {
+    spec.termination_grace_period_seconds
+        .map_or(DEFAULT_GRACE, |seconds| seconds.max(0))
 }
 
 /// Without search domains only the full name is found.

@@ -1,6 +1,7 @@
 //! The patch: each addition at its place.
 
 use heddle_policy_compiler::injection::SidecarSettings;
+use heddle_xds_types::rollout::HOOK_PATH;
 use json_patch::{Patch, PatchOperation};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::json;
@@ -8,11 +9,8 @@ use serde_json::json;
 use super::operations::add;
 use super::{Sidecar, containers, names, own};
 
-/// Endpoints of a pod that stops reach all its callers well within this time; until then it goes on serving.
-const PRE_STOP_SECONDS: i64 = 5;
-/// A shorter grace period needs all its time for the application.
-const LEAST_GRACE: i64 = 15;
-const DEFAULT_GRACE: i64 = 30;
+/// A shorter grace period needs all its time for the application. The hook takes a third of it at most.
+const LEAST_GRACE: i64 = 3;
 
 /// Adds the sidecar, and replaces an own container that other webhooks' additions have made out of date.
 pub(super) fn patch(
@@ -53,27 +51,24 @@ pub(super) fn not_injected(pod: &Pod, reason: &str) -> Patch {
     Patch(operations)
 }
 
-/// A container that is told to stop stops at once, while callers still send: so it is told a little later.
+/// A container that is told to stop stops at once, while callers still send. So the kubelet asks the agent before, which answers
+/// when no caller has the pod any more.
 fn pre_stop(spec: &PodSpec, operations: &mut Vec<PatchOperation>) {
-    if spec
-        .termination_grace_period_seconds
-        .unwrap_or(DEFAULT_GRACE)
-        < LEAST_GRACE
-    {
+    if containers::grace(spec) < LEAST_GRACE {
         return;
     }
-    let sleep = json!({"sleep": {"seconds": PRE_STOP_SECONDS}});
+    let hook = json!({"httpGet": {"path": HOOK_PATH, "port": heddle_ports::READINESS}});
     for (index, container) in spec.containers.iter().enumerate() {
         let at = index.to_string();
         match &container.lifecycle {
             None => operations.push(add(
                 &["spec", "containers", &at, "lifecycle"],
-                json!({"preStop": sleep}),
+                json!({"preStop": hook}),
             )),
             Some(lifecycle) if lifecycle.pre_stop.is_none() => {
                 operations.push(add(
                     &["spec", "containers", &at, "lifecycle", "preStop"],
-                    sleep.clone(),
+                    hook.clone(),
                 ));
             }
             Some(_) => {}

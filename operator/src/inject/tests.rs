@@ -86,7 +86,7 @@ fn the_sidecar_comes_first_and_nothing_of_the_users_changes() {
     let mut app = after["spec"]["containers"][0].clone();
     assert_eq!(
         app["lifecycle"],
-        json!({"preStop": {"sleep": {"seconds": 5}}})
+        json!({"preStop": {"httpGet": {"path": "/hooks/pre-stop", "port": 15021}}})
     );
     app.as_object_mut().unwrap().remove("lifecycle");
     assert_eq!(app, before["spec"]["containers"][0]);
@@ -157,8 +157,8 @@ fn containers_of_other_webhooks_are_included() {
         ["heddle-init", "heddle-proxy"]
     );
     assert_eq!(
-        after["spec"]["containers"][1]["lifecycle"]["preStop"]["sleep"]["seconds"],
-        5
+        after["spec"]["containers"][1]["lifecycle"]["preStop"]["httpGet"]["port"],
+        15021
     );
 }
 
@@ -260,10 +260,15 @@ fn pre_stop_is_added_only_where_none_is_and_time_allows() {
         (
             json!({}),
             json!(null),
-            json!({"preStop": {"sleep": {"seconds": 5}}}),
+            json!({"preStop": {"httpGet": {"path": "/hooks/pre-stop", "port": 15021}}}),
         ),
         (json!({"lifecycle": own}), json!(null), own.clone()),
-        (json!({}), json!(5), json!(null)),
+        (json!({}), json!(2), json!(null)),
+        (
+            json!({}),
+            json!(3),
+            json!({"preStop": {"httpGet": {"path": "/hooks/pre-stop", "port": 15021}}}),
+        ),
     ];
     for (lifecycle, grace, expected) in cases {
         let after = injected(&pod(|pod| {

@@ -18,6 +18,7 @@ use super::statuses::Shown;
 use crate::edges::{DEFAULT_WINDOW, EdgeStore, LONGEST_WINDOW};
 use crate::issuing::source_of;
 use crate::metrics::Metrics;
+use crate::withdrawals::Withdrawals;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,6 +41,7 @@ pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: Arc<Shown>,
     pub(super) edges: Arc<EdgeStore>,
+    pub(super) withdrawals: Arc<Withdrawals>,
     pub(super) authorizer: Authorizer,
 }
 
@@ -48,6 +50,7 @@ pub(super) fn admin(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
         .route("/api/v1/edges", get(edges))
+        .route("/api/v1/receipts", get(receipts))
         // Not for other paths: each would be a question of its own to the API server.
         .route_layer(from_fn_with_state(Arc::clone(&admin), authorize))
         .with_state(admin)
@@ -126,6 +129,11 @@ async fn edges(State(admin): State<Arc<Admin>>, uri: Uri) -> Response {
     }
 }
 
+/// The ends of pods in the last quarter of an hour (docs/rollouts.md).
+async fn receipts(State(admin): State<Arc<Admin>>) -> Response {
+    axum::Json(admin.withdrawals.report()).into_response()
+}
+
 fn window(query: Option<&str>) -> Option<u64> {
     let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Some(DEFAULT_WINDOW);
@@ -158,6 +166,7 @@ mod tests {
             metrics: Arc::default(),
             shown: Arc::default(),
             edges: Arc::new(EdgeStore::new(Arc::default())),
+            withdrawals: Arc::default(),
             authorizer: Authorizer::new(&client),
         }));
         for (path, expected, asked) in [
@@ -172,6 +181,7 @@ mod tests {
                 true,
             ),
             ("/api/v2/edges", StatusCode::NOT_FOUND, false),
+            ("/api/v1/receipts", StatusCode::SERVICE_UNAVAILABLE, true),
         ] {
             let before = calls.load(Ordering::SeqCst);
             let request = Request::get(path).header(header::AUTHORIZATION, "Bearer valid");

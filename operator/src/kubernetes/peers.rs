@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, Watch};
 use crate::rejections::RejectionStore;
 use crate::status::ProxyCounts;
 use crate::tasks::{Ended, chain};
+use crate::withdrawals::{PeerReport, SharedCounts, Withdrawals};
 
 const LABEL: &str = "heddle.dev/replica";
 const KEY: &str = "report.json";
@@ -38,6 +39,9 @@ pub(super) struct ReplicaReport {
     /// which did not verify rejections.
     #[serde(default, rename = "verified")]
     rejections: Vec<RejectionRecord>,
+    /// The counts of the pods that end. `None`: a version without them wrote the report.
+    #[serde(default)]
+    withdrawals: Option<SharedCounts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +54,11 @@ struct RejectionRecord {
 }
 
 impl ReplicaReport {
-    pub(super) fn new(report: ProxyCounts, rejections: &RejectionStore) -> Self {
+    pub(super) fn new(
+        report: ProxyCounts,
+        rejections: &RejectionStore,
+        withdrawals: SharedCounts,
+    ) -> Self {
         let rejections = rejections
             .all()
             .into_iter()
@@ -64,6 +72,7 @@ impl ReplicaReport {
         Self {
             report,
             rejections: rejections.collect(),
+            withdrawals: Some(withdrawals),
         }
     }
 
@@ -105,13 +114,38 @@ impl Peers {
     /// Returns the reports of the other replicas. The report of a replica without a pod does not count: its proxies have
     /// moved to other replicas.
     pub(super) fn reports(&self, cache: &Cache) -> Vec<ProxyCounts> {
+        self.of_others(cache, |report| report.report.clone())
+    }
+
+    fn of_others<T>(&self, cache: &Cache, read: impl Fn(&ReplicaReport) -> T) -> Vec<T> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
         reports
             .iter()
             .filter(|(name, _)| **name != self.me && there(name))
-            .map(|(_, report)| report.report.clone())
+            .map(|(_, report)| read(report))
             .collect()
+    }
+
+    /// Tells the withdrawals of pods how far the other replicas are.
+    pub(super) async fn tell(
+        self: Arc<Self>,
+        cache: Arc<Cache>,
+        withdrawals: Arc<Withdrawals>,
+        stop: CancellationToken,
+    ) -> Ended {
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            withdrawals.hear(self.of_others(&cache, |report| PeerReport {
+                connected: report.report.connected.clone(),
+                counts: report.withdrawals.clone(),
+            }));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = changes.changed() => changed.map_err(|_| "the reader of the other replicas' reports is gone")?,
+            }
+        }
     }
 
     /// Reads the reports of the other replicas. Takes over their rejections, so that all replicas compile the same.
@@ -267,7 +301,7 @@ mod tests {
             generation: 3,
             text: "no".to_owned(),
         });
-        let report = ReplicaReport::new(ProxyCounts::default(), &rejections);
+        let report = ReplicaReport::new(ProxyCounts::default(), &rejections, SharedCounts::new());
         let again: ReplicaReport =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(again, report);
@@ -285,7 +319,7 @@ mod tests {
             });
         }
         assert!(!rejections.all().is_empty());
-        let report = ReplicaReport::new(ProxyCounts::default(), &rejections);
+        let report = ReplicaReport::new(ProxyCounts::default(), &rejections, SharedCounts::new());
         assert_eq!(report.rejections().collect::<Vec<_>>(), rejections.all());
     }
 }

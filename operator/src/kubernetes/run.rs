@@ -199,6 +199,7 @@ impl Starting {
             metrics: plane.metrics(),
             shown: Arc::clone(shown),
             edges: plane.mesh.edge_store(),
+            withdrawals: plane.mesh.withdrawals(),
             authorizer: Authorizer::new(&self.client),
         };
         let tls = plane.own.server(&alpn)?;
@@ -227,6 +228,9 @@ impl Starting {
         let listening =
             Arc::clone(&peers).listen(client(), rejections, plane.metrics(), stop.clone());
         tasks.spawn("peers", listening);
+        let (others, cache) = (Arc::clone(&peers), Arc::clone(&self.cache));
+        let telling = others.tell(cache, plane.mesh.withdrawals(), stop.clone());
+        tasks.spawn("withdrawals at peers", telling);
         let (reports, newest) = watch::channel(ReplicaReport::default());
         let options = self.options.clone();
         let publishing = publish(

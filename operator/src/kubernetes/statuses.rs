@@ -66,9 +66,11 @@ impl Counter {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
         let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
+        let mut heard = self.served.mesh.withdrawals().heard();
         let mut counted = None;
         loop {
             acks.mark_unchanged();
+            heard.mark_unchanged();
             // A wait below has seen the tick that ended it, so only the number tells of a new result.
             let tick = *tried.borrow_and_update();
             let results = counted.replace(tick) != Some(tick);
@@ -81,6 +83,7 @@ impl Counter {
                 changed = self.snapshots.changed() => changed.map_err(|_| "the compile loop is gone")?,
                 changed = acks.changed() => changed.map_err(|_| "the discovery server is gone")?,
                 changed = tried.changed() => changed.map_err(|_| "no trials are held any more")?,
+                changed = heard.changed() => changed.map_err(|_| "no withdrawals are followed any more")?,
             }
             // The streams come first.
             tokio::time::sleep(PAUSE).await;
@@ -93,12 +96,14 @@ impl Counter {
         snapshot: Arc<Snapshot>,
         results: bool,
     ) {
-        let (observations, changed) =
-            observer.observe(&snapshot, &self.served.mesh, &self.served.registry);
+        let (mesh, registry) = (&self.served.mesh, &self.served.registry);
+        let withdrawals = mesh.withdrawals();
+        let withdrawn = withdrawals.look(&snapshot, &**mesh, registry);
+        let (observations, changed) = observer.observe(&snapshot, mesh, registry);
         self.shown.show(&snapshot, &observations);
         let before = Arc::clone(&self.counts.borrow());
         let (old, new) = (&before.snapshot.compiled, &snapshot.compiled);
-        let changed = changed || results;
+        let changed = changed || results || withdrawn;
         if !changed && old.proxies.ptr_eq(&new.proxies) && old.statuses.ptr_eq(&new.statuses) {
             return;
         }
@@ -106,7 +111,7 @@ impl Counter {
         let rejected = Rejected {
             snapshot: &snapshot,
             observations: &observations,
-            mesh: &self.served.mesh,
+            mesh,
             trials: &self.trials,
         };
         blamer.set_aside(&rejected, &self.rejections, good);
@@ -122,7 +127,7 @@ impl Counter {
             &evidence,
             connected.map(|(pod, observation)| (pod, &*observation.summary)),
         );
-        let report = ReplicaReport::new(own.clone(), &self.rejections);
+        let report = ReplicaReport::new(own.clone(), &self.rejections, withdrawals.shared());
         self.reports.send_if_modified(|now| {
             let changed = *now != report;
             *now = report;

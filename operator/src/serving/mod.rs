@@ -7,6 +7,7 @@ mod parts;
 mod retired;
 mod subscribers;
 mod sweep;
+mod viewers;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,9 @@ use heddle_policy_compiler::{
 use heddle_xds_server as xds;
 use heddle_xds_server::{
     EdgeTraffic, Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal,
-    SubscriberId,
+    SubscriberId, Withdrawal,
 };
+use heddle_xds_types::rollout::EndReport;
 use tokio::sync::watch;
 
 pub use parts::Part;
@@ -32,6 +34,7 @@ use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
 use crate::snapshot::{Snapshot, SnapshotConsumer, Snapshots};
+use crate::withdrawals::Withdrawals;
 
 /// The view of one proxy, with the inputs that can change it.
 #[derive(Debug)]
@@ -99,6 +102,7 @@ pub struct MeshSource {
     scopes: Arc<Scopes>,
     load_report_interval: Duration,
     edges: Arc<EdgeStore>,
+    withdrawals: Arc<Withdrawals>,
     parts: Parts,
     subscribers: Mutex<Subscribers>,
 }
@@ -117,6 +121,7 @@ impl MeshSource {
             published: watch::Sender::new(None),
             trust_domain,
             edges: Arc::new(EdgeStore::new(Arc::clone(&metrics))),
+            withdrawals: Arc::default(),
             metrics,
             scopes,
             load_report_interval,
@@ -428,6 +433,10 @@ impl ResourceSource for MeshSource {
         if let Some(sidecar) = snapshot.and_then(|snapshot| ReportingSidecar::of(who, &snapshot)) {
             self.edges.take(&sidecar, traffic, lost);
         }
+    }
+
+    fn ends(&self, who: &SubscriberId, report: &EndReport) -> watch::Receiver<Withdrawal> {
+        self.end_of(who, report)
     }
 }
 

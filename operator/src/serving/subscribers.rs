@@ -261,6 +261,12 @@ impl Subscribers {
         self.changed.remove(name);
     }
 
+    /// The subscribers with a view that depends on something compiled.
+    pub(super) fn depending(&self, on: Dependency) -> impl Iterator<Item = &Name> {
+        let names = self.by_input.get(&ViewInput::Compiled(on));
+        names.into_iter().flatten()
+    }
+
     /// The subscribers of a workload.
     pub(super) fn of_workload(&self, workload: &WorkloadRef) -> impl Iterator<Item = &Subscriber> {
         let names = self.by_input.get(&ViewInput::Scope(workload.clone()));

@@ -1,4 +1,4 @@
-//! Writes the traffic of edges to `edges.json`.
+//! Writes the traffic of edges to `edges.json`, and the ends of pods to `receipts.json`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,27 +7,37 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::files::write_atomically;
-use crate::edges::{DEFAULT_WINDOW, EdgeStore};
+use crate::edges::DEFAULT_WINDOW;
+use crate::serving::MeshSource;
 use crate::tasks::Ended;
 
 /// The time between two looks. Agents report every 5 s, each at a time of its own.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes the file whenever its content changes.
+/// Writes the files whenever their content changes.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When a file cannot be written.
 pub(super) async fn publish(
-    edges: Arc<EdgeStore>,
+    mesh: Arc<MeshSource>,
     runtime: PathBuf,
     stop: CancellationToken,
 ) -> Ended {
-    let (file, mut written) = (runtime.join("edges.json"), String::new());
+    let (edges, withdrawals) = (mesh.edge_store(), mesh.withdrawals());
+    let mut written = [
+        ("edges.json", String::new()),
+        ("receipts.json", String::new()),
+    ];
     loop {
-        let text = serde_json::to_string(&edges.report(DEFAULT_WINDOW))?;
-        if text != written {
-            write_atomically(&file, text.as_bytes())?;
-            written = text;
+        let fresh = [
+            serde_json::to_string(&edges.report(DEFAULT_WINDOW))?,
+            serde_json::to_string(&withdrawals.report())?,
+        ];
+        for ((file, known), text) in written.iter_mut().zip(fresh) {
+            if text != *known {
+                write_atomically(&runtime.join(*file), text.as_bytes())?;
+                *known = text;
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

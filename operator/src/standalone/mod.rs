@@ -2,7 +2,7 @@
 //!
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
 //! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/edges.json`
-//! (the traffic of the last minute), `<runtime>/scopes` (the learned destinations of each workload).
+//! (the traffic of the last minute), `<runtime>/receipts.json` (the ends of pods), `<runtime>/scopes` (the learned destinations of each workload).
 
 mod content;
 mod directory;
@@ -129,11 +129,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         scopes::keep(store, Arc::clone(&plane.scopes), stop.clone()),
     );
     let served = plane.start(reader, tokens, sockets, &mut tasks)?;
-    let traffic = edges::publish(
-        plane.mesh.edge_store(),
-        options.runtime.clone(),
-        stop.clone(),
-    );
+    let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
+    let traffic = edges::publish(mesh, runtime, stop.clone());
     tasks.spawn("edges", traffic);
     let statuses = publish(plane, served, statuses, options.runtime, stop);
     tasks.spawn("statuses", statuses);

@@ -175,7 +175,9 @@ pub async fn publish(
         tried.mark_unchanged();
         let newest = snapshots.borrow_and_update().clone();
         if let Some(snapshot) = newest {
-            let (observations, _) = observer.observe(&snapshot, &served.mesh, &served.registry);
+            let (mesh, registry) = (&served.mesh, &served.registry);
+            mesh.withdrawals().look(&snapshot, &**mesh, registry);
+            let (observations, _) = observer.observe(&snapshot, mesh, registry);
             let good = |object: &ObjectRef| statuses.last_good(object);
             let rejected = Rejected {
                 snapshot: &snapshot,

@@ -15,10 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 /// The tests of this process that have started.
 static TESTS: AtomicU8 = AtomicU8::new(0);
-const WORLD: &str = include_str!("world.yaml");
+pub const WORLD: &str = include_str!("world.yaml");
 
 /// The fields of a status that the tests read.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +44,8 @@ impl Answers {
 }
 
 /// A process that is ended with the test, by its own id.
-struct Process {
-    child: Child,
+pub struct Process {
+    pub child: Child,
     log: PathBuf,
 }
 
@@ -98,7 +98,7 @@ impl Drop for Process {
 /// The mesh of the test: `frontend-1` calls `reviews`. The v1 of `reviews` has a sidecar, the v2 has none.
 pub struct Fixture {
     // Before the directory, so that they end before it goes.
-    agents: Vec<Process>,
+    pub agents: Vec<Process>,
     control_plane: Option<Process>,
     directory: tempfile::TempDir,
     net: [u8; 2],
@@ -195,7 +195,8 @@ impl Fixture {
                 SocketAddr::new(self.ip(host).into(), 15021).to_string(),
             )
             .env("HEDDLE_CONCURRENCY", "1")
-            .env("HEDDLE_DRAIN_SECONDS", "1");
+            .env("HEDDLE_DRAIN_SECONDS", "1")
+            .env("HEDDLE_GRACE_SECONDS", "3600");
         self.agents
             .push(Process::start(command, &self.path(&format!("{pod}.log"))));
     }
@@ -242,7 +243,7 @@ impl Fixture {
         Ipv4Addr::new(127, self.net[0], self.net[1], host)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -388,7 +389,7 @@ impl Fixture {
     }
 
     /// The same with something to print if it does not hold in time.
-    fn eventually_or(&self, what: &str, holds: impl Fn() -> bool, print: impl Fn() -> String) {
+    pub fn eventually_or(&self, what: &str, holds: impl Fn() -> bool, print: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if holds() {

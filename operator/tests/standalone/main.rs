@@ -13,6 +13,7 @@ mod harness;
 mod held;
 mod liars;
 mod logs;
+mod rollouts;
 mod strangers;
 mod suspects;
 mod traces;
@@ -112,6 +113,13 @@ fn traffic_of_edges_comes_from_the_sidecars_themselves() {
     let mut mesh = Fixture::start();
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     edges::come_from_the_sidecars_themselves(&mut mesh);
+}
+
+#[test]
+fn a_pod_ends_once_its_callers_have_acknowledged() {
+    let mut mesh = Fixture::start();
+    rollouts::wait_for_every_caller(&mut mesh);
+    rollouts::wait_the_fixed_time_without_a_control_plane(&mut mesh);
 }
 
 #[test]

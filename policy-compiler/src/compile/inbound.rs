@@ -184,9 +184,10 @@ pub(crate) fn inbound(
     }
 }
 
-/// The probes that are requests.
+/// The probes that are requests to the application. The readiness port is the agent's, which answers its own.
 fn requests(probes: &[Probe]) -> Vec<Probe> {
-    let probes = probes.iter().filter(|p| p.kind != ProbeKind::Tcp);
+    let probes = probes.iter();
+    let probes = probes.filter(|p| p.kind != ProbeKind::Tcp && !is_reserved(p.port));
     probes.cloned().collect()
 }
 

@@ -15,6 +15,7 @@ mod clusters;
 mod differences;
 mod egress;
 mod explain;
+mod exposure;
 mod groups;
 mod inbound;
 mod limits_reach;
@@ -77,6 +78,7 @@ pub use explain::{
     Explanation, MtlsSource, Outcome, PortRules, ReadyEndpoint, ServedPort, ServerDecision,
     Servers, Stopped, Unexplained, admits_all,
 };
+pub use exposure::Exposure;
 pub use on_demand::{listener_address, on_demand_address};
 use report::PolicyFeedback;
 pub use scope::{Destination, DestinationKind, Family, InvalidDestination, Scope};

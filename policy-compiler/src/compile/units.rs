@@ -169,7 +169,8 @@ impl Readers {
         }
     }
 
-    fn of(&self, input: &UnitInput) -> impl Iterator<Item = &UnitId> {
+    /// Returns the units with a recorded read of an input.
+    pub(crate) fn of(&self, input: &UnitInput) -> impl Iterator<Item = &UnitId> {
         let recorded = input.is_recorded().then(|| self.by_input.get(input));
         recorded.flatten().into_iter().flatten()
     }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod edges;
+mod ends;
 mod expiry;
 mod grpc;
 mod loads;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use heddle_acceptor::Link;
 use heddle_xds_types::edges::{self, EdgeReport};
+use heddle_xds_types::rollout::{self, EndReport};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::source::ResourceSource;
 
+use super::ends;
 use super::grpc::{Requests, Responses};
 use super::reports;
 use super::shared::Shared;
@@ -23,6 +25,8 @@ const SOTW: &str =
 const LOADS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 /// The largest report on edges, in bytes. A message of an agent has 32 edges at most, with names of up to 2 kB each.
 const MAX_EDGE_REPORT: usize = 128 << 10;
+/// The largest report on the end of a pod, in bytes: some numbers and a node id.
+const MAX_END_REPORT: usize = 4 << 10;
 
 /// Begins to answer a request.
 pub(crate) fn answer<S: ResourceSource>(
@@ -49,6 +53,10 @@ pub(crate) fn answer<S: ResourceSource>(
         (&Method::POST, edges::METHOD) => {
             let inbound = Requests::<EdgeReport>::new(body, MAX_EDGE_REPORT);
             Responses::begin(reports::responses(shared, link, inbound))
+        }
+        (&Method::POST, rollout::METHOD) => {
+            let inbound = Requests::<EndReport>::new(body, MAX_END_REPORT);
+            Responses::begin(ends::responses(shared, link, inbound))
         }
         _ => Status::unimplemented("no such method").into_http(),
     }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use heddle_xds_server::*;
+use heddle_xds_types::rollout::EndReport;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +33,9 @@ pub struct Fixture {
     pub asked: Mutex<Vec<OnDemandRequests>>,
     pub loads: Mutex<Vec<(SubscriberId, Vec<Load>)>>,
     pub edges: Mutex<Vec<(SubscriberId, Vec<EdgeTraffic>, u64)>>,
+    pub ends: Mutex<Vec<(SubscriberId, EndReport)>>,
+    /// Of every subscriber.
+    pub withdrawal: watch::Sender<Withdrawal>,
 }
 
 fn part(resource: Resource) -> Arc<Part> {
@@ -49,6 +53,8 @@ impl Fixture {
             asked: Mutex::default(),
             loads: Mutex::default(),
             edges: Mutex::default(),
+            ends: Mutex::default(),
+            withdrawal: watch::Sender::default(),
         })
     }
 
@@ -111,6 +117,14 @@ impl ResourceSource for Fixture {
     fn edges(&self, who: &SubscriberId, traffic: &[EdgeTraffic], lost: u64) {
         let mut all = self.edges.lock().unwrap();
         all.push((who.clone(), traffic.to_vec(), lost));
+    }
+
+    fn ends(&self, who: &SubscriberId, report: &EndReport) -> watch::Receiver<Withdrawal> {
+        self.ends
+            .lock()
+            .unwrap()
+            .push((who.clone(), report.clone()));
+        self.withdrawal.subscribe()
     }
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -52,6 +53,19 @@ type options struct {
 	headers        headers
 	keepalive      bool
 	timeout        time.Duration
+	// ids gives each request an id of its own, which servers with a ledger write down.
+	ids bool
+}
+
+// idHeader carries the id of a request; over TCP the line that is sent is `id ` and the id.
+const idHeader = "x-e2e-id"
+
+// id returns a new id; empty without -ids.
+func (o options) id() string {
+	if !o.ids {
+		return ""
+	}
+	return rand.Text()
 }
 
 // headers collects a flag that may be given several times.
@@ -78,6 +92,7 @@ func client(args []string) int {
 	flags.Var(&o.headers, "H", "HTTP header, name: value; may be repeated")
 	flags.BoolVar(&o.keepalive, "keepalive", true, "keep HTTP and gRPC connections")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "for one request")
+	flags.BoolVar(&o.ids, "ids", false, "give each request an id of its own")
 	_ = flags.Parse(args)
 	if o.target = flags.Arg(0); o.target == "" {
 		fmt.Fprintln(os.Stderr, "echo client: where to?")
@@ -181,6 +196,9 @@ func overHTTP(o options, h2c bool) send {
 				request.Header.Add(name, strings.TrimSpace(value))
 			}
 		}
+		if id := o.id(); id != "" {
+			request.Header.Set(idHeader, id)
+		}
 		response, err := web.Do(request)
 		if err != nil {
 			return reply{}, err
@@ -221,6 +239,9 @@ func check(connection *grpc.ClientConn, o options) (reply, error) {
 		name, value, _ := strings.Cut(header, ":")
 		within = metadata.AppendToOutgoingContext(within, name, strings.TrimSpace(value))
 	}
+	if id := o.id(); id != "" {
+		within = metadata.AppendToOutgoingContext(within, idHeader, id)
+	}
 	var headers metadata.MD
 	_, err := healthpb.NewHealthClient(connection).Check(within, &healthpb.HealthCheckRequest{}, grpc.Header(&headers))
 	code := status.Code(err)
@@ -245,13 +266,17 @@ func overTCP(o options) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	fmt.Fprintln(connection, "ping")
+	line := "ping"
+	if id := o.id(); id != "" {
+		line = "id " + id
+	}
+	fmt.Fprintln(connection, line)
 	back, err := lines.ReadString('\n')
 	if err != nil {
 		return reply{}, err
 	}
-	if back != "ping\n" {
-		return reply{}, fmt.Errorf("sent ping, got %q", back)
+	if back != line+"\n" {
+		return reply{}, fmt.Errorf("sent %q, got %q", line, back)
 	}
 	return reply{status: "ok", version: strings.TrimSpace(strings.TrimPrefix(greeting, "hello "))}, nil
 }

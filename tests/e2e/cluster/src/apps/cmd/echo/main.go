@@ -3,6 +3,7 @@
 //	echo [flags]              serves HTTP/1.1 and h2c, gRPC, and a server-first TCP protocol
 //	echo client [flags] URL   sends requests and prints one line of JSON with the counts
 //	echo version              prints VERSION
+//	echo ledger FOLDER        counts the ids in the ledgers of servers (LEDGER), and those that came twice
 //
 // `echo -h` and `echo client -h` list the flags.
 package main
@@ -17,6 +18,8 @@ func main() {
 		switch os.Args[1] {
 		case "client":
 			os.Exit(client(os.Args[2:]))
+		case "ledger":
+			os.Exit(countLedgers(os.Args[2:]))
 		case "version":
 			fmt.Println(os.Getenv("VERSION"))
 			return

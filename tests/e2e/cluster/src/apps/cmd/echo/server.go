@@ -34,15 +34,19 @@ func serve(args []string) error {
 	_ = flags.Parse(args)
 
 	version, pod := os.Getenv("VERSION"), hostname()
+	ids, err := openLedger(os.Getenv("LEDGER"), pod)
+	if err != nil {
+		return err
+	}
 	failed := make(chan error, 3)
 
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Addr: *httpAddress, Handler: answer(version, pod), Protocols: protocols}
+	web := &http.Server{Addr: *httpAddress, Handler: ids.http(answer(version, pod)), Protocols: protocols}
 	go func() { failed <- web.ListenAndServe() }()
 
-	rpc := grpc.NewServer(grpc.UnaryInterceptor(sayVersion(version, pod)))
+	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)))
 	healthpb.RegisterHealthServer(rpc, health.NewServer())
 	listener, err := net.Listen("tcp", *grpcAddress)
 	if err != nil {
@@ -54,7 +58,7 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	go func() { failed <- greet(banner, version) }()
+	go func() { failed <- greet(banner, version, ids) }()
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
@@ -121,7 +125,7 @@ func sayVersion(version, pod string) grpc.UnaryServerInterceptor {
 }
 
 // greet speaks first, as MySQL does, then sends back what it gets.
-func greet(listener net.Listener, version string) error {
+func greet(listener net.Listener, version string, ids *ledger) error {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
@@ -130,7 +134,7 @@ func greet(listener net.Listener, version string) error {
 		go func() {
 			defer connection.Close()
 			fmt.Fprintf(connection, "%s\n", strings.TrimSpace("hello "+version))
-			_, _ = io.Copy(connection, connection)
+			_, _ = io.Copy(connection, ids.tcp(connection))
 		}()
 	}
 }

@@ -1,0 +1,214 @@
+//! The decision when the application may end: without I/O.
+
+use std::time::{Duration, Instant};
+
+use heddle_xds_types::rollout::{ReleaseReason, WithdrawalReport};
+
+/// From the removal of the pod on, callers outside the mesh need this long: kube-proxy writes its rules once a second.
+const LEAST: Duration = Duration::from_millis(1500);
+/// Without an answer of the control plane. Endpoints of a pod that stops reach all callers well within this time.
+const FALLBACK: Duration = Duration::from_secs(5);
+/// However long the pod may take to end.
+const MOST: Duration = Duration::from_secs(15);
+/// Of the time that the pod has to end, the application keeps at least two thirds.
+const SHARE: u32 = 3;
+
+/// The bounds of the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    least: Duration,
+    fallback: Duration,
+    most: Duration,
+}
+
+impl Bounds {
+    /// By `terminationGracePeriodSeconds` of the pod.
+    pub(crate) fn of(grace: Duration) -> Self {
+        let most = (grace / SHARE).min(MOST);
+        Self {
+            least: LEAST.min(most),
+            fallback: FALLBACK.min(most),
+            most,
+        }
+    }
+}
+
+/// The facts about the end of the pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Known {
+    /// The newest answer of the control plane, and when it came. `None`: no stream is open, or none has answered.
+    pub(crate) withdrawal: Option<(WithdrawalReport, Instant)>,
+    /// Requests that Envoy is answering for callers. `None`: Envoy does not say.
+    pub(crate) active: Option<u64>,
+}
+
+/// The decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Wait until then, or until a fact changes.
+    Wait(Instant),
+    /// The application may end.
+    Release(ReleaseReason),
+}
+
+impl Bounds {
+    /// Decides for a hook that was called at `asked`.
+    pub(crate) fn step(&self, asked: Instant, now: Instant, known: &Known) -> Step {
+        let (fallback, most) = (asked + self.fallback, asked + self.most);
+        let until = |end: Instant, reason| match now >= end {
+            true => Step::Release(reason),
+            false => Step::Wait(end),
+        };
+        let Some((withdrawal, came)) = &known.withdrawal else {
+            return until(fallback, ReleaseReason::NoControlPlane);
+        };
+        if !withdrawal.terminating {
+            // The control plane may learn of it later than the kubelet.
+            return until(fallback, ReleaseReason::NotTerminating);
+        }
+        if withdrawal.complete && withdrawal.services == 0 {
+            return Step::Release(ReleaseReason::NoService);
+        }
+        let withdrawn = withdrawal.withdrawn_ago_ms.map(Duration::from_millis);
+        let withdrawn = withdrawn.map(|ago| came.checked_sub(ago).unwrap_or(asked).max(asked));
+        let Some(withdrawn) = withdrawn else {
+            return until(most, ReleaseReason::TimeOver);
+        };
+        let missing = withdrawal.total.saturating_sub(withdrawal.acknowledged);
+        if missing == 0 && withdrawal.away > 0 && now >= fallback {
+            // Only such are missing as have no stream to any replica: they may never come back.
+            return Step::Release(ReleaseReason::TimeOver);
+        }
+        if !withdrawal.complete {
+            let end = if missing == 0 && withdrawal.away > 0 {
+                fallback
+            } else {
+                most
+            };
+            return until(end, ReleaseReason::TimeOver);
+        }
+        let least = (withdrawn + self.least).min(most);
+        if now < least {
+            return Step::Wait(least);
+        }
+        // An application that ends at once would cut them.
+        match known.active {
+            Some(active) if active > 0 => until(most, ReleaseReason::Acknowledged),
+            Some(_) | None => Step::Release(ReleaseReason::Acknowledged),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDING: WithdrawalReport = WithdrawalReport {
+        terminating: true,
+        services: 1,
+        withdrawn_ago_ms: None,
+        total: 3,
+        acknowledged: 0,
+        away: 0,
+        complete: false,
+    };
+    const WITHDRAWN: WithdrawalReport = WithdrawalReport {
+        withdrawn_ago_ms: Some(0),
+        acknowledged: 2,
+        ..ENDING
+    };
+    const ACKNOWLEDGED: WithdrawalReport = WithdrawalReport {
+        acknowledged: 3,
+        complete: true,
+        ..WITHDRAWN
+    };
+
+    /// The time of the release in milliseconds and its reason, if nothing new is known any more. The answer came after 100 ms.
+    fn released(
+        grace: u64,
+        withdrawal: Option<WithdrawalReport>,
+        active: Option<u64>,
+    ) -> (u64, ReleaseReason) {
+        let bounds = Bounds::of(Duration::from_secs(grace));
+        let asked = Instant::now();
+        let came = asked + Duration::from_millis(100);
+        let known = Known {
+            withdrawal: withdrawal.map(|withdrawal| (withdrawal, came)),
+            active,
+        };
+        let mut now = came;
+        loop {
+            match bounds.step(asked, now, &known) {
+                Step::Wait(until) => {
+                    assert!(until > now, "it would spin");
+                    now = until;
+                }
+                Step::Release(reason) => {
+                    let waited = (now - asked).as_millis();
+                    return (waited.try_into().unwrap(), reason);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_application_may_end_once_every_caller_has_acknowledged() {
+        use ReleaseReason::{Acknowledged, NoControlPlane, NoService, NotTerminating, TimeOver};
+        let away = WithdrawalReport {
+            away: 1,
+            complete: false,
+            ..ACKNOWLEDGED
+        };
+        let earlier = WithdrawalReport {
+            withdrawn_ago_ms: Some(60_000),
+            ..ACKNOWLEDGED
+        };
+        let unserved = WithdrawalReport {
+            services: 0,
+            total: 0,
+            acknowledged: 0,
+            ..ACKNOWLEDGED
+        };
+        for (grace, withdrawal, active, expected) in [
+            // kube-proxy's time, from the removal on; an age before the hook counts from the hook.
+            (30, Some(ACKNOWLEDGED), Some(0), (1600, Acknowledged)),
+            (30, Some(ACKNOWLEDGED), None, (1600, Acknowledged)),
+            (30, Some(earlier), Some(0), (1500, Acknowledged)),
+            // Requests go on, at most for a third of the grace period.
+            (30, Some(ACKNOWLEDGED), Some(2), (10_000, Acknowledged)),
+            // One has not acknowledged; the configurations still have it.
+            (30, Some(WITHDRAWN), Some(0), (10_000, TimeOver)),
+            (30, Some(ENDING), Some(0), (10_000, TimeOver)),
+            (30, Some(away), Some(0), (5000, TimeOver)),
+            (30, Some(unserved), Some(0), (100, NoService)),
+            (
+                30,
+                Some(WithdrawalReport::default()),
+                None,
+                (5000, NotTerminating),
+            ),
+            (30, None, Some(7), (5000, NoControlPlane)),
+            // Short and long periods.
+            (3, None, None, (1000, NoControlPlane)),
+            (3, Some(ACKNOWLEDGED), Some(0), (1000, Acknowledged)),
+            (3600, Some(WITHDRAWN), None, (15_000, TimeOver)),
+            (3600, None, None, (5000, NoControlPlane)),
+        ] {
+            assert_eq!(
+                released(grace, withdrawal.clone(), active),
+                expected,
+                "{grace} {withdrawal:?} {active:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_replica_that_has_not_reported_is_waited_for() {
+        let withdrawal = WithdrawalReport {
+            complete: false,
+            ..ACKNOWLEDGED
+        };
+        let (waited, reason) = released(30, Some(withdrawal), Some(0));
+        assert_eq!((waited, reason), (10_000, ReleaseReason::TimeOver));
+    }
+}

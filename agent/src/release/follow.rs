@@ -1,0 +1,117 @@
+//! The stream to the control plane on which the agent reports the end of its pod, and is told how far the removal is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use heddle_xds_types::rollout::{EndReport, METHOD, WithdrawalReport};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Request, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::Hook;
+use crate::control_plane::{self, TIMEOUT};
+use crate::secrets::Secrets;
+use crate::settings::Settings;
+
+/// The pause after a stream that failed.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The time of the last request is reported this often at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Messages on the way to the control plane.
+const IN_FLIGHT: usize = 8;
+
+/// Follows the removal while a hook waits or the pod ends, for ever.
+pub(crate) async fn follow(
+    hook: Arc<Hook>,
+    settings: Arc<Settings>,
+    secrets: watch::Receiver<Secrets>,
+) -> Result<()> {
+    loop {
+        hook.until_wanted().await;
+        let mut failed = false;
+        while hook.is_wanted() {
+            let result = run(&hook, &settings, &secrets).await;
+            hook.known.send_modify(|known| known.withdrawal = None);
+            let Err(error) = result else { break };
+            let error = format!("{error:#}");
+            if failed {
+                tracing::debug!(
+                    error,
+                    "the control plane does not tell how far the removal of the pod is"
+                );
+            } else {
+                tracing::warn!(
+                    error,
+                    "the control plane does not tell how far the removal of the pod is; retrying"
+                );
+            }
+            failed = true;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Runs one stream until it is of no interest any more.
+async fn run(hook: &Hook, settings: &Settings, secrets: &watch::Receiver<Secrets>) -> Result<()> {
+    let (reports, outgoing) = mpsc::channel(IN_FLIGHT);
+    let mut sent = hook.report(settings.node_id());
+    reports.send(sent.clone()).await?;
+    let mut answers = open(settings, secrets, outgoing).await?;
+    let (mut times, mut waiting) = (hook.times.subscribe(), hook.waiting.subscribe());
+    let mut ticks = tokio::time::interval(INTERVAL);
+    while hook.is_wanted() {
+        tokio::select! {
+            answer = answers.message() => {
+                let answer = answer?.context("the control plane ended the stream")?;
+                let known = Some((answer, Instant::now()));
+                hook.known.send_modify(|of| of.withdrawal = known);
+                continue;
+            }
+            changed = times.changed() => changed?,
+            changed = waiting.changed() => {
+                changed?;
+                continue;
+            }
+            _ = ticks.tick() => {}
+        }
+        let report = hook.report(String::new());
+        if is_news(&sent, &report) {
+            reports.send(report.clone()).await?;
+            sent = report;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a time was added, or a request began later: ages of the same time grow.
+fn is_news(sent: &EndReport, now: &EndReport) -> bool {
+    let added = |before: Option<u64>, now: Option<u64>| before.is_none() && now.is_some();
+    let later = |before: Option<u64>, now: Option<u64>| match (before, now) {
+        (Some(before), Some(now)) => now < before,
+        (before, now) => added(before, now),
+    };
+    added(sent.released_ago_ms, now.released_ago_ms)
+        || added(sent.ended_ago_ms, now.ended_ago_ms)
+        || later(sent.last_request_ago_ms, now.last_request_ago_ms)
+}
+
+async fn open(
+    settings: &Settings,
+    secrets: &watch::Receiver<Secrets>,
+    outgoing: mpsc::Receiver<EndReport>,
+) -> Result<Streaming<WithdrawalReport>> {
+    let channel = control_plane::connect(settings, secrets).await?;
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await?;
+    let path = PathAndQuery::from_static(METHOD);
+    let codec = ProstCodec::<EndReport, WithdrawalReport>::default();
+    let request = Request::new(ReceiverStream::new(outgoing));
+    let answer = tokio::time::timeout(TIMEOUT, client.streaming(request, path, codec));
+    let answer = answer
+        .await
+        .context("the control plane does not answer")??;
+    Ok(answer.into_inner())
+}

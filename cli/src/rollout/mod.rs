@@ -1,0 +1,202 @@
+//! `heddle rollout receipt`: how each pod of a workload ended.
+
+mod merge;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use heddle_acceptor::clean;
+use heddle_xds_types::rollout::ReceiptsReport;
+
+use crate::edges::live::{PlaceArgs, Source};
+use crate::findings::plural;
+use crate::out::Format;
+use crate::replicas::{self, Replica};
+use crate::table;
+use merge::{PodReceipt, Receipts};
+
+/// The longest reason of a replica, in characters.
+const MAX_REASON: usize = 1000;
+/// The namespace of a standalone control plane.
+const NAMESPACE: &str = "default";
+
+/// The kinds of workloads, by their names in `kubectl`.
+const KINDS: [&str; 11] = [
+    "deploy",
+    "deployment",
+    "deployments",
+    "sts",
+    "statefulset",
+    "statefulsets",
+    "ds",
+    "daemonset",
+    "daemonsets",
+    "job",
+    "jobs",
+];
+
+/// The subject.
+#[derive(Subcommand, Debug)]
+pub enum RolloutCommand {
+    /// How the pods of a workload ended: removal acknowledged by n of n callers, last request, SIGTERM.
+    #[command(
+        long_about = "Prints the pods of a workload that ended in the last quarter of an hour, or are ending: when they were being deleted, \
+                      when no caller had them any more, how many callers acknowledged that and when, when the last request of a caller \
+                      began, and when the application was signalled. Every replica is asked and the answers are added up; exits with 1 if \
+                      one could not be.\n\n\
+                      Takes the rights of `heddle proxy status`: ClusterRole heddle-proxy-reader.",
+        after_long_help = "Examples:\n  heddle rollout receipt deploy/cart -n shop\n  heddle rollout receipt -n shop -o json | jq \
+                           '.receipts[] | select(.clean | not)'\n  heddle rollout receipt cart -n shop --runtime-dir /tmp/heddle-demo-1/run"
+    )]
+    Receipt(ReceiptArgs),
+}
+
+/// Options of `heddle rollout receipt`.
+#[derive(Args, Debug)]
+pub struct ReceiptArgs {
+    /// The workload, as `deploy/cart`, `sts/db` or the name alone; without it all workloads of the namespace.
+    #[arg(value_name = "WORKLOAD")]
+    workload: Option<String>,
+    /// The namespace; without it that of the context.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Runs the command.
+pub async fn run(command: &RolloutCommand) -> Result<()> {
+    let RolloutCommand::Receipt(args) = command;
+    let workload = args.workload.as_deref().map(name_of).transpose()?;
+    let source = args.place.source();
+    let namespace = match (&args.namespace, &source) {
+        (Some(namespace), _) => namespace.clone(),
+        (None, Source::Cluster(cluster)) => cluster.config().await?.default_namespace,
+        (None, Source::Standalone(_)) => NAMESPACE.to_owned(),
+    };
+    let mut receipts = Receipts::of(read(&source).await?);
+    receipts.keep(&namespace, workload);
+    args.output
+        .print(&receipts, || text(&receipts, &namespace))?;
+    verdict(&receipts)
+}
+
+/// The name in `KIND/NAME`.
+fn name_of(workload: &str) -> Result<&str> {
+    let Some((kind, name)) = workload.split_once('/') else {
+        return Ok(workload);
+    };
+    if !KINDS.contains(&kind) || name.is_empty() || name.contains('/') {
+        bail!(
+            "\"{workload}\" is not a workload; use deploy/NAME, sts/NAME, ds/NAME, job/NAME or NAME"
+        );
+    }
+    Ok(name)
+}
+
+async fn read(source: &Source) -> Result<Vec<Replica<ReceiptsReport>>> {
+    match source {
+        Source::Cluster(cluster) => replicas::ask_all(cluster, "/api/v1/receipts").await,
+        Source::Standalone(folder) => {
+            let path = folder.join("receipts.json");
+            let text = tokio::fs::read_to_string(&path).await;
+            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+            let report = serde_json::from_str(&text)
+                .with_context(|| format!("{} cannot be read", path.display()))?;
+            Ok(vec![Replica {
+                name: "standalone".to_owned(),
+                answer: Ok(report),
+            }])
+        }
+    }
+}
+
+const HEAD: [&str; 8] = [
+    "WORKLOAD",
+    "POD",
+    "TERMINATING",
+    "REMOVED",
+    "ACKNOWLEDGED",
+    "LAST REQUEST",
+    "SIGTERM",
+    "REASON",
+];
+
+fn text(receipts: &Receipts, namespace: &str) -> String {
+    let pods = &receipts.receipts;
+    if pods.is_empty() {
+        let time = receipts.covered_seconds;
+        return format!("no pod of {namespace} that matches ended in the last {time} s");
+    }
+    let rows: Vec<Vec<String>> = pods.iter().map(cells).collect();
+    let clean = pods.iter().filter(|pod| pod.clean == Some(true)).count();
+    let known = pods.iter().filter(|pod| pod.clean.is_some()).count();
+    format!(
+        "{}\n{} ended; {clean} of {known} with a report of the agent after every caller had acknowledged, and without a later request",
+        table::render(&HEAD, &rows),
+        plural(pods.len(), "pod")
+    )
+}
+
+fn cells(pod: &PodReceipt) -> Vec<String> {
+    let after = |at: Option<u64>| at.map_or_else(|| "-".to_owned(), |at| pod.after(at));
+    let acknowledged = format!(
+        "{}/{} {}",
+        pod.acknowledged,
+        pod.callers,
+        after(pod.acknowledged_ms)
+    );
+    let mut reason = pod
+        .reason
+        .map_or_else(|| "-".to_owned(), |reason| reason.to_string());
+    if !pod.missing.is_empty() {
+        reason.push_str(&format!("; missing: {}", pod.missing.join(", ")));
+    }
+    vec![
+        pod.workload.clone(),
+        pod.pod.clone(),
+        pod.terminating.clone(),
+        after(pod.withdrawn_ms),
+        acknowledged,
+        after(pod.last_request_ms),
+        after(pod.sigterm_ms),
+        reason,
+    ]
+}
+
+fn verdict(receipts: &Receipts) -> Result<()> {
+    let unasked = receipts.replicas.iter().filter_map(|asked| {
+        let reason = format!("{}: {}", asked.replica, asked.error.as_ref()?);
+        Some(clean(&reason, MAX_REASON))
+    });
+    let unasked: Vec<String> = unasked.collect();
+    if unasked.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "this is partial: some replicas could not be asked\n  {}",
+        unasked.join("\n  ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_named_as_kubectl_names_it() {
+        for (text, name) in [
+            ("cart", Some("cart")),
+            ("deploy/cart", Some("cart")),
+            ("deployment/cart", Some("cart")),
+            ("sts/db", Some("db")),
+            ("pod/cart-1", None),
+            ("deploy/", None),
+            ("deploy/a/b", None),
+        ] {
+            assert_eq!(name_of(text).ok(), name, "{text}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Rollouts under load: no request is lost, and none arrives twice. `HEDDLE_ROLLOUT_ROUNDS` chooses the rounds (5 without it).
+#![allow(missing_docs)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use heddle_e2e::{Echo, Load, Namespace, Report, eventually};
+use serde_json::Value;
+
+/// The requests of one run of a client, at [`RATE`] a second. Between two runs is a pause of some tenths of a second.
+const RUN: u64 = 2000;
+const RATE: u64 = 100;
+/// Enough for a cluster of one node.
+const REPLICAS: u32 = 3;
+
+/// One of the services: the flags of its client, the address that it calls, and the status of an answer.
+struct Service {
+    name: &'static str,
+    flags: &'static [&'static str],
+    url: &'static str,
+    status: &'static str,
+}
+
+const SERVICES: [Service; 3] = [
+    Service {
+        name: "web",
+        flags: &["-method=POST"],
+        url: "http://web/",
+        status: "200",
+    },
+    Service {
+        name: "rpc",
+        flags: &["-proto=grpc"],
+        url: "rpc:9090",
+        status: "OK",
+    },
+    Service {
+        name: "bytes",
+        flags: &["-proto=tcp"],
+        url: "bytes:3306",
+        status: "ok",
+    },
+];
+
+/// The counts of all clients of a service.
+#[derive(Debug, Default)]
+struct Sum {
+    sent: u64,
+    answered: u64,
+    samples: Vec<String>,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report, status: &str) {
+        self.sent += report.count;
+        self.answered += report.status(status);
+        if report.status(status) < report.count {
+            let others = report.statuses.iter().filter(|(of, _)| *of != status);
+            self.samples
+                .extend(others.map(|(of, count)| format!("{count} of status {of}")));
+            self.samples.extend(report.error_samples.iter().cloned());
+        }
+    }
+}
+
+fn rounds() -> Result<u32> {
+    match std::env::var("HEDDLE_ROLLOUT_ROUNDS") {
+        Ok(rounds) => Ok(rounds.parse()?),
+        Err(_) => Ok(5),
+    }
+}
+
+/// The servers share a folder of the node, in which each writes down the ids of its requests.
+fn deploy(ns: &Namespace) -> Result<()> {
+    let folder = format!("/var/tmp/heddle-ledger-{}", ns.name);
+    for service in &SERVICES {
+        ns.kubectl
+            .apply(&Echo::new(service.name).replicas(REPLICAS).yaml())?;
+        let patch = serde_json::json!({"spec": {"template": {"spec": {
+            "containers": [{
+                "name": "app",
+                "env": [{"name": "LEDGER", "value": "/ledger"}],
+                "securityContext": {"runAsUser": 0},
+                "volumeMounts": [{"name": "ledger", "mountPath": "/ledger"}],
+            }],
+            "volumes": [{"name": "ledger", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}],
+        }}}});
+        let deployment = format!("deployment/{}", service.name);
+        ns.kubectl
+            .run(&["patch", &deployment, "-p", &patch.to_string()])?;
+        rolled_out(ns, service.name)?;
+    }
+    Echo::new("client").deploy(ns)
+}
+
+fn rolled_out(ns: &Namespace, name: &str) -> Result<()> {
+    let deployment = format!("deployment/{name}");
+    ns.kubectl
+        .run(&["rollout", "status", &deployment, "--timeout=180s"])
+        .map(drop)
+}
+
+/// Sends until told to stop, in runs of some seconds.
+fn load(ns: &Namespace, service: &Service, over: &AtomicBool) -> Result<Sum> {
+    let mut sum = Sum::default();
+    while !over.load(Ordering::Relaxed) {
+        let mut load = Load::from(&ns.kubectl, "client")
+            .flag("-ids")
+            .flag("-c=8")
+            .flag(&format!("-n={RUN}"))
+            .flag(&format!("-qps={RATE}"));
+        for flag in service.flags {
+            load = load.flag(flag);
+        }
+        sum.add(&load.run(service.url)?, service.status);
+    }
+    Ok(sum)
+}
+
+fn round(ns: &Namespace) -> Result<()> {
+    let each = |action: &dyn Fn(&str) -> Result<()>| {
+        SERVICES.iter().try_for_each(|service| action(service.name))
+    };
+    each(&|name| {
+        let deployment = format!("deployment/{name}");
+        ns.kubectl
+            .run(&["rollout", "restart", &deployment])
+            .map(drop)
+    })?;
+    each(&|name| rolled_out(ns, name))?;
+    for replicas in ["1", "3"] {
+        each(&|name| {
+            let (deployment, replicas) = (
+                format!("deployment/{name}"),
+                format!("--replicas={replicas}"),
+            );
+            ns.kubectl.run(&["scale", &deployment, &replicas]).map(drop)
+        })?;
+        each(&|name| rolled_out(ns, name))?;
+    }
+    each(&|name| {
+        let pods = ns.kubectl.pods(&format!("app={name}"))?;
+        let pod = pods.first().context("a pod")?;
+        ns.kubectl.run(&["delete", "pod", pod]).map(drop)
+    })?;
+    each(&|name| rolled_out(ns, name))
+}
+
+/// Runs the rounds under load from all clients; returns their counts.
+fn under_load(ns: &Namespace, rounds: u32) -> Result<Vec<Sum>> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let loads: Vec<_> = SERVICES
+            .iter()
+            .map(|service| scope.spawn(|| load(ns, service, &over)))
+            .collect();
+        let mut result = Ok(());
+        for number in 1..=rounds {
+            let begun = Instant::now();
+            result = round(ns).with_context(|| format!("round {number}"));
+            println!(
+                "rollouts: round {number} of {rounds} took {:.0?}",
+                begun.elapsed()
+            );
+            if result.is_err() {
+                break;
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        let sums = loads.into_iter().map(|load| match load.join() {
+            Ok(sum) => sum,
+            Err(_) => bail!("a client panicked"),
+        });
+        let sums: Result<Vec<Sum>> = sums.collect();
+        result.and(sums)
+    })
+}
+
+/// The ids in the ledgers of all servers, and those that came more than once.
+fn ledgers(ns: &Namespace) -> Result<(u64, u64)> {
+    let text = ns
+        .kubectl
+        .exec("deployment/web", "app", &["/echo", "ledger", "/ledger"])?;
+    let counts: Value = serde_json::from_str(text.trim())?;
+    let count = |name: &str| counts[name].as_u64().context("a count of the ledgers");
+    Ok((count("ids")?, count("duplicates")?))
+}
+
+fn heddle(args: &[&str]) -> Result<String> {
+    let program = std::env::var("HEDDLE").context("HEDDLE names the command")?;
+    let output = std::process::Command::new(program).args(args).output()?;
+    ensure!(
+        output.status.success(),
+        "heddle {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The receipts of a workload, once the pods of the last round have them.
+fn receipts(ns: &Namespace, name: &str) -> Result<Vec<Value>> {
+    let workload = format!("deploy/{name}");
+    let args = [
+        "rollout", "receipt", &workload, "-n", &ns.name, "-o", "json",
+    ];
+    eventually("receipts", Duration::from_secs(60), || {
+        let text = heddle(&args)?;
+        let document: Value = serde_json::from_str(&text)?;
+        let receipts = document["receipts"].as_array().cloned().unwrap_or_default();
+        Ok(Some(receipts).filter(|all| !all.is_empty()))
+    })
+}
+
+#[test]
+fn rollouts_lose_no_request_and_each_pod_has_a_receipt() -> Result<()> {
+    let ns = Namespace::meshed("rollouts")?;
+    deploy(&ns)?;
+    let rounds = rounds()?;
+    let sums = under_load(&ns, rounds)?;
+    let (mut answered, mut failed) = (0, Vec::new());
+    for (service, sum) in SERVICES.iter().zip(&sums) {
+        let lost = sum.sent - sum.answered;
+        println!(
+            "rollouts: {}: {lost} of {} lost in {rounds} rounds",
+            service.name, sum.sent
+        );
+        answered += sum.answered;
+        if lost > 0 {
+            failed.push(format!("{}: {sum:?}", service.name));
+        }
+    }
+    let (ids, duplicates) = ledgers(&ns)?;
+    println!("rollouts: {ids} ids at the servers, {duplicates} more than once");
+    for service in &SERVICES {
+        let all = receipts(&ns, service.name)?;
+        let waits = all.iter().filter_map(|of| {
+            let time = |field: &str| of[field].as_u64();
+            time("sigtermMs")?.checked_sub(time("terminatingMs")?)
+        });
+        let mut waits: Vec<u64> = waits.collect();
+        waits.sort_unstable();
+        println!("rollouts: {}: SIGTERM after {waits:?} ms", service.name);
+        for receipt in &all {
+            if receipt["clean"] == false {
+                failed.push(format!("{}: not clean: {receipt}", service.name));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!((ids, duplicates), (answered, 0));
+    Ok(())
+}
