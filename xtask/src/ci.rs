@@ -23,7 +23,7 @@ pub fn run(repo: &Repo) -> Result<()> {
         ],
     )?;
     generate::check(repo)?;
-    tidy::run(repo, false, false)?;
+    tidy::run(repo, false)?;
     // The end-to-end suite needs a cluster: `make e2e`. Counts of instructions need a release build: `make instructions`.
     step(repo, &["test", "--workspace", "--exclude", "heddle-e2e"])
 }
@@ -31,7 +31,9 @@ pub fn run(repo: &Repo) -> Result<()> {
 /// Rewrites the compiler's golden outputs; with a filter, only those of cases with that text in their names. The golden test
 /// reads both variables.
 pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
-    let arguments = ["test", "--workspace", "--test", "golden", "as_blessed"];
+    // The test prints the files that it writes.
+    let arguments = "test --workspace --test golden as_blessed -- --nocapture";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
     let mut command = repo.command(&cargo(), &arguments);
     command.env("BLESS", "1");
     if let Some(filter) = filter {

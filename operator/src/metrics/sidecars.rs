@@ -7,6 +7,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::server::gauge;
+
 /// The sidecars with a stream to this replica, and the objects that are set aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SidecarCounts {
@@ -58,13 +60,13 @@ impl Collector for Sidecars {
             let gauge = ConstGauge::new(super::number(count));
             gauge.encode(family.encode_family(&[("state", state)])?)?;
         }
-        super::gauge(
+        gauge(
             &mut encoder,
             "sidecars_longest_behind_seconds",
             "Seconds since the first sidecar that is behind has been so; 0 if none is",
             counts.longest_behind_seconds,
         )?;
-        super::gauge(
+        gauge(
             &mut encoder,
             "objects_set_aside",
             "Objects that are set aside because Envoy rejected them",

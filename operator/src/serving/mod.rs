@@ -1,6 +1,7 @@
 //! Serves the views of the newest snapshot to the discovery server, one per proxy, and learns the destinations of each
 //! workload from the requests of its proxies.
 
+mod admission;
 mod by_snapshot;
 mod names;
 mod parts;
@@ -14,9 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_identity::TrustDomain;
-use heddle_policy_compiler::{
-    Dependency, NamespacedName, ObjectRef, PodRef, Proxy, Scope, WorkloadRef,
-};
+use heddle_policy_compiler::{Dependency, ObjectRef, Proxy, Scope, WorkloadRef};
 use heddle_xds_server as xds;
 use heddle_xds_server::{
     EdgeTraffic, Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal,
@@ -25,11 +24,11 @@ use heddle_xds_server::{
 use heddle_xds_types::rollout::EndReport;
 use tokio::sync::watch;
 
+pub use admission::pod_of;
 pub use parts::Part;
 use parts::Parts;
 use subscribers::{Subscribers, ViewInput, ViewRequest};
 
-use crate::certs::identity_of;
 use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
@@ -305,50 +304,6 @@ impl MeshSource {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn decide(
-        &self,
-        peer: &Peer,
-        node: &NodeInfo,
-    ) -> Result<SubscriberId, (&'static str, StreamRefusal)> {
-        let id = identity_of(&peer.certificates, &self.trust_domain).map_err(|error| {
-            (
-                "certificate",
-                StreamRefusal::Unauthenticated(error.to_string()),
-            )
-        })?;
-        let denied = |reason, why: String| Err((reason, StreamRefusal::Denied(why)));
-        let Some(pod) = pod_of(&node.id) else {
-            return denied(
-                "node_id",
-                "the node id is not of the form <namespace>/<pod>".to_owned(),
-            );
-        };
-        // Checked before the pod is looked up, so that a refusal does not reveal the pods of other namespaces.
-        if &*pod.namespace != id.namespace() {
-            return denied(
-                "namespace",
-                format!("`{id}` may not speak for a pod of another namespace"),
-            );
-        }
-        let unavailable = |why: &str| Err(("not_yet", StreamRefusal::Unavailable(why.to_owned())));
-        let Some(snapshot) = self.newest() else {
-            return unavailable("the cluster has not been read yet");
-        };
-        let Some(account) = snapshot.service_account(&pod) else {
-            return unavailable("the pod is not known yet");
-        };
-        if &*account != id.service_account() {
-            return denied(
-                "service_account",
-                format!("`{id}` is not the identity of that pod"),
-            );
-        }
-        if !snapshot.compiled.proxies.contains_key(&pod) {
-            return unavailable("the pod is not one with a sidecar, or is over");
-        }
-        Ok(SubscriberId::from(node.id.as_str()))
-    }
 }
 
 impl std::fmt::Debug for MeshSource {
@@ -485,28 +440,4 @@ fn now() -> Seconds {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
-}
-
-/// The pod that a node id names.
-#[must_use]
-pub fn pod_of(node_id: &str) -> Option<PodRef> {
-    let (namespace, name) = node_id.split_once('/')?;
-    let plain = |part: &str| !part.is_empty() && part.len() <= 253 && !part.contains('/');
-    (plain(namespace) && plain(name)).then(|| NamespacedName::new(namespace, name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_id_is_a_namespace_and_a_pod() {
-        assert_eq!(
-            pod_of("shop/cart-1"),
-            Some(NamespacedName::new("shop", "cart-1"))
-        );
-        for text in ["", "/", "shop", "shop/", "/cart", "a/b/c"] {
-            assert_eq!(pod_of(text), None, "{text}");
-        }
-    }
 }

@@ -6,23 +6,18 @@
 //! The suspects are the objects of the rule that Envoy's text names, else all policies of the resource. The mesh is compiled
 //! with some of them set aside, and the same Envoy tries the resource that results, until the faulty ones are known.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use heddle_policy_compiler::{ObjectRef, ObjectRejection, PodRef, Resource};
 use heddle_xds_server::Name;
-use serde_json::Value;
 
 use super::observation::{ProxyObservations, RejectedResource};
-use super::suspects::faulty;
+use super::suspects::{Suspect, faulty, shortened};
 use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
 use crate::trials::{ResourceVersion, Trial, Trials, version_of};
-
-/// The longest text of Envoy's that a status repeats.
-const MAX_TEXT: usize = 1024;
 
 /// The facts about rejections.
 #[derive(Clone, Copy, Debug)]
@@ -289,151 +284,20 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
     count(true) > count(false) + 1
 }
 
-/// An object that may have caused a rejection, with its present spec in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Suspect {
-    object: ObjectRef,
-    generation: i64,
-    /// The length of the longest value of its spec that the text repeats.
-    repeated: usize,
-    unproven: bool,
-    changed_in: u64,
-}
-
-impl Suspect {
-    /// Returns an object with its present spec in force. An older spec in force was good before.
-    fn of(snapshot: &Snapshot, object: &ObjectRef, text: &str) -> Option<Self> {
-        let status = snapshot.compiled.statuses.get(object)?;
-        let in_force = status
-            .in_force
-            .as_ref()
-            .filter(|in_force| in_force.generation == status.observed_generation)?;
-        Some(Self {
-            object: object.clone(),
-            generation: status.observed_generation,
-            repeated: longest_repeated(&in_force.spec, text),
-            unproven: true,
-            changed_in: snapshot.changed_in.get(object).copied().unwrap_or_default(),
-        })
-    }
-
-    fn rejection(&self, text: &str) -> ObjectRejection {
-        ObjectRejection {
-            object: self.object.clone(),
-            generation: self.generation,
-            text: shortened(text),
-        }
-    }
-
-    /// Orders suspects that no trial tells apart: last the object with the longest own value that Envoy's text repeats; then
-    /// objects not known to be good; of these the object changed last.
-    fn rank(&self, other: &Self) -> Ordering {
-        let rank = |s: &Self| (s.repeated, s.unproven, s.changed_in);
-        // Where all is equal the smallest name is last, so that every replica blames the same.
-        rank(self)
-            .cmp(&rank(other))
-            .then_with(|| other.object.cmp(&self.object))
-    }
-}
-
-fn longest_repeated(spec: &Value, text: &str) -> usize {
-    match spec {
-        // Short words are in every text.
-        Value::String(value) if value.len() >= 4 && text.contains(value.as_str()) => value.len(),
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::Array(items) => items
-            .iter()
-            .map(|item| longest_repeated(item, text))
-            .max()
-            .unwrap_or(0),
-        Value::Object(fields) => fields
-            .values()
-            .map(|field| longest_repeated(field, text))
-            .max()
-            .unwrap_or(0),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    if text.len() <= MAX_TEXT {
-        text.to_owned()
-    } else {
-        text.chars().take(MAX_TEXT).chain("...".chars()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use heddle_crds::LastGood;
-    use heddle_policy_compiler::{ObjectKind, ObjectStatus, ResourceKey, ResourceKind};
-    use serde_json::json;
+    use heddle_policy_compiler::{ObjectKind, ResourceKey, ResourceKind};
 
     use super::*;
-
-    fn policy(name: &str) -> ObjectRef {
-        ObjectRef::new(ObjectKind::AuthPolicy, "shop", name)
-    }
-
-    fn snapshot(objects: &[(&str, i64, i64, u64, Value)]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for (name, generation, in_force, changed_in, spec) in objects {
-            let in_force = Some(LastGood {
-                generation: *in_force,
-                spec: spec.clone(),
-                selected: None,
-            });
-            let status = ObjectStatus {
-                observed_generation: *generation,
-                in_force,
-                ..ObjectStatus::default()
-            };
-            snapshot
-                .compiled
-                .statuses
-                .insert(policy(name), status.into());
-            snapshot.changed_in.insert(policy(name), *changed_in);
-        }
-        snapshot
-    }
-
-    /// The suspect that is set aside where no trial tells two apart.
-    fn blamed(snapshot: &Snapshot, text: &str, proven: &[&str]) -> Option<String> {
-        let suspects = ["a", "b"].iter().filter_map(|name| {
-            let mut suspect = Suspect::of(snapshot, &policy(name), text)?;
-            suspect.unproven = !proven.contains(name);
-            Some(suspect)
-        });
-        let worst = suspects.max_by(|a, b| a.rank(b))?;
-        Some(worst.object.name.to_string())
-    }
-
-    #[test]
-    fn the_object_with_the_repeated_value_is_set_aside() {
-        let regex = json!({"rules": [{"to": {"headers": [{"regex": "(gold"}]}}]});
-        let snapshot = snapshot(&[("a", 1, 1, 1, regex), ("b", 1, 1, 9, json!({}))]);
-        assert_eq!(
-            blamed(&snapshot, "missing ): (gold", &["a"]).as_deref(),
-            Some("a")
-        );
-        assert_eq!(
-            blamed(&snapshot, "something else", &[]).as_deref(),
-            Some("b"),
-            "changed last"
-        );
-        assert_eq!(
-            blamed(&snapshot, "something else", &["b"]).as_deref(),
-            Some("a"),
-            "not known to be good"
-        );
-    }
 
     #[test]
     fn only_resources_of_policies_are_tried() {
         let envoy = std::env::current_exe().unwrap();
+        let policy = ObjectRef::new(ObjectKind::AuthPolicy, "shop", "a");
         let trials = Trials::new(Some(envoy), &std::env::temp_dir());
         for (name, origins, expected) in [
             ("dst|192.0.2.1:80", vec![], Trial::Needless),
-            ("in|80", vec![policy("a")], Trial::Open),
+            ("in|80", vec![policy], Trial::Open),
         ] {
             let refused = RejectedResource {
                 resource: Arc::new(Resource {
@@ -450,18 +314,6 @@ mod tests {
             let trial = trial_of(&trials, "shop/web", &refused);
             assert_eq!(trial, (expected, true), "{name}");
         }
-    }
-
-    #[test]
-    fn equal_suspects_are_ordered_by_name() {
-        let snapshot = snapshot(&[("a", 1, 1, 3, json!({})), ("b", 1, 1, 3, json!({}))]);
-        assert_eq!(blamed(&snapshot, "x", &[]).as_deref(), Some("a"));
-    }
-
-    #[test]
-    fn an_object_not_in_force_is_not_set_aside() {
-        let snapshot = snapshot(&[("a", 2, 1, 3, json!({})), ("b", 2, 1, 3, json!({}))]);
-        assert_eq!(blamed(&snapshot, "x", &[]), None);
     }
 
     #[test]

@@ -3,15 +3,17 @@
 
 #[path = "mesh/adoption.rs"]
 mod adoption;
+#[path = "mesh/prometheus.rs"]
+mod prometheus;
+#[path = "mesh/root.rs"]
+mod root;
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use heddle_e2e::{Echo, Kubectl, Load, Namespace, OwnPorts, eventually};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The label of the control plane's pods.
@@ -110,127 +112,6 @@ fn own_ports_refuse_under_observe() -> Result<()> {
     )?;
     ports.refuse("Observe")?;
     assert_eq!(ports.restarts(&ns)?, 0, "the sidecar was started again");
-    Ok(())
-}
-
-fn prometheus_scrapes_the_sidecars() -> Result<()> {
-    let ns = Namespace::meshed("scrape")?;
-    let _settings = MeshSettings::patch(&format!(
-        r#"{{"spec": {{"telemetry": {{"metricsReaders": [{{"namespace": "{}", "serviceAccount": "prometheus"}}]}}}}}}"#,
-        ns.name
-    ))?;
-    Echo::new("server").deploy(&ns)?;
-    Echo::new("client").deploy(&ns)?;
-    Load::from(&ns.kubectl, "client")
-        .flag("-n=50")
-        .run("http://server/")?;
-    let target = ns.kubectl.run(&[
-        "get",
-        "pods",
-        "-l",
-        "app=server",
-        "-o",
-        "jsonpath={.items[0].status.podIP}",
-    ])?;
-    // In a block of YAML.
-    let rules: String = include_str!("../../../config/monitoring/rules.yaml")
-        .lines()
-        .map(|line| format!("    {line}\n"))
-        .collect();
-    ns.kubectl.apply(&format!(
-        "apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: prometheus}}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {{name: prometheus}}
-data:
-  rules.yaml: |
-{rules}
-  prometheus.yml: |
-    global: {{scrape_interval: 1s, evaluation_interval: 1s}}
-    rule_files: [/config/rules.yaml]
-    scrape_configs: [{{job_name: sidecars, metrics_path: /stats/prometheus, static_configs: [{{targets: ['{target}:15020']}}]}}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: prometheus}}
-spec:
-  selector: {{matchLabels: {{app: prometheus}}}}
-  template:
-    metadata: {{labels: {{app: prometheus}}}}
-    spec:
-      serviceAccountName: prometheus
-      containers:
-      - name: app
-        image: heddle.dev/prometheus:dev
-        args: [--config.file=/config/prometheus.yml, --storage.tsdb.path=/data]
-        volumeMounts: [{{name: config, mountPath: /config}}, {{name: data, mountPath: /data}}]
-      volumes: [{{name: config, configMap: {{name: prometheus}}}}, {{name: data, emptyDir: {{}}}}]
-"
-    ))?;
-    ns.kubectl.run(&[
-        "rollout",
-        "status",
-        "deployment/prometheus",
-        "--timeout=120s",
-    ])?;
-    eventually("the edge in Prometheus", Duration::from_secs(60), || {
-        let query =
-            "http://127.0.0.1:9090/api/v1/query?query=envoy_heddle_request_duration_ms_count";
-        let series = ns
-            .kubectl
-            .exec("deployment/prometheus", "app", &["wget", "-qO-", query])?;
-        Ok((series.contains("/sa/client") && series.contains("\"server\"")).then_some(()))
-    })?;
-    rules_and_queries_have_data(&ns)?;
-    // Another identity may not read them.
-    let denied = Load::from(&ns.kubectl, "client")
-        .flag("-n=3")
-        .run(&format!("http://{target}:15020/stats/prometheus"))?;
-    assert_eq!(denied.status("200"), 0, "{denied:?}");
-    Ok(())
-}
-
-/// Prometheus evaluates every rule without an error, and has data for the metrics of the server's sidecar that queries may name.
-fn rules_and_queries_have_data(ns: &Namespace) -> Result<()> {
-    let ask = |path: &str| -> Result<Value> {
-        let url = format!("http://127.0.0.1:9090/api/v1/{path}");
-        let answer = ns
-            .kubectl
-            .exec("deployment/prometheus", "app", &["wget", "-qO-", &url])?;
-        Ok(serde_json::from_str(&answer)?)
-    };
-    eventually("the rules evaluated", Duration::from_secs(60), || {
-        let rules = ask("rules")?;
-        let groups = rules
-            .pointer("/data/groups")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        let rules: Vec<&Value> = groups
-            .flat_map(|of| of["rules"].as_array().into_iter().flatten())
-            .collect();
-        let healthy = rules.iter().all(|rule| rule["health"] == "ok");
-        Ok((rules.len() > 10 && healthy).then_some(()))
-    })?;
-    for metric in [
-        "envoy_heddle_request_duration_ms_count",
-        "envoy_heddle_request_duration_ms_bucket",
-        "envoy_control_plane_connected_state",
-        "envoy_server_live",
-        "envoy_cluster_ssl_certificate_expiration_unix_time_seconds%7Benvoy_tls_certificate=%22workload%22%7D",
-    ] {
-        eventually(metric, Duration::from_secs(60), || {
-            let answer = ask(&format!("query?query={metric}"))?;
-            let series = answer
-                .pointer("/data/result")
-                .and_then(Value::as_array)
-                .map_or(0, Vec::len);
-            Ok((series > 0).then_some(()))
-        })?;
-    }
     Ok(())
 }
 
@@ -357,133 +238,6 @@ fn edges_come_from_every_replica() -> Result<()> {
     Ok(())
 }
 
-/// `kubectl` in the control plane's own namespace.
-fn system(args: &[&str]) -> Result<String> {
-    let all: Vec<&str> = ["-n", "heddle-system"]
-        .iter()
-        .chain(args)
-        .copied()
-        .collect();
-    Kubectl::cluster().run(&all)
-}
-
-/// The certificate of the root that is in the Secret; `None` if there is no Secret.
-fn root() -> Result<Option<String>> {
-    let text = system(&[
-        "get",
-        "secret",
-        "heddle-ca",
-        "--ignore-not-found",
-        "-o",
-        "jsonpath={.data.ca\\.crt}",
-    ])?;
-    Ok(Some(text).filter(|text| !text.is_empty()))
-}
-
-fn scale_operator(replicas: usize) -> Result<()> {
-    system(&[
-        "scale",
-        "deployment/heddle-operator",
-        &format!("--replicas={replicas}"),
-    ])
-    .map(drop)
-}
-
-fn calls_pass(ns: &Namespace) -> Result<()> {
-    let report = Load::from(&ns.kubectl, "client")
-        .flag("-n=50")
-        .flag("-keepalive=false")
-        .run("http://server/")?;
-    anyhow::ensure!(
-        (report.status("200"), report.errors) == (50, 0),
-        "{report:?}"
-    );
-    Ok(())
-}
-
-/// The root is lost while no replica runs: nothing is issued in its place until the backup is restored. Calls go on.
-fn a_lost_root_is_told_and_restored() -> Result<()> {
-    let ns = Namespace::meshed("root")?;
-    Echo::new("server").deploy(&ns)?;
-    Echo::new("client").deploy(&ns)?;
-    calls_pass(&ns)?;
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("root.yaml");
-    let backup = file.to_str().context("a path in UTF-8")?;
-    heddle(&["ca", "backup", backup])?;
-    anyhow::ensure!(
-        std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600,
-        "others can read the backup"
-    );
-    let again = run_heddle(&["ca", "backup", backup])?;
-    anyhow::ensure!(!again.status.success(), "a backup is overwritten");
-
-    // Running replicas put it back.
-    let before = root()?.context("no root")?;
-    system(&["delete", "secret", "heddle-ca"])?;
-    eventually("the root is put back", PATIENCE, || {
-        Ok(root()?.filter(|now| *now == before))
-    })?;
-    heddle(&["check"])?;
-
-    let count = replicas()?.len();
-    lose_root(count)?;
-    is_told()?;
-    anyhow::ensure!(root()?.is_none(), "a new root was made");
-    calls_pass(&ns)?;
-
-    heddle(&["ca", "restore", backup])?;
-    anyhow::ensure!(root()? == Some(before), "another root was restored");
-    let ready = ["rollout", "status", "deployment/heddle-operator"];
-    system(&[&ready[..], &["--timeout=120s"]].concat())?;
-    // Each replica says it, and not with every attempt.
-    let said = operator_log()?.matches(LOST).count();
-    anyhow::ensure!((1..=5 * count).contains(&said), "said {said} times");
-    heddle(&["check"])?;
-    // Pods from before and after trust each other.
-    ns.kubectl
-        .run(&["rollout", "restart", "deployment/server"])?;
-    Echo::new("server").rolled_out(&ns)?;
-    calls_pass(&ns)
-}
-
-/// The words of a replica that has no root.
-const LOST: &str = "no certificate can be issued";
-
-fn operator_log() -> Result<String> {
-    system(&["logs", "-l", OPERATOR, "--tail=-1", "--prefix"])
-}
-
-fn lose_root(replicas: usize) -> Result<()> {
-    scale_operator(0)?;
-    eventually("the operator has ended", PATIENCE, || {
-        let pods = system(&["get", "pods", "-l", OPERATOR, "-o", "name"])?;
-        Ok(pods.trim().is_empty().then_some(()))
-    })?;
-    system(&["delete", "secret", "heddle-ca"])?;
-    scale_operator(replicas)
-}
-
-/// In the log, as an Event, and by `heddle check`, each with the fix.
-fn is_told() -> Result<()> {
-    let log = eventually("the loss is in the log", PATIENCE, || {
-        Ok(Some(operator_log()?).filter(|log| log.contains(LOST)))
-    })?;
-    anyhow::ensure!(log.contains("heddle ca restore"), "{log}");
-    eventually("the loss is an Event", PATIENCE, || {
-        let of = "--field-selector=involvedObject.name=heddle-ca,reason=RootLost,type=Warning";
-        let events = system(&["get", "events", of, "-o", "name"])?;
-        Ok((!events.trim().is_empty()).then_some(()))
-    })?;
-    let check = run_heddle(&["check"])?;
-    let said = String::from_utf8_lossy(&check.stdout).into_owned();
-    anyhow::ensure!(
-        !check.status.success() && said.contains("is lost") && said.contains("heddle ca restore"),
-        "{said}"
-    );
-    Ok(())
-}
-
 fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
     let ns = Namespace::meshed("uninstall")?;
     Echo::new("server").deploy(&ns)?;
@@ -529,10 +283,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
             adoption::describe_names_rules_sidecars_and_traffic,
         ),
         ("cost", adoption::cost_has_the_requests_of_sidecars),
-        ("prometheus", prometheus_scrapes_the_sidecars),
+        ("prometheus", prometheus::prometheus_scrapes_the_sidecars),
         ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),
-        ("root", a_lost_root_is_told_and_restored),
+        ("root", root::a_lost_root_is_told_and_restored),
         ("uninstall", uninstall_leaves_nothing_and_traffic_flows),
     ] {
         println!("step {name}");
