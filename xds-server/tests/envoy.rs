@@ -278,10 +278,10 @@ async fn extension(server: &Running, source: &Arc<Fixture>) {
     source.put([chooses("gate", "4", "%NOT_A_COMMAND(%")]);
     let progress = server
         .until(NODE, "refused", |p| {
-            p.behind.get(&filter).is_some_and(Option::is_some)
+            p.unacknowledged.get(&filter).is_some_and(Option::is_some)
         })
         .await;
-    let text = &progress.behind[&filter].as_ref().unwrap().text;
+    let text = &progress.unacknowledged[&filter].as_ref().unwrap().text;
     assert!(text.contains("NOT_A_COMMAND"), "{text}");
     until_answer(port, "/", "hello").await;
     source.remove(&filter);
@@ -380,10 +380,10 @@ async fn refusal(server: &Running, source: &Arc<Fixture>) {
     let bad = key(Listener, "bad");
     let progress = server
         .until(NODE, "refused", |p| {
-            p.behind.len() == 1 && p.behind.get(&bad).is_some_and(Option::is_some)
+            p.unacknowledged.len() == 1 && p.unacknowledged.get(&bad).is_some_and(Option::is_some)
         })
         .await;
-    let text = &progress.behind[&bad].as_ref().unwrap().text;
+    let text = &progress.unacknowledged[&bad].as_ref().unwrap().text;
     assert!(text.contains("bad"), "{text}");
     assert!(server.counters.snapshot().nacks.listener > 0);
 }
@@ -395,7 +395,7 @@ async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16
     let server = Running::start(source, pki.security(), &address.to_string()).await;
     let after = server
         .until(NODE, "back", |p| {
-            p.behind == before.behind && p.resources == before.resources
+            p.unacknowledged == before.unacknowledged && p.resources == before.resources
         })
         .await;
     assert_eq!(after.on_demand.clusters, before.on_demand.clusters);

@@ -117,9 +117,10 @@ async fn text_of_clients_is_cut_and_cleaned() {
     };
     out.send(nack).await.unwrap();
     let a = key(Cluster, "a");
-    let rejected = |p: &heddle_xds_server::Progress| p.behind.get(&a).is_some_and(Option::is_some);
+    let rejected =
+        |p: &heddle_xds_server::Progress| p.unacknowledged.get(&a).is_some_and(Option::is_some);
     let progress = server.until("n1", "rejected", rejected).await;
-    let rejection = progress.behind[&a].clone().unwrap();
+    let rejection = progress.unacknowledged[&a].clone().unwrap();
     let texts = [
         (&*rejection.text, heddle_xds_server::MAX_TEXT),
         (&*progress.node.user_agent, 80),
@@ -156,7 +157,7 @@ async fn the_progress_of_a_subscriber_is_kept_until_it_is_forgotten() {
     let mut stream = answer.unwrap();
     let response = next(&mut stream).await.unwrap().unwrap();
     let before = server.registry.get(&"n".into()).unwrap();
-    assert!(before.connected && before.behind.len() == 1 && before.bytes > 0);
+    assert!(before.connected && before.unacknowledged.len() == 1 && before.bytes > 0);
     let ack = DeltaDiscoveryRequest {
         response_nonce: response.nonce,
         ..request("", ResourceKind::Cluster)

@@ -110,19 +110,19 @@ fn holding(kind: heddle_xds_server::ResourceKind, held: &[&str]) -> DeltaDiscove
 }
 
 #[tokio::test]
-async fn one_that_reconnects_is_not_behind_before_it_has_told_what_it_holds() {
+async fn a_client_that_reconnects_has_acknowledged_as_before_until_it_has_reported() {
     let source = Fixture::new();
     source.put([cluster("a", 1), api_listener("l", "r")]);
     let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
     let (out, answer) = open(plain(&server).await, vec![holding(Cluster, &["a"])]).await;
     let mut stream = answer.unwrap();
     let first = server.until("n", "connected", |p| p.connected).await;
-    assert!(first.view.is_none() && first.behind.is_empty());
+    assert!(first.view.is_none() && first.unacknowledged.is_empty());
     out.send(holding(Listener, &["l", "dst|1.2.3.4:80"]))
         .await
         .unwrap();
     let told = server.until("n", "told", |p| p.view.is_some()).await;
-    assert_eq!((told.behind.len(), told.resources), (0, 3));
+    assert_eq!((told.unacknowledged.len(), told.resources), (0, 3));
     // The source received the learned listeners before any of them was removed from the client.
     assert!(told.on_demand.reported_listeners.contains("dst|1.2.3.4:80"));
     assert_eq!(told.responses, 0);
@@ -133,13 +133,13 @@ async fn one_that_reconnects_is_not_behind_before_it_has_told_what_it_holds() {
     let removal = next(&mut stream).await.unwrap().unwrap();
     assert_eq!(removal.removed_resources, ["dst|1.2.3.4:80"]);
 
-    // One that has lost everything is behind at once.
+    // A client that has lost everything has acknowledged nothing at once.
     drop((out, stream));
     server.until("n", "gone", |p| !p.connected).await;
     let (_out, answer) = open(plain(&server).await, vec![request("n", Cluster)]).await;
     next(&mut answer.unwrap()).await.unwrap();
     let progress = server.registry.get(&"n".into()).unwrap();
-    assert_eq!((progress.behind.len(), progress.resources), (2, 0));
+    assert_eq!((progress.unacknowledged.len(), progress.resources), (2, 0));
 }
 
 #[tokio::test]

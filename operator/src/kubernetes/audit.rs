@@ -142,7 +142,7 @@ impl Auditor {
         else {
             return Mismatches::new();
         };
-        let Some(should) = self.mesh.should(truth, who) else {
+        let Some(should) = self.mesh.versions_by(truth, who) else {
             return Mismatches::new();
         };
         differences(&should, &progress)
@@ -270,7 +270,8 @@ fn the_same(mut known: Mismatches, found: &Mismatches) -> Mismatches {
 fn differences(should: &BTreeMap<ResourceKey, Arc<str>>, progress: &Progress) -> Mismatches {
     let parts = progress.view.iter().flat_map(|view| &view.parts);
     let resources = parts.flat_map(|part| &part.resources);
-    let acknowledged = resources.filter(|resource| !progress.behind.contains_key(&resource.key));
+    let acknowledged =
+        resources.filter(|resource| !progress.unacknowledged.contains_key(&resource.key));
     let has: BTreeMap<&ResourceKey, &Arc<Resource>> = acknowledged
         .map(|resource| (&resource.key, resource))
         .collect();

@@ -13,7 +13,7 @@ impl MeshSource {
     /// Returns the versions of the resources that a proxy would have by this snapshot instead of the newest one, for its
     /// current requests.
     #[must_use]
-    pub fn should(
+    pub fn versions_by(
         &self,
         snapshot: &Snapshot,
         who: &Name,
@@ -31,7 +31,7 @@ impl MeshSource {
         )
     }
 
-    /// Returns a resource as a proxy would have it by this compile of another world, for its current requests; `None` if the
+    /// Returns a resource as a proxy would have it by this snapshot, for its current requests; `None` if the
     /// proxy would not have it.
     #[must_use]
     pub fn resource_by(

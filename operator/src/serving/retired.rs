@@ -119,7 +119,7 @@ fn acknowledged<'s>(seen: &'s ServedView, progress: &Progress) -> Option<BTreeSe
     Arc::ptr_eq(view, &seen.wire).then(|| {
         let has = |kind, name: &str| {
             let key = ResourceKey::new(kind, name);
-            !progress.behind.contains_key(&key)
+            !progress.unacknowledged.contains_key(&key)
         };
         let both = |name: &&Name| {
             let listener = name.rsplit_once('|').map_or("", |(listener, _)| listener);

@@ -59,10 +59,11 @@ pub struct Summary {
 pub struct ProxyObservation {
     /// As far as statuses go.
     pub summary: Arc<Summary>,
-    seen: Arc<ServedView>,
+    /// The view that the proxy should have.
+    expected: Arc<ServedView>,
     progress: Arc<Progress>,
     /// Resources that it should have and has not acknowledged.
-    behind: usize,
+    unacknowledged: usize,
     behind_since: Option<SystemTime>,
 }
 
@@ -81,7 +82,7 @@ impl ProxyObservation {
         let present = view
             .iter()
             .any(|sent| sent.key == *key && sent.version == resource.version);
-        match (present, self.progress.behind.get(key)) {
+        match (present, self.progress.unacknowledged.get(key)) {
             (true, None) => Some(true),
             (true, Some(Some(rejection))) => {
                 (rejection.version == resource.version).then_some(false)
@@ -138,11 +139,11 @@ impl ProxyObserver {
             source.forget(who);
             return self.observations.remove(&pod).is_some();
         };
-        let Some(seen) = source.expected(who, &progress.on_demand) else {
+        let Some(expected) = source.expected(who, &progress.on_demand) else {
             return false;
         };
         let before = self.observations.get(&pod);
-        let (summary, behind) = summarise(proxy, &seen, &progress);
+        let (summary, unacknowledged) = summarise(proxy, &expected, &progress);
         let known = before
             .map(|before| &before.summary)
             .filter(|known| ***known == summary);
@@ -151,17 +152,17 @@ impl ProxyObserver {
         let since = before.and_then(|before| before.behind_since);
         let observation = ProxyObservation {
             summary,
-            seen,
+            expected,
             progress,
-            behind,
-            behind_since: (behind > 0).then(|| since.unwrap_or_else(SystemTime::now)),
+            unacknowledged,
+            behind_since: (unacknowledged > 0).then(|| since.unwrap_or_else(SystemTime::now)),
         };
         self.observations.insert(pod, Arc::new(observation));
         changed
     }
 }
 
-fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary, usize) {
+fn summarise(proxy: &Proxy, expected: &ServedView, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
         connected: progress.connected,
         // A terminating pod takes calls by its own address for as long as it runs, even if its condition is not ready.
@@ -169,22 +170,21 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
         has_reported: progress.view.is_some(),
         ..Summary::default()
     };
-    for object in seen.parts.iter().flat_map(|part| &part.objects) {
+    for object in expected.parts.iter().flat_map(|part| &part.objects) {
         if !summary.objects.contains_key(object) {
-            summary
-                .objects
-                .insert(object.clone(), ObjectState::Acknowledged);
+            let acknowledged = ObjectState::Acknowledged;
+            summary.objects.insert(object.clone(), acknowledged);
         }
     }
-    let mut lacking = progress.lacking(&seen.wire);
-    let behind = lacking.len();
-    if behind == 0 {
+    let mut open = progress.unacknowledged_of(&expected.wire);
+    let unacknowledged = open.len();
+    if unacknowledged == 0 {
         return (summary, 0);
     }
-    for part in &seen.parts {
+    for part in &expected.parts {
         for (wire, resource) in part.wire.resources.iter().zip(&part.policy.resources) {
             // Each once, for it may stand in several parts.
-            if !lacking.remove(&wire.key) {
+            if !open.remove(&wire.key) {
                 continue;
             }
             let policies = || {
@@ -193,17 +193,20 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
                     .iter()
                     .filter(|object| object.kind.is_policy())
             };
-            let refused = progress.behind.get(&wire.key).and_then(Option::as_ref);
-            let state = match refused.filter(|refused| refused.version == wire.version) {
-                Some(refused) => {
+            let rejection = progress
+                .unacknowledged
+                .get(&wire.key)
+                .and_then(Option::as_ref);
+            let state = match rejection.filter(|of| of.version == wire.version) {
+                Some(rejection) => {
                     summary.rejected.push(RejectedResource {
                         resource: Arc::clone(resource),
-                        text: Arc::clone(&refused.text),
+                        text: Arc::clone(&rejection.text),
                         origins: policies().cloned().collect(),
                     });
                     ObjectState::Rejected {
                         resource: Arc::clone(resource),
-                        text: Arc::clone(&refused.text),
+                        text: Arc::clone(&rejection.text),
                     }
                 }
                 None => ObjectState::Pending,
@@ -217,7 +220,7 @@ fn summarise(proxy: &Proxy, seen: &ServedView, progress: &Progress) -> (Summary,
             }
         }
     }
-    (summary, behind)
+    (summary, unacknowledged)
 }
 
 /// Returns the states of all pods with a sidecar, also of those that never had a stream here, for people.
@@ -243,7 +246,7 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
     };
     let progress = observation.map(|observation| &*observation.progress);
     let connected = progress.is_some_and(|progress| progress.connected);
-    let behind = observation.map_or(0, |observation| observation.behind);
+    let behind = observation.map_or(0, |observation| observation.unacknowledged);
     let rejected = observation
         .into_iter()
         .flat_map(|observation| &observation.summary.rejected);
@@ -257,8 +260,8 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
         behind_since: observation
             .and_then(|observation| observation.behind_since)
             .map(unix),
-        resources: observation.map_or(0, |observation| observation.seen.resources()),
-        scope: Some(observation.map_or(0, |observation| observation.seen.scope)),
+        resources: observation.map_or(0, |observation| observation.expected.resources()),
+        scope: Some(observation.map_or(0, |observation| observation.expected.scope)),
         on_demand: progress.map_or(0, |progress| progress.on_demand.clusters.len()),
         rejected: rejected
             .map(|one| format!("{}: {}", one.resource.key, one.text))

@@ -173,8 +173,11 @@ impl Look<'_> {
                     .iter()
                     .any(|prefix| key.name.starts_with(&**prefix))
         };
-        let lacks =
-            progress.view.is_none() || progress.lacking(&expected).into_iter().any(of_services);
+        let lacks = progress.view.is_none()
+            || progress
+                .unacknowledged_of(&expected)
+                .into_iter()
+                .any(of_services);
         let endpoints = expected.iter();
         let endpoints = endpoints.filter(|resource| of_services(&resource.key));
         Some(Seen {

@@ -11,13 +11,14 @@ const MAX_WAITING: usize = 64;
 /// The views of one stream that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Convergence {
-    /// The change that the newest view knows of.
+    /// The time of the newest change in any view so far.
     newest: Option<Instant>,
     waiting: VecDeque<(u64, Instant)>,
 }
 
 impl Convergence {
-    /// A view was set when the client had answered for those up to `answered`. Three views are not measured: the first one,
+    /// A view with a change of the time `since` was set, when the client had answered for the views up to `answered`. Three kinds of views
+    /// are not measured: the first one,
     /// because its change happened before the stream began; one that is no newer than the view before, because no change made
     /// it; and one that is answered for at once, because it changes nothing for this client.
     pub fn began(&mut self, view: u64, since: Option<Instant>, answered: u64) {

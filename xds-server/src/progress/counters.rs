@@ -19,7 +19,7 @@ pub struct Counts {
     pub streams_refused: u64,
     /// Responses sent, by kind.
     pub responses: PerKind<u64>,
-    /// Responses refused by clients, by kind.
+    /// NACKs of clients, by kind.
     pub nacks: PerKind<u64>,
     /// Encoded bytes of responses.
     pub bytes: u64,

@@ -1,139 +1,19 @@
 //! The progress of every subscriber towards its view, kept for the owner of the source to read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::resource::{Part, ResourceKey, View};
-use crate::session::{Flavor, Rejection, SyncState};
-use crate::source::{NodeInfo, OnDemandRequests, SubscriberId};
-
-/// The progress of one subscriber.
-///
-/// The entry of a subscriber that reconnects with resources stays as before until the client has reported all of them; a
-/// subscriber that has lost everything is behind at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Whether a stream is open.
-    pub connected: bool,
-    /// Since when it is (dis)connected.
-    pub since: SystemTime,
-    /// The node as the client describes it.
-    pub node: Arc<NodeInfo>,
-    /// How it speaks.
-    pub flavor: Flavor,
-    /// The on-demand requests of the client.
-    pub on_demand: Arc<OnDemandRequests>,
-    /// The view that the stream works towards; the last one if it is disconnected.
-    pub view: Option<Arc<View>>,
-    /// The resources of that view that are not acknowledged, with the refusal if the client refused the view's version.
-    pub behind: BTreeMap<ResourceKey, Option<Rejection>>,
-    /// How many resources the client holds.
-    pub resources: usize,
-    /// Encoded bytes of all responses, over all streams.
-    pub bytes: u64,
-    /// Number of all responses, over all streams.
-    pub responses: u64,
-    /// Grows with every change of any subscriber; see [`Registry::changed_since`].
-    pub revision: u64,
-}
-
-impl Progress {
-    /// The resources of a view that the client has not acknowledged at exactly the view's version. The cost is at most that
-    /// of the view, and nothing for the view that the stream works towards.
-    #[must_use]
-    pub fn lacking<'a>(&'a self, view: &'a Arc<View>) -> BTreeSet<&'a ResourceKey> {
-        let known = self.view.as_ref();
-        if known.is_some_and(|known| Arc::ptr_eq(known, view)) {
-            return self.behind.keys().collect();
-        }
-        let parts = known.map_or(&[][..], |known| &known.parts);
-        // Most parts of both are the very same, though not at the same places.
-        let shared: HashSet<*const Part> = parts.iter().map(Arc::as_ptr).collect();
-        let (shared, others): (Vec<_>, Vec<_>) = view
-            .parts
-            .iter()
-            .partition(|part| shared.contains(&Arc::as_ptr(part)));
-        let resources = |parts: Vec<&'a Arc<Part>>| parts.into_iter().flat_map(|p| &p.resources);
-        let mut news: HashMap<&ResourceKey, &Arc<str>> = resources(others)
-            .map(|resource| (&resource.key, &resource.version))
-            .collect();
-        let is_behind = |key: &ResourceKey| self.behind.contains_key(key);
-        let held = known.into_iter().flat_map(|known| known.iter());
-        for resource in held {
-            if news.is_empty() {
-                break;
-            }
-            let as_in_view = news.get(&resource.key) == Some(&&resource.version);
-            if as_in_view && !is_behind(&resource.key) {
-                news.remove(&resource.key);
-            }
-        }
-        let behind = resources(shared).map(|resource| &resource.key);
-        let behind = behind.filter(|key| is_behind(key));
-        behind.chain(news.into_keys()).collect()
-    }
-}
+use super::subscriber::{Progress, ProgressChange};
+use crate::session::Flavor;
+use crate::source::{NodeInfo, SubscriberId};
 
 /// One stream of a subscriber. The progress that the newest open stream reports is the published one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamToken(u64);
-
-/// The result of one step of a stream.
-#[derive(Debug, Default)]
-pub(crate) struct ProgressChange {
-    pub sync_states: SyncStates,
-    /// The view and the on-demand requests, if they changed.
-    pub scope: Option<(Option<Arc<View>>, Arc<OnDemandRequests>)>,
-    pub resources: Option<usize>,
-    pub bytes: u64,
-    pub responses: u64,
-}
-
-/// How the subscriber stands to its view now.
-#[derive(Debug)]
-pub(crate) enum SyncStates {
-    /// To these resources; to all others as before.
-    Changed(Vec<(ResourceKey, SyncState)>),
-    /// It is behind in these, and in nothing else.
-    Whole(BTreeMap<ResourceKey, Option<Rejection>>),
-}
-
-impl Default for SyncStates {
-    fn default() -> Self {
-        Self::Changed(Vec::new())
-    }
-}
-
-impl ProgressChange {
-    fn is_empty(&self) -> bool {
-        let same = matches!(&self.sync_states, SyncStates::Changed(changed) if changed.is_empty());
-        same && self.scope.is_none() && self.responses == 0
-    }
-
-    fn apply(self, progress: &mut Progress) {
-        if let Some((view, on_demand)) = self.scope {
-            (progress.view, progress.on_demand) = (view, on_demand);
-        }
-        match self.sync_states {
-            SyncStates::Whole(behind) => progress.behind = behind,
-            SyncStates::Changed(changed) => {
-                for (key, sync_state) in changed {
-                    match sync_state {
-                        SyncState::InSync => progress.behind.remove(&key),
-                        SyncState::Behind(refused) => progress.behind.insert(key, refused),
-                    };
-                }
-            }
-        }
-        progress.resources = self.resources.unwrap_or(progress.resources);
-        progress.bytes += self.bytes;
-        progress.responses += self.responses;
-    }
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -269,7 +149,7 @@ impl Registry {
                 flavor,
                 on_demand: Arc::default(),
                 view: None,
-                behind: BTreeMap::new(),
+                unacknowledged: BTreeMap::new(),
                 resources: 0,
                 bytes: 0,
                 responses: 0,
@@ -364,13 +244,16 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::subscriber::SyncStates;
     use super::*;
     use crate::resource::Resource;
     use crate::resource::ResourceKind::Cluster;
+    use crate::resource::{Part, ResourceKey, View};
+    use crate::session::SyncState;
 
     fn runs(progress: &Progress, resource: Resource) -> bool {
         progress
-            .lacking(&Arc::new(View::from_iter([resource])))
+            .unacknowledged_of(&Arc::new(View::from_iter([resource])))
             .is_empty()
     }
 
@@ -399,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_of_the_view_that_is_not_behind_runs() {
+    fn a_resource_that_is_acknowledged_at_the_version_of_the_view_runs() {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let report = |report| {
@@ -410,7 +293,7 @@ mod tests {
         assert!(!runs(&report(sync_state("a", SyncState::InSync)), a()));
         assert!(runs(&report(scope([a()])), a()));
         assert!(!runs(
-            &report(sync_state("a", SyncState::Behind(None))),
+            &report(sync_state("a", SyncState::Unacknowledged(None))),
             a()
         ));
         let progress = report(sync_state("a", SyncState::InSync));
@@ -418,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_of_a_view_that_are_not_acknowledged_are_lacking() {
+    fn resources_of_any_view_that_are_unacknowledged_are_listed() {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let token = registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let part = |resources: &[(&str, &str)]| {
@@ -443,19 +326,19 @@ mod tests {
         };
         registry.report(&who, token, report);
         let progress = registry.get(&who).unwrap();
-        let lacking = |view: Arc<View>| -> Vec<String> {
-            let lacking = progress.lacking(&view).into_iter();
-            lacking.map(|key| key.name.to_string()).collect()
+        let unacknowledged = |view: Arc<View>| -> Vec<String> {
+            let unacknowledged = progress.unacknowledged_of(&view).into_iter();
+            unacknowledged.map(|key| key.name.to_string()).collect()
         };
-        assert_eq!(lacking(has), ["b"]);
-        assert_eq!(lacking(view(&[&b, &a])), ["b"]);
+        assert_eq!(unacknowledged(has), ["b"]);
+        assert_eq!(unacknowledged(view(&[&b, &a])), ["b"]);
         let again = part(&[("x", "1"), ("c", "1")]);
-        assert_eq!(lacking(view(&[&again, &a])), ["c"], "x is in a, too");
+        assert_eq!(unacknowledged(view(&[&again, &a])), ["c"], "x is in a, too");
         assert_eq!(
-            lacking(view(&[&part(&[("a", "2"), ("b", "1")])])),
+            unacknowledged(view(&[&part(&[("a", "2"), ("b", "1")])])),
             ["a", "b"]
         );
-        assert_eq!(lacking(Arc::default()), [""; 0]);
+        assert_eq!(unacknowledged(Arc::default()), [""; 0]);
     }
 
     #[test]
@@ -467,9 +350,9 @@ mod tests {
         registry.disconnect(&who, token);
         let token = connect();
         assert!(runs(&registry.get(&who).unwrap(), resource("a", "1")));
-        let lacking = [(ResourceKey::new(Cluster, "a"), None)];
+        let unacknowledged = [(ResourceKey::new(Cluster, "a"), None)];
         let report = ProgressChange {
-            sync_states: SyncStates::Whole(lacking.into()),
+            sync_states: SyncStates::Whole(unacknowledged.into()),
             ..scope([resource("a", "1")])
         };
         registry.report(&who, token, report);
@@ -491,7 +374,7 @@ mod tests {
         );
         let old = connect();
         registry.report(&who, old, scope([a()]));
-        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
+        registry.report(&who, old, sync_state("a", SyncState::Unacknowledged(None)));
         let new = connect();
         registry.report(&who, new, scope([resource("b", "1")]));
         registry.report(&who, new, sent(5));
@@ -505,7 +388,7 @@ mod tests {
         assert!(shown.connected && runs(&shown, a()));
         assert_eq!((shown.bytes, shown.responses), (12, 2));
         assert_eq!(registry.changed_since(before).len(), 1);
-        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
+        registry.report(&who, old, sync_state("a", SyncState::Unacknowledged(None)));
         assert!(!runs(&get(), a()), "its later reports count");
         registry.report(&who, new, sync_state("a", SyncState::InSync));
         assert!(!runs(&get(), a()), "the ended stream reports no more");
@@ -518,12 +401,12 @@ mod tests {
         let (registry, who) = (Registry::default(), SubscriberId::from("n"));
         let connect = || registry.connect(&who, NodeInfo::default(), Flavor::Delta);
         let (old, middle, new) = (connect(), connect(), connect());
-        registry.report(&who, old, sync_state("a", SyncState::Behind(None)));
-        assert_eq!(registry.get(&who).unwrap().behind.len(), 0);
+        registry.report(&who, old, sync_state("a", SyncState::Unacknowledged(None)));
+        assert_eq!(registry.get(&who).unwrap().unacknowledged.len(), 0);
         assert!(!registry.disconnect(&who, middle));
         assert!(registry.get(&who).unwrap().connected);
         assert!(registry.disconnect(&who, new));
-        assert_eq!(registry.get(&who).unwrap().behind.len(), 1);
+        assert_eq!(registry.get(&who).unwrap().unacknowledged.len(), 1);
         assert!(!registry.disconnect(&who, old));
         assert!(!registry.get(&who).unwrap().connected);
         // A stream that has ended does not come back with the next one.

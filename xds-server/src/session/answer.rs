@@ -1,8 +1,8 @@
-//! The effect of an acknowledgement or a refusal on the resources in the response.
+//! The effect of an ACK or a NACK on the resources in the response.
 //!
-//! A client refuses a response, not a resource. A response of one resource leaves no doubt. Of several, those that the
+//! A client rejects a response, not a resource. A response of one resource leaves no doubt. Of several, those that the
 //! client's text names are sent again one by one, the others without them; a text that names none halves the group
-//! until the culprit is alone. So every refusal that is recorded is certain, and has its own text.
+//! until the culprit is alone. So every rejection that is recorded is certain, and has its own text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,9 @@ use super::plan::halves;
 use super::rejection::{MAX_TEXT, Rejection};
 
 impl Session {
-    /// Takes the answer to a response. An answer to any other response than the one in flight says nothing.
-    /// Returns whether the response was refused.
-    pub(super) fn answered(
-        &mut self,
-        kind: ResourceKind,
-        nonce: &str,
-        refusal: Option<&str>,
-    ) -> bool {
+    /// Takes the answer to a response. An answer to any other response than the one in flight has no effect.
+    /// `nack` is the text of the client. Returns whether a response in flight was rejected.
+    pub(super) fn answered(&mut self, kind: ResourceKind, nonce: &str, nack: Option<&str>) -> bool {
         let channel = self.channels.get_mut(kind);
         let Some(response) = channel
             .in_flight
@@ -32,20 +27,20 @@ impl Session {
         else {
             return false;
         };
-        match refusal {
+        match nack {
             None => self.accepted(kind, response),
-            Some(text) => self.refused(kind, response, text),
+            Some(text) => self.nacked(kind, response, text),
         }
-        refusal.is_some()
+        nack.is_some()
     }
 
     fn accepted(&mut self, kind: ResourceKind, response: InFlight) {
         for (name, resource) in response.updates {
             let channel = self.channels.get_mut(kind);
             channel.doubtful.remove(&name);
-            // The last good version may be accepted once more while a newer one stays refused.
-            let refused = channel.rejected.get(&name);
-            if refused.is_some_and(|refused| refused.version == resource.version) {
+            // The last good version may be accepted once more while a newer one stays rejected.
+            let rejection = channel.rejected.get(&name);
+            if rejection.is_some_and(|of| of.version == resource.version) {
                 channel.rejected.remove(&name);
             }
             if channel.subscription.covers(&name) {
@@ -54,9 +49,9 @@ impl Session {
                 channel.hold(resource);
             }
             self.touch(kind, &name);
-            // If the client still lacks the name, it lacks a version that came after this response.
+            // If the name stays unacknowledged, the version came after this response.
             let key = ResourceKey { kind, name };
-            if let Some(oldest) = self.behind.get_mut(&key) {
+            if let Some(oldest) = self.unacknowledged.get_mut(&key) {
                 *oldest = (*oldest).max(response.view + 1);
             }
         }
@@ -65,8 +60,8 @@ impl Session {
         }
     }
 
-    fn refused(&mut self, kind: ResourceKind, response: InFlight, text: &str) {
-        // There is nothing to refuse in a removal; asking for it again would only be refused again.
+    fn nacked(&mut self, kind: ResourceKind, response: InFlight, text: &str) {
+        // There is nothing to reject in a removal; the same removal again would only be rejected again.
         for name in &response.removed {
             self.removed(kind, name);
         }
@@ -117,8 +112,8 @@ impl Session {
             .extend(groups.into_iter().filter(|group| !group.is_empty()));
     }
 
-    /// The clusters of refused endpoints still wait for endpoints. The exception is a version that the client holds and has
-    /// now refused: it can't be the one that they get.
+    /// The clusters of rejected endpoints still wait for endpoints. The exception is a version that the client holds and has
+    /// now rejected: it can't be the one that they get.
     fn still_warm(&mut self, response: &InFlight) {
         for (name, resource) in &response.updates {
             if !self.channels.get(ResourceKind::Endpoints).holds(resource) {

@@ -100,7 +100,7 @@ pub(super) struct InFlight {
     pub view: u64,
 }
 
-/// A group of resources, each at a version, that are to be sent without others to find out which one is refused.
+/// A group of resources, each at a version, that are to be sent without others to find out which one is rejected.
 pub(super) type Suspects = BTreeMap<Name, Arc<str>>;
 
 #[derive(Debug, Default)]
@@ -113,9 +113,9 @@ pub(super) struct Channel {
     synced: usize,
     /// The resources that the client holds and that are not in sync with the view.
     held: BTreeMap<Name, Held>,
-    /// Names of refused responses: the client may or may not have taken them.
+    /// Names of rejected responses: the client may or may not have taken them.
     pub doubtful: BTreeSet<Name>,
-    /// The refused resources of the view, each with the version and text of the refusal.
+    /// The rejected resources of the view, each with the version and text of the rejection.
     pub rejected: BTreeMap<Name, Rejection>,
     /// Names that have to be answered even when unchanged.
     pub asked: BTreeSet<Name>,
@@ -256,9 +256,9 @@ impl Channel {
                 self.put(Name::clone(name), held);
             }
         }
-        // A refusal stands as long as the version that was refused.
-        let refused = self.rejected.get(name);
-        if refused.is_some_and(|refused| refused.version != resource.version) {
+        // A rejection stands as long as the version that was rejected.
+        let rejection = self.rejected.get(name);
+        if rejection.is_some_and(|of| of.version != resource.version) {
             self.rejected.remove(name);
         }
         true

@@ -17,19 +17,19 @@ impl Session {
     /// # Errors
     /// A fault ends the stream.
     pub fn delta_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Heard, Fault> {
-        let fresh = !self.heard_any && request.initial_resource_versions.is_empty();
-        self.resyncing |= !self.heard_any && !fresh;
+        let fresh = !self.has_opened && request.initial_resource_versions.is_empty();
+        self.resyncing |= !self.has_opened && !fresh;
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {
             return Ok(Heard::default());
         };
         self.check_names(request.resource_names_subscribe.iter())?;
         self.check_names(request.initial_resource_versions.keys())?;
-        let refusal = request
+        let nack = request
             .error_detail
             .as_ref()
             .map(|status| status.message.as_str());
-        let refused = self.answered(kind, &request.response_nonce, refusal);
+        let nacked = self.answered(kind, &request.response_nonce, nack);
         let first = self.open(kind);
         // Subscriptions are changes, not a state: they count even in a request that answers something outdated.
         self.take_unsubscriptions(kind, &request.resource_names_unsubscribe);
@@ -43,7 +43,7 @@ impl Session {
         Ok(Heard {
             on_demand_changed: std::mem::take(&mut self.on_demand_changed),
             kind: Some(kind),
-            refused,
+            nacked,
         })
     }
 

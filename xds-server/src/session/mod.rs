@@ -6,7 +6,7 @@
 //!
 //! The events are requests ([`Session::delta_request`], [`Session::sotw_request`]) and views ([`Session::set_view`]);
 //! [`Session::poll`] then returns the responses to send. One response of a kind is in flight at a time: that bounds the
-//! memory that a slow client costs, and makes clear to which resources a refusal refers.
+//! memory that a slow client costs, and makes clear to which resources a NACK refers.
 //!
 //! # Requirements
 //! A resource is sent once the client has acknowledged every resource it requires, at the version of the view.
@@ -62,7 +62,7 @@ pub enum Flavor {
 pub struct Limits {
     /// Clusters with this prefix have on-demand names; listeners with this prefix were learned by on-demand use.
     pub on_demand_prefix: Name,
-    /// On-demand names, and learned listeners, passed on to the source; further names are refused.
+    /// On-demand names, and learned listeners, passed on to the source; further names are denied.
     pub max_on_demand: usize,
     /// Names of one kind that a client may subscribe to or claim to hold.
     pub max_names: usize,
@@ -102,8 +102,8 @@ pub struct Heard {
     pub on_demand_changed: bool,
     /// The kind that the request was about; `None` if it is not served, and the request ignored.
     pub kind: Option<ResourceKind>,
-    /// Whether the request refused the response in flight.
-    pub refused: bool,
+    /// Whether the request is a NACK of the response in flight.
+    pub nacked: bool,
 }
 
 /// The sync state of one resource of a client's view.
@@ -111,8 +111,8 @@ pub struct Heard {
 pub enum SyncState {
     /// The client holds the version of the view, or the view does not have the resource any more.
     InSync,
-    /// The client lacks the version of the view, and may have refused it.
-    Behind(Option<Rejection>),
+    /// The client has not acknowledged the version of the view, and may have rejected it.
+    Unacknowledged(Option<Rejection>),
 }
 
 /// A response to send.
@@ -151,13 +151,13 @@ pub struct Session {
     on_demand: Arc<OnDemandRequests>,
     on_demand_changed: bool,
     nonces: u64,
-    heard_any: bool,
+    has_opened: bool,
     /// The client reconnected with resources, and may not have reported all of them yet.
     resyncing: bool,
     /// Something may have become free to be taken away since that was looked for.
     removals_due: bool,
     /// The resources of the view that the client lacks, each with the number of the oldest view that it lacks them of.
-    behind: BTreeMap<ResourceKey, u64>,
+    unacknowledged: BTreeMap<ResourceKey, u64>,
 }
 
 impl Session {
@@ -174,10 +174,10 @@ impl Session {
             on_demand: Arc::default(),
             on_demand_changed: false,
             nonces: 0,
-            heard_any: false,
+            has_opened: false,
             resyncing: false,
             removals_due: false,
-            behind: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
         }
     }
 
@@ -216,7 +216,7 @@ impl Session {
 
     /// The first request's node counts; a later one may repeat it or leave it out.
     fn check_node(&mut self, node: Option<&Node>) -> Result<(), Fault> {
-        let first = !std::mem::replace(&mut self.heard_any, true);
+        let first = !std::mem::replace(&mut self.has_opened, true);
         match node {
             Some(node) if first => self.node_id.clone_from(&node.id),
             Some(node) if node.id != self.node_id => return Err(Fault::NodeChanged),

@@ -173,16 +173,16 @@ impl Session {
         if !channel.subscription.covers(name) {
             return SendDecision::Idle;
         }
-        let refused = channel.rejected.get(name);
-        let refused = refused.is_some_and(|refused| refused.version == resource.version);
+        let rejection = channel.rejected.get(name);
+        let rejected = rejection.is_some_and(|of| of.version == resource.version);
         let warm = channel.warm.contains(name);
         if channel.in_sync(name) {
-            return match (asked || warm) && !refused {
+            return match (asked || warm) && !rejected {
                 true => SendDecision::Send(Arc::clone(resource)),
                 false => SendDecision::Idle,
             };
         }
-        if refused {
+        if rejected {
             // An updated cluster is better off with its last good endpoints than with none.
             return if warm { again() } else { SendDecision::Idle };
         }

@@ -17,7 +17,7 @@ impl Session {
     /// A fault ends the stream.
     pub fn sotw_request(&mut self, request: &DiscoveryRequest) -> Result<Heard, Fault> {
         // A client that was connected before does not report the resources it holds; all of them are sent again.
-        self.resyncing |= !self.heard_any && !request.version_info.is_empty();
+        self.resyncing |= !self.has_opened && !request.version_info.is_empty();
         self.check_node(request.node.as_ref())?;
         let Some(kind) = ResourceKind::from_type_url(&request.type_url) else {
             return Ok(Heard::default());
@@ -40,16 +40,16 @@ impl Session {
         if self.open(kind) {
             self.channels.get_mut(kind).answer_due = kind.is_complete();
         }
-        let refusal = request
+        let nack = request
             .error_detail
             .as_ref()
             .map(|status| status.message.as_str());
-        let refused = self.answered(kind, nonce, refusal);
+        let nacked = self.answered(kind, nonce, nack);
         self.take_names(kind, &request.resource_names);
         Ok(Heard {
             on_demand_changed: std::mem::take(&mut self.on_demand_changed),
             kind: Some(kind),
-            refused,
+            nacked,
         })
     }
 

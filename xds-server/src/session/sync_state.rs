@@ -1,4 +1,4 @@
-//! The sync state of the client and its view: lacking resources, refusals, and the oldest view that lacks an answer.
+//! The sync state of the client and its view: unacknowledged resources, rejections, and the oldest view that lacks an answer.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::rejection::Rejection;
 use super::{Flavor, Session, SyncState};
 
 impl Session {
-    /// The sync states that may have changed since the last call.
+    /// Returns the sync states that may have changed since the last call.
     pub fn take_sync_states(&mut self) -> Vec<(ResourceKey, SyncState)> {
         let mut sync_states = Vec::new();
         for kind in ResourceKind::ALL {
@@ -16,10 +16,10 @@ impl Session {
                 let key = ResourceKey { kind, name };
                 let sync_state = self.sync_state(&key);
                 match sync_state {
-                    SyncState::InSync if self.behind.remove(&key).is_none() => continue,
+                    SyncState::InSync if self.unacknowledged.remove(&key).is_none() => continue,
                     SyncState::InSync => {}
-                    SyncState::Behind(_) => {
-                        self.behind.entry(key.clone()).or_insert(self.views);
+                    SyncState::Unacknowledged(_) => {
+                        self.unacknowledged.entry(key.clone()).or_insert(self.views);
                     }
                 }
                 sync_states.push((key, sync_state));
@@ -36,25 +36,25 @@ impl Session {
                 SyncState::InSync
             }
             Some(resource) if !channel.in_sync(&key.name) => {
-                let refused = channel.rejected.get(&key.name);
-                let refused = refused.filter(|refused| refused.version == resource.version);
-                SyncState::Behind(refused.cloned())
+                let rejection = channel.rejected.get(&key.name);
+                let rejection = rejection.filter(|of| of.version == resource.version);
+                SyncState::Unacknowledged(rejection.cloned())
             }
             Some(_) | None => SyncState::InSync,
         }
     }
 
-    /// All that the client lacks of the view, as of the last [`Session::take_sync_states`].
+    /// The unacknowledged resources of the view, with rejections, as of the last [`Session::take_sync_states`].
     #[must_use]
-    pub fn behind(&self) -> BTreeMap<ResourceKey, Option<Rejection>> {
-        let lacking = self
-            .behind
+    pub fn unacknowledged(&self) -> BTreeMap<ResourceKey, Option<Rejection>> {
+        let all = self
+            .unacknowledged
             .keys()
             .filter_map(|key| match self.sync_state(key) {
                 SyncState::InSync => None,
-                SyncState::Behind(refused) => Some((key.clone(), refused)),
+                SyncState::Unacknowledged(rejection) => Some((key.clone(), rejection)),
             });
-        lacking.collect()
+        all.collect()
     }
 
     /// How many resources the client holds.
@@ -69,12 +69,12 @@ impl Session {
     /// Whether the client has reported the resources it holds: it started with nothing, or opened every kind that the view
     /// has, or its time is over.
     #[must_use]
-    pub fn has_told(&self) -> bool {
+    pub fn has_reported(&self) -> bool {
         let opened = |kind| {
             let channel = self.channels.get(kind);
             channel.opened || kind.is_optional() || channel.currents().next().is_none()
         };
-        self.heard_any
+        self.has_opened
             && (!self.resyncing
                 || (self.flavor == Flavor::Delta && ResourceKind::ALL.into_iter().all(opened)))
     }
@@ -88,7 +88,7 @@ impl Session {
     /// The client has answered for every view up to this number, in all that it subscribes to.
     #[must_use]
     pub fn answered_views(&self) -> u64 {
-        let waited_for = self.behind.iter().filter(|(key, _)| {
+        let waited_for = self.unacknowledged.iter().filter(|(key, _)| {
             let channel = self.channels.get(key.kind);
             channel.subscription.covers(&key.name) && !channel.rejected.contains_key(&key.name)
         });

@@ -293,7 +293,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         let heard = P::hear(&mut self.session, request).map_err(|fault| self.fault(&fault))?;
         let counters = &self.shared.counters;
         match heard.kind {
-            Some(kind) if heard.refused => add(counters.nacks.get(kind), 1),
+            Some(kind) if heard.nacked => add(counters.nacks.get(kind), 1),
             Some(_) => {}
             None => {
                 add(&counters.unknown_types, 1);
@@ -367,10 +367,10 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         self.measure();
         if self.reported {
             report.sync_states = SyncStates::Changed(changed);
-        } else if self.session.has_told() {
+        } else if self.session.has_reported() {
             self.reported = true;
             self.scope_changed = true;
-            report.sync_states = SyncStates::Whole(self.session.behind());
+            report.sync_states = SyncStates::Whole(self.session.unacknowledged());
         }
         if self.reported {
             report.resources = Some(self.session.held_count());

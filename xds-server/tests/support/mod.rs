@@ -207,7 +207,7 @@ impl Running {
 pub fn runs(progress: &Progress, key: &ResourceKey) -> bool {
     let view = progress.view.as_ref();
     view.is_some_and(|view| view.iter().any(|resource| resource.key == *key))
-        && !progress.behind.contains_key(key)
+        && !progress.unacknowledged.contains_key(key)
 }
 
 /// A process that ends with the test, by its own id.

@@ -14,10 +14,10 @@ const RULES: &[(&str, &str)] = &[
         < L#2 l=1
         > R
         holds C:a=1
-        behind L:l, R:r
+        unacknowledged L:l, R:r
         > L nonce=2
         holds C:a=1 L:l=1
-        behind R:r",
+        unacknowledged R:r",
     ),
     (
         "an empty one after explicit names means none",
@@ -89,12 +89,12 @@ const RULES: &[(&str, &str)] = &[
         view C:a=1 L:l=1<C:a X:x=2<C:a
         < X#4 x=2
         > X nonce=4 nack=no
-        behind X:x refused 2 (no)
+        unacknowledged X:x rejected 2 (no)
         holds C:a=1 L:l=1 X:x=1
         view C:a=1 L:l=1<C:a X:x=3<C:a
         < X#5 x=3
         > X nonce=5
-        behind ",
+        unacknowledged ",
     ),
     (
         "an extension goes after its listener, and before its cluster",
@@ -124,7 +124,7 @@ const RULES: &[(&str, &str)] = &[
         > C
         < C#1 a=1
         > C nonce=1
-        behind ",
+        unacknowledged ",
     ),
     (
         "nothing is said before there is a view",
@@ -245,7 +245,7 @@ const RULES: &[(&str, &str)] = &[
         view C:a=2 C:b=2
         < C#2 a=2
         holds C:a=1
-        behind C:a, C:b",
+        unacknowledged C:a, C:b",
     ),
     (
         "a name given up while its response is in flight is not counted as held",
@@ -268,7 +268,7 @@ const RULES: &[(&str, &str)] = &[
         < C#2 -old
         > C nonce=2
         holds C:a=1 C:b=2 C:new=1
-        behind",
+        unacknowledged",
     ),
     (
         "after a reconnect names asked for are answered unless they are unchanged",

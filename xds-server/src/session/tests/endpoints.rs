@@ -56,7 +56,7 @@ const RULES: &[(&str, &str)] = &[
         holds C:a=2 E:a=1
         > E nonce=1
         holds C:a=2 E:a=1
-        behind",
+        unacknowledged",
     ),
     (
         "a route waits until an updated cluster is warm",

@@ -7,7 +7,7 @@
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
 //! resynced                                          the client has reported all that it holds
 //! holds C:a=1                                       the resources that the client holds
-//! behind R:r refused 1 (text), R:s                  the resources of the view that it lacks
+//! unacknowledged R:r rejected 1 (text), R:s          the resources of the view that it lacks
 //! wanted dst|x                                      the on-demand names
 //! learned dst|x                                     the listeners learned by use
 //! ```
@@ -71,9 +71,9 @@ fn run(flavor: Flavor, name: &str, script: &str) {
                 assert_eq!(holds(&session), rest, "{at}");
                 continue;
             }
-            "behind" => {
+            "unacknowledged" => {
                 session.take_sync_states();
-                assert_eq!(behind(&session), rest, "{at}");
+                assert_eq!(unacknowledged(&session), rest, "{at}");
                 continue;
             }
             _ => assert_eq!(sent, [""; 0], "{at}: not expected before"),
@@ -250,12 +250,12 @@ fn holds(session: &Session) -> String {
     all.join(" ")
 }
 
-fn behind(session: &Session) -> String {
-    let show = |(key, refused): (ResourceKey, Option<Rejection>)| {
-        let refused = refused.map(|r| format!(" refused {} ({})", r.version, r.text));
+fn unacknowledged(session: &Session) -> String {
+    let show = |(key, rejection): (ResourceKey, Option<Rejection>)| {
+        let rejected = rejection.map(|r| format!(" rejected {} ({})", r.version, r.text));
         let (letter, name) = (letter(key.kind), key.name);
-        format!("{letter}:{name}{}", refused.unwrap_or_default())
+        format!("{letter}:{name}{}", rejected.unwrap_or_default())
     };
-    let all: Vec<_> = session.behind().into_iter().map(show).collect();
+    let all: Vec<_> = session.unacknowledged().into_iter().map(show).collect();
     all.join(", ")
 }

@@ -293,8 +293,8 @@ impl Pair {
         let resources = self.session.view().unwrap().resources();
         let lacks = |r: &&Arc<Resource>| !self.session.channels.get(r.key.kind).holds(r);
         let lacking: Vec<_> = resources.values().filter(lacks).map(|r| &r.key).collect();
-        let behind = self.session.behind();
-        assert_eq!(behind.keys().collect::<Vec<_>>(), lacking);
+        let unacknowledged = self.session.unacknowledged();
+        assert_eq!(unacknowledged.keys().collect::<Vec<_>>(), lacking);
     }
 
     fn forward(&mut self) -> bool {

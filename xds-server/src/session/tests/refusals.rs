@@ -14,13 +14,13 @@ const RULES: &[(&str, &str)] = &[
         < C#2 a=2
         > C nonce=2 nack=bad a
         holds C:a=1
-        behind C:a refused 2 (bad a)
+        unacknowledged C:a rejected 2 (bad a)
         view C:a=2
         view C:a=3
         < C#3 a=3
         > C nonce=3
         holds C:a=3
-        behind",
+        unacknowledged",
     ),
     (
         "going back to the last good needs nothing sent",
@@ -46,7 +46,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 b=1
         > C nonce=3 nack=cluster b: no
         holds C:a=1 C:c=1
-        behind C:b refused 1 (cluster b: no)",
+        unacknowledged C:b rejected 1 (cluster b: no)",
     ),
     (
         "one named without guilt is taken when it comes alone",
@@ -60,7 +60,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 b=1
         > C nonce=3
         holds C:b=1
-        behind C:a refused 1 (a is like b)",
+        unacknowledged C:a rejected 1 (a is like b)",
     ),
     (
         "without a name the group is halved until the culprit is alone",
@@ -78,7 +78,7 @@ const RULES: &[(&str, &str)] = &[
         < C#5 d=1
         > C nonce=5
         holds C:a=1 C:b=1 C:d=1
-        behind C:c refused 1 (?)",
+        unacknowledged C:c rejected 1 (?)",
     ),
     (
         "a resource that changes during the search is not a suspect any more",

@@ -102,7 +102,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 a=1 b=2
         > C nonce=3
         holds C:a=1 C:b=2
-        behind C:a refused 2 (bad)",
+        unacknowledged C:a rejected 2 (bad)",
     ),
     (
         "of several, the culprit is found as with the incremental protocol",
@@ -116,7 +116,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 a=1 b=1
         > C nonce=3 nack=b
         holds C:a=1
-        behind C:b refused 1 (b)",
+        unacknowledged C:b rejected 1 (b)",
     ),
     (
         "gRPC: listener, route, cluster, endpoints, each asked for by name after the one before",
