@@ -125,7 +125,7 @@ fn pump<S: Session>(
 
 fn refused(error: Option<&str>) {
     if let Some(error) = error.map(|error| clean(error, MAX_TEXT)) {
-        tracing::error!(error, "Envoy refused the certificate or the trust bundle");
+        tracing::error!(error, "Envoy rejected the certificate or the trust bundle");
     }
 }
 

@@ -30,7 +30,7 @@ mod schema;
 mod smi;
 mod strict;
 mod tracing;
-mod traffic;
+mod traffic_policy;
 mod unknown;
 
 pub use conditions::*;
@@ -44,7 +44,7 @@ pub use percent::Percent;
 pub use request_match::*;
 pub use smi::*;
 pub use tracing::*;
-pub use traffic::*;
+pub use traffic_policy::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -105,7 +105,8 @@ macro_rules! kinds {
     };
 }
 
-// The one list of kinds. Everything that is "for each kind" reads it.
+// Our own kinds, with scope and conditions: everything that the API server must know of them. The list of all kinds that the compiler reads, with
+// their roles, is in `policy-compiler/src/kind.rs`.
 kinds! {
     Mesh: Cluster [Accepted],
     TrafficSplit: Namespaced [Accepted, ResolvedRefs, Conflicted, Programmed],

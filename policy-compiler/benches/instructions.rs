@@ -65,7 +65,7 @@ const CASES: &[Case] = &[
         turns: 100,
         prepare: || {
             let callers = [2, 3].map(|turn| policy(CHANGED + GUARDED, turn));
-            update(callers, &["policies", "inbound", "admissions"])
+            update(callers, &["policies", "inbound", "caller_filters"])
         },
     },
     Case {

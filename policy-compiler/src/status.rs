@@ -13,7 +13,7 @@ pub struct ObjectStatus {
     pub uid: Option<Arc<str>>,
     /// The generation this status speaks of.
     pub observed_generation: i64,
-    /// In the order of [`ConditionType::ALL`]. `Programmed` is only here when Envoy refused the generation.
+    /// In the order of [`ConditionType::ALL`]. `Programmed` is only here when Envoy rejected the generation.
     pub conditions: Vec<DesiredCondition>,
     /// The spec that the compiled resources carry: the current one, or the last good. None: nothing of the object is in force.
     /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy refuses must not become the last good).

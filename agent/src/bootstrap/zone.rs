@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::pipe;
 
-/// Says the zone in a bootstrap. Envoy compares the zones of endpoints with that of the node, and takes part in this only if a cluster
-/// stands for the node's own kind. That cluster has one endpoint in the zone, which gets no traffic.
+/// Writes the zone into a bootstrap. Envoy balances by zone only if `local_cluster_name` names a cluster of the node's own peers. Ours has
+/// one endpoint in the zone, which gets no traffic.
 pub(super) fn set(config: &mut Value, zone: &str, socket: &Path) {
     let locality = json!({ "zone": zone });
     let endpoint = json!({ "endpoint": { "address": pipe(socket) } });

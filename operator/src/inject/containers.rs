@@ -1,5 +1,5 @@
-//! The two containers and the two volumes, as JSON: a field that Kubernetes changes (a default filled in)
-//! would look changed on the next invocation.
+//! The two containers and the two volumes, as JSON with only the fields that we set. In Kubernetes' types, a default that the API server
+//! fills in would look like a change on the next invocation.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) ->
             [mesh.limits.cpu.as_ref(), Some(&mesh.limits.memory)],
             &settings.proxy,
         ),
-        // The application starts when the sidecar is ready: not a moment later than need be.
+        // Asked every second, for the application waits for it.
         "startupProbe": probe(1, 120),
         "readinessProbe": probe(5, 3),
         "securityContext": {

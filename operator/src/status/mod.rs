@@ -2,21 +2,21 @@
 //! each object.
 
 mod blame;
+mod counts;
 mod observation;
 mod parents;
-mod report;
 mod suspects;
 mod written;
 
 pub use blame::{Blamer, Rejected};
+pub use counts::{
+    AbsentPolicies, Evidence, NAMED, ProxyCounts, ProxyRejection, Tally, in_force, object_key,
+};
 pub use observation::{
     ObjectState, ProxyObservation, ProxyObservations, ProxyObserver, ProxyState, RejectedResource,
     Summary, states,
 };
 pub use parents::{CONTROLLER, WrittenParent, own_parents, replace_own_parents};
-pub use report::{
-    AbsentPolicies, Evidence, NAMED, ProxyCounts, ProxyRejection, Tally, in_force, object_key,
-};
 pub use written::{WrittenStatus, needs_last_good};
 
 #[cfg(test)]

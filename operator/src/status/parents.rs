@@ -59,7 +59,7 @@ fn is_own(entry: &Value) -> bool {
 pub(super) fn next_parents(
     before: &[WrittenParent],
     compiled: &ObjectStatus,
-    verdicts: &[DesiredCondition],
+    desired: &[DesiredCondition],
     now: &Time,
 ) -> Vec<WrittenParent> {
     let parents = compiled.parents.iter().map(|parent| {
@@ -67,7 +67,7 @@ pub(super) fn next_parents(
             .iter()
             .find(|known| known.parent_ref == parent.parent);
         let known = known.map_or(&[][..], |known| &known.conditions);
-        let all: Vec<&DesiredCondition> = parent.conditions(verdicts).collect();
+        let all: Vec<&DesiredCondition> = parent.conditions(desired).collect();
         WrittenParent {
             parent_ref: parent.parent.clone(),
             controller_name: CONTROLLER.to_owned(),
@@ -77,20 +77,20 @@ pub(super) fn next_parents(
     parents.collect()
 }
 
-/// Returns conditions with these verdicts. The time of a condition moves only with its status.
+/// Returns conditions with these desired. The time of a condition moves only with its status.
 pub(super) fn next_conditions(
     before: &[Condition],
-    verdicts: &[&DesiredCondition],
+    desired: &[&DesiredCondition],
     generation: i64,
     now: &Time,
 ) -> Vec<Condition> {
     let stays = |condition: &&Condition| {
-        let mut kinds = verdicts.iter().map(|verdict| verdict.kind.as_str());
+        let mut kinds = desired.iter().map(|condition| condition.kind.as_str());
         kinds.any(|kind| kind == condition.type_)
     };
     let mut conditions: Vec<Condition> = before.iter().filter(stays).cloned().collect();
-    for verdict in verdicts {
-        set_condition(&mut conditions, verdict, Some(generation), now);
+    for condition in desired {
+        set_condition(&mut conditions, condition, Some(generation), now);
     }
     conditions.sort_by_key(by_type);
     conditions

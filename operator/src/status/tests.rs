@@ -25,7 +25,7 @@ fn at(seconds: i64) -> Time {
 
 /// A valid object of which this generation is in force; 0 for none.
 fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
-    let verdict = |kind| DesiredCondition {
+    let condition = |kind| DesiredCondition {
         kind,
         status: ConditionStatus::True,
         reason: kind.to_string(),
@@ -34,8 +34,8 @@ fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
     ObjectStatus {
         observed_generation: observed,
         conditions: vec![
-            verdict(ConditionType::Accepted),
-            verdict(ConditionType::ResolvedRefs),
+            condition(ConditionType::Accepted),
+            condition(ConditionType::ResolvedRefs),
         ],
         in_force: (in_force > 0).then(|| LastGood {
             generation: in_force,

@@ -46,12 +46,12 @@ impl WrittenStatus {
         tally: Option<&Tally>,
         now: &Time,
     ) -> Self {
-        let mut verdicts: Vec<DesiredCondition> = compiled.conditions.clone();
+        let mut desired: Vec<DesiredCondition> = compiled.conditions.clone();
         if kind.is_policy() && compiled.condition(ConditionType::Programmed).is_none() {
-            verdicts.push(programmed(compiled, tally));
+            desired.push(programmed(compiled, tally));
         }
         if let Some(tally) = tally {
-            mark_enforced(&mut verdicts, tally);
+            mark_enforced(&mut desired, tally);
         }
         let last_good = if kind.is_policy() {
             self.last_good(compiled, tally)
@@ -60,13 +60,13 @@ impl WrittenStatus {
         };
         if kind.is_foreign() {
             return Self {
-                parents: next_parents(&self.parents, compiled, &verdicts, now),
+                parents: next_parents(&self.parents, compiled, &desired, now),
                 last_good,
                 ..Self::default()
             };
         }
         let generation = compiled.observed_generation;
-        let all: Vec<&DesiredCondition> = verdicts.iter().collect();
+        let all: Vec<&DesiredCondition> = desired.iter().collect();
         Self {
             observed_generation: Some(generation),
             conditions: next_conditions(&self.conditions, &all, generation, now),
@@ -84,7 +84,7 @@ impl WrittenStatus {
     fn last_good_settings(&self, compiled: &ObjectStatus) -> Option<LastGood> {
         let accepted = compiled
             .condition(ConditionType::Accepted)
-            .is_some_and(|verdict| verdict.status == ConditionStatus::True);
+            .is_some_and(|condition| condition.status == ConditionStatus::True);
         let refused = compiled.condition(ConditionType::Programmed).is_some();
         let present = compiled.in_force.as_ref().filter(|in_force| {
             accepted && !refused && in_force.generation == compiled.observed_generation
@@ -97,7 +97,7 @@ impl WrittenStatus {
         let holds = |kind| {
             compiled
                 .condition(kind)
-                .is_none_or(|verdict| verdict.status == ConditionStatus::True)
+                .is_none_or(|condition| condition.status == ConditionStatus::True)
         };
         let refused = !holds(ConditionType::Programmed);
         // A rejection that is not verified makes nothing bad: it only keeps a spec from becoming the last good one.
@@ -172,7 +172,7 @@ impl WrittenStatus {
 }
 
 fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredCondition {
-    let verdict = |status: bool, reason: &str, message: String| DesiredCondition {
+    let condition = |status: bool, reason: &str, message: String| DesiredCondition {
         kind: ConditionType::Programmed,
         status: ConditionStatus::from(status),
         reason: reason.to_owned(),
@@ -187,10 +187,10 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredConditio
             || "nothing of it is in force".to_owned(),
             |last| format!("generation {} stays in force", last.generation),
         );
-        return verdict(false, &bad.reason, format!("{instead}; {}", bad.message));
+        return condition(false, &bad.reason, format!("{instead}; {}", bad.message));
     }
     let Some(tally) = tally.filter(|tally| tally.total > 0) else {
-        return verdict(
+        return condition(
             true,
             reason::NO_SUBSCRIBERS,
             "no ready pod with a sidecar needs it".to_owned(),
@@ -202,16 +202,16 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredConditio
             "{ratio} proxies run it; {} rejects {} and reports {:?}; the rejection is not verified and counts for that proxy only",
             refused.proxy, refused.resource, refused.text
         );
-        return verdict(false, reason::REJECTED_BY_PROXY, message);
+        return condition(false, reason::REJECTED_BY_PROXY, message);
     }
     if tally.programmed == tally.total && tally.generation == compiled.observed_generation {
-        return verdict(
+        return condition(
             true,
             reason::PROGRAMMED,
             format!("{ratio} proxies run generation {}", tally.generation),
         );
     }
-    verdict(
+    condition(
         false,
         reason::PENDING,
         format!("{ratio} proxies run it; waiting for {}", tally.laggards()),
@@ -219,12 +219,12 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredConditio
 }
 
 /// Sets `Enforced` to False where ready proxies reject the compiled rules, for those proxies keep the rules of before.
-fn mark_enforced(verdicts: &mut [DesiredCondition], tally: &Tally) {
+fn mark_enforced(desired: &mut [DesiredCondition], tally: &Tally) {
     let rejecting = tally.unfounded + tally.unverified;
     // Where the rules decide in part only, they are rejected nevertheless.
     let others = [reason::AUDIT, reason::DENIED, reason::LAST_GOOD];
-    let enforced = verdicts.iter_mut().find(|verdict| {
-        verdict.kind == ConditionType::Enforced && !others.contains(&verdict.reason.as_str())
+    let enforced = desired.iter_mut().find(|condition| {
+        condition.kind == ConditionType::Enforced && !others.contains(&condition.reason.as_str())
     });
     if let Some(enforced) = enforced.filter(|_| rejecting > 0) {
         enforced.status = ConditionStatus::False;
@@ -250,9 +250,9 @@ pub fn needs_last_good(compiled: &ObjectStatus) -> bool {
 
 /// The first condition that says why the present spec is not in force.
 fn bad_news(compiled: &ObjectStatus) -> Option<&DesiredCondition> {
-    let bad = |verdict: &&DesiredCondition| match verdict.status {
-        ConditionStatus::True => !verdict.kind.positive(),
-        ConditionStatus::False => verdict.kind.positive(),
+    let bad = |condition: &&DesiredCondition| match condition.status {
+        ConditionStatus::True => !condition.kind.positive(),
+        ConditionStatus::False => condition.kind.positive(),
         ConditionStatus::Unknown => false,
     };
     compiled.conditions.iter().find(bad)

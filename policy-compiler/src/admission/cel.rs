@@ -56,11 +56,13 @@ pub(super) fn check(
     }
 }
 
-/// The messages of the rules begin with their field, because the API server's answer may not name it.
+/// The message of a rule without the field that it may begin with, because the API server's answer may not name the field: `spec.a: reason`,
+/// or `spec.a is not reason`.
 pub(super) fn without_field(message: &str) -> &str {
-    let field = |text: &&str| text.starts_with("spec") && !text.contains(' ');
-    let parts = message.split_once(": ").filter(|(text, _)| field(text));
-    parts.map_or(message, |(_, rest)| rest)
+    match message.split_once(' ') {
+        Some((field, rest)) if field.starts_with("spec") => rest,
+        _ => message,
+    }
 }
 
 /// Returns whether a rule holds; `None` for a rule about a change, and for one that cannot be run. A test runs every rule of the

@@ -11,11 +11,11 @@ use crate::world::NamespacedName;
 /// The differences between a compile and the compile that it was updated from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Anything may: there was nothing before, or the settings of the mesh changed. `touched` is empty then.
+    /// Every view may have changed: there was no compile before, or the settings of the mesh changed. `touched` is empty then.
     pub all: bool,
     /// The dependencies that changed. A view without any of them is unchanged, except for parts that are replaced.
     pub touched: BTreeSet<Dependency>,
-    /// Parts in the place of which others stand now, in every view that is not touched. The keys of their resources are the same.
+    /// Parts that others have replaced, in views that are otherwise unchanged. Old and new part have the same resource keys.
     pub replaced: Vec<Replaced>,
     /// The amount that was compiled.
     pub recompiled: Recompiled,
@@ -32,7 +32,7 @@ pub struct Replaced {
     pub new: Arc<Part>,
 }
 
-/// By identity, as parts are held.
+/// Compares parts by identity.
 impl PartialEq for Replaced {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.old, &other.old) && Arc::ptr_eq(&self.new, &other.new)
@@ -47,7 +47,7 @@ macro_rules! recompiled {
         $kind:ident: $role:expr, $scope:ident, $resource:expr
             => $field:ident: $spec:ty, [$($input:literal),*];
     )*) => {
-        /// Units that were really compiled, by kind.
+        /// The numbers of compiled units, by kind.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Recompiled {
             /// The settings of the mesh.
@@ -59,7 +59,7 @@ macro_rules! recompiled {
             /// Pod templates for which the server's side was compiled.
             pub inbound: usize,
             /// Services for which caller filters were made.
-            pub admissions: usize,
+            pub caller_filters: usize,
             /// Services for which the client's side was compiled.
             pub clients: usize,
             /// Proxies that were added, removed, or described again.
@@ -74,7 +74,7 @@ macro_rules! recompiled {
                     ("settings", self.settings),
                     $((stringify!($field), self.$field),)*
                     ("inbound", self.inbound),
-                    ("admissions", self.admissions),
+                    ("caller_filters", self.caller_filters),
                     ("clients", self.clients),
                     ("proxies", self.proxies),
                 ]

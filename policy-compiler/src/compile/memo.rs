@@ -42,7 +42,7 @@ impl<R: PartialEq> PartialEq for Lazy<R> {
     }
 }
 
-/// The first of the old values that says the same as the new one.
+/// Returns the first old value that equals the new one, or the new one.
 pub(crate) fn kept<'a, T: PartialEq + 'a>(
     mut old: impl Iterator<Item = &'a Arc<T>>,
     new: T,
@@ -59,8 +59,8 @@ pub(crate) struct Memo<I, T = Part>(Mutex<MemoTable<I, T>>);
 
 struct MemoTable<I, T> {
     all: BTreeMap<I, Weak<T>>,
-    /// How many entries were left by the last sweep.
-    swept: usize,
+    /// The number of entries after the last sweep.
+    after_sweep: usize,
 }
 
 impl<I: Ord, T> Memo<I, T> {
@@ -73,9 +73,9 @@ impl<I: Ord, T> Memo<I, T> {
         }
         let made = Arc::new(make(&input));
         known.all.insert(input, Arc::downgrade(&made));
-        if known.all.len() >= SMALL.max(known.swept.saturating_mul(2)) {
+        if known.all.len() >= SMALL.max(known.after_sweep.saturating_mul(2)) {
             known.all.retain(|_, made| made.strong_count() > 0);
-            known.swept = known.all.len();
+            known.after_sweep = known.all.len();
         }
         made
     }
@@ -85,7 +85,7 @@ impl<I, T> Default for Memo<I, T> {
     fn default() -> Self {
         Self(Mutex::new(MemoTable {
             all: BTreeMap::new(),
-            swept: 0,
+            after_sweep: 0,
         }))
     }
 }
@@ -96,7 +96,7 @@ impl<I, T> fmt::Debug for Memo<I, T> {
     }
 }
 
-/// The content of a resource, its bytes by their hash.
+/// The content of a resource. The version, a hash, stands for the bytes.
 type ContentKey = (
     ResourceKey,
     Arc<str>,

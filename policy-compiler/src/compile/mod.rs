@@ -1,14 +1,14 @@
 //! From a world to the resources of every proxy.
 //!
 //! A unit (`units`) is a memoized function of the inputs that it reads: the splits and the policies of a namespace (`kinds`), the server
-//! side of a pod template (`templates`), the callers that a service admits (`admissions`), the client side of a service (`clusters`). A
+//! side of a pod template (`templates`), the callers that a service admits (`caller_filters`), the client side of a service (`clusters`). A
 //! recorder (`validation`) gives a unit its inputs and records the reads. An update (`update`) runs the readers of the inputs that differ; a
 //! cold compile is an update of nothing. Bytes are made when a view first needs them, and once.
 
-mod admissions;
 mod applications;
 mod bounds;
 mod bytes;
+mod caller_filters;
 mod callers_reach;
 mod changes;
 mod clusters;
@@ -52,8 +52,8 @@ use std::time::Duration;
 use heddle_crds::{MeshSpec, OnDemand};
 use imbl::{OrdMap, OrdSet};
 
-use admissions::CallerFilters;
 use applications::Application;
+use caller_filters::CallerFilters;
 use clusters::{OutboundPort, OutboundService};
 use egress::{Egress, EgressPort};
 use facet::{Facet, for_caller};

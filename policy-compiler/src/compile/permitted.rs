@@ -1,4 +1,5 @@
-//! The destinations that a proxy may have: those that it declares, where it has to, and addresses that the mesh does not know.
+//! The destinations that a proxy may have: with `scope.onDemand: Disabled` those that it declares, else all; and addresses that the mesh does
+//! not know.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,14 +14,15 @@ use crate::finding::ObjectRef;
 use crate::world::{DeclaredDestination, NamespacedName, Port};
 
 impl Compiled {
-    /// Whether a proxy may have the destination at an address, as far as destinations have to be declared.
+    /// Whether the scope of a proxy may contain the destination at an address: always, except that with `onDemand: Disabled` the destination must be
+    /// declared.
     #[must_use]
     pub fn may_have(&self, proxy: &Proxy, at: SocketAddr) -> bool {
         self.resolve(at)
             .is_some_and(|resolved| self.in_scope(proxy, &resolved))
     }
 
-    /// Whether a proxy may have a port of a service, as far as destinations have to be declared.
+    /// Whether the scope of a proxy may contain a port of a service, in the same way.
     pub(super) fn may_have_service(
         &self,
         proxy: &Proxy,
@@ -31,7 +33,8 @@ impl Compiled {
             .is_some_and(|resolved| self.in_scope(proxy, &resolved))
     }
 
-    /// By the annotation; without one, where nothing comes on demand, the pod's own namespace.
+    /// The declared destinations: those of the annotation `heddle.dev/destinations`; without it and with `onDemand: Disabled`, the pod's own
+    /// namespace.
     pub(super) fn declarations(&self, proxy: &Proxy) -> Vec<DeclaredDestination> {
         let template = &proxy.template;
         match (&template.destinations, self.settings.on_demand) {
@@ -45,7 +48,7 @@ impl Compiled {
         }
     }
 
-    /// Whether the proxy may have a destination.
+    /// Whether the scope of the proxy may contain a destination.
     pub(super) fn in_scope(&self, proxy: &Proxy, resolved: &ResolvedDestination) -> bool {
         if self.settings.on_demand == OnDemand::Enabled {
             return true;

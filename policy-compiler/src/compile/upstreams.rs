@@ -14,7 +14,7 @@ use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::kinds::policy::{ROUTES, SPLITS};
-use crate::kinds::traffic::default_budget;
+use crate::kinds::traffic_policy::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
     Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Otherwise,

@@ -2,6 +2,7 @@
 //!
 //! The list of kinds is in `kind.rs`. A policy implements the trait [`policy::PolicyKind`]; the update calls it by the list.
 
+mod auth_headers;
 mod called_service;
 mod expression;
 mod headers;
@@ -15,7 +16,7 @@ pub(crate) mod service_rules;
 mod silent;
 mod target;
 mod telemetry;
-pub(crate) mod traffic;
+pub(crate) mod traffic_policy;
 mod unreachable;
 
 use heddle_crds::{ConditionType, LastGood, reason};
@@ -26,7 +27,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::status::ObjectStatus;
 use crate::world::{Declared, History, ObjectRejection};
 
-/// Why a spec cannot be in force.
+/// The reason why a spec cannot be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ValidationError {
     /// `Accepted` or `ResolvedRefs`.
@@ -194,7 +195,7 @@ pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
     let reason = problems
         .first()
         .map(ValidationError::sentence)
-        .or_else(|| rejected.map(|r| format!("Envoy refused it: {}", r.text)));
+        .or_else(|| rejected.map(|r| format!("Envoy rejected it: {}", r.text)));
     ValidatedSpec {
         spec: last.map(|(_, spec)| spec),
         status,
@@ -252,7 +253,7 @@ fn report<S>(
             &declared.object,
             "spec",
             reason::REJECTED_BY_PROXY,
-            format!("Envoy refused it: {}", rejection.text),
+            format!("Envoy rejected it: {}", rejection.text),
         ));
     }
     if declared.spec.is_ok() {

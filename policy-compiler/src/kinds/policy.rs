@@ -61,7 +61,8 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// Reports the findings about a policy that show only beside the other ones of its namespace. By default there are none.
     fn compare(_attachments: &Attachments<Self>, _outcome: &mut ValidationReport) {}
 
-    /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment.
+    /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment. Only a kind with
+    /// such units has some: all other units read [`UnitInput::Attached`], which needs no method.
     fn narrower_inputs(
         _service: &NamespacedName,
         _old: Option<&Self::Attachment>,

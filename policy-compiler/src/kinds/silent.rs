@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::authz::unmatched::{exclude, path_never_allowed, value_never_allowed};
 use crate::authz::{HeaderPattern, PathPattern};
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::headers::header_pattern;
+use crate::kinds::auth_headers::header_pattern;
 use crate::status::ObjectStatus;
 
 /// A value without a request: its field, the reason and the fix.

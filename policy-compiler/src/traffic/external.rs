@@ -24,7 +24,7 @@ pub(crate) struct ExternalHost {
     pub(crate) host: Arc<str>,
     pub(crate) port: Port,
     pub(crate) protocol: ExternalProtocol,
-    /// The object.
+    /// The `ExternalService` that declares it.
     pub(crate) object: ObjectRef,
 }
 
@@ -39,12 +39,12 @@ impl ExternalHost {
     }
 }
 
-/// Addresses that callers may call at one port, by connections without a name.
+/// Addresses that callers may call at one port, by connections with an SNI or `Host` that no object names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExternalAddresses {
     pub(crate) port: Port,
     pub(crate) block: IpNet,
-    /// The object.
+    /// The `ExternalService` that declares it.
     pub(crate) object: ObjectRef,
 }
 

@@ -37,7 +37,7 @@ pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, S
 
 use crate::finding::{Finding, ObjectRef};
 
-/// A generation of an object that Envoy refused.
+/// A generation of an object that Envoy rejected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRejection {
     /// The object that caused the refused resource.

@@ -100,7 +100,7 @@ fn an_edit_compiles_what_it_touches() {
                 "p",
                 json!({"target": {"service": "b"}, "rules": [{"from": {"identities": ["shop/c"]}}]}),
             ),
-            &[("policies", 1), ("inbound", 1), ("admissions", 1)],
+            &[("policies", 1), ("inbound", 1), ("caller_filters", 1)],
         ),
         (
             "a new pod of a known shape",
@@ -110,7 +110,7 @@ fn an_edit_compiles_what_it_touches() {
         (
             "a service",
             service("c", "10.96.0.9", web("c"), http()),
-            &[("inbound", 1), ("admissions", 1), ("clients", 1)],
+            &[("inbound", 1), ("caller_filters", 1), ("clients", 1)],
         ),
         (
             "weights",

@@ -102,7 +102,7 @@ impl Update<'_> {
     /// Compiles units of one kind and namespace. Their readers are of later kinds.
     fn run(&mut self, units: &[UnitId]) {
         let mut templates: BTreeMap<WorkloadRef, BTreeSet<Arc<PodTemplate>>> = BTreeMap::new();
-        let mut admissions = BTreeSet::new();
+        let mut admitting = BTreeSet::new();
         for unit in units {
             match unit {
                 UnitId::Policies(kind, namespace) => self.policies(*kind, namespace),
@@ -112,7 +112,7 @@ impl Update<'_> {
                 }
                 UnitId::Reach(namespace) => self.reach(namespace),
                 UnitId::Statuses(namespace) => self.statuses(namespace),
-                UnitId::Admission(service) => _ = admissions.insert(service.clone()),
+                UnitId::Admission(service) => _ = admitting.insert(service.clone()),
                 UnitId::Clusters(service) => self.clusters(service),
                 UnitId::Client(service) => self.client(service),
                 UnitId::Callers(service) => self.callers(service),
@@ -120,7 +120,7 @@ impl Update<'_> {
             }
         }
         self.templates(&templates);
-        self.admissions(&admissions);
+        self.caller_filters(&admitting);
     }
 
     fn statuses(&mut self, namespace: &str) {

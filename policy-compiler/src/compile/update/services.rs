@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Update;
 use crate::compile::addresses::Claim;
-use crate::compile::admissions::{CallerFilters, caller_filters};
+use crate::compile::caller_filters::{CallerFilters, caller_filters};
 use crate::compile::changes::Replaced;
 use crate::compile::clusters::{OutboundService, client_sides};
 use crate::compile::named_by_address::addresses_without_pod;
@@ -53,7 +53,7 @@ impl Update<'_> {
     }
 
     /// Sums up the callers that services of one namespace admit.
-    pub(super) fn admissions(&mut self, services: &BTreeSet<NamespacedName>) {
+    pub(super) fn caller_filters(&mut self, services: &BTreeSet<NamespacedName>) {
         let Some(namespace) = services.first().map(|service| &service.namespace) else {
             return;
         };
@@ -67,7 +67,7 @@ impl Update<'_> {
         }
         let mut changed = Vec::new();
         for name in services {
-            self.recompiled.admissions += 1;
+            self.recompiled.caller_filters += 1;
             let pods = pods.get(name).map_or(&[][..], |pods| pods);
             let service = self.world.services.get(name);
             let new = service.map_or_else(CallerFilters::default, |s| {

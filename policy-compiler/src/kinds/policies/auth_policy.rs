@@ -9,7 +9,7 @@ use heddle_crds::{
 
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::finding::ObjectRef;
-use crate::kinds::headers::{check_header, check_headers, header_pattern, regex_findings};
+use crate::kinds::auth_headers::{check_header, check_headers, header_pattern, regex_findings};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 pub(crate) use crate::kinds::target::Selector;

@@ -8,7 +8,7 @@ use heddle_crds::{ConditionType, TrafficPolicySpec, reason};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::traffic::{self, PolicyGroups};
+use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{Balance, Edits, RateLimit, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
@@ -143,7 +143,7 @@ impl PolicyKind for TrafficPolicySpec {
     const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
-        let mut problems = traffic::check(spec);
+        let mut problems = groups::check(spec);
         problems.extend(check_target(policy, spec));
         problems
     }

@@ -88,8 +88,9 @@ fn max_age(field: &str, seconds: Option<i64>, notes: &mut Notes) -> u32 {
     let seconds = seconds.unwrap_or(MAX_AGE);
     let found = u32::try_from(seconds).ok().filter(|age| *age > 0);
     if found.is_none() {
-        let message = format!("{seconds} is not a number of seconds above 0");
-        notes.unsupported(format!("{field}.maxAge"), message, "correct it");
+        let message = format!("{seconds} is not a number of seconds from 1 to 4294967295");
+        let fix = "use a number from 1 to 4294967295";
+        notes.unsupported(format!("{field}.maxAge"), message, fix);
     }
     found.unwrap_or_default()
 }
@@ -100,8 +101,8 @@ fn methods(field: &str, of: &[String], notes: &mut Notes) -> Listed {
     }
     for (index, method) in of.iter().enumerate() {
         if !METHODS.contains(&method.as_str()) {
-            let message = format!("{method:?} is not a method");
-            let fix = "use a method of RFC 9110 in capitals, or *";
+            let message = format!("{method:?} is not a method of RFC 9110 or RFC 5789");
+            let fix = "use a method of RFC 9110 or PATCH, in capitals, or *";
             notes.unsupported(format!("{field}[{index}]"), message, fix);
         }
     }
@@ -121,7 +122,7 @@ fn names(field: &str, of: &[String], notes: &mut Notes) -> Listed {
     listed(of)
 }
 
-/// Each once.
+/// The names without repetitions, regardless of case.
 fn listed(of: &[String]) -> Listed {
     let mut names = Vec::<Arc<str>>::new();
     for name in of {

@@ -9,13 +9,22 @@ use crate::world::{Protocol, Service};
 
 /// The fields that are set. A split with `matches` claims no other ports, so that none of them is in vain.
 fn fields(spec: &TrafficSplitSpec) -> Vec<&'static str> {
+    // All fields are named, so that a new one is either below or has a meaning for connections, too.
+    let TrafficSplitSpec {
+        service: _,
+        port: _,
+        matches,
+        backends: _,
+        mirrors,
+        sticky,
+    } = spec;
     let all = [
-        ("mirrors", !spec.mirrors.is_empty()),
-        ("sticky", spec.sticky.is_some()),
+        ("mirrors", !mirrors.is_empty()),
+        ("sticky", sticky.is_some()),
     ];
     let set = all
         .into_iter()
-        .filter(|(_, set)| *set && spec.matches.is_empty());
+        .filter(|(_, set)| *set && matches.is_empty());
     set.map(|(name, _)| name).collect()
 }
 
