@@ -18,12 +18,13 @@ use crate::proxy::SyncSummary as _;
 use crate::why;
 
 /// The columns of ports.
-const PORTS: [(&str, &str); 5] = [
+const PORTS: [(&str, &str); 6] = [
     ("PORT", "/port"),
     ("PROTOCOL", "/protocol"),
     ("MTLS", "/mtls"),
     ("BY", "/mtlsBy"),
     ("RATE LIMITS", "/rateLimits"),
+    ("OVERLOAD", "/overload"),
 ];
 /// The mode of a port at which connections pass by the sidecar.
 const UNCAPTURED: &str = "none: left out of capture";
@@ -135,7 +136,7 @@ fn uncaptured_port(port: Port) -> Value {
     json!({
         "port": port.get(), "protocol": null, "captured": false, "mtls": UNCAPTURED,
         "mtlsBy": format!("annotation {}", names::EXCLUDE_INBOUND_PORTS),
-        "rateLimits": [], "anyCaller": true,
+        "rateLimits": [], "overload": [], "anyCaller": true,
     })
 }
 
@@ -155,7 +156,8 @@ fn port_of(compiled: &Compiled, port: &ServedPort<'_>) -> Value {
         "captured": true,
         "mtls": if port.plain { "Permissive" } else { "Strict" },
         "mtlsBy": by,
-        "rateLimits": port.limits.iter().map(why::limit).collect::<Vec<_>>(),
+        "rateLimits": port.traffic.limits.iter().map(why::limit).collect::<Vec<_>>(),
+        "overload": port.traffic.overload.iter().map(why::overload).collect::<Vec<_>>(),
         "anyCaller": admits_all(port.authz),
     })
 }

@@ -1,7 +1,7 @@
 //! An explanation for programs.
 
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror, RateLimit};
+use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror, Overload, RateLimit};
 use heddle_policy_compiler::{
     CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
     ServerDecision, Servers, Stopped,
@@ -121,6 +121,7 @@ fn servers(of: &Servers) -> Value {
         "names": of.names, "port": of.port.get(), "mtls": of.mtls, "passes": of.decision.passes(),
         "decision": decision, "rule": rule, "audit": audit,
         "rateLimits": of.limits.iter().map(limit).collect::<Vec<_>>(),
+        "overload": of.overload.iter().map(overload).collect::<Vec<_>>(),
         "allowRules": of.allow_rules.iter().map(|rule| &**rule).collect::<Vec<_>>(),
     })
 }
@@ -130,6 +131,20 @@ fn limit(of: &RateLimit) -> Value {
         "requests": of.requests, "periodSeconds": of.period.as_secs_f64(), "burst": of.burst,
         "perCaller": of.per_caller,
     })
+}
+
+fn overload(of: &Overload) -> Value {
+    let concurrency = of.concurrency.as_ref().map(|of| {
+        let latency = of.latency.map(|of| of.as_secs_f64());
+        json!({"latencySeconds": latency, "min": of.min, "max": of.max})
+    });
+    let admission = of.admission.as_ref().map(|of| {
+        json!({
+            "successPercent": of.success_percent, "windowSeconds": of.window.as_secs_f64(),
+            "minRequestsPerSecond": of.min_rate, "maxRefusedPercent": of.max_refused_percent,
+        })
+    });
+    json!({"concurrency": concurrency, "admission": admission})
 }
 
 fn by_policies(decision: &Decision) -> (&'static str, Option<&str>) {

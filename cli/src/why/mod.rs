@@ -16,7 +16,9 @@ use crate::out::{self, Format};
 use crate::sources::{Objects, Outcome};
 
 pub use document::deciding;
-pub use text::{changes, fault_line, limit, policy, resending, servers, share, stop, timeouts};
+pub use text::{
+    changes, fault_line, limit, overload, policy, resending, servers, share, stop, timeouts,
+};
 pub use url::is_token;
 
 /// Options of `heddle why`.

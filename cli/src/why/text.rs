@@ -5,7 +5,7 @@ use std::time::Duration;
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{
-    Failure, Fault, FaultAnswer, GrpcCode, RateLimit, RuleId, Timeouts,
+    Failure, Fault, FaultAnswer, GrpcCode, Overload, RateLimit, RuleId, Timeouts,
 };
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
@@ -108,6 +108,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         for servers in &backend.servers {
             lines.push(server_line(explanation, servers));
             lines.extend(servers.limits.iter().map(limit_line));
+            lines.extend(servers.overload.iter().map(overload_line));
         }
     }
     lines.push(result(call, explanation));
@@ -297,6 +298,35 @@ pub fn limit(of: &RateLimit) -> String {
     let s = if requests == 1 { "" } else { "s" };
     let period = time(of.period);
     format!("{requests} request{s} in {period}, {burst} at once, {callers}")
+}
+
+fn overload_line(of: &Overload) -> Line {
+    Line {
+        title: "  overload",
+        text: overload(of),
+        color: None,
+    }
+}
+
+/// A protection from overload in one line: `3 to 1000 requests at once, by their latency`.
+pub fn overload(of: &Overload) -> String {
+    let concurrency = of.concurrency.as_ref().map(|of| {
+        let latency = of.latency.map_or_else(
+            || "by their latency".to_owned(),
+            |latency| format!("by a latency of {} without load", time(latency)),
+        );
+        format!("{} to {} requests at once, {latency}", of.min, of.max)
+    });
+    let admission = of.admission.as_ref().map(|of| {
+        format!(
+            "up to {} % refused below {} % success in {}",
+            of.max_refused_percent,
+            of.success_percent,
+            time(of.window)
+        )
+    });
+    let both: Vec<String> = concurrency.into_iter().chain(admission).collect();
+    both.join("; ")
 }
 
 /// Servers and their decision in one line.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
 use crate::{
-    Connections, Fault, HeaderPolicy, LastGood, Limits, LoadBalancing, OutlierEjection, RateLimit,
-    RequestTimeouts, Retries, strict,
+    Connections, Fault, HeaderPolicy, LastGood, Limits, LoadBalancing, OutlierEjection, Overload,
+    RateLimit, RequestTimeouts, Retries, strict,
 };
 
 /// Sets the timeouts and retries of calls to a service, their limits, and the choice of an endpoint.
@@ -47,9 +47,9 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
-    "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.headers) || has(self.rateLimits) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
+    "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.headers) || has(self.rateLimits) || has(self.overload) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
 ).message(
-    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, headers, rateLimits, outlierEjection, limits, connections or loadBalancing"
+    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, headers, rateLimits, overload, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
     /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
@@ -87,6 +87,10 @@ pub struct TrafficPolicySpec {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rate_limits: Vec<RateLimit>,
+
+    /// Protection of each pod of the service from overload, by its own sidecar. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
 
     /// When a sidecar stops sending to an endpoint that fails. Left out: after five connections or requests in a row that no
     /// application answered.

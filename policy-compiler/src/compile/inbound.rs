@@ -7,15 +7,15 @@ use std::time::Duration;
 use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
 
 use super::bounds;
-use super::rate_limits::PortLimits;
 use super::report::PolicyFeedback;
+use super::server_policies::PortServerPolicy;
 use super::service_targets::PortReference;
 use crate::authz::{Operation, PortAuthz, Rule, RuleAction, Source};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::telemetry::{LineFormat, SpanTag};
-use crate::traffic::RateLimit;
+use crate::traffic::ServerPolicy;
 use crate::world::{Capture, PodTemplate, Port, Probe, ProbeKind, Protocol};
 
 /// All inputs of the server's side of a pod, except the services that lead to it. Pods with equal inputs share their resources, across
@@ -55,7 +55,7 @@ pub(crate) struct InboundPort {
     pub(crate) plain: bool,
     pub(crate) authz: PortAuthz,
     /// The limits of the services that lead here: requests must pass all of them.
-    pub(crate) limits: Vec<RateLimit>,
+    pub(crate) traffic: ServerPolicy,
     /// The service that leads here, for metrics, where bytes may be refused before they are led to the cluster that has it.
     pub(crate) service: Option<Arc<str>>,
 }
@@ -127,7 +127,7 @@ pub(crate) fn inbound(
     template: &PodTemplate,
     targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
     policies: &[&Policy],
-    limits: &BTreeMap<Port, PortLimits>,
+    traffic: &BTreeMap<Port, PortServerPolicy>,
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> InboundInput {
@@ -144,8 +144,8 @@ pub(crate) fn inbound(
         let plain = plain(port, &policies, settings, template, feedback);
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
-        let limits = port.and_then(|port| limits.get(&port));
-        let needs_http = authz.needs_http() || limits.is_some();
+        let traffic = port.and_then(|port| traffic.get(&port));
+        let needs_http = authz.needs_http() || traffic.is_some();
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
@@ -153,7 +153,7 @@ pub(crate) fn inbound(
             protocol,
             plain,
             authz,
-            limits: limits.map(|of| of.limits.clone()).unwrap_or_default(),
+            traffic: traffic.map(|of| of.policy.clone()).unwrap_or_default(),
             service: service.cloned(),
         }
     };
@@ -180,7 +180,7 @@ pub(crate) fn inbound(
         max_connection_age: settings.max_connection_age,
         line_format: settings.line_format,
         spans: None,
-        origins: origins(&policies, limits, settings),
+        origins: origins(&policies, traffic, settings),
     }
 }
 
@@ -194,12 +194,12 @@ fn requests(probes: &[Probe]) -> Vec<Probe> {
 /// The objects from which the server's side of a pod comes.
 fn origins(
     policies: &[&Policy],
-    limits: &BTreeMap<Port, PortLimits>,
+    traffic: &BTreeMap<Port, PortServerPolicy>,
     settings: &Settings,
 ) -> BTreeSet<ObjectRef> {
     let policies = policies.iter().map(|policy| &policy.object);
-    let limits = limits.values().flat_map(|of| &of.origins);
-    let all = policies.chain(limits).chain(&settings.origin);
+    let traffic = traffic.values().flat_map(PortServerPolicy::origins);
+    let all = policies.chain(traffic).chain(&settings.origin);
     all.cloned().collect()
 }
 

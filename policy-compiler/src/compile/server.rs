@@ -97,7 +97,7 @@ fn resource(
 }
 
 fn judged(inbound: &InboundPort) -> Others<'_> {
-    Others::Judged(&inbound.authz, &inbound.limits)
+    Others::Judged(&inbound.authz, &inbound.traffic)
 }
 
 fn node_name(port: Port) -> String {

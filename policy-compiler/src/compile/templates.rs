@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use super::applications::Application;
 use super::inbound::{InboundInput, inbound, leads};
 use super::memo::{ContentInterner, Memo};
-use super::rate_limits::rate_limits;
 use super::report::PolicyFeedback;
 use super::server::server;
+use super::server_policies::server_policies;
 use super::service_targets::service_targets;
 use super::telemetry::RuntimeInput;
 use super::validated::OfKind;
@@ -74,9 +74,9 @@ impl CompiledTemplate {
     ) -> Self {
         let mut feedback = PolicyFeedback::default();
         let targets = service_targets(services, template);
-        let limits = rate_limits(&targets, policies.traffic);
+        let traffic = server_policies(&targets, policies.traffic);
         let authz = &policies.auth;
-        let mut input = inbound(template, &targets, authz, &limits, settings, &mut feedback);
+        let mut input = inbound(template, &targets, authz, &traffic, settings, &mut feedback);
         let runtime = RuntimeInput::new(
             template,
             &policies.telemetry,

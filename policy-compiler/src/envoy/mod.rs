@@ -14,6 +14,7 @@ mod log_filter;
 mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
+mod overload;
 mod rate_limits;
 pub(crate) mod rbac;
 pub(crate) mod reporting;

@@ -15,12 +15,13 @@ use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{
-    cors, duration, endpoint, faults, fraction, hash, rate_limits, rbac, rewrite, seconds, shares,
+    cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac, rewrite,
+    seconds, shares,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
-    Action, Edits, Forward, HostPattern, Mirror, RateLimit, RouteEntry, RoutePolicy, RouteRule,
-    RouteTable, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
+    Action, Edits, Forward, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule, RouteTable,
+    ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
 /// At the server the connection to the application is refused when it is not up; that is for the client's sidecar to see.
@@ -77,9 +78,12 @@ fn slot(
     slot
 }
 
-fn of_limits(limits: &[RateLimit]) -> BTreeMap<String, Any> {
-    let limits = limits.iter().enumerate();
-    policy_slot(limits.map(|(index, of)| rate_limits::filter(index, of)))
+fn of_server(policy: &ServerPolicy) -> BTreeMap<String, Any> {
+    let limits = policy.limits.iter().enumerate();
+    let limits = limits.map(|(index, of)| rate_limits::filter(index, of));
+    let overload = policy.overload.iter().enumerate();
+    let overload = overload.flat_map(|(index, of)| overload::filters(index, of));
+    policy_slot(limits.chain(overload))
 }
 
 fn domain(pattern: &HostPattern) -> String {
@@ -302,8 +306,8 @@ impl ProbeRoute {
 
 /// The action for requests that are not probes.
 pub(crate) enum Others<'a> {
-    /// They go to the application if the policies and the limits let them.
-    Judged(&'a PortAuthz, &'a [RateLimit]),
+    /// They go to the application if both kinds of policies let them.
+    Judged(&'a PortAuthz, &'a ServerPolicy),
     /// They are refused: this listener takes probes only.
     Refused,
 }
@@ -331,11 +335,11 @@ pub(crate) fn inbound(
         })
         .collect();
     let (last, policies) = match others {
-        Others::Judged(authz, limits) => (
+        Others::Judged(authz, policy) => (
             v3::Route {
                 action: forward(),
                 // Not for probes: a pod must not die because it is busy.
-                typed_per_filter_config: of_limits(limits),
+                typed_per_filter_config: of_server(policy),
                 ..Default::default()
             },
             authz_config(rbac::per_route(authz)),

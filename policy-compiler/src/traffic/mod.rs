@@ -14,6 +14,7 @@ mod matcher;
 mod rate_limits;
 mod retries;
 mod rule;
+mod server_policy;
 mod session;
 mod sticky;
 mod table;
@@ -39,6 +40,7 @@ pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
     WithoutBackend,
 };
+pub use server_policy::{AdaptiveConcurrency, AdmissionControl, Overload, ServerPolicy};
 pub use session::Session;
 pub use sticky::{Sticky, StickyCookie, places};
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};

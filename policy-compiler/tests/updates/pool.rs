@@ -298,6 +298,10 @@ fn objects() -> Vec<Value> {
             name,
             json!({"target": {"service": "a"}, "rateLimits": [{"requests": 5, "perCaller": true}]}),
         ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "b"}, "overload": {"concurrency": {}, "admission": {}}}),
+        ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Edits, Failure, Fault, Mirror, RateLimit, RequestMatcher, RoutePolicy,
-    RuleId, Session, Sticky,
+    Backend, Backoff, Edits, Failure, Fault, Mirror, Overload, RateLimit, RequestMatcher,
+    RoutePolicy, RuleId, Session, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -176,6 +176,8 @@ pub struct Servers {
     pub allow_rules: Vec<Arc<str>>,
     /// The limits for which the request counts, if it is allowed.
     pub limits: Vec<RateLimit>,
+    /// The protection of the servers from overload, if the request is allowed.
+    pub overload: Vec<Overload>,
 }
 
 /// The decision of a server.

@@ -9,7 +9,7 @@ use super::super::inbound::mtls_modes;
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::auth_policy::Policy;
-use crate::traffic::RateLimit;
+use crate::traffic::ServerPolicy;
 use crate::validation::inputs::Target;
 use crate::world::{PodTemplate, Port, Protocol, SpiffeId};
 
@@ -28,9 +28,15 @@ pub struct ServedPort<'a> {
     pub plain: bool,
     /// The rules.
     pub authz: &'a PortAuthz,
-    /// The bounds on requests.
-    pub limits: &'a [RateLimit],
+    /// The bounds on requests, and the protection from overload.
+    pub traffic: &'a ServerPolicy,
 }
+
+/// The policy of the port of the sidecar's metrics.
+static NO_POLICY: ServerPolicy = ServerPolicy {
+    limits: Vec::new(),
+    overload: Vec::new(),
+};
 
 /// The objects that decide whether a port accepts plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,27 +71,26 @@ impl Compiled {
         let templates = self.served.values().flat_map(|templates| templates.iter());
         templates.flat_map(|(template, compiled)| {
             let input = &compiled.config.input;
-            let of = |port, protocol, plain, authz, limits| ServedPort {
+            let of = |port, protocol, plain, authz, traffic| ServedPort {
                 template,
                 identity: &compiled.identity,
                 port,
                 protocol,
                 plain,
                 authz,
-                limits,
+                traffic,
             };
             let captured = input.ports.iter();
             let captured = captured.filter(|(port, _)| !template.uncaptured.contains(port));
             let ports = captured.map(|(port, inbound)| (Some(*port), inbound));
             let ports = ports.chain([(None, &input.rest)]);
             let ports = ports.map(move |(port, inbound)| {
-                let limits = &*inbound.limits;
                 of(
                     port,
                     inbound.protocol,
                     inbound.plain,
                     &inbound.authz,
-                    limits,
+                    &inbound.traffic,
                 )
             });
             let metrics = of(
@@ -93,7 +98,7 @@ impl Compiled {
                 Protocol::Http,
                 false,
                 &input.metrics,
-                &[][..],
+                &NO_POLICY,
             );
             ports.chain([metrics])
         })

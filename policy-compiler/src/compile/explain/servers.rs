@@ -9,7 +9,7 @@ use super::super::{Compiled, Proxy};
 use super::explanation::{ServerDecision, Servers};
 use crate::authz::{HttpRequest, Request, RuleAction, evaluate};
 use crate::settings::Settings;
-use crate::traffic::{self, Backend, UpstreamHost};
+use crate::traffic::{self, Backend, Overload, RateLimit, ServerPolicy, UpstreamHost};
 use crate::validation::endpoints::{EndpointInputs, reached};
 use crate::validation::facet::{Caller, Node};
 use crate::validation::inputs::Reads;
@@ -183,15 +183,7 @@ impl Compiled {
 
     fn decision(&self, arriving: &Arriving<'_>, server: &Server<'_>) -> Servers {
         let port = server.port;
-        let decided = |mtls, decision| Servers {
-            names: BTreeSet::new(),
-            port,
-            mtls,
-            decision,
-            audit: None,
-            allow_rules: Vec::new(),
-            limits: Vec::new(),
-        };
+        let decided = |mtls, decision| decided(port, mtls, decision);
         let undeclared = |(proxy, at): (&Proxy, SocketAddr)| {
             // Addresses that the mesh does not know need no declaration.
             self.resolve(at).is_some() && !self.may_have(proxy, at)
@@ -230,15 +222,38 @@ impl Compiled {
         let audit = Some(evaluate(authz, &request, true)).filter(|audit| *audit != decision);
         let allow_rules = authz.rules(RuleAction::Allow, false);
         let counts = http && decision.allowed();
-        let limits = inbound.limits.iter();
-        let limits = limits.filter(|of| counts && of.counts(&arriving.request));
+        let (limits, overload) = match counts {
+            true => kept(&inbound.traffic, &arriving.request),
+            false => Default::default(),
+        };
         Servers {
             audit,
-            limits: limits.cloned().collect(),
+            limits,
+            overload,
             allow_rules: allow_rules.map(|rule| Arc::clone(&rule.id)).collect(),
             ..decided(mtls, ServerDecision::ByPolicies(decision))
         }
     }
+}
+
+/// A decision to which no rule and no limit adds.
+const fn decided(port: Port, mtls: bool, decision: ServerDecision) -> Servers {
+    Servers {
+        names: BTreeSet::new(),
+        port,
+        mtls,
+        decision,
+        audit: None,
+        allow_rules: Vec::new(),
+        limits: Vec::new(),
+        overload: Vec::new(),
+    }
+}
+
+/// The limits for which a request counts, and the protection from overload.
+fn kept(policy: &ServerPolicy, request: &traffic::Request) -> (Vec<RateLimit>, Vec<Overload>) {
+    let limits = policy.limits.iter().filter(|of| of.counts(request));
+    (limits.cloned().collect(), policy.overload.clone())
 }
 
 /// The first address of a pod with a port.

@@ -111,23 +111,24 @@ impl Update<'_> {
         let mut feedback = reach.of(policies());
         reach.report_callers(policies(), &mut feedback);
         reach.report_telemetry(telemetry, &mut feedback);
-        for (object, service, port) in limits {
-            let findings = reach.report_limits(object, service, port);
+        for (field, service, port) in limits {
+            let findings = reach.report_limits(field, service, port);
             feedback.findings.extend(findings);
         }
         feedback
     }
 
-    /// The objects that limit services of a namespace.
+    /// The objects with fields that the pods of services of a namespace keep, each with its first such field.
     fn limits<'a>(
         &'a self,
         namespace: &'a Arc<str>,
-    ) -> Vec<(&'a ObjectRef, &'a Service, Option<Port>)> {
+    ) -> Vec<((&'a ObjectRef, &'static str), &'a Service, Option<Port>)> {
         let policies = self.new.validated.traffic_policies.of_services(namespace);
         let limits = policies.flat_map(|(name, policies)| {
             let service = self.world.services.get(name);
-            let limiting = policies.limiting();
-            limiting.filter_map(move |(port, object)| Some((object, &**service?, port)))
+            let limiting = policies.at_servers();
+            limiting
+                .filter_map(move |(port, object, field)| Some(((object, field), &**service?, port)))
         });
         limits.collect()
     }

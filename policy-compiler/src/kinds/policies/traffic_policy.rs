@@ -10,7 +10,7 @@ use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
-use crate::traffic::{Balance, Edits, RateLimit, RoutePolicy, UpstreamPolicy};
+use crate::traffic::{Balance, Edits, Overload, RateLimit, RoutePolicy, UpstreamPolicy};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -56,28 +56,54 @@ impl ServicePolicies {
             .filter_map(|key| Some(&self.0.get(&key)?.object))
     }
 
-    /// The limits of the pods behind a port, and the object that sets them.
+    /// The rate limits of the pods behind a port, and the object that sets them.
     pub(crate) fn rate_limits(&self, port: Port) -> Option<(&ObjectRef, &[RateLimit])> {
+        self.winner(port, PolicyGroups::rate_limits)
+    }
+
+    /// The protection of the pods behind a port from overload, and the object that sets it.
+    pub(crate) fn overload(&self, port: Port) -> Option<(&ObjectRef, &Overload)> {
+        self.winner(port, PolicyGroups::overload)
+    }
+
+    /// A group of fields of a port: that of the policy which names it, else that of the policy of all ports.
+    fn winner<'a, T>(
+        &'a self,
+        port: Port,
+        group: impl Fn(&'a PolicyGroups) -> Option<T>,
+    ) -> Option<(&'a ObjectRef, T)> {
         let of = |key| {
             let policy = self.0.get(&key)?;
-            Some((&policy.object, policy.groups.rate_limits()?))
+            Some((&policy.object, group(&policy.groups)?))
         };
         of(Some(port)).or_else(|| of(None))
     }
 
-    /// The objects that set limits of the pods behind all ports, or behind one.
-    pub(crate) fn limiting(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef)> {
-        self.limited().map(|(port, object, _)| (port, object))
-    }
-
-    fn limited(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef, &[RateLimit])> {
+    /// The objects with fields that the pods behind all ports keep, or behind one, and the first of these fields.
+    pub(crate) fn at_servers(
+        &self,
+    ) -> impl Iterator<Item = (Option<Port>, &ObjectRef, &'static str)> {
         let all = self.0.iter();
-        all.filter_map(|(port, of)| Some((*port, &of.object, of.groups.rate_limits()?)))
+        all.filter_map(|(port, of)| Some((*port, &of.object, of.groups.at_servers()?)))
     }
 
-    /// Whether the limits of the pods differ, or the objects that set them.
-    fn limits_differ(&self, other: &Self) -> bool {
-        !self.limited().eq(other.limited())
+    /// Whether the fields that the pods keep differ, or the objects that set them.
+    fn server_side_differs(&self, other: &Self) -> bool {
+        let all = |of: &Self| -> Vec<_> {
+            let all = of.0.iter();
+            let kept = all.filter(|(_, of)| of.groups.at_servers().is_some());
+            kept.map(|(port, of)| {
+                let limits = of.groups.rate_limits().map(<[_]>::to_vec);
+                (
+                    *port,
+                    of.object.clone(),
+                    limits,
+                    of.groups.overload().cloned(),
+                )
+            })
+            .collect()
+        };
+        all(self) != all(other)
     }
 
     /// Returns the policy of all ports, and a sentence on the ports where others win. None: it wins everywhere.
@@ -176,7 +202,8 @@ impl PolicyKind for TrafficPolicySpec {
 
     fn differs_for_servers(old: Option<&ServicePolicies>, new: Option<&ServicePolicies>) -> bool {
         let none = ServicePolicies::default();
-        old.unwrap_or(&none).limits_differ(new.unwrap_or(&none))
+        let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
+        old.server_side_differs(new)
     }
 
     fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {
@@ -229,14 +256,13 @@ fn without_http(
 
 /// Sidecars keep the limits of the services that select their pods.
 fn without_pods(object: &ObjectRef, groups: &PolicyGroups, service: &Service) -> Option<Finding> {
-    groups
-        .rate_limits()
-        .filter(|_| service.selector.is_empty())?;
+    let field = groups.at_servers();
+    let field = field.filter(|_| service.selector.is_empty())?;
     let message = format!(
         "service {} has no selector, so no sidecar keeps the limits",
         service.name
     );
-    let finding = Finding::warning(object, "spec.rateLimits", "NoPods", message);
+    let finding = Finding::warning(object, field, "NoPods", message);
     Some(finding.fix("give the service a selector, or limit another service of the pods"))
 }
 

@@ -3,6 +3,7 @@
 mod call_match;
 mod faults;
 mod headers;
+mod overload;
 mod rate_limits;
 mod retries;
 mod timeouts;
@@ -16,8 +17,8 @@ use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
 use crate::traffic::{
-    Balance, Connections, Edits, Ejection, Fault, Limits, RateLimit, Retries, RetryBudget,
-    RoutePolicy, Timeouts, UpstreamPolicy, idle_timeout,
+    Balance, Connections, Edits, Ejection, Fault, Limits, Overload, RateLimit, Retries,
+    RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy, idle_timeout,
 };
 use crate::world::Protocol;
 
@@ -29,6 +30,7 @@ pub(crate) struct PolicyGroups {
     faults: Option<Vec<Fault>>,
     headers: Option<Edits>,
     rate_limits: Option<Vec<RateLimit>>,
+    overload: Option<Overload>,
     ejection: Option<Ejection>,
     limits: Option<Limits>,
     connections: Option<(Connections, Option<Duration>)>,
@@ -50,6 +52,7 @@ impl PolicyGroups {
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
             rate_limits: Some(rate_limits::rate_limits(&spec.rate_limits))
                 .filter(|of| !of.is_empty()),
+            overload: spec.overload.as_ref().map(overload::overload),
         }
     }
 
@@ -61,6 +64,7 @@ impl PolicyGroups {
             ("faults", self.faults.is_some()),
             ("headers", self.headers.is_some()),
             ("rateLimits", self.rate_limits.is_some()),
+            ("overload", self.overload.is_some()),
             ("outlierEjection", self.ejection.is_some()),
             ("limits", self.limits.is_some()),
             ("connections", self.connections.is_some()),
@@ -70,9 +74,20 @@ impl PolicyGroups {
         set.map(|(name, _)| name).collect()
     }
 
-    /// The limits at the server.
+    /// The rate limits, which the server's sidecar keeps.
     pub(super) fn rate_limits(&self) -> Option<&[RateLimit]> {
         self.rate_limits.as_deref()
+    }
+
+    /// The protection from overload, which the server's sidecar keeps.
+    pub(super) fn overload(&self) -> Option<&Overload> {
+        self.overload.as_ref()
+    }
+
+    /// The name of the first group that the server's sidecar keeps.
+    pub(super) fn at_servers(&self) -> Option<&'static str> {
+        let limits = self.rate_limits.as_ref().map(|_| "spec.rateLimits");
+        limits.or(self.overload.as_ref().map(|_| "spec.overload"))
     }
 
     /// Returns these groups, and those of `other` that are not among them.
@@ -88,6 +103,7 @@ impl PolicyGroups {
             faults: own.faults.or(other.faults),
             headers: own.headers.or(other.headers),
             rate_limits: own.rate_limits.or(other.rate_limits),
+            overload: own.overload.or(other.overload),
         }
     }
 
@@ -144,6 +160,7 @@ impl PolicyGroups {
         match protocol {
             Protocol::Http => Self {
                 rate_limits: None,
+                overload: None,
                 ..self
             },
             Protocol::Tcp | Protocol::Detect => self.for_bytes(),
@@ -170,6 +187,7 @@ impl PolicyGroups {
             faults: None,
             headers: None,
             rate_limits: None,
+            overload: None,
             ejection,
             limits: limits.filter(|of| *of != Limits::default()),
             connections: connections.map(|of| (of, None)),
@@ -202,6 +220,7 @@ impl PolicyGroups {
             ("faults", self.faults.is_some()),
             ("headers", self.headers.is_some()),
             ("rateLimits", self.rate_limits.is_some()),
+            ("overload", self.overload.is_some()),
             (
                 "outlierEjection.gatewayErrors",
                 ejection.is_some_and(|of| of.gateway_errors > 0),
@@ -244,6 +263,7 @@ pub(super) fn check(spec: &TrafficPolicySpec) -> Vec<ValidationError> {
     let balancing = balancing.flat_map(upstreams::check_balancing);
     let headers = spec.headers.iter().flat_map(headers::check);
     let all = timeouts.chain(retries).chain(faults).chain(headers);
-    let all = all.chain(limits);
+    let overload = spec.overload.iter().flat_map(overload::check);
+    let all = all.chain(limits).chain(overload);
     all.chain(balancing).collect()
 }

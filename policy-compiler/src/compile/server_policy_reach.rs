@@ -1,4 +1,4 @@
-//! The pods behind a service that keep none of its rate limits: they have no sidecar, or their port is left out of capture.
+//! The pods behind a service that do not keep its rate limits and protection from overload: they have no sidecar, or their port is left out of capture.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,12 @@ use super::service_targets::target;
 use crate::finding::{Finding, ObjectRef};
 use crate::world::{Port, Service, selects};
 
-const FIELD: &str = "spec.rateLimits";
-
 impl Reach<'_> {
-    /// Reports the pods that keep no limit of an object, which sets the limits of a port of a service, or of all its ports.
+    /// Reports the pods that keep no limit of an object, which sets the limits of a port of a service, or of all its ports, in a
+    /// field.
     pub(crate) fn report_limits(
         &self,
-        object: &ObjectRef,
+        (object, field): (&ObjectRef, &'static str),
         service: &Service,
         port: Option<Port>,
     ) -> Vec<Finding> {
@@ -32,7 +31,7 @@ impl Reach<'_> {
                 service.name,
                 named(workloads.into_iter())
             );
-            let finding = Finding::warning(object, FIELD, reason::NO_SIDECAR, message);
+            let finding = Finding::warning(object, field, reason::NO_SIDECAR, message);
             findings.push(
                 finding.fix("label the namespace heddle.dev/inject=enabled and restart the pods"),
             );
@@ -43,7 +42,7 @@ impl Reach<'_> {
                 "{} left out of capture by heddle.dev/exclude-inbound-ports: no limit is kept there",
                 named(uncaptured.into_iter())
             );
-            let finding = Finding::warning(object, FIELD, reason::NOT_CAPTURED, message);
+            let finding = Finding::warning(object, field, reason::NOT_CAPTURED, message);
             findings.push(finding.fix("remove the port from the annotation of the pods"));
         }
         findings
@@ -111,7 +110,7 @@ spec: {target: {service: batch, port: 81}, rateLimits: [{requests: 1}]}
         let findings = compile(&builder.world()).findings;
         let limits = findings
             .iter()
-            .filter(|finding| finding.field == super::FIELD);
+            .filter(|finding| finding.field == "spec.rateLimits");
         let mut warned: Vec<String> = limits
             .map(|finding| format!("{} {}", finding.object.name, finding.code))
             .collect();
