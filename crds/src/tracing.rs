@@ -5,13 +5,19 @@ use std::num::NonZeroU16;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccessLogFormat, AccessLogs, Percent, ServiceAccountRef};
+use crate::{AccessLogFormat, AccessLogSink, AccessLogs, Percent, ServiceAccountRef};
 
 /// The reports of the sidecars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.tracing) || has(self.collector)").message(
     "traces have to go somewhere, so add spec.telemetry.collector"
+))]
+#[x_kube(validation = Rule::new("self.accessLogSink != 'Collector' || has(self.collector)").message(
+    "the lines of access logs have to go somewhere, so add spec.telemetry.collector"
+))]
+#[x_kube(validation = Rule::new("self.accessLogSink != 'Collector' || self.accessLogFormat != 'Text'").message(
+    "a collector takes fields and no text, so remove spec.telemetry.accessLogFormat"
 ))]
 pub struct MeshTelemetry {
     /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). All others are denied.
@@ -27,7 +33,11 @@ pub struct MeshTelemetry {
     #[serde(default)]
     pub access_log_format: AccessLogFormat,
 
-    /// The collector of traces. Left out: no sidecar traces.
+    /// The destination of the lines of access logs. A change replaces the listeners of every sidecar: their connections drain.
+    #[serde(default)]
+    pub access_log_sink: AccessLogSink,
+
+    /// The collector of traces, and of access logs if `accessLogSink` is `Collector`. Left out: no sidecar traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collector: Option<Collector>,
 

@@ -27,7 +27,7 @@ impl AccessLogs {
     }
 }
 
-/// The form of a line of the access log.
+/// The form of a line of the access log; all but [`Self::Record`] go to the standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LineFormat {
     /// An object of JSON.
@@ -35,6 +35,8 @@ pub(crate) enum LineFormat {
     Json,
     /// `name=value` for each field.
     Text,
+    /// A log record of OTLP for the collector, with the fields as attributes.
+    Record,
 }
 
 /// The server that takes traces.

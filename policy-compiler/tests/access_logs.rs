@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "harness/collector.rs"]
+mod collector;
 mod harness;
 
 use std::collections::BTreeSet;
@@ -12,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use collector::Collector;
 use harness::running::{Envoy, Trust, connect, echo, http, mirror_as, request, serve, start};
 use serde_json::{Value, json};
 
@@ -132,6 +135,25 @@ spec: {{telemetry: {{{telemetry}}}}}
             ensure!(answer.contains("200 OK"), "{answer}");
         }
         Ok(())
+    }
+
+    /// Whether a counter of a sidecar reaches a value within 20 s.
+    fn counter_reaches(&self, host: u8, name: &str, value: u64) -> Result<bool> {
+        let admin = format!("127.{}.0.{host}:9901", self.net);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            let answer = http(&admin, "GET", &format!("/stats?filter={name}"), "")?;
+            let numbers = answer.lines().filter_map(|line| line.split_once(": "));
+            let mut numbers = numbers.filter(|(of, _)| of.contains(name));
+            let seen = numbers
+                .next()
+                .and_then(|(_, number)| number.parse::<u64>().ok());
+            if seen >= Some(value) {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(false)
     }
 
     /// The lines of the sidecar of a pod, once there are so many.
@@ -320,6 +342,64 @@ fn text_lines_have_the_same_fields() -> Result<()> {
         );
         ensure!(!lines.join("").contains("SECRET"), "{lines:#?}");
     }
+    Ok(())
+}
+
+/// Lines go to the collector as records; a collector that is not there costs lines and no requests.
+#[test]
+fn the_collector_takes_lines_as_records() -> Result<()> {
+    let at = ("127.95.0.11", 4317);
+    let settings = format!(
+        "accessLogs: {{}}, accessLogSink: Collector, collector: {{address: {{host: {}, port: {}}}}}",
+        at.0, at.1
+    );
+    let mesh = Mesh::start(95, &settings)?;
+    for _ in 0..20 {
+        ensure!(mesh.call("/lost")?.contains("200 OK"));
+    }
+    for host in [8, 9] {
+        let dropped = "access_logs.open_telemetry_access_log.logs_dropped";
+        ensure!(mesh.counter_reaches(host, dropped, 20)?, "{host}");
+    }
+    let collector = Collector::start(&format!("{}:{}", at.0, at.1))?;
+    // Envoy has to find the collector again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while collector.lines() < 2 {
+        ensure!(Instant::now() < deadline, "no line");
+        mesh.call("/first")?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    mesh.call("/items?token=SECRET")?;
+    mesh.bytes(TCP)?;
+    let all = collector.take_lines_once(|all| {
+        let last = |service: &str| {
+            let mut lines = all.iter().filter(|line| line.service == service);
+            lines.any(|line| {
+                line.attribute("upstream_host")
+                    .is_some_and(|at| at.ends_with(&format!(":{TCP}")))
+            })
+        };
+        last("client") && last("api")
+    })?;
+    ensure!(!format!("{all:?}").contains("SECRET"), "{all:#?}");
+    let of = |service: &str| {
+        let mut lines = all.iter().filter(|line| line.service == service);
+        lines.find(|line| line.attribute("path") == Some("/items"))
+    };
+    for (service, reporter) in [("client", "source"), ("api", "destination")] {
+        let line = of(service).context(service)?;
+        let principal = Some("spiffe://cluster.local/ns/shop/sa/client");
+        ensure!(line.attribute("source_principal") == principal, "{line:#?}");
+        ensure!(line.attribute("reporter") == Some(reporter), "{line:#?}");
+        ensure!(line.attribute("status") == Some("200"), "{line:#?}");
+        ensure!(line.attribute("time").is_none(), "{line:#?}");
+        ensure!(line.record.time_unix_nano > 0, "{line:#?}");
+    }
+    let lines = [
+        read(mesh.folder.path(), "client")?,
+        read(mesh.folder.path(), "api")?,
+    ];
+    ensure!(lines.concat().is_empty(), "{lines:#?}");
     Ok(())
 }
 

@@ -138,6 +138,29 @@ pub enum AccessLogFormat {
     Text,
 }
 
+/// The destination of the lines of access logs.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum AccessLogSink {
+    /// The standard output of the sidecar.
+    #[default]
+    Stdout,
+    /// The collector, as log records of OTLP over gRPC. Lines that it does not take in time are lost, and counted.
+    Collector,
+}
+
 /// The status of a [`Telemetry`], written by the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -10,7 +10,7 @@ use super::upstreams::{
     ClusterAndEndpoints, ClusterInputs, OldClusters, Place, ServiceCluster, governed, mirror,
     subset,
 };
-use crate::envoy::tracing::COLLECTOR;
+use crate::envoy::otlp::COLLECTOR;
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};

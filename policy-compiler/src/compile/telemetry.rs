@@ -9,13 +9,13 @@ use prost::Message;
 use super::Compiled;
 use super::report::PolicyFeedback;
 use crate::envoy::runtime::{self, RuntimeValue};
-use crate::envoy::{access_log, cluster, tracing};
+use crate::envoy::{access_log, cluster, otlp, tracing};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::kinds::policy::Selector;
 use crate::resource::{Part, Resource, ResourceKind};
-use crate::telemetry::{Collector, Host};
+use crate::telemetry::{Collector, Host, LineFormat};
 use crate::world::{NamespacedName, PodTemplate, Port, Service, World};
 
 /// The runtime values of a pod by name, and the objects that decide them.
@@ -25,6 +25,8 @@ pub(crate) struct RuntimeInput {
     pub(crate) origins: BTreeSet<ObjectRef>,
     /// The objects by which the pod traces: its listeners have a tracer then.
     pub(crate) traces: Option<BTreeSet<ObjectRef>>,
+    /// Whether the pod needs the cluster of the collector.
+    pub(crate) reports: bool,
 }
 
 impl RuntimeInput {
@@ -43,21 +45,7 @@ impl RuntimeInput {
             .iter()
             .filter(|policy| policy.access_logs.is_some());
         let winner_of_logs = winner(with_logs.copied(), "spec.accessLogs", template, feedback);
-        let (logs, origin) = match winner_of_logs {
-            Some(policy) => (policy.access_logs, Some(&policy.object)),
-            None => (settings.access_logs, settings.origin.as_ref()),
-        };
-        if let Some(logs) = logs {
-            input.values.extend(access_log::runtime(logs));
-            input.origins.extend(origin.cloned());
-        }
-        let traced = selecting.iter().filter(|policy| policy.traced.is_some());
-        let winner = winner(traced.copied(), "spec.tracing", template, feedback);
-        let (traced, origin) = match winner {
-            Some(policy) => (policy.traced, Some(&policy.object)),
-            None => (settings.traced, settings.origin.as_ref()),
-        };
-        // Spans about the calls that bring spans would never end.
+        // Reports about the calls that bring reports would never end.
         let is_collector = |collector: &Collector| {
             let mut services = services.iter();
             services.any(|service| collector.is_service(&service.name))
@@ -66,10 +54,27 @@ impl RuntimeInput {
             .collector
             .as_ref()
             .is_some_and(|c| !is_collector(c));
+        let to_collector = settings.line_format == LineFormat::Record;
+        let (logs, origin) = match winner_of_logs {
+            Some(policy) => (policy.access_logs, Some(&policy.object)),
+            None => (settings.access_logs, settings.origin.as_ref()),
+        };
+        if let Some(logs) = logs.filter(|_| collected || !to_collector) {
+            input.values.extend(access_log::runtime(logs));
+            input.origins.extend(origin.cloned());
+            input.reports = to_collector;
+        }
+        let traced = selecting.iter().filter(|policy| policy.traced.is_some());
+        let winner = winner(traced.copied(), "spec.tracing", template, feedback);
+        let (traced, origin) = match winner {
+            Some(policy) => (policy.traced, Some(&policy.object)),
+            None => (settings.traced, settings.origin.as_ref()),
+        };
         if let Some(share) = traced.filter(|_| collected) {
             input.values.extend(tracing::runtime(share));
             input.origins.extend(origin.cloned());
             input.traces = Some(origin.cloned().into_iter().collect());
+            input.reports = true;
         }
         input
     }
@@ -95,27 +100,31 @@ pub(crate) fn runtime_layer(input: &RuntimeInput) -> Part {
     }
 }
 
-/// The findings about a service that is named as collector and takes no traces.
+/// The findings about a service that is named as collector and takes no reports.
 pub(crate) fn collector_findings(settings: &Settings, world: &World) -> Vec<Finding> {
     let (Some(Collector::Service(name, port)), Some(mesh)) =
         (&settings.collector, &settings.origin)
     else {
         return Vec::new();
     };
+    let lost = match settings.line_format {
+        LineFormat::Record => "all traces and access logs are lost",
+        LineFormat::Json | LineFormat::Text => "all traces are lost",
+    };
     let (reason, message, fix) = match world.services.get(name) {
         None => (
             reason::COLLECTOR_NOT_FOUND,
-            format!("service {name} does not exist, so all traces are lost"),
+            format!("service {name} does not exist, so {lost}"),
             "create it, or correct the name",
         ),
         Some(service) if service.headless => (
             reason::INVALID,
-            format!("service {name} is headless, so all traces are lost"),
+            format!("service {name} is headless, so {lost}"),
             "name a service with a cluster IP",
         ),
         Some(service) if !service.ports.contains_key(port) => (
             reason::PORT_NOT_FOUND,
-            format!("port {port} is not a port of service {name}, so all traces are lost"),
+            format!("port {port} is not a port of service {name}, so {lost}"),
             "name one of its ports",
         ),
         Some(_) => return Vec::new(),
@@ -150,7 +159,7 @@ impl Compiled {
 }
 
 fn collector_cluster((to, origins): &CollectorInput) -> Part {
-    let name = tracing::COLLECTOR;
+    let name = otlp::COLLECTOR;
     let to = to.as_ref().map(|(host, port)| (host, *port));
     let body = cluster::reports_to(name, to).encode_to_vec();
     let resource = Resource::new(

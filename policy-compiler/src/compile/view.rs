@@ -79,7 +79,7 @@ impl Compiled {
             let part = runtimes.of(served.runtime.clone(), runtime_layer);
             builder.parts.insert(PartKey::Runtime, part);
         }
-        if builder.traces.is_some() {
+        if served.runtime.reports {
             builder.collector();
         }
         match &proxy.template.capture {
@@ -100,7 +100,7 @@ impl<'a> ViewBuilder<'a> {
         egress.map(|egress| &**egress)
     }
 
-    /// Adds the cluster to which the tracers of the listeners send spans.
+    /// Adds the cluster to which the tracers of the listeners send spans, and their loggers records.
     fn collector(&mut self) {
         let caller = self.proxy.facet(None);
         let (key, part) = match self.compiled.collector_service() {

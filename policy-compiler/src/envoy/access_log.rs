@@ -1,4 +1,4 @@
-//! Access logs: lines about requests and connections on the standard output of the sidecar.
+//! Access logs: lines about requests and connections on the standard output of the sidecar, or records for the collector.
 //!
 //! Every filter chain has the logger, asleep behind runtime values: they come by RTDS, so that no listener changes when logs are
 //! switched on, off or to another share.
@@ -13,7 +13,7 @@ use prost::{Message, Name};
 use super::log_filter::{only, status_from};
 use super::metrics::{Edge, ORIGIN_OF_CONNECTION};
 use super::runtime::RuntimeValue;
-use super::{fraction, inline, struct_of, text_value};
+use super::{fraction, inline, otlp, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
 
 /// The share of failures that are logged, in parts of 10,000. Without it nothing is logged.
@@ -112,16 +112,22 @@ pub(super) fn tcp(
 fn logger(constant: &Constant, ends: Vec<Field<'_>>, format: LineFormat) -> accesslog::AccessLog {
     let config = match format {
         LineFormat::Json => {
-            StdoutAccessLog::json([&*constant.json, &json(ends.into_iter())].concat())
+            let fields = [&*constant.json, &json(ends.into_iter())].concat();
+            super::any(&StdoutAccessLog::json(fields))
         }
-        LineFormat::Text => StdoutAccessLog::text(constant.fields.iter().copied().chain(ends)),
+        LineFormat::Text => {
+            let fields = constant.fields.iter().copied().chain(ends);
+            super::any(&StdoutAccessLog::text(fields))
+        }
+        LineFormat::Record => {
+            let fields = constant.fields.iter().copied().chain(ends);
+            super::any(&otlp::records(fields))
+        }
     };
     accesslog::AccessLog {
         name: "log".to_owned(),
         filter: Some(filter()),
-        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(super::any(
-            &config,
-        ))),
+        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(config)),
     }
 }
 

@@ -14,6 +14,7 @@ mod log_filter;
 mod matchers;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod otlp;
 mod overload;
 mod rate_limits;
 pub(crate) mod rbac;

@@ -11,17 +11,15 @@ use envoy_types::pb::envoy::config::trace::v3::tracing::{Http, http};
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as restore;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3 as early;
-use envoy_types::pb::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::EnvironmentResourceDetectorConfig;
 use envoy_types::pb::envoy::r#type::tracing::v3::{CustomTag, custom_tag};
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 
+use super::otlp::{self, COLLECTOR};
 use super::runtime::RuntimeValue;
 use super::{any, extension};
 use crate::telemetry::{SpanTag, TagValue};
 
-/// The cluster of the collector.
-pub(crate) const COLLECTOR: &str = "otlp";
 /// The share of requests without a parent that begin a trace. The name is Envoy's.
 const SHARE: &str = "tracing.random_sampling";
 /// The header of the id by which Envoy draws.
@@ -78,19 +76,9 @@ pub(super) fn tracer(spans: &Spans<'_>) -> Tracing {
 }
 
 fn exporter() -> Any {
-    use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
-    let to = EnvoyGrpc {
-        cluster_name: COLLECTOR.to_owned(),
-        ..Default::default()
-    };
-    // The agent puts the workload into `OTEL_RESOURCE_ATTRIBUTES`, so that the listeners of all workloads are the same.
-    let environment = extension("environment", any(&EnvironmentResourceDetectorConfig {}));
     any(&OpenTelemetryConfig {
-        grpc_service: Some(core::GrpcService {
-            target_specifier: Some(TargetSpecifier::EnvoyGrpc(to)),
-            ..Default::default()
-        }),
-        resource_detectors: vec![environment],
+        grpc_service: Some(otlp::service()),
+        resource_detectors: vec![otlp::resource()],
         ..Default::default()
     })
 }

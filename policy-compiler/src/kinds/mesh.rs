@@ -1,7 +1,8 @@
 //! `Mesh`: settings of the whole.
 
 use heddle_crds::{
-    AccessLogFormat, Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec, reason,
+    AccessLogFormat, AccessLogSink, Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec,
+    reason,
 };
 
 use crate::finding::{Finding, ObjectRef};
@@ -178,16 +179,22 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         plain: plain(spec),
         max_connection_age: spec.certificates.lifetime.get() / 2,
         access_logs: spec.telemetry.access_logs.as_ref().map(access_logs),
-        line_format: match spec.telemetry.access_log_format {
-            AccessLogFormat::Json => LineFormat::Json,
-            AccessLogFormat::Text => LineFormat::Text,
-        },
+        line_format: line_format(&spec.telemetry),
         collector: spec.telemetry.collector.as_ref().and_then(collector),
         traced: tracing
             .and_then(|tracing| tracing.percent)
             .map(heddle_crds::Percent::of_ten_thousand),
         span_tags: span_tags(tracing.map_or(&[][..], |tracing| &tracing.tags)),
         origin,
+    }
+}
+
+/// The form of lines. The standard output takes them where there is no collector, which the schema refuses.
+const fn line_format(of: &heddle_crds::MeshTelemetry) -> LineFormat {
+    match (of.access_log_sink, of.access_log_format) {
+        (AccessLogSink::Collector, _) if of.collector.is_some() => LineFormat::Record,
+        (_, AccessLogFormat::Json) => LineFormat::Json,
+        (_, AccessLogFormat::Text) => LineFormat::Text,
     }
 }
 

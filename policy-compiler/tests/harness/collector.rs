@@ -10,6 +10,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -17,6 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tonic::{Request, Response, Status, transport};
 
@@ -42,9 +49,23 @@ fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
     }
 }
 
-/// A running collector. Its thread ends with the test's process.
+/// A log record with the name of the service that sent it.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub service: String,
+    pub record: LogRecord,
+}
+
+impl Line {
+    /// The text of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        text(&self.record.attributes, name)
+    }
+}
+
+/// A running collector: spans and log records. Its thread ends with the test's process.
 #[derive(Clone, Default)]
-pub struct Collector(Arc<Mutex<Vec<Received>>>);
+pub struct Collector(Arc<Mutex<Vec<Received>>>, Arc<Mutex<Vec<Line>>>);
 
 impl Collector {
     pub fn start(at: &str) -> Result<Self> {
@@ -57,13 +78,29 @@ impl Collector {
             runtime.block_on(async {
                 let incoming = transport::server::TcpIncoming::bind(at)?;
                 ready.send(())?;
-                let server =
-                    transport::Server::builder().add_service(TraceServiceServer::new(service));
+                let server = transport::Server::builder()
+                    .add_service(LogsServiceServer::new(service.clone()))
+                    .add_service(TraceServiceServer::new(service));
                 Ok(server.serve_with_incoming(incoming).await?)
             })
         });
         started.recv().context("the collector does not listen")?;
         Ok(collector)
+    }
+
+    /// The number of log records so far.
+    pub fn lines(&self) -> usize {
+        self.1.lock().unwrap().len()
+    }
+
+    /// Removes and returns the log records, once this holds for them.
+    pub fn take_lines_once(&self, holds: impl Fn(&[Line]) -> bool) -> Result<Vec<Line>> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds(&self.1.lock().unwrap()) {
+            ensure!(Instant::now() < deadline, "{:#?}", self.1.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(std::mem::take(&mut *self.1.lock().unwrap()))
     }
 
     /// The spans so far.
@@ -109,5 +146,26 @@ impl TraceService for Collector {
             }));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let mut all = self.1.lock().unwrap();
+        for resource in request.into_inner().resource_logs {
+            let attributes = resource.resource.unwrap_or_default().attributes;
+            let service = text(&attributes, "service.name").unwrap_or_default();
+            let records = resource.scope_logs.into_iter();
+            let records = records.flat_map(|scope| scope.log_records);
+            all.extend(records.map(|record| Line {
+                service: service.to_owned(),
+                record,
+            }));
+        }
+        Ok(Response::new(ExportLogsServiceResponse::default()))
     }
 }
