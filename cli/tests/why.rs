@@ -29,7 +29,55 @@ struct Case {
 
 const REVIEWS: &str = "http://reviews:9080/reviews/1";
 
+const OUTSIDE: &str = "why/outside.yaml";
+
 const CASES: &[Case] = &[
+    // Hosts outside, by TLS of the sidecar, by that of the application, below a wildcard, and those that are not open to the caller.
+    Case {
+        from: "shop/frontend-1",
+        args: &["-f", OUTSIDE, "GET", "http://api.pay.example.com/charge"],
+        says: &[
+            "to        api.pay.example.com port 80, outside, named by ExternalService shop/payments: HTTP, sent to port 443 by TLS of the sidecar\n",
+            "listener  external|80\n",
+            "result    GET /charge leaves the mesh, for port 443 of api.pay.example.com as DNS has it\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["-f", OUTSIDE, "GET", "https://a.b.storage.example.com/"],
+        says: &[
+            "to        a.b.storage.example.com port 443, outside, named by ExternalService shop/storage as *.storage.example.com: TLS of the application\n",
+            "result    the connection leaves the mesh, for port 443 of a.b.storage.example.com as DNS has it\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &[
+            "-f",
+            OUTSIDE,
+            "GET",
+            "http://203.0.113.1/",
+            "-H",
+            "host: api.pay.example.com",
+        ],
+        says: &["named by ExternalService shop/payments"],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["-f", OUTSIDE, "GET", "http://only.till.example.com/"],
+        says: &[
+            "to      only.till.example.com port 80, outside, which no ExternalService names for this call; ExternalService till/other names it at port 80 for HTTP of other namespaces\n",
+            "result  refused by the caller's sidecar: the Mesh has outbound: Deny\n",
+        ],
+    },
+    Case {
+        from: "shop/frontend-1",
+        args: &["-f", OUTSIDE, "GET", "http://x.storage.example.com/"],
+        says: &[
+            "ExternalService shop/storage names it at port 443 for TLS\n",
+            "refused by the caller's sidecar",
+        ],
+    },
     Case {
         from: "shop/frontend-1",
         args: &["GET", REVIEWS],

@@ -7,7 +7,9 @@ use crate::HeaderMatch;
 /// A name as Kubernetes writes a DNS label.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// The full name of a host in lower case: two labels or more, the last one no number, so that no address is a name.
-const HOST: &str = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$";
+/// With `*.` before it, all names below.
+const HOST: &str =
+    r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$";
 /// A name as Kubernetes writes a DNS label, or `*`.
 const DNS_LABEL_OR_ALL: &str = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$";
 /// `namespace/service-account`, or a SPIFFE id with a trust domain and a path.

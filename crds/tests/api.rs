@@ -115,7 +115,10 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficSplit.sticky.cookie.maxAge",
     "ExternalService.hosts",
     "ExternalService.addresses",
+    "ExternalService.privateAddresses",
     "ExternalService.visibleTo",
+    "ExternalService.ports[].tls",
+    "ExternalService.ports[].tls.caCertificates",
     // Of every kind: they share the type.
     "*.target.port",
     "TrafficPolicy.timeouts",

@@ -37,9 +37,9 @@ pub mod world;
 pub use compile::{
     Call, CallRetries, CalledDestination, Changes, Compiled, DecidingRule, DescribedRule,
     Destination, DestinationKind, ExplainedBackend, Explanation, Exposure, Family,
-    InvalidDestination, MtlsSource, Outcome, PortRules, Proxy, ReadyEndpoint, Recompiled, Replaced,
-    Scope, ServedPort, ServerDecision, Servers, Stopped, Unexplained, admits_all, compile,
-    external_routes_port, listener_address, mesh_in_force, on_demand_address,
+    InvalidDestination, MtlsSource, NamedBy, Outcome, OutsideHost, PortRules, Proxy, ReadyEndpoint,
+    Recompiled, Replaced, Scope, ServedPort, ServerDecision, Servers, Stopped, Unexplained,
+    admits_all, compile, external_routes_port, listener_address, mesh_in_force, on_demand_address,
 };
 pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;

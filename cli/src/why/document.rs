@@ -3,7 +3,7 @@
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror, Overload, RateLimit};
 use heddle_policy_compiler::{
-    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
+    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, NamedBy, Outcome,
     ServerDecision, Servers, Stopped,
 };
 use serde_json::{Value, json};
@@ -48,7 +48,27 @@ fn destination(to: &CalledDestination) -> Value {
         CalledDestination::Unknown(ip, port) => {
             json!({"kind": "Unknown", "name": ip, "port": port})
         }
+        CalledDestination::External(of) => json!({
+            "kind": "External", "name": of.name, "port": of.port.get(), "host": &*of.declared,
+            "object": of.object.to_string(), "protocol": protocol(of.tls),
+            "tlsPort": of.dialed_by_tls.map(|port| port.get()),
+        }),
+        CalledDestination::Named(name, port, by) => json!({
+            "kind": "Outside", "name": name, "port": port,
+            "namedBy": by.iter().map(named_by).collect::<Vec<_>>(),
+        }),
     }
+}
+
+fn named_by(of: &NamedBy) -> Value {
+    json!({
+        "object": of.object.to_string(), "port": of.port.get(), "protocol": protocol(of.tls),
+        "visible": of.visible,
+    })
+}
+
+const fn protocol(tls: bool) -> &'static str {
+    if tls { "TLS" } else { "HTTP" }
 }
 
 /// Returns a rule, as it is in force, as one document.

@@ -10,8 +10,10 @@ use heddle_policy_compiler::traffic::{
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind,
-    Outcome, ServerDecision, Servers, Stopped,
+    Outcome, OutsideHost, ServerDecision, Servers, Stopped,
 };
+
+use super::outside;
 
 /// So many servers are named.
 const NAMED: usize = 3;
@@ -150,6 +152,8 @@ fn to(explanation: &Explanation) -> String {
         CalledDestination::Unknown(ip, port) => {
             format!("{ip} port {port}, which the mesh does not know")
         }
+        CalledDestination::External(of) => outside::named(of),
+        CalledDestination::Named(name, port, by) => outside::unnamed(name, *port, by),
     }
 }
 
@@ -401,7 +405,7 @@ fn result(call: &Call, explanation: &Explanation) -> Line {
     let (text, color) = match (&explanation.stopped, explanation.outcome()) {
         (Some(stopped), _) => (stop(stopped), RED),
         (None, Outcome::Passes) => (format!("{request} reaches the application"), GREEN),
-        (None, Outcome::Outside) => (format!("{request} leaves the mesh as it is"), YELLOW),
+        (None, Outcome::Outside) => (outside::leaves(&request, &explanation.to), YELLOW),
         (None, Outcome::Depends) => ("depends on the backend and server".to_owned(), YELLOW),
         (None, Outcome::Denied | Outcome::Stopped) => (denied(explanation), RED),
         (None, Outcome::NoEndpoint) => (
@@ -431,6 +435,7 @@ fn is_http(explanation: &Explanation) -> bool {
         &explanation.to,
         CalledDestination::Service(_, _, Protocol::Http)
             | CalledDestination::Pods(_, _, Protocol::Http)
+            | CalledDestination::External(OutsideHost { tls: false, .. })
     )
 }
 

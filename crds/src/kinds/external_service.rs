@@ -48,11 +48,15 @@ use crate::{LastGood, strict};
 #[x_kube(validation = Rule::new("has(self.addresses) == self.ports.exists(port, port.protocol == 'TCP')").message(
     "spec.addresses: ports with TCP take addresses, and no other ports do: add the missing part, or remove addresses"
 ))]
+#[x_kube(validation = Rule::new(
+    "!has(self.privateAddresses) || (has(self.hosts) && self.hosts.exists(host, host.startsWith('*.')))"
+).message("spec.privateAddresses: only names below a wildcard are kept from private addresses: remove the field, or name a host with *."))]
 pub struct ExternalServiceSpec {
     /// The names of the hosts, such as `api.example.com`, 1 to 32, in lower case and in full; for ports with `HTTP` or `TLS`. The
-    /// sidecar of the caller asks DNS
-    /// for the addresses of the name, independently of the address that the application has called. Of two objects that name the
-    /// same host and port, one of the caller's own namespace wins, then the one with the smaller namespace, then the smaller name.
+    /// sidecar of the caller asks DNS for the addresses of the name, independently of the address that the application has called.
+    /// `*.example.com` stands for all names below `example.com`, of any depth, but not for `example.com`. A host that is named in full
+    /// wins over wildcards, and a longer wildcard over a shorter one. Of two objects that name the same host and port, one of the
+    /// caller's own namespace wins, then the one with the smaller namespace, then the smaller name.
     #[serde(
         default,
         deserialize_with = "strict::list",
@@ -70,6 +74,16 @@ pub struct ExternalServiceSpec {
     )]
     #[schemars(schema_with = "crate::schema::ip_blocks")]
     pub addresses: Vec<String>,
+
+    /// Blocks of private addresses to which the names below wildcards may lead, such as `10.20.0.0/16`, 1 to 64. Left out: those names
+    /// lead to public addresses only. Blocks of the cluster would let names lead to its pods and services without mTLS.
+    #[serde(
+        default,
+        deserialize_with = "strict::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(schema_with = "crate::schema::ip_blocks")]
+    pub private_addresses: Vec<String>,
 
     /// The ports that applications call, 1 to 16.
     #[schemars(length(min = 1, max = 16))]
@@ -94,12 +108,38 @@ impl Definition for ExternalService {
 /// A port of hosts outside the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.tls) || self.protocol == 'HTTP'").message(
+    "tls: only HTTP can be sent by TLS of the sidecar: remove tls, or name the protocol HTTP"
+))]
 pub struct ExternalPort {
     /// The number of the port. The ports of the sidecar itself are refused.
     pub port: NonZeroU16,
 
     /// How applications speak there.
     pub protocol: ExternalProtocol,
+
+    /// TLS that the sidecar begins to the hosts, for applications that speak HTTP without it. Left out: requests leave as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ExternalTls>,
+}
+
+/// TLS from the sidecar to hosts outside the mesh. The certificate of a host must be valid for its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalTls {
+    /// The number of the port at which the hosts listen for TLS.
+    #[serde(default = "https")]
+    pub port: NonZeroU16,
+
+    /// The certificates of the authorities that may have issued those of the hosts, in PEM, 1 to 32 and no private key. Left out: the
+    /// public authorities in the image of the sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub ca_certificates: Option<String>,
+}
+
+fn https() -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(442)
 }
 
 /// How applications speak to a host outside the mesh. A sidecar recognizes the host by a name in the first bytes.

@@ -243,6 +243,20 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             ),
             "spec",
         ),
+        of(
+            (
+                Kind::ExternalService,
+                json!({"hosts": ["a.example.com"], "ports": [{"port": 443, "protocol": "TLS", "tls": {}}]}),
+            ),
+            "spec.ports[0]",
+        ),
+        of(
+            (
+                Kind::ExternalService,
+                json!({"hosts": ["a.example.com"], "ports": [{"port": 443, "protocol": "TLS"}], "privateAddresses": ["10.0.0.0/8"]}),
+            ),
+            "spec",
+        ),
         of((Kind::Telemetry, json!({})), "spec"),
         of(
             (

@@ -1,21 +1,29 @@
 //! Hosts outside the mesh, as the workloads of a namespace call them by name. Workloads of all namespaces that no object names share one
 //! value.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use prost::Message;
 
 use super::reporting;
 use crate::envoy::external;
-use crate::finding::ObjectRef;
+use crate::finding::{Finding, ObjectRef};
 use crate::kinds::policies::external_service::ExternalHosts;
 use crate::resource::{Part, Resource, ResourceKind, RuleOrigins};
 use crate::settings::Settings;
 use crate::telemetry::LineFormat;
 use crate::traffic::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol};
 use crate::world::{Bucket, Port};
+
+/// The most hosts that the sidecars of a namespace get, each at each of its ports: bounds of the objects' namespaces add up. The namespace's own
+/// come first, and are fewer.
+const MAX_HOSTS: usize = 2000;
+/// The most wildcards among them: each has a cache of names.
+const MAX_WILDCARDS: usize = 128;
+/// The most ports of them: each has a listener.
+const MAX_PORTS: usize = 128;
 
 /// The hosts that the workloads of a namespace call by name.
 #[derive(Debug, PartialEq)]
@@ -25,6 +33,55 @@ pub(crate) struct Egress {
     hosts: BTreeMap<Arc<str>, ExternalHost>,
     /// In order of precedence.
     addresses: Vec<ExternalAddresses>,
+    /// The hosts and addresses beyond the bounds, by object.
+    beyond: BTreeMap<ObjectRef, usize>,
+}
+
+/// The hosts of several namespaces that the sidecars of one get.
+struct InForce<'a> {
+    named: BTreeMap<(Port, Arc<str>), &'a ExternalHost>,
+    addresses: Vec<ExternalAddresses>,
+    beyond: BTreeMap<ObjectRef, usize>,
+}
+
+impl<'a> InForce<'a> {
+    /// Merges hosts in order of precedence, within the bounds.
+    fn new(hosts: impl Iterator<Item = &'a ExternalHosts>) -> Self {
+        let mut named: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
+        let mut addresses: Vec<ExternalAddresses> = Vec::new();
+        let mut beyond: BTreeMap<ObjectRef, usize> = BTreeMap::new();
+        let (mut wildcards, mut ports) = (0, BTreeSet::new());
+        for of in hosts {
+            for (key, host) in &of.named {
+                if named.contains_key(key) {
+                    continue;
+                }
+                let wildcard = usize::from(host.below().is_some());
+                let full = named.len() >= MAX_HOSTS
+                    || wildcards + wildcard > MAX_WILDCARDS
+                    || (ports.len() >= MAX_PORTS && !ports.contains(&key.0));
+                if full {
+                    *beyond.entry(host.object.clone()).or_default() += 1;
+                    continue;
+                }
+                wildcards += wildcard;
+                ports.insert(key.0);
+                named.insert(key.clone(), host);
+            }
+            for block in &of.addresses {
+                if addresses.len() < MAX_HOSTS {
+                    addresses.push(block.clone());
+                } else {
+                    *beyond.entry(block.object.clone()).or_default() += 1;
+                }
+            }
+        }
+        Self {
+            named,
+            addresses,
+            beyond,
+        }
+    }
 }
 
 /// All inputs of a port at which hosts are called by name: its listener, and its routes if a host is called by HTTP.
@@ -40,22 +97,22 @@ impl Egress {
     pub(crate) fn new<'a>(
         hosts: impl Iterator<Item = &'a ExternalHosts>,
         settings: &Settings,
+        addresses_at: impl Fn(Port) -> BTreeSet<IpAddr>,
     ) -> Self {
-        let mut in_force: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
-        let mut addresses = Vec::new();
-        for of in hosts {
-            for (key, host) in &of.named {
-                in_force.entry(key.clone()).or_insert(host);
-            }
-            addresses.extend(of.addresses.iter().cloned());
-        }
+        let InForce {
+            named,
+            addresses,
+            beyond,
+        } = InForce::new(hosts);
         let mut ports: BTreeMap<Port, ExternalPort> = BTreeMap::new();
         let mut by_cluster = BTreeMap::new();
-        for ((number, _), host) in in_force {
+        for ((number, _), host) in named {
             let port = ports.entry(number).or_insert_with(|| ExternalPort {
                 port: number,
                 http: Vec::new(),
                 tls: Vec::new(),
+                inside: None,
+                mesh: BTreeSet::new(),
             });
             match host.protocol {
                 ExternalProtocol::Http => port.http.push(host.clone()),
@@ -63,7 +120,9 @@ impl Egress {
             }
             by_cluster.insert(host.cluster_name(), host.clone());
         }
-        let ports = ports.into_iter().map(|(number, hosts)| {
+        let ports = ports.into_iter().map(|(number, mut hosts)| {
+            hosts.inside = inside(&hosts, &settings.cluster_domain);
+            hosts.mesh = addresses_at(number);
             let port = EgressPort {
                 hosts,
                 bucket: settings.bucket(),
@@ -75,7 +134,24 @@ impl Egress {
             ports: ports.collect(),
             hosts: by_cluster,
             addresses,
+            beyond,
         }
+    }
+
+    /// The objects of which the workloads of a namespace do not get all hosts; of all other namespaces (`None`).
+    pub(crate) fn findings(&self, namespace: Option<&Arc<str>>) -> Vec<Finding> {
+        let of = self.beyond.iter().map(|(object, count)| {
+            let callers = match namespace {
+                Some(namespace) => format!("workloads of namespace {namespace}"),
+                None => "workloads of namespaces that no object names".to_owned(),
+            };
+            let message = format!(
+                "{callers} do not get {count} of its hosts: {MAX_HOSTS} hosts, {MAX_WILDCARDS} wildcards and {MAX_PORTS} ports are the most"
+            );
+            let finding = Finding::warning(object, "spec.visibleTo", "TooManyHosts", message);
+            finding.fix("open hosts to the namespaces that call them, and name fewer ports")
+        });
+        of.collect()
     }
 
     /// The object that opens an address outside to connections without a name.
@@ -84,6 +160,36 @@ impl Egress {
         let mut addresses = self.addresses.iter();
         let found = addresses.find(|of| of.port.get() == at.port() && of.block.contains(&ip))?;
         Some(&found.object)
+    }
+
+    /// Whether an address outside is opened to connections without a name at a port.
+    pub(crate) fn opens_port(&self, port: u16) -> bool {
+        self.addresses.iter().any(|of| of.port.get() == port)
+    }
+
+    /// The host that a name in lower case means at a port: one that is named in full, else the longest wildcard.
+    pub(crate) fn named(
+        &self,
+        port: Port,
+        protocol: ExternalProtocol,
+        name: &str,
+        domain: &str,
+    ) -> Option<&ExternalHost> {
+        let hosts = &self.ports.get(&port)?.hosts;
+        let hosts = match protocol {
+            ExternalProtocol::Http => &hosts.http,
+            ExternalProtocol::Tls => &hosts.tls,
+        };
+        let inside = name.ends_with(&format!(".{domain}"));
+        let hosts = hosts.iter().filter(|of| of.names(name));
+        let hosts = hosts.filter(|of| !inside || of.below().is_none());
+        // Its own name is longer than each wildcard that stands for it, if the sign is left out.
+        hosts.max_by_key(|of| of.host.trim_start_matches('*').len())
+    }
+
+    /// All hosts.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ExternalHost> {
+        self.hosts.values()
     }
 
     /// All ports.
@@ -114,9 +220,25 @@ impl Egress {
     }
 }
 
+/// The domain of the cluster, if a wildcard of the port would take its names: by such a name a sidecar would call a service of the mesh
+/// without mTLS.
+fn inside(port: &ExternalPort, domain: &Arc<str>) -> Option<Arc<str>> {
+    let below = format!(".{domain}");
+    let hosts = port.http.iter().chain(&port.tls);
+    let mut wildcards = hosts.filter_map(ExternalHost::below);
+    wildcards
+        .any(|end| below.ends_with(end))
+        .then(|| Arc::clone(domain))
+}
+
 /// `external|<port>`: the listener, and its routes.
 fn name(port: Port) -> String {
     format!("external|{port}")
+}
+
+/// The name of the listener of a port.
+pub(crate) fn external_listener(port: u16) -> Arc<str> {
+    format!("external|{port}").into()
 }
 
 /// The port at which hosts outside the mesh are called by HTTP, by the name of its routes.
@@ -142,7 +264,7 @@ fn listener(port: &EgressPort) -> Arc<Resource> {
     Resource::new(
         ResourceKind::Listener,
         &name,
-        listener.encode_to_vec(),
+        listener,
         Vec::new(),
         port.hosts.origins(),
     )
@@ -161,7 +283,7 @@ fn routes(port: &ExternalPort) -> Arc<Resource> {
     Resource::merged(
         ResourceKind::Route,
         &name,
-        external::routes(&name, &port.http).encode_to_vec(),
+        external::routes(&name, port).encode_to_vec(),
         Vec::new(),
         origins.collect(),
         rules.collect(),

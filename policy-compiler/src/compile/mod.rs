@@ -45,7 +45,7 @@ mod validated;
 mod view;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ pub use changes::{Changes, Recompiled, Replaced};
 pub use egress::external_routes_port;
 pub use explain::{
     Call, CallRetries, CalledDestination, DecidingRule, DescribedRule, ExplainedBackend,
-    Explanation, MtlsSource, Outcome, PortRules, ReadyEndpoint, ServedPort, ServerDecision,
-    Servers, Stopped, Unexplained, admits_all,
+    Explanation, MtlsSource, NamedBy, Outcome, OutsideHost, PortRules, ReadyEndpoint, ServedPort,
+    ServerDecision, Servers, Stopped, Unexplained, admits_all,
 };
 pub use exposure::Exposure;
 pub use on_demand::{listener_address, on_demand_address};
@@ -162,6 +162,8 @@ pub struct Compiled {
     /// The hosts outside the mesh, for the workloads of each namespace that objects name; for all others (`None`).
     egress: OrdMap<Option<Arc<str>>, Arc<Egress>>,
     addresses: Addresses,
+    /// The addresses of the services that have a port.
+    service_addresses: OrdMap<Port, OrdSet<(IpAddr, NamespacedName)>>,
     named_by_address: NamedByAddress,
     reported: OrdMap<Source, Arc<[Finding]>>,
     readers: Readers,

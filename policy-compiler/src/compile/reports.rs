@@ -21,6 +21,7 @@ pub(super) enum Source {
     Workload(WorkloadRef),
     Injection,
     Service(NamespacedName),
+    Egress(Option<Arc<str>>),
 }
 
 impl Compiled {

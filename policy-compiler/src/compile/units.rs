@@ -114,6 +114,7 @@ impl UnitInput {
             Self::Admission(service) | Self::Unmeshed(service) => {
                 read(UnitId::Callers(service.clone()));
             }
+            Self::PortAddresses(_) => {}
         }
     }
 
@@ -126,7 +127,8 @@ impl UnitInput {
             | Self::Attached(_, Target::Service(_) | Target::Callers(_))
             | Self::Admission(_)
             | Self::Clusters(_)
-            | Self::Unmeshed(_) => true,
+            | Self::Unmeshed(_)
+            | Self::PortAddresses(_) => true,
             Self::Attached(_, Target::Pods(_))
             | Self::Backends(_)
             | Self::Selected(_)

@@ -307,6 +307,17 @@ fn lb_config(
     }
 }
 
+/// Verifies the certificate of a server against the name in `Host`, and asks for that name.
+pub(super) fn verify_host_header(cluster: &mut v3::Cluster) {
+    let mut options = protocol_options(idle_timeout(true), None);
+    options.upstream_http_protocol_options = Some(core::UpstreamHttpProtocolOptions {
+        auto_sni: true,
+        auto_san_validation: true,
+        ..Default::default()
+    });
+    cluster.typed_extension_protocol_options = extensions(&options);
+}
+
 /// One entry only: the order of several would differ from run to run.
 fn extensions(options: &http::HttpProtocolOptions) -> HashMap<String, Any> {
     let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";

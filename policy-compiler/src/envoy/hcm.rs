@@ -42,6 +42,10 @@ pub(super) const DESTINATION_HEADER: &str = "x-heddle-destination";
 /// The answer to a request for which no address is left.
 const REFUSED: &str = "heddle: no address for %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: DNS knows none, or outbound is Deny and no ExternalService names this host and port\n";
 
+/// The answer to a request for a host that takes no connection, or has a certificate that is not its own.
+const UNCONNECTED: &str =
+    "heddle: no connection to %REQ(:AUTHORITY)%: %UPSTREAM_TRANSPORT_FAILURE_REASON%\n";
+
 /// Which way the requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -175,6 +179,11 @@ fn by_name(manager: &mut v3::HttpConnectionManager, side: Side) {
     let Side::External(time) = side else { return };
     manager.early_header_mutation_extensions = vec![name_destination(time)];
     manager.local_reply_config = Some(explain_refusals());
+    // `https` for hosts that are called by TLS of the sidecar.
+    manager.scheme_header_transformation = Some(core::SchemeHeaderTransformation {
+        match_upstream: true,
+        ..Default::default()
+    });
 }
 
 /// Sets the name of the on-demand cluster in [`DESTINATION_HEADER`], before a route is chosen. A value of the application is lost.
@@ -208,23 +217,27 @@ fn fetch_clusters() -> on_demand::OnDemand {
     }
 }
 
-/// A body for requests to a cluster without an address, with the reasons.
+/// Bodies for requests to a cluster without an address, or without a connection, with the reasons.
 fn explain_refusals() -> v3::LocalReplyConfig {
+    v3::LocalReplyConfig {
+        mappers: vec![reply("UH", REFUSED), reply("UF", UNCONNECTED)],
+        ..Default::default()
+    }
+}
+
+/// A body for answers of the sidecar with a flag.
+fn reply(flag: &str, body: &str) -> v3::ResponseMapper {
     use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
     let flags = accesslog::ResponseFlagFilter {
-        flags: vec!["UH".to_owned()],
+        flags: vec![flag.to_owned()],
     };
-    let mapper = v3::ResponseMapper {
+    v3::ResponseMapper {
         filter: Some(accesslog::AccessLogFilter {
             filter_specifier: Some(
                 accesslog::access_log_filter::FilterSpecifier::ResponseFlagFilter(flags),
             ),
         }),
-        body_format_override: Some(format(REFUSED)),
-        ..Default::default()
-    };
-    v3::LocalReplyConfig {
-        mappers: vec![mapper],
+        body_format_override: Some(format(body)),
         ..Default::default()
     }
 }

@@ -1,6 +1,7 @@
 //! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
 
 pub(crate) mod access_log;
+mod chain_matcher;
 pub(crate) mod cluster;
 mod cors;
 pub(crate) mod endpoint;
@@ -30,6 +31,7 @@ pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod trial;
 mod upstream_policy;
+mod wildcard;
 mod zone;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, dead_code, deprecated, missing_docs, unused_imports)]

@@ -9,6 +9,9 @@ use super::{any, exact, prefix, truth};
 use crate::traffic::Alpn;
 use crate::world::SpiffeId;
 
+/// The certificates of public authorities in the image of Envoy.
+const PUBLIC_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// The client's side: shows our certificate, takes only these identities.
 pub(crate) fn upstream<'a>(
     identities: impl Iterator<Item = &'a SpiffeId>,
@@ -69,6 +72,47 @@ pub(crate) fn kubelet() -> core::TransportSocket {
 /// The client's side towards the application of the same pod: takes any certificate, as the kubelet does.
 pub(crate) fn unverified() -> core::TransportSocket {
     socket(any(&tls::UpstreamTlsContext::default()))
+}
+
+/// The client's side towards a host outside: the certificate must be valid for the name of the host; `None` for the name that `Host` has, if
+/// the options of the cluster say so. The authorities are those of a text in PEM, or of the sidecar's image. The protocol of the request
+/// makes the ALPN.
+pub(crate) fn to_host(host: Option<&str>, authorities: Option<&str>) -> core::TransportSocket {
+    use core::data_source::Specifier;
+    let trusted = match authorities {
+        Some(pem) => Specifier::InlineString(pem.to_owned()),
+        None => Specifier::Filename(PUBLIC_AUTHORITIES.to_owned()),
+    };
+    let san = |host: &str| tls::SubjectAltNameMatcher {
+        san_type: tls::subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(exact(host)),
+        ..Default::default()
+    };
+    let validation = tls::CertificateValidationContext {
+        trusted_ca: Some(core::DataSource {
+            specifier: Some(trusted),
+            ..Default::default()
+        }),
+        match_typed_subject_alt_names: host.map(san).into_iter().collect(),
+        ..Default::default()
+    };
+    let params = tls::TlsParameters {
+        tls_minimum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv13.into(),
+        ..Default::default()
+    };
+    let common = tls::CommonTlsContext {
+        tls_params: Some(params),
+        validation_context_type: Some(
+            tls::common_tls_context::ValidationContextType::ValidationContext(validation),
+        ),
+        ..Default::default()
+    };
+    socket(any(&tls::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: host.unwrap_or_default().to_owned(),
+        ..Default::default()
+    }))
 }
 
 /// No TLS.

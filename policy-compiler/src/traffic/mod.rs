@@ -24,7 +24,9 @@ mod upstream_policy;
 
 pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
-pub(crate) use external::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol};
+pub(crate) use external::{
+    ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol, ExternalTls, is_private,
+};
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{
     Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::kind::ObjectKind;
-use crate::world::NamespacedName;
+use crate::world::{NamespacedName, Port};
 
 /// The object or objects that a policy is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub(crate) enum UnitInput {
     Clusters(NamespacedName),
     /// The ports of a service that have endpoints without a sidecar.
     Unmeshed(NamespacedName),
+    /// The addresses of the services that have a port.
+    PortAddresses(Port),
 }
 
 /// The recorded reads of one run of a unit.

@@ -70,6 +70,11 @@ impl<'a> Recorder<'a> {
         self.reads.add(UnitInput::Attached(kind, target));
     }
 
+    /// Records the read of the addresses of the services that have a port.
+    pub(crate) fn record_port(&self, port: Port) {
+        self.reads.add(UnitInput::PortAddresses(port));
+    }
+
     /// Records that the unit of a service reads the policies of a kind that are attached to that service. The client side reads them without a
     /// record.
     pub(crate) fn record_own_attached(&self, kind: ObjectKind) {

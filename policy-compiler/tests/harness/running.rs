@@ -60,6 +60,12 @@ impl Trust {
         self.sign(id, CertificateParams::default())
     }
 
+    /// Certificate and key of a host.
+    pub fn issue_for(&self, host: &str) -> Result<(String, String)> {
+        let name = SanType::DnsName(host.try_into()?);
+        self.sign_name(name, CertificateParams::default())
+    }
+
     /// The same, until then.
     pub fn issue_until(&self, id: &SpiffeId, until: SystemTime) -> Result<(String, String)> {
         let mut params = CertificateParams::default();
@@ -67,10 +73,14 @@ impl Trust {
         self.sign(id, params)
     }
 
-    fn sign(&self, id: &SpiffeId, mut params: CertificateParams) -> Result<(String, String)> {
+    fn sign(&self, id: &SpiffeId, params: CertificateParams) -> Result<(String, String)> {
+        self.sign_name(SanType::URI(id.as_str().try_into()?), params)
+    }
+
+    fn sign_name(&self, name: SanType, mut params: CertificateParams) -> Result<(String, String)> {
         // Not the name of the issuer, or it would count as its own.
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        params.subject_alt_names = vec![name];
         let key = KeyPair::generate()?;
         Ok((
             params.signed_by(&key, &self.issuer)?.pem(),

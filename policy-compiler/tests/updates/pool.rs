@@ -97,7 +97,11 @@ fn crossing(number: usize) -> Vec<Value> {
         ("second", "HTTP", json!(["*"])),
     ] {
         let ports = json!([{"port": 443, "protocol": protocol}, {"port": 80, "protocol": "HTTP"}]);
-        let hosts = json!(["api.stripe.com", format!("{own}.example.com")]);
+        let hosts = json!([
+            "api.stripe.com",
+            format!("{own}.example.com"),
+            "*.example.com"
+        ]);
         let spec = json!({"hosts": hosts, "ports": ports, "visibleTo": visible_to});
         let ports = json!([{"port": 443, "protocol": "TCP"}]);
         let addresses = json!(["203.0.113.0/24"]);

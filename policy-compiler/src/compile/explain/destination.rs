@@ -1,10 +1,13 @@
 //! The destination of a call, by the host of its URL.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::super::Compiled;
 use super::super::resolved::DestinationTarget;
-use super::explanation::{Call, CalledDestination, Unexplained};
+use super::explanation::{Call, CalledDestination, NamedBy, OutsideHost, Unexplained};
+use crate::traffic::ExternalHost;
 use crate::world::{Family, NamespacedName, Pod, PodRef, Port, Protocol, Service, in_namespace};
 
 /// So many names are listed in a message.
@@ -32,6 +35,10 @@ pub(super) enum Called<'a> {
         protocol: Protocol,
     },
     Unknown(SocketAddr),
+    /// A host outside that an object names, by this name.
+    External(&'a ExternalHost, String),
+    /// A host outside that no object names for the caller, with its port and the objects that name it otherwise.
+    Named(String, u16, BTreeSet<NamedBy>),
 }
 
 impl Called<'_> {
@@ -54,19 +61,37 @@ impl Called<'_> {
                 protocol,
             } => CalledDestination::Pods(pod.name.clone(), *port, *protocol),
             Called::Unknown(at) => CalledDestination::Unknown(at.ip(), at.port()),
+            Called::External(host, name) => {
+                CalledDestination::External(OutsideHost::new(host, name))
+            }
+            Called::Named(name, port, by) => {
+                CalledDestination::Named(name.clone(), *port, by.clone())
+            }
         }
     }
 }
 
 impl Compiled {
     /// Finds the destination of a call from a namespace.
-    pub(super) fn called(&self, call: &Call, namespace: &str) -> Result<Called<'_>, Unexplained> {
+    pub(super) fn called(
+        &self,
+        call: &Call,
+        namespace: &Arc<str>,
+    ) -> Result<Called<'_>, Unexplained> {
         if let Ok(ip) = call.host.parse::<IpAddr>() {
-            return self.called_address(SocketAddr::new(ip, call.port));
+            let found = self.called_address(SocketAddr::new(ip, call.port))?;
+            // Of an address that the mesh does not know, the name in the request decides.
+            return Ok(match (found, self.external_host(call, namespace)) {
+                (Called::Unknown(_), Some(host)) => Called::External(host, call.host_header()),
+                (found, _) => found,
+            });
         }
-        let name = self.service_name(&call.host, namespace)?;
+        let name = match self.service_name(&call.host, namespace) {
+            Ok(name) => name,
+            Err(error) => return self.called_outside(call, namespace, error),
+        };
         let Some(service) = self.world.services.get(&name) else {
-            return Err(self.no_service(call, &name));
+            return self.called_outside(call, namespace, self.no_service(call, &name));
         };
         let (port, protocol) = port_of(service, call.port)?;
         Ok(match service.headless {

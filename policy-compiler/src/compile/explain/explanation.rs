@@ -108,6 +108,40 @@ pub enum CalledDestination {
     Pods(NamespacedName, Port, Protocol),
     /// An address that the mesh does not know.
     Unknown(IpAddr, u16),
+    /// A host outside that an `ExternalService` names.
+    External(OutsideHost),
+    /// A host outside that no `ExternalService` names for this caller, port and protocol; with those that name it otherwise.
+    Named(String, u16, BTreeSet<NamedBy>),
+}
+
+/// A host outside that an `ExternalService` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideHost {
+    /// The name that the call has.
+    pub name: String,
+    /// The port that is called.
+    pub port: Port,
+    /// The host as the object declares it, perhaps a wildcard.
+    pub declared: Arc<str>,
+    /// The object.
+    pub object: ObjectRef,
+    /// Whether the application speaks TLS itself.
+    pub tls: bool,
+    /// The port that the sidecar dials by TLS of its own. `None`: bytes leave as the application sends them.
+    pub dialed_by_tls: Option<Port>,
+}
+
+/// An `ExternalService` that names a host for other calls.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedBy {
+    /// The object.
+    pub object: ObjectRef,
+    /// A port for which it names the host.
+    pub port: Port,
+    /// Whether applications speak TLS themselves there.
+    pub tls: bool,
+    /// Whether the caller may call it there.
+    pub visible: bool,
 }
 
 /// The rule that decides about a request.
@@ -257,8 +291,17 @@ pub enum Outcome {
     Stopped,
     /// No endpoint takes it.
     NoEndpoint,
-    /// It leaves the mesh as it is, for an address that the mesh does not know.
+    /// It leaves the mesh, for a host or an address outside.
     Outside,
+}
+
+impl CalledDestination {
+    const fn is_outside(&self) -> bool {
+        match self {
+            Self::Unknown(..) | Self::External(_) | Self::Named(..) => true,
+            Self::Service(..) | Self::Pods(..) => false,
+        }
+    }
 }
 
 impl Explanation {
@@ -268,7 +311,7 @@ impl Explanation {
         match self.stopped {
             Some(Stopped::DeniedByAll) => return Outcome::Denied,
             Some(_) => return Outcome::Stopped,
-            None if matches!(self.to, CalledDestination::Unknown(..)) => return Outcome::Outside,
+            None if self.to.is_outside() => return Outcome::Outside,
             None => {}
         }
         let all_served = self.backends.iter().all(|of| !of.servers.is_empty());

@@ -5,22 +5,26 @@
 mod described;
 mod destination;
 mod explanation;
+mod outside;
 mod ports;
 mod servers;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::egress::external_listener;
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
-use crate::traffic::{self, Action, Backend, RouteEntry, RouteRule, evaluate, unrouted};
+use crate::traffic::{
+    self, Action, Backend, ExternalHost, RouteEntry, RouteRule, evaluate, unrouted,
+};
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
 pub use described::{DescribedRule, PortRules, admits_all};
 use destination::Called;
 pub use explanation::{
-    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
-    ServerDecision, Servers, Stopped, Unexplained,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, NamedBy,
+    Outcome, OutsideHost, ServerDecision, Servers, Stopped, Unexplained,
 };
 pub use ports::{MtlsSource, ServedPort};
 pub use servers::ReadyEndpoint;
@@ -82,6 +86,13 @@ impl Compiled {
             Called::Unknown(at) => {
                 let refused = proxy.is_some_and(|proxy| self.refuses_unknown(proxy, *at));
                 explanation.stopped = refused.then_some(Stopped::UnknownRefused);
+            }
+            Called::External(host, _) => outside((proxy, host), arriving, explanation),
+            Called::Named(_, port, _) => {
+                let captured = proxy.filter(|proxy| proxy.on_demand());
+                let namespace = &pod.name.namespace;
+                let refused = captured.and_then(|_| self.refuses_name(namespace, *port));
+                explanation.stopped = refused;
             }
             Called::Pod {
                 pod: server,
@@ -269,6 +280,19 @@ impl Compiled {
         let declared = rules.find(|declared| declared.rule.id == *id);
         &declared.unwrap_or(entry).rule
     }
+}
+
+/// A call to a host outside that an object names.
+fn outside(
+    (proxy, host): (Option<&Proxy>, &ExternalHost),
+    mut arriving: Arriving<'_>,
+    explanation: &mut Explanation,
+) {
+    let captured = proxy.filter(|proxy| proxy.on_demand());
+    explanation.listener = captured.map(|_| external_listener(host.port.get()));
+    arriving.protocol = Protocol::Http;
+    let reads = captured.filter(|_| !arriving.tls);
+    explanation.stopped = not_routed(reads, &arriving);
 }
 
 /// The answer of the caller's sidecar to a request that it does not route, on a port that carries HTTP.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Update;
 use crate::compile::egress::Egress;
+use crate::compile::reports::Source;
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
 use crate::kind::ObjectKind;
@@ -21,12 +22,20 @@ impl Update<'_> {
                 recorder.record_for_all_callers(ObjectKind::ExternalService);
             }
             let hosts = compiled.validated.external_hosts(namespace);
-            Some(Egress::new(hosts, &compiled.settings))
+            let addresses_at = |port| {
+                recorder.record_port(port);
+                let all = compiled.service_addresses.get(&port);
+                all.into_iter().flatten().map(|(ip, _)| *ip).collect()
+            };
+            Some(Egress::new(hosts, &compiled.settings, addresses_at))
         });
         let old = self.old.egress.get(&key);
         if old.map(|old| &**old) == new.as_ref() {
             return;
         }
+        let findings = new.as_ref().map(|new| new.findings(key.as_ref()));
+        self.new
+            .set_findings(Source::Egress(key.clone()), &findings.unwrap_or_default());
         match new {
             Some(new) => _ = self.new.egress.insert(key.clone(), Arc::new(new)),
             None => _ = self.new.egress.remove(&key),

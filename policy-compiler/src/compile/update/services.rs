@@ -1,6 +1,7 @@
 //! Services: their addresses, their caller filters, and their client's side.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Update;
@@ -36,6 +37,7 @@ impl Update<'_> {
                     self.new.addresses.add(ip.to_canonical(), claim.clone());
                 }
             }
+            self.port_addresses(change.key, change.old, change.new);
             // Also where they stay: another port may be dialled there now.
             self.touch_addresses(old.iter().chain(&new));
             self.touch(Dependency::Service(change.key.clone()));
@@ -49,6 +51,42 @@ impl Update<'_> {
         self.select(&changed);
         for service in changed {
             self.changed(&UnitInput::Service(service));
+        }
+    }
+
+    /// Notes the addresses of a service at its ports.
+    fn port_addresses(
+        &mut self,
+        name: &NamespacedName,
+        old: Option<&Arc<Service>>,
+        new: Option<&Arc<Service>>,
+    ) {
+        let all = |service: Option<&Arc<Service>>| -> BTreeSet<(Port, IpAddr)> {
+            let service = service.into_iter();
+            let of = service.flat_map(|s| s.ports.keys().map(|port| (*port, &s.cluster_ips)));
+            let all = of.flat_map(|(port, ips)| ips.iter().map(move |ip| (port, *ip)));
+            all.map(|(port, ip)| (port, ip.to_canonical())).collect()
+        };
+        let (old, new) = (all(old), all(new));
+        for (port, ip) in old.symmetric_difference(&new) {
+            let mut at = self
+                .new
+                .service_addresses
+                .get(port)
+                .cloned()
+                .unwrap_or_default();
+            let entry = (*ip, name.clone());
+            if new.contains(&(*port, *ip)) {
+                at.insert(entry);
+            } else {
+                at.remove(&entry);
+            }
+            if at.is_empty() {
+                self.new.service_addresses.remove(port);
+            } else {
+                self.new.service_addresses.insert(*port, at);
+            }
+            self.changed(&UnitInput::PortAddresses(*port));
         }
     }
 

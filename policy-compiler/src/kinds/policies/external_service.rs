@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{ExternalProtocol as Declared, ExternalServiceSpec};
+use heddle_crds::{ExternalProtocol as Declared, ExternalServiceSpec, ExternalTls as DeclaredTls};
+use ipnet::IpNet;
 
 use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
-use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol};
+use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
 /// The bound on the hosts of a namespace, each at each of its ports.
 const MAX_HOSTS: usize = 1000;
+/// The bound on the certificates of authorities at a port.
+const MAX_AUTHORITIES: usize = 32;
 
 /// The hosts of the objects of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,9 @@ impl ExternalHosts {
     /// The hosts of one object.
     fn new(object: &ObjectRef, spec: &ExternalServiceSpec) -> Self {
         let mut own = Self::default();
+        let private = spec.private_addresses.iter();
+        let private: Arc<[IpNet]> = private.filter_map(|text| text.parse().ok()).collect();
+        let none: Arc<[IpNet]> = Arc::default();
         for declared in &spec.ports {
             let port = Port::from(declared.port);
             let protocol = match declared.protocol {
@@ -43,11 +49,20 @@ impl ExternalHosts {
                     continue;
                 }
             };
+            let tls = declared.tls.as_ref().map(|tls| ExternalTls {
+                port: Port::from(tls.port),
+                authorities: tls.ca_certificates.as_deref().map(Arc::from),
+            });
             for host in spec.hosts.iter().map(|host| Arc::from(host.as_str())) {
                 let external = ExternalHost {
                     host: Arc::clone(&host),
                     port,
                     protocol,
+                    tls: tls.clone(),
+                    private: match host.starts_with('*') {
+                        true => Arc::clone(&private),
+                        false => Arc::clone(&none),
+                    },
                     object: object.clone(),
                 };
                 own.named.insert((port, host), external);
@@ -88,7 +103,23 @@ impl PolicyKind for ExternalServiceSpec {
                 "write for example 192.0.2.7/32",
             )
         });
-        hosts.chain(ports).chain(addresses).collect()
+        let ports_of_tls = spec.ports.iter().enumerate();
+        let authorities = ports_of_tls.filter_map(|(index, port)| {
+            let (message, fix) = unusable(port.tls.as_ref()?)?;
+            let field = format!("spec.ports[{index}].tls.caCertificates");
+            Some(ValidationError::invalid(field, message, fix))
+        });
+        let private = spec.private_addresses.iter().enumerate();
+        let public = private.filter(|(_, text)| !text.parse().is_ok_and(is_private));
+        let private = public.map(|(index, text)| {
+            ValidationError::invalid(
+                format!("spec.privateAddresses[{index}]"),
+                format!("{text:?} is not a block of private addresses"),
+                "write a block within 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15 or fc00::/7",
+            )
+        });
+        let all = hosts.chain(ports).chain(addresses).chain(private);
+        all.chain(authorities).chain(undialable(spec)).collect()
     }
 
     fn attach(
@@ -136,10 +167,12 @@ fn in_cluster(
     index: usize,
     host: &str,
 ) -> Option<ValidationError> {
-    let bare = host
-        .strip_suffix(&*format!(".{}", policy.settings.cluster_domain))
-        .unwrap_or(host);
-    let of_cluster = bare != host || bare.ends_with(".svc");
+    let declared = host;
+    // Below a wildcard are the names of the pods of a service.
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let domain = &*policy.settings.cluster_domain;
+    let bare = host.strip_suffix(&*format!(".{domain}")).unwrap_or(host);
+    let of_cluster = bare != host || host == domain || bare.ends_with(".svc");
     let named = bare.strip_suffix(".svc").unwrap_or(bare).split_once('.');
     let named = named.filter(|(_, namespace)| !namespace.contains('.'));
     let service = named.is_some_and(|(name, namespace)| {
@@ -149,8 +182,64 @@ fn in_cluster(
     (of_cluster || service).then(|| {
         ValidationError::invalid(
             format!("spec.hosts[{index}]"),
-            format!("{host:?} is a name of the cluster, not of a host outside"),
+            format!("{declared:?} is a name of the cluster, not of a host outside"),
             "remove it: services of the cluster need no ExternalService",
         )
+    })
+}
+
+/// The fault of the certificates of authorities, and its repair. Envoy would reject each of them only when a host is called.
+fn unusable(tls: &DeclaredTls) -> Option<(String, &'static str)> {
+    let text = tls.ca_certificates.as_ref()?;
+    let Ok(blocks) = pem::parse_many(text) else {
+        let message = "the text is not PEM".to_owned();
+        return Some((
+            message,
+            "copy the certificates with their BEGIN and END lines",
+        ));
+    };
+    if blocks.is_empty() || blocks.len() > MAX_AUTHORITIES {
+        let message = format!(
+            "{} certificates are not 1 to {MAX_AUTHORITIES}",
+            blocks.len()
+        );
+        return Some((message, "name the authorities of these hosts alone"));
+    }
+    blocks.iter().enumerate().find_map(|(index, block)| {
+        let number = index + 1;
+        if block.tag() != "CERTIFICATE" {
+            let message = format!(
+                "block {number} is not a certificate but a {:?}",
+                block.tag()
+            );
+            return Some((message, "remove it: certificates of authorities are enough"));
+        }
+        x509_parser::parse_x509_certificate(block.contents())
+            .is_err()
+            .then(|| {
+                let message = format!("block {number} is not a certificate of X.509");
+                (message, "copy the certificate again, or remove it")
+            })
+    })
+}
+
+/// The ports of wildcards at which `Host` would have another port than the one that TLS of the sidecar dials. The name of a host in full stands
+/// in its place; that of a wildcard is as the application sends it, with the port that it calls unless that is 80.
+fn undialable(spec: &ExternalServiceSpec) -> impl Iterator<Item = ValidationError> {
+    let wildcard = spec.hosts.iter().find(|host| host.starts_with('*'));
+    let ports = wildcard.map(|_| spec.ports.iter().enumerate());
+    ports.into_iter().flatten().filter_map(|(index, port)| {
+        let tls = port.tls.as_ref()?;
+        let usual = port.port.get() == 80 && tls.port.get() == 443;
+        (!usual && port.port != tls.port).then(|| {
+            ValidationError::invalid(
+                format!("spec.ports[{index}].tls.port"),
+                format!(
+                    "{} is not the port that Host names below a wildcard",
+                    tls.port
+                ),
+                "call port 80 for 443, or the same port; or name the hosts in full",
+            )
+        })
     })
 }
