@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use heddle_xds_types::rollout::HOOK_PATH;
 
 use crate::admin::Admin;
-use crate::release::Hook;
+use crate::release::{Hook, MAX_HOOKS};
 
 /// Anyone may ask: so Envoy is asked no more often than this.
 const KEPT: Duration = Duration::from_millis(200);
@@ -158,14 +158,15 @@ pub(crate) async fn serve(
         .context("the readiness socket failed")
 }
 
-/// A kubelet has one connection for each probe; everybody else has no business here.
+/// A kubelet has one connection for each probe and each hook; all others have no business here. Hooks wait for long, so they leave a
+/// source as many connections for probes.
 fn options() -> Options {
     Options {
         name: "readiness",
         bounds: Bounds {
-            connections: 64,
-            per_source: 16,
-            reserved: 16,
+            connections: 4 * MAX_HOOKS,
+            per_source: 2 * MAX_HOOKS,
+            reserved: MAX_HOOKS,
             displace_busy: true,
         },
         deadlines: Deadlines {
@@ -191,10 +192,8 @@ async fn answer(
             StatusCode::OK
         }
         (&Method::GET | &Method::HEAD, "/healthz/ready") => StatusCode::SERVICE_UNAVAILABLE,
-        (&Method::GET, HOOK_PATH) => {
-            hook.hold().await;
-            StatusCode::OK
-        }
+        (&Method::GET, HOOK_PATH) if hook.hold().await => StatusCode::OK,
+        (&Method::GET, HOOK_PATH) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::NOT_FOUND,
     };
     let mut response = Response::new(Empty::new());

@@ -39,8 +39,8 @@ const CASES: &[Case] = &[
         says: &[
             "identity   spiffe://cluster.local/ns/shop/sa/db\n",
             "policies   AuthPolicy shop/db\n",
-            "3306    tcp       Strict      AuthPolicy shop/db  -\n",
-            "5000    tcp       Permissive  AuthPolicy shop/db  -\n",
+            "3306    tcp       Strict      AuthPolicy shop/db  -            -\n",
+            "5000    tcp       Permissive  AuthPolicy shop/db  -            -\n",
             "5000    spiffe://cluster.local/ns/shop/sa/reviews  shop/reviews-v1-1, shop/reviews-v2-1  a connection  allowed by AuthPolicy shop/db, rule 0\n",
             "plain text                                 db       0.2/s\n",
         ],

@@ -171,7 +171,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = changes.changed() => changed.map_err(|_| "the source of objects is gone")?,
-            changed = lessons.changed() => changed.map_err(|_| "the memory of refusals is gone")?,
+            changed = lessons.changed() => changed.map_err(|_| "the store of rejections is gone")?,
         }
     }
 }

@@ -13,11 +13,10 @@ use tonic_prost::ProstCodec;
 
 use super::Hook;
 use crate::control_plane::{self, TIMEOUT};
+use crate::issuance::{backoff, chance};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
-/// The pause after a stream that failed.
-const PAUSE: Duration = Duration::from_millis(500);
 /// The time of the last request is reported this often at most.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Messages on the way to the control plane.
@@ -31,13 +30,13 @@ pub(crate) async fn follow(
 ) -> Result<()> {
     loop {
         hook.until_wanted().await;
-        let mut failed = false;
+        let mut failed = 0;
         while hook.is_wanted() {
             let result = run(&hook, &settings, &secrets).await;
             hook.known.send_modify(|known| known.withdrawal = None);
             let Err(error) = result else { break };
             let error = format!("{error:#}");
-            if failed {
+            if failed > 0 {
                 tracing::debug!(
                     error,
                     "the control plane does not tell how far the removal of the pod is"
@@ -48,8 +47,8 @@ pub(crate) async fn follow(
                     "the control plane does not tell how far the removal of the pod is; retrying"
                 );
             }
-            failed = true;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(backoff(failed, chance())).await;
+            failed = failed.saturating_add(1);
         }
     }
 }

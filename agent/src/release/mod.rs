@@ -19,12 +19,17 @@ use decision::{Bounds, Known, Step};
 pub(crate) use follow::follow;
 pub(crate) use traffic::watch_traffic;
 
+/// The most hooks that wait at once. Anybody can call them, and the kubelet's probes need connections too.
+pub(crate) const MAX_HOOKS: usize = 32;
+
 /// The times of the pod's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Times {
     asked: Option<Instant>,
     /// Only of a pod that ends.
     released: Option<(Instant, ReleaseReason)>,
+    /// When the last hook was asked and answered without a control plane: the pod may not end.
+    unconfirmed: Option<(Instant, Instant)>,
     ended: Option<Instant>,
 }
 
@@ -65,17 +70,23 @@ impl Hook {
         }
     }
 
-    /// Returns when the application may end.
-    pub(crate) async fn hold(&self) {
+    /// Returns when the application may end. `false`: more hooks wait than a pod has, so this one is not for it.
+    pub(crate) async fn hold(&self) -> bool {
         let asked = Instant::now();
         let mut known = self.known.subscribe();
         let _waiting = Waiting::new(&self.waiting);
+        if *self.waiting.borrow() > MAX_HOOKS {
+            return false;
+        }
         loop {
             let step = self
                 .bounds
                 .step(asked, Instant::now(), &known.borrow_and_update());
             match step {
-                Step::Release(reason) => return self.release(asked, reason),
+                Step::Release(reason) => {
+                    self.release(asked, reason);
+                    return true;
+                }
                 Step::Wait(until) => {
                     // Its sender is `self`.
                     let _ = tokio::time::timeout_at(until.into(), known.changed()).await;
@@ -92,22 +103,33 @@ impl Hook {
         drop(known);
         let acknowledged = counts.unwrap_or_default();
         tracing::info!(%reason, waited_ms, acknowledged, "the application may end");
-        if reason == ReleaseReason::NotTerminating {
-            return;
-        }
-        self.times.send_if_modified(|times| {
-            let first = times.released.is_none();
-            if first {
-                (times.asked, times.released) = (Some(asked), Some((Instant::now(), reason)));
+        let now = Instant::now();
+        self.times.send_if_modified(|times| match reason {
+            ReleaseReason::NotTerminating => false,
+            // Anybody can call the hook of a pod that does not end.
+            ReleaseReason::NoControlPlane => {
+                times.unconfirmed = Some((asked, now));
+                false
             }
-            first
+            _ if times.released.is_some() => false,
+            _ => {
+                (times.asked, times.released) = (Some(asked), Some((now, reason)));
+                true
+            }
         });
     }
 
     /// The agent itself is told to end: the containers of the application have ended.
     pub(crate) fn ended(&self) {
-        self.times
-            .send_modify(|times| _ = times.ended.get_or_insert_with(Instant::now));
+        self.times.send_modify(|times| {
+            times.ended.get_or_insert_with(Instant::now);
+            if let Some((asked, released)) = times.unconfirmed.take()
+                && times.released.is_none()
+            {
+                let reason = ReleaseReason::NoControlPlane;
+                (times.asked, times.released) = (Some(asked), Some((released, reason)));
+            }
+        });
     }
 
     /// Whether the end of the pod is of interest: a hook waits, or the pod ends.
@@ -116,8 +138,14 @@ impl Hook {
     }
 
     async fn until_wanted(&self) {
-        // Afterwards it is wanted to the end, or as long as hooks wait.
-        let _ = self.waiting.subscribe().wait_for(|hooks| *hooks > 0).await;
+        let (mut waiting, mut times) = (self.waiting.subscribe(), self.times.subscribe());
+        while !self.is_wanted() {
+            // Their senders are `self`.
+            tokio::select! {
+                _ = waiting.changed() => {}
+                _ = times.changed() => {}
+            }
+        }
     }
 
     fn begun(&self, at: Instant) {

@@ -230,7 +230,9 @@ impl<C: Content> Store<C> {
     }
 
     async fn patch(&self, name: &str, data: &BTreeMap<String, Value>) -> Result<(), CallError> {
-        let patch = Patch::Merge(json!({"data": data}));
+        // Without its label, the watch would never return the map.
+        let labels = json!({"labels": {C::LABEL: "true"}});
+        let patch = Patch::Merge(json!({"metadata": labels, "data": data}));
         match call(self.api.patch(name, &PatchParams::default(), &patch)).await {
             Err(error) if error.code() == Some(404) => {}
             result => return result.map(|_| ()),

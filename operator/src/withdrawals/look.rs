@@ -72,16 +72,19 @@ impl Inner {
                 | DiffItem::Update {
                     new: (pod, proxy), ..
                 } => {
-                    if proxy.terminating
-                        && let Some(ending) = self.entry(pod, &proxy.workload())
-                    {
-                        ending.terminating.get_or_insert(now);
+                    if proxy.terminating {
+                        if let Some(ending) = self.entry(pod, &proxy.workload()) {
+                            ending.terminating.get_or_insert(now);
+                        }
+                    } else if self.is_ending(pod) {
+                        // A new pod of that name, which replaced the old one between two looks.
+                        self.close(pod, now.instant);
                     }
                 }
                 DiffItem::Remove(pod, _) => self.close(pod, now.instant),
             }
         }
-        // An agent that asked about a pod that does not end.
+        // Agents that asked about pods that do not end, and left.
         self.open
             .retain(|_, ending| ending.terminating.is_some() || ending.state.receiver_count() > 0);
         for (pod, ending) in self.open.iter_mut().filter(|(_, ending)| ending.is_due()) {

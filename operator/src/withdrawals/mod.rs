@@ -111,14 +111,15 @@ impl Withdrawals {
         report: &EndReport,
     ) -> watch::Receiver<Withdrawal> {
         let nothing = || watch::Sender::new(Withdrawal::default()).subscribe();
-        if !self.messages.count(who.clone()) {
-            return nothing();
-        }
+        let counted = self.messages.count(who.clone());
         let mut inner = self.lock();
         let Some(ending) = inner.entry(pod, workload) else {
             return nothing();
         };
-        ending.facts.take(report, Moment::now());
+        // Too many messages lose their facts, and the agent of a pod that ends is still told.
+        if counted {
+            ending.facts.take(report, Moment::now());
+        }
         ending.state.subscribe()
     }
 
@@ -180,6 +181,12 @@ impl Inner {
             self.open.insert(pod.clone(), ending);
         }
         self.open.get_mut(pod)
+    }
+
+    /// Whether a pod of this name was terminating at the last look.
+    fn is_ending(&self, pod: &PodRef) -> bool {
+        let ending = self.open.get(pod);
+        ending.is_some_and(|ending| ending.terminating.is_some())
     }
 
     /// Tells the agents of the pods with a change.
