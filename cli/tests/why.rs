@@ -319,11 +319,6 @@ fn errors_name_the_fault_and_the_fix() {
             "shop/partner is not a service of the mesh, but of type ExternalName; call an address of api.example.com by IP:PORT",
         ),
         (
-            "shop/frontend-1",
-            &["GET", "http://api.example.com/"],
-            "api.example.com is not the name of a service; write NAME",
-        ),
-        (
             "shop/nobody",
             &["GET", REVIEWS],
             "shop/nobody is not a known workload or pod; correct --from, or add the workload: namespace shop has db-1",

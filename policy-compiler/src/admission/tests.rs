@@ -274,6 +274,17 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             "spec.telemetry.collector",
         ),
         of(
+            mesh(json!({"telemetry": {"accessLogSink": "Collector"}})),
+            "spec.telemetry",
+        ),
+        of(
+            mesh(json!({"telemetry": {
+                "collector": {"address": {"host": "a"}},
+                "accessLogSink": "Collector", "accessLogFormat": "Text",
+            }})),
+            "spec.telemetry",
+        ),
+        of(
             span_tag(json!({"name": "a", "literal": "a", "requestHeader": "a"})),
             "spec.telemetry.tracing.tags[0]",
         ),
@@ -352,6 +363,19 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         of(
             traffic(json!({"rateLimits": [{"requests": 1, "per": "2h"}]})),
             "spec.rateLimits[0].per",
+        ),
+        of(traffic(json!({"overload": {}})), "spec.overload"),
+        of(
+            traffic(json!({"overload": {"concurrency": {"min": 5, "max": 4}}})),
+            "spec.overload.concurrency",
+        ),
+        of(
+            traffic(json!({"overload": {"concurrency": {"latency": "0s"}}})),
+            "spec.overload.concurrency.latency",
+        ),
+        of(
+            traffic(json!({"overload": {"admission": {"window": "11m"}}})),
+            "spec.overload.admission.window",
         ),
         of(timeout("perTry", "0s"), "spec.timeouts.perTry"),
         of(timeout("idle", "8761h"), "spec.timeouts.idle"),
