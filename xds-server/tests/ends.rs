@@ -1,6 +1,6 @@
 //! Streams on the ends of pods: reports reach the source, and every change of the withdrawal reaches the client.
 // Clippy takes only the test functions themselves for tests, not the functions they call.
-#![allow(clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod support;
 

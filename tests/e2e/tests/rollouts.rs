@@ -183,7 +183,12 @@ fn ledgers(ns: &Namespace) -> Result<(u64, u64)> {
         .kubectl
         .exec("deployment/web", "app", &["/echo", "ledger", "/ledger"])?;
     let counts: Value = serde_json::from_str(text.trim())?;
-    let count = |name: &str| counts[name].as_u64().context("a count of the ledgers");
+    let count = |name: &str| {
+        counts
+            .get(name)
+            .and_then(Value::as_u64)
+            .context("a count of the ledgers")
+    };
     Ok((count("ids")?, count("duplicates")?))
 }
 
@@ -207,7 +212,11 @@ fn receipts(ns: &Namespace, name: &str) -> Result<Vec<Value>> {
     eventually("receipts", Duration::from_secs(60), || {
         let text = heddle(&args)?;
         let document: Value = serde_json::from_str(&text)?;
-        let receipts = document["receipts"].as_array().cloned().unwrap_or_default();
+        let receipts = document
+            .pointer("/receipts")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         Ok(Some(receipts).filter(|all| !all.is_empty()))
     })
 }
