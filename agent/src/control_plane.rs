@@ -4,9 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Streaming};
+use tonic_prost::ProstCodec;
 
+use crate::backoff::{backoff, chance};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
@@ -59,4 +64,43 @@ pub(crate) async fn connect(
         let authority = authority(settings, settings.ads_port);
         format!("the control plane {authority} can't be reached")
     })
+}
+
+/// Opens a stream of messages to the port of ADS, and returns the answers.
+///
+/// # Errors
+/// When there is no connection, or no answer.
+pub(crate) async fn stream<M, A>(
+    settings: &Settings,
+    secrets: &watch::Receiver<Secrets>,
+    method: &'static str,
+    outgoing: mpsc::Receiver<M>,
+) -> Result<Streaming<A>>
+where
+    M: prost::Message + 'static,
+    A: prost::Message + Default + 'static,
+{
+    let channel = connect(settings, secrets).await?;
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await?;
+    let path = PathAndQuery::from_static(method);
+    let request = Request::new(ReceiverStream::new(outgoing));
+    let codec = ProstCodec::<M, A>::default();
+    let answer = tokio::time::timeout(TIMEOUT, client.streaming(request, path, codec));
+    let answers = answer
+        .await
+        .context("the control plane does not answer")??;
+    Ok(answers.into_inner())
+}
+
+/// Logs the first failure of a row, and waits. `effect`: the consequence of the failure.
+pub(crate) async fn pause(error: &anyhow::Error, effect: &str, attempt: &mut u32) {
+    let error = format!("{error:#}");
+    if *attempt == 0 {
+        tracing::warn!(error, "{effect}; retrying");
+    } else {
+        tracing::debug!(error, "{effect}");
+    }
+    tokio::time::sleep(backoff(*attempt, chance())).await;
+    *attempt = attempt.saturating_add(1);
 }

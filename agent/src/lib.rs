@@ -3,6 +3,7 @@
 //! Deliberately absent: policies, and any key on a disk.
 
 mod admin;
+mod backoff;
 mod bootstrap;
 pub mod capture;
 mod control_plane;

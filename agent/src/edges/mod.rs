@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::Admin;
-use crate::issuance::chance;
+use crate::backoff::chance;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 use reading::Reader;

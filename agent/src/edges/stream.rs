@@ -3,24 +3,22 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use heddle_xds_types::edges::{
     EdgeDelta, EdgeName, EdgeReport, MAX_EDGES_OF_REPORT, MAX_EDGES_OF_SIDECAR, METHOD,
 };
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Request, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::Streaming;
 
 use super::{Lost, Traffic};
 use crate::control_plane::{self, TIMEOUT};
-use crate::issuance::{backoff, chance};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
 /// A stream without reports for this long is closed, so that idle sidecars cost the control plane no connection.
 const IDLE: Duration = Duration::from_secs(60);
+/// The effect of a stream that fails.
+const UNREPORTED: &str = "traffic is not reported";
 /// Messages on the way to the control plane.
 const IN_FLIGHT: usize = 8;
 
@@ -36,27 +34,14 @@ pub(super) async fn send(
         match Sender::open(settings, secrets, lost).await {
             Ok(mut sender) => match sender.run(first, &mut readings).await {
                 Ok(()) => attempt = 0,
-                Err(error) => tell(&error, &mut attempt).await,
+                Err(error) => control_plane::pause(&error, UNREPORTED, &mut attempt).await,
             },
             Err(error) => {
                 lost.traffic(&first);
-                tell(&error, &mut attempt).await;
+                control_plane::pause(&error, UNREPORTED, &mut attempt).await;
             }
         }
     }
-}
-
-/// Logs the first failure of a row, and waits.
-async fn tell(error: &anyhow::Error, attempt: &mut u32) {
-    let pause = backoff(*attempt, chance());
-    let error = format!("{error:#}");
-    if *attempt == 0 {
-        tracing::warn!(error, "traffic is not reported; retrying");
-    } else {
-        tracing::debug!(error, "traffic is not reported");
-    }
-    *attempt = attempt.saturating_add(1);
-    tokio::time::sleep(pause).await;
 }
 
 /// One open stream.
@@ -76,22 +61,13 @@ impl<'a> Sender<'a> {
         secrets: &watch::Receiver<Secrets>,
         lost: &'a Lost,
     ) -> Result<Self> {
-        let channel = control_plane::connect(settings, secrets).await?;
-        let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await?;
         let (reports, outgoing) = mpsc::channel(IN_FLIGHT);
-        let path = PathAndQuery::from_static(METHOD);
-        let request = Request::new(ReceiverStream::new(outgoing));
-        let codec = ProstCodec::<EdgeReport, ()>::default();
-        let answer = tokio::time::timeout(TIMEOUT, client.streaming(request, path, codec));
-        let answers = answer
-            .await
-            .context("the control plane does not answer")??;
+        let answers = control_plane::stream(settings, secrets, METHOD, outgoing).await?;
         Ok(Self {
             node: settings.node_id(),
             lost,
             reports,
-            answers: answers.into_inner(),
+            answers,
             numbers: HashMap::new(),
         })
     }

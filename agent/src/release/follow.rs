@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use heddle_xds_types::rollout::{EndReport, METHOD, WithdrawalReport};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Request, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::Streaming;
 
 use super::Hook;
-use crate::control_plane::{self, TIMEOUT};
-use crate::issuance::{backoff, chance};
+use crate::control_plane;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
+/// The effect of a stream that fails.
+const UNTOLD: &str = "the control plane does not tell how far the removal of the pod is";
 /// The time of the last request is reported this often at most.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Messages on the way to the control plane.
@@ -30,25 +28,12 @@ pub(crate) async fn follow(
 ) -> Result<()> {
     loop {
         hook.until_wanted().await;
-        let mut failed = 0;
+        let mut attempt = 0;
         while hook.is_wanted() {
             let result = run(&hook, &settings, &secrets).await;
             hook.known.send_modify(|known| known.withdrawal = None);
             let Err(error) = result else { break };
-            let error = format!("{error:#}");
-            if failed > 0 {
-                tracing::debug!(
-                    error,
-                    "the control plane does not tell how far the removal of the pod is"
-                );
-            } else {
-                tracing::warn!(
-                    error,
-                    "the control plane does not tell how far the removal of the pod is; retrying"
-                );
-            }
-            tokio::time::sleep(backoff(failed, chance())).await;
-            failed = failed.saturating_add(1);
+            control_plane::pause(&error, UNTOLD, &mut attempt).await;
         }
     }
 }
@@ -58,7 +43,8 @@ async fn run(hook: &Hook, settings: &Settings, secrets: &watch::Receiver<Secrets
     let (reports, outgoing) = mpsc::channel(IN_FLIGHT);
     let mut sent = hook.report(settings.node_id());
     reports.send(sent.clone()).await?;
-    let mut answers = open(settings, secrets, outgoing).await?;
+    let mut answers: Streaming<WithdrawalReport> =
+        control_plane::stream(settings, secrets, METHOD, outgoing).await?;
     let (mut times, mut waiting) = (hook.times.subscribe(), hook.waiting.subscribe());
     let mut ticks = tokio::time::interval(INTERVAL);
     while hook.is_wanted() {
@@ -95,22 +81,4 @@ fn is_news(sent: &EndReport, now: &EndReport) -> bool {
     added(sent.released_ago_ms, now.released_ago_ms)
         || added(sent.ended_ago_ms, now.ended_ago_ms)
         || later(sent.last_request_ago_ms, now.last_request_ago_ms)
-}
-
-async fn open(
-    settings: &Settings,
-    secrets: &watch::Receiver<Secrets>,
-    outgoing: mpsc::Receiver<EndReport>,
-) -> Result<Streaming<WithdrawalReport>> {
-    let channel = control_plane::connect(settings, secrets).await?;
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await?;
-    let path = PathAndQuery::from_static(METHOD);
-    let codec = ProstCodec::<EndReport, WithdrawalReport>::default();
-    let request = Request::new(ReceiverStream::new(outgoing));
-    let answer = tokio::time::timeout(TIMEOUT, client.streaming(request, path, codec));
-    let answer = answer
-        .await
-        .context("the control plane does not answer")??;
-    Ok(answer.into_inner())
 }

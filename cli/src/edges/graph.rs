@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::figures::Figures;
 pub use super::names::End;
 use super::names::{backend, caller, port};
-use crate::replicas::Replica;
+use crate::replicas::{Asked, Replica};
 
 /// Whether the requests of an edge came by mutual TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,16 +84,6 @@ pub struct Caller {
     /// Rates and durations.
     #[serde(flatten)]
     pub figures: Figures,
-}
-
-/// Whether a replica was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Asked {
-    /// Its pod.
-    pub replica: String,
-    /// Why it could not be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
 }
 
 /// The edges of the mesh over a time.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use heddle_acceptor::clean;
 use heddle_xds_types::edges::EdgesReport;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Health;
@@ -18,8 +18,6 @@ use crate::replicas::{self, Replica};
 
 /// The time between two looks. Sidecars report every 5 s.
 const WATCH: Duration = Duration::from_secs(5);
-/// The longest reason of a replica, in characters.
-const MAX_REASON: usize = 1000;
 
 /// Options of the commands on live traffic.
 #[derive(Args, Debug)]
@@ -88,24 +86,30 @@ pub enum Source {
 impl Source {
     /// Reads the traffic of the last `window` seconds; a standalone control plane chooses the window.
     pub async fn read(&self, window: u64) -> Result<Graph> {
-        let replicas = match self {
-            Self::Cluster(cluster) => {
-                let path = format!("/api/v1/edges?window={window}");
-                replicas::ask_all(cluster, &path).await?
-            }
-            Self::Standalone(folder) => {
-                let path = folder.join("edges.json");
-                let text = tokio::fs::read_to_string(&path).await;
-                let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-                let report: EdgesReport = serde_json::from_str(&text)
-                    .with_context(|| format!("{} cannot be read", path.display()))?;
-                vec![Replica {
-                    name: "standalone".to_owned(),
-                    answer: Ok(report),
-                }]
-            }
-        };
+        let path = format!("/api/v1/edges?window={window}");
+        let replicas: Vec<Replica<EdgesReport>> = self.ask(&path, "edges.json").await?;
         Ok(Graph::of(replicas))
+    }
+
+    /// Asks all replicas for the JSON at a path; reads the file of a standalone control plane instead.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: &str,
+    ) -> Result<Vec<Replica<T>>> {
+        let folder = match self {
+            Self::Cluster(cluster) => return replicas::ask_all(cluster, path).await,
+            Self::Standalone(folder) => folder,
+        };
+        let path = folder.join(file);
+        let text = tokio::fs::read_to_string(&path).await;
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        let report = serde_json::from_str(&text)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        Ok(vec![Replica {
+            name: "standalone".to_owned(),
+            answer: Ok(report),
+        }])
     }
 }
 
@@ -178,11 +182,7 @@ fn summary(graph: &Graph) -> String {
 }
 
 fn verdict(graph: &Graph) -> Result<()> {
-    let unasked = graph.replicas.iter().filter_map(|asked| {
-        let reason = format!("{}: {}", asked.replica, asked.error.as_ref()?);
-        Some(clean(&reason, MAX_REASON))
-    });
-    let unasked: Vec<String> = unasked.collect();
+    let unasked = replicas::unasked(&graph.replicas);
     if unasked.is_empty() {
         return Ok(());
     }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use heddle_acceptor::clean;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
@@ -19,6 +21,8 @@ use token::Token;
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
 
+/// The longest reason of a replica, in characters.
+const MAX_REASON: usize = 1000;
 /// The port of the control plane for metrics, proxy states and traffic.
 const PORT: u16 = 15014;
 const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
@@ -34,6 +38,25 @@ pub struct Replica<T> {
     pub name: String,
     /// The answer, or why it could not be asked.
     pub answer: Result<T, String>,
+}
+
+/// Whether a replica was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// Its pod.
+    pub replica: String,
+    /// Why it could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Returns the replicas that could not be asked, each with the reason, fit for a terminal.
+pub fn unasked(replicas: &[Asked]) -> Vec<String> {
+    let unasked = replicas.iter().filter_map(|asked| {
+        let reason = format!("{}: {}", asked.replica, asked.error.as_ref()?);
+        Some(clean(&reason, MAX_REASON))
+    });
+    unasked.collect()
 }
 
 /// Asks all replicas at once for the JSON at a path. One that fails is part of the answer.

@@ -6,7 +6,7 @@ use heddle_xds_types::rollout::{Receipt, ReceiptsReport, ReleaseReason};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use crate::replicas::Replica;
+use crate::replicas::{Asked, Replica};
 
 /// So many callers that have not acknowledged are named.
 const NAMED: usize = 5;
@@ -21,17 +21,6 @@ pub struct Receipts {
     pub covered_seconds: u64,
     /// The pods, the oldest first.
     pub receipts: Vec<PodReceipt>,
-}
-
-/// One replica.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Asked {
-    /// Its pod.
-    pub replica: String,
-    /// Why it could not be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
 }
 
 /// The end of one pod. Fields with `Ms` are milliseconds since 1970.
@@ -79,22 +68,15 @@ impl Receipts {
         let (mut asked, mut pods) = (Vec::new(), BTreeMap::<_, PodReceipt>::new());
         let mut covered: Option<u64> = None;
         for replica in replicas {
-            let report = match replica.answer {
-                Ok(report) => {
-                    asked.push(Asked {
-                        replica: replica.name,
-                        error: None,
-                    });
-                    report
-                }
-                Err(error) => {
-                    asked.push(Asked {
-                        replica: replica.name,
-                        error: Some(error),
-                    });
-                    continue;
-                }
+            let (report, error) = match replica.answer {
+                Ok(report) => (Some(report), None),
+                Err(error) => (None, Some(error)),
             };
+            asked.push(Asked {
+                replica: replica.name,
+                error,
+            });
+            let Some(report) = report else { continue };
             covered =
                 Some(covered.map_or(report.covered_seconds, |of| of.min(report.covered_seconds)));
             for receipt in report.receipts {

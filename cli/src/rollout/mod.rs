@@ -2,20 +2,16 @@
 
 mod merge;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use heddle_acceptor::clean;
-use heddle_xds_types::rollout::ReceiptsReport;
 
 use crate::edges::live::{PlaceArgs, Source};
 use crate::findings::plural;
 use crate::out::Format;
-use crate::replicas::{self, Replica};
+use crate::replicas;
 use crate::table;
 use merge::{PodReceipt, Receipts};
 
-/// The longest reason of a replica, in characters.
-const MAX_REASON: usize = 1000;
 /// The namespace of a standalone control plane.
 const NAMESPACE: &str = "default";
 
@@ -76,7 +72,8 @@ pub async fn run(command: &RolloutCommand) -> Result<()> {
         (None, Source::Cluster(cluster)) => cluster.config().await?.default_namespace,
         (None, Source::Standalone(_)) => NAMESPACE.to_owned(),
     };
-    let mut receipts = Receipts::of(read(&source).await?);
+    let replicas = source.ask("/api/v1/receipts", "receipts.json").await?;
+    let mut receipts = Receipts::of(replicas);
     receipts.keep(&namespace, workload);
     args.output
         .print(&receipts, || text(&receipts, &namespace))?;
@@ -94,23 +91,6 @@ fn name_of(workload: &str) -> Result<&str> {
         );
     }
     Ok(name)
-}
-
-async fn read(source: &Source) -> Result<Vec<Replica<ReceiptsReport>>> {
-    match source {
-        Source::Cluster(cluster) => replicas::ask_all(cluster, "/api/v1/receipts").await,
-        Source::Standalone(folder) => {
-            let path = folder.join("receipts.json");
-            let text = tokio::fs::read_to_string(&path).await;
-            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-            let report = serde_json::from_str(&text)
-                .with_context(|| format!("{} cannot be read", path.display()))?;
-            Ok(vec![Replica {
-                name: "standalone".to_owned(),
-                answer: Ok(report),
-            }])
-        }
-    }
 }
 
 const HEAD: [&str; 8] = [
@@ -167,11 +147,7 @@ fn cells(pod: &PodReceipt) -> Vec<String> {
 }
 
 fn verdict(receipts: &Receipts) -> Result<()> {
-    let unasked = receipts.replicas.iter().filter_map(|asked| {
-        let reason = format!("{}: {}", asked.replica, asked.error.as_ref()?);
-        Some(clean(&reason, MAX_REASON))
-    });
-    let unasked: Vec<String> = unasked.collect();
+    let unasked = replicas::unasked(&receipts.replicas);
     if unasked.is_empty() {
         return Ok(());
     }

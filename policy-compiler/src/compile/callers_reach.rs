@@ -1,8 +1,5 @@
 //! Callers of the namespace of a policy: service accounts that no pod has, and that are probably slips of the pen.
 
-use std::cell::LazyCell;
-use std::collections::BTreeSet;
-
 use heddle_crds::reason;
 
 use super::reach::{Reach, is_near};
@@ -21,13 +18,12 @@ impl Reach<'_> {
         policies: impl Iterator<Item = &'p Policy>,
         feedback: &mut PolicyFeedback,
     ) {
-        // Most policies name no caller of their own namespace.
-        let accounts = LazyCell::new(|| {
+        // Searched for each identity: a policy names few callers of its own namespace, and a set of all accounts would be made at each change.
+        let accounts = || {
             let meshed = self.meshed.iter().map(|(template, _)| *template);
             let templates = meshed.chain(self.without_sidecar.iter().copied());
-            let accounts = templates.map(|template| &*template.service_account);
-            accounts.collect::<BTreeSet<&str>>()
-        });
+            templates.map(|template| &*template.service_account)
+        };
         let rules = policies.flat_map(|policy| {
             let rules = policy.rules.iter().enumerate();
             rules.map(move |(index, rule)| (&policy.object, index, rule))
@@ -38,10 +34,9 @@ impl Reach<'_> {
                 let (_, path) = identity.as_str().split_once("/ns/")?;
                 path.strip_prefix(&**namespace)?.strip_prefix("/sa/")
             });
-            for account in own.filter(|account| !accounts.contains(*account)) {
-                let Some(meant) = accounts.iter().find(|known| is_slip(known, account)) else {
-                    continue;
-                };
+            for account in own.filter(|account| accounts().all(|known| known != *account)) {
+                let slips = accounts().filter(|known| is_slip(known, account));
+                let Some(meant) = slips.min() else { continue };
                 let field = format!("spec.rules[{index}].from.identities");
                 let message =
                     format!("no pod of namespace {namespace} has the service account {account:?}");
@@ -57,8 +52,8 @@ impl Reach<'_> {
 fn is_slip(known: &str, account: &str) -> bool {
     let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
     known.len().min(account.len()) >= SHORTEST
-        && letters(known) != letters(account)
         && is_near(known, account)
+        && letters(known) != letters(account)
 }
 
 #[cfg(test)]

@@ -415,8 +415,11 @@ pub(super) fn named(all: impl Iterator<Item = String>) -> String {
     text
 }
 
-/// Whether two words differ by one letter, or by two that changed places.
+/// Whether two words differ by one letter, by two that changed places, or by case alone.
 pub(super) fn is_near(one: &str, other: &str) -> bool {
+    if same_but_for_case(one, other) {
+        return !one.is_empty();
+    }
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let same = |a: &[char], b: &[char]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let front = same(&one, &other);
@@ -429,7 +432,6 @@ pub(super) fn is_near(one: &str, other: &str) -> bool {
     let shorter = one.len().min(other.len());
     let longer = one.len().max(other.len());
     let rest = longer.saturating_sub((front + back).min(longer));
-    let lowered = |text: &[char]| text.iter().collect::<String>().to_lowercase();
     let swapped = || {
         rest == 2 && one.len() == other.len() && {
             let pair = |text: &[char]| text.get(front..front + 2).map(<[char]>::to_vec);
@@ -438,8 +440,13 @@ pub(super) fn is_near(one: &str, other: &str) -> bool {
             Some(turned) == pair(&other)
         }
     };
-    shorter > 0
-        && (longer - shorter <= 1 && rest <= 1 || swapped() || lowered(&one) == lowered(&other))
+    shorter > 0 && (longer - shorter <= 1 && rest <= 1 || swapped())
+}
+
+/// Nearly all names are ASCII, and need no copies.
+fn same_but_for_case(one: &str, other: &str) -> bool {
+    let ascii = one.is_ascii() && other.is_ascii();
+    one.eq_ignore_ascii_case(other) || !ascii && one.to_lowercase() == other.to_lowercase()
 }
 
 #[cfg(test)]

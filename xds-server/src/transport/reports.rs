@@ -1,4 +1,4 @@
-//! Streams of reports: loads, and the traffic of edges. The first report of a stream says for which subscriber it speaks.
+//! Streams of reports: loads, the traffic of edges, and the ends of pods. The first report of a stream says for which subscriber it speaks.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,9 +49,14 @@ pub(crate) trait Report: Message + Default + Send + 'static {
         who: &SubscriberId,
         kept: &mut Self::Kept,
     ) -> Result<(), Status>;
+
+    /// Waits for the next frame for the client, beside the answer. Most streams have none.
+    fn news(_: &mut Self::Kept) -> impl Future<Output = Bytes> + Send {
+        std::future::pending()
+    }
 }
 
-/// The frames that answer a stream of reports: one at most.
+/// The frames that answer a stream of reports.
 pub(crate) fn responses<R: Report, S: ResourceSource>(
     shared: Arc<Shared<S>>,
     link: Arc<Link>,
@@ -99,6 +104,7 @@ impl<R: Report, S: ResourceSource> Reports<R, S> {
         while !self.over {
             let request = tokio::select! {
                 request = self.inbound.next() => request,
+                frame = R::news(&mut self.kept) => return Some(Ok(frame)),
                 () = self.link.closing.cancelled() => return self.end(self.shared.sent_away()),
                 () = replaced(self.newest.as_ref()) => {
                     let text = "a newer stream of the same client takes the reports";

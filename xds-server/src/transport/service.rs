@@ -12,7 +12,6 @@ use tonic::Status;
 
 use crate::source::ResourceSource;
 
-use super::ends;
 use super::grpc::{Requests, Responses};
 use super::reports;
 use super::shared::Shared;
@@ -56,7 +55,7 @@ pub(crate) fn answer<S: ResourceSource>(
         }
         (&Method::POST, rollout::METHOD) => {
             let inbound = Requests::<EndReport>::new(body, MAX_END_REPORT);
-            Responses::begin(ends::responses(shared, link, inbound))
+            Responses::begin(reports::responses(shared, link, inbound))
         }
         _ => Status::unimplemented("no such method").into_http(),
     }

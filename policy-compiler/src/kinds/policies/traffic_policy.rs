@@ -25,6 +25,14 @@ struct DeclaredPolicy {
     groups: PolicyGroups,
 }
 
+/// The fields of an object that the pods behind all ports keep, or behind one.
+type KeptFields<'a> = (
+    Option<Port>,
+    &'a ObjectRef,
+    Option<&'a [RateLimit]>,
+    Option<&'a Overload>,
+);
+
 /// The policy of one port: that which names it, and for the other groups of fields that which names the service alone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PortPolicy<'a> {
@@ -89,21 +97,16 @@ impl ServicePolicies {
 
     /// Whether the fields that the pods keep differ, or the objects that set them.
     fn server_side_differs(&self, other: &Self) -> bool {
-        let all = |of: &Self| -> Vec<_> {
-            let all = of.0.iter();
-            let kept = all.filter(|(_, of)| of.groups.at_servers().is_some());
-            kept.map(|(port, of)| {
-                let limits = of.groups.rate_limits().map(<[_]>::to_vec);
-                (
-                    *port,
-                    of.object.clone(),
-                    limits,
-                    of.groups.overload().cloned(),
-                )
-            })
-            .collect()
-        };
-        all(self) != all(other)
+        !self.kept().eq(other.kept())
+    }
+
+    fn kept(&self) -> impl Iterator<Item = KeptFields<'_>> {
+        self.at_servers().map(|(port, object, _)| {
+            let groups = self.0.get(&port).map(|of| &of.groups);
+            let limits = groups.and_then(PolicyGroups::rate_limits);
+            let overload = groups.and_then(PolicyGroups::overload);
+            (port, object, limits, overload)
+        })
     }
 
     /// Returns the policy of all ports, and a sentence on the ports where others win. None: it wins everywhere.
