@@ -61,13 +61,13 @@ lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask tidy
 
 # Tests that run by name only (`test = false`): --all-targets leaves them out.
-BY_NAME := capture lists audit scope
+BY_NAME := capture lists audit scope backends
 
 .PHONY: clippy
 clippy:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p heddle-agent -p heddle-bench -p heddle-scope-tests $(addprefix --test ,$(BY_NAME)) -- -D warnings
+	cargo clippy -p heddle-agent -p heddle-bench -p heddle-scope-tests -p heddle-policy-compiler $(addprefix --test ,$(BY_NAME)) -- -D warnings
 
 gen: ## write all generated files
 	cargo xtask gen
@@ -75,8 +75,9 @@ gen: ## write all generated files
 conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
-nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
+nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
 	tests/gitops/run.sh
+	tests/telemetry/run.sh
 	cargo build --bins
 	HELD_SOCKETS=1000 cargo test -p heddle-operator --test standalone open_connections
 	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture

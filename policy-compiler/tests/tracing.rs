@@ -1,4 +1,4 @@
-//! Traces of real Envoys: calls over three hops, with real mTLS on loopback and a real collector.
+//! Traces of real Envoys: calls over four hops, with real mTLS on loopback and a real collector.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -7,169 +7,15 @@ mod collector;
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
 use collector::{Collector, Received};
-use harness::running::{Envoy, Trust, http, request, serve, start, status};
+use harness::chain::{Chain, HTTP, OTLP, SPANS, application, line, mesh, workload};
+use harness::running::{Trust, http, serve, start, status};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
-const HTTP: u16 = 8411;
-const OTLP: u16 = 4317;
-/// A chain: each calls the next.
-const WORKLOADS: [&str; 4] = ["client", "a", "b", "c"];
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
-
-/// The documents of a workload: a service with one pod that calls these upstreams. Its sidecar has `<net>.<index>.1`, the application
-/// `<net>.<index>.2`.
-fn workload(net: &str, index: usize, name: &str, port: u16, upstreams: &str) -> String {
-    format!(
-        "---
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{clusterIP: 10.96.0.{index}, selector: {{app: {name}}}, ports: [{{name: http, port: {port}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}}}]
-endpoints: [{{addresses: [{net}.{index}.1], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}, annotations: {{heddle.dev/standalone-app: {net}.{index}.2, heddle.dev/standalone-upstreams: \"{upstreams}\"}}}}
-spec: {{serviceAccountName: {name}, containers: [{{name: app}}]}}
-status: {{podIPs: [{{ip: {net}.{index}.1}}]}}
-"
-    )
-}
-
-/// The settings of the mesh.
-fn mesh(collector: &str, tracing: &str) -> String {
-    format!(
-        "---
-apiVersion: heddle.dev/v1alpha1
-kind: Mesh
-metadata: {{name: default}}
-spec: {{telemetry: {{collector: {{{collector}}}, tracing: {{{tracing}}}}}}}
-"
-    )
-}
-
-/// The line of a header in the head of a request.
-fn line<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = head.lines();
-    lines.find(|line| line.to_lowercase().starts_with(&format!("{name}:")))
-}
-
-/// Answers with the head of the request, after those of the applications that it calls.
-fn application(stream: &mut TcpStream, next: Option<&str>) {
-    let Some(head) = request(stream) else { return };
-    let mut head = String::from_utf8(head).unwrap();
-    if let Some(next) = next {
-        // As instrumented applications do it.
-        let context = ["traceparent", "tracestate", "x-request-id"];
-        let lines = context.iter().filter_map(|name| line(&head, name));
-        let headers: String = lines.map(|line| format!("{line}\r\n")).collect();
-        head = http(next, "GET", "/next?token=SECRET", &headers).unwrap_or_default() + &head;
-    }
-    let length = head.len();
-    let _ = write!(
-        stream,
-        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{head}"
-    );
-}
-
-/// The sidecars of a chain of workloads and of a collector that is one of them.
-struct Chain {
-    net: String,
-    collector: Collector,
-    _folder: tempfile::TempDir,
-    _envoys: Vec<Envoy>,
-}
-
-impl Chain {
-    fn start(net: u8) -> Result<Self> {
-        let net = format!("127.{net}");
-        let upstream = |index: usize| format!("{net}.{index}.3:{HTTP}");
-        let next = |index: usize| WORKLOADS.get(index + 1);
-        let mut world = String::new();
-        for (index, name) in WORKLOADS.into_iter().enumerate() {
-            let upstreams =
-                next(index).map(|next| format!("shop/{next}:{HTTP}={}", upstream(index)));
-            world += &workload(&net, index, name, HTTP, &upstreams.unwrap_or_default());
-        }
-        world += &workload(&net, WORKLOADS.len(), "otel", OTLP, "");
-        world += &mesh(
-            "service: {namespace: shop, name: otel}",
-            "percent: 50, tags: [{name: env, literal: \"%PROTOCOL%\"}, {name: tenant, requestHeader: x-tenant}]",
-        );
-        let (compiled, trust) = (harness::compiled(&world), Trust::new()?);
-        ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
-        let collector = Collector::start(&format!("{net}.{}.2:{OTLP}", WORKLOADS.len()))?;
-        let (folder, none) = (tempfile::tempdir()?, BTreeSet::new());
-        let mut envoys = Vec::new();
-        for (index, name) in WORKLOADS.into_iter().chain(["otel"]).enumerate() {
-            let to = next(index).map(|_| upstream(index));
-            if name != "otel" {
-                let answer = move |stream: &mut TcpStream| application(stream, to.as_deref());
-                serve(format!("{net}.{index}.2:{HTTP}"), answer)?;
-            }
-            let admin = format!("{net}.{index}.9:9901");
-            let pod = (name, &none);
-            envoys.push(start(
-                &compiled,
-                pod,
-                &trust,
-                folder.path(),
-                &admin,
-                |_| {},
-            )?);
-        }
-        let chain = Self {
-            net,
-            collector,
-            _folder: folder,
-            _envoys: envoys,
-        };
-        chain.set("tracing.opentelemetry.min_flush_spans=1")?;
-        Ok(chain)
-    }
-
-    /// Sets runtime values of all sidecars, as RTDS does.
-    fn set(&self, values: &str) -> Result<()> {
-        for index in 0..=WORKLOADS.len() {
-            let admin = format!("{}.{index}.9:9901", self.net);
-            let answer = http(&admin, "POST", &format!("/runtime_modify?{values}"), "")?;
-            ensure!(answer.contains("200 OK"), "{answer}");
-        }
-        Ok(())
-    }
-
-    /// Removes and returns the spans, once those of a trace over all hops have come. Each sidecar sends its spans in order.
-    fn until_whole(&self, trace: &str) -> Result<Vec<Received>> {
-        let of_it = |of: &&Received| hex(&of.span.trace_id) == trace;
-        let whole = |spans: &[Received]| spans.iter().filter(of_it).count() >= 6;
-        self.collector.take_once(whole)
-    }
-
-    /// Calls over all hops. Returns the heads that the applications got, the last one first.
-    fn call(&self, headers: &str) -> Result<String> {
-        let answer = http(
-            &format!("{}.0.3:{HTTP}", self.net),
-            "GET",
-            "/first?token=SECRET",
-            headers,
-        )?;
-        ensure!(status(&answer) == 200, "{answer}");
-        let (_, heads) = answer.split_once("\r\n\r\n").context("no heads")?;
-        Ok(heads.to_owned())
-    }
-}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -192,7 +38,7 @@ fn one_trace(spans: &[Received]) -> Result<(String, String)> {
         .iter()
         .map(|of| (&*of.service, &*of.span.name, of.span.kind()))
         .collect();
-    let [a, b, c] = ["a", "b", "c"].map(|to| format!("{to}.shop:{HTTP}"));
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|to| format!("{to}.shop:{HTTP}"));
     let expected = [
         ("client", &*a, SpanKind::Client),
         ("a", &*a, SpanKind::Server),
@@ -200,6 +46,8 @@ fn one_trace(spans: &[Received]) -> Result<(String, String)> {
         ("b", &*b, SpanKind::Server),
         ("b", &*c, SpanKind::Client),
         ("c", &*c, SpanKind::Server),
+        ("c", &*d, SpanKind::Client),
+        ("d", &*d, SpanKind::Server),
     ];
     ensure!(said == expected, "{said:#?}");
     let id = &found[0].span.trace_id;
@@ -207,9 +55,19 @@ fn one_trace(spans: &[Received]) -> Result<(String, String)> {
     Ok((hex(id), hex(&found[0].span.parent_span_id)))
 }
 
+/// Removes and returns the spans, once those of a trace over all hops have come. Each sidecar sends its spans in order.
+fn until_whole(collector: &Collector, trace: &str) -> Result<Vec<Received>> {
+    let of_it = |of: &&Received| hex(&of.span.trace_id) == trace;
+    collector.take_once(|spans| spans.iter().filter(of_it).count() >= SPANS)
+}
+
 #[test]
-fn a_call_over_three_hops_is_one_trace_and_parents_decide() -> Result<()> {
-    let chain = Chain::start(94)?;
+fn a_call_over_four_hops_is_one_trace_and_parents_decide() -> Result<()> {
+    let collector = Collector::start(&Chain::collector(94))?;
+    let chain = Chain::start(
+        94,
+        "tracing: {percent: 50, tags: [{name: env, literal: \"%PROTOCOL%\"}, {name: tenant, requestHeader: x-tenant}]}",
+    )?;
     let parent = |flags: &str| format!("traceparent: 00-{TRACE}-{PARENT}-{flags}\r\n");
 
     // A part of the requests begins a trace, and their id makes no difference.
@@ -218,7 +76,7 @@ fn a_call_over_three_hops_is_one_trace_and_parents_decide() -> Result<()> {
     }
     chain.set("tracing.random_sampling=0")?;
     chain.call(&parent("01"))?;
-    let spans = chain.until_whole(TRACE)?;
+    let spans = until_whole(&collector, TRACE)?;
     let traces: BTreeSet<_> = spans.iter().map(|of| &of.span.trace_id).collect();
     // With that of the sampled parent.
     ensure!((2..=40).contains(&traces.len()), "{}", traces.len());
@@ -238,14 +96,14 @@ fn a_call_over_three_hops_is_one_trace_and_parents_decide() -> Result<()> {
         "{heads}"
     );
     ensure!(!heads.to_lowercase().contains("x-heddle"), "{heads}");
-    let spans = chain.collector.take(6)?;
+    let spans = collector.take(SPANS)?;
     ensure!(one_trace(&spans)? == (TRACE.to_owned(), PARENT.to_owned()));
     let of = |service: &str| spans.iter().find(|of| of.service == service).unwrap();
     ensure!(
         of("client").attribute("tenant") == Some("blue"),
         "{spans:#?}"
     );
-    ensure!(of("c").attribute("tenant").is_none(), "{spans:#?}");
+    ensure!(of("d").attribute("tenant").is_none(), "{spans:#?}");
     for of in &spans {
         let path = if of.span.name.starts_with("a.") {
             "/first"
@@ -265,7 +123,7 @@ fn a_call_over_three_hops_is_one_trace_and_parents_decide() -> Result<()> {
     let last = line(&heads, "traceparent").unwrap_or_default();
     ensure!(last.contains(TRACE) && last.ends_with("-00"), "{heads}");
     let heads = chain.call("")?;
-    let (trace, parent) = one_trace(&chain.collector.take(6)?)?;
+    let (trace, parent) = one_trace(&collector.take(SPANS)?)?;
     ensure!(heads.contains(&trace) && parent.is_empty(), "{heads}");
     Ok(())
 }
@@ -295,7 +153,7 @@ fn a_collector_that_is_slow_or_gone_costs_no_request_and_its_loss_is_counted() -
         let mut world = workload(net, 0, "client", HTTP, &format!("shop/a:{HTTP}={upstream}"));
         world += &workload(net, 1, "a", HTTP, "");
         let address = format!("address: {{host: {net}.{host}}}");
-        world += &mesh(&address, "percent: 100");
+        world += &mesh(&address, "tracing: {percent: 100}");
         let compiled = harness::compiled(&world);
         ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
         let sidecar = |pod: &'static str, index: u8| {

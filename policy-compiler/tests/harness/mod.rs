@@ -7,6 +7,7 @@
     reason = "tests; each test binary uses a part of this"
 )]
 
+pub mod chain;
 pub mod envoy;
 pub mod fields;
 pub mod matchers;
