@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,6 +126,19 @@ impl Admin {
             bail!("Envoy answers {status} to the request for its metrics");
         }
         Ok(())
+    }
+
+    /// Reads a runtime value that is a whole number. 0: there is none.
+    pub(crate) async fn runtime_number(&self, name: &str) -> Result<u32> {
+        let (status, text) = self.ask(Method::GET, "/runtime").await?;
+        if status != StatusCode::OK {
+            bail!("Envoy answers {status} to the request for its runtime values");
+        }
+        let values: Value =
+            serde_json::from_str(&text).context("the runtime values can't be read")?;
+        let entries = values.get("entries");
+        let entry = entries.and_then(|entries| entries.get(name)?.get("final_value")?.as_str());
+        Ok(entry.and_then(|value| value.parse().ok()).unwrap_or(0))
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, String)> {

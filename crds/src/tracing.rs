@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AccessLogFormat, AccessLogSink, AccessLogs, Percent, ServiceAccountRef};
@@ -25,6 +26,13 @@ pub struct MeshTelemetry {
     #[schemars(length(max = 32))]
     pub metrics_readers: Vec<ServiceAccountRef>,
 
+    /// The labels that the golden metrics are scraped without, at most all of these; series that differ in no other label become one.
+    /// A change reaches sidecars as a runtime value.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub omit_metric_labels: Vec<MetricLabel>,
+
     /// The access logs of every sidecar for which no Telemetry sets others. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_logs: Option<AccessLogs>,
@@ -44,6 +52,45 @@ pub struct MeshTelemetry {
     /// Traces. Left out: only sidecars for which a Telemetry sets a share trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<MeshTracing>,
+}
+
+/// A label of the golden metrics that may be left out, as Prometheus shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricLabel {
+    /// The caller's workload.
+    SourceWorkload,
+    /// The caller's identity.
+    SourcePrincipal,
+    /// The server's workload.
+    DestinationWorkload,
+    /// The backend.
+    UpstreamCluster,
+    /// The status of gRPC.
+    GrpcStatus,
+    /// Envoy's response flags.
+    ResponseFlags,
+    /// The rule that took the request.
+    Route,
+    /// The policy that denied.
+    Policy,
+}
+
+impl MetricLabel {
+    /// The name of the label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceWorkload => "source_workload",
+            Self::SourcePrincipal => "source_principal",
+            Self::DestinationWorkload => "destination_workload",
+            Self::UpstreamCluster => "upstream_cluster",
+            Self::GrpcStatus => "grpc_status",
+            Self::ResponseFlags => "response_flags",
+            Self::Route => "route",
+            Self::Policy => "policy",
+        }
+    }
 }
 
 /// The collector of telemetry: a server of OTLP over gRPC. Names exactly one of `service` and `address`.

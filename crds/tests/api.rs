@@ -60,7 +60,7 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
             "defaultAction": "Allow", "outbound": "Allow", "outboundNamespaces": [],
             "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
-            "telemetry": {"metricsReaders": [], "accessLogFormat": "JSON", "accessLogSink": "Stdout"},
+            "telemetry": {"metricsReaders": [], "omitMetricLabels": [], "accessLogFormat": "JSON", "accessLogSink": "Stdout"},
             "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10,
                 "initResources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}}

@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) traced: Option<u16>,
     /// The attributes of every span beside Envoy's own.
     pub(crate) span_tags: Arc<[SpanTag]>,
+    /// The labels that golden metrics are scraped without, as bits ([`heddle_xds_types::golden::LEFT_OUT`]).
+    pub(crate) labels_left_out: u32,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }

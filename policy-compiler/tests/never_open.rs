@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 26] = [
+const CHOICES: [(&str, Unreadable); 27] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -254,6 +254,7 @@ const CHOICES: [(&str, Unreadable); 26] = [
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
     ("Mesh.telemetry.accessLogFormat", Unreadable::Harmless),
     ("Mesh.telemetry.accessLogSink", Unreadable::Harmless),
+    ("Mesh.telemetry.omitMetricLabels[]", Unreadable::Harmless),
     (
         "TrafficPolicy.faults[].match.headers[].present",
         Unreadable::Harmless,
@@ -325,7 +326,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
                 "outboundNamespaces": [{"namespace": "shop", "outbound": "Allow"}], "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
-                "telemetry": {"accessLogFormat": "JSON", "accessLogSink": "Stdout"}}),
+                "telemetry": {"accessLogFormat": "JSON", "accessLogSink": "Stdout", "omitMetricLabels": ["route"]}}),
         ),
         (
             "TrafficPolicy",

@@ -29,6 +29,36 @@ pub const BUCKETS_MS: [f64; 12] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0, 30_000.0,
 ];
 
+/// The labels that a Mesh may leave out. A new one comes last, for its place is its bit.
+pub const OPTIONAL_LABELS: [&str; 8] = [
+    "source_workload",
+    "source_principal",
+    "destination_workload",
+    "upstream_cluster",
+    "grpc_status",
+    "response_flags",
+    "route",
+    "policy",
+];
+
+/// The runtime value of Envoy that tells the agent the labels that are left out: a bit for each.
+pub const LEFT_OUT: &str = "heddle.metrics.left_out";
+
+/// The bits of these labels.
+#[must_use]
+pub fn left_out(labels: &[&str]) -> u32 {
+    let all = OPTIONAL_LABELS.iter().enumerate();
+    all.filter(|(_, label)| labels.contains(label))
+        .fold(0, |bits, (place, _)| bits | 1 << place)
+}
+
+/// Whether a label is left out by these bits.
+#[must_use]
+pub fn is_left_out(bits: u32, label: &str) -> bool {
+    let place = OPTIONAL_LABELS.iter().position(|of| *of == label);
+    place.is_some_and(|place| bits & (1 << place) != 0)
+}
+
 /// The side that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {

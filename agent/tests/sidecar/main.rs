@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_agent::{Settings, Sockets, bootstrap};
+use heddle_xds_types::golden;
 use link::Link;
 use nix::sys::signal::{Signal, kill};
 use plane::ZONE;
@@ -201,6 +202,30 @@ async fn metrics_have_labels_through_the_agent() {
         "an unused figure is kept: {}",
         answer.body
     );
+}
+
+#[tokio::test]
+async fn metrics_are_scraped_without_labels_that_a_runtime_value_leaves_out() {
+    let left_out = golden::left_out(&["source_principal", "upstream_cluster"]);
+    let runtime = resources::runtime(golden::LEFT_OUT, left_out);
+    let mut pod = Pod::with(|resources| resources.push(runtime)).await;
+    let mut command = pod.command();
+    pod.start(&mut command);
+    pod.until_ready().await;
+    get(pod.ports.outbound, "/").await.unwrap();
+    let path = "/stats/prometheus?names=istio&usedonly";
+    let metrics = || async { get(pod.ports.metrics, path).await.unwrap().body };
+    let counted = || async { metrics().await.contains("le=\"30000\"} 1\n") };
+    until("the durations", counted, || pod.log()).await;
+    let text = metrics().await;
+    for expected in [
+        "envoy_heddle_request_duration_ms_count{reporter=\"source\",source_namespace=\"shop\",source_workload=\"cart\",destination_namespace=\"shop\",destination_service=\"itself\",protocol=\"http\",response_code=\"200\"} ",
+        "istio_requests_total{reporter=\"source\",source_workload=\"cart\",source_workload_namespace=\"shop\",",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let refused = get(pod.ports.metrics, "/stats/prometheus?names=x").await;
+    assert_eq!(refused.unwrap().status, 400);
 }
 
 /// Counters of requests by path: at most three, over both listeners.

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::plane::{Plane, TOKEN};
-use crate::resources::{Ports, resources};
+use crate::resources::{Ports, Resources, resources};
 
 pub const DEADLINE: Duration = Duration::from_secs(40);
 
@@ -61,6 +61,11 @@ fn free() -> SocketAddr {
 
 impl Pod {
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A pod with these changes to the resources of its control plane.
+    pub async fn with(edit: impl FnOnce(&mut Resources)) -> Self {
         let (slow, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ports = Ports {
@@ -70,7 +75,9 @@ impl Pod {
             app: app.local_addr().unwrap(),
         };
         tokio::spawn(serve(app, Arc::clone(&slow), Arc::clone(&begun)));
-        let plane = Plane::start(resources(ports)).await;
+        let mut resources = resources(ports);
+        edit(&mut resources);
+        let plane = Plane::start(resources).await;
         let pod = Self {
             plane,
             ports,

@@ -54,6 +54,13 @@ pub fn resources(ports: Ports) -> Resources {
     .collect()
 }
 
+/// The runtime layer with this value.
+pub fn runtime(name: &str, value: u32) -> (String, Any) {
+    let layer = json!({ "name": "heddle", "layer": { name: value } });
+    let kind = "envoy.service.runtime.v3.Runtime";
+    ("heddle".to_owned(), pack(&descriptors(), kind, layer))
+}
+
 fn address(at: SocketAddr) -> Value {
     json!({ "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } })
 }

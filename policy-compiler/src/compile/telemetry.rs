@@ -9,7 +9,7 @@ use prost::Message;
 use super::Compiled;
 use super::report::PolicyFeedback;
 use crate::envoy::runtime::{self, RuntimeValue};
-use crate::envoy::{access_log, cluster, otlp, tracing};
+use crate::envoy::{access_log, cluster, metrics, otlp, tracing};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
@@ -41,6 +41,10 @@ impl RuntimeInput {
         let selecting = policies.iter().filter(|policy| policy.selects(template));
         let selecting: Vec<&TelemetryPolicy> = selecting.copied().collect();
         let mut input = Self::default();
+        if let Some(value) = metrics::runtime(settings.labels_left_out) {
+            input.values.extend([value]);
+            input.origins.extend(settings.origin.clone());
+        }
         let with_logs = selecting
             .iter()
             .filter(|policy| policy.access_logs.is_some());

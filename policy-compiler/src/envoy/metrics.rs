@@ -11,6 +11,7 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 use heddle_xds_types::golden::{self, Details, Side};
 
 use super::log_filter::{only, status_from};
+use super::runtime::RuntimeValue;
 use super::{any, number, text_struct};
 
 /// The bound on the counters of one access logger. A series is one combination of fields; an inbound port has one for each
@@ -120,6 +121,11 @@ impl<'a> Edge<'a> {
 }
 
 const STATUS: [&str; 2] = ["%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%"];
+
+/// The runtime value that tells the agent the labels it leaves out. None: it leaves out none.
+pub(crate) fn runtime(left_out: u32) -> Option<(&'static str, RuntimeValue)> {
+    (left_out != 0).then_some((golden::LEFT_OUT, RuntimeValue::Number(left_out)))
+}
 
 /// For HTTP connection managers: every request, and once more with details if it failed. `probed`: the kubelet's probes are among the
 /// requests, and the series tell them apart by the rule.

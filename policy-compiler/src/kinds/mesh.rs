@@ -2,8 +2,9 @@
 
 use heddle_crds::{
     AccessLogFormat, AccessLogSink, Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec,
-    reason,
+    MetricLabel, reason,
 };
+use heddle_xds_types::golden;
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::salvage::{closed, in_words, salvage};
@@ -185,8 +186,14 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
             .and_then(|tracing| tracing.percent)
             .map(heddle_crds::Percent::of_ten_thousand),
         span_tags: span_tags(tracing.map_or(&[][..], |tracing| &tracing.tags)),
+        labels_left_out: labels_left_out(&spec.telemetry.omit_metric_labels),
         origin,
     }
+}
+
+fn labels_left_out(labels: &[MetricLabel]) -> u32 {
+    let names: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
+    golden::left_out(&names)
 }
 
 /// The form of lines. The standard output takes them where there is no collector, which the schema refuses.
