@@ -61,8 +61,25 @@ impl Kubectl {
 
     /// Applies manifests; a refusal of the API server is the error's text.
     pub fn apply(&self, yaml: &str) -> Result<String> {
+        self.send(&["apply", "-f", "-"], yaml)
+    }
+
+    /// Asks for the eviction of a pod, as `kubectl drain` does; a budget that forbids it now is an error.
+    pub fn evict(&self, pod: &str) -> Result<()> {
+        let namespace = self.namespace.as_deref().unwrap_or("default");
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+        let eviction = serde_json::json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
+        self.send(
+            &["create", "--raw", &path, "-f", "-"],
+            &eviction.to_string(),
+        )
+        .map(drop)
+    }
+
+    /// Standard output of a command that reads this text, and must succeed.
+    fn send(&self, args: &[&str], text: &str) -> Result<String> {
         let mut child = self
-            .command(&["apply", "-f", "-"])
+            .command(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -71,7 +88,7 @@ impl Kubectl {
             .stdin
             .take()
             .context("kubectl's standard input")?
-            .write_all(yaml.as_bytes())?;
+            .write_all(text.as_bytes())?;
         let output = child.wait_with_output()?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));

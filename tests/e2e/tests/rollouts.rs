@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use heddle_e2e::{Echo, Load, Namespace, Report, eventually};
 use serde_json::Value;
 
-/// The requests of one run of a client, at [`RATE`] a second. Between two runs is a pause of some tenths of a second.
-const RUN: u64 = 2000;
-const RATE: u64 = 100;
+/// One run of a client takes some 20 s. Between two runs is a pause of some tenths of a second.
+const REQUESTS: &[&str] = &["-n=2000", "-qps=100", "-c=8"];
+/// A stream takes two seconds.
+const STREAMS: &[&str] = &["-n=100", "-qps=5", "-c=12"];
 /// Enough for a cluster of one node.
 const REPLICAS: u32 = 3;
 
@@ -18,26 +19,37 @@ const REPLICAS: u32 = 3;
 struct Service {
     name: &'static str,
     flags: &'static [&'static str],
+    amount: &'static [&'static str],
     url: &'static str,
     status: &'static str,
 }
 
-const SERVICES: [Service; 3] = [
+const SERVICES: [Service; 4] = [
     Service {
         name: "web",
         flags: &["-method=POST"],
+        amount: REQUESTS,
         url: "http://web/",
         status: "200",
     },
     Service {
         name: "rpc",
         flags: &["-proto=grpc"],
+        amount: REQUESTS,
         url: "rpc:9090",
+        status: "OK",
+    },
+    Service {
+        name: "streams",
+        flags: &["-proto=grpc-stream"],
+        amount: STREAMS,
+        url: "streams:9090",
         status: "OK",
     },
     Service {
         name: "bytes",
         flags: &["-proto=tcp"],
+        amount: REQUESTS,
         url: "bytes:3306",
         status: "ok",
     },
@@ -89,6 +101,10 @@ fn deploy(ns: &Namespace) -> Result<()> {
         let deployment = format!("deployment/{}", service.name);
         ns.kubectl
             .run(&["patch", &deployment, "-p", &patch.to_string()])?;
+        ns.kubectl.apply(&format!(
+            "{{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {{name: {0}}}, spec: {{maxUnavailable: 1, selector: {{matchLabels: {{app: {0}}}}}}}}}",
+            service.name
+        ))?;
         rolled_out(ns, service.name)?;
     }
     Echo::new("client").deploy(ns)
@@ -105,12 +121,8 @@ fn rolled_out(ns: &Namespace, name: &str) -> Result<()> {
 fn load(ns: &Namespace, service: &Service, over: &AtomicBool) -> Result<Sum> {
     let mut sum = Sum::default();
     while !over.load(Ordering::Relaxed) {
-        let mut load = Load::from(&ns.kubectl, "client")
-            .flag("-ids")
-            .flag("-c=8")
-            .flag(&format!("-n={RUN}"))
-            .flag(&format!("-qps={RATE}"));
-        for flag in service.flags {
+        let mut load = Load::from(&ns.kubectl, "client").flag("-ids");
+        for flag in service.flags.iter().chain(service.amount) {
             load = load.flag(flag);
         }
         sum.add(&load.run(service.url)?, service.status);
@@ -144,7 +156,20 @@ fn round(ns: &Namespace) -> Result<()> {
         let pod = pods.first().context("a pod")?;
         ns.kubectl.run(&["delete", "pod", pod]).map(drop)
     })?;
+    each(&|name| rolled_out(ns, name))?;
+    // As a drain of their node does it, within their budgets. The node stays open, for it is the only one.
+    each(&|name| evict_all(ns, name))?;
     each(&|name| rolled_out(ns, name))
+}
+
+fn evict_all(ns: &Namespace, name: &str) -> Result<()> {
+    let pods = ns.kubectl.pods(&format!("app={name}"))?;
+    pods.iter().try_for_each(|pod| {
+        let expected = format!("the eviction of {pod}");
+        eventually(&expected, Duration::from_secs(120), || {
+            ns.kubectl.evict(pod).map(Some)
+        })
+    })
 }
 
 /// Runs the rounds under load from all clients; returns their counts.

@@ -87,7 +87,7 @@ func client(args []string) int {
 	count := flags.Uint64("n", 1, "requests")
 	workers := flags.Int("c", 1, "concurrent workers, each with connections of its own")
 	rate := flags.Float64("qps", 0, "requests a second over all workers; 0: as fast as answered")
-	protocol := flags.String("proto", "http", "http, h2c, grpc or tcp (always a connection for each request)")
+	protocol := flags.String("proto", "http", "http, h2c, grpc, grpc-stream or tcp (always a connection for each request)")
 	flags.StringVar(&o.method, "method", "GET", "HTTP method")
 	flags.Var(&o.headers, "H", "HTTP header, name: value; may be repeated")
 	flags.BoolVar(&o.keepalive, "keepalive", true, "keep HTTP and gRPC connections")
@@ -136,11 +136,13 @@ func over(protocol string, o options) (send, error) {
 	case "http", "h2c":
 		return overHTTP(o, protocol == "h2c"), nil
 	case "grpc":
-		return overGRPC(o)
+		return overGRPC(o, check)
+	case "grpc-stream":
+		return overGRPC(o, stream)
 	case "tcp":
 		return func() (reply, error) { return overTCP(o) }, nil
 	}
-	return nil, fmt.Errorf("-proto is http, h2c, grpc or tcp, not %s", protocol)
+	return nil, fmt.Errorf("-proto is http, h2c, grpc, grpc-stream or tcp, not %s", protocol)
 }
 
 func (r *report) time(one send) {
@@ -209,7 +211,7 @@ func overHTTP(o options, h2c bool) send {
 	}
 }
 
-func overGRPC(o options) (send, error) {
+func overGRPC(o options, call func(*grpc.ClientConn, options) (reply, error)) (send, error) {
 	dial := func() (*grpc.ClientConn, error) {
 		return grpc.NewClient("passthrough:///"+o.target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	}
@@ -227,14 +229,22 @@ func overGRPC(o options) (send, error) {
 			defer fresh.Close()
 			connection = fresh
 		}
-		return check(connection, o)
+		return call(connection, o)
 	}, nil
 }
 
 // check asks the health service once.
 func check(connection *grpc.ClientConn, o options) (reply, error) {
-	within, cancel := context.WithTimeout(context.Background(), o.timeout)
+	within, cancel := o.context()
 	defer cancel()
+	var headers metadata.MD
+	_, err := healthpb.NewHealthClient(connection).Check(within, &healthpb.HealthCheckRequest{}, grpc.Header(&headers))
+	return answered(headers, err)
+}
+
+// context is that of one call: its time and its headers.
+func (o options) context() (context.Context, context.CancelFunc) {
+	within, cancel := context.WithTimeout(context.Background(), o.timeout)
 	for _, header := range o.headers {
 		name, value, _ := strings.Cut(header, ":")
 		within = metadata.AppendToOutgoingContext(within, name, strings.TrimSpace(value))
@@ -242,8 +252,38 @@ func check(connection *grpc.ClientConn, o options) (reply, error) {
 	if id := o.id(); id != "" {
 		within = metadata.AppendToOutgoingContext(within, idHeader, id)
 	}
+	return within, cancel
+}
+
+// stream reads a stream to its end, and counts its messages.
+func stream(connection *grpc.ClientConn, o options) (reply, error) {
+	within, cancel := o.context()
+	defer cancel()
 	var headers metadata.MD
-	_, err := healthpb.NewHealthClient(connection).Check(within, &healthpb.HealthCheckRequest{}, grpc.Header(&headers))
+	messages, err := connection.NewStream(within, &counting.Streams[0], "/"+counting.ServiceName+"/"+counting.Streams[0].StreamName, grpc.Header(&headers))
+	if err != nil {
+		return answered(headers, err)
+	}
+	if err = messages.SendMsg(&healthpb.HealthCheckRequest{}); err == nil {
+		err = messages.CloseSend()
+	}
+	count := 0
+	for err == nil {
+		if err = messages.RecvMsg(&healthpb.HealthCheckResponse{}); err == nil {
+			count++
+		}
+	}
+	if err != io.EOF {
+		return answered(headers, err)
+	}
+	if count != messagesOfStream {
+		return reply{}, fmt.Errorf("%d messages of %d", count, messagesOfStream)
+	}
+	return answered(headers, nil)
+}
+
+// answered tells an answer from none.
+func answered(headers metadata.MD, err error) (reply, error) {
 	code := status.Code(err)
 	switch code {
 	// What the client library itself says when nobody answers. A proxy's refusal (PermissionDenied, for one) is an answer.

@@ -53,6 +53,12 @@ func (l *ledger) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo
 	return handle(ctx, request)
 }
 
+func (l *ledger) stream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	l.note(strings.Join(md.Get(idHeader), ""))
+	return handle(server, stream)
+}
+
 // tcp notes the ids in the first line of what is read.
 func (l *ledger) tcp(from io.Reader) io.Reader {
 	if l.file == nil {

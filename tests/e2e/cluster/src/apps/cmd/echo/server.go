@@ -46,8 +46,9 @@ func serve(args []string) error {
 	web := &http.Server{Addr: *httpAddress, Handler: ids.http(answer(version, pod)), Protocols: protocols}
 	go func() { failed <- web.ListenAndServe() }()
 
-	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)))
+	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)), grpc.ChainStreamInterceptor(ids.stream))
 	healthpb.RegisterHealthServer(rpc, health.NewServer())
+	rpc.RegisterService(&counting, nil)
 	listener, err := net.Listen("tcp", *grpcAddress)
 	if err != nil {
 		return err
@@ -115,6 +116,31 @@ func answer(version, pod string) http.Handler {
 			"path": r.URL.RequestURI(), "from": r.RemoteAddr, "headers": r.Header,
 		})
 	})
+}
+
+// messagesOfStream come one after another, in two seconds.
+const messagesOfStream = 20
+
+// counting has one stream of messages, and then its end.
+var counting = grpc.ServiceDesc{
+	ServiceName: "heddle.e2e.Counting",
+	HandlerType: (*any)(nil),
+	Streams: []grpc.StreamDesc{{
+		StreamName:    "Count",
+		ServerStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			if err := stream.RecvMsg(&healthpb.HealthCheckRequest{}); err != nil {
+				return err
+			}
+			for range messagesOfStream {
+				if err := stream.SendMsg(&healthpb.HealthCheckResponse{}); err != nil {
+					return err
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		},
+	}},
 }
 
 func sayVersion(version, pod string) grpc.UnaryServerInterceptor {
