@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use heddle_crds::MeshMode;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
+use serde_json::Value;
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::manifests;
@@ -20,6 +22,11 @@ use crate::out::say;
 /// Our own name in `managedFields`; fields that the operator writes later (the webhook's `caBundle`) have another owner and are left alone.
 const FIELD_MANAGER: &str = "heddle-cli";
 const CRD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The way from an installation that observes to the live graph.
+const NEXT: &str = "next: kubectl label namespace NAMESPACE heddle.dev/inject=enabled
+      kubectl -n NAMESPACE rollout restart deployment
+      heddle dashboard";
 
 /// Options of `heddle install`.
 #[derive(Args, Debug)]
@@ -39,18 +46,27 @@ pub struct InstallArgs {
     /// Take over fields that another field manager holds.
     #[arg(long, requires = "apply")]
     force: bool,
+    /// Begin by looking: the Mesh has mode Observe, in which sidecars accept plain text and policies only report.
+    #[arg(long)]
+    observe: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
 /// Runs the command.
 pub async fn run(args: &InstallArgs) -> Result<()> {
-    let objects = manifests::all()?;
+    let mut objects = manifests::all()?;
     if !args.apply {
+        if args.observe {
+            objects.push(first_mesh(true)?);
+        }
         crate::out::text(format_args!("{}", manifests::print(&objects)?));
         return Ok(());
     }
     let client = args.cluster.client().await?;
+    if args.observe {
+        observes(&client).await?;
+    }
     if !args.force {
         no_conflicts(&client, &objects).await?;
     }
@@ -65,12 +81,16 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
             established(&client, object).await?;
         }
     }
+    // Before the control plane, which makes a Mesh with defaults where there is none.
+    default_mesh(&client, args).await?;
     for object in &rest {
         apply(&client, object, args).await?;
     }
-    default_mesh(&client, args).await?;
     if args.wait {
         rolled_out(&client, Duration::from_secs(args.timeout)).await?;
+    }
+    if args.observe && !args.dry_run {
+        say!("{NEXT}");
     }
     match remains.as_slice() {
         [] => {}
@@ -181,9 +201,43 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
     Ok(())
 }
 
+/// The Mesh with which an installation starts.
+fn first_mesh(observe: bool) -> Result<DynamicObject> {
+    let mut mesh = manifests::mesh()?;
+    if observe {
+        let spec = mesh
+            .data
+            .pointer_mut("/spec")
+            .and_then(Value::as_object_mut);
+        let spec = spec.context("config/samples/mesh.yaml has no spec")?;
+        let mode = serde_json::to_value(MeshMode::Observe)?;
+        spec.insert("mode".to_owned(), mode);
+    }
+    Ok(mesh)
+}
+
+/// Fails if there is a Mesh with another mode than Observe: it belongs to the user, and its policies may be relied on.
+async fn observes(client: &Client) -> Result<()> {
+    let mesh = manifests::mesh()?;
+    let what = cluster::describe(&mesh);
+    let name = mesh.metadata.name.as_deref().unwrap_or_default();
+    let api = cluster::api_of(client, &mesh)?;
+    let Some(found) = cluster::find(&format!("get {what}"), api.get(name)).await? else {
+        return Ok(());
+    };
+    let mode = found.data.pointer("/spec/mode").and_then(Value::as_str);
+    if mode == Some("Observe") {
+        return Ok(());
+    }
+    bail!(
+        "nothing was changed: {what} exists, and its mode is {} and not Observe (fix: leave --observe out, or kubectl patch mesh {name} --type merge -p '{{\"spec\":{{\"mode\":\"Observe\"}}}}')",
+        mode.unwrap_or("the default")
+    )
+}
+
 /// Creates the Mesh if there is none, so that `kubectl get mesh` shows the settings. An existing one belongs to the user.
 async fn default_mesh(client: &Client, args: &InstallArgs) -> Result<()> {
-    let mesh = manifests::mesh()?;
+    let mesh = first_mesh(args.observe)?;
     let what = cluster::describe(&mesh);
     if args.dry_run {
         say!("{what} would be created if it is not there");
@@ -199,7 +253,11 @@ async fn default_mesh(client: &Client, args: &InstallArgs) -> Result<()> {
     }
     let live = patched(client, &mesh, &params(false, false)).await?;
     last_applied::keep(&api, &mesh, &live).await?;
-    say!("{what} created: every setting has its default");
+    if args.observe {
+        say!("{what} created: mode Observe, every other setting has its default");
+    } else {
+        say!("{what} created: every setting has its default");
+    }
     Ok(())
 }
 
@@ -261,7 +319,7 @@ mod tests {
     use axum::response::{IntoResponse, Json};
     use axum::routing::get;
     use heddle_identity::Ca;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -315,5 +373,22 @@ mod tests {
             remains(&client(None, json!([]))).await.unwrap(),
             Vec::<String>::new()
         );
+    }
+
+    #[tokio::test]
+    async fn an_installation_that_observes_leaves_a_mesh_with_another_mode() {
+        let path = "/apis/heddle.dev/v1alpha1/meshes/default";
+        let with = |spec: Value| {
+            let mesh = json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": spec});
+            let answer = move || async move { Json(mesh) };
+            Client::new(Router::new().route(path, get(answer)), "default")
+        };
+        observes(&with(json!({"mode": "Observe"}))).await.unwrap();
+        let refused = observes(&with(json!({"mode": "Strict"}))).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.starts_with("nothing was changed: "), "{refused}");
+        assert!(refused.contains("its mode is Strict"), "{refused}");
+        assert_eq!(first_mesh(true).unwrap().data["spec"]["mode"], "Observe");
+        assert_eq!(first_mesh(false).unwrap().data["spec"], json!({}));
     }
 }

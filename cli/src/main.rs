@@ -143,7 +143,7 @@ enum Command {
         long_about = "Prints the objects of the control plane (what `kubectl apply -k config/default` would apply), or applies them \
                       server-side as field manager `heddle-cli`, and creates the Mesh `default` if there is none. Applying again changes \
                       nothing, and `kubectl apply -k config/default` may come before or after it.",
-        after_long_help = "Examples:\n  heddle install > heddle.yaml\n  heddle install --apply --wait\n  heddle install --apply --dry-run"
+        after_long_help = "Examples:\n  heddle install > heddle.yaml\n  heddle install --apply --wait\n  heddle install --apply --wait --observe     to look before anything is enforced\n  heddle install --apply --dry-run"
     )]
     Install(install::InstallArgs),
     /// Take the control plane away again.

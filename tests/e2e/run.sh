@@ -53,7 +53,9 @@ reapply() {
 }
 # Both ways to install, in both orders. This first installation has no pods yet, so that it may go again.
 if [ -n "${HEDDLE_E2E_STATE:-}" ]; then
-  "$HEDDLE" install --apply
+  "$HEDDLE" install --apply --observe
+  mode=$($KUBECTL get mesh default -o 'jsonpath={.spec.mode}')
+  [ "$mode" = Observe ] || { echo "the Mesh of install --observe has mode $mode" >&2; exit 1; }
   reapply
   "$HEDDLE" install --apply
   "$HEDDLE" uninstall --timeout 180
