@@ -1,4 +1,4 @@
-//! WebSockets and streams of events that stay open while everything around them changes.
+//! WebSockets, streams of events and streams of gRPC that stay open while everything around them changes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,11 +7,14 @@ use std::time::Duration;
 use crate::bytes::works;
 use crate::harness::Fixture;
 use crate::programmed;
+use crate::rpc::{self, Stream};
 
 const PORT: u16 = 9090;
+const RPC: u16 = 9091;
 /// `HELD_SOCKETS` sets another number.
 const SOCKETS: usize = 200;
 const EVENTS: usize = 10;
+const STREAMS: usize = 10;
 const EDITS: i64 = 500;
 const OWN_EDITS: i64 = 100;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,7 +27,7 @@ spec:
   clusterIP: 10.96.9.5
   clusterIPs: [10.96.9.5]
   selector: {app: reviews, version: v1}
-  ports: [{name: http, port: 9090, appProtocol: http}]
+  ports: [{name: http, port: 9090, appProtocol: http}, {name: grpc, port: 9091}]
 ";
 
 /// The endpoints of the service, with the pod without a sidecar or without that pod.
@@ -40,7 +43,7 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{name: chat-1, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}
 addressType: IPv4
-ports: [{{name: http, port: 9090, protocol: TCP, appProtocol: http}}]
+ports: [{{name: http, port: 9090, protocol: TCP, appProtocol: http}}, {{name: grpc, port: 9091, protocol: TCP}}]
 endpoints:
 - {{addresses: [\"NET.21\"], conditions: {{ready: true}}, targetRef: {{kind: Pod, namespace: shop, name: reviews-v1-1}}}}{second}
 "
@@ -66,7 +69,7 @@ fn own(n: i64) -> [(&'static str, &'static str, String); 3] {
 apiVersion: heddle.dev/v1alpha1
 kind: AuthPolicy
 metadata: {{name: chat, namespace: shop}}
-spec: {{target: {{service: chat}}, rules: [{{from: {{identities: [shop/frontend, shop/other-{n}]}}, to: {{ports: [9090], methods: [GET]}}}}]}}
+spec: {{target: {{service: chat}}, rules: [{{from: {{identities: [shop/frontend, shop/other-{n}]}}, to: {{ports: [9090, 9091], methods: [GET, POST]}}}}]}}
 "
     );
     let traffic = format!(
@@ -159,6 +162,7 @@ pub fn connections_stay_while_everything_changes(mesh: &Fixture) {
     let sockets = std::env::var("HELD_SOCKETS").map_or(SOCKETS, |text| text.parse().unwrap());
     for host in [121, 22] {
         application(mesh.address(host, PORT));
+        rpc::serve(mesh.address(host, RPC));
     }
     mesh.apply("chat.yaml", CHAT);
     mesh.apply("chat-1.yaml", &endpoints(false));
@@ -180,6 +184,9 @@ pub fn connections_stay_while_everything_changes(mesh: &Fixture) {
         .map(|_| ask(to, upgrade, "http/1.1 101"))
         .collect();
     let mut events: Vec<TcpStream> = (0..EVENTS).map(|_| ask(to, "", "http/1.1 200")).collect();
+    let mut streams: Vec<Stream> = (0..STREAMS)
+        .map(|_| Stream::open(mesh.address(54, RPC)))
+        .collect();
     let listeners = both.map(|pod| mesh.listener_changes(pod.split('/').nth(1).unwrap()));
 
     for n in 1..=EDITS {
@@ -205,6 +212,9 @@ pub fn connections_stay_while_everything_changes(mesh: &Fixture) {
         .iter_mut()
         .filter_map(|s| (!goes_on(s)).then_some(()));
     assert_eq!(ended.count(), 0, "of {EVENTS} streams of events");
+    let ended = streams.iter_mut().filter_map(|s| s.echoes().err());
+    let ended: Vec<_> = ended.collect();
+    assert!(ended.is_empty(), "of {STREAMS} streams of gRPC: {ended:#?}");
     let now = both.map(|pod| mesh.listener_changes(pod.split('/').nth(1).unwrap()));
     assert_eq!(now, listeners, "no listener changes");
 }

@@ -14,6 +14,7 @@ mod held;
 mod liars;
 mod logs;
 mod rollouts;
+mod rpc;
 mod strangers;
 mod suspects;
 mod traces;
