@@ -10,7 +10,7 @@ HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test conformance unit instructions demo-checked chart e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
+.PHONY: help demo test conformance unit instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 # In this order nothing is compiled twice that one build can make: `build-tests` makes the programs of the demo and of the
 # cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
 test: ## every test, on a real cluster too (root); prints how long each layer took
-	@scripts/layers.sh envoy python clippy build-tests lint unit instructions demo-checked chart e2e-build e2e
+	@scripts/layers.sh envoy python clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
 
 unit: envoy python build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e
@@ -31,6 +31,9 @@ instructions: build-tests ## what compiles and pushes cost, counted by callgrind
 
 demo-checked: envoy build-tests
 	$(BIN)/heddle demo
+
+dashboard-test: envoy build-tests ## the dashboard in a real Chromium, on the demo and on 1,000 services (Node, npm, Chromium; root installs them)
+	tests/dashboard/run.sh
 
 chart: ## the Helm chart, rendered by Helm's own packages and held against config/default
 	tests/chart/run.sh

@@ -221,7 +221,7 @@ enum Command {
                       durations and mutual TLS, tables of edges and sidecars, the objects with their weights and conditions, and findings. \
                       The page asks the control plane and the API server with your rights: those of `heddle edges`, `heddle proxy status` \
                       and `heddle analyze`. It takes no asset from elsewhere.",
-        after_long_help = "Examples:\n  heddle dashboard\n  heddle dashboard --port 8080 --context staging\n  heddle dashboard --runtime-dir /tmp/heddle-demo-1/run"
+        after_long_help = "Examples:\n  heddle dashboard\n  heddle dashboard --port 8080 --context staging\n  heddle dashboard --runtime-dir /tmp/heddle-demo-1/run -f /tmp/heddle-demo-1/world"
     )]
     Dashboard(dashboard::DashboardArgs),
     /// Print the versions of this program and of the control plane.

@@ -297,6 +297,33 @@ pub fn fingerprint_of(pem: &[u8]) -> Option<String> {
     Some(hex(&Sha256::digest(first.contents())))
 }
 
+/// A root of a trust bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootDates {
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    pub fingerprint: String,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// The roots of a trust bundle in PEM. Blocks that are not certificates are left out.
+#[must_use]
+pub fn dates_of(pem: &[u8]) -> Vec<RootDates> {
+    let blocks = pem::parse_many(pem).unwrap_or_default();
+    let roots = blocks.iter().filter_map(|block| {
+        let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
+        let validity = certificate.validity();
+        Some(RootDates {
+            fingerprint: hex(&Sha256::digest(block.contents())),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+        })
+    });
+    roots.collect()
+}
+
 fn parse_root(block: &pem::Pem) -> Result<X509Certificate<'_>, CaError> {
     if block.tag() != "CERTIFICATE" {
         return Err(broken(

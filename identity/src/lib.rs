@@ -13,7 +13,9 @@ mod spiffe;
 mod store;
 pub mod wire;
 
-pub use ca::{Ca, CaError, IssueError, Issued, ServerIdentity, fingerprint_of};
+pub use ca::{
+    Ca, CaError, IssueError, Issued, RootDates, ServerIdentity, dates_of, fingerprint_of,
+};
 pub use credential::{AnswerError, Credential};
 pub use csr::{CheckedCsr, CsrError, MAX_CSR_BYTES, check_csr};
 pub use key::{KeyError, RootPem, WorkloadKey};

@@ -10,12 +10,14 @@ use heddle_acceptor::{Link, LogLimit, clean};
 use heddle_identity::wire::{Identity, IdentityServer, IssueRequest, IssueResponse, bearer};
 use heddle_identity::{Ca, IssueError, SpiffeId, TrustDomain};
 use heddle_policy_compiler::PodRef;
+use heddle_xds_types::CertificateTimes;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use crate::certificates::Certificates;
 use crate::metrics::{Metrics, Outcome};
 use crate::rate::RateLimit;
 use crate::snapshot::{Snapshots, leaf_lifetime};
@@ -88,6 +90,7 @@ pub struct Issuer {
     tokens: Arc<dyn TokenAuthenticator>,
     snapshots: Snapshots,
     metrics: Arc<Metrics>,
+    certificates: Arc<Certificates>,
     in_work: Semaphore,
     lines: LogLimit,
     per_pod: RateLimit<PodRef>,
@@ -112,6 +115,7 @@ impl Issuer {
         tokens: Arc<dyn TokenAuthenticator>,
         snapshots: Snapshots,
         metrics: Arc<Metrics>,
+        certificates: Arc<Certificates>,
     ) -> Self {
         let in_work = Semaphore::new(MAX_IN_WORK);
         Self {
@@ -120,6 +124,7 @@ impl Issuer {
             tokens,
             snapshots,
             metrics,
+            certificates,
             in_work,
             lines: LogLimit::default(),
             per_pod: RateLimit::new(MAX_PER_POD, WINDOW),
@@ -151,6 +156,12 @@ impl Issuer {
         // The end-to-end suite counts rotations by this line.
         let zone = caller.zone.as_deref().unwrap_or_default();
         tracing::info!(%pod, %id, zone, "issued a certificate");
+        let seconds = |time| u64::try_from(unix(time)).unwrap_or(0);
+        let times = CertificateTimes {
+            not_before: seconds(issued.not_before),
+            not_after: seconds(issued.not_after),
+        };
+        self.certificates.record(&pod, times);
         let der = |certificate: &CertificateDer<'_>| certificate.to_vec();
         Ok(IssueResponse {
             certificate_chain: issued.chain.iter().map(der).collect(),
@@ -295,7 +306,14 @@ mod tests {
         let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
         let (tokens, (_newest, snapshots)) = (Arc::<Accepting>::default(), watch::channel(None));
         let judge: Arc<dyn TokenAuthenticator> = tokens.clone();
-        let issuer = Issuer::new(Arc::new(ca), domain, judge, snapshots, Arc::default());
+        let issuer = Issuer::new(
+            Arc::new(ca),
+            domain,
+            judge,
+            snapshots,
+            Arc::default(),
+            Arc::default(),
+        );
         let ask = async |token: &str| {
             let mut request = Request::new(IssueRequest::default());
             let bearer = format!("Bearer {token}").parse().unwrap();

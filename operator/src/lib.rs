@@ -11,6 +11,7 @@
 //! Any decision about the meaning of a policy: that is the compiler's alone. Any write to a user's `spec`, labels or
 //! annotations.
 
+pub mod certificates;
 pub mod certs;
 pub mod edges;
 pub mod inject;

@@ -147,6 +147,7 @@ impl Plane {
             tokens,
             snapshots,
             self.metrics(),
+            self.mesh.certificates(),
         );
         let tls = self.own.server(&["h2"])?;
         tasks.spawn("issuing", async move {

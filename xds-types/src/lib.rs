@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use kind::{PerKind, ResourceKind};
-pub use proxy_state::ProxyState;
+pub use proxy_state::{CertificateTimes, ProxyState};
 
 /// The name of a resource, shared by all structures that mention it.
 pub type Name = Arc<str>;

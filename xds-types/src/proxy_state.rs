@@ -38,4 +38,16 @@ pub struct ProxyState {
     pub bootstrap: Option<u32>,
     /// The identity in its certificate.
     pub identity: String,
+    /// The newest certificate of the pod that the replica issued, or has seen. `None`: none.
+    pub certificate: Option<CertificateTimes>,
+}
+
+/// The times of a certificate, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateTimes {
+    /// Valid from.
+    pub not_before: u64,
+    /// Valid until.
+    pub not_after: u64,
 }

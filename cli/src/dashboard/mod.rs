@@ -3,8 +3,11 @@
 //! The command serves the page on this machine, under a path that cannot be guessed, and asks the control plane and the API
 //! server with the rights of its caller. The page has no asset from elsewhere.
 
+mod access;
 mod objects;
 mod server;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
@@ -19,6 +22,14 @@ pub struct DashboardArgs {
     /// The port on 127.0.0.1; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
+    /// The files or folders that a standalone control plane reads, so that rules and callers can be described.
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "PATH",
+        requires = "runtime_dir"
+    )]
+    paths: Vec<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -28,7 +39,7 @@ pub struct DashboardArgs {
 /// # Errors
 /// When the port cannot be used.
 pub async fn run(args: &DashboardArgs) -> Result<()> {
-    let dashboard = Dashboard::bind(args.place.source(), args.port).await?;
+    let dashboard = Dashboard::bind(args.place.source(), args.paths.clone(), args.port).await?;
     say!("{}", dashboard.url());
     say!("Open it in a browser on this machine. Ctrl-C ends it.");
     dashboard.serve().await

@@ -1,28 +1,52 @@
-//! The sidecars, the objects with their conditions, and the findings, as the page shows them.
+//! The sidecars, certificates, objects with their conditions, findings and descriptions, as the page shows them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
-use heddle_policy_compiler::ObjectKind;
+use anyhow::{Context, Result, bail};
+use heddle_identity::dates_of;
+use heddle_policy_compiler::{ObjectKind, ObjectRef};
+use heddle_xds_types::CertificateTimes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::access::{self, Access};
 use crate::cluster::{self, ClusterArgs};
+use crate::describe::{self, look::Look};
+use crate::edges::graph::Graph;
 use crate::edges::live::Source;
+use crate::flows::Flows;
 use crate::proxy::{self, SyncSummary as _};
-use crate::sources::Objects;
+use crate::replicas;
+use crate::sources::{Objects, Outcome};
 
-/// The compile for the findings reads all objects of the cluster, so its result is kept for so long.
+/// A compile reads all objects of the cluster, so its result is kept for so long.
 const KEPT: Duration = Duration::from_secs(60);
+/// The same for files.
+const KEPT_FILES: Duration = Duration::from_secs(5);
+/// The traffic of a description, in seconds.
+const DESCRIBED: u64 = 60;
 
 /// The content of the page beside the traffic.
 #[derive(Debug, Default, Serialize)]
 pub struct Page {
     proxies: Vec<Proxy>,
+    roots: Vec<Root>,
     objects: Vec<Object>,
     findings: Vec<Finding>,
+    /// Whether rules and callers can be described, for the objects are known.
+    described: bool,
+}
+
+/// A root certificate of the mesh. Times are in seconds since 1970.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Root {
+    fingerprint: String,
+    not_before: i64,
+    not_after: i64,
 }
 
 /// A sidecar.
@@ -37,6 +61,7 @@ struct Proxy {
     identity: String,
     resources: usize,
     version: String,
+    certificate: Option<CertificateTimes>,
 }
 
 /// A declared object.
@@ -71,18 +96,28 @@ struct Finding {
     fix: String,
 }
 
+/// All objects with their compile.
+#[derive(Clone)]
+struct Compile {
+    outcome: Arc<Outcome>,
+    statuses: Arc<[(ObjectRef, Value)]>,
+}
+
 /// Reads the content.
 pub struct Reader {
     source: Source,
-    findings: Mutex<Option<(Instant, Vec<Finding>)>>,
+    /// The objects of a standalone control plane.
+    paths: Vec<PathBuf>,
+    kept: Mutex<Option<(Instant, Compile)>>,
 }
 
 impl Reader {
-    /// From a cluster, or from a runtime folder.
-    pub fn new(source: Source) -> Self {
+    /// From a cluster, or from a runtime folder and the files that its control plane reads.
+    pub fn new(source: Source, paths: Vec<PathBuf>) -> Self {
         Self {
             source,
-            findings: Mutex::default(),
+            paths,
+            kept: Mutex::default(),
         }
     }
 
@@ -94,33 +129,97 @@ impl Reader {
         let proxies = proxies(&self.source).await?;
         let (objects, findings) = match &self.source {
             Source::Standalone(folder) => standalone(folder).await?,
-            Source::Cluster(args) => (declared(args).await?, self.findings(args).await?),
+            Source::Cluster(args) => (declared(args).await?, self.findings().await?),
         };
         Ok(Page {
             proxies,
+            roots: roots(&self.source).await?,
             objects,
             findings,
+            described: self.is_described(),
         })
     }
 
-    async fn findings(&self, args: &ClusterArgs) -> Result<Vec<Finding>> {
-        let mut kept = self.findings.lock().await;
-        if let Some((since, findings)) = &*kept
-            && since.elapsed() < KEPT
+    /// Reads the traffic of the last seconds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn traffic(&self, window: u64) -> Result<Graph> {
+        let mut graph = self.source.read(window).await?;
+        // The page takes them from the descriptions.
+        graph.callers.clear();
+        Ok(graph)
+    }
+
+    /// Decides about the callers of the last seconds.
+    ///
+    /// # Errors
+    /// When traffic or objects cannot be read.
+    pub async fn access(&self, window: u64) -> Result<Access> {
+        let graph = self.source.read(window).await?;
+        Ok(access::of(&graph, &*self.compile().await?.outcome))
+    }
+
+    /// Describes a workload, service or policy.
+    ///
+    /// # Errors
+    /// When it is not known, or the objects cannot be read.
+    pub async fn describe(&self, subject: &str, name: &str) -> Result<Value> {
+        let compile = self.compile().await?;
+        let graph = self.source.read(DESCRIBED).await?;
+        let proxies = proxy::report(&self.source).await?.proxies.into_iter();
+        let look = Look {
+            outcome: compile.outcome,
+            statuses: compile.statuses,
+            flows: Some(Flows::of(&graph)),
+            proxies: Some(proxies.map(|placed| placed.state).collect()),
+            notes: Vec::new(),
+        };
+        describe::document(&look, subject, name)
+    }
+
+    fn is_described(&self) -> bool {
+        matches!(self.source, Source::Cluster(_)) || !self.paths.is_empty()
+    }
+
+    async fn compile(&self) -> Result<Compile> {
+        let mut kept = self.kept.lock().await;
+        let longest = if self.paths.is_empty() {
+            KEPT
+        } else {
+            KEPT_FILES
+        };
+        if let Some((since, compile)) = &*kept
+            && since.elapsed() < longest
         {
-            return Ok(findings.clone());
+            return Ok(compile.clone());
         }
-        let found = Objects::from_cluster(&args.client().await?).await?;
-        let found = found.compile().findings.into_iter().map(|finding| Finding {
+        let objects = match &self.source {
+            Source::Cluster(args) => Objects::from_cluster(&args.client().await?).await?,
+            Source::Standalone(_) if self.paths.is_empty() => bail!(
+                "the objects of this control plane are not known; start `heddle dashboard` with -f and the folder that it reads"
+            ),
+            Source::Standalone(_) => Objects::from_paths(&self.paths)?,
+        };
+        let look = Look::of(objects);
+        let compile = Compile {
+            outcome: look.outcome,
+            statuses: look.statuses,
+        };
+        *kept = Some((Instant::now(), compile.clone()));
+        Ok(compile)
+    }
+
+    async fn findings(&self) -> Result<Vec<Finding>> {
+        let compile = self.compile().await?;
+        let found = compile.outcome.findings.iter().map(|finding| Finding {
             severity: finding.severity.as_str().to_owned(),
             object: finding.object.to_string(),
-            field: finding.field,
-            message: finding.message,
-            fix: finding.fix,
+            field: finding.field.clone(),
+            message: finding.message.clone(),
+            fix: finding.fix.clone(),
         });
-        let found: Vec<Finding> = found.collect();
-        *kept = Some((Instant::now(), found.clone()));
-        Ok(found)
+        Ok(found.collect())
     }
 }
 
@@ -138,9 +237,27 @@ async fn proxies(source: &Source) -> Result<Vec<Proxy>> {
             identity: state.identity.clone(),
             resources: state.resources,
             version: state.version.clone(),
+            certificate: state.certificate,
         }
     });
     Ok(proxies.collect())
+}
+
+/// The roots that sidecars of the mesh trust.
+async fn roots(source: &Source) -> Result<Vec<Root>> {
+    let bundle = match source {
+        Source::Cluster(args) => replicas::roots(&args.client().await?).await?,
+        // A control plane that has just started has none yet.
+        Source::Standalone(folder) => tokio::fs::read(folder.join("trust-bundle.pem"))
+            .await
+            .unwrap_or_default(),
+    };
+    let roots = dates_of(&bundle).into_iter().map(|root| Root {
+        fingerprint: root.fingerprint,
+        not_before: root.not_before,
+        not_after: root.not_after,
+    });
+    Ok(roots.collect())
 }
 
 async fn declared(args: &ClusterArgs) -> Result<Vec<Object>> {
@@ -246,7 +363,7 @@ mod tests {
             "status.yaml",
             "items: [{kind: Mesh, metadata: {name: default}}]\nfindings: [{severity: error, object: x, code: Y}]\n",
         );
-        let page = Reader::new(Source::Standalone(folder.path().into()))
+        let page = Reader::new(Source::Standalone(folder.path().into()), Vec::new())
             .read()
             .await
             .unwrap();

@@ -1,6 +1,7 @@
 //! The server of the page: on this machine only, under a secret path, with strict headers.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -28,23 +29,28 @@ use crate::edges::live::Source;
 /// Scripts and styles of the page alone, no other content, no frames, no forms.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files of the page.
-const FILES: [(&str, &str, &str); 7] = [
-    (
-        "",
-        "text/html; charset=utf-8",
-        include_str!("page/index.html"),
-    ),
-    ("style.css", "text/css", include_str!("page/style.css")),
-    ("app.js", "text/javascript", include_str!("page/app.js")),
-    ("dom.js", "text/javascript", include_str!("page/dom.js")),
-    ("graph.js", "text/javascript", include_str!("page/graph.js")),
-    (
-        "layout.js",
-        "text/javascript",
-        include_str!("page/layout.js"),
-    ),
-    ("model.js", "text/javascript", include_str!("page/model.js")),
+/// The files of the page, by name.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("page/", $name)))),*] };
+}
+
+/// The files of the page. Those of `libraries` are generated: `libraries/build.mjs`.
+const FILES: [(&str, &str); 15] = files![
+    "index.html",
+    "style.css",
+    "app.js",
+    "graph.js",
+    "layout.js",
+    "model.js",
+    "panel.js",
+    "parts.js",
+    "placement.js",
+    "state.js",
+    "tables.js",
+    "words.js",
+    "libraries/d3.js",
+    "libraries/dagre.js",
+    "libraries/lit.js",
 ];
 
 /// A browser opens six connections to a server.
@@ -66,7 +72,7 @@ pub struct Dashboard {
     listener: TcpListener,
     url: String,
     router: Router,
-    source: Source,
+    reader: Reader,
     questions: mpsc::Receiver<(Question, Reply)>,
 }
 
@@ -74,8 +80,12 @@ pub struct Dashboard {
 enum Question {
     /// The traffic of so many seconds.
     Traffic(u64),
-    /// Sidecars, objects and findings.
+    /// Sidecars, certificates, objects and findings.
     Objects,
+    /// The decisions about the callers of so many seconds.
+    Access(u64),
+    /// A subject and its name.
+    Describe(String, String),
 }
 
 type Reply = oneshot::Sender<Result<Value>>;
@@ -91,7 +101,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// When the port is taken, or there is no randomness.
-    pub async fn bind(source: Source, port: u16) -> Result<Self> {
+    pub async fn bind(source: Source, paths: Vec<PathBuf>, port: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
         let address = listener.local_addr()?;
@@ -101,7 +111,7 @@ impl Dashboard {
             listener,
             url: format!("http://{address}/{secret}/"),
             router: router(asking, address, &secret),
-            source,
+            reader: Reader::new(source, paths),
             questions,
         })
     }
@@ -134,7 +144,7 @@ impl Dashboard {
         let acceptor = Acceptor::new(options, Arc::default());
         tokio::select! {
             ended = acceptor.serve(self.listener, Security::Plain, handler, stop) => Ok(ended?),
-            () = answer(self.source, self.questions) => Ok(()),
+            () = answer(self.reader, self.questions) => Ok(()),
         }
     }
 }
@@ -153,13 +163,18 @@ fn router(questions: mpsc::Sender<(Question, Reply)>, address: SocketAddr, secre
         hosts: [address.to_string(), format!("localhost:{}", address.port())],
     });
     Router::new()
-        .route(&format!("/{secret}/"), get(|| async { file("") }))
+        .route(&format!("/{secret}/"), get(|| async { file("index.html") }))
         .route(
-            &format!("/{secret}/{{name}}"),
+            &format!("/{secret}/{{*name}}"),
             get(|Path(name): Path<String>| async move { file(&name) }),
         )
         .route(&format!("/{secret}/api/traffic"), get(traffic))
         .route(&format!("/{secret}/api/objects"), get(objects))
+        .route(&format!("/{secret}/api/access"), get(access))
+        .route(
+            &format!("/{secret}/api/describe/{{subject}}/{{*name}}"),
+            get(describe),
+        )
         .layer(from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
 }
@@ -192,16 +207,37 @@ fn add_headers(headers: &mut HeaderMap) {
 }
 
 fn file(name: &str) -> Response {
-    match FILES.iter().find(|(known, ..)| *known == name) {
-        Some((_, kind, text)) => ([(header::CONTENT_TYPE, *kind)], *text).into_response(),
+    let kind = match name.rsplit_once('.') {
+        Some((_, "html")) => "text/html; charset=utf-8",
+        Some((_, "css")) => "text/css",
+        _ => "text/javascript; charset=utf-8",
+    };
+    match FILES.iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => ([(header::CONTENT_TYPE, kind)], *text).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 async fn traffic(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    shared.ask(Question::Traffic(window(&uri))).await
+}
+
+async fn access(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    shared.ask(Question::Access(window(&uri))).await
+}
+
+/// The seconds that a question is about.
+fn window(uri: &Uri) -> u64 {
     let window = uri.query().and_then(|query| query.strip_prefix("window="));
     let window = window.and_then(|seconds| seconds.parse().ok());
-    shared.ask(Question::Traffic(window.unwrap_or(60))).await
+    window.unwrap_or(60)
+}
+
+async fn describe(
+    State(shared): State<Arc<Shared>>,
+    Path((subject, name)): Path<(String, String)>,
+) -> Response {
+    shared.ask(Question::Describe(subject, name)).await
 }
 
 async fn objects(State(shared): State<Arc<Shared>>) -> Response {
@@ -227,12 +263,13 @@ impl Shared {
 }
 
 /// Answers questions one after another, so that pages cannot flood the control plane.
-async fn answer(source: Source, mut questions: mpsc::Receiver<(Question, Reply)>) {
-    let objects = Reader::new(source.clone());
+async fn answer(reader: Reader, mut questions: mpsc::Receiver<(Question, Reply)>) {
     while let Some((question, reply)) = questions.recv().await {
         let answer = match question {
-            Question::Traffic(window) => source.read(window).await.and_then(value),
-            Question::Objects => objects.read().await.and_then(value),
+            Question::Traffic(window) => reader.traffic(window).await.and_then(value),
+            Question::Objects => reader.read().await.and_then(value),
+            Question::Access(window) => reader.access(window).await.and_then(value),
+            Question::Describe(subject, name) => reader.describe(&subject, &name).await,
         };
         // The page may be gone.
         let _ = reply.send(answer);
@@ -269,7 +306,7 @@ mod tests {
         let router = router(asking, address, "abc");
         let source = Source::Standalone(folder.path().into());
         tokio::select! {
-            () = answer(source, questions) => {}
+            () = answer(Reader::new(source, Vec::new()), questions) => {}
             () = is_guarded(&router, folder.path()) => {}
         }
     }
@@ -289,7 +326,19 @@ mod tests {
                 StatusCode::MISDIRECTED_REQUEST,
             ),
             ("127.0.0.1:80", "/abc/", StatusCode::MISDIRECTED_REQUEST),
+            (own, "/abc/libraries/lit.js", StatusCode::OK),
             (own, "/abc/api/traffic", StatusCode::BAD_GATEWAY),
+            (own, "/abc/api/access", StatusCode::BAD_GATEWAY),
+            (
+                own,
+                "/abc/api/describe/service/shop/reviews",
+                StatusCode::BAD_GATEWAY,
+            ),
+            (
+                own,
+                "/abd/api/describe/service/shop/reviews",
+                StatusCode::NOT_FOUND,
+            ),
         ] {
             let (status, headers, _) = ask(router, host, path).await;
             assert_eq!(status, expected, "{host} {path}");
@@ -304,8 +353,8 @@ mod tests {
 
     #[test]
     fn the_page_takes_nothing_from_elsewhere_and_writes_names_as_text() {
-        for (name, _, text) in FILES {
-            let text = text.replace("http://www.w3.org/2000/svg", "");
+        let own = |name: &str| !name.starts_with("libraries/");
+        for (name, text) in FILES.into_iter().filter(|(name, _)| own(name)) {
             let text = text.replace("GET http://${row.destination.name}", "");
             for forbidden in [
                 "http://",
@@ -314,6 +363,7 @@ mod tests {
                 "outerHTML",
                 "insertAdjacentHTML",
                 "document.write",
+                "unsafe",
                 "eval(",
                 " style=",
                 "onclick",

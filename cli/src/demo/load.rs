@@ -12,7 +12,8 @@ use super::apps::Answer;
 use super::client;
 
 const WORKERS: u64 = 8;
-const PER_SECOND: u64 = 300;
+/// The requests a second of the demo's main client.
+pub const PER_SECOND: u64 = 300;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first failures are kept word by word, the rest only counted.
 const KEPT_ERRORS: usize = 5;
@@ -72,17 +73,17 @@ pub struct Load {
 }
 
 impl Load {
-    /// Calls `url` from now on, at a steady rate over kept connections.
-    pub fn start(url: &str, host: &'static str) -> Self {
+    /// Calls `url` from now on, so many times a second over kept connections.
+    pub fn start(url: &str, host: &'static str, per_second: u64) -> Self {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let client = client::pooled();
         let mut workers = JoinSet::new();
         for worker in 0..WORKERS {
             let (url, client, tally) = (url.to_owned(), client.clone(), Arc::clone(&tally));
             workers.spawn(async move {
-                let offset = Duration::from_micros(1_000_000 * worker / PER_SECOND);
+                let offset = Duration::from_micros(1_000_000 * worker / per_second);
                 let mut tick =
-                    tokio::time::interval(Duration::from_micros(1_000_000 * WORKERS / PER_SECOND));
+                    tokio::time::interval(Duration::from_micros(1_000_000 * WORKERS / per_second));
                 tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 tokio::time::sleep(offset).await;
                 loop {

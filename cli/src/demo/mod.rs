@@ -73,13 +73,14 @@ async fn play(
 ) -> Result<()> {
     let apps = apps::start(net).await?;
     let mut mesh = Mesh::start(term, children, dir, net, binaries).await?;
-    let dashboard = Dashboard::bind(Source::Standalone(dir.runtime()), 0).await?;
+    let dashboard =
+        Dashboard::bind(Source::Standalone(dir.runtime()), vec![dir.world()], 0).await?;
     term.note(&format!("the live graph: {}", dashboard.url()));
     let shown = async {
         steps::all(term, &mut mesh).await?;
         if args.keep {
             mesh.say_what_to_play_with(term);
-            let _load = steps::load(&mesh);
+            let _load = (steps::load(&mesh), steps::refused_load(&mesh));
             std::future::pending::<()>().await;
         }
         anyhow::Ok(())

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::apps::Answer;
 use super::client::{self, Reply};
 use super::edges;
-use super::load::{Load, Tally};
+use super::load::{Load, PER_SECOND, Tally};
 use super::mesh::Mesh;
 use super::status::ObjectStatus;
 use super::term::Term;
@@ -23,6 +23,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Four standard deviations and a bit, in points: at 95/5, and at 50/50.
 const POINTS_UNEVEN: f64 = 2.5;
 const POINTS_EVEN: f64 = 5.5;
+/// Requests a second that are refused while the demo is kept.
+const REFUSED_PER_SECOND: u64 = 4;
 /// Calls that judge a policy.
 const CALLS: usize = 20;
 
@@ -34,7 +36,13 @@ const FAULTY: (&str, &str, &str) = ("TrafficSplit", "shop", "ratings");
 /// Calls reviews as frontend, until it is dropped.
 pub fn load(mesh: &Mesh<'_>) -> Load {
     let url = format!("http://{}/reviews", mesh.net.at(51, 9080));
-    Load::start(&url, "reviews.shop")
+    Load::start(&url, "reviews.shop", PER_SECOND)
+}
+
+/// Calls ratings as batch, which may not, until it is dropped.
+pub fn refused_load(mesh: &Mesh<'_>) -> Load {
+    let url = format!("http://{}/ratings", mesh.net.at(53, 8080));
+    Load::start(&url, "ratings.shop", REFUSED_PER_SECOND)
 }
 
 /// All steps, under one steady load.

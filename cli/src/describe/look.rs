@@ -1,5 +1,7 @@
 //! The state that is described: objects, their compile, sidecars and flows.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use heddle_policy_compiler::{KubeObject, NamespacedName, ObjectRef};
 use heddle_xds_types::ProxyState;
@@ -14,9 +16,9 @@ use crate::{findings, proxy};
 /// One look at a mesh.
 pub struct Look {
     /// The compile.
-    pub outcome: Outcome,
+    pub outcome: Arc<Outcome>,
     /// The statuses that declared objects have on the cluster.
-    pub statuses: Vec<(ObjectRef, Value)>,
+    pub statuses: Arc<[(ObjectRef, Value)]>,
     /// The flows. `None`: not known.
     pub flows: Option<Flows>,
     /// The sidecars. `None`: not known.
@@ -28,7 +30,18 @@ pub struct Look {
 impl Look {
     /// Reads files, or the cluster. Without the rights for flows and sidecars the rest is described.
     pub async fn read(args: &DescribeArgs) -> Result<Self> {
-        let objects = Objects::from(&args.paths, &args.cluster).await?;
+        let mut look = Self::of(Objects::from(&args.paths, &args.cluster).await?);
+        if let Some(path) = &args.edges {
+            look.flows = Some(Flows::read(path)?);
+        }
+        if args.paths.is_empty() {
+            look.live(args).await;
+        }
+        Ok(look)
+    }
+
+    /// The objects and their compile alone.
+    pub fn of(objects: Objects) -> Self {
         let statuses = objects.all().iter().filter_map(|object| match object {
             KubeObject::Declared(declared) => {
                 Some((declared.object.clone(), declared.status.clone()))
@@ -39,20 +52,13 @@ impl Look {
             | KubeObject::Pod(_)
             | KubeObject::Template(_) => None,
         });
-        let mut look = Self {
+        Self {
             statuses: statuses.collect(),
-            outcome: objects.compile(),
+            outcome: Arc::new(objects.compile()),
             flows: None,
             proxies: None,
             notes: Vec::new(),
-        };
-        if let Some(path) = &args.edges {
-            look.flows = Some(Flows::read(path)?);
         }
-        if args.paths.is_empty() {
-            look.live(args).await;
-        }
-        Ok(look)
     }
 
     async fn live(&mut self, args: &DescribeArgs) {

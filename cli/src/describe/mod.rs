@@ -1,6 +1,6 @@
 //! `heddle describe`: all that is in force for a workload, a service or a policy.
 
-mod look;
+pub mod look;
 mod policy;
 mod service;
 mod text;
@@ -88,6 +88,20 @@ pub async fn run(command: &DescribeCommand) -> Result<()> {
         args.output.print_next(&document, || text)?;
         tokio::time::sleep(WATCH).await;
     }
+}
+
+/// Describes a subject as `-o json` prints it.
+///
+/// # Errors
+/// It is not known, or the name is not one.
+pub fn document(look: &Look, subject: &str, name: &str) -> Result<Value> {
+    let described = match subject {
+        "workload" => workload::describe(look, &self::name(name)?),
+        "service" => service::describe(look, &self::name(name)?),
+        "policy" => policy::describe(look, name),
+        other => anyhow::bail!("{other:?} is not a subject; use workload, service or policy"),
+    };
+    Ok(described?.document)
 }
 
 fn name(text: &str) -> Result<NamespacedName> {

@@ -25,6 +25,18 @@ pub struct Placed {
     pub state: ProxyState,
 }
 
+impl Placed {
+    /// Takes the word of the replica that knows better; the certificate may come from another one, which issued it.
+    fn join(&mut self, other: Self) {
+        let certificates = [self.state.certificate, other.state.certificate];
+        if knows_better(&other.state, &self.state) {
+            *self = other;
+        }
+        let newest = certificates.into_iter().flatten();
+        self.state.certificate = newest.max_by_key(|of| of.not_after);
+    }
+}
+
 /// All of it, sorted by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MeshReport {
@@ -92,9 +104,11 @@ pub fn merge(mut replicas: Vec<Replica>) -> MeshReport {
                     replica: state.connected.then(|| replica.name.clone()),
                     state,
                 };
-                let known = proxies.get(&placed.state.proxy);
-                if known.is_none_or(|known| knows_better(&placed.state, &known.state)) {
-                    proxies.insert(placed.state.proxy.clone(), placed);
+                match proxies.get_mut(&placed.state.proxy) {
+                    Some(known) => known.join(placed),
+                    None => {
+                        proxies.insert(placed.state.proxy.clone(), placed);
+                    }
                 }
             }
             served

@@ -148,7 +148,10 @@ async fn ask(
 }
 
 /// The roots of the mesh, in PEM.
-async fn roots(client: &Client) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// The webhook cannot be read, or has none yet.
+pub async fn roots(client: &Client) -> Result<Vec<u8>> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let webhook = cluster::call("read the root of the mesh", api.get(WEBHOOK)).await?;
     let bundle = webhook

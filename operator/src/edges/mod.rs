@@ -172,7 +172,7 @@ impl EdgeStore {
         EdgesReport {
             version: VERSION,
             window_seconds: window.min(LONGEST_WINDOW),
-            covered_seconds: now.min(window).min(LONGEST_WINDOW),
+            covered_seconds: slots::covered(now, window),
             edges: found,
             losses,
         }

@@ -1,4 +1,4 @@
-//! The last quarter of an hour of one edge: 12 slots of 5 seconds, and before them slots of 30 seconds.
+//! The last quarter of an hour of one edge: 18 slots of 5 seconds, and before them slots of 30 seconds.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,8 @@ pub(super) type Seconds = u64;
 
 /// The length of a new slot, in seconds.
 const FINE: Seconds = 5;
-/// New slots that are kept.
-const FINE_SLOTS: u64 = 12;
+/// New slots that are kept: the usual window of a minute, and the length of an older slot, so that none reaches into that window.
+const FINE_SLOTS: u64 = 18;
 /// The length of an older slot, in seconds.
 const COARSE: Seconds = 30;
 /// Older slots that are kept. The first of them overlaps the new ones by less than a slot.
@@ -18,6 +18,14 @@ const COARSE_SLOTS: u64 = 29;
 
 /// The longest time over which counts can be asked for, in seconds.
 pub const LONGEST_WINDOW: u64 = 900;
+
+/// The seconds up to now of which a window has the counts: it begins with a slot.
+pub(super) fn covered(now: Seconds, window: u64) -> Seconds {
+    let from = now.saturating_sub(window.min(LONGEST_WINDOW));
+    let oldest_fine = (now / FINE + 1).saturating_sub(FINE_SLOTS) * FINE;
+    let length = if from >= oldest_fine { FINE } else { COARSE };
+    now - from / length * length
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -112,11 +120,25 @@ mod tests {
         for second in 0..3600 {
             slots.add(second, &requests(1));
             let (fine, coarse) = slots.len();
-            assert!(fine <= 12 && coarse <= 30, "{fine} {coarse} at {second}");
+            assert!(fine <= 18 && coarse <= 30, "{fine} {coarse} at {second}");
         }
-        for (window, slot) in [(5, 5), (30, 5), (55, 5), (300, 30), (900, 30)] {
+        for (window, slot) in [(5, 5), (30, 5), (60, 5), (300, 30), (900, 30)] {
             let sum = slots.sum(3599, window).requests();
             assert!((window..=window + slot).contains(&sum), "{sum} of {window}");
+        }
+    }
+
+    #[test]
+    fn a_steady_rate_is_the_same_in_every_window_and_at_every_time() {
+        let mut slots = Slots::default();
+        for now in 0..1200 {
+            slots.add(now, &requests(7));
+            for window in [5, 30, 60, 300, 900] {
+                // The second that has begun is one of them.
+                let seconds = u32::try_from(covered(now, window) + 1).unwrap();
+                let sum = slots.sum(now, window).requests();
+                assert_eq!(sum, u64::from(7 * seconds), "{window} s at {now}");
+            }
         }
     }
 

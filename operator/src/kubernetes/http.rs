@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::authorize::{Access, Authorizer};
 use super::statuses::Shown;
+use crate::certificates::Certificates;
 use crate::edges::{DEFAULT_WINDOW, EdgeStore, LONGEST_WINDOW};
 use crate::issuing::source_of;
 use crate::metrics::Metrics;
@@ -41,6 +42,7 @@ pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shown: Arc<Shown>,
     pub(super) edges: Arc<EdgeStore>,
+    pub(super) certificates: Arc<Certificates>,
     pub(super) withdrawals: Arc<Withdrawals>,
     pub(super) authorizer: Authorizer,
 }
@@ -113,7 +115,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn proxies(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(admin.shown.states()).into_response()
+    axum::Json(admin.shown.states(&admin.certificates)).into_response()
 }
 
 /// The traffic of edges, over `?window=SECONDS` (docs/live-graph.md).
@@ -165,6 +167,7 @@ mod tests {
         let router = admin(Arc::new(Admin {
             metrics: Arc::default(),
             shown: Arc::default(),
+            certificates: Arc::default(),
             edges: Arc::new(EdgeStore::new(Arc::default())),
             withdrawals: Arc::default(),
             authorizer: Authorizer::new(&client),

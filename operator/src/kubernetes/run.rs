@@ -199,6 +199,7 @@ impl Starting {
             metrics: plane.metrics(),
             shown: Arc::clone(shown),
             edges: plane.mesh.edge_store(),
+            certificates: plane.mesh.certificates(),
             withdrawals: plane.mesh.withdrawals(),
             authorizer: Authorizer::new(&self.client),
         };

@@ -19,6 +19,7 @@ use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call, parents};
+use crate::certificates::Certificates;
 use crate::metrics::{Metrics, SidecarCounts, Watch};
 use crate::plane::PlaneHandles;
 use crate::rejections::RejectionStore;
@@ -151,9 +152,9 @@ impl Shown {
     }
 
     /// How every meshed pod stands.
-    pub(super) fn states(&self) -> Vec<ProxyState> {
+    pub(super) fn states(&self, certificates: &Certificates) -> Vec<ProxyState> {
         let (snapshot, observations) = self.lock().clone();
-        states(&snapshot, &observations)
+        states(&snapshot, &observations, certificates)
     }
 
     /// Counts the sidecars with a stream here by their state.

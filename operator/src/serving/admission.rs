@@ -4,6 +4,7 @@ use heddle_policy_compiler::{NamespacedName, PodRef};
 use heddle_xds_server::{NodeInfo, Peer, StreamRefusal, SubscriberId};
 
 use super::MeshSource;
+use crate::certificates::times_of;
 use crate::certs::identity_of;
 
 impl MeshSource {
@@ -51,6 +52,9 @@ impl MeshSource {
         }
         if !snapshot.compiled.proxies.contains_key(&pod) {
             return unavailable("the pod is not one with a sidecar, or is over");
+        }
+        if let Some(times) = peer.certificates.first().and_then(times_of) {
+            self.certificates.record(&pod, times);
         }
         Ok(SubscriberId::from(node.id.as_str()))
     }

@@ -29,6 +29,7 @@ pub use parts::Part;
 use parts::Parts;
 use subscribers::{Subscribers, ViewInput, ViewRequest};
 
+use crate::certificates::Certificates;
 use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
@@ -102,6 +103,7 @@ pub struct MeshSource {
     load_report_interval: Duration,
     edges: Arc<EdgeStore>,
     withdrawals: Arc<Withdrawals>,
+    certificates: Arc<Certificates>,
     parts: Parts,
     subscribers: Mutex<Subscribers>,
 }
@@ -121,6 +123,7 @@ impl MeshSource {
             trust_domain,
             edges: Arc::new(EdgeStore::new(Arc::clone(&metrics))),
             withdrawals: Arc::default(),
+            certificates: Arc::default(),
             metrics,
             scopes,
             load_report_interval,
@@ -133,6 +136,12 @@ impl MeshSource {
     #[must_use]
     pub fn edge_store(&self) -> Arc<EdgeStore> {
         Arc::clone(&self.edges)
+    }
+
+    /// The newest certificate of each pod.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<Certificates> {
+        Arc::clone(&self.certificates)
     }
 
     /// The newest snapshot, again and again.

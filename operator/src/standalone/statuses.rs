@@ -169,6 +169,7 @@ pub async fn publish(
     let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut snapshots = served.mesh.snapshots();
+    let certificates = served.mesh.certificates();
     let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
     loop {
         acks.mark_unchanged();
@@ -202,7 +203,7 @@ pub async fn publish(
                 &runtime,
                 &snapshot,
                 items,
-                &states(&snapshot, &observations),
+                &states(&snapshot, &observations, &certificates),
             )?;
         }
         tokio::select! {

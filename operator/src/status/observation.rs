@@ -9,6 +9,7 @@ use heddle_xds_server::{Name, Progress, Registry, SubscriberId};
 pub use heddle_xds_types::ProxyState;
 use imbl::OrdMap;
 
+use crate::certificates::Certificates;
 use crate::serving::{MeshSource, ServedView, pod_of};
 use crate::snapshot::Snapshot;
 
@@ -225,15 +226,19 @@ fn summarise(proxy: &Proxy, expected: &ServedView, progress: &Progress) -> (Summ
 
 /// Returns the states of all pods with a sidecar, also of those that never had a stream here, for people.
 #[must_use]
-pub fn states(snapshot: &Snapshot, observations: &ProxyObservations) -> Vec<ProxyState> {
+pub fn states(
+    snapshot: &Snapshot,
+    observations: &ProxyObservations,
+    certificates: &Certificates,
+) -> Vec<ProxyState> {
     let proxies = snapshot.compiled.proxies.iter();
     proxies
         .map(|(pod, proxy)| {
-            state(
-                pod,
-                proxy,
-                observations.get(pod).map(|observation| &**observation),
-            )
+            let observation = observations.get(pod).map(|observation| &**observation);
+            ProxyState {
+                certificate: certificates.of(pod),
+                ..state(pod, proxy, observation)
+            }
         })
         .collect()
 }
@@ -273,5 +278,6 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
             .unwrap_or_default(),
         bootstrap: progress.map(|progress| progress.node.bootstrap),
         identity: proxy.identity.to_string(),
+        certificate: None,
     }
 }

@@ -1,248 +1,196 @@
-// The page: asks for traffic and objects again and again, and shows them.
+// The page: its head, views and panel, drawn again whenever an answer or the address changes.
 
-import { byId, facts, html, table } from './dom.js';
-import { draw, fit, zoom } from './graph.js';
-import { build, health, keyOf, sum, words } from './model.js';
+import { fit, focus, legend, mount, show, zoomBy } from './graph.js';
+import { html, live, nothing, render } from './libraries/lit.js';
+import { build, sum } from './model.js';
+import { content } from './panel.js';
+import { TABS, go, href, onChange, readTraffic, route, start, state, update } from './state.js';
+import { inNamespace, views } from './tables.js';
+import { SYMBOLS, health, keyOf, lifetime, words } from './words.js';
 
-const TRAFFIC_EVERY = 3000;
-const OBJECTS_EVERY = 15000;
 /// A larger graph begins with its namespaces folded.
 const FOLD_FROM = 60;
 
-const state = {
-  traffic: { edges: [], servers: [], windowSeconds: 0 },
-  objects: { proxies: [], objects: [], findings: [] },
-  folded: new Set(),
-  chosen: null,
-  wrong: { traffic: '', objects: '' },
-  first: true,
-};
-
-async function ask(what, path) {
-  try {
-    const answer = await fetch(path, { cache: 'no-store' });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(text);
-    state[what] = JSON.parse(text);
-    state.wrong[what] = '';
-  } catch (error) {
-    state.wrong[what] = `${what}: ${error.message}`;
-  }
-  render();
-}
-
-async function again(every, one) {
-  for (;;) {
-    await one();
-    await new Promise((done) => setTimeout(done, every));
-  }
-}
+let graph = { nodes: [], edges: [], byKey: new Map() };
+let opened = '';
+/// The part that opened the panel, to which focus returns.
+let opener = null;
 
 const namespaces = () => {
   const ends = state.traffic.edges.flatMap((row) => [row.source, row.destination]);
-  const objects = [...ends, ...state.objects.objects].map((one) => one.namespace);
-  return [...new Set(objects)].filter((name) => name !== '').sort();
+  const names = [...ends, ...state.objects.objects].map((one) => one.namespace);
+  return [...new Set([...names, route().namespace])].filter((name) => name !== '').sort();
 };
 
-const chosenNamespace = () => byId('namespace').value;
-const inNamespace = (name) => chosenNamespace() === '' || name === chosenNamespace();
-
-function renderNamespaces() {
-  const select = byId('namespace');
-  const names = namespaces();
-  const known = [...select.options].slice(1).map((option) => option.value);
-  if (JSON.stringify(known) === JSON.stringify(names)) return;
-  const chosen = select.value;
-  select.replaceChildren(html('option', { value: '' }, 'all'), ...names.map((name) => html('option', { value: name }, name)));
-  if (names.includes(chosen)) select.value = chosen;
-}
-
-function renderStatus() {
-  const status = byId('status');
-  const wrong = Object.values(state.wrong).filter((text) => text !== '');
-  const missing = (state.traffic.replicas ?? []).filter((one) => one.error).map((one) => `${one.replica}: ${one.error}`);
-  const said = [...wrong, ...missing].join('; ');
-  status.className = said === '' ? '' : 'wrong';
-  const rate = sum(state.traffic.edges).rate;
-  status.textContent = said || `${state.traffic.edges.length} edges, ${words.rate(rate)} over ${state.traffic.windowSeconds} s`;
-}
-
-const columns = [
-  { title: 'Source', cell: (row) => keyOf(row.source) },
-  { title: 'Destination', cell: (row) => keyOf(row.destination) },
-  { title: 'Backend', cell: (row) => (row.backend ? keyOf(row.backend) : row.answeredBySidecar ? '(sidecar)' : '-') },
-  { title: 'Protocol', cell: (row) => row.protocol },
-  { title: 'Rate', number: true, cell: (row) => words.rate(row.requestsPerSecond + row.connectionsPerSecond) },
-  { title: 'Success', number: true, cell: (row) => html('span', { class: health(row.successPercent) }, words.percent(row.successPercent)) },
-  { title: '403', number: true, cell: (row) => words.percent(row.forbiddenPercent) },
-  { title: 'p50', number: true, cell: (row) => words.millis(row.p50Ms) },
-  { title: 'p99', number: true, cell: (row) => words.millis(row.p99Ms) },
-  { title: 'mTLS', cell: (row) => row.mtls },
-];
-
-const wrongConditions = (object) => object.conditions.filter((one) => !one.good);
-const conditions = (list) => list.map((one) => `${one.type}=${one.status} ${one.reason}: ${one.message}`).join('\n');
-
-const objectColumns = [
-  { title: 'Object', cell: (row) => `${row.kind} ${row.namespace ? `${row.namespace}/` : ''}${row.name}` },
-  { title: 'Weights in force', cell: (row) => row.weights || '-' },
-  { title: 'State', cell: (row) => (wrongConditions(row).length === 0 ? '✓' : html('span', { class: 'bad' }, `✕ ${conditions(wrongConditions(row))}`)) },
-];
-
-function renderTables() {
-  const { proxies, objects, findings } = state.objects;
-  const edges = state.traffic.edges.filter((row) => inNamespace(row.source.namespace) || inNamespace(row.destination.namespace));
-  byId('edges').replaceChildren(table(`${edges.length} edges`, columns, edges));
-  const own = proxies.filter((one) => inNamespace(one.proxy.split('/')[0]));
-  byId('proxies').replaceChildren(table(`${own.length} sidecars`, [
-    { title: 'Sidecar', cell: (row) => row.proxy },
-    { title: 'State', cell: (row) => html('span', { class: row.well ? 'good' : 'bad' }, `${row.well ? '✓' : '✕'} ${row.state}`) },
-    { title: 'Replica', cell: (row) => row.replica },
-    { title: 'Identity', cell: (row) => row.identity || '-' },
-    { title: 'Resources', number: true, cell: (row) => row.resources },
-    { title: 'Envoy', cell: (row) => row.version || '-' },
-  ], own));
-  const shown = objects.filter((one) => one.namespace === '' || inNamespace(one.namespace));
-  byId('objects').replaceChildren(table(`${shown.length} objects`, objectColumns, shown));
-  byId('findings').replaceChildren(table(`${findings.length} findings`, [
-    { title: 'Severity', cell: (row) => html('span', { class: row.severity === 'error' ? 'bad' : 'poor' }, row.severity) },
-    { title: 'Object', cell: (row) => row.object },
-    { title: 'Field', cell: (row) => row.field || '-' },
-    { title: 'Message', cell: (row) => row.message },
-    { title: 'Fix', cell: (row) => row.fix || '-' },
-  ], findings));
-}
-
-function figures(rows) {
-  const all = sum(rows);
-  return facts([
-    ['rate', words.rate(all.rate)],
-    ['success', words.percent(all.success)],
-    ['answered 403', words.percent(all.forbidden)],
-    ['p50, worst', words.millis(all.p50)],
-    ['p99, worst', words.millis(all.p99)],
-    ['mutual TLS', all.mtls],
-  ]);
-}
-
-const objectsOf = (names) => state.objects.objects.filter((one) => names.has(one.namespace));
-
-function commands(edge) {
-  // People paste these lines into a shell, so every part has to be the name of an object.
-  const named = (end) => end && [end.namespace, end.name].every((part) => /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(part));
-  const rows = edge.rows.filter((row) => named(row.source) && named(row.destination));
-  const calls = rows.map((row) => `heddle why --from ${keyOf(row.source)} GET http://${row.destination.name}.${row.destination.namespace}/`);
-  return [...new Set(calls)].slice(0, 5).map((text) => html('code', {}, text));
-}
-
-function details(part, graph) {
-  const body = [];
-  const names = new Set();
-  if (part.kind === 'edge') {
-    const edge = graph.edges.find((edge) => edge.key === part.key);
-    if (!edge) return null;
-    const calls = edge.rows.filter((row) => row.destination);
-    calls.forEach((row) => names.add(row.destination.namespace));
-    body.push(figures(edge.rows));
-    if (calls.length > 0) body.push(table('By backend', columns, calls));
-    if (calls.length > 0) body.push(html('h3', {}, 'The rule and policies of a request'), ...commands(edge));
-    part = { title: `${edge.from} → ${edge.to}`, ...part };
-  } else {
-    const node = graph.nodes.find((node) => node.key === part.key);
-    if (!node) return null;
-    names.add(node.namespace);
-    const [into, out] = ['to', 'from'].map((end) => graph.edges.filter((edge) => edge[end] === node.key && !edge.inner));
-    body.push(html('h3', {}, 'Requests to it'), figures(into.flatMap((edge) => edge.rows)));
-    body.push(html('h3', {}, 'Requests of it'), figures(out.flatMap((edge) => edge.rows)));
-    if (node.folded) body.push(html('h3', {}, 'Parts'), html('p', {}, [...node.members].sort().join(', ')));
-    part = { title: node.key, ...part };
-  }
-  const objects = objectsOf(names);
-  if (objects.length > 0) body.push(table(`Objects of ${[...names].join(', ')}`, objectColumns, objects));
-  return { title: part.title, body };
-}
-
-function renderPanel(graph) {
-  const found = state.chosen && details(state.chosen, graph);
-  byId('panel').hidden = !found;
-  if (!found) return;
-  byId('panel-title').textContent = found.title;
-  byId('panel-body').replaceChildren(...found.body);
-}
-
-function choose(kind) {
-  return (part) => {
-    state.chosen = { kind, key: part.key };
-    render();
-    byId('panel-title').focus();
+function tabs() {
+  const { tab } = route();
+  const names = Object.keys(TABS);
+  const turn = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = names.at((names.indexOf(tab) + step) % names.length);
+    go({ tab: next });
+    setTimeout(() => document.getElementById(`tab-${next}`).focus());
   };
+  return html`<div role="tablist" aria-label="Views" @keydown=${turn}>${names.map((name) => html`
+    <button role="tab" id="tab-${name}" aria-controls="view" aria-selected=${name === tab} tabindex=${name === tab ? 0 : -1} @click=${() => go({ tab: name })}>${TABS[name]}${count(name)}</button>`)}</div>`;
 }
 
-function fold(node) {
-  if (node.namespace === '') return;
-  if (!state.folded.delete(node.namespace)) state.folded.add(node.namespace);
-  render();
+/// What is wrong, at the tab that shows it.
+function count(tab) {
+  const wrong = {
+    access: state.access.calls.filter((call) => call.forbiddenPercent > 0).length,
+    sidecars: state.objects.proxies.filter((one) => !one.well).length,
+    objects: state.objects.objects.filter((one) => one.conditions.some((of) => !of.good)).length,
+    findings: state.objects.findings.filter((one) => one.severity !== 'info').length,
+  }[tab];
+  return wrong > 0 ? html` <span class="count">${wrong}</span>` : nothing;
 }
 
-function render() {
-  if (state.first && state.traffic.edges.length > 0) {
-    state.first = false;
+function head() {
+  const { namespace } = route();
+  return html`<header>
+    <h1><svg viewBox="0 0 24 24" aria-hidden="true"><path d="M5 2v20M12 2v20M19 2v20M2 8h6c4 0 4 8 8 8h6M2 16h6c4 0 4-8 8-8h6"></path></svg>Heddle</h1>
+    ${tabs()}
+    <div class="choices">
+      <input type="search" placeholder="Find a name" aria-label="Find a name" .value=${live(state.search)} @input=${(event) => update({ search: event.target.value })} @keydown=${find}>
+      <label>Namespace <select .value=${live(namespace)} @change=${(event) => go({ namespace: event.target.value })}>
+        <option value="" ?selected=${namespace === ''}>all</option>${namespaces().map((name) => html`<option value=${name} ?selected=${name === namespace}>${name}</option>`)}</select></label>
+      <label>Over <select @change=${(event) => { state.window = event.target.value; readTraffic(); }}>
+        <option value="30">30 s</option><option value="60" selected>1 min</option><option value="300">5 min</option><option value="900">15 min</option></select></label>
+      <button class="theme" aria-label="Switch between light and dark" @click=${() => theme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark')}>◐</button>
+    </div>
+  </header>`;
+}
+
+/// Enter in the search opens the first part with the name.
+function find(event) {
+  if (event.key !== 'Enter' || state.search === '') return;
+  const text = state.search.toLowerCase();
+  const found = graph.nodes.find((node) => node.name.toLowerCase() === text) ?? graph.nodes.find((node) => node.key.toLowerCase().includes(text))
+    ?? graph.nodes.find((node) => [...node.members].some((name) => name.toLowerCase().includes(text)));
+  if (found) go({ open: `node:${found.folded ? [...found.members].find((name) => name.toLowerCase().includes(text)) ?? found.key : found.key}` });
+}
+
+const card = (tab, title, value, kind, below) => html`<a class="card ${kind}" href=${href({ tab })}><span>${title}</span><strong>${SYMBOLS[kind] ?? ''} ${value}</strong><span>${below}</span></a>`;
+
+function cards() {
+  const rows = state.traffic.edges.filter((row) => inNamespace(row.source.namespace) || inNamespace(row.destination.namespace));
+  const all = sum(rows);
+  const covered = rows.filter((row) => row.mtls !== 'unknown');
+  const [plain, known] = [sum(covered.filter((row) => row.mtls === 'no')).rate, sum(covered).rate];
+  const share = known > 0 ? (100 * (known - plain)) / known : null;
+  const { proxies, roots, findings, objects } = state.objects;
+  const wrong = proxies.filter((one) => !one.well).length;
+  const bad = objects.filter((one) => one.conditions.some((of) => !of.good)).length;
+  const root = roots.map((one) => lifetime(one)).sort((one, other) => one.share - other.share)[0];
+  const errors = findings.filter((one) => one.severity !== 'info').length;
+  return html`<nav class="cards" aria-label="Summary">
+    ${card('traffic', 'Requests', words.rate(all.rate), 'plain', words.count(rows.length, 'edge'))}
+    ${card('traffic', 'Success', words.percent(all.success), all.success === null ? 'plain' : health(all.success), `p99 ${words.millis(all.p99)} at worst`)}
+    ${card('access', 'Answered 403', words.percent(all.forbidden), all.forbidden > 0 ? 'denied' : 'plain', words.count(new Set(rows.filter((row) => row.forbiddenPercent > 0).map((row) => keyOf(row.source))).size, 'caller refused', 'callers refused'))}
+    ${card('traffic', 'Mutual TLS', words.percent(share), share === null ? 'plain' : share > 99.999 ? 'good' : 'poor', 'of traffic that servers saw')}
+    ${card('sidecars', 'Sidecars in sync', `${proxies.length - wrong}/${proxies.length}`, wrong > 0 ? 'bad' : 'good', root ? `root: ${root.left} left` : 'no root known')}
+    ${card(bad > 0 ? 'objects' : 'findings', 'Objects in force', `${objects.length - bad}/${objects.length}`, bad > 0 ? 'bad' : 'good', words.count(errors, 'finding'))}
+  </nav>`;
+}
+
+function status() {
+  const missing = (state.traffic.replicas ?? []).filter((one) => one.error).map((one) => `${one.replica}: ${one.error}`);
+  return html`<p class="status" role="status">${[...Object.values(state.wrong), ...missing].join('; ')}</p>`;
+}
+
+function toggle(node) {
+  if (!node || node.namespace === '') return;
+  const folded = new Set(state.folded);
+  if (!folded.delete(node.namespace)) folded.add(node.namespace);
+  update({ folded });
+}
+
+function graphView() {
+  const hidden = route().tab !== 'graph';
+  const foldAll = () => update({ folded: state.folded.size > 0 ? new Set() : new Set(namespaces()) });
+  return html`<section class="graph" role=${hidden ? nothing : 'tabpanel'} id=${hidden ? nothing : 'view'} aria-labelledby=${hidden ? nothing : 'tab-graph'} ?hidden=${hidden}>
+    <svg class="canvas" role="group" aria-label="Service graph; arrows move through its parts, Enter shows details, F folds a namespace"><g class="scene"></g></svg>
+    <div class="tools" role="group" aria-label="View of the graph">
+      <button aria-label="Zoom in" @click=${() => zoomBy(1.3)}>+</button><button aria-label="Zoom out" @click=${() => zoomBy(1 / 1.3)}>−</button>
+      <button @click=${fit}>Fit</button><button @click=${foldAll}>${state.folded.size > 0 ? 'Unfold namespaces' : 'Fold namespaces'}</button>
+    </div>
+    ${legend()}
+    ${graph.nodes.length === 0 && state.loaded ? html`<p class="empty over">No sidecar has reported traffic in this time. Requests show after 10 seconds.</p>` : nothing}
+  </section>`;
+}
+
+function panel() {
+  const found = content(route(), graph);
+  if (!found) return html`<aside hidden></aside>`;
+  const node = graph.byKey.get(route().key);
+  return html`<aside aria-labelledby="panel-title">
+    <button class="close" aria-label="Close details" @click=${close}>✕</button>
+    <p class="faint">${found.kind}</p><h2 id="panel-title" tabindex="-1">${found.title}</h2>
+    ${node && node.namespace !== '' ? html`<button @click=${() => toggle(node)}>${node.folded ? 'Unfold' : 'Fold'} namespace ${node.namespace}</button>` : nothing}
+    ${found.body}</aside>`;
+}
+
+function page() {
+  const { tab } = route();
+  return html`${head()}${cards()}${status()}<main>${graphView()}
+    ${tab === 'graph' ? nothing : html`<section class="view" role="tabpanel" id="view" tabindex="0" aria-labelledby="tab-${tab}">${views[tab]()}</section>`}
+    ${panel()}</main>`;
+}
+
+function draw() {
+  if (state.loaded && !state.begun && state.traffic.edges.length > 0) {
+    state.begun = true;
     if (build(state.traffic, '', new Set()).nodes.length > FOLD_FROM) state.folded = new Set(namespaces());
   }
-  renderNamespaces();
-  renderStatus();
-  renderTables();
-  const graph = build(state.traffic, chosenNamespace(), state.folded);
-  byId('empty').hidden = graph.nodes.length > 0;
-  draw(graph, { node: choose('node'), edge: choose('edge'), fold });
-  renderPanel(graph);
+  graph = build(state.traffic, route().namespace, state.folded);
+  render(page(), document.body);
+  if (route().tab === 'graph') show(graph);
 }
 
-function select(tab, focus) {
-  for (const one of byId('tabs').children) {
-    const chosen = one === tab;
-    one.setAttribute('aria-selected', String(chosen));
-    one.tabIndex = chosen ? 0 : -1;
-    byId(one.getAttribute('aria-controls')).hidden = !chosen;
-  }
-  if (focus) tab.focus();
-}
-
-function listen() {
-  const tabs = [...byId('tabs').children];
-  tabs.forEach((tab, at) => {
-    tab.addEventListener('click', () => select(tab));
-    tab.addEventListener('keydown', (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step) select(tabs.at((at + step) % tabs.length), true);
-    });
+let due = false;
+function soon() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    draw();
   });
-  byId('zoom-in').addEventListener('click', () => zoom(1.3));
-  byId('zoom-out').addEventListener('click', () => zoom(1 / 1.3));
-  byId('zoom-fit').addEventListener('click', fit);
-  byId('fold').addEventListener('click', () => {
-    state.folded = state.folded.size > 0 ? new Set() : new Set(namespaces());
-    render();
-  });
-  byId('namespace').addEventListener('change', render);
-  byId('window').addEventListener('change', () => traffic());
-  byId('close').addEventListener('click', close);
-  document.addEventListener('keydown', (event) => event.key === 'Escape' && close());
-  const root = document.documentElement;
-  const dark = matchMedia('(prefers-color-scheme: dark)');
-  const theme = (name) => { root.dataset.theme = name; };
-  theme(dark.matches ? 'dark' : 'light');
-  dark.addEventListener('change', () => theme(dark.matches ? 'dark' : 'light'));
-  byId('theme').addEventListener('click', () => theme(root.dataset.theme === 'dark' ? 'light' : 'dark'));
 }
 
 function close() {
-  state.chosen = null;
-  render();
+  go({ open: '' });
 }
 
-const traffic = () => ask('traffic', `api/traffic?window=${byId('window').value}`);
+/// Focus goes into a panel that opens, and back to where it was.
+function moved() {
+  draw();
+  const { open } = route();
+  if (open === opened) return;
+  if (opened === '') opener = document.activeElement;
+  opened = open;
+  if (open !== '') document.getElementById('panel-title')?.focus();
+  else if (!focus(opener?.dataset?.key)) opener?.focus?.();
+}
 
-listen();
-again(TRAFFIC_EVERY, traffic);
-again(OBJECTS_EVERY, () => ask('objects', 'api/objects'));
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+}
+
+const dark = matchMedia('(prefers-color-scheme: dark)');
+theme(dark.matches ? 'dark' : 'light');
+dark.addEventListener('change', () => theme(dark.matches ? 'dark' : 'light'));
+onChange(soon);
+draw();
+mount(document.querySelector('.canvas'), { onFold: toggle, onDrawn: () => performance.mark('graph drawn') });
+opened = route().open;
+addEventListener('hashchange', moved);
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && route().open !== '') close();
+  if (event.key === '/' && !event.target.closest('input, select')) {
+    event.preventDefault();
+    document.querySelector('input[type="search"]').focus();
+  }
+});
+start();
