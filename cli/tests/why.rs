@@ -429,7 +429,7 @@ fn documents_have_the_limits_the_user_and_the_mirrors() {
         rule["headers"],
         "request sets x-tier: gold, response removes server"
     );
-    let limit = json!({"requests": 5, "periodSeconds": 1.0, "burst": 10, "perCaller": true});
+    let limit = json!({"requests": 5, "periodSeconds": 1.0, "burst": 10, "perCaller": true, "shared": null});
     let servers = &json["backends"][0]["servers"][0];
     assert_eq!(servers["rateLimits"], json!([limit]));
 }

@@ -131,6 +131,8 @@ pub mod reason {
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
     /// `ResolvedRefs`: the Mesh names no collector, or one that is not there.
     pub const COLLECTOR_NOT_FOUND: &str = "CollectorNotFound";
+    /// `ResolvedRefs`: the Mesh names no rate limit service, or one that is not there.
+    pub const RATE_LIMIT_SERVER_NOT_FOUND: &str = "RateLimitServerNotFound";
     /// `ResolvedRefs`: the service has no such port.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// Conflicted: no other object claims the same, or this object wins.

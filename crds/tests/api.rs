@@ -61,6 +61,7 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
             "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": [], "omitMetricLabels": [], "accessLogFormat": "JSON", "accessLogSink": "Stdout"},
+            "rateLimits": {"timeout": "100ms", "failureMode": "Open"},
             "proxy": {"logLevel": "warning", "concurrency": 2, "drainSeconds": 10,
                 "initResources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}}
@@ -188,6 +189,9 @@ const ABSENCE_MEANS: &[&str] = &[
     "TrafficPolicy.loadBalancing.hash",
     "TrafficPolicy.loadBalancing.hash.name",
     "TrafficPolicy.loadBalancing.slowStart",
+    "Mesh.rateLimits.server",
+    "Mesh.rateLimits.server.service",
+    "Mesh.rateLimits.server.address",
     "Mesh.telemetry.accessLogs",
     "Mesh.telemetry.accessLogs.failures",
     "Mesh.telemetry.collector",

@@ -15,6 +15,7 @@
 
 mod admission;
 pub mod authz;
+mod called_server;
 pub mod compile;
 mod dependency;
 mod envoy;

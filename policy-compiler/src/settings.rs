@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use heddle_crds::{MeshMode, OnDemand};
 
+use crate::called_server::CalledServer;
 use crate::finding::ObjectRef;
-use crate::telemetry::{AccessLogs, Collector, LineFormat, SpanTag};
+use crate::telemetry::{AccessLogs, LineFormat, SpanTag};
+use crate::traffic::Questions;
 use crate::world::{Bucket, DeclaredDestination, NamespacedName, SpiffeId};
 
 /// The settings of the one mesh that counts, or the defaults.
@@ -36,7 +38,7 @@ pub(crate) struct Settings {
     /// The form of the lines of access logs.
     pub(crate) line_format: LineFormat,
     /// The server that takes traces. None: no sidecar traces.
-    pub(crate) collector: Option<Collector>,
+    pub(crate) collector: Option<CalledServer>,
     /// The share of requests that begin a trace in pods for which no Telemetry sets another, in parts of 10,000. None: those pods
     /// do not trace.
     pub(crate) traced: Option<u16>,
@@ -44,6 +46,10 @@ pub(crate) struct Settings {
     pub(crate) span_tags: Arc<[SpanTag]>,
     /// The labels that golden metrics are scraped without, as bits ([`heddle_xds_types::golden::LEFT_OUT`]).
     pub(crate) labels_left_out: u32,
+    /// The rate limit service. None: no limit is shared.
+    pub(crate) limiter: Option<CalledServer>,
+    /// How sidecars ask it.
+    pub(crate) questions: Questions,
     /// The object, if there is one.
     pub(crate) origin: Option<ObjectRef>,
 }

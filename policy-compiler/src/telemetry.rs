@@ -1,9 +1,6 @@
 //! The reports of sidecars, as plain data without Kubernetes' types and Envoy's.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use crate::world::{NamespacedName, Port};
 
 /// The requests and connections that have a line in the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,36 +34,6 @@ pub(crate) enum LineFormat {
     Text,
     /// A log record of OTLP for the collector, with the fields as attributes.
     Record,
-}
-
-/// The server that takes traces.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Collector {
-    /// A port of a service.
-    Service(NamespacedName, Port),
-    /// A host, in plain text.
-    Address(Host, Port),
-}
-
-impl Collector {
-    /// Whether it is a port of this service.
-    pub(crate) fn is(&self, service: &NamespacedName, port: Port) -> bool {
-        matches!(self, Self::Service(name, number) if name == service && *number == port)
-    }
-
-    /// Whether it is a service with this name.
-    pub(crate) fn is_service(&self, service: &NamespacedName) -> bool {
-        matches!(self, Self::Service(name, _) if name == service)
-    }
-}
-
-/// A host outside the mesh.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Host {
-    /// An address.
-    Ip(IpAddr),
-    /// A DNS name.
-    Name(Arc<str>),
 }
 
 /// An attribute of every span.

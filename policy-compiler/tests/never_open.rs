@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 27] = [
+const CHOICES: [(&str, Unreadable); 29] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -251,6 +251,8 @@ const CHOICES: [(&str, Unreadable); 27] = [
         Unreadable::Closed("Deny"),
     ),
     ("Mesh.proxy.logLevel", Unreadable::Harmless),
+    // A limit decides no access.
+    ("Mesh.rateLimits.failureMode", Unreadable::Harmless),
     ("Mesh.scope.onDemand", Unreadable::Closed("Disabled")),
     ("Mesh.telemetry.accessLogFormat", Unreadable::Harmless),
     ("Mesh.telemetry.accessLogSink", Unreadable::Harmless),
@@ -266,6 +268,7 @@ const CHOICES: [(&str, Unreadable); 27] = [
         Unreadable::Harmless,
     ),
     ("TrafficPolicy.rateLimits[].perCaller", Unreadable::Harmless),
+    ("TrafficPolicy.rateLimits[].shared", Unreadable::Harmless),
     ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.resend", Unreadable::Harmless),
@@ -325,7 +328,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         (
             "Mesh",
             json!({"mode": "Permissive", "defaultAction": "Allow", "outbound": "Allow",
-                "outboundNamespaces": [{"namespace": "shop", "outbound": "Allow"}], "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
+                "outboundNamespaces": [{"namespace": "shop", "outbound": "Allow"}], "rateLimits": {"failureMode": "Open"}, "scope": {"onDemand": "Enabled"}, "proxy": {"logLevel": "info"},
                 "telemetry": {"accessLogFormat": "JSON", "accessLogSink": "Stdout", "omitMetricLabels": ["route"]}}),
         ),
         (
@@ -333,7 +336,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
             json!({"target": {"service": "web"},
                 "faults": [{"match": {"headers": [{"name": "a", "present": true}]}, "abort": {"status": 500, "percent": 1}}],
                 "loadBalancing": {"mode": "ConsistentHash", "hash": {"key": "SourceAddress"}},
-                "rateLimits": [{"match": {"headers": [{"name": "a", "present": true}]}, "requests": 1, "perCaller": true}],
+                "rateLimits": [{"match": {"headers": [{"name": "a", "present": true}]}, "requests": 1, "perCaller": true, "shared": true}],
                 "retries": {"conditions": ["Reset"], "grpcCodes": ["Internal"], "resend": "All"}}),
         ),
         (

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 pub(super) const EVICTION_INTERVAL: &str = "3600s";
 
 /// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
-/// too many new destinations, verdicts on TCP, traces and lines of access logs with their loss.
-const OWN: [&str; 11] = [
+/// too many new destinations, verdicts on TCP, traces and lines of access logs with their loss, questions about shared limits.
+const OWN: [&str; 12] = [
     "server",
     "listener_manager",
     "cluster_manager",
@@ -20,6 +20,7 @@ const OWN: [&str; 11] = [
     "overload",
     "cluster.heddle-control-plane",
     "cluster.otlp",
+    "cluster.ratelimit",
     "tracing.opentelemetry",
     "access_logs",
     "local_rate_limit",

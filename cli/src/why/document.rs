@@ -149,7 +149,7 @@ fn servers(of: &Servers) -> Value {
 fn limit(of: &RateLimit) -> Value {
     json!({
         "requests": of.requests, "periodSeconds": of.period.as_secs_f64(), "burst": of.burst,
-        "perCaller": of.per_caller,
+        "perCaller": of.per_caller, "shared": of.shared.as_deref(),
     })
 }
 

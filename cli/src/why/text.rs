@@ -283,7 +283,7 @@ fn server_line(explanation: &Explanation, servers: &Servers) -> Line {
     }
 }
 
-/// `5 requests in 1s, 10 at once, for each caller`.
+/// `5 requests in 1s, 10 at once, for each caller`, or `5 requests in 1s over all pods, for each caller, counted as shop/api/0`.
 fn limit_line(of: &RateLimit) -> Line {
     Line {
         title: "  limit",
@@ -301,7 +301,14 @@ pub fn limit(of: &RateLimit) -> String {
     let (requests, burst) = (of.requests, of.burst);
     let s = if requests == 1 { "" } else { "s" };
     let period = time(of.period);
-    format!("{requests} request{s} in {period}, {burst} at once, {callers}")
+    match &of.shared {
+        None => format!("{requests} request{s} in {period}, {burst} at once, {callers}"),
+        Some(count) => {
+            format!(
+                "{requests} request{s} in {period} over all pods, {callers}, counted as {count}"
+            )
+        }
+    }
 }
 
 fn overload_line(of: &Overload) -> Line {

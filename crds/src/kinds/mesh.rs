@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{Action, HumanDuration, InitResources, LastGood, MeshTelemetry};
+use crate::{Action, HumanDuration, InitResources, LastGood, MeshTelemetry, RateLimitSettings};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -103,6 +103,10 @@ pub struct MeshSpec {
     #[serde(default)]
     pub telemetry: MeshTelemetry,
 
+    /// The counter of shared rate limits.
+    #[serde(default)]
+    pub rate_limits: RateLimitSettings,
+
     /// The sidecars themselves. A change holds for pods created after it.
     #[serde(default)]
     pub proxy: ProxySettings,
@@ -125,6 +129,7 @@ impl Default for MeshSpec {
             scope: ScopeSettings::default(),
             certificates: Certificates::default(),
             telemetry: MeshTelemetry::default(),
+            rate_limits: RateLimitSettings::default(),
             proxy: ProxySettings::default(),
         }
     }

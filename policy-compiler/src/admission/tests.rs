@@ -270,6 +270,14 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             "spec.telemetry",
         ),
         of(
+            mesh(json!({"rateLimits": {"server": {}}})),
+            "spec.rateLimits.server",
+        ),
+        of(
+            mesh(json!({"rateLimits": {"timeout": "11s"}})),
+            "spec.rateLimits.timeout",
+        ),
+        of(
             mesh(json!({"telemetry": {"collector": {}}})),
             "spec.telemetry.collector",
         ),
@@ -363,6 +371,14 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
         of(
             traffic(json!({"rateLimits": [{"requests": 1, "per": "2h"}]})),
             "spec.rateLimits[0].per",
+        ),
+        of(
+            traffic(json!({"rateLimits": [{"requests": 1, "per": "2m", "shared": true}]})),
+            "spec.rateLimits[0]",
+        ),
+        of(
+            traffic(json!({"rateLimits": [{"requests": 1, "burst": 2, "shared": true}]})),
+            "spec.rateLimits[0]",
         ),
         of(traffic(json!({"overload": {}})), "spec.overload"),
         of(

@@ -10,7 +10,9 @@ use super::upstreams::{
     ClusterAndEndpoints, ClusterInputs, OldClusters, Place, ServiceCluster, governed, mirror,
     subset,
 };
+use crate::called_server::CalledServer;
 use crate::envoy::otlp::COLLECTOR;
+use crate::envoy::shared_limits::LIMITER;
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -146,27 +148,43 @@ fn client_side(
     let own = of_callers(&service.name, *number, facet.namespace.as_ref())?;
     let own = own.pair.clone();
     let whole = |name: &NamespacedName, port: Port| of_callers(name, port, None);
-    let reports = collects(scene, service, key).then(|| collector(&own, &old_clusters(old)));
+    let called = called_by_sidecars(scene, service, key, &own, old);
     let mut side = match service.ports.get(number)?.protocol {
         Protocol::Http => routed(scene, service, key, own, rules, whole, old),
         // Bytes go to the cluster; a split has its weights in the endpoints.
         Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
     };
-    side.pairs.extend(reports);
+    side.pairs.extend(called);
     Some(side)
 }
 
-/// The endpoints of a service in the cluster to which tracers send spans.
-fn collector(own: &ClusterAndEndpoints, old: &OldClusters<'_>) -> ClusterAndEndpoints {
-    own.under(COLLECTOR.into(), None, old, |upstream| {
-        (upstream.policy, upstream.purpose) = (None, Purpose::Reports);
-    })
-}
-
-/// Whether sidecars send traces there. They use the first family of the service.
-fn collects(scene: &ClusterInputs<'_>, service: &Service, (port, facet): &OutPort) -> bool {
-    let collector = scene.settings.collector.as_ref();
-    facet.family.is_none() && collector.is_some_and(|of| of.is(&service.name, *port))
+/// The endpoints of a service in the clusters that sidecars call themselves: to which tracers send spans, and in which they ask for shared
+/// limits. They use the first family of the service.
+fn called_by_sidecars(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    own: &ClusterAndEndpoints,
+    old: &[&Arc<OutboundPort>],
+) -> Vec<ClusterAndEndpoints> {
+    let is = |server: &Option<CalledServer>| {
+        let server = server.as_ref().filter(|_| facet.family.is_none());
+        server.is_some_and(|of| of.is(&service.name, *port))
+    };
+    let mut called = Vec::new();
+    if is(&scene.settings.collector) {
+        let reports = own.under(COLLECTOR.into(), None, &old_clusters(old), |upstream| {
+            (upstream.policy, upstream.purpose) = (None, Purpose::Reports);
+        });
+        called.push(reports);
+    }
+    if is(&scene.settings.limiter) {
+        let questions = own.under(LIMITER.into(), None, &old_clusters(old), |upstream| {
+            upstream.purpose = Purpose::Questions;
+        });
+        called.push(questions);
+    }
+    called
 }
 
 /// The clusters of the mirrors of rules, each backend once.

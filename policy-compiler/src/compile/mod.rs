@@ -18,6 +18,7 @@ mod explain;
 mod exposure;
 mod groups;
 mod inbound;
+mod limiter;
 mod listeners;
 mod memo;
 mod named_by_address;
@@ -65,7 +66,7 @@ use on_demand::OnDemandInput;
 use pods::{PodClusterInput, PodEndpointsInput};
 pub(crate) use recipes::route_configuration;
 use reports::Source;
-use telemetry::{CollectorInput, RuntimeInput};
+use telemetry::{CalledHost, RuntimeInput};
 use templates::{CompiledTemplate, CompiledTemplates, InboundConfig};
 use units::Readers;
 use upstreams::ServiceClusters;
@@ -183,7 +184,8 @@ struct Shared {
     pod_endpoints: Memo<PodEndpointsInput>,
     on_demand: Memo<OnDemandInput>,
     runtimes: Memo<RuntimeInput>,
-    collectors: Memo<CollectorInput>,
+    collectors: Memo<CalledHost>,
+    limiters: Memo<CalledHost>,
     external_ports: Memo<Arc<EgressPort>>,
     external_clusters: Memo<ExternalHost>,
 }

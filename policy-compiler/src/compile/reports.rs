@@ -16,6 +16,7 @@ use crate::world::{NamespacedName, WorkloadRef, in_namespace};
 pub(super) enum Source {
     Mesh,
     Collector,
+    Limiter,
     Policies(ObjectKind, Arc<str>),
     Reach(Arc<str>),
     Workload(WorkloadRef),

@@ -13,6 +13,7 @@ use prost::Message;
 use super::applications::{in_name, rest, tls_application};
 use super::bytes::{self, Peer};
 use super::inbound::{InboundInput, InboundPort};
+use super::limiter::required;
 use super::reporting::{destination, server_spans};
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
@@ -37,7 +38,7 @@ pub(crate) fn server(input: &InboundInput) -> Part {
         let cluster = ResourceKey::new(ResourceKind::Cluster, name.as_str());
         if inbound.protocol != Protocol::Tcp {
             let body = route::inbound(&name, &name, &[], &judged(inbound));
-            let requires = vec![cluster.clone()];
+            let requires = required(&name, inbound);
             resources.push(resource(input, ResourceKind::Route, &name, body, requires));
         }
         if inbound.protocol != Protocol::Http {
@@ -399,7 +400,7 @@ fn probe_routes(input: &InboundInput) -> Vec<Arc<Resource>> {
                 Others::Refused
             };
             let body = route::inbound(&node_name(port), &in_name(Some(port)), &probes, &others);
-            let requires = vec![ResourceKey::new(ResourceKind::Cluster, in_name(Some(port)))];
+            let requires = required(&in_name(Some(port)), inbound);
             resource(input, ResourceKind::Route, &node_name(port), body, requires)
         })
         .collect()

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::Compiled;
 use super::report::PolicyFeedback;
+use crate::called_server::{CalledServer, Host};
 use crate::envoy::runtime::{self, RuntimeValue};
 use crate::envoy::{access_log, cluster, metrics, otlp, tracing};
 use crate::finding::{Finding, ObjectRef};
@@ -15,7 +16,7 @@ use crate::kinds::mesh::Settings;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::kinds::policy::Selector;
 use crate::resource::{Part, Resource, ResourceKind};
-use crate::telemetry::{Collector, Host, LineFormat};
+use crate::telemetry::LineFormat;
 use crate::world::{NamespacedName, PodTemplate, Port, Service, World};
 
 /// The runtime values of a pod by name, and the objects that decide them.
@@ -50,7 +51,7 @@ impl RuntimeInput {
             .filter(|policy| policy.access_logs.is_some());
         let winner_of_logs = winner(with_logs.copied(), "spec.accessLogs", template, feedback);
         // Reports about the calls that bring reports would never end.
-        let is_collector = |collector: &Collector| {
+        let is_collector = |collector: &CalledServer| {
             let mut services = services.iter();
             services.any(|service| collector.is_service(&service.name))
         };
@@ -106,55 +107,63 @@ pub(crate) fn runtime_layer(input: &RuntimeInput) -> Part {
 
 /// The findings about a service that is named as collector and takes no reports.
 pub(crate) fn collector_findings(settings: &Settings, world: &World) -> Vec<Finding> {
-    let (Some(Collector::Service(name, port)), Some(mesh)) =
-        (&settings.collector, &settings.origin)
-    else {
-        return Vec::new();
-    };
     let lost = match settings.line_format {
         LineFormat::Record => "all traces and access logs are lost",
         LineFormat::Json | LineFormat::Text => "all traces are lost",
     };
+    let named = (
+        "spec.telemetry.collector.service",
+        reason::COLLECTOR_NOT_FOUND,
+    );
+    let collector = settings.collector.as_ref();
+    let finding = missing_server(settings, world, collector, named, lost);
+    finding.into_iter().collect()
+}
+
+/// The finding about a service that the Mesh names in a field, and that cannot be called: with a reason for one that does not exist, and
+/// the consequence.
+pub(super) fn missing_server(
+    settings: &Settings,
+    world: &World,
+    server: Option<&CalledServer>,
+    (field, not_found): (&'static str, &'static str),
+    consequence: &str,
+) -> Option<Finding> {
+    let ((name, port), mesh) = (server?.service()?, settings.origin.as_ref()?);
     let (reason, message, fix) = match world.services.get(name) {
         None => (
-            reason::COLLECTOR_NOT_FOUND,
-            format!("service {name} does not exist, so {lost}"),
+            not_found,
+            format!("service {name} does not exist, so {consequence}"),
             "create it, or correct the name",
         ),
         Some(service) if service.headless => (
             reason::INVALID,
-            format!("service {name} is headless, so {lost}"),
+            format!("service {name} is headless, so {consequence}"),
             "name a service with a cluster IP",
         ),
-        Some(service) if !service.ports.contains_key(port) => (
+        Some(service) if !service.ports.contains_key(&port) => (
             reason::PORT_NOT_FOUND,
-            format!("port {port} is not a port of service {name}, so {lost}"),
+            format!("port {port} is not a port of service {name}, so {consequence}"),
             "name one of its ports",
         ),
-        Some(_) => return Vec::new(),
+        Some(_) => return None,
     };
-    let field = "spec.telemetry.collector.service";
-    vec![Finding::error(mesh, field, reason, message).fix(fix)]
+    Some(Finding::error(mesh, field, reason, message).fix(fix))
 }
 
-/// The host and the port of a collector outside the mesh, none for one that is not there, and the objects that name it.
-pub(crate) type CollectorInput = (Option<(Host, Port)>, BTreeSet<ObjectRef>);
+/// The host and the port of a server outside the mesh, none for one that is not there, and the objects that name it.
+pub(crate) type CalledHost = (Option<(Host, Port)>, BTreeSet<ObjectRef>);
 
 impl Compiled {
     /// The service that is the collector.
     pub(super) fn collector_service(&self) -> Option<(&NamespacedName, Port)> {
-        match self.settings.collector.as_ref()? {
-            Collector::Service(name, port) => Some((name, *port)),
-            Collector::Address(..) => None,
-        }
+        self.settings.collector.as_ref()?.service()
     }
 
     /// The cluster of a collector outside the mesh, or of one that is not there.
     pub(super) fn collector_host(&self) -> Arc<Part> {
-        let host = match &self.settings.collector {
-            Some(Collector::Address(host, port)) => Some((host.clone(), *port)),
-            Some(Collector::Service(..)) | None => None,
-        };
+        let collector = self.settings.collector.as_ref();
+        let host = collector.and_then(CalledServer::address);
         let origins = self.settings.origin.iter().cloned().collect();
         self.shared
             .collectors
@@ -162,7 +171,7 @@ impl Compiled {
     }
 }
 
-fn collector_cluster((to, origins): &CollectorInput) -> Part {
+fn collector_cluster((to, origins): &CalledHost) -> Part {
     let name = otlp::COLLECTOR;
     let to = to.as_ref().map(|(host, port)| (host, *port));
     let body = cluster::reports_to(name, to).encode_to_vec();

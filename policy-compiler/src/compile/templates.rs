@@ -74,7 +74,7 @@ impl CompiledTemplate {
     ) -> Self {
         let mut feedback = PolicyFeedback::default();
         let targets = service_targets(services, template);
-        let traffic = server_policies(&targets, policies.traffic);
+        let traffic = server_policies(&targets, policies.traffic, settings, &mut feedback);
         let authz = &policies.auth;
         let mut input = inbound(template, &targets, authz, &traffic, settings, &mut feedback);
         let runtime = RuntimeInput::new(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::applications::application;
 use super::clusters::OutboundPort;
 use super::egress::{Egress, external_cluster, external_port};
+use super::limiter;
 use super::listeners::{ListenerBinding, ListenerInput, ListenerTarget, destination_listener};
 use super::on_demand::{OnDemandInput, OnDemandTarget, on_demand_address, on_demand_cluster};
 use super::pods::{
@@ -38,6 +39,7 @@ enum PartKey {
     OnDemand(Arc<str>),
     Runtime,
     Collector,
+    Limiter,
 }
 
 /// Collects the parts of a view.
@@ -82,6 +84,9 @@ impl Compiled {
         if served.runtime.reports {
             builder.collector();
         }
+        if limiter::asks(&served.config.input) {
+            builder.limiter();
+        }
         match &proxy.template.capture {
             Capture::Redirect => builder.captured(scope),
             Capture::Standalone(standalone) => builder.standalone(standalone, scope),
@@ -102,18 +107,30 @@ impl<'a> ViewBuilder<'a> {
 
     /// Adds the cluster to which the tracers of the listeners send spans, and their loggers records.
     fn collector(&mut self) {
-        let caller = self.proxy.facet(None);
-        let (key, part) = match self.compiled.collector_service() {
-            Some((name, port)) => {
-                self.depends.insert(Dependency::Service(name.clone()));
-                let side = self.compiled.client_side(name, port, &caller);
-                let key = PartKey::Service(name.clone(), port, None);
-                side.map(|side| (key, side.part()))
-            }
-            None => None,
-        }
-        .unwrap_or_else(|| (PartKey::Collector, self.compiled.collector_host()));
+        let service = self.called_service(self.compiled.collector_service());
+        let host = || (PartKey::Collector, self.compiled.collector_host());
+        let (key, part) = service.unwrap_or_else(host);
         self.parts.insert(key, part);
+    }
+
+    /// Adds the cluster in which the sidecar asks for shared limits.
+    fn limiter(&mut self) {
+        let service = self.called_service(self.compiled.limiter_service());
+        let host = || (PartKey::Limiter, self.compiled.limiter_host());
+        let (key, part) = service.unwrap_or_else(host);
+        self.parts.insert(key, part);
+    }
+
+    /// The client side of a service that sidecars call themselves. None: it is not there.
+    fn called_service(
+        &mut self,
+        service: Option<(&NamespacedName, Port)>,
+    ) -> Option<(PartKey, Arc<Part>)> {
+        let (name, port) = service?;
+        self.depends.insert(Dependency::Service(name.clone()));
+        let caller = self.proxy.facet(None);
+        let side = self.compiled.client_side(name, port, &caller)?;
+        Some((PartKey::Service(name.clone(), port, None), side.part()))
     }
 
     fn captured(&mut self, scope: &Scope<'_>) {

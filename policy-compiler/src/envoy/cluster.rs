@@ -20,7 +20,7 @@ use super::zone;
 use super::{
     PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
 };
-use crate::telemetry::Host;
+use crate::called_server::Host;
 use crate::traffic::{
     Alpn, EndpointGroup, Limits, Purpose, Upstream, UpstreamHost, UpstreamTls, idle_timeout,
 };
@@ -70,6 +70,9 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
         Purpose::Calls => cluster.typed_extension_protocol_options = extensions(&options),
         Purpose::Copies => limit_copies(&mut cluster, options),
         Purpose::Reports => limit_reports(&mut cluster),
+        Purpose::Questions => {
+            cluster.typed_extension_protocol_options = extensions(&grpc(None));
+        }
     }
     cluster
 }
@@ -83,8 +86,6 @@ fn by_weight() -> v3::cluster::common_lb_config::LocalityConfigSpecifier {
 
 /// Bounds a cluster that gets reports of the sidecar itself, by gRPC: reports that cannot be sent are lost, and hold up nothing.
 fn limit_reports(cluster: &mut v3::Cluster) {
-    use http::http_protocol_options::explicit_http_config::ProtocolConfig;
-    use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
     let thresholds = v3::circuit_breakers::Thresholds {
         max_requests: number(MAX_REPORTS),
         max_pending_requests: number(MAX_REPORTS),
@@ -95,6 +96,13 @@ fn limit_reports(cluster: &mut v3::Cluster) {
         thresholds: vec![thresholds],
         ..Default::default()
     });
+    cluster.typed_extension_protocol_options = extensions(&grpc(Some(REPORT_SECONDS)));
+}
+
+/// gRPC of the sidecar itself, with an upper bound on the duration of a call.
+fn grpc(max_seconds: Option<i64>) -> http::HttpProtocolOptions {
+    use http::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
     let explicit = ExplicitHttpConfig {
         protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(
             core::Http2ProtocolOptions {
@@ -108,21 +116,34 @@ fn limit_reports(cluster: &mut v3::Cluster) {
             },
         )),
     };
-    let options = http::HttpProtocolOptions {
+    http::HttpProtocolOptions {
         common_http_protocol_options: Some(core::HttpProtocolOptions {
-            max_stream_duration: seconds(REPORT_SECONDS),
+            max_stream_duration: max_seconds.and_then(seconds),
             ..Default::default()
         }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
         ..Default::default()
-    };
-    cluster.typed_extension_protocol_options = extensions(&options);
+    }
 }
 
 /// A cluster of a host outside the mesh that gets reports, in plain text. Without a host it loses them.
 pub(crate) fn reports_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
-    let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
+    let mut cluster = at_host(name, to);
     limit_reports(&mut cluster);
+    cluster
+}
+
+/// The same for questions. Without a host there are no answers.
+pub(crate) fn questions_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+    v3::Cluster {
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        typed_extension_protocol_options: extensions(&grpc(None)),
+        ..at_host(name, to)
+    }
+}
+
+fn at_host(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+    let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
     let Some((host, port)) = to else {
         return cluster;
     };

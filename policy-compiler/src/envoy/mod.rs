@@ -26,6 +26,7 @@ mod rewrite;
 pub(crate) mod route;
 pub(crate) mod runtime;
 mod session;
+pub(crate) mod shared_limits;
 mod shares;
 pub(crate) mod tls;
 pub(crate) mod tracing;

@@ -30,7 +30,7 @@ const MATCHED: &str = "match";
 const BY_CALLER: &str = "caller";
 const YES: &str = "yes";
 
-/// The filter of a limit.
+/// The filter of a limit of the pod itself.
 pub(super) fn filter(index: usize, of: &RateLimit) -> TypedExtensionConfig {
     let bucket = TokenBucket {
         max_tokens: of.burst,
@@ -99,7 +99,8 @@ fn matched(matcher: &RequestMatcher) -> ActionSpecifier {
     })
 }
 
-fn caller() -> ActionSpecifier {
+/// The identity of the caller as an entry of descriptors.
+pub(super) fn caller() -> ActionSpecifier {
     let config = Descriptor {
         descriptor_key: BY_CALLER.to_owned(),
         expr_specifier: Some(ExprSpecifier::Text(CALLER.to_owned())),

@@ -16,7 +16,7 @@ use super::retries::{self, Part, UNSENT};
 use super::wire::envoy::config::route::v3;
 use super::{
     cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac, rewrite,
-    seconds, shares,
+    seconds, shared_limits, shares,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
@@ -79,11 +79,16 @@ fn slot(
 }
 
 fn of_server(policy: &ServerPolicy) -> BTreeMap<String, Any> {
-    let limits = policy.limits.iter().enumerate();
+    let limits = policy.limits.iter().filter(|of| of.shared.is_none());
+    let limits = limits.enumerate();
     let limits = limits.map(|(index, of)| rate_limits::filter(index, of));
+    // The limits of the pod itself come first: a request beyond them asks nothing.
+    let shared = policy
+        .questions
+        .and_then(|of| shared_limits::filter(&policy.limits, of));
     let overload = policy.overload.iter().enumerate();
     let overload = overload.flat_map(|(index, of)| overload::filters(index, of));
-    policy_slot(limits.chain(overload))
+    policy_slot(limits.chain(shared).chain(overload))
 }
 
 fn domain(pattern: &HostPattern) -> String {

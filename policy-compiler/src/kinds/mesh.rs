@@ -1,18 +1,20 @@
 //! `Mesh`: settings of the whole.
 
 use heddle_crds::{
-    AccessLogFormat, AccessLogSink, Action, ConditionType, LastGood, MESH_NAME, MeshMode, MeshSpec,
-    MetricLabel, reason,
+    AccessLogFormat, AccessLogSink, Action, ConditionType, FailureMode, LastGood, MESH_NAME,
+    MeshMode, MeshSpec, MetricLabel, reason,
 };
 use heddle_xds_types::golden;
 
 use crate::finding::{Finding, ObjectRef};
+use crate::kinds::rate_limit_server::rate_limit_server;
 use crate::kinds::salvage::{closed, in_words, salvage};
 use crate::kinds::telemetry::{access_logs, collector, span_tags};
 use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::telemetry::LineFormat;
+use crate::traffic::Questions;
 use crate::validation::ValidationReport;
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
@@ -185,6 +187,11 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
         traced: tracing
             .and_then(|tracing| tracing.percent)
             .map(heddle_crds::Percent::of_ten_thousand),
+        limiter: spec.rate_limits.server.as_ref().and_then(rate_limit_server),
+        questions: Questions {
+            timeout: spec.rate_limits.timeout.get(),
+            closed: spec.rate_limits.failure_mode == FailureMode::Closed,
+        },
         span_tags: span_tags(tracing.map_or(&[][..], |tracing| &tracing.tags)),
         labels_left_out: labels_left_out(&spec.telemetry.omit_metric_labels),
         origin,

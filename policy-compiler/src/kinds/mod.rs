@@ -10,6 +10,7 @@ mod matches;
 pub(crate) mod mesh;
 pub(crate) mod policies;
 pub(crate) mod policy;
+mod rate_limit_server;
 mod routes;
 mod salvage;
 pub(crate) mod service_rules;

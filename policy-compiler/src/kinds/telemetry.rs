@@ -3,7 +3,8 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::telemetry::{AccessLogs, Collector, Host, SpanTag, TagValue};
+use crate::called_server::{CalledServer, Host};
+use crate::telemetry::{AccessLogs, SpanTag, TagValue};
 use crate::world::{NamespacedName, Port};
 
 /// Reads access logs.
@@ -20,17 +21,14 @@ pub(super) fn access_logs(spec: &heddle_crds::AccessLogs) -> AccessLogs {
 }
 
 /// Reads a collector. None: it names neither a service nor an address, which the schema refuses.
-pub(super) fn collector(spec: &heddle_crds::Collector) -> Option<Collector> {
+pub(super) fn collector(spec: &heddle_crds::Collector) -> Option<CalledServer> {
     if let Some(service) = &spec.service {
         let name = NamespacedName::new(&service.namespace, &service.name);
-        return Some(Collector::Service(name, port(service.port)));
+        return Some(CalledServer::Service(name, port(service.port)));
     }
     let address = spec.address.as_ref()?;
-    let host = address.host.parse().map_or_else(
-        |_| Host::Name(address.host.as_str().into()),
-        |ip: std::net::IpAddr| Host::Ip(ip),
-    );
-    Some(Collector::Address(host, port(address.port)))
+    let host = Host::of(&address.host);
+    Some(CalledServer::Address(host, port(address.port)))
 }
 
 fn port(number: NonZeroU16) -> Port {

@@ -36,7 +36,7 @@ pub use matcher::{
     CookieMatcher, GrpcMethod, GrpcName, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher,
     ValueMatcher,
 };
-pub use rate_limits::RateLimit;
+pub use rate_limits::{Questions, RateLimit};
 pub use retries::{Backoff, Failure, GrpcCode, Resend, Retries, RetryBudget};
 pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,

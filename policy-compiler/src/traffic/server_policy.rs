@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rate_limits::RateLimit;
+use super::rate_limits::{Questions, RateLimit};
 
 /// The treatment of requests that authorization lets pass, by the pod's own sidecar.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,6 +11,8 @@ pub struct ServerPolicy {
     pub limits: Vec<RateLimit>,
     /// The same.
     pub overload: Vec<Overload>,
+    /// How to ask for shared limits. None: no limit is shared.
+    pub questions: Option<Questions>,
 }
 
 impl ServerPolicy {

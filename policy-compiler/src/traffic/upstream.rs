@@ -39,6 +39,8 @@ pub enum Purpose {
     Copies,
     /// Reports of the sidecar itself, by gRPC. An upstream that is slow or full loses reports.
     Reports,
+    /// Questions of the sidecar itself, by gRPC. Requests wait for the answers.
+    Questions,
 }
 
 /// How connections to an upstream are secured.

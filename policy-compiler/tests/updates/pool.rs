@@ -165,6 +165,9 @@ fn meshes() -> Vec<Value> {
         json!({"scope": {"onDemand": "Disabled"}}),
         json!({"telemetry": {"collector": {"service": {"namespace": "shop", "name": "a", "port": 80}}, "tracing": {"percent": 1}}}),
         json!({"telemetry": {"collector": {"service": {"namespace": "till", "name": "b", "port": 80}}}}),
+        json!({"rateLimits": {"server": {"service": {"namespace": "shop", "name": "a", "port": 80}}}}),
+        json!({"rateLimits": {"server": {"service": {"namespace": "till", "name": "b", "port": 80}}, "failureMode": "Closed"}}),
+        json!({"rateLimits": {"server": {"address": {"host": "10.1.1.1"}}, "timeout": "1s"}}),
         json!({"telemetry": {"collector": {"address": {"host": "collector.example"}}}}),
     ];
     specs.into_iter().map(mesh).collect()
@@ -301,6 +304,10 @@ fn objects() -> Vec<Value> {
         pool.push(traffic_policy(
             name,
             json!({"target": {"service": "a"}, "rateLimits": [{"requests": 5, "perCaller": true}]}),
+        ));
+        pool.push(traffic_policy(
+            name,
+            json!({"target": {"service": "a"}, "rateLimits": [{"requests": 5, "shared": true}, {"requests": 1}]}),
         ));
         pool.push(traffic_policy(
             name,

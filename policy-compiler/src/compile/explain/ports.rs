@@ -36,6 +36,7 @@ pub struct ServedPort<'a> {
 static NO_POLICY: ServerPolicy = ServerPolicy {
     limits: Vec::new(),
     overload: Vec::new(),
+    questions: None,
 };
 
 /// The objects that decide whether a port accepts plain text.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::Compiled;
 use super::changes::{Changes, Recompiled, Replaced};
 use super::differences::Differences;
+use super::limiter::limiter_findings;
 use super::reports::Source;
 use super::telemetry::collector_findings;
 use super::units::{Queue, UnitId};
@@ -134,6 +135,8 @@ impl Update<'_> {
             .set_findings(Source::Injection, &self.world.injection);
         let findings = collector_findings(&self.new.settings, self.world);
         self.new.set_findings(Source::Collector, &findings);
+        let finding = limiter_findings(&self.new.settings, self.world);
+        self.new.set_findings(Source::Limiter, finding.as_slice());
         if !self.new.reported.ptr_eq(&self.old.reported) {
             self.new.findings = self.new.all_findings();
         }

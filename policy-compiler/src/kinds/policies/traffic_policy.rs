@@ -174,6 +174,9 @@ impl PolicyKind for TrafficPolicySpec {
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let mut problems = groups::check(spec);
         problems.extend(check_target(policy, spec));
+        let service = policy.service(&spec.target.service);
+        let server = policy.settings.limiter.as_ref();
+        problems.extend(groups::check_server(spec, &service, server));
         problems
     }
 
@@ -193,7 +196,7 @@ impl PolicyKind for TrafficPolicySpec {
             report.conflict(object, &winner.object, field, &subject);
             return;
         }
-        let groups = PolicyGroups::of(spec);
+        let groups = PolicyGroups::of(object, spec);
         let declared = policy.lookup.service(&service);
         let finding = declared.and_then(|service| without_http(object, &groups, service, port));
         report.findings.extend(finding);
@@ -298,7 +301,9 @@ fn check_target(
         ));
     }
     let targeted = port.map_or(service.ports.len(), |_| 1);
-    if not_http(service, port).count() < targeted || PolicyGroups::of(spec).concerns_bytes() {
+    if not_http(service, port).count() < targeted
+        || PolicyGroups::of(&policy.declared.object, spec).concerns_bytes()
+    {
         return None;
     }
     let (field, subject) = subject(name, port);

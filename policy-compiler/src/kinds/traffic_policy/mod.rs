@@ -16,11 +16,13 @@ use std::time::Duration;
 use heddle_crds::TrafficPolicySpec;
 
 use super::ValidationError;
+use crate::called_server::CalledServer;
+use crate::finding::ObjectRef;
 use crate::traffic::{
     Balance, Connections, Edits, Ejection, Fault, Limits, Overload, RateLimit, Retries,
     RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy, idle_timeout,
 };
-use crate::world::Protocol;
+use crate::world::{NamespacedName, Protocol};
 
 /// The groups that a policy sets. Of two policies for a port one wins a group as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(crate) struct PolicyGroups {
 
 impl PolicyGroups {
     /// The groups of a spec.
-    pub(super) fn of(spec: &TrafficPolicySpec) -> Self {
+    pub(super) fn of(policy: &ObjectRef, spec: &TrafficPolicySpec) -> Self {
         let retries = spec.retries.as_ref();
         Self {
             timeouts: spec.timeouts.as_ref().map(timeouts::timeouts),
@@ -50,7 +52,7 @@ impl PolicyGroups {
             balancing: spec.load_balancing.as_ref().map(upstreams::balancing),
             headers: spec.headers.as_ref().map(headers::edits),
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
-            rate_limits: Some(rate_limits::rate_limits(&spec.rate_limits))
+            rate_limits: Some(rate_limits::rate_limits(policy, &spec.rate_limits))
                 .filter(|of| !of.is_empty()),
             overload: spec.overload.as_ref().map(overload::overload),
         }
@@ -251,6 +253,15 @@ impl PolicyGroups {
     pub(super) fn concerns_bytes(self) -> bool {
         self.for_bytes() != Self::default()
     }
+}
+
+/// The reason why the rate limit service cannot count the shared limits of a policy for a service.
+pub(super) fn check_server(
+    spec: &TrafficPolicySpec,
+    target: &NamespacedName,
+    server: Option<&CalledServer>,
+) -> Option<ValidationError> {
+    rate_limits::check_server(&spec.rate_limits, target, server)
 }
 
 /// Returns the faults of the groups of a spec.

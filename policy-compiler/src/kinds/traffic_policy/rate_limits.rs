@@ -2,23 +2,38 @@
 
 use std::time::Duration;
 
-use heddle_crds as crds;
+use heddle_crds::{self as crds, reason};
 
 use super::call_match;
+use crate::called_server::CalledServer;
+use crate::finding::ObjectRef;
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::RateLimit;
+use crate::world::NamespacedName;
 
 /// The most limits of a policy: each is a filter of every request.
 const MAX_LIMITS: usize = 8;
 /// The most requests of a period.
 const MOST: u32 = 1_000_000;
 const SHORTEST: Duration = Duration::from_secs(1);
+/// The periods of shared limits in seconds: units of the rate limit protocol.
+const PERIODS: [u64; 3] = [1, 60, 3600];
 const LONGEST: Duration = Duration::from_secs(3600);
 
-pub(super) fn rate_limits(of: &[crds::RateLimit]) -> Vec<RateLimit> {
-    of.iter().map(rate_limit).collect()
+/// The limits of a policy.
+pub(super) fn rate_limits(policy: &ObjectRef, of: &[crds::RateLimit]) -> Vec<RateLimit> {
+    let limits = of.iter().enumerate();
+    let limits = limits.map(|(index, of)| {
+        let count = || format!("{}/{}/{index}", policy.namespace, policy.name).into();
+        RateLimit {
+            shared: of.shared.then(count),
+            ..rate_limit(of)
+        }
+    });
+    limits.collect()
 }
 
+/// A limit of each pod for itself.
 fn rate_limit(of: &crds::RateLimit) -> RateLimit {
     RateLimit {
         matcher: call_match::matcher(of.matching.as_ref()),
@@ -26,6 +41,7 @@ fn rate_limit(of: &crds::RateLimit) -> RateLimit {
         period: of.per.get(),
         burst: of.burst.unwrap_or(of.requests),
         per_caller: of.per_caller,
+        shared: None,
     }
 }
 
@@ -57,7 +73,39 @@ pub(super) fn check(of: &[crds::RateLimit]) -> Vec<ValidationError> {
             let field = format!("{field}.per");
             problems.push(ValidationError::invalid(field, message, "correct it"));
         }
+        if of.shared && !PERIODS.contains(&of.per.get().as_secs()) {
+            let message = format!("{} is not a period of a shared limit", of.per);
+            let (field, fix) = (format!("{field}.per"), "use 1s, 1m or 1h");
+            problems.push(ValidationError::invalid(field, message, fix));
+        }
         problems.extend(call_match::check(&field, of.matching.as_ref()));
     }
     problems
+}
+
+/// The reason why the limits cannot be shared: the Mesh names no rate limit service, or the policy is for that service, which would ask
+/// itself about each question.
+pub(super) fn check_server(
+    of: &[crds::RateLimit],
+    target: &NamespacedName,
+    server: Option<&CalledServer>,
+) -> Option<ValidationError> {
+    let index = of.iter().position(|of| of.shared)?;
+    let field = format!("spec.rateLimits[{index}].shared");
+    match server {
+        None => Some(ValidationError::unresolved(
+            reason::RATE_LIMIT_SERVER_NOT_FOUND,
+            field,
+            "the Mesh names no rate limit service that could count for all pods",
+            "set spec.rateLimits.server of the Mesh, or leave shared out: then each pod counts for itself",
+        )),
+        Some(server) if server.is_service(target) => Some(ValidationError::invalid(
+            field,
+            format!(
+                "service {target} is the rate limit service, which cannot count calls to itself"
+            ),
+            "leave shared out: then each pod counts for itself",
+        )),
+        Some(_) => None,
+    }
 }

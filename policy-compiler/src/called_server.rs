@@ -1,0 +1,60 @@
+//! The servers that sidecars call for the mesh itself: the collector of telemetry, the rate limit service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::world::{NamespacedName, Port};
+
+/// A server that sidecars call for the mesh itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CalledServer {
+    /// A port of a service.
+    Service(NamespacedName, Port),
+    /// A host, in plain text.
+    Address(Host, Port),
+}
+
+impl CalledServer {
+    /// Whether it is a port of this service.
+    pub(crate) fn is(&self, service: &NamespacedName, port: Port) -> bool {
+        matches!(self, Self::Service(name, number) if name == service && *number == port)
+    }
+
+    /// Whether it is a service with this name.
+    pub(crate) fn is_service(&self, service: &NamespacedName) -> bool {
+        matches!(self, Self::Service(name, _) if name == service)
+    }
+
+    /// The service and the port.
+    pub(crate) const fn service(&self) -> Option<(&NamespacedName, Port)> {
+        match self {
+            Self::Service(name, port) => Some((name, *port)),
+            Self::Address(..) => None,
+        }
+    }
+
+    /// The host and the port.
+    pub(crate) fn address(&self) -> Option<(Host, Port)> {
+        match self {
+            Self::Address(host, port) => Some((host.clone(), *port)),
+            Self::Service(..) => None,
+        }
+    }
+}
+
+/// A host outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Host {
+    /// An address.
+    Ip(IpAddr),
+    /// A DNS name.
+    Name(Arc<str>),
+}
+
+impl Host {
+    /// Reads a host: an address, else a name.
+    pub(crate) fn of(text: &str) -> Self {
+        let ip = text.parse().map(Self::Ip);
+        ip.unwrap_or_else(|_| Self::Name(text.into()))
+    }
+}
