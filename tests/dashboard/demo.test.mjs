@@ -1,12 +1,12 @@
 // The page on the real demo: control plane, agents, Envoys and traffic of `heddle demo`, in a real Chromium.
 
 import assert from 'node:assert/strict';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { browser, demo, open, opened, text, visit } from './harness.mjs';
+import { audit, browser, demo, open, opened, text, visit } from './harness.mjs';
 
-const TABS = ['graph', 'traffic', 'access', 'sidecars', 'objects', 'findings'];
+const TABS = ['graph', 'traffic', 'access', 'routes', 'sidecars', 'objects', 'findings'];
 const CALLS = 'shop/frontend-1 → shop/reviews';
 const REFUSED = 'shop/batch-1 → shop/ratings';
 
@@ -25,15 +25,6 @@ const changes = (page, key, old) => page.waitForFunction((key, old) => {
   const now = document.querySelector(`[data-key="${key}"]`)?.getAttribute('aria-label');
   return now && now !== old;
 }, {}, key, old);
-
-async function audit(page, about) {
-  const axe = await readFile(new URL('node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
-  await page.evaluate(axe);
-  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations', 'passes'] }));
-  assert.ok(found.passes.some((rule) => rule.id === 'color-contrast'), `${about}: contrast was not checked`);
-  const wrong = found.violations.map((rule) => `${rule.id}: ${rule.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
-  assert.deepEqual(wrong, [], about);
-}
 
 test('the graph has the traffic of the mesh, and moves with it', async () => {
   const page = await open(chromium, running.url);
@@ -78,11 +69,20 @@ test('the access view names the callers that are refused, and the policies', asy
   await page.close();
 });
 
+test('the routes view has the weights in force of all services', async () => {
+  const page = await open(chromium, running.url, { place: '#tab=routes' });
+  await page.waitForSelector('#view tbody tr');
+  const rows = await page.$$eval('#view tbody tr', (all) => all.map((row) => row.textContent.replace(/\s+/g, ' ')));
+  assert.equal(rows.length, 1);
+  assert.match(rows[0], /shop\/reviews:9080 ?TrafficSplit shop\/reviews.*any request.*reviews-v1:9080.*reviews-v2:9080.*50\.0 %.*50\.0 %.*[1-9][\d.]* %.*[1-9][\d.]* %/);
+  await page.close();
+});
+
 test('sidecars have their state, and certificates their age', async () => {
   const page = await open(chromium, running.url, { place: '#tab=sidecars' });
   await page.waitForFunction(() => document.querySelectorAll('#view tbody tr').length === 6);
   const rows = await page.$$eval('#view tbody tr', (all) => all.map((row) => row.textContent.replace(/\s+/g, ' ')));
-  for (const row of rows.slice(0, 5)) assert.match(row, /shop\/\S+✓ in sync✓ \d+ (min|h|d) left age \d+ (s|min)spiffe:\/\/cluster\.local\/ns\/shop\/sa\//);
+  for (const row of rows.slice(0, 5)) assert.match(row, /shop\/\S+✓ in syncshop\/\S+✓ \d+ (min|h|d) left age \d+ (s|min) ?spiffe:\/\/cluster\.local\/ns\/shop\/sa\//);
   assert.match(rows[5], /[0-9a-f]{16}… ?✓ 36\d\d d left/);
   await page.close();
 });

@@ -1,8 +1,9 @@
 // Starts the programs under test and a real Chromium, and ends them by their process ids.
 
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import puppeteer from 'puppeteer-core';
@@ -96,3 +97,12 @@ export async function visit(page, place) {
 
 export const text = (page, selector) => page.$eval(selector, (element) => element.textContent.replace(/\s+/g, ' ').trim());
 export const opened = (kind, key) => `${new URLSearchParams({ open: `${kind}:${key}` })}`;
+
+/// Holds all that the page shows now against the rules of axe.
+export async function audit(page, about) {
+  await page.evaluate(await readFile(new URL('node_modules/axe-core/axe.min.js', import.meta.url), 'utf8'));
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations', 'passes'] }));
+  assert.ok(found.passes.some((rule) => rule.id === 'color-contrast'), `${about}: contrast was not checked`);
+  const wrong = found.violations.map((rule) => `${rule.id}: ${rule.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
+  assert.deepEqual(wrong, [], about);
+}

@@ -12,6 +12,7 @@ const VIEWS = {
   workload: `tab=access&${opened('node', 'shop/ratings-1')}`,
   traffic: 'tab=traffic',
   access: 'tab=access',
+  routes: 'tab=routes',
   sidecars: 'tab=sidecars',
   objects: `tab=objects&${opened('object', 'AuthPolicy/shop/ratings-callers')}`,
   findings: 'tab=findings',

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
-import { browser, dashboard, folder, open, text } from './harness.mjs';
+import { audit, browser, dashboard, folder, open, text } from './harness.mjs';
 import { write } from './synthetic.mjs';
 
 const [SERVICES, EDGES] = [1000, 5000];
@@ -25,6 +25,7 @@ test('a large mesh begins with its namespaces folded, and unfolds into all servi
   const page = await open(chromium, running.url);
   await page.waitForSelector('.node.folded');
   assert.equal(await page.$$eval('.node.folded', (all) => all.length), SERVICES / 25);
+  await audit(page, 'folded');
   await page.evaluate(() => [...document.querySelectorAll('.tools button')].at(-1).click());
   await page.waitForFunction((count) => document.querySelectorAll('.node').length === count, {}, SERVICES);
   // Thousands of edges are few elements, so that the page stays fluid.
@@ -32,6 +33,7 @@ test('a large mesh begins with its namespaces folded, and unfolds into all servi
   assert.ok(elements < 8 * SERVICES, `${elements} elements`);
   const drawn = await page.$$eval('.all-wires path', (all) => all.reduce((sum, path) => sum + path.getAttribute('d').split('M').length - 1, 0));
   assert.equal(drawn, EDGES);
+  await audit(page, 'unfolded');
   assert.deepEqual(page.wrong, []);
   await page.close();
 });

@@ -26,17 +26,18 @@ function counts(next) {
 
 const identity = (namespace, account) => `spiffe://cluster.local/ns/${namespace}/sa/${account}`;
 
-/// `services` services in namespaces of 25, with so many different callers in all; four of five calls stay in the namespace.
-export async function write(folder, services, edges) {
+/// `services` services in namespaces of 25, with so many pairs of a caller and a service; four of five stay in the namespace. The first
+/// service may have a name of its own.
+export async function write(folder, services, edges, first = 'service-0000') {
   const next = random(42);
-  const name = (at) => ({ namespace: `team-${String(Math.floor(at / 25)).padStart(2, '0')}`, name: `service-${String(at).padStart(4, '0')}` });
+  const name = (at) => ({ namespace: `team-${String(Math.floor(at / 25)).padStart(2, '0')}`, name: at === 0 ? first : `service-${String(at).padStart(4, '0')}` });
   const pick = (from, to) => Math.floor(from + next() * (to - from));
   const seen = new Set();
   const all = [];
   while (seen.size < edges) {
     const from = pick(0, services);
-    const first = Math.floor(from / 25) * 25;
-    const to = next() < 0.8 ? pick(first, Math.min(services, first + 25)) : pick(0, services);
+    const own = Math.floor(from / 25) * 25;
+    const to = next() < 0.8 ? pick(own, Math.min(services, own + 25)) : pick(0, services);
     if (from === to || seen.has(`${from} ${to}`)) continue;
     seen.add(`${from} ${to}`);
     const [caller, called] = [name(from), name(to)];

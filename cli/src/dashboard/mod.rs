@@ -5,6 +5,7 @@
 
 mod access;
 mod objects;
+mod routes;
 mod server;
 
 use std::path::PathBuf;

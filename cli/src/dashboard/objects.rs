@@ -1,5 +1,6 @@
 //! The sidecars, certificates, objects with their conditions, findings and descriptions, as the page shows them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::access::{self, Access};
+use super::routes;
 use crate::cluster::{self, ClusterArgs};
 use crate::describe::{self, look::Look};
 use crate::edges::graph::Graph;
@@ -62,6 +64,8 @@ struct Proxy {
     resources: usize,
     version: String,
     certificate: Option<CertificateTimes>,
+    /// `None`: not known.
+    workload: Option<String>,
 }
 
 /// A declared object.
@@ -103,6 +107,18 @@ struct Compile {
     statuses: Arc<[(ObjectRef, Value)]>,
 }
 
+impl Compile {
+    fn look(self) -> Look {
+        Look {
+            outcome: self.outcome,
+            statuses: self.statuses,
+            flows: None,
+            proxies: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// Reads the content.
 pub struct Reader {
     source: Source,
@@ -126,7 +142,17 @@ impl Reader {
     /// # Errors
     /// When the API server or a file cannot be read. A replica that cannot be asked is missing.
     pub async fn read(&self) -> Result<Page> {
-        let proxies = proxies(&self.source).await?;
+        let described = self.is_described();
+        let mut proxies = proxies(&self.source).await?;
+        if described {
+            let compile = self.compile().await?;
+            let known = compile.outcome.compiled.proxies.values();
+            let workloads = known.map(|of| (of.pod.to_string(), of.workload().to_string()));
+            let workloads: BTreeMap<String, String> = workloads.collect();
+            for proxy in &mut proxies {
+                proxy.workload = workloads.get(&proxy.proxy).cloned();
+            }
+        }
         let (objects, findings) = match &self.source {
             Source::Standalone(folder) => standalone(folder).await?,
             Source::Cluster(args) => (declared(args).await?, self.findings().await?),
@@ -136,7 +162,7 @@ impl Reader {
             roots: roots(&self.source).await?,
             objects,
             findings,
-            described: self.is_described(),
+            described,
         })
     }
 
@@ -157,7 +183,7 @@ impl Reader {
     /// When traffic or objects cannot be read.
     pub async fn access(&self, window: u64) -> Result<Access> {
         let graph = self.source.read(window).await?;
-        Ok(access::of(&graph, &*self.compile().await?.outcome))
+        Ok(access::of(&graph, &self.compile().await?.outcome))
     }
 
     /// Describes a workload, service or policy.
@@ -169,13 +195,19 @@ impl Reader {
         let graph = self.source.read(DESCRIBED).await?;
         let proxies = proxy::report(&self.source).await?.proxies.into_iter();
         let look = Look {
-            outcome: compile.outcome,
-            statuses: compile.statuses,
             flows: Some(Flows::of(&graph)),
             proxies: Some(proxies.map(|placed| placed.state).collect()),
-            notes: Vec::new(),
+            ..compile.look()
         };
         describe::document(&look, subject, name)
+    }
+
+    /// Describes the rules of services for which objects decide.
+    ///
+    /// # Errors
+    /// When the objects cannot be read.
+    pub async fn routes(&self) -> Result<Vec<Value>> {
+        routes::of(&self.compile().await?.look())
     }
 
     fn is_described(&self) -> bool {
@@ -238,6 +270,7 @@ async fn proxies(source: &Source) -> Result<Vec<Proxy>> {
             resources: state.resources,
             version: state.version.clone(),
             certificate: state.certificate,
+            workload: None,
         }
     });
     Ok(proxies.collect())

@@ -84,6 +84,8 @@ enum Question {
     Objects,
     /// The decisions about the callers of so many seconds.
     Access(u64),
+    /// The rules of services.
+    Routes,
     /// A subject and its name.
     Describe(String, String),
 }
@@ -171,6 +173,7 @@ fn router(questions: mpsc::Sender<(Question, Reply)>, address: SocketAddr, secre
         .route(&format!("/{secret}/api/traffic"), get(traffic))
         .route(&format!("/{secret}/api/objects"), get(objects))
         .route(&format!("/{secret}/api/access"), get(access))
+        .route(&format!("/{secret}/api/routes"), get(routes))
         .route(
             &format!("/{secret}/api/describe/{{subject}}/{{*name}}"),
             get(describe),
@@ -240,6 +243,10 @@ async fn describe(
     shared.ask(Question::Describe(subject, name)).await
 }
 
+async fn routes(State(shared): State<Arc<Shared>>) -> Response {
+    shared.ask(Question::Routes).await
+}
+
 async fn objects(State(shared): State<Arc<Shared>>) -> Response {
     shared.ask(Question::Objects).await
 }
@@ -269,6 +276,7 @@ async fn answer(reader: Reader, mut questions: mpsc::Receiver<(Question, Reply)>
             Question::Traffic(window) => reader.traffic(window).await.and_then(value),
             Question::Objects => reader.read().await.and_then(value),
             Question::Access(window) => reader.access(window).await.and_then(value),
+            Question::Routes => reader.routes().await.and_then(value),
             Question::Describe(subject, name) => reader.describe(&subject, &name).await,
         };
         // The page may be gone.

@@ -99,14 +99,17 @@ function drawCircle(node) {
   const at = placed.nodes.get(node.key);
   if (!at) return nothing;
   const name = cut(node.name, 16);
+  const rate = node.rows.length > 0 ? words.rate(node.figures.rate) : '';
+  // The label begins as the text, for people who speak what they see.
+  const shown = [SYMBOLS[node.state], name, rate].filter((text) => text !== '').join(' ');
   const size = Math.min(at.r / 3.2, (1.8 * at.r) / (0.62 * name.length));
   return svg`<g class=${partOf(node, ' circle')} transform="translate(${at.x} ${at.y})" font-size=${size} tabindex=${tab(node.key)} role="button"
-      aria-label="${node.key}, ${below(node)}, ${words.percent(node.figures.success)} success" data-key=${node.key} data-kind="node" @click=${open('node', node.key)}>
+      aria-label="${shown}, ${node.key}, ${below(node)}, ${words.percent(node.figures.success)} success" data-key=${node.key} data-kind="node" @click=${open('node', node.key)}>
     <title>${node.key}</title>
     <circle r=${at.r}></circle>
     <text class="mark" y=${-size * 0.7}>${SYMBOLS[node.state]}</text>
     <text class="name" y=${size * 0.5}>${name}</text>
-    <text class="small" y=${size * 1.7}>${node.rows.length > 0 ? words.rate(node.figures.rate) : ''}</text>
+    <text class="small" y=${size * 1.7}>${rate}</text>
   </g>`;
 }
 

@@ -1,8 +1,8 @@
 // The panel beside the views: all about one node, edge, object or sidecar, with links to the objects behind its numbers.
 
 import { html, nothing } from './libraries/lit.js';
-import { edgeKey, rateOf, sum } from './model.js';
-import { badge, bar, facts, link, linked, objectKey, success, table } from './parts.js';
+import { edgeKey, sum } from './model.js';
+import { badge, bar, facts, link, linked, measured, objectKey, serviceOf, success, table } from './parts.js';
 import { description, state } from './state.js';
 import { accessColumns, certificate, edgeColumns, wrongConditions } from './tables.js';
 import { OUTSIDE, keyOf, moment, mtls, words } from './words.js';
@@ -24,17 +24,6 @@ function described(path, show) {
   if (error) return html`<p class="faint">${error}</p>`;
   return document ? show(document) : html`<p class="faint">Asking…</p>`;
 }
-
-/// The share of a service's requests that each backend answered.
-function measured(service, backend) {
-  const rows = state.traffic.edges.filter((row) => keyOf(row.destination) === service && !row.answeredBySidecar);
-  const all = rows.reduce((all, row) => all + rateOf(row), 0);
-  const own = rows.filter((row) => keyOf(row.backend ?? row.destination) === backend);
-  return all > 0 ? (100 * own.reduce((all, row) => all + rateOf(row), 0)) / all : null;
-}
-
-/// `service shop/reviews-v1:9080` is the service `shop/reviews-v1`.
-const serviceOf = (backend) => backend.match(/([a-z0-9.-]+\/[a-z0-9.-]+)(?::\d+)?/)?.[1] ?? backend;
 
 function service(name) {
   return described(`service/${name}`, (document) => {
@@ -173,6 +162,7 @@ function sidecar(key) {
     ['State', badge(known.well ? 'good' : 'bad', known.state)],
     ['Certificate', certificate(known.certificate)],
     ['Valid until', known.certificate ? moment(known.certificate.notAfter) : '-'],
+    ['Workload', known.workload ? link('node', known.workload) : '-'],
     ['Identity', known.identity || '-'],
     ['Resources', String(known.resources)],
     ['Replica', known.replica],

@@ -1,6 +1,7 @@
 // Parts that several views share: links, states, tables.
 
 import { html, nothing } from './libraries/lit.js';
+import { rateOf } from './model.js';
 import { href, state, update } from './state.js';
 import { SYMBOLS, health, keyOf, words } from './words.js';
 
@@ -63,3 +64,14 @@ export function table(id, caption, columns, rows) {
 /// A share as a bar, with the number beside it.
 export const bar = (percent, kind = '') => html`<span class="bar ${kind}"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
   <rect class="all" width="100" height="8"></rect><rect class="part" width=${Math.max(0, Math.min(100, percent ?? 0))} height="8"></rect></svg>${words.percent(percent)}</span>`;
+
+/// The share of a service's requests that each backend answered.
+export function measured(service, backend) {
+  const rows = state.traffic.edges.filter((row) => keyOf(row.destination) === service && !row.answeredBySidecar);
+  const all = rows.reduce((all, row) => all + rateOf(row), 0);
+  const own = rows.filter((row) => keyOf(row.backend ?? row.destination) === backend);
+  return all > 0 ? (100 * own.reduce((all, row) => all + rateOf(row), 0)) / all : null;
+}
+
+/// `service shop/reviews-v1:9080` is the service `shop/reviews-v1`.
+export const serviceOf = (backend) => backend.match(/([a-z0-9.-]+\/[a-z0-9.-]+)(?::\d+)?/)?.[1] ?? backend;

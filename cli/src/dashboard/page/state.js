@@ -1,7 +1,7 @@
 // The state of the page: the answers of the server, and the place that the address names (tab, namespace, open part), so that each
 // place is a link and the back button works.
 
-export const TABS = { graph: 'Graph', traffic: 'Traffic', access: 'Access', sidecars: 'Sidecars', objects: 'Objects', findings: 'Findings' };
+export const TABS = { graph: 'Graph', traffic: 'Traffic', access: 'Access', routes: 'Routes', sidecars: 'Sidecars', objects: 'Objects', findings: 'Findings' };
 
 const TRAFFIC_EVERY = 3000;
 const OBJECTS_EVERY = 15000;
@@ -11,6 +11,7 @@ export const state = {
   traffic: { edges: [], servers: [], windowSeconds: 0 },
   objects: { proxies: [], roots: [], objects: [], findings: [], described: false },
   access: { calls: [], leftOut: 0 },
+  routes: [],
   /// Descriptions by path, each with its error or document.
   details: new Map(),
   wrong: {},
@@ -72,7 +73,13 @@ async function read(what, path) {
 
 export const readTraffic = () => read('traffic', `api/traffic?window=${state.window}`);
 const readObjects = () => read('objects', 'api/objects');
-const readAccess = async () => state.objects.described && read('access', `api/access?window=${state.window}`);
+
+/// All that needs the objects of the mesh. Without them it stays empty.
+async function readRules() {
+  if (!state.objects.described) return;
+  await read('access', `api/access?window=${state.window}`);
+  await read('routes', 'api/routes');
+}
 
 /// The description at a path; it is asked for again while it is shown.
 export function description(path) {
@@ -100,6 +107,6 @@ export function start() {
   again(TRAFFIC_EVERY, readTraffic);
   again(OBJECTS_EVERY, async () => {
     await readObjects();
-    await readAccess();
+    await readRules();
   });
 }

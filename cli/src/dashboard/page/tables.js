@@ -2,7 +2,7 @@
 
 import { html, nothing } from './libraries/lit.js';
 import { edgeKey, rateOf } from './model.js';
-import { badge, link, linked, nodeLink, objectKey, success, table } from './parts.js';
+import { badge, bar, link, linked, measured, nodeLink, objectKey, serviceOf, success, table } from './parts.js';
 import { route, state } from './state.js';
 import { keyOf, lifetime, moment, mtls, words } from './words.js';
 
@@ -51,15 +51,35 @@ export const accessColumns = [
   { title: 'Allowed, for example', cell: (call) => example(call.allowed) },
 ];
 
+const notDescribed = () => html`<p class="empty">The rules are not known. Start <code>heddle dashboard</code> with <code>-f</code> and the folder that the control plane reads.</p>`;
+
 function access() {
-  if (!state.objects.described) {
-    return html`<p class="empty">The rules are not known. Start <code>heddle dashboard</code> with <code>-f</code> and the folder that the control plane reads.</p>`;
-  }
+  if (!state.objects.described) return notDescribed();
   const { calls, leftOut } = state.access;
   const rows = calls.filter((call) => (inNamespace(call.source.namespace) || inNamespace(call.service.namespace))
     && matches(keyOf(call.source), keyOf(call.service), call.workload));
-  const caption = `${words.count(rows.length, 'call')} that sidecars have seen, most 403s first, by the policies in force now${leftOut > 0 ? `; ${leftOut} more are not decided` : ''}. A service shows who else may call it.`;
+  const caption = `${words.count(rows.length, 'call')} that sidecars have seen, most 403s first, by the policies in force now${leftOut > 0 ? `; ${leftOut} more are not decided` : ''}. A workload shows all that may call it.`;
   return table('access', caption, accessColumns, rows);
+}
+
+/// Traffic is not counted by rule: shares can be compared with weights where one rule has all requests.
+const single = ({ rules }) => rules.length === 1;
+
+function routes() {
+  if (!state.objects.described) return notDescribed();
+  const own = state.routes.filter(({ service }) => inNamespace(service.split('/')[0]) && matches(service));
+  const rows = own.flatMap((of) => of.rules.map((rule) => ({ ...of, rule })));
+  const backends = (show) => ({ rule }) => rule.backends.map((backend) => html`<div class="line">${show(backend)}</div>`);
+  return table('routes', `${words.count(rows.length, 'rule')} in force, by precedence; services without a split, route or policy are left out`, [
+    { title: 'Service', value: ({ service }) => service, cell: ({ service, rule }) => html`${link('node', service)}:${rule.port}` },
+    { title: 'Rule', value: ({ rule }) => rule.rule, cell: ({ rule }) => linked(rule.rule) },
+    { title: 'Match', cell: ({ rule }) => html`${rule.match}${rule.callers ? html`<div class="faint">callers of ${rule.callers}</div>` : nothing}` },
+    { title: 'Backends', cell: (row) => row.rule.answer ?? backends((of) => link('node', serviceOf(of.backend), of.backend))(row) },
+    { title: 'Weight in force', cell: backends((of) => bar(of.percent)) },
+    { title: 'Measured', cell: (row) => (single(row) ? backends((of) => bar(measured(row.service, serviceOf(of.backend)), 'measured'))(row) : '-') },
+    { title: 'Also', cell: ({ rule }) => html`${rule.timeouts ? html`<div>timeouts: ${rule.timeouts}</div>` : nothing}${rule.mirrors.map((text) => html`<div>mirrors ${text}</div>`)}
+      ${rule.also.map(({ title, text }) => html`<div>${title}: ${text}</div>`)}${rule.policies.map((policy) => html`<div>${linked(policy)}</div>`)}` },
+  ], rows);
 }
 
 export function certificate(times) {
@@ -77,6 +97,7 @@ const rootColumns = [
 export const sidecarColumns = [
   { title: 'Sidecar', value: (one) => one.proxy, cell: (one) => link('sidecar', one.proxy) },
   { title: 'State', value: (one) => one.state, cell: (one) => badge(one.well ? 'good' : 'bad', one.state) },
+  { title: 'Workload', value: (one) => one.workload, cell: (one) => (one.workload ? link('node', one.workload) : '-') },
   { title: 'Certificate', value: (one) => one.certificate?.notAfter, cell: (one) => certificate(one.certificate) },
   { title: 'Identity', value: (one) => one.identity, cell: (one) => one.identity || '-' },
   { title: 'Resources', number: true, value: (one) => one.resources, cell: (one) => link('sidecar', one.proxy, String(one.resources)) },
@@ -124,4 +145,4 @@ function findings() {
   ], all);
 }
 
-export const views = { traffic, access, sidecars, objects, findings };
+export const views = { traffic, access, routes, sidecars, objects, findings };
