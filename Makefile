@@ -68,7 +68,7 @@ lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask tidy
 
 # Tests that run by name only (`test = false`): --all-targets leaves them out.
-BY_NAME := capture lists audit scope backends
+BY_NAME := capture lists past audit scope backends
 
 .PHONY: clippy
 clippy:

@@ -22,13 +22,16 @@ use tokio_util::sync::CancellationToken;
 use heddle_xds_types::rollout::HOOK_PATH;
 
 use crate::admin::Admin;
-use crate::release::{Hook, MAX_HOOKS};
+use crate::release::Hook;
 
 /// Anyone may ask: so Envoy is asked no more often than this.
 const KEPT: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A hook waits for 15 s at most.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// More hooks than a pod has containers. The kubelet calls all of them at once.
+const MANY_HOOKS: usize = 32;
 
 /// The state of readiness.
 pub(crate) struct Readiness {
@@ -164,9 +167,9 @@ fn options() -> Options {
     Options {
         name: "readiness",
         bounds: Bounds {
-            connections: 4 * MAX_HOOKS,
-            per_source: 2 * MAX_HOOKS,
-            reserved: MAX_HOOKS,
+            connections: 4 * MANY_HOOKS,
+            per_source: 2 * MANY_HOOKS,
+            reserved: MANY_HOOKS,
             displace_busy: true,
         },
         deadlines: Deadlines {
@@ -192,8 +195,10 @@ async fn answer(
             StatusCode::OK
         }
         (&Method::GET | &Method::HEAD, "/healthz/ready") => StatusCode::SERVICE_UNAVAILABLE,
-        (&Method::GET, HOOK_PATH) if hook.hold().await => StatusCode::OK,
-        (&Method::GET, HOOK_PATH) => StatusCode::SERVICE_UNAVAILABLE,
+        (&Method::GET, HOOK_PATH) => {
+            hook.hold().await;
+            StatusCode::OK
+        }
         _ => StatusCode::NOT_FOUND,
     };
     let mut response = Response::new(Empty::new());

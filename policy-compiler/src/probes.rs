@@ -192,9 +192,10 @@ fn port_of(port: &IntOrString, container: &core::Container) -> Result<Port, Stri
     }
 }
 
-/// The path as the kubelet sends it: without query and fragment, with a slash in front, and escaped as a URL.
+/// The path as the kubelet sends it: with its query, without a fragment, with a slash in front, and escaped as a URL.
 fn sent_path(path: &str) -> String {
-    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let path = path.split('#').next().unwrap_or(path);
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
     let mut sent = String::with_capacity(path.len() + 1);
     if !path.starts_with('/') {
         sent.push('/');
@@ -206,6 +207,7 @@ fn sent_path(path: &str) -> String {
             sent.push_str(&format!("%{byte:02X}"));
         }
     }
+    sent.push_str(query);
     sent
 }
 
@@ -215,6 +217,20 @@ mod tests {
     use super::*;
     use crate::kind::ObjectKind;
     use serde_json::json;
+
+    #[test]
+    fn a_path_is_sent_with_its_query() {
+        for (declared, sent) in [
+            ("", "/"),
+            ("live", "/live"),
+            ("/a b?full=a%20b&x", "/a%20b?full=a%20b&x"),
+            ("/live?", "/live?"),
+            ("/live?a?b#c?d", "/live?a?b"),
+            ("?a", "/?a"),
+        ] {
+            assert_eq!(sent_path(declared), sent, "{declared}");
+        }
+    }
 
     #[test]
     fn a_request_of_the_kubelet_to_another_host_opens_no_port_of_the_pod() {

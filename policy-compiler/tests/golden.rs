@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use heddle_policy_compiler::{Compiled, KubeObject, NamespacedName, ResourceKind, compile, print};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn outputs_are_as_blessed() -> Result<()> {
@@ -90,9 +90,10 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
     Ok(())
 }
 
-/// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names.
+/// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names. No TLS of
+/// any resource resumes sessions.
 #[test]
-fn references_resolve() -> Result<()> {
+fn references_resolve_and_no_session_of_tls_is_resumed() -> Result<()> {
     // Of the bootstrap; and those that deliberately do not exist.
     let elsewhere = [
         "heddle-sds",
@@ -113,8 +114,9 @@ fn references_resolve() -> Result<()> {
                         place()
                     );
                 }
-                let mut names = Vec::new();
-                named(&print::to_json(resource), &mut names);
+                let (mut names, json) = (Vec::new(), print::to_json(resource));
+                never_resumes(&json).with_context(place)?;
+                named(&json, &mut names);
                 for (field, name) in names {
                     let kind = match field.as_str() {
                         "route_config_name" => ResourceKind::Route,
@@ -135,6 +137,33 @@ fn references_resolve() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fails for a TLS context that resumes sessions: a resumed one shows no certificate, of this name or of another.
+fn never_resumes(value: &Value) -> Result<()> {
+    match value {
+        Value::Object(map) => {
+            let kind = map.get("@type").and_then(Value::as_str);
+            let kind = kind.and_then(|kind| kind.rsplit('.').next());
+            let never = match kind {
+                Some("UpstreamTlsContext") => map.get("max_session_keys") == Some(&json!(0)),
+                Some("DownstreamTlsContext") => {
+                    let disabled = [
+                        "disable_stateless_session_resumption",
+                        "disable_stateful_session_resumption",
+                    ];
+                    disabled
+                        .iter()
+                        .all(|field| map.get(*field) == Some(&json!(true)))
+                }
+                Some(_) | None => true,
+            };
+            ensure!(never, "a TLS context resumes sessions: {value}");
+            map.values().try_for_each(never_resumes)
+        }
+        Value::Array(items) => items.iter().try_for_each(never_resumes),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
 }
 
 /// Every string under a key that refers to another resource.

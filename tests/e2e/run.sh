@@ -27,6 +27,8 @@ if [ -z "${KUBECONFIG:-}" ] && [ -z "${1:-}" ]; then
   "${test[@]}" --test scope -- --nocapture --test-threads=2
   # Lists that an API server streams, and lists in pages.
   "${test[@]}" --test lists
+  # Lines about changes, and last good specs of two replicas.
+  "${test[@]}" --test past
   # Random changes under audit, with cuts from the API server (HEDDLE_AUDIT_CHANGES=100000 for the long run).
   "${test[@]}" --test audit -- --nocapture
 fi

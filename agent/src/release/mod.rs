@@ -11,6 +11,7 @@ mod traffic;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use heddle_acceptor::LogLimit;
 use heddle_xds_types::rollout::{EndReport, ReleaseReason};
 use tokio::sync::watch;
 
@@ -18,9 +19,6 @@ use crate::settings::Settings;
 use decision::{Bounds, Known, Step};
 pub(crate) use follow::follow;
 pub(crate) use traffic::watch_traffic;
-
-/// The most hooks that wait at once. Anybody can call them, and the kubelet's probes need connections too.
-pub(crate) const MAX_HOOKS: usize = 32;
 
 /// The times of the pod's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +39,7 @@ pub(crate) struct Hook {
     known: watch::Sender<Known>,
     times: watch::Sender<Times>,
     last_request: Mutex<Option<Instant>>,
+    lines: LogLimit,
 }
 
 /// One hook that waits.
@@ -67,17 +66,16 @@ impl Hook {
             known: watch::Sender::default(),
             times: watch::Sender::default(),
             last_request: Mutex::default(),
+            lines: LogLimit::default(),
         }
     }
 
-    /// Returns when the application may end. `false`: more hooks wait than a pod has, so this one is not for it.
-    pub(crate) async fn hold(&self) -> bool {
+    /// Returns when the application may end. Anybody can call the hook: the listener bounds the callers, and lets none take the place of
+    /// the kubelet.
+    pub(crate) async fn hold(&self) {
         let asked = Instant::now();
         let mut known = self.known.subscribe();
         let _waiting = Waiting::new(&self.waiting);
-        if *self.waiting.borrow() > MAX_HOOKS {
-            return false;
-        }
         loop {
             let step = self
                 .bounds
@@ -85,7 +83,7 @@ impl Hook {
             match step {
                 Step::Release(reason) => {
                     self.release(asked, reason);
-                    return true;
+                    return;
                 }
                 Step::Wait(until) => {
                     // Its sender is `self`.
@@ -102,7 +100,9 @@ impl Hook {
         let counts = counts.map(|(of, _)| format!("{}/{}", of.acknowledged, of.total));
         drop(known);
         let acknowledged = counts.unwrap_or_default();
-        tracing::info!(%reason, waited_ms, acknowledged, "the application may end");
+        if let Some(suppressed) = self.lines.allow() {
+            tracing::info!(%reason, waited_ms, acknowledged, suppressed, "the application may end");
+        }
         let now = Instant::now();
         self.times.send_if_modified(|times| match reason {
             ReleaseReason::NotTerminating => false,

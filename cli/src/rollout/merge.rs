@@ -33,6 +33,8 @@ pub struct PodReceipt {
     pub workload: String,
     /// The pod.
     pub pod: String,
+    /// Its uid, which tells pods of one name apart.
+    pub uid: Option<String>,
     /// The first replica learned that the pod is being deleted.
     pub terminating: String,
     /// The same.
@@ -79,8 +81,14 @@ impl Receipts {
             let Some(report) = report else { continue };
             covered =
                 Some(covered.map_or(report.covered_seconds, |of| of.min(report.covered_seconds)));
+            // A replica has one receipt for each end, so that a second one without a uid is of a later end.
+            let mut ends = BTreeMap::<_, usize>::new();
             for receipt in report.receipts {
-                let key = (receipt.namespace.clone(), receipt.pod.clone());
+                let pod = (receipt.namespace.clone(), receipt.pod.clone());
+                let pod = (pod, receipt.uid.clone());
+                let end = ends.entry(pod.clone()).or_default();
+                *end += 1;
+                let key = (pod, *end);
                 let one = PodReceipt::of(receipt);
                 match pods.get_mut(&key) {
                     Some(pod) => pod.add(one),
@@ -111,6 +119,7 @@ impl PodReceipt {
             namespace: receipt.namespace,
             workload: receipt.workload,
             pod: receipt.pod,
+            uid: receipt.uid,
             terminating: clock(receipt.terminating_at),
             terminating_ms: receipt.terminating_at,
             services: receipt.services,
@@ -187,6 +196,7 @@ mod tests {
             namespace: "shop".to_owned(),
             workload: "cart".to_owned(),
             pod: "cart-1".to_owned(),
+            uid: Some("uid-1".to_owned()),
             terminating_at: 1_700_000_000_000,
             services: 1,
             withdrawn_at: Some(1_700_000_000_040),
@@ -215,6 +225,32 @@ mod tests {
         let mut all = Receipts::of(replicas.collect()).receipts;
         assert_eq!(all.len(), 1);
         all.remove(0)
+    }
+
+    #[test]
+    fn two_ends_of_one_name_are_two_receipts() {
+        let ends = |uids: [Option<&str>; 2]| {
+            let later = |(uid, number): (Option<&str>, u64)| {
+                receipt(|one| {
+                    one.uid = uid.map(str::to_owned);
+                    one.terminating_at += 60_000 * number;
+                    one.callers += u32::try_from(number).unwrap();
+                })
+            };
+            let replica = || Replica {
+                name: "r".to_owned(),
+                answer: Ok(ReceiptsReport {
+                    receipts: uids.into_iter().zip(0..).map(later).collect(),
+                    ..ReceiptsReport::default()
+                }),
+            };
+            let receipts = Receipts::of(vec![replica(), replica()]).receipts;
+            let callers = receipts.iter().map(|pod| pod.callers);
+            callers.collect::<Vec<_>>()
+        };
+        assert_eq!(ends([Some("uid-1"), Some("uid-2")]), [4, 6]);
+        // Of a version without uids, or without Kubernetes.
+        assert_eq!(ends([None, None]), [4, 6]);
     }
 
     #[test]

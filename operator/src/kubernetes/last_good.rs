@@ -54,6 +54,8 @@ struct Inner {
     /// The objects of texts that could not be written, until the store has one.
     failed: BTreeSet<String>,
     read: bool,
+    /// Whether this replica writes the statuses, and with them the last good specs.
+    leads: bool,
 }
 
 /// The last good specs, by the uids of their objects.
@@ -61,6 +63,7 @@ struct Inner {
 pub(super) struct LastGoods {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    failures: watch::Sender<u64>,
 }
 
 impl Default for LastGoods {
@@ -68,6 +71,7 @@ impl Default for LastGoods {
         Self {
             inner: Mutex::default(),
             changed: watch::Sender::new(0),
+            failures: watch::Sender::new(0),
         }
     }
 }
@@ -161,7 +165,7 @@ impl LastGoods {
         map: &str,
         data: &BTreeMap<String, String>,
     ) -> BTreeSet<ObjectRef> {
-        let mut changed = BTreeSet::new();
+        let (mut changed, mut late) = (BTreeSet::new(), false);
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.by_uid.retain(|uid, entry| {
@@ -185,18 +189,36 @@ impl LastGoods {
                 );
                 continue;
             };
-            let known = inner.by_uid.get(uid);
-            // The text was written before the own change, which the watch has not returned yet.
-            if known.is_some_and(|known| !known.stored && known.generation() > entry.generation()) {
+            let known = inner.by_uid.get_mut(uid);
+            if let Some(known) = known
+                && known.generation() > entry.generation()
+                && (!known.stored || inner.leads)
+            {
+                // The text was written before the own change, which the watch has not returned yet; or late, by a replica that does not
+                // lead any more: an older spec must not come back into force.
+                if std::mem::take(&mut known.stored) {
+                    inner.unsaved.insert(uid.clone());
+                    late = true;
+                }
                 continue;
             }
+            let known = inner.by_uid.get(uid);
             if known.map(|known| &known.last_good) != Some(&entry.last_good) {
                 changed.insert(entry.object.clone());
             }
             inner.by_uid.insert(uid.clone(), entry);
             inner.failed.remove(uid);
         }
+        drop(guard);
+        if late {
+            self.tick();
+        }
         changed
+    }
+
+    /// Notes whether this replica writes the statuses.
+    pub(super) fn set_leads(&self, leads: bool) {
+        self.lock().leads = leads;
     }
 
     /// A map is gone: its texts are written again.
@@ -245,22 +267,35 @@ impl LastGoods {
         texts.collect()
     }
 
+    /// Ticks when further texts could not be written, so that the statuses must have them.
+    pub(super) fn failures(&self) -> watch::Receiver<u64> {
+        self.failures.subscribe()
+    }
+
     /// Marks texts that could not be saved.
     pub(super) fn not_saved(&self, uids: Vec<String>) {
         let mut inner = self.lock();
+        let before = inner.failed.len();
         inner.failed.extend(uids.iter().cloned());
+        let further = inner.failed.len() > before;
         inner.unsaved.extend(uids);
+        drop(inner);
+        if further {
+            self.failures.send_modify(|tick| *tick += 1);
+        }
     }
 
-    /// A map is full: its unsaved texts are not tried again before they change. Returns how many those are. This replica keeps the specs
-    /// until it ends, and the statuses of our kinds have them.
-    pub(super) fn give_up<C: Content>(&self, map: &str) -> usize {
+    /// A map has no room for these texts: they are not tried again before they change. Returns how many those are. This replica keeps the
+    /// specs until it ends, and the statuses of our kinds have them.
+    pub(super) fn give_up(&self, uids: &[String]) -> usize {
         let mut inner = self.lock();
         let before = inner.unsaved.len();
         let Inner {
             by_uid, unsaved, ..
         } = &mut *inner;
-        unsaved.retain(|uid| map_of::<C>(uid) != map || !by_uid.contains_key(uid));
+        for uid in uids.iter().filter(|uid| by_uid.contains_key(*uid)) {
+            unsaved.remove(uid);
+        }
         before - inner.unsaved.len()
     }
 
@@ -305,165 +340,5 @@ fn read(text: &str) -> Option<Entry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// The names of some maps.
-    struct Maps;
-
-    impl Content for Maps {
-        const LABEL: &str = "";
-        const PREFIX: &str = "map";
-        const NAME: &str = "";
-        type Owner = ();
-
-        fn changes(&self) -> watch::Receiver<u64> {
-            watch::channel(0).1
-        }
-
-        fn take(&self, _: &str, _: &BTreeMap<String, String>) {}
-
-        fn unsaved(&self) -> Vec<Unsaved<()>> {
-            Vec::new()
-        }
-
-        fn not_saved(&self, _: Vec<()>) {}
-
-        fn make_room(&self, _: &str) -> usize {
-            0
-        }
-    }
-
-    fn route() -> ObjectRef {
-        ObjectRef::new(ObjectKind::TrafficSplit, "shop", "reviews")
-    }
-
-    fn good(generation: i64) -> LastGood {
-        LastGood {
-            generation,
-            spec: json!({"of": generation}),
-            selected: None,
-        }
-    }
-
-    /// The data of the map of one uid, from the unsaved texts.
-    fn stored(goods: &LastGoods) -> BTreeMap<String, String> {
-        let unsaved = goods.unsaved().into_iter();
-        unsaved.filter_map(|u| Some((u.key, u.text?))).collect()
-    }
-
-    fn take(goods: &LastGoods, uid: &str, data: &BTreeMap<String, String>) -> usize {
-        goods.take::<Maps>(&map_of::<Maps>(uid), data).len()
-    }
-
-    #[test]
-    fn another_replica_reads_the_last_good_spec_and_another_uid_has_none() {
-        let (writer, reader) = (LastGoods::default(), LastGoods::default());
-        assert!(writer.keep(&route(), "uid-1", Some(&good(3))));
-        assert!(!writer.keep(&route(), "uid-1", Some(&good(3))));
-        let data = stored(&writer);
-        assert_eq!(take(&reader, "uid-1", &data), 1);
-        assert_eq!(take(&reader, "uid-1", &data), 0, "nothing new");
-        assert_eq!(reader.of("uid-1"), Some(good(3)));
-        assert_eq!(reader.of("uid-2"), None);
-        assert!(stored(&reader).is_empty(), "a read text is saved");
-    }
-
-    #[test]
-    fn a_removed_text_is_forgotten_and_an_own_newer_one_stays() {
-        let goods = LastGoods::default();
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        let data = stored(&goods);
-        goods.keep(&route(), "uid-1", Some(&good(4)));
-        assert_eq!(take(&goods, "uid-1", &data), 0, "an older text");
-        assert_eq!(goods.of("uid-1"), Some(good(4)));
-        let newer = stored(&goods);
-        assert_eq!(take(&goods, "uid-1", &data), 0, "the write is on its way");
-        assert_eq!(take(&goods, "uid-1", &BTreeMap::new()), 0);
-        assert_eq!(take(&goods, "uid-1", &newer), 0);
-        assert_eq!(goods.of("uid-1"), Some(good(4)));
-        assert_eq!(take(&goods, "uid-1", &BTreeMap::new()), 1);
-        assert_eq!(goods.of("uid-1"), None);
-    }
-
-    #[test]
-    fn the_newer_spec_of_store_and_status_counts() {
-        let goods = LastGoods::default();
-        let generation = |last_good: Value| {
-            let object = json!({
-                "apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "spec": {},
-                "metadata": {"name": "reviews", "namespace": "shop", "uid": "uid-1", "generation": 5},
-                "status": {"lastGood": last_good},
-            });
-            let object = ingest::parse_json("a test", object).0.pop().unwrap();
-            let KubeObject::Declared(object) = goods.attach(object) else {
-                panic!("a declared object");
-            };
-            let good = object.remembered.last_good.as_ref();
-            good.map(|good| good.generation)
-        };
-        let with_spec = |generation: i64| json!({"generation": generation, "json": "{}"});
-        assert_eq!(generation(json!({"generation": 3})), None);
-        assert_eq!(generation(with_spec(2)), Some(2));
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        assert_eq!(generation(json!({"generation": 3})), Some(3));
-        assert_eq!(generation(with_spec(2)), Some(3));
-        assert_eq!(generation(with_spec(4)), Some(4));
-    }
-
-    #[test]
-    fn a_deleted_map_is_written_again() {
-        let goods = LastGoods::default();
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        let data = stored(&goods);
-        take(&goods, "uid-1", &data);
-        assert_eq!(goods.kept("uid-1"), Kept::Stored);
-        goods.lost::<Maps>("another");
-        assert!(stored(&goods).is_empty());
-        goods.lost::<Maps>(&map_of::<Maps>("uid-1"));
-        assert_eq!(goods.kept("uid-1"), Kept::Unsaved);
-        assert_eq!(stored(&goods), data);
-    }
-
-    #[test]
-    fn a_text_that_cannot_be_written_is_marked_until_it_is_stored() {
-        let goods = LastGoods::default();
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        goods.not_saved(vec!["uid-1".to_owned()]);
-        goods.keep(&route(), "uid-1", Some(&good(4)));
-        assert_eq!(goods.kept("uid-1"), Kept::Failed);
-        let data = stored(&goods);
-        take(&goods, "uid-1", &data);
-        assert_eq!(goods.kept("uid-1"), Kept::Stored);
-    }
-
-    #[test]
-    fn the_text_of_a_forgotten_object_is_removed() {
-        let goods = LastGoods::default();
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        goods.keep(&route(), "uid-2", Some(&good(5)));
-        assert_eq!(stored(&goods).len(), 2);
-        assert_eq!(goods.objects().len(), 2);
-        goods.forget(vec!["uid-1".to_owned()]);
-        let removed: Vec<(String, bool)> = goods
-            .unsaved()
-            .into_iter()
-            .map(|unsaved| (unsaved.key, unsaved.text.is_some()))
-            .collect();
-        assert_eq!(removed, [("uid-1".to_owned(), false)]);
-    }
-
-    #[test]
-    fn a_full_map_keeps_the_spec_in_memory_and_gives_up_on_the_store() {
-        let goods = LastGoods::default();
-        goods.keep(&route(), "uid-1", Some(&good(3)));
-        let unsaved = goods.unsaved();
-        goods.not_saved(unsaved.into_iter().map(|u| u.owner).collect());
-        assert_eq!(goods.give_up::<Maps>(&map_of::<Maps>("uid-1")), 1);
-        assert!(stored(&goods).is_empty());
-        assert_eq!(take(&goods, "uid-1", &BTreeMap::new()), 0);
-        assert_eq!(goods.of("uid-1"), Some(good(3)));
-    }
-}
+#[path = "last_good_tests.rs"]
+mod tests;

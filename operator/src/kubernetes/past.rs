@@ -39,6 +39,16 @@ impl Cache {
             };
     }
 
+    /// Ticks when the store could not be written: the statuses must have the last good specs then.
+    pub(super) fn unkept(&self) -> watch::Receiver<u64> {
+        self.last_goods.failures()
+    }
+
+    /// Notes whether this replica writes the statuses.
+    pub(super) fn set_leads(&self, leads: bool) {
+        self.last_goods.set_leads(leads);
+    }
+
     /// The status of an object as the API server has it.
     pub(super) fn status(&self, object: &ObjectRef) -> Option<WrittenStatus> {
         let declared = self.declared(object)?;
@@ -80,6 +90,7 @@ impl Content for Cache {
     const PREFIX: &str = "heddle-lastgood";
     const NAME: &str = "last good specs";
     type Owner = String;
+    const HALVED: bool = true;
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.last_goods.changes()
@@ -107,20 +118,22 @@ impl Content for Cache {
         self.last_goods.not_saved(owners);
     }
 
-    fn make_room(&self, map: &str) -> usize {
-        self.last_goods.give_up::<Self>(map)
+    fn make_room(&self, _: &str, owners: &[String]) -> usize {
+        self.last_goods.give_up(owners)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use heddle_crds::{ConditionType, DesiredCondition, LastGood};
     use heddle_policy_compiler::ObjectKind;
-    use serde_json::json;
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
 
-    use super::super::sharded::map_of;
+    use super::super::sharded::{Blocked, Store, map_of, own_texts};
     use super::*;
 
     fn good(generation: i64) -> LastGood {
@@ -187,6 +200,97 @@ mod tests {
         assert!(!status(&cache, true, true).last_good_in_status);
     }
 
+    /// An API server that takes no map with a text of more than 1,000 bytes, and the texts that it took.
+    fn api_server(taken: Arc<Mutex<BTreeMap<String, String>>>) -> Client {
+        let answer = move |request: http::Request<Body>| {
+            let taken = Arc::clone(&taken);
+            async move {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let patch: Value = serde_json::from_slice(&body).unwrap();
+                let texts = patch["data"].as_object().unwrap().iter();
+                let texts =
+                    texts.map(|(key, text)| (key.clone(), text.as_str().unwrap().to_owned()));
+                let texts: BTreeMap<String, String> = texts.collect();
+                let refused = texts.values().any(|text| text.len() > 1000);
+                let (code, answer) = if refused {
+                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "message": "Too long"});
+                    (422, status)
+                } else {
+                    taken.lock().unwrap().extend(texts);
+                    (
+                        200,
+                        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {}}),
+                    )
+                };
+                let body = Body::from(answer.to_string().into_bytes());
+                let response = http::Response::builder().status(code).body(body);
+                Ok::<_, std::io::Error>(response.unwrap())
+            }
+        };
+        Client::new(tower::service_fn(answer), "heddle-system")
+    }
+
+    #[test]
+    fn a_copy_of_a_map_does_not_compete_with_it() {
+        let map = |name: String| {
+            let metadata = json!({"name": name, "labels": {"heddle.dev/lastgood": "true"}});
+            let data = json!({"uid-1": "text"});
+            serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap()
+        };
+        let own = map_of::<Cache>("uid-1");
+        assert_eq!(own_texts::<Cache>(map(own.clone())).len(), 1);
+        for other in [format!("{own}-backup"), "heddle-lastgood-99".to_owned()] {
+            assert!(own_texts::<Cache>(map(other)).is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_spec_without_room_takes_no_other_with_it() {
+        let (cache, taken) = (Arc::new(Cache::new(Arc::default())), Arc::default());
+        let map = map_of::<Cache>("uid-1");
+        let uids = (1..2000).map(|n| format!("uid-{n}"));
+        let uids: Vec<String> = uids.filter(|uid| map_of::<Cache>(uid) == map).collect();
+        assert!(uids.len() > 20, "{}", uids.len());
+        let large = &uids[7];
+        for uid in &uids {
+            let object = ObjectRef::new(ObjectKind::TrafficSplit, "shop", uid);
+            let text = if uid == large {
+                "x".repeat(1000)
+            } else {
+                String::new()
+            };
+            let good = LastGood {
+                spec: json!(text),
+                ..good(1)
+            };
+            cache.last_goods.keep(&object, uid, Some(&good));
+        }
+        let store = Store::new(
+            api_server(Arc::clone(&taken)),
+            Arc::clone(&cache),
+            Arc::default(),
+        );
+        let unkept = cache.unkept();
+        store.save(&mut Blocked::new()).await;
+        let taken = taken.lock().unwrap().clone();
+        assert_eq!(taken.len(), uids.len() - 1);
+        assert!(!taken.contains_key(large));
+        assert!(unkept.has_changed().unwrap(), "the status must have it now");
+        cache.take(&map, &taken);
+        for uid in &uids {
+            let expected = if uid == large {
+                Kept::Failed
+            } else {
+                Kept::Stored
+            };
+            assert_eq!(cache.last_goods.kept(uid), expected, "{uid}");
+        }
+        assert!(
+            cache.unsaved().is_empty(),
+            "it is not tried again before it changes"
+        );
+    }
+
     #[test]
     fn the_status_keeps_the_last_good_spec_where_the_store_cannot_be_written() {
         let cache = Cache::new(Arc::default());
@@ -194,7 +298,8 @@ mod tests {
         let unsaved = cache.unsaved();
         cache.not_saved(unsaved.into_iter().map(|u| u.owner).collect());
         assert!(status(&cache, true, false).last_good_in_status);
-        assert_eq!(cache.make_room(&map_of::<Cache>("uid-1")), 1);
+        let owners = ["uid-1".to_owned()];
+        assert_eq!(cache.make_room(&map_of::<Cache>("uid-1"), &owners), 1);
         assert!(cache.unsaved().is_empty(), "the map is full");
         assert!(status(&cache, true, true).last_good_in_status);
     }

@@ -33,6 +33,8 @@ impl Content for StoredScopes {
     const PREFIX: &str = "heddle-scope";
     const NAME: &str = "learned scopes";
     type Owner = WorkloadRef;
+    // A full map makes room instead.
+    const HALVED: bool = false;
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.scopes.changes()
@@ -67,7 +69,7 @@ impl Content for StoredScopes {
         self.scopes.not_saved(owners);
     }
 
-    fn make_room(&self, map: &str) -> usize {
+    fn make_room(&self, map: &str, _: &[WorkloadRef]) -> usize {
         let present = self.mesh.present();
         let of_map = |workload: &WorkloadRef| shard(workload) == map;
         self.scopes.forget_some(&present, of_map)

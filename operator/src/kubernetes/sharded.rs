@@ -49,7 +49,9 @@ pub(super) trait Content: Send + Sync + 'static {
     /// The content, for log lines.
     const NAME: &str;
     /// The thing that a text is about.
-    type Owner: Send + Sync;
+    type Owner: Clone + Send + Sync;
+    /// Whether a text that has no room must not take others with it: they are written in halves then.
+    const HALVED: bool;
 
     /// Ticks when there is something unsaved.
     fn changes(&self) -> watch::Receiver<u64>;
@@ -69,8 +71,8 @@ pub(super) trait Content: Send + Sync + 'static {
     /// Marks owners of [`Content::unsaved`] as unsaved again.
     fn not_saved(&self, owners: Vec<Self::Owner>);
 
-    /// A map is full: forgets some of its texts. Returns how many.
-    fn make_room(&self, map: &str) -> usize;
+    /// A map has no room for the texts of these owners: forgets some of its texts. Returns how many.
+    fn make_room(&self, map: &str, owners: &[Self::Owner]) -> usize;
 }
 
 /// The ConfigMap that contains a key.
@@ -80,13 +82,32 @@ pub(super) fn map_of<C: Content>(key: &str) -> String {
     format!("{}-{number}", C::PREFIX)
 }
 
+/// The texts of a map that belong there. A copy of a map, such as a backup, may have its label, and must not compete with it.
+pub(super) fn own_texts<C: Content>(map: ConfigMap) -> BTreeMap<String, String> {
+    let name = map.name_any();
+    let mut data = map.data.unwrap_or_default();
+    let all = data.len();
+    data.retain(|key, _| map_of::<C>(key) == name);
+    if data.len() < all {
+        let (foreign, what) = (all - data.len(), C::NAME);
+        tracing::warn!(
+            map = name,
+            foreign,
+            "a ConfigMap has {what} of another one; they are ignored"
+        );
+    }
+    data
+}
+
 /// Maps that could not be written, and until when they are left alone.
 pub(super) type Blocked = BTreeMap<String, Instant>;
 
-/// The data to write into one map.
-struct Shard<O> {
-    owners: Vec<O>,
-    data: BTreeMap<String, Value>,
+/// The texts to write into one map.
+type Texts<O> = Vec<Unsaved<O>>;
+
+/// Whether a map has no room. 413: the request is too large; 422: the map would be.
+fn is_too_large(error: &CallError) -> bool {
+    matches!(error.code(), Some(413 | 422))
 }
 
 /// Reads and writes the maps of a content.
@@ -125,7 +146,7 @@ impl<C: Content> Store<C> {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(map) | Event::Apply(map)) => {
-                    let (name, data) = (map.name_any(), map.data.unwrap_or_default());
+                    let (name, data) = (map.name_any(), own_texts::<C>(map));
                     self.content.take(&name, &data);
                     listed.insert(name);
                 }
@@ -180,45 +201,55 @@ impl<C: Content> Store<C> {
     /// Writes all maps side by side. A map that cannot be written is blocked for a while, and blocks no other.
     pub(super) async fn save(&self, blocked: &mut Blocked) {
         let now = Instant::now();
-        let mut shards = BTreeMap::<String, Shard<C::Owner>>::new();
-        for Unsaved { owner, key, text } in self.content.unsaved() {
-            let name = map_of::<C>(&key);
+        let mut shards = BTreeMap::<String, Texts<C::Owner>>::new();
+        for unsaved in self.content.unsaved() {
+            let name = map_of::<C>(&unsaved.key);
             if blocked.get(&name).is_some_and(|until| *until > now) {
-                self.content.not_saved(vec![owner]);
+                self.content.not_saved(vec![unsaved.owner]);
                 continue;
             }
-            let shard = shards.entry(name).or_insert_with(|| Shard {
-                owners: Vec::new(),
-                data: BTreeMap::new(),
-            });
-            shard
-                .data
-                .insert(key, text.map_or(Value::Null, Value::from));
-            shard.owners.push(owner);
+            shards.entry(name).or_default().push(unsaved);
         }
         blocked.retain(|_, until| *until > now);
-        let writes = shards.into_iter().map(|(name, shard)| async move {
-            let outcome = self.patch(&name, &shard.data).await;
-            (name, shard, outcome)
+        let writes = shards.into_iter().map(|(name, texts)| async move {
+            let failed = self.write(&name, texts).await;
+            (name, failed)
         });
-        for (name, shard, outcome) in join_all(writes).await {
-            if let Err(error) = outcome {
-                self.content.not_saved(shard.owners);
-                self.failed(&name, &error);
-                blocked.insert(name, Instant::now() + RETRY);
+        for (name, failed) in join_all(writes).await {
+            for (texts, error) in failed {
+                self.failed(&name, &error, texts);
+                blocked.insert(name.clone(), Instant::now() + RETRY);
             }
         }
     }
 
-    fn failed(&self, map: &str, error: &CallError) {
+    /// Writes texts into one map. Returns those that could not be written.
+    async fn write(&self, name: &str, texts: Texts<C::Owner>) -> Vec<(Texts<C::Owner>, CallError)> {
+        let (mut left, mut failed) = (vec![texts], Vec::new());
+        while let Some(mut texts) = left.pop() {
+            let Err(error) = self.patch(name, &texts).await else {
+                continue;
+            };
+            if C::HALVED && is_too_large(&error) && texts.len() > 1 {
+                left.push(texts.split_off(texts.len() / 2));
+                left.push(texts);
+            } else {
+                failed.push((texts, error));
+            }
+        }
+        failed
+    }
+
+    fn failed(&self, map: &str, error: &CallError, texts: Texts<C::Owner>) {
+        let owners: Vec<_> = texts.into_iter().map(|unsaved| unsaved.owner).collect();
+        self.content.not_saved(owners.clone());
         self.metrics
             .write_errors
             .get_or_create(&Watch { kind: "ConfigMap" })
             .inc();
-        // 413: the request is too large; 422: the map would be.
-        let forgotten = match error.code() {
-            Some(413 | 422) => self.content.make_room(map),
-            _ => 0,
+        let forgotten = match is_too_large(error) {
+            true => self.content.make_room(map, &owners),
+            false => 0,
         };
         let (error, what) = (chain(error), C::NAME);
         tracing::warn!(
@@ -229,11 +260,16 @@ impl<C: Content> Store<C> {
         );
     }
 
-    async fn patch(&self, name: &str, data: &BTreeMap<String, Value>) -> Result<(), CallError> {
+    async fn patch(&self, name: &str, texts: &Texts<C::Owner>) -> Result<(), CallError> {
+        let value = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
+        let data = texts.iter().map(|of| (of.key.clone(), value(&of.text)));
+        let data: BTreeMap<String, Value> = data.collect();
         // Without its label, the watch would never return the map.
         let labels = json!({"labels": {C::LABEL: "true"}});
         let patch = Patch::Merge(json!({"metadata": labels, "data": data}));
-        match call(self.api.patch(name, &PatchParams::default(), &patch)).await {
+        let params = PatchParams::default();
+        let write = || call(self.api.patch(name, &params, &patch));
+        match write().await {
             Err(error) if error.code() == Some(404) => {}
             result => return result.map(|_| ()),
         }
@@ -245,7 +281,10 @@ impl<C: Content> Store<C> {
         };
         map.metadata.name = Some(name.to_owned());
         map.metadata.labels = Some(BTreeMap::from([(C::LABEL.to_owned(), "true".to_owned())]));
-        call(self.api.create(&PostParams::default(), &map)).await?;
-        Ok(())
+        match call(self.api.create(&PostParams::default(), &map)).await {
+            // Another replica has created it in this moment.
+            Err(error) if error.code() == Some(409) => write().await.map(|_| ()),
+            result => result.map(|_| ()),
+        }
     }
 }

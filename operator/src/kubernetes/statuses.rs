@@ -227,10 +227,14 @@ impl Writer {
             }
         }
         let mut peers = self.peers.changes();
+        let mut unkept = self.cache.unkept();
         let mut resync = tokio::time::interval(RESYNC);
         let mut retry = false;
         loop {
-            if *self.leads.borrow_and_update() {
+            let leads = *self.leads.borrow_and_update();
+            self.cache.set_leads(leads);
+            if leads {
+                unkept.mark_unchanged();
                 let count = self.counts.borrow_and_update().clone();
                 peers.mark_unchanged();
                 retry = !self.write(&count, &mut memory).await;
@@ -254,6 +258,7 @@ impl Writer {
                 changed = self.counts.changed() => changed.map_err(|_| "the counter of proxies is gone")?,
                 changed = self.leads.changed() => changed.map_err(|_| "the election is over")?,
                 changed = peers.changed() => changed.map_err(|_| "the reader of the other replicas' reports is gone")?,
+                changed = unkept.changed() => changed.map_err(|_| "the last good specs are gone")?,
                 _ = resync.tick() => {
                     memory.sent.clear();
                     self.cache.forget_gone();

@@ -35,22 +35,30 @@ impl Withdrawals {
         let now = Moment::now();
         let mut inner = self.lock();
         inner.follow(snapshot, now);
-        let Inner { open, peers, .. } = &mut *inner;
+        // The pods of one service have the same callers.
+        let due = inner.open.values().filter(|ending| ending.is_due());
+        let called: BTreeSet<_> = due.map(|ending| ending.exposure.called.clone()).collect();
+        let peers = Arc::clone(&inner.peers);
+        drop(inner);
+        // Without the lock: views are made, while agents report and ask.
         let look = Look {
             snapshot,
             views,
             registry,
-            peers,
+            peers: &peers,
         };
-        // The pods of one service have the same callers.
-        let mut known: BTreeMap<BTreeSet<NamespacedName>, BTreeMap<Name, Seen>> = BTreeMap::new();
+        let callers = called.into_iter().map(|called| {
+            let callers = look.callers(&called);
+            (called, callers)
+        });
+        let callers: BTreeMap<BTreeSet<NamespacedName>, BTreeMap<Name, Seen>> = callers.collect();
+        let mut inner = self.lock();
         let mut changed = false;
-        for ending in open.values_mut().filter(|ending| ending.is_due()) {
-            let called = ending.exposure.called.clone();
-            let callers = known
-                .entry(called)
-                .or_insert_with_key(|called| look.callers(called));
-            changed |= ending.look(now, callers);
+        for ending in inner.open.values_mut().filter(|ending| ending.is_due()) {
+            // Only looks begin or change a withdrawal, and they follow each other.
+            if let Some(callers) = callers.get(&ending.exposure.called) {
+                changed |= ending.look(now, callers);
+            }
         }
         inner.publish();
         changed
@@ -73,8 +81,16 @@ impl Inner {
                     new: (pod, proxy), ..
                 } => {
                     if proxy.terminating {
+                        let uid = snapshot.world.pods().get(pod);
+                        let uid = uid.and_then(|pod| pod.uid.clone());
+                        if self.is_ending(pod) && self.open.get(pod).is_some_and(|of| of.uid != uid)
+                        {
+                            // Another pod of that name began and ended between two looks.
+                            self.close(pod, now.instant);
+                        }
                         if let Some(ending) = self.entry(pod, &proxy.workload()) {
                             ending.terminating.get_or_insert(now);
+                            ending.uid = uid;
                         }
                     } else if self.is_ending(pod) {
                         // A new pod of that name, which replaced the old one between two looks.

@@ -9,7 +9,7 @@ mod receipts;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heddle_policy_compiler::{Exposure, PodRef, Proxy, WorkloadRef};
@@ -59,6 +59,8 @@ pub struct PeerReport {
 #[derive(Debug)]
 struct Ending {
     workload: WorkloadRef,
+    /// The uid of the pod, once it is known to be terminating.
+    uid: Option<Arc<str>>,
     /// Since when the pod is known to be terminating.
     terminating: Option<Moment>,
     exposure: Exposure,
@@ -78,7 +80,7 @@ struct Inner {
     /// The receipts of pods that are gone, the oldest first.
     closed: VecDeque<(Instant, Receipt)>,
     evicted: u64,
-    peers: Vec<PeerReport>,
+    peers: Arc<Vec<PeerReport>>,
 }
 
 /// The ends of pods, as this replica knows them.
@@ -126,7 +128,7 @@ impl Withdrawals {
     /// Takes the newest reports of the other replicas.
     pub fn hear(&self, peers: Vec<PeerReport>) {
         let mut inner = self.lock();
-        inner.peers = peers;
+        inner.peers = Arc::new(peers);
         inner.publish();
         drop(inner);
         self.heard.send_modify(|tick| *tick += 1);
@@ -171,6 +173,7 @@ impl Inner {
             }
             let ending = Ending {
                 workload: workload.clone(),
+                uid: None,
                 terminating: None,
                 exposure: Exposure::default(),
                 addresses: Vec::new(),

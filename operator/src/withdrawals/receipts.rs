@@ -103,6 +103,7 @@ impl Ending {
             namespace: pod.namespace.to_string(),
             workload: self.workload.name.to_string(),
             pod: pod.name.to_string(),
+            uid: self.uid.as_deref().map(str::to_owned),
             terminating_at: unix(self.terminating?.at),
             services: u32::try_from(self.exposure.services.len()).unwrap_or(u32::MAX),
             withdrawn_at: self.tally.withdrawn().map(|at| unix(at.at)),

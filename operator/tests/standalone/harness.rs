@@ -228,6 +228,13 @@ impl Fixture {
         lines
     }
 
+    /// Whether the control plane has logged a line with all of some texts.
+    pub fn has_logged(&self, texts: &[&str]) -> bool {
+        let log = fs::read_to_string(self.path("operator.log")).unwrap();
+        let mut lines = log.lines();
+        lines.any(|line| texts.iter().all(|text| line.contains(text)))
+    }
+
     /// The lines of the access log of a pod's sidecar.
     pub fn access_log(&self, pod: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(&format!("{pod}.log"))).unwrap_or_default();

@@ -54,7 +54,8 @@ spec:
 status: {phase: Running, podIP: NET.33, podIPs: [{ip: NET.33}], conditions: [{type: Ready, status: 'True'}]}
 ";
 
-/// A client that acknowledges everything, until it is told to reject every resource of these types.
+/// A client that acknowledges everything, until it is told to reject every resource of these types. Before each answer it rejects responses
+/// that it never got, or has acknowledged.
 struct Liar {
     rejects: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -122,6 +123,7 @@ async fn answer(
     out: mpsc::Sender<DeltaDiscoveryRequest>,
     rejects: Arc<AtomicBool>,
 ) {
+    let mut before = "never sent".to_owned();
     while let Ok(Some(response)) = responses.message().await {
         let policy = ["RouteConfiguration", "Listener"];
         let rejected = rejects.load(Ordering::SeqCst)
@@ -134,7 +136,7 @@ async fn answer(
             ..request("endpoint.v3.ClusterLoadAssignment")
         };
         let answer = DeltaDiscoveryRequest {
-            response_nonce: response.nonce,
+            response_nonce: response.nonce.clone(),
             error_detail: rejected.then(|| RpcStatus {
                 code: 3,
                 message: TEXT.to_owned(),
@@ -142,8 +144,17 @@ async fn answer(
             }),
             ..request(&response.type_url)
         };
+        let forged = DeltaDiscoveryRequest {
+            response_nonce: std::mem::replace(&mut before, response.nonce),
+            error_detail: Some(RpcStatus {
+                code: 3,
+                message: TEXT.to_owned(),
+                ..RpcStatus::default()
+            }),
+            ..request(&response.type_url)
+        };
         let asks = !endpoints.resource_names_subscribe.is_empty();
-        for request in [Some(answer), Some(endpoints).filter(|_| asks)] {
+        for request in [Some(forged), Some(answer), Some(endpoints).filter(|_| asks)] {
             let Some(request) = request else { continue };
             if out.send(request).await.is_err() {
                 return;

@@ -72,6 +72,14 @@ fn from_files_to_requests_and_back_to_statuses() {
         (status.proxies.as_str(), status.weights.as_str()),
         ("1/1", "50/50")
     );
+    let object = "TrafficSplit shop/reviews";
+    for (event, generation, weights) in [("added", 1, "95/5"), ("changed", 2, "50/50")] {
+        let (event, generation) = (
+            format!("object {event}"),
+            format!("generation={generation}"),
+        );
+        assert!(mesh.has_logged(&[&event, object, &generation, weights]));
+    }
     // From the moment the status says so, on the first request: the old weights are gone.
     let v2 = mesh.requests(400).of("v2");
     assert!((150..=250).contains(&v2), "half of 400 requests: {v2}");
@@ -83,6 +91,7 @@ fn from_files_to_requests_and_back_to_statuses() {
     // Behind v2 there is no sidecar, so half of the requests still pass.
     mesh.apply("callers.yaml", &callers("somebody", ""));
     mesh.status("AuthPolicy", "callers", programmed(2));
+    assert!(mesh.has_logged(&["object changed", "AuthPolicy shop/callers", "generation=2"]));
     let answers = mesh.requests(100);
     assert_eq!(answers.of("v1"), 0, "{answers:?}");
     assert_eq!(answers.of("denied") + answers.of("v2"), 100, "{answers:?}");

@@ -7,10 +7,14 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use futures::StreamExt;
 use heddle_identity::wire::{IdentityClient, IssueRequest, IssueResponse, set_bearer};
 use heddle_identity::{SpiffeId, WorkloadKey};
+use heddle_xds_types::rollout::{EndReport, METHOD, WithdrawalReport};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
 use crate::harness::Fixture;
 
@@ -78,8 +82,28 @@ async fn node_ids(mesh: &Fixture) {
     ] {
         let refused = subscribe(mesh, me(), node).await.unwrap_err();
         assert_eq!(refused.code(), expected, "{node}: {refused}");
+        let refused = report_end(mesh, identity.clone(), node).await.unwrap_err();
+        assert_eq!(refused.code(), expected, "the end of {node}: {refused}");
     }
     subscribe(mesh, me(), "shop/frontend-1").await.unwrap();
+    report_end(mesh, identity, "shop/frontend-1").await.unwrap();
+}
+
+/// Reports the end of a pod; returns when the first answer or the refusal is there.
+async fn report_end(mesh: &Fixture, me: Identity, node: &str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel(mesh, mesh.ads, Some(me)).await?);
+    let ready = client.ready().await;
+    ready.map_err(|error| Status::unknown(error.to_string()))?;
+    let report = EndReport {
+        node: node.to_owned(),
+        ended_ago_ms: Some(u64::MAX),
+        ..EndReport::default()
+    };
+    let reports = futures::stream::iter([report]).chain(futures::stream::pending());
+    let codec = ProstCodec::<EndReport, WithdrawalReport>::default();
+    let path = PathAndQuery::from_static(METHOD);
+    let answers = client.streaming(Request::new(reports), path, codec).await?;
+    answers.into_inner().message().await.map(drop)
 }
 
 fn id(account: &str) -> SpiffeId {

@@ -60,14 +60,15 @@ pub(crate) fn names(name: &str) -> Vec<String> {
 pub(crate) fn denied(name: &str, pattern: &HeaderValuePattern) -> Option<Vec<String>> {
     let separator = if name == "cookie" { "[,;]" } else { "," };
     let host = matches!(name, ":authority" | "host");
-    // Applications compare names of hosts without case, without the port and without the dot of the root.
-    let (flags, host_end) = if host {
-        ("(?i)", r"\.?(?::[0-9]*)?")
+    // Applications compare names of hosts without case, without the port and without the dot of the root; those that read them as the
+    // beginning of a URL, also without a user.
+    let (flags, user, host_end) = if host {
+        ("(?i)", "(?:[^@,]*@)?", r"\.?(?::[0-9]*)?")
     } else {
-        ("", "")
+        ("", "", "")
     };
     let element = |inner: &str| {
-        format!(r"{flags}(?:.*{separator})?[ \t]*(?:{inner})[ \t]*(?:{separator}.*)?")
+        format!(r"{flags}(?:.*{separator})?[ \t]*{user}(?:{inner})[ \t]*(?:{separator}.*)?")
     };
     let literals = |text: &str, open: bool| {
         let parts: Vec<&str> = text
@@ -158,7 +159,7 @@ fn exact_host(text: &str, any_port: &str) -> String {
     let host = regex::escape(host.strip_suffix('.').unwrap_or(host));
     port.map_or_else(
         || format!("{host}{any_port}"),
-        |port| format!(r"{host}\.?:{port}"),
+        |port| format!(r"{host}\.?:0*{port}"),
     )
 }
 

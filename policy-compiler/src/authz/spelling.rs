@@ -24,11 +24,16 @@ const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB
 /// An escaped `?` or `#`: a server that decodes first ends the path here.
 const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23)[^?#]*)?";
 
+/// The i with its dot in upper case and without it in lower case: their other case is a letter of ASCII. Words of Turkish have them, so that
+/// other paths with them are not ambiguous.
+const TURKISH: &str = "|%[cC]4%[bB][01]";
+
 /// Matches the paths that a server may read as nearly any other path: a segment `..`, an escape within an escape, `%u`, escaped control
-/// characters, overlong UTF-8, full-width forms of the characters of paths, and bytes that RFC 3986 does not allow (HTTP/2 passes them).
+/// characters, overlong UTF-8, full-width forms of the characters of paths, the signs for Kelvin and the long s, of which the lower or upper
+/// case is a letter of ASCII, and bytes that RFC 3986 does not allow (HTTP/2 passes them).
 pub(crate) const AMBIGUOUS: &str = concat!(
     r"[^?#]*(?:(?:[/\\]|%(?:2[fF]|5[cC]))(?:\.|%2[eE]){2}(?:%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:(?:[/\\]|%(?:2[fF]|5[cC]))[^?#]*)?",
-    r"|(?:[^!-~]|%(?:25[0-9a-fA-F]{2}|[uU]|[01][0-9a-fA-F]|7[fF]|[cC][01]|[eE]0%[89]|[fF]0%8",
+    r"|(?:[^!-~]|%(?:25[0-9a-fA-F]{2}|[uU]|[01][0-9a-fA-F]|7[fF]|[cC][01]|[cC]5%[bB][fF]|[eE]2%84%[aA][aA]|[eE]0%[89]|[fF]0%8",
     r"|[eE][fF]%(?:[bB][cC]%(?:8[5dDeEfF]|9[0-9bB]|[aA][1-9a-fA-F]|[bB][0-9aAcCfF])|[bB][dD]%(?:8[1-9a-fA-F]|9[0-9aA]))))[^?#]*)",
 );
 
@@ -120,6 +125,9 @@ fn spell(expression: &mut String, byte: u8, ignore_case: bool) {
         // The codes of a letter's two cases differ in one bit of the high digit.
         expression.push_str(if byte & 0x10 == 0 { "[46]" } else { "[57]" });
         hexadecimal(expression, byte & 0x0f);
+        if byte.eq_ignore_ascii_case(&b'i') {
+            expression.push_str(TURKISH);
+        }
     } else {
         hexadecimal(expression, byte >> 4);
         hexadecimal(expression, byte & 0x0f);

@@ -1,14 +1,16 @@
 //! Callers of the namespace of a policy: service accounts that no pod has, and that are probably slips of the pen.
 
+use std::collections::BTreeSet;
+
 use heddle_crds::reason;
 
-use super::reach::{Reach, is_near};
+use super::reach::Reach;
 use super::report::PolicyFeedback;
 use crate::finding::Finding;
 use crate::kinds::policies::auth_policy::Policy;
-
-/// Shorter names are too often near each other.
-const SHORTEST: usize = 3;
+use crate::settings::Settings;
+use crate::validation::Recorder;
+use crate::world::{World, is_slip};
 
 impl Reach<'_> {
     /// Reports each identity of the namespace of a policy that no pod has and that almost equals one that pods have. Others may be those of
@@ -48,29 +50,52 @@ impl Reach<'_> {
     }
 }
 
-/// Whether a name is another one by mistake. Versions of a name, such as `api-1` and `api-2`, are names of their own.
-fn is_slip(known: &str, account: &str) -> bool {
-    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
-    known.len().min(account.len()) >= SHORTEST
-        && is_near(known, account)
-        && letters(known) != letters(account)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_a_name_and_short_names_are_not_slips() {
-        for (known, account, slip) in [
-            ("web", "wbe", true),
-            ("checkout", "chekout", true),
-            ("api-v1", "api-v2", false),
-            ("api", "api2", false),
-            ("a", "b", false),
-            ("web", "cart", false),
-        ] {
-            assert_eq!(is_slip(known, account), slip, "{known} {account}");
+/// Reports each namespace of callers that is missing: the rule cannot decide before it is created.
+pub(super) fn report_namespaces<'p>(
+    recorder: &Recorder<'_>,
+    trust_domain: &str,
+    policies: impl Iterator<Item = &'p Policy>,
+    feedback: &mut PolicyFeedback,
+) {
+    for policy in policies {
+        let object = &policy.object;
+        for (index, rule) in policy.rules.iter().enumerate() {
+            let from = &rule.from;
+            let whole = from
+                .identity_prefixes
+                .iter()
+                .map(|of| ("namespaces", &**of));
+            let single = from.identities.iter().map(|of| ("identities", of.as_str()));
+            let named = whole.chain(single).filter_map(|(field, text)| {
+                let path = text.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
+                let (namespace, _) = path.strip_prefix("/ns/")?.split_once('/')?;
+                (*namespace != *object.namespace).then_some((field, namespace))
+            });
+            let named: BTreeSet<(&str, &str)> = named.collect();
+            for (field, namespace) in named {
+                let Some(fix) = recorder.missing_namespace(namespace) else {
+                    continue;
+                };
+                let field = format!("spec.rules[{index}].from.{field}");
+                let message =
+                    format!("namespace {namespace} does not exist, so no caller is of it");
+                let finding = Finding::warning(object, field, reason::UNKNOWN_CALLER, message);
+                feedback.findings.push(finding.fix(fix));
+            }
         }
     }
+}
+
+/// The findings about namespaces that the Mesh names and that are missing: those entries have no effect.
+pub(super) fn namespace_findings(settings: &Settings, world: &World) -> Vec<Finding> {
+    let Some(mesh) = &settings.origin else {
+        return Vec::new();
+    };
+    let findings = settings.pass_unknown_of.keys().filter_map(|name| {
+        let fix = world.missing_namespace(name)?;
+        let message = format!("namespace {name} does not exist, so the entry decides about nobody");
+        let field = "spec.outboundNamespaces";
+        Some(Finding::warning(mesh, field, reason::UNKNOWN_CALLER, message).fix(fix))
+    });
+    findings.collect()
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::ordset::DiffItem as SetDiffItem;
+use imbl::{OrdMap, OrdSet};
 
 use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_kinds};
@@ -42,11 +43,21 @@ pub(super) fn changes<'a, K: Ord, V: PartialEq>(
     })
 }
 
+/// The names that only one of two sets has.
+fn names(old: &OrdSet<Arc<str>>, new: &OrdSet<Arc<str>>) -> Vec<Arc<str>> {
+    let differing = old.diff(new).map(|item| match item {
+        SetDiffItem::Add(name) | SetDiffItem::Remove(name) => Arc::clone(name),
+    });
+    differing.collect()
+}
+
 /// The differences, by the units that compile them.
 #[derive(Debug)]
 pub(super) struct Differences<'a> {
     /// By kind, the namespaces where a declared object, or the history of one, differs.
     declared: BTreeMap<ObjectKind, BTreeSet<Arc<str>>>,
+    /// The names of namespaces that came or went.
+    pub(super) namespaces: Vec<Arc<str>>,
     pub(super) services: Vec<Change<'a, NamespacedName, Arc<Service>>>,
     /// `ExternalName` services that differ.
     pub(super) external: BTreeSet<NamespacedName>,
@@ -60,6 +71,7 @@ impl<'a> Differences<'a> {
         let endpoints = changes(&old.endpoints, &new.endpoints);
         let mut differences = Self {
             declared: declared(&old.declared, &new.declared),
+            namespaces: names(&old.namespaces, &new.namespaces),
             services: changes(&old.services, &new.services).collect(),
             external: changes(&old.external, &new.external)
                 .map(|change| change.key.clone())

@@ -25,6 +25,9 @@ const MAX_WILDCARDS: usize = 128;
 /// The most ports of them: each has a listener.
 const MAX_PORTS: usize = 128;
 
+/// The most bytes of certificates of authorities among them: the cluster of each host has a copy.
+const MAX_AUTHORITIES: usize = 4 << 20;
+
 /// The hosts that the workloads of a namespace call by name.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Egress {
@@ -50,14 +53,17 @@ impl<'a> InForce<'a> {
         let mut named: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
         let mut addresses: Vec<ExternalAddresses> = Vec::new();
         let mut beyond: BTreeMap<ObjectRef, usize> = BTreeMap::new();
-        let (mut wildcards, mut ports) = (0, BTreeSet::new());
+        let (mut wildcards, mut authorities, mut ports) = (0, 0, BTreeSet::new());
         for of in hosts {
             for (key, host) in &of.named {
                 if named.contains_key(key) {
                     continue;
                 }
                 let wildcard = usize::from(host.below().is_some());
+                let trusted = host.tls.as_ref().and_then(|tls| tls.authorities.as_ref());
+                let trusted = trusted.map_or(0, |text| text.len());
                 let full = named.len() >= MAX_HOSTS
+                    || authorities + trusted > MAX_AUTHORITIES
                     || wildcards + wildcard > MAX_WILDCARDS
                     || (ports.len() >= MAX_PORTS && !ports.contains(&key.0));
                 if full {
@@ -65,6 +71,7 @@ impl<'a> InForce<'a> {
                     continue;
                 }
                 wildcards += wildcard;
+                authorities += trusted;
                 ports.insert(key.0);
                 named.insert(key.clone(), host);
             }
@@ -146,7 +153,7 @@ impl Egress {
                 None => "workloads of namespaces that no object names".to_owned(),
             };
             let message = format!(
-                "{callers} do not get {count} of its hosts: {MAX_HOSTS} hosts, {MAX_WILDCARDS} wildcards and {MAX_PORTS} ports are the most"
+                "{callers} do not get {count} of its hosts: {MAX_HOSTS} hosts, {MAX_WILDCARDS} wildcards, {MAX_PORTS} ports and {MAX_AUTHORITIES} bytes of caCertificates, counted for each host, are the most"
             );
             let finding = Finding::warning(object, "spec.visibleTo", "TooManyHosts", message);
             finding.fix("open hosts to the namespaces that call them, and name fewer ports")

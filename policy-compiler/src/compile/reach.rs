@@ -17,7 +17,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::injection::INJECT_LABEL;
 use crate::kinds::policies::auth_policy::{Policy, Selector};
 use crate::kinds::policies::telemetry::TelemetryPolicy;
-use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service};
+use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, is_near};
 
 /// So many workloads or ports are named in a message.
 const NAMED: usize = 3;
@@ -413,65 +413,4 @@ pub(super) fn named(all: impl Iterator<Item = String>) -> String {
         text.push_str(&format!(" and {} more", all.len() - NAMED));
     }
     text
-}
-
-/// Whether two words differ by one letter, by two that changed places, or by case alone.
-pub(super) fn is_near(one: &str, other: &str) -> bool {
-    if same_but_for_case(one, other) {
-        return !one.is_empty();
-    }
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    let same = |a: &[char], b: &[char]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
-    let front = same(&one, &other);
-    let back = one
-        .iter()
-        .rev()
-        .zip(other.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let shorter = one.len().min(other.len());
-    let longer = one.len().max(other.len());
-    let rest = longer.saturating_sub((front + back).min(longer));
-    let swapped = || {
-        rest == 2 && one.len() == other.len() && {
-            let pair = |text: &[char]| text.get(front..front + 2).map(<[char]>::to_vec);
-            let mut turned = pair(&one).unwrap_or_default();
-            turned.reverse();
-            Some(turned) == pair(&other)
-        }
-    };
-    shorter > 0 && (longer - shorter <= 1 && rest <= 1 || swapped())
-}
-
-/// Nearly all names are ASCII, and need no copies.
-fn same_but_for_case(one: &str, other: &str) -> bool {
-    let ascii = one.is_ascii() && other.is_ascii();
-    one.eq_ignore_ascii_case(other) || !ascii && one.to_lowercase() == other.to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_words_differ_by_one_slip() {
-        for (one, other) in [
-            ("cart", "cartt"),
-            ("cart", "carr"),
-            ("cart", "Cart"),
-            ("cart", "catr"),
-            ("api", "apii"),
-            ("a", "b"),
-        ] {
-            assert!(is_near(one, other) && is_near(other, one), "{one} {other}");
-        }
-        for (one, other) in [
-            ("cart", "card-s"),
-            ("cart", "shop"),
-            ("", "a"),
-            ("cart", "xartx"),
-        ] {
-            assert!(!is_near(one, other), "{one} {other}");
-        }
-    }
 }

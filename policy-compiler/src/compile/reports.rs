@@ -17,6 +17,7 @@ pub(super) enum Source {
     Mesh,
     Collector,
     Limiter,
+    Namespaces,
     Policies(ObjectKind, Arc<str>),
     Reach(Arc<str>),
     Workload(WorkloadRef),

@@ -114,14 +114,16 @@ impl UnitInput {
             Self::Admission(service) | Self::Unmeshed(service) => {
                 read(UnitId::Callers(service.clone()));
             }
-            Self::PortAddresses(_) => {}
+            Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {}
         }
     }
 
     /// Whether reads of it are recorded.
     const fn is_recorded(&self) -> bool {
         match self {
-            Self::Service(_)
+            Self::Namespace(_)
+            | Self::Namespaces
+            | Self::Service(_)
             | Self::Endpoints(_)
             | Self::Pods(_)
             | Self::Attached(_, Target::Service(_) | Target::Callers(_))

@@ -293,7 +293,7 @@ pub(super) fn everything() -> v3::RouteMatch {
     }
 }
 
-/// A probe or lifecycle hook of the kubelet: exactly one method and one path.
+/// A probe or lifecycle hook of the kubelet: exactly one method, and one path with its query.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProbeRoute {
     pub(crate) method: &'static str,
@@ -377,10 +377,9 @@ pub(crate) fn metrics(name: &str, cluster: &str, authz: &PortAuthz) -> Vec<u8> {
         action.prefix_rewrite = "/stats/prometheus".to_owned();
         // In pods with a bootstrap of before version 4 this is the admin interface, which can stop the process: only reading is let
         // through, and only this path.
-        let probe = ProbeRoute::get(path);
         v3::Route {
             name: "metrics".to_owned(),
-            r#match: Some(exactly(&probe)),
+            r#match: Some(with_any_query("GET", path)),
             action: Some(v3::route::Action::Route(action)),
             ..Default::default()
         }
@@ -412,11 +411,20 @@ fn authz_config(config: Any) -> BTreeMap<String, Any> {
     BTreeMap::from([(AUTHZ_FILTER.to_owned(), config)])
 }
 
+/// The requests of a probe, and no other ones: a client with the address of the node chooses no query.
 fn exactly(probe: &ProbeRoute) -> v3::RouteMatch {
+    let path = probe.path.split('?').next().unwrap_or_default();
+    let mut found = with_any_query(probe.method, path);
+    let whole = ValueMatcher::Exact(probe.path.as_str().into());
+    found.headers.push(header(":path", &whole));
+    found
+}
+
+fn with_any_query(method: &str, path: &str) -> v3::RouteMatch {
     v3::RouteMatch {
-        headers: vec![header(":method", &ValueMatcher::Exact(probe.method.into()))],
-        // Without the query, which a probe may have.
-        path_specifier: Some(v3::route_match::PathSpecifier::Path(probe.path.clone())),
+        headers: vec![header(":method", &ValueMatcher::Exact(method.into()))],
+        // Envoy compares it without the query.
+        path_specifier: Some(v3::route_match::PathSpecifier::Path(path.to_owned())),
         ..Default::default()
     }
 }

@@ -18,10 +18,15 @@ pub(crate) fn upstream<'a>(
     alpn: Alpn,
 ) -> core::TransportSocket {
     let sans = identities.map(|id| san(exact(id.as_str()))).collect();
-    let common = common(sans, vec![alpn.as_str().to_owned()]);
+    client(common(sans, vec![alpn.as_str().to_owned()]), "")
+}
+
+/// The client's side of full handshakes alone. A resumed session shows no certificate: that of the server would not be looked at again; and all
+/// names below a wildcard share the sessions of one context, so that one of them would let a server in as another one.
+fn client(common: tls::CommonTlsContext, server_name: &str) -> core::TransportSocket {
     socket(any(&tls::UpstreamTlsContext {
         common_tls_context: Some(common),
-        // A resumed session shows no certificate: the server's would not be looked at again.
+        sni: server_name.to_owned(),
         max_session_keys: super::number(0),
         ..Default::default()
     }))
@@ -71,7 +76,7 @@ pub(crate) fn kubelet() -> core::TransportSocket {
 
 /// The client's side towards the application of the same pod: takes any certificate, as the kubelet does.
 pub(crate) fn unverified() -> core::TransportSocket {
-    socket(any(&tls::UpstreamTlsContext::default()))
+    client(tls::CommonTlsContext::default(), "")
 }
 
 /// The client's side towards a host outside: the certificate must be valid for the name of the host; `None` for the name that `Host` has, if
@@ -108,11 +113,7 @@ pub(crate) fn to_host(host: Option<&str>, authorities: Option<&str>) -> core::Tr
         ),
         ..Default::default()
     };
-    socket(any(&tls::UpstreamTlsContext {
-        common_tls_context: Some(common),
-        sni: host.unwrap_or_default().to_owned(),
-        ..Default::default()
-    }))
+    client(common, host.unwrap_or_default())
 }
 
 /// No TLS.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use k8s_openapi::api::core::v1 as core;
 
 use super::slices::Slices;
@@ -26,7 +26,10 @@ use crate::world::{
 #[derive(Clone, Debug, Default)]
 pub struct WorldBuilder {
     declared: DeclaredObjects,
+    /// The injection labels of namespaces.
     namespaces: NamespaceLabels,
+    /// The names of all namespaces.
+    namespace_names: OrdSet<Arc<str>>,
     services: OrdMap<NamespacedName, Arc<Service>>,
     external: OrdMap<NamespacedName, Arc<String>>,
     slices: Slices,
@@ -95,6 +98,9 @@ impl WorldBuilder {
             Role::Input(InputKind::Document) => {}
             Role::Input(InputKind::Namespace) => {
                 self.namespaces.remove(&object.name);
+                if self.namespace_names.contains(&object.name) {
+                    self.namespace_names.remove(&object.name);
+                }
             }
             Role::Input(InputKind::Service) => {
                 take(&mut self.services, &name);
@@ -145,6 +151,7 @@ impl WorldBuilder {
         let (pods, injection) = self.meshed_pods();
         World {
             declared: self.declared.clone(),
+            namespaces: self.namespace_names.clone(),
             services: self.services.clone(),
             external: self.external.clone(),
             endpoints: self.slices.endpoints(),
@@ -173,6 +180,7 @@ impl WorldBuilder {
     fn is_same(&self, other: &Self) -> bool {
         self.declared.is_same(&other.declared)
             && self.namespaces == other.namespaces
+            && self.namespace_names == other.namespace_names
             && self.services.ptr_eq(&other.services)
             && self.external.ptr_eq(&other.external)
             && self.slices.endpoints().ptr_eq(&other.slices.endpoints())
@@ -242,6 +250,9 @@ impl WorldBuilder {
         };
         let object = ObjectRef::cluster(ObjectKind::Namespace, name);
         findings.extend(warnings(&object, &namespace_warnings(&namespace.metadata)));
+        if !self.namespace_names.contains(name) {
+            self.namespace_names.insert(self.interner.text(name));
+        }
         let labels = namespace.metadata.labels.as_ref();
         match labels.and_then(|labels| labels.get(INJECT_LABEL)) {
             Some(label) => {

@@ -1,6 +1,7 @@
 //! Core `Pod`, and the pod templates of workloads.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -58,12 +59,15 @@ pub(crate) fn pod(
         uncaptured: uncaptured(spec),
         ports,
     };
+    let terminating = object.metadata.deletion_timestamp.is_some();
+    let uid = object.metadata.uid.as_deref().filter(|_| terminating);
     Some(Pod {
         name: interner.name(&name.namespace, &name.name),
         ips: ips.into(),
         ready,
         alive,
-        terminating: object.metadata.deletion_timestamp.is_some(),
+        terminating,
+        uid: uid.map(Arc::from),
         node: spec.node_name.as_deref().map(|node| interner.text(node)),
         template: interner.template(template),
     })
@@ -151,6 +155,7 @@ fn announced(
             ready: true,
             alive: true,
             terminating: false,
+            uid: None,
             node: None,
             template: interner.template(template),
         },

@@ -194,6 +194,19 @@ impl ObjectReport<'_> {
         self.findings.push(finding.fix("remove one of the two"));
     }
 
+    /// Reports a probable mistake in a policy that is in force.
+    pub(crate) fn warn(
+        &mut self,
+        object: &ObjectRef,
+        field: String,
+        reason: &'static str,
+        message: String,
+        fix: String,
+    ) {
+        let finding = Finding::warning(object, field, reason, message);
+        self.findings.push(finding.fix(fix));
+    }
+
     /// Reports that a target takes no further policy, and that this one does not come into force.
     pub(crate) fn beyond(
         &mut self,

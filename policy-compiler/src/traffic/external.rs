@@ -34,10 +34,24 @@ const SPECIAL: [&str; 9] = [
     "fe00::/7",
 ];
 
-/// Whether a block has private addresses alone.
+/// The metadata of clouds at addresses that are not of the link: a name below a wildcard leads there neither by a private block that an object
+/// opens nor where the address is public. AWS and Google by IPv6, Alibaba Cloud, Oracle Cloud, Azure's host agent.
+const METADATA: [&str; 5] = [
+    "100.100.100.200/32",
+    "168.63.129.16/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
+];
+
+fn blocks(texts: &[&str]) -> impl Iterator<Item = IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok())
+}
+
+/// Whether a block has private addresses alone, other than the metadata of clouds.
 pub(crate) fn is_private(block: IpNet) -> bool {
-    let mut all = PRIVATE.iter().filter_map(|text| text.parse().ok());
-    all.any(|private: IpNet| private.contains(&block))
+    let within = |of: &[&str]| blocks(of).any(|of| of.contains(&block));
+    within(&PRIVATE) && !within(&METADATA)
 }
 
 /// A block of IPv4 as a translator of IPv6 offers it, for pods that have no IPv4: below 64:ff9b::/96 (RFC 6052).
@@ -137,11 +151,13 @@ impl ExternalHost {
 
     /// The addresses that no name below a wildcard leads to: those that are not public, but for the private ones that the object opens.
     pub(crate) fn undialed(&self) -> Vec<IpNet> {
-        let texts = PRIVATE.iter().chain(&SPECIAL);
-        let all = texts.filter_map(|text| text.parse().ok()).collect();
-        let left = self.private.iter().fold(all, |left: Vec<IpNet>, hole| {
+        let all = blocks(&PRIVATE).chain(blocks(&SPECIAL)).collect();
+        let mut left = self.private.iter().fold(all, |left: Vec<IpNet>, hole| {
             left.into_iter().flat_map(|of| without(of, *hole)).collect()
         });
+        let covered = |block: &IpNet, by: &[IpNet]| by.iter().any(|of| of.contains(block));
+        let metadata: Vec<_> = blocks(&METADATA).filter(|of| !covered(of, &left)).collect();
+        left.extend(metadata);
         let translated: Vec<IpNet> = left.iter().filter_map(translated).collect();
         left.into_iter().chain(translated).collect()
     }
@@ -210,11 +226,44 @@ mod tests {
     }
 
     #[test]
+    fn no_opened_block_leads_to_the_metadata_of_a_cloud() {
+        let metadata = METADATA
+            .iter()
+            .chain(&["169.254.169.254/32", "fe80::a9fe:a9fe/128"]);
+        let metadata: Vec<&str> = metadata.copied().collect();
+        for private in [
+            &[][..],
+            &["fc00::/7"],
+            &["fd00::/16", "100.64.0.0/10"],
+            &PRIVATE,
+        ] {
+            let host = ExternalHost {
+                host: "*.example.com".into(),
+                port: Port::try_from(443).unwrap(),
+                protocol: ExternalProtocol::Tls,
+                tls: None,
+                private: blocks(private).into(),
+                object: ObjectRef::new(crate::kind::ObjectKind::ExternalService, "shop", "a"),
+            };
+            let undialed = host.undialed();
+            for address in blocks(&metadata) {
+                let translated = translated(&address);
+                for address in [Some(address), translated].into_iter().flatten() {
+                    let dropped = undialed.iter().any(|block| block.contains(&address));
+                    assert!(dropped, "{address} with {private:?} opened");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn only_private_blocks_can_be_opened() {
         for text in ["10.20.0.0/16", "100.64.0.0/10", "fd12::/16"] {
             assert!(is_private(text.parse().unwrap()), "{text}");
         }
         let closed = [
+            "100.100.100.200/32",
+            "fd00:ec2::254/128",
             "0.0.0.0/0",
             "127.0.0.0/8",
             "169.254.169.254/32",

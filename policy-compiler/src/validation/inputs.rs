@@ -21,6 +21,10 @@ pub(crate) enum Target {
 /// A fact that units read: a part of the world, or the output of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum UnitInput {
+    /// Whether there is a namespace of that name.
+    Namespace(Arc<str>),
+    /// The names of all namespaces.
+    Namespaces,
     /// The definition of a service.
     Service(NamespacedName),
     /// The endpoints of a service, and the pods behind them.

@@ -9,8 +9,8 @@ use super::inputs::{Reads, Target, UnitInput};
 use crate::finding::ObjectRef;
 use crate::kind::ObjectKind;
 use crate::world::{
-    Declared, DeclaredSpec, History, Labels, NamespacedName, Port, Service, World, in_namespace,
-    selects,
+    Declared, DeclaredSpec, History, Labels, NamespacedName, OF_EVERY_CLUSTER, Port, Service,
+    World, in_namespace, selects,
 };
 
 /// The world of one unit. Settings are not recorded: if they change, every unit is compiled.
@@ -85,6 +85,16 @@ impl<'a> Recorder<'a> {
     pub(crate) fn denied_by(&self, backend: &NamespacedName) {
         self.record(backend, UnitInput::Admission);
         self.record(backend, UnitInput::Unmeshed);
+    }
+
+    /// If a namespace is missing, returns the fix.
+    pub(crate) fn missing_namespace(&self, name: &str) -> Option<String> {
+        for name in [name, OF_EVERY_CLUSTER] {
+            self.reads.add(UnitInput::Namespace(name.into()));
+        }
+        let fix = self.world.missing_namespace(name)?;
+        self.reads.add(UnitInput::Namespaces);
+        Some(fix)
     }
 
     /// The objects of a declared kind in the unit's namespace, by name.

@@ -11,11 +11,12 @@ mod names;
 mod protocol;
 mod remembered;
 mod service;
+mod slips;
 mod workload;
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 pub use bucket::Bucket;
 pub use declared::Declared;
@@ -33,6 +34,7 @@ pub use remembered::Remembered;
 pub use service::{
     Endpoint, EndpointsByPort, ExternalAddresses, Near, Service, ServicePort, TargetPort,
 };
+pub(crate) use slips::{is_near, is_slip};
 pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, Standalone};
 
 use crate::finding::{Finding, ObjectRef};
@@ -48,10 +50,15 @@ pub struct ObjectRejection {
     pub text: String,
 }
 
+/// A namespace that every API server has.
+pub(crate) const OF_EVERY_CLUSTER: &str = "kube-system";
+
 /// All that a compile depends on.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     pub(crate) declared: DeclaredObjects,
+    /// The names of the namespaces.
+    pub(crate) namespaces: OrdSet<Arc<str>>,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
     /// The host names of `ExternalName` services. They have no addresses, so that no proxy is told of them.
     pub(crate) external: OrdMap<NamespacedName, Arc<String>>,
@@ -69,6 +76,22 @@ pub struct World {
 }
 
 impl World {
+    /// Whether a namespace is missing. A list without [`OF_EVERY_CLUSTER`] is one of some files, and proves nothing.
+    pub(crate) fn lacks_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains(OF_EVERY_CLUSTER) && !self.namespaces.contains(name)
+    }
+
+    /// If a namespace is missing, returns the fix: another name, which is probably meant.
+    pub(crate) fn missing_namespace(&self, name: &str) -> Option<String> {
+        self.lacks_namespace(name).then(|| {
+            let mut all = self.namespaces.iter();
+            match all.find(|known| is_slip(known, name)) {
+                Some(known) => format!("there is a namespace {known}: is that meant?"),
+                None => "correct the name, or create the namespace".to_owned(),
+            }
+        })
+    }
+
     /// The services by name.
     #[must_use]
     pub const fn services(&self) -> &OrdMap<NamespacedName, Arc<Service>> {
@@ -84,6 +107,7 @@ impl World {
     /// Whether both are of the same maps, so that nothing differs. Equal worlds with maps of their own are not the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.declared.is_same(&other.declared)
+            && self.namespaces.ptr_eq(&other.namespaces)
             && self.services.ptr_eq(&other.services)
             && self.external.ptr_eq(&other.external)
             && self.endpoints.ptr_eq(&other.endpoints)

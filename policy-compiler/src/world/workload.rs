@@ -31,16 +31,16 @@ pub struct Standalone {
 /// The request that a probe or a lifecycle hook sends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeKind {
-    /// `GET` of exactly this path (without its query).
+    /// `GET` of exactly this path and query.
     Http {
-        /// Path without query.
+        /// Path with query.
         path: Arc<str>,
     },
     /// `POST /grpc.health.v1.Health/Check`.
     Grpc,
     /// The same in TLS of the application's own.
     Https {
-        /// Path without query.
+        /// Path with query.
         path: Arc<str>,
     },
     /// A connection.
@@ -165,6 +165,8 @@ pub struct Pod {
     pub alive: bool,
     /// Being deleted: its containers have been asked to end.
     pub terminating: bool,
+    /// `metadata.uid`, only of a pod that is being deleted: it tells the ends of pods of one name apart.
+    pub uid: Option<Arc<str>>,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
     /// All else.

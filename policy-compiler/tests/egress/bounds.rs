@@ -6,6 +6,7 @@ use heddle_policy_compiler::{NamespacedName, ResourceKind, World, compile};
 use serde_json::{Value, json};
 
 use crate::cluster::{apply, external_service, pod};
+use crate::harness::running::Trust;
 use crate::harness::view;
 
 /// A namespace of 1,000 hosts at a port, open to all, with wildcards.
@@ -95,4 +96,38 @@ fn wildcards_and_ports_have_bounds_of_their_own() {
         .iter()
         .filter(|of| of.object.to_string().contains(" shop/"));
     assert_eq!(own.count(), 22, "{:#?}", compiled.findings);
+}
+
+#[test]
+fn the_certificates_of_authorities_have_a_bound() {
+    let mut builder = World::builder();
+    let client = pod("client", "client", "10.0.0.9", true, true);
+    let trust = Trust::new().unwrap();
+    // The text around a certificate counts.
+    let text = format!("{:>60000}\n{}", "", trust.ca());
+    let all = (0..5).map(|number| {
+        let hosts: Vec<String> = (0..32)
+            .map(|host| format!("h{host}.o{number}.example.com"))
+            .collect();
+        let ports =
+            json!([{"port": 80, "protocol": "HTTP", "tls": {"port": 443, "caCertificates": text}}]);
+        external_service(
+            &format!("o{number}"),
+            json!({"hosts": hosts, "ports": ports}),
+        )
+    });
+    let findings = apply(&mut builder, [client].into_iter().chain(all));
+    assert!(findings.is_empty(), "{findings:#?}");
+    let compiled = compile(&builder.world());
+    let view = view(
+        &compiled,
+        &NamespacedName::new("shop", "client"),
+        &BTreeSet::new(),
+    );
+    let parts = view.unwrap().parts;
+    let resources = parts.iter().flat_map(|part| &part.resources);
+    let routes = resources.filter(|of| of.key.kind == ResourceKind::Route);
+    let rules: usize = routes.map(|of| of.rules.len()).sum();
+    assert_eq!(rules, (4 << 20) / text.len());
+    assert!(!compiled.findings.is_empty());
 }

@@ -57,6 +57,7 @@ fn tls_begins_at_the_sidecar_and_the_certificate_must_have_the_name() -> Result<
         let request = secure.lock().unwrap().pop().unwrap();
         ensure!(request.sni == "secure.example.com", "{request:?}");
         ensure!(request.alpn == "http/1.1", "{request:?}");
+        ensure!(!request.resumed, "{request:?}");
         let head = request.bytes.to_lowercase();
         ensure!(
             head.contains("\r\nhost: secure.example.com:9444\r\n"),

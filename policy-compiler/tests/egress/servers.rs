@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::PORT;
 use crate::harness::running::{Trust, request, serve};
@@ -109,10 +109,13 @@ pub type Names = &'static [(&'static str, Ipv4Addr)];
 pub struct Received {
     pub sni: String,
     pub alpn: String,
+    /// Whether the TLS session was resumed, so that the server showed no certificate.
+    pub resumed: bool,
     pub bytes: String,
 }
 
-/// A server of HTTP by TLS with a certificate for a name, and the requests that it got. It answers HTTP/1.1 alone.
+/// A server of HTTP by TLS with a certificate for a name, and the requests that it got. It answers HTTP/1.1 alone, resumes sessions, and takes
+/// one request by a connection.
 pub fn https(at: &str, trust: &Trust, name: &str) -> Result<Arc<Mutex<Vec<Received>>>> {
     let (chain, key) = trust.issue_for(name)?;
     let (chain, key) = tls::pair(&chain, &key);
@@ -128,17 +131,21 @@ pub fn https(at: &str, trust: &Trust, name: &str) -> Result<Arc<Mutex<Vec<Receiv
         let server = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = StreamOwned::new(server, stream);
         let mut buffer = [0; 1 << 16];
-        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        if let Ok(n @ 1..) = stream.read(&mut buffer) {
             let text = |bytes: Option<&[u8]>| {
                 String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
             };
+            let kind = stream.conn.handshake_kind();
             received.lock().unwrap().push(Received {
                 sni: stream.conn.server_name().unwrap_or_default().to_owned(),
                 alpn: text(stream.conn.alpn_protocol()),
+                resumed: kind == Some(HandshakeKind::Resumed),
                 bytes: text(Some(&buffer[..n])),
             });
-            let answer = "HTTP/1.1 200 OK\r\nx-server: tls\r\ncontent-length: 0\r\n\r\n";
+            let answer = "HTTP/1.1 200 OK\r\nx-server: tls\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
             let _ = stream.write_all(answer.as_bytes());
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
         }
     })?;
     Ok(all)

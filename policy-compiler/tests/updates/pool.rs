@@ -71,7 +71,7 @@ fn crossing(number: usize) -> Vec<Value> {
         crossing.push(annotated(caller, "heddle.dev/destinations", &destinations));
     }
     for (name, action) in [("p", "Allow"), ("q", "Deny")] {
-        let from = json!({"identities": [format!("{there}/b")], "namespaces": [own]});
+        let from = json!({"identities": [format!("{there}/b")], "namespaces": [own, there]});
         let rules = json!([{"action": action, "from": from}]);
         crossing.push(policy(
             name,
@@ -111,6 +111,11 @@ fn crossing(number: usize) -> Vec<Value> {
     }
     for value in &mut crossing {
         value["metadata"]["namespace"] = json!(own);
+    }
+    // Without the first one, the list of namespaces proves nothing.
+    for name in ["kube-system", own] {
+        let metadata = json!({"name": name});
+        crossing.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
     }
     crossing
 }

@@ -31,6 +31,9 @@ pub struct Receipt {
     pub workload: String,
     /// The pod.
     pub pod: String,
+    /// Its uid: of several ends under one name, this one. `None`: the replica does not know it, as without Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// The replica learned that the pod is being deleted.
     pub terminating_at: u64,
     /// The services that have the pod.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Compiled;
+use super::callers_reach::namespace_findings;
 use super::changes::{Changes, Recompiled, Replaced};
 use super::differences::Differences;
 use super::limiter::limiter_findings;
@@ -45,6 +46,7 @@ pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
         recompiled: Recompiled::default(),
     };
     update.settings();
+    update.namespaces();
     update.pods();
     update.services();
     update.declared();
@@ -124,6 +126,17 @@ impl Update<'_> {
         self.caller_filters(&admitting);
     }
 
+    /// Queues the readers of the namespaces that came or went.
+    fn namespaces(&mut self) {
+        let names = std::mem::take(&mut self.differs.namespaces);
+        if !names.is_empty() {
+            self.changed(&UnitInput::Namespaces);
+        }
+        for name in names {
+            self.changed(&UnitInput::Namespace(name));
+        }
+    }
+
     fn statuses(&mut self, namespace: &str) {
         let statuses = self.new.policy_statuses(namespace);
         let old = self.old.validated.before_feedback(namespace);
@@ -137,6 +150,8 @@ impl Update<'_> {
         self.new.set_findings(Source::Collector, &findings);
         let finding = limiter_findings(&self.new.settings, self.world);
         self.new.set_findings(Source::Limiter, finding.as_slice());
+        let findings = namespace_findings(&self.new.settings, self.world);
+        self.new.set_findings(Source::Namespaces, &findings);
         if !self.new.reported.ptr_eq(&self.old.reported) {
             self.new.findings = self.new.all_findings();
         }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::Update;
+use crate::compile::callers_reach::report_namespaces;
 use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
+use crate::compile::units::UnitId;
 use crate::finding::ObjectRef;
+use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{Pod, PodTemplate, Port, Service, in_namespace};
 
@@ -67,7 +70,11 @@ impl Update<'_> {
 
     /// Compares the policies of a namespace with its pods.
     pub(super) fn reach(&mut self, namespace: &Arc<str>) {
-        let new = self.reach_of(namespace);
+        let recorder = Recorder::new(self.world, &self.new.addresses);
+        let new = self.reach_of(&recorder, namespace);
+        let reads = recorder.into_reads();
+        let unit = UnitId::Reach(Arc::clone(namespace));
+        self.new.readers.set(&unit, reads);
         let old = self.old.reached.get(namespace);
         if old.map_or(new.is_empty(), |old| **old == new) {
             return;
@@ -84,7 +91,7 @@ impl Update<'_> {
         }
     }
 
-    fn reach_of(&self, namespace: &Arc<str>) -> PolicyFeedback {
+    fn reach_of(&self, recorder: &Recorder<'_>, namespace: &Arc<str>) -> PolicyFeedback {
         let target = Target::Pods(Arc::clone(namespace));
         let policies = || self.new.validated.policies.attached(&target).flatten();
         let telemetry = self.new.validated.telemetries.attached(&target).flatten();
@@ -110,6 +117,12 @@ impl Update<'_> {
         };
         let mut feedback = reach.of(policies());
         reach.report_callers(policies(), &mut feedback);
+        report_namespaces(
+            recorder,
+            &self.new.settings.trust_domain,
+            policies(),
+            &mut feedback,
+        );
         reach.report_telemetry(telemetry, &mut feedback);
         for (field, service, port) in limits {
             let findings = reach.report_limits(field, service, port);

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{ExternalProtocol as Declared, ExternalServiceSpec, ExternalTls as DeclaredTls};
+use heddle_crds::{
+    ExternalProtocol as Declared, ExternalServiceSpec, ExternalTls as DeclaredTls, reason,
+};
 use ipnet::IpNet;
 
 use crate::finding::ObjectRef;
@@ -144,6 +146,25 @@ impl PolicyKind for ExternalServiceSpec {
             let fix = "name fewer hosts and ports, or use other namespaces with visibleTo";
             report.beyond(object, "spec.hosts", message, fix);
             return;
+        }
+        for (index, name) in spec
+            .visible_to
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| **name != "*")
+        {
+            if let Some(fix) = policy.lookup.missing_namespace(name) {
+                let message = format!(
+                    "namespace {name} does not exist, so nobody of it is told of the hosts"
+                );
+                report.warn(
+                    object,
+                    format!("spec.visibleTo[{index}]"),
+                    reason::UNKNOWN_CALLER,
+                    message,
+                    fix,
+                );
+            }
         }
         let all = spec.visible_to.iter().map(|namespace| match &**namespace {
             "*" => Target::Callers(None),

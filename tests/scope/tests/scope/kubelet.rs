@@ -16,24 +16,26 @@ use crate::tls;
 type Asked = (bool, &'static str, &'static str, u16);
 
 /// The requests that the pod declares.
-const DECLARED: [Asked; 6] = [
+const DECLARED: [Asked; 5] = [
     (false, "GET", "/started", port::HTTP),
     (false, "GET", "/live", port::HTTP),
-    // The query is the prober's own.
-    (false, "GET", "/live?verbose", port::HTTP),
-    (true, "GET", "/ready", port::HTTPS),
+    (true, "GET", "/ready?full=1", port::HTTPS),
     (true, "GET", "/stop", port::HTTPS),
     (false, "GET", "/starting", port::OTHER_HTTP),
 ];
 
-/// Next to it: another path, method, port or scheme.
-const OTHERS: [Asked; 18] = [
+/// Next to it: another path, query, method, port or scheme.
+const OTHERS: [Asked; 22] = [
     (false, "GET", "/", port::HTTP),
     (false, "GET", "/started/", port::HTTP),
     (false, "GET", "/Started", port::HTTP),
     (false, "GET", "//started", port::HTTP),
     (false, "GET", "/started/../admin", port::HTTP),
     (false, "GET", "/live%2f..%2fadmin", port::HTTP),
+    (false, "GET", "/live?verbose", port::HTTP),
+    (false, "GET", "/live?", port::HTTP),
+    (true, "GET", "/ready", port::HTTPS),
+    (true, "GET", "/ready?full=12", port::HTTPS),
     (false, "POST", "/started", port::HTTP),
     (false, "HEAD", "/live", port::HTTP),
     (false, "GET", "/ready", port::HTTP),
@@ -57,7 +59,7 @@ fn server() -> PodSpec {
             "preStop": get("/stop", port::HTTPS, "HTTPS"),
         },
         "livenessProbe": get("/live", port::HTTP, "HTTP"),
-        "readinessProbe": get("/ready", port::HTTPS, "HTTPS"),
+        "readinessProbe": get("/ready?full=1", port::HTTPS, "HTTPS"),
         "startupProbe": get("/starting", port::OTHER_HTTP, "HTTP"),
     }))
 }
