@@ -116,6 +116,26 @@ spec: {{telemetry: {{{telemetry}}}}}
         http(&at, "GET", path, headers)
     }
 
+    /// Calls the application with bytes that are not UTF-8 in the path, the host, and the other headers that lines have.
+    fn foreign_bytes(&self) -> Result<()> {
+        let plain = ("/odd", &b"api"[..], &b"id-2"[..]);
+        for (path, host, id) in [
+            (&b"/\xff\xc3("[..], plain.1, plain.2),
+            (plain.0.as_bytes(), &b"a\xfe"[..], plain.2),
+            (plain.0.as_bytes(), plain.1, &b"\xfd\xed\xa0\x80"[..]),
+        ] {
+            let mut stream = connect(&format!("127.{}.0.6:{HTTP}", self.net))?;
+            let parts = [&b"GET "[..], path, b" HTTP/1.1\r\nHost: ", host];
+            let more = [&b"\r\nX-Request-Id: "[..], id, b"\r\ntraceparent: ", id];
+            let end = &b"\r\nConnection: close\r\n\r\n"[..];
+            stream.write_all(&[parts.concat(), more.concat(), end.to_vec()].concat())?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            ensure!(answer.starts_with(b"HTTP/1.1 "), "{answer:?}");
+        }
+        Ok(())
+    }
+
     /// Sends bytes to a port, and returns the echo.
     fn bytes(&self, port: u16) -> Result<Vec<u8>> {
         let mut stream = connect(&format!("127.{}.0.6:{port}", self.net))?;
@@ -369,6 +389,8 @@ fn the_collector_takes_lines_as_records() -> Result<()> {
         mesh.call("/first")?;
         std::thread::sleep(Duration::from_millis(200));
     }
+    // Text of a client that is not text: the lines of others must not be lost with it, and its own line has all other fields.
+    mesh.foreign_bytes()?;
     mesh.call("/items?token=SECRET")?;
     mesh.bytes(TCP)?;
     let all = collector.take_lines_once(|all| {
@@ -395,6 +417,14 @@ fn the_collector_takes_lines_as_records() -> Result<()> {
         ensure!(line.attribute("time").is_none(), "{line:#?}");
         ensure!(line.record.time_unix_nano > 0, "{line:#?}");
     }
+    let odd = all
+        .iter()
+        .filter(|line| line.attribute("status") == Some("200"));
+    let odd = odd.filter(|line| line.attribute("path").is_none());
+    ensure!(
+        odd.count() >= 2,
+        "the requests with other bytes have no lines: {all:#?}"
+    );
     let lines = [
         read(mesh.folder.path(), "client")?,
         read(mesh.folder.path(), "api")?,

@@ -7,13 +7,14 @@ use std::sync::LazyLock;
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::{Message, Name};
 
 use super::log_filter::{only, status_from};
 use super::metrics::{Edge, ORIGIN_OF_CONNECTION};
 use super::runtime::RuntimeValue;
-use super::{fraction, inline, otlp, struct_of, text_value};
+use super::{fraction, inline, otlp, regex, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
 
 /// The share of failures that are logged, in parts of 10,000. Without it nothing is logged.
@@ -42,6 +43,18 @@ const OF_REQUEST: [Field<'_>; 10] = [
     ("request_id", "%REQ(X-REQUEST-ID)%"),
     ("traceparent", "%REQ(TRACEPARENT)%"),
 ];
+
+/// The fields with text of the client as it came, and their headers.
+const OF_CLIENT: [(&str, &str); 5] = [
+    ("method", ":method"),
+    ("authority", ":authority"),
+    ("path", ":path"),
+    ("request_id", "x-request-id"),
+    ("traceparent", "traceparent"),
+];
+/// Text that every reader of records takes. Protobuf knows no other strings than UTF-8: a record with another one would be refused, and the
+/// records of other requests with it.
+const PLAIN_TEXT: &str = "[ -~]*";
 
 /// The fields of a connection of bytes.
 const OF_CONNECTION: [Field<'_>; 2] = [
@@ -96,8 +109,52 @@ pub(super) fn http(
     edge: &Edge<'_>,
     server: &'static str,
     format: LineFormat,
-) -> accesslog::AccessLog {
-    logger(&REQUEST, ends(edge, server), format)
+) -> Vec<accesslog::AccessLog> {
+    let mut log = logger(&REQUEST, ends(edge, server), format);
+    if format != LineFormat::Record {
+        return vec![log];
+    }
+    log.filter = Some(both(text_of_client(true)));
+    let fields = REQUEST.fields.iter().copied().chain(ends(edge, server));
+    let own = fields.filter(|(name, _)| OF_CLIENT.iter().all(|(of, _)| name != of));
+    let without_text = accesslog::AccessLog {
+        name: log.name.clone(),
+        filter: Some(both(text_of_client(false))),
+        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(super::any(
+            &otlp::records(own),
+        ))),
+    };
+    vec![log, without_text]
+}
+
+/// The filter of all loggers, and another one.
+fn both(other: accesslog::AccessLogFilter) -> accesslog::AccessLogFilter {
+    let filters = vec![other, filter()];
+    only(accesslog::access_log_filter::FilterSpecifier::AndFilter(
+        accesslog::AndFilter { filters },
+    ))
+}
+
+/// Lets requests pass of which all texts are plain, or of which one is not.
+fn text_of_client(plain: bool) -> accesslog::AccessLogFilter {
+    use accesslog::access_log_filter::FilterSpecifier as Of;
+    let filters = OF_CLIENT.map(|(_, header)| {
+        only(Of::HeaderFilter(accesslog::HeaderFilter {
+            header: Some(route::HeaderMatcher {
+                name: header.to_owned(),
+                header_match_specifier: Some(
+                    route::header_matcher::HeaderMatchSpecifier::StringMatch(regex(PLAIN_TEXT)),
+                ),
+                treat_missing_header_as_empty: true,
+                invert_match: !plain,
+            }),
+        }))
+    });
+    let filters = filters.into();
+    only(match plain {
+        true => Of::AndFilter(accesslog::AndFilter { filters }),
+        false => Of::OrFilter(accesslog::OrFilter { filters }),
+    })
 }
 
 /// For TCP proxies: once per connection, at its end.

@@ -26,8 +26,8 @@ impl Reporting<'_> {
     /// The loggers of an HTTP connection manager.
     pub(super) fn of_requests(&self) -> Vec<AccessLog> {
         let [requests, failures] = metrics::http(&self.edge, self.probed);
-        let log = access_log::http(&self.edge, self.server, self.format);
-        vec![requests, failures, log]
+        let logs = access_log::http(&self.edge, self.server, self.format);
+        [requests, failures].into_iter().chain(logs).collect()
     }
 
     /// The tracer of an HTTP connection manager.
