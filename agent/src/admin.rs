@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use heddle_xds_types::tap::RUNTIME_KEY;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
@@ -83,6 +84,16 @@ impl Admin {
         {
             (StatusCode::OK, _) => Ok(()),
             (status, _) => bail!("Envoy answers {status} to the request to drain"),
+        }
+    }
+
+    /// Sets the share of requests for taps in the place of the control plane's, in parts of 10,000; `None`: that one is in force again.
+    pub(crate) async fn set_taps(&self, share: Option<u32>) -> Result<()> {
+        let share = share.map_or_else(String::new, |share| share.to_string());
+        let path = format!("/runtime_modify?{RUNTIME_KEY}={share}");
+        match self.ask(Method::POST, &path).await? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, _) => bail!("Envoy answers {status} to a change of a runtime value"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, metrics, traffic capture, reports on traffic, the end of the application.
+//! PID 1 of the sidecar: the workload's key and certificate, SDS for Envoy, Envoy's life, readiness, metrics, traffic capture, reports on traffic, taps, the end of the application.
 //!
 //! Deliberately absent: policies, and any key on a disk.
 
@@ -21,6 +21,7 @@ mod sds;
 mod secrets;
 mod settings;
 mod socket;
+mod tap;
 
 pub use bootstrap::{Sockets, bootstrap};
 pub use envoy::exec as exec_envoy;

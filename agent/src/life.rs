@@ -25,7 +25,7 @@ use crate::readiness::{self, Readiness};
 use crate::release::{self, Hook};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
-use crate::{edges, issuance, memory, metrics, sds};
+use crate::{edges, issuance, memory, metrics, sds, tap};
 
 /// The time for Envoy to end by itself after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,6 +135,9 @@ fn parts(
     let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
     let admin = Admin::new(dir.admin());
     parts.spawn(async move { edges::report(&own, admin, secrets).await });
+    let (own, secrets) = (Arc::clone(settings), publisher.subscribe());
+    let (socket, admin) = (dir.agent(), Admin::new(dir.admin()));
+    parts.spawn(async move { tap::serve(&own, &socket, admin, secrets).await });
     let (of_hook, admin) = (Arc::clone(hook), Admin::new(dir.admin()));
     parts.spawn(release::watch_traffic(of_hook, admin));
     let (own, secrets) = (Arc::clone(settings), publisher.subscribe());

@@ -129,6 +129,7 @@ fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Value
         granted: wanted,
         retired: &BTreeSet::new(),
         denied: &BTreeSet::new(),
+        tapped: false,
     };
     let view = compiled.view(pod, &scope).unwrap_or_default();
     let identity = compiled

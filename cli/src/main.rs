@@ -25,6 +25,7 @@ mod replicas;
 mod rollout;
 mod sources;
 mod table;
+mod tap;
 mod top;
 mod uninstall;
 mod version;
@@ -204,6 +205,21 @@ enum Command {
                            '.edges[] | select(.successPercent < 99)'\n  heddle edges --runtime-dir /tmp/heddle-demo-1/run"
     )]
     Edges(edges::EdgesArgs),
+    /// Live requests of a namespace or a workload.
+    #[command(
+        long_about = "Prints the requests of workloads as their sidecars see them, each at its end: time, caller, service and pod, status, \
+                      duration, bytes of the bodies, mutual TLS, method, path, response flags, and the rule of a policy that decided. \
+                      Nothing has to be switched on before, and nothing restarts: the sidecars report while the command runs, up to \
+                      --rate requests a second each, and for --timeout at most. What is left out is counted. Queries and headers are \
+                      not shown unless asked for, and known forms of secrets never. Every replica is asked; exits with 1 if one could \
+                      not be.\n\n\
+                      Takes the right to `create` taps.heddle.dev in the namespace (ClusterRole heddle-tap, part of edit and admin), \
+                      and a port-forward to the control plane.",
+        after_long_help = "Examples:\n  heddle tap shop\n  heddle tap shop/deploy/reviews --status 5xx --from shop/frontend\n  heddle tap \
+                           shop/reviews --method POST --path /api/ --header user-agent -o json\n  heddle tap shop --side client \
+                           --min-duration 500 --max 20"
+    )]
+    Tap(tap::TapArgs),
     /// Look at rollouts: how pods ended.
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
@@ -281,6 +297,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Proxy(command) => proxy::run(&command).await.map(done),
         Command::Rollout(command) => rollout::run(&command).await.map(done),
         Command::Edges(args) => edges::run(&args).await.map(done),
+        Command::Tap(args) => tap::run(&args).await.map(done),
         Command::Top(args) => top::run(&args).await.map(done),
         Command::Dashboard(args) => dashboard::run(&args).await.map(done),
         Command::Version(args) => version::run(&args).await.map(done),

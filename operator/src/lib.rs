@@ -28,6 +28,8 @@ pub mod serving;
 pub mod snapshot;
 pub mod standalone;
 pub mod status;
+pub mod tap;
+pub mod tap_api;
 pub mod tasks;
 pub mod trials;
 pub mod withdrawals;

@@ -231,7 +231,7 @@ impl Listeners {
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 /// Answers every connection by the router. Handlers find the connection's [`Link`] among a request's extensions.
-fn routed(router: Router) -> impl ConnectionHandler {
+pub(crate) fn routed(router: Router) -> impl ConnectionHandler {
     move |link: Arc<Link>| {
         let router = TowerToHyperService::new(router.clone());
         service_fn(move |mut request: Request<Incoming>| -> Answer {

@@ -129,6 +129,7 @@ impl Plane {
         let registry = server.registry();
         let sweep = Arc::clone(&self.mesh).sweep(Arc::clone(&registry), stop.clone());
         tasks.spawn("scopes", sweep);
+        tasks.spawn("taps", Arc::clone(&self.mesh).end_taps(tasks.stop()));
         self.metrics.count_server(server.counters());
         let listeners = Arc::clone(&sockets.listeners);
         self.metrics.count_listeners(Arc::clone(&listeners));

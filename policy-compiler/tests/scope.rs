@@ -81,6 +81,7 @@ fn seen_retired(compiled: &Compiled, active: &[&str], granted: &[&str], retired:
         granted: &granted,
         retired: &retired,
         denied: &denied,
+        tapped: false,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
     let resources = view.resources();
@@ -284,6 +285,7 @@ fn a_retiring_destination_keeps_what_is_behind_it() {
         granted: &no_names,
         retired: &no_names,
         denied: &no_names,
+        tapped: false,
     };
     let view = compiled.view(&name("client"), &scope).unwrap();
     let resources = view.resources();

@@ -175,6 +175,7 @@ fn the_list_for_queries_has_the_labels_of_the_golden_metrics() -> Result<()> {
         granted: &nothing,
         retired: &nothing,
         denied: &nothing,
+        tapped: false,
     };
     let mut found = BTreeMap::new();
     for pod in compiled.proxies.keys() {

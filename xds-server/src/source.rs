@@ -8,6 +8,7 @@ use std::time::Instant;
 use heddle_acceptor::{ClientText, Peer};
 use heddle_xds_types::edges::{EdgeCounts, EdgeName};
 use heddle_xds_types::rollout::EndReport;
+use heddle_xds_types::tap::{TapOrders, TapReport};
 use tokio::sync::watch;
 
 use crate::resource::{Name, View};
@@ -155,5 +156,12 @@ pub trait ResourceSource: Send + Sync + 'static {
     fn ends(&self, who: &SubscriberId, report: &EndReport) -> watch::Receiver<Withdrawal> {
         let _ = (who, report);
         watch::Sender::new(Withdrawal::default()).subscribe()
+    }
+
+    /// Takes the requests that the subscriber reports for taps. Returns the taps that it serves, of which the client is told with
+    /// every change. The stream was admitted as any other.
+    fn taps(&self, who: &SubscriberId, report: TapReport) -> watch::Receiver<Arc<TapOrders>> {
+        let _ = (who, report);
+        watch::Sender::new(Arc::default()).subscribe()
     }
 }

@@ -6,7 +6,8 @@
 /// 2: the origin of spans, statistics about exports.
 /// 3: the zone of the node, and the cluster [`LOCAL`] in it.
 /// 4: labels of the golden metrics by the agent, their buckets.
-pub const BOOTSTRAP_VERSION: u32 = 4;
+/// 5: an agent that takes requests for taps, and a runtime layer by which it can stop them.
+pub const BOOTSTRAP_VERSION: u32 = 5;
 
 /// The field of the node's metadata with the bootstrap's version.
 pub const BOOTSTRAP_METADATA: &str = "heddle.bootstrap";
@@ -18,7 +19,7 @@ pub const SDS: &str = "heddle-sds";
 /// The cluster of the sidecar's metrics: the agent, which has labels for them. The name is of the time before bootstrap 4: it
 /// was Envoy's admin socket itself.
 pub const METRICS: &str = "heddle-admin";
-/// The cluster of the agent's socket for access logs.
+/// The cluster of the agent's access log service, for taps.
 pub const AGENT: &str = "heddle-agent";
 
 /// The cluster that stands for sidecars of the own zone. It gets no traffic.

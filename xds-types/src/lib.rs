@@ -1,5 +1,5 @@
 //! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, the report on a sidecar, the traffic of
-//! edges, and the ends of pods: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
+//! edges, the ends of pods, and taps: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
 
 pub mod bootstrap;
 pub mod edges;
@@ -8,6 +8,7 @@ mod kind;
 pub mod prometheus;
 mod proxy_state;
 pub mod rollout;
+pub mod tap;
 
 use std::fmt;
 use std::sync::Arc;

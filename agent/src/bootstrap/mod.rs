@@ -23,7 +23,7 @@ pub struct Sockets<'a> {
     pub sds: &'a Path,
     /// Envoy's admin interface.
     pub admin: &'a Path,
-    /// The agent's socket for access logs. The agent does not serve it yet, and no resource names its cluster.
+    /// The agent's access log service, for taps.
     pub agent: &'a Path,
     /// The agent's socket for readers of metrics.
     pub metrics: &'a Path,
@@ -68,6 +68,8 @@ pub fn bootstrap(
                 // Envoy starts without the layer if a control plane of before it does not answer.
                 "initial_fetch_timeout": "15s",
             } } },
+            // By it the agent stops a tap that no control plane wants.
+            { "name": "agent", "admin_layer": {} },
         ] },
         "overload_manager": overload::manager(memory),
         // The counters of a cluster are made at its first use.

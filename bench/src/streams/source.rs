@@ -73,6 +73,7 @@ impl Small {
             granted: &nothing,
             denied: &nothing,
             retired: &nothing,
+            tapped: false,
         };
         let pod = PodRef::new(&namespace_of(CHANGING), &pod_name(CHANGING, 0));
         let view = self.compiled.view(&pod, &scope);

@@ -15,7 +15,7 @@ use clap::Args;
 
 use crate::edges::live::PlaceArgs;
 use crate::out::say;
-pub use server::Dashboard;
+pub use server::{Dashboard, secret};
 
 /// Options of `heddle dashboard`.
 #[derive(Args, Debug)]

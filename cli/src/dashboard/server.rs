@@ -152,7 +152,7 @@ impl Dashboard {
 }
 
 /// 128 random bits.
-async fn secret() -> Result<String> {
+pub async fn secret() -> Result<String> {
     let mut bits = [0; 16];
     let mut source = tokio::fs::File::open("/dev/urandom").await?;
     source.read_exact(&mut bits).await?;

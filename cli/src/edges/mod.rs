@@ -3,7 +3,7 @@
 pub mod figures;
 pub mod graph;
 pub mod live;
-mod names;
+pub mod names;
 
 use anyhow::Result;
 use clap::Args;

@@ -100,6 +100,7 @@ fn view(compiled: &Compiled, pod: &PodRef, active: &BTreeSet<Destination>) -> Op
         granted: &BTreeSet::new(),
         retired: &BTreeSet::new(),
         denied: &BTreeSet::new(),
+        tapped: false,
     };
     compiled.view(pod, &scope)
 }

@@ -12,11 +12,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::token::Token;
 
 /// The name in the control plane's certificate. No workload's certificate holds a name.
-const NAME: &str = "heddle.heddle-system.svc";
+pub(super) const NAME: &str = "heddle.heddle-system.svc";
 /// A hundred thousand sidecars are 50 MB.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -43,6 +44,16 @@ impl Trust {
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
+
+    /// Begins TLS with a replica.
+    pub(super) async fn connect<S>(&self, stream: S) -> Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(NAME)?;
+        let tls = self.0.connect(name, stream).await;
+        tls.context("no TLS with it")
+    }
 }
 
 /// The body of the answer, if it is a good one.
@@ -50,12 +61,7 @@ pub(super) async fn get<S>(stream: S, trust: &Trust, token: &Token, path: &str) 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let name = ServerName::try_from(NAME)?;
-    let tls = trust
-        .0
-        .connect(name, stream)
-        .await
-        .context("no TLS with it")?;
+    let tls = trust.connect(stream).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
     let request = Request::get(path)
         .header(header::HOST, NAME)

@@ -1,8 +1,10 @@
 //! The replicas of the control plane, each asked by itself: through the API server to its admin port.
 
 mod admin;
+mod session;
 mod token;
 
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,19 +12,23 @@ use bytes::Bytes;
 use heddle_acceptor::clean;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{ListParams, Portforwarder};
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
 use admin::Trust;
+pub use session::{Failure, Session};
 use token::Token;
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
 
 /// The longest reason of a replica, in characters.
 const MAX_REASON: usize = 1000;
+/// May read how the sidecars stand, and nothing else.
+const READER: &str = "heddle-proxy-reader";
 /// The port of the control plane for metrics, proxy states and traffic.
 const PORT: u16 = 15014;
 const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
@@ -80,30 +86,23 @@ pub async fn ask_all<T: DeserializeOwned>(
 
 /// Asks all replicas at once for the bytes at a path. One that fails is part of the answer.
 pub async fn read_all(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<Bytes>>> {
-    let config = args.config().await?;
-    let client = cluster::client_of(config.clone())?;
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let params = ListParams::default().labels(REPLICAS);
-    let found = cluster::call("list the replicas of the control plane", pods.list(&params)).await?;
-    let running: Vec<Pod> = found.items.into_iter().filter(is_running).collect();
+    let way = Way::of(args, READER).await?;
+    let running = way.running().await?;
     if running.is_empty() {
         bail!("no replica of the control plane is running (fix: heddle check)");
     }
-    let trust = Trust::new(&roots(&client).await?)?;
-    let token = token::of_caller(&config, &client).await?;
     let mut asking = JoinSet::new();
-    for pod in running {
-        let (pods, trust, token) = (pods.clone(), trust.clone(), token.clone());
-        let path = path.to_owned();
+    for (name, ready) in running {
+        let (way, path) = (way.clone(), path.to_owned());
         asking.spawn(async move {
-            let answer = if is_ready(&pod) {
-                ask(&pods, &pod.name_any(), &trust, &token, &path).await
+            let answer = if ready {
+                ask(&way, &name, &path).await
             } else {
                 // It may still hold streams, so that without it the report is not whole.
                 Err(anyhow::anyhow!("it is not ready"))
             };
             Replica {
-                name: pod.name_any(),
+                name,
                 answer: answer.map_err(|error| cluster::explain(&error)),
             }
         });
@@ -115,21 +114,11 @@ pub async fn read_all(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<Byte
     Ok(replicas)
 }
 
-async fn ask(
-    pods: &Api<Pod>,
-    pod: &str,
-    trust: &Trust,
-    token: &Token,
-    path: &str,
-) -> Result<Bytes> {
+async fn ask(way: &Way, pod: &str, path: &str) -> Result<Bytes> {
     let asking = async {
-        let mut forwarder = pods
-            .portforward(pod, &[PORT])
-            .await
-            .context("no port-forward to it (it takes the right to `create` pods/portforward in heddle-system)")?;
-        let stream = forwarder.take_stream(PORT).context("no stream to it")?;
+        let (mut forwarder, stream) = way.forward(pod).await?;
         let afterword = forwarder.take_error(PORT);
-        let answer = admin::get(stream, trust, token, path).await;
+        let answer = admin::get(stream, &way.trust, &way.token, path).await;
         let answer = match (answer, afterword) {
             (Err(error), Some(afterword)) => {
                 match tokio::time::timeout(AFTERWORD, afterword).await {
@@ -142,6 +131,67 @@ async fn ask(
         forwarder.abort();
         answer
     };
+    within(asking).await
+}
+
+/// The way to the replicas of a cluster, and the identity of the caller.
+#[derive(Clone)]
+pub struct Way {
+    pods: Api<Pod>,
+    trust: Trust,
+    token: Token,
+}
+
+impl Way {
+    /// The way for a caller; one without a token in the kubeconfig asks as a service account of the mesh.
+    pub async fn of(args: &ClusterArgs, account: &str) -> Result<Self> {
+        let config = args.config().await?;
+        let client = cluster::client_of(config.clone())?;
+        Ok(Self {
+            pods: Api::namespaced(client.clone(), NAMESPACE),
+            trust: Trust::new(&roots(&client).await?)?,
+            token: token::of_caller(&config, &client, account).await?,
+        })
+    }
+
+    /// The running replicas, and whether each is ready.
+    pub async fn running(&self) -> Result<Vec<(String, bool)>> {
+        let params = ListParams::default().labels(REPLICAS);
+        let all = self.pods.list(&params);
+        let found = cluster::call("list the replicas of the control plane", all).await?;
+        let running = found.items.iter().filter(|pod| is_running(pod));
+        Ok(running.map(|pod| (pod.name_any(), is_ready(pod))).collect())
+    }
+
+    /// A connection to a replica, for questions one after the other.
+    pub async fn session(&self, pod: &str) -> Result<Session> {
+        let connecting = async {
+            let (forwarder, stream) = self.forward(pod).await?;
+            let stream = self.trust.connect(stream).await?;
+            let token = Some(self.token.clone());
+            Session::new(stream, token, Some(forwarder)).await
+        };
+        within(connecting).await
+    }
+
+    async fn forward(
+        &self,
+        pod: &str,
+    ) -> Result<(
+        Portforwarder,
+        impl AsyncRead + AsyncWrite + Unpin + Send + use<>,
+    )> {
+        let mut forwarder = self
+            .pods
+            .portforward(pod, &[PORT])
+            .await
+            .context("no port-forward to it (it takes the right to `create` pods/portforward in heddle-system)")?;
+        let stream = forwarder.take_stream(PORT).context("no stream to it")?;
+        Ok((forwarder, stream))
+    }
+}
+
+async fn within<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(TIMEOUT, asking)
         .await
         .unwrap_or_else(|_| bail!("no answer in {} s", TIMEOUT.as_secs()))

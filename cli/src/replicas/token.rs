@@ -13,8 +13,6 @@ use tower::{BoxError, Layer, ServiceExt, service_fn};
 
 use crate::cluster::{self, NAMESPACE};
 
-/// May read how the sidecars stand, and nothing else.
-const READER: &str = "heddle-proxy-reader";
 /// The least that Kubernetes grants.
 const SECONDS: i64 = 600;
 
@@ -40,11 +38,11 @@ impl fmt::Debug for Token {
 }
 
 /// The caller's own token; a caller without one, as with a client certificate, asks for one of an account that may do no more.
-pub(super) async fn of_caller(config: &Config, client: &Client) -> Result<Token> {
+pub(super) async fn of_caller(config: &Config, client: &Client, account: &str) -> Result<Token> {
     match own(config).await? {
         Some(token) => Ok(token),
-        None => issued(client).await.with_context(|| {
-            format!("your kubeconfig holds no token, and one of ServiceAccount {NAMESPACE}/{READER} could not be had")
+        None => issued(client, account).await.with_context(|| {
+            format!("your kubeconfig holds no token, and one of ServiceAccount {NAMESPACE}/{account} could not be had")
         }),
     }
 }
@@ -71,7 +69,7 @@ async fn own(config: &Config) -> Result<Option<Token>> {
     Ok(response.into_body().filter(bearer).map(Token::new))
 }
 
-async fn issued(client: &Client) -> Result<Token> {
+async fn issued(client: &Client, account: &str) -> Result<Token> {
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
     let request = TokenRequest {
         spec: TokenRequestSpec {
@@ -81,7 +79,7 @@ async fn issued(client: &Client) -> Result<Token> {
         ..TokenRequest::default()
     };
     let params = PostParams::default();
-    let call = api.create_token_request(READER, &params, &request);
+    let call = api.create_token_request(account, &params, &request);
     let granted = cluster::call("ask for a token", call).await?;
     let token = granted
         .status

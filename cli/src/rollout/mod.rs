@@ -81,7 +81,7 @@ pub async fn run(command: &RolloutCommand) -> Result<()> {
 }
 
 /// The name in `KIND/NAME`.
-fn name_of(workload: &str) -> Result<&str> {
+pub fn name_of(workload: &str) -> Result<&str> {
     let Some((kind, name)) = workload.split_once('/') else {
         return Ok(workload);
     };

@@ -1,13 +1,14 @@
-//! Readers of metrics and proxy states: callers that Kubernetes allows to `get` that path.
+//! Callers of the API of a replica, by the rights that Kubernetes gives them: to `get` a path, or to tap a namespace.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use heddle_xds_types::tap::RIGHT;
 use k8s_openapi::api::authentication::v1::{TokenReview, UserInfo};
 use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -34,7 +35,32 @@ pub(super) enum Access {
     Unavailable,
 }
 
-type Question = ([u8; 32], String);
+/// A right that a caller needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Right {
+    /// To `get` a nonResourceURL.
+    Path(String),
+    /// To tap the workloads of a namespace.
+    Tap(String),
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "to `get` the nonResourceURL {path}"),
+            Self::Tap(namespace) => {
+                let (resource, verb) = RIGHT;
+                write!(
+                    f,
+                    "to `{verb}` {resource}.{} in namespace {namespace}",
+                    heddle_crds::GROUP
+                )
+            }
+        }
+    }
+}
+
+type Question = ([u8; 32], Right);
 
 pub(super) struct Authorizer {
     tokens: Api<TokenReview>,
@@ -53,9 +79,9 @@ impl Authorizer {
         }
     }
 
-    /// Whether the bearer of the token may `get` the path.
-    pub(super) async fn judge(&self, token: &str, source: IpAddr, path: &str) -> Access {
-        let question = (Sha256::digest(token.as_bytes()).into(), path.to_owned());
+    /// Whether the bearer of the token has the right.
+    pub(super) async fn judge(&self, token: &str, source: IpAddr, right: &Right) -> Access {
+        let question = (Sha256::digest(token.as_bytes()).into(), right.clone());
         if let Some(known) = self.known(&question) {
             return known;
         }
@@ -63,7 +89,7 @@ impl Authorizer {
             return Access::Unavailable;
         };
         let access = match review(&self.tokens, token, None).await {
-            Ok(user) => self.may(user, path).await.unwrap_or_else(|error| {
+            Ok(user) => self.may(user, right).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the rights of a caller could not be checked");
                 Access::Unavailable
             }),
@@ -90,17 +116,32 @@ impl Authorizer {
             .map(|(_, access)| *access)
     }
 
-    async fn may(&self, user: UserInfo, path: &str) -> Result<Access, CallError> {
-        let attributes = NonResourceAttributes {
-            path: Some(path.to_owned()),
-            verb: Some("get".to_owned()),
-        };
+    async fn may(&self, user: UserInfo, right: &Right) -> Result<Access, CallError> {
+        let (mut path, mut resource) = (None, None);
+        match right {
+            Right::Path(of) => {
+                path = Some(NonResourceAttributes {
+                    path: Some(of.clone()),
+                    verb: Some("get".to_owned()),
+                });
+            }
+            Right::Tap(namespace) => {
+                resource = Some(ResourceAttributes {
+                    group: Some(heddle_crds::GROUP.to_owned()),
+                    resource: Some(RIGHT.0.to_owned()),
+                    verb: Some(RIGHT.1.to_owned()),
+                    namespace: Some(namespace.clone()),
+                    ..ResourceAttributes::default()
+                });
+            }
+        }
         let spec = SubjectAccessReviewSpec {
             user: user.username,
             uid: user.uid,
             groups: user.groups,
             extra: user.extra,
-            non_resource_attributes: Some(attributes),
+            non_resource_attributes: path,
+            resource_attributes: resource,
             ..SubjectAccessReviewSpec::default()
         };
         let asked = SubjectAccessReview {

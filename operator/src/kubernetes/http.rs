@@ -1,24 +1,28 @@
-//! Plain health on 15021; metrics, proxy states and traffic on 15014, over TLS and by the caller's rights.
+//! Plain health on 15021; metrics, proxy states, traffic and taps on 15014, over TLS and by the caller's rights.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use heddle_acceptor::Link;
+use heddle_xds_types::tap::{PATH, TapRequest};
 use tokio::sync::watch;
 
-use super::authorize::{Access, Authorizer};
+use super::authorize::{Access, Authorizer, Right};
 use super::statuses::Shown;
 use crate::certificates::Certificates;
 use crate::edges::{DEFAULT_WINDOW, EdgeStore, LONGEST_WINDOW};
 use crate::issuing::source_of;
 use crate::metrics::Metrics;
+use crate::serving::MeshSource;
+use crate::tap_api::{self, MAX_BODY};
 use crate::withdrawals::Withdrawals;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,6 +48,7 @@ pub(super) struct Admin {
     pub(super) edges: Arc<EdgeStore>,
     pub(super) certificates: Arc<Certificates>,
     pub(super) withdrawals: Arc<Withdrawals>,
+    pub(super) mesh: Arc<MeshSource>,
     pub(super) authorizer: Authorizer,
 }
 
@@ -55,30 +60,60 @@ pub(super) fn admin(admin: Arc<Admin>) -> Router {
         .route("/api/v1/receipts", get(receipts))
         // Not for other paths: each would be a question of its own to the API server.
         .route_layer(from_fn_with_state(Arc::clone(&admin), authorize))
+        .merge(
+            Router::new()
+                .route(PATH, post(tap))
+                .layer(DefaultBodyLimit::max(MAX_BODY)),
+        )
         .with_state(admin)
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let header = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let Some(token) = header
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .map(str::trim)
-        .filter(|token| token.len() < 16 * 1024)
-    else {
-        return (
-            StatusCode::UNAUTHORIZED,
-            "a Kubernetes token is needed: Authorization: Bearer <token>\n",
-        )
-            .into_response();
-    };
-    let link = request.extensions().get::<Arc<Link>>();
-    let source = source_of(link.map(|link| &**link));
     let path = request.uri().path().to_owned();
+    let caller = match Caller::of(&request) {
+        Ok(caller) => caller,
+        Err(answer) => return *answer,
+    };
+    match refusal(&admin, &caller, &Right::Path(path)).await {
+        None => next.run(request).await,
+        Some(refusal) => refusal,
+    }
+}
+
+/// A caller, by its token and its address.
+struct Caller {
+    token: String,
+    source: IpAddr,
+}
+
+impl Caller {
+    /// Reads the headers of a request; the error is the answer to one without a token.
+    fn of(request: &Request) -> Result<Self, Box<Response>> {
+        let header = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let Some(token) = header
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .map(str::trim)
+            .filter(|token| token.len() < 16 * 1024)
+        else {
+            let text = "a Kubernetes token is needed: Authorization: Bearer <token>\n";
+            return Err(Box::new((StatusCode::UNAUTHORIZED, text).into_response()));
+        };
+        let link = request.extensions().get::<Arc<Link>>();
+        Ok(Self {
+            token: token.to_owned(),
+            source: source_of(link.map(|link| &**link)),
+        })
+    }
+}
+
+/// The answer to a caller that has not got the right.
+async fn refusal(admin: &Admin, caller: &Caller, right: &Right) -> Option<Response> {
+    let judged = admin.authorizer.judge(&caller.token, caller.source, right);
     let answer = async {
-        match admin.authorizer.judge(token, source, &path).await {
+        match judged.await {
             Access::Granted => None,
             Access::Unknown => Some((
                 StatusCode::UNAUTHORIZED,
@@ -86,7 +121,7 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
             )),
             Access::Forbidden => Some((
                 StatusCode::FORBIDDEN,
-                format!("the right to `get` the nonResourceURL {path} is missing\n"),
+                format!("the right {right} is missing\n"),
             )),
             Access::Unavailable => Some((
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -95,9 +130,24 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
         }
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
-        Ok(None) => next.run(request).await,
-        Ok(Some(refusal)) => refusal.into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Ok(refusal) => refusal.map(IntoResponse::into_response),
+        Err(_) => Some(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+    }
+}
+
+/// A tap (docs/tap.md). The right depends on the namespace in the body, and every request is judged.
+async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    let caller = match Caller::of(&request) {
+        Ok(caller) => caller,
+        Err(answer) => return *answer,
+    };
+    let Json(asked) = match Json::<TapRequest>::from_request(request, &()).await {
+        Ok(asked) => asked,
+        Err(error) => return error.into_response(),
+    };
+    match refusal(&admin, &caller, &Right::Tap(asked.namespace.clone())).await {
+        None => tap_api::answer(&admin.mesh, &asked).await,
+        Some(refusal) => refusal,
     }
 }
 
@@ -115,13 +165,13 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn proxies(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(admin.shown.states(&admin.certificates)).into_response()
+    Json(admin.shown.states(&admin.certificates)).into_response()
 }
 
 /// The traffic of edges, over `?window=SECONDS` (docs/live-graph.md).
 async fn edges(State(admin): State<Arc<Admin>>, uri: Uri) -> Response {
     match window(uri.query()) {
-        Some(window) => axum::Json(admin.edges.report(window)).into_response(),
+        Some(window) => Json(admin.edges.report(window)).into_response(),
         None => {
             let text = format!(
                 "the query is not window=SECONDS; use a number from 5 to {LONGEST_WINDOW}\n"
@@ -133,7 +183,7 @@ async fn edges(State(admin): State<Arc<Admin>>, uri: Uri) -> Response {
 
 /// The ends of pods in the last quarter of an hour (docs/rollouts.md).
 async fn receipts(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(admin.withdrawals.report()).into_response()
+    Json(admin.withdrawals.report()).into_response()
 }
 
 fn window(query: Option<&str>) -> Option<u64> {
@@ -170,6 +220,7 @@ mod tests {
             certificates: Arc::default(),
             edges: Arc::new(EdgeStore::new(Arc::default())),
             withdrawals: Arc::default(),
+            mesh: mesh(),
             authorizer: Authorizer::new(&client),
         }));
         for (path, expected, asked) in [
@@ -192,6 +243,80 @@ mod tests {
             let response = router.clone().oneshot(request).await.unwrap();
             assert_eq!(response.status(), expected, "{path}");
             assert_eq!(calls.load(Ordering::SeqCst) > before, asked, "{path}");
+        }
+    }
+
+    fn mesh() -> Arc<MeshSource> {
+        let domain = "cluster.local".parse().unwrap();
+        let interval = Duration::from_secs(60);
+        let mesh = MeshSource::new(domain, Arc::default(), interval, Arc::default());
+        Arc::new(mesh)
+    }
+
+    /// An API server that knows one token, and gives it every path and one right to tap.
+    async fn reviewed(
+        request: axum::http::Request<kube::client::Body>,
+    ) -> Result<axum::http::Response<kube::client::Body>, std::io::Error> {
+        use serde_json::{Value, json};
+        let path = request.uri().path().to_owned();
+        let body = request.into_body().collect_bytes().await;
+        let mut object: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        object["status"] = if path.ends_with("/tokenreviews") {
+            let known = object["spec"]["token"] == "valid";
+            json!({"authenticated": known, "user": {"username": "eve"}})
+        } else {
+            let spec = &object["spec"];
+            let right = json!({"group": "heddle.dev", "resource": "taps", "verb": "create", "namespace": "shop"});
+            let allowed =
+                !spec["nonResourceAttributes"].is_null() || spec["resourceAttributes"] == right;
+            assert_eq!(spec["user"], "eve");
+            json!({"allowed": allowed})
+        };
+        let body = kube::client::Body::from(serde_json::to_vec(&object).unwrap());
+        Ok(axum::http::Response::builder()
+            .status(201)
+            .body(body)
+            .unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_tap_takes_the_right_in_its_namespace() {
+        let client = Client::new(tower::service_fn(reviewed), "heddle-system");
+        let router = admin(Arc::new(Admin {
+            metrics: Arc::default(),
+            shown: Arc::default(),
+            certificates: Arc::default(),
+            edges: Arc::new(EdgeStore::new(Arc::default())),
+            withdrawals: Arc::default(),
+            mesh: mesh(),
+            authorizer: Authorizer::new(&client),
+        }));
+        let tap = |namespace: &str| serde_json::json!({"id": "0123456789abcdef0123456789abcdef", "namespace": namespace, "perSecond": 1, "seconds": 1, "end": true});
+        let (shop, bank) = (tap("shop").to_string(), tap("bank").to_string());
+        let large = format!("{{\"id\": \"{}\"}}", "0".repeat(MAX_BODY));
+        for (token, body, expected) in [
+            (Some("Bearer valid"), &*shop, StatusCode::OK),
+            // The right to read all paths is not the right to tap.
+            (Some("Bearer valid"), &*bank, StatusCode::FORBIDDEN),
+            (Some("Bearer other"), &*shop, StatusCode::UNAUTHORIZED),
+            (None, &*shop, StatusCode::UNAUTHORIZED),
+            (Some("Bearer valid"), "{}", StatusCode::UNPROCESSABLE_ENTITY),
+            (Some("Bearer valid"), &*large, StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            let mut request = Request::post(PATH).header(header::CONTENT_TYPE, "application/json");
+            if let Some(token) = token {
+                request = request.header(header::AUTHORIZATION, token);
+            }
+            let request = request.body(Body::from(body.to_owned())).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let status = response.status();
+            let text = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+            let text = String::from_utf8_lossy(&text.unwrap()).into_owned();
+            assert_eq!(status, expected, "{token:?} {body}: {text}");
+            if status == StatusCode::FORBIDDEN {
+                let right = "the right to `create` taps.heddle.dev in namespace bank is missing\n";
+                assert_eq!(text, right);
+            }
         }
     }
 

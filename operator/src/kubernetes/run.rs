@@ -201,6 +201,7 @@ impl Starting {
             edges: plane.mesh.edge_store(),
             certificates: plane.mesh.certificates(),
             withdrawals: plane.mesh.withdrawals(),
+            mesh: Arc::clone(&plane.mesh),
             authorizer: Authorizer::new(&self.client),
         };
         let tls = plane.own.server(&alpn)?;

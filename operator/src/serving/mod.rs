@@ -8,6 +8,7 @@ mod parts;
 mod retired;
 mod subscribers;
 mod sweep;
+mod taps;
 mod viewers;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use heddle_xds_server::{
     SubscriberId, Withdrawal,
 };
 use heddle_xds_types::rollout::EndReport;
+use heddle_xds_types::tap::{TapOrders, TapReport};
 use tokio::sync::watch;
 
 pub use admission::pod_of;
@@ -34,6 +36,7 @@ use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
 use crate::snapshot::{Snapshot, SnapshotConsumer, Snapshots};
+use crate::tap::Taps;
 use crate::withdrawals::Withdrawals;
 
 /// The view of one proxy, with the inputs that can change it.
@@ -104,6 +107,7 @@ pub struct MeshSource {
     edges: Arc<EdgeStore>,
     withdrawals: Arc<Withdrawals>,
     certificates: Arc<Certificates>,
+    taps: Taps,
     parts: Parts,
     subscribers: Mutex<Subscribers>,
 }
@@ -124,6 +128,7 @@ impl MeshSource {
             edges: Arc::new(EdgeStore::new(Arc::clone(&metrics))),
             withdrawals: Arc::default(),
             certificates: Arc::default(),
+            taps: Taps::default(),
             metrics,
             scopes,
             load_report_interval,
@@ -192,6 +197,7 @@ impl MeshSource {
             granted: &none,
             retired: &none,
             denied: &none,
+            tapped: false,
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope);
         let parts = view.iter().flat_map(|view| &view.parts);
@@ -271,6 +277,7 @@ impl MeshSource {
             granted: &classified.granted,
             retired: &request.retired,
             denied: &classified.denied,
+            tapped: self.is_tapped(request.bootstrap, workload),
         };
         let view = snapshot.compiled.view(&proxy.pod, &scope)?;
         let retirable = retired::retirable(&view, &classified.granted);
@@ -325,13 +332,20 @@ impl std::fmt::Debug for MeshSource {
 
 impl ResourceSource for MeshSource {
     fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal> {
-        self.decide(peer, node).map_err(|(reason, refusal)| {
+        let who = self.decide(peer, node).map_err(|(reason, refusal)| {
             self.metrics
                 .admission_refused
                 .get_or_create(&Outcome { reason })
                 .inc();
             refusal
-        })
+        })?;
+        // Streams of reports name no bootstrap.
+        if node.bootstrap > 0
+            && let Some(subscriber) = self.lock().entry(&who.0)
+        {
+            subscriber.bootstrap = node.bootstrap;
+        }
+        Ok(who)
     }
 
     fn view(&self, who: &SubscriberId, on_demand: &OnDemandRequests) -> Option<Arc<xds::View>> {
@@ -401,6 +415,10 @@ impl ResourceSource for MeshSource {
 
     fn ends(&self, who: &SubscriberId, report: &EndReport) -> watch::Receiver<Withdrawal> {
         self.end_of(who, report)
+    }
+
+    fn taps(&self, who: &SubscriberId, report: TapReport) -> watch::Receiver<Arc<TapOrders>> {
+        self.taps_of(who, report)
     }
 }
 

@@ -247,6 +247,7 @@ mod tests {
             let pod = NamespacedName::new("shop", "client-1");
             let proxy = &snapshot.compiled.proxies[&pod];
             let request = ViewRequest {
+                bootstrap: 0,
                 pod,
                 on_demand: requests(names),
                 answered: requests(answered),

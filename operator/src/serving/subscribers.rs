@@ -31,6 +31,8 @@ pub(super) struct Subscriber {
     begins: bool,
     pub(super) retired: RetiredNames,
     pub(super) workload: Option<WorkloadRef>,
+    /// The version of its bootstrap, as its newest stream of resources says; 0: before there were versions.
+    pub(super) bootstrap: u32,
     pub(super) seen: Option<Arc<ServedView>>,
     /// Something that the view depends on has changed since.
     pub(super) stale: bool,
@@ -50,6 +52,7 @@ impl Subscriber {
             begins: false,
             retired: RetiredNames::default(),
             workload: None,
+            bootstrap: 0,
             seen: None,
             stale: true,
             reported: None,
@@ -84,6 +87,7 @@ impl Subscriber {
     pub(super) fn request(&self) -> ViewRequest {
         ViewRequest {
             pod: self.pod.clone(),
+            bootstrap: self.bootstrap,
             on_demand: Arc::clone(&self.on_demand),
             answered: Arc::clone(&self.answered),
             retired: Arc::clone(self.retired.names()),
@@ -100,6 +104,7 @@ impl Subscriber {
 #[derive(Debug)]
 pub(super) struct ViewRequest {
     pub(super) pod: PodRef,
+    pub(super) bootstrap: u32,
     pub(super) on_demand: Arc<OnDemandRequests>,
     /// The requests at the last computation.
     pub(super) answered: Arc<OnDemandRequests>,

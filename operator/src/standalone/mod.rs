@@ -2,7 +2,8 @@
 //!
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
 //! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/edges.json`
-//! (the traffic of the last minute), `<runtime>/receipts.json` (the ends of pods), `<runtime>/scopes` (the learned destinations of each workload).
+//! (the traffic of the last minute), `<runtime>/receipts.json` (the ends of pods), `<runtime>/tap.sock` (the API of taps),
+//! `<runtime>/scopes` (the learned destinations of each workload).
 
 mod content;
 mod directory;
@@ -11,6 +12,7 @@ mod files;
 mod root;
 mod scopes;
 mod statuses;
+mod tap;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -132,6 +134,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
     let traffic = edges::publish(mesh, runtime, stop.clone());
     tasks.spawn("edges", traffic);
+    let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
+    tasks.spawn("tap socket", tap::serve(mesh, runtime, stop.clone()));
     let statuses = publish(plane, served, statuses, options.runtime, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)

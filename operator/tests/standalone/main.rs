@@ -17,6 +17,7 @@ mod rollouts;
 mod rpc;
 mod strangers;
 mod suspects;
+mod tap;
 mod traces;
 
 use harness::{Fixture, Status};
@@ -136,6 +137,12 @@ fn a_pod_ends_once_its_callers_have_acknowledged() {
 fn access_logs_are_switched_without_a_listener_change() {
     let mesh = Fixture::start();
     logs::are_switched_without_a_listener_change(&mesh);
+}
+
+#[test]
+fn taps_show_live_requests_and_end_by_themselves() {
+    let mut mesh = Fixture::start();
+    tap::shows_live_requests_and_no_secret(&mut mesh);
 }
 
 #[test]

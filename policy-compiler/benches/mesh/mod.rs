@@ -61,6 +61,7 @@ pub fn view(compiled: &Compiled, index: usize, active: &BTreeSet<Destination>) -
         granted: &no_names,
         retired: &no_names,
         denied: &no_names,
+        tapped: false,
     };
     let name = named(index);
     let pod = PodRef::new(&name.namespace, &format!("{}-0", name.name));

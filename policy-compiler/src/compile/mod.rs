@@ -238,6 +238,12 @@ impl Compiled {
         })
     }
 
+    /// The meshed pod that alone has an address.
+    #[must_use]
+    pub fn proxy_at(&self, ip: IpAddr) -> Option<&Proxy> {
+        self.proxies.get(self.addresses.pod(ip)?)
+    }
+
     /// The services with a client's side: those with a cluster IP.
     pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.clients.keys()

@@ -109,6 +109,8 @@ pub struct Scope<'a> {
     pub retired: &'a BTreeSet<Arc<str>>,
     /// The names that the proxy requested and does not get.
     pub denied: &'a BTreeSet<Arc<str>>,
+    /// Whether the proxy sends its requests to its agent, for taps.
+    pub tapped: bool,
 }
 
 #[cfg(test)]

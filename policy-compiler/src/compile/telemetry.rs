@@ -10,7 +10,7 @@ use super::Compiled;
 use super::report::PolicyFeedback;
 use crate::called_server::{CalledServer, Host};
 use crate::envoy::runtime::{self, RuntimeValue};
-use crate::envoy::{access_log, cluster, metrics, otlp, tracing};
+use crate::envoy::{access_log, cluster, metrics, otlp, tap, tracing};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
@@ -84,7 +84,14 @@ impl RuntimeInput {
         input
     }
 
-    /// Whether an object sets a value. If not, the proxy has no layer.
+    /// The values while the pod is tapped. A tap is of the moment, and of no object.
+    pub(crate) fn tapped(&self) -> Self {
+        let mut tapped = self.clone();
+        tapped.values.extend([tap::runtime()]);
+        tapped
+    }
+
+    /// Whether there is a value. If not, the proxy has no layer.
     pub(crate) fn has_values(&self) -> bool {
         !self.values.is_empty()
     }

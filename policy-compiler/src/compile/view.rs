@@ -76,9 +76,10 @@ impl Compiled {
             let part = self.shared.applications.of(input, application);
             builder.parts.insert(key, part);
         }
-        if served.runtime.has_values() {
-            let runtimes = &self.shared.runtimes;
-            let part = runtimes.of(served.runtime.clone(), runtime_layer);
+        let tapped = scope.tapped.then(|| served.runtime.tapped());
+        let runtime = tapped.as_ref().unwrap_or(&served.runtime);
+        if runtime.has_values() {
+            let part = self.shared.runtimes.of(runtime.clone(), runtime_layer);
             builder.parts.insert(PartKey::Runtime, part);
         }
         if served.runtime.reports {

@@ -8,13 +8,12 @@ use std::sync::LazyLock;
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
-use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::{Message, Name};
 
-use super::log_filter::{only, status_from};
+use super::log_filter::{drawn, only, status_from};
 use super::metrics::{Edge, ORIGIN_OF_CONNECTION};
 use super::runtime::RuntimeValue;
-use super::{fraction, inline, otlp, regex, struct_of, text_value};
+use super::{inline, otlp, regex, struct_of, text_value};
 use crate::telemetry::{AccessLogs, LineFormat};
 
 /// The share of failures that are logged, in parts of 10,000. Without it nothing is logged.
@@ -206,15 +205,6 @@ fn filter() -> accesslog::AccessLogFilter {
         filters: vec![only(drawn(SHARE)), only(Of::OrFilter(any))],
     };
     only(Of::AndFilter(all))
-}
-
-fn drawn(key: &str) -> accesslog::access_log_filter::FilterSpecifier {
-    accesslog::access_log_filter::FilterSpecifier::RuntimeFilter(accesslog::RuntimeFilter {
-        runtime_key: key.to_owned(),
-        percent_sampled: fraction(0, DenominatorType::TenThousand),
-        // By the request id, the draw costs 30 times as much.
-        use_independent_randomness: true,
-    })
 }
 
 /// The runtime values for these logs.

@@ -28,6 +28,7 @@ pub(crate) mod runtime;
 mod session;
 pub(crate) mod shared_limits;
 mod shares;
+pub(crate) mod tap;
 pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod trial;

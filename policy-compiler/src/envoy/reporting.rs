@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use super::access_log;
 use super::metrics::{self, Edge};
+use super::tap;
 use super::tracing::{self, Spans};
 use crate::telemetry::LineFormat;
 
@@ -27,7 +28,12 @@ impl Reporting<'_> {
     pub(super) fn of_requests(&self) -> Vec<AccessLog> {
         let [requests, failures] = metrics::http(&self.edge, self.probed);
         let logs = access_log::http(&self.edge, self.server, self.format);
-        [requests, failures].into_iter().chain(logs).collect()
+        let tap = tap::http(&self.edge);
+        [requests, failures]
+            .into_iter()
+            .chain(logs)
+            .chain([tap])
+            .collect()
     }
 
     /// The tracer of an HTTP connection manager.

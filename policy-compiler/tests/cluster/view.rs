@@ -33,6 +33,7 @@ fn seen(
         granted: wanted,
         retired: &names,
         denied: &names,
+        tapped: false,
     };
     let pod = NamespacedName::new("shop", proxy);
     let view = compiled.view(&pod, &scope).unwrap();

@@ -47,7 +47,7 @@ pub fn bootstrap(view: &Seen) -> Value {
             .unwrap()
             .remove("eds_cluster_config");
     }
-    for name in ["heddle-sds", "heddle-admin", "xds"] {
+    for name in ["heddle-sds", "heddle-admin", "heddle-agent", "xds"] {
         clusters.push(json!({"name": name, "type": "STATIC", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}}));
     }

@@ -160,6 +160,7 @@ pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> O
         granted: wanted,
         retired: &no_names,
         denied: &no_names,
+        tapped: false,
     };
     compiled.view(pod, &scope)
 }

@@ -87,6 +87,7 @@ impl Asked {
             granted: &self.granted,
             retired: &self.retired,
             denied: &self.denied,
+            tapped: false,
         };
         compiled.view(pod, &scope)
     }

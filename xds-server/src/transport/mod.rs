@@ -13,6 +13,7 @@ mod serve;
 mod service;
 mod shared;
 mod stream;
+mod taps;
 mod wire;
 
 pub use serve::{Options, ServeError, Server};

@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use heddle_acceptor::Link;
 use heddle_xds_types::edges::{self, EdgeReport};
 use heddle_xds_types::rollout::{self, EndReport};
+use heddle_xds_types::tap::{self, TapReport};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -26,6 +27,8 @@ const LOADS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoa
 const MAX_EDGE_REPORT: usize = 128 << 10;
 /// The largest report on the end of a pod, in bytes: some numbers and a node id.
 const MAX_END_REPORT: usize = 4 << 10;
+/// The largest report on requests, in bytes. A message of an agent has 32 requests at most, each with texts of up to 8 kB.
+const MAX_TAP_REPORT: usize = 256 << 10;
 
 /// Begins to answer a request.
 pub(crate) fn answer<S: ResourceSource>(
@@ -55,6 +58,10 @@ pub(crate) fn answer<S: ResourceSource>(
         }
         (&Method::POST, rollout::METHOD) => {
             let inbound = Requests::<EndReport>::new(body, MAX_END_REPORT);
+            Responses::begin(reports::responses(shared, link, inbound))
+        }
+        (&Method::POST, tap::METHOD) => {
+            let inbound = Requests::<TapReport>::new(body, MAX_TAP_REPORT);
             Responses::begin(reports::responses(shared, link, inbound))
         }
         _ => Status::unimplemented("no such method").into_http(),

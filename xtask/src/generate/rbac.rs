@@ -41,6 +41,9 @@ pub fn files() -> Files {
     text.push_str("---\n# Whoever may edit a namespace may edit our objects in it, as with NetworkPolicies. The Mesh is the cluster's.\n");
     text.push_str(&role("heddle-edit", &["edit", "admin"]));
     text.push_str(&rule(GROUP, &namespaced, EDIT));
+    text.push_str("---\n# Whoever may run commands in the pods of a namespace may tap them. No object of this kind exists (docs/tap.md).\n");
+    text.push_str(&role("heddle-tap", &["edit", "admin"]));
+    text.push_str(&rule(GROUP, &["taps".to_owned()], "create"));
     text.push_str("---\n# Whoever may open hosts outside of the mesh to workloads: bound by hand, for `outbound: Deny` would mean nothing otherwise.\n");
     text.push_str(&role("heddle-egress-edit", &[]));
     text.push_str(&rule(GROUP, &egress, EDIT));
