@@ -21,7 +21,7 @@ use super::cluster::base;
 use super::hcm::policy_slot;
 use super::network::{filter, format, state_value};
 use super::{any, extension, number, seconds};
-use crate::traffic::ExternalHost;
+use crate::traffic::{ExternalHost, undialed};
 
 /// The type by which the filters recognize the cluster.
 const CLUSTER_TYPE: &str = "envoy.clusters.dynamic_forward_proxy";
@@ -52,7 +52,7 @@ fn cache(host: &ExternalHost) -> DnsCacheConfig {
         max_hosts: number(MAX_NAMES),
         typed_dns_resolver_config: Some(extension("cares", any(&resolver))),
         resolved_address_filter: Some(AddressMatcher {
-            ranges: host.undialed().into_iter().map(range).collect(),
+            ranges: undialed(&*host.private).into_iter().map(range).collect(),
             ..Default::default()
         }),
         ..Default::default()

@@ -78,6 +78,19 @@ fn without(block: IpNet, hole: IpNet) -> Vec<IpNet> {
     halves.flat_map(|half| without(half, hole)).collect()
 }
 
+/// The addresses that no name below a wildcard leads to: those that are not public, but for the private ones that an object opens.
+pub(crate) fn undialed<'a>(private: impl IntoIterator<Item = &'a IpNet>) -> Vec<IpNet> {
+    let all = blocks(&PRIVATE).chain(blocks(&SPECIAL)).collect();
+    let mut left = private.into_iter().fold(all, |left: Vec<IpNet>, hole| {
+        left.into_iter().flat_map(|of| without(of, *hole)).collect()
+    });
+    let covered = |block: &IpNet, by: &[IpNet]| by.iter().any(|of| of.contains(block));
+    let metadata: Vec<_> = blocks(&METADATA).filter(|of| !covered(of, &left)).collect();
+    left.extend(metadata);
+    let translated: Vec<IpNet> = left.iter().filter_map(translated).collect();
+    left.into_iter().chain(translated).collect()
+}
+
 /// How an application speaks to an external host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ExternalProtocol {
@@ -147,19 +160,6 @@ impl ExternalHost {
             Some(end) => name.len() > end.len() && name.ends_with(end),
             None => *self.host == *name,
         }
-    }
-
-    /// The addresses that no name below a wildcard leads to: those that are not public, but for the private ones that the object opens.
-    pub(crate) fn undialed(&self) -> Vec<IpNet> {
-        let all = blocks(&PRIVATE).chain(blocks(&SPECIAL)).collect();
-        let mut left = self.private.iter().fold(all, |left: Vec<IpNet>, hole| {
-            left.into_iter().flat_map(|of| without(of, *hole)).collect()
-        });
-        let covered = |block: &IpNet, by: &[IpNet]| by.iter().any(|of| of.contains(block));
-        let metadata: Vec<_> = blocks(&METADATA).filter(|of| !covered(of, &left)).collect();
-        left.extend(metadata);
-        let translated: Vec<IpNet> = left.iter().filter_map(translated).collect();
-        left.into_iter().chain(translated).collect()
     }
 
     /// The port that the sidecar dials.

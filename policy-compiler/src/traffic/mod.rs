@@ -26,6 +26,7 @@ pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
 pub(crate) use external::{
     ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol, ExternalTls, is_private,
+    undialed,
 };
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{

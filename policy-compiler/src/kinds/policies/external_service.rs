@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
-use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private};
+use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private, undialed};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
@@ -19,6 +19,9 @@ use crate::world::{NamespacedName, Port};
 const MAX_HOSTS: usize = 1000;
 /// The bound on the certificates of authorities at a port.
 const MAX_AUTHORITIES: usize = 32;
+
+/// The bound on the ranges that `privateAddresses` leave closed. A block of one address of IPv6 makes some 120, one of IPv4 some 50.
+const MAX_RANGES: usize = 1000;
 
 /// The hosts of the objects of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,7 +124,8 @@ impl PolicyKind for ExternalServiceSpec {
             )
         });
         let all = hosts.chain(ports).chain(addresses).chain(private);
-        all.chain(authorities).chain(undialable(spec)).collect()
+        let all = all.chain(authorities).chain(undialable(spec));
+        all.chain(too_scattered(spec)).collect()
     }
 
     fn attach(
@@ -205,6 +209,21 @@ fn in_cluster(
             format!("spec.hosts[{index}]"),
             format!("{declared:?} is a name of the cluster, not of a host outside"),
             "remove it: services of the cluster need no ExternalService",
+        )
+    })
+}
+
+/// The fault of blocks that cut the addresses which are not dialed into too many ranges: the sidecar compares each answer of DNS with all of
+/// them.
+fn too_scattered(spec: &ExternalServiceSpec) -> Option<ValidationError> {
+    let blocks = spec.private_addresses.iter();
+    let blocks: Vec<IpNet> = blocks.filter_map(|text| text.parse().ok()).collect();
+    let ranges = undialed(&blocks).len();
+    (ranges > MAX_RANGES).then(|| {
+        ValidationError::invalid(
+            "spec.privateAddresses",
+            format!("the blocks leave {ranges} ranges of addresses between them, more than {MAX_RANGES}"),
+            "open fewer or larger blocks",
         )
     })
 }
