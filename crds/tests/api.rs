@@ -122,6 +122,8 @@ const ABSENCE_MEANS: &[&str] = &[
     "ExternalService.ports[].tls.caCertificates",
     // Of every kind: they share the type.
     "*.target.port",
+    "TrafficPolicy.target.service",
+    "TrafficPolicy.target.externalService",
     "TrafficPolicy.timeouts",
     "TrafficPolicy.timeouts.request",
     "TrafficPolicy.timeouts.perTry",

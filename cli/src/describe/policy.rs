@@ -66,6 +66,7 @@ fn document(look: &Look, object: &ObjectRef, status: &ObjectStatus) -> Value {
         "spec": status.in_force.as_ref().map(|last| &last.spec),
         "workloads": workloads(compiled, object),
         "services": services(look, object),
+        "hosts": compiled.external_hosts_of(object),
         "conditions": conditions,
         "proxies": on_cluster.get("proxies"),
         "findings": look.findings(&[object]),
@@ -117,6 +118,7 @@ fn text(document: &Value) -> String {
         ("in force", fact("inForce")),
         ("workloads", strings("workloads").join(", ")),
         ("services", strings("services").join(", ")),
+        ("hosts", strings("hosts").join(", ")),
         ("sidecars", fact("proxies")),
     ]);
     let columns = [

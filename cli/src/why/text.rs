@@ -160,8 +160,13 @@ fn to(explanation: &Explanation) -> String {
 fn rule_line(rule: &DecidingRule) -> String {
     match &rule.id {
         RuleId::WholeService => "none: the service as a whole".to_owned(),
-        // A split is one rule.
-        RuleId::Declared(object, _) if object.kind == ObjectKind::TrafficSplit => {
+        // They are one rule.
+        RuleId::Declared(object, _)
+            if matches!(
+                object.kind,
+                ObjectKind::TrafficSplit | ObjectKind::ExternalService
+            ) =>
+        {
             format!("{object}, for {}", rule.matcher)
         }
         id => format!("{id}, for {}", rule.matcher),

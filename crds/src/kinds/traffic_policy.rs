@@ -27,6 +27,11 @@ use crate::{
     derive = "PartialEq",
     doc = "Sets the timeouts and retries of calls to a service, their limits, and the choice of an endpoint.",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.target.service"),
+    printcolumn(
+        name = "External",
+        type_ = "string",
+        json_path = ".spec.target.externalService"
+    ),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.target.port"),
     printcolumn(
         name = "Proxies",
@@ -52,8 +57,8 @@ use crate::{
     "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, headers, rateLimits, overload, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
-    /// The service that clients call. The policy applies to all calls to it, with or without a TrafficSplit, by any of its
-    /// callers. It does not apply to calls to single pods, by their own addresses.
+    /// The service that clients call, or the hosts outside. The policy applies to all calls to it, with or without a TrafficSplit, by
+    /// any of its callers. It does not apply to calls to single pods, by their own addresses.
     pub target: TrafficTarget,
 
     /// How long requests may take. Left out: as long as they like.
@@ -115,19 +120,28 @@ impl Definition for TrafficPolicy {
     const NULLS: Nulls = Nulls::Pruned;
 }
 
-/// A service of the same namespace, or one of its ports. Of two policies that set the same group of fields (such as
-/// `timeouts`) for a port, that which names the port wins the whole group; of two with the same target, that with the
-/// smaller name is in force.
+/// A service or an ExternalService of the same namespace, or one of its ports. Names exactly one of `service` and
+/// `externalService`. Of two policies that set the same group of fields (such as `timeouts`) for a port, that which names
+/// the port wins the whole group; of two with the same target, that with the smaller name is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.service) != has(self.externalService)").message(
+    "a target is either a service or an externalService, so keep one of the two"
+))]
 pub struct TrafficTarget {
     /// The name of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
-    pub service: String,
-    /// A port of the service, 1 to 65535. Left out: all its ports.
+    pub service: Option<String>,
+    /// The name of an ExternalService: the policy applies to the calls to its hosts. `rateLimits`, `overload` and `loadBalancing` are
+    /// not supported then, for there is no sidecar at the host, and a host is one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub external_service: Option<String>,
+    /// A port of the target, 1 to 65535. Left out: all its ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<NonZeroU16>,
 }

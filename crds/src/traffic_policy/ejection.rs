@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::HumanDuration;
 
 /// When a calling sidecar stops sending to an endpoint that fails. Never to more than half of them at once: a single
-/// endpoint always stays.
+/// endpoint always stays. A host of an ExternalService is ejected as a whole: calls to it fail at once for the time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutlierEjection {

@@ -350,6 +350,13 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             ),
             "spec.timeouts",
         ),
+        of(
+            (
+                Kind::TrafficPolicy,
+                json!({"target": {"service": "web", "externalService": "web"}, "timeouts": {"request": "1s"}}),
+            ),
+            "spec.target",
+        ),
         of(timeout("request", "0s"), "spec.timeouts.request"),
         of(fault(json!({})), "spec.faults[0]"),
         of(

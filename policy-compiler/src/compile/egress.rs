@@ -14,7 +14,7 @@ use crate::kinds::policies::external_service::ExternalHosts;
 use crate::resource::{Part, Resource, ResourceKind, RuleOrigins};
 use crate::settings::Settings;
 use crate::telemetry::LineFormat;
-use crate::traffic::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol};
+use crate::traffic::{ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol, HostPolicy};
 use crate::world::{Bucket, Port};
 
 /// The most hosts that the sidecars of a namespace get, each at each of its ports: bounds of the objects' namespaces add up. The namespace's own
@@ -105,6 +105,7 @@ impl Egress {
         hosts: impl Iterator<Item = &'a ExternalHosts>,
         settings: &Settings,
         addresses_at: impl Fn(Port) -> BTreeSet<IpAddr>,
+        policy_of: impl Fn(&ExternalHost) -> Option<HostPolicy>,
     ) -> Self {
         let InForce {
             named,
@@ -114,6 +115,10 @@ impl Egress {
         let mut ports: BTreeMap<Port, ExternalPort> = BTreeMap::new();
         let mut by_cluster = BTreeMap::new();
         for ((number, _), host) in named {
+            let host = ExternalHost {
+                policy: policy_of(host).map(Arc::new),
+                ..host.clone()
+            };
             let port = ports.entry(number).or_insert_with(|| ExternalPort {
                 port: number,
                 http: Vec::new(),
@@ -125,7 +130,7 @@ impl Egress {
                 ExternalProtocol::Http => port.http.push(host.clone()),
                 ExternalProtocol::Tls => port.tls.push(host.clone()),
             }
-            by_cluster.insert(host.cluster_name(), host.clone());
+            by_cluster.insert(host.cluster_name(), host);
         }
         let ports = ports.into_iter().map(|(number, mut hosts)| {
             hosts.inside = inside(&hosts, &settings.cluster_domain);
@@ -280,13 +285,16 @@ fn listener(port: &EgressPort) -> Arc<Resource> {
 fn routes(port: &ExternalPort) -> Arc<Resource> {
     let name = name(port.port);
     let hosts = port.http.iter().enumerate();
-    let rules = hosts.map(|(index, host)| RuleOrigins {
-        id: Arc::clone(&host.host),
-        host: index,
-        route: 0,
-        objects: [host.object.clone()].into(),
+    let rules = hosts.flat_map(|(index, host)| {
+        let names = external::route_names(host).into_iter().enumerate();
+        names.map(move |(route, name)| RuleOrigins {
+            id: name.into(),
+            host: index,
+            route,
+            objects: host.origins(),
+        })
     });
-    let origins = port.http.iter().map(|host| host.object.clone());
+    let origins = port.http.iter().flat_map(ExternalHost::origins);
     Resource::merged(
         ResourceKind::Route,
         &name,
@@ -304,7 +312,7 @@ pub(crate) fn external_cluster(host: &ExternalHost) -> Part {
         &host.cluster_name(),
         external::cluster(host),
         Vec::new(),
-        [host.object.clone()].into(),
+        host.origins(),
     );
     Part {
         resources: vec![resource],

@@ -45,7 +45,7 @@ mod upstreams;
 mod validated;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -323,6 +323,15 @@ impl Compiled {
     /// The on-demand names of every host outside the mesh. Looks at all of them: for tests and tools.
     pub fn external_clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         self.egress.values().flat_map(|egress| egress.clusters())
+    }
+
+    /// The hosts outside that an object declares, or for which it is the policy, each with its port. Looks at all of them.
+    #[must_use]
+    pub fn external_hosts_of(&self, object: &ObjectRef) -> BTreeSet<String> {
+        let hosts = self.egress.values().flat_map(|egress| egress.all());
+        let own = hosts.filter(|host| host.origins().contains(object));
+        own.map(|host| format!("{}:{}", host.host, host.port))
+            .collect()
     }
 
     fn capture(&self) -> Arc<Part> {

@@ -115,6 +115,8 @@ impl UnitInput {
                 read(UnitId::Callers(service.clone()));
             }
             Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {}
+            // The hosts of an object are compiled for the namespaces that call them.
+            Self::Attached(_, Target::External(_)) => {}
         }
     }
 
@@ -126,7 +128,7 @@ impl UnitInput {
             | Self::Service(_)
             | Self::Endpoints(_)
             | Self::Pods(_)
-            | Self::Attached(_, Target::Service(_) | Target::Callers(_))
+            | Self::Attached(_, Target::Service(_) | Target::Callers(_) | Target::External(_))
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_)

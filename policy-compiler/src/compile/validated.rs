@@ -338,7 +338,7 @@ mod tests {
         let differences = all.set(&namespace.into(), attachments, ValidationReport::default());
         let services = differences.iter().map(|difference| &difference.target);
         let namespaces = services.map(|target| match target {
-            Target::Service(name) => name.namespace.to_string(),
+            Target::Service(name) | Target::External(name) => name.namespace.to_string(),
             Target::Pods(namespace) => namespace.to_string(),
             Target::Callers(namespace) => namespace.as_deref().unwrap_or_default().to_owned(),
         });

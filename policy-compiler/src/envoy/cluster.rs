@@ -328,10 +328,17 @@ fn lb_config(
     }
 }
 
-/// Verifies the certificate of a server against the name in `Host`, and asks for that name.
-pub(super) fn verify_host_header(cluster: &mut v3::Cluster) {
-    let mut options = protocol_options(idle_timeout(true), None);
-    options.upstream_http_protocol_options = Some(core::UpstreamHttpProtocolOptions {
+/// Sets the options of requests to a host outside. `verify`: the certificate of the server must have the name in `Host`, and that name is
+/// asked for.
+pub(super) fn carry_requests_of_host(
+    cluster: &mut v3::Cluster,
+    verify: bool,
+    idle: Option<Duration>,
+    max_requests: Option<u32>,
+) {
+    let idle = idle.unwrap_or(idle_timeout(true));
+    let mut options = protocol_options(idle, max_requests);
+    options.upstream_http_protocol_options = verify.then(|| core::UpstreamHttpProtocolOptions {
         auto_sni: true,
         auto_san_validation: true,
         ..Default::default()

@@ -14,15 +14,21 @@ use envoy_types::pb::google::protobuf::BoolValue;
 use prost::Message;
 
 use super::chain_matcher::Choice;
-use super::cluster::{base, verify_host_header};
+use super::cluster::{base, carry_requests_of_host};
 use super::hcm::{DESTINATION_HEADER, Routes, Side, connection_manager};
 use super::network::{on_demand, tcp_proxy_on_demand};
 use super::reporting::Reporting;
-use super::retries::{self, UNSENT};
-use super::route::{action, everything};
+use super::request_match::header;
+use super::retries::{self, Part, UNSENT};
+use super::route::{action, everything, slot, timeouts};
+use super::upstream_policy::{breakers, keepalive, outlier_detection};
 use super::wire::envoy::config::route::v3;
-use super::{any, listener as build, metadata, seconds, text_struct, tls, truth, wildcard};
-use crate::traffic::{ExternalHost, ExternalPort, ExternalProtocol};
+use super::{
+    any, duration, listener as build, metadata, rewrite, seconds, text_struct, tls, truth, wildcard,
+};
+use crate::traffic::{
+    ExternalHost, ExternalPort, ExternalProtocol, HostPolicy, UpstreamPolicy, ValueMatcher,
+};
 
 /// How long a client may be silent before its connection goes on without a name. A client of HTTP or TLS speaks at once, except where its
 /// process has to wait for its share of the processor.
@@ -89,9 +95,12 @@ fn chain(name: &str, filters: Vec<listener::Filter>) -> listener::FilterChain {
 pub(crate) fn routes(name: &str, of: &ExternalPort) -> v3::RouteConfiguration {
     let host = |external: &ExternalHost| {
         let ExternalHost { host, .. } = external;
-        let cluster =
-            v3::route_action::ClusterSpecifier::Cluster(external.cluster_name().to_string());
-        let mut of_host = virtual_host(host, domains(external), cluster);
+        let mut of_host = v3::VirtualHost {
+            name: host.to_string(),
+            domains: domains(external),
+            routes: routes_of(external),
+            ..Default::default()
+        };
         if external.tls.is_some() {
             by_tls(&mut of_host, external);
         }
@@ -117,6 +126,60 @@ pub(crate) fn routes(name: &str, of: &ExternalPort) -> v3::RouteConfiguration {
     }
 }
 
+/// The names of the routes of a host.
+pub(crate) fn route_names(of: &ExternalHost) -> Vec<String> {
+    let routes = parts(of).iter();
+    routes.map(|part| route_name(of, *part)).collect()
+}
+
+fn parts(of: &ExternalHost) -> &'static [Part] {
+    match &of.policy {
+        Some(policy) => retries::parts(&policy.requests.retries, None),
+        None => &[Part::Whole],
+    }
+}
+
+fn route_name(of: &ExternalHost, part: Part) -> String {
+    match part {
+        Part::Idempotent => format!("{}, idempotent", of.route_name()),
+        Part::Whole | Part::Others => of.route_name(),
+    }
+}
+
+/// The routes of a host: one, or one for each part of its requests that is sent again in its own way.
+fn routes_of(of: &ExternalHost) -> Vec<v3::Route> {
+    let routes = parts(of).iter();
+    routes.map(|part| route_of(of, *part)).collect()
+}
+
+fn route_of(of: &ExternalHost, part: Part) -> v3::Route {
+    let cluster = v3::route_action::ClusterSpecifier::Cluster(of.cluster_name().to_string());
+    let name = route_name(of, part);
+    let Some(policy) = &of.policy else {
+        return route(&name, action(cluster, retries::in_place(UNSENT)));
+    };
+    let again = retries::policy(&policy.requests.retries, part);
+    let mut action = action(cluster, again);
+    timeouts(&mut action, &policy.requests.timeouts);
+    let mut route = route(&name, action);
+    if let (Part::Idempotent, Some(request)) = (part, &mut route.r#match) {
+        let methods = ValueMatcher::Regex(retries::idempotent_methods().into());
+        request.headers.push(header(":method", &methods));
+    }
+    let request = rewrite::headers(&policy.edits.request);
+    let response = rewrite::headers(&policy.edits.response);
+    (
+        route.request_headers_to_add,
+        route.request_headers_to_remove,
+    ) = request;
+    (
+        route.response_headers_to_add,
+        route.response_headers_to_remove,
+    ) = response;
+    route.typed_per_filter_config = slot(Some(&policy.requests), None);
+    route
+}
+
 /// The values of `Host` that name a host. With the port, the name must have that of the listener: no other one is ever dialed. The name
 /// below a wildcard brings its port to the dial, so it must be the one that is dialed.
 fn domains(of: &ExternalHost) -> Vec<String> {
@@ -131,19 +194,20 @@ fn virtual_host(
     domains: Vec<String>,
     cluster: v3::route_action::ClusterSpecifier,
 ) -> v3::VirtualHost {
-    let route = v3::Route {
-        name: name.to_owned(),
-        r#match: Some(everything()),
-        action: Some(v3::route::Action::Route(action(
-            cluster,
-            retries::in_place(UNSENT),
-        ))),
-        ..Default::default()
-    };
+    let action = action(cluster, retries::in_place(UNSENT));
     v3::VirtualHost {
         name: name.to_owned(),
         domains,
-        routes: vec![route],
+        routes: vec![route(name, action)],
+        ..Default::default()
+    }
+}
+
+fn route(name: &str, action: v3::RouteAction) -> v3::Route {
+    v3::Route {
+        name: name.to_owned(),
+        r#match: Some(everything()),
+        action: Some(v3::route::Action::Route(action)),
         ..Default::default()
     }
 }
@@ -183,9 +247,15 @@ pub(crate) fn cluster(host: &ExternalHost) -> Vec<u8> {
         let socket = tls::to_host(name, of.authorities.as_deref());
         cluster.transport_socket = Some(socket);
     }
-    if host.below().is_some() {
-        // Envoy demands it of the cluster of a wildcard also without TLS.
-        verify_host_header(&mut cluster);
+    if let Some(policy) = &host.policy {
+        bound(&mut cluster, policy);
+    }
+    // Envoy demands it of the cluster of a wildcard also without TLS.
+    let verify = host.below().is_some();
+    if verify || host.policy.is_some() {
+        let policy = host.policy.as_deref().cloned().unwrap_or_default();
+        let most = policy.upstream.connections.max_requests;
+        carry_requests_of_host(&mut cluster, verify, policy.idle_timeout, most);
     }
     if host.protocol == ExternalProtocol::Tls {
         cluster.typed_extension_protocol_options.clear();
@@ -199,6 +269,23 @@ pub(crate) fn cluster(host: &ExternalHost) -> Vec<u8> {
         ..Default::default()
     };
     [cluster.encode_to_vec(), namespace.encode_to_vec()].concat()
+}
+
+/// Sets the bounds of a policy. A host is one endpoint: its ejection refuses all calls to it for a while.
+fn bound(cluster: &mut cluster::Cluster, policy: &HostPolicy) {
+    let HostPolicy { upstream, .. } = policy;
+    let UpstreamPolicy {
+        connections,
+        limits,
+        retry_budget,
+        ..
+    } = upstream;
+    if let Some(timeout) = connections.connect_timeout {
+        cluster.connect_timeout = duration(timeout);
+    }
+    cluster.circuit_breakers = Some(breakers(limits, retry_budget.as_ref()));
+    cluster.upstream_connection_options = connections.tcp_keepalive.map(keepalive);
+    cluster.outlier_detection = outlier_detection(&upstream.ejection);
 }
 
 /// One logical host with all addresses of the name, of both families: answers of DNS that rotate close no connection, and an address that does

@@ -64,7 +64,7 @@ fn common_policy(table: &RouteTable) -> Option<&RoutePolicy> {
 
 /// The filters of a policy, and that of sessions. Beside a common policy, the slot of a route has the filter of its session alone: the others
 /// are in the slot of the table, and Envoy joins the two ([`policy_slot`]). A fault does not hide the consent for browsers, which could not read its status then.
-fn slot(
+pub(super) fn slot(
     policy: Option<&RoutePolicy>,
     session: Option<core::TypedExtensionConfig>,
 ) -> BTreeMap<String, Any> {
@@ -222,7 +222,7 @@ fn mirror(table: &RouteTable, mirror: &Mirror) -> Option<RequestMirrorPolicy> {
     })
 }
 
-fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
+pub(super) fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
     if let Some(request) = timeouts.request {
         action.timeout = duration(request);
     }

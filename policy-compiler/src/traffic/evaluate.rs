@@ -95,7 +95,7 @@ impl<'t> Decision<'t> {
     /// The faults that a request may meet, in their order.
     pub fn faults(&self, request: &Request) -> impl Iterator<Item = &'t Fault> {
         let faults = self.entry.rule.policy.faults.iter();
-        faults.filter(|fault| matches(&fault.matcher, request))
+        faults.filter(|fault| fault.counts(request))
     }
 
     /// Returns the request as a backend gets it.
@@ -180,6 +180,14 @@ fn rewritten(rewrite: &PathRewrite, matcher: &PathMatcher, path: &str) -> String
         format!("/{}{query}", rest.trim_start_matches('/'))
     } else {
         format!("{prefix}{rest}{query}")
+    }
+}
+
+impl Fault {
+    /// Whether a request may meet it.
+    #[must_use]
+    pub fn counts(&self, request: &Request) -> bool {
+        matches(&self.matcher, request)
     }
 }
 

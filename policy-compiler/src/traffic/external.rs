@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use sha2::{Digest, Sha256};
 
+use super::filters::Edits;
+use super::rule::RoutePolicy;
+use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
 use crate::world::Port;
 
@@ -113,6 +117,23 @@ pub(crate) struct ExternalHost {
     pub(crate) private: Arc<[IpNet]>,
     /// The `ExternalService` that declares it.
     pub(crate) object: ObjectRef,
+    /// How it is called. None: as without a policy.
+    pub(crate) policy: Option<Arc<HostPolicy>>,
+}
+
+/// How a host is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HostPolicy {
+    /// How requests are sent; of HTTP alone.
+    pub(crate) requests: RoutePolicy,
+    /// The changes of headers; of HTTP alone.
+    pub(crate) edits: Edits,
+    /// The bounds on its use.
+    pub(crate) upstream: UpstreamPolicy,
+    /// How long a connection is kept without a request. None: as without a policy.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// The objects that set it.
+    pub(crate) objects: BTreeSet<ObjectRef>,
 }
 
 /// TLS from the sidecar to a host.
@@ -160,6 +181,20 @@ impl ExternalHost {
             Some(end) => name.len() > end.len() && name.ends_with(end),
             None => *self.host == *name,
         }
+    }
+
+    /// The objects of the host: the one that declares it, and its policies.
+    pub(crate) fn origins(&self) -> BTreeSet<ObjectRef> {
+        let policies = self.policy.iter().flat_map(|policy| &policy.objects);
+        policies.chain([&self.object]).cloned().collect()
+    }
+
+    /// The name of its routes: the host, and its policies.
+    pub(crate) fn route_name(&self) -> String {
+        let policies = self.policy.iter().flat_map(|policy| &policy.objects);
+        policies.fold(self.host.to_string(), |name, policy| {
+            format!("{name}, {policy}")
+        })
     }
 
     /// The port that the sidecar dials.
@@ -237,15 +272,7 @@ mod tests {
             &["fd00::/16", "100.64.0.0/10"],
             &PRIVATE,
         ] {
-            let host = ExternalHost {
-                host: "*.example.com".into(),
-                port: Port::try_from(443).unwrap(),
-                protocol: ExternalProtocol::Tls,
-                tls: None,
-                private: blocks(private).into(),
-                object: ObjectRef::new(crate::kind::ObjectKind::ExternalService, "shop", "a"),
-            };
-            let undialed = host.undialed();
+            let undialed = undialed(&blocks(private));
             for address in blocks(&metadata) {
                 let translated = translated(&address);
                 for address in [Some(address), translated].into_iter().flatten() {

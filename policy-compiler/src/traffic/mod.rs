@@ -25,8 +25,8 @@ mod upstream_policy;
 pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
 pub(crate) use external::{
-    ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol, ExternalTls, is_private,
-    undialed,
+    ExternalAddresses, ExternalHost, ExternalPort, ExternalProtocol, ExternalTls, HostPolicy,
+    is_private, undialed,
 };
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{

@@ -16,6 +16,8 @@ pub(crate) enum Target {
     Pods(Arc<str>),
     /// The workloads of a namespace as callers of hosts outside the mesh; those of every namespace (`None`).
     Callers(Option<Arc<str>>),
+    /// The hosts of an `ExternalService`.
+    External(NamespacedName),
 }
 
 /// A fact that units read: a part of the world, or the output of a unit.

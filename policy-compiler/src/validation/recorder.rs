@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use heddle_crds::ExternalServiceSpec;
+
 use super::addresses::Addresses;
 use super::endpoints::{self, EndpointInputs, Readiness};
 use super::inputs::{Reads, Target, UnitInput};
@@ -68,6 +70,21 @@ impl<'a> Recorder<'a> {
     pub(crate) fn record_for_all_callers(&self, kind: ObjectKind) {
         let target = Target::Callers(None);
         self.reads.add(UnitInput::Attached(kind, target));
+    }
+
+    /// Records the read of the policies of a kind that are attached to the hosts of an `ExternalService`.
+    pub(crate) fn record_of_external(&self, kind: ObjectKind, object: &ObjectRef) {
+        let target = Target::External(NamespacedName::of(object));
+        self.reads.add(UnitInput::Attached(kind, target));
+    }
+
+    /// An `ExternalService` of the unit's namespace. Policies that may read it are validated again when one of the namespace differs.
+    pub(crate) fn external_service(
+        &self,
+        name: &NamespacedName,
+    ) -> Option<&'a Declared<ExternalServiceSpec>> {
+        let all = ExternalServiceSpec::objects(&self.world.declared);
+        all.get(name).map(|declared| &**declared)
     }
 
     /// Records the read of the addresses of the services that have a port.

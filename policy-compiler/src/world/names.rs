@@ -6,6 +6,8 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use crate::finding::ObjectRef;
+
 /// Labels of a pod or the pairs of a selector.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
@@ -73,6 +75,14 @@ impl NamespacedName {
         Self {
             namespace: namespace.into(),
             name: name.into(),
+        }
+    }
+
+    /// The name of an object of a namespace.
+    pub(crate) fn of(object: &ObjectRef) -> Self {
+        Self {
+            namespace: Arc::clone(&object.namespace),
+            name: Arc::clone(&object.name),
         }
     }
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod harness;
 mod mesh_first;
 mod origination;
+mod policies;
 mod servers;
 mod sidecar;
 mod wildcards;

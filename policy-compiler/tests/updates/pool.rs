@@ -316,6 +316,10 @@ fn objects() -> Vec<Value> {
         ));
         pool.push(traffic_policy(
             name,
+            json!({"target": {"externalService": "stripe"}, "timeouts": {"request": "1s"}, "limits": {"connections": 3}}),
+        ));
+        pool.push(traffic_policy(
+            name,
             json!({"target": {"service": "b"}, "overload": {"concurrency": {}, "admission": {}}}),
         ));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));

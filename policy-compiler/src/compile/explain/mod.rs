@@ -16,7 +16,8 @@ use super::egress::external_listener;
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
 use crate::traffic::{
-    self, Action, Backend, ExternalHost, RouteEntry, RouteRule, evaluate, unrouted,
+    self, Action, Backend, ExternalHost, Forward, HostPolicy, RouteEntry, RouteRule, RuleId,
+    evaluate, unrouted,
 };
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
@@ -293,6 +294,27 @@ fn outside(
     arriving.protocol = Protocol::Http;
     let reads = captured.filter(|_| !arriving.tls);
     explanation.stopped = not_routed(reads, &arriving);
+    let policy = host.policy.as_ref().filter(|_| captured.is_some());
+    explanation.rule = policy.map(|policy| rule_of_host(host, policy, &arriving));
+}
+
+/// The policy of a host, as a rule.
+fn rule_of_host(host: &ExternalHost, policy: &HostPolicy, arriving: &Arriving<'_>) -> DecidingRule {
+    let rule = RouteRule {
+        id: RuleId::Declared(host.object.clone(), 0),
+        action: Action::Forward(Forward::to(Vec::new())),
+        edits: policy.edits.clone(),
+        policy: policy.requests.clone(),
+        origins: host.origins(),
+    };
+    let request = &arriving.request;
+    let faults = policy.requests.faults.iter();
+    let faults = faults.filter(|fault| fault.counts(request));
+    let method = (!arriving.tls).then_some(&*request.method);
+    DecidingRule {
+        faults: faults.cloned().collect(),
+        ..deciding(&rule, traffic::RequestMatcher::default(), method)
+    }
 }
 
 /// The answer of the caller's sidecar to a request that it does not route, on a port that carries HTTP.

@@ -8,7 +8,9 @@ use crate::compile::reports::Source;
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
 use crate::kind::ObjectKind;
+use crate::traffic::ExternalHost;
 use crate::validation::inputs::Target;
+use crate::world::NamespacedName;
 
 impl Update<'_> {
     /// Compiles the hosts outside the mesh for the workloads of a namespace, or of those that no object names.
@@ -27,7 +29,14 @@ impl Update<'_> {
                 let all = compiled.service_addresses.get(&port);
                 all.into_iter().flatten().map(|(ip, _)| *ip).collect()
             };
-            Some(Egress::new(hosts, &compiled.settings, addresses_at))
+            let policy_of = |host: &ExternalHost| {
+                recorder.record_of_external(ObjectKind::TrafficPolicy, &host.object);
+                let target = Target::External(NamespacedName::of(&host.object));
+                let policies = &compiled.validated.traffic_policies;
+                policies.attached(&target).find_map(|of| of.of_host(host))
+            };
+            let settings = &compiled.settings;
+            Some(Egress::new(hosts, settings, addresses_at, policy_of))
         });
         let old = self.old.egress.get(&key);
         if old.map(|old| &**old) == new.as_ref() {

@@ -47,6 +47,11 @@ impl Update<'_> {
             changed.extend(namespaces(&self.world.declared));
         }
         for (kind, namespace) in changed.into_iter().filter(|(kind, _)| kind.is_policy()) {
+            if kind == ObjectKind::ExternalService {
+                // They may have one as target.
+                let policies = UnitId::Policies(ObjectKind::TrafficPolicy, Arc::clone(&namespace));
+                self.queue.add(policies);
+            }
             self.queue.add(UnitId::Policies(kind, namespace));
         }
         if !self.all {
@@ -110,7 +115,7 @@ impl Update<'_> {
                     self.queue.add(UnitId::Reach(namespace));
                 }
             }
-            Target::Callers(_) => {}
+            Target::Callers(_) | Target::External(_) => {}
             Target::Pods(namespace) => self.select_pods(namespace, &S::differing_pods(old, new)),
         }
         self.changed(&UnitInput::Attached(S::KIND, difference.target));

@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
-use crate::traffic::{ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private, undialed};
+use crate::traffic::{
+    ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private, undialed,
+};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
@@ -69,6 +71,7 @@ impl ExternalHosts {
                         false => Arc::clone(&none),
                     },
                     object: object.clone(),
+                    policy: None,
                 };
                 own.named.insert((port, host), external);
             }
@@ -222,7 +225,9 @@ fn too_scattered(spec: &ExternalServiceSpec) -> Option<ValidationError> {
     (ranges > MAX_RANGES).then(|| {
         ValidationError::invalid(
             "spec.privateAddresses",
-            format!("the blocks leave {ranges} ranges of addresses between them, more than {MAX_RANGES}"),
+            format!(
+                "the blocks leave {ranges} ranges of addresses between them, more than {MAX_RANGES}"
+            ),
             "open fewer or larger blocks",
         )
     })

@@ -1,16 +1,21 @@
 //! `TrafficPolicy`: the resilience of calls to a service.
 
+mod hosts;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use heddle_crds::{ConditionType, TrafficPolicySpec, reason};
+use heddle_crds::{ConditionType, TrafficPolicySpec, TrafficTarget, reason};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
-use crate::traffic::{Balance, Edits, Overload, RateLimit, RoutePolicy, UpstreamPolicy};
+use crate::traffic::{
+    Balance, Edits, Ejection, ExternalHost, ExternalProtocol, HostPolicy, Overload, RateLimit,
+    RoutePolicy, UpstreamPolicy,
+};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -55,6 +60,30 @@ impl ServicePolicies {
             }
         }
         policy
+    }
+
+    /// The policy of a host outside. None: no policy has an effect on it.
+    pub(crate) fn of_host(&self, host: &ExternalHost) -> Option<HostPolicy> {
+        let protocol = match host.protocol {
+            ExternalProtocol::Http => Protocol::Http,
+            ExternalProtocol::Tls => Protocol::Tcp,
+        };
+        let policy = self.of(host.port, protocol);
+        let mut own = HostPolicy {
+            edits: policy.edit(&Edits::default()),
+            idle_timeout: policy.idle_timeout(true),
+            objects: policy.objects().cloned().collect(),
+            ..Default::default()
+        };
+        own.upstream.ejection = Ejection::NEVER;
+        policy.set_in(&mut own.requests);
+        policy.set_in_upstream(&mut own.upstream);
+        own.requests.timeouts = own.requests.timeouts.without_zeros();
+        if own.upstream.ejection.happens() {
+            // A host is the one endpoint of its cluster.
+            own.upstream.ejection.max_percent = 100;
+        }
+        (!own.objects.is_empty()).then_some(own)
     }
 
     /// The objects of a port: the one that names it, then the one of all ports.
@@ -173,10 +202,19 @@ impl PolicyKind for TrafficPolicySpec {
 
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let mut problems = groups::check(spec);
-        problems.extend(check_target(policy, spec));
-        let service = policy.service(&spec.target.service);
-        let server = policy.settings.limiter.as_ref();
-        problems.extend(groups::check_server(spec, &service, server));
+        match target(policy, spec) {
+            Some(Target::External(name)) => problems.extend(hosts::check(policy, spec, &name)),
+            Some(Target::Service(service)) => {
+                problems.extend(check_service(policy, spec, &service));
+                let server = policy.settings.limiter.as_ref();
+                problems.extend(groups::check_server(spec, &service, server));
+            }
+            Some(Target::Pods(_) | Target::Callers(_)) | None => {
+                let message = "it names neither a service nor an ExternalService, or both";
+                let fix = "name one of service and externalService";
+                problems.push(ValidationError::invalid("spec.target", message, fix));
+            }
+        }
         problems
     }
 
@@ -187,21 +225,30 @@ impl PolicyKind for TrafficPolicySpec {
         report: &mut ObjectReport<'_>,
     ) {
         let object = &policy.declared.object;
-        let service = policy.service(&spec.target.service);
+        let Some(target) = target(policy, spec) else {
+            return;
+        };
         let port = spec.target.port.map(Port::from);
-        let attached = attachments.entry(Target::Service(service.clone()));
-        let attached = attached.or_default();
+        let attached = attachments.entry(target.clone()).or_default();
         if let Some(winner) = attached.0.get(&port) {
-            let (field, subject) = subject(&service, port);
+            let (field, subject) = subject(&target, port);
             report.conflict(object, &winner.object, field, &subject);
             return;
         }
         let groups = PolicyGroups::of(object, spec);
-        let declared = policy.lookup.service(&service);
-        let finding = declared.and_then(|service| without_http(object, &groups, service, port));
-        report.findings.extend(finding);
-        let finding = declared.and_then(|service| without_pods(object, &groups, service));
-        report.findings.extend(finding);
+        if let Target::External(name) = &target {
+            let findings = hosts::without_effect(policy, &groups, name, port);
+            report.findings.extend(findings);
+        }
+        if let Target::Service(service) = &target
+            && let Some(service) = policy.lookup.service(service)
+        {
+            let finding = without_http(object, &groups, service, port);
+            report.findings.extend(finding);
+            report
+                .findings
+                .extend(without_pods(object, &groups, service));
+        }
         let object = object.clone();
         attached.0.insert(port, DeclaredPolicy { object, groups });
     }
@@ -226,13 +273,34 @@ impl PolicyKind for TrafficPolicySpec {
     }
 }
 
-fn subject(service: &NamespacedName, port: Option<Port>) -> (&'static str, String) {
+/// The target of a policy. None: the spec names none or two, which the schema refuses.
+fn target(policy: &Candidate<'_, TrafficPolicySpec>, spec: &TrafficPolicySpec) -> Option<Target> {
+    let TrafficTarget {
+        service,
+        external_service,
+        ..
+    } = &spec.target;
+    match (service, external_service) {
+        (Some(name), None) => Some(Target::Service(policy.service(name))),
+        (None, Some(name)) => Some(Target::External(policy.service(name))),
+        (Some(_), Some(_)) | (None, None) => None,
+    }
+}
+
+/// The field that names a target, and the target in words.
+fn subject(target: &Target, port: Option<Port>) -> (&'static str, String) {
+    let (field, subject) = match target {
+        Target::External(name) => {
+            let field = "spec.target.externalService";
+            (field, format!("ExternalService {name}"))
+        }
+        Target::Service(name) => ("spec.target.service", format!("service {name}")),
+        Target::Pods(namespace) => ("spec.target", format!("pods of {namespace}")),
+        Target::Callers(_) => ("spec.target", "callers".to_owned()),
+    };
     match port {
-        None => ("spec.target.service", format!("service {service}")),
-        Some(port) => (
-            "spec.target.port",
-            format!("port {port} of service {service}"),
-        ),
+        None => (field, subject),
+        Some(port) => ("spec.target.port", format!("port {port} of {subject}")),
     }
 }
 
@@ -281,12 +349,13 @@ fn not_http(service: &Service, target: Option<Port>) -> impl Iterator<Item = Por
         .map(|(number, _)| *number)
 }
 
-fn check_target(
+fn check_service(
     policy: &Candidate<'_, TrafficPolicySpec>,
     spec: &TrafficPolicySpec,
+    service: &NamespacedName,
 ) -> Option<ValidationError> {
     let field = "spec.target.service";
-    let service = match called_service(policy, field, &spec.target.service) {
+    let service = match called_service(policy, field, &service.name) {
         Err(problem) => return Some(problem),
         Ok(service) => service,
     };
@@ -306,7 +375,7 @@ fn check_target(
     {
         return None;
     }
-    let (field, subject) = subject(name, port);
+    let (field, subject) = subject(&Target::Service(name.clone()), port);
     Some(ValidationError::invalid(
         field,
         format!("{subject} does not carry HTTP, and the policy has only fields of requests"),
