@@ -193,7 +193,8 @@ async fn changes_are_logged_and_the_last_good_specs_outlive_faults() {
     until_line(launch, &["last good specs of another one", "-copy"]).await;
 
     // The spec becomes faulty while no replica is there, and the status forgets.
-    (first.kill(), second.kill());
+    first.kill();
+    second.kill();
     let faulty = policy(&too_many());
     api.patch(&object, &json!({"spec": faulty["spec"]}))
         .await

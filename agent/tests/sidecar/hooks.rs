@@ -11,7 +11,7 @@ use crate::started;
 /// Every client that reaches the pod can call the hook.
 #[tokio::test]
 async fn strangers_at_the_hook_leave_the_kubelet_its_hook_and_its_probes() {
-    let mut pod = started().await;
+    let pod = started().await;
     let mut held = Vec::new();
     for n in 0..200_u8 {
         let socket = TcpSocket::new_v4().unwrap();
