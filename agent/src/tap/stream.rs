@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(10);
 /// Requests that come so long after the last tap has ended are of no use.
 const LATE: Duration = Duration::from_secs(5);
-/// Requests that wait for the first orders.
+/// Requests that wait for the first tap.
 const WAITING: usize = 256;
 /// Messages on the way to the control plane.
 const IN_FLIGHT: usize = 8;
@@ -42,7 +42,7 @@ pub(super) struct Stream<'a> {
     reports: mpsc::Sender<TapReport>,
     answers: Streaming<TapOrders>,
     orders: Orders,
-    /// Until the first orders.
+    /// Until the first tap.
     waiting: Option<VecDeque<Seen>>,
     rows: Vec<TapRow>,
     lost: &'a Lost,
@@ -104,7 +104,12 @@ impl<'a> Stream<'a> {
     }
 
     fn ordered(&mut self, orders: TapOrders) {
+        let none = orders.orders.is_empty();
         self.orders.take(orders.orders, Instant::now());
+        if none {
+            // The replica may hear of the tap a moment later than the one that woke the logger.
+            return;
+        }
         for seen in self.waiting.take().into_iter().flatten() {
             self.take(seen);
         }

@@ -15,6 +15,8 @@ use crate::replicas::{Failure, Session, Way};
 
 /// May tap, and nothing else: for callers without a token in their kubeconfig.
 pub(super) const TAPPER: &str = "heddle-tapper";
+/// The time by which the tap of a replica may last longer than the command, in seconds.
+pub(super) const MARGIN: u64 = 10;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The time to end the tap at a replica. Without that it ends some seconds later by itself.
@@ -68,7 +70,8 @@ pub(super) async fn follow(
 ) {
     let name = replica.name();
     let left = until.saturating_duration_since(Instant::now());
-    request.seconds = request.seconds.min(left.as_secs().max(1));
+    // The command ends before its lease does: the last answer has the counts.
+    request.seconds = left.as_secs() + MARGIN;
     let mut session = None;
     let asking = async {
         loop {

@@ -24,7 +24,7 @@ use crate::findings::plural;
 use crate::out::{Format, say};
 use crate::replicas::Way;
 use crate::rollout::name_of;
-use follow::{News, Replica, TAPPER, follow};
+use follow::{MARGIN, News, Replica, TAPPER, follow};
 
 /// The socket in the runtime folder of a standalone control plane.
 const SOCKET: &str = "tap.sock";
@@ -83,7 +83,7 @@ pub struct TapArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PER_SECOND)))]
     rate: u32,
     /// End after so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS - MARGIN))]
     timeout: u64,
     /// How to print: JSON in one line each, YAML as several documents.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]

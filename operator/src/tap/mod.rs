@@ -25,6 +25,8 @@ const MAX_TAPS: usize = heddle_xds_types::tap::MAX_ORDERS;
 const MAX_TAPS_OF_NAMESPACE: usize = 4;
 /// Rows of a tap that wait for its owner: 2 MB at most.
 const MAX_ROWS: usize = 500;
+/// Taps that are over by their time and remembered, so that the same one does not begin again.
+const MAX_OVER: usize = 256;
 /// A tap ends when its owner has not asked for so long.
 const LEASE: Duration = Duration::from_secs(10);
 /// The messages of one agent that are taken in a [`MESSAGE_WINDOW`]: it sends five a second, and more with many requests.
@@ -77,6 +79,8 @@ struct Tap {
 struct Inner {
     last: u64,
     open: BTreeMap<u64, Tap>,
+    /// The ids of taps that are over by their time, the oldest first.
+    over: VecDeque<String>,
     /// The orders of the workloads with an agent that has a stream.
     orders: HashMap<WorkloadRef, watch::Sender<Arc<TapOrders>>>,
 }
@@ -190,6 +194,7 @@ impl Taps {
             .map(|tap| tap.covered.clone())
             .collect();
         if !ended.is_empty() {
+            inner.forget(now);
             inner.open.retain(|_, tap| !over(tap));
             inner.tell(now);
         }
@@ -249,6 +254,10 @@ impl Inner {
         order: Result<TapOrder, String>,
     ) -> Result<u64, TapRefusal> {
         let order = order.map_err(TapRefusal::Invalid)?;
+        if self.over.contains(&request.id) {
+            let text = "the time of the tap is over; begin another one";
+            return Err(TapRefusal::Invalid(text.to_owned()));
+        }
         let namespace = &request.namespace;
         let all = self.open.values();
         let of_namespace = all
@@ -281,6 +290,14 @@ impl Inner {
         };
         self.open.insert(self.last, tap);
         Ok(self.last)
+    }
+
+    /// Keeps taps with a time that is over from beginning again.
+    fn forget(&mut self, now: Instant) {
+        let over = self.open.values().filter(|tap| now >= tap.until);
+        self.over.extend(over.map(|tap| tap.request.id.clone()));
+        let beyond = self.over.len().saturating_sub(MAX_OVER);
+        self.over.drain(..beyond);
     }
 
     fn of(&self, workload: &WorkloadRef) -> impl Iterator<Item = &Tap> {

@@ -63,6 +63,8 @@ fn a_tap_is_a_lease() {
         ask(&taps, now + Duration::from_secs(second), &tapped(2, None));
     }
     assert_eq!(taps.expire_at(now + Duration::from_secs(60)).len(), 1);
+    let again = taps.ask_at(now, &tapped(2, None), none);
+    assert!(matches!(again, Err(TapRefusal::Invalid(_))), "{again:?}");
     // Its owner can end it.
     ask(&taps, now, &tapped(3, None));
     let end = TapRequest {
