@@ -112,6 +112,12 @@ impl Trials {
         }
     }
 
+    /// Sets the result of a trial.
+    #[cfg(test)]
+    pub(crate) fn decide(&self, resource: &Resource, trial: Trial) {
+        self.lock().results.insert(version_of(resource), trial);
+    }
+
     /// Keeps a rejected resource from being tried; see [`Trial::Needless`]. Returns also whether this rejection is new.
     pub fn needless(&self, resource: &Resource) -> (Trial, bool) {
         let mut state = self.lock();

@@ -98,6 +98,7 @@ fn references_resolve_and_no_session_of_tls_is_resumed() -> Result<()> {
     let elsewhere = [
         "heddle-sds",
         "heddle-admin",
+        "heddle-agent",
         "refused",
         "unknown",
         "invalid",

@@ -149,9 +149,15 @@ async fn nothing_private_is_written_or_logged() {
         .collect();
     assert_eq!(
         names,
-        ["admin.sock", "envoy.json", "metrics.sock", "sds.sock"]
-            .map(str::to_owned)
-            .into()
+        [
+            "admin.sock",
+            "agent.sock",
+            "envoy.json",
+            "metrics.sock",
+            "sds.sock"
+        ]
+        .map(str::to_owned)
+        .into()
     );
     for text in [
         std::fs::read_to_string(run.join("envoy.json")).unwrap(),

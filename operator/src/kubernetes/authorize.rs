@@ -142,7 +142,6 @@ impl Authorizer {
             extra: user.extra,
             non_resource_attributes: path,
             resource_attributes: resource,
-            ..SubjectAccessReviewSpec::default()
         };
         let asked = SubjectAccessReview {
             spec,

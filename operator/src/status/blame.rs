@@ -146,8 +146,11 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Returns the objects to set aside; `None` while a trial is open.
+    /// Returns the objects to set aside; `None` while a trial is open, or if the proxy would get another resource by now that Envoy accepts.
     fn blame(&mut self, text: &str, proven: impl Fn(&ObjectRef, i64) -> bool) -> Option<Blame> {
+        if !self.is_rejected_still()? {
+            return None;
+        }
         let named = self.one.resource.origins_in(text);
         let policies = self.one.origins.iter();
         let (named, others): (Vec<_>, Vec<_>) = policies.partition(|object| named.contains(object));
@@ -179,6 +182,20 @@ impl Search<'_> {
             return Some(Blame::Objects(rejections.collect()));
         }
         Some(Blame::Nothing)
+    }
+
+    /// Whether Envoy rejects the resource that the proxy would get now; `None` while that is not known. A proxy answers some time after
+    /// the faulty object was set aside, and until then its rejection is about a resource that the objects do not make any more.
+    fn is_rejected_still(&mut self) -> Option<bool> {
+        let Rejected { snapshot, mesh, .. } = *self.rejected;
+        let now = mesh.resource_by(snapshot, &self.who, &self.one.resource.key);
+        let Some(now) = now else { return Some(false) };
+        self.tried.insert(version_of(&now));
+        match self.rejected.trials.of(self.identity, &now).0 {
+            Trial::Rejected(_) => Some(true),
+            Trial::Accepted => Some(false),
+            Trial::Open | Trial::Unavailable | Trial::Needless => None,
+        }
     }
 
     fn suspects(
@@ -286,9 +303,101 @@ fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use heddle_policy_compiler::{ObjectKind, ResourceKey, ResourceKind};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use heddle_policy_compiler::{ObjectKind, ResourceKey, ResourceKind, World, compile, ingest};
+    use heddle_xds_server::{OnDemandRequests, ResourceSource, SubscriberId};
 
     use super::*;
+
+    const WORLD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {serviceAccountName: web, containers: [{name: app, image: app, ports: [{containerPort: 80}]}, {name: heddle-proxy, image: x}]}
+status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: faulty, namespace: shop, generation: 1}
+spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], headers: [{name: x, regex: '(gold'}]}}]}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: innocent, namespace: shop, generation: 1}
+spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: [GET]}}]}
+";
+
+    fn snapshot(world: World) -> Snapshot {
+        Snapshot {
+            compiled: compile(&world),
+            world,
+            ..Snapshot::default()
+        }
+    }
+
+    /// A proxy rejects a resource of two objects, of which one has been set aside since.
+    #[test]
+    fn a_rejection_of_before_blames_no_object_that_is_left_in_force() {
+        let mut builder = World::builder();
+        let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
+        for object in objects {
+            builder.apply(object);
+        }
+        let aside = |name: &str| ObjectRejection {
+            object: ObjectRef::new(ObjectKind::AuthPolicy, "shop", name),
+            generation: 1,
+            text: "missing )".to_owned(),
+        };
+        let before = snapshot(builder.world());
+        let now = snapshot(before.world.rejecting([aside("faulty")]));
+        let none = snapshot(now.world.rejecting([aside("innocent")]));
+
+        let domain = "cluster.local".parse().unwrap();
+        let age = Duration::from_secs(60);
+        let mesh = MeshSource::new(domain, Arc::default(), age, Arc::default());
+        let who: Name = "shop/web-1".into();
+        let _ = mesh.view(
+            &SubscriberId(Name::clone(&who)),
+            &OnDemandRequests::default(),
+        );
+        let innocent = aside("innocent").object;
+        let keys = mesh.versions_by(&before, &who).unwrap().into_keys();
+        let mut resources = keys.filter_map(|key| mesh.resource_by(&before, &who, &key));
+        let rejected = resources.find(|resource| resource.origins.contains(&innocent));
+        let rejected = rejected.unwrap();
+
+        let trials = Trials::new(Some("/no/such/envoy".into()), Path::new("/"));
+        trials.decide(&rejected, Trial::Rejected("missing )".into()));
+        for snapshot in [&now, &none] {
+            let resource = mesh.resource_by(snapshot, &who, &rejected.key);
+            trials.decide(&resource.unwrap(), Trial::Accepted);
+        }
+        let one = RejectedResource {
+            origins: rejected.origins.iter().cloned().collect(),
+            resource: rejected,
+            text: "missing )".into(),
+        };
+        let blamed = |snapshot: &Snapshot| {
+            let rejected = Rejected {
+                snapshot,
+                observations: &ProxyObservations::default(),
+                mesh: &mesh,
+                trials: &trials,
+            };
+            let mut search = Search {
+                rejected: &rejected,
+                who: Name::clone(&who),
+                identity: "shop/web",
+                one: &one,
+                variants: &mut HashMap::new(),
+                tried: &mut HashSet::new(),
+            };
+            search.blame("missing )", |_, _| false)
+        };
+        assert_eq!(blamed(&now), None);
+    }
 
     #[test]
     fn only_resources_of_policies_are_tried() {
