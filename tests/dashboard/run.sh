@@ -25,6 +25,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
+node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' || {
+  echo "the tests of the dashboard need Node 18 or newer, not $(node --version)" >&2
+  exit 1
+}
 CHROMIUM=$(browser)
 export CHROMIUM
 

@@ -89,7 +89,7 @@ impl Taps<'_> {
                 failures = 0;
             }
             match ended {
-                Ok(Ended::Quiet) => {}
+                Ok(Ended::Quiet) => failures = 0,
                 Ok(Ended::Unwanted) => {
                     tracing::info!(
                         "Envoy sends requests for taps, and there is no tap; it is told to stop"

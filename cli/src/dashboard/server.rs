@@ -272,6 +272,10 @@ impl Shared {
 /// Answers questions one after another, so that pages cannot flood the control plane.
 async fn answer(reader: Reader, mut questions: mpsc::Receiver<(Question, Reply)>) {
     while let Some((question, reply)) = questions.recv().await {
+        // The page that asked is gone.
+        if reply.is_closed() {
+            continue;
+        }
         let answer = match question {
             Question::Traffic(window) => reader.traffic(window).await.and_then(value),
             Question::Objects => reader.read().await.and_then(value),

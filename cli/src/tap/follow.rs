@@ -93,16 +93,25 @@ pub(super) async fn follow(
                 }
             };
             let last = matches!(event, News::Refused(_));
-            if news.send((name.clone(), event)).await.is_err() || last {
-                return;
+            if last {
+                let _ = news.send((name.clone(), event)).await;
+                return true;
+            }
+            if news.send((name.clone(), event)).await.is_err() {
+                return false;
             }
         }
     };
-    tokio::select! {
-        () = asking => return,
-        () = over.cancelled() => {}
+    let refused = tokio::select! {
+        refused = asking => refused,
+        () = over.cancelled() => false,
+    };
+    if refused {
+        return;
     }
     request.end = true;
+    // The connection of a question that was given up is closed.
+    session = None;
     let ending = ask(&replica, &mut session, &request);
     // It is a lease: without a goodbye it runs out.
     let _ = tokio::time::timeout(GOODBYE, ending).await;

@@ -173,7 +173,10 @@ fn target(text: &str) -> Result<(&str, Option<&str>)> {
         Some((namespace, workload)) => (namespace, Some(name_of(workload)?)),
         None => (text, None),
     };
-    if namespace.is_empty() || workload == Some("") || name_of(&format!("{namespace}/x")).is_ok() {
+    if namespace.is_empty()
+        || workload == Some("")
+        || workload.is_some() && name_of(&format!("{namespace}/x")).is_ok()
+    {
         bail!(
             "\"{text}\" is not a target; use NAMESPACE, NAMESPACE/WORKLOAD or NAMESPACE/deploy/NAME"
         );

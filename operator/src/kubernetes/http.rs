@@ -135,6 +135,12 @@ async fn refusal(admin: &Admin, caller: &Caller, right: &Right) -> Option<Respon
     }
 }
 
+/// Whether a namespace can have this name.
+fn is_namespace(name: &str) -> bool {
+    let of_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(of_label)
+}
+
 /// A tap (docs/tap.md). The right depends on the namespace in the body, and every request is judged.
 async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let caller = match Caller::of(&request) {
@@ -145,6 +151,14 @@ async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
         Ok(asked) => asked,
         Err(error) => return error.into_response(),
     };
+    // Each other text would be a question of its own to the API server.
+    if !is_namespace(&asked.namespace) {
+        return (
+            StatusCode::BAD_REQUEST,
+            "that is not the name of a namespace\n",
+        )
+            .into_response();
+    }
     match refusal(&admin, &caller, &Right::Tap(asked.namespace.clone())).await {
         None => tap_api::answer(&admin.mesh, &asked).await,
         Some(refusal) => refusal,

@@ -276,7 +276,10 @@ impl LastGoods {
     pub(super) fn not_saved(&self, uids: Vec<String>) {
         let mut inner = self.lock();
         let before = inner.failed.len();
-        inner.failed.extend(uids.iter().cloned());
+        // Objects that are gone by now need no status.
+        let present = uids.iter().filter(|uid| inner.by_uid.contains_key(*uid));
+        let present: Vec<String> = present.cloned().collect();
+        inner.failed.extend(present);
         let further = inner.failed.len() > before;
         inner.unsaved.extend(uids);
         drop(inner);

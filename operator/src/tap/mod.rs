@@ -23,7 +23,7 @@ use crate::rate::RateLimit;
 const MAX_TAPS: usize = heddle_xds_types::tap::MAX_ORDERS;
 /// The taps of one namespace at a time.
 const MAX_TAPS_OF_NAMESPACE: usize = 4;
-/// Rows of a tap that wait for its owner: 2 MB at most.
+/// Rows of a tap that wait for its owner: 4 MB at most, by the bound on a row.
 const MAX_ROWS: usize = 500;
 /// Taps that are over by their time and remembered, so that the same one does not begin again.
 const MAX_OVER: usize = 256;
@@ -365,7 +365,7 @@ impl Inner {
 impl Tap {
     fn push(&mut self, line: TapLine) {
         if self.rows.len() >= MAX_ROWS {
-            self.lost += 1;
+            self.lost = self.lost.saturating_add(1);
             return;
         }
         self.rows.push_back(line);

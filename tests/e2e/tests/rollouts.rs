@@ -158,7 +158,16 @@ fn round(ns: &Namespace) -> Result<()> {
     })?;
     each(&|name| rolled_out(ns, name))?;
     // As a drain of their node does it, within their budgets. The node stays open, for it is the only one.
-    each(&|name| evict_all(ns, name))?;
+    std::thread::scope(|scope| {
+        let evictions = SERVICES.each_ref();
+        let evictions = evictions.map(|service| scope.spawn(|| evict_all(ns, service.name)));
+        evictions
+            .into_iter()
+            .try_for_each(|eviction| match eviction.join() {
+                Ok(result) => result,
+                Err(_) => bail!("an eviction panicked"),
+            })
+    })?;
     each(&|name| rolled_out(ns, name))
 }
 

@@ -4,13 +4,14 @@
 pub const REDACTED: &str = "[redacted]";
 
 /// Words in the names of headers and parameters with secrets.
-const WORDS: [&str; 17] = [
+const WORDS: [&str; 21] = [
     "apikey",
     "api-key",
     "api_key",
     "access-key",
     "access_key",
     "assertion",
+    "auth_code",
     "authorization",
     "client-cert",
     "cookie",
@@ -18,10 +19,13 @@ const WORDS: [&str; 17] = [
     "jwt",
     "passphrase",
     "passw",
+    "saml",
     "secret",
     "session",
     "signature",
+    "ticket",
     "token",
+    "verifier",
 ];
 /// Whole names with secrets: the parameters of OAuth, signed URLs, and headers.
 const NAMES: [&str; 7] = ["auth", "code", "key", "otp", "pwd", "sig", "sid"];
@@ -64,10 +68,7 @@ pub fn path_without_secrets(path: &str, with_query: bool) -> String {
     // A fragment is not part of a request, and yet some clients send it.
     let path = path.split('#').next().unwrap_or_default();
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let segments = path.split('/').map(|segment| match has_token(segment) {
-        true => REDACTED,
-        false => segment,
-    });
+    let segments = path.split('/').map(segment);
     let path = segments.collect::<Vec<_>>().join("/");
     if !with_query || query.is_empty() {
         return path;
@@ -76,11 +77,34 @@ pub fn path_without_secrets(path: &str, with_query: bool) -> String {
     format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
+/// A segment of a path, which may have parameters, as `cart;jsessionid=...`.
+fn segment(text: &str) -> String {
+    if has_token(text) {
+        return REDACTED.to_owned();
+    }
+    let mut parts = text.split(';');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |path, part| match part.split_once('=') {
+        Some((name, _)) if is_secret_name(name) => format!("{path};{name}={REDACTED}"),
+        Some(_) | None => format!("{path};{part}"),
+    })
+}
+
 fn parameter(parameter: &str) -> String {
     match parameter.split_once('=') {
         Some((name, _)) if is_secret_name(name) => format!("{name}={REDACTED}"),
-        Some((name, value)) => format!("{name}={}", value_without_secrets(&decoded(value))),
-        None => value_without_secrets(&decoded(parameter)),
+        Some((name, value)) => format!("{name}={}", nested(&decoded(value))),
+        None => nested(&decoded(parameter)),
+    }
+}
+
+/// The value of a parameter, which may be a URL with a query of its own. That query is left out.
+fn nested(value: &str) -> String {
+    let (start, query) = value.split_once('?').unwrap_or((value, ""));
+    let start = value_without_secrets(start);
+    match query.is_empty() {
+        true => value_without_secrets(value),
+        false => format!("{start}?{REDACTED}"),
     }
 }
 
@@ -165,9 +189,19 @@ mod tests {
             (
                 &format!("/a?next=%2Fb%3Fx%3D{}", TOKEN.replace("eyJh", "%65yJh")),
                 true,
-                "/a?next=[redacted]",
+                "/a?next=/b?[redacted]",
             ),
             ("/eyJ.html", false, "/eyJ.html"),
+            (
+                "/cart;jsessionid=ABC;v=1/x",
+                false,
+                "/cart;jsessionid=[redacted];v=1/x",
+            ),
+            (
+                "/a?next=https%3A%2F%2Fx%2F%3Ftoken%3DABC&ticket=ST-1",
+                true,
+                "/a?next=https://x/?[redacted]&ticket=[redacted]",
+            ),
         ] {
             assert_eq!(path_without_secrets(path, with_query), expected, "{path}");
         }
