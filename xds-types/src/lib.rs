@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod edges;
 pub mod golden;
+mod identity;
 mod kind;
 pub mod prometheus;
 mod proxy_state;
@@ -13,6 +14,7 @@ pub mod tap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use identity::account_of;
 pub use kind::{PerKind, ResourceKind};
 pub use proxy_state::{CertificateTimes, ProxyState};
 

@@ -3,6 +3,7 @@
 //! Source: Istio's reference "Standard Metrics". A label is `unknown` where the sidecar does not know its value. The server knows the
 //! service account of a caller and not its workload, so the account stands for the workload.
 
+use heddle_xds_types::account_of;
 use heddle_xds_types::edges::PROBE_ROUTE;
 use heddle_xds_types::golden::{self, Edge, Pod, Side};
 
@@ -140,10 +141,7 @@ fn ends<'a>(edge: &Edge<'a>, pod: &'a Pod) -> (End<'a>, End<'a>) {
 
 /// The caller with an identity: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
 fn caller(principal: &str) -> End<'_> {
-    let parts = principal
-        .split_once("/ns/")
-        .and_then(|(_, rest)| rest.split_once("/sa/"));
-    let (namespace, workload) = parts.unwrap_or((UNKNOWN, UNKNOWN));
+    let (namespace, workload) = account_of(principal).unwrap_or((UNKNOWN, UNKNOWN));
     End {
         workload,
         namespace,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use heddle_xds_types::account_of;
 use heddle_xds_types::edges::Reporter;
 use heddle_xds_types::tap::{
     Header, LeftOut, MAX_HEADERS, MAX_ORDERS, MAX_PER_SECOND, MAX_SECONDS, Sides, TapCaller,
@@ -137,10 +138,7 @@ fn is_caller(caller: &TapCaller, id: &str) -> bool {
     if caller.outside || id.is_empty() {
         return caller.outside && id.is_empty();
     }
-    let parts = id
-        .split_once("/ns/")
-        .and_then(|(_, rest)| rest.split_once("/sa/"));
-    parts.is_some_and(|(namespace, account)| {
+    account_of(id).is_some_and(|(namespace, account)| {
         let accounts = &caller.accounts;
         namespace == caller.namespace
             && (accounts.is_empty() || accounts.iter().any(|known| known == account))

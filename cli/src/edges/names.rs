@@ -1,5 +1,6 @@
 //! The ends of edges in the names of clusters and identities.
 
+use heddle_xds_types::account_of;
 use serde::Serialize;
 
 /// One end of an edge.
@@ -38,9 +39,7 @@ pub fn port(cluster: &str) -> Option<u16> {
 /// `spiffe://<trust domain>/ns/shop/sa/frontend` is the service account `frontend` of namespace `shop`. Of a caller that does
 /// not report, no more is known.
 pub fn caller(identity: &str) -> End {
-    let path = identity.split_once("/ns/").map(|(_, path)| path);
-    let parts = path.and_then(|path| path.split_once("/sa/"));
-    parts.map_or_else(
+    account_of(identity).map_or_else(
         || End::new("", identity),
         |(namespace, account)| End::new(namespace, account),
     )

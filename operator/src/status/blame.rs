@@ -148,9 +148,8 @@ struct Search<'a> {
 impl Search<'_> {
     /// Returns the objects to set aside; `None` while a trial is open, or if the proxy would get another resource by now that Envoy accepts.
     fn blame(&mut self, text: &str, proven: impl Fn(&ObjectRef, i64) -> bool) -> Option<Blame> {
-        if !self.is_rejected_still()? {
-            return None;
-        }
+        // A proxy answers some time after the faulty object was set aside, and until then it rejects a resource of before.
+        self.rejects(&[], &[])??;
         let named = self.one.resource.origins_in(text);
         let policies = self.one.origins.iter();
         let (named, others): (Vec<_>, Vec<_>) = policies.partition(|object| named.contains(object));
@@ -184,20 +183,6 @@ impl Search<'_> {
         Some(Blame::Nothing)
     }
 
-    /// Whether Envoy rejects the resource that the proxy would get now; `None` while that is not known. A proxy answers some time after
-    /// the faulty object was set aside, and until then its rejection is about a resource that the objects do not make any more.
-    fn is_rejected_still(&mut self) -> Option<bool> {
-        let Rejected { snapshot, mesh, .. } = *self.rejected;
-        let now = mesh.resource_by(snapshot, &self.who, &self.one.resource.key);
-        let Some(now) = now else { return Some(false) };
-        self.tried.insert(version_of(&now));
-        match self.rejected.trials.of(self.identity, &now).0 {
-            Trial::Rejected(_) => Some(true),
-            Trial::Accepted => Some(false),
-            Trial::Open | Trial::Unavailable | Trial::Needless => None,
-        }
-    }
-
     fn suspects(
         &self,
         objects: &[&ObjectRef],
@@ -228,14 +213,12 @@ impl Search<'_> {
         }
     }
 
+    /// The resource that the proxy would get now with only these of the suspects in force.
     fn variant(&mut self, suspects: &[Suspect], in_force: &[Suspect]) -> Option<Arc<Resource>> {
         let aside = suspects
             .iter()
             .filter(|suspect| !in_force.contains(suspect));
         let objects: Vec<ObjectRef> = aside.clone().map(|one| one.object.clone()).collect();
-        if objects.is_empty() {
-            return Some(Arc::clone(&self.one.resource));
-        }
         let key = (version_of(&self.one.resource), objects);
         if let Some(known) = self.variants.get(&key) {
             return known.clone();

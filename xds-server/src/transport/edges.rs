@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::source::{EdgeTraffic, ResourceSource, SubscriberId};
 
-use super::reports::Report;
+use super::reports::{Report, node};
 use super::shared::Shared;
 
 /// The names of a stream's edges, by the number that stands for them.
@@ -22,10 +22,7 @@ impl Report for EdgeReport {
     type Kept = EdgeNames;
 
     fn node(&self) -> Option<Node> {
-        Some(Node {
-            id: self.node.clone(),
-            ..Node::default()
-        })
+        Some(node(&self.node))
     }
 
     fn check<S>(&self, _: &Shared<S>) -> Result<(), Status> {

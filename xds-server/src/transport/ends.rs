@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::source::{ResourceSource, SubscriberId, Withdrawal};
 
-use super::reports::Report;
+use super::reports::{Report, node};
 use super::shared::Shared;
 use super::wire::framed;
 
@@ -21,10 +21,7 @@ impl Report for EndReport {
     type Kept = Option<watch::Receiver<Withdrawal>>;
 
     fn node(&self) -> Option<Node> {
-        Some(Node {
-            id: self.node.clone(),
-            ..Node::default()
-        })
+        Some(node(&self.node))
     }
 
     fn check<S>(&self, _: &Shared<S>) -> Result<(), Status> {

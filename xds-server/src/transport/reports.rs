@@ -20,6 +20,14 @@ use super::grpc::Requests;
 use super::newest::NewestStream;
 use super::shared::Shared;
 
+/// A client that a report of an agent names by its id alone.
+pub(crate) fn node(id: &str) -> Node {
+    Node {
+        id: id.to_owned(),
+        ..Node::default()
+    }
+}
+
 /// A kind of report.
 pub(crate) trait Report: Message + Default + Send + 'static {
     /// The name of the stream in log lines.

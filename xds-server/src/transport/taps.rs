@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::source::{ResourceSource, SubscriberId};
 
-use super::reports::Report;
+use super::reports::{Report, node};
 use super::shared::Shared;
 use super::wire::framed;
 
@@ -26,10 +26,7 @@ impl Report for TapReport {
     type Kept = Option<watch::Receiver<Arc<TapOrders>>>;
 
     fn node(&self) -> Option<Node> {
-        Some(Node {
-            id: self.node.clone(),
-            ..Node::default()
-        })
+        Some(node(&self.node))
     }
 
     fn check<S>(&self, _: &Shared<S>) -> Result<(), Status> {
