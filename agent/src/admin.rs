@@ -36,6 +36,8 @@ pub(crate) struct Inbound {
     pub(crate) begun: u64,
     /// Requests that are being answered, probes too.
     pub(crate) active: u64,
+    /// Open connections that are none of HTTP, or not yet.
+    pub(crate) bytes: u64,
 }
 
 impl Admin {
@@ -69,7 +71,7 @@ impl Admin {
     }
 
     pub(crate) async fn inbound(&self) -> Result<Inbound> {
-        let filter = r"^(http\.inbound\.(downstream_rq_active|rbac\..*(allowed|denied))|listener\.inbound\.ssl\.handshake)$";
+        let filter = r"^(http\.inbound\.(downstream_(cx|rq)_active|rbac\..*(allowed|denied))|listener\.inbound\.(ssl\.handshake|downstream_cx_active))$";
         Ok(inbound(&self.stats(filter).await?))
     }
 
@@ -240,13 +242,17 @@ fn busy(stats: &[(String, u64)]) -> u64 {
 
 fn inbound(stats: &[(String, u64)]) -> Inbound {
     let mut found = Inbound::default();
+    let mut of_http = 0;
     for (name, value) in stats {
-        if name.ends_with(".downstream_rq_active") {
-            found.active += value;
-        } else if !name.contains(".shadow_") {
-            found.begun += value;
+        match name.as_str() {
+            "http.inbound.downstream_rq_active" => found.active += value,
+            "http.inbound.downstream_cx_active" => of_http += value,
+            "listener.inbound.downstream_cx_active" => found.bytes += value,
+            _ if name.contains(".shadow_") => {}
+            _ => found.begun += value,
         }
     }
+    found.bytes = found.bytes.saturating_sub(of_http);
     found
 }
 
@@ -293,11 +299,13 @@ mod tests {
     #[test]
     fn requests_and_connections_of_callers_are_told_from_probes() {
         let stats = [
+            ("http.inbound.downstream_cx_active", 6),
             ("http.inbound.downstream_rq_active", 2),
             ("http.inbound.rbac.allowed", 5),
             ("http.inbound.rbac.denied", 1),
             ("http.inbound.rbac.shadow_allowed", 7),
             ("listener.inbound.ssl.handshake", 3),
+            ("listener.inbound.downstream_cx_active", 10),
         ];
         let stats: Vec<(String, u64)> = stats
             .iter()
@@ -306,6 +314,7 @@ mod tests {
         let expected = Inbound {
             begun: 9,
             active: 2,
+            bytes: 4,
         };
         assert_eq!(inbound(&stats), expected);
     }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use heddle_xds_types::rollout::{ReleaseReason, WithdrawalReport};
 
+use crate::admin::Inbound;
+
 /// From the removal of the pod on, callers outside the mesh need this long: kube-proxy writes its rules once a second.
 const LEAST: Duration = Duration::from_millis(1500);
 /// Without an answer of the control plane. Endpoints of a pod that stops reach all callers well within this time.
@@ -38,8 +40,8 @@ impl Bounds {
 pub(crate) struct Known {
     /// The newest answer of the control plane, and when it came. `None`: no stream is open, or none has answered.
     pub(crate) withdrawal: Option<(WithdrawalReport, Instant)>,
-    /// Requests that Envoy is answering for callers. `None`: Envoy does not say.
-    pub(crate) active: Option<u64>,
+    /// The traffic of callers. `None`: Envoy does not say.
+    pub(crate) inbound: Option<Inbound>,
 }
 
 /// The decision.
@@ -91,11 +93,14 @@ impl Bounds {
         if now < least {
             return Step::Wait(least);
         }
-        // An application that ends at once would cut them.
-        match known.active {
-            Some(active) if active > 0 => until(most, ReleaseReason::Acknowledged),
-            Some(_) | None => Step::Release(ReleaseReason::Acknowledged),
-        }
+        // An application that ends at once would cut them. Whether an exchange of bytes is over is not to be seen: it has the time
+        // that a busy machine needs, and no more, for a connection to a database stays open for days.
+        let end = match known.inbound {
+            Some(inbound) if inbound.active > 0 => most,
+            Some(inbound) if inbound.bytes > 0 => (withdrawn + self.fallback).min(most),
+            Some(_) | None => return Step::Release(ReleaseReason::Acknowledged),
+        };
+        until(end, ReleaseReason::Acknowledged)
     }
 }
 
@@ -127,14 +132,14 @@ mod tests {
     fn released(
         grace: u64,
         withdrawal: Option<WithdrawalReport>,
-        active: Option<u64>,
+        inbound: Option<Inbound>,
     ) -> (u64, ReleaseReason) {
         let bounds = Bounds::of(Duration::from_secs(grace));
         let asked = Instant::now();
         let came = asked + Duration::from_millis(100);
         let known = Known {
             withdrawal: withdrawal.map(|withdrawal| (withdrawal, came)),
-            active,
+            inbound,
         };
         let mut now = came;
         loop {
@@ -169,35 +174,48 @@ mod tests {
             acknowledged: 0,
             ..ACKNOWLEDGED
         };
-        for (grace, withdrawal, active, expected) in [
+        let open = |active, bytes| {
+            let begun = 0;
+            Some(Inbound {
+                begun,
+                active,
+                bytes,
+            })
+        };
+        for (grace, withdrawal, inbound, expected) in [
             // kube-proxy's time, from the removal on; an age before the hook counts from the hook.
-            (30, Some(ACKNOWLEDGED), Some(0), (1600, Acknowledged)),
+            (30, Some(ACKNOWLEDGED), open(0, 0), (1600, Acknowledged)),
             (30, Some(ACKNOWLEDGED), None, (1600, Acknowledged)),
-            (30, Some(earlier), Some(0), (1500, Acknowledged)),
+            (30, Some(earlier.clone()), open(0, 0), (1500, Acknowledged)),
             // Requests go on, at most for a third of the grace period.
-            (30, Some(ACKNOWLEDGED), Some(2), (10_000, Acknowledged)),
+            (30, Some(ACKNOWLEDGED), open(2, 0), (10_000, Acknowledged)),
+            // Connections of bytes are waited for as long as for a control plane.
+            (30, Some(ACKNOWLEDGED), open(0, 1), (5100, Acknowledged)),
+            (30, Some(earlier), open(0, 1), (5000, Acknowledged)),
+            (30, Some(ACKNOWLEDGED), open(1, 1), (10_000, Acknowledged)),
+            (3, Some(ACKNOWLEDGED), open(0, 1), (1000, Acknowledged)),
             // One has not acknowledged; the configurations still have it.
-            (30, Some(WITHDRAWN), Some(0), (10_000, TimeOver)),
-            (30, Some(ENDING), Some(0), (10_000, TimeOver)),
-            (30, Some(away), Some(0), (5000, TimeOver)),
-            (30, Some(unserved), Some(0), (100, NoService)),
+            (30, Some(WITHDRAWN), open(0, 0), (10_000, TimeOver)),
+            (30, Some(ENDING), open(0, 0), (10_000, TimeOver)),
+            (30, Some(away), open(0, 0), (5000, TimeOver)),
+            (30, Some(unserved), open(0, 0), (100, NoService)),
             (
                 30,
                 Some(WithdrawalReport::default()),
                 None,
                 (5000, NotTerminating),
             ),
-            (30, None, Some(7), (5000, NoControlPlane)),
+            (30, None, open(7, 0), (5000, NoControlPlane)),
             // Short and long periods.
             (3, None, None, (1000, NoControlPlane)),
-            (3, Some(ACKNOWLEDGED), Some(0), (1000, Acknowledged)),
+            (3, Some(ACKNOWLEDGED), open(0, 0), (1000, Acknowledged)),
             (3600, Some(WITHDRAWN), None, (15_000, TimeOver)),
             (3600, None, None, (5000, NoControlPlane)),
         ] {
             assert_eq!(
-                released(grace, withdrawal.clone(), active),
+                released(grace, withdrawal.clone(), inbound),
                 expected,
-                "{grace} {withdrawal:?} {active:?}"
+                "{grace} {withdrawal:?} {inbound:?}"
             );
         }
     }
@@ -208,7 +226,7 @@ mod tests {
             complete: false,
             ..ACKNOWLEDGED
         };
-        let (waited, reason) = released(30, Some(withdrawal), Some(0));
+        let (waited, reason) = released(30, Some(withdrawal), Some(Inbound::default()));
         assert_eq!((waited, reason), (10_000, ReleaseReason::TimeOver));
     }
 }

@@ -22,10 +22,9 @@ pub(crate) async fn watch_traffic(hook: Arc<Hook>, admin: Admin) -> Result<()> {
             {
                 hook.begun(Instant::now());
             }
-            let active = found.as_ref().map(|found| found.active);
             hook.known.send_if_modified(|known| {
-                let changed = known.active != active;
-                known.active = active;
+                let changed = known.inbound != found;
+                known.inbound = found;
                 changed
             });
             before = found.or(before);

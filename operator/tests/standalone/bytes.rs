@@ -10,7 +10,7 @@ use crate::harness::Fixture;
 use crate::programmed;
 
 const GREETING: &[u8] = b"220 hello\r\n";
-const PORT: u16 = 5432;
+pub const PORT: u16 = 5432;
 const OPEN: usize = 10;
 const CHANGES: usize = 100;
 
@@ -27,7 +27,7 @@ spec: {{target: {{service: db}}, rules: [{{from: {{identities: [{}]}}}}]}}
 }
 
 /// An application that greets and echoes; returns the number of connections that it has taken.
-fn application(at: SocketAddr) -> Arc<AtomicUsize> {
+pub fn application(at: SocketAddr) -> Arc<AtomicUsize> {
     let taken = Arc::new(AtomicUsize::new(0));
     let (listener, count) = (TcpListener::bind(at).unwrap(), Arc::clone(&taken));
     std::thread::spawn(move || {
@@ -46,7 +46,7 @@ fn application(at: SocketAddr) -> Arc<AtomicUsize> {
 }
 
 /// A connection that has heard the greeting, or nothing if it ended before.
-fn greeted(to: SocketAddr) -> Option<TcpStream> {
+pub fn greeted(to: SocketAddr) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(to).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))

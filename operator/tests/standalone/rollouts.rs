@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use heddle_xds_types::rollout::{Receipt, ReceiptsReport, ReleaseReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::bytes;
 use crate::harness::{Fixture, PATIENCE, WORLD};
 
 /// The v1 of `reviews` is being deleted, and its endpoints are not ready: as the API server and the controller of slices say.
@@ -70,10 +71,16 @@ impl Fixture {
     }
 }
 
+/// In milliseconds, from the removal of the pod on: longer than the least wait of the hook.
+const EXCHANGE: u64 = 2000;
+
 pub fn wait_for_every_caller(mesh: &mut Fixture) {
+    let _taken = bytes::application(mesh.address(121, bytes::PORT));
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     let answers = mesh.requests(20);
     assert!(answers.of("v1") > 0, "{answers:?}");
+
+    let mut exchange = bytes::greeted(mesh.address(52, bytes::PORT)).unwrap();
 
     // One caller does not acknowledge.
     mesh.signal_envoy(0, Signal::SIGSTOP);
@@ -86,6 +93,11 @@ pub fn wait_for_every_caller(mesh: &mut Fixture) {
     assert!(!hook.is_finished());
 
     mesh.signal_envoy(0, Signal::SIGCONT);
+    let removal = UNIX_EPOCH + Duration::from_millis(receipt.withdrawn_at.unwrap());
+    let since = removal.elapsed().unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(EXCHANGE).saturating_sub(since));
+    assert!(bytes::works(&mut exchange));
+    drop(exchange);
     assert_eq!(hook.join().unwrap(), "HTTP/1.1 200 OK");
     // From the answer on, on the first request: nothing goes to the pod.
     let answers = mesh.requests(60);
@@ -109,6 +121,11 @@ pub fn wait_for_every_caller(mesh: &mut Fixture) {
     assert_eq!(receipt.services, 3);
     let (acknowledged, released) = (receipt.acknowledged_at, receipt.released_at);
     assert!(released.unwrap() >= acknowledged.unwrap(), "{receipt:?}");
+    let since = released.unwrap() - receipt.withdrawn_at.unwrap();
+    assert!(
+        since >= EXCHANGE,
+        "it cut an exchange of bytes: {receipt:?}"
+    );
     assert!(receipt.last_request_at <= acknowledged, "{receipt:?}");
 }
 

@@ -15,6 +15,9 @@ const STREAMS: &[&str] = &["-n=100", "-qps=5", "-c=12"];
 /// Enough for a cluster of one node.
 const REPLICAS: u32 = 3;
 
+/// Each sidecar logs the requests and connections that failed.
+const FAILURES: &str = "{apiVersion: heddle.dev/v1alpha1, kind: Telemetry, metadata: {name: failures}, spec: {accessLogs: {percent: 0, failures: {fromStatus: 400}}}}";
+
 /// One of the services: the flags of its client, the address that it calls, and the status of an answer.
 struct Service {
     name: &'static str,
@@ -107,7 +110,20 @@ fn deploy(ns: &Namespace) -> Result<()> {
         ))?;
         rolled_out(ns, service.name)?;
     }
+    ns.kubectl.apply(FAILURES)?;
     Echo::new("client").deploy(ns)
+}
+
+/// The last lines of the client's sidecar about failures: with flags and times.
+fn told_by_the_client(ns: &Namespace) -> Result<String> {
+    let args = [
+        "logs",
+        "deployment/client",
+        "-c",
+        "heddle-proxy",
+        "--tail=40",
+    ];
+    ns.kubectl.run(&args)
 }
 
 fn rolled_out(ns: &Namespace, name: &str) -> Result<()> {
@@ -290,7 +306,9 @@ fn rollouts_lose_no_request_and_each_pod_has_a_receipt() -> Result<()> {
             }
         }
     }
-    assert!(failed.is_empty(), "{failed:#?}");
+    if !failed.is_empty() {
+        bail!("{failed:#?}\n{}", told_by_the_client(&ns)?);
+    }
     assert_eq!((ids, duplicates), (answered, 0));
     Ok(())
 }

@@ -156,7 +156,8 @@ func (r *report) time(one send) {
 	if err != nil {
 		r.Errors++
 		if len(r.ErrorSamples) < 5 {
-			r.ErrorSamples = append(r.ErrorSamples, err.Error())
+			sample := fmt.Sprintf("%s, %v after its begin at %s", err, took.Round(time.Millisecond), begin.UTC().Format("15:04:05.000"))
+			r.ErrorSamples = append(r.ErrorSamples, sample)
 		}
 		return
 	}
@@ -304,7 +305,7 @@ func overTCP(o options) (reply, error) {
 	lines := bufio.NewReader(connection)
 	greeting, err := lines.ReadString('\n')
 	if err != nil {
-		return reply{}, err
+		return reply{}, fmt.Errorf("reading the greeting: %w", err)
 	}
 	line := "ping"
 	if id := o.id(); id != "" {
@@ -313,7 +314,7 @@ func overTCP(o options) (reply, error) {
 	fmt.Fprintln(connection, line)
 	back, err := lines.ReadString('\n')
 	if err != nil {
-		return reply{}, err
+		return reply{}, fmt.Errorf("reading the line back: %w", err)
 	}
 	if back != line+"\n" {
 		return reply{}, fmt.Errorf("sent %q, got %q", line, back)

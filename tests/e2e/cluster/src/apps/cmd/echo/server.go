@@ -43,22 +43,28 @@ func serve(args []string) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Addr: *httpAddress, Handler: ids.http(answer(version, pod)), Protocols: protocols}
-	go func() { failed <- web.ListenAndServe() }()
-
-	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)), grpc.ChainStreamInterceptor(ids.stream))
-	healthpb.RegisterHealthServer(rpc, health.NewServer())
-	rpc.RegisterService(&counting, nil)
+	// All ports are open before one of them answers a probe.
+	door, err := net.Listen("tcp", *httpAddress)
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", *grpcAddress)
 	if err != nil {
 		return err
 	}
-	go func() { failed <- rpc.Serve(listener) }()
-
 	banner, err := net.Listen("tcp", *tcpAddress)
 	if err != nil {
 		return err
 	}
+
+	web := &http.Server{Handler: ids.http(answer(version, pod)), Protocols: protocols}
+	go func() { failed <- web.Serve(door) }()
+
+	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)), grpc.ChainStreamInterceptor(ids.stream))
+	healthpb.RegisterHealthServer(rpc, health.NewServer())
+	rpc.RegisterService(&counting, nil)
+	go func() { failed <- rpc.Serve(listener) }()
+
 	go func() { failed <- greet(banner, version, ids) }()
 
 	stop := make(chan os.Signal, 1)
