@@ -1,5 +1,6 @@
 //! The certificate authority: one root, kept by a [`crate::RootStore`], and the certificates that it signs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -182,7 +183,8 @@ impl Ca {
         self.not_after.into()
     }
 
-    /// Checks the request (PKCS#10, DER) of a caller authenticated as `id`, and certifies its key.
+    /// Checks the request (PKCS#10, DER) of a caller authenticated as `id` in the pod of this name, and certifies its key.
+    /// The subject's common name is [`holder_of`] the pod, so that the control plane tells pods of one service account apart.
     ///
     /// # Errors
     /// When the request is refused, or the root is over.
@@ -190,16 +192,15 @@ impl Ca {
         &self,
         csr: &[u8],
         id: &SpiffeId,
+        pod: &str,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
         let checked = check_csr(csr, id)?;
-        Ok(self.sign(
-            checked.key(),
-            vec![uri(&checked.id().to_string())?],
-            lifetime,
-            now,
-        )?)
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, holder_of(pod).as_ref());
+        let names = vec![uri(&checked.id().to_string())?];
+        Ok(self.sign(checked.key(), subject, names, lifetime, now)?)
     }
 
     /// A certificate with a fresh key for the control plane's own listeners: names for clients that have no identity yet,
@@ -221,13 +222,14 @@ impl Ca {
             names.push(SanType::DnsName(name.as_str().try_into().map_err(sign)?));
         }
         names.extend(ips.iter().copied().map(SanType::IpAddress));
-        let issued = self.sign(key.pair(), names, lifetime, now)?;
+        let issued = self.sign(key.pair(), DistinguishedName::new(), names, lifetime, now)?;
         Ok(ServerIdentity { issued, key })
     }
 
     fn sign(
         &self,
         key: &impl PublicKeyData,
+        subject: DistinguishedName,
         names: Vec<SanType>,
         lifetime: Duration,
         now: SystemTime,
@@ -243,8 +245,8 @@ impl Ca {
             });
         }
         let mut params = CertificateParams::default();
-        // An empty subject, as X.509-SVID has it: the name is the URI alone.
-        params.distinguished_name = DistinguishedName::new();
+        // X.509-SVID leaves the subject free: the identity is the URI alone.
+        params.distinguished_name = subject;
         params.subject_alt_names = names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -287,6 +289,17 @@ fn domain_of(root: &X509Certificate<'_>) -> Option<TrustDomain> {
             _ => None,
         });
     uris.next()?.trim_end_matches('/').parse().ok()
+}
+
+/// The text that stands for a pod in the certificates that are issued to it: its name, or the name's SHA-256 in hexadecimal digits if
+/// it is longer than a common name can be (64 characters, RFC 5280, appendix A.1).
+#[must_use]
+pub fn holder_of(pod: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 64;
+    if pod.len() <= LONGEST {
+        return Cow::Borrowed(pod);
+    }
+    Cow::Owned(hex(&Sha256::digest(pod.as_bytes())))
 }
 
 /// Returns the SHA-256 of the first certificate of a PEM text, in hexadecimal as [`Ca::fingerprint`] has it; `None` if the text holds none.

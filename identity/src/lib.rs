@@ -14,7 +14,7 @@ mod store;
 pub mod wire;
 
 pub use ca::{
-    Ca, CaError, IssueError, Issued, RootDates, ServerIdentity, dates_of, fingerprint_of,
+    Ca, CaError, IssueError, Issued, RootDates, ServerIdentity, dates_of, fingerprint_of, holder_of,
 };
 pub use credential::{AnswerError, Credential};
 pub use csr::{CheckedCsr, CsrError, MAX_CSR_BYTES, check_csr};

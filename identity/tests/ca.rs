@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use heddle_identity::{
     Ca, CaError, CsrError, IssueError, MAX_CSR_BYTES, RootPem, SpiffeId, TrustDomain, WorkloadKey,
+    holder_of,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair, KeyUsagePurpose,
@@ -63,7 +64,13 @@ fn a_leaf_is_exactly_what_it_should_be() {
     let (ca, _) = Ca::create(&domain(), now).unwrap();
     let key = WorkloadKey::generate().unwrap();
     let issued = ca
-        .issue(&key.csr(&id("cart")).unwrap(), &id("cart"), HOUR, now)
+        .issue(
+            &key.csr(&id("cart")).unwrap(),
+            &id("cart"),
+            "cart-1",
+            HOUR,
+            now,
+        )
         .unwrap();
     assert_eq!(issued.chain.len(), 1, "the root is not part of the chain");
     let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
@@ -86,16 +93,18 @@ fn a_leaf_is_exactly_what_it_should_be() {
     assert_eq!(leaf.validity().not_before.timestamp(), seconds(now) - 300);
     assert_eq!(leaf.validity().not_after.timestamp(), seconds(now) + 3600);
     assert_eq!(seconds(issued.not_after), seconds(now) + 3600);
-    assert!(leaf.subject().iter().next().is_none());
-    let san = leaf
-        .extensions()
-        .iter()
-        .find(|e| e.oid.to_id_string() == "2.5.29.17")
-        .unwrap();
-    assert!(
-        san.critical,
-        "with an empty subject the names must be critical"
-    );
+    let common: Vec<_> = leaf.subject().iter_common_name().collect();
+    assert_eq!(common.len(), leaf.subject().iter().count());
+    let common: Vec<_> = common.iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(common, ["cart-1"]);
+}
+
+#[test]
+fn a_long_name_of_a_pod_is_told_from_others_in_64_characters() {
+    let (one, other) = ("a".repeat(253), "a".repeat(252));
+    assert_eq!(holder_of("cart-1"), "cart-1");
+    assert_eq!(holder_of(&one).len(), 64);
+    assert_ne!(holder_of(&one), holder_of(&other));
 }
 
 #[test]
@@ -104,7 +113,9 @@ fn the_same_key_twice_gives_two_serials() {
     let (ca, _) = Ca::create(&domain(), now).unwrap();
     let request = WorkloadKey::generate().unwrap().csr(&id("cart")).unwrap();
     let serial = |_| {
-        let issued = ca.issue(&request, &id("cart"), HOUR, now).unwrap();
+        let issued = ca
+            .issue(&request, &id("cart"), "cart-1", HOUR, now)
+            .unwrap();
         X509Certificate::from_der(&issued.chain[0])
             .unwrap()
             .1
@@ -145,11 +156,11 @@ fn good_requests_pass() {
         let now = SystemTime::now();
         let (ca, _) = Ca::create(&domain(), now).unwrap();
         let issued = ca
-            .issue(&request, &id("cart"), HOUR, now)
+            .issue(&request, &id("cart"), "cart-1", HOUR, now)
             .unwrap_or_else(|e| panic!("{what}: {e}"));
         let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
         assert!(
-            leaf.subject().iter().next().is_none(),
+            leaf.subject().to_string() == "CN=cart-1",
             "{what}: nothing of the request's subject is taken over"
         );
         assert!(
@@ -246,7 +257,7 @@ fn bad_requests_are_refused_with_their_reason() {
     for (what, request, want) in cases {
         let now = SystemTime::now();
         let (ca, _) = Ca::create(&domain(), now).unwrap();
-        match ca.issue(&request, &id("cart"), HOUR, now) {
+        match ca.issue(&request, &id("cart"), "cart-1", HOUR, now) {
             Err(IssueError::Csr(error)) => assert_eq!(error, want, "{what}"),
             other => panic!("{what}: {other:?}"),
         }
@@ -267,27 +278,27 @@ fn nothing_outlives_the_root_and_an_ended_root_issues_nothing() {
     let (ca, _) = Ca::create(&domain(), now).unwrap();
     let request = WorkloadKey::generate().unwrap().csr(&id("cart")).unwrap();
     let far = HOUR * 24 * 365 * 30;
-    let issued = ca.issue(&request, &id("cart"), far, now).unwrap();
+    let issued = ca.issue(&request, &id("cart"), "cart-1", far, now).unwrap();
     assert_eq!(issued.not_after, ca.not_after());
     let late = ca.not_after() - Duration::from_secs(60);
     assert_eq!(
-        ca.issue(&request, &id("cart"), HOUR, late)
+        ca.issue(&request, &id("cart"), "cart-1", HOUR, late)
             .unwrap()
             .not_after,
         ca.not_after()
     );
-    let over = ca.issue(&request, &id("cart"), HOUR, ca.not_after());
+    let over = ca.issue(&request, &id("cart"), "cart-1", HOUR, ca.not_after());
     assert!(
         matches!(over, Err(IssueError::Ca(CaError::NotValidNow { .. }))),
         "{over:?}"
     );
-    let nothing = ca.issue(&request, &id("cart"), Duration::ZERO, now);
+    let nothing = ca.issue(&request, &id("cart"), "cart-1", Duration::ZERO, now);
     assert!(
         matches!(nothing, Err(IssueError::Ca(CaError::NotValidNow { .. }))),
         "{nothing:?}"
     );
     assert_eq!(
-        ca.issue(&request, &id("cart"), Duration::MAX, now)
+        ca.issue(&request, &id("cart"), "cart-1", Duration::MAX, now)
             .unwrap()
             .not_after,
         ca.not_after()
@@ -392,7 +403,9 @@ fn the_asker_takes_only_what_fits() {
         WorkloadKey::generate().unwrap(),
     );
     let answer = |ca: &Ca, key: &WorkloadKey, who: &SpiffeId| {
-        let issued = ca.issue(&key.csr(who).unwrap(), who, HOUR, now).unwrap();
+        let issued = ca
+            .issue(&key.csr(who).unwrap(), who, "cart-1", HOUR, now)
+            .unwrap();
         IssueResponse {
             certificate_chain: issued.chain.iter().map(|c| c.to_vec()).collect(),
             trust_bundle: ca.trust_bundle().to_owned(),

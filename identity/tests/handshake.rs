@@ -34,7 +34,7 @@ fn workload(ca: &Ca, account: &str, lifetime: Duration, now: SystemTime) -> (Iss
     let id = SpiffeId::new(domain, "shop", account).unwrap();
     let key = WorkloadKey::generate().unwrap();
     (
-        ca.issue(&key.csr(&id).unwrap(), &id, lifetime, now)
+        ca.issue(&key.csr(&id).unwrap(), &id, "cart-1", lifetime, now)
             .unwrap(),
         key,
     )

@@ -196,6 +196,15 @@ pub enum WhoError {
     NotOurs(String),
 }
 
+/// The holder in a certificate that the TLS handshake has verified, as [`heddle_identity::holder_of`] writes it. `None`: the
+/// certificate was issued before certificates named their pods.
+#[must_use]
+pub fn holder_in(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    names.next()?.as_str().ok().map(str::to_owned)
+}
+
 /// The identity in a certificate that the TLS handshake has verified.
 ///
 /// # Errors
@@ -246,8 +255,11 @@ mod tests {
         let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
         let id = SpiffeId::new(domain.clone(), "shop", "cart").unwrap();
         let csr = WorkloadKey::generate().unwrap().csr(&id).unwrap();
-        let issued = ca.issue(&csr, &id, LIFETIME, SystemTime::now()).unwrap();
+        let now = SystemTime::now();
+        let issued = ca.issue(&csr, &id, "cart-1", LIFETIME, now).unwrap();
         assert_eq!(identity_of(&issued.chain, &domain), Ok(id));
+        assert_eq!(holder_in(&issued.chain).as_deref(), Some("cart-1"));
+        assert_eq!(holder_in(&[]), None);
         let other: TrustDomain = "elsewhere".parse().unwrap();
         assert!(matches!(
             identity_of(&issued.chain, &other),
@@ -292,7 +304,7 @@ mod tests {
     fn leaf(ca: &Ca, now: SystemTime) -> Arc<CertifiedKey> {
         let id = SpiffeId::new(domain(), "shop", "cart").unwrap();
         let key = WorkloadKey::generate().unwrap();
-        let issued = ca.issue(&key.csr(&id).unwrap(), &id, LIFETIME, now);
+        let issued = ca.issue(&key.csr(&id).unwrap(), &id, "cart-1", LIFETIME, now);
         let signer = provider().key_provider;
         let key = signer.load_private_key(key.private_key_der()).unwrap();
         Arc::new(CertifiedKey::new(issued.unwrap().chain, key))

@@ -140,11 +140,11 @@ impl Issuer {
 
     async fn answer(&self, request: Request<IssueRequest>) -> Result<IssueResponse, Refused> {
         let (caller, id) = self.caller(&request).await?;
-        let pod = caller.pod;
         let issued_at = SystemTime::now();
         let request = request.into_inner();
         let lifetime = self.lifetime(request.lifetime_seconds);
-        let issued = self.ca.issue(&request.csr, &id, lifetime, issued_at);
+        let (csr, pod) = (&request.csr, &caller.pod);
+        let issued = self.ca.issue(csr, &id, &pod.name, lifetime, issued_at);
         let issued = issued.map_err(|error| match error {
             IssueError::Csr(_) => ("csr", Status::invalid_argument(error.to_string())),
             IssueError::Ca(_) => {
@@ -161,7 +161,7 @@ impl Issuer {
             not_before: seconds(issued.not_before),
             not_after: seconds(issued.not_after),
         };
-        self.certificates.record(&pod, times);
+        self.certificates.record(pod, times);
         let der = |certificate: &CertificateDer<'_>| certificate.to_vec();
         Ok(IssueResponse {
             certificate_chain: issued.chain.iter().map(der).collect(),

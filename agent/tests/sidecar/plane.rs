@@ -131,9 +131,10 @@ impl Identity for Plane {
         }
         let now = SystemTime::now();
         let lifetime = *self.lifetime.lock().unwrap();
+        let (csr, id) = (request.into_inner().csr, workload());
         let issued = self
             .ca
-            .issue(&request.into_inner().csr, &workload(), lifetime, now)
+            .issue(&csr, &id, "cart-1", lifetime, now)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         self.issued.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(IssueResponse {

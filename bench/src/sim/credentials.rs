@@ -53,9 +53,9 @@ impl Credentials {
     ///
     /// # Errors
     /// When the root does not sign.
-    pub fn sign(root: &Ca, id: &SpiffeId) -> Result<Self> {
+    pub fn sign(root: &Ca, id: &SpiffeId, pod: &str) -> Result<Self> {
         let key = WorkloadKey::generate()?;
-        let issued = root.issue(&key.csr(id)?, id, LIFETIME, SystemTime::now())?;
+        let issued = root.issue(&key.csr(id)?, id, pod, LIFETIME, SystemTime::now())?;
         Ok(Self {
             trust: root.trust_bundle().to_owned(),
             chain: issued.chain.iter().map(|der| pem_of(der)).collect(),
@@ -145,7 +145,7 @@ mod tests {
         let domain = "cluster.local".parse().unwrap();
         let (root, _) = Ca::create(&domain, SystemTime::now()).unwrap();
         let id = SpiffeId::new(domain, "shop", "cart").unwrap();
-        let credentials = Credentials::sign(&root, &id).unwrap();
+        let credentials = Credentials::sign(&root, &id, "proxy-1").unwrap();
         credentials.client_config().unwrap();
         assert!(!format!("{credentials:?}").contains("PRIVATE"));
     }

@@ -83,7 +83,7 @@ pub async fn measure(plan: &Plan) -> Result<Figures> {
     let domain: TrustDomain = "cluster.local".parse()?;
     let (root, _) = Ca::create(&domain, SystemTime::now())?;
     let id = SpiffeId::new(domain, "bench", "proxy")?;
-    let credentials = Credentials::sign(&root, &id)?;
+    let credentials = Credentials::sign(&root, &id, "proxy")?;
     let config = server_config(&root, &id)?;
     let secured = || {
         Security::mtls({

@@ -144,7 +144,7 @@ pub fn members(mesh: Mesh, root: &Ca, proxies: usize, uses: usize) -> Result<Vec
         let id = identity(&pod)?;
         Ok(Member {
             proxy: Proxy::new(&node, &id.to_string(), names),
-            credentials: Some(Credentials::sign(root, &id)?),
+            credentials: Some(Credentials::sign(root, &id, &pod.name)?),
         })
     };
     mesh.pods().take(proxies).map(member).collect()

@@ -73,7 +73,7 @@ async fn proxies_come_back_with_what_they_hold() {
     let entered = first.enter();
     plane.serve(address, Some(&ca));
     drop(entered);
-    let signed = || Some(Credentials::sign(&ca, &id).unwrap());
+    let signed = || Some(Credentials::sign(&ca, &id, "proxy").unwrap());
     let mut fleet = Fleet::start(&at(address), members(5, signed), Retry::AsEnvoy).unwrap();
     fleet.synced(WITHIN).await.unwrap();
     assert!(plane.brought.lock().unwrap().is_empty());

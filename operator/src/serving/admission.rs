@@ -1,11 +1,12 @@
 //! Admission of streams: a client speaks for the pod that its node id names if it has the identity of that pod.
 
+use heddle_identity::holder_of;
 use heddle_policy_compiler::{NamespacedName, PodRef};
 use heddle_xds_server::{NodeInfo, Peer, StreamRefusal, SubscriberId};
 
 use super::MeshSource;
 use crate::certificates::times_of;
-use crate::certs::identity_of;
+use crate::certs::{holder_in, identity_of};
 
 impl MeshSource {
     /// Returns the id of the subscriber.
@@ -35,6 +36,13 @@ impl MeshSource {
             return denied(
                 "namespace",
                 format!("`{id}` may not speak for a pod of another namespace"),
+            );
+        }
+        // Pods of one service account have one identity, and each speaks for itself alone.
+        if holder_in(&peer.certificates).is_some_and(|holder| holder != holder_of(&pod.name)) {
+            return denied(
+                "pod",
+                format!("the certificate is not that of `{}`", node.id),
             );
         }
         let unavailable = |why: &str| Err(("not_yet", StreamRefusal::Unavailable(why.to_owned())));

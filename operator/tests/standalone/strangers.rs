@@ -77,13 +77,23 @@ async fn node_ids(mesh: &Fixture) {
         ("bank/frontend-1", Code::PermissionDenied),
         ("", Code::PermissionDenied),
         ("shop", Code::PermissionDenied),
-        // It may be a pod that is not known yet: asked again, it may be.
-        ("shop/frontend-2", Code::Unavailable),
+        // A pod that may run as the same service account.
+        ("shop/frontend-2", Code::PermissionDenied),
     ] {
         let refused = subscribe(mesh, me(), node).await.unwrap_err();
         assert_eq!(refused.code(), expected, "{node}: {refused}");
         let refused = report_end(mesh, identity.clone(), node).await.unwrap_err();
         assert_eq!(refused.code(), expected, "the end of {node}: {refused}");
+    }
+    // Two pods of one service account.
+    let reviews = certificate(mesh, &mesh.token("reviews-v1-1"), &id("reviews")).await;
+    for (node, expected) in [
+        ("shop/reviews-v2-1", Code::PermissionDenied),
+        ("shop/reviews-v1-1", Code::Ok),
+    ] {
+        let answer = subscribe(mesh, Some(reviews.clone()), node).await;
+        let code = answer.map_or_else(|status| status.code(), |()| Code::Ok);
+        assert_eq!(code, expected, "{node}");
     }
     subscribe(mesh, me(), "shop/frontend-1").await.unwrap();
     report_end(mesh, identity, "shop/frontend-1").await.unwrap();
