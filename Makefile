@@ -74,7 +74,7 @@ BY_NAME := capture lists past audit scope backends
 clippy:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p heddle-agent -p heddle-bench -p heddle-scope-tests -p heddle-policy-compiler $(addprefix --test ,$(BY_NAME)) -- -D warnings
+	cargo clippy --workspace $(addprefix --test ,$(BY_NAME)) -- -D warnings
 
 gen: ## write all generated files
 	cargo xtask gen
@@ -85,11 +85,11 @@ conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the en
 nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
 	tests/gitops/run.sh
 	tests/telemetry/run.sh
-	cargo build --bins
-	HELD_SOCKETS=1000 cargo test -p heddle-operator --test standalone open_connections
-	HEDDLE_VERDICTS=100000 cargo test -p heddle-policy-compiler --test verdicts -- --nocapture
+	cargo build --workspace --bins
+	HELD_SOCKETS=1000 cargo test --workspace --test standalone open_connections
+	HEDDLE_VERDICTS=100000 cargo test --workspace --test verdicts -- --nocapture
 	tests/e2e/cluster/build.sh
-	HEDDLE_AUDIT_CHANGES=100000 cargo test -p heddle-bench --test audit -- --nocapture
+	HEDDLE_AUDIT_CHANGES=100000 cargo test --workspace --test audit -- --nocapture
 	HEDDLE_ROLLOUT_ROUNDS=50 tests/e2e/run.sh --rollouts
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)

@@ -290,18 +290,4 @@ mod tests {
         let named = named.map(|of| (of.name, Some(KindResource::foreign(of))));
         assert!(listed.eq(named));
     }
-
-    #[test]
-    fn the_list_agrees_with_the_definitions_of_our_kinds() {
-        for kind in heddle_crds::Kind::ALL {
-            let listed = ObjectKind::by_name(kind.name());
-            let listed = listed.unwrap_or_else(|| panic!("{} is not in the list", kind.name()));
-            let resource = listed.resource().map(|r| (r.api_version(), r.plural));
-            let plural = kind.plural();
-            let defined = (heddle_crds::API_VERSION.to_owned(), plural.as_str());
-            assert_eq!(resource, Some(defined));
-            assert_eq!(listed.scope(), kind.scope());
-            assert!(listed.is_declared());
-        }
-    }
 }

@@ -19,8 +19,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
   make -C "$root" --no-print-directory envoy build-tests
 fi
 if [ -z "${KUBECONFIG:-}" ] && [ -z "${1:-}" ]; then
-  # Of the packages that `make unit` has built, with the same features: a single one of them would be built anew with fewer.
-  test=(cargo test --manifest-path "$root/Cargo.toml" --workspace --exclude heddle-e2e)
+  # Of the whole workspace, so with the features of `make build-tests`: a single package would be built anew with fewer.
+  test=(cargo test --manifest-path "$root/Cargo.toml" --workspace)
   # Rules of the sidecar's capture, in network namespaces of the test's own.
   "${test[@]}" --test capture
   # Scope by use, with real Envoys in such namespaces (HEDDLE_SCOPE_EDITS=10000 for the long run of random edits).

@@ -12,4 +12,4 @@ unformatted=$(gofmt -l .)
 echo "building the Collector and Jaeger from their Go modules"
 go build -o "$bin/" ./collector github.com/jaegertracing/jaeger/cmd/jaeger
 cd "$here/../.."
-HEDDLE_OTELCOL=$bin/collector HEDDLE_JAEGER=$bin/jaeger cargo test -p heddle-policy-compiler --test backends
+HEDDLE_OTELCOL=$bin/collector HEDDLE_JAEGER=$bin/jaeger cargo test --workspace --test backends

@@ -376,39 +376,8 @@ fn read(input: InputKind, object: &ObjectRef, kind: &str, value: Value) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::compile::compile;
     use crate::world::World;
-
-    #[test]
-    fn every_kind_is_read_from_text_and_from_the_api_server() {
-        for (kind, resource) in ObjectKind::watched() {
-            let value = json!({
-                "apiVersion": resource.api_version(), "kind": kind.api_kind(),
-                "metadata": {"name": "a", "namespace": "shop", "generation": 2}, "spec": {},
-            });
-            let name = ObjectRef::new(kind, kind.namespace_of(Some("shop")), "a");
-            let text = parse_yaml("all.yaml", &value.to_string());
-            let references = text.objects.iter().map(|m| m.object.reference());
-            assert_eq!(references.collect::<Vec<_>>(), [Some(name.clone())]);
-            let (objects, _) = parse_json("API server", value);
-            let mut world = World::builder();
-            for object in objects {
-                assert_eq!(object.reference().as_ref(), Some(&name));
-                world.apply(object);
-            }
-            let status = |world: &World| {
-                let status = compile(world).statuses.get(&name).cloned();
-                status.map(|status| status.observed_generation)
-            };
-            let expected = kind.is_declared().then_some(2);
-            assert_eq!(status(&world.world()), expected, "{name}");
-            world.remove(&name);
-            assert_eq!(status(&world.world()), None, "{name}");
-        }
-    }
 
     #[test]
     fn an_object_of_ours_in_another_version_stays_as_an_unreadable_one() {
