@@ -121,9 +121,10 @@ macro_rules! declared_differences {
         ) -> BTreeMap<ObjectKind, BTreeSet<Arc<str>>> {
             let mut all = BTreeMap::new();
             $($(
-                let changed = changes(&old.$field, &new.$field);
-                let namespaces = changed.map(|change| Arc::clone(&change.key.namespace));
-                all.insert(ObjectKind::$kind, namespaces.collect());
+                for change in changes(&old.$field, &new.$field) {
+                    let namespaces: &mut BTreeSet<_> = all.entry(ObjectKind::$kind).or_default();
+                    namespaces.insert(Arc::clone(&change.key.namespace));
+                }
             )?)*
             all
         }

@@ -149,7 +149,7 @@ pub struct Compiled {
     settings: Arc<Settings>,
     mesh_spec: Arc<MeshSpec>,
     mesh: Arc<ValidationReport>,
-    validated: Validated,
+    validated: Arc<Validated>,
     /// The proxies by workload and template.
     pods: OrdMap<WorkloadRef, Arc<PodsByTemplate>>,
     /// The living pods without a proxy, by workload and template.

@@ -25,7 +25,7 @@ use crate::world::{
 /// - The cost of an object is its own, not the mesh's. Pod templates are the exception: with them, a world costs a look at every pod.
 #[derive(Clone, Debug, Default)]
 pub struct WorldBuilder {
-    declared: DeclaredObjects,
+    declared: Arc<DeclaredObjects>,
     /// The injection labels of namespaces.
     namespaces: NamespaceLabels,
     /// The names of all namespaces.
@@ -81,7 +81,7 @@ impl WorldBuilder {
                 let past = Some(&object.remembered).filter(|past| !past.is_empty());
                 let past = past.map(|past| (object.object.clone(), past.clone()));
                 put(&mut self.remembered, Some(object.object.clone()), past);
-                findings.extend(self.declared.put(&object));
+                findings.extend(Arc::make_mut(&mut self.declared).put(&object));
             }
         }
         findings
@@ -92,7 +92,7 @@ impl WorldBuilder {
         let name = name_of(object);
         match object.kind.role() {
             Role::Settings | Role::Policy => {
-                self.declared.remove(object.kind, &name);
+                Arc::make_mut(&mut self.declared).remove(object.kind, &name);
                 take(&mut self.remembered, object);
             }
             Role::Input(InputKind::Document) => {}
@@ -150,7 +150,7 @@ impl WorldBuilder {
     pub fn world(&mut self) -> World {
         let (pods, injection) = self.meshed_pods();
         World {
-            declared: self.declared.clone(),
+            declared: Arc::clone(&self.declared),
             namespaces: self.namespace_names.clone(),
             services: self.services.clone(),
             external: self.external.clone(),

@@ -57,8 +57,8 @@ macro_rules! declared_objects {
 
         impl DeclaredObjects {
             /// Whether both are of the same maps.
-            pub(crate) fn is_same(&self, other: &Self) -> bool {
-                true $($(&& self.$field.ptr_eq(&other.$field))?)*
+            pub(crate) fn is_same(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+                Arc::ptr_eq(self, other) || true $($(&& self.$field.ptr_eq(&other.$field))?)*
             }
         }
     };

@@ -56,7 +56,7 @@ pub(crate) const OF_EVERY_CLUSTER: &str = "kube-system";
 /// All that a compile depends on.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    pub(crate) declared: DeclaredObjects,
+    pub(crate) declared: Arc<DeclaredObjects>,
     /// The names of the namespaces.
     pub(crate) namespaces: OrdSet<Arc<str>>,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,

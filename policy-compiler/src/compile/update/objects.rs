@@ -81,7 +81,7 @@ impl Update<'_> {
         self.recompiled.add_policies(S::KIND);
         let unit = UnitId::Policies(S::KIND, Arc::clone(namespace));
         let (attachments, outcome) = self.recorded(&unit, |recorder, compiled| {
-            let (settings, earlier) = (&compiled.settings, &compiled.validated);
+            let (settings, earlier) = (&compiled.settings, &*compiled.validated);
             policy::validate::<S>(recorder, settings, earlier, namespace)
         });
         let source = Source::Policies(S::KIND, Arc::clone(namespace));
@@ -95,7 +95,7 @@ impl Update<'_> {
             let old = S::of(&self.old.validated).outcome(namespace);
             self.new.set_report(source, old.unwrap_or(&none), &outcome);
         }
-        let store = S::of_mut(&mut self.new.validated);
+        let store = S::of_mut(Arc::make_mut(&mut self.new.validated));
         for difference in store.set(namespace, attachments, outcome) {
             self.attachment::<S>(difference);
         }

@@ -139,7 +139,7 @@ impl Update<'_> {
 
     fn leave(&mut self, template: &Arc<PodTemplate>, pod: &Arc<str>) {
         let workload = template.workload();
-        self.moved(template);
+        self.moved(&workload, template);
         let Some(pods) = self.new.pods.get_mut(&workload) else {
             return;
         };
@@ -163,22 +163,24 @@ impl Update<'_> {
 
     fn join(&mut self, template: &Arc<PodTemplate>, pod: &Arc<str>) {
         let workload = template.workload();
-        self.moved(template);
+        self.moved(&workload, template);
         let pods = self.new.pods.entry(workload).or_default();
         let names = Arc::make_mut(pods).entry(Arc::clone(template)).or_default();
         let first = names.is_empty();
         names.insert(Arc::clone(pod));
+        // A template that has pods is compiled, or queued by the first of them.
         if first {
             self.changed(&UnitInput::Pods(Arc::clone(&template.namespace)));
-        }
-        if self.old.compiled_template(template).is_none() {
-            self.queue.add(UnitId::Template(Arc::clone(template)));
+            if self.old.compiled_template(template).is_none() {
+                self.queue.add(UnitId::Template(Arc::clone(template)));
+            }
         }
     }
 
     /// The first pod of each template decides the order in which the feedback of templates is applied.
-    fn moved(&mut self, template: &Arc<PodTemplate>) {
-        let served = self.old.compiled_template(template);
+    fn moved(&mut self, workload: &WorkloadRef, template: &Arc<PodTemplate>) {
+        let served = self.old.served.get(workload);
+        let served = served.and_then(|templates| templates.get(template));
         if served.is_some_and(|served| !served.feedback.is_empty()) {
             self.changed(&UnitInput::Feedback(Arc::clone(&template.namespace)));
         }
@@ -243,7 +245,7 @@ impl Update<'_> {
             .flat_map(|(_, gone)| gone.services.iter().cloned())
             .collect();
         let mut differs = new.len() != old.len();
-        let validated = self.new.validated.clone();
+        let validated = Arc::clone(&self.new.validated);
         let target = Target::Pods(Arc::clone(&workload.namespace));
         let policies = Policies {
             auth: validated.policies.attached(&target).flatten().collect(),
@@ -340,22 +342,27 @@ impl Update<'_> {
                 self.recompiled.proxies += 1;
                 self.new.proxies.remove(pod.key);
             }
-            if !self.all {
-                self.proxy(pod.new);
+            if let Some(pod) = pod.new.filter(|_| !self.all) {
+                self.proxy(pod, self.identity(&pod.template));
             }
         }
         if self.all {
+            // Most pods have the template of the pod before.
+            let mut last = None;
             for pod in world.pods.values() {
-                self.proxy(Some(pod));
+                let (template, identity) = last
+                    .take()
+                    .filter(|(template, _)| Arc::ptr_eq(template, &pod.template))
+                    .unwrap_or_else(|| (Arc::clone(&pod.template), self.identity(&pod.template)));
+                self.proxy(pod, identity.clone());
+                last = Some((template, identity));
             }
         }
     }
 
-    fn proxy(&mut self, pod: Option<&Arc<Pod>>) {
-        let Some(pod) = pod.filter(|pod| pod.proxied()) else {
-            return;
-        };
-        let Some(identity) = self.identity(&pod.template) else {
+    /// Describes the proxy of a pod, with the identity of its template.
+    fn proxy(&mut self, pod: &Pod, identity: Option<SpiffeId>) {
+        let Some(identity) = identity.filter(|_| pod.proxied()) else {
             return;
         };
         let proxy = Proxy {
