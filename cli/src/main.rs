@@ -16,6 +16,7 @@ mod findings;
 mod flows;
 mod install;
 mod manifests;
+mod mesh;
 mod mtls;
 mod out;
 mod plan;
@@ -101,6 +102,9 @@ enum Command {
                            heddle edges --window 900 -o json > edges.json && heddle plan -f change.yaml --edges edges.json"
     )]
     Plan(plan::PlanArgs),
+    /// Take a namespace out of the way of the mesh, and back.
+    #[command(subcommand)]
+    Mesh(mesh::MeshCommand),
     /// Name the callers that mutual TLS alone would refuse.
     #[command(subcommand)]
     Mtls(mtls::MtlsCommand),
@@ -284,6 +288,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Compile(args) => compile::run(&args).map(on_errors),
         Command::Analyze(args) => analyze::run(&args).await.map(on_errors),
         Command::Plan(args) => plan::run(&args).await.map(worse),
+        Command::Mesh(command) => mesh::run(&command).await.map(done),
         Command::Mtls(command) => mtls::run(&command).await.map(worse),
         Command::Policy(command) => policy::run(&command).await.map(worse),
         Command::Why(args) => why::run(&args).await.map(done),

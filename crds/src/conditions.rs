@@ -145,6 +145,8 @@ pub mod reason {
     pub const ENFORCED: &str = "Enforced";
     /// Enforced: `spec.mode` is Audit, or the Mesh observes.
     pub const AUDIT: &str = "Audit";
+    /// Enforced: the Mesh bypasses the namespace, and its sidecars enforce nothing. Also the code of findings about that.
+    pub const BYPASSED: &str = "Bypassed";
     /// Enforced: a rule with HTTP fields selects a port that carries no HTTP.
     pub const NOT_HTTP: &str = "NotHttp";
     /// Enforced: a port that the policy is about is left out of capture.

@@ -18,6 +18,7 @@
 // Printer columns repeat their keys.
 #![allow(clippy::duplicated_attributes)]
 
+mod bypass;
 mod conditions;
 mod crd;
 mod duration;
@@ -34,6 +35,7 @@ mod tracing;
 mod traffic_policy;
 mod unknown;
 
+pub use bypass::BypassedNamespace;
 pub use conditions::*;
 use crd::Definition;
 pub use crd::Scope;

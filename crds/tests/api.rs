@@ -57,7 +57,7 @@ fn an_empty_mesh_is_all_defaults_and_stays_so() {
         written,
         json!({
             "trustDomain": "cluster.local", "clusterDomain": "cluster.local", "mode": "Permissive",
-            "defaultAction": "Allow", "outbound": "Allow", "outboundNamespaces": [],
+            "defaultAction": "Allow", "outbound": "Allow", "outboundNamespaces": [], "bypassedNamespaces": [],
             "plainDestinations": [{"namespace": "default", "service": "kubernetes"}],
             "scope": {"onDemand": "Enabled", "idleAfter": "24h"}, "certificates": {"lifetime": "24h"},
             "telemetry": {"metricsReaders": [], "omitMetricLabels": [], "accessLogFormat": "JSON", "accessLogSink": "Stdout"},

@@ -1,6 +1,6 @@
 //! The settings of the mesh in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) pass_unknown: bool,
     /// The same for the workloads of single namespaces.
     pub(crate) pass_unknown_of: BTreeMap<Arc<str>, bool>,
+    /// The namespaces with sidecars that enforce nothing.
+    pub(crate) bypassed: BTreeSet<Arc<str>>,
     pub(crate) on_demand: OnDemand,
     /// The time for which an unused destination stays.
     pub(crate) idle_after: Duration,
@@ -60,10 +62,15 @@ impl Settings {
         Bucket::of(self.idle_after)
     }
 
+    /// Whether the sidecars of a namespace enforce nothing.
+    pub(crate) fn bypasses(&self, namespace: &str) -> bool {
+        self.bypassed.contains(namespace)
+    }
+
     /// Whether connections of a namespace's workloads to unknown destinations are passed through.
     pub(crate) fn passes_unknown(&self, namespace: &str) -> bool {
         let own = self.pass_unknown_of.get(namespace);
-        own.copied().unwrap_or(self.pass_unknown)
+        self.bypasses(namespace) || own.copied().unwrap_or(self.pass_unknown)
     }
 
     /// Whether endpoints of a service that have no sidecar may be called, in plain text.

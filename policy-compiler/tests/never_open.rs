@@ -393,3 +393,59 @@ fn a_mesh_that_envoy_rejects_keeps_its_fields_about_access() {
     let programmed = cluster.compiled.statuses[&of].condition(ConditionType::Programmed);
     assert_eq!(programmed.unwrap().reason, "RejectedByProxy");
 }
+
+/// A bypass opens a whole namespace, so that only a readable element of the object itself counts.
+#[test]
+fn a_faulty_bypass_bypasses_nothing() {
+    let closed = json!({"mode": "Strict", "defaultAction": "Deny"});
+    let with = |list: &Value| {
+        let mut spec = closed.clone();
+        spec["bypassedNamespaces"] = list.clone();
+        spec
+    };
+    let good = mesh(with(&json!([{"namespace": "shop"}])));
+    let mut cluster = Cluster::new([good.clone()]);
+    assert!(cluster.open("web-0"));
+    let of = ObjectRef::cluster(ObjectKind::Mesh, "default");
+    // The last good spec bypasses the namespace.
+    let remembered = with_status(good, &cluster.compiled, &of);
+    for faulty in [
+        json!([{"namespace": "shop", "until": "2027-01-01T00:00:00Z"}]),
+        json!([{"namespace": "shop", "selector": {"app": "web"}}]),
+        json!([{"namespace": 7}]),
+        json!([{"namespace": null}]),
+        json!([{"name": "shop"}]),
+        json!([{"namespace": "Shop"}]),
+        json!([{"namespace": "*"}]),
+        json!([{"namespace": ""}]),
+        json!(["shop"]),
+        json!([[]]),
+        json!({"namespace": "shop"}),
+        json!("shop"),
+        json!(true),
+        json!(null),
+    ] {
+        let mut edited = remembered.clone();
+        edited["spec"] = with(&faulty);
+        edited["metadata"]["generation"] = json!(2);
+        cluster.apply(edited.clone());
+        assert!(!cluster.open("web-0"), "{faulty}");
+        let restarted = Cluster::new([edited]);
+        assert!(!restarted.open("web-0"), "{faulty}, after a restart");
+        cluster.apply(remembered.clone());
+        assert!(cluster.open("web-0"));
+    }
+    // A fault elsewhere brings back nothing that the object does not say itself.
+    for (list, open) in [(json!([]), false), (json!([{"namespace": "shop"}]), true)] {
+        let mut edited = remembered.clone();
+        edited["spec"] = with(&list);
+        edited["spec"]["telemetry"] = json!(7);
+        edited["metadata"]["generation"] = json!(2);
+        cluster.apply(edited);
+        assert_eq!(cluster.open("web-0"), open, "{list}");
+    }
+    let mut edited = remembered.clone();
+    edited["spec"] = json!(7);
+    cluster.apply(edited);
+    assert!(!cluster.open("web-0"));
+}

@@ -16,6 +16,8 @@ pub struct ProxyState {
     pub ready: bool,
     /// Whether it has acknowledged its whole view.
     pub in_sync: bool,
+    /// Whether the Mesh bypasses its namespace, so that it enforces nothing. `None`: the replica does not report it.
+    pub bypassed: Option<bool>,
     /// The number of resources of its view that it has not acknowledged.
     pub behind: usize,
     /// The time since which some are not acknowledged; seconds since 1970.

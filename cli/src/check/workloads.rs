@@ -7,6 +7,7 @@ use heddle_policy_compiler::injection::{InjectionDecision, decide};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
+use serde_json::Value;
 
 use super::Outcome;
 use crate::cluster::{self, ClusterArgs, explain};
@@ -19,10 +20,16 @@ const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
 const NAMED: usize = 10;
 
 pub(super) async fn all(client: &Client, args: &ClusterArgs) -> Vec<Outcome> {
-    vec![
+    let mut outcomes = vec![
         Outcome::of(unmeshed(client).await, "pods without a sidecar"),
         bootstraps(crate::proxy::states(args).await),
-    ]
+    ];
+    match bypassed(client).await {
+        Ok(None) => {}
+        Ok(Some(outcome)) => outcomes.push(outcome),
+        Err(error) => outcomes.push(Outcome::of(Err(error), "bypassed namespaces")),
+    }
+    outcomes
 }
 
 /// A pod keeps the bootstrap with which its sidecar started.
@@ -61,6 +68,33 @@ fn bootstraps(asked: Result<(Vec<ProxyState>, bool)>) -> Outcome {
         "restart them (kubectl rollout restart) to use features that need the current one"
             .to_owned(),
     )
+}
+
+/// The namespaces that the Mesh bypasses, as it is written; `heddle analyze` names those in force.
+async fn bypassed(client: &Client) -> Result<Option<Outcome>> {
+    let meshes = super::listed(client, heddle_crds::API_VERSION, "Mesh", None).await?;
+    Ok(meshes
+        .iter()
+        .find(|mesh| mesh.metadata.name.as_deref() == Some(heddle_crds::MESH_NAME))
+        .and_then(|mesh| note_bypassed(&mesh.data)))
+}
+
+fn note_bypassed(mesh: &Value) -> Option<Outcome> {
+    let list = mesh.pointer("/spec/bypassedNamespaces");
+    let list = list.and_then(Value::as_array)?.iter();
+    let names: Vec<&str> = list
+        .filter_map(|of| of.get("namespace").and_then(Value::as_str))
+        .collect();
+    let first = names.first()?;
+    let text = format!(
+        "{} bypassed, so that its sidecars enforce nothing: {}",
+        plural(names.len(), "namespace"),
+        named(&names)
+    );
+    Some(Outcome::Note(
+        text,
+        format!("heddle mesh bypass {first} --off"),
+    ))
 }
 
 fn named(pods: &[&str]) -> String {

@@ -147,6 +147,7 @@ fn uncaptured_caller(port: Port) -> Value {
 fn port_of(compiled: &Compiled, port: &ServedPort<'_>) -> Value {
     let source = compiled.mtls_source(port);
     let by = match &source.policy {
+        _ if source.bypassed => "Mesh default, which bypasses the namespace".to_owned(),
         Some((policy, _)) if source.mesh != MeshMode::Observe => policy.to_string(),
         _ => "Mesh default".to_owned(),
     };

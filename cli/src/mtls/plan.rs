@@ -152,6 +152,7 @@ fn open_ports(compiled: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
         let policy = source.policy.as_ref();
         let by_policy = policy.filter(|_| source.mesh != MeshMode::Observe);
         let reason = match by_policy {
+            _ if source.bypassed => "Mesh default, the namespace is bypassed".to_owned(),
             Some((policy, _)) => format!("{policy}, spec.mtls is Permissive"),
             None => format!("Mesh default, mode is {:?}", source.mesh),
         };
@@ -164,7 +165,7 @@ fn open_ports(compiled: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
                 Protocol::Detect => "detected",
             },
             reason,
-            stays: policy.is_some_and(|(_, mode)| *mode == MtlsMode::Permissive),
+            stays: source.bypassed || policy.is_some_and(|(_, mode)| *mode == MtlsMode::Permissive),
         }
     });
     open.collect()

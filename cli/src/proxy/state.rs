@@ -3,6 +3,9 @@
 pub use heddle_xds_types::ProxyState;
 use heddle_xds_types::bootstrap::BOOTSTRAP_VERSION;
 
+/// A sidecar that enforces nothing.
+const BYPASSED: &str = "bypassed";
+
 /// The sync state of a [`ProxyState`] in words.
 pub trait SyncSummary {
     /// Connected, in sync, and nothing rejected.
@@ -40,13 +43,18 @@ impl SyncSummary for ProxyState {
                 since(self.behind_since)
             )
         });
+        let bypassed = match self.bypassed {
+            Some(true) => format!(", {BYPASSED}"),
+            Some(false) | None => String::new(),
+        };
         let rejects = (!self.rejected.is_empty())
             .then(|| format!("rejects {}", one_line(&self.rejected.join("; "))));
         match (behind, rejects) {
-            (None, None) => "in sync".to_owned(),
+            (None, None) => format!("in sync{bypassed}"),
             (behind, rejects) => behind
                 .into_iter()
                 .chain(rejects)
+                .chain((!bypassed.is_empty()).then(|| BYPASSED.to_owned()))
                 .collect::<Vec<_>>()
                 .join(", "),
         }

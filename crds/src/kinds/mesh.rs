@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::crd::{Definition, Nulls};
-use crate::{Action, HumanDuration, InitResources, LastGood, MeshTelemetry, RateLimitSettings};
+use crate::{
+    Action, BypassedNamespace, HumanDuration, InitResources, LastGood, MeshTelemetry,
+    RateLimitSettings,
+};
 
 /// The name of the one [`Mesh`] that counts.
 pub const MESH_NAME: &str = "default";
@@ -84,6 +87,13 @@ pub struct MeshSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into()]))]
     pub outbound_namespaces: Vec<NamespaceOutbound>,
 
+    /// Namespaces out of the way of the mesh, at most 64: their sidecars enforce nothing. They accept plain text beside mTLS, and apply
+    /// no AuthPolicy, no route, no split and no TrafficPolicy; they go on reporting, and call sidecars by mTLS. `heddle mesh bypass` edits the list.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into()]))]
+    pub bypassed_namespaces: Vec<BypassedNamespace>,
+
     /// Services with endpoints without a sidecar that may be called in plain text although `mode` is `Strict` and `outbound` is `Deny`,
     /// such as an external database; others of that kind get no traffic. With other settings all may be called. The API server
     /// (`default/kubernetes`) is there by default: its clients speak TLS of their own.
@@ -125,6 +135,7 @@ impl Default for MeshSpec {
             default_action: Action::default(),
             outbound: Action::default(),
             outbound_namespaces: Vec::new(),
+            bypassed_namespaces: Vec::new(),
             plain_destinations: api_server(),
             scope: ScopeSettings::default(),
             certificates: Certificates::default(),

@@ -237,6 +237,7 @@ pub fn states(
             let observation = observations.get(pod).map(|observation| &**observation);
             ProxyState {
                 certificate: certificates.of(pod),
+                bypassed: Some(snapshot.compiled.bypasses(&pod.namespace)),
                 ..state(pod, proxy, observation)
             }
         })
@@ -261,6 +262,7 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
         since: progress.map(|progress| unix(progress.since)),
         ready: proxy.ready,
         in_sync: connected && behind == 0,
+        bypassed: None,
         behind,
         behind_since: observation
             .and_then(|observation| observation.behind_since)

@@ -5,6 +5,7 @@
 // In a test a panic is the verdict; clippy's own exception covers only the functions marked as tests.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod bypass;
 mod bytes;
 #[path = "../../../policy-compiler/tests/harness/collector.rs"]
 mod collector;
@@ -110,6 +111,12 @@ fn from_files_to_requests_and_back_to_statuses() {
 fn a_clients_rejections_and_streams_count_for_that_client() {
     let mesh = Fixture::start();
     liars::decide_for_themselves_only(&mesh);
+}
+
+#[test]
+fn a_bypass_loses_no_request_and_enforces_nothing() {
+    let mesh = Fixture::start();
+    bypass::loses_no_request_and_enforces_nothing(&mesh);
 }
 
 #[test]

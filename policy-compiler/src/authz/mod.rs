@@ -173,6 +173,14 @@ pub struct PortAuthz {
 }
 
 impl PortAuthz {
+    /// No rules, and every caller passes: for a namespace that is bypassed.
+    pub(crate) const fn open() -> Self {
+        Self {
+            rules: Vec::new(),
+            default_allow: true,
+        }
+    }
+
     /// The enforced rules of an action; with `audited`, those in audit too.
     pub(crate) fn rules(&self, action: RuleAction, audited: bool) -> impl Iterator<Item = &Rule> {
         self.rules

@@ -86,16 +86,27 @@ pub(super) fn report_namespaces<'p>(
     }
 }
 
-/// The findings about namespaces that the Mesh names and that are missing: those entries have no effect.
+/// The findings about namespaces that the Mesh names: those that are missing, so that the entry has no effect, and those that are bypassed.
 pub(super) fn namespace_findings(settings: &Settings, world: &World) -> Vec<Finding> {
     let Some(mesh) = &settings.origin else {
         return Vec::new();
     };
-    let findings = settings.pass_unknown_of.keys().filter_map(|name| {
+    let missing = |name: &str, field: &str| {
         let fix = world.missing_namespace(name)?;
         let message = format!("namespace {name} does not exist, so the entry decides about nobody");
-        let field = "spec.outboundNamespaces";
         Some(Finding::warning(mesh, field, reason::UNKNOWN_CALLER, message).fix(fix))
+    };
+    let outbound = settings.pass_unknown_of.keys();
+    let outbound = outbound.filter_map(|name| missing(name, "spec.outboundNamespaces"));
+    let bypassed = settings.bypassed.iter().map(|name| {
+        let field = "spec.bypassedNamespaces";
+        missing(name, field).unwrap_or_else(|| {
+            let message = format!(
+                "namespace {name} is bypassed: its sidecars enforce nothing, and accept plain text"
+            );
+            let finding = Finding::warning(mesh, field, reason::BYPASSED, message);
+            finding.fix(format!("end it by `heddle mesh bypass {name} --off`"))
+        })
     });
-    findings.collect()
+    outbound.chain(bypassed).collect()
 }

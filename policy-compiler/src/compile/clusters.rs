@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
+use super::cluster_inputs::ClusterInputs;
 use super::facet::{Caller, Facet, OutPort, candidates, for_caller};
 use super::memo::{Lazy, kept};
 use super::routes;
 use super::upstreams::{
-    ClusterAndEndpoints, ClusterInputs, OldClusters, Place, ServiceCluster, governed, mirror,
-    subset,
+    ClusterAndEndpoints, OldClusters, Place, ServiceCluster, governed, mirror, subset,
 };
 use crate::called_server::CalledServer;
 use crate::envoy::otlp::COLLECTOR;
@@ -108,9 +108,8 @@ pub(crate) fn client_sides(
     if service.headless {
         return sides;
     }
-    for number in service.ports.keys() {
-        for callers in scene.callers(&service.name, *number) {
-            let rules = scene.rules(&service.name, *number, callers);
+    for (number, port) in &service.ports {
+        for (callers, rules) in scene.rules_of_requests(&service.name, port) {
             for facet in scene.facets(service, *number, &rules, callers) {
                 let key = (*number, facet);
                 let old = candidates(old, &sides, &key);
@@ -140,6 +139,7 @@ fn client_side(
             family: backend.if_second(called),
             node: facet.node.clone(),
             namespace: namespace.cloned(),
+            bypassed: facet.bypassed,
         };
         let whole = for_caller(scene.wholes(name)?, port, &caller)?;
         Some(whole)
@@ -279,8 +279,7 @@ fn routed<'a>(
     }
     let mirrors = mirrors(scene, service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
-        let callers = key.1.namespace.as_ref();
-        let rules = (rules, scene.otherwise(&service.name, key.0, callers));
+        let rules = (rules, scene.otherwise_for(&key.1, &service.name, key.0));
         let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
         let named = mirrors.iter();
         let named = named.map(|(backend, pair)| (backend.clone(), pair.as_upstream()));
@@ -288,7 +287,7 @@ fn routed<'a>(
         table
     });
     pairs.extend(mirrors.into_values());
-    let policy = scene.policy(&service.name, key.0, Protocol::Http);
+    let policy = scene.policy_for(&key.1, &service.name, key.0, Protocol::Http);
     let table = table.map(|table| routes::with_policy(table, &policy));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));

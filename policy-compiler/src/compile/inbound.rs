@@ -60,6 +60,23 @@ pub(crate) struct InboundPort {
     pub(crate) service: Option<Arc<str>>,
 }
 
+impl InboundPort {
+    /// The same, but where the namespace is bypassed: then nothing decides. The protocol stays that which the policies need, so that the
+    /// listener stays as it is.
+    fn unless(self, bypassed: bool) -> Self {
+        match bypassed {
+            false => self,
+            true => Self {
+                protocol: self.protocol,
+                plain: true,
+                authz: PortAuthz::open(),
+                traffic: ServerPolicy::default(),
+                service: None,
+            },
+        }
+    }
+}
+
 /// Whether a port is the sidecar's, where no policy decides.
 pub(crate) fn is_reserved(port: Port) -> bool {
     heddle_ports::is_reserved(port.get())
@@ -138,9 +155,8 @@ pub(crate) fn inbound(
     let all = all_ports(&declared, &policies, template).into_iter();
     let leads = leads(targets);
     let port = |port: Option<Port>, feedback: &mut PolicyFeedback| {
-        let declared = port.map_or(Protocol::Detect, |port| {
-            protocol_of(port, targets, template)
-        });
+        let of = |port| protocol_of(port, targets, template);
+        let declared = port.map_or(Protocol::Detect, of);
         let plain = plain(port, &policies, settings, template, feedback);
         let authz = port_authz(port, &policies, settings);
         let said = port.and_then(|port| targets.get(&port));
@@ -149,13 +165,14 @@ pub(crate) fn inbound(
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
-        InboundPort {
+        let inbound = InboundPort {
             protocol,
             plain,
             authz,
             traffic: traffic.map(|of| of.policy.clone()).unwrap_or_default(),
             service: service.cloned(),
-        }
+        };
+        inbound.unless(settings.bypasses(&template.namespace))
     };
     let ports: BTreeMap<Port, InboundPort> = all
         .map(|number| (number, port(Some(number), feedback)))
@@ -180,7 +197,7 @@ pub(crate) fn inbound(
         max_connection_age: settings.max_connection_age,
         line_format: settings.line_format,
         spans: None,
-        origins: origins(&policies, traffic, settings),
+        origins: origins(&template.namespace, &policies, traffic, settings),
     }
 }
 
@@ -193,10 +210,14 @@ fn requests(probes: &[Probe]) -> Vec<Probe> {
 
 /// The objects from which the server's side of a pod comes.
 fn origins(
+    namespace: &str,
     policies: &[&Policy],
     traffic: &BTreeMap<Port, PortServerPolicy>,
     settings: &Settings,
 ) -> BTreeSet<ObjectRef> {
+    if settings.bypasses(namespace) {
+        return settings.origin.iter().cloned().collect();
+    }
     let policies = policies.iter().map(|policy| &policy.object);
     let traffic = traffic.values().flat_map(PortServerPolicy::origins);
     let all = policies.chain(traffic).chain(&settings.origin);
@@ -247,10 +268,15 @@ fn plain(
             conflict(loser, first, port, template, feedback);
         }
     }
-    match (settings.mode, winner) {
+    accepts_plain(settings.mode, winner.map(|(_, mode)| mode))
+}
+
+/// Whether plain text is accepted, by the mode of the mesh and that of the first policy with one.
+pub(crate) fn accepts_plain(mesh: MeshMode, policy: Option<MtlsMode>) -> bool {
+    match (mesh, policy) {
         (MeshMode::Observe, _) | (MeshMode::Permissive, None) => true,
         (MeshMode::Strict, None) => false,
-        (MeshMode::Permissive | MeshMode::Strict, Some((_, mode))) => mode == MtlsMode::Permissive,
+        (MeshMode::Permissive | MeshMode::Strict, Some(mode)) => mode == MtlsMode::Permissive,
     }
 }
 

@@ -11,6 +11,7 @@ mod bytes;
 mod caller_filters;
 mod callers_reach;
 mod changes;
+mod cluster_inputs;
 mod clusters;
 mod differences;
 mod egress;
@@ -117,15 +118,6 @@ impl Proxy {
     #[must_use]
     pub fn workload(&self) -> WorkloadRef {
         self.template.workload()
-    }
-
-    /// Itself as a caller of a service, by the second family of the service or by the first one (None).
-    fn facet(&self, family: Option<Family>) -> Facet {
-        Facet {
-            family,
-            node: self.node.clone(),
-            namespace: Some(Arc::clone(&self.template.namespace)),
-        }
     }
 
     /// Whether it is told destinations on demand, for capture brings everything to it.
@@ -251,7 +243,7 @@ impl Compiled {
 
     /// The route tables of a service, as callers on a node without local endpoints have them: by [`evaluate`](crate::traffic::evaluate), the
     /// rule and the backends of a request. Those of callers of a namespace with routes of its own come after those of all others, with the
-    /// namespace.
+    /// namespace. Those of callers of bypassed namespaces have no rules.
     pub fn route_tables(
         &self,
         service: &NamespacedName,
@@ -261,7 +253,7 @@ impl Compiled {
             .get(service)
             .into_iter()
             .flat_map(|sides| &**sides);
-        let anywhere = sides.filter(|((_, facet), _)| facet.node.is_none());
+        let anywhere = sides.filter(|((_, facet), _)| facet.node.is_none() && !facet.bypassed);
         anywhere.filter_map(|((_, facet), side)| Some((facet.namespace.as_ref(), side.table()?)))
     }
 
@@ -296,6 +288,23 @@ impl Compiled {
 
     fn compiled_template(&self, template: &PodTemplate) -> Option<&Arc<CompiledTemplate>> {
         self.served.get(&template.workload())?.get(template)
+    }
+
+    /// A proxy as a caller of a service, by the second family of the service or by the first one (None).
+    fn facet(&self, proxy: &Proxy, family: Option<Family>) -> Facet {
+        let namespace = Arc::clone(&proxy.template.namespace);
+        Facet {
+            family,
+            node: proxy.node.clone(),
+            bypassed: self.settings.bypasses(&namespace),
+            namespace: Some(namespace),
+        }
+    }
+
+    /// Whether the sidecars of a namespace enforce nothing: `spec.bypassedNamespaces` as far as it is in force.
+    #[must_use]
+    pub fn bypasses(&self, namespace: &str) -> bool {
+        self.settings.bypasses(namespace)
     }
 
     fn client_side(
@@ -350,6 +359,9 @@ impl Compiled {
     fn refuses(&self, proxy: &Proxy, service: &NamespacedName, port: Port) -> bool {
         let caller = &proxy.identity;
         let own = &proxy.template.namespace;
+        if self.settings.bypasses(own) {
+            return self.backend_refuses(caller, service, port, None);
+        }
         let consumers = self.validated.consumers(service, port);
         let callers = consumers.get(own).copied();
         let rules: Vec<&RouteEntry> = self.validated.rules(service, port, callers).collect();

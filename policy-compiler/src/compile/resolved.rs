@@ -133,6 +133,7 @@ impl Compiled {
                     // The names are the same for the callers of every node.
                     node: None,
                     namespace: Some(Arc::clone(namespace)),
+                    bypassed: self.settings.bypasses(namespace),
                 };
                 self.client_side(&destination.name, destination.port, &caller)
                     .map(|side| side.clusters().cloned().collect())

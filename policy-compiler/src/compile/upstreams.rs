@@ -3,29 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::TrafficPolicySpec;
-
-use super::Compiled;
-use super::endpoints::{Misnamed, ReachableEndpoints, reached};
-use super::facet::{Caller, Facet, OutPort, candidates};
+use super::cluster_inputs::ClusterInputs;
+use super::endpoints::Misnamed;
+use super::facet::{Caller, OutPort, candidates};
 use super::groups;
 use super::memo::{Lazy, kept};
-use crate::kind::ObjectKind;
-use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
-use crate::kinds::policy::{ROUTES, SPLITS};
 use crate::kinds::traffic_policy::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Backend, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Otherwise,
-    Purpose, RouteEntry, RouteRule, RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls,
-    idle_timeout,
+    Action, Alpn, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Purpose, RouteRule,
+    RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls, idle_timeout,
 };
-use crate::validation::Recorder;
-use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{
-    DeclaredSpec, Family, Labels, NamespacedName, Port, Protocol, Service, ServicePort, SpiffeId,
-};
+use crate::validation::inputs::UnitInput;
+use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
 
 /// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
 fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
@@ -151,141 +142,11 @@ pub(crate) struct ServiceCluster {
 /// The clusters of a service by port and callers.
 pub(crate) type ServiceClusters = BTreeMap<OutPort, ServiceCluster>;
 
-/// The inputs of the clusters of a service.
-pub(crate) struct ClusterInputs<'a> {
-    pub(crate) recorder: &'a Recorder<'a>,
-    compiled: &'a Compiled,
-    pub(crate) settings: &'a Settings,
-}
-
 impl<'a> ClusterInputs<'a> {
-    pub(super) fn new(recorder: &'a Recorder<'a>, compiled: &'a Compiled) -> Self {
-        Self {
-            recorder,
-            compiled,
-            settings: &compiled.settings,
-        }
-    }
-
-    /// The rules of a port in force, for the callers of a namespace with routes of its own, or for all others.
-    pub(super) fn rules(
-        &self,
-        service: &NamespacedName,
-        port: Port,
-        callers: Option<&Arc<str>>,
-    ) -> Vec<&'a RouteEntry> {
-        for kind in ROUTES.into_iter().chain(SPLITS) {
-            self.recorder.record_attached(kind, service);
-        }
-        let validated = &self.compiled.validated;
-        validated.rules(service, port, callers).collect()
-    }
-
-    /// The callers that have rules of a port apart: all, and the namespaces with routes of their own. Attached routes are read with the rules.
-    pub(super) fn callers(
-        &self,
-        service: &NamespacedName,
-        port: Port,
-    ) -> Vec<Option<&'a Arc<str>>> {
-        self.compiled.validated.callers(service, port)
-    }
-
-    /// The callers that have rules of a port apart, with the rules that decide about connections. On a port that declares HTTP there are none:
-    /// elsewhere a rule shifts weight in the endpoints of one cluster.
-    fn rules_of_bytes(
-        &self,
-        service: &Service,
-        port: &ServicePort,
-    ) -> Vec<(Option<&'a Arc<str>>, Vec<&'a RouteEntry>)> {
-        if port.protocol == Protocol::Http {
-            return vec![(None, Vec::new())];
-        }
-        for kind in SPLITS.into_iter().chain([ObjectKind::TCPRoute]) {
-            self.recorder.record_own_attached(kind);
-        }
-        let (name, port) = (&service.name, port.port);
-        let callers = self.callers(name, port).into_iter();
-        callers
-            .map(|callers| (callers, self.rules(name, port, callers)))
-            .collect()
-    }
-
-    /// The answer to requests that no rule of a port takes. The rules are read before.
-    pub(super) fn otherwise(
-        &self,
-        service: &NamespacedName,
-        port: Port,
-        callers: Option<&Arc<str>>,
-    ) -> Otherwise {
-        self.compiled.validated.otherwise(service, port, callers)
-    }
-
-    /// The traffic policy in force of a port with a protocol.
-    pub(super) fn policy(
-        &self,
-        service: &NamespacedName,
-        port: Port,
-        protocol: Protocol,
-    ) -> PortPolicy<'a> {
-        self.recorder
-            .record_attached(TrafficPolicySpec::KIND, service);
-        let policies = &self.compiled.validated.traffic_policies;
-        let target = Target::Service(service.clone());
-        let attached = policies.attached(&target).next();
-        attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
-    }
-
     /// The clusters of a service as a whole.
     pub(super) fn wholes(&self, service: &NamespacedName) -> Option<&'a Arc<ServiceClusters>> {
         self.recorder.record(service, UnitInput::Clusters);
         self.compiled.wholes.get(service)
-    }
-
-    pub(super) fn reached(
-        &self,
-        service: &NamespacedName,
-        port: Port,
-        subset: Option<&Labels>,
-        caller: Caller<'_>,
-    ) -> ReachableEndpoints {
-        reached(
-            self.recorder.endpoint_inputs(),
-            self.settings,
-            service,
-            port,
-            subset,
-            caller,
-        )
-    }
-
-    /// Returns the kinds of callers for which a port is compiled, given the rules that count there for callers of a namespace.
-    pub(super) fn facets(
-        &self,
-        service: &Service,
-        port: Port,
-        rules: &[&RouteEntry],
-        callers: Option<&Arc<str>>,
-    ) -> Vec<Facet> {
-        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
-        let backends = backends.filter_map(|backend| match backend {
-            Backend::Service(name, port) => Some((name, *port)),
-            Backend::Subset(..) | Backend::Invalid(_) => None,
-        });
-        let called = std::iter::once((&service.name, port)).chain(backends);
-        let nodes: BTreeSet<&Arc<str>> = called
-            .flat_map(|(name, port)| self.recorder.endpoint_inputs().nodes(name, port))
-            .collect();
-        let families = [None].into_iter().chain(service.second_family().map(Some));
-        let facets = families.flat_map(|family| {
-            let nodes = nodes.iter().map(|node| Some(Arc::clone(node)));
-            let nodes = [None].into_iter().chain(nodes);
-            nodes.map(move |node| Facet {
-                family,
-                node,
-                namespace: callers.cloned(),
-            })
-        });
-        facets.collect()
     }
 }
 
@@ -357,7 +218,7 @@ fn whole(
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
         },
     };
-    let policy = scene.policy(name, port, protocol);
+    let policy = scene.policy_for(facet, name, port, protocol);
     govern(&mut upstream, &policy, plain_requests);
     if let Some(forward) = forward {
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
@@ -429,7 +290,7 @@ pub(super) fn subset(
             rules: place.rule.origins.clone(),
         },
     };
-    let policy = scene.policy(&service.name, *port, Protocol::Http);
+    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
     govern(&mut upstream, &policy, there.unmeshed);
     with_old_name(upstream, groups, old)
 }
@@ -445,7 +306,7 @@ pub(super) fn governed(
     old: &OldClusters<'_>,
 ) -> Option<ClusterAndEndpoints> {
     let backend = &whole.pair;
-    let policy = scene.policy(&service.name, *port, Protocol::Http);
+    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
     let own = out_name(&service.name, *port, facet.family);
     // The service itself has its policy already.
     let governs = policy.governs_upstreams() && *backend.name() != own;

@@ -129,7 +129,7 @@ impl<'a> ViewBuilder<'a> {
     ) -> Option<(PartKey, Arc<Part>)> {
         let (name, port) = service?;
         self.depends.insert(Dependency::Service(name.clone()));
-        let caller = self.proxy.facet(None);
+        let caller = self.compiled.facet(self.proxy, None);
         let side = self.compiled.client_side(name, port, &caller)?;
         Some((PartKey::Service(name.clone(), port, None), side.part()))
     }
@@ -405,7 +405,7 @@ impl<'a> ViewBuilder<'a> {
         second_family: Option<Family>,
     ) -> Option<&Arc<OutboundPort>> {
         let Destination { name, port, .. } = &resolved.destination;
-        let caller = self.proxy.facet(second_family);
+        let caller = self.compiled.facet(self.proxy, second_family);
         self.compiled.client_side(name, *port, &caller)
     }
 
@@ -462,6 +462,7 @@ impl<'a> ViewBuilder<'a> {
             DestinationTarget::Pod { group, services } => {
                 let mut services = services.iter();
                 !group.is_meshed()
+                    && !self.compiled.bypasses(&self.proxy.template.namespace)
                     && !services.any(|(name, _)| self.compiled.settings.sends_plain(name))
             }
         }

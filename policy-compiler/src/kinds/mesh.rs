@@ -8,7 +8,7 @@ use heddle_xds_types::golden;
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::rate_limit_server::rate_limit_server;
-use crate::kinds::salvage::{closed, in_words, salvage};
+use crate::kinds::salvage::{bypassed, closed, in_words, salvage};
 use crate::kinds::telemetry::{access_logs, collector, span_tags};
 use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
@@ -88,8 +88,24 @@ fn in_trust_domain(
     }
 }
 
-/// Returns the spec in force of one `Mesh`, and its status. An unreadable field never becomes the open default.
+/// Returns the spec in force of one `Mesh`, and its status. A namespace is bypassed only while the object itself says so in a readable
+/// element: the last good spec brings none back.
 fn judge_one(
+    world: &World,
+    declared: &Declared<MeshSpec>,
+    findings: &mut Vec<Finding>,
+) -> (MeshSpec, ObjectStatus) {
+    let (mut spec, status) = in_force(world, declared, findings);
+    let written = match &declared.spec {
+        Ok(written) => written.bypassed_namespaces.clone(),
+        Err(_) => bypassed(&declared.raw_spec),
+    };
+    spec.bypassed_namespaces.retain(|of| written.contains(of));
+    (spec, status)
+}
+
+/// The same, as far as the last good spec may replace unreadable fields. An unreadable field never becomes the open default.
+fn in_force(
     world: &World,
     declared: &Declared<MeshSpec>,
     findings: &mut Vec<Finding>,
@@ -175,6 +191,11 @@ fn read(spec: &MeshSpec, origin: Option<ObjectRef>) -> Settings {
             .outbound_namespaces
             .iter()
             .map(|of| (of.namespace.as_str().into(), of.outbound == Action::Allow))
+            .collect(),
+        bypassed: spec
+            .bypassed_namespaces
+            .iter()
+            .map(|of| of.namespace.as_str().into())
             .collect(),
         on_demand: spec.scope.on_demand,
         idle_after: spec.scope.idle_after.get(),

@@ -38,6 +38,11 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// Whether pods give feedback on policies of this kind, so that statuses are set after the pods are compiled.
     const FEEDBACK: bool = false;
 
+    /// The effect of a bypass of the policy's namespace, for a finding. None: it has none.
+    const IN_BYPASS: Option<&'static str> = Some(
+        "its sidecars do not apply this object; those of other namespaces that call its services do",
+    );
+
     /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError>;
 
@@ -270,8 +275,19 @@ pub(crate) fn validate<S: PolicyKind>(
             }
             (None, None) => {}
         }
+        let bypassed = S::IN_BYPASS.filter(|_| settings.bypasses(namespace));
+        outcome
+            .findings
+            .extend(bypassed.map(|effect| bypass_finding(&declared.object, effect)));
         outcome.statuses.insert(declared.object.clone(), status);
     }
     S::compare(&attachments, &mut outcome);
     (attachments, outcome)
+}
+
+fn bypass_finding(object: &ObjectRef, effect: &str) -> Finding {
+    let namespace = &object.namespace;
+    let message = format!("the Mesh bypasses namespace {namespace}: {effect}");
+    let finding = Finding::warning(object, "metadata.namespace", reason::BYPASSED, message);
+    finding.fix(format!("end it by `heddle mesh bypass {namespace} --off`"))
 }

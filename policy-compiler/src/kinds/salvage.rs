@@ -1,6 +1,7 @@
 //! A `Mesh` that is not wholly readable: the fields that can be read count, and for the others the last good spec, else the most restrictive values.
 
-use heddle_crds::{Action, Kind, MeshMode, MeshSpec, OnDemand, ScopeSettings};
+use heddle_crds::{Action, BypassedNamespace, Kind, MeshMode, MeshSpec, OnDemand, ScopeSettings};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
@@ -25,6 +26,29 @@ const GUARDED: [(&[&str], Option<&str>); 7] = [
 /// The list of the namespaces with another `outbound`.
 const NAMESPACES: &str = "outboundNamespaces";
 
+/// The list of the namespaces that are bypassed.
+const BYPASSED: &str = "bypassedNamespaces";
+
+/// The namespaces that a spec bypasses. An element with a field that this version does not know, such as a bound of a newer version, bypasses nothing.
+pub(super) fn bypassed(raw: &Value) -> Vec<BypassedNamespace> {
+    let elements = raw.get(BYPASSED).and_then(Value::as_array);
+    let elements = elements.into_iter().flatten();
+    elements
+        .filter_map(|element| BypassedNamespace::deserialize(element).ok())
+        .collect()
+}
+
+/// Takes the elements away that are not readable. None comes from the last good spec.
+fn close_bypassed(value: &mut Value, replaced: &mut Vec<String>) {
+    let readable = json!(bypassed(value));
+    if let Some(list) = value.get_mut(BYPASSED)
+        && *list != readable
+    {
+        *list = readable;
+        replaced.push(BYPASSED.to_owned());
+    }
+}
+
 /// The settings in force of a spec that is not wholly readable.
 #[derive(Debug)]
 pub(super) struct Salvaged {
@@ -47,8 +71,9 @@ pub(super) fn salvage(
 ) -> Salvaged {
     let last = last.and_then(|last| serde_json::to_value(last).ok());
     let mut value = raw.clone();
-    let unknown = Kind::Mesh.remove_unknown(&mut value);
     let mut replaced = Vec::new();
+    close_bypassed(&mut value, &mut replaced);
+    let unknown = Kind::Mesh.remove_unknown(&mut value);
     if !value.is_object() {
         value = Value::Object(Map::new());
         replaced.push("spec".to_owned());

@@ -226,8 +226,7 @@ pub(crate) fn takes_traffic(
     if definition.is_some_and(|service| service.families.len() > 1) {
         return readiness(inputs, service, port, subset).ready > 0;
     }
-    let (family, node) = (None, Node::Any);
-    let mut endpoints = inputs.of_port(service, port, Caller { family, node });
+    let mut endpoints = inputs.of_port(service, port, Caller::any(None));
     endpoints.any(|found| is_ready(&found) && within(subset, found.owner.pod()))
 }
 
@@ -243,8 +242,7 @@ fn of_family(
     family: Option<Family>,
 ) -> Readiness {
     let mut readiness = Readiness::default();
-    let node = Node::Any;
-    for found in inputs.of_port(service, port, Caller { family, node }) {
+    for found in inputs.of_port(service, port, Caller::any(family)) {
         if !within(subset, found.owner.pod()) {
             continue;
         }
@@ -289,7 +287,7 @@ pub(crate) fn reached(
     subset: Option<&Labels>,
     caller: Caller<'_>,
 ) -> ReachableEndpoints {
-    let plain = settings.sends_plain(service);
+    let plain = caller.bypassed || settings.sends_plain(service);
     let by_zone = inputs.service(service).is_some_and(|s| s.by_zone());
     let mut reached = ReachableEndpoints::default();
     let mut ending = Vec::new();

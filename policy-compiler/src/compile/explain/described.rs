@@ -77,7 +77,7 @@ impl Compiled {
         let sides = sides
             .flat_map(|sides| &**sides)
             .filter(|((number, facet), _)| {
-                *number == port && facet.node.is_none() && facet.family.is_none()
+                *number == port && facet.node.is_none() && facet.family.is_none() && !facet.bypassed
             });
         let tables = sides.filter_map(|((_, facet), side)| Some((&facet.namespace, side.table()?)));
         let tables = tables.map(|(callers, table)| PortRules {

@@ -192,7 +192,8 @@ impl Compiled {
         // Bytes: the rule for all requests shifts weight between endpoints.
         let consumers = self.validated.consumers(name, port);
         let callers = consumers.get(&proxy.template.namespace).copied();
-        let Some(entry) = self.validated.rule_of_bytes(name, port, callers) else {
+        let rule = self.validated.rule_of_bytes(name, port, callers);
+        let Some(entry) = rule.filter(|_| !self.bypasses(&proxy.template.namespace)) else {
             explanation.backends = self.whole_service(&arriving, service, port);
             return;
         };
@@ -214,7 +215,7 @@ impl Compiled {
         mut arriving: Arriving<'_>,
         explanation: &mut Explanation,
     ) {
-        let caller = proxy.facet(arriving.family);
+        let caller = self.facet(proxy, arriving.family);
         let side = self.client_side(&service.name, port, &caller);
         let Some(table) = side.and_then(|side| side.table()) else {
             return;

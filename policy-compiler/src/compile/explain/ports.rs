@@ -5,7 +5,7 @@ use std::sync::Arc;
 use heddle_crds::{MeshMode, MtlsMode};
 
 use super::super::Compiled;
-use super::super::inbound::mtls_modes;
+use super::super::inbound::{accepts_plain, mtls_modes};
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::auth_policy::Policy;
@@ -46,6 +46,8 @@ pub struct MtlsSource {
     pub mesh: MeshMode,
     /// The policy that decides in the place of the mesh, unless that observes. `None`: the mesh decides.
     pub policy: Option<(ObjectRef, MtlsMode)>,
+    /// Whether the mesh bypasses the namespace, so that plain text is accepted also where the others refuse it.
+    pub bypassed: bool,
 }
 
 impl Compiled {
@@ -64,7 +66,16 @@ impl Compiled {
         MtlsSource {
             mesh: self.settings.mode,
             policy: first.map(|(policy, mode)| (policy.object.clone(), mode)),
+            bypassed: self.settings.bypasses(&port.template.namespace),
         }
+    }
+
+    /// Whether a port accepts plain text, or would if the mesh did not bypass its namespace.
+    #[must_use]
+    pub fn accepts_plain_unless_bypassed(&self, port: &ServedPort<'_>) -> bool {
+        let policies = self.auth_policies(port.template);
+        let first = mtls_modes(port.port, &policies).next();
+        accepts_plain(self.settings.mode, first.map(|(_, mode)| mode))
     }
 
     /// The ports of all meshed workloads that are captured, and the port of the sidecar's metrics.

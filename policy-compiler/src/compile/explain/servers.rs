@@ -112,6 +112,7 @@ impl Compiled {
         let caller = Caller {
             family: arriving.family.or(first),
             node: Node::At(arriving.node),
+            bypassed: false,
         };
         // No sidecar of a caller that has none keeps it from plain text.
         let settings = Settings {

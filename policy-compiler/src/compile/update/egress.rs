@@ -19,17 +19,25 @@ impl Update<'_> {
         let new = self.recorded(&UnitId::Egress(key.clone()), |recorder, compiled| {
             let own = Target::Callers(key.clone());
             let named = compiled.validated.external_services.attached(&own).next();
-            named?;
+            let bypassed = namespace.is_some_and(|of| compiled.settings.bypasses(of));
+            // Workloads of a bypassed namespace have no policies, whether an object names the namespace or not.
+            if named.is_none() && !bypassed {
+                return None;
+            }
             if key.is_some() {
                 recorder.record_for_all_callers(ObjectKind::ExternalService);
             }
-            let hosts = compiled.validated.external_hosts(namespace);
+            let mut hosts = compiled.validated.external_hosts(namespace).peekable();
+            hosts.peek()?;
             let addresses_at = |port| {
                 recorder.record_port(port);
                 let all = compiled.service_addresses.get(&port);
                 all.into_iter().flatten().map(|(ip, _)| *ip).collect()
             };
             let policy_of = |host: &ExternalHost| {
+                if bypassed {
+                    return None;
+                }
                 recorder.record_of_external(ObjectKind::TrafficPolicy, &host.object);
                 let target = Target::External(NamespacedName::of(&host.object));
                 let policies = &compiled.validated.traffic_policies;

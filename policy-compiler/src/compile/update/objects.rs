@@ -75,6 +75,9 @@ impl Update<'_> {
         for namespace in self.old.egress.keys() {
             self.queue.add(UnitId::Egress(namespace.clone()));
         }
+        for namespace in &self.new.settings.bypassed {
+            self.queue.add(UnitId::Egress(Some(Arc::clone(namespace))));
+        }
     }
 
     fn validate<S: Stored>(&mut self, namespace: &Arc<str>) {

@@ -75,6 +75,8 @@ impl PolicyKind for AuthPolicySpec {
     /// The policies that count, in the order of names.
     type Attachment = Vec<Policy>;
 
+    const IN_BYPASS: Option<&'static str> = Some("no rule of it decides");
+
     const NO_CONFLICT: Option<&'static str> =
         Some("no other policy says something else about mTLS");
 
@@ -92,7 +94,7 @@ impl PolicyKind for AuthPolicySpec {
     ) {
         let (object, settings) = (&policy.declared.object, policy.settings);
         let ObjectReport { status, findings } = report;
-        set_enforced(status, spec, settings);
+        set_enforced(status, spec, settings, &object.namespace);
         silent::report(&settings.trust_domain, object, spec, status, findings);
         findings.extend(regex_findings(object, spec));
         let selection = selection(policy, spec);
@@ -154,12 +156,18 @@ fn memory(policy: &Candidate<'_, AuthPolicySpec>) -> Option<Memory> {
     Memory::of(policy.history().last_good())
 }
 
-fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Settings) {
+fn set_enforced(
+    status: &mut ObjectStatus,
+    spec: &AuthPolicySpec,
+    settings: &Settings,
+    namespace: &str,
+) {
     let in_force = status.in_force.as_ref().map(|good| good.generation);
     let older = in_force.filter(|generation| *generation != status.observed_generation);
     let observe = "the Mesh observes: every policy only reports".to_owned();
     let audit = "spec.mode is Audit: the policy only reports".to_owned();
     let (holds, reason, message) = match older {
+        _ if settings.bypasses(namespace) => (false, reason::BYPASSED, bypassed(namespace)),
         _ if settings.mode == MeshMode::Observe => (false, reason::AUDIT, observe),
         _ if spec.mode == PolicyMode::Audit => (false, reason::AUDIT, audit),
         Some(generation) => {
@@ -171,6 +179,10 @@ fn set_enforced(status: &mut ObjectStatus, spec: &AuthPolicySpec, settings: &Set
         None => (true, reason::ENFORCED, "every rule decides".to_owned()),
     };
     status.set(ConditionType::Enforced, holds, reason, message);
+}
+
+fn bypassed(namespace: &str) -> String {
+    format!("the Mesh bypasses namespace {namespace}: no rule decides there")
 }
 
 /// The policy that stands for an unusable one; none if that one only reports.
@@ -209,6 +221,10 @@ fn denying(
             }
         },
     );
+    if settings.bypasses(&object.namespace) {
+        let text = bypassed(&object.namespace);
+        status.set(ConditionType::Enforced, false, reason::BYPASSED, text);
+    }
     let rule = Rule {
         id: format!("{}/{}/unusable", object.namespace, object.name).into(),
         action: RuleAction::Deny,

@@ -87,6 +87,8 @@ impl ExternalHosts {
 impl PolicyKind for ExternalServiceSpec {
     type Attachment = ExternalHosts;
 
+    const IN_BYPASS: Option<&'static str> = None;
+
     const NO_CONFLICT: Option<&'static str> =
         Some("no other ExternalService of the namespace has one of its hosts at the same port");
 

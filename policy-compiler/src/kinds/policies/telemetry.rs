@@ -32,6 +32,8 @@ impl PolicyKind for TelemetrySpec {
     /// The objects of the namespace that count, in the order of names.
     type Attachment = Vec<TelemetryPolicy>;
 
+    const IN_BYPASS: Option<&'static str> = None;
+
     const NO_CONFLICT: Option<&'static str> =
         Some("no other Telemetry sets the same for a pod of this one");
 

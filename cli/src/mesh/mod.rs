@@ -1,0 +1,35 @@
+//! `heddle mesh`: settings of the mesh that are switched while it runs.
+
+mod bypass;
+mod effect;
+mod wait;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use bypass::BypassArgs;
+
+/// The commands on the settings of the mesh.
+#[derive(Subcommand, Debug)]
+pub enum MeshCommand {
+    /// Take a namespace out of the way of the mesh, or put it back, while it runs.
+    #[command(
+        long_about = "Adds a namespace to spec.bypassedNamespaces of the Mesh, or takes it away (--off), and waits until every sidecar of the \
+                      namespace has acknowledged that. Sidecars of a bypassed namespace enforce nothing: no AuthPolicy, no route, no split, \
+                      no retry, limit or fault of a TrafficPolicy. They accept plain text beside mTLS, and go on reporting. Calls between \
+                      sidecars stay mutual TLS, so that no other namespace is weakened. No pod restarts, and no connection is closed; after \
+                      --off, ports with the mode Strict end their connections in plain text.\n\n\
+                      Takes the right to `patch` the Mesh, which belongs to the cluster, and the rights of `heddle proxy status`; the change \
+                      is announced by those of `heddle analyze`.\n\n\
+                      Exit codes: 0 every sidecar has acknowledged, 1 an error, or not within --timeout (the change stays).",
+        after_long_help = "Examples:\n  heddle mesh bypass shop --dry-run\n  heddle mesh bypass shop\n  heddle mesh bypass shop --off\n  \
+                           heddle mesh bypass shop -o json | jq .pending"
+    )]
+    Bypass(BypassArgs),
+}
+
+/// Runs the command.
+pub async fn run(command: &MeshCommand) -> Result<()> {
+    let MeshCommand::Bypass(args) = command;
+    bypass::run(args).await
+}

@@ -1,0 +1,212 @@
+//! The inputs of the clusters of a service: its rules and policies for each kind of callers, and its endpoints.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heddle_crds::TrafficPolicySpec;
+
+use super::Compiled;
+use super::endpoints::{ReachableEndpoints, reached};
+use super::facet::{Caller, Callers, Facet};
+use crate::kind::ObjectKind;
+use crate::kinds::mesh::Settings;
+use crate::kinds::policies::traffic_policy::PortPolicy;
+use crate::kinds::policy::{ROUTES, SPLITS};
+use crate::traffic::{Backend, Otherwise, RouteEntry};
+use crate::validation::Recorder;
+use crate::validation::inputs::Target;
+use crate::world::{DeclaredSpec, Labels, NamespacedName, Port, Protocol, Service, ServicePort};
+
+/// The inputs of the clusters of a service.
+pub(crate) struct ClusterInputs<'a> {
+    pub(crate) recorder: &'a Recorder<'a>,
+    pub(super) compiled: &'a Compiled,
+    pub(crate) settings: &'a Settings,
+}
+
+impl<'a> ClusterInputs<'a> {
+    pub(super) fn new(recorder: &'a Recorder<'a>, compiled: &'a Compiled) -> Self {
+        Self {
+            recorder,
+            compiled,
+            settings: &compiled.settings,
+        }
+    }
+
+    /// The rules of a port in force, for the callers of a namespace with routes of its own, or for all others.
+    pub(super) fn rules(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        callers: Option<&Arc<str>>,
+    ) -> Vec<&'a RouteEntry> {
+        for kind in ROUTES.into_iter().chain(SPLITS) {
+            self.recorder.record_attached(kind, service);
+        }
+        let validated = &self.compiled.validated;
+        validated.rules(service, port, callers).collect()
+    }
+
+    /// Whether a port differs for callers of bypassed namespaces, given its rules for all callers.
+    fn has_bypass(
+        &self,
+        service: &NamespacedName,
+        port: &ServicePort,
+        rules: &[&RouteEntry],
+    ) -> bool {
+        if self.settings.bypassed.is_empty() {
+            return false;
+        }
+        let policy = self.policy(service, port.port, port.protocol);
+        !rules.is_empty()
+            || policy.objects().next().is_some()
+            || self.settings.plain.is_some()
+            || self.compiled.validated.otherwise(service, port.port, None) == Otherwise::NotFound
+    }
+
+    /// The callers that have rules of a port apart: all, and the namespaces with routes of their own. Attached routes are read with the rules.
+    pub(super) fn callers(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+    ) -> Vec<Option<&'a Arc<str>>> {
+        self.compiled.validated.callers(service, port)
+    }
+
+    /// The callers that have rules of a port apart, with the rules that decide about connections. On a port that declares HTTP there are none:
+    /// elsewhere a rule shifts weight in the endpoints of one cluster.
+    pub(super) fn rules_of_bytes(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
+        let mut all = self.enforced_rules_of_bytes(service, port);
+        let rules = all.first().map_or(&[][..], |(_, rules)| rules);
+        if self.has_bypass(&service.name, port, rules) {
+            all.push((Callers::Bypassed, Vec::new()));
+        }
+        all
+    }
+
+    fn enforced_rules_of_bytes(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
+        if port.protocol == Protocol::Http {
+            return vec![(Callers::All, Vec::new())];
+        }
+        for kind in SPLITS.into_iter().chain([ObjectKind::TCPRoute]) {
+            self.recorder.record_own_attached(kind);
+        }
+        let (name, port) = (&service.name, port.port);
+        let callers = self.callers(name, port).into_iter();
+        callers
+            .map(|callers| (Callers::of(callers), self.rules(name, port, callers)))
+            .collect()
+    }
+
+    /// The callers of a port that have rules or policies apart, with their rules.
+    pub(super) fn rules_of_requests(
+        &self,
+        service: &NamespacedName,
+        port: &ServicePort,
+    ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
+        let number = port.port;
+        let callers = self.callers(service, number).into_iter();
+        let mut all: Vec<_> = callers
+            .map(|callers| (Callers::of(callers), self.rules(service, number, callers)))
+            .collect();
+        let rules = all.first().map_or(&[][..], |(_, rules)| rules);
+        if self.has_bypass(service, port, rules) {
+            all.push((Callers::Bypassed, Vec::new()));
+        }
+        all
+    }
+
+    /// The policy of a port for some callers.
+    pub(super) fn policy_for(
+        &self,
+        facet: &Facet,
+        service: &NamespacedName,
+        port: Port,
+        protocol: Protocol,
+    ) -> PortPolicy<'a> {
+        match facet.bypassed {
+            true => PortPolicy::default(),
+            false => self.policy(service, port, protocol),
+        }
+    }
+
+    /// The answer to requests of some callers that no rule of a port takes. The rules are read before.
+    pub(super) fn otherwise_for(
+        &self,
+        facet: &Facet,
+        service: &NamespacedName,
+        port: Port,
+    ) -> Otherwise {
+        let validated = &self.compiled.validated;
+        match facet.bypassed {
+            true => Otherwise::WholeService,
+            false => validated.otherwise(service, port, facet.namespace.as_ref()),
+        }
+    }
+
+    /// The traffic policy in force of a port with a protocol.
+    fn policy(&self, service: &NamespacedName, port: Port, protocol: Protocol) -> PortPolicy<'a> {
+        self.recorder
+            .record_attached(TrafficPolicySpec::KIND, service);
+        let policies = &self.compiled.validated.traffic_policies;
+        let target = Target::Service(service.clone());
+        let attached = policies.attached(&target).next();
+        attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
+    }
+
+    pub(super) fn reached(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+        caller: Caller<'_>,
+    ) -> ReachableEndpoints {
+        reached(
+            self.recorder.endpoint_inputs(),
+            self.settings,
+            service,
+            port,
+            subset,
+            caller,
+        )
+    }
+
+    /// Returns the kinds of callers for which a port is compiled, given the rules that count there for callers of a namespace.
+    pub(super) fn facets(
+        &self,
+        service: &Service,
+        port: Port,
+        rules: &[&RouteEntry],
+        callers: Callers<'_>,
+    ) -> Vec<Facet> {
+        let backends = rules.iter().flat_map(|entry| entry.rule.backends());
+        let backends = backends.filter_map(|backend| match backend {
+            Backend::Service(name, port) => Some((name, *port)),
+            Backend::Subset(..) | Backend::Invalid(_) => None,
+        });
+        let called = std::iter::once((&service.name, port)).chain(backends);
+        let nodes: BTreeSet<&Arc<str>> = called
+            .flat_map(|(name, port)| self.recorder.endpoint_inputs().nodes(name, port))
+            .collect();
+        let families = [None].into_iter().chain(service.second_family().map(Some));
+        let facets = families.flat_map(|family| {
+            let nodes = nodes.iter().map(|node| Some(Arc::clone(node)));
+            let nodes = [None].into_iter().chain(nodes);
+            nodes.map(move |node| Facet {
+                family,
+                node,
+                namespace: callers.namespace().cloned(),
+                bypassed: callers == Callers::Bypassed,
+            })
+        });
+        facets.collect()
+    }
+}
