@@ -84,7 +84,7 @@ fi
 # Alone, so that the waits are those of the rollouts (HEDDLE_ROLLOUT_ROUNDS=50 for the long run).
 cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-rollouts -- --nocapture
 [ "${1:-}" != --rollouts ] || exit 0
-cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-traffic --test e2e-security --test e2e-foreign-kinds -- --test-threads=3
+cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-traffic --test e2e-security --test e2e-tap --test e2e-foreign-kinds -- --test-threads=3
 # Gateway API's own suite (the cluster of somebody else may lack its image).
 [ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"
 # The last: it changes the whole mesh, and ends it.

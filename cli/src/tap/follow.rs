@@ -47,7 +47,7 @@ impl Replica {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Pod(_, name) => name.clone(),
-            Self::Local(_) => "standalone".to_owned(),
+            Self::Local(socket) => socket.display().to_string(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `heddle tap`: live requests of a namespace or a workload.
 
 mod follow;
+mod seen;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use heddle_acceptor::clean;
-use heddle_xds_types::tap::{
-    MAX_PER_SECOND, MAX_SECONDS, Sides, TapAnswer, TapFilter, TapLine, TapRequest,
-};
+use heddle_xds_types::tap::{MAX_PER_SECOND, MAX_SECONDS, Sides, TapFilter, TapRequest};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
@@ -20,16 +19,18 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::ClusterArgs;
 use crate::dashboard::secret;
 use crate::edges::live::{PlaceArgs, Source};
-use crate::findings::plural;
-use crate::out::{Format, say};
+use crate::out::Format;
 use crate::replicas::Way;
 use crate::rollout::name_of;
 use follow::{MARGIN, News, Replica, TAPPER, follow};
+use seen::Seen;
 
 /// The socket in the runtime folder of a standalone control plane.
 const SOCKET: &str = "tap.sock";
 /// The time between two looks for new replicas.
 const LOOK: Duration = Duration::from_secs(10);
+/// The time for a look at the end.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// Answers that wait to be printed.
 const QUEUE: usize = 16;
 /// The longest reason of a replica, in characters.
@@ -112,11 +113,11 @@ async fn tap(args: &TapArgs) -> Result<()> {
         until,
         news,
         over: over.clone(),
-        followed: BTreeSet::new(),
+        followed: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
-    taps.look().await?;
     let mut seen = Seen::new(args);
+    taps.look(&mut seen).await?;
     let mut looks = tokio::time::interval(LOOK);
     let result = loop {
         tokio::select! {
@@ -125,13 +126,17 @@ async fn tap(args: &TapArgs) -> Result<()> {
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
             },
-            _ = looks.tick() => if let Err(error) = taps.look().await {
+            _ = looks.tick() => if let Err(error) = taps.look(&mut seen).await {
                 eprintln!("heddle: {}", clean(&format!("{error:#}"), MAX_REASON));
             },
             () = tokio::time::sleep_until(until.into()) => break Ok(()),
             _ = tokio::signal::ctrl_c() => break Ok(()),
         }
     };
+    // A replica that went since the last look is not missing.
+    if seen.is_partial() {
+        let _ = tokio::time::timeout(LAST_LOOK, taps.look(&mut seen)).await;
+    }
     over.cancel();
     // Rows on the way hold no task up.
     drop(incoming);
@@ -191,22 +196,43 @@ struct Taps {
     until: Instant,
     news: mpsc::Sender<(String, News)>,
     over: CancellationToken,
-    followed: BTreeSet<String>,
+    /// Those that are asked, each with the end of its task.
+    followed: BTreeMap<String, CancellationToken>,
     tasks: JoinSet<()>,
 }
 
 impl Taps {
-    /// Follows the replicas that are new.
-    async fn look(&mut self) -> Result<()> {
-        for replica in self.replicas().await? {
-            if self.followed.insert(replica.name()) {
-                let (news, over) = (self.news.clone(), self.over.clone());
-                let request = self.request.clone();
-                self.tasks
-                    .spawn_local(follow(replica, request, self.until, news, over));
+    /// Follows the replicas that are new, and forgets those that are gone.
+    async fn look(&mut self, seen: &mut Seen<'_>) -> Result<()> {
+        let running = self.replicas().await?;
+        for gone in self.set(running) {
+            seen.forget(&gone);
+        }
+        seen.are_back(|name| self.followed.contains_key(name));
+        Ok(())
+    }
+
+    /// Follows these replicas and no others. Returns the names of those that were followed before.
+    fn set(&mut self, running: Vec<Replica>) -> Vec<String> {
+        let names: BTreeSet<String> = running.iter().map(Replica::name).collect();
+        let gone = self.followed.keys().filter(|name| !names.contains(*name));
+        let gone: Vec<String> = gone.cloned().collect();
+        for name in &gone {
+            if let Some(end) = self.followed.remove(name) {
+                end.cancel();
             }
         }
-        Ok(())
+        for replica in running {
+            if self.followed.contains_key(&replica.name()) {
+                continue;
+            }
+            let over = self.over.child_token();
+            self.followed.insert(replica.name(), over.clone());
+            let (news, request) = (self.news.clone(), self.request.clone());
+            self.tasks
+                .spawn_local(follow(replica, request, self.until, news, over));
+        }
+        gone
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {
@@ -235,150 +261,6 @@ async fn running(cluster: &ClusterArgs) -> Result<Vec<String>> {
     Ok(running.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The state of a replica.
-#[derive(Debug, Default)]
-struct Told {
-    /// The last answer, without its rows.
-    answer: Option<TapAnswer>,
-    /// Why it could not be asked, the last time.
-    away: Option<String>,
-}
-
-/// All that was printed and heard.
-struct Seen<'a> {
-    args: &'a TapArgs,
-    replicas: BTreeMap<String, Told>,
-    shown: u64,
-    announced: bool,
-    too_old: usize,
-}
-
-impl<'a> Seen<'a> {
-    const fn new(args: &'a TapArgs) -> Self {
-        Self {
-            args,
-            replicas: BTreeMap::new(),
-            shown: 0,
-            announced: false,
-            too_old: 0,
-        }
-    }
-
-    /// Takes the news of a replica. Returns whether the tap goes on.
-    fn take(&mut self, replica: String, news: News) -> Result<bool> {
-        let told = self.replicas.entry(replica.clone()).or_default();
-        match news {
-            News::Refused(reason) => bail!("{replica}: {}", clean(&reason, MAX_REASON)),
-            News::Away(reason) => {
-                let reason = clean(&reason, MAX_REASON);
-                if told.away.as_ref() != Some(&reason) {
-                    eprintln!("heddle: {replica} could not be asked: {reason}");
-                }
-                told.away = Some(reason);
-            }
-            News::Answer(mut answer) => {
-                told.away = None;
-                let rows = std::mem::take(&mut answer.rows);
-                told.answer = Some(answer);
-                self.announce();
-                return self.print(rows);
-            }
-        }
-        Ok(true)
-    }
-
-    fn print(&mut self, rows: Vec<TapLine>) -> Result<bool> {
-        for row in rows {
-            match self.args.output {
-                Format::Text => say!("{}", text::line(&row)),
-                format @ (Format::Json | Format::Yaml) => format.print_next(&row, String::new)?,
-            }
-            self.shown += 1;
-            if self.args.max.is_some_and(|max| self.shown >= max) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Says once how many sidecars are tapped, and names those that cannot be.
-    fn announce(&mut self) {
-        if !self.announced {
-            self.announced = true;
-            eprintln!(
-                "tapping {} for {} s; Ctrl-C ends it",
-                self.args.target, self.args.timeout
-            );
-            if self.args.output == Format::Text {
-                say!("{}", text::head());
-            }
-        }
-        let old = self.sum(|answer| answer.too_old_count);
-        if old > self.too_old {
-            self.too_old = old;
-            let answers = self.answers().flat_map(|answer| &answer.too_old);
-            let names: Vec<&str> = answers.map(String::as_str).collect();
-            let names = clean(&names.join(", "), MAX_REASON);
-            eprintln!(
-                "heddle: {} cannot be tapped, for the bootstrap is older than version {}: {names} (fix: restart them)",
-                plural(old, "sidecar"),
-                heddle_xds_types::tap::BOOTSTRAP
-            );
-        }
-    }
-
-    fn answers(&self) -> impl Iterator<Item = &TapAnswer> {
-        self.replicas
-            .values()
-            .filter_map(|told| told.answer.as_ref())
-    }
-
-    fn sum<T: std::iter::Sum>(&self, of: impl Fn(&TapAnswer) -> T) -> T {
-        self.answers().map(of).sum()
-    }
-
-    /// Prints the counts, and fails if the tap was not whole.
-    fn verdict(&self) -> Result<()> {
-        let away: Vec<String> = self
-            .replicas
-            .iter()
-            .filter_map(|(name, told)| Some(format!("{name}: {}", told.away.as_ref()?)))
-            .collect();
-        if self.answers().next().is_none() {
-            bail!(
-                "no replica of the control plane served the tap\n  {}",
-                away.join("\n  ")
-            );
-        }
-        eprintln!("{}", self.summary());
-        if away.is_empty() {
-            return Ok(());
-        }
-        bail!(
-            "this is partial: some replicas could not be asked\n  {}",
-            away.join("\n  ")
-        )
-    }
-
-    fn summary(&self) -> String {
-        let mut text = format!(
-            "{} from {}",
-            plural(usize::try_from(self.shown).unwrap_or(usize::MAX), "request"),
-            plural(self.sum(|answer| answer.sidecars), "sidecar")
-        );
-        let left_out: u64 = self.sum(|answer| answer.left_out);
-        if left_out > 0 {
-            let rate = self.args.rate;
-            text.push_str(&format!("; {left_out} matched and were left out, for a sidecar reports {rate} a second (--rate)"));
-        }
-        let lost: u64 = self.sum(|answer| answer.lost);
-        if lost > 0 {
-            text.push_str(&format!("; {lost} were lost on the way"));
-        }
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,5 +279,60 @@ mod tests {
         ] {
             assert_eq!(target(text).ok(), expected, "{text}");
         }
+    }
+
+    pub fn args() -> TapArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            tap: TapArgs,
+        }
+        let line = <Line as clap::Parser>::parse_from(["tap", "shop"]);
+        line.tap
+    }
+
+    /// Replicas at sockets without a server: they are asked again and again.
+    #[tokio::test]
+    async fn gone_replicas_are_asked_no_more_and_new_ones_are() {
+        let follows = async {
+            let (news, mut incoming) = mpsc::channel(QUEUE);
+            let mut taps = Taps {
+                source: Source::Standalone(PathBuf::new()),
+                request: request(&args()).await.unwrap(),
+                until: Instant::now() + Duration::from_secs(60),
+                news,
+                over: CancellationToken::new(),
+                followed: BTreeMap::new(),
+                tasks: JoinSet::new(),
+            };
+            let replicas = |names: &[&str]| -> Vec<Replica> {
+                names
+                    .iter()
+                    .map(|name| Replica::Local(name.into()))
+                    .collect()
+            };
+            let first = "/nonexistent/first.sock";
+            let second = "/nonexistent/second.sock";
+            assert!(taps.set(replicas(&[first])).is_empty());
+            let (name, news) = incoming.recv().await.unwrap();
+            assert!(name == first && matches!(news, News::Away(_)), "{news:?}");
+            assert!(taps.set(replicas(&[first])).is_empty());
+            assert_eq!(taps.tasks.len(), 1, "it is followed already");
+
+            assert_eq!(taps.set(replicas(&[second])), [first]);
+            // The task of the first one ends, and only that.
+            taps.tasks.join_next().await.unwrap().unwrap();
+            assert_eq!(taps.tasks.len(), 1);
+            while let Ok((name, _)) = incoming.try_recv() {
+                assert!(name == first || name == second);
+            }
+            for _ in 0..2 {
+                let (name, _) = incoming.recv().await.unwrap();
+                assert_eq!(name, second);
+            }
+            taps.over.cancel();
+            while taps.tasks.join_next().await.is_some() {}
+        };
+        LocalSet::new().run_until(follows).await;
     }
 }

@@ -1,0 +1,180 @@
+//! `heddle tap` on a cluster: the rights that it takes, and the secrets that it does not show.
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests may panic"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SECRET: &str = "planted-secret";
+const CONTROL_PLANE: &str = "heddle-system";
+
+/// A user that reaches the control plane, and may do nothing else: an account of a namespace, by its token.
+struct User {
+    name: String,
+    kubeconfig: tempfile::NamedTempFile,
+}
+
+impl User {
+    fn new(ns: &Namespace) -> Result<Self> {
+        let (namespace, cluster) = (&ns.name, Kubectl::cluster());
+        let name = format!("tap-{namespace}");
+        cluster.apply(&format!(
+            "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: oncall, namespace: {namespace}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: {name}, namespace: {CONTROL_PLANE}}}
+rules:
+- {{apiGroups: [\"\"], resources: [pods], verbs: [get, list]}}
+- {{apiGroups: [\"\"], resources: [pods/portforward], verbs: [create]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: {name}, namespace: {CONTROL_PLANE}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {name}}}
+subjects: [{{kind: ServiceAccount, name: oncall, namespace: {namespace}}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {name}}}
+rules: [{{apiGroups: [admissionregistration.k8s.io], resources: [mutatingwebhookconfigurations], resourceNames: [heddle-injector], verbs: [get]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {name}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}}
+subjects: [{{kind: ServiceAccount, name: oncall, namespace: {namespace}}}]
+"
+        ))?;
+        let kubeconfig = tempfile::NamedTempFile::new()?;
+        let user = Self { name, kubeconfig };
+        let token = ns.kubectl.run(&["create", "token", "oncall"])?;
+        let config = cluster.run(&["config", "view", "--raw", "--minify", "-o", "json"])?;
+        let mut config: Value = serde_json::from_str(&config)?;
+        for of in config["users"].as_array_mut().context("no users")? {
+            of["user"] = json!({"token": token.trim()});
+        }
+        std::fs::write(user.kubeconfig.path(), config.to_string())?;
+        Ok(user)
+    }
+
+    /// Runs `heddle tap` as the user.
+    fn tap(&self, args: &[&str]) -> Result<Output> {
+        tap(self.kubeconfig.path(), args)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let cluster = Kubectl::cluster();
+        for (kind, namespaced) in [
+            ("rolebinding", true),
+            ("role", true),
+            ("clusterrolebinding", false),
+            ("clusterrole", false),
+        ] {
+            let mut args = vec!["delete", kind, &*self.name, "--ignore-not-found"];
+            if namespaced {
+                args.extend(["-n", CONTROL_PLANE]);
+            }
+            let _ = cluster.output(&args);
+        }
+    }
+}
+
+fn tap(kubeconfig: &Path, args: &[&str]) -> Result<Output> {
+    let program = std::env::var("HEDDLE").context("HEDDLE names the command")?;
+    let mut command = Command::new(program);
+    command.arg("tap").args(args).env("KUBECONFIG", kubeconfig);
+    Ok(command.output()?)
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
+}
+
+/// Whether the user is refused for want of the right.
+fn is_refused(output: &Output) -> bool {
+    output.status.code() == Some(1) && text(output).contains("ClusterRole heddle-tap")
+}
+
+#[test]
+fn a_tap_takes_its_right_and_shows_no_secret() -> Result<()> {
+    let (ns, other) = (Namespace::meshed("tap")?, Namespace::meshed("tap-other")?);
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    let user = User::new(&ns)?;
+    let target = format!("{}/server", ns.name);
+    let refused = user.tap(&[&target, "--timeout", "5"])?;
+    ensure!(is_refused(&refused), "{}", text(&refused));
+
+    let account = format!("{}:oncall", ns.name);
+    let account = format!("--serviceaccount={account}");
+    ns.kubectl.run(&[
+        "create",
+        "rolebinding",
+        "tap",
+        "--clusterrole=heddle-tap",
+        &account,
+    ])?;
+    let url = format!("http://server/items?id=7&token={SECRET}");
+    let args = [
+        &*target,
+        "--max",
+        "1",
+        "--timeout",
+        "10",
+        "--query",
+        "--header",
+        "user-agent",
+        "-o",
+        "json",
+    ];
+    // The control plane keeps the answer of the API server for a while.
+    let seen = eventually("a request in the tap", PATIENCE, || {
+        let load = Load::from(&ns.kubectl, "client")
+            .flag("-n=1500")
+            .flag("-qps=100")
+            .flag(&format!("-H=authorization: Bearer {SECRET}"))
+            .flag(&format!("-H=cookie: session={SECRET}"))
+            .start(&url)?;
+        let output = user.tap(&args)?;
+        load.report()?;
+        let all = text(&output);
+        ensure!(!all.contains(SECRET), "a secret: {all}");
+        let line = String::from_utf8_lossy(&output.stdout);
+        let row = line.lines().find(|line| line.starts_with('{'));
+        Ok(row.map(str::to_owned))
+    })?;
+    let row: Value = serde_json::from_str(&seen)?;
+    ensure!(seen.contains("/items?id=7&token=[redacted]"), "{row:#}");
+    ensure!(
+        seen.contains(&format!("/ns/{}/sa/client", ns.name)),
+        "{row:#}"
+    );
+
+    // The right is of one namespace, and some headers are never shown.
+    let elsewhere = user.tap(&[&other.name, "--timeout", "5"])?;
+    ensure!(is_refused(&elsewhere), "{}", text(&elsewhere));
+    let header = user.tap(&[&target, "--timeout", "5", "--header", "authorization"])?;
+    ensure!(header.status.code() == Some(1), "{}", text(&header));
+    Ok(())
+}
