@@ -7,6 +7,8 @@
     reason = "a measurement"
 )]
 
+#[path = "../tests/harness/collector.rs"]
+mod collector;
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 
@@ -19,20 +21,59 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Envoy, Trust, connect, serve, start};
+use collector::Collector;
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
+    AccessLogService, AccessLogServiceServer,
+};
+use envoy_types::pb::envoy::service::accesslog::v3::{
+    StreamAccessLogsMessage, StreamAccessLogsResponse,
+};
+use harness::running::{Envoy, Trust, connect, http, serve, start};
 use heddle_policy_compiler::Compiled;
 use serde_json::{Value, json};
+use tonic::{Request, Response, Status, Streaming, transport};
 
 const NET: &str = "127.105.0";
 const FIRST: u16 = 8601;
+const SINK: &str = "127.105.0.6:8600";
+const COLLECTOR: &str = "127.105.0.7:4317";
 const WARM_UP: usize = 30;
 const REQUESTS: usize = 300;
 const ROUNDS: usize = 3;
 /// Set for the process that runs Envoys under valgrind.
 const COUNTS: &str = "GOLDEN_COST_COUNTS";
 
+/// Takes the requests that Envoys send for taps, as the agent does, and drops them.
+struct Sink;
+
+#[tonic::async_trait]
+impl AccessLogService for Sink {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let mut messages = request.into_inner();
+        while messages.message().await?.is_some() {}
+        Ok(Response::new(StreamAccessLogsResponse::default()))
+    }
+}
+
+/// Serves until the process ends.
+fn sink(at: &str) -> Result<()> {
+    let at = at.parse()?;
+    std::thread::spawn(move || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let service = AccessLogServiceServer::new(Sink);
+        let mut server = transport::Server::builder();
+        Ok(runtime.block_on(server.add_service(service).serve(at))?)
+    });
+    Ok(())
+}
+
 /// A client and a server with so many ports, each called by a name of its own.
-fn compiled(ports: u16) -> Compiled {
+fn compiled(ports: u16, telemetry: &Value) -> Compiled {
     let ports = || FIRST..FIRST + ports;
     let (mut of_service, mut upstreams) = (Vec::new(), Vec::new());
     for port in ports() {
@@ -46,6 +87,7 @@ fn compiled(ports: u16) -> Compiled {
     };
     let (client, server) = (format!("{NET}.1"), format!("{NET}.2"));
     let documents = [
+        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": {"telemetry": telemetry}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api", "namespace": "shop"},
             "spec": {"clusterIP": "10.96.0.1", "selector": {"app": "api"}, "ports": of_service}}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -162,44 +204,123 @@ fn instructions(envoy: &Envoy, folder: &Path) -> Result<u64> {
     Ok(total)
 }
 
-/// The name of a row, the names of its loggers (`None`: all), and the path that is called.
-type Row = (&'static str, Option<&'static [&'static str]>, &'static str);
+/// A row of the table.
+struct Row {
+    name: &'static str,
+    /// The names of its loggers. None: all.
+    loggers: Option<&'static [&'static str]>,
+    path: &'static str,
+    /// The runtime values that wake loggers.
+    awake: &'static str,
+}
 
-const ROWS: [Row; 5] = [
-    ("no logger", Some(&[]), "/items"),
-    ("access log, asleep", Some(&["log"]), "/items"),
-    ("golden metrics", Some(&["stats", "failures"]), "/items"),
-    ("both, as compiled", None, "/items"),
-    ("the same, and the request fails", None, "/fails"),
-];
-
-/// Leaves the connection managers with these route configurations the loggers of their rows.
-fn edit(config: &mut Value, routes: impl Fn(u16) -> String) {
-    for (port, (_, loggers, _)) in (FIRST..).zip(ROWS) {
-        if let Some(loggers) = loggers {
-            keep_loggers(config, &routes(port), loggers);
-        }
+const fn row(name: &'static str, loggers: Option<&'static [&'static str]>) -> Row {
+    Row {
+        name,
+        loggers,
+        path: "/items",
+        awake: "",
     }
 }
 
+const LOGS: &str = "heddle.log=10000&heddle.log.others=10000";
+const TAPPED: &str = "heddle.tap=10000";
+
+/// As sidecars are by default.
+const ROWS: [Row; 8] = [
+    row("no logger", Some(&[])),
+    row("access log, asleep", Some(&["log"])),
+    row("tap, asleep", Some(&["tap"])),
+    row("golden metrics", Some(&["stats", "failures"])),
+    row("all, as compiled", None),
+    Row {
+        path: "/fails",
+        ..row("the same, and the request fails", None)
+    },
+    Row {
+        awake: LOGS,
+        ..row("access log in JSON, every request", Some(&["log"]))
+    },
+    Row {
+        awake: TAPPED,
+        ..row("tap, every request", Some(&["tap"]))
+    },
+];
+
+/// With access logs to a collector.
+const OF_COLLECTOR: [Row; 2] = [
+    row("no logger", Some(&[])),
+    Row {
+        awake: LOGS,
+        ..row("access log by OTLP, every request", Some(&["log"]))
+    },
+];
+
+/// Leaves the connection managers with these route configurations the loggers of their rows, and leads taps to the sink.
+fn edit(config: &mut Value, rows: &[Row], routes: impl Fn(u16) -> String) {
+    for (port, row) in (FIRST..).zip(rows) {
+        if let Some(loggers) = row.loggers {
+            keep_loggers(config, &routes(port), loggers);
+        }
+    }
+    let clusters = config["static_resources"]["clusters"].as_array_mut();
+    let mut clusters = clusters.unwrap().iter_mut();
+    let agent = clusters.find(|cluster| cluster["name"] == "heddle-agent");
+    let (ip, port) = SINK.split_once(':').unwrap();
+    let port = port.parse::<u16>().unwrap();
+    let at = json!({"socket_address": {"address": ip, "port_value": port}});
+    agent.unwrap()["load_assignment"] = json!({"cluster_name": "heddle-agent",
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at}}]}]});
+}
+
+/// Sets runtime values as RTDS does, or takes them back.
+fn wake(values: &str, on: bool) -> Result<()> {
+    let values = match on {
+        true => values.to_owned(),
+        // An empty value removes that of the admin layer.
+        false => values.replace("10000", ""),
+    };
+    for index in [8, 9] {
+        let path = format!("/runtime_modify?{values}");
+        let answer = http(&format!("{NET}.{index}:9901"), "POST", &path, "")?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    Ok(())
+}
+
 fn count(folder: &Path) -> Result<()> {
-    let (none, trust) = (BTreeSet::new(), Trust::new()?);
-    let compiled = compiled(u16::try_from(ROWS.len())?);
-    for (port, _) in (FIRST..).zip(ROWS) {
+    for (port, _) in (FIRST..).zip(&ROWS) {
         serve(format!("{NET}.3:{port}"), answer)?;
     }
+    sink(SINK)?;
+    let _collector = Collector::start(COLLECTOR)?;
+    let (ip, port) = COLLECTOR.split_once(':').context("no port")?;
+    let port = port.parse::<u16>()?;
+    let to_collector = json!({"accessLogs": {}, "accessLogSink": "Collector", "collector": {"address": {"host": ip, "port": port}}});
+    pair(folder, "default", &ROWS, &json!({}))?;
+    pair(folder, "collector", &OF_COLLECTOR, &to_collector)
+}
+
+/// Counts the rows of a pair of sidecars.
+fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()> {
+    let (none, trust) = (BTreeSet::new(), Trust::new()?);
+    let compiled = compiled(u16::try_from(rows.len())?, telemetry);
     let at = |index: u8| format!("{NET}.{index}:9901");
-    let envoys = folder.join("envoys");
+    let envoys = folder.join(name);
     fs::create_dir(&envoys)?;
     let start = |pod, index, routes: fn(u16) -> String| -> Result<Envoy> {
-        let edit = |config: &mut Value| edit(config, routes);
+        let edit = |config: &mut Value| edit(config, rows, routes);
         start(&compiled, (pod, &none), &trust, &envoys, &at(index), edit)
     };
     let server = start("api", 8, |port| format!("in|{port}"))?;
     let client = start("client", 9, |port| format!("out|shop/api|{port}"))?;
     for round in 1..=ROUNDS {
         let mut bare = [0.0; 2];
-        for (port, (name, _, path)) in (FIRST..).zip(ROWS) {
+        for (port, row) in (FIRST..).zip(rows) {
+            let (name, path) = (row.name, row.path);
+            if !row.awake.is_empty() {
+                wake(row.awake, true)?;
+            }
             let mut stream = warm(&format!("{NET}.4:{port}"), path)?;
             for envoy in [&client, &server] {
                 control("--zero", envoy)?;
@@ -213,6 +334,9 @@ fn count(folder: &Path) -> Result<()> {
                 let more = 100.0 * (each / bare[index] - 1.0);
                 let side = ["client", "server"][index];
                 println!("{round} {side}, {name}: {each:.1} thousand instructions ({more:+.1} %)");
+            }
+            if !row.awake.is_empty() {
+                wake(row.awake, false)?;
             }
         }
     }
