@@ -187,7 +187,9 @@ pub mod reason {
     pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
     /// Accepted: there is no such parent.
     pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
-    /// Accepted: another kind of route has the port of the parent.
+    /// Accepted: the target of the policy is not there.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Accepted: another kind of route has the port of the parent, or an older policy the target.
     pub const CONFLICTED: &str = "Conflicted";
     /// Accepted: filters that exclude each other.
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";

@@ -23,8 +23,34 @@ pub struct ForeignKind {
     pub older: &'static [&'static str],
     /// The plural, as in URLs and RBAC rules.
     pub plural: &'static str,
-    /// Whether objects have a status with entries of controllers.
-    pub has_parents: bool,
+    /// The list of the status in which each controller has entries of its own. None: there is none.
+    pub entries: Option<StatusEntries>,
+}
+
+/// A list of a status in which each controller has entries of its own: one for each object that it finds the spec attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusEntries {
+    /// The field of the status.
+    pub list: &'static str,
+    /// The field of an entry that names the object.
+    pub reference: &'static str,
+    /// The most entries, of all controllers together.
+    pub most: usize,
+}
+
+impl StatusEntries {
+    /// Those of routes.
+    pub const PARENTS: Self = Self {
+        list: "parents",
+        reference: "parentRef",
+        most: 32,
+    };
+    /// Those of policies.
+    pub const ANCESTORS: Self = Self {
+        list: "ancestors",
+        reference: "ancestorRef",
+        most: 16,
+    };
 }
 
 impl ForeignKind {
@@ -36,7 +62,7 @@ impl ForeignKind {
         version: "v1",
         older: &[],
         plural: "grpcroutes",
-        has_parents: true,
+        entries: Some(StatusEntries::PARENTS),
     };
 
     /// `HTTPRoute` of Gateway API.
@@ -47,7 +73,7 @@ impl ForeignKind {
         version: "v1",
         older: &[],
         plural: "httproutes",
-        has_parents: true,
+        entries: Some(StatusEntries::PARENTS),
     };
 
     /// `TCPRoute` of Gateway API.
@@ -58,7 +84,18 @@ impl ForeignKind {
         version: "v1",
         older: &[],
         plural: "tcproutes",
-        has_parents: true,
+        entries: Some(StatusEntries::PARENTS),
+    };
+
+    /// `TLSRoute` of Gateway API.
+    pub const TLS_ROUTE: Self = Self {
+        name: "TLSRoute",
+        kind: "TLSRoute",
+        group: "gateway.networking.k8s.io",
+        version: "v1",
+        older: &["v1alpha3", "v1alpha2"],
+        plural: "tlsroutes",
+        entries: Some(StatusEntries::PARENTS),
     };
 
     /// `TrafficSplit` of the Service Mesh Interface. Its objects have no status.
@@ -69,15 +106,28 @@ impl ForeignKind {
         version: "v1alpha4",
         older: &["v1alpha3", "v1alpha2", "v1alpha1"],
         plural: "trafficsplits",
-        has_parents: false,
+        entries: None,
+    };
+
+    /// `XBackendTrafficPolicy` of Gateway API, of its experimental channel.
+    pub const X_BACKEND_TRAFFIC_POLICY: Self = Self {
+        name: "XBackendTrafficPolicy",
+        kind: "XBackendTrafficPolicy",
+        group: "gateway.networking.x-k8s.io",
+        version: "v1alpha1",
+        older: &[],
+        plural: "xbackendtrafficpolicies",
+        entries: Some(StatusEntries::ANCESTORS),
     };
 
     /// Every kind of another project.
     pub const ALL: &[Self] = &[
         Self::GRPC_ROUTE,
         Self::HTTP_ROUTE,
+        Self::TLS_ROUTE,
         Self::TCP_ROUTE,
         Self::SMI_TRAFFIC_SPLIT,
+        Self::X_BACKEND_TRAFFIC_POLICY,
     ];
 }
 
@@ -90,8 +140,15 @@ pub type HttpRouteSpec = ForeignSpec<gateway_api::experimental::httproutes::Http
 /// The spec of a [`ForeignKind::TCP_ROUTE`]. The types have it in the version before, which has the same fields.
 pub type TcpRouteSpec = ForeignSpec<gateway_api::experimental::tcproutes::TcpRouteSpec>;
 
+/// The spec of a [`ForeignKind::TLS_ROUTE`].
+pub type TlsRouteSpec = ForeignSpec<gateway_api::experimental::tlsroutes::TlsRouteSpec>;
+
 /// The spec of a [`ForeignKind::SMI_TRAFFIC_SPLIT`].
 pub type SmiTrafficSplitSpec = ForeignSpec<crate::smi::SmiSplit>;
+
+/// The spec of an [`ForeignKind::X_BACKEND_TRAFFIC_POLICY`].
+pub type XBackendTrafficPolicySpec =
+    ForeignSpec<gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicySpec>;
 
 /// A part of a spec that this version does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]

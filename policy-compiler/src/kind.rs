@@ -1,6 +1,6 @@
 //! The list of kinds, and the properties of each. Code that handles objects kind by kind reads the list.
 
-use heddle_crds::{ForeignKind, Scope};
+use heddle_crds::{ForeignKind, Scope, StatusEntries};
 
 /// Runs a macro over the policies of the list of kinds. A row has the name, the role, the scope, the resource of the API server, the field of
 /// the world, the type of `spec`, and the fields of `status` that the compiler reads.
@@ -16,6 +16,9 @@ macro_rules! with_policies {
             /// Gateway API's `HTTPRoute`.
             HTTPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::HTTP_ROUTE))
                 => http_routes: heddle_crds::HttpRouteSpec, [];
+            /// Gateway API's `TLSRoute`.
+            TLSRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::TLS_ROUTE))
+                => tls_routes: heddle_crds::TlsRouteSpec, [];
             /// Gateway API's `TCPRoute`.
             TCPRoute: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::TCP_ROUTE))
                 => tcp_routes: heddle_crds::TcpRouteSpec, [];
@@ -28,6 +31,9 @@ macro_rules! with_policies {
             /// Our `TrafficPolicy`.
             TrafficPolicy: Role::Policy, Namespaced, Some(KindResource::ours("trafficpolicies"))
                 => traffic_policies: heddle_crds::TrafficPolicySpec, ["lastGood"];
+            /// Gateway API's `XBackendTrafficPolicy`.
+            XBackendTrafficPolicy: Role::Policy, Namespaced, Some(KindResource::foreign(&ForeignKind::X_BACKEND_TRAFFIC_POLICY))
+                => backend_policies: heddle_crds::XBackendTrafficPolicySpec, [];
             /// Our `AuthPolicy`.
             AuthPolicy: Role::Policy, Namespaced, Some(KindResource::ours("authpolicies"))
                 => policies: heddle_crds::AuthPolicySpec, ["lastGood"];
@@ -225,9 +231,19 @@ impl ObjectKind {
     /// The name in `kind:` of the objects.
     #[must_use]
     pub fn api_kind(self) -> &'static str {
+        self.foreign()
+            .map_or_else(|| self.as_str(), |foreign| foreign.kind)
+    }
+
+    /// The list of the status in which each controller has entries of its own; only kinds of other projects have one.
+    #[must_use]
+    pub fn status_entries(self) -> Option<&'static StatusEntries> {
+        self.foreign()?.entries.as_ref()
+    }
+
+    fn foreign(self) -> Option<&'static ForeignKind> {
         let mut foreign = ForeignKind::ALL.iter();
-        let foreign = foreign.find(|foreign| foreign.name == self.as_str());
-        foreign.map_or_else(|| self.as_str(), |foreign| foreign.kind)
+        foreign.find(|foreign| foreign.name == self.as_str())
     }
 
     /// The watched kind of objects with this `apiVersion` and `kind`.

@@ -18,13 +18,13 @@ pub struct ObjectStatus {
     /// The spec that the compiled resources carry: the current one, or the last good. None: nothing of the object is in force.
     /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy refuses must not become the last good).
     pub in_force: Option<LastGood>,
-    /// The places to which the object is attached, for kinds with `status.parents`.
+    /// The places to which the object is attached, for kinds with `status.parents` or `status.ancestors`.
     pub parents: Vec<ParentStatus>,
     /// Fields of `status` that only objects of this kind have, by name.
     pub detail: Map<String, Value>,
 }
 
-/// The object that a route names as its parent, as the route's spec has it.
+/// The object that a route names as its parent, as the route's spec has it, or the target of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentRef {

@@ -21,7 +21,7 @@ const FAILING: &str = "127.91.0.12";
 const DEAD: &str = "127.91.0.13";
 
 /// Services with the policy, if any, and the endpoints. The client's sidecar has 127.91.0.21 and up for them.
-const SERVICES: [(&str, &str, &[&str]); 9] = [
+const SERVICES: [(&str, &str, &[&str]); 12] = [
     ("default", "", &[GOOD, DEAD]),
     ("never", "{attempts: 0}", &[GOOD, DEAD]),
     ("gateway", "{conditions: [GatewayError]}", &[GOOD, FAILING]),
@@ -47,7 +47,44 @@ const SERVICES: [(&str, &str, &[&str]); 9] = [
         &[FAILING],
     ),
     ("route", "", &[GOOD, FAILING]),
+    (
+        "generous",
+        "{attempts: 1, conditions: [GatewayError], backoff: {base: 300ms}}",
+        &[FAILING],
+    ),
+    (
+        "bounded",
+        "{attempts: 1, conditions: [GatewayError], backoff: {base: 300ms}}",
+        &[FAILING],
+    ),
+    ("routed", "", &[GOOD]),
 ];
+
+/// The budgets of `generous` and `bounded` are those of Gateway API. `routed` leads to the latter, and its rule has requests sent again.
+const BUDGETS: &str = r#"---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: generous, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: generous}]
+  retryConstraint: {budget: {percent: 100}, minRetryRate: {count: 1000, interval: 1s}}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: bounded, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: bounded}]
+  retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 10, interval: 1s}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: routed, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: routed}]
+  rules:
+  - retry: {codes: [503], attempts: 1, backoff: 300ms}
+    backendRefs: [{name: bounded, port: 8001}]
+"#;
 
 /// The rule of the service `route` has retries of its own.
 const ROUTE: &str = r#"---
@@ -68,7 +105,7 @@ fn at(service: &str) -> String {
 }
 
 fn compiled() -> Result<Compiled> {
-    let mut text = ROUTE.to_owned();
+    let mut text = format!("{ROUTE}{BUDGETS}");
     let mut upstreams = Vec::new();
     for (index, (name, retries, endpoints)) in SERVICES.into_iter().enumerate() {
         if !retries.is_empty() {
@@ -208,15 +245,21 @@ fn failed_requests_are_sent_again_and_none_is_delivered_twice_that_must_not_be()
             "{service} {method} {way}: {seen:?}"
         );
     }
-    budget(&received)?;
+    for service in ["budget", "bounded", "routed"] {
+        let sent = at_once(&received, service)?;
+        ensure!((17..=22).contains(&sent), "{service}: sent {sent} times");
+    }
+    // The default budget would allow few of these.
+    let sent = at_once(&received, "generous")?;
+    ensure!(sent == 32, "generous: sent {sent} times");
     names(admin)
 }
 
-/// A budget of one retry at a time: most of the requests at the same time are not sent again.
-fn budget(received: &Received) -> Result<()> {
+/// How often 16 requests at the same time are sent that fail. With a budget of one retry at a time most of them are not sent again.
+fn at_once(received: &Received, service: &str) -> Result<usize> {
     let one = |number: usize| {
-        let path = format!("/503/budget/{number}");
-        move || http(&at("budget"), "GET", &path, "").map(|answer| status(&answer))
+        let (at, path) = (at(service), format!("/503/{service}/{number}"));
+        move || http(&at, "GET", &path, "").map(|answer| status(&answer))
     };
     let calls: Vec<_> = (0..16)
         .map(|number| std::thread::spawn(one(number)))
@@ -226,12 +269,9 @@ fn budget(received: &Received) -> Result<()> {
         ensure!(code == 503, "{code}");
     }
     let received = received.lock().unwrap();
-    let sent = received
-        .iter()
-        .filter(|(line, _)| line.contains("/budget/"));
-    let sent: usize = sent.map(|(_, count)| count).sum();
-    ensure!((17..=22).contains(&sent), "sent {sent} times");
-    Ok(())
+    let part = format!("/{service}/");
+    let sent = received.iter().filter(|(line, _)| line.contains(&part));
+    Ok(sent.map(|(_, count)| count).sum())
 }
 
 /// Envoy's own view of a route names the object.

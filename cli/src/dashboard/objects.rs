@@ -332,8 +332,9 @@ impl Object {
             list.cloned().unwrap_or_default()
         };
         let mut conditions = all(object, "/status/conditions");
-        for parent in all(object, "/status/parents") {
-            conditions.extend(all(&parent, "/conditions"));
+        for list in ["/status/parents", "/status/ancestors"] {
+            let entries = all(object, list).into_iter();
+            conditions.extend(entries.flat_map(|of| all(&of, "/conditions")));
         }
         Self {
             kind: text("/kind"),
@@ -380,6 +381,9 @@ mod tests {
             &json!({"status": {"parents": [{"conditions": [condition("Accepted", "True")]}, {}]}}),
         );
         assert_eq!(route.conditions.len(), 1);
+        let policy =
+            json!({"status": {"ancestors": [{"conditions": [condition("Accepted", "True")]}]}});
+        assert_eq!(Object::of(&policy).conditions.len(), 1);
         assert_eq!(Object::of(&json!({})), Object::default());
     }
 

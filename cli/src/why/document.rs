@@ -121,6 +121,8 @@ fn retries(of: &CallRetries) -> Value {
 fn backend(of: &ExplainedBackend) -> Value {
     json!({
         "backend": of.backend.to_string(), "weight": of.weight,
+        "retryBudget": of.retry_budget.map(|of| json!({"percent": of.percent, "minimum": of.minimum})),
+        "policies": of.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "servers": of.servers.iter().map(servers).collect::<Vec<_>>(),
     })
 }
@@ -179,6 +181,7 @@ fn by_policies(decision: &Decision) -> (&'static str, Option<&str>) {
 fn stop(stopped: &Stopped) -> Value {
     let (reason, status, location) = match stopped {
         Stopped::NoRule => ("NoRule", Some(404), None),
+        Stopped::NoServerName => ("NoServerName", None, None),
         Stopped::Answered(status) => ("Answered", Some(*status), None),
         Stopped::Redirected(status, location) => ("Redirected", Some(*status), Some(location)),
         Stopped::DeniedByAll => ("DeniedByAll", None, None),

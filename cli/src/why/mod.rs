@@ -1,5 +1,6 @@
 //! `heddle why`: the listener, rule and backends that a request gets, and the decisions of its servers.
 
+mod bounds;
 mod document;
 mod outside;
 mod text;
@@ -16,10 +17,9 @@ use crate::findings;
 use crate::out::{self, Format};
 use crate::sources::{Objects, Outcome};
 
+pub use bounds::{limit, overload};
 pub use document::deciding;
-pub use text::{
-    changes, fault_line, limit, overload, policy, resending, servers, share, stop, timeouts,
-};
+pub use text::{changes, fault_line, policy, resending, servers, share, stop, timeouts};
 pub use url::is_token;
 
 /// Options of `heddle why`.

@@ -1,7 +1,5 @@
 //! An explanation for people: a line for each step, in columns.
 
-use std::time::Duration;
-
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{
@@ -13,6 +11,7 @@ use heddle_policy_compiler::{
     Outcome, OutsideHost, ServerDecision, Servers, Stopped,
 };
 
+use super::bounds::{bounds, limit, overload, time};
 use super::outside;
 
 /// So many servers are named.
@@ -107,6 +106,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         .sum();
     for backend in &explanation.backends {
         lines.push(backend_line(backend, sum));
+        lines.extend(bounds(backend).map(bounds_line));
         for servers in &backend.servers {
             lines.push(server_line(explanation, servers));
             lines.extend(servers.limits.iter().map(limit_line));
@@ -251,10 +251,6 @@ pub fn failure(of: &Failure) -> String {
     }
 }
 
-fn time(of: Duration) -> String {
-    format!("{of:?}")
-}
-
 fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
     let share = share(backend.weight, sum);
     let none = backend.servers.is_empty();
@@ -263,6 +259,14 @@ fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
         title: "backend",
         text: format!("{share} {}{state}", backend.backend),
         color: none.then_some(YELLOW),
+    }
+}
+
+const fn bounds_line(text: String) -> Line {
+    Line {
+        title: "  bounds",
+        text,
+        color: None,
     }
 }
 
@@ -297,52 +301,12 @@ fn limit_line(of: &RateLimit) -> Line {
     }
 }
 
-/// A rate limit in one line.
-pub fn limit(of: &RateLimit) -> String {
-    let callers = match of.per_caller {
-        true => "for each caller",
-        false => "for all callers",
-    };
-    let (requests, burst) = (of.requests, of.burst);
-    let s = if requests == 1 { "" } else { "s" };
-    let period = time(of.period);
-    match &of.shared {
-        None => format!("{requests} request{s} in {period}, {burst} at once, {callers}"),
-        Some(count) => {
-            format!(
-                "{requests} request{s} in {period} over all pods, {callers}, counted as {count}"
-            )
-        }
-    }
-}
-
 fn overload_line(of: &Overload) -> Line {
     Line {
         title: "  overload",
         text: overload(of),
         color: None,
     }
-}
-
-/// A protection from overload in one line: `3 to 1000 requests at once, by their latency`.
-pub fn overload(of: &Overload) -> String {
-    let concurrency = of.concurrency.as_ref().map(|of| {
-        let latency = of.latency.map_or_else(
-            || "by their latency".to_owned(),
-            |latency| format!("by a latency of {} without load", time(latency)),
-        );
-        format!("{} to {} requests at once, {latency}", of.min, of.max)
-    });
-    let admission = of.admission.as_ref().map(|of| {
-        format!(
-            "up to {} % refused below {} % success in {}",
-            of.max_refused_percent,
-            of.success_percent,
-            time(of.window)
-        )
-    });
-    let both: Vec<String> = concurrency.into_iter().chain(admission).collect();
-    both.join("; ")
 }
 
 /// Servers and their decision in one line.
@@ -456,6 +420,10 @@ pub fn stop(stopped: &Stopped) -> String {
     match stopped {
         Stopped::NoRule => {
             "status 404 of the caller's sidecar: no rule takes the request".to_owned()
+        }
+        Stopped::NoServerName => {
+            "refused by the caller's sidecar: no rule takes the server name of the connection"
+                .to_owned()
         }
         Stopped::Answered(status) => {
             format!("status {status} of the caller's sidecar, by the rule")

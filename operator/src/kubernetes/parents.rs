@@ -1,5 +1,6 @@
-//! Writes the own entries of `status.parents`, an atomic list that controllers share: a forced apply would remove the entries of the others.
+//! Writes the own entries of `status.parents` or `status.ancestors`, an atomic list that controllers share: a forced apply would remove the entries of the others.
 
+use heddle_crds::StatusEntries;
 use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::Value;
 
@@ -18,6 +19,7 @@ pub(super) async fn write(
     name: &str,
     uid: &str,
     own: &[WrittenParent],
+    of: &StatusEntries,
 ) -> Result<(), CallError> {
     let params = PostParams {
         field_manager: Some("heddle-operator".to_owned()),
@@ -30,7 +32,7 @@ pub(super) async fn write(
             return Ok(());
         }
         let mut status = object.data.get("status").cloned().unwrap_or_default();
-        if !replace_own_parents(&mut status, own) {
+        if !replace_own_parents(&mut status, own, of) {
             return Ok(());
         }
         match &mut object.data {
@@ -136,7 +138,15 @@ mod tests {
     #[tokio::test]
     async fn entries_that_others_write_in_between_survive() {
         let server = server(2);
-        write(&api(&server), "reviews", "u", &own()).await.unwrap();
+        write(
+            &api(&server),
+            "reviews",
+            "u",
+            &own(),
+            &StatusEntries::PARENTS,
+        )
+        .await
+        .unwrap();
         let server = server.lock().unwrap();
         let entries = server.object["status"]["parents"].as_array().unwrap();
         let names: Vec<&Value> = entries.iter().map(|e| &e["parentRef"]["name"]).collect();
@@ -148,9 +158,15 @@ mod tests {
     #[tokio::test]
     async fn a_conflict_is_retried_a_bounded_number_of_times() {
         let server = server(100);
-        let error = write(&api(&server), "reviews", "u", &own())
-            .await
-            .unwrap_err();
+        let error = write(
+            &api(&server),
+            "reviews",
+            "u",
+            &own(),
+            &StatusEntries::PARENTS,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.code(), Some(409));
         assert_eq!(server.lock().unwrap().writes, TRIES + 1);
     }
@@ -158,11 +174,33 @@ mod tests {
     #[tokio::test]
     async fn equal_entries_and_another_object_are_not_written() {
         let server = server(0);
-        write(&api(&server), "reviews", "u", &own()).await.unwrap();
-        write(&api(&server), "reviews", "u", &own()).await.unwrap();
-        write(&api(&server), "reviews", "another", &[])
-            .await
-            .unwrap();
+        write(
+            &api(&server),
+            "reviews",
+            "u",
+            &own(),
+            &StatusEntries::PARENTS,
+        )
+        .await
+        .unwrap();
+        write(
+            &api(&server),
+            "reviews",
+            "u",
+            &own(),
+            &StatusEntries::PARENTS,
+        )
+        .await
+        .unwrap();
+        write(
+            &api(&server),
+            "reviews",
+            "another",
+            &[],
+            &StatusEntries::PARENTS,
+        )
+        .await
+        .unwrap();
         assert_eq!(server.lock().unwrap().writes, 1);
     }
 }

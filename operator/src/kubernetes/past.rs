@@ -54,7 +54,11 @@ impl Cache {
         let declared = self.declared(object)?;
         if object.kind.is_foreign() {
             return Some(WrittenStatus {
-                parents: own_parents(&declared.status),
+                parents: object
+                    .kind
+                    .status_entries()
+                    .map(|of| own_parents(&declared.status, of))
+                    .unwrap_or_default(),
                 last_good: declared.remembered.last_good.clone(),
                 ..WrittenStatus::default()
             });

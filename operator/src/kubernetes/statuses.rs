@@ -372,11 +372,14 @@ impl Writer {
             Api::namespaced_with(self.client.clone(), &object.namespace, &resource)
         };
         if object.kind.is_foreign() {
-            let Some(uid) = uid else { return Ok(()) };
+            let entries = object.kind.status_entries();
+            let (Some(uid), Some(entries)) = (uid, entries) else {
+                return Ok(());
+            };
             if before.parents == after.parents {
                 return Ok(());
             }
-            return parents::write(&api, &object.name, uid, &after.parents).await;
+            return parents::write(&api, &object.name, uid, &after.parents, entries).await;
         }
         let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": &*object.name}, "status": after.body()});
         let params = PatchParams::apply("heddle-operator").force();

@@ -59,6 +59,8 @@ impl Server {
 }
 
 async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let mut outages = server.outages.subscribe();
+    let history = format!("{}", 10 + *outages.borrow_and_update());
     let (path, query) = (request.uri().path(), request.uri().query());
     let query = query.unwrap_or_default();
     let all = server.objects.lock().unwrap().clone();
@@ -97,12 +99,15 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         return failure(StatusCode::UNPROCESSABLE_ENTITY);
     }
     if !query.contains("watch=true") {
-        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "10"}, "items": objects});
+        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": history}, "items": objects});
         return Json(list).into_response();
     }
-    let mut outages = server.outages.subscribe();
+    // A list of before the last outage has no history.
+    let current = query.contains(&format!("resourceVersion={history}"));
     let gone = async move {
-        let _ = outages.changed().await;
+        if current {
+            let _ = outages.changed().await;
+        }
         let status = json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "gone"});
         let line = json!({"type": "ERROR", "object": status});
         Ok::<_, std::io::Error>(Bytes::from(format!("{line}\n")))

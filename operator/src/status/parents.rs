@@ -1,6 +1,7 @@
-//! `status.parents` of the kinds of other projects: a list that controllers share. Each controller owns the entries with its name.
+//! `status.parents` and `status.ancestors` of the kinds of other projects: lists that controllers share. Each controller owns the entries
+//! with its name.
 
-use heddle_crds::{ConditionType, DesiredCondition, set_condition};
+use heddle_crds::{ConditionType, DesiredCondition, StatusEntries, set_condition};
 use heddle_policy_compiler::{ObjectStatus, ParentRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
@@ -9,11 +10,11 @@ use serde_json::{Value, json};
 /// The name under which this control plane writes its entries.
 pub const CONTROLLER: &str = "heddle.dev/mesh";
 
-/// One entry of `status.parents`.
+/// One entry of such a list.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenParent {
-    /// The parent.
+    /// The parent or ancestor.
     pub parent_ref: ParentRef,
     /// The controller that owns the entry.
     pub controller_name: String,
@@ -22,31 +23,46 @@ pub struct WrittenParent {
     pub conditions: Vec<Condition>,
 }
 
+impl WrittenParent {
+    fn read(entry: &Value, of: &StatusEntries) -> Option<Self> {
+        let parent_ref = ParentRef::deserialize(entry.get(of.reference)?).ok()?;
+        let conditions = entry.get("conditions");
+        Some(Self {
+            parent_ref,
+            controller_name: CONTROLLER.to_owned(),
+            conditions: conditions.map_or(Some(Vec::new()), |of| Vec::deserialize(of).ok())?,
+        })
+    }
+
+    fn as_entry(&self, of: &StatusEntries) -> Value {
+        json!({of.reference: self.parent_ref, "controllerName": self.controller_name, "conditions": self.conditions})
+    }
+}
+
 /// Returns the entries of this control plane in a `status`. An entry that cannot be read is not returned, and so it is written again.
 #[must_use]
-pub fn own_parents(status: &Value) -> Vec<WrittenParent> {
-    let entries = status.get("parents").and_then(Value::as_array);
+pub fn own_parents(status: &Value, of: &StatusEntries) -> Vec<WrittenParent> {
+    let entries = status.get(of.list).and_then(Value::as_array);
     let own = entries.into_iter().flatten().filter(|entry| is_own(entry));
-    own.filter_map(|entry| WrittenParent::deserialize(entry).ok())
+    own.filter_map(|entry| WrittenParent::read(entry, of))
         .collect()
 }
 
-/// Puts the entries of this control plane in the place of its old ones. The entries of others stay, in their order. Returns whether the
-/// list changed.
-pub fn replace_own_parents(status: &mut Value, own: &[WrittenParent]) -> bool {
-    let old = status.get("parents").and_then(Value::as_array);
+/// Puts the entries of this control plane in the place of its old ones, as far as the list has room for them. The entries of others stay,
+/// in their order. Returns whether the list changed.
+pub fn replace_own_parents(status: &mut Value, own: &[WrittenParent], of: &StatusEntries) -> bool {
+    let old = status.get(of.list).and_then(Value::as_array);
     let others = old.into_iter().flatten().filter(|entry| !is_own(entry));
-    let all: Vec<Value> = others
-        .cloned()
-        .chain(own.iter().map(|entry| json!(entry)))
-        .collect();
-    if old.is_some_and(|old| *old == all) {
+    let mut all: Vec<Value> = others.cloned().collect();
+    let room = of.most.saturating_sub(all.len());
+    all.extend(own.iter().take(room).map(|entry| entry.as_entry(of)));
+    if old.is_some_and(|old| *old == all) || (old.is_none() && all.is_empty()) {
         return false;
     }
     match status {
-        Value::Object(fields) => _ = fields.insert("parents".to_owned(), all.into()),
-        // The definition of a route requires `parents` in a status.
-        other => *other = json!({"parents": all}),
+        Value::Object(fields) => _ = fields.insert(of.list.to_owned(), all.into()),
+        // The definitions require the list in a status.
+        other => *other = json!({of.list: all}),
     }
     true
 }
@@ -123,6 +139,7 @@ mod tests {
 
     #[test]
     fn entries_of_other_controllers_survive() {
+        let of = &StatusEntries::PARENTS;
         let others = [
             entry("example.com/gateway", "a"),
             entry("example.com/other", "b"),
@@ -130,19 +147,38 @@ mod tests {
         let mut status = json!({
             "parents": [others[0], entry(CONTROLLER, "old"), others[1]], "other": 1,
         });
-        assert_eq!(own_parents(&status), [own("old")]);
-        assert!(replace_own_parents(&mut status, &[own("reviews")]));
+        assert_eq!(own_parents(&status, of), [own("old")]);
+        assert!(replace_own_parents(&mut status, &[own("reviews")], of));
         let expected = [&others[0], &others[1], &entry(CONTROLLER, "reviews")];
         assert_eq!(status, json!({"parents": expected, "other": 1}));
-        assert!(!replace_own_parents(&mut status, &[own("reviews")]));
-        assert!(replace_own_parents(&mut status, &[]));
+        assert!(!replace_own_parents(&mut status, &[own("reviews")], of));
+        assert!(replace_own_parents(&mut status, &[], of));
         assert_eq!(status, json!({"parents": others, "other": 1}));
     }
 
     #[test]
     fn a_first_status_has_the_entries() {
-        let mut status = Value::Null;
-        assert!(replace_own_parents(&mut status, &[own("reviews")]));
-        assert_eq!(own_parents(&status), [own("reviews")]);
+        for of in [&StatusEntries::PARENTS, &StatusEntries::ANCESTORS] {
+            let mut status = Value::Null;
+            assert!(!replace_own_parents(&mut status, &[], of));
+            assert!(replace_own_parents(&mut status, &[own("reviews")], of));
+            assert_eq!(own_parents(&status, of), [own("reviews")]);
+            assert_eq!(status[of.list][0][of.reference], json!({"name": "reviews"}));
+        }
+    }
+
+    #[test]
+    fn a_list_that_others_have_filled_gets_no_entries() {
+        let of = &StatusEntries::ANCESTORS;
+        let other = |index: usize| json!({"ancestorRef": {"name": index.to_string()}, "controllerName": "other", "conditions": []});
+        let others: Vec<Value> = (1..of.most).map(other).collect();
+        let mut status = json!({"ancestors": others});
+        let both = [own("reviews"), own("ratings")];
+        assert!(replace_own_parents(&mut status, &both, of));
+        assert_eq!(status["ancestors"].as_array().map(Vec::len), Some(of.most));
+        assert_eq!(own_parents(&status, of), [own("reviews")]);
+        let full: Vec<Value> = (0..of.most).map(other).collect();
+        let mut status = json!({"ancestors": full});
+        assert!(!replace_own_parents(&mut status, &both, of));
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_crds::TrafficPolicySpec;
+use heddle_crds::{TrafficPolicySpec, XBackendTrafficPolicySpec};
 
 use super::Compiled;
 use super::endpoints::{ReachableEndpoints, reached};
 use super::facet::{Caller, Callers, Facet};
-use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
+use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
 use crate::kinds::policy::{ROUTES, SPLITS};
 use crate::traffic::{Backend, Otherwise, RouteEntry};
 use crate::validation::Recorder;
@@ -60,6 +60,7 @@ impl<'a> ClusterInputs<'a> {
         let policy = self.policy(service, port.port, port.protocol);
         !rules.is_empty()
             || policy.objects().next().is_some()
+            || self.backend_policy(service).is_some()
             || self.settings.plain.is_some()
             || self.compiled.validated.otherwise(service, port.port, None) == Otherwise::NotFound
     }
@@ -96,7 +97,7 @@ impl<'a> ClusterInputs<'a> {
         if port.protocol == Protocol::Http {
             return vec![(Callers::All, Vec::new())];
         }
-        for kind in SPLITS.into_iter().chain([ObjectKind::TCPRoute]) {
+        for kind in ROUTES.into_iter().chain(SPLITS) {
             self.recorder.record_own_attached(kind);
         }
         let (name, port) = (&service.name, port.port);
@@ -160,6 +161,43 @@ impl<'a> ClusterInputs<'a> {
         let target = Target::Service(service.clone());
         let attached = policies.attached(&target).next();
         attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
+    }
+
+    /// The policy of a port for some callers, where it is the backend too.
+    pub(super) fn policy_at_backend(
+        &self,
+        facet: &Facet,
+        service: &NamespacedName,
+        port: Port,
+        protocol: Protocol,
+    ) -> PortPolicy<'a> {
+        let backend = match protocol {
+            // As a backend of a rule, a port that declares nothing gets requests too.
+            Protocol::Http | Protocol::Detect => self.backend_policy_for(facet, service),
+            Protocol::Tcp => None,
+        };
+        let policy = self.policy_for(facet, service, port, protocol);
+        policy.at_backend(backend)
+    }
+
+    /// The policy of a service as a backend of the requests of some callers.
+    pub(super) fn backend_policy_for(
+        &self,
+        facet: &Facet,
+        service: &NamespacedName,
+    ) -> Option<&'a BackendPolicy> {
+        match facet.bypassed {
+            true => None,
+            false => self.backend_policy(service),
+        }
+    }
+
+    /// The policy in force of a service as a backend of requests.
+    fn backend_policy(&self, service: &NamespacedName) -> Option<&'a BackendPolicy> {
+        let kind = XBackendTrafficPolicySpec::KIND;
+        self.recorder.record_attached(kind, service);
+        let policies = &self.compiled.validated.backend_policies;
+        policies.attached(&Target::Service(service.clone())).next()
     }
 
     pub(super) fn reached(

@@ -7,14 +7,14 @@ use super::cluster_inputs::ClusterInputs;
 use super::facet::{Caller, Facet, OutPort, candidates, for_caller};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::upstreams::{
-    ClusterAndEndpoints, OldClusters, Place, ServiceCluster, governed, mirror, subset,
-};
+use super::rule_upstreams::{Place, governed, mirror, subset};
+use super::server_names::{NamedCluster, named};
+use super::upstreams::{ClusterAndEndpoints, OldClusters, ServiceCluster};
 use crate::called_server::CalledServer;
 use crate::envoy::otlp::COLLECTOR;
 use crate::envoy::shared_limits::LIMITER;
 use crate::resource::{Part, Resource};
-use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream};
+use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream, Upstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
 
 /// The client's side of one port of one service.
@@ -24,6 +24,8 @@ pub(crate) struct OutboundPort {
     pairs: Vec<ClusterAndEndpoints>,
     route: Option<Arc<Lazy<RouteTable>>>,
     sticky: bool,
+    /// The clusters by server names of TLS. None: all connections of bytes go to the first cluster.
+    named: Option<Arc<[NamedCluster]>>,
     part: OnceLock<Arc<Part>>,
 }
 
@@ -37,7 +39,22 @@ impl OutboundPort {
             pairs,
             route,
             sticky: service.sticky,
+            named: None,
             part: OnceLock::new(),
+        }
+    }
+
+    /// The client's side of a port of bytes. A split has its weights in the endpoints.
+    fn of_bytes(
+        service: &Service,
+        own: ClusterAndEndpoints,
+        named: Option<(Vec<ClusterAndEndpoints>, Arc<[NamedCluster]>)>,
+    ) -> Self {
+        let (pairs, named) = named.unzip();
+        let pairs = [own].into_iter().chain(pairs.unwrap_or_default());
+        Self {
+            named,
+            ..Self::new(service, pairs.collect(), None)
         }
     }
 
@@ -57,7 +74,9 @@ impl OutboundPort {
     /// Returns the old and the new part, if the old one was ever used and only content differs: the same resources, reached in the same
     /// way.
     pub(crate) fn replaces(&self, old: &Self) -> Option<(Arc<Part>, Arc<Part>)> {
-        let alike = self.clusters().eq(old.clusters()) && self.route() == old.route();
+        let alike = self.clusters().eq(old.clusters())
+            && self.route() == old.route()
+            && self.named == old.named;
         let old = old.part.get().filter(|_| alike)?;
         Some((Arc::clone(old), self.part()))
     }
@@ -77,10 +96,21 @@ impl OutboundPort {
         self.pairs.first().map(ClusterAndEndpoints::name)
     }
 
+    /// The clusters by server names of TLS. None: all connections of bytes go to the first cluster.
+    pub(crate) const fn named(&self) -> Option<&Arc<[NamedCluster]>> {
+        self.named.as_ref()
+    }
+
     /// Whether connections of bytes to that cluster go to an endpoint by the client's address, as the service demands. A policy changes
     /// nothing of it, for the listener knows it.
     pub(crate) const fn sticky(&self) -> bool {
         self.sticky
+    }
+
+    /// The upstream with a name.
+    pub(crate) fn upstream(&self, name: &str) -> Option<&Upstream> {
+        let mut pairs = self.pairs.iter().map(ClusterAndEndpoints::upstream);
+        pairs.find(|upstream| &*upstream.name == name)
     }
 
     /// All clusters that calls may go to.
@@ -91,7 +121,10 @@ impl OutboundPort {
 
 impl PartialEq for OutboundPort {
     fn eq(&self, other: &Self) -> bool {
-        self.pairs == other.pairs && self.route == other.route && self.sticky == other.sticky
+        self.pairs == other.pairs
+            && self.route == other.route
+            && self.sticky == other.sticky
+            && self.named == other.named
     }
 }
 
@@ -151,8 +184,10 @@ fn client_side(
     let called = called_by_sidecars(scene, service, key, &own, old);
     let mut side = match service.ports.get(number)?.protocol {
         Protocol::Http => routed(scene, service, key, own, rules, whole, old),
-        // Bytes go to the cluster; a split has its weights in the endpoints.
-        Protocol::Detect | Protocol::Tcp => OutboundPort::new(service, vec![own], None),
+        Protocol::Detect | Protocol::Tcp => {
+            let named = named(scene, service, key, rules, &old_clusters(old));
+            OutboundPort::of_bytes(service, own, named)
+        }
     };
     side.pairs.extend(called);
     Some(side)

@@ -10,6 +10,7 @@ use heddle_ports::{OUTBOUND, OUTBOUND_MARKED};
 use prost::Message;
 
 use super::reporting::{client_spans, source};
+use super::server_names::NamedCluster;
 use crate::envoy::hcm::{Routes, Side, connection_manager};
 use crate::envoy::listener::{self as build, ChainMatch, chain};
 use crate::envoy::network::{on_demand, say_tcp, tcp_proxy, tcp_proxy_sticky, tcp_proxy_to};
@@ -76,11 +77,23 @@ pub(crate) enum ListenerTarget {
         route: Option<Arc<str>>,
         /// The cluster chooses the endpoint by the client's address.
         sticky: bool,
+        /// The clusters by server names of TLS; connections with another name, or with none, are refused. None: all go to the cluster.
+        named: Option<Arc<[NamedCluster]>>,
     },
     /// To the pod at the very address of the listener.
     Pod { cluster: Arc<str> },
     /// All pods there deny the caller.
     Denied,
+}
+
+impl ListenerTarget {
+    /// The clusters by server names of TLS, and whether they choose endpoints by the client's address. None: it takes all connections.
+    fn by_name(&self) -> Option<(&[NamedCluster], bool)> {
+        match self {
+            Self::Service { named, sticky, .. } => Some((named.as_deref()?, *sticky)),
+            Self::Pod { .. } | Self::Denied => None,
+        }
+    }
 }
 
 /// All inputs of a destination's listener. The caller is not one of them: all callers share the listener.
@@ -131,15 +144,21 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&reporting)),
     };
     let chains = &mut listener.filter_chains;
-    match input.protocol {
-        Protocol::Http => {
+    match (input.protocol, input.target.by_name()) {
+        (Protocol::Tcp | Protocol::Detect, Some((named, sticky))) => {
+            chains.extend(by_name(named, sticky, &reporting));
+            listener.listener_filters.push(build::tls_inspector(&[]));
+        }
+        (Protocol::Http, _) => {
             chains
                 .extend(http().map(|filters| chain("http", None, ChainMatch::Rest, filters, None)));
         }
-        Protocol::Tcp => chains.push(chain("tcp", None, ChainMatch::Rest, vec![tcp()], None)),
+        (Protocol::Tcp, None) => {
+            chains.push(chain("tcp", None, ChainMatch::Rest, vec![tcp()], None))
+        }
         // The bytes pass as they were sent. The first ones decide only whether the caller announces HTTP, which the server's sidecar
         // reads where a rule needs it.
-        Protocol::Detect => {
+        (Protocol::Detect, None) => {
             let http = match input.target {
                 ListenerTarget::Denied => http(),
                 ListenerTarget::Service { .. } | ListenerTarget::Pod { .. } => Some(vec![tcp()]),
@@ -153,9 +172,13 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             build::wait(&mut listener, DETECT_MS);
         }
     }
+    part(&name, &listener, input)
+}
+
+fn part(name: &str, listener: &listener::Listener, input: &ListenerInput) -> Part {
     let resource = Resource::new(
         ResourceKind::Listener,
-        &name,
+        name,
         listener.encode_to_vec(),
         requires(input),
         input.origins.clone(),
@@ -163,6 +186,24 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
     Part {
         resources: vec![resource],
     }
+}
+
+/// The chains of a port that takes connections by server name.
+fn by_name(
+    named: &[NamedCluster],
+    sticky: bool,
+    reporting: &Reporting<'_>,
+) -> Vec<listener::FilterChain> {
+    let proxy = |cluster: &str| match sticky {
+        true => tcp_proxy_sticky("outbound", cluster, reporting),
+        false => tcp_proxy("outbound", cluster, Some(reporting)),
+    };
+    let chains = named
+        .iter()
+        .map(|of| build::named_chain(&of.names, vec![proxy(&of.cluster)]));
+    let refused = vec![tcp_proxy("outbound", REFUSED, Some(reporting))];
+    let refused = chain("refused", None, ChainMatch::Rest, refused, None);
+    chains.chain([refused]).collect()
 }
 
 fn routes<'a>(name: &str, input: &'a ListenerInput) -> Option<Routes<'a>> {
@@ -186,10 +227,19 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
             Vec::new()
         }
         (ListenerTarget::Pod { cluster }, _)
-        | (ListenerTarget::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => vec![
-            key(ResourceKind::Cluster, cluster),
-            key(ResourceKind::Endpoints, cluster),
-        ],
+        | (ListenerTarget::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => {
+            let named = input.target.by_name().into_iter();
+            let named = named.flat_map(|(named, _)| named).map(|of| &of.cluster);
+            let clusters = [cluster].into_iter().chain(named);
+            clusters
+                .flat_map(|cluster| {
+                    [
+                        key(ResourceKind::Cluster, cluster),
+                        key(ResourceKind::Endpoints, cluster),
+                    ]
+                })
+                .collect()
+        }
     }
 }
 

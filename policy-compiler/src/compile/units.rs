@@ -92,8 +92,11 @@ impl UnitInput {
             }
             Self::Pods(namespace) => read(UnitId::Reach(Arc::clone(namespace))),
             Self::Attached(kind, Target::Service(service)) => {
-                // The clusters of a service have its traffic policy, wherever they are used.
-                if *kind == ObjectKind::TrafficPolicy {
+                // The clusters of a service have its traffic policies, wherever they are used.
+                if matches!(
+                    kind,
+                    ObjectKind::TrafficPolicy | ObjectKind::XBackendTrafficPolicy
+                ) {
                     read(UnitId::Clusters(service.clone()));
                 }
                 read(UnitId::Client(service.clone()));

@@ -9,39 +9,20 @@ use super::facet::{Caller, OutPort, candidates};
 use super::groups;
 use super::memo::{Lazy, kept};
 use crate::kinds::policies::traffic_policy::PortPolicy;
-use crate::kinds::traffic_policy::default_budget;
 use crate::resource::Resource;
 use crate::traffic::{
-    Action, Alpn, Balance, EndpointAssignment, EndpointGroup, Limits, Origins, Purpose, RouteRule,
-    RuleId, TableUpstream, Upstream, UpstreamPolicy, UpstreamTls, idle_timeout,
+    Action, Alpn, Balance, EndpointAssignment, EndpointGroup, Origins, Purpose, RouteRule,
+    TableUpstream, Upstream, UpstreamPolicy, UpstreamTls, idle_timeout,
 };
 use crate::validation::inputs::UnitInput;
 use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service, SpiffeId};
 
 /// `out|<ns>/<service>|<port>`, and with `|4` or `|6` at the end the same for a service's second family.
-fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
+pub(super) fn out_name(service: &NamespacedName, port: Port, family: Option<Family>) -> Arc<str> {
     with_family(format!("out|{service}|{port}"), family)
 }
 
-/// `out|<ns>/<service>|<port>|<object>/<index>`, for a route `<object>/<rule>/<index>`, and again the family.
-fn subset_name(
-    (service, port): (&NamespacedName, Port),
-    place: Place<'_>,
-    family: Option<Family>,
-) -> Arc<str> {
-    let object = match &place.rule.id {
-        // A split is one rule.
-        RuleId::Declared(object, _) => format!("{}/{}", object.namespace, object.name),
-        RuleId::Route { object, index, .. } => {
-            format!("{}/{}/{index}", object.namespace, object.name)
-        }
-        RuleId::WholeService => String::new(),
-    };
-    let index = place.index;
-    with_family(format!("out|{service}|{port}|{object}/{index}"), family)
-}
-
-fn with_family(name: String, family: Option<Family>) -> Arc<str> {
+pub(super) fn with_family(name: String, family: Option<Family>) -> Arc<str> {
     match family {
         None => name.into(),
         Some(family) => format!("{name}|{}", family.number()).into(),
@@ -78,6 +59,10 @@ impl ClusterAndEndpoints {
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.upstream.recipe().name
+    }
+
+    pub(super) fn upstream(&self) -> &Upstream {
+        self.upstream.recipe()
     }
 
     /// The cluster, then its endpoints.
@@ -134,7 +119,7 @@ pub(crate) struct ServiceCluster {
     /// Whether an endpoint has no sidecar.
     pub(crate) unmeshed: bool,
     /// Whether requests go to such an endpoint.
-    plain_requests: bool,
+    pub(super) plain_requests: bool,
     /// An endpoint that gets no traffic, for its slice names a pod that cannot be there.
     pub(crate) misnamed: Option<Box<Misnamed>>,
 }
@@ -218,7 +203,7 @@ fn whole(
             rules: rule.map(|rule| rule.origins.clone()).unwrap_or_default(),
         },
     };
-    let policy = scene.policy_for(facet, name, port, protocol);
+    let policy = scene.policy_at_backend(facet, name, port, protocol);
     govern(&mut upstream, &policy, plain_requests);
     if let Some(forward) = forward {
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
@@ -231,7 +216,7 @@ fn whole(
     }
 }
 
-fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
+pub(super) fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
     match identities.is_empty() {
         true => UpstreamTls::Plain,
         false => UpstreamTls::Mesh { identities, alpn },
@@ -239,7 +224,7 @@ fn tls(identities: BTreeSet<SpiffeId>, alpn: Alpn) -> UpstreamTls {
 }
 
 /// Sets the bounds of a policy. `unmeshed`: requests go to an endpoint without a sidecar.
-fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, unmeshed: bool) {
+pub(super) fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, unmeshed: bool) {
     if policy.governs_upstreams() {
         let mut bounds = upstream.policy.take().unwrap_or_default();
         policy.set_in_upstream(&mut bounds);
@@ -250,97 +235,14 @@ fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, unmeshed: bool) {
         if let Some(idle) = policy.idle_timeout(unmeshed) {
             upstream.idle_timeout = idle;
         }
-        upstream.origins.rules.extend(policy.objects().cloned());
+        upstream
+            .origins
+            .rules
+            .extend(policy.upstream_objects().cloned());
     }
 }
 
-/// The place of a backend among those of its rule.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) rule: &'a RouteRule,
-    pub(super) index: usize,
-}
-
-/// The pods of a service with some labels, as a backend of a rule.
-pub(super) fn subset(
-    scene: &ClusterInputs<'_>,
-    service: &Service,
-    (port, facet): &OutPort,
-    place: Place<'_>,
-    labels: &Labels,
-    old: &OldClusters<'_>,
-) -> ClusterAndEndpoints {
-    let name = subset_name((&service.name, *port), place, facet.family);
-    let caller = Caller::of(service, facet);
-    let there = scene.reached(&service.name, *port, Some(labels), caller);
-    let groups = vec![EndpointGroup {
-        weight: 1,
-        hosts: there.hosts,
-    }];
-    let mut upstream = Upstream {
-        name,
-        tls: tls(there.identities, Alpn::Http),
-        balance: balance(service),
-        by_zone: service.by_zone(),
-        policy: None,
-        idle_timeout: idle_timeout(there.unmeshed),
-        purpose: Purpose::Calls,
-        origins: Origins {
-            service: service.name.clone(),
-            rules: place.rule.origins.clone(),
-        },
-    };
-    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
-    govern(&mut upstream, &policy, there.unmeshed);
-    with_old_name(upstream, groups, old)
-}
-
-/// The endpoints of a service as a backend of a rule, in a cluster of their own: it has the policy of the called service, and the default
-/// budget of retries if a rule itself has requests sent again (`resent`). None if neither says anything of upstreams.
-pub(super) fn governed(
-    scene: &ClusterInputs<'_>,
-    service: &Service,
-    (port, facet): &OutPort,
-    (place, resent): (Place<'_>, bool),
-    whole: &ServiceCluster,
-    old: &OldClusters<'_>,
-) -> Option<ClusterAndEndpoints> {
-    let backend = &whole.pair;
-    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
-    let own = out_name(&service.name, *port, facet.family);
-    // The service itself has its policy already.
-    let governs = policy.governs_upstreams() && *backend.name() != own;
-    if !governs && !resent {
-        return None;
-    }
-    let name = subset_name((&service.name, *port), place, facet.family);
-    Some(backend.under(name, Some(place.rule), old, |upstream| {
-        govern(upstream, &policy, whole.plain_requests);
-        if resent {
-            upstream.policy.get_or_insert_default().retry_budget = Some(default_budget());
-        }
-    }))
-}
-
-/// The endpoints of a backend as the mirror of a rule, in a cluster of their own: with the limits of copies.
-pub(super) fn mirror(
-    service: &Service,
-    (port, facet): &OutPort,
-    place: Place<'_>,
-    backend: &ClusterAndEndpoints,
-    old: &OldClusters<'_>,
-) -> ClusterAndEndpoints {
-    let name = subset_name((&service.name, *port), place, None);
-    let name = with_family(format!("{name}/mirror"), facet.family);
-    backend.under(name, Some(place.rule), old, |upstream| {
-        upstream.purpose = Purpose::Copies;
-        if let Some(policy) = &mut upstream.policy {
-            (policy.limits, policy.retry_budget) = (Limits::default(), None);
-        }
-    })
-}
-
-fn with_old_name(
+pub(super) fn with_old_name(
     upstream: Upstream,
     groups: Vec<EndpointGroup>,
     old: &OldClusters<'_>,
@@ -349,7 +251,7 @@ fn with_old_name(
     ClusterAndEndpoints::new(upstream, groups, old)
 }
 
-const fn balance(service: &Service) -> Balance {
+pub(super) const fn balance(service: &Service) -> Balance {
     if service.sticky {
         Balance::ClientAddress
     } else {

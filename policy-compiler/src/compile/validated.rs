@@ -8,10 +8,11 @@ use imbl::OrdMap;
 use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_policies};
 use crate::kinds::policies::external_service::ExternalHosts;
+use crate::kinds::policies::traffic_policy::ServicePolicies;
 use crate::kinds::policy::{EarlierKinds, PolicyKind, ROUTES};
 use crate::kinds::service_rules::{PortRules, ServiceRules};
 use crate::status::ObjectStatus;
-use crate::traffic::{Otherwise, RouteEntry};
+use crate::traffic::{Otherwise, RouteEntry, by_server_name};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
@@ -224,15 +225,20 @@ impl Validated {
         [None].into_iter().chain(consumers).collect()
     }
 
-    /// The rule for all connections of some callers to a port that does not declare HTTP.
-    pub(super) fn rule_of_bytes(
+    /// The rules for connections of some callers to a port that does not declare HTTP, by precedence: one for all, or those for server names.
+    pub(super) fn rules_of_bytes(
         &self,
         service: &NamespacedName,
         port: Port,
         callers: Option<&Arc<str>>,
-    ) -> Option<&RouteEntry> {
+    ) -> Vec<&RouteEntry> {
+        let named = by_server_name(self.rules(service, port, callers));
+        if !named.is_empty() {
+            return named;
+        }
         let mut rules = self.rules(service, port, callers);
-        rules.find(|entry| entry.matcher.is_any())
+        let all = rules.find(|entry| entry.matcher.is_any());
+        all.into_iter().collect()
     }
 
     /// The hosts outside the mesh for the workloads of a namespace, in order of precedence: its own, those that other namespaces open
@@ -266,6 +272,7 @@ impl Validated {
         match kind {
             ObjectKind::GRPCRoute => Some(&self.grpc_routes),
             ObjectKind::HTTPRoute => Some(&self.http_routes),
+            ObjectKind::TLSRoute => Some(&self.tls_routes),
             ObjectKind::TCPRoute => Some(&self.tcp_routes),
             ObjectKind::TrafficSplit => Some(&self.splits),
             _ => None,
@@ -276,6 +283,11 @@ impl Validated {
 impl EarlierKinds for Validated {
     fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules> {
         self.routes_of(kind)?.of_namespace(service, namespace)
+    }
+
+    fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)> {
+        let policies = self.traffic_policies.attached(service);
+        policies.flat_map(ServicePolicies::named_budgets).collect()
     }
 }
 

@@ -425,6 +425,7 @@ impl<'a> ViewBuilder<'a> {
                         cluster: Arc::clone(side.cluster()?),
                         route: side.route().cloned(),
                         sticky: side.sticky(),
+                        named: side.named().cloned(),
                     },
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3;
@@ -198,6 +199,20 @@ pub(crate) enum ChainMatch {
     ForeignTls,
     /// Connections that no other chain of the port takes.
     Rest,
+}
+
+/// A filter chain for connections with these server names of TLS.
+pub(crate) fn named_chain(names: &[Arc<str>], filters: Vec<v3::Filter>) -> v3::FilterChain {
+    let first = names.first().map_or("", |name| name);
+    v3::FilterChain {
+        name: format!("tls|{first}"),
+        filter_chain_match: Some(v3::FilterChainMatch {
+            server_names: names.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        }),
+        filters,
+        ..Default::default()
+    }
 }
 
 /// A filter chain of a port, or (None) of all ports without chains of their own.

@@ -50,6 +50,7 @@ pub(super) fn matcher(alternative: &RequestMatch) -> RequestMatcher {
         Some(QueryMatcher { name, value })
     });
     let mut matcher = RequestMatcher {
+        server_name: None,
         path: alternative.path.as_ref().map(path).unwrap_or_default(),
         method: alternative.method.as_deref().map(Into::into),
         headers: headers.collect(),

@@ -20,7 +20,7 @@ mod telemetry;
 pub(crate) mod traffic_policy;
 mod unreachable;
 
-use heddle_crds::{ConditionType, LastGood, reason};
+use heddle_crds::{ConditionType, LastGood, Unsupported, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -63,7 +63,16 @@ impl ValidationError {
         Self::parent(reason::UNSUPPORTED_VALUE, field, message, fix)
     }
 
-    /// A parent that does not take a route.
+    /// The parts of a spec of another project that the type of this version does not have.
+    pub(crate) fn unsupported_parts(parts: &[Unsupported], fix: &'static str) -> Vec<Self> {
+        let error = |part: &Unsupported| {
+            let dot = if part.field.is_empty() { "" } else { "." };
+            Self::unsupported(format!("spec{dot}{}", part.field), &*part.reason, fix)
+        };
+        parts.iter().map(error).collect()
+    }
+
+    /// A parent that does not take a route, or a target that does not take a policy.
     pub(crate) fn parent(
         reason: &'static str,
         field: impl Into<String>,

@@ -94,9 +94,10 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
 }
 
 /// The kinds of routes. A port takes those of the first kind that has some.
-pub(crate) const ROUTES: [ObjectKind; 3] = [
+pub(crate) const ROUTES: [ObjectKind; 4] = [
     ObjectKind::GRPCRoute,
     ObjectKind::HTTPRoute,
+    ObjectKind::TLSRoute,
     ObjectKind::TCPRoute,
 ];
 
@@ -104,9 +105,10 @@ pub(crate) const ROUTES: [ObjectKind; 3] = [
 pub(crate) const SPLITS: [ObjectKind; 2] = [ObjectKind::TrafficSplit, ObjectKind::SmiTrafficSplit];
 
 /// The kinds of which a port has the rules of one, the first of these; then those of splits of SMI.
-const CLAIMANTS: [ObjectKind; 4] = [
+const CLAIMANTS: [ObjectKind; 5] = [
     ObjectKind::GRPCRoute,
     ObjectKind::HTTPRoute,
+    ObjectKind::TLSRoute,
     ObjectKind::TCPRoute,
     ObjectKind::TrafficSplit,
 ];
@@ -115,6 +117,9 @@ const CLAIMANTS: [ObjectKind; 4] = [
 pub(crate) trait EarlierKinds {
     /// The rules that the routes or splits of a kind and namespace attach to a service; none for another kind.
     fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules>;
+
+    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name.
+    fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)>;
 }
 
 /// A policy under validation, with the inputs of its validation.
@@ -129,6 +134,17 @@ impl<'a, S> Candidate<'a, S> {
     /// The last good spec and the rejection of the policy.
     pub(crate) fn history(&self) -> History<'a> {
         self.lookup.history(&self.declared.object)
+    }
+
+    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name.
+    pub(crate) fn named_budgets(
+        &self,
+        service: &NamespacedName,
+    ) -> Vec<(Option<Port>, &'a ObjectRef)> {
+        self.lookup
+            .record_attached(ObjectKind::TrafficPolicy, service);
+        self.earlier
+            .named_budgets(&Target::Service(service.clone()))
     }
 
     /// The namespace of the policy.

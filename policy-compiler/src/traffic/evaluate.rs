@@ -223,7 +223,9 @@ fn host<'t>(table: &'t RouteTable, name: &str) -> Option<&'t VirtualHost> {
 
 pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
     let method = matcher.method.as_ref();
-    on_path(&matcher.path, &request.path)
+    // Requests have no server name of their own.
+    matcher.server_name.is_none()
+        && on_path(&matcher.path, &request.path)
         && method.is_none_or(|method| **method == *request.method)
         && matcher
             .headers

@@ -83,6 +83,7 @@ mod tests {
     fn an_example_has_what_its_matcher_asks_for() {
         let exact = |text: &str| ValueMatcher::Exact(text.into());
         let matcher = RequestMatcher {
+            server_name: None,
             path: PathMatcher::Regex("/v[0-9]+/(carts|orders)/?".into()),
             method: Some("PATCH".into()),
             headers: vec![

@@ -3,9 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::server_name::ServerName;
+
 /// One alternative of a rule: all of it must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestMatcher {
+    /// The server name of TLS; None: every connection. Only rules for connections have one, and nothing else.
+    pub server_name: Option<ServerName>,
     /// The path, without the query.
     pub path: PathMatcher,
     /// The method, in the case of the request; None: every method.
@@ -22,7 +26,8 @@ impl RequestMatcher {
     /// Whether it holds for every request.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        self.path == PathMatcher::Any
+        self.server_name.is_none()
+            && self.path == PathMatcher::Any
             && self.method.is_none()
             && self.headers.is_empty()
             && self.cookies.is_empty()
@@ -48,7 +53,11 @@ impl RequestMatcher {
             PathMatcher::Grpc(of) => of.service.len() + of.method.len(),
         };
         let named = self.named().map(|(name, value)| name.len() + value.bytes());
-        path + self.method.as_ref().map_or(0, |method| method.len()) + named.sum::<usize>()
+        let server_name = self.server_name.as_ref().map_or(0, ServerName::len);
+        server_name
+            + path
+            + self.method.as_ref().map_or(0, |method| method.len())
+            + named.sum::<usize>()
     }
 
     /// The number of its regular expressions.
@@ -194,7 +203,9 @@ impl fmt::Display for RequestMatcher {
         if self.is_any() {
             return f.write_str("any request");
         }
-        let mut parts: Vec<String> = self.method.iter().map(ToString::to_string).collect();
+        let server_name = self.server_name.iter();
+        let mut parts: Vec<String> = server_name.map(|name| format!("TLS {name}")).collect();
+        parts.extend(self.method.iter().map(ToString::to_string));
         match &self.path {
             PathMatcher::Any => {}
             PathMatcher::Exact(path) => parts.push(format!("path = {path}")),

@@ -14,6 +14,7 @@ mod matcher;
 mod rate_limits;
 mod retries;
 mod rule;
+mod server_name;
 mod server_policy;
 mod session;
 mod sticky;
@@ -43,9 +44,11 @@ pub use rule::{
     Action, Backend, Forward, Mirror, RoutePolicy, RouteRule, RuleId, Timeouts, WeightedBackend,
     WithoutBackend,
 };
+pub use server_name::ServerName;
 pub use server_policy::{AdaptiveConcurrency, AdmissionControl, Overload, ServerPolicy};
 pub use session::Session;
 pub use sticky::{Sticky, StickyCookie, places};
+pub(crate) use table::by_server_name;
 pub use table::{HostPattern, Otherwise, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 pub use upstream::{
     Alpn, Balance, CONNECT_ATTEMPTS, EndpointAssignment, EndpointGroup, HashKey, Origins, Purpose,

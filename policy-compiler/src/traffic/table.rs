@@ -1,11 +1,12 @@
 //! Route tables: all rules of a service port, in order of precedence.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::matcher::{CookieMatcher, PathMatcher, RequestMatcher, ValueMatcher};
 use super::rule::{Action, Backend, Forward, RouteRule, RuleId, WeightedBackend};
+use super::server_name::{NameRank, ServerName};
 use super::sticky::{Sticky, StickyCookie, places};
 use super::upstream::{Balance, Origins};
 
@@ -103,6 +104,7 @@ pub struct RouteEntry {
 /// The place of an entry: the smaller one is tried first. Two entries of a table never have the same one, for a rule has an alternative once.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank<'a> {
+    server_name: Option<NameRank>,
     path: PathRank,
     method: Reverse<bool>,
     headers: Reverse<usize>,
@@ -140,6 +142,7 @@ impl RouteEntry {
             PathMatcher::Any => PathRank::Any,
         };
         Rank {
+            server_name: self.matcher.server_name.as_ref().map(ServerName::rank),
             path,
             method: Reverse(self.matcher.method.is_some()),
             headers: Reverse(self.matcher.headers.len() + self.matcher.cookies.len()),
@@ -211,6 +214,18 @@ impl RouteEntry {
     }
 }
 
+/// Returns the entries for connections with server names, by precedence: each name once, of the rule that comes first.
+pub(crate) fn by_server_name<'a>(
+    entries: impl Iterator<Item = &'a RouteEntry>,
+) -> Vec<&'a RouteEntry> {
+    let named = entries.filter(|entry| entry.matcher.server_name.is_some());
+    let mut named: Vec<&RouteEntry> = named.collect();
+    named.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    let mut seen = BTreeSet::new();
+    named.retain(|entry| seen.insert(&entry.matcher.server_name));
+    named
+}
+
 #[cfg(test)]
 mod tests {
     use std::cmp::Ordering;
@@ -239,32 +254,40 @@ mod tests {
         let names = proptest::collection::btree_set("[xy]", 0..3);
         let query = proptest::collection::btree_set("[xy]", 0..3);
         let cookies = proptest::collection::btree_set("[xy]", 0..2);
-        let all = (path, method, names, cookies, query);
-        all.prop_map(|(path, method, names, cookies, query)| RequestMatcher {
-            path,
-            method,
-            cookies: cookies
-                .into_iter()
-                .map(|name| CookieMatcher {
-                    name: name.into(),
-                    value: ValueMatcher::Present,
-                })
-                .collect(),
-            query: query
-                .into_iter()
-                .map(|name| QueryMatcher {
-                    name: name.into(),
-                    value: ValueMatcher::Present,
-                })
-                .collect(),
-            headers: names
-                .into_iter()
-                .map(|name| HeaderMatcher {
-                    name: name.into(),
-                    value: ValueMatcher::Present,
-                })
-                .collect(),
-        })
+        let server_name = prop_oneof![
+            Just(None),
+            "[ab]{1,2}".prop_map(|name| Some(ServerName::Exact(name.into()))),
+            "[ab]{1,2}".prop_map(|name| Some(ServerName::Below(name.into()))),
+        ];
+        let all = (server_name, path, method, names, cookies, query);
+        all.prop_map(
+            |(server_name, path, method, names, cookies, query)| RequestMatcher {
+                server_name,
+                path,
+                method,
+                cookies: cookies
+                    .into_iter()
+                    .map(|name| CookieMatcher {
+                        name: name.into(),
+                        value: ValueMatcher::Present,
+                    })
+                    .collect(),
+                query: query
+                    .into_iter()
+                    .map(|name| QueryMatcher {
+                        name: name.into(),
+                        value: ValueMatcher::Present,
+                    })
+                    .collect(),
+                headers: names
+                    .into_iter()
+                    .map(|name| HeaderMatcher {
+                        name: name.into(),
+                        value: ValueMatcher::Present,
+                    })
+                    .collect(),
+            },
+        )
     }
 
     fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
@@ -316,8 +339,16 @@ mod tests {
         let prefix = |e: &RouteEntry| matches!(e.matcher.path, PathMatcher::Prefix(_));
         let headers = |of: &RequestMatcher| of.headers.len() + of.cookies.len();
         let (x, y) = (&a.matcher, &b.matcher);
-        exact(b)
-            .cmp(&exact(a))
+        let below = |e: &RouteEntry| match &e.matcher.server_name {
+            None => 0,
+            Some(ServerName::Exact(_)) => 1,
+            Some(ServerName::Below(_)) => 2,
+        };
+        let name = |of: &RequestMatcher| of.server_name.as_ref().map_or(0, ServerName::len);
+        below(a)
+            .cmp(&below(b))
+            .then(name(y).cmp(&name(x)))
+            .then(exact(b).cmp(&exact(a)))
             .then(regex(b).cmp(&regex(a)))
             .then(prefix(b).cmp(&prefix(a)))
             .then(grpc(b).cmp(&grpc(a)))

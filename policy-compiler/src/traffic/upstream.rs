@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::retries::RetryBudget;
 use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
 use crate::world::{NamespacedName, SpiffeId};
@@ -28,6 +29,14 @@ pub struct Upstream {
     pub purpose: Purpose,
     /// The objects from which it comes.
     pub origins: Origins,
+}
+
+impl Upstream {
+    /// The bound on retries at the same time. None: 1024.
+    #[must_use]
+    pub fn retry_budget(&self) -> Option<RetryBudget> {
+        self.policy.as_ref()?.retry_budget
+    }
 }
 
 /// The kind of traffic of an upstream.

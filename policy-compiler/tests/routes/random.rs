@@ -70,6 +70,7 @@ fn matcher() -> impl Strategy<Value = RequestMatcher> {
             value,
         };
         RequestMatcher {
+            server_name: None,
             path,
             method: method.map(Into::into),
             headers: headers.into_iter().map(header).collect(),

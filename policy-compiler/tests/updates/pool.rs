@@ -325,6 +325,8 @@ fn objects() -> Vec<Value> {
             name,
             json!({"target": {"service": "b"}, "overload": {"concurrency": {}, "admission": {}}}),
         ));
+        pool.extend(backend_policies(name));
+        pool.extend(routes_of_connections(name));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {
@@ -356,6 +358,53 @@ fn objects() -> Vec<Value> {
     pool.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "shop"},
         "spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b", "heddle.dev/inject": "enabled"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}}}));
     pool
+}
+
+/// Versions of a policy of Gateway API for services as backends.
+fn backend_policies(name: &str) -> Vec<Value> {
+    let target = |service: &str| json!({"group": "", "kind": "Service", "name": service});
+    let budget = |percent: u32| json!({"budget": {"percent": percent}});
+    let specs = [
+        json!({"targetRefs": [target("a")], "retryConstraint": budget(30)}),
+        json!({"targetRefs": [target("a"), target("b")], "retryConstraint": {"minRetryRate": {"count": 99}}}),
+        json!({"targetRefs": [target("b"), target("c")], "retryConstraint": budget(101)}),
+        json!({"targetRefs": [target("b")]}),
+    ];
+    let policy = |spec| {
+        json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
+        "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+    };
+    specs.into_iter().map(policy).collect()
+}
+
+/// Routes for connections to ports that do not declare HTTP, by server name and without.
+fn routes_of_connections(name: &str) -> Vec<Value> {
+    let route = |kind: &str, service: &str, mut spec: Value| {
+        let parent = json!({"group": "", "kind": "Service", "name": service});
+        spec["parentRefs"] = json!([parent]);
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+    };
+    let rules = |weight: u32| json!([{"backendRefs": [{"name": "b", "port": 80, "weight": weight}, {"name": "gone", "port": 80}]}]);
+    vec![
+        route("TCPRoute", "a", json!({"rules": rules(1)})),
+        route(
+            "TLSRoute",
+            "a",
+            json!({"hostnames": ["a.example", "*.example"], "rules": rules(1)}),
+        ),
+        route(
+            "TLSRoute",
+            "a",
+            json!({"hostnames": ["a.example"], "rules": rules(3)}),
+        ),
+        route(
+            "TLSRoute",
+            "b",
+            json!({"hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "a", "port": 80}]}]}),
+        ),
+        route("TLSRoute", "a", json!({"hostnames": [], "rules": rules(1)})),
+    ]
 }
 
 /// More versions of `a` and `b` and their pods: both families, nodes, affinity, names without addresses, and outside addresses.

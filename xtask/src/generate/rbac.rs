@@ -25,11 +25,11 @@ pub fn files() -> Files {
     text.push_str(&role("heddle-operator-kinds", &[]));
     text.push_str(&rule(GROUP, &all, "get, list, watch"));
     text.push_str(&rule(GROUP, &statuses, "patch"));
-    text.push_str("# Kinds of other projects, where they are installed. Of their statuses only the own entries of the list of parents change.\n");
+    text.push_str("# Kinds of other projects, where they are installed. Of their statuses only the own entries of the list of parents or ancestors change.\n");
     for kind in ForeignKind::ALL {
         let (plural, status) = (kind.plural.to_owned(), format!("{}/status", kind.plural));
         text.push_str(&rule(kind.group, &[plural], "get, list, watch"));
-        if kind.has_parents {
+        if kind.entries.is_some() {
             text.push_str(&rule(kind.group, &[status], "update"));
         }
     }

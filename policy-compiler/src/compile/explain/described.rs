@@ -62,12 +62,16 @@ impl Compiled {
         policies.into_iter().map(|policy| &policy.object).collect()
     }
 
-    /// Returns the TrafficPolicies of a port of a service: each group of fields is that of the first one that sets it.
+    /// Returns the policies of the traffic of a port of a service: each group of fields is that of the first one that sets it. A budget that
+    /// a `TrafficPolicy` names comes before that of an `XBackendTrafficPolicy`.
     #[must_use]
     pub fn traffic_policies(&self, service: &NamespacedName, port: Port) -> Vec<&ObjectRef> {
         let target = Target::Service(service.clone());
         let attached = self.validated.traffic_policies.attached(&target);
-        attached.flat_map(|of| of.of_port(port)).collect()
+        let backend = self.validated.backend_policies.attached(&target);
+        let backend = backend.map(|of| &of.object);
+        let attached = attached.flat_map(|of| of.of_port(port));
+        attached.chain(backend).collect()
     }
 
     /// Returns the rules of a port of a service: for all callers, and for those of namespaces with routes of their own.
@@ -96,11 +100,11 @@ impl Compiled {
         if !tables.is_empty() {
             return tables;
         }
-        // Bytes: the rule for all connections, of all callers and of namespaces with routes of their own.
+        // Bytes: the rules for connections, of all callers and of namespaces with routes of their own.
         let callers = self.validated.callers(service, port).into_iter();
         let rules = callers.map(|callers| {
-            let rule = self.validated.rule_of_bytes(service, port, callers);
-            let entries = rule.into_iter().map(|entry| DescribedRule {
+            let rules = self.validated.rules_of_bytes(service, port, callers);
+            let entries = rules.into_iter().map(|entry| DescribedRule {
                 entry,
                 declared: &entry.rule,
             });

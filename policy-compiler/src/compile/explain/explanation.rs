@@ -9,7 +9,7 @@ use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
     Backend, Backoff, Edits, Failure, Fault, Mirror, Overload, RateLimit, RequestMatcher,
-    RoutePolicy, RuleId, Session, Sticky,
+    RetryBudget, RoutePolicy, RuleId, Session, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -189,6 +189,10 @@ pub struct ExplainedBackend {
     pub backend: Backend,
     /// Its weight, relative to the sum of all.
     pub weight: u32,
+    /// The bound on retries to it at the same time, of one caller. None: 1024, and bytes have none.
+    pub retry_budget: Option<RetryBudget>,
+    /// The policies that set bounds on its use.
+    pub policies: BTreeSet<ObjectRef>,
     /// The servers, those with equal decisions together. None: no endpoint takes the request.
     pub servers: Vec<Servers>,
 }
@@ -246,6 +250,8 @@ impl ServerDecision {
 pub enum Stopped {
     /// No rule takes it: status 404.
     NoRule,
+    /// The port takes TLS with some server names, and this is not such a connection.
+    NoServerName,
     /// A rule answers it with this status.
     Answered(u16),
     /// A rule sends the client elsewhere: status and `Location`.
@@ -270,6 +276,7 @@ impl Stopped {
         match self {
             Self::NotDeclared | Self::NotHttp | Self::Connect | Self::UnknownMethod => true,
             Self::NoRule
+            | Self::NoServerName
             | Self::Answered(_)
             | Self::Redirected(..)
             | Self::DeniedByAll

@@ -15,9 +15,11 @@ use std::net::SocketAddr;
 use super::egress::external_listener;
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
+use crate::finding::ObjectRef;
+use crate::kind::ObjectKind;
 use crate::traffic::{
-    self, Action, Backend, ExternalHost, Forward, HostPolicy, RouteEntry, RouteRule, RuleId,
-    evaluate, unrouted,
+    self, Action, Backend, ExternalHost, Forward, HostPolicy, RetryBudget, RouteEntry, RouteRule,
+    RuleId, Upstream, evaluate, unrouted,
 };
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
@@ -189,20 +191,39 @@ impl Compiled {
             self.by_table((proxy, service, port), arriving, explanation);
             return;
         }
-        // Bytes: the rule for all requests shifts weight between endpoints.
+        self.by_connection((proxy, service, port), &arriving, explanation);
+    }
+
+    /// Bytes: a rule shifts weight between endpoints.
+    fn by_connection(
+        &self,
+        (proxy, service, port): (&Proxy, &Service, Port),
+        arriving: &Arriving<'_>,
+        explanation: &mut Explanation,
+    ) {
+        let name = &service.name;
         let consumers = self.validated.consumers(name, port);
         let callers = consumers.get(&proxy.template.namespace).copied();
-        let rule = self.validated.rule_of_bytes(name, port, callers);
-        let Some(entry) = rule.filter(|_| !self.bypasses(&proxy.template.namespace)) else {
-            explanation.backends = self.whole_service(&arriving, service, port);
+        let rules = self.validated.rules_of_bytes(name, port, callers);
+        if rules.is_empty() || self.bypasses(&proxy.template.namespace) {
+            explanation.backends = self.whole_service(arriving, service, port);
+            return;
+        }
+        let taken = rules
+            .into_iter()
+            .find(|entry| arriving.is_named(&entry.matcher));
+        let Some(entry) = taken else {
+            explanation.stopped.get_or_insert(Stopped::NoServerName);
             return;
         };
         explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone(), None));
         if let Action::Forward(forward) = &entry.rule.action {
             let backends = forward.weighted().map(|weighted| ExplainedBackend {
-                backend: weighted.backend.clone(),
                 weight: weighted.weight,
-                servers: self.servers(&arriving, &weighted.backend),
+                ..whole(
+                    weighted.backend.clone(),
+                    self.servers(arriving, &weighted.backend),
+                )
             });
             explanation.backends = backends.collect();
         }
@@ -221,9 +242,8 @@ impl Compiled {
             return;
         };
         let sent = arriving.request.clone();
-        let stop = |explanation: &mut Explanation, stopped| {
-            explanation.stopped.get_or_insert(stopped);
-        };
+        let stop =
+            |explanation: &mut Explanation, stopped| _ = explanation.stopped.get_or_insert(stopped);
         let Some(decision) = evaluate(table, &sent) else {
             stop(explanation, Stopped::NoRule);
             return;
@@ -260,10 +280,13 @@ impl Compiled {
                 Some(_) => self.servers(&arriving, share.backend),
                 None => Vec::new(),
             };
+            let upstream = share.upstream.and_then(|of| side?.upstream(&of.name));
+            let (retry_budget, policies) = upstream.map(bounds).unwrap_or_default();
             explanation.backends.push(ExplainedBackend {
-                backend: (*backend).clone(),
                 weight: share.weight,
-                servers,
+                retry_budget,
+                policies,
+                ..whole((*backend).clone(), servers)
             });
         }
     }
@@ -345,11 +368,25 @@ fn by_address(
     explanation.backends = backends;
 }
 
+/// The bound on retries to an upstream, and the policies that set its bounds.
+fn bounds(upstream: &Upstream) -> (Option<RetryBudget>, BTreeSet<ObjectRef>) {
+    let objects = upstream.origins.rules.iter();
+    let policies = objects.filter(|of| {
+        matches!(
+            of.kind,
+            ObjectKind::TrafficPolicy | ObjectKind::XBackendTrafficPolicy
+        )
+    });
+    (upstream.retry_budget(), policies.cloned().collect())
+}
+
 /// A backend that gets all requests.
 fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
     ExplainedBackend {
         backend,
         weight: 1,
+        retry_budget: None,
+        policies: BTreeSet::new(),
         servers,
     }
 }

@@ -263,6 +263,14 @@ pub(super) fn address(pod: &Pod, port: Port) -> Option<SocketAddr> {
 }
 
 impl Arriving<'_> {
+    /// Whether a matcher of connections takes it, by the server name of its TLS: the host of the call.
+    pub(super) fn is_named(&self, matcher: &traffic::RequestMatcher) -> bool {
+        let host = &*self.request.host;
+        let sent = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let named = matcher.server_name.as_ref();
+        named.is_none_or(|name| self.tls && name.takes(sent))
+    }
+
     fn at_server(&self, port: Port, http: bool) -> Request {
         let traffic::Request {
             host,

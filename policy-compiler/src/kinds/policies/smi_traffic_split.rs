@@ -23,13 +23,8 @@ impl PolicyKind for SmiTrafficSplitSpec {
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let split = match spec.typed() {
             Ok(split) => split,
-            Err(unsupported) => {
-                let errors = unsupported.iter().map(|part| {
-                    let dot = if part.field.is_empty() { "" } else { "." };
-                    let field = format!("spec{dot}{}", part.field);
-                    ValidationError::unsupported(field, &*part.reason, "remove it, or correct it")
-                });
-                return errors.collect();
+            Err(parts) => {
+                return ValidationError::unsupported_parts(parts, "remove it, or correct it");
             }
         };
         let (ours, mut errors) = translated(policy.namespace(), split);

@@ -4,6 +4,7 @@
 use gateway_api::experimental::tcproutes as api;
 
 use crate::kinds::routes::{self, Notes, RouteSpec, Routed, Rule};
+use crate::traffic::RequestMatcher;
 
 impl RouteSpec for api::TcpRouteSpec {
     const ROUTED: Routed = Routed::Bytes;
@@ -17,7 +18,8 @@ impl RouteSpec for api::TcpRouteSpec {
             notes.unsupported("spec.rules", message, "write one rule");
         }
         routes::rules(Some(&self.rules), |field, of| {
-            routes::bytes_rule(field, &of.backend_refs, notes)
+            let all = vec![RequestMatcher::default()];
+            routes::connections_rule(field, all, &of.backend_refs, notes)
         })
     }
 

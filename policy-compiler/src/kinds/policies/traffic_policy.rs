@@ -9,12 +9,13 @@ use heddle_crds::{ConditionType, TrafficPolicySpec, TrafficTarget, reason};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::called_service;
+use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{
     Balance, Edits, Ejection, ExternalHost, ExternalProtocol, HostPolicy, Overload, RateLimit,
-    RoutePolicy, UpstreamPolicy,
+    RetryBudget, RoutePolicy, UpstreamPolicy,
 };
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
@@ -43,6 +44,8 @@ type KeptFields<'a> = (
 pub(crate) struct PortPolicy<'a> {
     groups: PolicyGroups,
     objects: Vec<&'a ObjectRef>,
+    /// The budget of the service that the calls end at, of an `XBackendTrafficPolicy`.
+    backend: Option<(&'a ObjectRef, RetryBudget)>,
 }
 
 impl ServicePolicies {
@@ -91,6 +94,15 @@ impl ServicePolicies {
         let keys = [Some(port), None];
         keys.into_iter()
             .filter_map(|key| Some(&self.0.get(&key)?.object))
+    }
+
+    /// The objects that name a budget of retries, with the one port that they name.
+    pub(crate) fn named_budgets(&self) -> impl Iterator<Item = (Option<Port>, &ObjectRef)> {
+        let named = self
+            .0
+            .iter()
+            .filter(|(_, of)| of.groups.named_budget().is_some());
+        named.map(|(port, of)| (*port, &of.object))
     }
 
     /// The rate limits of the pods behind a port, and the object that sets them.
@@ -156,10 +168,36 @@ impl ServicePolicies {
     }
 }
 
-impl PortPolicy<'_> {
+impl<'a> PortPolicy<'a> {
     /// The objects that set it.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
         self.objects.iter().copied()
+    }
+
+    /// The same for an upstream of a service with this policy as a backend.
+    pub(crate) fn at_backend(mut self, policy: Option<&'a BackendPolicy>) -> Self {
+        self.backend = policy.and_then(|of| Some((&of.object, of.budget?)));
+        self
+    }
+
+    /// The objects that set the bounds of the upstream.
+    pub(crate) fn upstream_objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        let backend = self
+            .backend
+            .filter(|_| self.groups.named_budget().is_none());
+        self.objects().chain(backend.map(|(object, _)| object))
+    }
+
+    /// The budget of retries: that which a `TrafficPolicy` names, then that of the backend, then the default one where anything is sent
+    /// again that an application may have received. `resent`: the rule has requests sent again as it says itself, and so a `TrafficPolicy`
+    /// says nothing about them.
+    pub(crate) fn retry_budget(&self, resent: bool) -> Option<RetryBudget> {
+        let named = self.groups.named_budget().filter(|_| !resent);
+        let backend = self.backend.map(|(_, budget)| budget);
+        let resends = resent || self.groups.resends();
+        named
+            .or(backend)
+            .or_else(|| resends.then(groups::default_budget))
     }
 
     /// Sets its groups in a rule.
@@ -177,6 +215,9 @@ impl PortPolicy<'_> {
     /// The same as [`Self::set_in`] for an upstream.
     pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
         self.groups.set_in_upstream(upstream);
+        if let Some(budget) = self.retry_budget(false) {
+            upstream.retry_budget = Some(budget);
+        }
     }
 
     /// How long a connection is kept without a request, by whether an endpoint has no sidecar. None: as without a policy.
@@ -191,7 +232,7 @@ impl PortPolicy<'_> {
 
     /// Whether it concerns upstreams.
     pub(crate) fn governs_upstreams(&self) -> bool {
-        self.groups.governs_upstreams()
+        self.backend.is_some() || self.groups.governs_upstreams()
     }
 }
 

@@ -105,12 +105,12 @@ pub(super) fn resolve<S>(
 const fn unsuitable(port: &ServicePort, routed: Routed) -> Option<(&'static str, &'static str)> {
     match (routed, port.protocol) {
         (Routed::Requests(_), Protocol::Tcp) => Some(("does not carry HTTP", DECLARE_HTTP)),
-        (Routed::Bytes, Protocol::Http) => Some((
+        (Routed::Tls | Routed::Bytes, Protocol::Http) => Some((
             "declares HTTP, so its servers read nothing else",
             "name a port that does not declare HTTP",
         )),
         (Routed::Requests(_), Protocol::Http | Protocol::Detect)
-        | (Routed::Bytes, Protocol::Tcp | Protocol::Detect) => None,
+        | (Routed::Tls | Routed::Bytes, Protocol::Tcp | Protocol::Detect) => None,
     }
 }
 

@@ -215,9 +215,19 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         ("CORS", cors.is_some()),
         ("ExternalAuth", external_auth.is_some()),
     ];
-    if ["ExtensionRef", "ExternalAuth"].contains(&r#type.as_str()) {
-        let message = format!("{} is not supported", r#type);
-        notes.unsupported(format!("{field}.type"), message, "remove the filter");
+    let refused = match r#type.as_str() {
+        "ExtensionRef" => Some((
+            "ExtensionRef is not supported: no kind of filter is defined for it",
+            "remove the filter; a TrafficPolicy has faults, limits and headers",
+        )),
+        "ExternalAuth" => Some((
+            "ExternalAuth is not supported: sidecars ask no server about a request",
+            "remove the filter; an AuthPolicy decides about callers and requests",
+        )),
+        _ => None,
+    };
+    if let Some((message, fix)) = refused {
+        notes.unsupported(format!("{field}.type"), message, fix);
         return false;
     }
     let right = fields

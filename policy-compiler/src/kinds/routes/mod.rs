@@ -3,7 +3,8 @@
 //! Routes of services are read; those of gateways belong to other controllers. A route replaces the implicit rule of the
 //! service: requests that no rule takes are answered 404. Routes of one namespace and port are merged by the precedence of their matches.
 //! A route of the service's namespace holds for all callers. One of another namespace holds for the callers of its own namespace, in the place
-//! of the former. Of either, a port takes the routes of one kind. Connections of bytes have no matches: their port takes one route, the oldest.
+//! of the former. Of either, a port takes the routes of one kind. Connections with TLS have
+//! one match, the server name. Connections of bytes have none: their port takes one route, the oldest.
 
 mod backends;
 mod cors;
@@ -32,7 +33,7 @@ use crate::validation::inputs::{Target, UnitInput};
 use crate::world::{DeclaredSpec, NamespacedName, Port};
 pub(super) use notes::Notes;
 use parents::{Place, Taken};
-pub(super) use rules::{Rule, bytes_rule, rule};
+pub(super) use rules::{Rule, connections_rule, rule};
 
 /// The spec of a kind of route.
 pub(super) trait RouteSpec: Sized {
@@ -51,6 +52,8 @@ pub(super) trait RouteSpec: Sized {
 pub(super) enum Routed {
     /// Requests, to ports that declare HTTP, with the answer to those without a usable backend.
     Requests(WithoutBackend),
+    /// Connections with TLS, to ports that do not declare HTTP, by server name. Those without a usable backend or rule are refused.
+    Tls,
     /// Connections, to ports that do not declare HTTP. Those without a usable backend are refused.
     Bytes,
 }
@@ -114,7 +117,8 @@ where
     // Routes of one port are merged.
     const NO_CONFLICT: Option<&'static str> = None;
 
-    const OLDEST_FIRST: bool = matches!(T::ROUTED, Routed::Bytes);
+    // A port takes one route, or one for each name.
+    const OLDEST_FIRST: bool = matches!(T::ROUTED, Routed::Tls | Routed::Bytes);
 
     fn check(_policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         if parents::of(spec).is_empty() {
@@ -122,18 +126,10 @@ where
         }
         match spec.typed() {
             Ok(route) => read(route).0.errors,
-            Err(unsupported) => unsupported
-                .iter()
-                .map(|part| {
-                    let dot = if part.field.is_empty() { "" } else { "." };
-                    let fix = "remove it; docs/gateway-api.md lists the supported fields";
-                    ValidationError::unsupported(
-                        format!("spec{dot}{}", part.field),
-                        &*part.reason,
-                        fix,
-                    )
-                })
-                .collect(),
+            Err(parts) => {
+                let fix = "remove it; docs/gateway-api.md lists the supported fields";
+                ValidationError::unsupported_parts(parts, fix)
+            }
         }
     }
 
@@ -170,6 +166,9 @@ where
             let attached = attachments.entry(Target::Service(service)).or_default();
             for port in ports {
                 let attached = attached.entry(port).or_default();
+                if T::ROUTED == Routed::Tls {
+                    report_taken_names(policy, (&matchers, &*attached, port), report);
+                }
                 let entries = entries_of(policy, &rules, (port, T::ROUTED)).into_iter();
                 entries.for_each(|entry| attached.push(entry));
             }
@@ -219,6 +218,29 @@ fn taken<T: RouteSpec>(
         }
     }
     taken
+}
+
+/// Reports the server names that older routes of a port have.
+fn report_taken_names<S>(
+    policy: &Candidate<'_, S>,
+    (matchers, attached, port): (&[RequestMatcher], &PortRules, Port),
+    report: &mut ObjectReport<'_>,
+) {
+    for matcher in matchers {
+        let older = attached.first_of(std::slice::from_ref(matcher));
+        let winner = older.and_then(|entry| entry.rule.origins.first());
+        let (Some(winner), Some(name)) = (winner, &matcher.server_name) else {
+            continue;
+        };
+        let message = format!("{winner} has the name {name} at port {port}, for it is older");
+        report.warn(
+            &policy.declared.object,
+            "spec.hostnames".to_owned(),
+            reason::OVERRIDDEN,
+            message,
+            "remove one of the two".to_owned(),
+        );
+    }
 }
 
 /// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.

@@ -142,7 +142,7 @@ fn not_taken(
             reason::NOT_HTTP,
             DECLARE_HTTP,
         ),
-        Routed::Bytes => (
+        Routed::Tls | Routed::Bytes => (
             format!("{port} declares HTTP"),
             reason::NO_EFFECT,
             "route its requests by an HTTPRoute or a GRPCRoute",

@@ -122,21 +122,22 @@ impl Rule {
             session: self.session.clone(),
             without_backend: match routed {
                 Routed::Requests(without_backend) => without_backend,
-                Routed::Bytes => WithoutBackend::default(),
+                Routed::Tls | Routed::Bytes => WithoutBackend::default(),
             },
             ..Forward::default()
         }
     }
 }
 
-/// Reads a rule for all connections to a port.
-pub(in crate::kinds) fn bytes_rule<B: Serialize>(
+/// Reads a rule for connections to a port.
+pub(in crate::kinds) fn connections_rule<B: Serialize>(
     field: &str,
+    matchers: Vec<RequestMatcher>,
     backends: &[B],
     notes: &mut Notes,
 ) -> Rule {
     Rule {
-        matchers: vec![RequestMatcher::default()],
+        matchers,
         filters: Filters::default(),
         backends: weighted_backends(field, backends, notes),
         session: None,

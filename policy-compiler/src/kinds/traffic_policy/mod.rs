@@ -28,6 +28,7 @@ use crate::world::{NamespacedName, Protocol};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PolicyGroups {
     timeouts: Option<Timeouts>,
+    /// With the budget that the policy names.
     retries: Option<(Retries, Option<RetryBudget>)>,
     faults: Option<Vec<Fault>>,
     headers: Option<Edits>,
@@ -129,9 +130,6 @@ impl PolicyGroups {
 
     /// The same as [`Self::set_in`] for an upstream.
     pub(super) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
-        if let Some((_, Some(budget))) = &self.retries {
-            upstream.retry_budget = Some(*budget);
-        }
         if let Some(ejection) = self.ejection {
             upstream.ejection = ejection;
         }
@@ -144,6 +142,16 @@ impl PolicyGroups {
         if let Some((_, slow_start)) = self.balancing {
             upstream.slow_start = slow_start;
         }
+    }
+
+    /// The budget of retries that the policy names.
+    pub(super) fn named_budget(&self) -> Option<RetryBudget> {
+        self.retries.as_ref().and_then(|(_, budget)| *budget)
+    }
+
+    /// Whether the policy has requests sent again that an application may have received.
+    pub(super) fn resends(&self) -> bool {
+        self.retries.as_ref().is_some_and(|(of, _)| of.resends())
     }
 
     /// How long a connection is kept without a request, by whether an endpoint has no sidecar. None: as without a policy.
@@ -199,7 +207,8 @@ impl PolicyGroups {
 
     /// Whether they concern upstreams.
     pub(super) fn governs_upstreams(&self) -> bool {
-        matches!(self.retries, Some((_, Some(_))))
+        self.named_budget().is_some()
+            || self.resends()
             || self.ejection.is_some()
             || self.limits.is_some()
             || self.connections.is_some()

@@ -37,14 +37,13 @@ pub(super) fn retries(of: &crds::Retries) -> Retries {
     }
 }
 
-/// The budget that a spec names; the default one where anything is sent again that an application may have received. Retries of requests
-/// that reached no application add no load, and a budget would cut them.
+/// The budget that a spec names.
 pub(super) fn budget(of: &crds::Retries) -> Option<RetryBudget> {
-    let named = of.budget.as_ref().map(in_model);
-    named.or_else(|| retries(of).resends().then(default_budget))
+    of.budget.as_ref().map(in_model)
 }
 
-/// The budget where a rule has requests sent again, and names none.
+/// The budget where anything is sent again that an application may have received, and no object names one. Retries of requests that reached
+/// no application add no load, and a budget would cut them.
 pub(crate) fn default_budget() -> RetryBudget {
     in_model(&crds::RetryBudget::default())
 }

@@ -1,0 +1,163 @@
+//! The upstreams of the backends of rules that need clusters of their own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::cluster_inputs::ClusterInputs;
+use super::facet::{Caller, OutPort};
+use super::groups;
+use super::upstreams::{
+    ClusterAndEndpoints, OldClusters, ServiceCluster, balance, govern, out_name, tls, with_family,
+    with_old_name,
+};
+use crate::traffic::{
+    Action, Alpn, EndpointGroup, Limits, Origins, Purpose, RouteRule, RuleId, Upstream,
+    idle_timeout,
+};
+use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service};
+
+/// `out|<ns>/<service>|<port>|<object>/<index>`, for a route `<object>/<rule>/<index>`, and again the family.
+fn subset_name(
+    (service, port): (&NamespacedName, Port),
+    place: Place<'_>,
+    family: Option<Family>,
+) -> Arc<str> {
+    let object = match &place.rule.id {
+        // A split is one rule.
+        RuleId::Declared(object, _) => format!("{}/{}", object.namespace, object.name),
+        RuleId::Route { object, index, .. } => {
+            format!("{}/{}/{index}", object.namespace, object.name)
+        }
+        RuleId::WholeService => String::new(),
+    };
+    let index = place.index;
+    with_family(format!("out|{service}|{port}|{object}/{index}"), family)
+}
+
+/// The place of a backend among those of its rule.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) rule: &'a RouteRule,
+    pub(super) index: usize,
+}
+
+/// The pods of a service with some labels, as a backend of a rule.
+pub(super) fn subset(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    place: Place<'_>,
+    labels: &Labels,
+    old: &OldClusters<'_>,
+) -> ClusterAndEndpoints {
+    let name = subset_name((&service.name, *port), place, facet.family);
+    let caller = Caller::of(service, facet);
+    let there = scene.reached(&service.name, *port, Some(labels), caller);
+    let groups = vec![EndpointGroup {
+        weight: 1,
+        hosts: there.hosts,
+    }];
+    let mut upstream = Upstream {
+        name,
+        tls: tls(there.identities, Alpn::Http),
+        balance: balance(service),
+        by_zone: service.by_zone(),
+        policy: None,
+        idle_timeout: idle_timeout(there.unmeshed),
+        purpose: Purpose::Calls,
+        origins: Origins {
+            service: service.name.clone(),
+            rules: place.rule.origins.clone(),
+        },
+    };
+    let policy = scene.policy_at_backend(facet, &service.name, *port, Protocol::Http);
+    govern(&mut upstream, &policy, there.unmeshed);
+    with_old_name(upstream, groups, old)
+}
+
+/// The endpoints of the backends of a rule for some connections to a service, in a cluster with their weights.
+pub(super) fn of_connections(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    rule: &RouteRule,
+    old: &OldClusters<'_>,
+) -> ClusterAndEndpoints {
+    let caller = Caller::of(service, facet);
+    let place = Place { rule, index: 0 };
+    let (mut identities, mut groups) = (BTreeSet::new(), Vec::new());
+    let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
+        scene.reached(name, port, labels, caller)
+    };
+    if let Action::Forward(forward) = &rule.action {
+        groups = groups::groups(reached, forward, &mut identities);
+    }
+    let mut upstream = Upstream {
+        name: subset_name((&service.name, *port), place, facet.family),
+        tls: tls(identities, Alpn::Tcp),
+        balance: balance(service),
+        // The groups have their weights in the place of zones.
+        by_zone: service.by_zone() && groups.len() == 1,
+        policy: None,
+        idle_timeout: idle_timeout(false),
+        purpose: Purpose::Calls,
+        origins: Origins {
+            service: service.name.clone(),
+            rules: rule.origins.clone(),
+        },
+    };
+    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Tcp);
+    govern(&mut upstream, &policy, false);
+    if let Action::Forward(forward) = &rule.action {
+        groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
+    }
+    with_old_name(upstream, groups, old)
+}
+
+/// The endpoints of a service as a backend of a rule, in a cluster of their own: it has the policy of the called service, and a budget of
+/// retries if a rule itself has requests sent again (`resent`). None if neither says anything of upstreams.
+pub(super) fn governed(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    (place, resent): (Place<'_>, bool),
+    whole: &ServiceCluster,
+    old: &OldClusters<'_>,
+) -> Option<ClusterAndEndpoints> {
+    let backend = &whole.pair;
+    let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
+    let own = out_name(&service.name, *port, facet.family);
+    // The service itself has its policy already.
+    let governs = policy.governs_upstreams() && *backend.name() != own;
+    if !governs && !resent {
+        return None;
+    }
+    let origins = &backend.upstream().origins;
+    let of_backend = scene.backend_policy_for(facet, &origins.service);
+    let policy = policy.at_backend(of_backend.filter(|of| origins.rules.contains(&of.object)));
+    let name = subset_name((&service.name, *port), place, facet.family);
+    Some(backend.under(name, Some(place.rule), old, |upstream| {
+        govern(upstream, &policy, whole.plain_requests);
+        if resent {
+            upstream.policy.get_or_insert_default().retry_budget = policy.retry_budget(true);
+        }
+    }))
+}
+
+/// The endpoints of a backend as the mirror of a rule, in a cluster of their own: with the limits of copies.
+pub(super) fn mirror(
+    service: &Service,
+    (port, facet): &OutPort,
+    place: Place<'_>,
+    backend: &ClusterAndEndpoints,
+    old: &OldClusters<'_>,
+) -> ClusterAndEndpoints {
+    let name = subset_name((&service.name, *port), place, None);
+    let name = with_family(format!("{name}/mirror"), facet.family);
+    backend.under(name, Some(place.rule), old, |upstream| {
+        upstream.purpose = Purpose::Copies;
+        if let Some(policy) = &mut upstream.policy {
+            (policy.limits, policy.retry_budget) = (Limits::default(), None);
+        }
+    })
+}
