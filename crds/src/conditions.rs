@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub enum ConditionType {
     /// The spec is valid in itself.
     Accepted,
+    /// Routes: some rules of the spec are invalid. The last good spec is in force, and `Accepted` is about its generation.
+    PartiallyInvalid,
     /// All that the spec names exists.
     ResolvedRefs,
     /// Another object claims the same and wins.
@@ -26,6 +28,7 @@ impl ConditionType {
     /// Every type, in the order in which status lists them.
     pub const ALL: &[Self] = &[
         Self::Accepted,
+        Self::PartiallyInvalid,
         Self::ResolvedRefs,
         Self::Conflicted,
         Self::Enforced,
@@ -37,6 +40,7 @@ impl ConditionType {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",
+            Self::PartiallyInvalid => "PartiallyInvalid",
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Conflicted => "Conflicted",
             Self::Enforced => "Enforced",
@@ -49,6 +53,9 @@ impl ConditionType {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Accepted => "The spec is valid in itself.",
+            Self::PartiallyInvalid => {
+                "Some rules are invalid, so the generation that `Accepted` observes stays in force."
+            }
             Self::ResolvedRefs => "All that the spec names exists.",
             Self::Conflicted => "Another object claims the same and wins; the message names it.",
             Self::Enforced => {
@@ -65,7 +72,7 @@ impl ConditionType {
     pub const fn positive(self) -> bool {
         match self {
             Self::Accepted | Self::ResolvedRefs | Self::Enforced | Self::Programmed => true,
-            Self::Conflicted => false,
+            Self::PartiallyInvalid | Self::Conflicted => false,
         }
     }
 }
@@ -334,6 +341,8 @@ pub struct DesiredCondition {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
+    /// The generation that the condition is about, if that is not the present one.
+    pub generation: Option<i64>,
 }
 
 /// Writes a verdict into conditions. The time of the last transition moves only with the status, so that writing the
@@ -358,7 +367,7 @@ pub fn set_condition(
         status: verdict.status.as_str().to_owned(),
         reason: verdict.reason.clone(),
         message: verdict.message.clone(),
-        observed_generation: generation,
+        observed_generation: verdict.generation.or(generation),
         last_transition_time,
     };
     match conditions

@@ -1,6 +1,7 @@
 //! Kinds of other projects: the list of those that the control plane reads, and their specs. A field or value of a spec that this version
 //! does not know is found, and never ignored.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -190,6 +191,24 @@ impl<T> ForeignSpec<T> {
     }
 }
 
+impl<T: DeserializeOwned + Serialize> ForeignSpec<T> {
+    /// Returns the spec without some elements of one of its lists.
+    #[must_use]
+    pub fn without_elements(&self, list: &str, indexes: &BTreeSet<usize>) -> Self {
+        let mut raw = self.0.raw.clone();
+        if let Some(Value::Array(all)) = raw.get_mut(list) {
+            let mut index = 0..;
+            all.retain(|_| index.next().is_none_or(|index| !indexes.contains(&index)));
+        }
+        Self::of(raw)
+    }
+
+    fn of(raw: Value) -> Self {
+        let typed = typed(&raw);
+        Self(Arc::new(Parts { raw, typed }))
+    }
+}
+
 impl<T> Clone for ForeignSpec<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -216,9 +235,7 @@ impl<T> Serialize for ForeignSpec<T> {
 
 impl<'de, T: DeserializeOwned + Serialize> Deserialize<'de> for ForeignSpec<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Value::deserialize(deserializer)?;
-        let typed = typed(&raw);
-        Ok(Self(Arc::new(Parts { raw, typed })))
+        Ok(Self::of(Value::deserialize(deserializer)?))
     }
 }
 
@@ -319,5 +336,8 @@ mod tests {
             .elements::<gateway_api::experimental::httproutes::HttpRouteParentRefs>("parentRefs");
         let names: Vec<_> = parents.iter().map(|(at, p)| (*at, &*p.name)).collect();
         assert_eq!(names, [(0, "a")]);
+        let without = spec.without_elements("parentRefs", &BTreeSet::from([0]));
+        let left = json!({"parentRefs": [{"kind": "Service"}], "later": [1]});
+        assert_eq!(serde_json::to_value(&without).unwrap(), left);
     }
 }

@@ -406,6 +406,7 @@ fn a_condition_moves_its_time_only_with_its_status() {
         status,
         reason: "R".to_owned(),
         message: message.to_owned(),
+        generation: None,
     };
     let (first, second) = (time("2026-01-01T00:00:00Z"), time("2026-01-02T00:00:00Z"));
     let mut conditions = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood};
+use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood, reason};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -57,15 +57,18 @@ pub struct ParentStatus {
 }
 
 impl ParentStatus {
-    /// Returns all conditions at this parent: its own, and the others of the object.
+    /// Returns all conditions at this parent: its own, and the others of the object. At a parent that does not accept the object, none of its
+    /// generations is in force.
     pub fn conditions<'a>(
         &'a self,
         object: &'a [DesiredCondition],
     ) -> impl Iterator<Item = &'a DesiredCondition> {
-        let is_own = |verdict: &&DesiredCondition| {
-            self.conditions.iter().any(|own| own.kind == verdict.kind)
-        };
-        let shared = object.iter().filter(move |verdict| !is_own(verdict));
+        let own = |kind| self.conditions.iter().any(|own| own.kind == kind);
+        let refused = own(ConditionType::Accepted);
+        let shared = object.iter().filter(move |condition| {
+            let of_accepted = condition.kind == ConditionType::PartiallyInvalid;
+            !own(condition.kind) && !(refused && of_accepted)
+        });
         self.conditions.iter().chain(shared)
     }
 }
@@ -97,10 +100,29 @@ impl ObjectStatus {
             status: ConditionStatus::from(holds),
             reason: reason.to_owned(),
             message: bounded(message.into()),
+            generation: None,
         };
         self.conditions.push(verdict);
         self.conditions
             .sort_by_key(|c| ConditionType::ALL.iter().position(|k| *k == c.kind));
+    }
+
+    /// Reports that some rules of a route are invalid, and that another generation is in force in their place. The form of both conditions
+    /// is that of Gateway API.
+    pub(crate) fn fall_back(&mut self, generation: i64, reason: &str, text: &str) {
+        let message = format!("the spec of generation {generation} is valid");
+        self.set(ConditionType::Accepted, true, reason::ACCEPTED, message);
+        let accepted = self.conditions.iter_mut();
+        for accepted in accepted.filter(|c| c.kind == ConditionType::Accepted) {
+            accepted.generation = Some(generation);
+        }
+        let message = format!("Fall Back to generation {generation}: {text}");
+        self.set(ConditionType::PartiallyInvalid, true, reason, message);
+    }
+
+    /// Removes the condition of a type.
+    pub(crate) fn unset(&mut self, kind: ConditionType) {
+        self.conditions.retain(|condition| condition.kind != kind);
     }
 
     /// The condition of that type.

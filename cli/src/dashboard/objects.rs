@@ -349,11 +349,10 @@ impl Object {
 impl Condition {
     fn of(value: &Value) -> Option<Self> {
         let mut condition = Self::deserialize(value).ok()?;
-        // `True` is good news of every type but this one; that a policy is only audited was asked for.
-        let wanted = if condition.kind == "Conflicted" {
-            "False"
-        } else {
-            "True"
+        // `True` is good news of every type but these; that a policy is only audited was asked for.
+        let wanted = match condition.kind.as_str() {
+            "Conflicted" | "PartiallyInvalid" => "False",
+            _ => "True",
         };
         condition.good = condition.status == wanted || condition.reason == "Audit";
         Some(condition)

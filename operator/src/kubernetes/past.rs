@@ -155,6 +155,7 @@ mod tests {
             status: accepted.into(),
             reason: "Reason".to_owned(),
             message: "a message".to_owned(),
+            generation: None,
         };
         ObjectStatus {
             uid: Some("uid-1".into()),

@@ -1,3 +1,5 @@
+mod fall_back;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ fn compiled(observed: i64, in_force: i64) -> ObjectStatus {
         status: ConditionStatus::True,
         reason: kind.to_string(),
         message: String::new(),
+        generation: None,
     };
     ObjectStatus {
         observed_generation: observed,
@@ -53,6 +56,7 @@ fn rejected(observed: i64, in_force: i64) -> ObjectStatus {
         status: ConditionStatus::False,
         reason: reason::REJECTED_BY_PROXY.to_owned(),
         message: "missing )".to_owned(),
+        generation: None,
     });
     status
 }
@@ -316,6 +320,7 @@ fn enforced_is_false_while_ready_proxies_reject_the_policy() {
             status,
             reason: own.to_owned(),
             message: "every rule decides".to_owned(),
+            generation: None,
         });
         let after = next(&WrittenStatus::default(), &policy, Some(tally), 1);
         let enforced = condition(&after.conditions, ConditionType::Enforced).unwrap();

@@ -177,6 +177,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredConditio
         status: ConditionStatus::from(status),
         reason: reason.to_owned(),
         message,
+        generation: None,
     };
     let present = compiled
         .in_force
@@ -245,7 +246,8 @@ pub fn needs_last_good(compiled: &ObjectStatus) -> bool {
         ConditionType::Programmed,
     ];
     let mut conditions = of_spec.iter().filter_map(|kind| compiled.condition(*kind));
-    conditions.any(|condition| condition.status != ConditionStatus::True)
+    let fallen_back = compiled.condition(ConditionType::PartiallyInvalid);
+    fallen_back.is_some() || conditions.any(|c| c.status != ConditionStatus::True)
 }
 
 /// The first condition that says why the present spec is not in force.

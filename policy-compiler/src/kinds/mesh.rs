@@ -111,7 +111,7 @@ fn in_force(
     findings: &mut Vec<Finding>,
 ) -> (MeshSpec, ObjectStatus) {
     let history = world.history(&declared.object);
-    let mut judged = validate_spec(declared, history, check, findings);
+    let mut judged = validate_spec(declared, history, check, |_, _| false, findings);
     judged
         .status
         .conditions

@@ -151,11 +151,13 @@ const FINE: [(ConditionType, &str, &str); 2] = [
     ),
 ];
 
-/// Chooses between the spec and the last good one, and says why.
+/// Chooses between the spec and the last good one, and says why. `is_partial`: the errors are those of some rules of a spec, and its status
+/// says so.
 pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
     declared: &Declared<S>,
     history: History<'_>,
     check: impl Fn(&S) -> Vec<ValidationError>,
+    is_partial: impl Fn(&S, &[ValidationError]) -> bool,
     findings: &mut Vec<Finding>,
 ) -> ValidatedSpec<S> {
     let mut status = ObjectStatus {
@@ -193,12 +195,14 @@ pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
             format!(" (generation {} stays in force)", last.generation)
         }
     });
+    let both = last.as_ref().zip(spec.as_ref());
+    let fall_back = both.filter(|(_, spec)| is_partial(spec, &problems));
     report(
         &mut status,
         declared,
-        &problems,
-        rejected,
+        (&problems, rejected),
         &consequence,
+        fall_back.map(|((last, _), _)| last.generation),
         findings,
     );
     status.in_force = last.as_ref().map(|(last, _)| (*last).clone());
@@ -231,9 +235,9 @@ fn last_good<'a, S: DeserializeOwned>(
 fn report<S>(
     status: &mut ObjectStatus,
     declared: &Declared<S>,
-    problems: &[ValidationError],
-    rejected: Option<&ObjectRejection>,
+    (problems, rejected): (&[ValidationError], Option<&ObjectRejection>),
     consequence: &str,
+    fall_back: Option<i64>,
     findings: &mut Vec<Finding>,
 ) {
     for (kind, good, fine) in FINE {
@@ -243,12 +247,11 @@ fn report<S>(
             None => status.set(kind, true, good, fine),
             Some(first) => {
                 let text: Vec<String> = of_kind.iter().map(|p| p.sentence()).collect();
-                status.set(
-                    kind,
-                    false,
-                    first.reason,
-                    format!("{}{consequence}", text.join("; ")),
-                );
+                let text = text.join("; ");
+                match fall_back.filter(|_| kind == ConditionType::Accepted) {
+                    Some(last) => status.fall_back(last, first.reason, &text),
+                    None => status.set(kind, false, first.reason, text + consequence),
+                }
             }
         }
     }

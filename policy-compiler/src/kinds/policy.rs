@@ -46,6 +46,16 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError>;
 
+    /// Whether the errors of a spec are those of some rules only, so that a status names them apart from a spec that is invalid as a whole.
+    /// By default they never are.
+    fn is_partially_invalid(
+        _policy: &Candidate<'_, Self>,
+        _spec: &Self,
+        _errors: &[ValidationError],
+    ) -> bool {
+        false
+    }
+
     /// Attaches a policy with a usable spec, unless a policy before it has its place.
     fn attach(
         policy: &Candidate<'_, Self>,
@@ -274,6 +284,7 @@ pub(crate) fn validate<S: PolicyKind>(
             declared,
             lookup.history(&declared.object),
             |spec| S::check(&policy, spec),
+            |spec, errors| S::is_partially_invalid(&policy, spec, errors),
             &mut outcome.findings,
         );
         if let Some(message) = S::NO_CONFLICT {

@@ -109,7 +109,21 @@ pub fn read(path: &Path) -> Result<(Vec<KubeObject>, Vec<Finding>)> {
         .into_owned();
     let mut read = ingest::parse_yaml(&name, &text);
     read.findings.extend(ingest::duplicates(&read.objects));
-    Ok(read.into_objects())
+    let (objects, findings) = read.into_objects();
+    Ok((objects.into_iter().map(remember).collect(), findings))
+}
+
+/// Gives an object of another project the last good spec that a case has in its status. On a cluster it comes from ConfigMaps.
+fn remember(object: KubeObject) -> KubeObject {
+    match object {
+        KubeObject::Declared(declared) if declared.remembered.last_good.is_none() => {
+            let mut declared = Arc::unwrap_or_clone(declared);
+            let good = declared.status.get("lastGood").cloned();
+            declared.remembered.last_good = good.and_then(|of| serde_json::from_value(of).ok());
+            KubeObject::Declared(Arc::new(declared))
+        }
+        object => object,
+    }
 }
 
 pub fn base() -> Result<Vec<KubeObject>> {
@@ -218,7 +232,13 @@ pub fn report(findings: &[Finding], compiled: &Compiled, base: &BTreeMap<String,
 }
 
 fn status_json(status: &heddle_policy_compiler::ObjectStatus) -> Value {
-    let condition = |c: &heddle_crds::DesiredCondition| json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message});
+    let condition = |c: &heddle_crds::DesiredCondition| {
+        let mut value = json!({"type": c.kind.as_str(), "status": c.status.as_str(), "reason": c.reason, "message": c.message});
+        if let Some(generation) = c.generation {
+            value["observedGeneration"] = json!(generation);
+        }
+        value
+    };
     let conditions: Vec<Value> = status.conditions.iter().map(condition).collect();
     let mut value =
         json!({"observedGeneration": status.observed_generation, "conditions": conditions});

@@ -28,9 +28,12 @@ pub fn files() -> Result<Files> {
             .filter(|kind| kind.conditions().contains(condition))
             .map(|kind| kind.name())
             .collect();
+        let kinds = match kinds.is_empty() {
+            true => "routes of Gateway API".to_owned(),
+            false => kinds.join(", "),
+        };
         text.push_str(&format!(
-            "| `{condition}` | {} | {} |\n",
-            kinds.join(", "),
+            "| `{condition}` | {kinds} | {} |\n",
             condition.meaning()
         ));
     }

@@ -302,6 +302,7 @@ fn not_attached(error: &ValidationError) -> Vec<DesiredCondition> {
         status: ConditionStatus::False,
         reason: error.reason.to_owned(),
         message: bounded(message),
+        generation: None,
     };
     let message = "the policy is not attached to this target".to_owned();
     vec![

@@ -12,6 +12,7 @@ mod filters;
 pub(super) mod matches;
 mod notes;
 mod parents;
+mod partial;
 mod rules;
 mod sessions;
 
@@ -133,6 +134,14 @@ where
         }
     }
 
+    fn is_partially_invalid(
+        policy: &Candidate<'_, Self>,
+        spec: &Self,
+        errors: &[ValidationError],
+    ) -> bool {
+        partial::is_partially_invalid(spec, errors, |rest| Self::check(policy, rest))
+    }
+
     fn attach(
         policy: &Candidate<'_, Self>,
         spec: &Self,
@@ -141,7 +150,7 @@ where
     ) {
         let (notes, rules) = spec.typed().map(read).unwrap_or_default();
         let taken = taken(policy, spec, attachments);
-        let mut places = BTreeMap::<NamespacedName, BTreeSet<Port>>::new();
+        let mut places = Places::new();
         for (index, parent) in parents::of(spec) {
             if let Ok(found) = parents::resolve(policy, &taken, index, &parent) {
                 places.entry(found.service).or_default().extend(found.ports);
@@ -162,7 +171,7 @@ where
             notes.report(&policy.declared.object, report.findings);
             report_backends(policy, (&rules, T::ROUTED), report);
         }
-        for (service, ports) in places {
+        for (service, ports) in places.clone() {
             let attached = attachments.entry(Target::Service(service)).or_default();
             for port in ports {
                 let attached = attached.entry(port).or_default();
@@ -173,7 +182,7 @@ where
                 entries.for_each(|entry| attached.push(entry));
             }
         }
-        report_parents(policy, (&full, &taken), report);
+        report_parents(policy, (&full, &taken), &places, report);
     }
 
     fn attach_unusable(
@@ -182,7 +191,8 @@ where
         _attachments: &mut Attachments<Self>,
         report: &mut ObjectReport<'_>,
     ) {
-        report_parents(policy, (&Full::new(), &Taken::new()), report);
+        let (full, taken) = (Full::new(), Taken::new());
+        report_parents(policy, (&full, &taken), &Places::new(), report);
     }
 
     fn narrower_inputs(
@@ -193,6 +203,9 @@ where
         service_rules::narrower_inputs(service, old, new, Otherwise::NotFound)
     }
 }
+
+/// The ports to which a route is attached, by service.
+type Places = BTreeMap<NamespacedName, BTreeSet<Port>>;
 
 /// The services that take no further rules, with the reasons.
 type Full = BTreeMap<NamespacedName, String>;
@@ -301,10 +314,11 @@ fn report_backends<S>(
         .extend(errors.iter().map(|error| error.finding(object)));
 }
 
-/// Sets the status at each parent that the present spec names.
+/// Sets the status at each parent that the present spec names. `places`: the ports that the spec in force is attached to.
 fn report_parents<T: RouteSpec>(
     policy: &Candidate<'_, ForeignSpec<T>>,
     (full, taken): (&Full, &Taken),
+    places: &Places,
     report: &mut ObjectReport<'_>,
 ) where
     ForeignSpec<T>: DeclaredSpec,
@@ -318,7 +332,9 @@ fn report_parents<T: RouteSpec>(
     let mut refused = Vec::new();
     for (index, parent) in &all {
         let place = parents::resolve(policy, taken, *index, parent);
-        let conditions = match place.and_then(|place| takes(full, *index, place)) {
+        let place = place.and_then(|place| takes(full, *index, place));
+        let place = place.and_then(|place| partial::carried(status, places, *index, place));
+        let conditions = match place {
             Ok(found) => {
                 findings.extend(found.notes);
                 Vec::new()
@@ -337,6 +353,7 @@ fn report_parents<T: RouteSpec>(
     }
     if let Some(first) = refused.first().filter(|_| refused.len() == all.len()) {
         refuse(status, first);
+        status.unset(ConditionType::PartiallyInvalid);
     }
     if spec.typed().is_ok_and(RouteSpec::names_hosts) && !all.is_empty() {
         findings.push(without_hostnames(object));
@@ -360,6 +377,7 @@ fn not_attached(error: &ValidationError) -> Vec<DesiredCondition> {
         status: ConditionStatus::False,
         reason: error.reason.to_owned(),
         message: bounded(message),
+        generation: None,
     };
     vec![
         condition(ConditionType::Accepted, error.sentence()),
