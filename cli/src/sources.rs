@@ -151,7 +151,10 @@ fn document(name: &str) -> ObjectRef {
 fn unreadable(name: &str, error: &std::io::Error) -> Manifests {
     let message = format!("the file cannot be read: {error}");
     Manifests {
-        findings: vec![Finding::error(&document(name), "", "Unreadable", message)],
+        findings: vec![
+            Finding::error(&document(name), "", "Unreadable", message)
+                .fix("correct the path or the rights of the file"),
+        ],
         ..Manifests::default()
     }
 }

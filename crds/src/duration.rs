@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The pattern of the schema: whole numbers with a unit, such as `1h30m`.
-const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$";
+pub(crate) const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$";
 /// The units in the order of [`PATTERN`], with their milliseconds and the most digits before them.
 const UNITS: [(&str, u64, usize); 4] = [
     ("h", 3_600_000, 6),

@@ -20,7 +20,7 @@ pub struct RateLimitSettings {
     /// How long a request waits for the answer of the service, from 1ms to 10s.
     #[serde(default = "tenth_of_a_second")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('10s')").message(
-        "spec.rateLimits.timeout must be from 1ms to 10s: write for example 100ms"
+        "spec.rateLimits.timeout must be from 1ms to 10s; write for example 100ms"
     ))]
     pub timeout: HumanDuration,
 
@@ -72,7 +72,7 @@ pub enum FailureMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.address)").message(
-    "the server is either a service or an address, so keep one of the two"
+    "the server is either a service or an address; keep one of the two"
 ))]
 pub struct RateLimitServer {
     /// A Service of the cluster. Pods of it with a sidecar are called by mTLS.

@@ -11,7 +11,7 @@ use crate::strict;
 #[x_kube(validation = Rule::new(
     "has(self.method) || has(self.path) || has(self.headers) || has(self.cookies) || has(self.query)"
 ).message(
-    "an alternative without a condition matches every request, so name method, path, headers, cookies or query"
+    "an alternative without a condition matches every request; name method, path, headers, cookies or query"
 ))]
 pub struct RequestMatch {
     /// The method, in capitals.
@@ -55,7 +55,7 @@ pub struct RequestMatch {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
     "[has(self.exact), has(self.prefix), has(self.regex)].filter(x, x).size() == 1"
-).message("a path takes exactly one of exact, prefix and regex: keep one"))]
+).message("a path takes exactly one of exact, prefix and regex; keep one"))]
 pub struct PathMatch {
     /// The whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +79,7 @@ pub struct PathMatch {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
     "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].filter(x, x).size() == 1"
-).message("a header takes exactly one of exact, prefix, regex and present: keep one"))]
+).message("a header takes exactly one of exact, prefix, regex and present; keep one"))]
 pub struct RequestHeader {
     /// The header's name, in any case.
     #[schemars(
@@ -109,7 +109,7 @@ pub struct RequestHeader {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
     "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].filter(x, x).size() == 1"
-).message("a cookie takes exactly one of exact, prefix, regex and present: keep one"))]
+).message("a cookie takes exactly one of exact, prefix, regex and present; keep one"))]
 pub struct RequestCookie {
     /// The cookie's name; upper and lower case differ.
     #[schemars(
@@ -140,7 +140,7 @@ pub struct RequestCookie {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
     "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].filter(x, x).size() == 1"
-).message("a query parameter takes exactly one of exact, prefix, regex and present: keep one"))]
+).message("a query parameter takes exactly one of exact, prefix, regex and present; keep one"))]
 pub struct QueryParameter {
     /// The parameter's name; upper and lower case differ.
     #[schemars(length(min = 1, max = 256), regex(pattern = r#"^[!-"$%'-<>-~]+$"#))]

@@ -12,13 +12,13 @@ use crate::{AccessLogFormat, AccessLogSink, AccessLogs, Percent, ServiceAccountR
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.tracing) || has(self.collector)").message(
-    "traces have to go somewhere, so add spec.telemetry.collector"
+    "traces have to go somewhere; add spec.telemetry.collector"
 ))]
 #[x_kube(validation = Rule::new("self.accessLogSink != 'Collector' || has(self.collector)").message(
-    "the lines of access logs have to go somewhere, so add spec.telemetry.collector"
+    "the lines of access logs have to go somewhere; add spec.telemetry.collector"
 ))]
 #[x_kube(validation = Rule::new("self.accessLogSink != 'Collector' || self.accessLogFormat != 'Text'").message(
-    "a collector takes fields and no text, so remove spec.telemetry.accessLogFormat"
+    "a collector takes fields and no text; remove spec.telemetry.accessLogFormat"
 ))]
 pub struct MeshTelemetry {
     /// The service accounts that may read the metrics of sidecars (port 15020, mTLS only). All others are denied.
@@ -97,7 +97,7 @@ impl MetricLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.address)").message(
-    "a collector is either a service or an address, so keep one of the two"
+    "a collector is either a service or an address; keep one of the two"
 ))]
 pub struct Collector {
     /// A Service of the cluster. Pods of it with a sidecar are called by mTLS, and are not traced themselves.
@@ -171,13 +171,13 @@ pub struct MeshTracing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.literal) != has(self.requestHeader)").message(
-    "a tag takes its value from either literal or requestHeader, so keep one of the two"
+    "a tag takes its value from either literal or requestHeader; keep one of the two"
 ))]
 #[x_kube(validation = Rule::new(
     "!has(self.requestHeader) || !(self.requestHeader in ['authorization', 'proxy-authorization', 'cookie', 'x-forwarded-client-cert'])"
-).message("credentials never leave the pod, so name a header that carries none"))]
+).message("credentials never leave the pod; name a header that carries none"))]
 #[x_kube(validation = Rule::new("!(self.name in ['http.url', 'route'])").message(
-    "every span has this attribute already, so choose another name"
+    "every span has this attribute already; choose another name"
 ))]
 pub struct SpanTag {
     /// The name of the attribute.

@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 
 use heddle_crds::{
     AuthPolicySpec, Backend, BackendTarget, ConditionStatus, ConditionType, DesiredCondition,
-    HeaderMatch, HeaderValue, Kind, LastGood, MeshSpec, TrafficSplitSpec, condition, set_condition,
+    HeaderMatch, HeaderValue, Kind, LastGood, MeshSpec, TrafficSplitSpec, condition,
+    pattern_in_words, set_condition,
 };
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -281,11 +282,14 @@ fn schemas_are_structural_bounded_and_described() {
             );
             for rule in schema.x_kubernetes_validations.iter().flatten() {
                 let message = rule.message.as_deref().unwrap_or_default();
-                assert!(
-                    message.starts_with("spec") && message.contains(':') || message.contains(','),
-                    "{path}: {message}"
-                );
+                let parts: Vec<&str> = message.split("; ").collect();
+                assert_eq!(parts.len(), 2, "reason and fix of {path}: {message}");
             }
+            let pattern = schema.pattern.as_deref();
+            assert!(
+                pattern.is_none_or(|of| pattern_in_words(of).is_some()),
+                "{path}: {pattern:?} has no words in crds/src/patterns.rs"
+            );
             for (name, field) in schema.properties.iter().flatten() {
                 assert!(field.description.is_some(), "{path}.{name}: no description");
             }

@@ -80,41 +80,53 @@ pub struct Finding {
     pub code: &'static str,
     /// The problem.
     pub message: String,
-    /// The instruction to fix the problem; empty if the message contains it.
+    /// The instruction to fix the problem.
     pub fix: String,
+}
+
+/// A finding without its fix.
+#[derive(Clone, Debug)]
+#[must_use = "a finding is made by its fix"]
+pub struct Unfixed(Finding);
+
+impl Unfixed {
+    /// Adds the instruction to fix the problem.
+    pub fn fix(self, fix: impl Into<String>) -> Finding {
+        Finding {
+            fix: fix.into(),
+            ..self.0
+        }
+    }
 }
 
 impl Finding {
     /// An error.
-    #[must_use]
     pub fn error(
         object: &ObjectRef,
         field: impl Into<String>,
         code: &'static str,
         message: impl Into<String>,
-    ) -> Self {
+    ) -> Unfixed {
         Self::new(Severity::Error, object, field, code, message)
     }
 
     /// A warning.
-    #[must_use]
     pub fn warning(
         object: &ObjectRef,
         field: impl Into<String>,
         code: &'static str,
         message: impl Into<String>,
-    ) -> Self {
+    ) -> Unfixed {
         Self::new(Severity::Warning, object, field, code, message)
     }
 
     /// A note.
-    #[must_use]
     pub fn info(
         object: &ObjectRef,
         field: impl Into<String>,
         code: &'static str,
         message: impl Into<String>,
-    ) -> Self {
+    ) -> Unfixed {
         Self::new(Severity::Info, object, field, code, message)
     }
 
@@ -124,22 +136,15 @@ impl Finding {
         field: impl Into<String>,
         code: &'static str,
         message: impl Into<String>,
-    ) -> Self {
-        Self {
+    ) -> Unfixed {
+        Unfixed(Self {
             severity,
             object: object.clone(),
             field: field.into(),
             code,
             message: message.into(),
             fix: String::new(),
-        }
-    }
-
-    /// Adds the instruction to fix the problem.
-    #[must_use]
-    pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = fix.into();
-        self
+        })
     }
 }
 
@@ -149,10 +154,6 @@ impl fmt::Display for Finding {
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
-        write!(f, "{}", self.message)?;
-        if !self.fix.is_empty() {
-            write!(f, "; {}", self.fix)?;
-        }
-        Ok(())
+        write!(f, "{}; {}", self.message, self.fix)
     }
 }

@@ -19,6 +19,9 @@ enum Handler<'a> {
     Tcp(&'a core::TCPSocketAction),
 }
 
+/// The fix of a port that is not found. The kubelet cannot send such a request either.
+const PORT_FIX: &str = "name a port of the same container, or a number";
+
 /// Reads the probes and lifecycle hooks of all containers that have them.
 pub(crate) fn probes(
     spec: &core::PodSpec,
@@ -33,9 +36,7 @@ pub(crate) fn probes(
             Err(reason) => {
                 let field = place(container, field);
                 let finding = Finding::warning(pod, field, "ProbePortUnknown", reason);
-                findings.push(finding.fix(
-                    "name a port of the same container, or a number; the kubelet cannot send this request",
-                ));
+                findings.push(finding.fix(PORT_FIX));
             }
         }
     }
@@ -52,7 +53,10 @@ pub fn tcp_probe_ports(spec: &core::PodSpec) -> (BTreeSet<u16>, Vec<String>) {
         let Handler::Tcp(tcp) = handler else { continue };
         match port_of(&tcp.port, container) {
             Ok(port) => _ = ports.insert(port.get()),
-            Err(reason) => unresolved.push(format!("{}: {reason}", place(container, field))),
+            Err(reason) => {
+                let place = place(container, field);
+                unresolved.push(format!("{place}: {reason}; {PORT_FIX}"));
+            }
         }
     }
     (ports, unresolved)

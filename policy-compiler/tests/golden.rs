@@ -67,6 +67,30 @@ fn outputs_are_as_blessed() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_finding_has_reason_and_fix_apart() -> Result<()> {
+    for case in harness::cases()? {
+        let (findings, compiled) = harness::compile_case(&case)?;
+        for finding in findings.iter().chain(compiled.findings.iter()) {
+            let parts = [&finding.message, &finding.fix];
+            let some = parts.iter().all(|part| !part.is_empty());
+            ensure!(some, "{}: {finding:?}", case.name);
+            // A message that ends in an instruction has its fix there.
+            let message = finding.message.as_str();
+            let mut ends = ["; ", ": ", ", so "].iter();
+            let end = ends.find_map(|border| message.rsplit_once(border));
+            let verb = end.and_then(|(_, end)| end.split(' ').next());
+            let instructs = ["add", "correct", "keep", "name", "remove", "use", "write"];
+            ensure!(
+                verb.is_none_or(|verb| !instructs.contains(&verb)),
+                "{}: {finding:?}",
+                case.name
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Every rotation of the objects, and their reverse, yields the same bytes.
 #[test]
 fn order_of_objects_does_not_change_a_byte() -> Result<()> {

@@ -52,10 +52,10 @@ use crate::{LastGood, strict};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("!(has(self.selector) && has(self.target))").message(
-        "spec: selector and target exclude each other: remove one (with neither, the whole namespace is selected)"
+        "spec: selector and target exclude each other; remove one (with neither, the whole namespace is selected)"
     ),
     validation = Rule::new("has(self.mtls) || size(self.rules) > 0").message(
-        "spec: a policy with neither rules nor mtls does nothing: add one (to deny everything: rules: [{action: Deny}])"
+        "spec: a policy with neither rules nor mtls does nothing; add one (to deny everything: rules: [{action: Deny}])"
     )
 )]
 pub struct AuthPolicySpec {
@@ -227,7 +227,7 @@ pub struct AuthRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.identities) || has(self.namespaces) || has(self.ipBlocks)").message(
-    "spec.rules.from is empty: name identities, namespaces or ipBlocks, or leave from out to match anybody"
+    "spec.rules.from is empty; name identities, namespaces or ipBlocks, or leave from out to match anybody"
 ))]
 pub struct Source {
     /// Identities, as `<namespace>/<service account>` of this mesh or as full `spiffe://` ids. At most 64.
@@ -263,7 +263,7 @@ pub struct Source {
 #[x_kube(validation = Rule::new(
     "has(self.ports) || has(self.methods) || has(self.paths) || has(self.headers)"
 ).message(
-    "spec.rules.to is empty: name ports, methods, paths or headers, or leave to out to match anything"
+    "spec.rules.to is empty; name ports, methods, paths or headers, or leave to out to match anything"
 ))]
 pub struct Operation {
     /// Ports of the workload (the container's, not the service's). At most 32.
@@ -323,7 +323,7 @@ impl Operation {
 #[x_kube(validation = Rule::new(
     "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].filter(x, x).size() == 1"
 ).message(
-    "spec.rules.to.headers: each header takes exactly one of exact, prefix, regex and present: keep one"
+    "spec.rules.to.headers: each header takes exactly one of exact, prefix, regex and present; keep one"
 ))]
 pub struct HeaderMatch {
     /// The header's name, in any case.

@@ -43,14 +43,14 @@ use crate::{LastGood, strict};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.hosts) == self.ports.exists(port, port.protocol != 'TCP')").message(
-    "spec.hosts: ports with HTTP or TLS take hosts, and no other ports do: add the missing part, or remove hosts"
+    "spec.hosts: ports with HTTP or TLS take hosts, and no other ports do; add the missing part, or remove hosts"
 ))]
 #[x_kube(validation = Rule::new("has(self.addresses) == self.ports.exists(port, port.protocol == 'TCP')").message(
-    "spec.addresses: ports with TCP take addresses, and no other ports do: add the missing part, or remove addresses"
+    "spec.addresses: ports with TCP take addresses, and no other ports do; add the missing part, or remove addresses"
 ))]
 #[x_kube(validation = Rule::new(
     "!has(self.privateAddresses) || (has(self.hosts) && self.hosts.exists(host, host.startsWith('*.')))"
-).message("spec.privateAddresses: only names below a wildcard are kept from private addresses: remove the field, or name a host with *."))]
+).message("spec.privateAddresses: only names below a wildcard are kept from private addresses; remove the field, or name a host with *."))]
 pub struct ExternalServiceSpec {
     /// The names of the hosts, such as `api.example.com`, 1 to 32, in lower case and in full; for ports with `HTTP` or `TLS`. The
     /// sidecar of the caller asks DNS for the addresses of the name, independently of the address that the application has called.
@@ -109,7 +109,7 @@ impl Definition for ExternalService {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.tls) || self.protocol == 'HTTP'").message(
-    "tls: only HTTP can be sent by TLS of the sidecar: remove tls, or name the protocol HTTP"
+    "tls: only HTTP can be sent by TLS of the sidecar; remove tls, or name the protocol HTTP"
 ))]
 pub struct ExternalPort {
     /// The number of the port. The ports of the sidecar itself are refused.

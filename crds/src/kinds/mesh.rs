@@ -55,7 +55,7 @@ pub struct MeshSpec {
         regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
     )]
     #[x_kube(validation = Rule::new("self == oldSelf").message(
-        "spec.trustDomain cannot be changed, for identities already issued would stop matching; another trust domain needs a new root: delete the Mesh, create it with the new one, run `heddle ca reset`, and restart every pod of the mesh"
+        "spec.trustDomain cannot be changed, for identities already issued would stop matching; for another trust domain delete the Mesh, create it with the new one, run `heddle ca reset`, and restart every pod of the mesh"
     ))]
     pub trust_domain: String,
 
@@ -228,7 +228,7 @@ pub struct ScopeSettings {
     /// How long a destination that was told on demand stays after its last use, from 1s to 8760h. A destination that left costs a first call again, so below 10m suits tests only.
     #[serde(default = "one_day")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8760h')").message(
-        "spec.scope.idleAfter must be from 1s to 8760h: write for example 24h"
+        "spec.scope.idleAfter must be from 1s to 8760h; write for example 24h"
     ))]
     pub idle_after: HumanDuration,
 }
@@ -272,7 +272,7 @@ pub struct Certificates {
     /// How long a workload's certificate is valid, from 1m to 168h. It is renewed well before its end.
     #[serde(default = "one_day")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('168h')").message(
-        "spec.certificates.lifetime must be from 1m to 168h: write for example 24h"
+        "spec.certificates.lifetime must be from 1m to 168h; write for example 24h"
     ))]
     pub lifetime: HumanDuration,
 }

@@ -52,7 +52,7 @@ use crate::{LastGood, Percent, Tracing, WorkloadSelector};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.accessLogs) || has(self.tracing)").message(
-    "spec: an object that sets nothing does nothing: add accessLogs or tracing"
+    "spec: an object that sets nothing does nothing; add accessLogs or tracing"
 ))]
 pub struct TelemetrySpec {
     /// The workloads, by labels of their pods. Left out: every workload of the namespace. An object with a selector wins over one
@@ -79,7 +79,7 @@ impl Definition for Telemetry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.failures) || self.failures.percent >= self.percent").message(
-    "failures are requests too, so failures.percent cannot be below percent: raise it"
+    "failures are requests too, so failures.percent cannot be below percent; raise it"
 ))]
 pub struct AccessLogs {
     /// The share of all requests and connections that are logged, in percent, 0 to 100, in steps of 0.01. 0: none.

@@ -54,7 +54,7 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "has(self.timeouts) || has(self.retries) || has(self.faults) || has(self.headers) || has(self.rateLimits) || has(self.overload) || has(self.outlierEjection) || has(self.limits) || has(self.connections) || has(self.loadBalancing)"
 ).message(
-    "spec: a policy with nothing but a target does nothing: add timeouts, retries, faults, headers, rateLimits, overload, outlierEjection, limits, connections or loadBalancing"
+    "spec: a policy with nothing but a target does nothing; add timeouts, retries, faults, headers, rateLimits, overload, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
     /// The service that clients call, or the hosts outside. The policy applies to all calls to it, with or without a TrafficSplit, by
@@ -126,7 +126,7 @@ impl Definition for TrafficPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.externalService)").message(
-    "a target is either a service or an externalService, so keep one of the two"
+    "a target is either a service or an externalService; keep one of the two"
 ))]
 pub struct TrafficTarget {
     /// The name of the service.

@@ -106,7 +106,7 @@ impl Definition for TrafficSplit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.labels)").message(
-    "spec.backends: each backend takes exactly one of service and labels: remove one, or add the missing one"
+    "spec.backends: each backend takes exactly one of service and labels; remove one, or add the missing one"
 ))]
 pub struct Backend {
     /// A service in the same namespace.
@@ -136,7 +136,7 @@ pub struct Backend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.header) != has(self.cookie)").message(
-    "spec.sticky: it takes exactly one of header and cookie: remove one, or add the missing one"
+    "spec.sticky: it takes exactly one of header and cookie; remove one, or add the missing one"
 ))]
 pub struct Sticky {
     /// A header that the application sets, in any case: requests with the same value get the same backend. A request
@@ -168,7 +168,7 @@ pub struct StickyCookie {
     /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')").message(
-        "spec.sticky.cookie.maxAge must be from 1m to 8760h: write for example 720h"
+        "spec.sticky.cookie.maxAge must be from 1m to 8760h; write for example 720h"
     ))]
     pub max_age: Option<HumanDuration>,
 }
@@ -203,7 +203,7 @@ impl Backend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.labels)").message(
-    "spec.mirrors: each mirror takes exactly one of service and labels: remove one, or add the missing one"
+    "spec.mirrors: each mirror takes exactly one of service and labels; remove one, or add the missing one"
 ))]
 pub struct Mirror {
     /// A service in the same namespace.

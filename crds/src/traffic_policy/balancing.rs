@@ -11,10 +11,10 @@ use crate::HumanDuration;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("(self.mode == 'ConsistentHash') == has(self.hash)").message(
-        "spec.loadBalancing.hash: it belongs to mode: ConsistentHash, which needs it: add or remove it"
+        "spec.loadBalancing.hash: it belongs to mode: ConsistentHash, which needs it; add or remove it"
     ),
     validation = Rule::new("!has(self.slowStart) || self.mode == 'RoundRobin' || self.mode == 'LeastRequest'").message(
-        "spec.loadBalancing.slowStart: only RoundRobin and LeastRequest can start slowly: remove it"
+        "spec.loadBalancing.slowStart: only RoundRobin and LeastRequest can start slowly; remove it"
     )
 )]
 pub struct LoadBalancing {
@@ -60,7 +60,7 @@ pub enum BalanceMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("(self.key == 'SourceAddress') != has(self.name)").message(
-    "spec.loadBalancing.hash.name: Header, Cookie and QueryParameter have a name, SourceAddress has none: add or remove it"
+    "spec.loadBalancing.hash.name: Header, Cookie and QueryParameter have a name, SourceAddress has none; add or remove it"
 ))]
 pub struct BalanceHash {
     /// The kind of part.
@@ -95,7 +95,7 @@ pub enum HashKey {
 pub struct SlowStart {
     /// How long it takes until a new endpoint has its whole share, from 1s to 1h. It begins with a tenth.
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message(
-        "spec.loadBalancing.slowStart.window must be from 1s to 1h: write for example 30s"
+        "spec.loadBalancing.slowStart.window must be from 1s to 1h; write for example 30s"
     ))]
     pub window: HumanDuration,
 }

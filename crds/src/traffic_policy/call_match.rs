@@ -9,7 +9,7 @@ use crate::{RequestHeader, strict};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.method) || has(self.path) || has(self.headers)").message(
-    "a match without a condition is every request, so name method, path or headers, or leave match out"
+    "a match without a condition is every request; name method, path or headers, or leave match out"
 ))]
 pub struct CallMatch {
     /// The method, in capitals.
@@ -34,7 +34,7 @@ pub struct CallMatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.exact) != has(self.prefix)").message(
-    "the path takes exactly one of exact and prefix, so keep one"
+    "the path takes exactly one of exact and prefix; keep one"
 ))]
 pub struct CallPath {
     /// The whole path.

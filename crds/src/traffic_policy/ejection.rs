@@ -26,13 +26,13 @@ pub struct OutlierEjection {
     /// How often ejected endpoints are looked at, from 100ms to 1h.
     #[serde(default = "interval")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('1h')").message(
-        "spec.outlierEjection.interval must be from 100ms to 1h: write for example 5s"
+        "spec.outlierEjection.interval must be from 100ms to 1h; write for example 5s"
     ))]
     pub interval: HumanDuration,
     /// How long an endpoint stays ejected, from 1s to 1h; at its second ejection twice as long, and so on, up to 5m or this.
     #[serde(default = "base_time")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message(
-        "spec.outlierEjection.baseTime must be from 1s to 1h: write for example 30s"
+        "spec.outlierEjection.baseTime must be from 1s to 1h; write for example 30s"
     ))]
     pub base_time: HumanDuration,
     /// The most endpoints that are ejected at once, in percent of all, 1 to 50.

@@ -10,7 +10,7 @@ use crate::{CallMatch, HumanDuration};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.delay) || has(self.abort)").message(
-    "a fault with neither delay nor abort does nothing, so add one of them"
+    "a fault with neither delay nor abort does nothing; add one of them"
 ))]
 pub struct Fault {
     /// Only requests that match. Left out: all requests.
@@ -30,7 +30,7 @@ pub struct Fault {
 pub struct FaultDelay {
     /// How long they wait, from 1ms to 1h.
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('1h')").message(
-        "spec.faults.delay.duration must be from 1ms to 1h: write for example 2s"
+        "spec.faults.delay.duration must be from 1ms to 1h; write for example 2s"
     ))]
     pub duration: HumanDuration,
     /// The share of requests in percent, 0 to 100.
@@ -42,7 +42,7 @@ pub struct FaultDelay {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.status) != has(self.grpcStatus)").message(
-    "an abort takes exactly one of status and grpcStatus, so keep one"
+    "an abort takes exactly one of status and grpcStatus; keep one"
 ))]
 pub struct FaultAbort {
     /// The status of the answer, 400 to 599.

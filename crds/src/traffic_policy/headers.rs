@@ -10,7 +10,7 @@ use crate::strict;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.request) || has(self.response)").message(
-    "spec.headers: without request and response nothing changes: add one of them"
+    "spec.headers: without request and response nothing changes; add one of them"
 ))]
 pub struct HeaderPolicy {
     /// The changes of requests. Left out: none.
@@ -26,7 +26,7 @@ pub struct HeaderPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.set) || has(self.add) || has(self.remove)").message(
-    "spec.headers: without set, add and remove nothing changes: add one of them"
+    "spec.headers: without set, add and remove nothing changes; add one of them"
 ))]
 pub struct HeaderChanges {
     /// Headers that get this value in the place of those that they have, 1 to 16.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.connections) || has(self.pendingRequests) || has(self.requests)").message(
-    "spec.limits is empty: name connections, pendingRequests or requests"
+    "spec.limits is empty; name connections, pendingRequests or requests"
 ))]
 pub struct Limits {
     /// Connections, 1 to 1000000. Requests of HTTP/1 beyond it wait for a connection; connections of bytes are closed.

@@ -10,7 +10,7 @@ use crate::HumanDuration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.concurrency) || has(self.admission)").message(
-    "spec.overload is empty: name concurrency or admission"
+    "spec.overload is empty; name concurrency or admission"
 ))]
 pub struct Overload {
     /// Bounds the requests under way by their latency. Left out: no bound.
@@ -26,14 +26,14 @@ pub struct Overload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("self.min <= self.max").message(
-    "spec.overload.concurrency.min is above max: lower it or raise max"
+    "spec.overload.concurrency.min is above max; lower it or raise max"
 ))]
 pub struct AdaptiveConcurrency {
     /// The latency of a request without load, from 1ms to 1h. Left out: measured about once a minute, for which only `min` requests
     /// are let in for a moment; the others are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('1h')").message(
-        "spec.overload.concurrency.latency must be from 1ms to 1h: write for example 20ms"
+        "spec.overload.concurrency.latency must be from 1ms to 1h; write for example 20ms"
     ))]
     pub latency: Option<HumanDuration>,
     /// The bound never falls below this number of requests, 1 to 100000.
@@ -68,7 +68,7 @@ pub struct AdmissionControl {
     /// The time over which it is counted, in whole seconds, from 1s to 10m.
     #[serde(default = "window")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')").message(
-        "spec.overload.admission.window must be from 1s to 10m: write for example 30s"
+        "spec.overload.admission.window must be from 1s to 10m; write for example 30s"
     ))]
     pub window: HumanDuration,
     /// No request is refused while the pod takes fewer requests a second than this, 0 to 1000000.

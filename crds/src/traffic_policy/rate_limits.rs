@@ -11,9 +11,9 @@ use crate::{CallMatch, HumanDuration};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
     "!self.shared || duration(self.per) == duration('1s') || duration(self.per) == duration('1m') || duration(self.per) == duration('1h')"
-).message("a shared limit counts for a whole second, minute or hour, so let per be 1s, 1m or 1h"))]
+).message("a shared limit counts for a whole second, minute or hour; set per to 1s, 1m or 1h"))]
 #[x_kube(validation = Rule::new("!self.shared || !has(self.burst)").message(
-    "a shared limit counts from 0 in each period, so it has no burst"
+    "a shared limit counts from 0 in each period and has no burst; remove burst"
 ))]
 pub struct RateLimit {
     /// Only requests that match. Left out: all requests.
@@ -25,7 +25,7 @@ pub struct RateLimit {
     /// The period, from 1s to 1h.
     #[serde(default = "second")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message(
-        "spec.rateLimits.per must be from 1s to 1h: write for example 1m"
+        "spec.rateLimits.per must be from 1s to 1h; write for example 1m"
     ))]
     pub per: HumanDuration,
     /// Requests that a pod takes at once after a pause, 1 to 1000000. Left out: as `requests`.

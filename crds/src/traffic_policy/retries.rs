@@ -11,7 +11,7 @@ use crate::{HumanDuration, strict};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.grpcCodes) || self.resend == 'All'").message(
-    "spec.retries.grpcCodes: calls of gRPC are POST requests, which are not sent twice: add resend: All if the servers can bear it, or remove grpcCodes"
+    "spec.retries.grpcCodes: calls of gRPC are POST requests, which are not sent twice; add resend: All if the servers can bear it, or remove grpcCodes"
 ))]
 pub struct Retries {
     /// How often a request is sent again at most, 0 to 10. Zero: never.
@@ -127,13 +127,13 @@ pub struct RetryBackoff {
     /// The longest first wait, from 1ms to 1m.
     #[serde(default = "base")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('1m')").message(
-        "spec.retries.backoff.base must be from 1ms to 1m: write for example 25ms"
+        "spec.retries.backoff.base must be from 1ms to 1m; write for example 25ms"
     ))]
     pub base: HumanDuration,
     /// The longest wait, from `base` to 1h. Left out: ten times `base`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('1h')").message(
-        "spec.retries.backoff.max must be from 1ms to 1h: write for example 1s"
+        "spec.retries.backoff.max must be from 1ms to 1h; write for example 1s"
     ))]
     pub max: Option<HumanDuration>,
 }

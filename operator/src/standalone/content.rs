@@ -66,12 +66,13 @@ impl Listing {
                 FolderEntry::Folder if depth == MAX_DEPTH => {
                     self.cut = true;
                     let message = format!("folders more than {MAX_DEPTH} deep are not read");
-                    self.left_out(&path, "TooDeep", message);
+                    self.left_out(&path, "TooDeep", message, "move the files up");
                 }
                 FolderEntry::Folder => self.list(&path, depth + 1)?,
                 FolderEntry::LinkToFolder => {
                     let message = "a link to a folder is not followed";
-                    self.left_out(&path, "LinkNotFollowed", message);
+                    let fix = "put the folder itself in its place";
+                    self.left_out(&path, "LinkNotFollowed", message, fix);
                 }
                 FolderEntry::Objects | FolderEntry::Other => {}
             }
@@ -89,7 +90,7 @@ impl Listing {
                 .iter()
                 .all(|finding| finding.code != "TooMany")
             {
-                self.left_out(&path, "TooMany", message);
+                self.left_out(&path, "TooMany", message, "write more objects into a file");
             }
             return;
         }
@@ -101,10 +102,10 @@ impl Listing {
         self.files.insert(path, stamp);
     }
 
-    fn left_out(&mut self, path: &Path, code: &'static str, message: impl Into<String>) {
+    fn left_out(&mut self, path: &Path, code: &'static str, message: impl Into<String>, fix: &str) {
         let object = ObjectRef::cluster(ObjectKind::Document, &path.display().to_string());
-        self.findings
-            .push(Finding::warning(&object, "", code, message));
+        let finding = Finding::warning(&object, "", code, message);
+        self.findings.push(finding.fix(fix));
     }
 }
 

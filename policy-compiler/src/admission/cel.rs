@@ -16,6 +16,9 @@ use super::compiled::CompiledTexts;
 
 static RULES: CompiledTexts<Program> = CompiledTexts::new();
 
+/// Stands between the reason and the fix in the message of a rule. An API server shows the whole.
+pub(super) const FIX: &str = "; ";
+
 /// Checks the rules of a schema and of all schemas within it. The value has the right structure already.
 pub(super) fn check(
     schema: &JSONSchemaProps,
@@ -28,13 +31,10 @@ pub(super) fn check(
     }
     for rule in schema.x_kubernetes_validations.iter().flatten() {
         if holds(&rule.rule, value) == Some(false) {
-            found.push(Violation {
-                field: path.to_owned(),
-                reason: match &rule.message {
-                    Some(message) => without_field(message).to_owned(),
-                    None => format!("the rule does not hold: {}", rule.rule),
-                },
-            });
+            let default = format!("the rule does not hold: {}", rule.rule);
+            let message = rule.message.as_deref().map_or(&*default, without_field);
+            let (reason, fix) = message.split_once(FIX).unwrap_or((message, "correct it"));
+            found.push(Violation::new(path, reason, fix));
         }
     }
     if let (Value::Array(items), Some(JSONSchemaPropsOrArray::Schema(of_item))) =

@@ -33,14 +33,16 @@ pub(super) fn name(object: &Value) -> Vec<Violation> {
     match (name, prefix) {
         (Some(name), _) if !subdomain(name) => vec![violation(
             "metadata.name",
-            format!(
-                "{name:?} is not a name; use lower-case letters, digits, - and ., at most {MAX_NAME} characters"
+            (
+                format!("{name:?} is not a name"),
+                format!("use lower-case letters, digits, - and ., at most {MAX_NAME} characters"),
             ),
         )],
         (None, Some(prefix)) if !subdomain(&format!("{prefix}x")) => vec![violation(
             "metadata.generateName",
-            format!(
-                "{prefix:?} is not the start of a name; use lower-case letters, digits, - and ."
+            (
+                format!("{prefix:?} is not the start of a name"),
+                "use lower-case letters, digits, - and .".to_owned(),
             ),
         )],
         (Some(_) | None, _) => Vec::new(),
@@ -58,8 +60,9 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
         && !namespace.is_empty()
         && !(namespace.len() <= MAX_LABEL && is_dns_label(namespace))
     {
-        let reason = format!(
-            "{namespace:?} is not the name of a namespace; use lower-case letters, digits and -, at most {MAX_LABEL} characters"
+        let reason = (
+            format!("{namespace:?} is not the name of a namespace"),
+            format!("use lower-case letters, digits and -, at most {MAX_LABEL} characters"),
         );
         found.push(violation("metadata.namespace", reason));
     }
@@ -70,11 +73,8 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
     found
 }
 
-fn violation(field: &str, reason: String) -> Violation {
-    Violation {
-        field: field.to_owned(),
-        reason,
-    }
+fn violation(field: &str, (reason, fix): (String, String)) -> Violation {
+    Violation::new(field, reason, fix)
 }
 
 fn unknown_field(field: &str) -> Violation {
@@ -86,7 +86,7 @@ fn unknown_field(field: &str) -> Violation {
         |near| format!("did you mean {near}?"),
     );
     let at = format!("metadata.{field}");
-    violation(&at, format!("unknown field {field:?}; {fix}"))
+    violation(&at, (format!("unknown field {field:?}"), fix))
 }
 
 fn entries<'a>(
@@ -103,8 +103,11 @@ fn label(key: &str, value: &Value) -> Vec<Violation> {
         found.push(key_violation("labels", key));
     }
     if let Some(value) = value.as_str().filter(|value| !is_label_value(value)) {
-        let reason = format!(
-            "{value:?} is not a value of a label; use at most {MAX_LABEL} letters, digits, -, _ and ., with a letter or digit at both ends"
+        let reason = (
+            format!("{value:?} is not a value of a label"),
+            format!(
+                "use at most {MAX_LABEL} letters, digits, -, _ and ., with a letter or digit at both ends"
+            ),
         );
         found.push(violation(&format!("metadata.labels.{key}"), reason));
     }
@@ -112,8 +115,11 @@ fn label(key: &str, value: &Value) -> Vec<Violation> {
 }
 
 fn key_violation(field: &str, key: &str) -> Violation {
-    let reason = format!(
-        "{key:?} is not a key; use a name of at most {MAX_LABEL} letters, digits, -, _ and ., after a DNS name and / if there is one"
+    let reason = (
+        format!("{key:?} is not a key"),
+        format!(
+            "use a name of at most {MAX_LABEL} letters, digits, -, _ and ., after a DNS name and / if there is one"
+        ),
     );
     violation(&format!("metadata.{field}"), reason)
 }
@@ -182,6 +188,6 @@ mod tests {
             assert_eq!(fields, field.into_iter().collect::<Vec<_>>(), "{object}");
         }
         let near = violations(&json!({"metadata": {"annotation": {}}}));
-        assert!(near[0].reason.ends_with("did you mean annotations?"));
+        assert!(near[0].fix.ends_with("did you mean annotations?"));
     }
 }

@@ -27,6 +27,18 @@ pub struct Violation {
     pub field: String,
     /// The reason.
     pub reason: String,
+    /// The instruction to fix it.
+    pub fix: String,
+}
+
+impl Violation {
+    fn new(field: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            fix: fix.into(),
+        }
+    }
 }
 
 /// Returns the reasons for which the API server refuses an object of a kind, at most 20; none if it takes the object.
@@ -54,10 +66,7 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
             .flatten()
             .any(|field| field == "spec") =>
         {
-            found.push(Violation {
-                field: "spec".to_owned(),
-                reason: "the field is required; add it".to_owned(),
-            });
+            found.push(Violation::new("spec", "the field is required", "add it"));
         }
         None => {}
     }
@@ -81,10 +90,7 @@ fn top_level(spec: &JSONSchemaProps, object: &Value) -> Vec<Violation> {
             true => "indent it, so that it is a field of spec",
             false => "correct or remove it",
         };
-        Violation {
-            field: field.clone(),
-            reason: format!("unknown field {field:?}; {fix}"),
-        }
+        Violation::new(field, format!("unknown field {field:?}"), fix)
     };
     unknown.map(violation).collect()
 }

@@ -1,5 +1,6 @@
 //! The structural schema: a closed subset of OpenAPI that Kubernetes defines.
 
+use heddle_crds::pattern_in_words;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -21,8 +22,12 @@ pub(super) fn check(
     if value.is_null() && schema.nullable == Some(true) {
         return;
     }
-    if let Some(reason) = wrong_type(schema, value) {
-        return fail(path, reason, found);
+    if let Some((is, wanted)) = wrong_type(schema, value) {
+        return fail(
+            path,
+            (format!("{is} is not {wanted}"), format!("write {wanted}")),
+            found,
+        );
     }
     if let Some(values) = &schema.enum_
         && !values.iter().any(|allowed| allowed.0 == *value)
@@ -30,7 +35,10 @@ pub(super) fn check(
         let all: Vec<String> = values.iter().map(|allowed| allowed.0.to_string()).collect();
         fail(
             path,
-            format!("{value} is not one of {}", all.join(", ")),
+            (
+                format!("{value} is not a value of this field"),
+                format!("use one of {}", all.join(", ")),
+            ),
             found,
         );
     }
@@ -43,16 +51,19 @@ pub(super) fn check(
     }
 }
 
-fn fail(path: &str, reason: impl Into<String>, found: &mut Vec<Violation>) {
+/// Adds a violation: reason and fix.
+fn fail(
+    path: &str,
+    (reason, fix): (impl Into<String>, impl Into<String>),
+    found: &mut Vec<Violation>,
+) {
     if found.len() < super::MAX_VIOLATIONS {
-        found.push(Violation {
-            field: path.to_owned(),
-            reason: reason.into(),
-        });
+        found.push(Violation::new(path, reason, fix));
     }
 }
 
-fn wrong_type(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
+/// Returns the type of a value, and the other one that it must have.
+fn wrong_type<'a>(schema: &'a JSONSchemaProps, value: &Value) -> Option<(&'static str, &'a str)> {
     let is = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -64,35 +75,45 @@ fn wrong_type(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
     };
     if schema.x_kubernetes_int_or_string == Some(true) {
         let either = matches!(is, "integer" | "string");
-        return (!either).then(|| format!("{is} is not integer or string"));
+        return (!either).then_some((is, "integer or string"));
     }
     let wanted = schema.type_.as_deref()?;
     let fits = is == wanted || (wanted == "number" && is == "integer");
-    (!fits).then(|| format!("{is} is not {wanted}"))
+    (!fits).then_some((is, wanted))
+}
+
+/// Checks how many things a value has.
+fn count(
+    count: usize,
+    (least, most): (Option<i64>, Option<i64>),
+    (path, things): (&str, &str),
+    found: &mut Vec<Violation>,
+) {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    if let Some(most) = most.filter(|most| count > *most) {
+        let reason = format!("{count} {things} are too many");
+        fail(path, (reason, format!("use at most {most}")), found);
+    }
+    if let Some(least) = least.filter(|least| count < *least) {
+        let reason = format!("{count} {things} are too few");
+        fail(path, (reason, format!("use at least {least}")), found);
+    }
 }
 
 fn string(schema: &JSONSchemaProps, text: &str, path: &str, found: &mut Vec<Violation>) {
-    let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-    if let Some(most) = schema.max_length.filter(|most| length > *most) {
-        fail(
-            path,
-            format!("{length} characters are too many; use at most {most}"),
-            found,
-        );
-    }
-    if let Some(least) = schema.min_length.filter(|least| length < *least) {
-        fail(
-            path,
-            format!("{length} characters are too few; use at least {least}"),
-            found,
-        );
-    }
+    let bounds = (schema.min_length, schema.max_length);
+    count(text.chars().count(), bounds, (path, "characters"), found);
     if let Some(pattern) = &schema.pattern
         && let Some(compiled) = PATTERNS.get(pattern, Regex::new)
         && !compiled.is_match(text)
     {
         let shown: String = text.chars().take(100).collect();
-        fail(path, format!("{shown:?} does not match {pattern}"), found);
+        let fix = match pattern_in_words(pattern) {
+            Some(words) => format!("write {words}"),
+            None => "correct it".to_owned(),
+        };
+        let reason = format!("{shown:?} does not match {pattern}");
+        fail(path, (reason, fix), found);
     }
 }
 
@@ -100,35 +121,28 @@ fn bounds(schema: &JSONSchemaProps, number: f64, path: &str, found: &mut Vec<Vio
     if let Some(least) = schema.minimum.filter(|least| number < *least) {
         fail(
             path,
-            format!("{number} is too small; use at least {least}"),
+            (
+                format!("{number} is too small"),
+                format!("use at least {least}"),
+            ),
             found,
         );
     }
     if let Some(most) = schema.maximum.filter(|most| number > *most) {
         fail(
             path,
-            format!("{number} is too large; use at most {most}"),
+            (
+                format!("{number} is too large"),
+                format!("use at most {most}"),
+            ),
             found,
         );
     }
 }
 
 fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut Vec<Violation>) {
-    let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    if let Some(most) = schema.max_items.filter(|most| length > *most) {
-        fail(
-            path,
-            format!("{length} items are too many; use at most {most}"),
-            found,
-        );
-    }
-    if let Some(least) = schema.min_items.filter(|least| length < *least) {
-        fail(
-            path,
-            format!("{length} items are too few; use at least {least}"),
-            found,
-        );
-    }
+    let bounds = (schema.min_items, schema.max_items);
+    count(items.len(), bounds, (path, "items"), found);
     // A list that is too long costs no more than the longest that is allowed.
     let most = schema.max_items.and_then(|most| usize::try_from(most).ok());
     let bounded = items.len().min(most.unwrap_or(usize::MAX));
@@ -154,7 +168,7 @@ fn array(schema: &JSONSchemaProps, items: &mut [Value], path: &str, found: &mut 
         if seen.contains(&of_item) {
             fail(
                 &format!("{path}[{index}]"),
-                "the item is there twice; remove one",
+                ("the item is there twice", "remove one"),
                 found,
             );
         }
@@ -168,21 +182,8 @@ fn object(
     path: &str,
     found: &mut Vec<Violation>,
 ) {
-    let length = i64::try_from(fields.len()).unwrap_or(i64::MAX);
-    if let Some(most) = schema.max_properties.filter(|most| length > *most) {
-        fail(
-            path,
-            format!("{length} entries are too many; use at most {most}"),
-            found,
-        );
-    }
-    if let Some(least) = schema.min_properties.filter(|least| length < *least) {
-        fail(
-            path,
-            format!("{length} entries are too few; use at least {least}"),
-            found,
-        );
-    }
+    let bounds = (schema.min_properties, schema.max_properties);
+    count(fields.len(), bounds, (path, "entries"), found);
     let known = schema.properties.as_ref();
     let of_field = |name: &str| known.and_then(|known| known.get(name));
     fields.retain(|name, value| {
@@ -197,7 +198,7 @@ fn object(
         if !fields.contains_key(name) {
             fail(
                 &format!("{path}.{name}"),
-                "the field is required; add it",
+                ("the field is required", "add it"),
                 found,
             );
         }
@@ -215,7 +216,7 @@ fn object(
             None if open => {}
             None => fail(
                 &at,
-                "the API has no such field; correct or remove it",
+                ("the API has no such field", "correct or remove it"),
                 found,
             ),
         }

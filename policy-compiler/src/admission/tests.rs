@@ -13,7 +13,8 @@ fn policy(spec: Value) -> Vec<Violation> {
 fn one(found: Vec<Violation>, field: &str, reason: &str) {
     assert_eq!(found.len(), 1, "{field}: {found:#?}");
     assert_eq!(found[0].field, field, "{found:#?}");
-    assert!(found[0].reason.contains(reason), "{found:#?}");
+    let text = format!("{}; {}", found[0].reason, found[0].fix);
+    assert!(text.contains(reason), "{found:#?}");
 }
 
 fn allow(to: Value) -> Value {
@@ -89,7 +90,7 @@ fn structural_faults_are_named_with_their_field() {
     one(
         policy(json!({"rules": [{"action": "deny"}]})),
         "spec.rules[0].action",
-        "is not one of",
+        "use one of",
     );
     one(
         policy(json!({"rules": [null]})),
@@ -417,7 +418,7 @@ fn every_rule_of_the_definitions_runs_and_can_fail() {
         let found = violations(kind, &object);
         assert_eq!(found.len(), 1, "{object}: {found:#?}");
         assert_eq!(found[0].field, field, "{object}: {found:#?}");
-        failed.insert(found[0].reason.clone());
+        failed.insert(format!("{}{}{}", found[0].reason, cel::FIX, found[0].fix));
     }
     let mut rules = Vec::new();
     for schema in schemas().values() {

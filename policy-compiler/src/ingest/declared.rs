@@ -148,7 +148,7 @@ pub fn remembered(kind: ObjectKind, status: &Value) -> Remembered {
 
 fn invalid(object: &ObjectRef, unread: &Unread) -> Finding {
     let (path, reason) = (unread.path.as_str(), unread.reason.as_str());
-    Finding::error(object, path, "Invalid", reason)
+    Finding::error(object, path, "Invalid", reason).fix(&*unread.fix)
 }
 
 fn spec<S: DeserializeOwned>(value: &Value) -> Result<S, Unread> {
@@ -156,6 +156,7 @@ fn spec<S: DeserializeOwned>(value: &Value) -> Result<S, Unread> {
         return Err(Unread {
             path: String::new(),
             reason: "missing field `spec`".to_owned(),
+            fix: "add the field".to_owned(),
         });
     }
     typed(value).map_err(|unread| unread.below("spec"))

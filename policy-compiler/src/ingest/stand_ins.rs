@@ -61,16 +61,13 @@ impl StandIn {
         match &self.injection.decision {
             InjectionDecision::Inject(_) | InjectionDecision::Leave => {}
             InjectionDecision::Skip(reason) => {
-                found.push(Finding::info(&self.object, "", "NoSidecar", reason.clone()));
+                let finding = Finding::info(&self.object, "", "NoSidecar", &**reason);
+                found.push(finding.fix("label the pods heddle.dev/inject: disabled"));
             }
             InjectionDecision::Refuse(reason) => {
-                let (field, message) = split(reason);
-                found.push(Finding::error(
-                    &self.object,
-                    field,
-                    "InjectionRefused",
-                    message,
-                ));
+                let (field, message, fix) = split(reason);
+                let finding = Finding::error(&self.object, field, "InjectionRefused", message);
+                found.push(finding.fix(fix));
             }
         }
         found
@@ -80,15 +77,17 @@ impl StandIn {
 /// Returns one finding for each message of injection about an object.
 pub(crate) fn warnings(object: &ObjectRef, messages: &[String]) -> Vec<Finding> {
     let finding = |message: &String| {
-        let (field, message) = split(message);
-        Finding::warning(object, field, "Injection", message)
+        let (field, message, fix) = split(message);
+        Finding::warning(object, field, "Injection", message).fix(fix)
     };
     messages.iter().map(finding).collect()
 }
 
-/// Injection writes the field in front of its messages.
-fn split(message: &str) -> (&str, &str) {
+/// Injection writes the field in front of its messages, and the fix behind them.
+fn split(message: &str) -> (&str, &str, &str) {
+    let (message, fix) = message.split_once("; ").unwrap_or((message, "correct it"));
     let field = |text: &&str| text.starts_with("metadata.") || text.starts_with("spec.");
     let parts = message.split_once(": ").filter(|(text, _)| field(text));
-    parts.unwrap_or(("", message))
+    let (field, message) = parts.unwrap_or(("", message));
+    (field, message, fix)
 }

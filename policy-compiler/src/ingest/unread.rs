@@ -14,6 +14,8 @@ pub(super) struct Unread {
     pub(super) path: String,
     /// The text of the reader.
     pub(super) reason: String,
+    /// The instruction to fix it.
+    pub(super) fix: String,
 }
 
 impl Unread {
@@ -27,7 +29,7 @@ impl Unread {
         };
         Self {
             path: format!("{path}{dot}{}", self.path),
-            reason: self.reason,
+            ..self
         }
     }
 }
@@ -37,7 +39,7 @@ impl fmt::Display for Unread {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.reason)
+        write!(f, "{}; {}", self.reason, self.fix)
     }
 }
 
@@ -45,11 +47,28 @@ impl fmt::Display for Unread {
 pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Unread> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        // The text of a type of ours has the fix.
+        let (reason, fix) = reason
+            .split_once("; ")
+            .unwrap_or_else(|| (&reason, fix(&reason)));
         Unread {
             path: if path == "." { String::new() } else { path },
-            reason: error.into_inner().to_string(),
+            reason: reason.to_owned(),
+            fix: fix.to_owned(),
         }
     })
+}
+
+/// The fix of a value that serde does not read, by serde's text.
+fn fix(reason: &str) -> &'static str {
+    if reason.starts_with("missing field") {
+        "add the field"
+    } else if reason.starts_with("unknown field") {
+        "correct or remove the field"
+    } else {
+        "correct the value"
+    }
 }
 
 /// An object, if the value holds one that counts, with its findings.

@@ -14,7 +14,7 @@ use super::recognize::{Recognized, recognize};
 use super::unread::{Read, Unread, typed};
 use super::{DeclaredObject, KubeObject, convert, mirrored, nameless, workload};
 use crate::admission;
-use crate::finding::{Finding, ObjectRef};
+use crate::finding::{Finding, ObjectRef, Unfixed};
 use crate::kind::{InputKind, ObjectKind, Role};
 
 /// The place of an object in a source text.
@@ -96,7 +96,12 @@ pub fn parse_yaml(source_name: &str, text: &str) -> Manifests {
         };
         match convert::value(&document.text) {
             Ok(value) => parse_value(&place, value, &mut found),
-            Err(message) => found.findings.push(about(&place, "NotYaml", message)),
+            Err(message) => {
+                let fix = "correct the document; the others are read";
+                found
+                    .findings
+                    .push(about(&place, "NotYaml", message).fix(fix));
+            }
         }
     }
     found
@@ -139,7 +144,7 @@ pub fn duplicates<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<
     findings
 }
 
-fn about(place: &Place, code: &'static str, message: impl Into<String>) -> Finding {
+fn about(place: &Place, code: &'static str, message: impl Into<String>) -> Unfixed {
     let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
     let field = place.line.map(|line| format!("document at line {line}"));
     Finding::error(&source, field.unwrap_or_default(), code, message)
@@ -185,10 +190,8 @@ fn generated_name(prefix: &str, place: &Place, nth: usize) -> String {
 fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
     let head = head(place, &value, &mut found.generated);
     if head.kind.is_empty() || head.api_version.is_empty() {
-        if !value.is_null() {
-            let message = "apiVersion or kind is missing";
-            found.findings.push(about(place, "NotAnObject", message));
-        }
+        let finding = (!value.is_null()).then(|| not_an_object(place));
+        found.findings.extend(finding);
         return;
     }
     if let Some(item_kind) = head.kind.strip_suffix("List")
@@ -218,10 +221,10 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             fix,
         } => {
             let finding = match meant {
-                Some(kind) => not_served(place, kind, &head, value, code, message, found),
-                None => about(place, code, format!("{}: {message}", named(&head))),
+                Some(kind) => not_served(place, kind, &head, value, (code, message, fix), found),
+                None => about(place, code, format!("{}: {message}", named(&head))).fix(fix),
             };
-            found.findings.push(finding.fix(fix));
+            found.findings.push(finding);
         }
         Recognized::Foreign { message, fix } => {
             let source = ObjectRef::cluster(ObjectKind::Document, &place.source);
@@ -259,21 +262,26 @@ fn not_served(
     kind: ObjectKind,
     head: &Head,
     value: Value,
-    code: &'static str,
-    message: String,
+    (code, message, fix): (&'static str, String, String),
     found: &mut Manifests,
 ) -> Finding {
     let object = reference(kind, head);
     let unread = Unread {
         path: "apiVersion".to_owned(),
         reason: message.clone(),
+        fix: fix.clone(),
     };
     let kept = kind
         .is_declared()
         .then(|| declared(&object, value, Some(unread), &mut found.findings));
-    let finding = Finding::error(&object, "apiVersion", code, message);
+    let finding = Finding::error(&object, "apiVersion", code, message).fix(fix);
     found.add(place, head, object, kept);
     finding
+}
+
+fn not_an_object(place: &Place) -> Finding {
+    about(place, "NotAnObject", "apiVersion or kind is missing")
+        .fix("add both, or remove the document")
 }
 
 fn template_not_read(place: &Place, head: &Head) -> Finding {
@@ -283,6 +291,7 @@ fn template_not_read(place: &Place, head: &Head) -> Finding {
         named(head)
     );
     Finding::info(&source, "", "TemplateNotRead", message)
+        .fix("add a workload of Kubernetes with the template, or ask the cluster")
 }
 
 /// The object as people write it: `AuthPolicy shop/cart`.
@@ -307,9 +316,9 @@ fn take(place: &Place, kind: ObjectKind, head: &Head, value: Value, found: &mut 
         Role::Settings | Role::Policy => own(place, &reference, head, value),
         Role::Input(input) => match read(input, &reference, &head.kind, value) {
             Ok(read) => read,
-            Err(Unread { path, reason }) => {
+            Err(Unread { path, reason, fix }) => {
                 let finding = Finding::error(&reference, path, "Invalid", reason);
-                (None, vec![finding])
+                (None, vec![finding.fix(fix)])
             }
         },
     };
@@ -348,12 +357,13 @@ fn refused(reference: &ObjectRef, value: &Value, findings: &mut Vec<Finding>) ->
     let violations = admission::violations(kind, value);
     findings.extend(violations.iter().map(|v| {
         let (field, reason) = (v.field.as_str(), v.reason.as_str());
-        Finding::error(reference, field, "Invalid", reason)
+        Finding::error(reference, field, "Invalid", reason).fix(&*v.fix)
     }));
     let first = violations.into_iter().next()?;
     Some(Unread {
         path: first.field,
         reason: first.reason,
+        fix: first.fix,
     })
 }
 

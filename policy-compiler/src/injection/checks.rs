@@ -94,7 +94,7 @@ pub(super) fn rejection(spec: &PodSpec) -> Result<(), String> {
         let context = container.security_context.as_ref();
         if context.and_then(|c| c.run_as_user).or(pod_user) == Some(PROXY_UID) {
             return Err(format!(
-                "{place} runs as user {PROXY_UID}, which is the sidecar's: its traffic would pass the mesh by. Set another securityContext.runAsUser"
+                "{place}: it runs as user {PROXY_UID}, which is the sidecar's: its traffic would pass the mesh by; set another securityContext.runAsUser"
             ));
         }
         own_port(&place, container)?;
@@ -102,7 +102,7 @@ pub(super) fn rejection(spec: &PodSpec) -> Result<(), String> {
     }
     match refused_probe(spec) {
         Some((field, port)) => Err(format!(
-            "{field}: port {port} is the sidecar's own, and refuses the kubelet. Let the probe or hook name a port of the application"
+            "{field}: port {port} is the sidecar's own, and refuses the kubelet; let the probe or hook name a port of the application"
         )),
         None => Ok(()),
     }
@@ -129,7 +129,7 @@ fn own_port(place: &str, container: &Container) -> Result<(), String> {
     });
     match clash {
         Some(port) => Err(format!(
-            "{place}.ports: port {} is the sidecar's own. Let the application listen on another port, or label the pod {INJECT_LABEL}: disabled",
+            "{place}.ports: port {} is the sidecar's own; let the application listen on another port, or label the pod {INJECT_LABEL}: disabled",
             port.container_port,
         )),
         None => Ok(()),
@@ -157,7 +157,7 @@ pub(super) fn dns_lookup(spec: &PodSpec) -> (DnsLookup, Option<String>) {
         Some("Default") => (
             DnsLookup::FullName,
             Some(
-                "spec.dnsPolicy Default: the resolver of the node must find the Services of the cluster, else the sidecar gets no \
+                "spec.dnsPolicy: with Default the resolver of the node must find the Services of the cluster, else the sidecar gets no \
                  certificate and the application does not start; use ClusterFirst"
                     .to_owned(),
             ),
@@ -165,8 +165,8 @@ pub(super) fn dns_lookup(spec: &PodSpec) -> (DnsLookup, Option<String>) {
         Some("None") => (
             DnsLookup::FullName,
             Some(
-                "spec.dnsPolicy None: the servers of spec.dnsConfig must find the Services of the cluster, else the sidecar gets no \
-                 certificate and the application does not start"
+                "spec.dnsPolicy: with None the servers of spec.dnsConfig must find the Services of the cluster, else the sidecar gets no \
+                 certificate and the application does not start; name such servers"
                     .to_owned(),
             ),
         ),

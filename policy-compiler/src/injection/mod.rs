@@ -122,7 +122,7 @@ fn decision(
         return InjectionDecision::Leave;
     }
     let Some(spec) = spec else {
-        return InjectionDecision::Refuse("the pod has no spec".to_owned());
+        return InjectionDecision::Refuse("spec: the pod has none; add it".to_owned());
     };
     if let Some(reason) = checks::cannot_be_meshed(spec) {
         return InjectionDecision::Skip(reason);

@@ -188,20 +188,14 @@ pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
         };
     }
     let last = last_good(declared, history).filter(|(_, spec)| check(spec).is_empty());
-    let consequence = last.as_ref().map_or_else(String::new, |(last, _)| {
-        if last.generation == declared.generation {
-            " (the last good spec of this generation stays in force)".to_owned()
-        } else {
-            format!(" (generation {} stays in force)", last.generation)
-        }
-    });
+    let consequence = last.as_ref().map(|(last, _)| consequence(last, declared));
     let both = last.as_ref().zip(spec.as_ref());
     let fall_back = both.filter(|(_, spec)| is_partial(spec, &problems));
     report(
         &mut status,
         declared,
         (&problems, rejected),
-        &consequence,
+        &consequence.unwrap_or_default(),
         fall_back.map(|((last, _), _)| last.generation),
         findings,
     );
@@ -214,6 +208,16 @@ pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
         spec: last.map(|(_, spec)| spec),
         status,
         reason,
+    }
+}
+
+/// The end of a message about a spec, if the last good one stays in force.
+fn consequence<S>(last: &LastGood, declared: &Declared<S>) -> String {
+    match last.generation {
+        same if same == declared.generation => {
+            " (the last good spec of this generation stays in force)".to_owned()
+        }
+        generation => format!(" (generation {generation} stays in force)"),
     }
 }
 
@@ -262,12 +266,9 @@ fn report<S>(
             reason::REJECTED_BY_PROXY,
             format!("{}{consequence}", rejection.text),
         );
-        findings.push(Finding::error(
-            &declared.object,
-            "spec",
-            reason::REJECTED_BY_PROXY,
-            format!("Envoy rejected it: {}", rejection.text),
-        ));
+        let message = format!("Envoy rejected it: {}", rejection.text);
+        let finding = Finding::error(&declared.object, "spec", reason::REJECTED_BY_PROXY, message);
+        findings.push(finding.fix("change the value that Envoy names"));
     }
     if declared.spec.is_ok() {
         findings.extend(problems.iter().map(|p| p.finding(&declared.object)));

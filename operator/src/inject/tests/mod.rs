@@ -290,11 +290,11 @@ fn pods_that_cannot_work_are_refused_with_the_field() {
     let cases: [(Change, &str); 5] = [
         (
             |pod| pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 1337}),
-            "spec.containers[app] runs as user 1337",
+            "spec.containers[app]: it runs as user 1337",
         ),
         (
             |pod| pod["spec"]["securityContext"] = json!({"runAsUser": 1337}),
-            "spec.containers[app] runs as user 1337",
+            "spec.containers[app]: it runs as user 1337",
         ),
         (
             |pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15006}]),
