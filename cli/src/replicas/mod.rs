@@ -185,7 +185,7 @@ impl Way {
             .pods
             .portforward(pod, &[PORT])
             .await
-            .context("no port-forward to it (it takes the right to `create` pods/portforward in heddle-system)")?;
+            .context("no port-forward to it (it takes the rights to `get` and `create` pods/portforward in heddle-system)")?;
         let stream = forwarder.take_stream(PORT).context("no stream to it")?;
         Ok((forwarder, stream))
     }

@@ -121,11 +121,16 @@ async fn tap(args: &TapArgs) -> Result<()> {
     let mut looks = tokio::time::interval(LOOK);
     let result = loop {
         tokio::select! {
-            Some((replica, news)) = incoming.recv() => match seen.take(replica, news) {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
-            },
+            Some((replica, news)) = incoming.recv() => {
+                let whole = !seen.is_partial();
+                match seen.take(replica, news) {
+                    // Its sidecars may go to a replica that is new.
+                    Ok(true) if whole && seen.is_partial() => looks.reset_immediately(),
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            }
             _ = looks.tick() => if let Err(error) = taps.look(&mut seen).await {
                 eprintln!("heddle: {}", clean(&format!("{error:#}"), MAX_REASON));
             },

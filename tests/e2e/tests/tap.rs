@@ -39,7 +39,7 @@ kind: Role
 metadata: {{name: {name}, namespace: {CONTROL_PLANE}}}
 rules:
 - {{apiGroups: [\"\"], resources: [pods], verbs: [get, list]}}
-- {{apiGroups: [\"\"], resources: [pods/portforward], verbs: [create]}}
+- {{apiGroups: [\"\"], resources: [pods/portforward], verbs: [get, create]}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
