@@ -24,9 +24,8 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 test: ## every test, on a real cluster too (root); prints how long each layer took
 	@scripts/layers.sh envoy python ratelimit clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
 
-# Most of these tests wait for an Envoy most of the time: four at once keep two processors busy.
 unit: envoy python ratelimit build-tests ## unit, golden, property and real-Envoy tests on loopback
-	RUST_TEST_THREADS=4 cargo test --workspace --exclude heddle-e2e
+	cargo test --workspace --exclude heddle-e2e
 
 instructions: build-tests ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
 	$(BIN)/xtask instructions --check

@@ -185,11 +185,13 @@ fn a_kind_costs_four_files_and_a_row_in_two_lists() {
     compiles_and_works(&copy);
 }
 
-/// Cargo in a folder, without the variables that it sets for this test.
+/// Cargo in a folder, without the variables that it sets for this test: build scripts that read them would run again, here and in the next
+/// build of the repository, and all that depends on them would be compiled again.
 fn cargo(folder: &Path) -> Command {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    let own = env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG"));
+    let sets = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    let own = env::vars().filter(|(name, _)| sets.iter().any(|set| name.starts_with(set)));
     for (name, _) in own {
         command.env_remove(name);
     }

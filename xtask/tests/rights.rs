@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use heddle_crds::ForeignKind;
 use serde_json::Value;
 
 /// A verb on a resource, with the file and the call that need it. `get` stands beside `list` everywhere, for it reads no more.
-const USES: [(&str, &str, &str, &str); 39] = [
+const USES: [(&str, &str, &str, &str); 33] = [
     (
         "authpolicies",
         "list",
@@ -82,24 +83,6 @@ const USES: [(&str, &str, &str, &str); 39] = [
         "patch",
         "kubernetes/events.rs",
         "recorder.publish(",
-    ),
-    (
-        "grpcroutes",
-        "list",
-        "kubernetes/cache.rs",
-        "watch_objects(",
-    ),
-    (
-        "grpcroutes",
-        "watch",
-        "kubernetes/cache.rs",
-        "watch_objects(",
-    ),
-    (
-        "grpcroutes/status",
-        "update",
-        "kubernetes/parents.rs",
-        "api.replace_status(",
     ),
     (
         "httproutes",
@@ -217,19 +200,6 @@ const USES: [(&str, &str, &str, &str); 39] = [
         "kubernetes/authorize.rs",
         "self.rights.create(",
     ),
-    ("tcproutes", "list", "kubernetes/cache.rs", "watch_objects("),
-    (
-        "tcproutes",
-        "watch",
-        "kubernetes/cache.rs",
-        "watch_objects(",
-    ),
-    (
-        "tcproutes/status",
-        "update",
-        "kubernetes/parents.rs",
-        "api.replace_status(",
-    ),
     (
         "tokenreviews",
         "create",
@@ -296,6 +266,13 @@ fn every_right_of_the_control_plane_is_used() {
         if of_kinds(resource) {
             for kind in &kinds {
                 let resource = resource.replacen("authpolicies", kind, 1);
+                used.insert((resource, verb.to_owned()));
+            }
+        } else if resource.split('/').next() == Some("httproutes") {
+            // Those of other projects, too, but for the status of a kind without entries of controllers.
+            let foreign = ForeignKind::ALL.iter();
+            for of in foreign.filter(|of| of.entries.is_some() || !resource.contains('/')) {
+                let resource = resource.replacen("httproutes", of.plural, 1);
                 used.insert((resource, verb.to_owned()));
             }
         } else {
