@@ -71,7 +71,7 @@ impl Admin {
     }
 
     pub(crate) async fn inbound(&self) -> Result<Inbound> {
-        let filter = r"^(http\.inbound\.(downstream_(cx|rq)_active|rbac\..*(allowed|denied))|listener\.inbound\.(ssl\.handshake|downstream_cx_active))$";
+        let filter = r"^(http\.inbound\.(downstream_(cx|rq)_active|rbac\..*(allowed|denied))|http\.metrics\.downstream_cx_active|listener\.inbound\.(ssl\.handshake|downstream_cx_active))$";
         Ok(inbound(&self.stats(filter).await?))
     }
 
@@ -246,7 +246,9 @@ fn inbound(stats: &[(String, u64)]) -> Inbound {
     for (name, value) in stats {
         match name.as_str() {
             "http.inbound.downstream_rq_active" => found.active += value,
-            "http.inbound.downstream_cx_active" => of_http += value,
+            "http.inbound.downstream_cx_active" | "http.metrics.downstream_cx_active" => {
+                of_http += value;
+            }
             "listener.inbound.downstream_cx_active" => found.bytes += value,
             _ if name.contains(".shadow_") => {}
             _ => found.begun += value,
@@ -299,7 +301,8 @@ mod tests {
     #[test]
     fn requests_and_connections_of_callers_are_told_from_probes() {
         let stats = [
-            ("http.inbound.downstream_cx_active", 6),
+            ("http.inbound.downstream_cx_active", 5),
+            ("http.metrics.downstream_cx_active", 1),
             ("http.inbound.downstream_rq_active", 2),
             ("http.inbound.rbac.allowed", 5),
             ("http.inbound.rbac.denied", 1),

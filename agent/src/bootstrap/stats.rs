@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 pub(super) const EVICTION_INTERVAL: &str = "3600s";
 
 /// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
-/// too many new destinations, verdicts on TCP, traces and lines of access logs with their loss, questions about shared limits.
-const OWN: [&str; 12] = [
+/// too many new destinations, verdicts on TCP, connections of readers of metrics, traces and lines of access logs with their loss, questions about shared limits.
+const OWN: [&str; 13] = [
     "server",
     "listener_manager",
     "cluster_manager",
@@ -25,6 +25,7 @@ const OWN: [&str; 12] = [
     "access_logs",
     "local_rate_limit",
     "tcp.rbac",
+    "http.metrics.downstream_cx_active",
 ];
 /// The compiler's `stat_prefix` of listeners and connection managers.
 const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
