@@ -198,7 +198,7 @@ fn text(report: &Report<'_>) -> String {
     };
     let not = if report.bypassed { "not " } else { "" };
     list(
-        &format!("{not}in force for its sidecars"),
+        &format!("objects of the namespace that are {not}in force for its sidecars"),
         &report.effect.policies,
     );
     let plain = match report.bypassed {

@@ -17,8 +17,9 @@ pub enum MeshCommand {
         long_about = "Adds a namespace to spec.bypassedNamespaces of the Mesh, or takes it away (--off), and waits until every sidecar of the \
                       namespace has acknowledged that. Sidecars of a bypassed namespace enforce nothing: no AuthPolicy, no route, no split, \
                       no retry, limit or fault of a TrafficPolicy. They accept plain text beside mTLS, and go on reporting. Calls between \
-                      sidecars stay mutual TLS, so that no other namespace is weakened. No pod restarts, and no connection is closed; after \
-                      --off, ports with the mode Strict end their connections in plain text.\n\n\
+                      sidecars stay mutual TLS, so that no other namespace is weakened. No pod restarts, and no connection is closed, but for \
+                      ports with a TLSRoute; after --off, ports with the mode Strict end their connections in plain text. Callers there send \
+                      plain text to endpoints without a sidecar, also under Strict.\n\n\
                       Takes the right to `patch` the Mesh, which belongs to the cluster, and the rights of `heddle proxy status`; the change \
                       is announced by those of `heddle analyze`.\n\n\
                       Exit codes: 0 every sidecar has acknowledged, 1 an error, or not within --timeout (the change stays).",

@@ -57,6 +57,10 @@ impl<'a> ClusterInputs<'a> {
         if self.settings.bypassed.is_empty() {
             return false;
         }
+        // Also where a port has no rules of bytes: the last of these reads asks for routes.
+        for kind in ROUTES {
+            self.recorder.record_attached(kind, service);
+        }
         let policy = self.policy(service, port.port, port.protocol);
         !rules.is_empty()
             || policy.objects().next().is_some()

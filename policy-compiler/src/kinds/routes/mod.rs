@@ -172,12 +172,13 @@ where
             report_backends(policy, (&rules, T::ROUTED), report);
         }
         for (service, ports) in places.clone() {
-            let attached = attachments.entry(Target::Service(service)).or_default();
+            let target = Target::Service(service.clone());
+            let attached = attachments.entry(target).or_default();
+            if T::ROUTED == Routed::Tls {
+                report_taken_names(policy, (&matchers, &*attached), (&service, &ports), report);
+            }
             for port in ports {
                 let attached = attached.entry(port).or_default();
-                if T::ROUTED == Routed::Tls {
-                    report_taken_names(policy, (&matchers, &*attached, port), report);
-                }
                 let entries = entries_of(policy, &rules, (port, T::ROUTED)).into_iter();
                 entries.for_each(|entry| attached.push(entry));
             }
@@ -233,27 +234,36 @@ fn taken<T: RouteSpec>(
     taken
 }
 
-/// Reports the server names that older routes of a port have.
+/// Reports the server names that older routes have at ports of a service: one by name, and the number of the others.
 fn report_taken_names<S>(
     policy: &Candidate<'_, S>,
-    (matchers, attached, port): (&[RequestMatcher], &PortRules, Port),
+    (matchers, attached): (&[RequestMatcher], &ServiceRules),
+    (service, ports): (&NamespacedName, &BTreeSet<Port>),
     report: &mut ObjectReport<'_>,
 ) {
-    for matcher in matchers {
-        let older = attached.first_of(std::slice::from_ref(matcher));
-        let winner = older.and_then(|entry| entry.rule.origins.first());
-        let (Some(winner), Some(name)) = (winner, &matcher.server_name) else {
-            continue;
-        };
-        let message = format!("{winner} has the name {name} at port {port}, for it is older");
-        report.warn(
-            &policy.declared.object,
-            "spec.hostnames".to_owned(),
-            reason::OVERRIDDEN,
-            message,
-            "remove one of the two".to_owned(),
-        );
+    let at_port = |port: &Port| attached.get(port).map(|rules| (*port, rules));
+    let mut lost = ports.iter().filter_map(at_port).flat_map(|(port, rules)| {
+        matchers.iter().filter_map(move |matcher| {
+            let older = rules.first_of(std::slice::from_ref(matcher));
+            let winner = older.and_then(|entry| entry.rule.origins.first());
+            Some((winner?, matcher.server_name.as_ref()?, port))
+        })
+    });
+    let Some((winner, name, port)) = lost.next() else {
+        return;
+    };
+    let mut message = format!("{winner} has the name {name} at port {port}, for it is older");
+    let more = lost.count();
+    if more > 0 {
+        message += &format!(", and older routes have {more} more at ports of service {service}");
     }
+    report.warn(
+        &policy.declared.object,
+        "spec.hostnames".to_owned(),
+        reason::OVERRIDDEN,
+        message,
+        "remove one of the two".to_owned(),
+    );
 }
 
 /// Returns the reason why a port of a service does not take rules with these alternatives beside those that it has.
