@@ -107,7 +107,7 @@ impl Finding {
         code: &'static str,
         message: impl Into<String>,
     ) -> Unfixed {
-        Self::new(Severity::Error, object, field, code, message)
+        Self::unfixed(Severity::Error, object, field, code, message)
     }
 
     /// A warning.
@@ -117,7 +117,7 @@ impl Finding {
         code: &'static str,
         message: impl Into<String>,
     ) -> Unfixed {
-        Self::new(Severity::Warning, object, field, code, message)
+        Self::unfixed(Severity::Warning, object, field, code, message)
     }
 
     /// A note.
@@ -127,10 +127,10 @@ impl Finding {
         code: &'static str,
         message: impl Into<String>,
     ) -> Unfixed {
-        Self::new(Severity::Info, object, field, code, message)
+        Self::unfixed(Severity::Info, object, field, code, message)
     }
 
-    fn new(
+    fn unfixed(
         severity: Severity,
         object: &ObjectRef,
         field: impl Into<String>,

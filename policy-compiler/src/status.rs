@@ -67,7 +67,7 @@ impl ParentStatus {
         let refused = own(ConditionType::Accepted);
         let shared = object.iter().filter(move |condition| {
             let of_accepted = condition.kind == ConditionType::PartiallyInvalid;
-            !own(condition.kind) && !(refused && of_accepted)
+            !(own(condition.kind) || refused && of_accepted)
         });
         self.conditions.iter().chain(shared)
     }

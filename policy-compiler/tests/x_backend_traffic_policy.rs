@@ -1,6 +1,11 @@
 //! `XBackendTrafficPolicy` beside the goldens and `retries.rs`: the fields of its type, and the order of precedence of retry budgets.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod harness;
 
