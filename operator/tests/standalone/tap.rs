@@ -165,7 +165,8 @@ pub fn shows_live_requests_and_no_secret(mesh: &mut Fixture) {
     assert_eq!(denied.request.policy, "no-allow:shop/callers");
     mesh.apply("callers.yaml", &callers("frontend", ""));
     mesh.status("AuthPolicy", "callers", programmed(2));
-    // A policy about callers changes the listeners of the client.
+    // A policy about callers changes the listeners of the client, which may follow after the servers.
+    mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     let listeners = PODS.map(|pod| mesh.listener_changes(pod));
 
     filters_and_bounds(mesh);
