@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use heddle_policy_compiler::Compiled;
 use heddle_policy_compiler::world::Port;
-use heddle_policy_compiler::{Compiled, ObjectKind};
 use serde::Serialize;
 
 /// The effect of a change.
@@ -21,13 +21,9 @@ pub(super) struct Effect {
 impl Effect {
     /// The effect of a bypass, or of its end, on the present objects.
     pub(super) fn of(compiled: &Compiled, namespace: &str) -> Self {
-        let policies = compiled.statuses.keys().filter(|object| {
-            let applied = !matches!(
-                object.kind,
-                ObjectKind::Telemetry | ObjectKind::ExternalService
-            );
-            object.kind.is_policy() && applied && *object.namespace == *namespace
-        });
+        let own = compiled.statuses.keys();
+        let own = own.filter(|object| *object.namespace == *namespace);
+        let policies = own.filter(|object| object.kind.yields_to_bypass());
         let ports = compiled.served_ports();
         let own = ports.filter(|port| {
             *port.template.namespace == *namespace && port.port != Some(Port::METRICS)

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use heddle_acceptor::Link;
+use heddle_policy_compiler::world::is_namespace_name;
 use heddle_xds_types::tap::{PATH, TapRequest};
 use tokio::sync::watch;
 
@@ -135,12 +136,6 @@ async fn refusal(admin: &Admin, caller: &Caller, right: &Right) -> Option<Respon
     }
 }
 
-/// Whether a namespace can have this name.
-fn is_namespace(name: &str) -> bool {
-    let of_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&name.len()) && name.bytes().all(of_label)
-}
-
 /// A tap (docs/tap.md). The right depends on the namespace in the body, and every request is judged.
 async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let caller = match Caller::of(&request) {
@@ -152,7 +147,7 @@ async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
         Err(error) => return error.into_response(),
     };
     // Each other text would be a question of its own to the API server.
-    if !is_namespace(&asked.namespace) {
+    if !is_namespace_name(&asked.namespace) {
         return (
             StatusCode::BAD_REQUEST,
             "that is not the name of a namespace\n",

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::Violation;
-use crate::world::{MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value};
+use crate::world::{
+    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, is_namespace_name,
+};
 
 /// The fields of `ObjectMeta`.
 const FIELDS: [&str; 15] = [
@@ -58,7 +60,7 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
     let mut found: Vec<Violation> = unknown.map(|field| unknown_field(field)).collect();
     if let Some(Value::String(namespace)) = metadata.get("namespace")
         && !namespace.is_empty()
-        && !(namespace.len() <= MAX_LABEL && is_dns_label(namespace))
+        && !is_namespace_name(namespace)
     {
         let reason = (
             format!("{namespace:?} is not the name of a namespace"),

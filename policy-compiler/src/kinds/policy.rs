@@ -12,7 +12,7 @@ use super::service_rules::ServiceRules;
 pub(crate) use super::target::Selector;
 use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
-use crate::kind::ObjectKind;
+use crate::kind::{ObjectKind, with_policies};
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::validation::inputs::{Target, UnitInput};
@@ -318,3 +318,23 @@ fn bypass_finding(object: &ObjectRef, effect: &str) -> Finding {
     let finding = Finding::warning(object, "metadata.namespace", reason::BYPASSED, message);
     finding.fix(format!("end it by `heddle mesh bypass {namespace} --off`"))
 }
+
+macro_rules! in_bypass {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $role:expr, $scope:ident, $resource:expr
+            => $field:ident: $spec:ty, [$($input:literal),*];
+    )*) => {
+        impl ObjectKind {
+            /// Whether the sidecars of a namespace do not apply objects of the kind while the mesh bypasses it.
+            #[must_use]
+            pub const fn yields_to_bypass(self) -> bool {
+                $(if matches!(self, Self::$kind) {
+                    return <$spec as PolicyKind>::IN_BYPASS.is_some();
+                })*
+                false
+            }
+        }
+    };
+}
+with_policies!(in_bypass);

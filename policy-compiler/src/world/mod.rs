@@ -24,7 +24,9 @@ pub(crate) use declared::{DeclaredObjects, DeclaredSpec};
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
 pub(crate) use intern::Interner;
-pub use names::{Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, selects};
+pub use names::{
+    Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, is_namespace_name, selects,
+};
 pub(crate) use names::{
     MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, to_labels,
 };

@@ -29,6 +29,12 @@ pub(crate) const MAX_NAME: usize = 253;
 /// The longest DNS label, which is also the longest name and value of a label.
 pub(crate) const MAX_LABEL: usize = 63;
 
+/// Whether a namespace can have this name.
+#[must_use]
+pub fn is_namespace_name(name: &str) -> bool {
+    name.len() <= MAX_LABEL && is_dns_label(name)
+}
+
 /// Whether a text is the key of a label: a word, after a DNS name and a slash if there is one.
 pub(crate) fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
@@ -217,5 +223,23 @@ mod tests {
             &Labels::from([("app".into(), "b".into())]),
             &labels
         ));
+    }
+
+    #[test]
+    fn a_name_that_no_namespace_has_is_refused() {
+        for (name, expected) in [
+            ("shop", true),
+            ("a", true),
+            ("shop-2", true),
+            ("", false),
+            ("-shop", false),
+            ("shop-", false),
+            ("Shop", false),
+            ("shop/reviews", false),
+            ("sh\u{1b}p", false),
+            (&*"a".repeat(64), false),
+        ] {
+            assert_eq!(is_namespace_name(name), expected, "{name}");
+        }
     }
 }
