@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 /// of the golden metrics. A series that is used less often is counted from 0 again.
 pub(super) const EVICTION_INTERVAL: &str = "3600s";
 
-/// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of
-/// too many new destinations, verdicts on TCP, connections of readers of metrics, traces and lines of access logs with their loss, questions about shared limits.
+/// Of Envoy itself: its life, its configuration, the way to the control plane, refusals for overload and of too many new destinations,
+/// verdicts on TCP, traces and lines of access logs with their loss, questions about shared limits, connections of readers of metrics.
 const OWN: [&str; 13] = [
     "server",
     "listener_manager",

@@ -43,21 +43,16 @@ impl SyncSummary for ProxyState {
                 since(self.behind_since)
             )
         });
-        let bypassed = match self.bypassed {
-            Some(true) => format!(", {BYPASSED}"),
-            Some(false) | None => String::new(),
-        };
         let rejects = (!self.rejected.is_empty())
             .then(|| format!("rejects {}", one_line(&self.rejected.join("; "))));
-        match (behind, rejects) {
-            (None, None) => format!("in sync{bypassed}"),
-            (behind, rejects) => behind
-                .into_iter()
-                .chain(rejects)
-                .chain((!bypassed.is_empty()).then(|| BYPASSED.to_owned()))
-                .collect::<Vec<_>>()
-                .join(", "),
+        let mut parts: Vec<String> = behind.into_iter().chain(rejects).collect();
+        if parts.is_empty() {
+            parts.push("in sync".to_owned());
         }
+        if self.bypassed == Some(true) {
+            parts.push(BYPASSED.to_owned());
+        }
+        parts.join(", ")
     }
 }
 

@@ -135,18 +135,19 @@ mod tests {
         }]
     }
 
+    /// Writes the entries of the route with this uid.
+    async fn write_to(
+        server: &Arc<Mutex<Server>>,
+        uid: &str,
+        own: &[WrittenParent],
+    ) -> Result<(), CallError> {
+        write(&api(server), "reviews", uid, own, &StatusEntries::PARENTS).await
+    }
+
     #[tokio::test]
     async fn entries_that_others_write_in_between_survive() {
         let server = server(2);
-        write(
-            &api(&server),
-            "reviews",
-            "u",
-            &own(),
-            &StatusEntries::PARENTS,
-        )
-        .await
-        .unwrap();
+        write_to(&server, "u", &own()).await.unwrap();
         let server = server.lock().unwrap();
         let entries = server.object["status"]["parents"].as_array().unwrap();
         let names: Vec<&Value> = entries.iter().map(|e| &e["parentRef"]["name"]).collect();
@@ -158,15 +159,7 @@ mod tests {
     #[tokio::test]
     async fn a_conflict_is_retried_a_bounded_number_of_times() {
         let server = server(100);
-        let error = write(
-            &api(&server),
-            "reviews",
-            "u",
-            &own(),
-            &StatusEntries::PARENTS,
-        )
-        .await
-        .unwrap_err();
+        let error = write_to(&server, "u", &own()).await.unwrap_err();
         assert_eq!(error.code(), Some(409));
         assert_eq!(server.lock().unwrap().writes, TRIES + 1);
     }
@@ -174,33 +167,9 @@ mod tests {
     #[tokio::test]
     async fn equal_entries_and_another_object_are_not_written() {
         let server = server(0);
-        write(
-            &api(&server),
-            "reviews",
-            "u",
-            &own(),
-            &StatusEntries::PARENTS,
-        )
-        .await
-        .unwrap();
-        write(
-            &api(&server),
-            "reviews",
-            "u",
-            &own(),
-            &StatusEntries::PARENTS,
-        )
-        .await
-        .unwrap();
-        write(
-            &api(&server),
-            "reviews",
-            "another",
-            &[],
-            &StatusEntries::PARENTS,
-        )
-        .await
-        .unwrap();
+        write_to(&server, "u", &own()).await.unwrap();
+        write_to(&server, "u", &own()).await.unwrap();
+        write_to(&server, "another", &[]).await.unwrap();
         assert_eq!(server.lock().unwrap().writes, 1);
     }
 }

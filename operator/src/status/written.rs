@@ -28,7 +28,8 @@ pub struct WrittenStatus {
     /// `n/m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxies: Option<String>,
-    /// The entries of this control plane in `status.parents` or `status.ancestors`, of the kinds of other projects. They have no conditions of their own.
+    /// The entries of this control plane in `status.parents` or `status.ancestors`, of the kinds of other projects. They
+    /// have no conditions of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<WrittenParent>,
     /// The fields that only the kind has.

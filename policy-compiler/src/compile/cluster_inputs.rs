@@ -34,7 +34,7 @@ impl<'a> ClusterInputs<'a> {
     }
 
     /// The rules of a port in force, for the callers of a namespace with routes of its own, or for all others.
-    pub(super) fn rules(
+    fn rules(
         &self,
         service: &NamespacedName,
         port: Port,
@@ -69,46 +69,50 @@ impl<'a> ClusterInputs<'a> {
             || self.compiled.validated.otherwise(service, port.port, None) == Otherwise::NotFound
     }
 
-    /// The callers that have rules of a port apart: all, and the namespaces with routes of their own. Attached routes are read with the rules.
-    pub(super) fn callers(
+    /// The callers that have rules of a port apart, with the rules: all, and the namespaces with routes of their own.
+    pub(super) fn rules_by_callers(
         &self,
         service: &NamespacedName,
         port: Port,
-    ) -> Vec<Option<&'a Arc<str>>> {
-        self.compiled.validated.callers(service, port)
+    ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
+        let callers = self.compiled.validated.callers(service, port).into_iter();
+        callers
+            .map(|callers| (Callers::of(callers), self.rules(service, port, callers)))
+            .collect()
     }
 
-    /// The callers that have rules of a port apart, with the rules that decide about connections. On a port that declares HTTP there are none:
-    /// elsewhere a rule shifts weight in the endpoints of one cluster.
-    pub(super) fn rules_of_bytes(
+    /// Adds the callers of bypassed namespaces, where a port differs for them.
+    fn with_bypass(
         &self,
-        service: &Service,
+        service: &NamespacedName,
         port: &ServicePort,
+        mut all: Vec<(Callers<'a>, Vec<&'a RouteEntry>)>,
     ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
-        let mut all = self.enforced_rules_of_bytes(service, port);
         let rules = all.first().map_or(&[][..], |(_, rules)| rules);
-        if self.has_bypass(&service.name, port, rules) {
+        if self.has_bypass(service, port, rules) {
             all.push((Callers::Bypassed, Vec::new()));
         }
         all
     }
 
-    fn enforced_rules_of_bytes(
+    /// The callers of a port that have rules or policies apart, with the rules that decide about connections. On a port that declares HTTP
+    /// there are none: elsewhere a rule shifts weight in the endpoints of one cluster.
+    pub(super) fn rules_of_bytes(
         &self,
         service: &Service,
         port: &ServicePort,
     ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
-        if port.protocol == Protocol::Http {
-            return vec![(Callers::All, Vec::new())];
-        }
-        for kind in ROUTES.into_iter().chain(SPLITS) {
-            self.recorder.record_own_attached(kind);
-        }
-        let (name, port) = (&service.name, port.port);
-        let callers = self.callers(name, port).into_iter();
-        callers
-            .map(|callers| (Callers::of(callers), self.rules(name, port, callers)))
-            .collect()
+        let name = &service.name;
+        let all = match port.protocol {
+            Protocol::Http => vec![(Callers::All, Vec::new())],
+            Protocol::Tcp | Protocol::Detect => {
+                for kind in ROUTES.into_iter().chain(SPLITS) {
+                    self.recorder.record_own_attached(kind);
+                }
+                self.rules_by_callers(name, port.port)
+            }
+        };
+        self.with_bypass(name, port, all)
     }
 
     /// The callers of a port that have rules or policies apart, with their rules.
@@ -117,16 +121,7 @@ impl<'a> ClusterInputs<'a> {
         service: &NamespacedName,
         port: &ServicePort,
     ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
-        let number = port.port;
-        let callers = self.callers(service, number).into_iter();
-        let mut all: Vec<_> = callers
-            .map(|callers| (Callers::of(callers), self.rules(service, number, callers)))
-            .collect();
-        let rules = all.first().map_or(&[][..], |(_, rules)| rules);
-        if self.has_bypass(service, port, rules) {
-            all.push((Callers::Bypassed, Vec::new()));
-        }
-        all
+        self.with_bypass(service, port, self.rules_by_callers(service, port.port))
     }
 
     /// The policy of a port for some callers.

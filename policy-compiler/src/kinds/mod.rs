@@ -20,7 +20,7 @@ mod telemetry;
 pub(crate) mod traffic_policy;
 mod unreachable;
 
-use heddle_crds::{ConditionType, LastGood, Unsupported, reason};
+use heddle_crds::{ConditionType, ForeignSpec, LastGood, Unsupported, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,6 +70,18 @@ impl ValidationError {
             Self::unsupported(format!("spec{dot}{}", part.field), &*part.reason, fix)
         };
         parts.iter().map(error).collect()
+    }
+
+    /// The errors of a spec of Gateway API: of its type, or the parts that the type does not have.
+    pub(crate) fn of_gateway_api<T>(
+        spec: &ForeignSpec<T>,
+        of_type: impl FnOnce(&T) -> Vec<Self>,
+    ) -> Vec<Self> {
+        let fix = "remove it; docs/gateway-api.md lists the supported fields";
+        match spec.typed() {
+            Ok(typed) => of_type(typed),
+            Err(parts) => Self::unsupported_parts(parts, fix),
+        }
     }
 
     /// A parent that does not take a route, or a target that does not take a policy.

@@ -189,11 +189,8 @@ impl Update<'_> {
         self.recorded(&UnitId::Callers(name.clone()), |recorder, compiled| {
             let scene = ClusterInputs::new(recorder, compiled);
             let ports = service.into_iter().flat_map(|service| service.ports.keys());
-            let callers = ports.flat_map(|port| {
-                let callers = scene.callers(name, *port).into_iter();
-                callers.map(move |callers| (*port, callers))
-            });
-            let rules = callers.flat_map(|(port, callers)| scene.rules(name, port, callers));
+            let rules = ports.flat_map(|port| scene.rules_by_callers(name, *port));
+            let rules = rules.flat_map(|(_, rules)| rules);
             for backend in rules.flat_map(|entry| entry.rule.backends()) {
                 match backend {
                     Backend::Service(name, _) | Backend::Subset(name, _, _) => {

@@ -47,13 +47,7 @@ impl PolicyKind for XBackendTrafficPolicySpec {
         if targets(spec).is_empty() {
             return Vec::new();
         }
-        match spec.typed() {
-            Ok(typed) => read(typed).0.errors,
-            Err(parts) => {
-                let fix = "remove it; docs/gateway-api.md lists the supported fields";
-                ValidationError::unsupported_parts(parts, fix)
-            }
-        }
+        ValidationError::of_gateway_api(spec, |typed| read(typed).0.errors)
     }
 
     fn attach(

@@ -125,13 +125,7 @@ where
         if parents::of(spec).is_empty() {
             return Vec::new();
         }
-        match spec.typed() {
-            Ok(route) => read(route).0.errors,
-            Err(parts) => {
-                let fix = "remove it; docs/gateway-api.md lists the supported fields";
-                ValidationError::unsupported_parts(parts, fix)
-            }
-        }
+        ValidationError::of_gateway_api(spec, |route| read(route).0.errors)
     }
 
     fn is_partially_invalid(
