@@ -110,8 +110,8 @@ pub struct Withdrawal {
     pub acknowledged: u32,
     /// The callers without a stream to any server.
     pub away: u32,
-    /// Whether all servers have reported that all their callers have acknowledged.
-    pub complete: bool,
+    /// Since when all servers have reported that all their callers have acknowledged.
+    pub completed: Option<Instant>,
 }
 
 /// Where the resources come from.

@@ -49,7 +49,7 @@ async fn a_client_is_told_every_change_until_a_newer_stream_takes_its_place() {
         total: 3,
         acknowledged: 2,
         away: 1,
-        complete: false,
+        completed: None,
     };
     source.withdrawal.send_replace(withdrawal);
     let told = answers.message().await.unwrap().unwrap();
@@ -68,7 +68,7 @@ async fn a_client_is_told_every_change_until_a_newer_stream_takes_its_place() {
     };
     reports.send(released.clone()).await.unwrap();
     let complete = Withdrawal {
-        complete: true,
+        completed: Some(Instant::now()),
         ..withdrawal
     };
     while source.ends.lock().unwrap().len() < 2 {

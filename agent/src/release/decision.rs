@@ -40,6 +40,8 @@ impl Bounds {
 pub(crate) struct Known {
     /// The newest answer of the control plane, and when it came. `None`: no stream is open, or none has answered.
     pub(crate) withdrawal: Option<(WithdrawalReport, Instant)>,
+    /// The last stream failed. Until it does, a control plane that is slow to answer is waited for.
+    pub(crate) unreachable: bool,
     /// The traffic of callers. `None`: Envoy does not say.
     pub(crate) inbound: Option<Inbound>,
 }
@@ -62,7 +64,8 @@ impl Bounds {
             false => Step::Wait(end),
         };
         let Some((withdrawal, came)) = &known.withdrawal else {
-            return until(fallback, ReleaseReason::NoControlPlane);
+            let end = if known.unreachable { fallback } else { most };
+            return until(end, ReleaseReason::NoControlPlane);
         };
         if !withdrawal.terminating {
             // The control plane may learn of it later than the kubelet.
@@ -71,9 +74,11 @@ impl Bounds {
         if withdrawal.complete && withdrawal.services == 0 {
             return Step::Release(ReleaseReason::NoService);
         }
-        let withdrawn = withdrawal.withdrawn_ago_ms.map(Duration::from_millis);
-        let withdrawn = withdrawn.map(|ago| came.checked_sub(ago).unwrap_or(asked).max(asked));
-        let Some(withdrawn) = withdrawn else {
+        let since = |ago_ms: Option<u64>| {
+            let ago = ago_ms.map(Duration::from_millis)?;
+            Some(came.checked_sub(ago).unwrap_or(asked).max(asked))
+        };
+        let Some(withdrawn) = since(withdrawal.withdrawn_ago_ms) else {
             return until(most, ReleaseReason::TimeOver);
         };
         let missing = withdrawal.total.saturating_sub(withdrawal.acknowledged);
@@ -89,7 +94,11 @@ impl Bounds {
             };
             return until(end, ReleaseReason::TimeOver);
         }
-        let least = (withdrawn + self.least).min(most);
+        // An Envoy acknowledges on its main thread, and its workers take the change some time later: no longer than the slowest
+        // acknowledgement took, by experience with starved processors.
+        let completed = since(withdrawal.completed_ago_ms).unwrap_or(withdrawn);
+        let slowest = completed.saturating_duration_since(withdrawn);
+        let least = (withdrawn + self.least.max(slowest * 2)).min(most);
         if now < least {
             return Step::Wait(least);
         }
@@ -116,6 +125,7 @@ mod tests {
         acknowledged: 0,
         away: 0,
         complete: false,
+        completed_ago_ms: None,
     };
     const WITHDRAWN: WithdrawalReport = WithdrawalReport {
         withdrawn_ago_ms: Some(0),
@@ -125,6 +135,7 @@ mod tests {
     const ACKNOWLEDGED: WithdrawalReport = WithdrawalReport {
         acknowledged: 3,
         complete: true,
+        completed_ago_ms: Some(0),
         ..WITHDRAWN
     };
 
@@ -138,6 +149,7 @@ mod tests {
         let asked = Instant::now();
         let came = asked + Duration::from_millis(100);
         let known = Known {
+            unreachable: withdrawal.is_none(),
             withdrawal: withdrawal.map(|withdrawal| (withdrawal, came)),
             inbound,
         };
@@ -217,6 +229,49 @@ mod tests {
                 expected,
                 "{grace} {withdrawal:?} {inbound:?}"
             );
+        }
+    }
+
+    #[test]
+    fn callers_that_were_slow_to_acknowledge_have_as_long_for_their_workers() {
+        // Withdrawn `slow` ms ago, acknowledged now: 100 ms after the hook was called.
+        for (slow, expected) in [(0, 1600), (80, 1520), (100, 1500)] {
+            let quick = WithdrawalReport {
+                withdrawn_ago_ms: Some(slow),
+                ..ACKNOWLEDGED
+            };
+            assert_eq!(released(30, Some(quick), None).0, expected, "{slow}");
+        }
+        let bounds = Bounds::of(Duration::from_secs(30));
+        let asked = Instant::now();
+        let at = |ms| asked + Duration::from_millis(ms);
+        for (came, slow, expected) in [(1500, 1400, 2900), (3000, 2500, 5500), (9000, 9000, 10_000)]
+        {
+            let late = WithdrawalReport {
+                withdrawn_ago_ms: Some(slow),
+                ..ACKNOWLEDGED
+            };
+            let known = Known {
+                withdrawal: Some((late, at(came))),
+                ..Known::default()
+            };
+            let step = bounds.step(asked, at(came), &known);
+            assert_eq!(step, Step::Wait(at(expected)), "{came} {slow}");
+        }
+    }
+
+    #[test]
+    fn a_control_plane_that_is_slow_to_answer_is_waited_for() {
+        let bounds = Bounds::of(Duration::from_secs(30));
+        let asked = Instant::now();
+        for (unreachable, expected) in [(false, 10), (true, 5)] {
+            let known = Known {
+                unreachable,
+                ..Known::default()
+            };
+            let step = bounds.step(asked, asked, &known);
+            let end = asked + Duration::from_secs(expected);
+            assert_eq!(step, Step::Wait(end), "{unreachable}");
         }
     }
 

@@ -31,7 +31,10 @@ pub(crate) async fn follow(
         let mut attempt = 0;
         while hook.is_wanted() {
             let result = run(&hook, &settings, &secrets).await;
-            hook.known.send_modify(|known| known.withdrawal = None);
+            hook.known.send_modify(|known| {
+                known.withdrawal = None;
+                known.unreachable = result.is_err();
+            });
             let Err(error) = result else { break };
             control_plane::pause(&error, UNTOLD, &mut attempt).await;
         }
@@ -52,7 +55,10 @@ async fn run(hook: &Hook, settings: &Settings, secrets: &watch::Receiver<Secrets
             answer = answers.message() => {
                 let answer = answer?.context("the control plane ended the stream")?;
                 let known = Some((answer, Instant::now()));
-                hook.known.send_modify(|of| of.withdrawal = known);
+                hook.known.send_modify(|of| {
+                    of.withdrawal = known;
+                    of.unreachable = false;
+                });
                 continue;
             }
             changed = times.changed() => changed?,

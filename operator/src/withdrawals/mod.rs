@@ -195,8 +195,9 @@ impl Inner {
     /// Tells the agents of the pods with a change.
     fn publish(&self) {
         for (pod, ending) in &self.open {
-            let state = ending.state(&pod.to_string(), &self.peers);
+            let pod = pod.to_string();
             ending.state.send_if_modified(|now| {
+                let state = ending.state(&pod, &self.peers, now.completed);
                 let changed = *now != state;
                 *now = state;
                 changed
@@ -206,8 +207,8 @@ impl Inner {
 }
 
 impl Ending {
-    /// The withdrawal, all replicas together.
-    fn state(&self, pod: &str, peers: &[PeerReport]) -> Withdrawal {
+    /// The withdrawal, all replicas together. `completed`: since when it was complete before. The others report only that it is.
+    fn state(&self, pod: &str, peers: &[PeerReport], completed: Option<Instant>) -> Withdrawal {
         let (mut total, mut acknowledged) = self.tally.counts();
         let mut complete = self.tally.complete().is_some();
         for counts in peers.iter().filter_map(|peer| peer.counts.as_ref()) {
@@ -223,7 +224,7 @@ impl Ending {
             total,
             acknowledged,
             away: self.tally.away(),
-            complete,
+            completed: complete.then(|| completed.unwrap_or_else(Instant::now)),
         }
     }
 }

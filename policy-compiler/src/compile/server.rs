@@ -26,9 +26,12 @@ use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
-/// How long a client may be silent before it counts as one that waits for the server to speak first. More than the 200 ms after which
-/// Linux sends a lost segment again, so that one lost ClientHello does not turn mTLS into plain bytes.
-const SILENCE_MS: u16 = 250;
+/// How long a client may be silent before it counts as one that waits for the server to speak first. A sidecar whose ClientHello comes
+/// later is taken for plain text, and has to connect again. So it is more than a lost segment takes (200 ms and the round trip, Linux),
+/// and more than a sidecar without processor time usually needs: with 250 ms a rollout on two busy cores lost connections.
+const SILENCE_MS: u16 = 1000;
+/// The same where no server can speak first to plain text.
+const LONG_MS: u16 = 5000;
 
 /// Compiles the server's side of a class of pods, but the clusters of its ports.
 pub(crate) fn server(input: &InboundInput) -> Part {
@@ -190,8 +193,8 @@ fn finish(
     let silent = input
         .ports
         .values()
-        .any(|port| port.protocol != Protocol::Http);
-    build::wait(&mut listener, if silent { SILENCE_MS } else { 5_000 });
+        .any(|port| port.plain && port.protocol != Protocol::Http);
+    build::wait(&mut listener, if silent { SILENCE_MS } else { LONG_MS });
     listener
 }
 

@@ -56,10 +56,13 @@ const OF_CLIENT: [(&str, &str); 5] = [
 const PLAIN_TEXT: &str = "[ -~]*";
 
 /// The fields of a connection of bytes.
-const OF_CONNECTION: [Field<'_>; 2] = [
+const OF_CONNECTION: [Field<'_>; 4] = [
     // Names the rule where the gate denies.
     ("details", ORIGIN_OF_CONNECTION),
     ("termination", "%CONNECTION_TERMINATION_DETAILS%"),
+    // With requests, `details` has it.
+    ("upstream_failure", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
 ];
 
 /// The fields of both.

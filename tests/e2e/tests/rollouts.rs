@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use heddle_e2e::{Echo, Load, Namespace, Report, eventually};
 use serde_json::Value;
 
-/// One run of a client takes some 20 s. Between two runs is a pause of some tenths of a second.
-const REQUESTS: &[&str] = &["-n=2000", "-qps=100", "-c=8"];
+/// One run of a client takes some 20 s. Between two runs is a pause of some tenths of a second. So much leaves two cores room for the pods
+/// that begin and end.
+const REQUESTS: &[&str] = &["-n=1000", "-qps=50", "-c=8"];
 /// A stream takes two seconds.
 const STREAMS: &[&str] = &["-n=100", "-qps=5", "-c=12"];
 /// Enough for a cluster of one node.
@@ -307,7 +308,8 @@ fn rollouts_lose_no_request_and_each_pod_has_a_receipt() -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("{failed:#?}\n{}", told_by_the_client(&ns)?);
+        eprintln!("{}", told_by_the_client(&ns)?);
+        bail!("{failed:#?}");
     }
     assert_eq!((ids, duplicates), (answered, 0));
     Ok(())

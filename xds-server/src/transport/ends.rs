@@ -67,16 +67,18 @@ fn frame(withdrawal: &Withdrawal) -> Bytes {
 }
 
 fn report(withdrawal: &Withdrawal, now: Instant) -> WithdrawalReport {
-    let ago = |since: Instant| now.saturating_duration_since(since).as_millis();
+    let ago = |since: Instant| {
+        let ms = now.saturating_duration_since(since).as_millis();
+        u64::try_from(ms).unwrap_or(u64::MAX)
+    };
     WithdrawalReport {
         terminating: withdrawal.terminating,
         services: withdrawal.services,
-        withdrawn_ago_ms: withdrawal
-            .withdrawn
-            .map(|since| u64::try_from(ago(since)).unwrap_or(u64::MAX)),
+        withdrawn_ago_ms: withdrawal.withdrawn.map(ago),
         total: withdrawal.total,
         acknowledged: withdrawal.acknowledged,
         away: withdrawal.away,
-        complete: withdrawal.complete,
+        complete: withdrawal.completed.is_some(),
+        completed_ago_ms: withdrawal.completed.map(ago),
     }
 }

@@ -83,4 +83,7 @@ pub struct WithdrawalReport {
     /// Whether every replica has reported that all its callers have acknowledged.
     #[prost(bool, tag = "7")]
     pub complete: bool,
+    /// Milliseconds since that is so. `None` from a control plane of an older version.
+    #[prost(uint64, optional, tag = "8")]
+    pub completed_ago_ms: Option<u64>,
 }
