@@ -82,7 +82,7 @@ async fn apply(
     Ok((status, started.elapsed()))
 }
 
-fn programmed(status: &ObjectStatus) -> bool {
+fn is_programmed(status: &ObjectStatus) -> bool {
     status.condition("Programmed").status == "True"
 }
 
@@ -96,7 +96,7 @@ async fn split(term: &mut Term, mesh: &Mesh<'_>, load: &Load) -> Result<()> {
     ];
     let before = load.read();
     for (change, title, wanted, points) in phases {
-        let (status, took) = apply(mesh, change, SPLIT, programmed).await?;
+        let (status, took) = apply(mesh, change, SPLIT, is_programmed).await?;
         term.note(&format!(
             "{title}: Programmed on {} sidecars in {} ms",
             status.proxies(),
@@ -172,7 +172,7 @@ async fn identity(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
             outcome(&before)
         ),
     );
-    let (_, took) = apply(mesh, Change::Strict, STRICT, programmed).await?;
+    let (_, took) = apply(mesh, Change::Strict, STRICT, is_programmed).await?;
     term.note(&format!(
         "AuthPolicy with mtls.mode Strict applied: Programmed in {} ms",
         took.as_millis()
@@ -207,7 +207,7 @@ async fn policy(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
         before.answered(200) == CALLS,
         &format!("without a policy batch may call ratings: {before}"),
     );
-    let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, programmed).await?;
+    let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, is_programmed).await?;
     term.note(&format!(
         "AuthPolicy ratings-callers (only shop/reviews) applied: Programmed in {} ms",
         took.as_millis()
@@ -251,7 +251,7 @@ async fn faulty(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
         condition.message.contains("ratings-v9"),
         "its status names what is missing",
     );
-    let (split, took) = apply(mesh, Change::SplitEven, SPLIT, programmed).await?;
+    let (split, took) = apply(mesh, Change::SplitEven, SPLIT, is_programmed).await?;
     let said = format!(
         "another object is changed meanwhile: {} in force on {} sidecars in {} ms",
         split.weights(),
@@ -285,7 +285,7 @@ async fn refused(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
         "its status carries Envoy's own words",
     );
     judged(term, mesh).await;
-    let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, programmed).await?;
+    let (_, took) = apply(mesh, Change::RatingsCallers, CALLERS, is_programmed).await?;
     term.expect(
         true,
         &format!("mended: Programmed again in {} ms", took.as_millis()),

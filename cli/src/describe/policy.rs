@@ -52,7 +52,8 @@ fn document(look: &Look, object: &ObjectRef, status: &ObjectStatus) -> Value {
     let on_cluster = look.statuses.iter().find(|(other, _)| other == object);
     let on_cluster = on_cluster.map_or(&Value::Null, |(_, status)| status);
     conditions.extend(
-        programmed(on_cluster).filter(|_| conditions.iter().all(|of| of["type"] != "Programmed")),
+        programmed_condition(on_cluster)
+            .filter(|_| conditions.iter().all(|of| of["type"] != "Programmed")),
     );
     let in_force = match &status.in_force {
         None => "no: nothing of it".to_owned(),
@@ -74,7 +75,7 @@ fn document(look: &Look, object: &ObjectRef, status: &ObjectStatus) -> Value {
 }
 
 /// The condition that only the control plane knows, for it counts acknowledgments.
-fn programmed(status: &Value) -> Option<Value> {
+fn programmed_condition(status: &Value) -> Option<Value> {
     let conditions = status.get("conditions")?.as_array()?;
     let of = conditions.iter().find(|of| of["type"] == "Programmed")?;
     Some(

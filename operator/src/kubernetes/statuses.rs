@@ -121,7 +121,7 @@ impl Counter {
             .filter(|(_, observation)| observation.summary.connected);
         let evidence = Evidence {
             trials: &self.trials,
-            programmed: &|object| programmed(&snapshot, &self.cache, object),
+            was_programmed: &|object| was_programmed(&snapshot, &self.cache, object),
         };
         let own = ProxyCounts::of(
             &snapshot,
@@ -335,7 +335,7 @@ impl Writer {
             .collect();
         let evidence = Evidence {
             trials: &self.trials,
-            programmed: &|object| programmed(snapshot, &self.cache, object),
+            was_programmed: &|object| was_programmed(snapshot, &self.cache, object),
         };
         let mut report = count.own.clone();
         for other in self.peers.reports(&self.cache) {
@@ -389,7 +389,7 @@ impl Writer {
 }
 
 /// Whether the last written status says that every proxy runs the generation that is in force.
-fn programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> bool {
+fn was_programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> bool {
     let generation = snapshot
         .compiled
         .statuses

@@ -80,7 +80,7 @@ impl Statuses {
         })
     }
 
-    fn programmed(&self, snapshot: &Snapshot, object: &ObjectRef) -> bool {
+    fn was_programmed(&self, snapshot: &Snapshot, object: &ObjectRef) -> bool {
         let generation = snapshot
             .compiled
             .statuses
@@ -192,7 +192,7 @@ pub async fn publish(
                 .map(|(pod, observation)| (pod, &*observation.summary));
             let evidence = Evidence {
                 trials: &plane.trials,
-                programmed: &|object| statuses.programmed(&snapshot, object),
+                was_programmed: &|object| statuses.was_programmed(&snapshot, object),
             };
             let mut report = ProxyCounts::of(&snapshot, &evidence, known);
             report.add_absent(&snapshot, &evidence, &observations, |proxy| {

@@ -31,8 +31,9 @@ pub struct Tally {
     /// The generation in force when the proxies were counted; 0 if none is. While a rejected generation is set aside, this
     /// is an older one, so that acknowledgements of the older generation do not count for the rejected one.
     pub generation: i64,
-    /// Proxies that run it.
-    pub programmed: u32,
+    /// Proxies that have acknowledged it. Replicas of other versions read reports, so its name there stays.
+    #[serde(rename = "programmed")]
+    pub acknowledged: u32,
     /// Proxies that should.
     pub total: u32,
     /// Some of the proxies that have not acknowledged it yet, with the reason.
@@ -82,7 +83,7 @@ pub struct Evidence<'a> {
     /// The trials of rejected resources.
     pub trials: &'a Trials,
     /// Whether the last written status says that every proxy runs the generation that is in force now.
-    pub programmed: &'a dyn Fn(&ObjectRef) -> bool,
+    pub was_programmed: &'a dyn Fn(&ObjectRef) -> bool,
 }
 
 impl Evidence<'_> {
@@ -90,7 +91,7 @@ impl Evidence<'_> {
     /// configuration, and keeps it while no control plane answers: it runs the generation that all proxies ran by the last
     /// status, and nothing newer.
     fn of_silent(&self, object: &ObjectRef) -> &'static ObjectState {
-        match (self.programmed)(object) {
+        match (self.was_programmed)(object) {
             true => &ObjectState::Acknowledged,
             false => &ObjectState::Pending,
         }
@@ -205,7 +206,7 @@ impl ProxyCounts {
             ours.generation = *generation;
             ours.total += theirs.total;
             if theirs.generation == *generation {
-                ours.programmed += theirs.programmed;
+                ours.acknowledged += theirs.acknowledged;
                 ours.waiting.extend(theirs.waiting.iter().cloned());
                 ours.rejections.extend(theirs.rejections.iter().cloned());
                 ours.unfounded += theirs.unfounded;
@@ -232,7 +233,7 @@ impl Tally {
             }
         };
         match state {
-            ObjectState::Acknowledged => self.programmed += 1,
+            ObjectState::Acknowledged => self.acknowledged += 1,
             ObjectState::Pending => wait(if connected { "" } else { " (not connected)" }),
             ObjectState::Rejected { resource, text } => match trials.result(resource) {
                 Trial::Accepted => {
@@ -262,7 +263,7 @@ impl Tally {
     #[must_use]
     pub fn ratio(&self, generation: i64) -> String {
         let runs = if self.generation == generation {
-            self.programmed
+            self.acknowledged
         } else {
             0
         };
@@ -273,7 +274,7 @@ impl Tally {
     #[must_use]
     pub fn laggards(&self) -> String {
         let behind =
-            usize::try_from(self.total.saturating_sub(self.programmed)).unwrap_or(usize::MAX);
+            usize::try_from(self.total.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
         let refusing = self
             .rejections
             .iter()

@@ -61,14 +61,14 @@ fn rejected(observed: i64, in_force: i64) -> ObjectStatus {
     status
 }
 
-fn tally(generation: i64, programmed: u32, total: u32) -> Tally {
-    let waiting = (programmed..total)
+fn tally(generation: i64, acknowledged: u32, total: u32) -> Tally {
+    let waiting = (acknowledged..total)
         .map(|n| format!("shop/pod-{n}"))
         .take(NAMED)
         .collect();
     Tally {
         generation,
-        programmed,
+        acknowledged,
         total,
         waiting,
         ..Tally::default()
@@ -245,7 +245,7 @@ fn replicas_add_up_and_one_that_is_behind_counts_as_waiting() {
     all.add(&report(tally(2, 3, 3)), &generations);
     all.add(&report(tally(1, 4, 4)), &generations);
     let sum = all.tally(&object()).unwrap();
-    assert_eq!((sum.generation, sum.programmed, sum.total), (2, 4, 9));
+    assert_eq!((sum.generation, sum.acknowledged, sum.total), (2, 4, 9));
     assert_eq!(sum.laggards(), "shop/pod-1, 4 more");
     // An object that the leader does not know is none.
     let mut none = ProxyCounts::default();
@@ -265,7 +265,7 @@ fn one_proxy_neither_makes_nor_prevents_the_last_good() {
         let after = next(&first, &compiled(2, 2), Some(&tally), 2);
         after.last_good.map(|last| last.generation)
     };
-    for (programmed, total, unfounded, unverified, expected) in [
+    for (acknowledged, total, unfounded, unverified, expected) in [
         (1, 4, 0, 0, 1),
         (2, 4, 0, 0, 2),
         (1, 2, 1, 0, 2),
@@ -276,7 +276,7 @@ fn one_proxy_neither_makes_nor_prevents_the_last_good() {
         let tally = Tally {
             unfounded,
             unverified,
-            ..tally(2, programmed, total)
+            ..tally(2, acknowledged, total)
         };
         assert_eq!(last_good(tally.clone()), Some(expected), "{tally:?}");
     }
@@ -332,7 +332,7 @@ fn enforced_is_false_while_ready_proxies_reject_the_policy() {
     };
     let (holds, not) = (ConditionStatus::True, ConditionStatus::False);
     let everywhere = reason::NOT_ENFORCED_EVERYWHERE;
-    for (before, own, programmed, total, unfounded, unverified, status, reason) in [
+    for (before, own, acknowledged, total, unfounded, unverified, status, reason) in [
         (
             holds,
             reason::ENFORCED,
@@ -360,7 +360,7 @@ fn enforced_is_false_while_ready_proxies_reject_the_policy() {
         let tally = Tally {
             unfounded,
             unverified,
-            ..tally(1, programmed, total)
+            ..tally(1, acknowledged, total)
         };
         let after = enforced(before, own, &tally);
         assert_eq!((&*after.0, &*after.1), (status, reason), "{tally:?}");
@@ -427,7 +427,7 @@ fn after_start(learned: bool, programmed: bool) -> (Snapshot, ProxyCounts) {
     let trials = Trials::new(Some("/no/such/envoy".into()), Path::new("/"));
     let evidence = Evidence {
         trials: &trials,
-        programmed: &|_| programmed,
+        was_programmed: &|_| programmed,
     };
     let (mut report, mut absent) = (ProxyCounts::default(), AbsentPolicies::default());
     report.add_absent(
@@ -453,7 +453,7 @@ fn after_a_start_every_ready_pod_that_needs_an_object_counts_before_it_has_conne
         let counts = |object: &ObjectRef| {
             report
                 .tally(object)
-                .map(|tally| (tally.programmed, tally.total))
+                .map(|tally| (tally.acknowledged, tally.total))
         };
         assert_eq!(counts(&split), of_split);
         assert_eq!(counts(&object()), Some(of_policy));

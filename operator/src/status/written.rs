@@ -49,7 +49,7 @@ impl WrittenStatus {
     ) -> Self {
         let mut desired: Vec<DesiredCondition> = compiled.conditions.clone();
         if kind.is_policy() && compiled.condition(ConditionType::Programmed).is_none() {
-            desired.push(programmed(compiled, tally));
+            desired.push(programmed_condition(compiled, tally));
         }
         if let Some(tally) = tally {
             mark_enforced(&mut desired, tally);
@@ -118,7 +118,7 @@ impl WrittenStatus {
         // One proxy alone, of several, proves nothing; and one that rejects without reason prevents nothing.
         let half = |tally: &Tally| tally.total.saturating_sub(tally.unfounded).div_ceil(2);
         let proven = tally.is_some_and(|tally| {
-            tally.generation == generation && tally.programmed >= half(tally).max(1)
+            tally.generation == generation && tally.acknowledged >= half(tally).max(1)
         });
         // No proxy needs the object: the present spec is better than none, but does not replace one that a proxy
         // acknowledged.
@@ -172,7 +172,7 @@ impl WrittenStatus {
     }
 }
 
-fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredCondition {
+fn programmed_condition(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredCondition {
     let condition = |status: bool, reason: &str, message: String| DesiredCondition {
         kind: ConditionType::Programmed,
         status: ConditionStatus::from(status),
@@ -206,7 +206,7 @@ fn programmed(compiled: &ObjectStatus, tally: Option<&Tally>) -> DesiredConditio
         );
         return condition(false, reason::REJECTED_BY_PROXY, message);
     }
-    if tally.programmed == tally.total && tally.generation == compiled.observed_generation {
+    if tally.acknowledged == tally.total && tally.generation == compiled.observed_generation {
         return condition(
             true,
             reason::PROGRAMMED,

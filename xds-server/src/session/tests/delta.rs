@@ -307,7 +307,7 @@ const RULES: &[(&str, &str)] = &[
         < C#2 a=7",
     ),
     (
-        "an on-demand name waits for the source, or is refused, and is pushed unasked later",
+        "an on-demand name waits for the source, or is denied, and is pushed unasked later",
         "
         view C:a=1
         > C sub=*,dst|x
@@ -325,7 +325,7 @@ const RULES: &[(&str, &str)] = &[
         < C#4 dst|x=1",
     ),
     (
-        "on-demand names beyond the bound are refused without asking the source",
+        "on-demand names beyond the bound are denied without asking the source",
         "
         view C:a=1
         > C sub=dst|1,dst|2,dst|3

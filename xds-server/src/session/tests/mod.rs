@@ -17,7 +17,7 @@ mod delta;
 mod endpoints;
 mod model;
 mod property;
-mod refusals;
+mod rejections;
 mod requirements;
 mod sotw;
 

@@ -31,7 +31,7 @@ pub struct Client {
     opened: BTreeSet<ResourceKind>,
 }
 
-/// The body of a resource in this test: one line for each reference; the client refuses a body of a `!` alone.
+/// The body of a resource in this test: one line for each reference; the client rejects a body of a `!` alone.
 pub fn body(bad: bool, static_cluster: bool, refers: &[ResourceKey]) -> String {
     let lines = refers
         .iter()
@@ -116,14 +116,14 @@ impl Client {
 
     pub fn receive(&mut self, response: &DeltaDiscoveryResponse) {
         let kind = ResourceKind::from_type_url(&response.type_url).unwrap();
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         for resource in &response.resources {
             let text =
                 String::from_utf8(resource.resource.as_ref().unwrap().value.clone()).unwrap();
             let key = ResourceKey::new(kind, resource.name.as_str());
             if text.starts_with('!') {
-                // Like Envoy, the model takes the good resources of a refused response all the same.
-                refused.push(resource.name.clone());
+                // Like Envoy, the model takes the good resources of a rejected response all the same.
+                rejected.push(resource.name.clone());
             } else {
                 self.take(key, &resource.version, &text);
             }
@@ -131,14 +131,14 @@ impl Client {
         for name in &response.removed_resources {
             self.remove(&ResourceKey::new(kind, name.as_str()));
         }
-        // Every other refusal names no resource, as some of Envoy's do.
+        // Every other rejection names no resource, as some of Envoy's do.
         let naming = response.nonce.ends_with(['0', '2', '4', '6', '8']);
         let text = if naming {
-            format!("Error adding {}: no", refused.join(", "))
+            format!("Error adding {}: no", rejected.join(", "))
         } else {
             "no".to_owned()
         };
-        let error_detail = (!refused.is_empty()).then(|| Status {
+        let error_detail = (!rejected.is_empty()).then(|| Status {
             message: text,
             ..Status::default()
         });

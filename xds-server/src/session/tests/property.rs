@@ -1,4 +1,4 @@
-//! Random worlds, random edits, random delays, disconnections and refusals: in every case, a client never receives a
+//! Random worlds, random edits, random delays, disconnections and rejections: in every case, a client never receives a
 //! resource that refers to one it does not have, nothing waits forever, and in the end both sides agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -129,7 +129,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 -a",
     ),
     (
-        "a cluster stays while the route that would leave it is refused",
+        "a cluster stays while the route that would leave it is rejected",
         "
         view C:a=1 R:r=1<C:a
         > C sub=* has=a:1

@@ -89,7 +89,7 @@ const RULES: &[(&str, &str)] = &[
         < E#1 a=1",
     ),
     (
-        "a refusal keeps the last good, also in complete responses",
+        "a rejection keeps the last good, also in complete responses",
         "
         view C:a=1 C:b=1
         > C

@@ -1,10 +1,10 @@
-//! Refusals: the resource that is meant, the last good that stays, the resources that wait, and those that go on.
+//! Rejections: the resource that is meant, the last good that stays, the resources that wait, and those that go on.
 
 use super::{Flavor, run};
 
 const RULES: &[(&str, &str)] = &[
     (
-        "a refused resource is not sent again until its version changes; the last good stays",
+        "a rejected resource is not sent again until its version changes; the last good stays",
         "
         view C:a=1
         > C
@@ -93,7 +93,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 b=2 c=1",
     ),
     (
-        "dependents of a refused resource wait while others go on",
+        "dependents of a rejected resource wait while others go on",
         "
         view C:a=1 C:b=1 R:r=1<C:a R:s=1<C:b
         > C
@@ -112,7 +112,7 @@ const RULES: &[(&str, &str)] = &[
         < R#6 r=1",
     ),
     (
-        "parts of a refused response that the client may have taken are removed with the view",
+        "parts of a rejected response that the client may have taken are removed with the view",
         "
         view C:a=1 C:b=1
         > C
@@ -124,7 +124,7 @@ const RULES: &[(&str, &str)] = &[
         < C#3 -a -b",
     ),
     (
-        "unchanged endpoints sent for warming can be refused as well",
+        "unchanged endpoints sent for warming can be rejected as well",
         "
         view C:a=1 E:a=1 E:b=1 C:b=1
         > C
@@ -139,7 +139,7 @@ const RULES: &[(&str, &str)] = &[
         > E nonce=4 nack=?",
     ),
     (
-        "a refusal of nothing in flight says nothing",
+        "a rejection of nothing in flight changes nothing",
         "
         view C:a=1
         > C
@@ -151,7 +151,7 @@ const RULES: &[(&str, &str)] = &[
         < C#2 a=2",
     ),
     (
-        "a refused name asked for again stays unanswered",
+        "a rejected name requested again stays unanswered",
         "
         view C:a=1
         > C sub=a
