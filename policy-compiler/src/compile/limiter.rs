@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use heddle_crds::reason;
-use prost::Message;
 
 use super::Compiled;
 use super::inbound::{InboundInput, InboundPort};
-use super::telemetry::{CalledHost, missing_server};
+use super::telemetry::{CalledHost, called_host, missing_server};
 use crate::called_server::CalledServer;
 use crate::envoy::{cluster, shared_limits::LIMITER};
 use crate::finding::Finding;
 use crate::kinds::mesh::Settings;
-use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
+use crate::resource::{Part, ResourceKey, ResourceKind};
 use crate::world::{NamespacedName, Port, World};
 
 /// Whether pods with this input ask the service.
@@ -59,20 +58,7 @@ impl Compiled {
         let server = self.settings.limiter.as_ref();
         let host = server.and_then(CalledServer::address);
         let origins = self.settings.origin.iter().cloned().collect();
-        self.shared.limiters.of((host, origins), limiter_cluster)
-    }
-}
-
-fn limiter_cluster((to, origins): &CalledHost) -> Part {
-    let to = to.as_ref().map(|(host, port)| (host, *port));
-    let resource = Resource::new(
-        ResourceKind::Cluster,
-        LIMITER,
-        cluster::questions_to(LIMITER, to).encode_to_vec(),
-        Vec::new(),
-        origins.clone(),
-    );
-    Part {
-        resources: vec![resource],
+        let of = |called: &CalledHost| called_host(LIMITER, called, cluster::questions_to);
+        self.shared.limiters.of((host, origins), of)
     }
 }

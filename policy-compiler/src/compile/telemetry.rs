@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use heddle_crds::{ConditionType, reason};
 use prost::Message;
 
@@ -172,20 +173,22 @@ impl Compiled {
         let collector = self.settings.collector.as_ref();
         let host = collector.and_then(CalledServer::address);
         let origins = self.settings.origin.iter().cloned().collect();
-        self.shared
-            .collectors
-            .of((host, origins), collector_cluster)
+        let of = |called: &CalledHost| called_host(otlp::COLLECTOR, called, cluster::reports_to);
+        self.shared.collectors.of((host, origins), of)
     }
 }
 
-fn collector_cluster((to, origins): &CalledHost) -> Part {
-    let name = otlp::COLLECTOR;
+/// The part with the cluster of a server outside the mesh, or of one that is not there.
+pub(super) fn called_host(
+    name: &str,
+    (to, origins): &CalledHost,
+    cluster: impl FnOnce(&str, Option<(&Host, Port)>) -> Cluster,
+) -> Part {
     let to = to.as_ref().map(|(host, port)| (host, *port));
-    let body = cluster::reports_to(name, to).encode_to_vec();
     let resource = Resource::new(
         ResourceKind::Cluster,
         name,
-        body,
+        cluster(name, to).encode_to_vec(),
         Vec::new(),
         origins.clone(),
     );
