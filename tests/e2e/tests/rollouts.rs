@@ -1,4 +1,4 @@
-//! Rollouts under load: no request is lost, and none arrives twice. `HEDDLE_ROLLOUT_ROUNDS` chooses the rounds (2 without it).
+//! Rollouts under load: no request is lost, and none arrives twice. `HEDDLE_ROLLOUT_ROUNDS` chooses the rounds (1 without it).
 #![allow(missing_docs)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +83,7 @@ impl Sum {
 fn rounds() -> Result<u32> {
     match std::env::var("HEDDLE_ROLLOUT_ROUNDS") {
         Ok(rounds) => Ok(rounds.parse()?),
-        Err(_) => Ok(2),
+        Err(_) => Ok(1),
     }
 }
 
