@@ -26,9 +26,8 @@ use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
-/// How long a client may be silent before it counts as one that waits for the server to speak first. A sidecar whose ClientHello comes
-/// later is taken for plain text, and has to connect again. So it is more than a lost segment takes (200 ms and the round trip, Linux),
-/// and more than a sidecar without processor time usually needs: with 250 ms a rollout on two busy cores lost connections.
+/// How long a client may be silent before it counts as one that waits for the server to speak first. A sidecar with a later ClientHello
+/// is taken for plain text, and has to connect again: with 250 ms a rollout on two busy cores lost connections.
 const SILENCE_MS: u16 = 1000;
 /// The same where no server can speak first to plain text.
 const LONG_MS: u16 = 5000;
@@ -190,10 +189,8 @@ fn finish(
     }
     // Plain text in which the server may speak first cannot be told from a slow ClientHello but by waiting. Elsewhere nothing is
     // gained by going on, so the wait is long.
-    let silent = input
-        .ports
-        .values()
-        .any(|port| port.plain && port.protocol != Protocol::Http);
+    let mut ports = input.ports.values();
+    let silent = ports.any(|port| port.plain && port.protocol != Protocol::Http);
     build::wait(&mut listener, if silent { SILENCE_MS } else { LONG_MS });
     listener
 }
