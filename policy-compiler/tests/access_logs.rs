@@ -268,7 +268,7 @@ fn lines_name_both_ends_and_no_secret() -> Result<()> {
         "{client:#?}"
     );
     let bytes = json!({
-        "bytes_received": 5, "bytes_sent": 5, "flags": "-",
+        "bytes_received": 5, "bytes_sent": 5, "flags": "-", "attempts": 1,
         "upstream_cluster": "out|shop/api|8402", "upstream_host": "127.84.0.2:8402",
     });
     ensure!(client[2] == merged([&ends, &bytes]), "{client:#?}");
