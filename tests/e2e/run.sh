@@ -81,8 +81,6 @@ if [ "${1:-}" = --conformance ]; then
   "$root/tests/conformance/run.sh"
   exit
 fi
-# The error itself is the last that a failed test prints, for a reader of the end of the output.
-export RUST_BACKTRACE=0
 # Alone, so that the waits are those of the rollouts (HEDDLE_ROLLOUT_ROUNDS=50 for the long run).
 cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-rollouts -- --nocapture
 [ "${1:-}" != --rollouts ] || exit 0

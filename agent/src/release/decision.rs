@@ -40,7 +40,8 @@ impl Bounds {
 pub(crate) struct Known {
     /// The newest answer of the control plane, and when it came. `None`: no stream is open, or none has answered.
     pub(crate) withdrawal: Option<(WithdrawalReport, Instant)>,
-    /// The last stream failed. Until it does, a control plane that is slow to answer is waited for.
+    /// The last stream that ended had failed: of interest without an answer alone. Until then, a control plane that is slow to answer is
+    /// waited for.
     pub(crate) unreachable: bool,
     /// The traffic of callers. `None`: Envoy does not say.
     pub(crate) inbound: Option<Inbound>,

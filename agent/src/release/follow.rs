@@ -55,10 +55,7 @@ async fn run(hook: &Hook, settings: &Settings, secrets: &watch::Receiver<Secrets
             answer = answers.message() => {
                 let answer = answer?.context("the control plane ended the stream")?;
                 let known = Some((answer, Instant::now()));
-                hook.known.send_modify(|of| {
-                    of.withdrawal = known;
-                    of.unreachable = false;
-                });
+                hook.known.send_modify(|of| of.withdrawal = known);
                 continue;
             }
             changed = times.changed() => changed?,

@@ -26,10 +26,7 @@ use crate::resource::{Part, Resource, ResourceKey, ResourceKind};
 use crate::traffic::Alpn;
 use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 
-/// How long a client may be silent before it counts as one that waits for the server to speak first. A sidecar with a later ClientHello
-/// is taken for plain text, and has to connect again: with 250 ms a rollout on two busy cores lost connections.
-const SILENCE_MS: u16 = 1000;
-/// The same where no server can speak first to plain text.
+/// The wait for first bytes where no server can speak first to plain text.
 const LONG_MS: u16 = 5000;
 
 /// Compiles the server's side of a class of pods, but the clusters of its ports.
@@ -187,11 +184,14 @@ fn finish(
             .listener_filters
             .push(build::http_inspector(&known));
     }
-    // Plain text in which the server may speak first cannot be told from a slow ClientHello but by waiting. Elsewhere nothing is
-    // gained by going on, so the wait is long.
+    // Plain text in which the server may speak first cannot be told from a slow ClientHello but by waiting: a sidecar with a later one
+    // is taken for plain text, and has to connect again. Elsewhere nothing is gained by going on, so the wait is long.
     let mut ports = input.ports.values();
     let silent = ports.any(|port| port.plain && port.protocol != Protocol::Http);
-    build::wait(&mut listener, if silent { SILENCE_MS } else { LONG_MS });
+    build::wait(
+        &mut listener,
+        if silent { build::SILENCE_MS } else { LONG_MS },
+    );
     listener
 }
 

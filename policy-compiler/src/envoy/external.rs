@@ -30,10 +30,6 @@ use crate::traffic::{
     ExternalHost, ExternalPort, ExternalProtocol, HostPolicy, UpstreamPolicy, ValueMatcher,
 };
 
-/// How long a client may be silent before its connection goes on without a name. A client of HTTP or TLS speaks at once, except where its
-/// process has to wait for its share of the processor.
-const SILENCE_MS: u16 = 1000;
-
 /// The metadata of a cluster that have the namespace of its object.
 pub(crate) const NAMESPACE_OF_CLUSTER: &str = "%CLUSTER_METADATA(heddle.of:namespace)%";
 
@@ -53,7 +49,7 @@ pub(crate) fn listener(
     listener.bind_to_port = truth(false);
     // Both always, for a listener that changes in more than its chains drains all of its connections.
     listener.listener_filters = vec![build::tls_inspector(&[]), build::http_inspector(&[])];
-    build::wait(&mut listener, SILENCE_MS);
+    build::wait(&mut listener, build::SILENCE_MS);
     // There without addresses, too, so that the first one changes no chain.
     let mut chains = vec![chain(MESH, on_demand(time))];
     let mut choice = Choice {
