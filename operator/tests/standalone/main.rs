@@ -20,6 +20,7 @@ mod strangers;
 mod suspects;
 mod tap;
 mod traces;
+mod unreached;
 
 use harness::{Fixture, Status};
 

@@ -20,7 +20,7 @@ use super::reporting::Reporting;
 use super::tracing::restore_id;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
-use super::{ads, any, duration, number, rbac, regex, seconds, truth};
+use super::{ads, any, duration, number, rbac, regex, seconds, truth, unreached};
 
 /// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
@@ -137,6 +137,9 @@ pub(crate) fn connection_manager(
         ..Default::default()
     };
     by_name(&mut manager, side);
+    if let Side::Server(_) = side {
+        manager.local_reply_config = Some(unreached::mark());
+    }
     trace(&mut manager, reporting);
     filter("http", any(&manager))
 }

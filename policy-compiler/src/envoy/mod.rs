@@ -32,6 +32,7 @@ pub(crate) mod tap;
 pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod trial;
+mod unreached;
 mod upstream_policy;
 mod wildcard;
 mod zone;

@@ -13,10 +13,11 @@ use prost::Message;
 use super::hcm::{AUTHZ_FILTER, policy_slot};
 use super::request_match::{header, request_match};
 use super::retries::{self, Part, UNSENT};
+use super::unreached::UNREACHED;
 use super::wire::envoy::config::route::v3;
 use super::{
     cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac, rewrite,
-    seconds, shared_limits, shares,
+    seconds, shared_limits, shares, unreached,
 };
 use crate::authz::PortAuthz;
 use crate::traffic::{
@@ -24,7 +25,7 @@ use crate::traffic::{
     ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
-/// At the server the connection to the application is refused when it is not up; that is for the client's sidecar to see.
+/// A connection that the application refuses is not tried again at the server: the caller's sidecar learns of it ([`unreached`]).
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
 /// The routes of a table.
@@ -48,6 +49,7 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     v3::RouteConfiguration {
         name: table.name.to_string(),
         virtual_hosts: table.hosts.iter().map(host).collect(),
+        response_headers_to_remove: vec![UNREACHED.to_owned()],
         typed_per_filter_config: slot(common, None),
         ..Default::default()
     }
@@ -187,7 +189,8 @@ fn route_name(rule: &RouteRule, part: Part) -> String {
 /// Requests to backends by weight.
 fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) -> v3::RouteAction {
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
-    let retries = retries::policy(&rule.policy.retries, part);
+    let mut retries = retries::policy(&rule.policy.retries, part);
+    unreached::again(&mut retries);
     let mut action = action(shares::specifier(table, rule, forward), retries);
     let upstreams = forward.backends.iter().filter_map(upstream);
     action.hash_policy = hash::policies(
@@ -236,7 +239,9 @@ pub(super) fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
 /// Routes all requests to the one endpoint of a cluster that is at this address, independently of `Host` and all other headers.
 pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
     let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
-    let mut action = action(specifier, retries::in_place(UNSENT));
+    let mut retries = retries::in_place(UNSENT);
+    unreached::again(&mut retries);
+    let mut action = action(specifier, retries);
     action.metadata_match = Some(endpoint::only(at));
     let route = v3::Route {
         r#match: Some(everything()),
@@ -268,6 +273,7 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     v3::RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: vec![host],
+        response_headers_to_remove: vec![UNREACHED.to_owned()],
         ..Default::default()
     }
 }
@@ -401,6 +407,7 @@ fn configuration(name: &str, routes: Vec<v3::Route>, policies: BTreeMap<String, 
     v3::RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: vec![host],
+        response_headers_to_remove: vec![UNREACHED.to_owned()],
         typed_per_filter_config: policies,
         ..Default::default()
     }
