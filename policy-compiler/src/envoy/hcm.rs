@@ -129,19 +129,21 @@ pub(crate) fn connection_manager(
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         forward_client_cert_details: forward.into(),
         set_current_client_cert_details: details,
-        upgrade_configs: vec![hcm::UpgradeConfig {
-            upgrade_type: "websocket".to_owned(),
-            ..Default::default()
-        }],
+        upgrade_configs: vec![websocket()],
         access_log: reporting.of_requests(),
+        local_reply_config: matches!(side, Side::Server(_)).then(unreached::mark),
         ..Default::default()
     };
     by_name(&mut manager, side);
-    if let Side::Server(_) = side {
-        manager.local_reply_config = Some(unreached::mark());
-    }
     trace(&mut manager, reporting);
     filter("http", any(&manager))
+}
+
+fn websocket() -> v3::http_connection_manager::UpgradeConfig {
+    v3::http_connection_manager::UpgradeConfig {
+        upgrade_type: "websocket".to_owned(),
+        ..Default::default()
+    }
 }
 
 /// Adds the tracer, if the sidecar traces.
