@@ -82,10 +82,9 @@ pub fn skipped(kinds: &BTreeMap<String, usize>) -> Option<String> {
         .map(|(kind, count)| format!("{count} {kind}"))
         .collect();
     (!kinds.is_empty()).then(|| {
-        format!(
-            "not read, for the mesh does not use them: {}",
-            kinds.join(", ")
-        )
+        let kinds = kinds.join(", ");
+        let line = format!("not read, for the mesh does not use them: {kinds}");
+        clean(&line, MAX_LINE)
     })
 }
 
@@ -107,9 +106,11 @@ mod tests {
                 message: format!("{message}\n\u{1b}[2J"),
                 fix: message,
             };
-            let line = line(&finding);
-            prop_assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
-            prop_assert!(line.chars().count() <= MAX_LINE);
+            let kinds = BTreeMap::from([(format!("{name}\n\u{1b}[2J"), 1)]);
+            for line in [line(&finding), skipped(&kinds).unwrap_or_default()] {
+                prop_assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
+                prop_assert!(line.chars().count() <= MAX_LINE);
+            }
         }
     }
 }

@@ -196,23 +196,73 @@ fn port_of(port: &IntOrString, container: &core::Container) -> Result<Port, Stri
     }
 }
 
-/// The path as the kubelet sends it: with its query, without a fragment, with a slash in front, and escaped as a URL.
-fn sent_path(path: &str) -> String {
-    let path = path.split('#').next().unwrap_or(path);
-    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
-    let mut sent = String::with_capacity(path.len() + 1);
-    if !path.starts_with('/') {
-        sent.push('/');
+/// The path as the kubelet sends it: path and query of a URL, else the whole text as a path (`formatURL` in
+/// `pkg/probe/http/request.go` of Kubernetes, `net/url` of Go).
+fn sent_path(declared: &str) -> String {
+    let all = || (escaped(declared.as_bytes()), "");
+    let (path, query) = url(declared).unwrap_or_else(all);
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("{slash}{path}{query}")
+}
+
+/// The path and the query of a URL; `None` if Go reads none.
+fn url(text: &str) -> Option<(String, &str)> {
+    let text = text.split('#').next().unwrap_or(text);
+    let (text, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let scheme = text.split_once(':').filter(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(of_scheme)
+    });
+    let rest = scheme.map_or(text, |(_, rest)| rest);
+    let first = rest.split('/').next().unwrap_or_default();
+    if first.contains(':') || (scheme.is_some() && !first.is_empty()) {
+        return None;
     }
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@!'()*[]%".contains(&byte) {
-            sent.push(char::from(byte));
-        } else {
-            sent.push_str(&format!("%{byte:02X}"));
+    let authority = rest.strip_prefix("//");
+    let path = match authority.filter(|rest| scheme.is_some() || !rest.starts_with('/')) {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+            port.bytes().all(|b| b.is_ascii_digit()).then_some(path)?
+        }
+        None => rest,
+    };
+    let decoded = unescaped(path)?;
+    let sound = |b: u8| is_plain(b) || b"!'()*[]%".contains(&b);
+    let path = match path.bytes().all(sound) {
+        true => path.to_owned(),
+        false => escaped(&decoded),
+    };
+    Some((path, query))
+}
+
+/// A byte that Go leaves as it is in a path.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte)
+}
+
+fn escaped(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for byte in path {
+        match is_plain(*byte) {
+            true => text.push(char::from(*byte)),
+            false => text.push_str(&format!("%{byte:02X}")),
         }
     }
-    sent.push_str(query);
-    sent
+    text
+}
+
+/// The bytes of a path; `None` if an escape is none.
+fn unescaped(path: &str) -> Option<Vec<u8>> {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let sound = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| sound)?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -231,6 +281,16 @@ mod tests {
             ("/live?", "/live?"),
             ("/live?a?b#c?d", "/live?a?b"),
             ("?a", "/?a"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/a b%2Fc", "/a%20b/c"),
+            ("/a%zz?b#c", "/a%25zz%3Fb%23c"),
+            ("http://10.0.0.1:80/live?x", "/live?x"),
+            ("//app/live", "/live"),
+            ("///live", "///live"),
+            ("//app:x/live", "//app:x/live"),
+            ("a:b", "/a:b"),
+            ("mailto:x", "/mailto:x"),
+            ("/a:b", "/a:b"),
         ] {
             assert_eq!(sent_path(declared), sent, "{declared}");
         }

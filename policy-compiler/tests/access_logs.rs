@@ -292,7 +292,7 @@ fn lines_name_both_ends_and_no_secret() -> Result<()> {
         "{server:#?}"
     );
     let denied = json!({
-        "details": "denied:shop/api/1", "flags": "NC", "bytes_received": 0, "bytes_sent": 0,
+        "attempts": 0, "details": "denied:shop/api/1", "flags": "NC", "bytes_received": 0, "bytes_sent": 0,
         "destination_service": "-",
     });
     ensure!(server[3] == merged([&ends, &denied]), "{server:#?}");
@@ -361,6 +361,14 @@ fn text_lines_have_the_same_fields() -> Result<()> {
             "{lines:#?}"
         );
         ensure!(!lines.join("").contains("SECRET"), "{lines:#?}");
+    }
+    // A command to a terminal, and a mark that reorders the line.
+    let odd = "X-Request-Id: a\u{9b}31m\u{202e}b\r\n";
+    http(&format!("127.92.0.6:{HTTP}"), "GET", "/odd", odd)?;
+    for pod in ["client", "api"] {
+        let line = mesh.lines(pod, 3)?.remove(2);
+        ensure!(line.is_ascii() && line.contains(" status=200 "), "{line:?}");
+        ensure!(!line.contains("request_id="), "{line:?}");
     }
     Ok(())
 }

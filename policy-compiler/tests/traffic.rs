@@ -281,7 +281,7 @@ fn transparent() -> Result<()> {
         "127.77.0.6:8007",
         "GET",
         "/api/v4/projects/a%2Fb//./c;d?e=%2f",
-        "X-CamelCase: Yes\r\nUpgrade: TLS/1.2\r\nx-forwarded-client-cert: forged\r\n",
+        "X-CamelCase: Yes\r\nUpgrade: TLS/1.2\r\nx-forwarded-client-cert: forged\r\nX_Forwarded-Client_Cert: forged\r\n",
     )?;
     ensure!(status(&answer) == 200, "{answer}");
     ensure!(

@@ -1,5 +1,6 @@
 //! Receipts: the facts of an agent beside the counts of the replica.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_policy_compiler::PodRef;
@@ -78,10 +79,26 @@ impl Inner {
         };
         self.expire(now);
         if self.closed.len() >= MAX_CLOSED {
-            self.closed.pop_front();
-            self.evicted += 1;
+            self.evict();
         }
         self.closed.push_back((now, receipt));
+    }
+
+    /// Forgets the oldest receipt of the namespace with the most, so that short-lived pods of one take nothing from others.
+    fn evict(&mut self) {
+        let mut of_namespace = BTreeMap::<&str, usize>::new();
+        for (_, receipt) in &self.closed {
+            *of_namespace.entry(&receipt.namespace).or_default() += 1;
+        }
+        let most = of_namespace.into_iter().max_by_key(|(_, count)| *count);
+        let oldest = most.and_then(|(most, _)| {
+            let mut all = self.closed.iter();
+            all.position(|(_, receipt)| receipt.namespace == most)
+        });
+        if let Some(oldest) = oldest {
+            self.closed.remove(oldest);
+            self.evicted += 1;
+        }
     }
 
     fn expire(&mut self, now: Instant) {
@@ -127,10 +144,10 @@ mod tests {
 
     use super::*;
 
-    fn ended(withdrawals: &Withdrawals, name: &str, now: Instant) {
-        let pod = PodRef::new("shop", name);
+    fn ended(withdrawals: &Withdrawals, namespace: &str, name: &str, now: Instant) {
+        let pod = PodRef::new(namespace, name);
         let mut inner = withdrawals.lock();
-        let ending = inner.entry(&pod, &WorkloadRef::new("shop", "cart"));
+        let ending = inner.entry(&pod, &WorkloadRef::new(namespace, "cart"));
         ending.unwrap().terminating = Some(Moment::now());
         inner.close(&pod, now);
     }
@@ -138,12 +155,16 @@ mod tests {
     #[test]
     fn receipts_are_bounded_in_number_and_time() {
         let (withdrawals, start) = (Withdrawals::default(), Instant::now());
-        for n in 0..MAX_CLOSED + 3 {
-            ended(&withdrawals, &format!("cart-{n}"), start);
+        // The oldest of all, and of another namespace than the flood.
+        ended(&withdrawals, "bank", "first", start);
+        for n in 0..MAX_CLOSED + 2 {
+            ended(&withdrawals, "shop", &format!("cart-{n}"), start);
         }
         let report = withdrawals.report();
         assert_eq!((report.receipts.len(), report.evicted), (MAX_CLOSED, 3));
-        ended(&withdrawals, "late", start + KEPT);
+        let has = |pod: &str| report.receipts.iter().any(|receipt| receipt.pod == pod);
+        assert!(has("first") && !has("cart-2") && has("cart-3"));
+        ended(&withdrawals, "shop", "late", start + KEPT);
         let left = withdrawals.report().receipts;
         assert_eq!(left.len(), 1);
         assert_eq!((&*left[0].workload, &*left[0].pod), ("cart", "late"));

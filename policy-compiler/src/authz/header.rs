@@ -60,15 +60,17 @@ pub(crate) fn names(name: &str) -> Vec<String> {
 pub(crate) fn denied(name: &str, pattern: &HeaderValuePattern) -> Option<Vec<String>> {
     let separator = if name == "cookie" { "[,;]" } else { "," };
     let host = matches!(name, ":authority" | "host");
-    // Applications compare names of hosts without case, without the port and without the dot of the root; those that read them as the
-    // beginning of a URL, also without a user.
+    // Applications compare names of hosts without case, without the port and without the dot of the root. Some take all that follows the
+    // first colon for the port, and those that read a host as the beginning of a URL leave out a user, and resolve escapes: a host with
+    // `%` may be any.
     let (flags, user, host_end) = if host {
-        ("(?i)", "(?:[^@,]*@)?", r"\.?(?::[0-9]*)?")
+        ("(?i)", "(?:[^,]*@)?", r"\.?(?::[^,]*)?")
     } else {
         ("", "", "")
     };
+    let any = if host { "|[^,]*%[^,]*" } else { "" };
     let element = |inner: &str| {
-        format!(r"{flags}(?:.*{separator})?[ \t]*{user}(?:{inner})[ \t]*(?:{separator}.*)?")
+        format!(r"{flags}(?:.*{separator})?[ \t]*{user}(?:{inner}{any})[ \t]*(?:{separator}.*)?")
     };
     let literals = |text: &str, open: bool| {
         let parts: Vec<&str> = text
@@ -159,13 +161,35 @@ fn exact_host(text: &str, any_port: &str) -> String {
     let host = regex::escape(host.strip_suffix('.').unwrap_or(host));
     port.map_or_else(
         || format!("{host}{any_port}"),
-        |port| format!(r"{host}\.?:0*{port}"),
+        |port| format!(r"{host}\.?:0*{port}(?:[^0-9,][^,]*)?"),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_DASHES, names, without_anchors};
+    use super::super::evaluate::whole;
+    use super::{HeaderValuePattern, MAX_DASHES, denied, names, without_anchors};
+
+    #[test]
+    fn a_host_is_denied_in_every_spelling() {
+        for (rule, host, expected) in [
+            ("evil", "EVIL.", true),
+            ("evil", "evil:x", true),
+            ("evil", "a:b@c@evil", true),
+            ("evil", "good,evil:80", true),
+            ("evil", "%65vil", true),
+            ("evil", "evil.good", false),
+            ("evil", "evil@good", false),
+            ("evil", "good:evil", false),
+            ("evil:80", "evil:080x", true),
+            ("evil:80", "evil:800", false),
+        ] {
+            let pattern = HeaderValuePattern::Exact(rule.into());
+            let found = denied("host", &pattern).unwrap_or_default();
+            let matched = !found.is_empty() && found.iter().all(|of| whole(of, host));
+            assert_eq!(matched, expected, "{rule}: {host}");
+        }
+    }
 
     #[test]
     fn anchors_of_an_expression_are_those_of_its_element() {

@@ -1,7 +1,7 @@
 //! The many spellings of one path.
 //!
 //! Applications differ in the spellings that they take for the same path: `//admin`, `/./admin`, `/;x/admin`, `/%61dmin`, `/admin;x`, `\admin`,
-//! `/admin/`, `/ADMIN`. The mesh cannot know them, and must not rewrite requests. So a Deny rule matches every spelling that some application
+//! `//x/admin`, `/admin/`, `/ADMIN`. The mesh cannot know them, and must not rewrite requests. So a Deny rule matches every spelling that some application
 //! might read as its path, and an Allow rule only the plain one. Ambiguous paths ([`AMBIGUOUS`]) could mean anything: Deny rules match them, Allow
 //! rules do not.
 //!
@@ -21,6 +21,8 @@ const SEPARATOR: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))";
 const SEGMENT_END: &str = r"(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?";
 /// One or more separators, with at most dots, blanks or parameters between them.
 const GAP: &str = r"(?:[/\\]|%(?:2[fF]|5[cC]))(?:(?:\.|%2[eE]|%20)*(?:(?:;|%3[bB])[^/?#]*)?(?:[/\\]|%(?:2[fF]|5[cC])))*";
+/// Two or more separators begin an authority for servers that read the path as a reference to a URL (RFC 3986, 4.2): `//x/admin`.
+const AUTHORITY: &str = r"(?:(?:[/\\]|%(?:2[fF]|5[cC])){2,}[^/\\?#]*)?";
 /// An escaped `?` or `#`: a server that decodes first ends the path here.
 const ESCAPED_QUERY: &str = r"(?:%(?:3[fF]|23)[^?#]*)?";
 
@@ -53,6 +55,7 @@ pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
     if ignore_case {
         expression.push_str("(?i)");
     }
+    expression.push_str(AUTHORITY);
     let last = segments.len().saturating_sub(1);
     for (index, segment) in segments.iter().enumerate() {
         expression.push_str(GAP);

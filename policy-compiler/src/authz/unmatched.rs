@@ -1,16 +1,14 @@
 //! Values of Allow rules that no request has: an Allow rule matches only the plain spelling of a path or header.
 
-use super::evaluate::whole;
-use super::{HeaderPattern, HeaderValuePattern, PathPattern, header, spelling};
+use super::evaluate::{is_ambiguous, whole};
+use super::{HeaderPattern, HeaderValuePattern, PathPattern, header};
 
 /// Whether an Allow rule matches no path by this pattern, because each such path is ambiguous.
 pub(crate) fn path_never_allowed(pattern: &PathPattern) -> bool {
     match pattern {
-        PathPattern::Exact(path) => whole(spelling::AMBIGUOUS, path),
+        PathPattern::Exact(path) => is_ambiguous(path),
         // A prefix may end within an escape or a segment of dots, so that a longer path is plain.
-        PathPattern::Prefix(path) => {
-            whole(spelling::AMBIGUOUS, path) && whole(spelling::AMBIGUOUS, &format!("{path}x"))
-        }
+        PathPattern::Prefix(path) => is_ambiguous(path) && is_ambiguous(&format!("{path}x")),
     }
 }
 

@@ -51,8 +51,8 @@ const OF_CLIENT: [(&str, &str); 5] = [
     ("request_id", "x-request-id"),
     ("traceparent", "traceparent"),
 ];
-/// Text that every reader of records takes. Protobuf knows no other strings than UTF-8: a record with another one would be refused, and the
-/// records of other requests with it.
+/// Text that every reader takes. Protobuf knows no other strings than UTF-8: a record with another one would be refused, and the records of
+/// other requests with it. On a terminal, control characters beyond ASCII command it, and marks of direction reorder a line.
 const PLAIN_TEXT: &str = "[ -~]*";
 
 /// The fields of a connection of bytes.
@@ -113,18 +113,18 @@ pub(super) fn http(
     format: LineFormat,
 ) -> Vec<accesslog::AccessLog> {
     let mut log = logger(&REQUEST, ends(edge, server), format);
-    if format != LineFormat::Record {
-        return vec![log];
-    }
-    log.filter = Some(both(text_of_client(true)));
     let fields = REQUEST.fields.iter().copied().chain(ends(edge, server));
     let own = fields.filter(|(name, _)| OF_CLIENT.iter().all(|(of, _)| name != of));
+    let config = match format {
+        LineFormat::Json => return vec![log],
+        LineFormat::Text => super::any(&StdoutAccessLog::text(own)),
+        LineFormat::Record => super::any(&otlp::records(own)),
+    };
+    log.filter = Some(both(text_of_client(true)));
     let without_text = accesslog::AccessLog {
         name: log.name.clone(),
         filter: Some(both(text_of_client(false))),
-        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(super::any(
-            &otlp::records(own),
-        ))),
+        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(config)),
     };
     vec![log, without_text]
 }
@@ -262,7 +262,7 @@ impl StdoutAccessLog {
         }
     }
 
-    fn text<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
+    fn text<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let fields: Vec<String> = fields
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

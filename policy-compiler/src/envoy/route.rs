@@ -20,11 +20,14 @@ use super::{
     seconds, shared_limits, shares, unreached,
 };
 use crate::authz::PortAuthz;
+use crate::authz::header::names as spellings;
 use crate::traffic::{
     Action, Edits, Forward, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule, RouteTable,
     ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
+/// The header by which Envoy tells an application the identity of the caller.
+const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 /// A connection that the application refuses is not tried again at the server: the caller's sidecar learns of it ([`unreached`]).
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
@@ -409,6 +412,8 @@ fn configuration(name: &str, routes: Vec<v3::Route>, policies: BTreeMap<String, 
         virtual_hosts: vec![host],
         response_headers_to_remove: vec![UNREACHED.to_owned()],
         typed_per_filter_config: policies,
+        // CGI-like applications take these names for the plain one, which is Envoy's own.
+        request_headers_to_remove: spellings(CLIENT_CERTIFICATE).split_off(1),
         ..Default::default()
     }
     .encode_to_vec()

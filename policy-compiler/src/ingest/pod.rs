@@ -104,9 +104,11 @@ pub(crate) fn template(
     let no_metadata = ObjectMeta::default();
     let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
     let spec = object.template.spec.as_ref()?;
-    Some(announced(
-        &name, reference, metadata, spec, interner, findings,
-    ))
+    let mut stand_in = announced(&name, reference, metadata, spec, interner, findings);
+    let lost = injection::owner_warnings(&object.metadata, metadata);
+    stand_in.injection.warnings.extend_from_slice(&lost);
+    stand_in.spelling.extend(lost);
+    Some(stand_in)
 }
 
 /// Reads a pod that no API server has seen and that has no sidecar yet.

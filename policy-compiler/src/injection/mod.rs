@@ -16,8 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more, nanos};
 pub use checks::{DnsLookup, PROXY_UID};
-pub(crate) use spelling::namespace_warnings;
 pub use spelling::{misspelt_annotations, possibly_ours, warnings as spelling_warnings};
+pub(crate) use spelling::{namespace_warnings, owner_warnings};
 
 use crate::probes::{PROXY_CONTAINER, tcp_probe_ports};
 

@@ -47,6 +47,34 @@ pub(crate) fn namespace_warnings(metadata: &ObjectMeta) -> Vec<String> {
     of_object(metadata, (&[INJECT_LABEL], &[]))
 }
 
+/// Returns a warning for each key of ours at the owner of a pod template that the template does not have, for only those of pods are read.
+#[must_use]
+pub(crate) fn owner_warnings(owner: &ObjectMeta, template: &ObjectMeta) -> Vec<String> {
+    let kinds = [
+        ("label", &owner.labels, &template.labels),
+        ("annotation", &owner.annotations, &template.annotations),
+    ];
+    let all = kinds.into_iter().flat_map(|(kind, of_owner, of_pods)| {
+        let judged = of_owner.iter().flatten();
+        let judged = judged.filter(|(key, _)| is_judged(key)).take(MAX_JUDGED);
+        let lost = judged.filter(move |(key, value)| {
+            let of_pods = of_pods.as_ref().and_then(|of_pods| of_pods.get(*key));
+            of_pods != Some(*value)
+        });
+        lost.filter_map(move |(key, _)| at_owner(kind, key))
+    });
+    all.take(MAX_SPELLING_WARNINGS).collect()
+}
+
+fn at_owner(kind: &str, key: &str) -> Option<String> {
+    if !all_known().any(|known| known == key) {
+        return unknown(kind, key, &LABELS, &ANNOTATIONS);
+    }
+    Some(format!(
+        "metadata.{kind}s[{key}]: Heddle reads {key} at pods only; write it into the metadata of the pod template"
+    ))
+}
+
 /// `labels` and `annotations` are those that are read.
 fn of_object(metadata: &ObjectMeta, (labels, annotations): (&[&str], &[&str])) -> Vec<String> {
     let all = metadata.labels.iter().flatten();
@@ -166,4 +194,50 @@ fn edits(a: &str, b: &str) -> usize {
         row = next;
     }
     row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_at_the_owner_that_its_pods_do_not_have_is_warned_of() {
+        let metadata = |labels: &[(&str, &str)], annotations: &[(&str, &str)]| {
+            let map = |all: &[(&str, &str)]| {
+                let all = all.iter();
+                Some(all.map(|(k, v)| ((*k).into(), (*v).into())).collect())
+            };
+            ObjectMeta {
+                labels: map(labels),
+                annotations: map(annotations),
+                ..ObjectMeta::default()
+            }
+        };
+        let disabled = [(INJECT_LABEL, "disabled")];
+        let ports = [(names::EXCLUDE_INBOUND_PORTS, "22")];
+        let lost = |owner: &ObjectMeta, template: &ObjectMeta| owner_warnings(owner, template);
+        let found = lost(&metadata(&disabled, &ports), &metadata(&[], &[]));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("metadata.labels[heddle.dev/inject]"));
+        assert!(found.iter().all(|text| text.contains("at pods only")));
+        // In the wrong place, with another value, misspelt.
+        let other = [(INJECT_LABEL, "enabled")];
+        for (owner, template) in [
+            (metadata(&[], &disabled), metadata(&[], &[])),
+            (metadata(&disabled, &[]), metadata(&other, &[])),
+            (
+                metadata(&[("heddle-injection", "disabled")], &[]),
+                metadata(&[], &[]),
+            ),
+        ] {
+            assert_eq!(lost(&owner, &template).len(), 1, "{owner:?}");
+        }
+        for (owner, template) in [
+            (metadata(&disabled, &ports), metadata(&disabled, &ports)),
+            (metadata(&[("app", "x")], &[]), metadata(&[], &[])),
+            (metadata(&[], &[]), metadata(&disabled, &ports)),
+        ] {
+            assert_eq!(lost(&owner, &template), Vec::<String>::new());
+        }
+    }
 }

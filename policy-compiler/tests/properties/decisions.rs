@@ -169,6 +169,12 @@ fn a_deny_rule_sees_through_spellings() {
         "/%c5%bfecret",
         "/\u{e9}/admin",
         "/x/..%20/admin",
+        // Servers that resolve the target against their own URL take the first segment for a host.
+        "//x/admin",
+        "///x/admin",
+        "/\\x/admin",
+        "//u@x:80/admin;y",
+        "/%2fx//admin",
     ] {
         assert!(!evaluate(&authz, &get(path), false).allowed(), "{path}");
     }
@@ -186,6 +192,8 @@ fn a_deny_rule_sees_through_spellings() {
         "/%ef%bc%88x",
         "/100%25",
         "/a;y=1",
+        "//admin.x/y",
+        "/x//y/admin",
         "/api/v4/projects/a%2Fb",
         "/a..b",
         "/...",

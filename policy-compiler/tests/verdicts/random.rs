@@ -242,6 +242,8 @@ fn request(random: &mut Random, rules: &[RuleSpec]) -> Http {
         "web.shop:80",
         "web.shop.",
         "web.shop.:80",
+        "web.shop:x",
+        "%77eb.shop",
         "gold",
     ];
     let mut headers = lines(random, rules, version2);
@@ -317,7 +319,7 @@ fn mutate(random: &mut Random, path: &str, version2: bool) -> String {
         (1, Some(first)) => format!("{before}{}{rest}", first.to_ascii_lowercase()),
         (2, _) => format!(
             "/{}{path}",
-            random.pick(&["", ".", ";", ";x", "%3b", "x/..", "%20"])
+            random.pick(&["", ".", ";", ";x", "%3b", "x/..", "%20", "/x", "%5cx"])
         ),
         (3, _) => format!("{before}{}{after}", random.pick(&INSERTED)),
         _ if version2 && random.chance(20) => format!("{path}\u{e9}"),
