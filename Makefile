@@ -25,7 +25,7 @@ test: ## every test, on a real cluster too (root); prints how long each layer to
 	@scripts/layers.sh envoy python ratelimit clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
 
 unit: envoy python ratelimit build-tests ## unit, golden, property and real-Envoy tests on loopback
-	cargo test --workspace --exclude heddle-e2e
+	cargo test --workspace --exclude heddle-e2e --no-fail-fast
 
 instructions: build-tests ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
 	$(BIN)/xtask instructions --check
