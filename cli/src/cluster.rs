@@ -91,7 +91,11 @@ pub fn refusal(error: &anyhow::Error) -> Option<u16> {
     }
 }
 
-/// An error in one line. The message of the API server is printed once, unchanged.
+/// The longest error, in characters. Names and messages in it may come from files and from the cluster.
+const MAX_ERROR: usize = 16 << 10;
+
+/// An error in one line, safe to print: an API behind the API server, such as that of metrics, may have written its message. The message
+/// is in it once.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
@@ -103,7 +107,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     }
     // Some errors repeat their source in their own text.
     parts.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
-    parts.join(": ")
+    heddle_acceptor::clean(&parts.join(": "), MAX_ERROR)
 }
 
 /// `Kind namespace/name`, as messages name an object.
@@ -217,5 +221,20 @@ async fn pages(
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_without_commands_to_the_terminal() {
+        let status = Status::failure("no\n\u{1b}[2Jmetrics\u{9b}31m\u{202e}", "Down");
+        let error = anyhow!(kube::Error::Api(Box::new(status))).context("read the metrics API");
+        assert_eq!(explain(&error), "read the metrics API: no [2Jmetrics 31m");
     }
 }

@@ -258,9 +258,6 @@ enum Command {
     },
 }
 
-/// The longest error, in characters. Names and messages in it may come from files and from the cluster.
-const MAX_ERROR: usize = 16 << 10;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
@@ -271,8 +268,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            let text = cluster::explain(&error);
-            eprintln!("heddle: {}", heddle_acceptor::clean(&text, MAX_ERROR));
+            eprintln!("heddle: {}", cluster::explain(&error));
             ExitCode::FAILURE
         }
     }
