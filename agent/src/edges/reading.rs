@@ -25,6 +25,9 @@ const MAX_LINES: usize = 100_000;
 /// UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
 const GRPC_FAILURES: [&str; 6] = ["2", "4", "12", "13", "14", "15"];
 
+/// The status of gRPC for a request that is forbidden.
+const PERMISSION_DENIED: &str = "7";
+
 /// Flags of a connection of bytes that did not come to its destination: no healthy or no reachable upstream, overflow,
 /// no route, no cluster, DNS, timeout, overload.
 const TCP_FAILURES: [&str; 9] = ["UH", "UF", "UO", "NR", "NC", "DF", "UT", "OM", "UAEX"];
@@ -215,7 +218,8 @@ fn of_request(sample: &Sample, edge: &Edge<'_>, requests: u64) -> Option<EdgeCou
     if failed {
         counts.failures = requests;
     }
-    if edge.code == "403" {
+    // A denied request with the content type of gRPC is answered with 200 and this status.
+    if edge.code == "403" || edge.grpc_status == PERMISSION_DENIED {
         counts.forbidden = requests;
     }
     Some(counts)
@@ -256,6 +260,14 @@ mod tests {
     fn only(traffic: &Traffic) -> (&EdgeName, &EdgeCounts) {
         assert_eq!(traffic.len(), 1, "{traffic:?}");
         traffic.iter().next().unwrap()
+    }
+
+    #[test]
+    fn what_a_policy_denies_is_forbidden_also_by_grpc() {
+        let denied = histogram(OUT, "200", "7", [1, 1, 3]);
+        let (traffic, _) = read(&mut Reader::default(), &denied);
+        let (_, counts) = only(&traffic);
+        assert_eq!((counts.forbidden, counts.failures), (3, 0));
     }
 
     #[test]

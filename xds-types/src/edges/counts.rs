@@ -39,7 +39,7 @@ pub struct EdgeCounts {
     pub responses: [u32; CLASSES],
     /// Failed requests (no response, 5xx, or a status of gRPC that is a fault of the server), or failed connections.
     pub failures: u32,
-    /// Requests answered with 403, by the mesh or by the application.
+    /// Requests answered with 403, or with `PERMISSION_DENIED` of gRPC, by the mesh or by the application.
     pub forbidden: u32,
     /// Requests by duration; [`BOUNDS_MS`] has the upper bounds.
     pub durations: [u32; BUCKETS],
