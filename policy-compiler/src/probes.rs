@@ -207,7 +207,11 @@ fn sent_path(declared: &str) -> String {
 
 /// The path and the query of a URL; `None` if Go reads none.
 fn url(text: &str) -> Option<(String, &str)> {
-    let text = text.split('#').next().unwrap_or(text);
+    let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+    unescaped(fragment)?;
+    if text.bytes().any(|b| b.is_ascii_control()) {
+        return None;
+    }
     let (text, query) = text.split_at(text.find('?').unwrap_or(text.len()));
     let of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     let scheme = text.split_once(':').filter(|(scheme, _)| {
@@ -222,7 +226,13 @@ fn url(text: &str) -> Option<(String, &str)> {
     let path = match authority.filter(|rest| scheme.is_some() || !rest.starts_with('/')) {
         Some(rest) => {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+            let host = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
+            let port = match host.rsplit_once(']') {
+                Some((_, port)) => port.strip_prefix(':').or(port.is_empty().then_some(""))?,
+                None => host.rsplit_once(':').map_or("", |(_, port)| port),
+            };
             port.bytes().all(|b| b.is_ascii_digit()).then_some(path)?
         }
         None => rest,
@@ -288,6 +298,11 @@ mod tests {
             ("//app/live", "/live"),
             ("///live", "///live"),
             ("//app:x/live", "//app:x/live"),
+            ("http://u:pw@app/live", "/live"),
+            ("//[::1]/live", "/live"),
+            ("//[::1]:80/live", "/live"),
+            ("/live#%zz", "/live%23%25zz"),
+            ("/live\t?a", "/live%09%3Fa"),
             ("a:b", "/a:b"),
             ("mailto:x", "/mailto:x"),
             ("/a:b", "/a:b"),

@@ -55,6 +55,14 @@ pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
     if ignore_case {
         expression.push_str("(?i)");
     }
+    if !open && segments == [""] {
+        // The path behind an authority may be empty.
+        let _ = write!(
+            expression,
+            r"(?:{SEPARATOR}{{2,}}[^/\\?#]*|{AUTHORITY}{GAP}{SEGMENT_END}(?:{SEPARATOR}{SEGMENT_END})*){ESCAPED_QUERY}"
+        );
+        return expression;
+    }
     expression.push_str(AUTHORITY);
     let last = segments.len().saturating_sub(1);
     for (index, segment) in segments.iter().enumerate() {

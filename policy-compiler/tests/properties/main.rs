@@ -8,6 +8,7 @@ mod gate;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod samples;
+mod spellings;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
