@@ -5,6 +5,9 @@ mod evidence;
 mod mesh;
 mod names;
 mod never;
+mod paths;
+mod requests;
+mod rules;
 mod suggest;
 mod test;
 
@@ -32,10 +35,13 @@ pub enum PolicyCommand {
         long_about = "Writes an AuthPolicy for each workload of a namespace, with the identities and ports that sidecars have observed in the \
                       last quarter of an hour, as a file to review: comments name how often each caller called. Only calls count that the \
                       server's sidecar has seen with the caller's certificate; callers in plain text, callers that were denied and mere claims \
-                      are named in comments and left out. Applies nothing.\n\n\
+                      are named in comments and left out. With requests of `heddle tap`, the rules name their methods and paths, too: numbers, ids \
+                      and other values in a path become a prefix. Applies nothing.\n\n\
                       Takes the rights of `heddle edges` and `heddle analyze`.",
         after_long_help = "Examples:\n  heddle policy suggest shop --audit > policies.yaml\n  \
                            heddle plan -f policies.yaml\n  \
+                           heddle tap shop --timeout 600 -o json > requests.json\n  \
+                           heddle policy suggest shop --requests requests.json --audit\n  \
                            heddle policy suggest shop -d manifests/ --edges edges.json"
     )]
     Suggest(suggest::SuggestArgs),

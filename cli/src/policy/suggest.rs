@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use heddle_acceptor::clean;
-use heddle_policy_compiler::world::{Labels, PodTemplate, Port, SpiffeId, World, selects};
+use heddle_policy_compiler::world::{Labels, PodTemplate, Port, World, selects};
 use heddle_policy_compiler::{Compiled, NamespacedName};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::evidence::{Allowed, Evidence};
+use super::evidence::Evidence;
+use super::requests::Requests;
+use super::rules::{Callers, Look, MAX_RULES};
 use crate::cluster::ClusterArgs;
 use crate::flows::{Caller, Flows};
 use crate::out::{self};
@@ -19,10 +21,6 @@ use crate::sources::Objects;
 
 /// The longest line of a comment, in characters.
 const MAX_LINE: usize = 300;
-/// The most identities of a rule, by the schema of `AuthPolicy`.
-const MAX_IDENTITIES: usize = 64;
-/// The most rules of a policy, by the schema of `AuthPolicy`.
-const MAX_RULES: usize = 64;
 /// Labels that tell the pods or revisions of a workload apart. Those of `*.kubernetes.io` that do are left out beside them.
 const VOLATILE: [&str; 6] = [
     "pod-template-hash",
@@ -47,6 +45,9 @@ pub struct SuggestArgs {
     /// A file with observed flows, written by `heddle edges -o json`; without it, the control plane is asked.
     #[arg(long, value_name = "FILE")]
     edges: Option<PathBuf>,
+    /// A file with tapped requests, written by `heddle tap NAMESPACE -o json`; without it, all methods and paths are allowed.
+    #[arg(long, value_name = "FILE")]
+    requests: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -83,6 +84,9 @@ struct Seen {
     ports: Vec<u16>,
     /// Requests and connections in the window.
     count: u64,
+    /// The tapped requests, by port.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    requests: BTreeMap<u16, u64>,
 }
 
 /// Runs the command.
@@ -91,7 +95,9 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
     let flows = Flows::from(args.edges.as_deref(), &args.cluster).await?;
     objects.require_pods(&args.namespace)?;
     let callers = flows.callers()?;
-    let evidence = (&flows, callers);
+    let requests = args.requests.as_deref().map(Requests::read).transpose()?;
+    let requests = requests.as_ref();
+    let evidence = (&flows, callers, requests);
     let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, evidence, args);
     let minutes = flows.window_seconds.div_ceil(60);
     eprintln!(
@@ -101,7 +107,7 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
     match args.output {
         Output::Yaml => out::text(format_args!(
             "{}",
-            yaml(&suggestions, &left_out, &flows, args)?
+            yaml(&suggestions, &left_out, &heading(args, &flows, requests))?
         )),
         Output::Json => {
             out::json(&json!({
@@ -116,14 +122,14 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
 fn suggestions(
     world: &World,
     compiled: &Compiled,
-    flows: (&Flows, &[Caller]),
+    (flows, callers, requests): (&Flows, &[Caller], Option<&Requests>),
     args: &SuggestArgs,
 ) -> (Vec<Suggestion>, Vec<String>) {
     let Evidence {
         mut allowed,
         mut doubtful,
         nowhere,
-    } = Evidence::of(world, compiled, flows, &args.namespace);
+    } = Evidence::of(world, compiled, (flows, callers), &args.namespace);
     let pods = world.pods().values().filter(|pod| pod.alive);
     let workloads: BTreeSet<NamespacedName> = pods
         .map(|pod| pod.template.workload())
@@ -132,25 +138,24 @@ fn suggestions(
     let all = workloads.into_iter().map(|workload| {
         let callers = allowed.remove(&workload).unwrap_or_default();
         let doubtful = doubtful.remove(&workload).unwrap_or_default();
-        suggestion((world, compiled), args.audit, workload, &callers, doubtful)
+        let look = Look {
+            compiled,
+            workload: &workload,
+            callers: &callers,
+            requests,
+        };
+        suggestion(world, args.audit, &look, doubtful)
     });
     (all.collect(), nowhere)
 }
 
-type Callers = BTreeMap<SpiffeId, Allowed>;
-
-fn suggestion(
-    (world, compiled): (&World, &Compiled),
-    audit: bool,
-    workload: NamespacedName,
-    callers: &Callers,
-    left_out: Vec<String>,
-) -> Suggestion {
+fn suggestion(world: &World, audit: bool, look: &Look<'_>, left_out: Vec<String>) -> Suggestion {
+    let (workload, callers) = (look.workload, look.callers);
     let mut notes: Vec<String> = left_out
         .into_iter()
         .map(|line| format!("left out: {line}"))
         .collect();
-    let template = template(world, &workload);
+    let template = template(world, workload);
     let policy = match template {
         None => None,
         Some(template) if !template.meshed => {
@@ -161,22 +166,33 @@ fn suggestion(
             notes.push("no policy: no caller to allow; what it accepts stays as it is".to_owned());
             None
         }
-        Some(template) => policy((world, compiled), audit, template, callers, &mut notes),
+        Some(template) => policy(world, audit, template, look, &mut notes),
     };
-    for (identity, of) in callers.iter().filter(|(_, of)| !of.chosen.is_empty()) {
-        let ports = list(&of.chosen);
+    for (identity, of) in callers {
+        let mut ports = of.chosen.clone();
+        // A tap names the port that the server's sidecar has seen.
+        ports.retain(|port| look.tapped(identity, *port) == 0);
+        if ports.is_empty() {
+            continue;
+        }
+        let ports = list(&ports);
         notes.push(format!(
             "port {ports} of {}: only the caller names it; its service has several ports, and servers report none",
             identity.as_str()
         ));
     }
     if template.is_some() {
-        notes.extend(existing(compiled, &workload));
+        notes.extend(existing(look.compiled, workload));
     }
-    let callers = callers.iter().map(|(identity, of)| Seen {
-        identity: identity.as_str().to_owned(),
-        ports: of.ports.iter().map(|port| port.get()).collect(),
-        count: of.count,
+    let callers = callers.iter().map(|(identity, of)| {
+        let tapped = of.ports.iter();
+        let tapped = tapped.map(|port| (port.get(), look.tapped(identity, *port)));
+        Seen {
+            identity: identity.as_str().to_owned(),
+            ports: of.ports.iter().map(|port| port.get()).collect(),
+            count: of.count,
+            requests: tapped.filter(|(_, count)| *count > 0).collect(),
+        }
     });
     Suggestion {
         workload: workload.to_string(),
@@ -210,31 +226,16 @@ fn existing(compiled: &Compiled, workload: &NamespacedName) -> Option<String> {
     })
 }
 
-/// The policy: a rule for each set of ports.
+/// The policy of a workload.
 fn policy(
-    (world, compiled): (&World, &Compiled),
+    world: &World,
     audit: bool,
     template: &PodTemplate,
-    callers: &Callers,
+    look: &Look<'_>,
     notes: &mut Vec<String>,
 ) -> Option<Value> {
-    let trust_domain = &compiled.mesh().trust_domain;
-    let mut by_ports = BTreeMap::<&BTreeSet<Port>, Vec<String>>::new();
-    for (identity, of) in callers {
-        by_ports
-            .entry(&of.ports)
-            .or_default()
-            .push(short(identity, trust_domain));
-    }
-    let rules = by_ports.into_iter().flat_map(|(ports, identities)| {
-        let ports: Vec<u16> = ports.iter().map(|port| port.get()).collect();
-        let rule = |identities: &[String]| {
-            json!({"from": {"identities": identities}, "to": {"ports": &ports}})
-        };
-        identities.chunks(MAX_IDENTITIES).map(rule).collect::<Vec<_>>()
-    });
-    let mut rules: Vec<Value> = rules.collect();
-    let silent = silent(compiled, template, callers);
+    let mut rules = look.rules(notes);
+    let silent = silent(look.compiled, template, look.callers);
     if !silent.is_empty() {
         // An Allow rule closes the ports that it names only.
         rules.push(json!({"action": "Deny", "to": {"ports": &silent}}));
@@ -283,17 +284,6 @@ fn silent(compiled: &Compiled, template: &PodTemplate, callers: &Callers) -> Vec
     silent.map(|port| port.get()).collect()
 }
 
-/// `namespace/account` for an identity of the mesh.
-fn short(identity: &SpiffeId, trust_domain: &str) -> String {
-    let text = identity.as_str();
-    let own = text.strip_prefix(&*format!("spiffe://{trust_domain}/ns/"));
-    let parts = own.and_then(|path| path.split_once("/sa/"));
-    parts.map_or_else(
-        || text.to_owned(),
-        |(namespace, account)| format!("{namespace}/{account}"),
-    )
-}
-
 /// Whether a label stays the same for all pods of a workload and all its revisions.
 fn is_lasting(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
@@ -340,52 +330,60 @@ fn list(ports: &BTreeSet<Port>) -> String {
     ports.join(", ")
 }
 
+/// The evidence of all policies, in lines.
+fn heading(args: &SuggestArgs, flows: &Flows, requests: Option<&Requests>) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "Callers of namespace {}, observed over {} s. Review each rule before you apply it:",
+            args.namespace, flows.window_seconds
+        ),
+        "callers that did not call in that time are denied once a policy with an Allow rule selects the workload.".to_owned(),
+    ];
+    lines.push(match requests {
+        None => "Methods and paths are not observed, so that all are allowed to these callers (--requests takes tapped ones).".to_owned(),
+        Some(of) => format!(
+            "Methods and paths are those of {} tapped requests, of {} s. A busy sidecar reports only some of its requests: others would be denied.",
+            of.count, of.seconds
+        ),
+    });
+    lines
+}
+
 /// The policies as a file for review.
-fn yaml(
-    suggestions: &[Suggestion],
-    left_out: &[String],
-    flows: &Flows,
-    args: &SuggestArgs,
-) -> Result<String> {
+fn yaml(suggestions: &[Suggestion], left_out: &[String], heading: &[String]) -> Result<String> {
     let mut text = String::new();
-    let mut comment = |line: &str| {
-        text.push_str("# ");
-        text.push_str(&clean(line, MAX_LINE));
-        text.push('\n');
-    };
-    comment(&format!(
-        "Callers of namespace {}, observed over {} s. Review each rule before you apply it:",
-        args.namespace, flows.window_seconds
-    ));
-    comment(
-        "callers that did not call in that time are denied once a policy with an Allow rule selects the workload.",
-    );
-    comment("Methods and paths are not observed, so that all are allowed to these callers.");
+    for line in heading {
+        comment(&mut text, line);
+    }
     for line in left_out {
-        comment(&format!("Left out: {line}"));
+        comment(&mut text, &format!("Left out: {line}"));
     }
     for suggestion in suggestions {
         text.push_str("---\n");
-        let mut comment = |line: &str| {
-            text.push_str("# ");
-            text.push_str(&clean(line, MAX_LINE));
-            text.push('\n');
-        };
-        comment(&suggestion.workload);
+        comment(&mut text, &suggestion.workload);
         for seen in &suggestion.callers {
             let ports: Vec<String> = seen.ports.iter().map(ToString::to_string).collect();
-            let ports = ports.join(", ");
-            comment(&format!(
-                "{} called port {ports} {} times",
-                seen.identity, seen.count
-            ));
+            let tapped: u64 = seen.requests.values().sum();
+            let tapped = match tapped {
+                0 => String::new(),
+                tapped => format!("; {tapped} requests were tapped"),
+            };
+            let (identity, ports, count) = (&seen.identity, ports.join(", "), seen.count);
+            let line = format!("{identity} called port {ports} {count} times{tapped}");
+            comment(&mut text, &line);
         }
         for note in &suggestion.notes {
-            comment(note);
+            comment(&mut text, note);
         }
         if let Some(policy) = &suggestion.policy {
             text.push_str(&serde_saphyr::to_string(policy)?);
         }
     }
     Ok(text)
+}
+
+fn comment(text: &mut String, line: &str) {
+    text.push_str("# ");
+    text.push_str(&clean(line, MAX_LINE));
+    text.push('\n');
 }

@@ -360,3 +360,114 @@ fn doubtful_callers_are_named_and_left_out() {
     ]);
     assert_eq!(policy["spec"]["rules"], rules);
 }
+
+/// A line of `heddle tap -o json`: a request of the frontend to the port for HTTP of a workload.
+fn tapped(workload: &str, request: &str, more: &Value) -> String {
+    let (method, path) = request.split_once(' ').unwrap();
+    let mut line = json!({
+        "namespace": "shop", "pod": workload, "workload": workload, "identity": "spiffe://cluster.local/ns/shop/sa/reviews",
+        "timeMs": 1_700_000_000_000_u64, "reporter": "destination", "peer": "spiffe://cluster.local/ns/shop/sa/frontend",
+        "service": "reviews", "backend": "in|9080", "method": method, "path": path, "status": 200,
+    });
+    let more = more.as_object().unwrap().clone();
+    line.as_object_mut().unwrap().extend(more);
+    format!("{line}\n")
+}
+
+#[test]
+fn tapped_requests_name_the_methods_and_paths_of_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = folder.path().join("requests.json");
+    let none = json!({});
+    let lines = [
+        tapped("reviews-v1-1", "GET /reviews/17", &none),
+        tapped(
+            "reviews-v1-1",
+            "GET /reviews/18",
+            &json!({"timeMs": 1_700_000_090_500_u64}),
+        ),
+        tapped("reviews-v1-1", "POST /reviews", &none),
+        tapped("reviews-v1-1", "GET /health", &none),
+        // None of these is evidence.
+        tapped(
+            "reviews-v1-1",
+            "DELETE /reviews/17",
+            &json!({"status": 403}),
+        ),
+        tapped(
+            "reviews-v1-1",
+            "GET /claimed",
+            &json!({"reporter": "source"}),
+        ),
+        tapped("reviews-v1-1", "GET /plain", &json!({"peer": ""})),
+        tapped("reviews-v1-1", "GET /other", &json!({"namespace": "evil"})),
+        tapped("reviews-v1-1", "GET /stranger", &json!({"peer": EVIL})),
+        // No Allow rule can name this path.
+        tapped("reviews-v2-1", "GET /x/../reviews", &none),
+        tapped("reviews-v2-1", "GET /reviews", &none),
+    ];
+    std::fs::write(&requests, lines.concat()).unwrap();
+    let with = [&SUGGEST[..], &["--requests", requests.to_str().unwrap()]].concat();
+    let json = heddle(&[&with[..], &["-o", "json"]].concat(), "");
+    let document: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let v1 = of_workload(&document, "shop/reviews-v1-1");
+    let rules = json!([
+        {"from": {"identities": ["shop/frontend"]}, "to": {"ports": [9080], "methods": ["GET"], "paths": ["/health", "/reviews/*"]}},
+        {"from": {"identities": ["shop/frontend"]}, "to": {"ports": [9080], "methods": ["POST"], "paths": ["/reviews"]}},
+    ]);
+    assert_eq!(v1["policy"]["spec"]["rules"], rules, "{v1}");
+    assert_eq!(v1["callers"][0]["requests"], json!({"9080": 4}));
+    let v2 = of_workload(&document, "shop/reviews-v2-1");
+    let rules = json!([{"from": {"identities": ["shop/frontend"]}, "to": {"ports": [9080]}}]);
+    assert_eq!(v2["policy"]["spec"]["rules"], rules, "{v2}");
+
+    let text = String::from_utf8(heddle(&with, "").stdout).unwrap();
+    for part in [
+        "# Methods and paths are those of 11 tapped requests, of 91 s. A busy sidecar",
+        "# spiffe://cluster.local/ns/shop/sa/frontend called port 9080 2813 times; 4 requests were tapped\n",
+        "# all methods and paths of port 9080 are allowed to spiffe://cluster.local/ns/shop/sa/frontend: no Allow rule can name 1 of its 2 requests",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+
+    // By the production evaluator: all that was seen passes, and nothing else does.
+    std::fs::write(folder.path().join("shop.yaml"), open_shop()).unwrap();
+    std::fs::write(folder.path().join("policies.yaml"), text).unwrap();
+    let (shop, policies) = (
+        folder.path().join("shop.yaml"),
+        folder.path().join("policies.yaml"),
+    );
+    let (shop, policies) = (shop.to_str().unwrap(), policies.to_str().unwrap());
+    let tests = "tests:
+- allow: {from: shop/frontend-1, to: shop/reviews, method: GET, path: /reviews/99}
+- allow: {from: shop/frontend-1, to: shop/reviews, method: POST, path: /reviews}
+- never: {from: {}, to: {workloads: [shop/reviews-v1-1], ports: [9080], methods: [DELETE]}}
+- never: {from: {}, to: {workloads: [shop/reviews-v1-1], ports: [9080], paths: [/claimed, /other]}}
+";
+    let output = heddle(
+        &["policy", "test", "-d", shop, "-d", policies, "-f", "-"],
+        tests,
+    );
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+}
+
+#[test]
+fn a_file_that_no_tap_has_written_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = folder.path().join("requests.json");
+    let line = tapped("reviews-v1-1", "GET /", &json!({}));
+    std::fs::write(&requests, format!("{line}\n\u{1b}[31mno request\n")).unwrap();
+    let with = [&SUGGEST[..], &["--requests", requests.to_str().unwrap()]].concat();
+    let output = heddle(&with, "");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    let expected =
+        "requests.json is not a request; write the file by `heddle tap NAMESPACE -o json`";
+    assert!(
+        err.contains("line 3 of ") && err.contains(expected),
+        "{err}"
+    );
+    assert!(!err.contains('\u{1b}'), "{err:?}");
+}

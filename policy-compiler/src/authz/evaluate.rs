@@ -151,8 +151,9 @@ fn to(rule: &Rule, bounds: &Bounds, http: Option<&HttpRequest>) -> bool {
 static AMBIGUOUS: LazyLock<Option<Regex>> = LazyLock::new(|| compiled(spelling::AMBIGUOUS));
 static PLAIN: LazyLock<Option<Regex>> = LazyLock::new(|| compiled(spelling::PLAIN));
 
-/// Whether a path without its query is ambiguous.
-pub(super) fn is_ambiguous(path: &str) -> bool {
+/// Whether a path without its query is ambiguous: servers read it in several ways, so that no Allow rule with paths matches it.
+#[must_use]
+pub fn is_ambiguous(path: &str) -> bool {
     let expression = AMBIGUOUS.as_ref();
     expression.is_some_and(|expression| expression.is_match(path.as_bytes()))
 }

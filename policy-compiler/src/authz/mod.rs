@@ -17,7 +17,7 @@ use ipnet::IpNet;
 pub(crate) use admission::Admission;
 pub use admission::could_admit;
 pub use decision::{Verdict, decide, decisions, refused_at_handshake};
-pub use evaluate::{Decision, HttpRequest, Request, evaluate};
+pub use evaluate::{Decision, HttpRequest, Request, evaluate, is_ambiguous};
 pub use samples::{Admitted, Asked, Changed, Difference, admitted, difference};
 
 use crate::world::{Port, SpiffeId};
