@@ -97,6 +97,7 @@ impl ClusterAndEndpoints {
                 .groups
                 .iter()
                 .any(|of| !of.hosts.is_empty()),
+            meshed: matches!(self.upstream.recipe().tls, UpstreamTls::Mesh { .. }),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
@@ -28,6 +29,8 @@ use crate::traffic::{
 
 /// The header by which Envoy tells an application the identity of the caller.
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
+/// CGI-like applications take these names for that one, which is Envoy's own.
+static FORGED: LazyLock<Vec<String>> = LazyLock::new(|| spellings(CLIENT_CERTIFICATE).split_off(1));
 /// A connection that the application refuses is not tried again at the server: the caller's sidecar learns of it ([`unreached`]).
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
@@ -192,10 +195,13 @@ fn route_name(rule: &RouteRule, part: Part) -> String {
 /// Requests to backends by weight.
 fn forward(table: &RouteTable, rule: &RouteRule, forward: &Forward, part: Part) -> v3::RouteAction {
     let upstream = |backend: &WeightedBackend| table.upstream(&backend.backend);
-    let mut retries = retries::policy(&rule.policy.retries, part);
-    unreached::again(&mut retries);
-    let mut action = action(shares::specifier(table, rule, forward), retries);
     let upstreams = forward.backends.iter().filter_map(upstream);
+    let mut retries = retries::policy(&rule.policy.retries, part);
+    // Nothing takes the mark away from the answers of an application without a sidecar.
+    if upstreams.clone().any(|upstream| upstream.meshed) {
+        unreached::again(&mut retries);
+    }
+    let mut action = action(shares::specifier(table, rule, forward), retries);
     action.hash_policy = hash::policies(
         upstreams.map(|upstream| &upstream.balance),
         forward.sticky.as_ref(),
@@ -412,8 +418,7 @@ fn configuration(name: &str, routes: Vec<v3::Route>, policies: BTreeMap<String, 
         virtual_hosts: vec![host],
         response_headers_to_remove: vec![UNREACHED.to_owned()],
         typed_per_filter_config: policies,
-        // CGI-like applications take these names for the plain one, which is Envoy's own.
-        request_headers_to_remove: spellings(CLIENT_CERTIFICATE).split_off(1),
+        request_headers_to_remove: FORGED.clone(),
         ..Default::default()
     }
     .encode_to_vec()

@@ -24,6 +24,10 @@ use crate::telemetry::{SpanTag, TagValue};
 const SHARE: &str = "tracing.random_sampling";
 /// The header of the id by which Envoy draws.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
+/// The header of W3C with the data of other tracers about a trace.
+const STATE: &str = "tracestate";
+/// The value in the place of one that is not readable.
+const UNREADABLE: &str = "heddle=unreadable";
 /// Where the id of the client is in the meantime.
 const ASIDE: &str = "x-heddle-request-id";
 /// An id that Envoy takes for sampled.
@@ -34,11 +38,32 @@ const TOGETHER: (&str, RuntimeValue) = (
     RuntimeValue::Number(64),
 );
 /// Envoy's own attribute, without the query: that may have secrets.
-const URL: (&str, &str) = (
-    "http.url",
-    "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ:PATH)%",
-);
+const URL: &str = "http.url";
 const ROUTE: (&str, &str) = ("route", "%ROUTE_NAME%");
+/// Envoy's own attributes with text of clients, and that text as an expression. After them, Envoy adds the `grpc-message` of a server.
+const TEXTS: [(&str, &str); 4] = [
+    ("user_agent", "request.useragent"),
+    ("guid:x-request-id", "request.id"),
+    (
+        "guid:x-client-trace-id",
+        "request.headers['x-client-trace-id']",
+    ),
+    (
+        "downstream_cluster",
+        "request.headers['x-envoy-downstream-service-cluster']",
+    ),
+];
+/// Those of gRPC alone.
+const GRPC_TEXTS: [(&str, &str); 4] = [
+    ("grpc.path", "request.url_path"),
+    ("grpc.authority", "request.host"),
+    ("grpc.content_type", "request.headers['content-type']"),
+    ("grpc.timeout", "request.headers['grpc-timeout']"),
+];
+/// Whether Envoy takes a request for one of gRPC.
+const IS_GRPC: &str = "request.headers['content-type'].startsWith('application/grpc')";
+/// Texts of printable ASCII alone.
+const PRINTABLE: &str = ".matches('^[ -~]*$')";
 
 /// The spans of a connection manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,15 +82,29 @@ pub(crate) const fn runtime(share: u16) -> [(&'static str, RuntimeValue); 2] {
 /// The tracer. Its share without a runtime value is 0: only requests with a sampled parent have a span then.
 pub(super) fn tracer(spans: &Spans<'_>) -> Tracing {
     let none = Some(Percent { value: 0.0 });
-    let own = [URL, ROUTE].map(|(name, value)| CustomTag {
-        tag: name.to_owned(),
-        r#type: Some(custom_tag::Type::Value(value.to_owned())),
-    });
+    let url = format!(
+        "%REQ(:SCHEME)%://{}{}",
+        printable("request.host"),
+        printable("request.url_path")
+    );
+    let of_grpc = |of: &str| format!("%CEL(!{IS_GRPC} ? '' : {of}{PRINTABLE} ? {of} : '-')%");
+    let own = [(URL, url), (ROUTE.0, ROUTE.1.to_owned())]
+        .into_iter()
+        .chain(TEXTS.map(|(name, of)| (name, printable(of))))
+        .chain(GRPC_TEXTS.map(|(name, of)| (name, of_grpc(of))));
+    // Of two tags with one name, Envoy takes the first.
+    let is_free = |name: &str| spans.tags.iter().all(|tag| *tag.name != *name);
+    let own = own
+        .filter(|(name, _)| is_free(name))
+        .map(|(name, value)| CustomTag {
+            tag: name.to_owned(),
+            r#type: Some(custom_tag::Type::Value(value)),
+        });
     let tags = spans.tags.iter().map(tag);
     Tracing {
         client_sampling: none,
         random_sampling: none,
-        custom_tags: own.into_iter().chain(tags).collect(),
+        custom_tags: own.chain(tags).collect(),
         provider: Some(Http {
             name: COLLECTOR.to_owned(),
             config_type: Some(http::ConfigType::TypedConfig(exporter())),
@@ -83,15 +122,19 @@ fn exporter() -> Any {
     })
 }
 
+/// A text as it is if it has printable ASCII alone, else `-`. A collector refuses every span that comes with a text that is not UTF-8.
+fn printable(expression: &str) -> String {
+    format!("%CEL({expression}{PRINTABLE} ? {expression} : '-')%")
+}
+
 fn tag(tag: &SpanTag) -> CustomTag {
     let value = match &tag.value {
         TagValue::Literal(text) => custom_tag::Type::Literal(custom_tag::Literal {
             value: text.to_string(),
         }),
-        TagValue::Header(name) => custom_tag::Type::RequestHeader(custom_tag::Header {
-            name: name.to_string(),
-            ..Default::default()
-        }),
+        TagValue::Header(name) => {
+            custom_tag::Type::Value(printable(&format!("request.headers['{name}']")))
+        }
     };
     CustomTag {
         tag: tag.name.to_string(),
@@ -99,11 +142,13 @@ fn tag(tag: &SpanTag) -> CustomTag {
     }
 }
 
-/// Gives the draw an id of its own, before routes are chosen.
+/// Gives the draw an id of its own, before routes are chosen, and cleans the state of the trace.
 pub(super) fn own_id() -> core::TypedExtensionConfig {
     use core::header_value_option::HeaderAppendAction::{
         AddIfAbsent, OverwriteIfExists, OverwriteIfExistsOrAdd,
     };
+    let state = format!("request.headers['{STATE}']");
+    let unreadable = format!("%CEL({state}{PRINTABLE} ? '' : '{UNREADABLE}')%");
     let mutations = vec![
         set(ASIDE, "%REQ(X-REQUEST-ID)%", OverwriteIfExistsOrAdd),
         remove(REQUEST_ID),
@@ -111,6 +156,8 @@ pub(super) fn own_id() -> core::TypedExtensionConfig {
         set(REQUEST_ID, "%REQ(TRACEPARENT)%", OverwriteIfExistsOrAdd),
         set(REQUEST_ID, SAMPLED, OverwriteIfExists),
         set(REQUEST_ID, "%UNIQUE_ID%", AddIfAbsent),
+        // It goes into the span as it is. Its content is for tracers, and such a one is for none.
+        set(STATE, &unreadable, OverwriteIfExists),
     ];
     extension("own id", any(&early::HeaderMutation { mutations }))
 }

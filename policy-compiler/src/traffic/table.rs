@@ -58,6 +58,8 @@ pub struct TableUpstream {
     pub balance: Balance,
     /// Whether it has endpoints, in tables that have sessions: those of a backend without any begin again. Else it is always true.
     pub ready: bool,
+    /// Whether an endpoint has a sidecar, which can tell that it has not reached its application.
+    pub meshed: bool,
 }
 
 /// The rules for some names.

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
 
-use super::running::{Envoy, Trust, http, request, serve, start, status};
+use super::running::{Envoy, Trust, http, http_with, request, serve, start, status};
 
 pub const HTTP: u16 = 8411;
 pub const OTLP: u16 = 4317;
@@ -61,7 +61,7 @@ pub fn line<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// Answers with the head of the request, after those of the applications that it calls.
 pub fn application(stream: &mut TcpStream, next: Option<&str>) {
     let Some(head) = request(stream) else { return };
-    let mut head = String::from_utf8(head).unwrap();
+    let mut head = String::from_utf8_lossy(&head).into_owned();
     if let Some(next) = next {
         // As instrumented applications do it.
         let context = ["traceparent", "tracestate", "x-request-id"];
@@ -144,12 +144,13 @@ impl Chain {
 
     /// Calls over all hops. Returns the heads that the applications got, the last one first.
     pub fn call(&self, headers: &str) -> Result<String> {
-        let answer = http(
-            &format!("{}.0.3:{HTTP}", self.net),
-            "GET",
-            "/first?token=SECRET",
-            headers,
-        )?;
+        self.call_with(headers.as_bytes())
+    }
+
+    /// The same, with headers of any bytes.
+    pub fn call_with(&self, headers: &[u8]) -> Result<String> {
+        let at = format!("{}.0.3:{HTTP}", self.net);
+        let answer = http_with(&at, "GET", "/first?token=SECRET", headers)?;
         ensure!(status(&answer) == 200, "{answer}");
         let (_, heads) = answer.split_once("\r\n\r\n").context("no heads")?;
         Ok(heads.to_owned())

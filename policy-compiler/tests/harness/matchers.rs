@@ -2,12 +2,17 @@
 
 use serde_json::{Value, json};
 
+/// The fields of a tree of matchers.
+const TREE: [&str; 3] = ["matcher_list", "matcher_tree", "on_no_match"];
+
 /// The value with every matcher of an RBAC filter as lines of text.
 pub fn readable(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for key in ["matcher", "shadow_matcher"] {
-                if let Some(matcher) = map.get_mut(key) {
+                // Others have this name, too: that of the names in a certificate.
+                let of_tree = |of: &&mut Value| TREE.iter().any(|key| of.get(key).is_some());
+                if let Some(matcher) = map.get_mut(key).filter(of_tree) {
                     let mut lines = Vec::new();
                     text(matcher, 0, &mut lines);
                     *matcher = json!(lines);

@@ -62,7 +62,10 @@ impl Trust {
 
     /// Certificate and key of a host.
     pub fn issue_for(&self, host: &str) -> Result<(String, String)> {
-        let name = SanType::DnsName(host.try_into()?);
+        let name = match host.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(host.try_into()?),
+        };
         self.sign_name(name, CertificateParams::default())
     }
 
@@ -250,11 +253,17 @@ pub fn connect(at: &str) -> Result<TcpStream> {
 
 /// Returns the answer to a request; nothing if the connection was closed instead.
 pub fn http(at: &str, method: &str, path: &str, headers: &str) -> Result<String> {
+    http_with(at, method, path, headers.as_bytes())
+}
+
+/// The same, with headers of any bytes.
+pub fn http_with(at: &str, method: &str, path: &str, headers: &[u8]) -> Result<String> {
     let mut stream = connect(at)?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: api\r\n{headers}Connection: close\r\n\r\n");
+    let first = format!("{method} {path} HTTP/1.1\r\nHost: api\r\n");
+    let last = &b"Connection: close\r\n\r\n"[..];
+    let request = [first.as_bytes(), headers, last].concat();
     // A listener that refuses bytes may reset the connection before they are written: that is no answer, and no failure to ask.
-    let _ = stream.write_all(request.as_bytes());
+    let _ = stream.write_all(&request);
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     // To the end of the body and not of the connection: Envoy leaves a refused client a second to read.

@@ -240,6 +240,7 @@ pub fn table() -> impl Strategy<Value = RouteTable> {
                 name: format!("b{index}").into(),
                 balance: Balance::RoundRobin,
                 ready: true,
+                meshed: true,
             };
             (backend(index), upstream)
         };
