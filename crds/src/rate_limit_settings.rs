@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::HumanDuration;
+use crate::{HostTls, HumanDuration};
 
 /// Shared rate limits: those of a TrafficPolicy with `shared: true`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -79,7 +79,7 @@ pub struct RateLimitServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<RateLimitServerService>,
 
-    /// A host, called in plain text.
+    /// A host outside the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<RateLimitServerAddress>,
 }
@@ -118,6 +118,9 @@ pub struct RateLimitServerAddress {
     /// The port that takes gRPC.
     #[serde(default = "grpc")]
     pub port: NonZeroU16,
+    /// TLS to the host. Left out: plain text, which everybody on the way can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HostTls>,
 }
 
 /// The port of envoyproxy/ratelimit.

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccessLogFormat, AccessLogSink, AccessLogs, Percent, ServiceAccountRef};
+use crate::{AccessLogFormat, AccessLogSink, AccessLogs, HostTls, Percent, ServiceAccountRef};
 
 /// The reports of the sidecars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -104,7 +104,7 @@ pub struct Collector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<CollectorService>,
 
-    /// A host, called in plain text.
+    /// A host outside the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<CollectorAddress>,
 }
@@ -143,6 +143,9 @@ pub struct CollectorAddress {
     /// The port that takes OTLP over gRPC.
     #[serde(default = "otlp")]
     pub port: NonZeroU16,
+    /// TLS to the host. Left out: plain text, which everybody on the way can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HostTls>,
 }
 
 /// The port that IANA lists for OTLP over gRPC.

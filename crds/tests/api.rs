@@ -119,6 +119,10 @@ const ABSENCE_MEANS: &[&str] = &[
     "ExternalService.addresses",
     "ExternalService.privateAddresses",
     "ExternalService.visibleTo",
+    "Mesh.rateLimits.server.address.tls",
+    "Mesh.rateLimits.server.address.tls.caCertificates",
+    "Mesh.telemetry.collector.address.tls",
+    "Mesh.telemetry.collector.address.tls.caCertificates",
     "ExternalService.ports[].tls",
     "ExternalService.ports[].tls.caCertificates",
     // Of every kind: they share the type.

@@ -10,8 +10,26 @@ use crate::world::{NamespacedName, Port};
 pub(crate) enum CalledServer {
     /// A port of a service.
     Service(NamespacedName, Port),
-    /// A host, in plain text.
-    Address(Host, Port),
+    /// A host outside the mesh.
+    Outside(Outside),
+}
+
+/// A port of a host outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Outside {
+    /// The host.
+    pub(crate) host: Host,
+    /// The port.
+    pub(crate) port: Port,
+    /// TLS to it. None: plain text.
+    pub(crate) tls: Option<HostTls>,
+}
+
+/// TLS to a host outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HostTls {
+    /// The certificates of the authorities, in PEM. None: those of the sidecar's image.
+    pub(crate) authorities: Option<Arc<str>>,
 }
 
 impl CalledServer {
@@ -29,14 +47,14 @@ impl CalledServer {
     pub(crate) const fn service(&self) -> Option<(&NamespacedName, Port)> {
         match self {
             Self::Service(name, port) => Some((name, *port)),
-            Self::Address(..) => None,
+            Self::Outside(_) => None,
         }
     }
 
-    /// The host and the port.
-    pub(crate) fn address(&self) -> Option<(Host, Port)> {
+    /// The host outside the mesh.
+    pub(crate) const fn outside(&self) -> Option<&Outside> {
         match self {
-            Self::Address(host, port) => Some((host.clone(), *port)),
+            Self::Outside(host) => Some(host),
             Self::Service(..) => None,
         }
     }

@@ -7,6 +7,7 @@ mod collector;
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use collector::{Collector, Received};
@@ -126,6 +127,103 @@ fn a_call_over_four_hops_is_one_trace_and_parents_decide() -> Result<()> {
     let (trace, parent) = one_trace(&collector.take(SPANS)?)?;
     ensure!(heads.contains(&trace) && parent.is_empty(), "{heads}");
     Ok(())
+}
+
+/// A collector refuses all spans that come with a text that is not UTF-8, so no client may put one into a span.
+#[test]
+fn odd_bytes_of_a_client_cost_no_span() -> Result<()> {
+    let collector = Collector::start(&Chain::collector(93))?;
+    let tenant = "tags: [{name: tenant, requestHeader: x-tenant}]";
+    let chain = Chain::start(93, &format!("tracing: {{percent: 100, {tenant}}}"))?;
+    let parent = format!("traceparent: 00-{TRACE}-{PARENT}-01\r\n");
+    for name in [
+        "user-agent",
+        "x-request-id",
+        "x-client-trace-id",
+        "x-envoy-downstream-service-cluster",
+        "x-tenant",
+        "grpc-timeout",
+        "tracestate",
+    ] {
+        for odd in ["", "content-type: application/grpc+"] {
+            let line = [name.as_bytes(), b": a\xff\xc3b\r\n"].concat();
+            let odd = match odd {
+                "" => Vec::new(),
+                odd => [odd.as_bytes(), b"\xff\r\n"].concat(),
+            };
+            chain.call_with(&[parent.as_bytes(), &*line, &*odd].concat())?;
+            let spans = collector.take(SPANS).context(name)?;
+            one_trace(&spans).context(name)?;
+            ensure!(!format!("{spans:?}").contains("SECRET"), "{spans:#?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_collector_outside_is_called_by_tls_of_its_own_authority() -> Result<()> {
+    let (net, own, other) = ("127.98", Trust::new()?, Trust::new()?);
+    let (folder, none, trust) = (tempfile::tempdir()?, BTreeSet::new(), Trust::new()?);
+    serve(format!("{net}.1.2:{HTTP}"), |stream| {
+        application(stream, None);
+    })?;
+    let host = format!("{net}.8.1");
+    let collector = Collector::start_by_tls(&format!("{host}:{OTLP}"), &own.issue_for(&host)?)?;
+    for (authority, is_believed) in [(&other, false), (&own, true)] {
+        let upstream = format!("{net}.0.3:{HTTP}");
+        let mut world = workload(net, 0, "client", HTTP, &format!("shop/a:{HTTP}={upstream}"));
+        world += &workload(net, 1, "a", HTTP, "");
+        let pem = serde_json::to_string(authority.ca())?;
+        let address = format!("address: {{host: {host}, tls: {{caCertificates: {pem}}}}}");
+        world += &mesh(&address, "tracing: {percent: 100}");
+        let compiled = harness::compiled(&world);
+        ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
+        let admin = format!("{net}.0.9:9901");
+        let _client = start(
+            &compiled,
+            ("client", &none),
+            &trust,
+            folder.path(),
+            &admin,
+            |_| {},
+        )?;
+        let server = format!("{net}.1.9:9901");
+        let _server = start(
+            &compiled,
+            ("a", &none),
+            &trust,
+            folder.path(),
+            &server,
+            |_| {},
+        )?;
+        let flush = "/runtime_modify?tracing.opentelemetry.min_flush_spans=1";
+        http(&admin, "POST", flush, "")?;
+        let answer = http(&upstream, "GET", "/", "")?;
+        ensure!(status(&answer) == 200, "{answer}");
+        match is_believed {
+            true => _ = collector.take_once(|spans| !spans.is_empty())?,
+            false => {
+                let failed = "cluster.otlp.ssl.fail_verify_(error|san)";
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while counters(&admin, failed)? == 0 {
+                    ensure!(Instant::now() < deadline, "the certificate is not refused");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                ensure!(collector.spans().is_empty(), "{:#?}", collector.spans());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sum of the counters of a sidecar by an expression.
+fn counters(admin: &str, expression: &str) -> Result<u64> {
+    let text = http(admin, "GET", &format!("/stats?filter={expression}"), "")?;
+    let values = text.lines().filter_map(|line| line.split_once(": "));
+    let values = values.filter(|(name, _)| name.starts_with("cluster."));
+    Ok(values
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum())
 }
 
 /// The value of a counter of a sidecar.

@@ -56,7 +56,7 @@ impl Compiled {
     /// The cluster of a rate limit service outside the mesh, or of one that is not there.
     pub(super) fn limiter_host(&self) -> Arc<Part> {
         let server = self.settings.limiter.as_ref();
-        let host = server.and_then(CalledServer::address);
+        let host = server.and_then(CalledServer::outside).cloned();
         let origins = self.settings.origin.iter().cloned().collect();
         let of = |called: &CalledHost| called_host(LIMITER, called, cluster::questions_to);
         self.shared.limiters.of((host, origins), of)

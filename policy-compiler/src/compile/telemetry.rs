@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::Compiled;
 use super::report::PolicyFeedback;
-use crate::called_server::{CalledServer, Host};
+use crate::called_server::{CalledServer, Outside};
 use crate::envoy::runtime::{self, RuntimeValue};
 use crate::envoy::{access_log, cluster, metrics, otlp, tap, tracing};
 use crate::finding::{Finding, ObjectRef};
@@ -159,8 +159,8 @@ pub(super) fn missing_server(
     Some(Finding::error(mesh, field, reason, message).fix(fix))
 }
 
-/// The host and the port of a server outside the mesh, none for one that is not there, and the objects that name it.
-pub(crate) type CalledHost = (Option<(Host, Port)>, BTreeSet<ObjectRef>);
+/// A server outside the mesh, none for one that is not there, and the objects that name it.
+pub(crate) type CalledHost = (Option<Outside>, BTreeSet<ObjectRef>);
 
 impl Compiled {
     /// The service that is the collector.
@@ -171,7 +171,7 @@ impl Compiled {
     /// The cluster of a collector outside the mesh, or of one that is not there.
     pub(super) fn collector_host(&self) -> Arc<Part> {
         let collector = self.settings.collector.as_ref();
-        let host = collector.and_then(CalledServer::address);
+        let host = collector.and_then(CalledServer::outside).cloned();
         let origins = self.settings.origin.iter().cloned().collect();
         let of = |called: &CalledHost| called_host(otlp::COLLECTOR, called, cluster::reports_to);
         self.shared.collectors.of((host, origins), of)
@@ -182,13 +182,12 @@ impl Compiled {
 pub(super) fn called_host(
     name: &str,
     (to, origins): &CalledHost,
-    cluster: impl FnOnce(&str, Option<(&Host, Port)>) -> Cluster,
+    cluster: impl FnOnce(&str, Option<&Outside>) -> Cluster,
 ) -> Part {
-    let to = to.as_ref().map(|(host, port)| (host, *port));
     let resource = Resource::new(
         ResourceKind::Cluster,
         name,
-        cluster(name, to).encode_to_vec(),
+        cluster(name, to.as_ref()).encode_to_vec(),
         Vec::new(),
         origins.clone(),
     );

@@ -20,11 +20,11 @@ use super::zone;
 use super::{
     PLAIN_MATCH, UNLIMITED, ads, any, duration, number, plain_struct, seconds, socket_address,
 };
-use crate::called_server::Host;
+use crate::called_server::{Host, HostTls, Outside};
 use crate::traffic::{
     Alpn, EndpointGroup, Limits, Purpose, Upstream, UpstreamHost, UpstreamTls, idle_timeout,
 };
-use crate::world::{Port, SpiffeId};
+use crate::world::SpiffeId;
 
 /// The mark by which capture recognizes the second stage: the byte of `IP_TOS` or `IPV6_TCLASS`.
 const MARK: i64 = 0x9c;
@@ -126,15 +126,15 @@ fn grpc(max_seconds: Option<i64>) -> http::HttpProtocolOptions {
     }
 }
 
-/// A cluster of a host outside the mesh that gets reports, in plain text. Without a host it loses them.
-pub(crate) fn reports_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+/// A cluster of a host outside the mesh that gets reports. Without a host it loses them.
+pub(crate) fn reports_to(name: &str, to: Option<&Outside>) -> v3::Cluster {
     let mut cluster = at_host(name, to);
     limit_reports(&mut cluster);
     cluster
 }
 
 /// The same for questions. Without a host there are no answers.
-pub(crate) fn questions_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+pub(crate) fn questions_to(name: &str, to: Option<&Outside>) -> v3::Cluster {
     v3::Cluster {
         connect_timeout: duration(CONNECT_TIMEOUT),
         typed_extension_protocol_options: extensions(&grpc(None)),
@@ -142,9 +142,9 @@ pub(crate) fn questions_to(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster
     }
 }
 
-fn at_host(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
+fn at_host(name: &str, to: Option<&Outside>) -> v3::Cluster {
     let mut cluster = base(name, v3::cluster::DiscoveryType::Static);
-    let Some((host, port)) = to else {
+    let Some(Outside { host, port, tls }) = to else {
         return cluster;
     };
     let address = match host {
@@ -164,6 +164,8 @@ fn at_host(name: &str, to: Option<(&Host, Port)>) -> v3::Cluster {
             dns.to_string()
         }
     };
+    let to_host = |of: &HostTls| tls::to_host(Some(&address), of.authorities.as_deref());
+    cluster.transport_socket = tls.as_ref().map(to_host);
     cluster.load_assignment = Some(super::endpoint::at_host(name, address, port.get()));
     cluster
 }

@@ -1,4 +1,6 @@
-//! Mutual TLS. Keys, certificates and trust come from the agent by SDS and never pass through here.
+//! TLS. Keys, certificates and trust come from the agent by SDS and never pass through here.
+
+use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
@@ -79,7 +81,7 @@ pub(crate) fn unverified() -> core::TransportSocket {
     client(tls::CommonTlsContext::default(), "")
 }
 
-/// The client's side towards a host outside: the certificate must be valid for the name of the host; `None` for the name that `Host` has, if
+/// The client's side towards a host outside: the certificate must be valid for its name or address; `None` for the name that `Host` has, if
 /// the options of the cluster say so. The authorities are those of a text in PEM, or of the sidecar's image. The protocol of the request
 /// makes the ALPN.
 pub(crate) fn to_host(host: Option<&str>, authorities: Option<&str>) -> core::TransportSocket {
@@ -88,8 +90,16 @@ pub(crate) fn to_host(host: Option<&str>, authorities: Option<&str>) -> core::Tr
         Some(pem) => Specifier::InlineString(pem.to_owned()),
         None => Specifier::Filename(PUBLIC_AUTHORITIES.to_owned()),
     };
+    use tls::subject_alt_name_matcher::SanType;
+    // A certificate names an address in a way of its own, and the handshake names none (RFC 6066, 3).
+    let is_address = host.is_some_and(|host| host.parse::<IpAddr>().is_ok());
+    let san_type = if is_address {
+        SanType::IpAddress
+    } else {
+        SanType::Dns
+    };
     let san = |host: &str| tls::SubjectAltNameMatcher {
-        san_type: tls::subject_alt_name_matcher::SanType::Dns.into(),
+        san_type: san_type.into(),
         matcher: Some(exact(host)),
         ..Default::default()
     };
@@ -113,7 +123,7 @@ pub(crate) fn to_host(host: Option<&str>, authorities: Option<&str>) -> core::Tr
         ),
         ..Default::default()
     };
-    client(common, host.unwrap_or_default())
+    client(common, host.filter(|_| !is_address).unwrap_or_default())
 }
 
 /// No TLS.

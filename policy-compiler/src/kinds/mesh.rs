@@ -7,9 +7,9 @@ use heddle_crds::{
 use heddle_xds_types::golden;
 
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::rate_limit_server::rate_limit_server;
+use crate::kinds::called_servers::{self, collector, rate_limit_server};
 use crate::kinds::salvage::{bypassed, closed, in_words, salvage};
-use crate::kinds::telemetry::{access_logs, collector, span_tags};
+use crate::kinds::telemetry::{access_logs, span_tags};
 use crate::kinds::{ValidationError, validate_spec};
 pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
@@ -255,7 +255,7 @@ pub(super) fn check(spec: &MeshSpec) -> Vec<ValidationError> {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
     };
-    let mut problems = Vec::new();
+    let mut problems: Vec<ValidationError> = called_servers::faults(spec).collect();
     if !clean(&spec.trust_domain) {
         problems.push(ValidationError::invalid(
             "spec.trustDomain",

@@ -3,6 +3,8 @@
 //! The list of kinds is in `kind.rs`. A policy implements the trait [`policy::PolicyKind`]; the update calls it by the list.
 
 mod auth_headers;
+mod authorities;
+mod called_servers;
 mod called_service;
 mod expression;
 mod headers;
@@ -10,7 +12,6 @@ mod matches;
 pub(crate) mod mesh;
 pub(crate) mod policies;
 pub(crate) mod policy;
-mod rate_limit_server;
 mod routes;
 mod salvage;
 pub(crate) mod service_rules;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
 use crate::kinds::ValidationError;
+use crate::kinds::called_servers::FIELDS;
 
 /// More faults than this, and nothing of the spec is read.
 const MAX_FAULTS: usize = 32;
@@ -63,7 +64,8 @@ pub(super) struct Salvaged {
 ///
 /// # Guarantees
 /// - The result allows no more than the fields that were read, the last good spec and the closed values allow.
-/// - An unknown field in a spec that has all of the guarded fields, as the API server delivers it, changes nothing.
+/// - An unknown field in a spec that has all of the guarded fields, as the API server delivers it, changes nothing, unless it is in one of the
+///   servers that sidecars call for the mesh itself.
 pub(super) fn salvage(
     raw: &Value,
     last: Option<&MeshSpec>,
@@ -97,6 +99,7 @@ pub(super) fn salvage(
         value = last.clone().unwrap_or_else(|| json!({}));
         replaced = vec!["spec".to_owned()];
     }
+    close_servers(&mut value, &unknown, last.as_ref(), &mut replaced);
     for (path, closed) in GUARDED {
         guard(&mut value, path, closed, last.as_ref(), &mut replaced);
     }
@@ -110,6 +113,35 @@ pub(super) fn salvage(
         spec: serde_json::from_value(value).unwrap_or_else(|_| closed()),
         unknown,
         replaced,
+    }
+}
+
+/// Takes a server that is not wholly readable from the last good spec, else away: an unreadable part may have been the TLS to it, or the
+/// authorities that count.
+fn close_servers(
+    value: &mut Value,
+    unknown: &[String],
+    last: Option<&Value>,
+    replaced: &mut Vec<String>,
+) {
+    for [group, field] in FIELDS {
+        let name = format!("{group}.{field}");
+        let is_inside = |path: &String| {
+            path.strip_prefix(&name)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        if !unknown.iter().chain(replaced.iter()).any(is_inside) {
+            continue;
+        }
+        let good = last.and_then(|last| last.get(group)?.get(field)).cloned();
+        if let Some(fields) = value.get_mut(group).and_then(Value::as_object_mut) {
+            match good {
+                Some(good) => _ = fields.insert(field.to_owned(), good),
+                None => _ = fields.remove(field),
+            }
+        }
+        replaced.retain(|path| !is_inside(path));
+        replaced.push(name);
     }
 }
 

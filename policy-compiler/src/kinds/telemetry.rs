@@ -1,11 +1,8 @@
 //! The meaning of the fields that `Mesh` and `Telemetry` share.
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::called_server::{CalledServer, Host};
 use crate::telemetry::{AccessLogs, SpanTag, TagValue};
-use crate::world::{NamespacedName, Port};
 
 /// Reads access logs.
 pub(super) fn access_logs(spec: &heddle_crds::AccessLogs) -> AccessLogs {
@@ -18,21 +15,6 @@ pub(super) fn access_logs(spec: &heddle_crds::AccessLogs) -> AccessLogs {
         },
         None => AccessLogs::alike(share),
     }
-}
-
-/// Reads a collector. None: it names neither a service nor an address, which the schema refuses.
-pub(super) fn collector(spec: &heddle_crds::Collector) -> Option<CalledServer> {
-    if let Some(service) = &spec.service {
-        let name = NamespacedName::new(&service.namespace, &service.name);
-        return Some(CalledServer::Service(name, port(service.port)));
-    }
-    let address = spec.address.as_ref()?;
-    let host = Host::of(&address.host);
-    Some(CalledServer::Address(host, port(address.port)))
-}
-
-fn port(number: NonZeroU16) -> Port {
-    Port::from(number)
 }
 
 /// Reads the attributes of spans. One without a value is refused by the schema.

@@ -69,6 +69,17 @@ pub struct Collector(Arc<Mutex<Vec<Received>>>, Arc<Mutex<Vec<Line>>>);
 
 impl Collector {
     pub fn start(at: &str) -> Result<Self> {
+        Self::start_with(at, None)
+    }
+
+    /// The same by TLS, with a certificate and its key in PEM.
+    pub fn start_by_tls(at: &str, (chain, key): &(String, String)) -> Result<Self> {
+        let identity = transport::Identity::from_pem(chain, key);
+        let tls = transport::ServerTlsConfig::new().identity(identity);
+        Self::start_with(at, Some(tls))
+    }
+
+    fn start_with(at: &str, tls: Option<transport::ServerTlsConfig>) -> Result<Self> {
         let (at, collector) = (at.parse::<SocketAddr>()?, Self::default());
         let (service, (ready, started)) = (collector.clone(), mpsc::channel());
         std::thread::spawn(move || -> Result<()> {
@@ -78,7 +89,11 @@ impl Collector {
             runtime.block_on(async {
                 let incoming = transport::server::TcpIncoming::bind(at)?;
                 ready.send(())?;
-                let server = transport::Server::builder()
+                let mut server = transport::Server::builder();
+                if let Some(tls) = tls {
+                    server = server.tls_config(tls)?;
+                }
+                let server = server
                     .add_service(LogsServiceServer::new(service.clone()))
                     .add_service(TraceServiceServer::new(service));
                 Ok(server.serve_with_incoming(incoming).await?)

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use heddle_crds::{
-    ExternalProtocol as Declared, ExternalServiceSpec, ExternalTls as DeclaredTls, reason,
-};
+use heddle_crds::{ExternalProtocol as Declared, ExternalServiceSpec, reason};
 use ipnet::IpNet;
 
 use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
+use crate::kinds::authorities::unusable;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
 use crate::traffic::{
     ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private, undialed,
@@ -19,9 +18,6 @@ use crate::world::{NamespacedName, Port};
 
 /// The bound on the hosts of a namespace, each at each of its ports.
 const MAX_HOSTS: usize = 1000;
-/// The bound on the certificates of authorities at a port.
-const MAX_AUTHORITIES: usize = 32;
-
 /// The bound on the ranges that `privateAddresses` leave closed. A block of one address of IPv6 makes some 120, one of IPv4 some 50.
 const MAX_RANGES: usize = 1000;
 
@@ -115,7 +111,7 @@ impl PolicyKind for ExternalServiceSpec {
         });
         let ports_of_tls = spec.ports.iter().enumerate();
         let authorities = ports_of_tls.filter_map(|(index, port)| {
-            let (message, fix) = unusable(port.tls.as_ref()?)?;
+            let (message, fix) = unusable(port.tls.as_ref()?.ca_certificates.as_deref()?)?;
             let field = format!("spec.ports[{index}].tls.caCertificates");
             Some(ValidationError::invalid(field, message, fix))
         });
@@ -232,41 +228,6 @@ fn too_scattered(spec: &ExternalServiceSpec) -> Option<ValidationError> {
             ),
             "open fewer or larger blocks",
         )
-    })
-}
-
-/// The fault of the certificates of authorities, and its repair. Envoy would reject each of them only when a host is called.
-fn unusable(tls: &DeclaredTls) -> Option<(String, &'static str)> {
-    let text = tls.ca_certificates.as_ref()?;
-    let Ok(blocks) = pem::parse_many(text) else {
-        let message = "the text is not PEM".to_owned();
-        return Some((
-            message,
-            "copy the certificates with their BEGIN and END lines",
-        ));
-    };
-    if blocks.is_empty() || blocks.len() > MAX_AUTHORITIES {
-        let message = format!(
-            "{} certificates are not 1 to {MAX_AUTHORITIES}",
-            blocks.len()
-        );
-        return Some((message, "name the authorities of these hosts alone"));
-    }
-    blocks.iter().enumerate().find_map(|(index, block)| {
-        let number = index + 1;
-        if block.tag() != "CERTIFICATE" {
-            let message = format!(
-                "block {number} is not a certificate but a {:?}",
-                block.tag()
-            );
-            return Some((message, "remove it: certificates of authorities are enough"));
-        }
-        x509_parser::parse_x509_certificate(block.contents())
-            .is_err()
-            .then(|| {
-                let message = format!("block {number} is not a certificate of X.509");
-                (message, "copy the certificate again, or remove it")
-            })
     })
 }
 
