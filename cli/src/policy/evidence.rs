@@ -107,7 +107,7 @@ impl Evidence {
         let forbidden = reports.iter().filter_map(|report| report.forbidden_percent);
         let forbidden = forbidden.fold(0.0, f64::max);
         let identity = match SpiffeId::parse(from) {
-            Some(_) if forbidden > 0.0 => Err(format!("{forbidden:.2} % of its requests were answered with 403")),
+            Some(_) if forbidden > 0.0 => Err(format!("{forbidden:.2} % of its requests were forbidden (403, or PERMISSION_DENIED of gRPC)")),
             Some(identity) => Ok(identity),
             None if from.is_empty() => Err("without a certificate: no policy can name the caller, and a rule without callers would open the port".to_owned()),
             None => Err("the identity is not a SPIFFE id".to_owned()),

@@ -11,6 +11,9 @@ const MAX_PATTERNS: usize = 32;
 /// The longest name of a segment, in bytes. Longer ones are values.
 const MAX_NAME: usize = 64;
 
+/// The most names in one path.
+const MAX_DEPTH: usize = 32;
+
 /// Methods of HTTP.
 pub type Methods = BTreeSet<String>;
 
@@ -32,7 +35,7 @@ impl Paths {
         let mut node = self;
         let segments = path.strip_prefix('/').unwrap_or(path).split('/');
         for (depth, segment) in segments.enumerate() {
-            if node.wide || is_value(segment) {
+            if node.wide || is_value(segment) || depth == MAX_DEPTH {
                 node.below.insert(method.to_owned());
                 return;
             }
@@ -179,6 +182,13 @@ mod tests {
             "GET /static/app.js",
         ];
         assert_eq!(patterns(&all), expected);
+    }
+
+    #[test]
+    fn deep_paths_become_prefixes() {
+        let deep = "/a".repeat(100_000);
+        let expected = format!("GET {}/*", "/a".repeat(MAX_DEPTH));
+        assert_eq!(patterns(&[("GET", &deep)]), [expected]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The rules of a suggested policy: the ports, methods and paths of each caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_policy_compiler::world::{Port, Protocol, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName};
@@ -43,17 +43,33 @@ pub struct Look<'a> {
 impl Look<'_> {
     /// A rule for each set of callers with the same rights. Adds the reasons to look twice.
     pub fn rules(&self, notes: &mut Vec<String>) -> Vec<Value> {
-        let mut doubts = Vec::new();
-        let rules = self.rules_by(|caller, port| self.operations(caller, port, &mut doubts));
-        if rules.len() < MAX_RULES {
-            notes.extend(doubts);
-            return rules;
+        let mut open = BTreeSet::new();
+        loop {
+            let (mut doubts, mut needs) = (Vec::new(), BTreeMap::<SpiffeId, usize>::new());
+            let rules = self.rules_by(|caller, port| {
+                let is_open = open.contains(caller);
+                let operations = (!is_open).then(|| self.operations(caller, port, &mut doubts));
+                let operations = operations.flatten()?;
+                *needs.entry(caller.clone()).or_default() += operations.len();
+                Some(operations)
+            });
+            // The caller with most rules makes room for the others.
+            let most = needs.into_iter().max_by_key(|(_, rules)| *rules);
+            match most.filter(|_| rules.len() >= MAX_RULES) {
+                None => {
+                    notes.extend(doubts);
+                    return rules;
+                }
+                Some((caller, _)) => {
+                    notes.push(format!(
+                        "all methods and paths are allowed to {}: the policy would have {} rules, and at most {MAX_RULES} are possible",
+                        caller.as_str(),
+                        rules.len()
+                    ));
+                    open.insert(caller);
+                }
+            }
         }
-        notes.push(format!(
-            "all methods and paths are allowed: to name them would take {} rules, and a policy has at most {MAX_RULES}",
-            rules.len()
-        ));
-        self.rules_by(|_, _| None)
     }
 
     /// The tapped requests of a caller to a port.
@@ -133,10 +149,13 @@ impl Look<'_> {
             return None;
         };
         let Some(operations) = sent.operations() else {
-            doubt(&format!(
-                "no Allow rule can name {} of its {} requests, by the method or by a path that servers read in several ways",
-                sent.unnamable, sent.count
-            ));
+            doubt(&match sent.unnamable {
+                0 => "it uses more methods than a rule can name".to_owned(),
+                some => format!(
+                    "no Allow rule can name {some} of its {} requests, by the method or by a path that servers read in several ways",
+                    sent.count
+                ),
+            });
             return None;
         };
         let mut whole = operations.iter().filter(|(_, paths)| is_all(paths));

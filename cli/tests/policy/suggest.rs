@@ -116,8 +116,9 @@ fn answers_of_a_server_count_more_than_those_a_caller_claims() {
     let document = suggest_from(&edges, "");
     let reviews = of_workload(&document, "shop/reviews-v1-1");
     assert_eq!(reviews["policy"], Value::Null, "{reviews}");
-    let denied =
-        format!("left out: {EVIL}, 9 times: 100.00 % of its requests were answered with 403");
+    let denied = format!(
+        "left out: {EVIL}, 9 times: 100.00 % of its requests were forbidden (403, or PERMISSION_DENIED of gRPC)"
+    );
     assert_eq!(reviews["notes"][0], denied);
     assert!(!document.to_string().contains("evil/a\""), "{document}");
 }
@@ -133,8 +134,9 @@ fn a_caller_that_is_denied_in_part_is_left_out() {
     );
     let reviews = of_workload(&document, "shop/reviews-v1-1");
     assert_eq!(reviews["policy"], Value::Null, "{reviews}");
-    let denied =
-        format!("left out: {EVIL}, 9 times: 11.11 % of its requests were answered with 403");
+    let denied = format!(
+        "left out: {EVIL}, 9 times: 11.11 % of its requests were forbidden (403, or PERMISSION_DENIED of gRPC)"
+    );
     assert_eq!(reviews["notes"][0], denied);
 }
 
@@ -331,7 +333,7 @@ fn doubtful_callers_are_named_and_left_out() {
         "# Callers of namespace shop, observed over 900 s. Review each rule before you apply it:\n",
         "# Left out: spiffe://cluster.local/ns/shop/sa/frontend, 900 times: shop/gone [31m kind: Secret leads to no known pod\n",
         "# shop/reviews-v1-1\n# spiffe://cluster.local/ns/shop/sa/frontend called port 9080 2813 times\n",
-        "# left out: spiffe://cluster.local/ns/shop/sa/db, 900 times: 0.25 % of its requests were answered with 403\n",
+        "# left out: spiffe://cluster.local/ns/shop/sa/db, 900 times: 0.25 % of its requests were forbidden (403, or PERMISSION_DENIED of gRPC)\n",
         "# left out: a caller outside the mesh, 180 times: without a certificate: no policy can name the caller",
         "# left out: spiffe://cluster.local/ns/shop/sa/frontend, 90 times: port 5000 is a claim of the caller: no server reports it\n",
         "# port 5000 of spiffe://cluster.local/ns/shop/sa/reviews: only the caller names it; its service has several ports, and servers report none\n",
