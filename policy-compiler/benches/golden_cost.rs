@@ -109,23 +109,25 @@ fn compiled(ports: u16, telemetry: &Value) -> Compiled {
     harness::compiled(&documents.concat())
 }
 
-/// Leaves the connection managers with this route configuration the loggers with these names.
-fn keep_loggers(value: &mut Value, routes: &str, names: &[&str]) {
+/// Leaves the connection managers with this route configuration the parts of a row.
+fn keep(value: &mut Value, routes: &str, row: &Row) {
     match value {
         Value::Object(map) => {
             if map
                 .get("route_config")
                 .is_some_and(|of| of["name"] == routes)
             {
-                let loggers = map["access_log"].as_array_mut().unwrap();
-                loggers.retain(|logger| names.contains(&logger["name"].as_str().unwrap()));
+                if let Some(names) = row.loggers {
+                    let loggers = map["access_log"].as_array_mut().unwrap();
+                    loggers.retain(|logger| names.contains(&logger["name"].as_str().unwrap()));
+                }
+                for field in row.without {
+                    map.remove(*field);
+                }
             }
-            map.values_mut()
-                .for_each(|value| keep_loggers(value, routes, names));
+            map.values_mut().for_each(|value| keep(value, routes, row));
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .for_each(|value| keep_loggers(value, routes, names)),
+        Value::Array(items) => items.iter_mut().for_each(|value| keep(value, routes, row)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -146,9 +148,10 @@ fn answer(stream: &mut TcpStream) {
     }
 }
 
-fn ask(stream: &mut TcpStream, path: &str) -> Result<()> {
-    let headers = "host: api\r\nuser-agent: bench\r\naccept: */*";
-    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n\r\n")?;
+fn ask(stream: &mut TcpStream, row: &Row) -> Result<()> {
+    let (path, header) = (row.path, row.header);
+    let headers = "host: api\r\nuser-agent: bench\r\naccept: */*\r\n";
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}{header}\r\n")?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     while !answer.ends_with(b"\r\n\r\nok") {
         let read = stream.read(&mut buffer)?;
@@ -160,12 +163,12 @@ fn ask(stream: &mut TcpStream, path: &str) -> Result<()> {
 }
 
 /// Connects and warms up. Under valgrind, the first call may take longer than the sidecar waits for the server.
-fn warm(at: &str, path: &str) -> Result<TcpStream> {
+fn warm(at: &str, row: &Row) -> Result<TcpStream> {
     let mut tries = 0..10;
     loop {
         let mut stream = connect(at)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        match (0..WARM_UP).try_for_each(|_| ask(&mut stream, path)) {
+        match (0..WARM_UP).try_for_each(|_| ask(&mut stream, row)) {
             Ok(()) => return Ok(stream),
             Err(error) if tries.next().is_some() => println!("once more: {error}"),
             Err(error) => return Err(error),
@@ -212,6 +215,10 @@ struct Row {
     path: &'static str,
     /// The runtime values that wake loggers.
     awake: &'static str,
+    /// A header beside the usual ones, with the end of its line.
+    header: &'static str,
+    /// Fields that are taken from its connection managers.
+    without: &'static [&'static str],
 }
 
 const fn row(name: &'static str, loggers: Option<&'static [&'static str]>) -> Row {
@@ -220,6 +227,8 @@ const fn row(name: &'static str, loggers: Option<&'static [&'static str]>) -> Ro
         loggers,
         path: "/items",
         awake: "",
+        header: "",
+        without: &[],
     }
 }
 
@@ -256,12 +265,27 @@ const OF_COLLECTOR: [Row; 2] = [
     },
 ];
 
+/// With traces of which no request begins one.
+const OF_TRACES: [Row; 4] = [
+    Row {
+        without: &["tracing", "early_header_mutation_extensions"],
+        ..row("no tracer", Some(&[]))
+    },
+    row("a tracer, no parent", Some(&[])),
+    Row {
+        header: "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n",
+        ..row("a tracer, parent not sampled", Some(&[]))
+    },
+    Row {
+        header: "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
+        ..row("a tracer, sampled parent: a span", Some(&[]))
+    },
+];
+
 /// Leaves the connection managers with these route configurations the loggers of their rows, and leads taps to the sink.
 fn edit(config: &mut Value, rows: &[Row], routes: impl Fn(u16) -> String) {
     for (port, row) in (FIRST..).zip(rows) {
-        if let Some(loggers) = row.loggers {
-            keep_loggers(config, &routes(port), loggers);
-        }
+        keep(config, &routes(port), row);
     }
     let clusters = config["static_resources"]["clusters"].as_array_mut();
     let mut clusters = clusters.unwrap().iter_mut();
@@ -298,7 +322,9 @@ fn count(folder: &Path) -> Result<()> {
     let port = port.parse::<u16>()?;
     let to_collector = json!({"accessLogs": {}, "accessLogSink": "Collector", "collector": {"address": {"host": ip, "port": port}}});
     pair(folder, "default", &ROWS, &json!({}))?;
-    pair(folder, "collector", &OF_COLLECTOR, &to_collector)
+    pair(folder, "collector", &OF_COLLECTOR, &to_collector)?;
+    let traces = json!({"tracing": {"percent": 0}, "collector": to_collector["collector"]});
+    pair(folder, "traces", &OF_TRACES, &traces)
 }
 
 /// Counts the rows of a pair of sidecars.
@@ -317,15 +343,15 @@ fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()
     for round in 1..=ROUNDS {
         let mut bare = [0.0; 2];
         for (port, row) in (FIRST..).zip(rows) {
-            let (name, path) = (row.name, row.path);
+            let name = row.name;
             if !row.awake.is_empty() {
                 wake(row.awake, true)?;
             }
-            let mut stream = warm(&format!("{NET}.4:{port}"), path)?;
+            let mut stream = warm(&format!("{NET}.4:{port}"), row)?;
             for envoy in [&client, &server] {
                 control("--zero", envoy)?;
             }
-            (0..REQUESTS).try_for_each(|_| ask(&mut stream, path))?;
+            (0..REQUESTS).try_for_each(|_| ask(&mut stream, row))?;
             for (index, envoy) in [&client, &server].into_iter().enumerate() {
                 let each = instructions(envoy, folder)? as f64 / 1000.0 / REQUESTS as f64;
                 if port == FIRST {
