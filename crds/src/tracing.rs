@@ -143,7 +143,7 @@ pub struct CollectorAddress {
     /// The port that takes OTLP over gRPC.
     #[serde(default = "otlp")]
     pub port: NonZeroU16,
-    /// TLS to the host. Left out: plain text, which everybody on the way can read.
+    /// TLS to the host; `{}` by public authorities. Left out, or without a value: plain text, which everybody on the way can read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HostTls>,
 }

@@ -231,6 +231,7 @@ fn url(text: &str) -> Option<(String, &str)> {
                 .map_or(authority, |(_, host)| host);
             let port = match host.rsplit_once(']') {
                 Some((_, port)) => port.strip_prefix(':').or(port.is_empty().then_some(""))?,
+                None if host.starts_with('[') => return None,
                 None => host.rsplit_once(':').map_or("", |(_, port)| port),
             };
             port.bytes().all(|b| b.is_ascii_digit()).then_some(path)?
@@ -301,6 +302,7 @@ mod tests {
             ("http://u:pw@app/live", "/live"),
             ("//[::1]/live", "/live"),
             ("//[::1]:80/live", "/live"),
+            ("//[::1/live", "//%5B::1/live"),
             ("/live#%zz", "/live%23%25zz"),
             ("/live\t?a", "/live%09%3Fa"),
             ("a:b", "/a:b"),

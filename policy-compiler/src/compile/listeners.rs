@@ -81,7 +81,11 @@ pub(crate) enum ListenerTarget {
         named: Option<Arc<[NamedCluster]>>,
     },
     /// To the pod at the very address of the listener.
-    Pod { cluster: Arc<str> },
+    Pod {
+        cluster: Arc<str>,
+        /// Whether it has a sidecar.
+        is_meshed: bool,
+    },
     /// All pods there deny the caller.
     Denied,
 }
@@ -140,7 +144,9 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             ..
         } => tcp_proxy_sticky("outbound", cluster, &reporting),
         ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&reporting)),
-        ListenerTarget::Pod { cluster } => tcp_proxy_to("outbound", cluster, input.at, &reporting),
+        ListenerTarget::Pod { cluster, .. } => {
+            tcp_proxy_to("outbound", cluster, input.at, &reporting)
+        }
         ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&reporting)),
     };
     let chains = &mut listener.filter_chains;
@@ -209,8 +215,9 @@ fn by_name(
 fn routes<'a>(name: &str, input: &'a ListenerInput) -> Option<Routes<'a>> {
     match &input.target {
         ListenerTarget::Service { route, .. } => route.as_deref().map(Routes::Named),
-        ListenerTarget::Pod { cluster } => {
-            Some(Routes::Inline(Box::new(route::to_one(cluster, input.at))))
+        ListenerTarget::Pod { cluster, is_meshed } => {
+            let route = route::to_one(cluster, input.at, *is_meshed);
+            Some(Routes::Inline(Box::new(route)))
         }
         ListenerTarget::Denied => Some(Routes::Inline(Box::new(route::forbidden(name)))),
     }
@@ -226,7 +233,7 @@ fn requires(input: &ListenerInput) -> Vec<ResourceKey> {
         (ListenerTarget::Denied, _) | (ListenerTarget::Service { .. }, Protocol::Http) => {
             Vec::new()
         }
-        (ListenerTarget::Pod { cluster }, _)
+        (ListenerTarget::Pod { cluster, .. }, _)
         | (ListenerTarget::Service { cluster, .. }, Protocol::Tcp | Protocol::Detect) => {
             let named = input.target.by_name().into_iter();
             let named = named.flat_map(|(named, _)| named).map(|of| &of.cluster);

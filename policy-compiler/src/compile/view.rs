@@ -432,6 +432,7 @@ impl<'a> ViewBuilder<'a> {
             DestinationTarget::Pod { .. } if denied => ListenerTarget::Denied,
             DestinationTarget::Pod { group, .. } => ListenerTarget::Pod {
                 cluster: group.cluster_name(),
+                is_meshed: group.is_meshed(),
             },
         };
         let service = resolved.services().map(|(name, _)| &name.name).min();

@@ -246,10 +246,12 @@ pub(super) fn timeouts(action: &mut v3::RouteAction, timeouts: &Timeouts) {
 }
 
 /// Routes all requests to the one endpoint of a cluster that is at this address, independently of `Host` and all other headers.
-pub(crate) fn to_one(cluster: &str, at: SocketAddr) -> v3::RouteConfiguration {
+pub(crate) fn to_one(cluster: &str, at: SocketAddr, is_meshed: bool) -> v3::RouteConfiguration {
     let specifier = v3::route_action::ClusterSpecifier::Cluster(cluster.to_owned());
     let mut retries = retries::in_place(UNSENT);
-    unreached::again(&mut retries);
+    if is_meshed {
+        unreached::again(&mut retries);
+    }
     let mut action = action(specifier, retries);
     action.metadata_match = Some(endpoint::only(at));
     let route = v3::Route {

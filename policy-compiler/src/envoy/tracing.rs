@@ -83,7 +83,8 @@ pub(crate) const fn runtime(share: u16) -> [(&'static str, RuntimeValue); 2] {
 pub(super) fn tracer(spans: &Spans<'_>) -> Tracing {
     let none = Some(Percent { value: 0.0 });
     let url = format!(
-        "%REQ(:SCHEME)%://{}{}",
+        "{}://{}{}",
+        printable("request.scheme"),
         printable("request.host"),
         printable("request.url_path")
     );
@@ -133,7 +134,18 @@ fn tag(tag: &SpanTag) -> CustomTag {
             value: text.to_string(),
         }),
         TagValue::Header(name) => {
-            custom_tag::Type::Value(printable(&format!("request.headers['{name}']")))
+            let header = format!("request.headers['{name}']");
+            // Without a value, an attribute of Envoy's own with this name would stay as it is.
+            let is_own = TEXTS
+                .iter()
+                .chain(&GRPC_TEXTS)
+                .any(|(own, _)| **own == *tag.name);
+            custom_tag::Type::Value(match is_own {
+                true => format!(
+                    "%CEL('{name}' in request.headers ? {header}{PRINTABLE} ? {header} : '-' : '-')%"
+                ),
+                false => printable(&header),
+            })
         }
     };
     CustomTag {

@@ -12,6 +12,14 @@ pub(super) fn unusable(text: &str) -> Option<(String, &'static str)> {
             "copy the certificates with their BEGIN and END lines",
         ));
     };
+    // The reader stops at a block without an end.
+    if text.matches("-----BEGIN ").count() != blocks.len() {
+        let message = format!("a block after the first {} is not whole", blocks.len());
+        return Some((
+            message,
+            "copy the certificates with their BEGIN and END lines",
+        ));
+    }
     if blocks.is_empty() || blocks.len() > MAX_AUTHORITIES {
         let message = format!(
             "{} certificates are not 1 to {MAX_AUTHORITIES}",

@@ -256,6 +256,7 @@ pub(super) fn check(spec: &MeshSpec) -> Vec<ValidationError> {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
     };
     let mut problems: Vec<ValidationError> = called_servers::faults(spec).collect();
+    problems.extend(unusable_tags(spec));
     if !clean(&spec.trust_domain) {
         problems.push(ValidationError::invalid(
             "spec.trustDomain",
@@ -264,4 +265,28 @@ pub(super) fn check(spec: &MeshSpec) -> Vec<ValidationError> {
         ));
     }
     problems
+}
+
+/// The tags of spans with a header that would be code in an expression, or with credentials.
+fn unusable_tags(spec: &MeshSpec) -> impl Iterator<Item = ValidationError> {
+    let tags = spec.telemetry.tracing.iter().flat_map(|of| &of.tags);
+    tags.enumerate().filter_map(|(index, tag)| {
+        let name = tag.request_header.as_deref()?;
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        let (problem, fix) = match name {
+            "authorization" | "proxy-authorization" | "cookie" | "x-forwarded-client-cert" => {
+                ("has credentials", "name a header that carries none")
+            }
+            name if !name.is_empty() && name.bytes().all(known) => return None,
+            _ => (
+                "is not the name of a header",
+                "use lower-case letters, digits, - and _",
+            ),
+        };
+        Some(ValidationError::invalid(
+            format!("spec.telemetry.tracing.tags[{index}].requestHeader"),
+            format!("{name:?} {problem}"),
+            fix,
+        ))
+    })
 }

@@ -24,6 +24,9 @@ const GUARDED: [(&[&str], Option<&str>); 7] = [
     (&["scope", "onDemand"], Some("Disabled")),
 ];
 
+/// A name that no host has (RFC 6761, 6.4).
+const NO_HOST: &str = "unreadable.invalid";
+
 /// The list of the namespaces with another `outbound`.
 const NAMESPACES: &str = "outboundNamespaces";
 
@@ -116,8 +119,9 @@ pub(super) fn salvage(
     }
 }
 
-/// Takes a server that is not wholly readable from the last good spec, else away: an unreadable part may have been the TLS to it, or the
-/// authorities that count.
+/// Takes a server that is not wholly readable from the last good spec, else puts one in its place that nothing reaches: an unreadable part may
+/// have been the TLS to it, or the authorities that count. Without a server, no shared limit would come into force, also with
+/// `failureMode: Closed`.
 fn close_servers(
     value: &mut Value,
     unknown: &[String],
@@ -127,18 +131,16 @@ fn close_servers(
     for [group, field] in FIELDS {
         let name = format!("{group}.{field}");
         let is_inside = |path: &String| {
-            path.strip_prefix(&name)
-                .is_some_and(|rest| rest.starts_with('.'))
+            let rest = path.strip_prefix(&name);
+            rest.is_some_and(|rest| rest.starts_with('.'))
         };
         if !unknown.iter().chain(replaced.iter()).any(is_inside) {
             continue;
         }
         let good = last.and_then(|last| last.get(group)?.get(field)).cloned();
         if let Some(fields) = value.get_mut(group).and_then(Value::as_object_mut) {
-            match good {
-                Some(good) => _ = fields.insert(field.to_owned(), good),
-                None => _ = fields.remove(field),
-            }
+            let none = json!({"address": {"host": NO_HOST, "tls": {}}});
+            fields.insert(field.to_owned(), good.unwrap_or(none));
         }
         replaced.retain(|path| !is_inside(path));
         replaced.push(name);
