@@ -140,6 +140,8 @@ pub mod reason {
     pub const COLLECTOR_NOT_FOUND: &str = "CollectorNotFound";
     /// `ResolvedRefs`: the Mesh names no rate limit service, or one that is not there.
     pub const RATE_LIMIT_SERVER_NOT_FOUND: &str = "RateLimitServerNotFound";
+    /// A finding: the Mesh names a server outside the cluster that sidecars call in plain text.
+    pub const CALLED_IN_PLAIN_TEXT: &str = "CalledInPlainText";
     /// `ResolvedRefs`: the service has no such port.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// Conflicted: no other object claims the same, or this object wins.

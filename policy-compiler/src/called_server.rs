@@ -1,8 +1,12 @@
 //! The servers that sidecars call for the mesh itself: the collector of telemetry, the rate limit service.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::traffic::is_private;
 use crate::world::{NamespacedName, Port};
 
 /// A server that sidecars call for the mesh itself.
@@ -23,6 +27,20 @@ pub(crate) struct Outside {
     pub(crate) port: Port,
     /// TLS to it. None: plain text.
     pub(crate) tls: Option<HostTls>,
+}
+
+impl Outside {
+    /// Whether bytes to it leave the cluster in plain text, as far as its address or name tells.
+    pub(crate) fn is_readable_outside(&self, cluster_domain: &str) -> bool {
+        let is_near = match &self.host {
+            Host::Ip(ip) => ip.is_loopback() || is_private(IpNet::from(*ip)),
+            Host::Name(name) => {
+                let mut labels = name.split('.');
+                name.ends_with(&format!(".{cluster_domain}")) || labels.any(|label| label == "svc")
+            }
+        };
+        self.tls.is_none() && !is_near
+    }
 }
 
 /// TLS to a host outside the mesh.
@@ -67,6 +85,15 @@ pub(crate) enum Host {
     Ip(IpAddr),
     /// A DNS name.
     Name(Arc<str>),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 impl Host {

@@ -6,7 +6,7 @@ use heddle_crds::reason;
 
 use super::Compiled;
 use super::inbound::{InboundInput, InboundPort};
-use super::telemetry::{CalledHost, called_host, missing_server};
+use super::telemetry::{CalledHost, called_host, missing_server, plain_server};
 use crate::called_server::CalledServer;
 use crate::envoy::{cluster, shared_limits::LIMITER};
 use crate::finding::Finding;
@@ -28,8 +28,8 @@ pub(super) fn required(application: &str, inbound: &InboundPort) -> Vec<Resource
     clusters.map(key).collect()
 }
 
-/// The finding about a service that is named as rate limit service and answers no question.
-pub(super) fn limiter_findings(settings: &Settings, world: &World) -> Option<Finding> {
+/// The findings about a service that is named as rate limit service and answers no question, and about one in plain text.
+pub(super) fn limiter_findings(settings: &Settings, world: &World) -> Vec<Finding> {
     let consequence = match settings.questions.closed {
         true => "requests with a shared limit are answered 503",
         false => "no shared limit is kept",
@@ -38,13 +38,10 @@ pub(super) fn limiter_findings(settings: &Settings, world: &World) -> Option<Fin
         "spec.rateLimits.server.service",
         reason::RATE_LIMIT_SERVER_NOT_FOUND,
     );
-    missing_server(
-        settings,
-        world,
-        settings.limiter.as_ref(),
-        named,
-        consequence,
-    )
+    let server = settings.limiter.as_ref();
+    let missing = missing_server(settings, world, server, named, consequence);
+    let plain = plain_server(settings, server, "spec.rateLimits.server.address");
+    missing.into_iter().chain(plain).collect()
 }
 
 impl Compiled {

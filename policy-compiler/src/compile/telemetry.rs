@@ -124,8 +124,28 @@ pub(crate) fn collector_findings(settings: &Settings, world: &World) -> Vec<Find
         reason::COLLECTOR_NOT_FOUND,
     );
     let collector = settings.collector.as_ref();
-    let finding = missing_server(settings, world, collector, named, lost);
-    finding.into_iter().collect()
+    let missing = missing_server(settings, world, collector, named, lost);
+    let plain = plain_server(settings, collector, "spec.telemetry.collector.address");
+    missing.into_iter().chain(plain).collect()
+}
+
+/// The warning about a server outside the cluster that sidecars call in plain text. An empty `tls:` may have been meant to be TLS: the API
+/// server takes it away.
+pub(super) fn plain_server(
+    settings: &Settings,
+    server: Option<&CalledServer>,
+    field: &'static str,
+) -> Option<Finding> {
+    let (outside, mesh) = (server?.outside()?, settings.origin.as_ref()?);
+    outside
+        .is_readable_outside(&settings.cluster_domain)
+        .then(|| {
+            let host = &outside.host;
+            let message =
+                format!("{host} is called in plain text, which everybody on the way can read");
+            Finding::warning(mesh, field, reason::CALLED_IN_PLAIN_TEXT, message)
+                .fix("add tls: {} to the address")
+        })
 }
 
 /// The finding about a service that the Mesh names in a field, and that cannot be called: with a reason for one that does not exist, and

@@ -148,8 +148,8 @@ impl Update<'_> {
             .set_findings(Source::Injection, &self.world.injection);
         let findings = collector_findings(&self.new.settings, self.world);
         self.new.set_findings(Source::Collector, &findings);
-        let finding = limiter_findings(&self.new.settings, self.world);
-        self.new.set_findings(Source::Limiter, finding.as_slice());
+        let findings = limiter_findings(&self.new.settings, self.world);
+        self.new.set_findings(Source::Limiter, &findings);
         let findings = namespace_findings(&self.new.settings, self.world);
         self.new.set_findings(Source::Namespaces, &findings);
         if !self.new.reported.ptr_eq(&self.old.reported) {
