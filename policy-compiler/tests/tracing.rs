@@ -7,12 +7,14 @@ mod collector;
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use collector::{Collector, Received};
 use harness::chain::{Chain, HTTP, OTLP, SPANS, application, line, mesh, workload};
-use harness::running::{Trust, http, serve, start, status};
+use harness::running::{Envoy, Trust, http, serve, start, status};
+use heddle_policy_compiler::Compiled;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -160,10 +162,20 @@ fn odd_bytes_of_a_client_cost_no_span() -> Result<()> {
     Ok(())
 }
 
+/// The sidecars of a client and of a server that it calls.
+fn pair(compiled: &Compiled, trust: &Trust, folder: &Path, net: &str) -> Result<[Envoy; 2]> {
+    let none = BTreeSet::new();
+    let sidecar = |pod, index| {
+        let admin = format!("{net}.{index}.9:9901");
+        start(compiled, (pod, &none), trust, folder, &admin, |_| {})
+    };
+    Ok([sidecar("client", 0)?, sidecar("a", 1)?])
+}
+
 #[test]
 fn a_collector_outside_is_called_by_tls_of_its_own_authority() -> Result<()> {
     let (net, own, other) = ("127.98", Trust::new()?, Trust::new()?);
-    let (folder, none, trust) = (tempfile::tempdir()?, BTreeSet::new(), Trust::new()?);
+    let (folder, trust) = (tempfile::tempdir()?, Trust::new()?);
     serve(format!("{net}.1.2:{HTTP}"), |stream| {
         application(stream, None);
     })?;
@@ -179,23 +191,7 @@ fn a_collector_outside_is_called_by_tls_of_its_own_authority() -> Result<()> {
         let compiled = harness::compiled(&world);
         ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
         let admin = format!("{net}.0.9:9901");
-        let _client = start(
-            &compiled,
-            ("client", &none),
-            &trust,
-            folder.path(),
-            &admin,
-            |_| {},
-        )?;
-        let server = format!("{net}.1.9:9901");
-        let _server = start(
-            &compiled,
-            ("a", &none),
-            &trust,
-            folder.path(),
-            &server,
-            |_| {},
-        )?;
+        let _envoys = pair(&compiled, &trust, folder.path(), net)?;
         let flush = "/runtime_modify?tracing.opentelemetry.min_flush_spans=1";
         http(&admin, "POST", flush, "")?;
         let answer = http(&upstream, "GET", "/", "")?;
@@ -237,7 +233,7 @@ fn counter(admin: &str, name: &str) -> Result<u64> {
 #[test]
 fn a_collector_that_is_slow_or_gone_costs_no_request_and_its_loss_is_counted() -> Result<()> {
     let net = "127.95";
-    let (folder, none, trust) = (tempfile::tempdir()?, BTreeSet::new(), Trust::new()?);
+    let (folder, trust) = (tempfile::tempdir()?, Trust::new()?);
     // It takes connections, and answers nothing.
     let silent = std::net::TcpListener::bind(format!("{net}.8.1:{OTLP}"))?;
     serve(format!("{net}.1.2:{HTTP}"), |stream| {
@@ -254,18 +250,7 @@ fn a_collector_that_is_slow_or_gone_costs_no_request_and_its_loss_is_counted() -
         world += &mesh(&address, "tracing: {percent: 100}");
         let compiled = harness::compiled(&world);
         ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
-        let sidecar = |pod: &'static str, index: u8| {
-            let admin = format!("{net}.{index}.9:9901");
-            start(
-                &compiled,
-                (pod, &none),
-                &trust,
-                folder.path(),
-                &admin,
-                |_| {},
-            )
-        };
-        let _envoys = [sidecar("client", 0)?, sidecar("a", 1)?];
+        let _envoys = pair(&compiled, &trust, folder.path(), net)?;
         let admin = format!("{net}.0.9:9901");
         http(
             &admin,
