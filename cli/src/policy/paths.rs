@@ -10,7 +10,6 @@ const MAX_ROOT_NAMES: usize = 32;
 const MAX_PATTERNS: usize = 32;
 /// The longest name of a segment, in bytes. Longer ones are values.
 const MAX_NAME: usize = 64;
-
 /// The most names in one path.
 const MAX_DEPTH: usize = 32;
 

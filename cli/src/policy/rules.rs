@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_policy_compiler::world::{Port, Protocol, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName};
+use heddle_xds_types::account_of;
 use serde_json::{Value, json};
 
 use super::evidence::Allowed;
@@ -202,8 +203,8 @@ impl To {
 /// `namespace/account` for an identity of the mesh.
 fn short(identity: &SpiffeId, trust_domain: &str) -> String {
     let text = identity.as_str();
-    let own = text.strip_prefix(&*format!("spiffe://{trust_domain}/ns/"));
-    let parts = own.and_then(|path| path.split_once("/sa/"));
+    let is_own = text.starts_with(&format!("spiffe://{trust_domain}/ns/"));
+    let parts = account_of(text).filter(|_| is_own);
     parts.map_or_else(
         || text.to_owned(),
         |(namespace, account)| format!("{namespace}/{account}"),
