@@ -1,5 +1,5 @@
-//! The cost of authorization in a real Envoy: CPU of a request by the number of identities, beside RBAC rules, and memory by the number
-//! of Deny paths. Run by hand: `cargo bench -p heddle-policy-compiler --bench authz_cost`.
+//! The cost of authorization in a real Envoy: instructions of a request by the number of identities, beside RBAC rules, and memory by the
+//! number of Deny paths. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench authz_cost`.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     reason = "a measurement"
 )]
 
+mod callgrind;
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 
@@ -15,6 +16,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Envoy, Trust, connect, serve, spawn, start};
@@ -27,8 +29,9 @@ const APPLICATION: &str = "127.79.0.3";
 const TUNNELS: &str = "127.79.0.4";
 const FIRST: u16 = 21_001;
 const IDENTITIES: [usize; 4] = [1, 10, 100, 1_000];
-const ROUNDS: usize = 9;
-const REQUESTS: usize = 400;
+const ROUNDS: usize = 2;
+const WARM_UP: usize = 30;
+const REQUESTS: usize = 300;
 
 /// The ports of one server; each has the rules of one policy, or no policy.
 fn compiled(policies: &[Option<Value>]) -> Result<Compiled> {
@@ -147,7 +150,8 @@ fn ask(stream: &mut TcpStream, path: &str) -> Result<bool> {
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     loop {
-        let read = stream.read(&mut buffer)?;
+        let read = stream.read(&mut buffer);
+        let read = read.with_context(|| String::from_utf8_lossy(&answer).into_owned())?;
         ensure!(read > 0, "{path}: closed");
         answer.extend_from_slice(&buffer[..read]);
         if answer.ends_with(b"\r\n\r\nok") {
@@ -159,18 +163,7 @@ fn ask(stream: &mut TcpStream, path: &str) -> Result<bool> {
     }
 }
 
-/// Microseconds that the threads of a process have run.
-fn cpu(envoy: &Envoy) -> Result<f64> {
-    let mut total = 0.0;
-    for task in fs::read_dir(format!("/proc/{}/task", envoy.id()))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let run = text.split(' ').next().context("schedstat")?;
-        total += run.parse::<f64>()? / 1_000.0;
-    }
-    Ok(total)
-}
-
-fn cpu_by_identities() -> Result<()> {
+fn by_identities(counts: &Path) -> Result<()> {
     let new = IDENTITIES.iter().map(|count| Some(allow(*count)));
     let policies: Vec<Option<Value>> = [None].into_iter().chain(new.clone()).chain(new).collect();
     let (compiled, trust, folder) = (compiled(&policies)?, Trust::new()?, tempfile::tempdir()?);
@@ -197,38 +190,52 @@ fn cpu_by_identities() -> Result<()> {
         folder.path(),
         "127.79.0.9:9901",
     )?;
-    let mut least = vec![f64::INFINITY; policies.len()];
-    let mut streams = Vec::new();
-    for port in (FIRST..).take(policies.len()) {
-        let mut stream = connect(&format!("{TUNNELS}:{port}"))?;
-        for _ in 0..100 {
-            ensure!(ask(&mut stream, "/")?, "denied");
-        }
-        streams.push(stream);
-    }
-    for _ in 0..ROUNDS {
-        for (least, stream) in least.iter_mut().zip(&mut streams) {
-            let before = cpu(&server)?;
+    for round in 1..=ROUNDS {
+        let mut each = Vec::new();
+        for port in (FIRST..).take(policies.len()) {
+            let mut stream = warm(port)?;
+            callgrind::begin(&server)?;
             for _ in 0..REQUESTS {
-                ask(stream, "/")?;
+                ask(&mut stream, "/")?;
             }
-            *least = least.min((cpu(&server)? - before) / REQUESTS as f64);
+            each.push(callgrind::end(&server, counts)? as f64 / 1000.0 / REQUESTS as f64);
+        }
+        print(round, &each);
+    }
+    Ok(())
+}
+
+/// Connects and warms up. Under valgrind, the first call may take longer than an Envoy waits for the server.
+fn warm(port: u16) -> Result<TcpStream> {
+    let mut tries = 0..10;
+    loop {
+        let mut stream = connect(&format!("{TUNNELS}:{port}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let answers: Result<bool> =
+            (0..WARM_UP).try_fold(true, |all, _| Ok(all & ask(&mut stream, "/")?));
+        match answers {
+            Err(error) if tries.next().is_some() => println!("once more: {error}"),
+            answers => {
+                ensure!(answers?, "denied");
+                return Ok(stream);
+            }
         }
     }
-    let none = least[0];
-    println!(
-        "CPU of the server's sidecar, least of {ROUNDS} rounds of {REQUESTS} requests; no policy: {none:.1} us"
-    );
+}
+
+/// Thousand instructions of the sidecar for a request: without a policy, with the decision lists, and with the rules.
+fn print(round: usize, each: &[f64]) {
+    let none = each[0];
+    println!("round {round}, thousand instructions of the server's sidecar; no policy: {none:.1}");
     for (index, count) in IDENTITIES.iter().enumerate() {
-        let (list, rules) = (least[1 + index], least[1 + IDENTITIES.len() + index]);
+        let (list, rules) = (each[1 + index], each[1 + IDENTITIES.len() + index]);
         println!(
-            "{count} identities: decision list {list:.1} us ({:+.0} %), rules {rules:.1} us ({:+.0} %), rules to list {:.2}",
+            "{count} identities: decision list {list:.1} ({:+.0} %), rules {rules:.1} ({:+.0} %), rules to list {:.2}",
             100.0 * (list / none - 1.0),
             100.0 * (rules / none - 1.0),
             rules / list
         );
     }
-    Ok(())
 }
 
 /// Private memory of a process in kB.
@@ -260,6 +267,7 @@ fn deny(count: usize, length: usize, apart: bool) -> Value {
 }
 
 fn memory_by_deny_paths() -> Result<()> {
+    serve(format!("{APPLICATION}:{FIRST}"), answer)?;
     let mut empty = 0;
     for (count, length, apart) in [
         (0, 0, false),
@@ -312,6 +320,9 @@ fn main() -> Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
-    cpu_by_identities()?;
+    if let Some(counts) = callgrind::counts() {
+        return by_identities(&counts);
+    }
+    callgrind::run()?;
     memory_by_deny_paths()
 }

@@ -7,6 +7,7 @@
     reason = "a measurement"
 )]
 
+mod callgrind;
 #[path = "../tests/harness/collector.rs"]
 mod collector;
 #[path = "../tests/harness/mod.rs"]
@@ -17,7 +18,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -40,8 +40,6 @@ const COLLECTOR: &str = "127.105.0.7:4317";
 const WARM_UP: usize = 30;
 const REQUESTS: usize = 300;
 const ROUNDS: usize = 3;
-/// Set for the process that runs Envoys under valgrind.
-const COUNTS: &str = "GOLDEN_COST_COUNTS";
 
 /// Takes the requests that Envoys send for taps, as the agent does, and drops them.
 struct Sink;
@@ -174,37 +172,6 @@ fn warm(at: &str, row: &Row) -> Result<TcpStream> {
             Err(error) => return Err(error),
         }
     }
-}
-
-fn control(what: &str, envoy: &Envoy) -> Result<()> {
-    let told = Command::new("callgrind_control")
-        .args([what, &envoy.id().to_string()])
-        .output()?;
-    ensure!(told.status.success(), "{told:?}");
-    Ok(())
-}
-
-/// The instructions of the threads but the main one since the counts were set to 0.
-fn instructions(envoy: &Envoy, folder: &Path) -> Result<u64> {
-    control("--dump", envoy)?;
-    let mut total = 0;
-    for file in fs::read_dir(folder)? {
-        let path = file?.path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if !name.starts_with(&format!("count.{}.", envoy.id())) {
-            continue;
-        }
-        let text = fs::read_to_string(&path)?;
-        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-        if line("thread: ").context("no thread")?.trim() != "1" {
-            total += line("totals: ")
-                .context("no total")?
-                .trim()
-                .parse::<u64>()?;
-        }
-        fs::remove_file(&path)?;
-    }
-    Ok(total)
 }
 
 /// A row of the table.
@@ -349,11 +316,11 @@ fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()
             }
             let mut stream = warm(&format!("{NET}.4:{port}"), row)?;
             for envoy in [&client, &server] {
-                control("--zero", envoy)?;
+                callgrind::begin(envoy)?;
             }
             (0..REQUESTS).try_for_each(|_| ask(&mut stream, row))?;
             for (index, envoy) in [&client, &server].into_iter().enumerate() {
-                let each = instructions(envoy, folder)? as f64 / 1000.0 / REQUESTS as f64;
+                let each = callgrind::end(envoy, folder)? as f64 / 1000.0 / REQUESTS as f64;
                 if port == FIRST {
                     bare[index] = each;
                 }
@@ -369,35 +336,6 @@ fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()
     Ok(())
 }
 
-/// Runs this program once more, with Envoys under callgrind.
 fn main() -> Result<()> {
-    if let Some(folder) = std::env::var_os(COUNTS) {
-        return count(Path::new(&folder));
-    }
-    let folder = tempfile::tempdir()?;
-    let counted = folder.path().join("envoy");
-    let envoy = fs::canonicalize(harness::envoy::binary()?)?;
-    let out = folder.path().join("count.%p");
-    fs::write(
-        &counted,
-        format!(
-            "#!/bin/sh\nexec valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file={} {} \"$@\"\n",
-            out.display(),
-            envoy.display()
-        ),
-    )?;
-    ensure!(
-        Command::new("chmod")
-            .arg("+x")
-            .arg(&counted)
-            .status()?
-            .success()
-    );
-    let own = std::env::current_exe()?;
-    let status = Command::new(own)
-        .env(COUNTS, folder.path())
-        .env("HEDDLE_ENVOY", counted)
-        .status()?;
-    ensure!(status.success(), "{status}");
-    Ok(())
+    callgrind::counts().map_or_else(callgrind::run, |folder| count(&folder))
 }

@@ -6,51 +6,76 @@ mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{Resource, compile, ingest, trial_bootstrap};
 
+use crate::harness::Seen;
+
+/// One Envoy for each processor, because an Envoy that validates uses one.
 #[test]
 fn envoy_accepts_every_view() -> Result<()> {
-    let envoy = harness::envoy::binary()?;
-    let folder = tempfile::tempdir()?;
-    let mut seen = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for case in harness::cases()? {
-        let (_, compiled) = harness::compile_case(&case)?;
-        for (pod, view) in harness::views(&compiled) {
-            let versions: Vec<String> = view
-                .resources
-                .values()
-                .map(|r| r.version.to_string())
-                .collect();
-            if !seen.insert(versions) {
-                continue;
-            }
-            let file = folder.path().join(format!("{}.json", seen.len()));
-            fs::write(
-                &file,
-                serde_json::to_string(&harness::envoy::bootstrap(&view))?,
-            )?;
-            let output = Command::new(&envoy)
-                .args(["--mode", "validate", "--log-level", "error", "-c"])
-                .arg(&file)
-                .output()?;
-            if !output.status.success() {
-                let kept = std::env::temp_dir().join(format!("refused-{}.json", seen.len()));
-                fs::copy(&file, &kept)?;
-                wrong.push(format!(
-                    "{} {pod} ({}): {}",
-                    case.name,
-                    kept.display(),
-                    String::from_utf8_lossy(&output.stderr)
-                ));
+    let (envoy, folder) = (harness::envoy::binary()?, tempfile::tempdir()?);
+    let (cases, seen) = (Mutex::new(harness::cases()?), Mutex::default());
+    let work = || -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        loop {
+            let Some(case) = cases.lock().unwrap().pop() else {
+                return Ok(wrong);
+            };
+            let (_, compiled) = harness::compile_case(&case)?;
+            for (pod, view) in harness::views(&compiled) {
+                let Some(number) = number(&view, &seen) else {
+                    continue;
+                };
+                let file = folder.path().join(format!("{number}.json"));
+                if let Some(error) = rejected(&envoy, &view, &file)? {
+                    wrong.push(format!("{} {pod}: {error}", case.name));
+                }
             }
         }
-    }
+    };
+    let processors = std::thread::available_parallelism()?.get();
+    let wrong = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().unwrap());
+        results.collect::<Result<Vec<_>>>()
+    })?
+    .concat();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
+}
+
+/// The number of a view that no case had before.
+fn number(view: &Seen, seen: &Mutex<BTreeSet<Vec<String>>>) -> Option<usize> {
+    let versions = view.resources.values().map(|r| r.version.to_string());
+    let versions = versions.collect();
+    let mut seen = seen.lock().unwrap();
+    seen.insert(versions).then_some(seen.len())
+}
+
+/// The error of an Envoy that rejects a view, and a copy of the bootstrap.
+fn rejected(envoy: &Path, view: &Seen, file: &Path) -> Result<Option<String>> {
+    fs::write(
+        file,
+        serde_json::to_string(&harness::envoy::bootstrap(view))?,
+    )?;
+    let output = Command::new(envoy)
+        .args(["--mode", "validate", "--log-level", "error", "-c"])
+        .arg(file)
+        .output()?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let mut kept = std::env::temp_dir().join("rejected-");
+    kept.as_mut_os_string()
+        .push(file.file_name().unwrap_or_default());
+    fs::copy(file, &kept)?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    Ok(Some(format!("{} {text}", kept.display())))
 }
 
 /// So that a moved test does not pass for want of cases.

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{Call, Compiled, NamespacedName, ObjectKind, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::cluster::{external_service, traffic_policy};
-use crate::harness::running::{request, serve, status};
+use crate::harness::running::{http, request, serve, status};
 use crate::servers::{Names, dns};
 use crate::sidecar::{Sidecar, ask};
 use crate::{NOTHING, PORT, compiled};
@@ -111,11 +111,21 @@ fn calls_to_hosts_outside_have_the_policies_of_their_objects() -> Result<()> {
     ensure!(status(&answer) == 418, "{answer}");
     ensure!(once.load(Ordering::SeqCst) == 2);
 
-    // The only endpoint is ejected: calls fail at once.
-    for _ in 0..6 {
-        let answer = get("down", "")?;
-        ensure!(status(&answer) == 503, "{answer}");
+    // The only endpoint is ejected by Envoy's main thread, some time after the failures: then calls fail at once.
+    let failed = |calls| {
+        (0..calls).try_for_each(|_| {
+            let answer = get("down", "")?;
+            ensure!(status(&answer) == 503, "{answer}");
+            Ok(())
+        })
+    };
+    failed(2)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !http(&sidecar.admin, "GET", "/clusters", "")?.contains("/failed_outlier_check") {
+        ensure!(Instant::now() < deadline, "the endpoint is not ejected");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    failed(4)?;
     ensure!(down.load(Ordering::SeqCst) == 2, "{down:?}");
 
     let answer = get("free", "")?;
