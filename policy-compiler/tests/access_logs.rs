@@ -390,9 +390,9 @@ fn the_collector_takes_lines_as_records() -> Result<()> {
         ensure!(mesh.counter_reaches(host, dropped, 20)?, "{host}");
     }
     let collector = Collector::start(&format!("{}:{}", at.0, at.1))?;
-    // Envoy has to find the collector again.
+    // Each Envoy has to find the collector again.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while collector.lines() < 2 {
+    while collector.services_with_lines() < 2 {
         ensure!(Instant::now() < deadline, "no line");
         mesh.call("/first")?;
         std::thread::sleep(Duration::from_millis(200));

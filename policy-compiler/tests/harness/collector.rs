@@ -5,6 +5,7 @@
     reason = "tests; each test binary uses a part of this"
 )]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -103,9 +104,11 @@ impl Collector {
         Ok(collector)
     }
 
-    /// The number of log records so far.
-    pub fn lines(&self) -> usize {
-        self.1.lock().unwrap().len()
+    /// The number of services of which there are log records.
+    pub fn services_with_lines(&self) -> usize {
+        let lines = self.1.lock().unwrap();
+        let services: BTreeSet<&str> = lines.iter().map(|line| &*line.service).collect();
+        services.len()
     }
 
     /// Removes and returns the log records, once this holds for them.
