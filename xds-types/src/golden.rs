@@ -4,6 +4,8 @@
 //! further field of the same tag a fifth of that. The tag has nothing about the pod itself: the agent, through which Prometheus
 //! reads the metrics, makes labels of the fields and adds those of the pod.
 
+use crate::denial;
+
 /// The histogram of the durations of requests. The number of requests is its count.
 pub const DURATIONS: &str = "heddle_request_duration_ms";
 /// The counter of requests with a status from 400 on, or with a response flag of Envoy.
@@ -212,11 +214,7 @@ impl<'a> Edge<'a> {
 impl<'a> Details<'a> {
     /// The rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule allowed; empty if it is not a denial.
     fn policy(&self) -> &'a str {
-        let of_request = self
-            .origin
-            .strip_prefix("rbac_access_denied_matched_policy[")
-            .and_then(|rest| rest.strip_suffix(']'));
-        of_request
+        denial::decision(self.origin)
             .or_else(|| self.origin.strip_prefix("denied:"))
             .unwrap_or_default()
     }

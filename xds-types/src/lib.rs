@@ -2,6 +2,7 @@
 //! edges, the ends of pods, and taps: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
 
 pub mod bootstrap;
+pub mod denial;
 pub mod edges;
 pub mod golden;
 mod identity;

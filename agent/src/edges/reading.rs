@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use heddle_xds_types::denial;
 use heddle_xds_types::edges::{
     BOUNDS_MS, CLASSES, EdgeCounts, EdgeName, MAX_EDGES_OF_SIDECAR, MAX_TEXT, PROBE_ROUTE,
     Protocol, Reporter,
@@ -24,9 +25,6 @@ const MAX_LINES: usize = 100_000;
 /// Statuses of gRPC that are faults of the server, as OpenTelemetry's conventions have them: UNKNOWN, DEADLINE_EXCEEDED,
 /// UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
 const GRPC_FAILURES: [&str; 6] = ["2", "4", "12", "13", "14", "15"];
-
-/// The status of gRPC for a request that is forbidden.
-const PERMISSION_DENIED: &str = "7";
 
 /// Flags of a connection of bytes that did not come to its destination: no healthy or no reachable upstream, overflow,
 /// no route, no cluster, DNS, timeout, overload.
@@ -219,7 +217,7 @@ fn of_request(sample: &Sample, edge: &Edge<'_>, requests: u64) -> Option<EdgeCou
         counts.failures = requests;
     }
     // A denied request with the content type of gRPC is answered with 200 and this status.
-    if edge.code == "403" || edge.grpc_status == PERMISSION_DENIED {
+    if denial::denies(edge.code, edge.grpc_status) {
         counts.forbidden = requests;
     }
     Some(counts)

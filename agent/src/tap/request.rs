@@ -11,14 +11,13 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 };
 use envoy_types::pb::google::protobuf;
 use heddle_acceptor::clean;
+use heddle_xds_types::denial;
 use heddle_xds_types::edges::{PROBE_ROUTE, Reporter};
 use heddle_xds_types::tap::{
     HEADERS, Header, MAX_PATH, MAX_TEXT, REDACTED, TappedRequest, details, is_secret_name,
     path_without_secrets, value_without_secrets,
 };
 
-/// The origin of an answer of the sidecar that denied a request, before the name of the policy.
-const DENIED: &str = "rbac_access_denied_matched_policy[";
 /// The longest text of which a part is kept, in bytes. Paths and headers are up to 60 kB.
 const MAX_READ: usize = 4 << 10;
 
@@ -49,10 +48,8 @@ impl Seen {
             Reporter::Source => service_of(&common.upstream_cluster),
             Reporter::Destination => added.service,
         };
-        let policy = match response.response_code_details.strip_prefix(DENIED) {
-            Some(rest) => rest.trim_end_matches(']'),
-            None => added.policy,
-        };
+        let decision = denial::decision(&response.response_code_details);
+        let policy = decision.unwrap_or(added.policy);
         let tapped = TappedRequest {
             time_ms: common.start_time.as_ref().map_or(0, milliseconds),
             reporter: reporter.into(),
@@ -238,7 +235,7 @@ mod tests {
             }),
             response: Some(HttpResponseProperties {
                 response_code: Some(UInt32Value { value: 403 }),
-                response_code_details: format!("{DENIED}shop/d/0]"),
+                response_code_details: "rbac_access_denied_matched_policy[shop/d/0]".to_owned(),
                 ..HttpResponseProperties::default()
             }),
             ..HttpAccessLogEntry::default()
