@@ -2,7 +2,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::HeaderMatch;
+use crate::{HeaderMatch, Operation, Source};
 
 /// A name as Kubernetes writes a DNS label.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -42,7 +42,7 @@ pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn identities(_: &mut SchemaGenerator) -> Schema {
-    strings(64, 2048, IDENTITY)
+    strings(Source::MAX_IDENTITIES, 2048, IDENTITY)
 }
 
 pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
@@ -62,7 +62,7 @@ pub(crate) fn ip_blocks(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn methods(_: &mut SchemaGenerator) -> Schema {
-    strings(16, 32, METHOD)
+    strings(Operation::MAX_METHODS, Operation::MAX_METHOD_LENGTH, METHOD)
 }
 
 pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
@@ -104,7 +104,7 @@ pub(crate) fn headers(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-fn strings(max_items: u32, max_length: u32, pattern: &str) -> Schema {
+fn strings(max_items: usize, max_length: usize, pattern: &str) -> Schema {
     json_schema!({
         "type": "array",
         "minItems": 1,

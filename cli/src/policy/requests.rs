@@ -7,9 +7,11 @@ use std::num::NonZeroU16;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use heddle_crds::Operation;
 use heddle_policy_compiler::NamespacedName;
 use heddle_policy_compiler::authz::is_ambiguous;
 use heddle_policy_compiler::world::{Port, SpiffeId};
+use heddle_xds_types::denial;
 use heddle_xds_types::edges::Reporter;
 use heddle_xds_types::tap::TapLine;
 
@@ -17,16 +19,8 @@ use super::paths::Paths;
 
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 1 << 30;
-/// The most methods of a rule, and the longest, by the schema of `AuthPolicy`.
-const MAX_METHODS: usize = 16;
-const MAX_METHOD: usize = 32;
 /// The end of a path that the tap has cut.
 const CUT: char = '…';
-/// The status of a request that was denied, of HTTP and of gRPC.
-const FORBIDDEN: u32 = 403;
-const PERMISSION_DENIED: &str = "7";
-/// The beginning of the origin of an answer by a policy.
-const DENIED: &str = "rbac_access_denied";
 /// Envoy shows a byte that is not UTF-8 so.
 const REPLACED: char = '!';
 
@@ -105,8 +99,8 @@ impl Requests {
         let (true, Some(port), Some(caller)) = (server, port, caller) else {
             return;
         };
-        let forbidden = request.status == FORBIDDEN || request.grpc_status == PERMISSION_DENIED;
-        if forbidden || request.details.starts_with(DENIED) {
+        let denied = denial::denies(&request.status.to_string(), &request.grpc_status);
+        if denied || denial::is_by_authz(&request.details) {
             return;
         }
         let workload = NamespacedName::new(&line.namespace, &line.workload);
@@ -137,7 +131,7 @@ impl Sent {
         let mut by_methods = BTreeMap::<Vec<String>, Vec<String>>::new();
         for (pattern, methods) in self.paths.clone().patterns() {
             let methods: Vec<String> = methods.into_iter().collect();
-            if methods.len() > MAX_METHODS {
+            if methods.len() > Operation::MAX_METHODS {
                 return None;
             }
             by_methods.entry(methods).or_default().push(pattern);
@@ -160,7 +154,7 @@ fn request(line: &str) -> Result<TapLine> {
 /// Whether the schema of `AuthPolicy` takes a method.
 fn is_namable(method: &str) -> bool {
     let own = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    method.len() <= MAX_METHOD
+    method.len() <= Operation::MAX_METHOD_LENGTH
         && method.starts_with(|c: char| c.is_ascii_uppercase())
         && method.chars().all(own)
 }

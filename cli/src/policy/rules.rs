@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use heddle_crds::{AuthPolicySpec, Source};
 use heddle_policy_compiler::world::{Port, Protocol, SpiffeId};
 use heddle_policy_compiler::{Compiled, NamespacedName};
 use heddle_xds_types::account_of;
@@ -10,10 +11,8 @@ use serde_json::{Value, json};
 use super::evidence::Allowed;
 use super::requests::Requests;
 
-/// The most identities of a rule, by the schema of `AuthPolicy`.
-const MAX_IDENTITIES: usize = 64;
-/// The most rules of a policy, by the schema of `AuthPolicy`.
-pub const MAX_RULES: usize = 64;
+/// The most rules of a policy.
+pub const MAX_RULES: usize = AuthPolicySpec::MAX_RULES;
 /// The pattern of all paths.
 const ALL: &str = "/*";
 
@@ -115,7 +114,7 @@ impl Look<'_> {
             }
         }
         let all = all.into_iter().flat_map(|(to, identities)| {
-            let chunks = identities.chunks(MAX_IDENTITIES);
+            let chunks = identities.chunks(Source::MAX_IDENTITIES);
             chunks.map(|some| to.allowed_to(some)).collect::<Vec<_>>()
         });
         all.collect()

@@ -89,7 +89,7 @@ pub struct AuthPolicySpec {
 
     /// Alternatives, at most 64: a request matches if any rule matches.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = AuthPolicySpec::MAX_RULES))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<AuthRule>,
 }
@@ -198,6 +198,23 @@ pub enum MtlsMode {
     Permissive,
     /// Only mTLS is accepted.
     Strict,
+}
+
+impl AuthPolicySpec {
+    /// The most rules.
+    pub const MAX_RULES: usize = 64;
+}
+
+impl Source {
+    /// The most identities.
+    pub const MAX_IDENTITIES: usize = 64;
+}
+
+impl Operation {
+    /// The most methods.
+    pub const MAX_METHODS: usize = 16;
+    /// The longest method, in bytes.
+    pub const MAX_METHOD_LENGTH: usize = 32;
 }
 
 /// One rule. All fields must match; a rule with neither `from` nor `to` matches everything.
