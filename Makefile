@@ -82,15 +82,8 @@ gen: ## write all generated files
 conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
-nightly: envoy ## what is too heavy for every run: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 100,000 random verdicts, 1,000 open WebSockets, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
-	tests/gitops/run.sh
-	tests/telemetry/run.sh
-	cargo build --workspace --bins
-	HELD_SOCKETS=1000 cargo test --workspace --test standalone open_connections
-	HEDDLE_VERDICTS=100000 cargo test --workspace --test verdicts -- --nocapture
-	tests/e2e/cluster/build.sh
-	HEDDLE_AUDIT_CHANGES=100000 cargo test --workspace --test audit -- --nocapture
-	HEDDLE_ROLLOUT_ROUNDS=50 tests/e2e/run.sh --rollouts
+nightly: envoy ## what is too heavy for every run, with its results in docs/nightly.md: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 1,000 open WebSockets, 100,000 random verdicts, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
+	@scripts/nightly.sh
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)
 	tests/e2e/cluster/build.sh
