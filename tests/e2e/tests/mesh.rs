@@ -283,6 +283,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
             adoption::describe_names_rules_sidecars_and_traffic,
         ),
         ("cost", adoption::cost_has_the_requests_of_sidecars),
+        (
+            "bypass",
+            adoption::a_bypassed_namespace_enforces_nothing_and_says_so,
+        ),
         ("prometheus", prometheus::prometheus_scrapes_the_sidecars),
         ("observe", own_ports_refuse_under_observe),
         ("rotation", leaf_rotates_under_load),

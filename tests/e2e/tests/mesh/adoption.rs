@@ -130,3 +130,47 @@ pub fn cost_has_the_requests_of_sidecars() -> Result<()> {
     );
     Ok(())
 }
+
+/// A bypass takes a policy out of force once every sidecar has acknowledged it, the status says so, and its end brings the policy back.
+pub fn a_bypassed_namespace_enforces_nothing_and_says_so() -> Result<()> {
+    let ns = Namespace::meshed("bypass")?;
+    Echo::new("server").deploy(&ns)?;
+    Echo::new("client").deploy(&ns)?;
+    ns.kubectl.apply(
+        "apiVersion: heddle.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {name: closed}\nspec:\n  \
+         selector: {matchLabels: {app: server}}\n  rules: [{action: Deny}]\n",
+    )?;
+    let statuses = |expected: &str| -> Result<()> {
+        let load = Load::from(&ns.kubectl, "client").flag("-n=20");
+        let report = load.run("http://server/")?;
+        assert_eq!(report.status(expected), 20, "{report:?}");
+        Ok(())
+    };
+    let enforced = |expected: &str| {
+        eventually("the status of the policy", PATIENCE, || {
+            let condition = ns.kubectl.condition("authpolicy/closed", "Enforced")?;
+            let holds = condition.is_some_and(|(status, reason, _)| match expected {
+                "True" => status == "True",
+                _ => status == "False" && reason == "Bypassed",
+            });
+            Ok(holds.then_some(()))
+        })
+    };
+    enforced("True")?;
+    statuses("403")?;
+    let bypass = |more: &[&str]| {
+        let all = [&["mesh", "bypass", &ns.name, "-o", "json"], more].concat();
+        let output = run_heddle(&all)?;
+        anyhow::ensure!(output.status.success(), "{output:?}");
+        Ok(serde_json::from_slice::<Value>(&output.stdout)?)
+    };
+    let begin = bypass(&[])?;
+    assert_eq!(begin["bypassed"], true, "{begin}");
+    assert_eq!(begin["acknowledged"], 2, "{begin}");
+    statuses("200")?;
+    enforced("Bypassed")?;
+    let end = bypass(&["--off"])?;
+    assert_eq!(end["bypassed"], false, "{end}");
+    statuses("403")?;
+    enforced("True")
+}
