@@ -1,5 +1,5 @@
 //! The cost of telemetry in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
-//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`.
+//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`, with `-- traces` for one pair.
 
 #![allow(
     clippy::unwrap_used,
@@ -288,10 +288,21 @@ fn count(folder: &Path) -> Result<()> {
     let (ip, port) = COLLECTOR.split_once(':').context("no port")?;
     let port = port.parse::<u16>()?;
     let to_collector = json!({"accessLogs": {}, "accessLogSink": "Collector", "collector": {"address": {"host": ip, "port": port}}});
-    pair(folder, "default", &ROWS, &json!({}))?;
-    pair(folder, "collector", &OF_COLLECTOR, &to_collector)?;
     let traces = json!({"tracing": {"percent": 0}, "collector": to_collector["collector"]});
-    pair(folder, "traces", &OF_TRACES, &traces)
+    let pairs: [(_, &[Row], _); 3] = [
+        ("default", &ROWS, json!({})),
+        ("collector", &OF_COLLECTOR, to_collector),
+        ("traces", &OF_TRACES, traces),
+    ];
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| wanted.iter().any(|of| of == name);
+    let all = !pairs.iter().any(|(name, ..)| is_wanted(name));
+    let pairs = pairs.into_iter().filter(|(name, ..)| all || is_wanted(name));
+    for (name, rows, telemetry) in pairs {
+        println!("{name}");
+        pair(folder, name, rows, &telemetry)?;
+    }
+    Ok(())
 }
 
 /// Counts the rows of a pair of sidecars.

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 use crate::harness;
 use crate::harness::running::Envoy;
 
-/// Set for the process whose Envoys run under valgrind: the folder of their counts.
+/// The variable of the process that runs Envoys under valgrind, with the folder of their counts.
 const COUNTS: &str = "BENCH_COUNTS";
 
-/// The folder of the counts, in the process whose Envoys run under valgrind.
+/// The folder of the counts, in the process that runs Envoys under valgrind.
 pub fn counts() -> Option<PathBuf> {
     std::env::var_os(COUNTS).map(PathBuf::from)
 }
