@@ -267,8 +267,10 @@ fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
     Echo::new("unmeshed").deploy(&ns)
 }
 
+/// `HEDDLE_E2E_STEP` names the only step to run.
 #[test]
 fn the_mesh_as_a_whole() -> Result<()> {
+    let only = std::env::var("HEDDLE_E2E_STEP").ok();
     for (name, step) in [
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
         ("status", proxy_status_asks_every_replica),
@@ -293,6 +295,9 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("root", root::a_lost_root_is_told_and_restored),
         ("uninstall", uninstall_leaves_nothing_and_traffic_flows),
     ] {
+        if only.as_deref().is_some_and(|only| only != name) {
+            continue;
+        }
         println!("step {name}");
         step().map_err(|error| error.context(name))?;
     }
