@@ -120,7 +120,10 @@ fn keep(value: &mut Value, routes: &str, row: &Row) {
                     loggers.retain(|logger| names.contains(&logger["name"].as_str().unwrap()));
                 }
                 for field in row.without {
-                    map.remove(*field);
+                    match field.split_once('.') {
+                        None => _ = map.remove(*field),
+                        Some((of, field)) => _ = map[of].as_object_mut().unwrap().remove(field),
+                    }
                 }
             }
             map.values_mut().for_each(|value| keep(value, routes, row));
@@ -249,6 +252,28 @@ const OF_TRACES: [Row; 4] = [
     },
 ];
 
+/// The parts of a server's sidecar that keep its answers and the identities of callers apart from forged ones.
+const OF_FORGERS: [Row; 3] = [
+    Row {
+        without: &[
+            "route_config.request_headers_to_remove",
+            "local_reply_config",
+        ],
+        ..row("no part", Some(&[]))
+    },
+    Row {
+        without: &["local_reply_config"],
+        ..row(
+            "spellings of x-forwarded-client-cert are taken away",
+            Some(&[]),
+        )
+    },
+    row(
+        "and answers of requests that reached no application are marked",
+        Some(&[]),
+    ),
+];
+
 /// Leaves the connection managers with these route configurations the loggers of their rows, and leads taps to the sink.
 fn edit(config: &mut Value, rows: &[Row], routes: impl Fn(u16) -> String) {
     for (port, row) in (FIRST..).zip(rows) {
@@ -289,15 +314,18 @@ fn count(folder: &Path) -> Result<()> {
     let port = port.parse::<u16>()?;
     let to_collector = json!({"accessLogs": {}, "accessLogSink": "Collector", "collector": {"address": {"host": ip, "port": port}}});
     let traces = json!({"tracing": {"percent": 0}, "collector": to_collector["collector"]});
-    let pairs: [(_, &[Row], _); 3] = [
+    let pairs: [(_, &[Row], _); 4] = [
         ("default", &ROWS, json!({})),
         ("collector", &OF_COLLECTOR, to_collector),
         ("traces", &OF_TRACES, traces),
+        ("forgers", &OF_FORGERS, json!({})),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let is_wanted = |name: &str| wanted.iter().any(|of| of == name);
     let all = !pairs.iter().any(|(name, ..)| is_wanted(name));
-    let pairs = pairs.into_iter().filter(|(name, ..)| all || is_wanted(name));
+    let pairs = pairs
+        .into_iter()
+        .filter(|(name, ..)| all || is_wanted(name));
     for (name, rows, telemetry) in pairs {
         println!("{name}");
         pair(folder, name, rows, &telemetry)?;
