@@ -14,7 +14,7 @@ part() {
     telemetry) tests/telemetry/run.sh ;;
     sockets) cargo build --workspace --bins && HELD_SOCKETS=1000 cargo test --workspace --test standalone open_connections ;;
     verdicts) HEDDLE_VERDICTS=100000 cargo test --workspace --test verdicts -- --nocapture ;;
-    audit) tests/e2e/cluster/build.sh && HEDDLE_AUDIT_CHANGES=100000 cargo test --workspace --test audit -- --nocapture ;;
+    audit) tests/e2e/cluster/build.sh && cargo build --workspace --bins && HEDDLE_AUDIT_CHANGES=100000 cargo test --workspace --test audit -- --nocapture ;;
     rollouts) HEDDLE_ROLLOUT_ROUNDS=50 tests/e2e/run.sh --rollouts ;;
   esac
 }
@@ -22,8 +22,15 @@ part() {
 # The lines that tell what a part has counted, as one cell of a table.
 counted() {
   local lines
-  lines=$({ grep -E '^(rollouts: [a-z]+: [0-9]+ of|rollouts: [0-9]+ ids|[0-9]+ passed, [0-9]+ denied|[0-9]+ changes by)' "$1" || true; } | sed 's/$/;/' | tr '\n' ' ')
+  lines=$({ grep -oE '(rollouts: [a-z]+: [0-9]+ of|rollouts: [0-9]+ ids|[0-9]+ passed, [0-9]+ denied|[0-9]+ changes by).*' "$1" || true; } | sed 's/$/;/' | tr '\n' ' ')
   printf '%s' "${lines%; }"
+}
+
+# Puts a row in the place of that of the same part, or at the end.
+keep() {
+  local text
+  text=$(awk -v key="| $1 |" -v row="$2" 'index($0, key) == 1 { print row; found = 1; next } 1; END { if (!found) print row }' "$page")
+  printf '%s\n' "$text" > "$page"
 }
 
 [ $# -gt 0 ] || set -- "${all[@]}"
@@ -40,11 +47,12 @@ mkdir -p "$logs"
 code=0
 for name in "$@"; do
   began=$SECONDS result=passed
+  commit=$(git rev-parse --short HEAD)
+  git diff --quiet HEAD -- . ":!$page" || commit+=", changed"
   echo "nightly: $name"
   part "$name" 2>&1 | tee "$logs/$name.log" || { result=FAILED; code=1; }
-  row="| $name | $result | $((SECONDS - began)) | $(date -u +%F) | $(git rev-parse --short HEAD) | $(counted "$logs/$name.log") |"
-  rest=$(grep -v "^| $name |" "$page")
-  printf '%s\n%s\n' "$rest" "$row" > "$page"
+  counted=$(counted "$logs/$name.log")
+  keep "$name" "| $name | $result | $((SECONDS - began)) | $(date -u +%F) | $commit | $counted |"
   echo "nightly: $name: $result"
 done
 exit $code

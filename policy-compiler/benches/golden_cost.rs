@@ -1,5 +1,6 @@
 //! The cost of telemetry in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
-//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`, with `-- traces` for one pair.
+//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`. `-- traces` counts that pair alone; the
+//! others are `default`, `collector` and `features`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@ mod collector;
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -108,7 +110,7 @@ fn compiled(ports: u16, telemetry: &Value) -> Compiled {
 }
 
 /// Leaves the connection managers with this route configuration the parts of a row.
-fn keep(value: &mut Value, routes: &str, row: &Row) {
+fn keep(value: &mut Value, routes: &str, row: &Row, stripped: &RefCell<BTreeSet<&str>>) {
     match value {
         Value::Object(map) => {
             if map
@@ -119,17 +121,40 @@ fn keep(value: &mut Value, routes: &str, row: &Row) {
                     let loggers = map["access_log"].as_array_mut().unwrap();
                     loggers.retain(|logger| names.contains(&logger["name"].as_str().unwrap()));
                 }
-                for field in row.without {
-                    match field.split_once('.') {
-                        None => _ = map.remove(*field),
-                        Some((of, field)) => _ = map[of].as_object_mut().unwrap().remove(field),
+                for name in row.without {
+                    let own = map.remove(*name).is_some();
+                    let inside: usize = map.values_mut().map(|value| strip(value, name)).sum();
+                    if own || inside > 0 {
+                        stripped.borrow_mut().insert(*name);
                     }
                 }
             }
-            map.values_mut().for_each(|value| keep(value, routes, row));
+            map.values_mut()
+                .for_each(|value| keep(value, routes, row, stripped));
         }
-        Value::Array(items) => items.iter_mut().for_each(|value| keep(value, routes, row)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|value| keep(value, routes, row, stripped)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Takes the fields and the elements of lists with a name away, at any depth, and returns their number.
+fn strip(value: &mut Value, name: &str) -> usize {
+    match value {
+        Value::Object(map) => {
+            let fields = usize::from(map.remove(name).is_some());
+            let inside = map.values_mut().map(|value| strip(value, name));
+            fields + inside.sum::<usize>()
+        }
+        Value::Array(items) => {
+            let all = items.len();
+            items.retain(|item| item["name"] != name);
+            let elements = all - items.len();
+            let inside = items.iter_mut().map(|value| strip(value, name));
+            elements + inside.sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 
@@ -187,7 +212,7 @@ struct Row {
     awake: &'static str,
     /// A header beside the usual ones, with the end of its line.
     header: &'static str,
-    /// Fields that are taken from its connection managers.
+    /// Names of fields and of elements of lists that are taken from its connection managers.
     without: &'static [&'static str],
 }
 
@@ -235,10 +260,10 @@ const OF_COLLECTOR: [Row; 2] = [
     },
 ];
 
-/// With traces of which no request begins one.
+/// With a tracer at 0 %: no request without a parent begins a trace.
 const OF_TRACES: [Row; 4] = [
     Row {
-        without: &["tracing", "early_header_mutation_extensions"],
+        without: &["tracing", "early_header_mutation_extensions", "id"],
         ..row("no tracer", Some(&[]))
     },
     row("a tracer, no parent", Some(&[])),
@@ -252,32 +277,47 @@ const OF_TRACES: [Row; 4] = [
     },
 ];
 
-/// The parts of a server's sidecar that keep its answers and the identities of callers apart from forged ones.
-const OF_FORGERS: [Row; 3] = [
+/// Each default feature: a row leaves one out, and the difference to the first row is its cost.
+const OF_FEATURES: [Row; 7] = [
+    row("all features, no logger", Some(&[])),
     Row {
-        without: &[
-            "route_config.request_headers_to_remove",
-            "local_reply_config",
-        ],
-        ..row("no part", Some(&[]))
+        without: &["request_headers_to_remove"],
+        ..row("spellings of x-forwarded-client-cert stay", Some(&[]))
     },
     Row {
-        without: &["local_reply_config"],
+        without: &["local_reply_config", "response_headers_to_remove"],
+        ..row("no mark of unreached requests", Some(&[]))
+    },
+    Row {
+        without: &["header_key_format"],
         ..row(
-            "spellings of x-forwarded-client-cert are taken away",
+            "letters of headers in lower case, requests to the sidecar",
             Some(&[]),
         )
     },
-    row(
-        "and answers of requests that reached no application are marked",
-        Some(&[]),
-    ),
+    Row {
+        without: &["retry_policy"],
+        ..row("no retries", Some(&[]))
+    },
+    Row {
+        without: &["policy"],
+        ..row("no place for filters of policies", Some(&[]))
+    },
+    Row {
+        without: &["upgrade_configs", "ignore_http_11_upgrade"],
+        ..row("no WebSockets", Some(&[]))
+    },
 ];
 
 /// Leaves the connection managers with these route configurations the loggers of their rows, and leads taps to the sink.
-fn edit(config: &mut Value, rows: &[Row], routes: impl Fn(u16) -> String) {
+fn edit(
+    config: &mut Value,
+    rows: &[Row],
+    routes: impl Fn(u16) -> String,
+    stripped: &RefCell<BTreeSet<&str>>,
+) {
     for (port, row) in (FIRST..).zip(rows) {
-        keep(config, &routes(port), row);
+        keep(config, &routes(port), row, stripped);
     }
     let clusters = config["static_resources"]["clusters"].as_array_mut();
     let mut clusters = clusters.unwrap().iter_mut();
@@ -318,14 +358,18 @@ fn count(folder: &Path) -> Result<()> {
         ("default", &ROWS, json!({})),
         ("collector", &OF_COLLECTOR, to_collector),
         ("traces", &OF_TRACES, traces),
-        ("forgers", &OF_FORGERS, json!({})),
+        ("features", &OF_FEATURES, json!({})),
     ];
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted = |name: &str| wanted.iter().any(|of| of == name);
-    let all = !pairs.iter().any(|(name, ..)| is_wanted(name));
-    let pairs = pairs
-        .into_iter()
-        .filter(|(name, ..)| all || is_wanted(name));
+    let wanted = std::env::args().skip(1);
+    let wanted: BTreeSet<String> = wanted.filter(|of| !of.starts_with('-')).collect();
+    for name in &wanted {
+        ensure!(
+            pairs.iter().any(|(of, ..)| of == name),
+            "{name:?} is not a pair"
+        );
+    }
+    let pairs = pairs.into_iter();
+    let pairs = pairs.filter(|(name, ..)| wanted.is_empty() || wanted.contains(*name));
     for (name, rows, telemetry) in pairs {
         println!("{name}");
         pair(folder, name, rows, &telemetry)?;
@@ -340,12 +384,16 @@ fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()
     let at = |index: u8| format!("{NET}.{index}:9901");
     let envoys = folder.join(name);
     fs::create_dir(&envoys)?;
+    let stripped = RefCell::default();
     let start = |pod, index, routes: fn(u16) -> String| -> Result<Envoy> {
-        let edit = |config: &mut Value| edit(config, rows, routes);
+        let edit = |config: &mut Value| edit(config, rows, routes, &stripped);
         start(&compiled, (pod, &none), &trust, &envoys, &at(index), edit)
     };
     let server = start("api", 8, |port| format!("in|{port}"))?;
     let client = start("client", 9, |port| format!("out|shop/api|{port}"))?;
+    for name in rows.iter().flat_map(|row| row.without) {
+        ensure!(stripped.borrow().contains(name), "no sidecar has {name:?}");
+    }
     for round in 1..=ROUNDS {
         let mut bare = [0.0; 2];
         for (port, row) in (FIRST..).zip(rows) {

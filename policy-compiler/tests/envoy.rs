@@ -15,7 +15,7 @@ use heddle_policy_compiler::{Resource, compile, ingest, trial_bootstrap};
 
 use crate::harness::Seen;
 
-/// One Envoy for each processor, because an Envoy that validates uses one.
+/// Validates with as many Envoys at once as there are processors.
 #[test]
 fn envoy_accepts_every_view() -> Result<()> {
     let (envoy, folder) = (harness::envoy::binary()?, tempfile::tempdir()?);
@@ -49,7 +49,7 @@ fn envoy_accepts_every_view() -> Result<()> {
     Ok(())
 }
 
-/// The number of a view that no case had before.
+/// Returns a number for the view, or `None` if an earlier view has the same resources.
 fn number(view: &Seen, seen: &Mutex<BTreeSet<Vec<String>>>) -> Option<usize> {
     let versions = view.resources.values().map(|r| r.version.to_string());
     let versions = versions.collect();
@@ -57,7 +57,7 @@ fn number(view: &Seen, seen: &Mutex<BTreeSet<Vec<String>>>) -> Option<usize> {
     seen.insert(versions).then_some(seen.len())
 }
 
-/// The error of an Envoy that rejects a view, and a copy of the bootstrap.
+/// Validates a view. If Envoy rejects it, keeps the bootstrap and returns its path with the error of Envoy.
 fn rejected(envoy: &Path, view: &Seen, file: &Path) -> Result<Option<String>> {
     fs::write(
         file,

@@ -4,16 +4,16 @@
 const FORBIDDEN: &str = "403";
 /// The status with which gRPC denies: `PERMISSION_DENIED`.
 const PERMISSION_DENIED: &str = "7";
-/// The begin of the response code details of an answer by the filter `authz`.
+/// The beginning of the response code details of an answer by the filter `authz`.
 const BY_AUTHZ: &str = "rbac_access_denied";
 
-/// Whether an answer with these statuses denies, by the mesh or by the application. A status of gRPC is empty where there is none.
+/// Returns whether an answer with these statuses denies, by the mesh or by the application. A status of gRPC is empty where there is none.
 #[must_use]
 pub fn denies(status: &str, grpc_status: &str) -> bool {
     status == FORBIDDEN || grpc_status == PERMISSION_DENIED
 }
 
-/// Whether the filter `authz` answered, by the response code details.
+/// Returns whether the filter `authz` answered, by the response code details.
 #[must_use]
 pub fn is_by_authz(details: &str) -> bool {
     details.starts_with(BY_AUTHZ)
@@ -40,6 +40,10 @@ mod tests {
         );
         let others = ["rbac_access_denied", "via_upstream", ""];
         assert!(others.iter().all(|details| decision(details).is_none()));
+        assert_eq!(
+            decision("rbac_access_denied_matched_policy[shop/api/0"),
+            None
+        );
         assert!(is_by_authz(others[0]) && !is_by_authz(others[1]));
     }
 }

@@ -10,7 +10,7 @@ pub fn markdown(plan: &Plan, cases: &[Case]) -> String {
         "\n### Requests per core\n\n\
          Requests for each second of CPU, user and system, of the two proxies (of Heddle's sidecars Envoys and agents). 1 kB in every answer; \
          gRPC and TCP send 1 kB, too. Each connection sends the next request when the last is answered. {} rounds of {} s each way, by turns. \
-         All Envoys with {} worker threads. Heddle: every default feature on, Strict mTLS, default Deny and an AuthPolicy. Hand-written: mTLS \
+         Each Envoy has {} worker thread(s). Heddle: every default feature on, Strict mTLS, default Deny and an AuthPolicy. Hand-written: mTLS \
          with one exact identity, no policy, no metrics of edges. Times in µs, p50 / p99, medians of the rounds.\n\n\
          | | connections | pair, requests per core | Heddle, requests per core | Heddle to pair | direct | pair | Heddle |\n\
          |---|---|---|---|---|---|---|---|\n",

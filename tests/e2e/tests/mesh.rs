@@ -271,7 +271,7 @@ fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
 #[test]
 fn the_mesh_as_a_whole() -> Result<()> {
     let only = std::env::var("HEDDLE_E2E_STEP").ok();
-    for (name, step) in [
+    let steps = [
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
         ("status", proxy_status_asks_every_replica),
         ("edges", edges_come_from_every_replica),
@@ -294,7 +294,12 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("rotation", leaf_rotates_under_load),
         ("root", root::a_lost_root_is_told_and_restored),
         ("uninstall", uninstall_leaves_nothing_and_traffic_flows),
-    ] {
+    ];
+    if let Some(only) = &only {
+        let known = steps.iter().any(|(name, _)| name == only);
+        anyhow::ensure!(known, "{only:?} is not a step");
+    }
+    for (name, step) in steps {
         if only.as_deref().is_some_and(|only| only != name) {
             continue;
         }

@@ -131,7 +131,8 @@ pub fn cost_has_the_requests_of_sidecars() -> Result<()> {
     Ok(())
 }
 
-/// A bypass takes a policy out of force once every sidecar has acknowledged it, the status says so, and its end brings the policy back.
+/// A bypass ends the enforcement of an AuthPolicy once every sidecar has acknowledged the bypass, and the status reports that; `--off`
+/// restores it.
 pub fn a_bypassed_namespace_enforces_nothing_and_says_so() -> Result<()> {
     let ns = Namespace::meshed("bypass")?;
     Echo::new("server").deploy(&ns)?;
