@@ -1,5 +1,5 @@
 //! The cost of telemetry in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
-//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench golden_cost`. `-- traces` counts that pair alone; the
+//! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench request_cost`. `-- traces` counts that pair alone; the
 //! others are `default`, `collector` and `features`.
 
 #![allow(
