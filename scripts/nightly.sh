@@ -42,7 +42,7 @@ for name in "$@"; do
 done
 mkdir -p "$logs"
 [ -e "$page" ] || printf '%s\n' '# The last nightly run' '' \
-  'Written by `make nightly`, which runs what is too heavy for `make test`: a row for each part.' '' \
+  '`make nightly` writes this page. Each row is a test that is too heavy for `make test`.' '' \
   '| part | result | seconds | date | commit | counted |' '|---|---|---|---|---|---|' > "$page"
 code=0
 for name in "$@"; do

@@ -16,7 +16,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Envoy, Trust, connect, serve, spawn, start};
@@ -30,7 +29,6 @@ const TUNNELS: &str = "127.79.0.4";
 const FIRST: u16 = 21_001;
 const IDENTITIES: [usize; 4] = [1, 10, 100, 1_000];
 const ROUNDS: usize = 2;
-const WARM_UP: usize = 30;
 const REQUESTS: usize = 300;
 
 /// The ports of one server; each has the rules of one policy, or no policy.
@@ -193,7 +191,10 @@ fn by_identities(counts: &Path) -> Result<()> {
     for round in 1..=ROUNDS {
         let mut each = Vec::new();
         for port in (FIRST..).take(policies.len()) {
-            let mut stream = warm(port)?;
+            let mut stream = callgrind::warm(&format!("{TUNNELS}:{port}"), |stream| {
+                ensure!(ask(stream, "/")?, "denied");
+                Ok(())
+            })?;
             callgrind::begin(&server)?;
             for _ in 0..REQUESTS {
                 ask(&mut stream, "/")?;
@@ -203,24 +204,6 @@ fn by_identities(counts: &Path) -> Result<()> {
         print(round, &each);
     }
     Ok(())
-}
-
-/// Connects and warms up. Under valgrind, the first call may take longer than an Envoy waits for the server.
-fn warm(port: u16) -> Result<TcpStream> {
-    let mut tries = 0..10;
-    loop {
-        let mut stream = connect(&format!("{TUNNELS}:{port}"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let answers: Result<bool> =
-            (0..WARM_UP).try_fold(true, |all, _| Ok(all & ask(&mut stream, "/")?));
-        match answers {
-            Err(error) if tries.next().is_some() => println!("once more: {error}"),
-            answers => {
-                ensure!(answers?, "denied");
-                return Ok(stream);
-            }
-        }
-    }
 }
 
 /// Thousand instructions of the sidecar for a request: without a policy, with the decision lists, and with the rules.

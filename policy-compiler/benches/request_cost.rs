@@ -1,4 +1,4 @@
-//! The cost of telemetry in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
+//! The cost of telemetry and of default features in real Envoys, the sidecars of a client and of a server with mTLS between them: instructions of a request by
 //! callgrind. Run by hand, with valgrind: `cargo bench -p heddle-policy-compiler --bench request_cost`. `-- traces` counts that pair alone; the
 //! others are `default`, `collector` and `features`.
 
@@ -20,7 +20,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use collector::Collector;
@@ -30,7 +29,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
 use envoy_types::pb::envoy::service::accesslog::v3::{
     StreamAccessLogsMessage, StreamAccessLogsResponse,
 };
-use harness::running::{Envoy, Trust, connect, http, serve, start};
+use harness::running::{Envoy, Trust, http, serve, start};
 use heddle_policy_compiler::Compiled;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status, Streaming, transport};
@@ -39,7 +38,6 @@ const NET: &str = "127.105.0";
 const FIRST: u16 = 8601;
 const SINK: &str = "127.105.0.6:8600";
 const COLLECTOR: &str = "127.105.0.7:4317";
-const WARM_UP: usize = 30;
 const REQUESTS: usize = 300;
 const ROUNDS: usize = 3;
 
@@ -186,20 +184,6 @@ fn ask(stream: &mut TcpStream, row: &Row) -> Result<()> {
         ensure!(read > 0 && !text.starts_with("HTTP/1.1 503"), "{text}");
     }
     Ok(())
-}
-
-/// Connects and warms up. Under valgrind, the first call may take longer than the sidecar waits for the server.
-fn warm(at: &str, row: &Row) -> Result<TcpStream> {
-    let mut tries = 0..10;
-    loop {
-        let mut stream = connect(at)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        match (0..WARM_UP).try_for_each(|_| ask(&mut stream, row)) {
-            Ok(()) => return Ok(stream),
-            Err(error) if tries.next().is_some() => println!("once more: {error}"),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// A row of the table.
@@ -401,7 +385,8 @@ fn pair(folder: &Path, name: &str, rows: &[Row], telemetry: &Value) -> Result<()
             if !row.awake.is_empty() {
                 wake(row.awake, true)?;
             }
-            let mut stream = warm(&format!("{NET}.4:{port}"), row)?;
+            let mut stream =
+                callgrind::warm(&format!("{NET}.4:{port}"), |stream| ask(stream, row))?;
             for envoy in [&client, &server] {
                 callgrind::begin(envoy)?;
             }

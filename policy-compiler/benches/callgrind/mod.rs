@@ -2,16 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::harness;
-use crate::harness::running::Envoy;
+use crate::harness::running::{Envoy, connect};
 
 /// The variable of the process that runs Envoys under valgrind, with the folder of their counts.
 const COUNTS: &str = "BENCH_COUNTS";
+/// The requests of a connection before its requests are counted.
+const WARM_UP: usize = 30;
 
 /// The folder of the counts, in the process that runs Envoys under valgrind.
 pub fn counts() -> Option<PathBuf> {
@@ -41,6 +45,20 @@ pub fn run() -> Result<()> {
         .status()?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+/// Connects and warms up. Under valgrind, the first request may take longer than an Envoy waits for the server.
+pub fn warm(at: &str, mut ask: impl FnMut(&mut TcpStream) -> Result<()>) -> Result<TcpStream> {
+    let mut tries = 0..10;
+    loop {
+        let mut stream = connect(at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        match (0..WARM_UP).try_for_each(|_| ask(&mut stream)) {
+            Ok(()) => return Ok(stream),
+            Err(error) if tries.next().is_some() => println!("once more: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn control(command: &str, envoy: &Envoy) -> Result<()> {
