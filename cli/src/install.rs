@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::manifests;
@@ -201,18 +201,14 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
     Ok(())
 }
 
-/// The Mesh with which an installation starts.
+/// The Mesh with which an installation starts. It writes no field that it need not, so that no later manager has a conflict.
 fn first_mesh(observe: bool) -> Result<DynamicObject> {
     let mut mesh = manifests::mesh()?;
-    if observe {
-        let spec = mesh
-            .data
-            .pointer_mut("/spec")
-            .and_then(Value::as_object_mut);
-        let spec = spec.context("config/samples/mesh.yaml has no spec")?;
-        let mode = serde_json::to_value(MeshMode::Observe)?;
-        spec.insert("mode".to_owned(), mode);
-    }
+    let spec = mesh.data.pointer_mut("/spec");
+    *spec.context("config/samples/mesh.yaml has no spec")? = match observe {
+        true => json!({"mode": MeshMode::Observe}),
+        false => json!({}),
+    };
     Ok(mesh)
 }
 
@@ -319,7 +315,6 @@ mod tests {
     use axum::response::{IntoResponse, Json};
     use axum::routing::get;
     use heddle_identity::Ca;
-    use serde_json::json;
 
     use super::*;
 

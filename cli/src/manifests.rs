@@ -52,7 +52,7 @@ pub fn all() -> Result<Vec<DynamicObject>> {
         .collect()
 }
 
-/// The Mesh with which an installation starts.
+/// The Mesh of the samples.
 pub fn mesh() -> Result<DynamicObject> {
     serde_saphyr::from_str(include_str!("../../config/samples/mesh.yaml"))
         .context("config/samples/mesh.yaml")

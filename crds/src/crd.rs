@@ -1,7 +1,7 @@
 //! Changes of a derived CRD, after which an API server accepts it without a warning.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
 /// Where the objects of a kind live.
@@ -35,6 +35,7 @@ pub(crate) trait Definition {
 ///   `maximum` stand beside them, so the signed formats say the same.
 /// - `nullable` in the spec: see [`Nulls`]. The derive's own follows the Rust type, not the meaning.
 /// - Defaults within lists: said in the description, not filled in by the API server, see [`say_defaults_of_items`].
+/// - A default for a spec that may be empty: see [`default_where_all_fields_have_one`].
 /// - Descriptions: rustdoc's links and line breaks are for rustdoc.
 pub(crate) fn polished(
     mut crd: CustomResourceDefinition,
@@ -54,6 +55,7 @@ pub(crate) fn polished(
             {
                 walk(spec, &mut |schema| judge_nulls(schema, nulls));
                 walk(spec, &mut say_defaults_of_items);
+                default_where_all_fields_have_one(spec);
             }
         }
     }
@@ -95,6 +97,15 @@ fn say_defaults_of_items(schema: &mut JSONSchemaProps) {
             }
         }
     });
+}
+
+/// Server-side apply makes a null of a spec of which its manager owns no field, as of `spec: {}` in the second apply. The API server drops a
+/// null only where it has a default to put there.
+fn default_where_all_fields_have_one(spec: &mut JSONSchemaProps) {
+    let mut fields = spec.properties.iter().flat_map(|fields| fields.values());
+    if fields.all(|field| field.default.is_some()) {
+        spec.default = Some(JSON(serde_json::json!({})));
+    }
 }
 
 fn judge_nulls(schema: &mut JSONSchemaProps, nulls: Nulls) {

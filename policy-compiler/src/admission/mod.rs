@@ -52,9 +52,9 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     let Some(spec) = properties.and_then(|properties| properties.get("spec")) else {
         return found;
     };
-    match object.get("spec").filter(|spec| !spec.is_null()) {
-        Some(value) => {
-            let mut value = value.clone();
+    let value = object.get("spec").filter(|spec| !spec.is_null()).cloned();
+    match value.or_else(|| default_spec(kind)) {
+        Some(mut value) => {
             structural::check(spec, &mut value, "spec", &mut found);
             if found.is_empty() {
                 cel::check(spec, &value, "spec", &mut found);
@@ -74,6 +74,13 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     found.extend(metadata::violations(object));
     found.truncate(MAX_VIOLATIONS);
     found
+}
+
+/// Returns the spec that the API server fills in for an object of a kind without one; none if the kind demands a spec.
+#[must_use]
+pub(crate) fn default_spec(kind: Kind) -> Option<Value> {
+    let spec = schemas().get(&kind)?.properties.as_ref()?.get("spec")?;
+    spec.default.as_ref().map(|default| default.0.clone())
 }
 
 /// Returns the fields beside `spec` that no object has. One that `spec` has is a slip of the indentation.

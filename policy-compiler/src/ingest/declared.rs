@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::unread::{Unread, typed};
+use crate::admission::default_spec;
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::{ObjectKind, Role, with_kinds};
 use crate::world::{Declared, Remembered};
@@ -27,7 +28,7 @@ pub struct DeclaredObject {
     pub generation: i64,
     /// `metadata.creationTimestamp`; `None` in files.
     pub created: Option<Time>,
-    /// `spec`; null if there is none.
+    /// `spec`, or the default of its kind; null if there is neither.
     pub spec: Value,
     /// `status`; null if there is none.
     pub status: Value,
@@ -47,7 +48,11 @@ impl DeclaredObject {
         findings: &mut Vec<Finding>,
     ) -> Self {
         let mut part = |name: &str| value.get_mut(name).map(Value::take).unwrap_or_default();
-        let (metadata, spec, status) = (part("metadata"), part("spec"), part("status"));
+        let (metadata, mut spec, status) = (part("metadata"), part("spec"), part("status"));
+        if spec.is_null() {
+            let kind = Kind::by_name(object.kind.as_str());
+            spec = kind.and_then(default_spec).unwrap_or_default();
+        }
         let (metadata, unread) = match typed::<ObjectMeta>(&metadata) {
             Ok(metadata) => (metadata, None),
             Err(unread) => (ObjectMeta::default(), Some(unread.below("metadata"))),
