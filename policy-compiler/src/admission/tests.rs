@@ -1,4 +1,5 @@
 use heddle_crds::Kind;
+use heddle_xds_types::tap::is_secret_name;
 use serde_json::{Value, json};
 
 use super::*;
@@ -117,6 +118,40 @@ fn structural_faults_are_named_with_their_field() {
     );
     let many = allow(json!({"paths": vec!["x"; 50]}));
     assert_eq!(policy(many).len(), MAX_VIOLATIONS);
+}
+
+/// Server-side apply makes a null of an empty spec.
+#[test]
+fn an_object_may_leave_out_a_spec_that_may_be_empty() {
+    for kind in Kind::ALL {
+        let named = json!({"metadata": {"name": "default"}});
+        let mut empty = named.clone();
+        empty["spec"] = json!({});
+        let may_be_empty = violations(*kind, &empty).is_empty();
+        assert_eq!(
+            violations(*kind, &named).is_empty(),
+            may_be_empty,
+            "{kind:?}"
+        );
+        assert_eq!(may_be_empty, *kind == Kind::Mesh, "{kind:?}");
+    }
+}
+
+/// The rule of the definition and the names that a tap redacts are one.
+#[test]
+fn a_tag_of_spans_takes_no_header_that_a_tap_redacts() {
+    let names = "apikey x-api-key my_api_key access-key access_key assertion auth_code authorization proxy-authorization \
+        x-forwarded-client-cert cookie credential jwt passphrase passwd saml x-secret session-id x-session signature ticket \
+        x-auth-token verifier auth code key otp pwd sig sid basic-auth basic_auth \
+        x-tenant x-request-id accept author keyword x-code-name auth-tier sidecar";
+    for name in names.split_whitespace() {
+        let tag = json!({"name": "a", "requestHeader": name});
+        let telemetry =
+            json!({"collector": {"address": {"host": "a"}}, "tracing": {"tags": [tag]}});
+        let mesh = json!({"metadata": {"name": "default"}, "spec": {"telemetry": telemetry}});
+        let refused = !violations(Kind::Mesh, &mesh).is_empty();
+        assert_eq!(refused, is_secret_name(name), "{name}");
+    }
 }
 
 /// Each rule of the definitions with a value for which it fails. A rule that is missing here fails the test below.

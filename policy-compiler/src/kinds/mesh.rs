@@ -5,6 +5,7 @@ use heddle_crds::{
     MeshMode, MeshSpec, MetricLabel, reason,
 };
 use heddle_xds_types::golden;
+use heddle_xds_types::tap::is_secret_name;
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_servers::{self, collector, rate_limit_server};
@@ -274,9 +275,7 @@ fn unusable_tags(spec: &MeshSpec) -> impl Iterator<Item = ValidationError> {
         let name = tag.request_header.as_deref()?;
         let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
         let (problem, fix) = match name {
-            "authorization" | "proxy-authorization" | "cookie" | "x-forwarded-client-cert" => {
-                ("has credentials", "name a header that carries none")
-            }
+            name if is_secret_name(name) => ("has credentials", "name a header that carries none"),
             name if !name.is_empty() && name.bytes().all(known) => return None,
             _ => (
                 "is not the name of a header",
