@@ -67,10 +67,15 @@ impl Settings {
         self.bypassed.contains(namespace)
     }
 
+    /// Whether sidecars refuse nothing and report only.
+    pub(crate) fn observes(&self) -> bool {
+        self.mode == MeshMode::Observe
+    }
+
     /// Whether connections of a namespace's workloads to unknown destinations are passed through.
     pub(crate) fn passes_unknown(&self, namespace: &str) -> bool {
         let own = self.pass_unknown_of.get(namespace);
-        self.bypasses(namespace) || own.copied().unwrap_or(self.pass_unknown)
+        self.observes() || self.bypasses(namespace) || own.copied().unwrap_or(self.pass_unknown)
     }
 
     /// Whether endpoints of a service that have no sidecar may be called, in plain text.

@@ -67,8 +67,9 @@ pub struct MeshSpec {
     )]
     pub cluster_domain: String,
 
-    /// How much is enforced. `Observe`: plain text is accepted and every policy only reports. `Permissive`: plain
-    /// text is accepted beside mTLS. `Strict`: only mTLS is accepted. An AuthPolicy can say otherwise for its workloads.
+    /// How much is enforced. `Observe`: plain text is accepted, every policy only reports, and neither the limits of servers nor `outbound`
+    /// refuse anything. `Permissive`: plain text is accepted beside mTLS. `Strict`: only mTLS is accepted. An AuthPolicy can say otherwise
+    /// for its workloads.
     #[serde(default)]
     pub mode: MeshMode,
 

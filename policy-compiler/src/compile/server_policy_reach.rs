@@ -9,6 +9,13 @@ use super::service_targets::target;
 use crate::finding::{Finding, ObjectRef};
 use crate::world::{Port, Service, selects};
 
+/// Reports that no pod keeps the limits of an object, which sets them in a field.
+pub(crate) fn observed((object, field): (&ObjectRef, &'static str)) -> Finding {
+    let message = "the Mesh observes: no limit is kept";
+    let finding = Finding::info(object, field, reason::AUDIT, message);
+    finding.fix("set spec.mode of the Mesh to Permissive once it may refuse requests")
+}
+
 impl Reach<'_> {
     /// Reports the pods that keep no limit of an object, which sets the limits of a port of a service, or of all its ports, in a
     /// field.

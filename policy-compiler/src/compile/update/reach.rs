@@ -7,6 +7,7 @@ use crate::compile::callers_reach::report_namespaces;
 use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
+use crate::compile::server_policy_reach::observed;
 use crate::compile::units::UnitId;
 use crate::finding::ObjectRef;
 use crate::validation::Recorder;
@@ -130,7 +131,10 @@ impl Update<'_> {
         );
         reach.report_telemetry(telemetry, &mut feedback);
         for (field, service, port) in limits {
-            let findings = reach.report_limits(field, service, port);
+            let findings = match self.new.settings.observes() {
+                true => vec![observed(field)],
+                false => reach.report_limits(field, service, port),
+            };
             feedback.findings.extend(findings);
         }
         feedback
