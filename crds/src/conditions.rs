@@ -166,7 +166,9 @@ pub mod reason {
     pub const DENIED: &str = "Denied";
     /// Enforced: ready sidecars reject the compiled policy and keep their earlier configuration; the message counts them.
     pub const NOT_ENFORCED_EVERYWHERE: &str = "NotEnforcedEverywhere";
-    /// A port has too many Deny paths for expressions: paths that are not plain are denied.
+    /// A finding: policies name too many ports that nothing declares, so that these are judged together.
+    pub const PORTS_NOT_TOLD_APART: &str = "PortsNotToldApart";
+    /// A port has too many Deny paths for expressions: paths that are not plain are denied, or all paths.
     pub const PATHS_NOT_SPELLED: &str = "PathsNotSpelled";
     /// Enforced: the headers of all rules of a port take too much memory: of those beyond the bound, Deny rules match more and Allow rules nothing.
     pub const HEADERS_NOT_MATCHED: &str = "HeadersNotMatched";

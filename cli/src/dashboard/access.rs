@@ -153,6 +153,7 @@ fn decide(
     let open = PortAuthz {
         rules: Vec::new(),
         default_allow: true,
+        sharing: 1,
     };
     let (mut allowed, mut denied, mut sure) = (None, None, true);
     for http in [true, false] {

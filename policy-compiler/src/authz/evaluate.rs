@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{
-    HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source, header,
-    spelling,
+    DenyPaths, HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source,
+    header, spelling,
 };
 use crate::world::SpiffeId;
 
@@ -74,11 +74,11 @@ impl Decision {
 /// Judges a request. With `audited`, as if every audited rule were enforced.
 #[must_use]
 pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision {
-    let spelled = authz.spells_paths();
+    let paths = authz.deny_paths();
     let beyond = authz.beyond_headers();
     let matches = |rule: &&Rule| {
         let bounds = Bounds {
-            spelled,
+            paths,
             beyond: beyond.contains(&*rule.id),
         };
         matches(rule, &bounds, request)
@@ -97,8 +97,8 @@ pub fn evaluate(authz: &PortAuthz, request: &Request, audited: bool) -> Decision
 
 /// The part of a rule that the bounds of the port leave.
 struct Bounds {
-    /// Whether the paths of Deny rules are matched in every spelling.
-    spelled: bool,
+    /// The paths that Deny rules match.
+    paths: DenyPaths,
     /// Whether the rule's headers are beyond the bound.
     beyond: bool,
 }
@@ -137,7 +137,7 @@ fn to(rule: &Rule, bounds: &Bounds, http: Option<&HttpRequest>) -> bool {
         RuleAction::Allow => **method == *http.method,
     };
     (operation.methods.is_empty() || operation.methods.iter().any(method))
-        && (operation.paths.is_empty() || on_path(rule, bounds.spelled, &http.path))
+        && (operation.paths.is_empty() || on_path(rule, bounds.paths, &http.path))
         && match (bounds.beyond, rule.action) {
             (true, action) => action == RuleAction::Deny,
             (false, action) => {
@@ -163,23 +163,24 @@ fn is_plain(path: &str) -> bool {
     expression.is_some_and(|expression| expression.is_match(path.as_bytes()))
 }
 
-fn on_path(rule: &Rule, spelled: bool, path: &str) -> bool {
+fn on_path(rule: &Rule, denied: DenyPaths, path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let ignore_case = rule.to.ignore_case;
     let mut patterns = rule.to.paths.iter();
-    match rule.action {
-        RuleAction::Deny if spelled => {
+    match (rule.action, denied) {
+        (RuleAction::Deny, DenyPaths::Spelled) => {
             is_ambiguous(path)
                 || patterns.any(|pattern| whole(&spelling::denied(pattern, ignore_case), path))
         }
-        RuleAction::Deny => {
+        (RuleAction::Deny, DenyPaths::Any) => true,
+        (RuleAction::Deny, DenyPaths::Plain) => {
             !is_plain(path)
                 || patterns.filter_map(spelling::plain).any(|(text, open)| {
                     starts(path, &text, open, ignore_case)
                         || starts(path, &format!("{text}/"), open, ignore_case)
                 })
         }
-        RuleAction::Allow => {
+        (RuleAction::Allow, _) => {
             !is_ambiguous(path)
                 && patterns.any(|pattern| match pattern {
                     PathPattern::Exact(text) => starts(path, text, false, ignore_case),

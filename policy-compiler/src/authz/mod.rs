@@ -24,6 +24,10 @@ use crate::world::{Port, SpiffeId};
 
 /// The most bytes of Deny paths of a port that are matched in every spelling: see docs/security.md for the memory that they take.
 pub(crate) const MAX_SPELLED: usize = 16 * 1024;
+/// The ports of a sidecar that may take all of the memory that one port has for spellings, or for headers. More ports share it.
+const FULL_PORTS: usize = 4;
+/// The most bytes of Deny paths of all ports of a sidecar that are matched at all.
+pub(crate) const MAX_PATHS: usize = 512 * 1024;
 /// The bytes of path that the rest of an expression counts for.
 const SPELLED_OVERHEAD: usize = 32;
 
@@ -170,6 +174,19 @@ pub struct PortAuthz {
     pub rules: Vec<Rule>,
     /// Whether no Allow rule is needed where no policy has one.
     pub default_allow: bool,
+    /// The ports of the sidecar that share its memory for paths and headers, this one included.
+    pub sharing: usize,
+}
+
+/// The paths that Deny rules with paths match. Each form denies all that the one before it denies, and takes less memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyPaths {
+    /// Their paths in every spelling.
+    Spelled,
+    /// Their paths in the plain spelling, and every path that is not plain.
+    Plain,
+    /// Every path.
+    Any,
 }
 
 impl PortAuthz {
@@ -178,7 +195,34 @@ impl PortAuthz {
         Self {
             rules: Vec::new(),
             default_allow: true,
+            sharing: 1,
         }
+    }
+
+    /// Whether a cost is within the bound of a port, and within the share of a port in the memory of the sidecar.
+    const fn fits(&self, cost: usize, bound: usize) -> bool {
+        cost <= bound && cost.saturating_mul(self.sharing) <= FULL_PORTS * bound
+    }
+
+    /// Judges ports together by the rules of some of them: their Deny rules hold for all, and no request passes that only their Allow
+    /// rules could let pass.
+    pub(crate) fn close(&mut self, rules: &[&Rule]) {
+        for rule in rules {
+            if rule.action == RuleAction::Allow {
+                self.default_allow &= rule.audit;
+            } else if !self.rules.iter().any(|own| own.id == rule.id) {
+                let mut rule = Rule::clone(rule);
+                rule.to.ports = Vec::new();
+                self.rules.push(rule);
+            }
+        }
+        self.rules.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// Whether the rules have paths or headers, so that the port takes part in the sidecar's memory for these.
+    pub(crate) fn takes_memory(&self) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| !rule.to.paths.is_empty() || !rule.to.headers.is_empty())
     }
 
     /// The enforced rules of an action; with `audited`, those in audit too.
@@ -193,10 +237,10 @@ impl PortAuthz {
         self.rules.iter().any(|rule| rule.audit)
     }
 
-    /// Whether the paths of Deny rules are matched in every spelling. Beyond [`MAX_SPELLED`], they match their plain spelling and every path
-    /// that is not plain, so that the memory of a sidecar stays bounded and nothing passes that an expression would have denied.
+    /// The paths that Deny rules match, so that the memory of a sidecar stays bounded and nothing passes that an expression would have
+    /// denied.
     #[must_use]
-    pub fn spells_paths(&self) -> bool {
+    pub fn deny_paths(&self) -> DenyPaths {
         let length = |rule: &Rule| {
             let lengths = rule
                 .to
@@ -208,7 +252,14 @@ impl PortAuthz {
         // Where something is in audit, Envoy holds all rules a second time.
         let enforced = self.rules(RuleAction::Deny, false).map(length);
         let audited = self.rules(RuleAction::Deny, true).filter(|_| self.audits());
-        enforced.chain(audited.map(length)).sum::<usize>() <= MAX_SPELLED
+        let cost = enforced.chain(audited.map(length)).sum::<usize>();
+        if self.fits(cost, MAX_SPELLED) {
+            DenyPaths::Spelled
+        } else if cost.saturating_mul(self.sharing) <= MAX_PATHS {
+            DenyPaths::Plain
+        } else {
+            DenyPaths::Any
+        }
     }
 
     /// Returns the rules with headers beyond the memory that a port has for headers, in the order of ids. Such a Deny rule matches any
@@ -221,7 +272,7 @@ impl PortAuthz {
             let cost = headers.map(|h| header::cost(rule.action, h)).sum::<usize>();
             // Where something is in audit, Envoy holds the enforced rules a second time.
             let cost = if twice && !rule.audit { 2 * cost } else { cost };
-            let fits = taken + cost <= header::MAX_PORT_COST;
+            let fits = self.fits(taken + cost, header::MAX_PORT_COST);
             if fits {
                 taken += cost;
             }

@@ -1,13 +1,40 @@
 //! Policies with rules beyond a port's bounds for memory.
 
+use std::collections::BTreeSet;
+
 use heddle_crds::{ConditionType, reason};
 
 use super::report::PolicyFeedback;
-use crate::authz::header::MAX_PORT_COST;
-use crate::authz::{MAX_SPELLED, PortAuthz, RuleAction};
+use crate::authz::{DenyPaths, PortAuthz, RuleAction};
 use crate::finding::Finding;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::world::{PodTemplate, Port};
+
+/// The most ports of a sidecar that policies name, and neither its pod nor a service nor a probe does. Each costs listener chains.
+pub(super) const MAX_UNDECLARED_PORTS: usize = 16;
+
+/// Reports the ports of a policy that are beyond the bound of ports that nothing declares.
+pub(super) fn report_ports(
+    policy: &Policy,
+    beyond: &BTreeSet<Port>,
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
+) {
+    let mut ports = policy.ports().filter(|port| beyond.contains(port));
+    let Some(first) = ports.next() else { return };
+    let message = format!(
+        "port {first} of {}/{} is one of more than {MAX_UNDECLARED_PORTS} that policies alone name, so its rules close all ports that neither the pod nor a service declares",
+        template.namespace, template.owner
+    );
+    let finding = Finding::warning(
+        &policy.object,
+        "spec",
+        reason::PORTS_NOT_TOLD_APART,
+        message,
+    );
+    let fix = "declare the ports at the containers, or name fewer ports";
+    feedback.findings.push(finding.fix(fix));
+}
 
 /// Reports the rules of a policy that are beyond the bounds of ports that read HTTP.
 pub(super) fn report(
@@ -35,13 +62,19 @@ fn report_unspelled(
                 && rule.to.covers(Some(port))
         })
     };
-    let beyond = ports
+    let mut beyond = ports
         .iter()
-        .filter(|(_, authz)| !authz.spells_paths())
-        .find(|(number, _)| denies(*number));
-    if let Some((number, _)) = beyond {
+        .map(|(port, authz)| (*port, authz.deny_paths()));
+    let beyond = beyond.find(|(port, paths)| *paths != DenyPaths::Spelled && denies(*port));
+    if let Some((number, paths)) = beyond {
+        let denied = match paths {
+            DenyPaths::Any => "its Deny rules with paths deny every path",
+            DenyPaths::Spelled | DenyPaths::Plain => {
+                "its Deny rules also deny every path with %, ;, \\, an empty segment, or a dot at the beginning or end of a segment"
+            }
+        };
         let message = format!(
-            "port {number} of {}/{} has more than {MAX_SPELLED} bytes of Deny paths, so its Deny rules also deny every path with %, ;, \\, an empty segment, or a dot at the beginning or end of a segment",
+            "the Deny paths of port {number} of {}/{} take more than its share of the sidecar's memory, so {denied}",
             template.namespace, template.owner
         );
         let reason = reason::PATHS_NOT_SPELLED;
@@ -73,7 +106,7 @@ fn report_beyond(
             RuleAction::Allow => "allows nothing",
         };
         let message = format!(
-            "the headers of all rules for port {number} of {}/{} take more than {MAX_PORT_COST} bytes in a sidecar, so spec.rules[{index}] {effect}",
+            "the headers of all rules for port {number} of {}/{} take more than its share of the sidecar's memory, so spec.rules[{index}] {effect}",
             template.namespace, template.owner
         );
         let (object, reason) = (&policy.object, reason::HEADERS_NOT_MATCHED);

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_crds::{Action, ConditionType, MeshMode, MtlsMode, reason};
+use heddle_crds::{Action, ConditionType, MeshMode, reason};
 
 use super::bounds;
+use super::mtls::{demands_mtls, plain};
 use super::report::PolicyFeedback;
 use super::server_policies::PortServerPolicy;
 use super::service_targets::PortReference;
@@ -148,20 +149,25 @@ pub(crate) fn inbound(
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> InboundInput {
-    let mut policies = policies.to_vec();
-    policies.retain(|policy| policy.selects(template));
+    let policies = policies.iter().filter(|policy| policy.selects(template));
+    let policies: Vec<&Policy> = policies.copied().collect();
     let mut declared: BTreeSet<Port> = template.ports.iter().map(|p| p.port).collect();
     declared.extend(targets.keys());
-    let all = all_ports(&declared, &policies, template).into_iter();
+    let (all, beyond) = all_ports(&declared, &policies, template);
     let leads = leads(targets);
     let port = |port: Option<Port>, feedback: &mut PolicyFeedback| {
         let of = |port| protocol_of(port, targets, template);
         let declared = port.map_or(Protocol::Detect, of);
-        let plain = plain(port, &policies, settings, template, feedback);
-        let authz = port_authz(port, &policies, settings);
+        let mut plain = plain(port, &policies, settings, template, feedback);
+        let mut authz = port_authz(port, &policies, settings);
+        if port.is_none() {
+            plain &= !demands_mtls(&beyond, &policies, settings);
+            authz.close(&of_ports(&beyond, &policies));
+        }
         let said = port.and_then(|port| targets.get(&port));
         let traffic = port.and_then(|port| traffic.get(&port));
         let needs_http = authz.needs_http() || traffic.is_some();
+        let kept = traffic.filter(|_| !settings.observes());
         let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
@@ -169,23 +175,18 @@ pub(crate) fn inbound(
             protocol,
             plain,
             authz,
-            traffic: traffic.map(|of| of.policy.clone()).unwrap_or_default(),
+            traffic: kept.map(|of| of.policy.clone()).unwrap_or_default(),
             service: service.cloned(),
         };
         inbound.unless(settings.bypasses(&template.namespace))
     };
-    let ports: BTreeMap<Port, InboundPort> = all
-        .map(|number| (number, port(Some(number), feedback)))
-        .collect();
-    let rest = port(None, feedback);
+    let ports = all.into_iter();
+    let ports = ports.map(|number| (number, port(Some(number), feedback)));
+    let mut ports: BTreeMap<Port, InboundPort> = ports.collect();
+    let mut rest = port(None, feedback);
+    share_memory(ports.values_mut().chain([&mut rest]));
     report_mixed(targets, &ports, template, feedback);
-    let of_http = ports.iter().filter(|(_, p)| p.protocol != Protocol::Tcp);
-    let of_http: Vec<_> = of_http.map(|(number, p)| (*number, &p.authz)).collect();
-    for policy in &policies {
-        report_without_http(policy, &ports, &declared, template, feedback);
-        report_uncaptured(policy, template, feedback);
-        bounds::report(policy, &of_http, template, feedback);
-    }
+    report_policies(&policies, &ports, (&declared, &beyond), template, feedback);
     report_reserved(targets, template, feedback);
     InboundInput {
         trust_domain: Arc::clone(&settings.trust_domain),
@@ -198,6 +199,24 @@ pub(crate) fn inbound(
         line_format: settings.line_format,
         spans: None,
         origins: origins(&template.namespace, &policies, traffic, settings),
+    }
+}
+
+/// Reports the rules that a sidecar applies otherwise than they are written. `declared` and `beyond`: see [`all_ports`].
+fn report_policies(
+    policies: &[&Policy],
+    ports: &BTreeMap<Port, InboundPort>,
+    (declared, beyond): (&BTreeSet<Port>, &BTreeSet<Port>),
+    template: &PodTemplate,
+    feedback: &mut PolicyFeedback,
+) {
+    let of_http = ports.iter().filter(|(_, p)| p.protocol != Protocol::Tcp);
+    let of_http: Vec<_> = of_http.map(|(number, p)| (*number, &p.authz)).collect();
+    for policy in policies {
+        report_without_http(policy, ports, declared, template, feedback);
+        report_uncaptured(policy, template, feedback);
+        bounds::report(policy, &of_http, template, feedback);
+        bounds::report_ports(policy, beyond, template, feedback);
     }
 }
 
@@ -224,88 +243,39 @@ fn origins(
     all.cloned().collect()
 }
 
-/// Every port that anybody names: the pod, its services, its policies, its probes.
+/// Every port that is named: by the pod, its services, its probes and its policies. Of those that policies alone name, the ones beyond the
+/// bound are apart.
 fn all_ports(
     declared: &BTreeSet<Port>,
     policies: &[&Policy],
     template: &PodTemplate,
-) -> BTreeSet<Port> {
-    let ruled = policies
-        .iter()
-        .flat_map(|p| p.rules.iter().flat_map(|rule| &rule.to.ports));
-    let mtls = policies
-        .iter()
-        .flat_map(|p| p.mtls.iter().flat_map(|mtls| mtls.ports.keys()));
-    let probed = template.probes.iter().map(|p| &p.port);
-    let all = declared.iter().chain(ruled).chain(mtls).chain(probed);
-    all.copied().filter(|port| !is_reserved(*port)).collect()
+) -> (BTreeSet<Port>, BTreeSet<Port>) {
+    let probed = template.probes.iter().map(|p| p.port);
+    let mut all: BTreeSet<Port> = declared.iter().copied().chain(probed).collect();
+    let named = policies.iter().flat_map(|policy| policy.ports());
+    let named: BTreeSet<Port> = named.filter(|port| !all.contains(port)).collect();
+    let mut named = named.into_iter().filter(|port| !is_reserved(*port));
+    all.extend(named.by_ref().take(bounds::MAX_UNDECLARED_PORTS));
+    all.retain(|port| !is_reserved(*port));
+    (all, named.collect())
 }
 
-/// The policies with a mode for a port. The first one wins.
-pub(crate) fn mtls_modes<'a>(
-    port: Option<Port>,
-    policies: &[&'a Policy],
-) -> impl Iterator<Item = (&'a Policy, MtlsMode)> {
-    let modes = policies.iter().map(move |policy| {
-        let mode = policy.mtls.as_ref().map(|mtls| mtls.of(port));
-        Some((*policy, mode?))
-    });
-    modes.flatten()
+/// The rules that speak of some ports.
+fn of_ports<'a>(ports: &BTreeSet<Port>, policies: &[&'a Policy]) -> Vec<&'a Rule> {
+    let rules = policies.iter().flat_map(|policy| &policy.rules);
+    let rules = rules.filter(|rule| rule.to.ports.iter().any(|port| ports.contains(port)));
+    rules.collect()
 }
 
-/// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.
-fn plain(
-    port: Option<Port>,
-    policies: &[&Policy],
-    settings: &Settings,
-    template: &PodTemplate,
-    feedback: &mut PolicyFeedback,
-) -> bool {
-    let mut said = mtls_modes(port, policies);
-    let winner = said.next();
-    if let Some((first, mode)) = winner {
-        for (loser, _) in said.filter(|(_, other)| *other != mode) {
-            conflict(loser, first, port, template, feedback);
-        }
+/// Divides the memory of a sidecar for paths and headers among its ports with HTTP.
+fn share_memory<'a>(ports: impl Iterator<Item = &'a mut InboundPort>) {
+    let holds =
+        |port: &&mut InboundPort| port.protocol != Protocol::Tcp && port.authz.takes_memory();
+    let ports: Vec<_> = ports.filter(holds).collect();
+    let sharing = ports.len();
+    for port in ports {
+        port.authz.sharing = sharing;
     }
-    accepts_plain(settings.mode, winner.map(|(_, mode)| mode))
-}
-
-/// Whether plain text is accepted, by the mode of the mesh and that of the first policy with one.
-pub(crate) fn accepts_plain(mesh: MeshMode, policy: Option<MtlsMode>) -> bool {
-    match (mesh, policy) {
-        (MeshMode::Observe, _) | (MeshMode::Permissive, None) => true,
-        (MeshMode::Strict, None) => false,
-        (MeshMode::Permissive | MeshMode::Strict, Some(mode)) => mode == MtlsMode::Permissive,
-    }
-}
-
-fn conflict(
-    loser: &Policy,
-    winner: &Policy,
-    port: Option<Port>,
-    template: &PodTemplate,
-    feedback: &mut PolicyFeedback,
-) {
-    let port = port.map_or_else(
-        || "the other ports".to_owned(),
-        |port| format!("port {port}"),
-    );
-    let message = format!(
-        "{} wins spec.mtls for {port} of {}/{}, for its name is smaller",
-        winner.object, template.namespace, template.owner
-    );
-    feedback.condition(
-        &loser.object,
-        ConditionType::Conflicted,
-        true,
-        reason::CONFLICT,
-        &message,
-    );
-    feedback.findings.push(
-        Finding::error(&loser.object, "spec.mtls", reason::CONFLICT, message)
-            .fix("say it in one of the two"),
-    );
 }
 
 fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> PortAuthz {
@@ -323,6 +293,7 @@ fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> 
     PortAuthz {
         rules,
         default_allow: settings.default_allow || settings.mode == MeshMode::Observe,
+        sharing: 1,
     }
 }
 
@@ -346,6 +317,7 @@ fn metrics_authz(settings: &Settings) -> PortAuthz {
     PortAuthz {
         rules,
         default_allow: false,
+        sharing: 1,
     }
 }
 

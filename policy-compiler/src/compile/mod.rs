@@ -22,6 +22,7 @@ mod inbound;
 mod limiter;
 mod listeners;
 mod memo;
+mod mtls;
 mod named_by_address;
 mod on_demand;
 mod permitted;

@@ -1,8 +1,8 @@
 //! The effect of a port's bounds on its rules.
 
 use heddle_policy_compiler::authz::{
-    HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, RuleAction, decide,
-    evaluate,
+    DenyPaths, HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, RuleAction,
+    decide, evaluate,
 };
 
 use super::decisions::{get, path_rule};
@@ -14,7 +14,8 @@ fn beyond_the_bound_a_deny_rule_denies_no_less() {
     let mut many = few.clone();
     let more = (0..4_096).map(|n| PathPattern::Exact(format!("/other/{n}").into()));
     many.rules[0].to.paths.extend(more);
-    assert!(few.spells_paths() && !many.spells_paths());
+    assert_eq!(few.deny_paths(), DenyPaths::Spelled);
+    assert_eq!(many.deny_paths(), DenyPaths::Plain);
     for path in [
         "/admin",
         "/Admin/x",
@@ -28,6 +29,45 @@ fn beyond_the_bound_a_deny_rule_denies_no_less() {
     }
     for path in ["/", "/public", "/public/a.b", "/other/4096"] {
         assert!(evaluate(&many, &get(path), false).allowed(), "{path}");
+    }
+}
+
+/// The memory is that of a sidecar: on many ports the same paths are matched more coarsely, and never less is denied.
+#[test]
+fn ports_share_the_memory_for_paths_and_headers() {
+    let on = |paths: usize, sharing| {
+        let mut authz = path_rule(RuleAction::Deny, PathPattern::Prefix("/admin".into()));
+        let more = (0..paths).map(|n| PathPattern::Exact(format!("/other/{n}").into()));
+        authz.rules[0].to.paths.extend(more);
+        authz.sharing = sharing;
+        authz
+    };
+    for (paths, sharing, expected) in [
+        (300, 4, DenyPaths::Spelled),
+        (300, 16, DenyPaths::Plain),
+        (4_000, 2, DenyPaths::Plain),
+        (4_000, 16, DenyPaths::Any),
+    ] {
+        let authz = on(paths, sharing);
+        assert_eq!(authz.deny_paths(), expected, "{paths} {sharing}");
+        for path in [
+            "/admin",
+            "/;/admin",
+            "/%61dmin",
+            "/other/7",
+            "/OTHER/7/",
+            "/public",
+        ] {
+            let request = get(path);
+            let judged = evaluate(&authz, &request, false).allowed();
+            assert_eq!(
+                decide(&authz, &request, false).unwrap().allow,
+                judged,
+                "{path}"
+            );
+            let denied = expected == DenyPaths::Any || path != "/public";
+            assert_eq!(judged, !denied, "{paths} {sharing} {path}");
+        }
     }
 }
 
@@ -60,6 +100,7 @@ fn beyond_the_bound_for_headers_rules_only_close() {
     let authz = |action, count| PortAuthz {
         rules: (0..count).map(|n| rule(n, action, "v")).collect(),
         default_allow: true,
+        sharing: 1,
     };
     let allowed = |authz: &PortAuthz, value: &str| {
         let request = request(value);

@@ -74,6 +74,7 @@ fn scope_narrows_where_nothing_could_ever_pass() {
         let authz = PortAuthz {
             rules,
             default_allow,
+            sharing: 1,
         };
         assert_eq!(could_admit(&authz, &id("a")), expected, "{authz:?}");
     }
@@ -94,6 +95,7 @@ pub fn path_rule(action: RuleAction, path: PathPattern) -> PortAuthz {
             to,
         }],
         default_allow: true,
+        sharing: 1,
     }
 }
 

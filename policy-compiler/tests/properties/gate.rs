@@ -120,6 +120,7 @@ fn the_gate_refuses_only_peers_that_no_address_would_let_in() {
                     refused += check(&PortAuthz {
                         rules,
                         default_allow,
+                        sharing: 1,
                     });
                 }
             }

@@ -235,7 +235,7 @@ proptest! {
     fn another_allow_rule_never_removes_access(rules in prop::collection::vec(rule(), 0..5), mut more in rule(), default_allow: bool, request in request()) {
         more.action = RuleAction::Allow;
         more.audit = false;
-        let before = PortAuthz { rules, default_allow };
+        let before = PortAuthz { rules, default_allow, sharing: 1 };
         let needed = !default_allow || before.rules.iter().any(|r| r.action == RuleAction::Allow && !r.audit);
         let mut after = before.clone();
         after.rules.push(more);
@@ -247,7 +247,7 @@ proptest! {
     #[test]
     fn another_deny_rule_never_adds_access(rules in prop::collection::vec(rule(), 0..5), mut more in rule(), default_allow: bool, request in request()) {
         more.action = RuleAction::Deny;
-        let before = PortAuthz { rules, default_allow };
+        let before = PortAuthz { rules, default_allow, sharing: 1 };
         let mut after = before.clone();
         after.rules.push(more);
         prop_assert!(evaluate(&before, &request, false).allowed() || !evaluate(&after, &request, false).allowed());
@@ -256,7 +256,7 @@ proptest! {
     /// If scope leaves a caller out, every request of the caller would be denied.
     #[test]
     fn callers_without_admission_are_always_denied(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
-        let authz = PortAuthz { rules, default_allow };
+        let authz = PortAuthz { rules, default_allow, sharing: 1 };
         if let Some(peer) = &request.peer
             && !could_admit(&authz, peer)
         {
@@ -267,7 +267,7 @@ proptest! {
     /// The decision list decides as the rules do, in any order of its tests.
     #[test]
     fn the_decision_list_judges_as_the_rules(rules in prop::collection::vec(rule(), 0..12), default_allow: bool, request in request(), audited: bool) {
-        let authz = PortAuthz { rules, default_allow };
+        let authz = PortAuthz { rules, default_allow, sharing: 1 };
         let verdict = decide(&authz, &request, audited).unwrap();
         prop_assert_eq!(verdict.allow, evaluate(&authz, &request, audited).allowed());
     }
@@ -275,8 +275,8 @@ proptest! {
     /// Rules in audit change no verdict.
     #[test]
     fn audit_changes_no_verdict(rules in prop::collection::vec(rule(), 0..6), default_allow: bool, request in request()) {
-        let all = PortAuthz { rules, default_allow };
-        let enforced = PortAuthz { rules: all.rules.iter().filter(|r| !r.audit).cloned().collect(), default_allow };
+        let all = PortAuthz { rules, default_allow, sharing: 1 };
+        let enforced = PortAuthz { rules: all.rules.iter().filter(|r| !r.audit).cloned().collect(), default_allow, sharing: 1 };
         prop_assert_eq!(evaluate(&all, &request, false), evaluate(&enforced, &request, false));
     }
 }

@@ -100,6 +100,7 @@ fn authz() -> impl Strategy<Value = PortAuthz> {
         PortAuthz {
             rules,
             default_allow,
+            sharing: 1,
         }
     })
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::arrange::{Entry, Literal, arrange};
 use super::{Condition, DecisionList, Input, Pattern, Step, Verdict};
 use crate::authz::{
-    HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule, RuleAction, Source,
-    header, spelling,
+    DenyPaths, HeaderPattern, HeaderValuePattern, Operation, PathPattern, PortAuthz, Rule,
+    RuleAction, Source, header, spelling,
 };
 
 /// The most policies that the name of an implicit denial has.
@@ -24,7 +24,7 @@ pub(super) fn list(authz: &PortAuthz, audited: bool, http: bool) -> DecisionList
             .filter_map(|rule| Some((entry(rule, beyond.contains(&*rule.id))?, &rule.to)))
             .collect()
     };
-    let mut steps = deny(&entries(RuleAction::Deny), !http || authz.spells_paths());
+    let mut steps = deny(&entries(RuleAction::Deny), authz.deny_paths());
     let last = if authz.needs_allow(audited) {
         steps.extend(allow(&entries(RuleAction::Allow)));
         Verdict {
@@ -215,16 +215,20 @@ fn when(condition: Condition, steps: Vec<Step>) -> Option<Step> {
 }
 
 /// Deny rules. Of those with paths, plain paths meet the texts, and only other paths meet the expressions.
-fn deny(entries: &[(Entry, &Operation)], spelled: bool) -> Vec<Step> {
+fn deny(entries: &[(Entry, &Operation)], paths: DenyPaths) -> Vec<Step> {
     let mut steps = arrange(on_any_path(entries, false));
     let any_path = || arrange(on_any_path(entries, true));
+    if paths == DenyPaths::Any {
+        steps.extend(any_path());
+        return steps;
+    }
     let ignore_case = entries.iter().any(|(_, to)| to.ignore_case);
     let lower = if ignore_case {
         spelling::PLAIN_LOWER
     } else {
         spelling::PLAIN
     };
-    if spelled {
+    if paths == DenyPaths::Spelled {
         let mut odd: Vec<Step> = when(Condition::path(spelling::AMBIGUOUS), any_path())
             .into_iter()
             .collect();

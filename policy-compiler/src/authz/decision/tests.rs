@@ -40,6 +40,7 @@ fn printed(rules: Vec<Rule>) -> String {
     let authz = PortAuthz {
         rules,
         default_allow: true,
+        sharing: 1,
     };
     decisions(&authz, false, true)
 }
@@ -156,4 +157,34 @@ fn an_implicit_denial_names_some_policies() {
         last,
         Some("deny no-allow:shop/p0,shop/p1,shop/p2,shop/p3,+3")
     );
+}
+
+/// Ports that are not told apart lose no denial and gain no permission.
+#[test]
+fn rules_of_ports_judged_together_only_close() {
+    let on_port = |id, action, audit| {
+        let to = Operation {
+            ports: vec![9018.try_into().unwrap()],
+            ..Operation::default()
+        };
+        let from = callers(["x".to_owned()]);
+        let rule = rule(id, action, from, to);
+        Rule { audit, ..rule }
+    };
+    let closed = |rules: &[Rule]| {
+        let mut authz = PortAuthz {
+            rules: Vec::new(),
+            default_allow: true,
+            sharing: 1,
+        };
+        let rules: Vec<&Rule> = rules.iter().collect();
+        authz.close(&rules);
+        decisions(&authz, false, true)
+    };
+    let allow = on_port("shop/a/0", RuleAction::Allow, false);
+    assert_eq!(closed(&[allow]), "deny no-allow\n");
+    let audited = on_port("shop/a/0", RuleAction::Allow, true);
+    assert_eq!(closed(&[audited]), "allow default\n");
+    let denied = closed(&[on_port("shop/d/0", RuleAction::Deny, false)]);
+    assert!(denied.contains("deny shop/d/0"), "{denied}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use heddle_crds::{MeshMode, MtlsMode};
 
 use super::super::Compiled;
-use super::super::inbound::{accepts_plain, mtls_modes};
+use super::super::mtls::{accepts_plain, mtls_modes};
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::auth_policy::Policy;

@@ -48,14 +48,11 @@ impl MtlsRules {
 }
 
 impl Policy {
-    /// Whether any rule, or its mTLS, is about ports.
-    pub(crate) fn names_ports(&self) -> bool {
-        let mut rules = self.rules.iter();
-        let mtls = self
-            .mtls
-            .as_ref()
-            .is_some_and(|mtls| !mtls.ports.is_empty());
-        mtls || rules.any(|rule| !rule.to.ports.is_empty())
+    /// The ports that its rules and its mTLS are about.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Port> {
+        let ruled = self.rules.iter().flat_map(|rule| &rule.to.ports);
+        let mtls = self.mtls.iter().flat_map(|mtls| mtls.ports.keys());
+        ruled.chain(mtls).copied()
     }
 
     fn rule_set(&self) -> RuleSet<'_> {
