@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3;
@@ -10,12 +11,15 @@ use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::H
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
-use super::{address, any, milliseconds, number, truth};
+use super::{address, any, duration, milliseconds, number, truth};
 use crate::traffic::Alpn;
 use crate::world::Port;
 
 /// Bytes a connection may hold up. Envoy's 1 MiB per connection and direction is a lot for a sidecar with thousands of them.
 pub(super) const BUFFER: u32 = 64 * 1024;
+
+/// The time for a TLS handshake. Clients that begin one and then wait hold memory, and come from anywhere.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Both wildcard addresses of a capture port.
 pub(crate) fn wildcard(name: &str, port: u16, direction: core::TrafficDirection) -> v3::Listener {
@@ -259,6 +263,7 @@ pub(crate) fn chain(
         name: name.to_owned(),
         filter_chain_match: (!empty).then_some(matching),
         filters,
+        transport_socket_connect_timeout: socket.as_ref().and_then(|_| duration(HANDSHAKE_TIME)),
         transport_socket: socket,
         ..Default::default()
     }
