@@ -312,7 +312,7 @@ fn an_unverified_rejection_does_not_erase_the_last_good() {
 }
 
 #[test]
-fn enforced_is_false_while_ready_proxies_reject_the_policy() {
+fn enforced_is_true_only_where_all_proxies_have_acknowledged_the_policy() {
     let enforced = |status, own: &str, tally: &Tally| {
         let mut policy = compiled(1, 1);
         policy.conditions.push(DesiredCondition {
@@ -350,12 +350,13 @@ fn enforced_is_false_while_ready_proxies_reject_the_policy() {
             2,
             0,
             0,
-            "True",
-            reason::ENFORCED,
+            "Unknown",
+            reason::PENDING,
         ),
         (holds, reason::ENFORCED, 2, 3, 1, 0, "False", everywhere),
         (holds, reason::ENFORCED, 0, 3, 0, 3, "False", everywhere),
         (not, reason::AUDIT, 2, 3, 1, 0, "False", reason::AUDIT),
+        (not, reason::AUDIT, 2, 3, 0, 0, "False", reason::AUDIT),
     ] {
         let tally = Tally {
             unfounded,

@@ -220,7 +220,8 @@ fn programmed_condition(compiled: &ObjectStatus, tally: Option<&Tally>) -> Desir
     )
 }
 
-/// Sets `Enforced` to False where ready proxies reject the compiled rules, for those proxies keep the rules of before.
+/// Sets `Enforced` to False where ready proxies reject the compiled rules, for those proxies keep the rules of before, and to Unknown
+/// where some have not acknowledged them yet.
 fn mark_enforced(desired: &mut [DesiredCondition], tally: &Tally) {
     let rejecting = tally.unfounded + tally.unverified;
     // Where the rules decide in part only, they are rejected nevertheless.
@@ -228,12 +229,20 @@ fn mark_enforced(desired: &mut [DesiredCondition], tally: &Tally) {
     let enforced = desired.iter_mut().find(|condition| {
         condition.kind == ConditionType::Enforced && !others.contains(&condition.reason.as_str())
     });
-    if let Some(enforced) = enforced.filter(|_| rejecting > 0) {
+    let Some(enforced) = enforced else { return };
+    if rejecting > 0 {
         enforced.status = ConditionStatus::False;
         enforced.reason = reason::NOT_ENFORCED_EVERYWHERE.to_owned();
         enforced.message = format!(
             "{}; {rejecting} of {} proxies reject generation {} and keep what they had before",
             enforced.message, tally.total, tally.generation
+        );
+    } else if tally.acknowledged < tally.total && enforced.status == ConditionStatus::True {
+        enforced.status = ConditionStatus::Unknown;
+        enforced.reason = reason::PENDING.to_owned();
+        enforced.message = format!(
+            "{}; {} of {} proxies run generation {}, the others what they had before",
+            enforced.message, tally.acknowledged, tally.total, tally.generation
         );
     }
 }
