@@ -55,6 +55,7 @@ pub(crate) fn service(
         .filter_map(|(index, port)| service_port(index, port, &reference, interner, findings))
         .map(|p| (p.port, p))
         .collect();
+    findings.extend(affinity_time(spec, &reference));
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
     Some(Service {
         name: interner.name(&name.namespace, &name.name),
@@ -103,6 +104,24 @@ fn near(object: &core::Service, spec: &core::ServiceSpec) -> Option<Near> {
         mode.is_some_and(|mode| !mode.eq_ignore_ascii_case("disabled"))
     });
     set.map(|(_, field)| Near::Unread(field))
+}
+
+/// The time of Kubernetes' own default, in seconds.
+const AFFINITY_TIME: i32 = 10_800;
+
+/// Reports a time of affinity that was chosen: the mesh keeps a client by a hash of its address, which has no time.
+fn affinity_time(spec: &core::ServiceSpec, service: &ObjectRef) -> Option<Finding> {
+    let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
+    let of_client = spec.session_affinity_config.as_ref()?.client_ip.as_ref()?;
+    let chosen = of_client
+        .timeout_seconds
+        .filter(|seconds| sticky && *seconds != AFFINITY_TIME)?;
+    let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let message = format!(
+        "{chosen} has no effect for callers with a sidecar, which keep an endpoint by a hash of their address"
+    );
+    let finding = Finding::info(service, field, "AffinityWithoutTime", message);
+    Some(finding.fix("leave it out"))
 }
 
 fn external(object: &core::Service, spec: &core::ServiceSpec) -> Option<ExternalAddresses> {
