@@ -34,6 +34,9 @@ pub struct CheckArgs {
     cluster: ClusterArgs,
 }
 
+/// The most bytes of a text in the report.
+const MAX_TEXT: usize = 4096;
+
 /// Between two looks at a control plane that is starting.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -127,11 +130,17 @@ fn section(title: &str, outcomes: Vec<Outcome>) -> usize {
     outcomes.iter().filter(fails).count()
 }
 
+/// A line of the report. Texts of the cluster cannot command the terminal.
 fn line(outcome: &Outcome) -> String {
+    let clean = |text: &str| heddle_acceptor::clean(text, MAX_TEXT);
     match outcome {
-        Outcome::Ok(text) => format!("  ok    {text}"),
-        Outcome::Note(text, fix) => format!("  note  {text}\n        fix: {fix}"),
-        Outcome::Fail(text, fix) => format!("  FAIL  {text}\n        fix: {fix}"),
+        Outcome::Ok(text) => format!("  ok    {}", clean(text)),
+        Outcome::Note(text, fix) => {
+            format!("  note  {}\n        fix: {}", clean(text), clean(fix))
+        }
+        Outcome::Fail(text, fix) => {
+            format!("  FAIL  {}\n        fix: {}", clean(text), clean(fix))
+        }
     }
 }
 
