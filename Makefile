@@ -11,7 +11,7 @@ HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 HEDDLE_RATELIMIT ?= $(CACHE)/ratelimit/ratelimit
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_RATELIMIT HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test conformance unit instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit lint gen bench nightly
+.PHONY: help demo test conformance unit network instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,11 +21,15 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 
 # In this order nothing is compiled twice that one build can make: `build-tests` makes the programs of the demo and of the
 # cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
+# `unit` and `network` are made at the same time, because their tests wait more than they compute.
 test: ## every test, on a real cluster too (root); prints how long each layer took
-	@scripts/layers.sh envoy python ratelimit clippy build-tests lint unit instructions demo-checked dashboard-test chart e2e-build e2e
+	@scripts/layers.sh envoy python ratelimit clippy build-tests lint e2e-build unit+network instructions demo-checked dashboard-test chart e2e
 
 unit: envoy python ratelimit build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e --no-fail-fast
+
+network: envoy build-tests ## tests in network namespaces of their own, and at an API server without a cluster (root)
+	tests/e2e/network.sh
 
 instructions: build-tests ## what compiles and pushes cost, counted by callgrind, against xtask/instructions.json (valgrind)
 	$(BIN)/xtask instructions --check

@@ -1,22 +1,36 @@
 #!/usr/bin/env bash
-# layers.sh TARGET...: makes the targets one after another, and prints at the end how long each took, on the clock and of
-# the processors. The first that fails is the last.
+# layers.sh TARGET[+TARGET]...: makes the targets one after another, and those with a plus between them at the same time. Prints at the
+# end how long each took, on the clock and of the processors. After one that fails no other begins.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Without stacks, the end of the output of a failed layer has the errors themselves.
 export RUST_BACKTRACE=0
 TIMEFORMAT='%0R %0U %0S'
-times=$(mktemp)
-trap 'rm -f "$times"' EXIT
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+
+# layer TARGET: the file `code` says at its end how it ended. The times go to a file of their own: standard error belongs to the layer.
+layer() {
+  local code=0
+  { time make --no-print-directory "$1" 2>&3; } 3>&2 2> "$results/$1.times" || code=$?
+  echo $code > "$results/$1.code"
+}
 
 lines=() code=0
-for layer in "$@"; do
-  # The times go to a file of their own: standard error belongs to the layer.
-  { time make --no-print-directory "$layer" 2>&3; } 3>&2 2> "$times" || code=$?
-  read -r real user system < "$times"
-  line=$(printf '%-14s %5d s %7d s of the processors' "$layer" "$real" $((user + system)))
-  [ $code -eq 0 ] || line+="  FAILED"
-  lines+=("$line")
+for together in "$@"; do
+  IFS=+ read -ra targets <<< "$together"
+  # Lines of two layers would mix: those beside the first print when it has ended.
+  for beside in "${targets[@]:1}"; do layer "$beside" > "$results/$beside.output" 2>&1 & done
+  layer "${targets[0]}"
+  wait
+  for target in "${targets[@]}"; do
+    [ "$target" = "${targets[0]}" ] || cat "$results/$target.output"
+    read -r real user system < "$results/$target.times"
+    line=$(printf '%-14s %5d s %7d s of the processors' "$target" "$real" $((user + system)))
+    read -r ended < "$results/$target.code"
+    [ "$ended" -eq 0 ] || { line+="  FAILED"; code=$ended; }
+    lines+=("$line")
+  done
   [ $code -eq 0 ] || break
 done
 printf 'make test: %s\n' "${lines[@]}" "$(printf '%-14s %5d s' "in all" $SECONDS)"

@@ -1,4 +1,4 @@
-//! The control plane against a kube-apiserver that streams lists and one that does not. `tests/e2e/run.sh` runs it, once
+//! The control plane against a kube-apiserver that streams lists and one that does not. `tests/e2e/network.sh` runs it, once
 //! the API server's programs and the control plane are built.
 
 #![allow(

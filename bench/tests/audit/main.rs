@@ -9,7 +9,7 @@
 //! *410 Gone*: the control plane is cut off, changes go on, etcd is compacted twice, and kube-apiserver is killed and started
 //! again. The watches then ask for a revision that it does not have. The test fails if none was answered by 410.
 //!
-//! `HEDDLE_AUDIT_CHANGES` (5,000) and `HEDDLE_AUDIT_SEED` (1) choose the series. `tests/e2e/run.sh` runs the test, once the
+//! `HEDDLE_AUDIT_CHANGES` (5,000) and `HEDDLE_AUDIT_SEED` (1) choose the series. `tests/e2e/network.sh` runs the test, once the
 //! API server's programs and the control plane are built.
 
 #![allow(
