@@ -12,6 +12,7 @@ flock 9
 export GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=0
 kubernetes=34.4
 conformance=$here/../../conformance
+ratelimit=${HEDDLE_RATELIMIT:-$cache/ratelimit}
 
 # A line that changes whenever a file below the given paths does.
 key() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16); }
@@ -71,6 +72,9 @@ pack_conformance() {
   image "$name" conformance --entrypoint '["/usr/local/bin/server"]' "$cache/conformance/server=/usr/local/bin/server" \
     "$cache/conformance/client=/usr/local/bin/client" "$cache/conformance/cert.crt=/cert.crt" "$cache/conformance/cert.key=/cert.key"
 }
+pack_ratelimit() {
+  image heddle.dev/ratelimit:dev ratelimit --user 65532:65532 --entrypoint '["/ratelimit"]' "$ratelimit=/ratelimit"
+}
 unpack_base() { rootfs base libc6 libgcc-s1 ca-certificates; }
 
 once kube bin/kube "$(key src/kube)" build_kube
@@ -80,6 +84,8 @@ once apps bin/echo "$(key src/apps)" build_apps
 once images images/coredns.tar "$(key mkimage.py src/apps src/dns)" pack_cluster
 once echo-image images/echo.tar "$(key mkimage.py src/apps)" pack_echo
 once prometheus-image images/prometheus.tar "$(key mkimage.py rootfs.sh)" pack_prometheus
+"$here/../../../scripts/ratelimit.sh" "$ratelimit"
+once ratelimit-image images/ratelimit.tar "$(key mkimage.py ../../ratelimit)" pack_ratelimit
 once base-rootfs rootfs/base "$(key rootfs.sh)" unpack_base
 once conformance bin/conformance "$(key ../../conformance/{go.mod,go.sum,conformance_test.go})" build_conformance
 once conformance-echo conformance/server "$(key ../../conformance/echo)" build_conformance_echo

@@ -17,7 +17,8 @@ pub enum Probe {
     Tcp,
 }
 
-/// A Deployment of the echo server (HTTP 8080, gRPC 9090, server-first TCP 3306) with a Service and an account of its own.
+/// A Deployment of the echo server (HTTP 8080, gRPC 9090, server-first TCP 3306, the same within TLS 8443) with a Service and an
+/// account of its own.
 #[derive(Clone, Debug)]
 pub struct Echo {
     name: String,
@@ -101,7 +102,7 @@ spec:
         image: heddle.dev/echo:dev
         imagePullPolicy: IfNotPresent
         env: [{{name: VERSION, value: {version}}}]
-        ports: [{{containerPort: 8080, name: http}}, {{containerPort: 9090, name: grpc}}, {{containerPort: 3306, name: mysql}}]
+        ports: [{{containerPort: 8080, name: http}}, {{containerPort: 9090, name: grpc}}, {{containerPort: 3306, name: mysql}}, {{containerPort: 8443, name: tls}}]
         readinessProbe: {{{probe}, periodSeconds: 1}}
 "
         );
@@ -145,6 +146,7 @@ spec:
   - {{name: http, port: 80, targetPort: 8080}}
   - {{name: grpc, port: 9090}}
   - {{name: mysql, port: 3306}}
+  - {{name: tls, port: 8443}}
 "
     )
 }

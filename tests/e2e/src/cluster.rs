@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs `kubectl` (or the command in `KUBECTL`, arguments included) against the cluster of `KUBECONFIG`.
 #[derive(Clone, Debug, Default)]
@@ -64,11 +64,28 @@ impl Kubectl {
         self.send(&["apply", "-f", "-"], yaml)
     }
 
+    /// Applies the definition of a kind of Gateway API as its types have it, but for the name of its version, and waits for it.
+    pub fn define(&self, mut definition: Value, version: &str) -> Result<()> {
+        // Groups of Kubernetes are protected: a definition has to say that it is not the approved one.
+        let metadata = definition.pointer_mut("/metadata");
+        let metadata = metadata.and_then(Value::as_object_mut);
+        metadata.context("a definition has metadata")?.insert(
+            "annotations".to_owned(),
+            json!({"api-approved.kubernetes.io": "unapproved, for tests"}),
+        );
+        let first = definition.pointer_mut("/spec/versions/0/name");
+        *first.context("a definition has a version")? = version.into();
+        self.apply(&definition.to_string())?;
+        let name = definition.pointer("/metadata/name").and_then(Value::as_str);
+        let name = name.context("a definition has a name")?;
+        self.wait("condition=Established", &format!("crd/{name}"))
+    }
+
     /// Asks for the eviction of a pod, as `kubectl drain` does; a budget that forbids it now is an error.
     pub fn evict(&self, pod: &str) -> Result<()> {
         let namespace = self.namespace.as_deref().unwrap_or("default");
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-        let eviction = serde_json::json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
         self.send(
             &["create", "--raw", &path, "-f", "-"],
             &eviction.to_string(),

@@ -3,22 +3,32 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use gateway_api::experimental::tcproutes::TcpRoute;
-use heddle_e2e::{Load, eventually, reviews};
+use gateway_api::experimental::tlsroutes::TlsRoute;
+use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
+use heddle_e2e::{Load, Namespace, eventually, reviews};
 use kube::CustomResourceExt;
 
-/// The definition of `TCPRoute` in the version that is read. The types have the version before, with the same fields.
-fn definition() -> Result<String> {
-    let mut definition = TcpRoute::crd();
-    let annotations = definition.metadata.annotations.get_or_insert_default();
-    annotations.insert(
-        "api-approved.kubernetes.io".to_owned(),
-        "unapproved, for tests".to_owned(),
-    );
-    let version = definition.spec.versions.first_mut();
-    version.context("a version")?.name = "v1".to_owned();
-    Ok(serde_json::to_string(&definition)?)
+/// Applies the definition of a kind of Gateway API. The types of some kinds have the version before the one that is read, with the same fields.
+fn define<K: CustomResourceExt>(ns: &Namespace, version: &str) -> Result<()> {
+    ns.kubectl.define(serde_json::to_value(K::crd())?, version)
+}
+
+/// Waits until the first entry of a status says that sidecars have the present generation.
+fn programmed(ns: &Namespace, object: &str, entries: &str) -> Result<()> {
+    eventually("Programmed", Duration::from_secs(90), || {
+        let object = ns.kubectl.get(object)?;
+        let generation = object.pointer("/metadata/generation").cloned();
+        let conditions = object.pointer(&format!("/status/{entries}/0/conditions"));
+        let conditions = conditions.cloned().unwrap_or_default();
+        let found = conditions.as_array().into_iter().flatten().any(|of| {
+            of["type"] == "Programmed"
+                && of["status"] == "True"
+                && Some(&of["observedGeneration"]) == generation.as_ref()
+        });
+        Ok(found.then_some(()))
+    })
 }
 
 fn route(weights: [(&str, u32); 2]) -> String {
@@ -38,11 +48,7 @@ spec:
 fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_exist() -> Result<()>
 {
     let ns = reviews("tcp-route")?;
-    ns.kubectl.apply(&definition()?)?;
-    ns.kubectl.wait(
-        "condition=Established",
-        "crd/tcproutes.gateway.networking.k8s.io",
-    )?;
+    define::<TcpRoute>(&ns, "v1")?;
     let load = Load::from(&ns.kubectl, "client")
         .flag("-proto=tcp")
         .flag("-n=200")
@@ -55,25 +61,83 @@ fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_ex
         ns.kubectl.apply(&route(weights))?;
         // The client needs the route once it calls.
         load.run("reviews:3306")?;
-        let programmed = eventually("Programmed at the parent", Duration::from_secs(90), || {
-            let object = ns.kubectl.get("tcproute/reviews")?;
-            let generation = object.pointer("/metadata/generation").cloned();
-            let conditions = object.pointer("/status/parents/0/conditions").cloned();
-            let conditions = conditions.unwrap_or_default();
-            let found = conditions.as_array().into_iter().flatten().any(|of| {
-                of["type"] == "Programmed"
-                    && of["status"] == "True"
-                    && Some(&of["observedGeneration"]) == generation.as_ref()
-            });
-            Ok(found.then_some(()))
-        });
-        programmed?;
+        programmed(&ns, "tcproute/reviews", "parents")?;
         let report = load.run("reviews:3306")?;
         assert_eq!(report.errors, refused, "{weights:?}: {report:?}");
         let v2 = if weights[1].0 == "gone" { 0 } else { 200 };
         assert_eq!(report.version("v2"), v2, "{weights:?}: {report:?}");
     }
     ns.kubectl.run(&["delete", "tcproute/reviews"])?;
+    Ok(())
+}
+
+#[test]
+fn a_tls_route_goes_by_the_name_of_the_server_and_follows_its_edits() -> Result<()> {
+    let ns = reviews("tls-route")?;
+    define::<TlsRoute>(&ns, "v1")?;
+    let served_by = |version: &str, name: &str, errors: u64| {
+        let load = Load::from(&ns.kubectl, "client").flag("-proto=tls");
+        let load = load.flag("-n=50").flag(&format!("-sni={name}"));
+        let report = load.run("reviews:8443")?;
+        assert_eq!(report.errors, errors, "{name}: {report:?}");
+        assert_eq!(report.version(version), 50 - errors, "{name}: {report:?}");
+        anyhow::Ok(())
+    };
+    let calls = Load::from(&ns.kubectl, "client").flag("-proto=tls");
+    // The client needs the route once it calls.
+    calls.run("reviews:8443")?;
+    for (one, other) in [("v1", "v2"), ("v2", "v1")] {
+        ns.kubectl.apply(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {{name: one}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: reviews, port: 8443}}]
+  hostnames: [one.example]
+  rules: [{{backendRefs: [{{name: reviews-{one}, port: 8443}}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {{name: others}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: reviews, port: 8443}}]
+  hostnames: ['*.example']
+  rules: [{{backendRefs: [{{name: reviews-{other}, port: 8443}}]}}]
+"
+        ))?;
+        programmed(&ns, "tlsroute/one", "parents")?;
+        programmed(&ns, "tlsroute/others", "parents")?;
+        served_by(one, "one.example", 0)?;
+        served_by(other, "two.example", 0)?;
+        // Of no route: refused, as Gateway API answers requests of no route with 404.
+        served_by(one, "one.test", 50)?;
+    }
+    ns.kubectl.run(&["delete", "tlsroute", "--all"])?;
+    Ok(())
+}
+
+#[test]
+fn a_budget_of_retries_of_gateway_api_is_in_force_at_its_callers() -> Result<()> {
+    let ns = reviews("retry-budget")?;
+    define::<XBackendTrafficPolicy>(&ns, "v1alpha1")?;
+    let calls = Load::from(&ns.kubectl, "client").flag("-n=50");
+    assert_eq!(calls.run("http://reviews/")?.status("200"), 50);
+    ns.kubectl.apply(
+        "apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: reviews}
+spec:
+  targetRefs: [{group: '', kind: Service, name: reviews}]
+  retryConstraint: {budget: {percent: 10, interval: 10s}, minRetryRate: {count: 20, interval: 1s}}
+",
+    )?;
+    programmed(&ns, "xbackendtrafficpolicy/reviews", "ancestors")?;
+    let described = ns
+        .kubectl
+        .run(&["describe", "xbackendtrafficpolicy/reviews"])?;
+    assert!(described.contains("Accepted"), "{described}");
+    let report = calls.run("http://reviews/")?;
+    assert_eq!((report.status("200"), report.errors), (50, 0), "{report:?}");
     Ok(())
 }
 

@@ -62,7 +62,7 @@ spec:
     assert_eq!(names, "heddle-init heddle-proxy mine");
 
     ns.kubectl.apply("{apiVersion: v1, kind: Pod, metadata: {name: out, labels: {heddle.dev/inject: disabled}}, spec: {containers: [{name: app, image: 'heddle.dev/echo:dev'}]}}")?;
-    ns.kubectl.apply("{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, containers: [{name: app, image: 'heddle.dev/echo:dev', args: ['-http', ':18999', '-grpc', ':18998', '-tcp', ':18997']}]}}")?;
+    ns.kubectl.apply("{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {hostNetwork: true, containers: [{name: app, image: 'heddle.dev/echo:dev', args: ['-http', ':18999', '-grpc', ':18998', '-tcp', ':18997', '-tls', ':18996']}]}}")?;
     for pod in ["pod/out", "pod/host"] {
         assert_eq!(
             ns.kubectl.get(pod)?.pointer("/spec/initContainers"),
@@ -383,18 +383,6 @@ fn a_frozen_proxy_keeps_programmed_false_and_is_named() -> Result<()> {
         .wait("condition=Programmed", "trafficsplit/reviews")
 }
 
-/// The definition of `HTTPRoute`, as the types of Gateway API have it.
-fn definition() -> Result<String> {
-    let mut definition = HttpRoute::crd();
-    // Groups of Kubernetes are protected: a definition has to say that it is not the approved one.
-    let annotations = definition.metadata.annotations.get_or_insert_default();
-    annotations.insert(
-        "api-approved.kubernetes.io".to_owned(),
-        "unapproved, for tests".to_owned(),
-    );
-    Ok(serde_json::to_string(&definition)?)
-}
-
 /// A route with a rule for all requests, and another rule before it if there is one.
 fn route(weights: [(&str, u32); 2], other: &str) -> String {
     let [(a, wa), (b, wb)] = weights;
@@ -437,11 +425,8 @@ fn at_parent(ns: &Namespace, expected: &[(&str, &str, &str, i64)]) -> Result<()>
 fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_the_control_plane()
 -> Result<()> {
     let ns = reviews("route")?;
-    ns.kubectl.apply(&definition()?)?;
-    ns.kubectl.wait(
-        "condition=Established",
-        "crd/httproutes.gateway.networking.k8s.io",
-    )?;
+    ns.kubectl
+        .define(serde_json::to_value(HttpRoute::crd())?, "v1")?;
     let both = |share| [("reviews-v1", share), ("reviews-v2", 100 - share)];
     ns.kubectl.apply(&route(both(50), ""))?;
     let fine = [

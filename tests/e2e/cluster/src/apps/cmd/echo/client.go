@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -50,9 +51,11 @@ type send func() (reply, error)
 // options are what the flags say about a single request.
 type options struct {
 	target, method string
-	headers        headers
-	keepalive      bool
-	timeout        time.Duration
+	// sni is the name of the server in TLS.
+	sni       string
+	headers   headers
+	keepalive bool
+	timeout   time.Duration
 	// ids gives each request an id of its own, which servers with a ledger write down.
 	ids bool
 }
@@ -87,7 +90,8 @@ func client(args []string) int {
 	count := flags.Uint64("n", 1, "requests")
 	workers := flags.Int("c", 1, "concurrent workers, each with connections of its own")
 	rate := flags.Float64("qps", 0, "requests a second over all workers; 0: as fast as answered")
-	protocol := flags.String("proto", "http", "http, h2c, grpc, grpc-stream or tcp (always a connection for each request)")
+	protocol := flags.String("proto", "http", "http, h2c, grpc, grpc-stream, tcp or tls (the last two always a connection for each request)")
+	flags.StringVar(&o.sni, "sni", "", "the name of the server in TLS")
 	flags.StringVar(&o.method, "method", "GET", "HTTP method")
 	flags.Var(&o.headers, "H", "HTTP header, name: value; may be repeated")
 	flags.BoolVar(&o.keepalive, "keepalive", true, "keep HTTP and gRPC connections")
@@ -139,10 +143,10 @@ func over(protocol string, o options) (send, error) {
 		return overGRPC(o, check)
 	case "grpc-stream":
 		return overGRPC(o, stream)
-	case "tcp":
-		return func() (reply, error) { return overTCP(o) }, nil
+	case "tcp", "tls":
+		return func() (reply, error) { return overTCP(o, protocol == "tls") }, nil
 	}
-	return nil, fmt.Errorf("-proto is http, h2c, grpc, grpc-stream or tcp, not %s", protocol)
+	return nil, fmt.Errorf("-proto is http, h2c, grpc, grpc-stream, tcp or tls, not %s", protocol)
 }
 
 func (r *report) time(one send) {
@@ -294,14 +298,18 @@ func answered(headers metadata.MD, err error) (reply, error) {
 	return reply{code.String(), strings.Join(headers.Get("x-version"), ""), strings.Join(headers.Get("x-pod"), "")}, nil
 }
 
-// overTCP waits for the server's greeting, then has a line sent back.
-func overTCP(o options) (reply, error) {
+// overTCP waits for the server's greeting, then has a line sent back; within TLS if sealed.
+func overTCP(o options, sealed bool) (reply, error) {
 	connection, err := net.DialTimeout("tcp", o.target, o.timeout)
 	if err != nil {
 		return reply{}, err
 	}
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(o.timeout))
+	if sealed {
+		// The test is about the name, which leads to the server; its certificate is its own.
+		connection = tls.Client(connection, &tls.Config{ServerName: o.sni, InsecureSkipVerify: true})
+	}
 	lines := bufio.NewReader(connection)
 	greeting, err := lines.ReadString('\n')
 	if err != nil {

@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -30,6 +36,7 @@ func serve(args []string) error {
 	httpAddress := flags.String("http", ":8080", "HTTP/1.1 and h2c")
 	grpcAddress := flags.String("grpc", ":9090", "gRPC health service")
 	tcpAddress := flags.String("tcp", ":3306", "server-first TCP")
+	tlsAddress := flags.String("tls", ":8443", "the same within TLS")
 	drain := flags.Duration("drain", seconds("DRAIN_SECONDS"), "how long to serve on after SIGTERM (default: DRAIN_SECONDS)")
 	_ = flags.Parse(args)
 
@@ -38,7 +45,7 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -56,6 +63,14 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
+	certificate, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	sealed, err := tls.Listen("tcp", *tlsAddress, &tls.Config{Certificates: []tls.Certificate{certificate}})
+	if err != nil {
+		return err
+	}
 
 	web := &http.Server{Handler: ids.http(answer(version, pod)), Protocols: protocols}
 	go func() { failed <- web.Serve(door) }()
@@ -66,6 +81,7 @@ func serve(args []string) error {
 	go func() { failed <- rpc.Serve(listener) }()
 
 	go func() { failed <- greet(banner, version, ids) }()
+	go func() { failed <- greet(sealed, version, ids) }()
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
@@ -91,6 +107,17 @@ func serve(args []string) error {
 		rpc.Stop()
 	}
 	return err
+}
+
+// selfSigned makes a certificate that no client verifies.
+func selfSigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 func hostname() string {

@@ -1,0 +1,244 @@
+//! The effects of `TrafficSplit`, `TrafficPolicy` and `ExternalService` objects on requests, by the answers that a client gets.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, Report, eventually, reviews};
+
+/// Applies an object of ours, and waits until the sidecars of its callers have it.
+fn put(ns: &Namespace, kind: &str, name: &str, spec: &str) -> Result<()> {
+    ns.kubectl.apply(&format!(
+        "{{apiVersion: heddle.dev/v1alpha1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}"
+    ))?;
+    let object = format!("{kind}/{name}");
+    eventually("the status of the spec", Duration::from_secs(60), || {
+        let object = ns.kubectl.get(&object)?;
+        let observed = object.pointer("/status/observedGeneration");
+        let is = observed.is_some() && observed == object.pointer("/metadata/generation");
+        Ok(is.then_some(()))
+    })?;
+    ns.kubectl.wait("condition=Programmed", &object)
+}
+
+/// Calls of `reviews`, with these flags of the client.
+fn calls(ns: &Namespace, count: u64, flags: &[&str], path: &str) -> Result<Report> {
+    let mut load = Load::from(&ns.kubectl, "client").flag(&format!("-n={count}"));
+    for flag in flags {
+        load = load.flag(flag);
+    }
+    let report = load.run(&format!("http://reviews{path}"))?;
+    assert_eq!(report.errors, 0, "{report:?}");
+    Ok(report)
+}
+
+#[test]
+fn a_split_takes_the_requests_that_match_and_keeps_a_user_at_one_backend() -> Result<()> {
+    let ns = reviews("matches")?;
+    calls(&ns, 1, &[], "/")?;
+    put(
+        &ns,
+        "TrafficSplit",
+        "all",
+        "{service: reviews, sticky: {header: x-user}, backends: [{service: reviews-v1, weight: 1}, {service: reviews-v2, weight: 1}]}",
+    )?;
+    put(
+        &ns,
+        "TrafficSplit",
+        "testers",
+        "{service: reviews, matches: [{headers: [{name: x-canary, exact: 'yes'}]}, {path: {prefix: /v2}}], backends: [{service: reviews-v2, weight: 1}]}",
+    )?;
+    let tester = calls(&ns, 30, &["-H=x-canary: yes"], "/")?;
+    assert_eq!(tester.version("v2"), 30, "{tester:?}");
+    let by_path = calls(&ns, 30, &[], "/v2/books")?;
+    assert_eq!(by_path.version("v2"), 30, "{by_path:?}");
+    let mut of_users = Vec::new();
+    for user in 0..12 {
+        let report = calls(&ns, 10, &[&format!("-H=x-user: {user}")], "/")?;
+        assert_eq!(report.versions.len(), 1, "user {user}: {report:?}");
+        of_users.extend(report.versions.into_keys());
+    }
+    of_users.sort();
+    of_users.dedup();
+    assert_eq!(of_users, ["v1", "v2"], "12 users at one backend");
+    Ok(())
+}
+
+#[test]
+fn a_policy_bounds_times_and_counts_changes_headers_and_injects_faults() -> Result<()> {
+    let ns = reviews("policy")?;
+    calls(&ns, 1, &[], "/")?;
+    let policy = |spec: &str| {
+        let spec = format!("{{target: {{service: reviews, port: 80}}, {spec}}}");
+        put(&ns, "TrafficPolicy", "reviews", &spec)
+    };
+
+    policy("timeouts: {request: 300ms}")?;
+    let late = calls(&ns, 5, &[], "/?delay=3s")?;
+    assert_eq!(late.status("504"), 5, "{late:?}");
+
+    policy(
+        "faults: [{match: {headers: [{name: x-fault, present: true}]}, abort: {status: 418, percent: 100}}]",
+    )?;
+    let faulty = calls(&ns, 20, &["-H=x-fault: 1"], "/")?;
+    assert_eq!(faulty.status("418"), 20, "{faulty:?}");
+
+    policy("headers: {response: {set: [{name: x-version, value: changed}]}}")?;
+    let changed = calls(&ns, 20, &[], "/")?;
+    assert_eq!(changed.version("changed"), 20, "{changed:?}");
+
+    // Without the fault, the limit of time and the change of before.
+    policy("rateLimits: [{match: {method: POST}, requests: 5, per: 1h}]")?;
+    let limited = calls(&ns, 40, &["-method=POST", "-H=x-fault: 1"], "/")?;
+    // Each of the two servers counts for itself.
+    assert!((5..=10).contains(&limited.status("200")), "{limited:?}");
+    assert_eq!(
+        limited.status("429"),
+        40 - limited.status("200"),
+        "{limited:?}"
+    );
+    let others = calls(&ns, 20, &[], "/")?;
+    assert_eq!(others.status("200"), 20, "{others:?}");
+
+    policy(
+        "outlierEjection: {failures: 3, maxPercent: 50, baseTime: 5m}, retries: {conditions: [GatewayError]}",
+    )?;
+    calls(&ns, 40, &[], "/?status=503")?;
+    eventually("an ejected endpoint", Duration::from_secs(30), || {
+        Ok((calls(&ns, 20, &[], "/")?.versions.len() == 1).then_some(()))
+    })?;
+
+    ns.kubectl.run(&["delete", "trafficpolicy/reviews"])?;
+    eventually("the calls of before", Duration::from_secs(60), || {
+        let report = calls(&ns, 40, &["-method=POST"], "/")?;
+        Ok((report.status("200") == 40 && report.versions.len() == 2).then_some(()))
+    })
+}
+
+/// Puts a field back into the Mesh when dropped.
+struct Settings(&'static str);
+
+impl Settings {
+    fn set(patch: &str, undone_by: &'static str) -> Result<Self> {
+        merge(patch)?;
+        Ok(Self(undone_by))
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        let _ = merge(self.0);
+    }
+}
+
+fn merge(patch: &str) -> Result<String> {
+    Kubectl::cluster().run(&["patch", "mesh", "default", "--type=merge", "-p", patch])
+}
+
+#[test]
+fn a_shared_limit_counts_over_all_pods_of_a_service() -> Result<()> {
+    let ns = reviews("shared")?;
+    ns.kubectl.apply(
+        "apiVersion: v1
+kind: ConfigMap
+metadata: {name: ratelimit}
+data: {heddle.yaml: 'domain: heddle'}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ratelimit}
+spec:
+  selector: {app: ratelimit}
+  ports: [{name: grpc, port: 8081}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ratelimit}
+spec:
+  selector: {matchLabels: {app: ratelimit}}
+  template:
+    metadata: {labels: {app: ratelimit}}
+    spec:
+      containers:
+      - name: app
+        image: heddle.dev/ratelimit:dev
+        imagePullPolicy: IfNotPresent
+        env:
+        - {name: USE_STATSD, value: 'false'}
+        - {name: RUNTIME_ROOT, value: /data}
+        - {name: RUNTIME_SUBDIRECTORY, value: ''}
+        - {name: RUNTIME_WATCH_ROOT, value: 'false'}
+        ports: [{containerPort: 8081, name: grpc}]
+        readinessProbe: {httpGet: {path: /healthcheck, port: 8080}, periodSeconds: 1}
+        volumeMounts: [{name: config, mountPath: /data/config}]
+      volumes: [{name: config, configMap: {name: ratelimit}}]
+",
+    )?;
+    let rollout = [
+        "rollout",
+        "status",
+        "deployment/ratelimit",
+        "--timeout=180s",
+    ];
+    ns.kubectl.run(&rollout)?;
+    let server = format!(
+        r#"{{"spec":{{"rateLimits":{{"failureMode":"Closed","timeout":"1s","server":{{"service":{{"namespace":"{}","name":"ratelimit","port":8081}}}}}}}}}}"#,
+        ns.name
+    );
+    let _settings = Settings::set(&server, r#"{"spec":{"rateLimits":null}}"#)?;
+    calls(&ns, 1, &[], "/")?;
+    put(
+        &ns,
+        "TrafficPolicy",
+        "reviews",
+        "{target: {service: reviews, port: 80}, rateLimits: [{requests: 20, per: 1h, shared: true}]}",
+    )?;
+    // A new period may begin between two of the calls, once.
+    let report = calls(&ns, 60, &["-c=2"], "/")?;
+    assert!([20, 40].contains(&report.status("200")), "{report:?}");
+    assert_eq!(
+        report.status("429"),
+        60 - report.status("200"),
+        "{report:?}"
+    );
+    assert_eq!(report.versions.len(), 2, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_destination_outside_is_reached_only_where_an_object_names_it() -> Result<()> {
+    let outside = Namespace::plain("outside")?;
+    Echo::new("database").deploy(&outside)?;
+    let pods = outside.kubectl.pods("app=database")?;
+    let pod = outside.kubectl.get(&format!(
+        "pod/{}",
+        pods.first().context("a pod of database")?
+    ))?;
+    let address = pod.pointer("/status/podIP").and_then(|ip| ip.as_str());
+    let address = address.context("the address of database")?;
+
+    let ns = Namespace::meshed("egress")?;
+    let deny = format!(
+        r#"{{"spec":{{"outboundNamespaces":[{{"namespace":"{}","outbound":"Deny"}}]}}}}"#,
+        ns.name
+    );
+    let _settings = Settings::set(&deny, r#"{"spec":{"outboundNamespaces":null}}"#)?;
+    Echo::new("client").deploy(&ns)?;
+    let target = format!("{address}:3306");
+    let load = Load::from(&ns.kubectl, "client")
+        .flag("-proto=tcp")
+        .flag("-n=20")
+        .flag("-timeout=2s");
+    let refused = |what: &str| {
+        eventually(what, Duration::from_secs(60), || {
+            Ok((load.run(&target)?.errors == 20).then_some(()))
+        })
+    };
+    refused("outbound: Deny")?;
+    let database = format!("{{addresses: [{address}/32], ports: [{{port: 3306, protocol: TCP}}]}}");
+    put(&ns, "ExternalService", "database", &database)?;
+    let report = load.run(&target)?;
+    assert_eq!((report.version("v1"), report.errors), (20, 0), "{report:?}");
+    ns.kubectl.run(&["delete", "externalservice/database"])?;
+    refused("outbound: Deny again")
+}
