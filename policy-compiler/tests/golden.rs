@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
-use heddle_policy_compiler::{Compiled, KubeObject, NamespacedName, ResourceKind, compile, print};
+use heddle_policy_compiler::{
+    Compiled, KubeObject, NamespacedName, ResourceKey, ResourceKind, compile, print,
+};
 use serde_json::{Value, json};
 
 #[test]
@@ -117,7 +119,7 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
 /// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names. No TLS of
 /// any resource resumes sessions.
 #[test]
-fn references_resolve_and_no_session_of_tls_is_resumed() -> Result<()> {
+fn references_resolve_both_ways_and_no_session_of_tls_is_resumed() -> Result<()> {
     // Of the bootstrap; and those that deliberately do not exist.
     let elsewhere = [
         "heddle-sds",
@@ -130,6 +132,7 @@ fn references_resolve_and_no_session_of_tls_is_resumed() -> Result<()> {
     for case in harness::cases()? {
         let (_, compiled) = harness::compile_case(&case)?;
         for (pod, view) in harness::views(&compiled) {
+            let mut asked = BTreeSet::new();
             for (key, resource) in &view.resources {
                 let place = || format!("{}: {pod}: {key}", case.name);
                 for required in &resource.requires {
@@ -157,7 +160,22 @@ fn references_resolve_and_no_session_of_tls_is_resumed() -> Result<()> {
                         "{} names {field} {name}",
                         place()
                     );
+                    asked.insert((kind, name));
                 }
+            }
+            // Envoy subscribes to these by name: it would never acknowledge one that nothing names.
+            let by_name = [ResourceKind::Route, ResourceKind::Extension];
+            for key in view.resources.keys() {
+                let named = match key.kind {
+                    ResourceKind::Endpoints => {
+                        let cluster = ResourceKey::new(ResourceKind::Cluster, &*key.name);
+                        view.resources.contains_key(&cluster)
+                    }
+                    kind => {
+                        !by_name.contains(&kind) || asked.contains(&(kind, key.name.to_string()))
+                    }
+                };
+                ensure!(named, "{}: {pod}: nothing names {key}", case.name);
             }
         }
     }

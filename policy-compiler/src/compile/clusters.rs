@@ -27,6 +27,7 @@ pub(crate) struct OutboundPort {
     /// The clusters by server names of TLS. None: all connections of bytes go to the first cluster.
     named: Option<Arc<[NamedCluster]>>,
     part: OnceLock<Arc<Part>>,
+    called: OnceLock<Arc<Part>>,
 }
 
 impl OutboundPort {
@@ -41,6 +42,7 @@ impl OutboundPort {
             sticky: service.sticky,
             named: None,
             part: OnceLock::new(),
+            called: OnceLock::new(),
         }
     }
 
@@ -71,14 +73,28 @@ impl OutboundPort {
         Arc::clone(self.part.get_or_init(make))
     }
 
-    /// Returns the old and the new part, if the old one was ever used and only content differs: the same resources, reached in the same
+    /// The clusters in which sidecars call the service themselves. No listener leads there, so that no sidecar asks for routes.
+    pub(crate) fn called_part(&self) -> Arc<Part> {
+        let make = || {
+            let pairs = self.pairs.iter();
+            let called = pairs.filter(|pair| [COLLECTOR, LIMITER].contains(&&**pair.name()));
+            let resources = called.flat_map(ClusterAndEndpoints::resources).collect();
+            Arc::new(Part { resources })
+        };
+        Arc::clone(self.called.get_or_init(make))
+    }
+
+    /// Returns the old and the new parts, if an old one was ever used and only content differs: the same resources, reached in the same
     /// way.
-    pub(crate) fn replaces(&self, old: &Self) -> Option<(Arc<Part>, Arc<Part>)> {
+    pub(crate) fn replaces(&self, old: &Self) -> Option<Vec<(Arc<Part>, Arc<Part>)>> {
         let alike = self.clusters().eq(old.clusters())
             && self.route() == old.route()
             && self.named == old.named;
-        let old = old.part.get().filter(|_| alike)?;
-        Some((Arc::clone(old), self.part()))
+        let part = old.part.get().map(|old| (Arc::clone(old), self.part()));
+        let called = old.called.get();
+        let called = called.map(|old| (Arc::clone(old), self.called_part()));
+        let replaced: Vec<_> = part.into_iter().chain(called).collect();
+        (alike && !replaced.is_empty()).then_some(replaced)
     }
 
     /// The rules, where HTTP is spoken.

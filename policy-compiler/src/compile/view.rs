@@ -131,7 +131,9 @@ impl<'a> ViewBuilder<'a> {
         self.depends.insert(Dependency::Service(name.clone()));
         let caller = self.compiled.facet(self.proxy, None);
         let side = self.compiled.client_side(name, port, &caller)?;
-        Some((PartKey::Service(name.clone(), port, None), side.part()))
+        // With the part of a destination in scope, that takes its place.
+        let key = PartKey::Service(name.clone(), port, None);
+        Some((key, side.called_part()))
     }
 
     fn captured(&mut self, scope: &Scope<'_>) {

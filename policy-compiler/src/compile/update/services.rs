@@ -230,12 +230,12 @@ fn replaced(
             Some(_) => continue,
             None => {}
         }
-        let (old, new) = new.replaces(old)?;
-        replaced.push(Replaced {
+        let parts = new.replaces(old)?.into_iter();
+        replaced.extend(parts.map(|(old, new)| Replaced {
             service: service.clone(),
             old,
             new,
-        });
+        }));
     }
     Some(replaced)
 }
