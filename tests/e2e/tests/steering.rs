@@ -101,7 +101,7 @@ fn a_policy_bounds_times_and_counts_changes_headers_and_injects_faults() -> Resu
     assert_eq!(others.status("200"), 20, "{others:?}");
 
     policy(
-        "outlierEjection: {failures: 3, maxPercent: 50, baseTime: 5m}, retries: {conditions: [GatewayError]}",
+        "outlierEjection: {gatewayErrors: 3, baseTime: 5m}, retries: {conditions: [GatewayError]}",
     )?;
     calls(&ns, 40, &[], "/?status=503")?;
     eventually("an ejected endpoint", Duration::from_secs(30), || {
@@ -164,6 +164,8 @@ spec:
         image: heddle.dev/ratelimit:dev
         imagePullPolicy: IfNotPresent
         env:
+        # A ConfigMap has its files a second time, in a folder that begins with a dot.
+        - {name: RUNTIME_IGNOREDOTFILES, value: 'true'}
         - {name: USE_STATSD, value: 'false'}
         - {name: RUNTIME_ROOT, value: /data}
         - {name: RUNTIME_SUBDIRECTORY, value: ''}
