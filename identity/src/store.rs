@@ -70,6 +70,8 @@ pub struct Opened {
     pub ca: Arc<Ca>,
     /// The root as it is stored, so that a running replica can restore it.
     pub root: RootPem,
+    /// No fingerprint was remembered: the root is new to this mesh, and sidecars of an earlier mesh trust another one.
+    pub new: bool,
 }
 
 /// Returns the stored root, or a fresh one stored now where there provably was none. Replicas that start together end up with one and the same.
@@ -96,7 +98,7 @@ pub async fn open<S: RootStore>(
         if store.create(&root).await.map_err(OpenError::Store)? == Created::Yes {
             // After the root itself: a root that is remembered and was never stored would count as lost.
             store.remember(&ca).await.map_err(OpenError::Store)?;
-            return Ok(opened(ca, root));
+            return Ok(opened(ca, root, true));
         }
     }
     match store.load().await.map_err(OpenError::Store)? {
@@ -105,9 +107,9 @@ pub async fn open<S: RootStore>(
     }
 }
 
-fn opened(ca: Ca, root: RootPem) -> Opened {
+fn opened(ca: Ca, root: RootPem, new: bool) -> Opened {
     let ca = Arc::new(ca);
-    Opened { ca, root }
+    Opened { ca, root, new }
 }
 
 async fn known<S: RootStore>(
@@ -119,9 +121,10 @@ async fn known<S: RootStore>(
     let found = ca.fingerprint().to_owned();
     match store.remembered().await.map_err(OpenError::Store)? {
         Some(remembered) if remembered != found => Err(OpenError::Replaced { remembered, found }),
-        _ => {
+        remembered => {
             store.remember(&ca).await.map_err(OpenError::Store)?;
-            Ok(opened(ca, root))
+            // Also after an attempt that stored this root and could not remember it.
+            Ok(opened(ca, root, remembered.is_none()))
         }
     }
 }

@@ -107,6 +107,7 @@ async fn a_lost_root_is_never_replaced_by_a_new_one() {
     let (store, domain, now) = (Memory::default(), "a".parse().unwrap(), SystemTime::now());
     let first = open(&store, &domain, now).await.unwrap();
     assert_eq!(store.fingerprint().as_deref(), Some(first.ca.fingerprint()));
+    assert!(first.new);
     let backup = store.lose_root();
     for _ in 0..2 {
         let error = open(&store, &domain, now).await.unwrap_err();
@@ -119,6 +120,7 @@ async fn a_lost_root_is_never_replaced_by_a_new_one() {
     store.put_root(backup);
     let again = open(&store, &domain, now).await.unwrap();
     assert_eq!(again.ca.fingerprint(), first.ca.fingerprint());
+    assert!(!again.new);
 }
 
 #[tokio::test]
@@ -143,6 +145,8 @@ async fn a_root_without_a_memory_is_remembered() {
     let opened = open(&store, &domain, now).await.unwrap();
     assert_eq!(opened.ca.fingerprint(), ca.fingerprint());
     assert_eq!(store.fingerprint().as_deref(), Some(ca.fingerprint()));
+    assert!(opened.new, "a mesh that remembers no root");
+    assert!(!open(&store, &domain, now).await.unwrap().new);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use heddle_identity::fingerprint_of;
+use heddle_policy_compiler::injection::{names, trust_bundle};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -17,9 +18,6 @@ use crate::findings::plural;
 const DAYS_LEFT: u64 = 30;
 /// So many pods are named.
 const NAMED: usize = 10;
-const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
-/// The label that injection puts on a pod.
-const MESHED: &str = "heddle.dev/meshed";
 
 async fn secret(client: &Client) -> Result<Option<Secret>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
@@ -109,7 +107,7 @@ fn verdict(strangers: &[String]) -> Outcome {
 /// When pods cannot be listed.
 pub async fn strangers(client: &Client, root: Option<&str>) -> Result<Vec<String>> {
     let api: Api<Pod> = Api::all(client.clone());
-    let params = ListParams::default().labels(MESHED);
+    let params = ListParams::default().labels(names::MESHED);
     let pods = cluster::call("list the pods of the mesh", api.list(&params)).await?;
     let mut strangers: Vec<String> = pods
         .items
@@ -127,23 +125,7 @@ pub async fn strangers(client: &Client, root: Option<&str>) -> Result<Vec<String
 
 /// The fingerprint of the root with which a pod's sidecar was injected. `None`: the pod has no sidecar, or has ended.
 fn trusts(pod: &Pod) -> Option<String> {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
-        return None;
-    }
-    let spec = pod.spec.as_ref()?;
-    let mut containers = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers);
-    let proxy = containers.find(|container| container.name == PROXY)?;
-    let mut variables = proxy.env.iter().flatten();
-    let bundle = variables.find(|variable| variable.name == "HEDDLE_TRUST_BUNDLE")?;
-    fingerprint_of(bundle.value.as_ref()?.as_bytes())
+    fingerprint_of(trust_bundle(pod)?.as_bytes())
 }
 
 #[cfg(test)]
@@ -157,7 +139,7 @@ mod tests {
         serde_json::from_value(json!({
             "metadata": {"namespace": "shop", "name": "cart"},
             "spec": {
-                "initContainers": [{"name": PROXY, "env": [{"name": "HEDDLE_TRUST_BUNDLE", "value": bundle}]}],
+                "initContainers": [{"name": names::PROXY, "env": [{"name": "HEDDLE_TRUST_BUNDLE", "value": bundle}]}],
                 "containers": [{"name": "app"}],
             },
             "status": {"phase": phase},

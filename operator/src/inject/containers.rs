@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use heddle_policy_compiler::ingest::owner;
 use heddle_policy_compiler::injection::{
-    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings, is_more,
+    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings, TRUST_BUNDLE, is_more,
 };
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -120,7 +120,7 @@ fn environment(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Vec<
         variable("HEDDLE_CONTROL_PLANE", &control_plane(sidecar, settings)),
         variable("HEDDLE_ADS_PORT", "15010"),
         variable("HEDDLE_CA_PORT", "15011"),
-        variable("HEDDLE_TRUST_BUNDLE", &sidecar.trust_bundle),
+        variable(TRUST_BUNDLE, &sidecar.trust_bundle),
         variable("HEDDLE_TRUST_DOMAIN", &sidecar.mesh.trust_domain),
         variable("HEDDLE_TOKEN_FILE", &format!("{TOKEN_PATH}/token")),
         // A pod of a Deployment has no name yet when the webhook sees it.

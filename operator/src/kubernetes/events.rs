@@ -112,10 +112,14 @@ fn is_bad(condition: &Condition) -> bool {
 }
 
 fn note(condition: &Condition) -> String {
-    let mut text = format!(
+    shortened(format!(
         "{}={}: {}",
         condition.type_, condition.status, condition.message
-    );
+    ))
+}
+
+/// Cuts the note of an Event to the length that the API takes.
+pub(super) fn shortened(mut text: String) -> String {
     if text.len() > MAX_NOTE {
         text.truncate(text.floor_char_boundary(MAX_NOTE));
         text.push_str("...");

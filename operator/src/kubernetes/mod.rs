@@ -25,6 +25,7 @@ mod run;
 mod scopes;
 mod sharded;
 mod statuses;
+mod strangers;
 mod strip;
 #[cfg(test)]
 mod tests;

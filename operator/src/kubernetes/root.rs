@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use heddle_identity::{Ca, Created, Kept, OpenError, Opened, RootPem, RootStore, TrustDomain};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -15,7 +15,8 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::events::recorder;
+use super::events::{recorder, shortened};
+use super::strangers::Strangers;
 use super::{CallError, NAMESPACE, call};
 use crate::metrics::Metrics;
 use crate::tasks::{Ended, chain};
@@ -50,6 +51,7 @@ pub(super) struct SecretRoot {
     secrets: Api<Secret>,
     memory: Api<ConfigMap>,
     webhooks: Api<MutatingWebhookConfiguration>,
+    pods: Api<Pod>,
     recorder: Recorder,
 }
 
@@ -59,6 +61,7 @@ impl SecretRoot {
             secrets: Api::namespaced(client.clone(), NAMESPACE),
             memory: Api::namespaced(client.clone(), NAMESPACE),
             webhooks: Api::all(client.clone()),
+            pods: Api::all(client.clone()),
             recorder: recorder(client.clone(), pod),
         }
     }
@@ -106,10 +109,34 @@ impl SecretRoot {
         let fix = "restore it with `heddle ca restore FILE`; without a backup `heddle ca reset` makes a new one, and every pod of \
                    the mesh must be restarted";
         tracing::error!("no certificate can be issued: {what}; {fix}");
+        self.publish("RootLost", format!("{what}; {fix}")).await;
+    }
+
+    /// Reports running pods with a sidecar that trusts another root than this new one, in the log and as an Event of the Secret. A failure
+    /// is logged: `heddle check` reports these pods, too.
+    async fn report_strangers(&self, root: &str) {
+        match Strangers::list(&self.pods, root).await {
+            Ok(strangers) => {
+                let Some(warning) = strangers.warning(root) else {
+                    return;
+                };
+                tracing::warn!("{warning}");
+                self.publish("PodsTrustOtherRoot", warning).await;
+            }
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "listing the pods of the mesh failed; the root certificate is new, and pods of an earlier mesh must be restarted: \
+                 `heddle check` names them"
+            ),
+        }
+    }
+
+    /// Publishes a warning as an Event of the Secret.
+    async fn publish(&self, reason: &str, note: String) {
         let event = Event {
             type_: EventType::Warning,
-            reason: "RootLost".to_owned(),
-            note: Some(format!("{what}; {fix}")),
+            reason: reason.to_owned(),
+            note: Some(shortened(note)),
             action: "Issue".to_owned(),
             secondary: None,
         };
@@ -138,9 +165,16 @@ impl RootKeeper {
         Arc::clone(&self.opened.ca)
     }
 
-    /// Restores the Secret of a running replica whenever it is gone.
+    /// Reports pods of an earlier mesh if the root is new, then restores the Secret of a running replica whenever it is gone.
     pub(super) async fn run(self, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
         let Self { store, opened } = self;
+        if opened.new {
+            // Beside the issuing of certificates, which does not wait for a list of all pods.
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = store.report_strangers(opened.ca.fingerprint()) => {}
+            }
+        }
         let mut before = Kept::There;
         loop {
             tokio::select! {
@@ -255,5 +289,145 @@ impl RootStore for SecretRoot {
         let params = PatchParams::apply("heddle-operator-root").force();
         call(self.memory.patch(MEMORY, &params, &Patch::Apply(body))).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use axum::extract::{Request, State};
+    use axum::http::{Method, StatusCode};
+    use axum::response::{IntoResponse, Json, Response};
+    use serde_json::Value;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const PODS: &str = "/api/v1/pods";
+    const MEMORY_PATH: &str = "/api/v1/namespaces/heddle-system/configmaps/heddle-root";
+
+    /// An API server: its objects by path, and the reasons of its Events with their notes.
+    #[derive(Clone, Default)]
+    struct Server {
+        objects: Arc<Mutex<BTreeMap<String, Value>>>,
+        events: Arc<Mutex<Vec<(String, String)>>>,
+        /// The number of times that the list of pods was asked for.
+        lists: Arc<Mutex<usize>>,
+    }
+
+    impl Server {
+        fn with(objects: &[(&str, Value)]) -> Self {
+            let server = Self::default();
+            let objects = objects.iter().cloned();
+            let objects = objects.map(|(path, object)| (path.to_owned(), object));
+            server.objects.lock().unwrap().extend(objects);
+            server
+        }
+
+        async fn open(&self) -> RootKeeper {
+            let router = axum::Router::new()
+                .fallback(answer)
+                .with_state(self.clone());
+            let store = SecretRoot::new(&Client::new(router, "default"), "operator-1");
+            let (domain, metrics) = ("a".parse().unwrap(), Metrics::default());
+            let opening = store.open(&domain, &metrics);
+            let opened = tokio::time::timeout(PATIENCE, opening).await;
+            let opened = opened.expect("the API server answers");
+            opened.map_err(|error| error.to_string()).unwrap()
+        }
+
+        /// Runs the keeper until a condition holds.
+        async fn run(&self, root: RootKeeper, until: impl Fn(&Self) -> bool) {
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(root.run(Arc::default(), stop.clone()));
+            let waiting = async {
+                while !until(self) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+            stop.cancel();
+            let ended = tokio::time::timeout(PATIENCE, task).await;
+            ended.unwrap().unwrap().unwrap();
+        }
+    }
+
+    async fn answer(State(server): State<Server>, request: Request) -> Response {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+        let object: Value = serde_json::from_slice(&body.unwrap()).unwrap_or_default();
+        if path.ends_with("/events") {
+            let text = |key: &str| object[key].as_str().unwrap().to_owned();
+            let event = (text("reason"), text("note"));
+            server.events.lock().unwrap().push(event);
+            return Json(object).into_response();
+        }
+        let mut objects = server.objects.lock().unwrap();
+        *server.lists.lock().unwrap() += usize::from(path == PODS);
+        if method == Method::GET {
+            let status =
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"});
+            return match objects.get(&path) {
+                Some(object) => Json(object).into_response(),
+                None => (StatusCode::NOT_FOUND, Json(status)).into_response(),
+            };
+        }
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let place = match method == Method::POST {
+            true => format!("{path}/{name}"),
+            false => path,
+        };
+        objects.insert(place, object.clone());
+        Json(object).into_response()
+    }
+
+    /// A list of pods of an earlier mesh, with the longest names that Kubernetes takes.
+    fn earlier_pods(count: usize) -> Value {
+        let (old, _) = Ca::create(&"a".parse().unwrap(), SystemTime::now()).unwrap();
+        let env = json!([{"name": "HEDDLE_TRUST_BUNDLE", "value": old.trust_bundle()}]);
+        let pod = json!({
+            "metadata": {"namespace": "n".repeat(63), "name": "p".repeat(253)},
+            "spec": {"containers": [{"name": "heddle-proxy", "env": env}]},
+        });
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": vec![pod; count]})
+    }
+
+    #[tokio::test]
+    async fn a_new_root_is_reported_once_where_pods_trust_another_one() {
+        let server = Server::with(&[(PODS, earlier_pods(12))]);
+        let root = server.open().await;
+        let reported = |server: &Server| !server.events.lock().unwrap().is_empty();
+        server.run(root, reported).await;
+        let events = server.events.lock().unwrap().clone();
+        let [(reason, note)] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!(reason, "PodsTrustOtherRoot");
+        assert!(
+            note.contains("12 pods") && note.contains("rollout restart"),
+            "{note}"
+        );
+        assert!(note.len() <= 1024, "the API takes no longer note");
+
+        // The next start finds the root that the mesh remembers.
+        assert!(!server.open().await.opened.new);
+    }
+
+    #[tokio::test]
+    async fn a_failed_list_of_pods_is_no_event_and_stops_nothing() {
+        let server = Server::default();
+        let root = server.open().await;
+        assert!(root.opened.new);
+        let remembered = server.objects.lock().unwrap()[MEMORY_PATH].clone();
+        let fingerprint = root.ca().fingerprint().to_owned();
+        assert_eq!(remembered["data"][FINGERPRINT], *fingerprint);
+        root.store.report_strangers(&fingerprint).await;
+        assert_eq!(*server.lists.lock().unwrap(), 1);
+        assert_eq!(*server.events.lock().unwrap(), []);
+        server
+            .run(root, |server| *server.lists.lock().unwrap() == 2)
+            .await;
     }
 }

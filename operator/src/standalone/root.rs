@@ -15,10 +15,14 @@ pub enum FileRootError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The content of the file is not valid.
-    #[error("{path} does not hold the certificate (and the private key) of the root")]
+    #[error("{path} is not {content}; {fix}")]
     Content {
         /// The file.
         path: String,
+        /// The content that it should have.
+        content: &'static str,
+        /// The instruction that mends it.
+        fix: &'static str,
     },
 }
 
@@ -53,6 +57,8 @@ impl RootStore for FileRoot {
         };
         let content = || FileRootError::Content {
             path: self.root.display().to_string(),
+            content: "the certificate and the private key of the root in PEM",
+            fix: "put back a copy of the file; or delete it and trust-bundle.pem: a new root is made, and all sidecars have to start again",
         };
         let (mut certificates, mut private_key) = (String::new(), String::new());
         for block in pem::parse_many(text).map_err(|_| content())? {
@@ -88,6 +94,8 @@ impl RootStore for FileRoot {
                 Some(fingerprint) => Ok(Some(fingerprint)),
                 None => Err(FileRootError::Content {
                     path: self.bundle.display().to_string(),
+                    content: "the certificate of the root in PEM",
+                    fix: "put back ca/root.pem if it is missing, then delete this file: it is written again",
                 }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

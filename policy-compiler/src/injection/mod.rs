@@ -11,7 +11,7 @@ mod spelling;
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more, nanos};
@@ -53,8 +53,28 @@ pub mod names {
 /// The variable of the init container with the inbound ports that are not captured.
 pub const EXCLUDE_INBOUND_PORTS: &str = "HEDDLE_EXCLUDE_INBOUND_PORTS";
 
+/// The variable of the sidecar with the roots that it trusts, in PEM.
+pub const TRUST_BUNDLE: &str = "HEDDLE_TRUST_BUNDLE";
+
 /// Namespaces that the webhooks of `config/default/webhook.yaml` leave out.
 pub const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", "heddle-system"];
+
+/// Returns the trust bundle in PEM with which the sidecar of a pod was injected. `None`: the pod has no sidecar, or has ended.
+#[must_use]
+pub fn trust_bundle(pod: &Pod) -> Option<&str> {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten();
+    let mut containers = init.chain(&spec.containers);
+    let proxy = containers.find(|container| container.name == names::PROXY)?;
+    let mut variables = proxy.env.iter().flatten();
+    let bundle = variables.find(|variable| variable.name == TRUST_BUNDLE)?;
+    bundle.value.as_deref()
+}
 
 /// The decision about one pod, with warnings for its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
