@@ -39,7 +39,7 @@ enum Task {
         /// Only cases with this in their path
         filter: Option<String>,
     },
-    /// Check crate borders against ARCHITECTURE.md, circles of imports, lengths of files and functions, plain words, and paths of this machine
+    /// Check crate borders against ARCHITECTURE.md, circles of modules, lengths of files and functions, plain words, and paths of this machine
     Tidy {
         /// Write the figures of plain words (xtask/words.json) if they fell
         #[arg(long)]

@@ -1,7 +1,9 @@
 //! An explanation for programs.
 
 use heddle_policy_compiler::authz::Decision;
-use heddle_policy_compiler::traffic::{Fault, FaultAnswer, Mirror, Overload, RateLimit};
+use heddle_policy_compiler::traffic::{
+    Fault, FaultAnswer, Mirror, Overload, RateLimit, RoutePolicy,
+};
 use heddle_policy_compiler::{
     CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, NamedBy, Outcome,
     ServerDecision, Servers, Stopped,
@@ -73,7 +75,13 @@ const fn protocol(tls: bool) -> &'static str {
 
 /// Returns a rule, as it is in force, as one document.
 pub fn deciding(rule: &DecidingRule) -> Value {
-    let timeouts = &rule.policy.timeouts;
+    // The faults and retries of the policy are in the rule as far as they concern the request.
+    let RoutePolicy {
+        timeouts,
+        cors,
+        faults: _,
+        retries: _,
+    } = &rule.policy;
     let seconds = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64());
     json!({
         "id": rule.id.to_string(),
@@ -84,7 +92,7 @@ pub fn deciding(rule: &DecidingRule) -> Value {
         "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
         "retries": rule.retries.as_ref().map(retries),
         "headers": rule.edits.to_string(),
-        "cors": rule.policy.cors.as_ref().map(ToString::to_string),
+        "cors": cors.as_ref().map(ToString::to_string),
         "sticky": rule.sticky.as_ref().map(ToString::to_string),
         "session": rule.session.as_ref().map(ToString::to_string),
         "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),

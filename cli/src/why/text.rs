@@ -7,8 +7,8 @@ use heddle_policy_compiler::traffic::{
 };
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
-    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, ObjectKind,
-    Outcome, OutsideHost, ServerDecision, Servers, Stopped,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
+    OutsideHost, ServerDecision, Servers, Stopped,
 };
 
 use super::bounds::{bounds, limit, overload, time};
@@ -158,19 +158,13 @@ fn to(explanation: &Explanation) -> String {
 }
 
 fn rule_line(rule: &DecidingRule) -> String {
-    match &rule.id {
-        RuleId::WholeService => "none: the service as a whole".to_owned(),
-        // They are one rule.
-        RuleId::Declared(object, _)
-            if matches!(
-                object.kind,
-                ObjectKind::TrafficSplit | ObjectKind::ExternalService
-            ) =>
-        {
-            format!("{object}, for {}", rule.matcher)
-        }
-        id => format!("{id}, for {}", rule.matcher),
+    let id = &rule.id;
+    if *id == RuleId::WholeService {
+        return "none: the service as a whole".to_owned();
     }
+    let object = id.only_rule_of().map(ToString::to_string);
+    let named = object.unwrap_or_else(|| id.to_string());
+    format!("{named}, for {}", rule.matcher)
 }
 
 /// Timeouts in one line; empty without any.
@@ -453,5 +447,50 @@ pub fn stop(stopped: &Stopped) -> String {
             "status 400 of the caller's sidecar: over HTTP/1 it reads only methods of RFCs"
                 .to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use heddle_policy_compiler::traffic::{Edits, RequestMatcher, RoutePolicy};
+    use heddle_policy_compiler::{ObjectKind, ObjectRef};
+
+    use super::*;
+
+    fn line(id: RuleId) -> String {
+        rule_line(&DecidingRule {
+            id,
+            matcher: RequestMatcher::default(),
+            policy: RoutePolicy::default(),
+            edits: Edits::default(),
+            faults: Vec::new(),
+            retries: None,
+            mirrors: Vec::new(),
+            sticky: None,
+            session: None,
+            objects: BTreeSet::new(),
+        })
+    }
+
+    #[test]
+    fn the_only_rule_of_an_object_has_no_number() {
+        for (kind, named) in [
+            (ObjectKind::TrafficSplit, "TrafficSplit shop/a"),
+            (ObjectKind::SmiTrafficSplit, "SmiTrafficSplit shop/a"),
+            (ObjectKind::ExternalService, "ExternalService shop/a"),
+        ] {
+            let object = ObjectRef::new(kind, "shop", "a");
+            let text = format!("{named}, for any request");
+            assert_eq!(line(RuleId::Declared(object, 0)), text);
+        }
+        let route = RuleId::Route {
+            created: None,
+            object: ObjectRef::new(ObjectKind::HTTPRoute, "shop", "a"),
+            index: 1,
+        };
+        assert_eq!(line(route), "HTTPRoute shop/a/1, for any request");
+        assert_eq!(line(RuleId::WholeService), "none: the service as a whole");
     }
 }

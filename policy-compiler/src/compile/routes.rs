@@ -51,17 +51,23 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay, and its changes of
-/// headers come after those of the policy.
+/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay, faults of the policy take the
+/// place of its own, and its changes of headers come after those of the policy.
 pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
+        // No `..`: a new part has to be merged too, or to be named here as one that the policy replaces or does not have.
+        let RoutePolicy {
+            timeouts,
+            retries,
+            faults: _,
+            cors: _,
+        } = &entry.rule.policy;
         let mut merged = entry.rule.policy.clone();
         policy.set_in(&mut merged);
-        let timeouts = entry.rule.policy.timeouts.or(&merged.timeouts);
-        merged.timeouts = timeouts.without_zeros();
-        if entry.rule.policy.retries != Retries::default() {
-            merged.retries = entry.rule.policy.retries.clone();
+        merged.timeouts = timeouts.or(&merged.timeouts).without_zeros();
+        if *retries != Retries::default() {
+            merged.retries = retries.clone();
         }
         // Most ports have no policy, and share the rules of their objects.
         if policy.objects().next().is_none() && merged == entry.rule.policy {

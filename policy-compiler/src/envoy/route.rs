@@ -65,8 +65,15 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
 fn common_policy(table: &RouteTable) -> Option<&RoutePolicy> {
     let mut entries = table.hosts.iter().flat_map(|host| &host.entries);
     let first = &entries.next()?.rule.policy;
+    // Timeouts and retries are fields of a route, not filters.
+    let RoutePolicy {
+        timeouts: _,
+        retries: _,
+        faults,
+        cors,
+    } = first;
     let mut policies = entries.map(|entry| &entry.rule.policy);
-    let same = policies.all(|of| of.faults == first.faults && of.cors == first.cors);
+    let same = policies.all(|of| of.faults == *faults && of.cors == *cors);
     same.then_some(first)
 }
 

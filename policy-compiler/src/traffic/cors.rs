@@ -25,19 +25,19 @@ pub struct Cors {
 pub enum Origin {
     /// Every origin.
     Any,
-    /// This one.
+    /// This origin, as browsers send it: `https://shop.example.com`.
     Exact(Arc<str>),
     /// Those with this scheme and this end of host and port: `https://` and `.example.com:8443`. Before it are one character or more of the
     /// host.
     Suffix(Arc<str>, Arc<str>),
 }
 
-/// Names in an answer.
+/// The names of methods or headers in an answer to a browser.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listed {
     /// Every name.
     All,
-    /// These, in this order.
+    /// These names, in this order.
     These(Vec<Arc<str>>),
 }
 

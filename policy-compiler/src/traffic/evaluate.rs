@@ -15,17 +15,17 @@ use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHo
 /// The parts of a request that matchers look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `Host` or `:authority`.
+    /// The value of `Host` or `:authority`, perhaps with a port.
     pub host: String,
-    /// The method.
+    /// The method, in the case in which it is sent.
     pub method: String,
-    /// Path with query.
+    /// The path with its query.
     pub path: String,
     /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
-/// The rule of a request.
+/// The entry of a route table that decides about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'t> {
     /// The entry that matched; its rule has the policies.
@@ -36,7 +36,7 @@ pub struct Decision<'t> {
 /// A backend that a request may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share<'t> {
-    /// The backend.
+    /// The backend, as the rule names it.
     pub backend: &'t Backend,
     /// Its weight, above zero; for a session it may be zero.
     pub weight: u32,
@@ -47,7 +47,7 @@ pub struct Share<'t> {
 }
 
 impl<'t> Decision<'t> {
-    /// The rule.
+    /// Returns the rule that decides, with the policies in force.
     #[must_use]
     pub fn rule(&self) -> &'t RouteRule {
         &self.entry.rule
@@ -145,7 +145,7 @@ impl<'t> Decision<'t> {
     }
 }
 
-/// Host and port of a redirect.
+/// Returns host and port in the location of a redirect.
 fn authority(redirect: &Redirect, host: &str) -> String {
     let split = host.rsplit_once(':');
     // The last colon in `[fd00::1]` separates no port.
@@ -184,7 +184,7 @@ fn rewritten(rewrite: &PathRewrite, matcher: &PathMatcher, path: &str) -> String
 }
 
 impl Fault {
-    /// Whether a request may meet it.
+    /// Whether a request may meet the fault.
     #[must_use]
     pub fn counts(&self, request: &Request) -> bool {
         matches(&self.matcher, request)
@@ -192,7 +192,7 @@ impl Fault {
 }
 
 impl RateLimit {
-    /// Whether a request counts for it.
+    /// Whether a request takes a token of the limit.
     #[must_use]
     pub fn counts(&self, request: &Request) -> bool {
         matches(&self.matcher, request)

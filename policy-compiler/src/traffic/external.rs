@@ -121,18 +121,18 @@ pub(crate) struct ExternalHost {
     pub(crate) policy: Option<Arc<HostPolicy>>,
 }
 
-/// How a host is called.
+/// The policies for calls to a host outside the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostPolicy {
     /// How requests are sent; of HTTP alone.
     pub(crate) requests: RoutePolicy,
     /// The changes of headers; of HTTP alone.
     pub(crate) edits: Edits,
-    /// The bounds on its use.
+    /// The bounds on connections and requests to the host, and its ejection.
     pub(crate) upstream: UpstreamPolicy,
     /// How long a connection is kept without a request. None: as without a policy.
     pub(crate) idle_timeout: Option<Duration>,
-    /// The objects that set it.
+    /// The objects that set the policy.
     pub(crate) objects: BTreeSet<ObjectRef>,
 }
 

@@ -15,29 +15,29 @@ pub struct Fault {
     pub abort: Option<Abort>,
 }
 
-/// A wait of some requests.
+/// A wait before some requests go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Delay {
-    /// How long, above zero.
+    /// The length of the wait, above zero.
     pub time: Duration,
-    /// The share of requests, at most 100.
+    /// The share of requests that wait, in percent.
     pub percent: u32,
 }
 
-/// An answer to some requests.
+/// An answer to some requests, which reach no backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Abort {
-    /// The answer.
+    /// The status of the answer.
     pub answer: FaultAnswer,
-    /// The share of requests, at most 100.
+    /// The share of requests that are answered, in percent.
     pub percent: u32,
 }
 
-/// The answer of a fault.
+/// The status of an answer by a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultAnswer {
-    /// A status of HTTP.
+    /// A status code of HTTP.
     Status(u16),
-    /// A code of gRPC.
+    /// A status code of gRPC, by its number.
     Grpc(u8),
 }

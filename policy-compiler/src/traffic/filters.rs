@@ -13,26 +13,26 @@ pub struct HeaderChanges(pub BTreeMap<Arc<str>, HeaderChange>);
 /// The change of one header: its present lines, then lines that are added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeaderChange {
-    /// The present lines.
+    /// The change of the lines that the header has.
     pub present: PresentLines,
-    /// The values of new lines.
+    /// The values of the lines that are added, in this order.
     pub add: Vec<Arc<str>>,
 }
 
 /// The change of the present lines of a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PresentLines {
-    /// They stay.
+    /// The lines stay.
     #[default]
     Keep,
-    /// They go.
+    /// The lines are removed.
     Remove,
-    /// One line with this value takes their place.
+    /// One line with this value takes the place of the lines.
     Set(Arc<str>),
 }
 
 impl HeaderChanges {
-    /// Whether nothing changes.
+    /// Whether no header changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -75,14 +75,14 @@ impl HeaderChanges {
 /// Changes of the headers of a request and of its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edits {
-    /// On the way to the backend.
+    /// Changes of the request, on its way to the backend.
     pub request: HeaderChanges,
-    /// On the way back.
+    /// Changes of the response, on its way to the caller.
     pub response: HeaderChanges,
 }
 
 impl Edits {
-    /// Whether nothing changes.
+    /// Whether no header of the request or the response changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.request.is_empty() && self.response.is_empty()
@@ -131,16 +131,16 @@ impl fmt::Display for Edits {
 /// Another host and path for a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rewrite {
-    /// The new `Host`.
+    /// The new `Host`. None: that of the request.
     pub host: Option<Arc<str>>,
-    /// The new path.
+    /// The new path. None: that of the request.
     pub path: Option<PathRewrite>,
 }
 
-/// Another path. The query stays.
+/// A change of the path of a request. The query stays.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathRewrite {
-    /// This path.
+    /// This path in the place of the whole path.
     Full(Arc<str>),
     /// This prefix in the place of that of the matcher, which is a prefix or matches every path. Without a slash at its end; empty:
     /// the matched prefix goes, and one slash of those after it stays.
@@ -158,16 +158,16 @@ pub struct Redirect {
     pub port: Option<Port>,
     /// The path; None: that of the request.
     pub path: Option<PathRewrite>,
-    /// The status.
+    /// The status code of the answer.
     pub status: RedirectStatus,
 }
 
-/// A scheme.
+/// The scheme of the URI to which a client is redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scheme {
-    /// Plain text.
+    /// HTTP in plain text.
     Http,
-    /// TLS.
+    /// HTTP over TLS.
     Https,
 }
 
@@ -191,23 +191,23 @@ impl Scheme {
     }
 }
 
-/// The statuses of a redirect.
+/// The status code of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RedirectStatus {
-    /// 301.
+    /// 301: permanent; the method may become GET.
     MovedPermanently,
-    /// 302.
+    /// 302: temporary; the method may become GET.
     Found,
-    /// 303.
+    /// 303: the client gets another resource by GET.
     SeeOther,
-    /// 307.
+    /// 307: temporary; the method stays.
     TemporaryRedirect,
-    /// 308.
+    /// 308: permanent; the method stays.
     PermanentRedirect,
 }
 
 impl RedirectStatus {
-    /// Every status.
+    /// Every status code of a redirect.
     pub const ALL: [Self; 5] = [
         Self::MovedPermanently,
         Self::Found,
@@ -216,7 +216,7 @@ impl RedirectStatus {
         Self::PermanentRedirect,
     ];
 
-    /// The code.
+    /// Returns the status code as a number.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -229,12 +229,12 @@ impl RedirectStatus {
     }
 }
 
-/// A share in millionths.
+/// A share of requests, in millionths: 0 to 1,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millionths(u32);
 
 impl Millionths {
-    /// All.
+    /// All requests: 1,000,000 millionths.
     pub const ALL: Self = Self(1_000_000);
 
     /// Returns the share `numerator` of `denominator`, rounded; `None` if that is no share.
@@ -248,7 +248,7 @@ impl Millionths {
         u32::try_from(rounded).ok().map(Self)
     }
 
-    /// The number.
+    /// Returns the number of millionths.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0

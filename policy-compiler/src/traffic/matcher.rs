@@ -14,16 +14,16 @@ pub struct RequestMatcher {
     pub path: PathMatcher,
     /// The method, in the case of the request; None: every method.
     pub method: Option<Arc<str>>,
-    /// Sorted by name, each name once.
+    /// The conditions on headers, sorted by name, each name once.
     pub headers: Vec<HeaderMatcher>,
-    /// Sorted by name, each name once.
+    /// The conditions on cookies, sorted by name, each name once.
     pub cookies: Vec<CookieMatcher>,
-    /// Sorted by name, each name once.
+    /// The conditions on parameters of the query, sorted by name, each name once.
     pub query: Vec<QueryMatcher>,
 }
 
 impl RequestMatcher {
-    /// Whether it holds for every request.
+    /// Whether every request matches.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.server_name.is_none()
@@ -42,7 +42,7 @@ impl RequestMatcher {
         headers.chain(cookies).chain(query)
     }
 
-    /// The bytes of its text.
+    /// Returns the length of all names and values, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let path = match &self.path {
@@ -60,7 +60,7 @@ impl RequestMatcher {
             + named.sum::<usize>()
     }
 
-    /// The number of its regular expressions.
+    /// Returns the number of its regular expressions, each of which Envoy compiles.
     #[must_use]
     pub fn expressions(&self) -> usize {
         let named = self.named();
@@ -80,7 +80,7 @@ pub enum PathMatcher {
     /// Every path.
     #[default]
     Any,
-    /// This path.
+    /// This path alone.
     Exact(Arc<str>),
     /// This path, and those below it: `/v2` matches `/v2/a` and not `/v2a`. Without a slash at its end.
     Prefix(Arc<str>),
@@ -93,9 +93,9 @@ pub enum PathMatcher {
 /// Methods of gRPC: `Get` of the service `shop.Carts` has the path `/shop.Carts/Get`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrpcMethod {
-    /// The service.
+    /// The full name of the service.
     pub service: GrpcName,
-    /// The method.
+    /// The name of the method.
     pub method: GrpcName,
 }
 
@@ -112,7 +112,7 @@ pub enum GrpcName {
 }
 
 impl GrpcName {
-    /// The bytes of its text.
+    /// Returns the length of the text, in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Any => 0,
@@ -159,13 +159,13 @@ impl fmt::Display for GrpcMethod {
 /// A parameter of a request's query, as it was sent, escapes included. Of a parameter that comes twice the first value counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueryMatcher {
-    /// The name.
+    /// The name of the parameter.
     pub name: Arc<str>,
     /// The value. A parameter without `=` has the empty value.
     pub value: ValueMatcher,
 }
 
-/// A header of a request.
+/// A condition on a header of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeaderMatcher {
     /// The name, in lower case; `:authority` is the host.
@@ -177,9 +177,9 @@ pub struct HeaderMatcher {
 /// A cookie of a request. Of a cookie that comes twice the first value counts, without quotes around it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CookieMatcher {
-    /// The name.
+    /// The name of the cookie.
     pub name: Arc<str>,
-    /// The value.
+    /// The value that the cookie must have.
     pub value: ValueMatcher,
 }
 
@@ -194,7 +194,7 @@ pub enum ValueMatcher {
     Regex(Arc<str>),
     /// Any value, also an empty one.
     Present,
-    /// There is none.
+    /// The request has no header, cookie or parameter of the name.
     Absent,
 }
 

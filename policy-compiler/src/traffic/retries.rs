@@ -54,24 +54,24 @@ pub enum Failure {
 /// A code by which a server ends a call of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GrpcCode {
-    /// 1.
+    /// Code 1: the call was cancelled.
     Cancelled,
-    /// 4.
+    /// Code 4: the deadline of the call passed.
     DeadlineExceeded,
-    /// 8.
+    /// Code 8: a quota or another resource is used up.
     ResourceExhausted,
-    /// 13.
+    /// Code 13: the server failed.
     Internal,
-    /// 14.
+    /// Code 14: the server is not available.
     Unavailable,
 }
 
 /// The requests that are sent again although an application may have received them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resend {
-    /// Those with an idempotent method.
+    /// Requests with a method in [`Self::IDEMPOTENT`].
     Idempotent,
-    /// All.
+    /// Requests with any method.
     All,
 }
 
@@ -93,9 +93,9 @@ impl Resend {
 /// The wait before a request is sent again: random, up to `base` at first, then up to twice as long each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backoff {
-    /// The longest first wait.
+    /// The longest wait before the first retry.
     pub base: Duration,
-    /// The longest wait.
+    /// The longest wait before any retry.
     pub max: Duration,
 }
 

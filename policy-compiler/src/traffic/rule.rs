@@ -21,24 +21,33 @@ pub enum RuleId {
     Route {
         /// `metadata.creationTimestamp` in seconds since 1970; None in files.
         created: Option<i64>,
-        /// The route.
+        /// The route that declares the rule.
         object: ObjectRef,
-        /// The index of the rule.
+        /// The index of the rule among those of the route, from 0.
         index: usize,
     },
-    /// A rule of an object, by its index.
+    /// The rule of an object of another kind, by its index. Each of these kinds has one rule: its index is 0.
     Declared(ObjectRef, usize),
     /// The port of a service that no rule takes: all requests go to the service.
     WholeService,
 }
 
 impl RuleId {
-    /// The object that declares it.
+    /// The object that declares the rule. None: no object does.
     #[must_use]
     pub const fn object(&self) -> Option<&ObjectRef> {
         match self {
             Self::Declared(object, _) | Self::Route { object, .. } => Some(object),
             Self::WholeService => None,
+        }
+    }
+
+    /// The object that has this rule alone, so that its name is enough. None: routes have more rules.
+    #[must_use]
+    pub const fn only_rule_of(&self) -> Option<&ObjectRef> {
+        match self {
+            Self::Declared(object, _) => Some(object),
+            Self::Route { .. } | Self::WholeService => None,
         }
     }
 }
@@ -57,16 +66,16 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// A rule.
+/// The action for requests that match, with the treatment of requests and responses on their way. The matchers are in [`super::RouteEntry`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteRule {
-    /// Where it is declared.
+    /// The object that declares the rule, and the place of the rule in it.
     pub id: RuleId,
     /// The action for the request.
     pub action: Action,
     /// Changes of headers, for every backend and for answers of the rule itself.
     pub edits: Edits,
-    /// How the request is sent.
+    /// Timeouts, retries, faults and CORS of the requests.
     pub policy: RoutePolicy,
     /// The objects that decided the rule, its policies included.
     pub origins: BTreeSet<ObjectRef>,
@@ -102,7 +111,7 @@ impl RouteRule {
         weighted.map(|weighted| &weighted.backend)
     }
 
-    /// The copies of requests.
+    /// The copies of requests that are sent to further backends. Answers that the sidecar gives itself have none.
     #[must_use]
     pub fn mirrors(&self) -> &[Mirror] {
         match &self.action {
@@ -153,27 +162,27 @@ impl RouteRule {
 /// The action for a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// It goes to a backend.
+    /// The request goes to a backend.
     Forward(Forward),
-    /// The client is sent elsewhere.
+    /// The caller's sidecar redirects the client to another URI.
     Redirect(Redirect),
-    /// It is answered by the caller's sidecar.
+    /// The caller's sidecar answers the request.
     Respond {
-        /// The status code.
+        /// The status code of HTTP.
         status: u16,
-        /// The body.
+        /// The body of the answer, as text.
         body: Arc<str>,
     },
 }
 
-/// Backends by weight.
+/// The backends of the requests by weight, and the changes and copies of the requests on the way to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
-    /// The backends.
+    /// The backends in the order of the rule, those without weight included.
     pub backends: Vec<WeightedBackend>,
-    /// The changes of host and path.
+    /// The changes of host and path of the request.
     pub rewrite: Rewrite,
-    /// The copies of requests.
+    /// The copies of requests that are sent to further backends.
     pub mirrors: Vec<Mirror>,
     /// How users keep their backend. None: each request is divided by itself.
     pub sticky: Option<Sticky>,
@@ -186,7 +195,7 @@ pub struct Forward {
 /// The answer of the caller's sidecar to requests that have no backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WithoutBackend {
-    /// Status 500.
+    /// Status 500 of HTTP.
     #[default]
     InternalError,
     /// Status 503, or `UNAVAILABLE` for requests of gRPC.
@@ -209,10 +218,10 @@ impl Forward {
     }
 }
 
-/// A backend and its share.
+/// A backend and its share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WeightedBackend {
-    /// The target.
+    /// The target of the share.
     pub backend: Backend,
     /// The weight in force, relative to the sum of the rule. Zero takes no requests.
     pub weight: u32,
@@ -269,14 +278,14 @@ impl fmt::Display for Backend {
     }
 }
 
-/// How the requests of a rule are sent.
+/// The treatment of the requests of a rule on their way to any backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoutePolicy {
-    /// How long they may take.
+    /// The longest times that a request may take.
     pub timeouts: Timeouts,
-    /// Which of them are sent again after a failure.
+    /// The requests that are sent again after a failure, and how often.
     pub retries: Retries,
-    /// Faults that they meet on purpose.
+    /// Faults that requests meet on purpose, in this order.
     pub faults: Vec<Fault>,
     /// The cross-origin requests that browsers may make. None: the application answers them.
     pub cors: Option<Cors>,
@@ -287,9 +296,9 @@ pub struct RoutePolicy {
 pub struct Timeouts {
     /// From the end of the request to the end of the response, retries included.
     pub request: Option<Duration>,
-    /// Of one attempt.
+    /// From the end of the request to the end of the response, for each attempt alone.
     pub per_try: Option<Duration>,
-    /// Without a byte in either direction.
+    /// The longest time without a byte in either direction.
     pub idle: Option<Duration>,
 }
 

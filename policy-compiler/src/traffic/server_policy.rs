@@ -7,16 +7,16 @@ use super::rate_limits::{Questions, RateLimit};
 /// The treatment of requests that authorization lets pass, by the pod's own sidecar.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerPolicy {
-    /// A request must pass all of them.
+    /// Bounds on the rate of requests. A request must pass all of them.
     pub limits: Vec<RateLimit>,
-    /// The same.
+    /// Protections from overload. A request must pass all of them.
     pub overload: Vec<Overload>,
     /// How to ask for shared limits. None: no limit is shared.
     pub questions: Option<Questions>,
 }
 
 impl ServerPolicy {
-    /// Whether it lets every request pass.
+    /// Whether the policy lets every request pass.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty() && self.overload.is_empty()
@@ -35,11 +35,11 @@ pub struct Overload {
 /// A bound on the requests under way that follows their latency.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AdaptiveConcurrency {
-    /// The latency without load. None: measured.
+    /// The latency of a request without load. None: the sidecar measures it.
     pub latency: Option<Duration>,
-    /// The lowest bound, in requests.
+    /// The lowest bound, in requests under way.
     pub min: u32,
-    /// The highest bound, in requests.
+    /// The highest bound, in requests under way.
     pub max: u32,
 }
 
@@ -48,9 +48,9 @@ pub struct AdaptiveConcurrency {
 pub struct AdmissionControl {
     /// The rate of success below which requests are refused, in percent.
     pub success_percent: u32,
-    /// The time over which it is counted.
+    /// The time over which the rate of success is counted.
     pub window: Duration,
-    /// In requests per second: below, none is refused.
+    /// The rate, in requests per second, below which no request is refused.
     pub min_rate: u32,
     /// The largest share that is refused, in percent.
     pub max_refused_percent: u32,

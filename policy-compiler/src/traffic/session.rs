@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 pub enum Session {
     /// A cookie. Each backend of each rule has one of its own, so that its presence names the backend.
     Cookie {
-        /// The beginning of its name.
+        /// The beginning of the name of the cookie; a digest of the backend follows.
         name: Arc<str>,
         /// How long a session lasts. None: until that of the client ends.
         max_age: Option<Duration>,

@@ -39,17 +39,17 @@ impl fmt::Display for Sticky {
     }
 }
 
-/// A cookie that contains a place.
+/// A cookie that contains the place of its user in the whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StickyCookie {
-    /// Its name.
+    /// The name of the cookie.
     pub name: Arc<str>,
     /// How long clients keep it. None: until their session ends.
     pub max_age: Option<Duration>,
 }
 
 impl StickyCookie {
-    /// The number of places.
+    /// The number of places in the whole: one for each percent.
     pub const PLACES: u32 = 100;
 
     /// The value of `Set-Cookie` for a place.

@@ -22,18 +22,18 @@ pub struct RouteTable {
     pub upstreams: BTreeMap<Backend, TableUpstream>,
     /// The upstreams of the mirrors. They are others, so that copies have limits of their own. A mirror that has none copies nothing.
     pub mirrors: BTreeMap<Backend, TableUpstream>,
-    /// The objects from which it comes.
+    /// The service, and the objects that decided its rules.
     pub origins: Origins,
 }
 
 impl RouteTable {
-    /// The upstream of a backend.
+    /// Returns the upstream of a backend. None: the backend cannot be reached.
     #[must_use]
     pub fn upstream(&self, backend: &Backend) -> Option<&TableUpstream> {
         self.upstreams.get(backend)
     }
 
-    /// The upstream of a mirror.
+    /// Returns the upstream of a mirror. None: the mirror copies nothing.
     #[must_use]
     pub fn mirror(&self, backend: &Backend) -> Option<&TableUpstream> {
         self.mirrors.get(backend)
@@ -43,13 +43,13 @@ impl RouteTable {
 /// The answer to requests that no rule of a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Otherwise {
-    /// They go to the service as a whole.
+    /// The requests go to the service as a whole.
     WholeService,
-    /// They are answered with status 404.
+    /// The caller's sidecar answers them with status 404.
     NotFound,
 }
 
-/// A backend as it is reached.
+/// The properties of an upstream that decide about the bytes of a route table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableUpstream {
     /// The name of its upstream.
@@ -62,17 +62,17 @@ pub struct TableUpstream {
     pub meshed: bool,
 }
 
-/// The rules for some names.
+/// The rules for requests to some host names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VirtualHost {
-    /// The names.
+    /// The host names.
     pub domains: Vec<HostPattern>,
     /// The rules by precedence; the first match counts.
     pub entries: Vec<RouteEntry>,
 }
 
 impl VirtualHost {
-    /// A host for every name.
+    /// Returns a host for every name, with its entries by precedence.
     #[must_use]
     pub fn any(mut entries: Vec<RouteEntry>) -> Self {
         entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
@@ -83,23 +83,23 @@ impl VirtualHost {
     }
 }
 
-/// The names of a host.
+/// The host names of a [`VirtualHost`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
-    /// One name.
+    /// This name alone.
     Exact(Arc<str>),
     /// Every name.
     Any,
 }
 
-/// One alternative of a rule.
+/// One match of a rule, with the rule: a rule has an entry for each of its matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteEntry {
     /// The conditions that the request must meet.
     pub matcher: RequestMatcher,
     /// Its place among the alternatives of the rule.
     pub alternative: usize,
-    /// The rule.
+    /// The rule, shared by its entries.
     pub rule: Arc<RouteRule>,
 }
 

@@ -15,19 +15,19 @@ use crate::world::{NamespacedName, SpiffeId};
 pub struct Upstream {
     /// The name of the cluster and of its endpoints.
     pub name: Arc<str>,
-    /// How connections are secured.
+    /// The security of connections: plain text, or mTLS of the mesh.
     pub tls: UpstreamTls,
-    /// How an endpoint is chosen.
+    /// The algorithm that chooses an endpoint for each request or connection.
     pub balance: Balance,
     /// Whether the endpoints of the caller's own zone come first, as long as there is one.
     pub by_zone: bool,
-    /// The bounds on its use. None: the default ones.
+    /// The bounds on connections and requests, and the ejection of endpoints. None: the defaults.
     pub policy: Option<Box<UpstreamPolicy>>,
     /// How long a connection is kept without a request.
     pub idle_timeout: Duration,
-    /// The kind of its traffic.
+    /// The kind of traffic that goes to the upstream.
     pub purpose: Purpose,
-    /// The objects from which it comes.
+    /// The service, and the objects that decided the upstream.
     pub origins: Origins,
 }
 
@@ -69,9 +69,9 @@ pub enum UpstreamTls {
 /// The protocol that a caller's sidecar announces in the TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alpn {
-    /// Requests.
+    /// `heddle-http`: requests of HTTP.
     Http,
-    /// Bytes.
+    /// `heddle-tcp`: the bytes of a connection.
     Tcp,
 }
 
@@ -84,18 +84,18 @@ impl Alpn {
     }
 }
 
-/// How an endpoint is chosen.
+/// The algorithm that chooses an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Balance {
-    /// In turn.
+    /// Each endpoint in turn.
     RoundRobin,
     /// By the address of the client, which all connections of a pod share.
     ClientAddress,
     /// Of two at random, that with fewer requests under way.
     LeastRequest,
-    /// At random.
+    /// Any endpoint at random, all with the same probability.
     Random,
-    /// At random, each by its weight.
+    /// Any endpoint at random, with a probability by its weight.
     RandomByWeight,
     /// By a hash of a part of the request.
     Hash(HashKey),
@@ -104,43 +104,43 @@ pub enum Balance {
 /// The part of a request that is hashed. A request without it goes to any endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HashKey {
-    /// A header, in lower case.
+    /// The value of a header, by its name in lower case.
     Header(Arc<str>),
-    /// A cookie of the request.
+    /// The value of a cookie, by its name.
     Cookie(Arc<str>),
-    /// A parameter of the query.
+    /// The value of a parameter of the query, by its name.
     Query(Arc<str>),
-    /// The address of the client.
+    /// The IP address of the client.
     SourceAddress,
 }
 
 /// How often a sidecar tries to make a connection of bytes, each time at an endpoint that it chooses again.
 pub const CONNECT_ATTEMPTS: u32 = 3;
 
-/// The endpoints of an upstream.
+/// The endpoints of an upstream, by weight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointAssignment {
     /// The name of the upstream.
     pub name: Arc<str>,
     /// The endpoints: the whole service, or the backends of a split of bytes.
     pub groups: Vec<EndpointGroup>,
-    /// The objects from which it comes.
+    /// The service, and the objects that decided the weights.
     pub origins: Origins,
 }
 
-/// Addresses that share a weight.
+/// Endpoints that share a weight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointGroup {
     /// The weight in force; zero takes no connections.
     pub weight: u32,
-    /// The addresses, sorted.
+    /// The endpoints, sorted.
     pub hosts: Vec<UpstreamHost>,
 }
 
-/// One address.
+/// One endpoint of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpstreamHost {
-    /// Address and port.
+    /// The IP address and port of the endpoint.
     pub at: SocketAddr,
     /// Whether it must be marked as one that takes plain text.
     pub plain: bool,

@@ -23,11 +23,11 @@ pub(crate) const fn idle_timeout(unmeshed: bool) -> Duration {
 pub struct UpstreamPolicy {
     /// The bound on retries at the same time. None: 1024.
     pub retry_budget: Option<RetryBudget>,
-    /// When an endpoint is ejected that fails.
+    /// The failures after which an endpoint is ejected.
     pub ejection: Ejection,
-    /// The most that is asked of it at the same time.
+    /// The most connections and requests at the same time.
     pub limits: Limits,
-    /// How connections are made and kept.
+    /// The timeouts of connections, and their replacement.
     pub connections: Connections,
     /// How long it takes until a new endpoint has its whole share. None: no time.
     pub slow_start: Option<Duration>,
@@ -65,7 +65,7 @@ impl Default for Ejection {
 }
 
 impl Ejection {
-    /// No endpoint is ever ejected.
+    /// The ejection of an upstream that ejects no endpoint.
     pub const NEVER: Self = Self {
         failures: 0,
         gateway_errors: 0,
@@ -102,7 +102,7 @@ impl Ejection {
 /// The most that is asked of an upstream at the same time; None: any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
-    /// Connections.
+    /// Connections that are open.
     pub connections: Option<u32>,
     /// Requests that wait for a connection.
     pub pending_requests: Option<u32>,
@@ -110,12 +110,12 @@ pub struct Limits {
     pub requests: Option<u32>,
 }
 
-/// How connections are made and kept.
+/// The timeouts of connections to an upstream, and their replacement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Connections {
-    /// How long it may take to make one. None: 2 s.
+    /// The longest time in which a connection is made. None: 2 s.
     pub connect_timeout: Option<Duration>,
-    /// Requests after which one is replaced. None: any number.
+    /// The number of requests after which a connection is replaced. None: any number.
     pub max_requests: Option<u32>,
     /// How long one is silent before the kernel asks whether the peer is there. None: it never asks.
     pub tcp_keepalive: Option<Duration>,

@@ -16,7 +16,7 @@ pub fn binary() -> Result<PathBuf> {
     );
     ensure!(
         path.is_file(),
-        "no Envoy at {}: set HEDDLE_ENVOY",
+        "no Envoy at {}: run `make envoy`, or set HEDDLE_ENVOY",
         path.display()
     );
     Ok(path)

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use heddle_policy_compiler::traffic::{
-    Action, Edits, Failure, PathRewrite, PresentLines, Retries, Rewrite, RouteEntry, RoutePolicy,
-    RouteTable, RuleId,
+    Action, Edits, Failure, Forward, PathRewrite, PresentLines, Redirect, Retries, Rewrite,
+    RouteEntry, RoutePolicy, RouteTable, RuleId, Timeouts,
 };
 use heddle_policy_compiler::{Compiled, NamespacedName};
 
@@ -30,72 +30,95 @@ pub fn tables(compiled: &Compiled) -> BTreeMap<String, Vec<String>> {
 }
 
 fn line(table: &RouteTable, entry: &RouteEntry) -> String {
-    let mut text = format!("{} -> {}:", entry.matcher, entry.rule.id);
-    match &entry.rule.action {
-        Action::Forward(forward) => {
-            for weighted in &forward.backends {
-                let upstream = table.upstream(&weighted.backend);
-                let upstream = upstream.map_or("none", |upstream| &upstream.name);
-                let (weight, backend) = (weighted.weight, &weighted.backend);
-                write!(text, " {weight} to {backend} by {upstream}").unwrap();
-                text += &edits(&weighted.edits);
-                text.push(';');
-            }
-            for mirror in &forward.mirrors {
-                let upstream = table.mirror(&mirror.backend);
-                let upstream = upstream.map_or("none", |upstream| &upstream.name);
-                let (share, backend) = (mirror.share, &mirror.backend);
-                write!(text, " copies {share} to {backend} by {upstream};").unwrap();
-            }
-            if let Some(sticky) = &forward.sticky {
-                write!(text, " sticky by {sticky};").unwrap();
-            }
-            if let Some(session) = &forward.session {
-                write!(text, " sessions by {session};").unwrap();
-            }
-            let Rewrite { host, path } = &forward.rewrite;
-            text += &host
-                .iter()
-                .map(|host| format!(" host {host};"))
-                .collect::<String>();
-            text += &path
-                .iter()
-                .map(|path| format!(" {};", rewrite(path)))
-                .collect::<String>();
-        }
-        Action::Redirect(redirect) => {
-            let scheme = redirect.scheme.map_or("", |scheme| scheme.as_str());
-            let host = redirect.host.as_deref().unwrap_or_default();
-            let port = redirect
-                .port
-                .map_or(String::new(), |port| format!(":{port}"));
-            let path = redirect.path.as_ref().map_or(String::new(), rewrite);
-            let code = redirect.status.code();
-            write!(text, " redirect {code} {scheme}://{host}{port} {path};").unwrap();
-        }
-        Action::Respond { status, body } => write!(text, " status {status} {body:?};").unwrap(),
-    }
-    let changes = edits(&entry.rule.edits);
+    let rule = &entry.rule;
+    let mut text = format!("{} -> {}:", entry.matcher, rule.id);
+    text += &match &rule.action {
+        Action::Forward(forward) => forwarded(table, forward),
+        Action::Redirect(to) => redirect(to),
+        Action::Respond { status, body } => format!(" status {status} {body:?};"),
+    };
+    let changes = edits(&rule.edits);
     if !changes.is_empty() {
         write!(text, "{changes};").unwrap();
     }
-    let timeouts = &entry.rule.policy.timeouts;
-    for (name, timeout) in [
-        ("request", timeouts.request),
-        ("per try", timeouts.per_try),
-        ("idle", timeouts.idle),
-    ] {
+    text += &policy(&rule.policy);
+    text.truncate(text.trim_end_matches(';').len());
+    text
+}
+
+fn forwarded(table: &RouteTable, forward: &Forward) -> String {
+    let Forward {
+        backends,
+        rewrite: Rewrite { host, path },
+        mirrors,
+        sticky,
+        session,
+        // The resources have it.
+        without_backend: _,
+    } = forward;
+    let mut text = String::new();
+    for weighted in backends {
+        let upstream = table.upstream(&weighted.backend);
+        let upstream = upstream.map_or("none", |upstream| &upstream.name);
+        let (weight, backend) = (weighted.weight, &weighted.backend);
+        write!(text, " {weight} to {backend} by {upstream}").unwrap();
+        text += &edits(&weighted.edits);
+        text.push(';');
+    }
+    for mirror in mirrors {
+        let upstream = table.mirror(&mirror.backend);
+        let upstream = upstream.map_or("none", |upstream| &upstream.name);
+        let (share, backend) = (mirror.share, &mirror.backend);
+        write!(text, " copies {share} to {backend} by {upstream};").unwrap();
+    }
+    if let Some(sticky) = sticky {
+        write!(text, " sticky by {sticky};").unwrap();
+    }
+    if let Some(session) = session {
+        write!(text, " sessions by {session};").unwrap();
+    }
+    if let Some(host) = host {
+        write!(text, " host {host};").unwrap();
+    }
+    if let Some(path) = path {
+        write!(text, " {};", rewrite(path)).unwrap();
+    }
+    text
+}
+
+fn redirect(to: &Redirect) -> String {
+    let scheme = to.scheme.map_or("", |scheme| scheme.as_str());
+    let host = to.host.as_deref().unwrap_or_default();
+    let port = to.port.map_or(String::new(), |port| format!(":{port}"));
+    let path = to.path.as_ref().map_or(String::new(), rewrite);
+    let code = to.status.code();
+    format!(" redirect {code} {scheme}://{host}{port} {path};")
+}
+
+fn policy(of: &RoutePolicy) -> String {
+    let RoutePolicy {
+        timeouts: Timeouts {
+            request,
+            per_try,
+            idle,
+        },
+        retries: of_retries,
+        faults,
+        cors,
+    } = of;
+    let mut text = String::new();
+    for (name, timeout) in [("request", request), ("per try", per_try), ("idle", idle)] {
         if let Some(timeout) = timeout {
             write!(text, " {name} timeout {timeout:?};").unwrap();
         }
     }
-    if entry.rule.policy.retries != Retries::default() {
-        write!(text, " {};", retries(&entry.rule.policy.retries)).unwrap();
+    if *of_retries != Retries::default() {
+        write!(text, " {};", retries(of_retries)).unwrap();
     }
-    if let Some(cors) = &entry.rule.policy.cors {
+    if let Some(cors) = cors {
         write!(text, " cors for {cors}; for {} s;", cors.max_age).unwrap();
     }
-    for fault in &entry.rule.policy.faults {
+    for fault in faults {
         write!(text, " fault for {}:", fault.matcher).unwrap();
         if let Some(delay) = &fault.delay {
             write!(text, " {} % wait {:?};", delay.percent, delay.time).unwrap();
@@ -104,7 +127,6 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
             write!(text, " {} % get {:?};", abort.percent, abort.answer).unwrap();
         }
     }
-    text.truncate(text.trim_end_matches(';').len());
     text
 }
 

@@ -27,6 +27,7 @@
 mod answer;
 mod channel;
 mod delta;
+mod draft;
 mod plan;
 mod rejection;
 mod removal;

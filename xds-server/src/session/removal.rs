@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::resource::{Name, ResourceKind};
 
-use super::plan::Draft;
+use super::draft::Draft;
 use super::{Flavor, Push, Session};
 
 /// The order in which kinds are removed: a resource before those it refers to.

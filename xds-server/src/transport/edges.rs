@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
-use heddle_xds_types::edges::{EdgeName, EdgeReport, MAX_EDGES_OF_REPORT, MAX_EDGES_OF_SIDECAR};
+use heddle_xds_types::edges::{
+    EdgeName, EdgeReport, MAX_EDGES_OF_REPORT, MAX_EDGES_OF_SIDECAR, MAX_TEXT,
+};
 use tonic::Status;
 
 use crate::source::{EdgeTraffic, ResourceSource, SubscriberId};
@@ -26,10 +28,17 @@ impl Report for EdgeReport {
     }
 
     fn check<S>(&self, _: &Shared<S>) -> Result<(), Status> {
+        let count = self.edges.len();
+        if count > MAX_EDGES_OF_REPORT {
+            return Err(Status::resource_exhausted(format!(
+                "{count} edges are too many; send at most {MAX_EDGES_OF_REPORT} in a report"
+            )));
+        }
         let mut names = self.edges.iter().filter_map(|edge| edge.name.as_ref());
-        if self.edges.len() > MAX_EDGES_OF_REPORT || names.any(|name| !name.fits()) {
-            let text = "too many edges, or texts that are no names";
-            return Err(Status::resource_exhausted(text));
+        if names.any(|name| !name.fits()) {
+            return Err(Status::resource_exhausted(format!(
+                "a text of an edge is not a name; use at most {MAX_TEXT} bytes of letters, digits and -._:/|[]"
+            )));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Circles of imports among the modules of one folder: a reader of one of them has to read all of them.
+//! Circles of imports and calls among the modules of one folder: a reader of one of them has to read all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::imports::{Import, imports, items};
+use super::methods::{Methods, methods};
 use super::{lengths, source};
 use crate::repo::Repo;
 
@@ -18,12 +19,13 @@ struct Module {
     file: PathBuf,
     imports: Vec<Import>,
     items: BTreeSet<String>,
+    methods: Methods,
 }
 
 /// The modules of a crate.
 type Modules = BTreeMap<ModulePath, Module>;
 
-/// Within a folder, from each module to the modules that it imports, with a file that does.
+/// Within a folder, from each module to the modules that it uses, with a file that does.
 type Edges = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
 pub fn check(repo: &Repo) -> Result<Vec<String>> {
@@ -73,30 +75,55 @@ impl Module {
             file,
             imports: imports(&code),
             items: items(&code).into_iter().map(str::to_owned).collect(),
+            methods: methods(&code),
         }
     }
 }
 
-/// The imports among siblings, folder by folder.
+/// The uses among siblings, folder by folder.
 fn folders(modules: &Modules) -> BTreeMap<ModulePath, Edges> {
     let mut folders: BTreeMap<ModulePath, Edges> = BTreeMap::new();
     for (from, module) in modules {
-        for import in &module.imports {
-            let Some(to) = target(modules, from, &import.path, 0) else {
-                continue;
-            };
+        let imports = module.imports.iter();
+        let imported = imports.filter_map(|import| target(modules, from, &import.path, 0));
+        for to in imported.chain(called(modules, from, module)) {
             let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if let (Some(a), Some(b)) = (from.get(common), to.get(common)) {
                 let folder = from.iter().take(common).cloned().collect();
                 let edges = folders.entry(folder).or_default();
-                let importers = edges.entry(a.clone()).or_default();
-                importers
+                let users = edges.entry(a.clone()).or_default();
+                users
                     .entry(b.clone())
                     .or_insert_with(|| module.file.clone());
             }
         }
     }
     folders
+}
+
+/// The siblings that declare the functions of types which a module calls. A type that several modules implement needs no
+/// import for that. Of two siblings with the same function of a type of the same name neither counts: they are two types.
+fn called(modules: &Modules, from: &ModulePath, module: &Module) -> Vec<ModulePath> {
+    let is_sibling = |path: &ModulePath| {
+        path != from
+            && path.len() == from.len()
+            && path.split_last().map(|(_, folder)| folder)
+                == from.split_last().map(|(_, folder)| folder)
+    };
+    let siblings: Vec<_> = modules
+        .iter()
+        .filter(|(path, _)| is_sibling(path))
+        .collect();
+    let own = &module.methods;
+    let others = own.called.difference(&own.declared);
+    let declaring = others.filter_map(|method| {
+        let mut declaring = siblings
+            .iter()
+            .filter(|(_, sibling)| sibling.methods.declared.contains(method));
+        let first = declaring.next().filter(|_| declaring.next().is_none())?;
+        Some(first.0.clone())
+    });
+    declaring.collect()
 }
 
 /// The module that declares the item of a path, re-exports followed; `None` for a path out of the crate.
@@ -192,14 +219,11 @@ fn circles(edges: &Edges) -> Vec<Vec<String>> {
 }
 
 fn report(folder: &str, circle: &[String], edges: &Edges) -> String {
-    let mut lines = vec![format!(
-        "{folder}: {} import each other:",
-        circle.join(", ")
-    )];
+    let mut lines = vec![format!("{folder}: {} use each other:", circle.join(", "))];
     for from in circle {
-        let imported = edges.get(from).into_iter().flatten();
-        for (to, file) in imported.filter(|(to, _)| circle.contains(to)) {
-            lines.push(format!("  {from} imports {to} in {}", file.display()));
+        let used = edges.get(from).into_iter().flatten();
+        for (to, file) in used.filter(|(to, _)| circle.contains(to)) {
+            lines.push(format!("  {from} uses {to} in {}", file.display()));
         }
     }
     lines.join("\n")
@@ -262,6 +286,31 @@ mod tests {
                 vec![
                     ("x/src/a/mod.rs", "mod b;\nuse b::B;\nstruct A;"),
                     ("x/src/a/b.rs", "use super::A;"),
+                ],
+                vec![],
+            ),
+            // A type has its methods in two files: the call needs no import.
+            (
+                vec![
+                    ("x/src/a.rs", "impl A { fn b(&self) { self.c() } }"),
+                    ("x/src/b.rs", "use crate::a::A;\nimpl A { fn c(&self) {} }"),
+                ],
+                vec![": a b"],
+            ),
+            // The method may be that of either type of this name.
+            (
+                vec![
+                    ("x/src/a.rs", "impl A { fn b(&self) { self.c() } }"),
+                    ("x/src/b.rs", "use crate::a::A;\nimpl A { fn c(&self) {} }"),
+                    ("x/src/c.rs", "impl A { fn c(&self) {} }"),
+                ],
+                vec![],
+            ),
+            // The method is of another value.
+            (
+                vec![
+                    ("x/src/a.rs", "impl A { fn b(&self) { self.d.c() } }"),
+                    ("x/src/b.rs", "use crate::a::A;\nimpl A { fn c(&self) {} }"),
                 ],
                 vec![],
             ),

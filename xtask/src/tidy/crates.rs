@@ -207,7 +207,7 @@ fn borders(table: &BTreeMap<String, Row>, members: &BTreeMap<String, Member>) ->
     let mut findings = Vec::new();
     for name in table.keys().filter(|name| !members.contains_key(*name)) {
         findings.push(format!(
-            "ARCHITECTURE.md has a row for {name}, which is no workspace member"
+            "{name} has a row in ARCHITECTURE.md and is not a workspace member; remove the row, or add the crate to Cargo.toml"
         ));
     }
     for (name, member) in members
@@ -215,14 +215,16 @@ fn borders(table: &BTreeMap<String, Row>, members: &BTreeMap<String, Member>) ->
         .filter(|(name, _)| !OUTSIDE.contains(&name.as_str()))
     {
         let Some(row) = table.get(name) else {
-            findings.push(format!("ARCHITECTURE.md has no row for the crate {name}"));
+            findings.push(format!(
+                "the crate {name} has no row in ARCHITECTURE.md; add one"
+            ));
             continue;
         };
         for used in &member.uses {
             let library = members.get(used).is_some_and(|used| used.has_library);
             if !(row.may_use.contains(used) || (row.all_libraries && library)) {
                 findings.push(format!(
-                    "{name} uses {used}, which its row in ARCHITECTURE.md does not allow"
+                    "{name} uses {used}, which its row in ARCHITECTURE.md does not allow; remove the dependency, or add it to the row"
                 ));
             }
         }

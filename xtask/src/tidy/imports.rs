@@ -10,7 +10,7 @@ pub struct Import {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
+pub(super) enum Token<'a> {
     Word(&'a str),
     /// `::`
     Path,
@@ -115,7 +115,8 @@ fn plain<'t, 'a>(mut rest: &'t [Token<'a>], found: &mut Vec<Import>) -> &'t [Tok
     rest
 }
 
-fn tokens(code: &str) -> Vec<Token<'_>> {
+/// The words and marks of code without comments and strings.
+pub(super) fn tokens(code: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut rest = code;
     while let Some(first) = rest.chars().next() {

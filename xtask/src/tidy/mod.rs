@@ -5,6 +5,7 @@ mod circles;
 mod crates;
 mod imports;
 mod lengths;
+mod methods;
 mod paths;
 mod source;
 mod words;

@@ -1,75 +1,16 @@
 //! The destination of a call, by the host of its URL.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::Compiled;
 use super::super::resolved::DestinationTarget;
-use super::explanation::{Call, CalledDestination, NamedBy, OutsideHost, Unexplained};
-use crate::traffic::ExternalHost;
-use crate::world::{Family, NamespacedName, Pod, PodRef, Port, Protocol, Service, in_namespace};
+use super::called::Called;
+use super::explanation::{Call, Unexplained};
+use crate::world::{NamespacedName, Pod, PodRef, Port, Protocol, Service, in_namespace};
 
 /// So many names are listed in a message.
 const NAMED: usize = 5;
-
-/// The destination of a call.
-pub(super) enum Called<'a> {
-    /// A port of a service that is called by the address of the service.
-    Service {
-        service: &'a Service,
-        port: Port,
-        protocol: Protocol,
-        second_family: Option<Family>,
-    },
-    /// A port of one pod.
-    Pod {
-        pod: &'a Pod,
-        port: Port,
-        protocol: Protocol,
-    },
-    /// A port of the pods of a headless service.
-    Headless {
-        service: &'a Service,
-        port: Port,
-        protocol: Protocol,
-    },
-    Unknown(SocketAddr),
-    /// A host outside that an object names, by this name.
-    External(&'a ExternalHost, String),
-    /// A host outside that no object names for the caller, with its port and the objects that name it otherwise.
-    Named(String, u16, BTreeSet<NamedBy>),
-}
-
-impl Called<'_> {
-    pub(super) fn destination(&self) -> CalledDestination {
-        match self {
-            Called::Service {
-                service,
-                port,
-                protocol,
-                ..
-            } => CalledDestination::Service(service.name.clone(), *port, *protocol),
-            Called::Headless {
-                service,
-                port,
-                protocol,
-            } => CalledDestination::Pods(service.name.clone(), *port, *protocol),
-            Called::Pod {
-                pod,
-                port,
-                protocol,
-            } => CalledDestination::Pods(pod.name.clone(), *port, *protocol),
-            Called::Unknown(at) => CalledDestination::Unknown(at.ip(), at.port()),
-            Called::External(host, name) => {
-                CalledDestination::External(OutsideHost::new(host, name))
-            }
-            Called::Named(name, port, by) => {
-                CalledDestination::Named(name.clone(), *port, by.clone())
-            }
-        }
-    }
-}
 
 impl Compiled {
     /// Finds the destination of a call from a namespace.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Edits, Failure, Fault, Mirror, Overload, RateLimit, RequestMatcher,
-    RetryBudget, RoutePolicy, RuleId, Session, Sticky,
+    Backend, Backoff, Edits, ExternalHost, ExternalProtocol, Failure, Fault, Mirror, Overload,
+    RateLimit, RequestMatcher, RetryBudget, RoutePolicy, RuleId, Session, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -129,6 +129,20 @@ pub struct OutsideHost {
     pub tls: bool,
     /// The port that the sidecar dials by TLS of its own. `None`: bytes leave as the application sends them.
     pub dialed_by_tls: Option<Port>,
+}
+
+impl OutsideHost {
+    /// A host that an object declares, called by a name.
+    pub(super) fn new(host: &ExternalHost, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            port: host.port,
+            declared: Arc::clone(&host.host),
+            object: host.object.clone(),
+            tls: host.protocol == ExternalProtocol::Tls,
+            dialed_by_tls: host.tls.as_ref().map(|tls| tls.port),
+        }
+    }
 }
 
 /// An `ExternalService` that names a host for other calls.

@@ -2,6 +2,7 @@
 //!
 //! The reference evaluators of `traffic/` and `authz/` decide; nothing here reads a configuration of Envoy.
 
+mod called;
 mod described;
 mod destination;
 mod explanation;
@@ -23,8 +24,8 @@ use crate::traffic::{
 };
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
+use called::Called;
 pub use described::{DescribedRule, PortRules, admits_all};
-use destination::Called;
 pub use explanation::{
     Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, NamedBy,
     Outcome, OutsideHost, ServerDecision, Servers, Stopped, Unexplained,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Compiled;
-use super::destination::Called;
-use super::explanation::{Call, NamedBy, OutsideHost, Stopped, Unexplained};
+use super::called::Called;
+use super::explanation::{Call, NamedBy, Stopped, Unexplained};
 use crate::traffic::{ExternalHost, ExternalProtocol};
 use crate::world::Port;
 
@@ -70,19 +70,6 @@ impl Compiled {
         let opened = self.egress(namespace).is_some_and(|of| of.opens_port(port));
         let passes = self.settings.passes_unknown(namespace) || opened;
         (!passes).then_some(Stopped::UnknownRefused)
-    }
-}
-
-impl OutsideHost {
-    pub(super) fn new(host: &ExternalHost, name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            port: host.port,
-            declared: Arc::clone(&host.host),
-            object: host.object.clone(),
-            tls: host.protocol == ExternalProtocol::Tls,
-            dialed_by_tls: host.tls.as_ref().map(|tls| tls.port),
-        }
     }
 }
 
