@@ -11,20 +11,24 @@ use heddle_xds_types::golden;
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// Not set, or empty.
-    #[error("the environment variable {0} is not set")]
+    #[error(
+        "the environment variable {0} is not set; set it, or start the pod again where the webhook of Heddle injects it"
+    )]
     Missing(&'static str),
     /// Set to an invalid value.
-    #[error("the environment variable {name} is `{value}`: {why}")]
+    #[error("the environment variable {name} is not valid (`{value}`); {fix}")]
     Bad {
         /// Which.
         name: &'static str,
         /// Its value.
         value: String,
-        /// The valid values.
-        why: &'static str,
+        /// The valid values, as an instruction.
+        fix: &'static str,
     },
     /// The parts do not make an identity.
-    #[error("HEDDLE_TRUST_DOMAIN, POD_NAMESPACE and POD_SERVICE_ACCOUNT do not make an identity")]
+    #[error(
+        "HEDDLE_TRUST_DOMAIN, POD_NAMESPACE and POD_SERVICE_ACCOUNT are not the parts of an identity; use the names of a trust domain, a namespace and a service account"
+    )]
     Identity(#[from] SpiffeError),
 }
 
@@ -102,18 +106,14 @@ impl Settings {
         )?;
         let trust_bundle = env.need("HEDDLE_TRUST_BUNDLE")?;
         if !trust_bundle.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(bad(
-                "HEDDLE_TRUST_BUNDLE",
-                "...",
-                "it should hold certificates in PEM",
-            ));
+            return Err(bad("HEDDLE_TRUST_BUNDLE", "...", "use certificates in PEM"));
         }
         let log_level = env.or("HEDDLE_LOG_LEVEL", "warning");
         if !LEVELS.contains(&log_level.as_str()) {
             return Err(bad(
                 "HEDDLE_LOG_LEVEL",
                 &log_level,
-                "it should be trace, debug, info, warning, error, critical or off",
+                "use trace, debug, info, warning, error, critical or off",
             ));
         }
         let pod = env.need("POD_NAME")?;
@@ -219,9 +219,7 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
         default: T,
     ) -> Result<T, SettingsError> {
         match self.get(name) {
-            Some(value) => value
-                .parse()
-                .map_err(|_| bad(name, &value, "it should be a number")),
+            Some(value) => value.parse().map_err(|_| bad(name, &value, "use a number")),
             None => Ok(default),
         }
     }
@@ -241,7 +239,7 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
             Err(bad(
                 name,
                 &value,
-                "it should be a DNS name or an address, without a port",
+                "use a DNS name or an address, without a port",
             ))
         }
     }
@@ -257,21 +255,15 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
             .split(',')
             .map(parse)
             .collect::<Result<_, _>>()
-            .map_err(|_| {
-                bad(
-                    name,
-                    &value,
-                    "it should be address:port, separated by commas",
-                )
-            })
+            .map_err(|_| bad(name, &value, "use address:port, separated by commas"))
     }
 }
 
-fn bad(name: &'static str, value: &str, why: &'static str) -> SettingsError {
+fn bad(name: &'static str, value: &str, fix: &'static str) -> SettingsError {
     SettingsError::Bad {
         name,
         value: value.chars().take(200).collect(),
-        why,
+        fix,
     }
 }
 

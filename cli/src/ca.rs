@@ -128,7 +128,10 @@ fn read(file: &Path) -> Result<(Secret, Ca)> {
     let secret: Secret = serde_saphyr::from_str(&text)
         .with_context(|| format!("{} is not a file of `heddle ca backup`", file.display()))?;
     if secret.metadata.name.as_deref() != Some(SECRET) {
-        bail!("{} does not hold Secret {SECRET}", file.display());
+        bail!(
+            "{} is not a backup of the root: it does not hold Secret {SECRET}; name a file of `heddle ca backup`",
+            file.display()
+        );
     }
     let ca = authority(&secret).with_context(|| format!("{} cannot be used", file.display()))?;
     Ok((secret, ca))
@@ -138,8 +141,10 @@ fn read(file: &Path) -> Result<(Secret, Ca)> {
 pub fn authority(secret: &Secret) -> Result<Ca> {
     let text = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        let bytes = bytes.with_context(|| format!("the Secret has no `{key}`"))?;
-        String::from_utf8(bytes.0.clone()).map_err(|_| anyhow::anyhow!("`{key}` is not text"))
+        let fix = "take Secret heddle-ca from an intact file of `heddle ca backup`";
+        let bytes = bytes.with_context(|| format!("the Secret has no `{key}`; {fix}"))?;
+        String::from_utf8(bytes.0.clone())
+            .map_err(|_| anyhow::anyhow!("`{key}` of the Secret is not text; {fix}"))
     };
     let root = RootPem {
         certificates: text("ca.crt")?,

@@ -100,7 +100,9 @@ impl Evidence {
     fn take(&mut self, look: &Look<'_>, to: &NamespacedName, from: &str, reports: &[&Caller]) {
         let rate = reports.iter().map(|report| report.rate()).sum();
         if !look.is_workload(to) {
-            let reason = format!("{to} is no known workload");
+            let reason = format!(
+                "{to} is not a known workload; add its manifest, or ignore the call if its pods are gone"
+            );
             self.nowhere.push(look.line(from, rate, &reason));
             return;
         }
