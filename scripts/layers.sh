@@ -7,7 +7,13 @@ cd "$(dirname "$0")/.."
 export RUST_BACKTRACE=0
 TIMEFORMAT='%0R %0U %0S'
 results=$(mktemp -d)
-trap 'rm -rf "$results"' EXIT
+beside=()
+clean_up() {
+  local group
+  for group in "${beside[@]}"; do kill -s TERM -- "-$group" 2> /dev/null || true; done
+  rm -rf "$results"
+}
+trap clean_up EXIT
 
 # layer TARGET: the file `code` says at its end how it ended. The times go to a file of their own: standard error belongs to the layer.
 layer() {
@@ -20,12 +26,20 @@ lines=() code=0
 for together in "$@"; do
   IFS=+ read -ra targets <<< "$together"
   # Lines of two layers would mix: those beside the first print when it has ended.
-  for beside in "${targets[@]:1}"; do layer "$beside" > "$results/$beside.output" 2>&1 & done
+  for target in "${targets[@]:1}"; do
+    # In a process group of its own, so that it can be ended with all that it started.
+    set -m
+    layer "$target" > "$results/$target.output" 2>&1 &
+    set +m
+    beside+=($!)
+  done
   layer "${targets[0]}"
   wait
+  beside=()
   for target in "${targets[@]}"; do
     [ "$target" = "${targets[0]}" ] || cat "$results/$target.output"
-    read -r real user system < "$results/$target.times"
+    # In the line before it, a shell says that make was killed.
+    read -r real user system < <(tail -n 1 "$results/$target.times")
     line=$(printf '%-14s %5d s %7d s of the processors' "$target" "$real" $((user + system)))
     read -r ended < "$results/$target.code"
     [ "$ended" -eq 0 ] || { line+="  FAILED"; code=$ended; }

@@ -8,4 +8,6 @@ unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "gofmt: $unformatted" >&2; exit 1; }
 mkdir -p "$(dirname "$target")"
 # Without the C library of this machine, so that it runs in an image too.
-CGO_ENABLED=0 go build -o "$target" .
+# Whole or not there, because tests may run it meanwhile.
+CGO_ENABLED=0 go build -buildvcs=false -o "$target.$$" .
+mv "$target.$$" "$target"

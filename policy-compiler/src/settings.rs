@@ -67,7 +67,7 @@ impl Settings {
         self.bypassed.contains(namespace)
     }
 
-    /// Whether sidecars refuse nothing and report only.
+    /// Whether policies only report, and neither the limits of servers nor `outbound` refuse anything.
     pub(crate) fn observes(&self) -> bool {
         self.mode == MeshMode::Observe
     }

@@ -18,12 +18,20 @@ if [ -z "${KUBECONFIG:-}" ]; then
   [ "${1:-}" != --build ] || exit 0
   make -C "$root" --no-print-directory envoy build-tests
 fi
+# Of this run: the cluster, and the process group and the output of the tests that run beside others.
+own='' beside='' output=''
+clean_up() {
+  [ -z "$beside" ] || kill -s TERM -- "-$beside" 2> /dev/null || true
+  rm -f "$output"
+  [ -z "$own" ] || [ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe
+}
+trap clean_up EXIT
 if [ -z "${KUBECONFIG:-}" ]; then
   images=$("$here/cluster/heddle-images.sh" "$root/target/debug")
 
   export HEDDLE_E2E_STATE=${HEDDLE_E2E_STATE:-$HEDDLE_CACHE/state}
   "$here/cluster/up.sh"
-  trap '[ -n "${HEDDLE_E2E_KEEP:-}" ] || "$here/cluster/down.sh" --wipe' EXIT
+  own=yes
   # shellcheck disable=SC2086 # two paths
   "$here/cluster/load-images.sh" "$HEDDLE_CACHE"/images/{echo,prometheus,conformance,ratelimit}.tar $images > /dev/null
   export KUBECONFIG=$HEDDLE_E2E_STATE/kubeconfig
@@ -77,12 +85,14 @@ cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-rollouts --
 # Two at the same time, because their tests wait for pods more than they compute.
 suite() { cargo test --manifest-path "$root/Cargo.toml" --workspace "$@" -- --test-threads=2; }
 output=$(mktemp)
+set -m
 suite --test e2e-security --test e2e-kubelet --test e2e-steering --test e2e-foreign-kinds > "$output" 2>&1 &
 beside=$! code=0
+set +m
 suite --test e2e-traffic --test e2e-tap || code=$?
 wait "$beside" || code=$?
+beside=''
 cat "$output"
-rm "$output"
 [ $code -eq 0 ] || exit $code
 # Gateway API's own suite (the cluster of somebody else may lack its image).
 [ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"

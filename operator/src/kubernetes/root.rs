@@ -165,23 +165,29 @@ impl RootKeeper {
         Arc::clone(&self.opened.ca)
     }
 
-    /// Reports pods of an earlier mesh if the root is new, then restores the Secret of a running replica whenever it is gone.
+    /// Restores the Secret of a running replica whenever it is gone, and reports pods of an earlier mesh if the root is new.
     pub(super) async fn run(self, metrics: Arc<Metrics>, stop: CancellationToken) -> Ended {
-        let Self { store, opened } = self;
-        if opened.new {
-            // Beside the issuing of certificates, which does not wait for a list of all pods.
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = store.report_strangers(opened.ca.fingerprint()) => {}
+        let report = async {
+            if self.opened.new {
+                let root = self.opened.ca.fingerprint();
+                stop.run_until_cancelled(self.store.report_strangers(root))
+                    .await;
             }
-        }
+        };
+        // At the same time, because neither waits for a list of all pods.
+        let (ended, ()) = tokio::join!(self.keep(&metrics, &stop), report);
+        ended
+    }
+
+    async fn keep(&self, metrics: &Metrics, stop: &CancellationToken) -> Ended {
+        let Self { store, opened } = self;
         let mut before = Kept::There;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            let kept = match heddle_identity::keep(&store, &opened, SystemTime::now()).await {
+            let kept = match heddle_identity::keep(store, opened, SystemTime::now()).await {
                 Ok(kept) => kept,
                 Err(OpenError::Store(error @ SecretError::Content(_))) => {
                     Kept::Broken(error.to_string())

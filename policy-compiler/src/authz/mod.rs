@@ -75,6 +75,17 @@ pub struct Source {
     pub blocks: Vec<IpNet>,
 }
 
+impl Source {
+    /// No caller: the identity does not begin with the prefix.
+    fn none() -> Self {
+        Self {
+            identities: vec![SpiffeId::new("none", "none", "none")],
+            identity_prefixes: vec!["none".into()],
+            blocks: Vec::new(),
+        }
+    }
+}
+
 /// The operations of a rule: every list that is not empty must have a match, and all of the headers must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operation {
@@ -204,18 +215,16 @@ impl PortAuthz {
         cost <= bound && cost.saturating_mul(self.sharing) <= FULL_PORTS * bound
     }
 
-    /// Judges ports together by the rules of some of them: their Deny rules hold for all, and no request passes that only their Allow
-    /// rules could let pass.
+    /// Judges ports together by the rules of some of them: their Deny rules hold for all, and their Allow rules let nothing pass.
     pub(crate) fn close(&mut self, rules: &[&Rule]) {
-        for rule in rules {
+        self.rules.extend(rules.iter().map(|rule| {
+            let mut rule = Rule::clone(rule);
+            rule.to.ports = Vec::new();
             if rule.action == RuleAction::Allow {
-                self.default_allow &= rule.audit;
-            } else if !self.rules.iter().any(|own| own.id == rule.id) {
-                let mut rule = Rule::clone(rule);
-                rule.to.ports = Vec::new();
-                self.rules.push(rule);
+                (rule.from, rule.to) = (Source::none(), Operation::default());
             }
-        }
+            rule
+        }));
         self.rules.sort_by(|a, b| a.id.cmp(&b.id));
     }
 

@@ -20,12 +20,18 @@ pub(super) fn report_ports(
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
-    let mut ports = policy.ports().filter(|port| beyond.contains(port));
-    let Some(first) = ports.next() else { return };
+    let Some(first) = policy.ports(true).find(|port| beyond.contains(port)) else {
+        return;
+    };
     let message = format!(
-        "port {first} of {}/{} is one of more than {MAX_UNDECLARED_PORTS} that policies alone name, so its rules close all ports that neither the pod nor a service declares",
+        "port {first} of {}/{} is one of more than {MAX_UNDECLARED_PORTS} that policies alone name: it is judged with all ports that nothing declares, where a Deny rule for it denies and an Allow rule for it lets nothing pass",
         template.namespace, template.owner
     );
+    let mut rules = policy.rules.iter().filter(|rule| !rule.audit);
+    if rules.any(|rule| rule.action == RuleAction::Allow && rule.to.ports.contains(&first)) {
+        let (object, reason) = (&policy.object, reason::PORTS_NOT_TOLD_APART);
+        feedback.condition(object, ConditionType::Enforced, false, reason, &message);
+    }
     let finding = Finding::warning(
         &policy.object,
         "spec",
@@ -36,10 +42,18 @@ pub(super) fn report_ports(
     feedback.findings.push(finding.fix(fix));
 }
 
+/// A port in words; `None`: all ports that nothing declares.
+fn in_words(port: Option<Port>) -> String {
+    port.map_or_else(
+        || "the ports that nothing declares".to_owned(),
+        |port| format!("port {port}"),
+    )
+}
+
 /// Reports the rules of a policy that are beyond the bounds of ports that read HTTP.
 pub(super) fn report(
     policy: &Policy,
-    ports: &[(Port, &PortAuthz)],
+    ports: &[(Option<Port>, &PortAuthz)],
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
@@ -50,23 +64,21 @@ pub(super) fn report(
 /// Beyond the bound of a port its Deny rules also deny paths that their author did not name.
 fn report_unspelled(
     policy: &Policy,
-    ports: &[(Port, &PortAuthz)],
+    ports: &[(Option<Port>, &PortAuthz)],
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
-    let denies = |port: Port| {
-        let mut rules = policy.rules.iter();
-        rules.any(|rule| {
-            rule.action == RuleAction::Deny
-                && !rule.to.paths.is_empty()
-                && rule.to.covers(Some(port))
-        })
+    let own = |id: &str| policy.rules.iter().any(|rule| *rule.id == *id);
+    let denies = |authz: &PortAuthz| {
+        let mut rules = authz.rules.iter();
+        rules.any(|r| r.action == RuleAction::Deny && !r.to.paths.is_empty() && own(&r.id))
     };
-    let mut beyond = ports
+    let coarse = ports
         .iter()
-        .map(|(port, authz)| (*port, authz.deny_paths()));
-    let beyond = beyond.find(|(port, paths)| *paths != DenyPaths::Spelled && denies(*port));
-    if let Some((number, paths)) = beyond {
+        .map(|(port, authz)| (*port, authz, authz.deny_paths()));
+    let mut coarse = coarse.filter(|(_, _, paths)| *paths != DenyPaths::Spelled);
+    let beyond = coarse.find(|(_, authz, _)| denies(authz));
+    if let Some((port, _, paths)) = beyond {
         let denied = match paths {
             DenyPaths::Any => "its Deny rules with paths deny every path",
             DenyPaths::Spelled | DenyPaths::Plain => {
@@ -74,8 +86,10 @@ fn report_unspelled(
             }
         };
         let message = format!(
-            "the Deny paths of port {number} of {}/{} take more than its share of the sidecar's memory, so {denied}",
-            template.namespace, template.owner
+            "the Deny paths of {} of {}/{} take more than their share of the sidecar's memory, so {denied}",
+            in_words(port),
+            template.namespace,
+            template.owner
         );
         let reason = reason::PATHS_NOT_SPELLED;
         let finding = Finding::warning(&policy.object, "spec.rules", reason, message);
@@ -88,17 +102,17 @@ fn report_unspelled(
 /// Reports rules with headers beyond the bound of a port: they do not decide as their author meant.
 fn report_beyond(
     policy: &Policy,
-    ports: &[(Port, &PortAuthz)],
+    ports: &[(Option<Port>, &PortAuthz)],
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
     let beyond: Vec<_> = ports
         .iter()
-        .map(|(number, authz)| (number, authz.beyond_headers()))
+        .map(|(port, authz)| (port, authz.beyond_headers()))
         .collect();
     for (index, rule) in policy.rules.iter().enumerate() {
         let mut of_rule = beyond.iter().filter(|(_, ids)| ids.contains(&*rule.id));
-        let Some((number, _)) = of_rule.next() else {
+        let Some(&(port, _)) = of_rule.next() else {
             continue;
         };
         let effect = match rule.action {
@@ -106,8 +120,10 @@ fn report_beyond(
             RuleAction::Allow => "allows nothing",
         };
         let message = format!(
-            "the headers of all rules for port {number} of {}/{} take more than its share of the sidecar's memory, so spec.rules[{index}] {effect}",
-            template.namespace, template.owner
+            "the headers of all rules for {} of {}/{} take more than their share of the sidecar's memory, so spec.rules[{index}] {effect}",
+            in_words(*port),
+            template.namespace,
+            template.owner
         );
         let (object, reason) = (&policy.object, reason::HEADERS_NOT_MATCHED);
         feedback.condition(object, ConditionType::Enforced, false, reason, &message);

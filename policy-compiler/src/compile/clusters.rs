@@ -84,17 +84,21 @@ impl OutboundPort {
         Arc::clone(self.called.get_or_init(make))
     }
 
-    /// Returns the old and the new parts, if an old one was ever used and only content differs: the same resources, reached in the same
+    /// Returns the old and the new parts, if one of the old was ever used and only content differs: the same resources, reached in the same
     /// way.
     pub(crate) fn replaces(&self, old: &Self) -> Option<Vec<(Arc<Part>, Arc<Part>)>> {
         let alike = self.clusters().eq(old.clusters())
             && self.route() == old.route()
             && self.named == old.named;
-        let part = old.part.get().map(|old| (Arc::clone(old), self.part()));
-        let called = old.called.get();
-        let called = called.map(|old| (Arc::clone(old), self.called_part()));
-        let replaced: Vec<_> = part.into_iter().chain(called).collect();
-        (alike && !replaced.is_empty()).then_some(replaced)
+        let used = old.part.get().is_some() || old.called.get().is_some();
+        // Both, because a view that is computed meanwhile may take the other.
+        let replaced = || {
+            let called = (old.called_part(), self.called_part());
+            let called = Some(called).filter(|(old, _)| !old.resources.is_empty());
+            let part = (old.part(), self.part());
+            [part].into_iter().chain(called).collect()
+        };
+        (alike && used).then(replaced)
     }
 
     /// The rules, where HTTP is spoken.

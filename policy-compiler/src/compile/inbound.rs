@@ -186,7 +186,13 @@ pub(crate) fn inbound(
     let mut rest = port(None, feedback);
     share_memory(ports.values_mut().chain([&mut rest]));
     report_mixed(targets, &ports, template, feedback);
-    report_policies(&policies, &ports, (&declared, &beyond), template, feedback);
+    report_policies(
+        &policies,
+        (&ports, &rest),
+        (&declared, &beyond),
+        template,
+        feedback,
+    );
     report_reserved(targets, template, feedback);
     InboundInput {
         trust_domain: Arc::clone(&settings.trust_domain),
@@ -205,13 +211,17 @@ pub(crate) fn inbound(
 /// Reports the rules that a sidecar applies otherwise than they are written. `declared` and `beyond`: see [`all_ports`].
 fn report_policies(
     policies: &[&Policy],
-    ports: &BTreeMap<Port, InboundPort>,
+    (ports, rest): (&BTreeMap<Port, InboundPort>, &InboundPort),
     (declared, beyond): (&BTreeSet<Port>, &BTreeSet<Port>),
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
-    let of_http = ports.iter().filter(|(_, p)| p.protocol != Protocol::Tcp);
-    let of_http: Vec<_> = of_http.map(|(number, p)| (*number, &p.authz)).collect();
+    let all = ports.iter().map(|(number, port)| (Some(*number), port));
+    let of_http = all.chain([(None, rest)]);
+    let of_http = of_http.filter(|(_, port)| port.protocol != Protocol::Tcp);
+    let of_http: Vec<_> = of_http
+        .map(|(number, port)| (number, &port.authz))
+        .collect();
     for policy in policies {
         report_without_http(policy, ports, declared, template, feedback);
         report_uncaptured(policy, template, feedback);
@@ -244,7 +254,7 @@ fn origins(
 }
 
 /// Every port that is named: by the pod, its services, its probes and its policies. Of those that policies alone name, the ones beyond the
-/// bound are apart.
+/// bound are apart: first those of rules in audit, for they must change no verdict, then the higher numbers.
 fn all_ports(
     declared: &BTreeSet<Port>,
     policies: &[&Policy],
@@ -252,12 +262,24 @@ fn all_ports(
 ) -> (BTreeSet<Port>, BTreeSet<Port>) {
     let probed = template.probes.iter().map(|p| p.port);
     let mut all: BTreeSet<Port> = declared.iter().copied().chain(probed).collect();
-    let named = policies.iter().flat_map(|policy| policy.ports());
-    let named: BTreeSet<Port> = named.filter(|port| !all.contains(port)).collect();
-    let mut named = named.into_iter().filter(|port| !is_reserved(*port));
-    all.extend(named.by_ref().take(bounds::MAX_UNDECLARED_PORTS));
+    let named = |audited| -> BTreeSet<Port> {
+        let named = policies.iter().flat_map(|policy| policy.ports(audited));
+        let named = named.filter(|port| !all.contains(port) && !is_reserved(*port));
+        named.collect()
+    };
+    let (enforced, audited) = (named(false), named(true));
+    let mut undeclared = enforced
+        .iter()
+        .chain(audited.difference(&enforced))
+        .copied();
+    let apart: Vec<Port> = undeclared
+        .by_ref()
+        .take(bounds::MAX_UNDECLARED_PORTS)
+        .collect();
+    let beyond = undeclared.collect();
+    all.extend(apart);
     all.retain(|port| !is_reserved(*port));
-    (all, named.collect())
+    (all, beyond)
 }
 
 /// The rules that speak of some ports.

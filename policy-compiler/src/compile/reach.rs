@@ -66,7 +66,7 @@ impl Reach<'_> {
         if meshed.is_empty() {
             return;
         }
-        let known: Vec<BTreeSet<Port>> = if policy.ports().next().is_some() {
+        let known: Vec<BTreeSet<Port>> = if policy.ports(true).next().is_some() {
             let known = meshed
                 .iter()
                 .map(|(template, served)| self.ports(template, served));

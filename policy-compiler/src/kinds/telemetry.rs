@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use heddle_xds_types::tap::is_secret_name;
+
 use crate::telemetry::{AccessLogs, SpanTag, TagValue};
 
 /// Reads access logs.
@@ -17,10 +19,13 @@ pub(super) fn access_logs(spec: &heddle_crds::AccessLogs) -> AccessLogs {
     }
 }
 
-/// Reads the attributes of spans. One without a value is refused by the schema.
+/// Reads the attributes of spans. One without a value is refused by the schema, and one of a header that may carry credentials is left out.
 pub(super) fn span_tags(tags: &[heddle_crds::SpanTag]) -> Arc<[SpanTag]> {
     let read = |tag: &heddle_crds::SpanTag| {
         let header = tag.request_header.as_deref();
+        if header.is_some_and(is_secret_name) {
+            return None;
+        }
         let header = header.map(|name| TagValue::Header(name.into()));
         let literal = tag.literal.as_deref();
         let literal = literal.map(|text| TagValue::Literal(text.into()));
@@ -30,4 +35,30 @@ pub(super) fn span_tags(tags: &[heddle_crds::SpanTag]) -> Arc<[SpanTag]> {
         })
     };
     tags.iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_crds::{MeshSpec, MeshTracing};
+
+    use super::*;
+    use crate::kinds::mesh::check;
+
+    /// A Mesh that an earlier version accepted keeps its other tags, and does not close.
+    #[test]
+    fn a_tag_with_credentials_is_left_out() {
+        let tag = |name: &str, header: &str| heddle_crds::SpanTag {
+            name: name.to_owned(),
+            literal: None,
+            request_header: Some(header.to_owned()),
+        };
+        let tags = vec![tag("s", "x-session-id"), tag("t", "x-tenant")];
+        let read = span_tags(&tags);
+        let names: Vec<&str> = read.iter().map(|tag| &*tag.name).collect();
+        assert_eq!(names, ["t"]);
+        let percent = None;
+        let mut mesh = MeshSpec::default();
+        mesh.telemetry.tracing = Some(MeshTracing { percent, tags });
+        assert!(check(&mesh).is_empty());
+    }
 }

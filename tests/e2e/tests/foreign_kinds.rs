@@ -117,7 +117,7 @@ spec:
 }
 
 #[test]
-fn a_budget_of_retries_of_gateway_api_is_in_force_at_its_callers() -> Result<()> {
+fn a_budget_of_retries_of_gateway_api_is_accepted_and_programmed() -> Result<()> {
     let ns = reviews("retry-budget")?;
     define::<XBackendTrafficPolicy>(&ns, "v1alpha1")?;
     let calls = Load::from(&ns.kubectl, "client").flag("-n=50");

@@ -171,7 +171,7 @@ fn rules_of_ports_judged_together_only_close() {
         let rule = rule(id, action, from, to);
         Rule { audit, ..rule }
     };
-    let closed = |rules: &[Rule]| {
+    let closed = |rules: &[Rule], audited| {
         let mut authz = PortAuthz {
             rules: Vec::new(),
             default_allow: true,
@@ -179,12 +179,13 @@ fn rules_of_ports_judged_together_only_close() {
         };
         let rules: Vec<&Rule> = rules.iter().collect();
         authz.close(&rules);
-        decisions(&authz, false, true)
+        decisions(&authz, audited, true)
     };
     let allow = on_port("shop/a/0", RuleAction::Allow, false);
-    assert_eq!(closed(&[allow]), "deny no-allow\n");
-    let audited = on_port("shop/a/0", RuleAction::Allow, true);
-    assert_eq!(closed(&[audited]), "allow default\n");
-    let denied = closed(&[on_port("shop/d/0", RuleAction::Deny, false)]);
+    assert_eq!(closed(&[allow], false), "deny no-allow:shop/a\n");
+    let in_audit = [on_port("shop/a/0", RuleAction::Allow, true)];
+    assert_eq!(closed(&in_audit, false), "allow default\n");
+    assert_eq!(closed(&in_audit, true), "deny no-allow:shop/a\n");
+    let denied = closed(&[on_port("shop/d/0", RuleAction::Deny, false)], false);
     assert!(denied.contains("deny shop/d/0"), "{denied}");
 }

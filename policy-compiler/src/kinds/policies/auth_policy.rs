@@ -48,9 +48,11 @@ impl MtlsRules {
 }
 
 impl Policy {
-    /// The ports that its rules and its mTLS are about.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = Port> {
-        let ruled = self.rules.iter().flat_map(|rule| &rule.to.ports);
+    /// The ports that its mTLS and its enforced rules are about; with `audited`, also its rules in audit.
+    pub(crate) fn ports(&self, audited: bool) -> impl Iterator<Item = Port> {
+        let rules = self.rules.iter();
+        let rules = rules.filter(move |rule| audited || !rule.audit);
+        let ruled = rules.flat_map(|rule| &rule.to.ports);
         let mtls = self.mtls.iter().flat_map(|mtls| mtls.ports.keys());
         ruled.chain(mtls).copied()
     }
