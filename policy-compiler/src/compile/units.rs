@@ -117,7 +117,8 @@ impl UnitInput {
             Self::Admission(service) | Self::Unmeshed(service) => {
                 read(UnitId::Callers(service.clone()));
             }
-            Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {}
+            Self::Declared(..) | Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {
+            }
             // The hosts of an object are compiled for the namespaces that call them.
             Self::Attached(_, Target::External(_)) => {}
         }
@@ -126,7 +127,8 @@ impl UnitInput {
     /// Whether reads of it are recorded.
     const fn is_recorded(&self) -> bool {
         match self {
-            Self::Namespace(_)
+            Self::Declared(..)
+            | Self::Namespace(_)
             | Self::Namespaces
             | Self::Service(_)
             | Self::Endpoints(_)

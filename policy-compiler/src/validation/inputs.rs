@@ -33,6 +33,8 @@ pub(crate) enum UnitInput {
     Endpoints(NamespacedName),
     /// The templates that the pods of a namespace have.
     Pods(Arc<str>),
+    /// The objects of a kind in a namespace, as they are declared.
+    Declared(ObjectKind, Arc<str>),
     /// The policies of a kind that are attached to a target.
     Attached(ObjectKind, Target),
     /// The backends that the rules of a service name, without their weights.

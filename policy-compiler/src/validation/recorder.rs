@@ -78,11 +78,14 @@ impl<'a> Recorder<'a> {
         self.reads.add(UnitInput::Attached(kind, target));
     }
 
-    /// An `ExternalService` of the unit's namespace. Policies that may read it are validated again when one of the namespace differs.
+    /// Reads an `ExternalService`.
     pub(crate) fn external_service(
         &self,
         name: &NamespacedName,
     ) -> Option<&'a Declared<ExternalServiceSpec>> {
+        let namespace = Arc::clone(&name.namespace);
+        let kind = ObjectKind::ExternalService;
+        self.reads.add(UnitInput::Declared(kind, namespace));
         let all = ExternalServiceSpec::objects(&self.world.declared);
         all.get(name).map(|declared| &**declared)
     }

@@ -47,11 +47,7 @@ impl Update<'_> {
             changed.extend(namespaces(&self.world.declared));
         }
         for (kind, namespace) in changed.into_iter().filter(|(kind, _)| kind.is_policy()) {
-            if kind == ObjectKind::ExternalService {
-                // They may have one as target.
-                let policies = UnitId::Policies(ObjectKind::TrafficPolicy, Arc::clone(&namespace));
-                self.queue.add(policies);
-            }
+            self.changed(&UnitInput::Declared(kind, Arc::clone(&namespace)));
             self.queue.add(UnitId::Policies(kind, namespace));
         }
         if !self.all {
