@@ -10,6 +10,8 @@ source=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 # Short: paths of Unix sockets have at most 107 bytes.
 place=$(mktemp -d "${TMPDIR:-/tmp}/fresh.XXXXXX")
 place=$(realpath "$place")
+# Tests run sidecars as a user of their own.
+chmod 755 "$place"
 command=
 
 # Processes of COMMAND: they inherit HEDDLE_FRESH, or their program, folder or root is in the temporary folder.
