@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use heddle_crds::{ConditionType, reason};
 
 use super::report::PolicyFeedback;
-use crate::authz::{DenyPaths, PortAuthz, RuleAction};
+use crate::authz::{DenyPaths, PortAuthz, Rule, RuleAction};
 use crate::finding::Finding;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::world::{PodTemplate, Port};
@@ -28,7 +28,8 @@ pub(super) fn report_ports(
         template.namespace, template.owner
     );
     let mut rules = policy.rules.iter().filter(|rule| !rule.audit);
-    if rules.any(|rule| rule.action == RuleAction::Allow && rule.to.ports.contains(&first)) {
+    let named = |rule: &Rule| rule.to.ports.iter().any(|port| beyond.contains(port));
+    if rules.any(|rule| rule.action == RuleAction::Allow && named(rule)) {
         let (object, reason) = (&policy.object, reason::PORTS_NOT_TOLD_APART);
         feedback.condition(object, ConditionType::Enforced, false, reason, &message);
     }

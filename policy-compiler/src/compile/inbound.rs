@@ -149,8 +149,7 @@ pub(crate) fn inbound(
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> InboundInput {
-    let policies = policies.iter().filter(|policy| policy.selects(template));
-    let policies: Vec<&Policy> = policies.copied().collect();
+    let policies = selecting(policies, template);
     let mut declared: BTreeSet<Port> = template.ports.iter().map(|p| p.port).collect();
     declared.extend(targets.keys());
     let (all, beyond) = all_ports(&declared, &policies, template);
@@ -186,13 +185,8 @@ pub(crate) fn inbound(
     let mut rest = port(None, feedback);
     share_memory(ports.values_mut().chain([&mut rest]));
     report_mixed(targets, &ports, template, feedback);
-    report_policies(
-        &policies,
-        (&ports, &rest),
-        (&declared, &beyond),
-        template,
-        feedback,
-    );
+    let known = (&declared, &beyond);
+    report_policies(&policies, (&ports, &rest), known, template, feedback);
     report_reserved(targets, template, feedback);
     InboundInput {
         trust_domain: Arc::clone(&settings.trust_domain),
@@ -280,6 +274,12 @@ fn all_ports(
     all.extend(apart);
     all.retain(|port| !is_reserved(*port));
     (all, beyond)
+}
+
+/// The policies that select the pods of a template.
+fn selecting<'a>(policies: &[&'a Policy], template: &PodTemplate) -> Vec<&'a Policy> {
+    let policies = policies.iter().filter(|policy| policy.selects(template));
+    policies.copied().collect()
 }
 
 /// The rules that speak of some ports.
