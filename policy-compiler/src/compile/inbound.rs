@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_crds::{Action, ConditionType, MeshMode, reason};
+use heddle_crds::{Action, ConditionType, reason};
 
 use super::bounds;
 use super::mtls::{demands_mtls, plain};
@@ -314,7 +314,7 @@ fn port_authz(port: Option<Port>, policies: &[&Policy], settings: &Settings) -> 
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     PortAuthz {
         rules,
-        default_allow: settings.default_allow || settings.mode == MeshMode::Observe,
+        default_allow: settings.default_allow || settings.observes(),
         sharing: 1,
     }
 }

@@ -124,6 +124,17 @@ impl Kubectl {
         .map(drop)
     }
 
+    /// Waits until the sidecars that use an object of ours have its present generation.
+    pub fn programmed(&self, object: &str) -> Result<()> {
+        eventually("the status of the spec", Duration::from_secs(60), || {
+            let object = self.get(object)?;
+            let observed = object.pointer("/status/observedGeneration");
+            let is = observed.is_some() && observed == object.pointer("/metadata/generation");
+            Ok(is.then_some(()))
+        })?;
+        self.wait("condition=Programmed", object)
+    }
+
     /// One condition of an object: its status, reason and message.
     pub fn condition(&self, what: &str, kind: &str) -> Result<Option<(String, String, String)>> {
         let object = self.get(what)?;

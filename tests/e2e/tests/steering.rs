@@ -11,14 +11,7 @@ fn put(ns: &Namespace, kind: &str, name: &str, spec: &str) -> Result<()> {
     ns.kubectl.apply(&format!(
         "{{apiVersion: heddle.dev/v1alpha1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}"
     ))?;
-    let object = format!("{kind}/{name}");
-    eventually("the status of the spec", Duration::from_secs(60), || {
-        let object = ns.kubectl.get(&object)?;
-        let observed = object.pointer("/status/observedGeneration");
-        let is = observed.is_some() && observed == object.pointer("/metadata/generation");
-        Ok(is.then_some(()))
-    })?;
-    ns.kubectl.wait("condition=Programmed", &object)
+    ns.kubectl.programmed(&format!("{kind}/{name}"))
 }
 
 /// Calls of `reviews`, with these flags of the client.

@@ -86,26 +86,7 @@ fn a_split_is_live_once_it_says_programmed() -> Result<()> {
     for (v1, share) in [(95, 0.95), (50, 0.5)] {
         ns.kubectl
             .apply(&split([("reviews-v1", v1), ("reviews-v2", 100 - v1)]))?;
-        let generation = ns
-            .kubectl
-            .get("trafficsplit/reviews")?
-            .pointer("/metadata/generation")
-            .cloned();
-        eventually(
-            "the status of this generation",
-            Duration::from_secs(60),
-            || {
-                Ok((ns
-                    .kubectl
-                    .get("trafficsplit/reviews")?
-                    .pointer("/status/observedGeneration")
-                    .cloned()
-                    == generation)
-                    .then_some(()))
-            },
-        )?;
-        ns.kubectl
-            .wait("condition=Programmed", "trafficsplit/reviews")?;
+        ns.kubectl.programmed("trafficsplit/reviews")?;
         let report = load.run("http://reviews/")?;
         assert_eq!(
             (report.status("200"), report.errors),

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use heddle_crds::{
-    Action, AuthPolicySpec, AuthRule, ConditionType, MeshMode, MtlsMode, PolicyMode, reason,
-};
+use heddle_crds::{Action, AuthPolicySpec, AuthRule, ConditionType, MtlsMode, PolicyMode, reason};
 
 use crate::authz::{Operation, PathPattern, Rule, RuleAction, Source};
 use crate::finding::ObjectRef;
@@ -167,7 +165,7 @@ fn set_enforced(
     let audit = "spec.mode is Audit: the policy only reports".to_owned();
     let (holds, reason, message) = match older {
         _ if settings.bypasses(namespace) => (false, reason::BYPASSED, bypassed(namespace)),
-        _ if settings.mode == MeshMode::Observe => (false, reason::AUDIT, observe),
+        _ if settings.observes() => (false, reason::AUDIT, observe),
         _ if spec.mode == PolicyMode::Audit => (false, reason::AUDIT, audit),
         Some(generation) => {
             let message = format!(
@@ -227,7 +225,7 @@ fn denying(
     let rule = Rule {
         id: format!("{}/{}/unusable", object.namespace, object.name).into(),
         action: RuleAction::Deny,
-        audit: settings.mode == MeshMode::Observe,
+        audit: settings.observes(),
         from: Source::default(),
         to: Operation::default(),
     };
@@ -354,7 +352,7 @@ fn read(
     spec: &AuthPolicySpec,
     selector: Selector,
 ) -> Policy {
-    let audit = spec.mode == PolicyMode::Audit || settings.mode == MeshMode::Observe;
+    let audit = spec.mode == PolicyMode::Audit || settings.observes();
     let rule = |(index, rule): (usize, &AuthRule)| Rule {
         id: format!("{}/{}/{index}", object.namespace, object.name).into(),
         action: rule.action.into(),
