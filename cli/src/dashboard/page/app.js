@@ -171,7 +171,11 @@ function moved() {
   if (opened === '') opener = document.activeElement;
   opened = open;
   if (open !== '') document.getElementById('panel-title')?.focus();
-  else if (!focus(opener?.dataset?.key)) opener?.focus?.();
+  else if (!focus(opener?.dataset?.key ?? '')) {
+    // The part may have left the graph while its panel was open.
+    if (opener?.isConnected) opener.focus();
+    else focus();
+  }
 }
 
 function theme(name) {

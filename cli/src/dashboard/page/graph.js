@@ -156,10 +156,13 @@ function large() {
 
 function paint() {
   if (!scene || !placed) return;
+  const focused = focusedKey();
   const keys = new Set([...graph.nodes, ...graph.edges].map((part) => part.key));
   if (!keys.has(current)) current = graph.nodes[0]?.key ?? '';
   canvas.classList.toggle('large', placed.large);
   render(svg`<defs>${STATES.map(arrow)}</defs>${placed.large ? large() : small()}`, scene);
+  // A browser takes the focus from an element that moves in the tree, or leaves it.
+  if (focused !== undefined && focusedKey() === undefined) (element(focused) ?? element(current))?.focus({ preventScroll: true });
 }
 
 /// Draws a graph. It is laid out again only if nodes or edges come or go, so that it stands still while the numbers move.
@@ -213,9 +216,11 @@ function beside(key, [dx, dy]) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const element = (key) => scene?.querySelector(`[data-key="${CSS.escape(key)}"]`);
+const focusedKey = () => (scene.contains(document.activeElement) ? document.activeElement.dataset.key : undefined);
 
-export function focus(key) {
-  if (key === undefined || !element(key)) return false;
+/// Moves the focus to a part, by default the one that Tab reaches. Returns false if the graph has no such part.
+export function focus(key = current) {
+  if (!element(key)) return false;
   current = key;
   paint();
   element(key).focus({ preventScroll: true });
