@@ -8,10 +8,11 @@ use heddle_crds::{TrafficPolicySpec, XBackendTrafficPolicySpec};
 use super::Compiled;
 use super::endpoints::{ReachableEndpoints, reached};
 use super::facet::{Caller, Callers, Facet};
+use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
-use crate::kinds::policy::{ROUTES, SPLITS};
+use crate::kinds::service_rules::RuleKind;
 use crate::traffic::{Backend, Otherwise, RouteEntry};
 use crate::validation::Recorder;
 use crate::validation::inputs::Target;
@@ -40,7 +41,7 @@ impl<'a> ClusterInputs<'a> {
         port: Port,
         callers: Option<&Arc<str>>,
     ) -> Vec<&'a RouteEntry> {
-        for kind in ROUTES.into_iter().chain(SPLITS) {
+        for kind in ObjectKind::with_rules() {
             self.recorder.record_attached(kind, service);
         }
         let validated = &self.compiled.validated;
@@ -58,7 +59,7 @@ impl<'a> ClusterInputs<'a> {
             return false;
         }
         // Also where a port has no rules of bytes: the last of these reads asks for routes.
-        for kind in ROUTES {
+        for kind in ObjectKind::with(RuleKind::Route) {
             self.recorder.record_attached(kind, service);
         }
         let policy = self.policy(service, port.port, port.protocol);
@@ -106,7 +107,7 @@ impl<'a> ClusterInputs<'a> {
         let all = match port.protocol {
             Protocol::Http => vec![(Callers::All, Vec::new())],
             Protocol::Tcp | Protocol::Detect => {
-                for kind in ROUTES.into_iter().chain(SPLITS) {
+                for kind in ObjectKind::with_rules() {
                     self.recorder.record_own_attached(kind);
                 }
                 self.rules_by_callers(name, port.port)

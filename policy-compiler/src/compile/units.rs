@@ -92,11 +92,7 @@ impl UnitInput {
             }
             Self::Pods(namespace) => read(UnitId::Reach(Arc::clone(namespace))),
             Self::Attached(kind, Target::Service(service)) => {
-                // The clusters of a service have its traffic policies, wherever they are used.
-                if matches!(
-                    kind,
-                    ObjectKind::TrafficPolicy | ObjectKind::XBackendTrafficPolicy
-                ) {
+                if kind.is_in_clusters() {
                     read(UnitId::Clusters(service.clone()));
                 }
                 read(UnitId::Client(service.clone()));

@@ -1,5 +1,6 @@
 //! The validated policies, by kind and namespace, and by the target that they are attached to.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_policies};
 use crate::kinds::policies::external_service::ExternalHosts;
 use crate::kinds::policies::traffic_policy::ServicePolicies;
-use crate::kinds::policy::{EarlierKinds, PolicyKind, ROUTES};
-use crate::kinds::service_rules::{PortRules, ServiceRules};
+use crate::kinds::policy::{EarlierKinds, PolicyKind};
+use crate::kinds::service_rules::{PortRules, RuleKind, ServiceRules};
 use crate::status::ObjectStatus;
 use crate::traffic::{Otherwise, RouteEntry, by_server_name};
 use crate::validation::ValidationReport;
@@ -182,9 +183,9 @@ impl Validated {
         let target = Target::Service(service.clone());
         let routes = self.routes(&target, callers.unwrap_or(&service.namespace));
         // A split has no rules where a route has some, and none for a namespace with routes of its own.
-        let splits = callers.is_none().then(|| {
-            let smi = self.smi_splits.attached(&target);
-            self.splits.attached(&target).chain(smi)
+        let splits = callers.is_none().then(move || {
+            let splits = self.with_rules(RuleKind::Split);
+            splits.flat_map(move |splits| splits.attached(&target))
         });
         let attached = routes.chain(splits.into_iter().flatten());
         let of_port = attached.filter_map(move |rules| rules.get(&port));
@@ -209,10 +210,8 @@ impl Validated {
     /// The namespaces with routes of their own for a port of a service of another namespace.
     pub(super) fn consumers(&self, service: &NamespacedName, port: Port) -> BTreeSet<&Arc<str>> {
         let target = Target::Service(service.clone());
-        let attached = ROUTES
-            .into_iter()
-            .filter_map(|kind| self.routes_of(kind))
-            .flat_map(|routes| routes.namespaces_of(&target));
+        let routes = self.with_rules(RuleKind::Route);
+        let attached = routes.flat_map(|routes| routes.namespaces_of(&target));
         let others = attached.filter(|(namespace, rules)| {
             **namespace != service.namespace && rules.contains_key(&port)
         });
@@ -263,26 +262,24 @@ impl Validated {
         service: &Target,
         namespace: &str,
     ) -> impl Iterator<Item = &'a ServiceRules> + use<'a> {
-        let of_kind = |kind| self.routes_of(kind)?.of_namespace(service, namespace);
-        ROUTES.map(of_kind).into_iter().flatten()
+        let routes = self.with_rules(RuleKind::Route);
+        let attached = routes.filter_map(|routes| routes.of_namespace(service, namespace));
+        // Most services have none: then this allocates nothing.
+        attached.collect::<Vec<_>>().into_iter()
     }
 
-    /// The routes of a kind, or our splits; None: it is another kind.
-    fn routes_of(&self, kind: ObjectKind) -> Option<&OfKind<ServiceRules>> {
-        match kind {
-            ObjectKind::GRPCRoute => Some(&self.grpc_routes),
-            ObjectKind::HTTPRoute => Some(&self.http_routes),
-            ObjectKind::TLSRoute => Some(&self.tls_routes),
-            ObjectKind::TCPRoute => Some(&self.tcp_routes),
-            ObjectKind::TrafficSplit => Some(&self.splits),
-            _ => None,
-        }
+    /// The stores of the kinds of policies with these rules, in the order of the list.
+    fn with_rules<'a>(
+        &'a self,
+        rules: RuleKind,
+    ) -> impl Iterator<Item = &'a OfKind<ServiceRules>> + use<'a> {
+        ObjectKind::with(rules).filter_map(|kind| self.rules_of(kind))
     }
 }
 
 impl EarlierKinds for Validated {
     fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules> {
-        self.routes_of(kind)?.of_namespace(service, namespace)
+        self.rules_of(kind)?.of_namespace(service, namespace)
     }
 
     fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)> {
@@ -320,6 +317,16 @@ macro_rules! stores {
         })*
 
         impl Validated {
+            /// The store of a kind of policies that attach rules to services.
+            fn rules_of(&self, kind: ObjectKind) -> Option<&OfKind<ServiceRules>> {
+                $(if kind == ObjectKind::$kind {
+                    // `Rules` is only for attachments of this type.
+                    <$spec as PolicyKind>::RULES?;
+                    return (&self.$field as &dyn Any).downcast_ref();
+                })*
+                None
+            }
+
             /// The statuses of a namespace's policies, for the kinds on which pods give feedback.
             pub(super) fn before_feedback(
                 &self,
@@ -339,6 +346,20 @@ with_policies!(stores);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_with_rules_has_a_store_of_rules() {
+        let validated = Validated::default();
+        let stored = |kind: &ObjectKind| validated.rules_of(*kind).is_some();
+        let stored: Vec<ObjectKind> = ObjectKind::ALL.iter().copied().filter(stored).collect();
+        assert_eq!(stored, ObjectKind::with_rules().collect::<Vec<_>>());
+        let kinds = [RuleKind::Route, RuleKind::Split].map(ObjectKind::with);
+        let (routes, splits) = kinds.into();
+        assert!(
+            routes.chain(splits).eq(stored),
+            "a port asks routes before splits"
+        );
+    }
 
     fn service(namespace: &str) -> Target {
         Target::Service(NamespacedName::new(namespace, "a"))

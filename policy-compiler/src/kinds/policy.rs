@@ -8,14 +8,14 @@ use heddle_crds::{ConditionType, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::service_rules::ServiceRules;
+use super::service_rules::{RuleKind, Rules, ServiceRules};
 pub(crate) use super::target::Selector;
 use super::{ValidatedSpec, ValidationError, validate_spec};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::{ObjectKind, with_policies};
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
-use crate::validation::inputs::{Target, UnitInput};
+use crate::validation::inputs::Target;
 use crate::validation::{Recorder, ValidationReport};
 use crate::world::{Declared, DeclaredSpec, History, NamespacedName, Port};
 
@@ -28,6 +28,12 @@ use crate::world::{Declared, DeclaredSpec, History, NamespacedName, Port};
 pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned {
     /// The meaning of the policies of one namespace for one target.
     type Attachment: Debug + PartialEq;
+
+    /// The rules that the kind attaches to services. None: it attaches no rules.
+    const RULES: Option<Rules<Self::Attachment>>;
+
+    /// Whether the attachments to a service change its clusters, wherever they are used.
+    const IN_CLUSTERS: bool;
 
     /// The message of the condition `Conflicted` of a policy without a conflict; none for a kind without that condition.
     const NO_CONFLICT: Option<&'static str>;
@@ -76,16 +82,6 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// Reports the findings about a policy that show only beside the other ones of its namespace. By default there are none.
     fn compare(_attachments: &Attachments<Self>, _outcome: &mut ValidationReport) {}
 
-    /// Returns narrower inputs that differ with the attachment to a service, for units that do not read the whole attachment. Only a kind with
-    /// such units has some: all other units read [`UnitInput::Attached`], which needs no method.
-    fn narrower_inputs(
-        _service: &NamespacedName,
-        _old: Option<&Self::Attachment>,
-        _new: Option<&Self::Attachment>,
-    ) -> Vec<UnitInput> {
-        Vec::new()
-    }
-
     /// Whether the attachment to a service differs for the pods of the service.
     fn differs_for_servers(
         _old: Option<&Self::Attachment>,
@@ -103,25 +99,18 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     }
 }
 
-/// The kinds of routes. A port takes those of the first kind that has some.
-pub(crate) const ROUTES: [ObjectKind; 4] = [
-    ObjectKind::GRPCRoute,
-    ObjectKind::HTTPRoute,
-    ObjectKind::TLSRoute,
-    ObjectKind::TCPRoute,
-];
+impl ObjectKind {
+    /// The kinds of policies that attach rules to services, in the order of the list.
+    pub(crate) fn with_rules() -> impl Iterator<Item = Self> {
+        let all = Self::ALL.iter().copied();
+        all.filter(|kind| kind.rules().is_some())
+    }
 
-/// The kinds of splits. A port takes that of one object, of the first kind that has some.
-pub(crate) const SPLITS: [ObjectKind; 2] = [ObjectKind::TrafficSplit, ObjectKind::SmiTrafficSplit];
-
-/// The kinds of which a port has the rules of one, the first of these; then those of splits of SMI.
-const CLAIMANTS: [ObjectKind; 5] = [
-    ObjectKind::GRPCRoute,
-    ObjectKind::HTTPRoute,
-    ObjectKind::TLSRoute,
-    ObjectKind::TCPRoute,
-    ObjectKind::TrafficSplit,
-];
+    /// Those with rules of this kind.
+    pub(crate) fn with(rules: RuleKind) -> impl Iterator<Item = Self> {
+        Self::with_rules().filter(move |kind| kind.rules() == Some(rules))
+    }
+}
 
 /// The attachments of the kinds of earlier rows that a policy may read. Reads are recorded by [`Candidate`].
 pub(crate) trait EarlierKinds {
@@ -175,7 +164,7 @@ impl<'a, S: DeclaredSpec> Candidate<'a, S> {
     /// The route or split of an earlier kind and of the policy's namespace that has a port of a service: that of the first rule.
     pub(crate) fn route(&self, service: &NamespacedName, port: Port) -> Option<&'a ObjectRef> {
         let target = Target::Service(service.clone());
-        let earlier = CLAIMANTS.into_iter().filter(|kind| *kind < S::KIND);
+        let earlier = ObjectKind::with_rules().take_while(|kind| *kind < S::KIND);
         let mut attached = earlier.filter_map(|kind| {
             self.lookup.record_attached(kind, service);
             self.earlier.routes(kind, &target, self.namespace())
@@ -319,13 +308,32 @@ fn bypass_finding(object: &ObjectRef, effect: &str) -> Finding {
     finding.fix(format!("end it by `heddle mesh bypass {namespace} --off`"))
 }
 
-macro_rules! in_bypass {
+macro_rules! properties {
     ($(
         $(#[$doc:meta])*
         $kind:ident: $role:expr, $scope:ident, $resource:expr
             => $field:ident: $spec:ty, [$($input:literal),*];
     )*) => {
         impl ObjectKind {
+            /// The rules that policies of the kind attach to services.
+            pub(crate) const fn rules(self) -> Option<RuleKind> {
+                $(if matches!(self, Self::$kind) {
+                    return match &<$spec as PolicyKind>::RULES {
+                        Some(rules) => Some(rules.kind()),
+                        None => None,
+                    };
+                })*
+                None
+            }
+
+            /// Whether policies of the kind change the clusters of a service that they are attached to.
+            pub(crate) const fn is_in_clusters(self) -> bool {
+                $(if matches!(self, Self::$kind) {
+                    return <$spec as PolicyKind>::IN_CLUSTERS;
+                })*
+                false
+            }
+
             /// Whether the sidecars of a namespace do not apply objects of the kind while the mesh bypasses it.
             #[must_use]
             pub const fn yields_to_bypass(self) -> bool {
@@ -337,4 +345,4 @@ macro_rules! in_bypass {
         }
     };
 }
-with_policies!(in_bypass);
+with_policies!(properties);

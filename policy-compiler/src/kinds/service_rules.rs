@@ -6,6 +6,62 @@ use crate::traffic::{Backend, Otherwise, RequestMatcher, RouteEntry};
 use crate::validation::inputs::UnitInput;
 use crate::world::{NamespacedName, Port};
 
+/// The kinds of rules that policies attach to services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RuleKind {
+    /// Those of routes. A port takes them of the first kind of object that has some, and answers 404 to requests that none takes.
+    Route,
+    /// Those of splits, for ports without routes. A port takes the split of one object. Requests that it does not take go to the whole service.
+    Split,
+}
+
+impl RuleKind {
+    /// The answer to requests that no rule of a port takes.
+    const fn otherwise(self) -> Otherwise {
+        match self {
+            Self::Route => Otherwise::NotFound,
+            Self::Split => Otherwise::WholeService,
+        }
+    }
+}
+
+/// The rules among the attachments of a kind of policy. Only attachments that are [`ServiceRules`] have some, so that each store of them can
+/// be read as one of rules.
+#[derive(Debug)]
+pub(crate) struct Rules<A> {
+    kind: RuleKind,
+    of: fn(&A) -> &ServiceRules,
+}
+
+impl Rules<ServiceRules> {
+    pub(crate) const fn of(kind: RuleKind) -> Self {
+        Self {
+            kind,
+            of: |rules| rules,
+        }
+    }
+}
+
+impl<A> Rules<A> {
+    pub(crate) const fn kind(&self) -> RuleKind {
+        self.kind
+    }
+
+    /// Returns narrower inputs that differ with the rules of a service, for units that do not read all of the rules.
+    pub(crate) fn narrower_inputs(
+        &self,
+        service: &NamespacedName,
+        old: Option<&A>,
+        new: Option<&A>,
+    ) -> Vec<UnitInput> {
+        let otherwise = self.kind.otherwise();
+        if of_service(old.map(self.of), otherwise) == of_service(new.map(self.of), otherwise) {
+            return Vec::new();
+        }
+        vec![UnitInput::Backends(service.clone())]
+    }
+}
+
 /// The rules of a service by port.
 pub(crate) type ServiceRules = BTreeMap<Port, PortRules>;
 
@@ -71,19 +127,7 @@ struct Access<'a> {
     answers: bool,
 }
 
-/// Returns the inputs that differ with the rules of a service beside the rules themselves. `otherwise` is for requests that no rule takes.
-pub(super) fn narrower_inputs(
-    service: &NamespacedName,
-    old: Option<&ServiceRules>,
-    new: Option<&ServiceRules>,
-    otherwise: Otherwise,
-) -> Vec<UnitInput> {
-    if of_service(old, otherwise) == of_service(new, otherwise) {
-        return Vec::new();
-    }
-    vec![UnitInput::Backends(service.clone())]
-}
-
+/// The access that the rules of a service give. `otherwise` is for requests that no rule takes.
 fn of_service(rules: Option<&ServiceRules>, otherwise: Otherwise) -> Vec<Access<'_>> {
     let ports = rules.into_iter().flatten();
     ports

@@ -17,7 +17,6 @@ use super::egress::external_listener;
 use super::listeners::listener_name;
 use super::{Compiled, Proxy};
 use crate::finding::ObjectRef;
-use crate::kind::ObjectKind;
 use crate::traffic::{
     self, Action, Backend, ExternalHost, Forward, HostPolicy, RetryBudget, RouteEntry, RouteRule,
     RuleId, Upstream, evaluate, unrouted,
@@ -372,12 +371,7 @@ fn by_address(
 /// The bound on retries to an upstream, and the policies that set its bounds.
 fn bounds(upstream: &Upstream) -> (Option<RetryBudget>, BTreeSet<ObjectRef>) {
     let objects = upstream.origins.rules.iter();
-    let policies = objects.filter(|of| {
-        matches!(
-            of.kind,
-            ObjectKind::TrafficPolicy | ObjectKind::XBackendTrafficPolicy
-        )
-    });
+    let policies = objects.filter(|of| of.kind.is_in_clusters());
     (upstream.retry_budget(), policies.cloned().collect())
 }
 

@@ -105,7 +105,8 @@ impl Update<'_> {
         let (old, new) = (difference.old.as_deref(), difference.new.as_deref());
         match &difference.target {
             Target::Service(service) => {
-                for input in S::narrower_inputs(service, old, new) {
+                let rules = S::RULES.into_iter();
+                for input in rules.flat_map(|rules| rules.narrower_inputs(service, old, new)) {
                     self.changed(&input);
                 }
                 if S::differs_for_servers(old, new) {

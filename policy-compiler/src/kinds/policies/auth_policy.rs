@@ -10,6 +10,7 @@ use crate::finding::ObjectRef;
 use crate::kinds::auth_headers::{check_header, check_headers, header_pattern, regex_findings};
 use crate::kinds::mesh::Settings;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
+use crate::kinds::service_rules::Rules;
 pub(crate) use crate::kinds::target::Selector;
 use crate::kinds::target::{Memory, Selection, raw_selector};
 use crate::kinds::unreachable::{self, RuleSet};
@@ -71,6 +72,10 @@ impl Policy {
 impl PolicyKind for AuthPolicySpec {
     /// The policies that count, in the order of names.
     type Attachment = Vec<Policy>;
+
+    const RULES: Option<Rules<Self::Attachment>> = None;
+
+    const IN_CLUSTERS: bool = false;
 
     const IN_BYPASS: Option<&'static str> = Some("no rule of it decides");
 

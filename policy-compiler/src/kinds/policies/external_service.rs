@@ -10,6 +10,7 @@ use crate::finding::ObjectRef;
 use crate::kinds::ValidationError;
 use crate::kinds::authorities::unusable;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
+use crate::kinds::service_rules::Rules;
 use crate::traffic::{
     ExternalAddresses, ExternalHost, ExternalProtocol, ExternalTls, is_private, undialed,
 };
@@ -82,6 +83,10 @@ impl ExternalHosts {
 
 impl PolicyKind for ExternalServiceSpec {
     type Attachment = ExternalHosts;
+
+    const RULES: Option<Rules<Self::Attachment>> = None;
+
+    const IN_CLUSTERS: bool = false;
 
     const IN_BYPASS: Option<&'static str> = None;
 

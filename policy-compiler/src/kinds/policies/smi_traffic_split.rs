@@ -7,16 +7,17 @@ use serde_json::Value;
 use super::traffic_split;
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, ServiceRules};
-use crate::traffic::Otherwise;
-use crate::validation::inputs::UnitInput;
-use crate::world::NamespacedName;
+use crate::kinds::service_rules::{RuleKind, Rules, ServiceRules};
 
 /// Thousandths in a whole: the smallest part of a quantity that a weight may have.
 const MILLI: u64 = 1000;
 
 impl PolicyKind for SmiTrafficSplitSpec {
     type Attachment = ServiceRules;
+
+    const RULES: Option<Rules<ServiceRules>> = Some(Rules::of(RuleKind::Split));
+
+    const IN_CLUSTERS: bool = false;
 
     const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
 
@@ -41,14 +42,6 @@ impl PolicyKind for SmiTrafficSplitSpec {
         let Ok(split) = spec.typed() else { return };
         let (ours, _) = translated(policy.namespace(), split);
         traffic_split::claim(policy, &ours, attachments, report);
-    }
-
-    fn narrower_inputs(
-        service: &NamespacedName,
-        old: Option<&ServiceRules>,
-        new: Option<&ServiceRules>,
-    ) -> Vec<UnitInput> {
-        service_rules::narrower_inputs(service, old, new, Otherwise::WholeService)
     }
 }
 

@@ -7,6 +7,7 @@ use heddle_crds::{ConditionType, TelemetrySpec, reason};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::ValidationError;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind, Selector};
+use crate::kinds::service_rules::Rules;
 use crate::kinds::telemetry::access_logs;
 use crate::telemetry::AccessLogs;
 use crate::validation::inputs::Target;
@@ -31,6 +32,10 @@ impl TelemetryPolicy {
 impl PolicyKind for TelemetrySpec {
     /// The objects of the namespace that count, in the order of names.
     type Attachment = Vec<TelemetryPolicy>;
+
+    const RULES: Option<Rules<Self::Attachment>> = None;
+
+    const IN_CLUSTERS: bool = false;
 
     const IN_BYPASS: Option<&'static str> = None;
 

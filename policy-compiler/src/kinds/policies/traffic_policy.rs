@@ -11,6 +11,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::called_service;
 use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
+use crate::kinds::service_rules::Rules;
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{
@@ -238,6 +239,10 @@ impl<'a> PortPolicy<'a> {
 
 impl PolicyKind for TrafficPolicySpec {
     type Attachment = ServicePolicies;
+
+    const RULES: Option<Rules<Self::Attachment>> = None;
+
+    const IN_CLUSTERS: bool = true;
 
     const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 

@@ -14,17 +14,21 @@ use crate::finding::ObjectRef;
 use crate::kind::ObjectKind;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, PortRules, ServiceRules};
+use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::{
-    Action, Edits, Forward, Otherwise, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    Action, Edits, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
     WeightedBackend,
 };
-use crate::validation::inputs::{Target, UnitInput};
+use crate::validation::inputs::Target;
 use crate::world::{DeclaredSpec, NamespacedName, Port, Protocol};
 
 impl PolicyKind for TrafficSplitSpec {
     type Attachment = ServiceRules;
+
+    const RULES: Option<Rules<ServiceRules>> = Some(Rules::of(RuleKind::Split));
+
+    const IN_CLUSTERS: bool = false;
 
     const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
 
@@ -39,14 +43,6 @@ impl PolicyKind for TrafficSplitSpec {
         report: &mut ObjectReport<'_>,
     ) {
         claim(policy, spec, attachments, report);
-    }
-
-    fn narrower_inputs(
-        service: &NamespacedName,
-        old: Option<&ServiceRules>,
-        new: Option<&ServiceRules>,
-    ) -> Vec<UnitInput> {
-        service_rules::narrower_inputs(service, old, new, Otherwise::WholeService)
     }
 }
 
@@ -150,16 +146,27 @@ fn unrouted<S: DeclaredSpec>(
         &policy.declared.object,
         format!("service {service} port {port}"),
     );
-    let because = match route.kind {
-        ObjectKind::TrafficSplit => "a TrafficSplit of heddle.dev comes before one of SMI",
-        _ => "routes of Gateway API come before a TrafficSplit",
-    };
-    report.yields(object, route, "spec.service", &subject, because);
+    let because = comes_before(route.kind, S::KIND);
+    report.yields(object, route, "spec.service", &subject, &because);
     ports.retain(|port| taken.iter().all(|(other, _)| other != port));
     if !ports.is_empty() {
         report.status.in_force = in_force;
     }
     ports
+}
+
+/// The reason why the rules of one kind have a port in the place of those of a later kind of splits.
+fn comes_before(earlier: ObjectKind, later: ObjectKind) -> String {
+    match earlier.rules() {
+        Some(RuleKind::Split) => {
+            let (earlier, later) = (earlier.of_group(), later.of_group());
+            format!("a {earlier} comes before a {later}")
+        }
+        Some(RuleKind::Route) | None => {
+            let later = later.api_kind();
+            format!("routes of Gateway API come before a {later}")
+        }
+    }
 }
 
 pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Vec<ValidationError> {

@@ -12,6 +12,7 @@ use heddle_crds::{
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::routes::{Notes, duration};
+use crate::kinds::service_rules::Rules;
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::status::{ParentRef, ParentStatus, bounded};
 use crate::traffic::RetryBudget;
@@ -37,6 +38,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl PolicyKind for XBackendTrafficPolicySpec {
     type Attachment = BackendPolicy;
+
+    const RULES: Option<Rules<Self::Attachment>> = None;
+
+    const IN_CLUSTERS: bool = true;
 
     // A condition of the ancestors says so.
     const NO_CONFLICT: Option<&'static str> = None;

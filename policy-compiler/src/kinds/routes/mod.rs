@@ -26,11 +26,11 @@ use serde::de::DeserializeOwned;
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
-use crate::kinds::service_rules::{self, PortRules, ServiceRules};
+use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
 use crate::kinds::{self, ValidationError};
 use crate::status::{ObjectStatus, ParentStatus, bounded};
-use crate::traffic::{Otherwise, RequestMatcher, RouteEntry, RuleId, WithoutBackend};
-use crate::validation::inputs::{Target, UnitInput};
+use crate::traffic::{RequestMatcher, RouteEntry, RuleId, WithoutBackend};
+use crate::validation::inputs::Target;
 use crate::world::{DeclaredSpec, NamespacedName, Port};
 pub(super) use notes::Notes;
 use parents::{Place, Taken};
@@ -115,6 +115,10 @@ where
 {
     type Attachment = ServiceRules;
 
+    const RULES: Option<Rules<ServiceRules>> = Some(Rules::of(RuleKind::Route));
+
+    const IN_CLUSTERS: bool = false;
+
     // Routes of one port are merged.
     const NO_CONFLICT: Option<&'static str> = None;
 
@@ -188,14 +192,6 @@ where
     ) {
         let (full, taken) = (Full::new(), Taken::new());
         report_parents(policy, (&full, &taken), &Places::new(), report);
-    }
-
-    fn narrower_inputs(
-        service: &NamespacedName,
-        old: Option<&ServiceRules>,
-        new: Option<&ServiceRules>,
-    ) -> Vec<UnitInput> {
-        service_rules::narrower_inputs(service, old, new, Otherwise::NotFound)
     }
 }
 
