@@ -52,6 +52,10 @@ pub(super) fn update(old: &Compiled, world: &World) -> Compiled {
     update.declared();
     while let Some(units) = update.queue.next() {
         update.run(&units);
+        debug_assert!(
+            update.queue.is_after(&units),
+            "the readers of the outputs of {units:?} are not of later kinds; change the order of UnitId"
+        );
     }
     update.proxies();
     update.finish()
