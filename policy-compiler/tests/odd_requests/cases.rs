@@ -171,7 +171,7 @@ fn request_bodies() -> Vec<Case> {
             "3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
         ),
         sent(
-            "bytes that are no text",
+            "bytes that are not text",
             "Content-Length: 4\r\n",
             "\u{0}\u{1}\u{7f}\n",
         ),

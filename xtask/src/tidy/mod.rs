@@ -3,6 +3,7 @@
 mod alone;
 mod circles;
 mod crates;
+mod errors;
 mod imports;
 mod lengths;
 mod methods;
@@ -14,14 +15,15 @@ use anyhow::{Result, bail};
 
 use crate::repo::{Repo, packages};
 
-/// Prints every finding; fails if there is one: crate borders, features, imports, paths, lengths, and figures of plain words that rose. `lower` writes
-/// figures of plain words that fell.
+/// Prints every finding; fails if there is one: crate borders, features, imports, paths, the form of messages, lengths, and figures of plain
+/// words that rose. `lower` writes figures of plain words that fell.
 pub fn run(repo: &Repo, lower: bool) -> Result<()> {
     let packages = packages(repo)?;
     let mut wrong = crates::check(repo, &packages)?;
     wrong.extend(alone::check(repo, &packages)?);
     wrong.extend(paths::check(repo)?);
     wrong.extend(circles::check(repo)?);
+    wrong.extend(errors::check(repo)?);
     let words = words::check(repo, lower)?;
     wrong.extend(words.findings);
     let lengths = lengths::check(repo)?;

@@ -38,6 +38,23 @@ pub fn code(text: &str) -> String {
     code
 }
 
+/// The contents of the strings, as they are written, with the line in which each begins.
+pub fn strings(text: &str) -> Vec<(usize, &str)> {
+    let mut strings = Vec::new();
+    let (mut rest, mut line, mut after_word) = (text, 1, false);
+    while let Some(first) = rest.chars().next() {
+        let literal = literal(rest, after_word);
+        let (part, next) = rest.split_at(literal.unwrap_or(first.len_utf8()));
+        if literal.is_some() && part.starts_with(['"', 'r']) {
+            strings.push((line, part.trim_start_matches('r').trim_matches(['#', '"'])));
+        }
+        line += part.matches('\n').count();
+        after_word = literal.is_none() && (first.is_alphanumeric() || first == '_');
+        rest = next;
+    }
+    strings
+}
+
 /// The length of the comment, string or character that the text begins with.
 fn literal(text: &str, after_word: bool) -> Option<usize> {
     if text.starts_with("//") {
@@ -129,6 +146,14 @@ mod tests {
             let code = code(text);
             assert_eq!(code.replace(' ', ""), remains.replace(' ', ""), "{text}");
         }
+    }
+
+    #[test]
+    fn strings_are_found_with_their_lines() {
+        let text = "a(\"b\"); // \"c\"\nlet r = r#\"d \"e\"\nf\"#;\nfor\"g\\\"h\" '\"' \"i\"";
+        let found = strings(text);
+        let expected = [(1, "b"), (2, "d \"e\"\nf"), (4, "g\\\"h"), (4, "i")];
+        assert_eq!(found, expected);
     }
 
     #[test]

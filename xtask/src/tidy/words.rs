@@ -314,7 +314,7 @@ mod tests {
             ("// `a` is what `b` is.", true),
             ("/// ```\n/// let who = 1;\n/// ```", false),
             (
-                "let text = \"// a\"; // what follows code is no block",
+                "let text = \"// a\"; // what follows code is not a block",
                 false,
             ),
         ] {
