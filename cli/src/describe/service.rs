@@ -184,8 +184,8 @@ fn also(rule: &DescribedRule<'_>, whole: &DecidingRule) -> Vec<Value> {
     all.extend(why::changes(whole));
     if let Action::Forward(forward) = &rule.declared.action {
         all.extend(rewrite(&forward.rewrite));
-        let edited = forward.backends.iter().filter(|of| !of.edits.is_empty());
-        all.extend(edited.map(|of| ("headers", format!("to {}: {}", of.backend, of.edits))));
+        let changed = forward.backends.iter().filter(|of| !of.headers.is_empty());
+        all.extend(changed.map(|of| ("headers", format!("to {}: {}", of.backend, of.headers))));
     }
     let all = all.into_iter();
     all.map(|(title, text)| json!({"title": title, "text": text}))

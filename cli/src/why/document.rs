@@ -91,7 +91,7 @@ pub fn deciding(rule: &DecidingRule) -> Value {
         },
         "faults": rule.faults.iter().map(fault).collect::<Vec<_>>(),
         "retries": rule.retries.as_ref().map(retries),
-        "headers": rule.edits.to_string(),
+        "headers": rule.headers.to_string(),
         "cors": cors.as_ref().map(ToString::to_string),
         "sticky": rule.sticky.as_ref().map(ToString::to_string),
         "session": rule.session.as_ref().map(ToString::to_string),

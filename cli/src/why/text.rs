@@ -48,7 +48,7 @@ pub fn render(call: &Call, explanation: &Explanation, colors: bool) -> String {
 /// The changes of headers, the answers to browsers, and the parts of requests by which users keep their backend, and
 /// sessions their endpoint.
 pub fn changes(rule: &DecidingRule) -> Vec<(&'static str, String)> {
-    let headers = (!rule.edits.is_empty()).then(|| ("headers", rule.edits.to_string()));
+    let headers = (!rule.headers.is_empty()).then(|| ("headers", rule.headers.to_string()));
     let cors = rule.policy.cors.iter();
     let sticky = rule.sticky.iter();
     let session = rule.session.iter();
@@ -454,7 +454,7 @@ pub fn stop(stopped: &Stopped) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use heddle_policy_compiler::traffic::{Edits, RequestMatcher, RoutePolicy};
+    use heddle_policy_compiler::traffic::{HeaderPolicy, RequestMatcher, RoutePolicy};
     use heddle_policy_compiler::{ObjectKind, ObjectRef};
 
     use super::*;
@@ -464,7 +464,7 @@ mod tests {
             id,
             matcher: RequestMatcher::default(),
             policy: RoutePolicy::default(),
-            edits: Edits::default(),
+            headers: HeaderPolicy::default(),
             faults: Vec::new(),
             retries: None,
             mirrors: Vec::new(),

@@ -7,7 +7,7 @@ use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, Mirror, Origins, Otherwise, RequestMatcher, Retries,
+    Action, Backend, Forward, HeaderPolicy, Mirror, Origins, Otherwise, RequestMatcher, Retries,
     RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost,
     WeightedBackend,
 };
@@ -75,7 +75,7 @@ pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> Rou
         }
         let rule = Arc::make_mut(&mut entry.rule);
         rule.policy = merged;
-        rule.edits = policy.edit(&rule.edits);
+        rule.headers = policy.headers(&rule.headers);
         rule.origins.extend(policy.objects().cloned());
     }
     table.origins.rules.extend(policy.objects().cloned());
@@ -86,7 +86,7 @@ fn whole_service(backend: Backend) -> RouteEntry {
     let rule = RouteRule {
         id: RuleId::WholeService,
         action: Action::Forward(Forward::to(vec![WeightedBackend::new(backend, 1)])),
-        edits: Edits::default(),
+        headers: HeaderPolicy::default(),
         policy: RoutePolicy::default(),
         origins: BTreeSet::new(),
     };
@@ -108,9 +108,9 @@ fn canonical(entry: &RouteEntry) -> RouteEntry {
         backend: without_reason(&of.backend),
         // Alone, it gets all requests by any weight.
         weight: if alone { of.weight.min(1) } else { of.weight },
-        edits: match of.weight {
-            0 if forward.session.is_none() => Edits::default(),
-            _ => of.edits.clone(),
+        headers: match of.weight {
+            0 if forward.session.is_none() => HeaderPolicy::default(),
+            _ => of.headers.clone(),
         },
     });
     let mirrors = forward.mirrors.iter();

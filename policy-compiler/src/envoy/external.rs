@@ -162,8 +162,8 @@ fn route_of(of: &ExternalHost, part: Part) -> v3::Route {
         let methods = ValueMatcher::Regex(retries::idempotent_methods().into());
         request.headers.push(header(":method", &methods));
     }
-    let request = rewrite::headers(&policy.edits.request);
-    let response = rewrite::headers(&policy.edits.response);
+    let request = rewrite::headers(&policy.headers.request);
+    let response = rewrite::headers(&policy.headers.response);
     (
         route.request_headers_to_add,
         route.request_headers_to_remove,

@@ -23,8 +23,8 @@ use super::{
 use crate::authz::PortAuthz;
 use crate::authz::header::names as spellings;
 use crate::traffic::{
-    Action, Edits, Forward, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule, RouteTable,
-    ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
+    Action, Forward, HeaderPolicy, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule,
+    RouteTable, ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
 /// The header by which Envoy tells an application the identity of the caller.
@@ -142,14 +142,14 @@ type RouteAndSession = (v3::Route, Option<core::TypedExtensionConfig>);
 
 fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
     let (rule, path) = (&*entry.rule, &entry.matcher.path);
-    let mut edits = rule.edits.clone();
+    let mut headers = rule.headers.clone();
     let action = match &rule.action {
         Action::Forward(to) => {
             let mut action = forward(table, rule, to, part);
             rewrite::forward(&mut action, &to.rewrite, path);
             // Then the backends have the changes of the rule with their own.
-            if shares::has_own_edits(to) {
-                edits = Edits::default();
+            if shares::has_own_headers(to) {
+                headers = HeaderPolicy::default();
             }
             v3::route::Action::Route(action)
         }
@@ -163,8 +163,8 @@ fn route(table: &RouteTable, entry: &RouteEntry, part: Part) -> v3::Route {
         let methods = ValueMatcher::Regex(retries::idempotent_methods().into());
         request.headers.insert(0, header(":method", &methods));
     }
-    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
-    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&edits.response);
+    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&headers.request);
+    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&headers.response);
     v3::Route {
         name: route_name(rule, part),
         r#match: Some(request),

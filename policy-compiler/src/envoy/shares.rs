@@ -7,8 +7,8 @@ use super::hcm::policy_slot;
 use super::wire::envoy::config::route::v3;
 use super::{number, rewrite, session};
 use crate::traffic::{
-    Edits, Forward, HeaderChange, RouteRule, RouteTable, Sticky, StickyCookie, WeightedBackend,
-    places,
+    Forward, HeaderChange, HeaderPolicy, RouteRule, RouteTable, Sticky, StickyCookie,
+    WeightedBackend, places,
 };
 
 /// The cluster of backends without an upstream. No such cluster is ever sent.
@@ -17,8 +17,10 @@ const NOWHERE: &str = "invalid";
 const HASHED: u32 = 1_000_000_000;
 
 /// Whether a backend changes headers, which then has the changes of its rule too.
-pub(super) fn has_own_edits(forward: &Forward) -> bool {
-    forward.weighted().any(|backend| !backend.edits.is_empty())
+pub(super) fn has_own_headers(forward: &Forward) -> bool {
+    forward
+        .weighted()
+        .any(|backend| !backend.headers.is_empty())
 }
 
 /// The backends that have weight. The share of one without an upstream goes to a cluster that is not there.
@@ -29,26 +31,26 @@ pub(super) fn specifier(
 ) -> v3::route_action::ClusterSpecifier {
     use v3::route_action::ClusterSpecifier;
     use v3::weighted_cluster::RandomValueSpecifier::UseHashPolicy;
-    let own_edits = has_own_edits(forward);
+    let own_headers = has_own_headers(forward);
     let mut weighted = forward.weighted();
     match (weighted.next(), weighted.next()) {
         (None, _) => return ClusterSpecifier::Cluster(NOWHERE.to_owned()),
-        (Some(only), None) if !own_edits => return ClusterSpecifier::Cluster(name(table, only)),
+        (Some(only), None) if !own_headers => return ClusterSpecifier::Cluster(name(table, only)),
         (Some(_), _) => {}
     }
     let share = |backend: &WeightedBackend, weight: u32, cookie: Option<String>| {
-        let mut edits = match own_edits {
-            true => rule.edits.around(&backend.edits),
-            false => Edits::default(),
+        let mut headers = match own_headers {
+            true => rule.headers.around(&backend.headers),
+            false => HeaderPolicy::default(),
         };
         if let Some(line) = cookie {
-            let header = edits.response.0.entry("set-cookie".into());
+            let header = headers.response.0.entry("set-cookie".into());
             let header: &mut HeaderChange = header.or_default();
             header.add.push(line.into());
         }
         v3::weighted_cluster::ClusterWeight {
             typed_per_filter_config: policy_slot(session_of_share(table, rule, forward, backend)),
-            ..cluster(name(table, backend), weight, &edits)
+            ..cluster(name(table, backend), weight, &headers)
         }
     };
     let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
@@ -113,9 +115,13 @@ fn name(table: &RouteTable, backend: &WeightedBackend) -> String {
     upstream.map_or_else(|| NOWHERE.to_owned(), |upstream| upstream.name.to_string())
 }
 
-fn cluster(name: String, weight: u32, edits: &Edits) -> v3::weighted_cluster::ClusterWeight {
-    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&edits.request);
-    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&edits.response);
+fn cluster(
+    name: String,
+    weight: u32,
+    headers: &HeaderPolicy,
+) -> v3::weighted_cluster::ClusterWeight {
+    let (request_headers_to_add, request_headers_to_remove) = rewrite::headers(&headers.request);
+    let (response_headers_to_add, response_headers_to_remove) = rewrite::headers(&headers.response);
     v3::weighted_cluster::ClusterWeight {
         name,
         weight: number(weight),

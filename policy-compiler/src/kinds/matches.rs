@@ -389,7 +389,9 @@ mod tests {
     use super::*;
     use crate::finding::ObjectRef;
     use crate::kind::ObjectKind;
-    use crate::traffic::{Action, Edits, Forward, RouteEntry, RoutePolicy, RouteRule, RuleId};
+    use crate::traffic::{
+        Action, Forward, HeaderPolicy, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    };
 
     /// Rules with so many alternatives each, and paths of so many bytes.
     fn rules(count: usize, alternatives: usize, bytes: usize) -> PortRules {
@@ -397,7 +399,7 @@ mod tests {
         let rule = Arc::new(RouteRule {
             id: RuleId::Declared(object, 0),
             action: Action::Forward(Forward::to(Vec::new())),
-            edits: Edits::default(),
+            headers: HeaderPolicy::default(),
             policy: RoutePolicy::default(),
             origins: BTreeSet::new(),
         });

@@ -4,7 +4,7 @@
 use regex::bytes::RegexBuilder;
 
 use super::faults::Fault;
-use super::filters::{Edits, PathRewrite, Redirect, Scheme};
+use super::filters::{HeaderPolicy, PathRewrite, Redirect, Scheme};
 use super::matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
@@ -43,7 +43,7 @@ pub struct Share<'t> {
     /// Its upstream. None: the request is answered with status 500.
     pub upstream: Option<&'t TableUpstream>,
     /// The changes of headers that it has beside those of the rule.
-    pub edits: &'t Edits,
+    pub headers: &'t HeaderPolicy,
 }
 
 impl<'t> Decision<'t> {
@@ -67,7 +67,7 @@ impl<'t> Decision<'t> {
             backend: &weighted.backend,
             weight: weighted.weight,
             upstream: self.table.upstream(&weighted.backend),
-            edits: &weighted.edits,
+            headers: &weighted.headers,
         }
     }
 
@@ -110,8 +110,8 @@ impl<'t> Decision<'t> {
                 request.path = rewritten(path, &self.entry.matcher.path, &request.path);
             }
         }
-        let edits = self.entry.rule.edits.around(share.edits);
-        edits.request.apply(&mut request.headers);
+        let changes = self.entry.rule.headers.around(share.headers);
+        changes.request.apply(&mut request.headers);
         request
     }
 
@@ -122,10 +122,10 @@ impl<'t> Decision<'t> {
         share: Option<&Share<'_>>,
         mut headers: Vec<(String, String)>,
     ) -> Vec<(String, String)> {
-        let none = Edits::default();
-        let edits = share.map_or(&none, |share| share.edits);
-        let edits = self.entry.rule.edits.around(edits);
-        edits.response.apply(&mut headers);
+        let none = HeaderPolicy::default();
+        let changes = share.map_or(&none, |share| share.headers);
+        let changes = self.entry.rule.headers.around(changes);
+        changes.response.apply(&mut headers);
         headers
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 use sha2::{Digest, Sha256};
 
-use super::filters::Edits;
+use super::filters::HeaderPolicy;
 use super::rule::RoutePolicy;
 use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
@@ -127,7 +127,7 @@ pub(crate) struct HostPolicy {
     /// How requests are sent; of HTTP alone.
     pub(crate) requests: RoutePolicy,
     /// The changes of headers; of HTTP alone.
-    pub(crate) edits: Edits,
+    pub(crate) headers: HeaderPolicy,
     /// The bounds on connections and requests to the host, and its ejection.
     pub(crate) upstream: UpstreamPolicy,
     /// How long a connection is kept without a request. None: as without a policy.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::world::Port;
 
-/// Changes of headers, by name in lower case.
+/// Changes of the headers of a request or of a response, by name in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeaderChanges(pub BTreeMap<Arc<str>, HeaderChange>);
 
@@ -72,16 +72,16 @@ impl HeaderChanges {
     }
 }
 
-/// Changes of the headers of a request and of its response.
+/// Changes of the headers of requests and of their responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Edits {
+pub struct HeaderPolicy {
     /// Changes of the request, on its way to the backend.
     pub request: HeaderChanges,
     /// Changes of the response, on its way to the caller.
     pub response: HeaderChanges,
 }
 
-impl Edits {
+impl HeaderPolicy {
     /// Whether no header of the request or the response changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -107,7 +107,7 @@ impl Edits {
     }
 }
 
-impl fmt::Display for Edits {
+impl fmt::Display for HeaderPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [("request", &self.request), ("response", &self.response)];
         let mut parts = Vec::new();

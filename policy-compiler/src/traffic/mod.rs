@@ -31,7 +31,7 @@ pub(crate) use external::{
 };
 pub use faults::{Abort, Delay, Fault, FaultAnswer};
 pub use filters::{
-    Edits, HeaderChange, HeaderChanges, Millionths, PathRewrite, PresentLines, Redirect,
+    HeaderChange, HeaderChanges, HeaderPolicy, Millionths, PathRewrite, PresentLines, Redirect,
     RedirectStatus, Rewrite, Scheme,
 };
 pub use matcher::{

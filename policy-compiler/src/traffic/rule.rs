@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cors::Cors;
 use super::faults::Fault;
-use super::filters::{Edits, Millionths, Redirect, Rewrite};
+use super::filters::{HeaderPolicy, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
 use super::session::Session;
 use super::sticky::Sticky;
@@ -74,7 +74,7 @@ pub struct RouteRule {
     /// The action for the request.
     pub action: Action,
     /// Changes of headers, for every backend and for answers of the rule itself.
-    pub edits: Edits,
+    pub headers: HeaderPolicy,
     /// Timeouts, retries, faults and CORS of the requests.
     pub policy: RoutePolicy,
     /// The objects that decided the rule, its policies included.
@@ -226,7 +226,7 @@ pub struct WeightedBackend {
     /// The weight in force, relative to the sum of the rule. Zero takes no requests.
     pub weight: u32,
     /// Changes of headers for this backend alone, after those of the rule.
-    pub edits: Edits,
+    pub headers: HeaderPolicy,
 }
 
 impl WeightedBackend {
@@ -236,7 +236,7 @@ impl WeightedBackend {
         Self {
             backend,
             weight,
-            edits: Edits::default(),
+            headers: HeaderPolicy::default(),
         }
     }
 }

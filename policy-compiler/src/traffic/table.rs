@@ -236,7 +236,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::traffic::{Edits, GrpcMethod, GrpcName, HeaderMatcher, QueryMatcher, RoutePolicy};
+    use crate::traffic::{
+        GrpcMethod, GrpcName, HeaderMatcher, HeaderPolicy, QueryMatcher, RoutePolicy,
+    };
     use crate::{ObjectKind, ObjectRef};
 
     fn matcher() -> impl Strategy<Value = RequestMatcher> {
@@ -307,7 +309,7 @@ mod tests {
                         status: 200,
                         body: "".into(),
                     },
-                    edits: Edits::default(),
+                    headers: HeaderPolicy::default(),
                     policy: RoutePolicy::default(),
                     origins: BTreeSet::new(),
                 };

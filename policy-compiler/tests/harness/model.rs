@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use heddle_policy_compiler::traffic::{
-    Action, Edits, Failure, Forward, PathRewrite, PresentLines, Redirect, Retries, Rewrite,
+    Action, Failure, Forward, HeaderPolicy, PathRewrite, PresentLines, Redirect, Retries, Rewrite,
     RouteEntry, RoutePolicy, RouteTable, RuleId, Timeouts,
 };
 use heddle_policy_compiler::{Compiled, NamespacedName};
@@ -37,7 +37,7 @@ fn line(table: &RouteTable, entry: &RouteEntry) -> String {
         Action::Redirect(to) => redirect(to),
         Action::Respond { status, body } => format!(" status {status} {body:?};"),
     };
-    let changes = edits(&rule.edits);
+    let changes = headers(&rule.headers);
     if !changes.is_empty() {
         write!(text, "{changes};").unwrap();
     }
@@ -62,7 +62,7 @@ fn forwarded(table: &RouteTable, forward: &Forward) -> String {
         let upstream = upstream.map_or("none", |upstream| &upstream.name);
         let (weight, backend) = (weighted.weight, &weighted.backend);
         write!(text, " {weight} to {backend} by {upstream}").unwrap();
-        text += &edits(&weighted.edits);
+        text += &headers(&weighted.headers);
         text.push(';');
     }
     for mirror in mirrors {
@@ -137,9 +137,9 @@ fn rewrite(path: &PathRewrite) -> String {
     }
 }
 
-fn edits(edits: &Edits) -> String {
+fn headers(of: &HeaderPolicy) -> String {
     let mut text = String::new();
-    for (direction, changes) in [("request", &edits.request), ("response", &edits.response)] {
+    for (direction, changes) in [("request", &of.request), ("response", &of.response)] {
         for (name, change) in &changes.0 {
             match &change.present {
                 PresentLines::Keep => {}

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_policy_compiler::traffic::{
-    Action, Backend, Balance, CookieMatcher, Edits, Forward, GrpcMethod, GrpcName, HeaderChange,
-    HeaderChanges, HeaderMatcher, HostPattern, Origins, PathMatcher, PathRewrite, PresentLines,
-    QueryMatcher, Redirect, RedirectStatus, Request, RequestMatcher, Rewrite, RouteEntry,
-    RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, TableUpstream, ValueMatcher, VirtualHost,
-    WeightedBackend,
+    Action, Backend, Balance, CookieMatcher, Forward, GrpcMethod, GrpcName, HeaderChange,
+    HeaderChanges, HeaderMatcher, HeaderPolicy, HostPattern, Origins, PathMatcher, PathRewrite,
+    PresentLines, QueryMatcher, Redirect, RedirectStatus, Request, RequestMatcher, Rewrite,
+    RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, TableUpstream, ValueMatcher,
+    VirtualHost, WeightedBackend,
 };
 use heddle_policy_compiler::{NamespacedName, ObjectKind, ObjectRef};
 use proptest::prelude::*;
@@ -104,10 +104,10 @@ fn changes(names: &'static str) -> impl Strategy<Value = HeaderChanges> {
     proptest::collection::btree_map(names.prop_map(Arc::from), change, 0..3).prop_map(HeaderChanges)
 }
 
-fn edits() -> impl Strategy<Value = Edits> {
+fn headers() -> impl Strategy<Value = HeaderPolicy> {
     let some = (changes("x-[abc]"), changes("y-[ab]"));
-    let some = some.prop_map(|(request, response)| Edits { request, response });
-    prop_oneof![2 => Just(Edits::default()), 1 => some]
+    let some = some.prop_map(|(request, response)| HeaderPolicy { request, response });
+    prop_oneof![2 => Just(HeaderPolicy::default()), 1 => some]
 }
 
 fn path_rewrite() -> impl Strategy<Value = Option<PathRewrite>> {
@@ -142,18 +142,18 @@ fn redirect() -> impl Strategy<Value = Action> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let shares = proptest::collection::vec((0..=BACKENDS, 0..3_u32, edits()), 1..4);
+    let shares = proptest::collection::vec((0..=BACKENDS, 0..3_u32, headers()), 1..4);
     let forward = (shares, rewrite()).prop_map(|(shares, rewrite)| {
         let mut seen = BTreeSet::new();
         let shares = shares.into_iter().filter(|(index, ..)| seen.insert(*index));
-        let backends = shares.map(|(index, weight, edits)| WeightedBackend {
+        let backends = shares.map(|(index, weight, headers)| WeightedBackend {
             backend: if index == BACKENDS {
                 Backend::Invalid(None)
             } else {
                 backend(index)
             },
             weight,
-            edits,
+            headers,
         });
         Action::Forward(Forward {
             rewrite,
@@ -180,44 +180,46 @@ fn replaces_prefix(action: &Action) -> bool {
 fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
     let rule = (
         action(),
-        edits(),
+        headers(),
         proptest::collection::vec(matcher(), 1..4),
     );
     proptest::collection::vec(rule, 0..5).prop_map(|rules| {
-        let of =
-            |(index, (action, edits, matchers)): (usize, (Action, Edits, Vec<RequestMatcher>))| {
-                let object = ObjectRef {
-                    kind: ObjectKind::TrafficSplit,
-                    namespace: "shop".into(),
-                    name: "s".into(),
-                };
-                let entry_action = action.clone();
-                let rule = Arc::new(RouteRule {
-                    id: RuleId::Declared(object, index),
-                    action,
-                    edits,
-                    policy: RoutePolicy::default(),
-                    origins: BTreeSet::new(),
-                });
-                let entry = move |(alternative, matcher)| RouteEntry {
-                    matcher,
-                    alternative,
-                    rule: Arc::clone(&rule),
-                };
-                let prefixes = replaces_prefix(&entry_action);
-                let matchers = matchers.into_iter().map(move |matcher| match matcher.path {
-                    PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_)
-                        if prefixes =>
-                    {
-                        RequestMatcher {
-                            path: PathMatcher::Any,
-                            ..matcher
-                        }
-                    }
-                    _ => matcher,
-                });
-                matchers.enumerate().map(entry)
+        let of = |(index, (action, headers, matchers)): (
+            usize,
+            (Action, HeaderPolicy, Vec<RequestMatcher>),
+        )| {
+            let object = ObjectRef {
+                kind: ObjectKind::TrafficSplit,
+                namespace: "shop".into(),
+                name: "s".into(),
             };
+            let entry_action = action.clone();
+            let rule = Arc::new(RouteRule {
+                id: RuleId::Declared(object, index),
+                action,
+                headers,
+                policy: RoutePolicy::default(),
+                origins: BTreeSet::new(),
+            });
+            let entry = move |(alternative, matcher)| RouteEntry {
+                matcher,
+                alternative,
+                rule: Arc::clone(&rule),
+            };
+            let prefixes = replaces_prefix(&entry_action);
+            let matchers = matchers.into_iter().map(move |matcher| match matcher.path {
+                PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Grpc(_)
+                    if prefixes =>
+                {
+                    RequestMatcher {
+                        path: PathMatcher::Any,
+                        ..matcher
+                    }
+                }
+                _ => matcher,
+            });
+            matchers.enumerate().map(entry)
+        };
         rules.into_iter().enumerate().flat_map(of).collect()
     })
 }

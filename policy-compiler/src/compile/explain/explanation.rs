@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Backend, Backoff, Edits, ExternalHost, ExternalProtocol, Failure, Fault, Mirror, Overload,
-    RateLimit, RequestMatcher, RetryBudget, RoutePolicy, RuleId, Session, Sticky,
+    Backend, Backoff, ExternalHost, ExternalProtocol, Failure, Fault, HeaderPolicy, Mirror,
+    Overload, RateLimit, RequestMatcher, RetryBudget, RoutePolicy, RuleId, Session, Sticky,
 };
 use crate::world::{NamespacedName, PodRef, Port, Protocol, SpiffeId, WorkloadRef};
 
@@ -168,7 +168,7 @@ pub struct DecidingRule {
     /// How the request is sent.
     pub policy: RoutePolicy,
     /// Its changes of headers, for every backend.
-    pub edits: Edits,
+    pub headers: HeaderPolicy,
     /// The faults that the request may meet on purpose.
     pub faults: Vec<Fault>,
     /// How the request is sent again. `None`: it is bytes, which are not.

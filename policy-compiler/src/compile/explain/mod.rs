@@ -327,7 +327,7 @@ fn rule_of_host(host: &ExternalHost, policy: &HostPolicy, arriving: &Arriving<'_
     let rule = RouteRule {
         id: RuleId::Declared(host.object.clone(), 0),
         action: Action::Forward(Forward::to(Vec::new())),
-        edits: policy.edits.clone(),
+        headers: policy.headers.clone(),
         policy: policy.requests.clone(),
         origins: host.origins(),
     };
@@ -412,7 +412,7 @@ fn deciding(
         id: rule.id.clone(),
         matcher,
         policy: rule.policy.clone(),
-        edits: rule.edits.clone(),
+        headers: rule.headers.clone(),
         faults: Vec::new(),
         mirrors: rule.mirrors().to_vec(),
         sticky: None,

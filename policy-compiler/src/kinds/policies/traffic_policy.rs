@@ -15,8 +15,8 @@ use crate::kinds::service_rules::Rules;
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::{
-    Balance, Edits, Ejection, ExternalHost, ExternalProtocol, HostPolicy, Overload, RateLimit,
-    RetryBudget, RoutePolicy, UpstreamPolicy,
+    Balance, Ejection, ExternalHost, ExternalProtocol, HeaderPolicy, HostPolicy, Overload,
+    RateLimit, RetryBudget, RoutePolicy, UpstreamPolicy,
 };
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
@@ -74,7 +74,7 @@ impl ServicePolicies {
         };
         let policy = self.of(host.port, protocol);
         let mut own = HostPolicy {
-            edits: policy.edit(&Edits::default()),
+            headers: policy.headers(&HeaderPolicy::default()),
             idle_timeout: policy.idle_timeout(true),
             objects: policy.objects().cloned().collect(),
             ..Default::default()
@@ -206,8 +206,8 @@ impl<'a> PortPolicy<'a> {
         self.groups.set_in(rule);
     }
 
-    /// Adds its changes of headers before those of a rule.
-    pub(crate) fn edit(&self, rule: &Edits) -> Edits {
+    /// Returns its changes of headers, followed by those of a rule.
+    pub(crate) fn headers(&self, rule: &HeaderPolicy) -> HeaderPolicy {
         self.groups
             .headers()
             .map_or_else(|| rule.clone(), |own| own.before(rule))

@@ -17,7 +17,7 @@ use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::{
-    Action, Edits, Forward, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
+    Action, Forward, HeaderPolicy, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
     WeightedBackend,
 };
 use crate::validation::inputs::Target;
@@ -217,7 +217,7 @@ fn rule<S>(
     RouteRule {
         id: RuleId::Declared(object.clone(), 0),
         action: Action::Forward(forward),
-        edits: Edits::default(),
+        headers: HeaderPolicy::default(),
         policy: RoutePolicy::default(),
         origins: BTreeSet::from([object.clone()]),
     }

@@ -12,15 +12,15 @@ use super::notes::Notes;
 use super::same;
 use crate::kinds::headers::{FRAMING, MAX_VALUE, is_odd};
 use crate::traffic::{
-    Cors, Edits, HeaderChanges, Millionths, PathMatcher, PathRewrite, PresentLines, Redirect,
-    RedirectStatus, RequestMatcher, Rewrite, Scheme,
+    Cors, HeaderChanges, HeaderPolicy, Millionths, PathMatcher, PathRewrite, PresentLines,
+    Redirect, RedirectStatus, RequestMatcher, Rewrite, Scheme,
 };
 use crate::world::{Port, is_dns_label};
 
 /// The filters of a rule.
 #[derive(Default)]
 pub(super) struct Filters {
-    pub(super) edits: Edits,
+    pub(super) headers: HeaderPolicy,
     pub(super) rewrite: Rewrite,
     pub(super) redirect: Option<Answer>,
     pub(super) mirrors: Vec<Copies>,
@@ -168,7 +168,7 @@ pub(super) fn of_rule<F: Serialize>(
         let message = "a redirect excludes URLRewrite and RequestMirror: nothing is sent on";
         notes.incompatible(format!("{field}.filters"), message, "remove one of them");
     }
-    if read.redirect.is_some() && !read.edits.request.is_empty() {
+    if read.redirect.is_some() && !read.headers.request.is_empty() {
         let message = "a redirect sends no request on: its RequestHeaderModifier has no effect";
         notes.ignored(format!("{field}.filters"), message.to_owned());
     }
@@ -180,7 +180,7 @@ pub(super) fn of_backend<F: Serialize>(
     field: &str,
     filters: Option<&Vec<F>>,
     notes: &mut Notes,
-) -> Edits {
+) -> HeaderPolicy {
     let read = of_rule(field, filters, &[], notes);
     let others = read.redirect.is_some() || read.cors.is_some() || !read.mirrors.is_empty();
     if others || read.rewrite != Rewrite::default() {
@@ -189,7 +189,7 @@ pub(super) fn of_backend<F: Serialize>(
         let fix = "set it in the filters of the rule";
         notes.unsupported(format!("{field}.filters"), message, fix);
     }
-    read.edits
+    read.headers
 }
 
 /// Whether the filter has exactly the field of its type, and a type that is supported.
@@ -247,11 +247,11 @@ impl Filters {
     fn add(&mut self, field: &str, filter: Filter, matchers: &[RequestMatcher], notes: &mut Notes) {
         if let Some(of) = &filter.request_header_modifier {
             let field = format!("{field}.requestHeaderModifier");
-            self.edits.request = changes(&field, of, notes);
+            self.headers.request = changes(&field, of, notes);
         }
         if let Some(of) = &filter.response_header_modifier {
             let field = format!("{field}.responseHeaderModifier");
-            self.edits.response = changes(&field, of, notes);
+            self.headers.response = changes(&field, of, notes);
         }
         if let Some(of) = &filter.cors {
             self.cors = Some(cors::cors(&format!("{field}.cors"), of, notes));

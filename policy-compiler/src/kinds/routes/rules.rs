@@ -12,7 +12,7 @@ use super::{Routed, same, sessions};
 use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
-    Action, Backend, Edits, Forward, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
+    Action, Backend, Forward, HeaderPolicy, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
     Session, WeightedBackend, WithoutBackend,
 };
 use crate::world::Port;
@@ -42,7 +42,7 @@ struct BackendFields {
 struct Weighted {
     reference: Reference,
     weight: u32,
-    edits: Edits,
+    headers: HeaderPolicy,
 }
 
 impl Rule {
@@ -92,7 +92,7 @@ impl Rule {
                 Some(answer) => Action::Redirect(answer.at(parent)),
                 None => Action::Forward(self.forward(policy, routed)),
             },
-            edits: self.filters.edits.clone(),
+            headers: self.filters.headers.clone(),
             policy: RoutePolicy {
                 cors: self.filters.cors.clone(),
                 ..self.policy.clone()
@@ -109,7 +109,7 @@ impl Rule {
         let weighted = self.backends.iter().map(|weighted| WeightedBackend {
             backend: resolve(&weighted.reference),
             weight: weighted.weight,
-            edits: weighted.edits.clone(),
+            headers: weighted.headers.clone(),
         });
         let mirrors = self.filters.mirrors.iter().map(|mirror| Mirror {
             backend: resolve(&mirror.reference),
@@ -183,7 +183,7 @@ fn weighted(field: String, of: &impl Serialize, notes: &mut Notes) -> Option<Wei
         notes.unsupported(field, "the backend cannot be read", "remove it");
         return None;
     };
-    let edits = filters::of_backend(&field, of.filters.as_ref(), notes);
+    let headers = filters::of_backend(&field, of.filters.as_ref(), notes);
     let weight = of.weight.unwrap_or(1);
     if !(0..=MAX_WEIGHT).contains(&weight) {
         let message = format!("{weight} is not from 0 to {MAX_WEIGHT}");
@@ -192,6 +192,6 @@ fn weighted(field: String, of: &impl Serialize, notes: &mut Notes) -> Option<Wei
     Some(Weighted {
         reference: of.reference.read(field, notes),
         weight: u32::try_from(weight).unwrap_or_default(),
-        edits,
+        headers,
     })
 }

@@ -4,16 +4,16 @@ use heddle_crds as crds;
 
 use crate::kinds::ValidationError;
 use crate::kinds::headers::{FRAMING, is_token, is_value};
-use crate::traffic::{Edits, HeaderChanges, PresentLines, unrouted};
+use crate::traffic::{HeaderChanges, HeaderPolicy, PresentLines, unrouted};
 
 /// The most headers of a list.
 const MAX_HEADERS: usize = 16;
 /// The beginning of the names of headers that sidecars give each other.
 const OWN: &str = "x-heddle-";
 
-pub(super) fn edits(of: &crds::HeaderPolicy) -> Edits {
+pub(super) fn policy(of: &crds::HeaderPolicy) -> HeaderPolicy {
     let changes = |of: &Option<crds::HeaderChanges>| of.as_ref().map(changes).unwrap_or_default();
-    Edits {
+    HeaderPolicy {
         request: changes(&of.request),
         response: changes(&of.response),
     }

@@ -19,7 +19,7 @@ use super::ValidationError;
 use crate::called_server::CalledServer;
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    Balance, Connections, Edits, Ejection, Fault, Limits, Overload, RateLimit, Retries,
+    Balance, Connections, Ejection, Fault, HeaderPolicy, Limits, Overload, RateLimit, Retries,
     RetryBudget, RoutePolicy, Timeouts, UpstreamPolicy, idle_timeout,
 };
 use crate::world::{NamespacedName, Protocol};
@@ -31,7 +31,7 @@ pub(crate) struct PolicyGroups {
     /// With the budget that the policy names.
     retries: Option<(Retries, Option<RetryBudget>)>,
     faults: Option<Vec<Fault>>,
-    headers: Option<Edits>,
+    headers: Option<HeaderPolicy>,
     rate_limits: Option<Vec<RateLimit>>,
     overload: Option<Overload>,
     ejection: Option<Ejection>,
@@ -51,7 +51,7 @@ impl PolicyGroups {
             limits: spec.limits.as_ref().map(upstreams::limits),
             connections: spec.connections.as_ref().map(upstreams::connections),
             balancing: spec.load_balancing.as_ref().map(upstreams::balancing),
-            headers: spec.headers.as_ref().map(headers::edits),
+            headers: spec.headers.as_ref().map(headers::policy),
             faults: Some(faults::faults(&spec.faults)).filter(|of| !of.is_empty()),
             rate_limits: Some(rate_limits::rate_limits(policy, &spec.rate_limits))
                 .filter(|of| !of.is_empty()),
@@ -124,7 +124,7 @@ impl PolicyGroups {
     }
 
     /// The changes of headers, before those of a rule.
-    pub(super) fn headers(&self) -> Option<&Edits> {
+    pub(super) fn headers(&self) -> Option<&HeaderPolicy> {
         self.headers.as_ref()
     }
 
