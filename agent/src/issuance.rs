@@ -112,13 +112,13 @@ async fn issue(settings: &Settings, trust: &str) -> Result<(Credential, Workload
     let answer = tokio::time::timeout(TIMEOUT, IdentityClient::new(channel).issue(request))
         .await
         .context("the control plane does not answer")?
-        .map_err(said)?;
+        .map_err(issue_error)?;
     let credential = Credential::accept(answer.into_inner(), &key, &settings.id)?;
     Ok((credential, key))
 }
 
-/// The control plane's own words; of the rest of a status (metadata) nothing belongs into a log.
-fn said(status: Status) -> anyhow::Error {
+/// The error with the message of the control plane. The metadata of a status does not belong into a log.
+fn issue_error(status: Status) -> anyhow::Error {
     let message = status.message().to_owned();
     match status.code() {
         Code::Unauthenticated => {

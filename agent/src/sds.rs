@@ -123,7 +123,7 @@ fn pump<S: Session>(
     Box::pin(ReceiverStream::new(stream))
 }
 
-fn refused(error: Option<&str>) {
+fn rejected(error: Option<&str>) {
     if let Some(error) = error.map(|error| clean(error, MAX_TEXT)) {
         tracing::error!(error, "Envoy rejected the certificate or the trust bundle");
     }
@@ -148,7 +148,7 @@ impl Session for StateOfTheWorld {
     type Answer = DiscoveryResponse;
 
     fn asked(&mut self, ask: DiscoveryRequest) {
-        refused(ask.error_detail.as_ref().map(|e| e.message.as_str()));
+        rejected(ask.error_detail.as_ref().map(|e| e.message.as_str()));
         // An answer to an older response than the last one has no new information.
         if !ask.response_nonce.is_empty() && ask.response_nonce != self.nonce.to_string() {
             return;
@@ -198,7 +198,7 @@ impl Session for Delta {
     type Answer = DeltaDiscoveryResponse;
 
     fn asked(&mut self, ask: DeltaDiscoveryRequest) {
-        refused(ask.error_detail.as_ref().map(|e| e.message.as_str()));
+        rejected(ask.error_detail.as_ref().map(|e| e.message.as_str()));
         for name in ask.resource_names_unsubscribe {
             self.wanted.remove(&name);
         }

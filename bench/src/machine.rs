@@ -50,8 +50,8 @@ pub fn conditions(parts: &Parts) -> Vec<(&'static str, String)> {
 
 /// Without the path, which is of this machine alone.
 fn envoy_version(envoy: &Path) -> String {
-    let said = output(&envoy.display().to_string(), &["--version"]).unwrap_or_default();
-    said.rsplit_once("version: ")
+    let text = output(&envoy.display().to_string(), &["--version"]).unwrap_or_default();
+    text.rsplit_once("version: ")
         .map_or(String::new(), |(_, version)| version.to_owned())
 }
 

@@ -216,7 +216,7 @@ pub mod reason {
     pub const PENDING: &str = "Pending";
     /// Programmed: no sidecar needs this object.
     pub const NO_SUBSCRIBERS: &str = "NoSubscribers";
-    /// Programmed: a sidecar refused it; the message holds Envoy's own text.
+    /// Programmed: a sidecar rejected it; the message holds Envoy's own text.
     pub const REJECTED_BY_PROXY: &str = "RejectedByProxy";
 }
 

@@ -239,11 +239,11 @@ fn every_other_field_has_a_default_or_is_required() {
             for (name, field) in schema.properties.iter().flatten() {
                 let path = format!("{path}.{name}");
                 // Within a list the API server does not fill it in, but the description says it.
-                let said = field
+                let described = field
                     .description
                     .as_deref()
                     .is_some_and(|d| d.contains(" Default: "));
-                let spelled_out = field.default.is_some() || required.contains(name) || said;
+                let spelled_out = field.default.is_some() || required.contains(name) || described;
                 let listed = ABSENCE_MEANS.iter().any(|known| {
                     let of_every_kind = known.strip_prefix('*');
                     *known == path || of_every_kind.is_some_and(|tail| path.ends_with(tail))

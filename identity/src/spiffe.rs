@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn an_error_repeats_little_and_nothing_raw() {
         let text = format!("spiffe://a\n{}", "x".repeat(10_000));
-        let said = text.parse::<SpiffeId>().unwrap_err().to_string();
-        assert!(said.len() < 400 && !said.contains('\n'), "{said}");
+        let error = text.parse::<SpiffeId>().unwrap_err().to_string();
+        assert!(error.len() < 400 && !error.contains('\n'), "{error}");
     }
 }

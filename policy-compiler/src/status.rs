@@ -16,7 +16,7 @@ pub struct ObjectStatus {
     /// In the order of [`ConditionType::ALL`]. `Programmed` is only here when Envoy rejected the generation.
     pub conditions: Vec<DesiredCondition>,
     /// The spec that the compiled resources carry: the current one, or the last good. None: nothing of the object is in force.
-    /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy refuses must not become the last good).
+    /// The operator writes it to `status.lastGood` once every proxy has acknowledged it (a spec that Envoy rejects must not become the last good).
     pub in_force: Option<LastGood>,
     /// The places to which the object is attached, for kinds with `status.parents` or `status.ancestors`.
     pub parents: Vec<ParentStatus>,
@@ -64,10 +64,10 @@ impl ParentStatus {
         object: &'a [DesiredCondition],
     ) -> impl Iterator<Item = &'a DesiredCondition> {
         let own = |kind| self.conditions.iter().any(|own| own.kind == kind);
-        let refused = own(ConditionType::Accepted);
+        let not_accepted = own(ConditionType::Accepted);
         let shared = object.iter().filter(move |condition| {
             let of_accepted = condition.kind == ConditionType::PartiallyInvalid;
-            !(own(condition.kind) || refused && of_accepted)
+            !(own(condition.kind) || not_accepted && of_accepted)
         });
         self.conditions.iter().chain(shared)
     }

@@ -135,7 +135,7 @@ spec: {rules: [{to: {headers: [{name: x-tier, regex: '(gold'}]}}]}
 ";
     let (broken, _) = ingest::parse_yaml("broken.yaml", broken).into_objects();
     let (world, _) = harness::world(harness::base()?.into_iter().chain(broken));
-    let refused = harness::views(&compile(&world))
+    let answers = harness::views(&compile(&world))
         .into_values()
         .flat_map(|view| view.resources.into_values())
         .filter(|resource| {
@@ -147,10 +147,10 @@ spec: {rules: [{to: {headers: [{name: x-tier, regex: '(gold'}]}}]}
         .map(|resource| validate(Some(&resource)))
         .collect::<Result<Vec<_>>>()?;
     ensure!(
-        refused
+        answers
             .iter()
             .any(|(accepted, text)| !accepted && text.contains("missing ): (gold")),
-        "{refused:?}"
+        "{answers:?}"
     );
     Ok(())
 }

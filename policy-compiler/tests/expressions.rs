@@ -1,4 +1,4 @@
-//! Regular expressions of splits: a real Envoy accepts each one that the compiler accepts. One that Envoy refuses would take the whole
+//! Regular expressions of splits: a real Envoy accepts each one that the compiler accepts. One that Envoy rejects would take the whole
 //! route configuration with it. `HEDDLE_EXPRESSIONS` is the number of random ones.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
@@ -101,8 +101,8 @@ fn accepted(all: &[String]) -> Vec<&str> {
     kept.map(|(_, text)| text.as_str()).collect()
 }
 
-/// The expressions that Envoy refuses, one at least if there are any.
-fn refused_by_envoy(folder: &Path, all: &[&str]) -> Result<Vec<String>> {
+/// The expressions that Envoy rejects, one at least if there are any.
+fn rejected_by_envoy(folder: &Path, all: &[&str]) -> Result<Vec<String>> {
     let routes: Vec<Value> = all
         .iter()
         .map(|text| json!({"match": {"safe_regex": {"regex": text}}, "direct_response": {"status": 200}}))
@@ -137,9 +137,9 @@ fn refused_by_envoy(folder: &Path, all: &[&str]) -> Result<Vec<String>> {
         }
         _ => {
             let (first, second) = all.split_at(all.len() / 2);
-            let found = refused_by_envoy(folder, first)?;
+            let found = rejected_by_envoy(folder, first)?;
             match found.is_empty() {
-                true => refused_by_envoy(folder, second),
+                true => rejected_by_envoy(folder, second),
                 false => Ok(found),
             }
         }
@@ -165,7 +165,7 @@ fn envoy_reads_every_expression_that_is_accepted() -> Result<()> {
         all.len()
     );
     let folder = tempfile::tempdir()?;
-    let refused = refused_by_envoy(folder.path(), &accepted)?;
-    ensure!(refused.is_empty(), "{refused:#?}");
+    let rejected = rejected_by_envoy(folder.path(), &accepted)?;
+    ensure!(rejected.is_empty(), "{rejected:#?}");
     Ok(())
 }

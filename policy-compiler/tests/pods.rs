@@ -122,16 +122,16 @@ fn a_pod_that_was_called_and_no_other_answers() -> Result<()> {
             );
         }
     }
-    let said = |at: &str| -> Result<String> {
+    let answer = |at: &str| -> Result<String> {
         let mut stream = connect(&format!("{at}:{TCP}"))?;
         let _ = stream.write_all(b"hello");
         let mut text = String::new();
         let _ = stream.read_to_string(&mut text);
         Ok(text)
     };
-    ensure!(said("127.78.2.1")? == "db-0");
+    ensure!(answer("127.78.2.1")? == "db-0");
     ensure!(
-        said("127.78.2.2")?.is_empty(),
+        answer("127.78.2.2")?.is_empty(),
         "another stood in for a pod that is gone"
     );
     Ok(())

@@ -37,7 +37,7 @@ fn one_trace(spans: &[Received]) -> Result<(String, String)> {
     {
         found.push(child);
     }
-    let said: Vec<_> = found
+    let path: Vec<_> = found
         .iter()
         .map(|of| (&*of.service, &*of.span.name, of.span.kind()))
         .collect();
@@ -52,7 +52,7 @@ fn one_trace(spans: &[Received]) -> Result<(String, String)> {
         ("c", &*d, SpanKind::Client),
         ("d", &*d, SpanKind::Server),
     ];
-    ensure!(said == expected, "{said:#?}");
+    ensure!(path == expected, "{path:#?}");
     let id = &found[0].span.trace_id;
     ensure!(spans.iter().all(|of| of.span.trace_id == *id), "{spans:#?}");
     Ok((hex(id), hex(&found[0].span.parent_span_id)))

@@ -223,20 +223,20 @@ fn policies(compiled: &Compiled) -> Result<()> {
                     port: None,
                     http: Some(parts),
                 };
-                let said = evaluate(authz, &request, false);
+                let decision = evaluate(authz, &request, false);
                 let code = status(&http(&format!("{ip}:{port}"), method, path, headers)?);
                 ensure!(
                     explained == code,
                     "{from} {port} {method} {path} {headers:?}: explained as {explained}, but {code}"
                 );
-                if said.allowed() {
+                if decision.allowed() {
                     passed += 1
                 } else {
                     refused += 1
                 }
-                if code != if said.allowed() { 200 } else { 403 } {
+                if code != if decision.allowed() { 200 } else { 403 } {
                     wrong.push(format!(
-                        "{port} {method} {path} {headers:?} from {peer:?}: {said:?}, but {code}"
+                        "{port} {method} {path} {headers:?} from {peer:?}: {decision:?}, but {code}"
                     ));
                 }
             }

@@ -235,11 +235,11 @@ fn rules_stay(compiled: &Compiled) -> Result<()> {
             ensure!(status(&got) == expected, "{at} {path}: {got}");
         }
     }
-    let said = compiled
+    let reported = compiled
         .findings
         .iter()
         .any(|finding| finding.code == "NotHttp");
-    ensure!(said, "{:#?}", compiled.findings);
+    ensure!(reported, "{:#?}", compiled.findings);
     Ok(())
 }
 

@@ -229,32 +229,32 @@ fn answers(push: &Push) -> Vec<DeltaDiscoveryRequest> {
     requests
 }
 
-/// A stream from its first request until the client has everything, and all that the client said.
+/// A stream from its first request until the client has everything, and all that the client sent.
 fn synced(view: &Arc<View>) -> (Session, Vec<DeltaDiscoveryRequest>) {
     let mut session = session(view);
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     let mut pending = vec![ask(ResourceKind::Cluster, Vec::new())];
     while !pending.is_empty() {
         let pushes: Vec<Push> = pending
             .iter()
             .flat_map(|request| hear(&mut session, request))
             .collect();
-        said.append(&mut pending);
+        sent.append(&mut pending);
         pending = pushes.iter().flat_map(answers).collect();
     }
     let (held, all) = (session.held_count(), view.iter().count());
     assert_eq!(held, all, "the client has not got everything");
-    (session, said)
+    (session, sent)
 }
 
 /// A client that has nothing gets everything.
 fn first_sync(services: usize) -> Turn {
     let view = viewed(view(services, "0000000000000001"));
     // The client's next request depends on the responses, and these are the same each time, nonces included.
-    let (_, said) = synced(&view);
+    let (_, sent) = synced(&view);
     Box::new(move |_| {
         let mut session = session(&view);
-        for request in &said {
+        for request in &sent {
             black_box(hear(&mut session, request));
         }
         assert_eq!(session.held_count(), 4 * services);
@@ -279,10 +279,10 @@ fn push(services: usize) -> Turn {
 /// A client that has everything comes again, and is sent nothing.
 fn reconnect(services: usize) -> Turn {
     let view = viewed(view(services, "0000000000000001"));
-    let said = ResourceKind::ALL.map(|kind| held(&view, kind));
+    let sent = ResourceKind::ALL.map(|kind| held(&view, kind));
     Box::new(move |_| {
         let mut session = session(&view);
-        for request in &said {
+        for request in &sent {
             assert!(hear(&mut session, request).is_empty(), "something was sent");
         }
         session.end_resync();

@@ -1,4 +1,4 @@
-//! Stock Envoy over incremental ADS and mTLS on loopback: traffic, an update, a refusal, on demand, a reconnect.
+//! Stock Envoy over incremental ADS and mTLS on loopback: traffic, an update, a rejection, on demand, a reconnect.
 // Clippy takes only the test functions themselves for tests, not the functions they call.
 #![allow(
     clippy::expect_used,
@@ -231,7 +231,7 @@ async fn envoy_runs_what_it_is_given() {
     extension(&server, &source).await;
     on_demand(&server, &source, unknown, backend).await;
     loads(&source, front).await;
-    refusal(&server, &source).await;
+    rejection(&server, &source).await;
     reconnect(server, &source, &pki, front).await;
 }
 
@@ -262,7 +262,7 @@ async fn runtime_values(server: &Running, source: &Arc<Fixture>, admin: u16) {
         .expect("the value stays without its resource");
 }
 
-/// A listener's filter comes by ECDS, and the listener waits for it. A broken one is refused by name, and the last good one stays;
+/// A listener's filter comes by ECDS, and the listener waits for it. A broken one is rejected by name, and the last good one stays;
 /// without it connections are closed.
 async fn extension(server: &Running, source: &Arc<Fixture>) {
     let (port, filter) = (free_port(), key(Extension, "gate"));
@@ -277,7 +277,7 @@ async fn extension(server: &Running, source: &Arc<Fixture>) {
     until_answer(port, "/", "hello").await;
     source.put([chooses("gate", "4", "%NOT_A_COMMAND(%")]);
     let progress = server
-        .until(NODE, "refused", |p| {
+        .until(NODE, "rejected", |p| {
             p.unacknowledged.get(&filter).is_some_and(Option::is_some)
         })
         .await;
@@ -368,8 +368,8 @@ async fn loads(source: &Arc<Fixture>, port: u16) {
         .expect("the loads are never reported");
 }
 
-/// A resource that Envoy refuses is recorded with Envoy's text, and holds up no other.
-async fn refusal(server: &Running, source: &Arc<Fixture>) {
+/// A resource that Envoy rejects is recorded with Envoy's text, and holds up no other.
+async fn rejection(server: &Running, source: &Arc<Fixture>) {
     let other = free_port();
     source.put([
         bad_listener("bad", free_port()),
@@ -379,7 +379,7 @@ async fn refusal(server: &Running, source: &Arc<Fixture>) {
     until_answer(other, "/", "x-version: v4").await;
     let bad = key(Listener, "bad");
     let progress = server
-        .until(NODE, "refused", |p| {
+        .until(NODE, "rejected", |p| {
             p.unacknowledged.len() == 1 && p.unacknowledged.get(&bad).is_some_and(Option::is_some)
         })
         .await;
@@ -388,7 +388,7 @@ async fn refusal(server: &Running, source: &Arc<Fixture>) {
     assert!(server.counters.snapshot().nacks.listener > 0);
 }
 
-/// Another server with the same content sends only the refused resource again.
+/// Another server with the same content sends only the rejected resource again.
 async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16) {
     let (address, before) = (server.address, server.registry.get(&NODE.into()).unwrap());
     server.stop().await;
@@ -403,7 +403,7 @@ async fn reconnect(server: Running, source: &Arc<Fixture>, pki: &Pki, front: u16
     assert_eq!(
         (sent.cluster, sent.endpoints, sent.route),
         (0, 0, 0),
-        "only the refused listener is sent"
+        "only the rejected listener is sent"
     );
     source.put([route("svc", "svc", "v5")]);
     until_answer(front, "/", "x-version: v5").await;

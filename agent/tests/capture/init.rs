@@ -374,8 +374,8 @@ fn without_the_right_it_says_what_it_needs_and_changes_nothing() {
         ])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("NET_ADMIN"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("NET_ADMIN"), "{stderr}");
     assert!(!run(&format!("ip netns exec {} nft list ruleset", net.pod)).contains("heddle"));
 }

@@ -73,11 +73,11 @@ fn the_bootstrap_is_valid() {
             .arg(&path)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}");
-        assert!(!said.to_lowercase().contains("deprecated"), "{said}");
-        assert!(!said.to_lowercase().contains("unknown field"), "{said}");
+        assert!(output.status.success(), "{stderr}");
+        assert!(!stderr.to_lowercase().contains("deprecated"), "{stderr}");
+        assert!(!stderr.to_lowercase().contains("unknown field"), "{stderr}");
     }
 }
 

@@ -130,7 +130,7 @@ impl Proxy {
     /// Takes a response in: returns its ACK, and Envoy's requests in consequence.
     ///
     /// # Errors
-    /// When a resource does not have its type. A real Envoy would refuse it; here it ends the measurement.
+    /// When a resource does not have its type. A real Envoy would reject it; here it ends the measurement.
     pub fn receive(
         &mut self,
         response: &Response<'_>,

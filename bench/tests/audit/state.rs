@@ -30,13 +30,13 @@ impl Protocol {
     }
 
     fn put(self, mut port: Value) -> Value {
-        let said = match self {
+        let protocol = match self {
             Self::Http => json!("http"),
             Self::Tcp => json!("tcp"),
             Self::Undeclared => Value::Null,
         };
         if let Some(port) = port.as_object_mut() {
-            port.insert("appProtocol".to_owned(), said);
+            port.insert("appProtocol".to_owned(), protocol);
         }
         port
     }

@@ -156,10 +156,10 @@ fn addresses(
         .filter_map(|slice| slice.get("endpoints")?.as_array());
     let wanted = endpoints.flatten().filter(|endpoint| {
         wanted(&|condition| {
-            let said = endpoint
+            let value = endpoint
                 .get("conditions")
                 .and_then(|all| all.get(condition));
-            said.and_then(Value::as_bool).unwrap_or(false)
+            value.and_then(Value::as_bool).unwrap_or(false)
         })
     });
     let texts = wanted.filter_map(|endpoint| endpoint.get("addresses")?.as_array());

@@ -128,12 +128,12 @@ impl<'a> Mesh<'a> {
         for (pod, _, host) in PODS {
             mesh.wait_ready(pod, host).await?;
         }
-        let said = format!(
+        let text = format!(
             "control plane and {} sidecars (stock Envoy) ready after {:.1} s",
             PODS.len(),
             term.elapsed()
         );
-        term.expect(true, &said);
+        term.expect(true, &text);
         Ok(mesh)
     }
 

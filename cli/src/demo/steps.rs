@@ -53,7 +53,7 @@ pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
     identity(term, mesh).await?;
     policy(term, mesh).await?;
     faulty(term, mesh).await?;
-    refused(term, mesh).await?;
+    rejected(term, mesh).await?;
     let total = load.read();
     edges_table(term, mesh, &first, &total).await?;
     no_failures(term, "from the first to the last step", &total);
@@ -104,14 +104,14 @@ async fn split(term: &mut Term, mesh: &Mesh<'_>, load: &Load) -> Result<()> {
         ));
         let tally = load.next(REQUESTS, PHASE_TIMEOUT).await?;
         let share = share(&tally, "v1");
-        let said = format!(
+        let text = format!(
             "v1 {share:.1} %, v2 {:.1} % of {} requests",
             self::share(&tally, "v2"),
             tally.sent()
         );
         term.expect(
             (share - wanted).abs() <= points && tally.sent() >= REQUESTS,
-            &said,
+            &text,
         );
     }
     no_failures(
@@ -252,23 +252,23 @@ async fn faulty(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
         "its status names what is missing",
     );
     let (split, took) = apply(mesh, Change::SplitEven, SPLIT, is_programmed).await?;
-    let said = format!(
+    let text = format!(
         "another object is changed meanwhile: {} in force on {} sidecars in {} ms",
         split.weights(),
         split.proxies(),
         took.as_millis()
     );
-    term.expect(split.weights() == "50/50", &said);
+    term.expect(split.weights() == "50/50", &text);
     judged(term, mesh).await;
     mesh.dir.remove(Change::FaultySplit)
 }
 
-async fn refused(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
+async fn rejected(term: &mut Term, mesh: &Mesh<'_>) -> Result<()> {
     term.step(
-        "What Envoy itself refuses comes back to the object, and the last good version stays",
+        "What Envoy itself rejects comes back to the object, and the last good version stays",
     );
     term.note("AuthPolicy ratings-callers is given a broken regular expression:");
-    let (status, took) = apply(mesh, Change::RefusedPolicy, CALLERS, |status| {
+    let (status, took) = apply(mesh, Change::RejectedPolicy, CALLERS, |status| {
         status.condition("Programmed").reason == "RejectedByProxy"
     })
     .await?;

@@ -50,14 +50,14 @@ impl Term {
         }
     }
 
-    /// A measured expectation: `said` is printed either way, a miss is remembered.
-    pub fn expect(&mut self, holds: bool, said: &str) {
+    /// A measured expectation: `text` is printed either way, a miss is remembered.
+    pub fn expect(&mut self, holds: bool, text: &str) {
         if holds {
             self.held += 1;
-            self.line(&format!("   {} {said}", self.paint("32", "✓")));
+            self.line(&format!("   {} {text}", self.paint("32", "✓")));
         } else {
-            self.line(&format!("   {} {said}", self.paint("1;31", "✗")));
-            self.failed.push(said.to_owned());
+            self.line(&format!("   {} {text}", self.paint("1;31", "✗")));
+            self.failed.push(text.to_owned());
         }
     }
 

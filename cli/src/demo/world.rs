@@ -37,8 +37,8 @@ pub enum Change {
     RatingsCallers,
     /// A split towards a service that does not exist.
     FaultySplit,
-    /// A policy that Envoy refuses.
-    RefusedPolicy,
+    /// A policy that Envoy rejects.
+    RejectedPolicy,
 }
 
 impl Change {
@@ -62,9 +62,9 @@ impl Change {
                 "faulty-split.yaml",
                 include_str!("../../demo/steps/faulty-split.yaml"),
             ),
-            Self::RefusedPolicy => (
+            Self::RejectedPolicy => (
                 "ratings-callers.yaml",
-                include_str!("../../demo/steps/refused-policy.yaml"),
+                include_str!("../../demo/steps/rejected-policy.yaml"),
             ),
         }
     }
@@ -151,7 +151,7 @@ mod tests {
             Change::Strict,
             Change::RatingsCallers,
             Change::FaultySplit,
-            Change::RefusedPolicy,
+            Change::RejectedPolicy,
         ];
         let texts = WORLD.into_iter().chain(steps.into_iter().map(Change::file));
         let mut builder = World::builder();

@@ -91,12 +91,12 @@ where
     if status == StatusCode::OK {
         return Ok(body);
     }
-    let said = String::from_utf8_lossy(&body);
+    let text = String::from_utf8_lossy(&body);
     let fix = match status {
         StatusCode::FORBIDDEN => " (fix: bind yourself to ClusterRole heddle-proxy-reader)",
         _ => "",
     };
-    bail!("it answers {status}: {}{fix}", said.trim());
+    bail!("it answers {status}: {}{fix}", text.trim());
 }
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
             assert!(
                 ["no answer from it", "its answer broke off"]
                     .iter()
-                    .any(|said| error.to_string().contains(said)),
+                    .any(|reason| error.to_string().contains(reason)),
                 "{error:#}"
             );
         }

@@ -122,7 +122,7 @@ async fn ask(way: &Way, pod: &str, path: &str) -> Result<Bytes> {
         let answer = match (answer, afterword) {
             (Err(error), Some(afterword)) => {
                 match tokio::time::timeout(AFTERWORD, afterword).await {
-                    Ok(Some(said)) => Err(error.context(said)),
+                    Ok(Some(output)) => Err(error.context(output)),
                     Ok(None) | Err(_) => Err(error),
                 }
             }

@@ -79,12 +79,16 @@ impl ReplicaReport {
     fn rejections(&self) -> impl Iterator<Item = ObjectRejection> {
         // A kind that is not known is that of a newer replica.
         let kind = |name: &str| ObjectKind::by_name(name).filter(|kind| kind.is_declared());
-        self.rejections.iter().filter_map(move |refused| {
-            let object = ObjectRef::new(kind(&refused.kind)?, &refused.namespace, &refused.name);
+        self.rejections.iter().filter_map(move |rejection| {
+            let object = ObjectRef::new(
+                kind(&rejection.kind)?,
+                &rejection.namespace,
+                &rejection.name,
+            );
             Some(ObjectRejection {
                 object,
-                generation: refused.generation,
-                text: refused.text.clone(),
+                generation: rejection.generation,
+                text: rejection.text.clone(),
             })
         })
     }

@@ -65,8 +65,8 @@ pub fn read(key: &str, text: &str) -> Option<(WorkloadRef, BTreeMap<Destination,
         let (destination, used) = line.split_once(' ')?;
         Some((destination.parse().ok()?, used.parse().ok()?))
     };
-    let held = text.lines().filter_map(line).collect();
-    named.then(|| (WorkloadRef::new(namespace, name), held))
+    let destinations = text.lines().filter_map(line).collect();
+    named.then(|| (WorkloadRef::new(namespace, name), destinations))
 }
 
 #[cfg(test)]

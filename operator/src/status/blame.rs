@@ -239,10 +239,10 @@ impl Search<'_> {
 
 /// Returns the trial of a rejected resource. A client can ask for any number of resources without policies, and a trial of those sets no
 /// object aside.
-fn trial_of(trials: &Trials, identity: &str, refused: &RejectedResource) -> (Trial, bool) {
-    match refused.origins.is_empty() {
-        true => trials.needless(&refused.resource),
-        false => trials.of(identity, &refused.resource),
+fn trial_of(trials: &Trials, identity: &str, rejected: &RejectedResource) -> (Trial, bool) {
+    match rejected.origins.is_empty() {
+        true => trials.needless(&rejected.resource),
+        false => trials.of(identity, &rejected.resource),
     }
 }
 
@@ -391,7 +391,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: 
             ("dst|192.0.2.1:80", vec![], Trial::Needless),
             ("in|80", vec![policy], Trial::Open),
         ] {
-            let refused = RejectedResource {
+            let rejected = RejectedResource {
                 resource: Arc::new(Resource {
                     key: ResourceKey::new(ResourceKind::Cluster, name),
                     version: "1".into(),
@@ -403,7 +403,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: 
                 text: "no".into(),
                 origins,
             };
-            let trial = trial_of(&trials, "shop/web", &refused);
+            let trial = trial_of(&trials, "shop/web", &rejected);
             assert_eq!(trial, (expected, true), "{name}");
         }
     }

@@ -275,15 +275,15 @@ impl Tally {
     pub fn laggards(&self) -> String {
         let behind =
             usize::try_from(self.total.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
-        let refusing = self
+        let rejecting = self
             .rejections
             .iter()
-            .map(|refused| format!("{} (rejects it)", refused.proxy));
+            .map(|rejection| format!("{} (rejects it)", rejection.proxy));
         let mut names: Vec<String> = self
             .waiting
             .iter()
             .cloned()
-            .chain(refusing)
+            .chain(rejecting)
             .take(NAMED)
             .collect();
         if behind > names.len() {

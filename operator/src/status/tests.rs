@@ -82,7 +82,7 @@ fn report(tally: Tally) -> ProxyCounts {
     }
 }
 
-fn said(status: &WrittenStatus) -> (String, String, String) {
+fn programmed(status: &WrittenStatus) -> (String, String, String) {
     let condition = condition(&status.conditions, ConditionType::Programmed).unwrap();
     (
         condition.status.clone(),
@@ -136,14 +136,14 @@ fn programmed_follows_the_acknowledgements_of_proxies() {
             tally.as_ref(),
             1,
         );
-        let said = said(&after);
+        let condition = programmed(&after);
         assert_eq!(
-            (said.0.as_str(), said.1.as_str()),
+            (condition.0.as_str(), condition.1.as_str()),
             (status, reason),
             "{tally:?}"
         );
         assert!(
-            said.2.contains(part) || after.proxies.as_deref() == Some(part),
+            condition.2.contains(part) || after.proxies.as_deref() == Some(part),
             "{part}: {said:?} {:?}",
             after.proxies
         );
@@ -156,7 +156,7 @@ fn a_generation_not_in_force_is_not_programmed_and_has_a_reason() {
     bad.conditions[1].status = ConditionStatus::False;
     bad.conditions[1].reason = reason::BACKEND_NOT_FOUND.to_owned();
     let after = next(&WrittenStatus::default(), &bad, Some(&tally(1, 2, 2)), 1);
-    let (status, reason, message) = said(&after);
+    let (status, reason, message) = programmed(&after);
     assert_eq!(
         (status.as_str(), reason.as_str()),
         ("False", reason::BACKEND_NOT_FOUND)
@@ -221,13 +221,18 @@ fn only_an_acknowledged_spec_becomes_the_last_good() {
         good(&next(&first, &compiled(2, 2), Some(&tally(1, 2, 2)), 2)),
         Some(1)
     );
-    let refused = next(&first, &rejected(2, 1), Some(&tally(1, 2, 2)), 2);
+    let after_rejection = next(&first, &rejected(2, 1), Some(&tally(1, 2, 2)), 2);
     assert_eq!(
-        (good(&refused), refused.proxies.as_deref()),
+        (good(&after_rejection), after_rejection.proxies.as_deref()),
         (Some(1), Some("0/2"))
     );
     assert_eq!(
-        good(&next(&refused, &compiled(3, 3), Some(&tally(3, 1, 2)), 3)),
+        good(&next(
+            &after_rejection,
+            &compiled(3, 3),
+            Some(&tally(3, 1, 2)),
+            3
+        )),
         Some(3)
     );
     // A generation that no proxy needed was kept for want of a better one, and is rejected now.

@@ -86,9 +86,9 @@ impl WrittenStatus {
         let accepted = compiled
             .condition(ConditionType::Accepted)
             .is_some_and(|condition| condition.status == ConditionStatus::True);
-        let refused = compiled.condition(ConditionType::Programmed).is_some();
+        let rejected = compiled.condition(ConditionType::Programmed).is_some();
         let present = compiled.in_force.as_ref().filter(|in_force| {
-            accepted && !refused && in_force.generation == compiled.observed_generation
+            accepted && !rejected && in_force.generation == compiled.observed_generation
         });
         present.or(self.last_good.as_ref()).cloned()
     }
@@ -100,18 +100,18 @@ impl WrittenStatus {
                 .condition(kind)
                 .is_none_or(|condition| condition.status == ConditionStatus::True)
         };
-        let refused = !holds(ConditionType::Programmed);
+        let rejected = !holds(ConditionType::Programmed);
         // A rejection that is not verified makes nothing bad: it only keeps a spec from becoming the last good one.
         let doubted = tally.is_some_and(|tally| tally.unverified > 0);
         let before = self
             .last_good
             .clone()
-            .filter(|before| !(refused && before.generation == generation));
+            .filter(|before| !(rejected && before.generation == generation));
         let present = compiled
             .in_force
             .as_ref()
             .filter(|in_force| in_force.generation == generation);
-        let sound = !refused
+        let sound = !rejected
             && !doubted
             && holds(ConditionType::Accepted)
             && holds(ConditionType::ResolvedRefs);
@@ -199,10 +199,10 @@ fn programmed_condition(compiled: &ObjectStatus, tally: Option<&Tally>) -> Desir
         );
     };
     let ratio = tally.ratio(compiled.observed_generation);
-    if let Some(refused) = tally.rejections.first() {
+    if let Some(rejection) = tally.rejections.first() {
         let message = format!(
             "{ratio} proxies run it; {} rejects {} and reports {:?}; the rejection is not verified and counts for that proxy only",
-            refused.proxy, refused.resource, refused.text
+            rejection.proxy, rejection.resource, rejection.text
         );
         return condition(false, reason::REJECTED_BY_PROXY, message);
     }

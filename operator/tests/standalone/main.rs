@@ -99,7 +99,7 @@ fn from_files_to_requests_and_back_to_statuses() {
     assert_eq!(answers.of("v1"), 0, "{answers:?}");
     assert_eq!(answers.of("denied") + answers.of("v2"), 100, "{answers:?}");
 
-    refused_by_envoy(&mesh);
+    rejected_by_envoy(&mesh);
     suspects::only_the_faulty_one_is_set_aside(&mesh);
     strangers::are_refused(&mesh);
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
@@ -165,7 +165,7 @@ fn the_share_of_traces_changes_without_a_listener_change() {
     traces::change_their_share_without_a_listener_change(&mesh);
 }
 
-fn refused_by_envoy(mesh: &Fixture) {
+fn rejected_by_envoy(mesh: &Fixture) {
     let rejected = |generation| {
         move |status: &Status| {
             status.generation == generation && status.programmed.1 == "RejectedByProxy"

@@ -230,7 +230,7 @@ fn allowed(value: &HeaderValuePattern, text: &str) -> bool {
     }
 }
 
-/// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy refuses it, and the
+/// Whether an expression matches all of a text, byte by byte as Envoy does. One that cannot be read matches nothing: Envoy rejects it, and the
 /// rejection is a status.
 pub(super) fn whole(expression: &str, text: &str) -> bool {
     compiled(expression).is_some_and(|expression| expression.is_match(text.as_bytes()))

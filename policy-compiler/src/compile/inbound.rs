@@ -91,10 +91,10 @@ pub(crate) fn protocol_of(
     template: &PodTemplate,
 ) -> Protocol {
     match targets.get(&port) {
-        Some(said) if mixed(said) => Protocol::Detect,
-        Some(said) => said
+        Some(references) if mixed(references) => Protocol::Detect,
+        Some(references) => references
             .iter()
-            .map(|said| said.protocol)
+            .map(|reference| reference.protocol)
             .min()
             .unwrap_or(Protocol::Detect),
         None => {
@@ -109,9 +109,9 @@ pub(crate) fn protocol_of(
 }
 
 /// Whether some services declare HTTP for a port and others do not.
-fn mixed(said: &[PortReference<'_>]) -> bool {
-    let http = |said: &PortReference<'_>| said.protocol == Protocol::Http;
-    said.iter().any(http) && !said.iter().all(http)
+fn mixed(references: &[PortReference<'_>]) -> bool {
+    let http = |reference: &PortReference<'_>| reference.protocol == Protocol::Http;
+    references.iter().any(http) && !references.iter().all(http)
 }
 
 /// The protocol by which the server's sidecar treats a port.
@@ -129,13 +129,15 @@ fn treated(declared: Protocol, mixed: bool, needs_http: bool) -> Protocol {
 
 /// The service that leads to each port, for metrics: the first by name.
 pub(crate) fn leads(targets: &BTreeMap<Port, Vec<PortReference<'_>>>) -> BTreeMap<Port, Arc<str>> {
-    let first = |said: &[PortReference<'_>]| {
-        let names = said.iter().map(|said| &said.service.name.name);
+    let first = |references: &[PortReference<'_>]| {
+        let names = references
+            .iter()
+            .map(|reference| &reference.service.name.name);
         names.min().cloned()
     };
     let ports = targets.iter();
     ports
-        .filter_map(|(port, said)| Some((*port, first(said)?)))
+        .filter_map(|(port, references)| Some((*port, first(references)?)))
         .collect()
 }
 
@@ -163,11 +165,11 @@ pub(crate) fn inbound(
             plain &= !demands_mtls(&beyond, &policies, settings);
             authz.close(&of_ports(&beyond, &policies));
         }
-        let said = port.and_then(|port| targets.get(&port));
         let traffic = port.and_then(|port| traffic.get(&port));
         let needs_http = authz.needs_http() || traffic.is_some();
         let kept = traffic.filter(|_| !settings.observes());
-        let protocol = treated(declared, said.is_some_and(|said| mixed(said)), needs_http);
+        let mixed = port.is_some_and(|port| targets.get(&port).is_some_and(|all| mixed(all)));
+        let protocol = treated(declared, mixed, needs_http);
         let judged = protocol != Protocol::Http && authz.judges_bytes();
         let service = port.filter(|_| judged).and_then(|port| leads.get(&port));
         let inbound = InboundPort {
@@ -397,10 +399,12 @@ fn report_mixed(
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) {
-    for (number, said) in targets {
+    for (number, references) in targets {
         let of = |protocol| {
-            let of = said.iter().filter(move |said| said.protocol == protocol);
-            of.min_by_key(|said| (&said.service.name, said.port))
+            let of = references
+                .iter()
+                .filter(move |reference| reference.protocol == protocol);
+            of.min_by_key(|reference| (&reference.service.name, reference.port))
         };
         let (Some(http), Some(tcp)) = (of(Protocol::Http), of(Protocol::Tcp)) else {
             continue;

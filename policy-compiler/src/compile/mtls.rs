@@ -30,10 +30,10 @@ pub(super) fn plain(
     template: &PodTemplate,
     feedback: &mut PolicyFeedback,
 ) -> bool {
-    let mut said = mtls_modes(port, policies);
-    let winner = said.next();
+    let mut modes = mtls_modes(port, policies);
+    let winner = modes.next();
     if let Some((first, mode)) = winner {
-        for (loser, _) in said.filter(|(_, other)| *other != mode) {
+        for (loser, _) in modes.filter(|(_, other)| *other != mode) {
             conflict(loser, first, port, template, feedback);
         }
     }

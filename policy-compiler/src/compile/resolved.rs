@@ -275,10 +275,16 @@ impl Compiled {
 
 /// Returns whether a port of a pod is a destination: with a sidecar every declared port, without one only the ports that headless
 /// services lead to.
-fn dialled(template: &PodTemplate, port: Port, said: Option<&Vec<PortReference<'_>>>) -> bool {
+fn dialled(
+    template: &PodTemplate,
+    port: Port,
+    references: Option<&Vec<PortReference<'_>>>,
+) -> bool {
     if template.meshed {
-        port == Port::METRICS || said.is_some() || template.ports.iter().any(|p| p.port == port)
+        port == Port::METRICS
+            || references.is_some()
+            || template.ports.iter().any(|p| p.port == port)
     } else {
-        said.is_some_and(|said| said.iter().any(|said| said.service.headless))
+        references.is_some_and(|all| all.iter().any(|reference| reference.service.headless))
     }
 }

@@ -124,7 +124,7 @@ fn at_ports(ports: &[u16]) -> Option<v3::ListenerFilterChainMatchPredicate> {
         .into_iter()
         .map(|range| predicate(Rule::DestinationPortRange(range)))
         .collect();
-    // An `or` of fewer than two is refused by Envoy's own validation.
+    // An `or` of fewer than two is rejected by Envoy's own validation.
     if rules.len() < 2 {
         rules.pop()
     } else {

@@ -49,7 +49,7 @@ pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, ValidationReport) 
 }
 
 /// The spec in the trust domain of the mesh's root. Certificates of running sidecars are of that domain, so another one in the `Mesh` would end
-/// every mTLS call: it is refused, with the way that works.
+/// every mTLS call: it is rejected, with the way that works.
 fn in_trust_domain(
     spec: MeshSpec,
     world: &World,
@@ -120,10 +120,10 @@ fn in_force(
         .conditions
         .retain(|c| c.kind != ConditionType::ResolvedRefs);
     let accepted = ConditionType::Accepted;
-    let refused = history
+    let rejected = history
         .rejection
         .is_some_and(|r| r.generation == declared.generation);
-    if judged.reason.is_none() || refused {
+    if judged.reason.is_none() || rejected {
         let of_access = || of_access(declared.spec.clone().unwrap_or_else(|_| closed()));
         return (judged.spec.unwrap_or_else(of_access), judged.status);
     }

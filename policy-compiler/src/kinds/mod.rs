@@ -242,10 +242,10 @@ fn last_good<'a, S: DeserializeOwned>(
 ) -> Option<(&'a LastGood, S)> {
     let last = history.last_good()?;
     let other = declared.spec.is_err() || last.generation != declared.generation;
-    let refused = history
+    let rejected = history
         .rejection
         .is_some_and(|rejection| rejection.generation == last.generation);
-    let last = Some(last).filter(|_| other && !refused)?;
+    let last = Some(last).filter(|_| other && !rejected)?;
     Some((last, last.read().ok()?))
 }
 

@@ -59,8 +59,8 @@ impl PolicyFeedback {
             let Some(status) = statuses.get_mut(&remark.object) else {
                 continue;
             };
-            let said = status.condition(remark.kind).map(|c| c.status);
-            if said != Some(ConditionStatus::from(remark.holds)) {
+            let present = status.condition(remark.kind).map(|c| c.status);
+            if present != Some(ConditionStatus::from(remark.holds)) {
                 status.set(remark.kind, remark.holds, remark.reason, &*remark.message);
             }
         }

@@ -44,11 +44,11 @@ use crate::finding::{Finding, ObjectRef};
 /// A generation of an object that Envoy rejected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRejection {
-    /// The object that caused the refused resource.
+    /// The object that caused the rejected resource.
     pub object: ObjectRef,
-    /// The generation refused.
+    /// The rejected generation.
     pub generation: i64,
-    /// Envoy's own words.
+    /// Envoy's text.
     pub text: String,
 }
 

@@ -164,13 +164,13 @@ spec: {{service: api, matches: [{{path: {{exact: /{index}}}}}], backends: [{{ser
     let upstreams = ["shop/api:8001=127.79.1.5:8001".to_owned()];
     text += &shop::client("127.79.1", &upstreams);
     let compiled = harness::compiled(&text);
-    let refused: Vec<&str> = compiled
+    let beyond: Vec<&str> = compiled
         .findings
         .iter()
         .filter(|finding| finding.code == "TooManyRules")
         .map(|finding| &*finding.object.name)
         .collect();
-    ensure!(refused == ["s1000", "s1001"], "{refused:?}");
+    ensure!(beyond == ["s1000", "s1001"], "{beyond:?}");
     let service = NamespacedName::new("shop", "api");
     let (_, table) = compiled.route_tables(&service).next().unwrap();
     ensure!(table.hosts[0].entries.len() == 1001);

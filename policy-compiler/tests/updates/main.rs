@@ -27,7 +27,7 @@ fn cases() -> u32 {
 enum Edit {
     Apply(usize),
     Remove(usize),
-    Refuse(Vec<usize>),
+    Reject(Vec<usize>),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -35,7 +35,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         6 => (0..size).prop_map(Edit::Apply),
         2 => (0..size).prop_map(Edit::Remove),
-        1 => prop::collection::vec(0..size, 0..3).prop_map(Edit::Refuse),
+        1 => prop::collection::vec(0..size, 0..3).prop_map(Edit::Reject),
     ]
 }
 
@@ -57,7 +57,7 @@ proptest! {
                 builder.remove(&reference(&pool[*index]));
                 there.remove(&reference(&pool[*index]));
             }
-            Edit::Refuse(indexes) => {
+            Edit::Reject(indexes) => {
                 rejections = indexes.iter().map(|i| ObjectRejection { object: reference(&pool[*i]), generation: 1, text: "no".to_owned() }).collect();
                 builder.set_rejections(rejections.iter().cloned());
             }

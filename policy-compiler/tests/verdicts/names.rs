@@ -88,9 +88,9 @@ pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<Strin
         let lines: Vec<(&str, String)> = text.lines().filter_map(decision).collect();
         if lines.len() >= decisions && (text.is_empty() || text.ends_with('\n')) {
             let mut by_port: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-            for (port, said) in lines {
+            for (port, text) in lines {
                 let of_port = by_port.entry(port.parse()?).or_default();
-                of_port.push(said);
+                of_port.push(text);
             }
             return Ok(by_port);
         }
@@ -106,10 +106,10 @@ pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<Strin
 /// Port and decision of a line, if it is no malformed request.
 fn decision(line: &str) -> Option<(&str, String)> {
     let (port, rest) = line.split_once('|')?;
-    let (code, said) = rest.split_once('|')?;
-    let said = match code {
+    let (code, text) = rest.split_once('|')?;
+    let text = match code {
         "0" => {
-            let (details, rest) = said.split_once(' ')?;
+            let (details, rest) = text.split_once(' ')?;
             // The name of a cluster has a bar: `in|<port>`.
             let (cluster, audit) = rest.rsplit_once('|').and_then(|(rest, result)| {
                 let (cluster, rule) = rest.rsplit_once('|')?;
@@ -118,8 +118,8 @@ fn decision(line: &str) -> Option<(&str, String)> {
             let refused = cluster.starts_with("denied:");
             format!("{}|{audit}", if refused { cluster } else { details })
         }
-        "200" | "403" => said.to_owned(),
+        "200" | "403" => text.to_owned(),
         _ => return None,
     };
-    Some((port, said))
+    Some((port, text))
 }

@@ -188,8 +188,8 @@ fn proxy_status_asks_every_replica() -> Result<()> {
     }
     let output = run_heddle(&["proxy", "status", "no-such-sidecar"])?;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("no sidecar no-such-sidecar"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("no sidecar no-such-sidecar"), "{stderr}");
     Ok(())
 }
 

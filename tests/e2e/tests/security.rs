@@ -284,7 +284,7 @@ spec:
 ",
     )?;
     eventually(
-        "the proxy's refusal on the object",
+        "the proxy's rejection on the object",
         Duration::from_secs(60),
         || {
             let condition = ns.kubectl.condition("authpolicy/regex", "Programmed")?;
@@ -399,14 +399,14 @@ fn a_rejection_counts_for_others_only_if_the_operators_own_envoy_agrees() -> Res
 
     // A sound change: the operator's Envoy accepts it, and every other sidecar runs it.
     apply_rules(&ns, &allow(&bob))?;
-    let (_, _, said) = eventually("the liar is named", PATIENCE, || {
+    let (_, _, message) = eventually("the liar is named", PATIENCE, || {
         let condition = programmed(&ns)?;
         Ok(
             (condition.0 == "False" && condition.2.contains("own Envoy accepts it"))
                 .then_some(condition),
         )
     })?;
-    assert!(!said.contains(TEXT), "the liar's words: {said}");
+    assert!(!message.contains(TEXT), "the liar's words: {message}");
     let accepted = ns.kubectl.condition("authpolicy/server", "Accepted")?;
     assert_eq!(accepted.map(|(status, ..)| status).as_deref(), Some("True"));
     assert_eq!(verdict(&ns, "bob", "/", &[])?, "200");

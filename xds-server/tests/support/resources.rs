@@ -262,7 +262,7 @@ pub fn http_listener(name: &str, port: u16, route: &str) -> Resource {
     listener(name, port, vec![filter("http", connection_manager(route))])
 }
 
-/// A listener that Envoy refuses: a TCP proxy that goes nowhere.
+/// A listener that Envoy rejects: a TCP proxy that goes nowhere.
 pub fn bad_listener(name: &str, port: u16) -> Resource {
     let proxy = any(
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",

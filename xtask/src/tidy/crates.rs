@@ -262,9 +262,9 @@ fn ignorance(repo: &Repo, name: &str, row: &Row, member: &Member) -> Result<Vec<
             ));
         }
         for (file, text) in &sources {
-            for said in word.sources.iter().filter(|said| text.contains(**said)) {
+            for found in word.sources.iter().filter(|word| text.contains(**word)) {
                 findings.push(format!(
-                    "{}: {name} must not know {never}, but says {said}",
+                    "{}: {name} must not know {never}, but contains {found}",
                     file.display()
                 ));
             }

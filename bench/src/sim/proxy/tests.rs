@@ -4,7 +4,7 @@ use prost::Message;
 use super::samples::{eds, listener, resource, response};
 use super::*;
 
-fn said(requests: &[DeltaDiscoveryRequest]) -> Vec<String> {
+fn lines(requests: &[DeltaDiscoveryRequest]) -> Vec<String> {
     let short = |url: &str| url.rsplit('.').next().unwrap_or_default().to_owned();
     requests
         .iter()
@@ -33,7 +33,7 @@ fn receive(proxy: &mut Proxy, response: &DeltaDiscoveryResponse) -> Vec<DeltaDis
 }
 
 fn tell(proxy: &mut Proxy, url: &str, nonce: &str, resources: Vec<Resource>) -> Vec<String> {
-    said(&receive(proxy, &response(url, nonce, resources, vec![])))
+    lines(&receive(proxy, &response(url, nonce, resources, vec![])))
 }
 
 /// A proxy that holds clusters `a` and `b` with endpoints, and a listener with its route.
@@ -57,13 +57,13 @@ fn started(on_demand: &[&str]) -> Proxy {
 fn asks_in_envoys_order() {
     let mut proxy = Proxy::new("ns/pod", "c", ["dst|a".to_owned()]);
     let open = proxy.open();
-    assert_eq!(said(&open), ["Cluster  []"]);
+    assert_eq!(lines(&open), ["Cluster  []"]);
     assert_eq!(open[0].node.as_ref().unwrap().id, "ns/pod");
 
     let clusters = response(CLUSTER, "1", vec![eds("a"), eds("b")], vec![]);
     let next = receive(&mut proxy, &clusters);
     assert_eq!(
-        said(&next),
+        lines(&next),
         ["Cluster 1 []", r#"ClusterLoadAssignment  ["a", "b"]"#]
     );
     assert!(next.iter().all(|r| r.node.is_none()));
@@ -127,7 +127,7 @@ fn a_later_stream_begins_with_what_it_holds() {
     let mut proxy = started(&["dst|x|1"]);
     let again = proxy.open();
     assert_eq!(
-        said(&again),
+        lines(&again),
         [
             r#"Cluster  ["*", "dst|x|1"]"#,
             r#"ClusterLoadAssignment  ["a", "b"]"#,
@@ -155,7 +155,7 @@ fn resources_without_a_reference_are_given_up() {
     let mut proxy = started(&[]);
     let gone = response(CLUSTER, "5", vec![], vec!["b".to_owned()]);
     assert_eq!(
-        said(&receive(&mut proxy, &gone)),
+        lines(&receive(&mut proxy, &gone)),
         ["Cluster 5 []", r#"ClusterLoadAssignment  [] without ["b"]"#]
     );
     let next = tell(&mut proxy, LISTENER, "6", vec![listener("l", "s")]);

@@ -22,14 +22,14 @@ fn a_route_that_falls_back_is_accepted_at_the_generation_in_force_and_keeps_its_
         },
         conditions,
     };
-    let refused = DesiredCondition {
+    let not_accepted = DesiredCondition {
         status: ConditionStatus::False,
         generation: None,
         ..route.conditions[0].clone()
     };
     route.parents = vec![
         parent("reviews", Vec::new()),
-        parent("other", vec![refused]),
+        parent("other", vec![not_accepted]),
     ];
     assert!(needs_last_good(&route));
     let before = WrittenStatus {

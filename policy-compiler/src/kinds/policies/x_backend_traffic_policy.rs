@@ -271,13 +271,13 @@ fn report_ancestors(
         return;
     };
     let all = targets(spec);
-    let mut refused = Vec::new();
+    let mut not_taken = Vec::new();
     for (index, target) in &all {
         let mut conditions = Vec::new();
         if let Err(error) = resolve(policy, attachments, *index, target) {
             findings.push(error.finding(object));
             conditions = not_attached(&error);
-            refused.push(error);
+            not_taken.push(error);
         }
         status.parents.push(ParentStatus {
             parent: target.clone(),
@@ -286,7 +286,7 @@ fn report_ancestors(
     }
     let accepted = status.condition(ConditionType::Accepted);
     let accepted = accepted.is_some_and(|of| of.status == ConditionStatus::True);
-    if let Some(first) = refused.first().filter(|_| refused.len() == all.len())
+    if let Some(first) = not_taken.first().filter(|_| not_taken.len() == all.len())
         && accepted
     {
         let text = first.sentence();

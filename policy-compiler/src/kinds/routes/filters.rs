@@ -215,7 +215,7 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         ("CORS", cors.is_some()),
         ("ExternalAuth", external_auth.is_some()),
     ];
-    let refused = match r#type.as_str() {
+    let unsupported = match r#type.as_str() {
         "ExtensionRef" => Some((
             "ExtensionRef is not supported: no kind of filter is defined for it",
             "remove the filter; a TrafficPolicy has faults, limits and headers",
@@ -226,7 +226,7 @@ fn is_complete(field: &str, filter: &Filter, notes: &mut Notes) -> bool {
         )),
         _ => None,
     };
-    if let Some((message, fix)) = refused {
+    if let Some((message, fix)) = unsupported {
         notes.unsupported(format!("{field}.type"), message, fix);
         return false;
     }

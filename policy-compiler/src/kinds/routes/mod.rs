@@ -53,9 +53,9 @@ pub(super) trait RouteSpec: Sized {
 pub(super) enum Routed {
     /// Requests, to ports that declare HTTP, with the answer to those without a usable backend.
     Requests(WithoutBackend),
-    /// Connections with TLS, to ports that do not declare HTTP, by server name. Those without a usable backend or rule are refused.
+    /// Connections with TLS, to ports that do not declare HTTP, by server name. Those without a usable backend or rule are not_taken.
     Tls,
-    /// Connections, to ports that do not declare HTTP. Those without a usable backend are refused.
+    /// Connections, to ports that do not declare HTTP. Those without a usable backend are not_taken.
     Bytes,
 }
 
@@ -329,7 +329,7 @@ fn report_parents<T: RouteSpec>(
     };
     findings.extend(parents::misspelt(object, spec));
     let all = parents::of(spec);
-    let mut refused = Vec::new();
+    let mut not_taken = Vec::new();
     for (index, parent) in &all {
         let place = parents::resolve(policy, taken, *index, parent);
         let place = place.and_then(|place| takes(full, *index, place));
@@ -342,7 +342,7 @@ fn report_parents<T: RouteSpec>(
             Err(error) => {
                 findings.push(error.finding(object));
                 let conditions = not_attached(&error);
-                refused.push(error);
+                not_taken.push(error);
                 conditions
             }
         };
@@ -351,8 +351,8 @@ fn report_parents<T: RouteSpec>(
             conditions,
         });
     }
-    if let Some(first) = refused.first().filter(|_| refused.len() == all.len()) {
-        refuse(status, first);
+    if let Some(first) = not_taken.first().filter(|_| not_taken.len() == all.len()) {
+        set_not_accepted(status, first);
         status.unset(ConditionType::PartiallyInvalid);
     }
     if spec.typed().is_ok_and(RouteSpec::names_hosts) && !all.is_empty() {
@@ -389,7 +389,7 @@ fn not_attached(error: &ValidationError) -> Vec<DesiredCondition> {
 }
 
 /// No parent takes the route. An error of the spec itself was found before.
-fn refuse(status: &mut ObjectStatus, error: &ValidationError) {
+fn set_not_accepted(status: &mut ObjectStatus, error: &ValidationError) {
     let accepted = status.condition(ConditionType::Accepted);
     if accepted.is_some_and(|accepted| accepted.status == ConditionStatus::True) {
         let text = error.sentence();

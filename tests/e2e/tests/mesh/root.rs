@@ -87,8 +87,8 @@ pub fn a_lost_root_is_told_and_restored() -> Result<()> {
     let ready = ["rollout", "status", "deployment/heddle-operator"];
     system(&[&ready[..], &["--timeout=120s"]].concat())?;
     // Each replica says it, and not with every attempt.
-    let said = operator_log()?.matches(LOST).count();
-    anyhow::ensure!((1..=5 * count).contains(&said), "said {said} times");
+    let times = operator_log()?.matches(LOST).count();
+    anyhow::ensure!((1..=5 * count).contains(&times), "logged {times} times");
     heddle(&["check"])?;
     // Pods from before and after trust each other.
     ns.kubectl
@@ -126,10 +126,12 @@ fn is_told() -> Result<()> {
         Ok((!events.trim().is_empty()).then_some(()))
     })?;
     let check = run_heddle(&["check"])?;
-    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    let output = String::from_utf8_lossy(&check.stdout).into_owned();
     anyhow::ensure!(
-        !check.status.success() && said.contains("is lost") && said.contains("heddle ca restore"),
-        "{said}"
+        !check.status.success()
+            && output.contains("is lost")
+            && output.contains("heddle ca restore"),
+        "{output}"
     );
     Ok(())
 }

@@ -277,10 +277,10 @@ impl Seen {
                 "{:?}",
                 self.0
             );
-            let refused = client.envoy.stats(r"update_rejected$").await?;
+            let rejected = client.envoy.stats(r"update_rejected$").await?;
             ensure!(
-                refused.values().sum::<u64>() == 0,
-                "{}: {refused:?}",
+                rejected.values().sum::<u64>() == 0,
+                "{}: {rejected:?}",
                 client.spec.name
             );
         }

@@ -124,10 +124,10 @@ fn no_proxy_lags_behind_because_of_retired_clusters() -> Result<()> {
         let to = mesh.at("server", 80)?;
         client.client.call(to).await?;
         let in_sync = || -> Result<()> {
-            let said = mesh.proxies()?;
-            let mut proxies = said.as_array().into_iter().flatten();
+            let report = mesh.proxies()?;
+            let mut proxies = report.as_array().into_iter().flatten();
             let all = proxies.all(|proxy| proxy.get("inSync") == Some(&json!(true)));
-            ensure!(all, "{said:#}");
+            ensure!(all, "{report:#}");
             Ok(())
         };
         eventually("all are in sync", async || in_sync()).await?;

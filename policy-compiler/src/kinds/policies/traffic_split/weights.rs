@@ -48,11 +48,11 @@ pub(super) fn weigh<S>(
             .map(|(weight, r)| if r.ready > 0 { *weight } else { 0 })
             .collect()
     };
-    let held = in_force(spec, policy.history());
+    let present = in_force(spec, policy.history());
     let candidates = [
-        held.clone(),
+        present.clone(),
         Some(only_ready(&wanted)),
-        held.map(|weights| only_ready(&weights)),
+        present.map(|weights| only_ready(&weights)),
     ];
     let weights = candidates
         .into_iter()
@@ -64,7 +64,7 @@ pub(super) fn weigh<S>(
     } else {
         "no backend can take the traffic"
     };
-    // The objects that the spec names exist; that they cannot take traffic yet is said here, where a reader looks first.
+    // The objects that the spec names exist; this condition reports that they cannot take traffic yet, for readers look at it first.
     status.set(
         ConditionType::ResolvedRefs,
         false,
