@@ -45,7 +45,7 @@ impl Admin {
         Self(socket)
     }
 
-    /// Whether Envoy says LIVE.
+    /// Whether Envoy reports LIVE.
     pub(crate) async fn live(&self) -> Result<bool> {
         Ok(self.ask(Method::GET, "/ready").await?.0 == StatusCode::OK)
     }
@@ -75,7 +75,7 @@ impl Admin {
         Ok(inbound(&self.stats(filter).await?))
     }
 
-    /// Tells callers to go elsewhere; connections live on, and outbound is not touched.
+    /// Asks callers to go elsewhere; connections live on, and outbound is not touched.
     pub(crate) async fn drain_inbound(&self) -> Result<()> {
         match self
             .ask(

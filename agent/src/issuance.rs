@@ -23,7 +23,7 @@ pub(crate) struct Certified {
     pub(crate) zone: Option<String>,
 }
 
-/// Tells that there is a certificate. None: not yet.
+/// Announces a certificate. None: there is none yet.
 pub(crate) type CertifiedSender = watch::Sender<Option<Certified>>;
 
 /// Renews for ever; only a fault of our own ends it.

@@ -7,7 +7,7 @@ const LIMITS: [&str; 2] = [
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 ];
-/// Version 1 says "no limit" by a number near the largest.
+/// Version 1 stands for "no limit" by a number near the largest.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// The limit in bytes; none where there is none, or none to be seen.

@@ -69,7 +69,7 @@ impl Running {
 
     /// The same for one that is to be followed by another of its kind.
     pub fn end(&mut self) {
-        // An error says that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

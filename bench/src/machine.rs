@@ -83,7 +83,7 @@ fn sources(parts: &Parts) -> String {
     )
 }
 
-/// Load averages and the like, as the kernel says them.
+/// Load averages and the like, as the kernel reports them.
 pub fn load_average() -> String {
     read_trimmed("/proc/loadavg")
         .split(' ')

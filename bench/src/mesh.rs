@@ -125,7 +125,7 @@ pub fn this_hour() -> String {
     )
 }
 
-/// The part of resource names that tells a service from all others.
+/// The part of resource names that only one service has.
 pub fn resource_part(service: usize) -> String {
     format!("{}/{}|", namespace_of(service), service_name(service))
 }

@@ -85,7 +85,7 @@ pub fn policy(path: &str) -> Value {
     })
 }
 
-/// A node that says it is ready.
+/// A node that reports it is ready.
 pub fn node() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",

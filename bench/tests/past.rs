@@ -1,4 +1,4 @@
-//! The past of objects at a real API server, without a kubelet: the log of the control plane says each change, and the last good
+//! The past of objects at a real API server, without a kubelet: the control plane logs each change, and the last good
 //! specs outlive late writes, copies, deletions and the end of all replicas. `tests/e2e/network.sh` runs it, once the API server's
 //! programs and the control plane are built.
 

@@ -71,7 +71,7 @@ pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) 
         .with_context(|| what.to_owned())
 }
 
-/// `Ok(None)` where the API server knows no such object, or no such kind.
+/// `Ok(None)` where the API server has no such object, or no such kind.
 pub async fn find<T>(
     what: &str,
     future: impl Future<Output = kube::Result<T>>,

@@ -41,7 +41,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
-/// Heddle: a few objects, stock Envoy, and a status that tells the truth.
+/// Heddle: a few objects, stock Envoy, and a status that is true.
 #[derive(Parser)]
 #[command(
     name = "heddle",

@@ -178,7 +178,7 @@ pub mod reason {
     pub const NOT_CHECKED: &str = "NotChecked";
     /// Enforced: pods that the policy selects have no sidecar, and nothing else enforces it.
     pub const NO_SIDECAR: &str = "NoSidecar";
-    /// Enforced: a rule names something that no request has; the message says which and why.
+    /// Enforced: a rule names something that no request has; the message names it, with the reason.
     pub const NEVER_MATCHES: &str = "NeverMatches";
     /// Findings: a rule names a caller that no pod is, and that almost equals one.
     pub const UNKNOWN_CALLER: &str = "UnknownCaller";

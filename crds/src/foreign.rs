@@ -164,7 +164,7 @@ pub struct Unsupported {
 ///
 /// # Guarantees
 /// - Every value deserializes, and serializes as it came: the definition in the cluster may be of another version.
-/// - [`ForeignSpec::typed`] returns a value only if it says all that the spec says.
+/// - [`ForeignSpec::typed`] returns a value only if it has all that the spec has.
 pub struct ForeignSpec<T>(Arc<Parts<T>>);
 
 struct Parts<T> {

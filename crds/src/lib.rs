@@ -90,7 +90,7 @@ macro_rules! kinds {
                 match self { $(Self::$kind => Scope::$scope),* }
             }
 
-            /// The conditions that its status holds, in order. The last one tells that all is done.
+            /// The conditions that its status holds, in order. The last one is True when all is done.
             #[must_use]
             pub const fn conditions(self) -> &'static [ConditionType] {
                 match self { $(Self::$kind => &[$(ConditionType::$condition),*]),* }

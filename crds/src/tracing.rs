@@ -158,7 +158,7 @@ const fn otlp() -> NonZeroU16 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshTracing {
     /// The share of requests that begin a trace where they carry no `traceparent`, in percent, 0 to 100, in steps of 0.01. A request
-    /// with a `traceparent` is traced as that says. A change reaches sidecars as a runtime value. Left out: only sidecars for which
+    /// with a `traceparent` is traced by that. A change reaches sidecars as a runtime value. Left out: only sidecars for which
     /// a Telemetry sets a share trace; all others leave requests as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
@@ -209,6 +209,6 @@ pub struct SpanTag {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tracing {
     /// The share of requests that begin a trace where they carry no `traceparent`, in percent, 0 to 100, in steps of 0.01. A request
-    /// with a `traceparent` is traced as that says.
+    /// with a `traceparent` is traced by that.
     pub percent: Percent,
 }

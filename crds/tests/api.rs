@@ -80,7 +80,7 @@ fn the_schema_has_the_defaults_that_the_types_have() {
     assert_eq!(Value::Object(from_schema), from_types);
 }
 
-/// Left out, these mean something that no value says.
+/// Left out, these mean something that no value means.
 const ABSENCE_MEANS: &[&str] = &[
     "Mesh.proxy.initResources.limits.cpu",
     "Mesh.proxy.resources.limits.cpu",
@@ -238,7 +238,7 @@ fn every_other_field_has_a_default_or_is_required() {
             let required = schema.required.clone().unwrap_or_default();
             for (name, field) in schema.properties.iter().flatten() {
                 let path = format!("{path}.{name}");
-                // Within a list the API server does not fill it in, but the description says it.
+                // Within a list the API server does not fill it in, but the description names it.
                 let described = field
                     .description
                     .as_deref()

@@ -184,7 +184,7 @@ impl Ca {
     }
 
     /// Checks the request (PKCS#10, DER) of a caller authenticated as `id` in the pod of this name, and certifies its key.
-    /// The subject's common name is [`holder_of`] the pod, so that the control plane tells pods of one service account apart.
+    /// The subject's common name is [`holder_of`] the pod, so that the control plane distinguishes pods of one service account.
     ///
     /// # Errors
     /// When the request is refused, or the root is over.

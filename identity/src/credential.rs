@@ -24,7 +24,7 @@ pub struct Credential {
     pub trust_bundle: String,
     /// How long it holds from when it was issued, by the issuer's clock.
     pub lifetime: Duration,
-    /// The zone of the pod's node, as the control plane knows it.
+    /// The zone of the pod's node, as the control plane has it.
     pub zone: Option<String>,
 }
 

@@ -107,7 +107,7 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// Issues from the CA to those that the authenticator knows.
+    /// Issues from the CA to those that the authenticator accepts.
     #[must_use]
     pub fn new(
         ca: Arc<Ca>,

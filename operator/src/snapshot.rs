@@ -308,7 +308,7 @@ fn changed_in(
     known
 }
 
-/// Says each finding once: when it appears, and when it is gone.
+/// Logs each finding once when it appears, and once when it is gone.
 fn report(findings: &Arc<[Finding]>, before: Option<&Snapshot>) {
     if before.is_some_and(|before| Arc::ptr_eq(&before.findings, findings)) {
         return;

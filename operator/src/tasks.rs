@@ -39,7 +39,7 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Tasks that end when `stop` says so.
+    /// Tasks that end when `stop` is cancelled.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Tasks {
         }
     }
 
-    /// The token that tells every task to end.
+    /// The token that ends every task.
     #[must_use]
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()

@@ -30,7 +30,7 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// Whether bytes to it leave the cluster in plain text, as far as its address or name tells.
+    /// Whether bytes to it leave the cluster in plain text, as far as its address or name shows.
     pub(crate) fn is_readable_outside(&self, cluster_domain: &str) -> bool {
         let is_near = match &self.host {
             Host::Ip(ip) => ip.is_loopback() || is_private(IpNet::from(*ip)),

@@ -252,7 +252,7 @@ fn base_is_as_blessed() -> Result<()> {
     if !findings.is_empty() || !compiled.findings.is_empty() {
         bail!("{findings:?} {:?}", compiled.findings);
     }
-    // HTTP, TCP, undeclared; a pod by its address; nothing the mesh knows.
+    // HTTP, TCP, undeclared; a pod by its address; an address outside the mesh.
     let dialled = [
         "10.96.0.20:80",
         "10.96.0.30:3306",

@@ -234,7 +234,7 @@ fn failed_requests_are_sent_again_and_none_is_delivered_twice_that_must_not_be()
         ("all", "POST", "cut", "200", 2),
         ("grpc", "POST", "grpc", "200", 2),
         ("grpc", "POST", "503", "200 503", 1),
-        // As often as the policy says, not as the application's headers say.
+        // As often as the policy sets it, not as the application's headers ask.
         ("twice", "GET", "503", "503", 2),
         ("twice", "POST", "503", "503", 1),
     ] {

@@ -51,7 +51,7 @@ fn workloads_of_different_namespaces_share_what_they_need_alike() {
     assert!(a_has.len() > 10 && a_has.keys().eq(x_has.keys()));
     let application = ResourceKey::new(ResourceKind::Cluster, "in|8080");
     for (key, resource) in &a_has {
-        // The one thing in which they differ says which service leads to the port.
+        // They differ in one thing, the service that leads to the port.
         assert_eq!(
             Arc::ptr_eq(resource, &x_has[key]),
             *key != application,

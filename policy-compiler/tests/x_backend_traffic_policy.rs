@@ -105,7 +105,7 @@ fn the_rules_of_other_services_have_the_budget_of_the_backend() {
         (format!("{of_a}{of_b}{plain}"), own, Some((50.0, 1))),
         (format!("{retry}{of_a}"), of_rule, Some((20.0, 1))),
         (format!("{retry}{of_a}{of_b}"), of_rule, Some((50.0, 1))),
-        // The rule has requests sent again as it says itself.
+        // The rule has requests sent again by retries of its own.
         (format!("{retry}{of_b}{named}"), of_rule, Some((50.0, 1))),
         (format!("{plain}{of_b}{named}"), of_rule, Some((7.0, 3))),
         (format!("{plain}{of_b}{resends}"), of_rule, Some((50.0, 1))),

@@ -150,7 +150,7 @@ fn write_endpoints(compiled: &Compiled, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The client's sidecar in a zone, as the agent's bootstrap says it, with endpoints from files.
+/// The client's sidecar in a zone, as in the agent's bootstrap, with endpoints from files.
 fn sidecar(compiled: &Compiled, zone: Option<&str>, folder: &Path) -> Result<Envoy> {
     write_endpoints(compiled, folder)?;
     start(

@@ -1,6 +1,6 @@
 //! An aggregated discovery service (ADS), incremental and state of the world, for Envoy and gRPC.
 //!
-//! It serves the views of a [`ResourceSource`], and knows neither Kubernetes nor any policy. The protocol is a
+//! It serves the views of a [`ResourceSource`], and depends on neither Kubernetes nor any policy. The protocol is a
 //! state machine without I/O ([`session`]), fed from HTTP/2 streams. A [`Registry`] keeps the progress of the clients
 //! towards their views. The same server takes load
 //! reports, reports on the traffic of edges, and reports on the ends of pods.

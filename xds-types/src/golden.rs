@@ -43,7 +43,7 @@ pub const OPTIONAL_LABELS: [&str; 8] = [
     "policy",
 ];
 
-/// The runtime value of Envoy that tells the agent the labels that are left out: a bit for each.
+/// The runtime value of Envoy with the labels that the agent leaves out: a bit for each.
 pub const LEFT_OUT: &str = "heddle.metrics.left_out";
 
 /// The bits of these labels.

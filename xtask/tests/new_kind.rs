@@ -118,7 +118,7 @@ fn copy() -> PathBuf {
     copy
 }
 
-/// A manifest or lock file with another version of our packages: cargo tells packages of two workspaces apart by name, version
+/// A manifest or lock file with another version of our packages: cargo distinguishes packages of two workspaces by name, version
 /// and the place within the workspace, and the copy must not overwrite the artifacts of the repository in the shared target
 /// folder.
 fn with_another_version(file: &[u8]) -> Vec<u8> {

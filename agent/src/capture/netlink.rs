@@ -63,7 +63,7 @@ fn failed(step: &'static str) -> impl Fn(Errno) -> CaptureError {
     move |errno| CaptureError { step, errno }
 }
 
-/// A netlink message; its sequence number tells which one an answer is about.
+/// A netlink message; an answer has the sequence number of its message.
 fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -142,7 +142,7 @@ pub(super) fn replace_table(rules: &[Rule]) -> Result<(), CaptureError> {
     let bound = body(0, NFNL_SUBSYS_NFTABLES, &[]);
     let mut batch = message(BATCH_BEGIN, REQUEST, 0, &bound);
     for (sequence, (kind, flags, body)) in (1..).zip(&steps) {
-        // The kernel tells every refusal unasked. An answer to each step would be more than a socket holds, with some hundred rules.
+        // The kernel reports every refusal unasked. An answer to each step would be more than a socket holds, with some hundred rules.
         let answer = if sequence as usize == steps.len() {
             ACK
         } else {

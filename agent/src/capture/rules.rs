@@ -115,7 +115,7 @@ fn inbound(settings: &CaptureSettings) -> Vec<Rule> {
 
 /// Connections from outside to a capture port: Envoy would take its own port for the destination and call itself without end. Not at
 /// prerouting, where kernels before 5.9 cannot refuse. A captured connection has been redirected to such a port by now, too; the port
-/// that the caller dialed tells the two apart.
+/// that the caller dialed distinguishes the two.
 fn refused() -> impl Iterator<Item = Rule> {
     CAPTURE.into_iter().map(|port| Rule {
         chain: Chain::Input,

@@ -1,6 +1,6 @@
 //! The golden metrics under the names of Istio's standard metrics, for tools that read these, such as Kiali and Flagger.
 //!
-//! Source: Istio's reference "Standard Metrics". A label is `unknown` where the sidecar does not know its value. The server knows the
+//! Source: Istio's reference "Standard Metrics". A label is `unknown` where the sidecar does not have its value. The server has the
 //! service account of a caller and not its workload, so the account stands for the workload.
 
 use heddle_xds_types::account_of;

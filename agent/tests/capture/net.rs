@@ -109,7 +109,7 @@ pub fn inside<T: Send>(ns: &str, what: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Tells each caller which listener took the connection and where it wanted to go.
+/// Answers each caller with the listener that took the connection, and with its destination.
 pub fn listen(ns: &str, name: &str, at: SocketAddr) {
     let listener = inside(ns, || {
         let family = if at.is_ipv4() {

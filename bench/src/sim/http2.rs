@@ -169,7 +169,7 @@ impl Http2 {
                 *window += i64::from(code(payload));
                 self.release();
             }
-            // A server that goes away ends the stream by itself; the rest says nothing that matters here.
+            // A server that goes away ends the stream by itself; the rest does not matter here.
             _ => {}
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! The control plane is killed and started again at once; meanwhile an endpoint changes. All are in sync again when
-//! every proxy has that change: a server that has nothing new to say to a proxy says nothing.
+//! every proxy has that change: a server without news for a proxy sends it nothing.
 
 use std::time::{Duration, Instant};
 

@@ -117,7 +117,7 @@ async fn pass(
     tokio::select! {
         // A failure on either side ends the other; there is nothing else to do.
         _ = copy_bidirectional(&mut from, &mut to) => {}
-        // An error says that the way itself is gone.
+        // An error means that the way itself is gone.
         _ = way.wait_for(|way| way.cuts != cuts) => {
             ended.fetch_add(1, Ordering::Relaxed);
         }

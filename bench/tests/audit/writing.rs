@@ -63,7 +63,7 @@ pub async fn make(
         made.calls += change.calls.len();
         let way = ways.get(change.service % AT_ONCE).context("no writer")?;
         if way.send(change).await.is_err() {
-            // Why a writer has ended it says itself.
+            // A writer reports the reason of its end by itself.
             break;
         }
         if burst == 0 {

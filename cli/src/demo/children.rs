@@ -128,7 +128,7 @@ fn bound_to_us(command: &Command) -> Result<tokio::process::Command> {
     Ok(bound)
 }
 
-/// Becomes another program, which the kernel tells to end when the demo does, however that came about.
+/// Becomes another program, which the kernel ends with the demo, however that came about.
 pub fn become_program(program: &Path, arguments: &[OsString]) -> anyhow::Error {
     if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM) {
         return anyhow::Error::new(error)

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const STATS: &str = "/stats/prometheus?filter=heddle_request";
 const REQUESTS: &str = "envoy_heddle_request_duration_ms_count";
 const BUCKET: &str = "envoy_heddle_request_duration_ms_bucket";
-/// The label that says which side reports, and the reporter whose view is shown: the caller's, because its times include the network.
+/// The label with the side that reports, and the reporter of the values that are shown: the caller's, because its times include the network.
 const REPORTER: (&str, &str) = ("reporter", "source");
 
 /// A caller, a service, and the backend that answered.

@@ -36,7 +36,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds them, or says how to get them.
+    /// Finds them. The error names the way to get them.
     pub fn find(folder: Option<&Path>, envoy: Option<&Path>) -> Result<Self> {
         let own = std::env::current_exe().context("where is this binary?")?;
         let folder = folder

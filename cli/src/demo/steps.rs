@@ -60,7 +60,7 @@ pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
     mesh.children.all_alive()
 }
 
-/// A change is live when its status says so; how long that took is part of the show.
+/// A change is live when its status reports it; the time it took is part of the show.
 async fn apply(
     mesh: &Mesh<'_>,
     change: Change,

@@ -74,7 +74,7 @@ fn document(look: &Look, object: &ObjectRef, status: &ObjectStatus) -> Value {
     })
 }
 
-/// The condition that only the control plane knows, for it counts acknowledgments.
+/// The condition that only the control plane sets, for it counts acknowledgments.
 fn programmed_condition(status: &Value) -> Option<Value> {
     let conditions = status.get("conditions")?.as_array()?;
     let of = conditions.iter().find(|of| of["type"] == "Programmed")?;

@@ -36,7 +36,7 @@ pub struct OpenPort {
     pub protocol: &'static str,
     /// The object that lets it accept plain text, with its mode.
     pub reason: String,
-    /// Whether it accepts plain text under `Mesh` `mode: Strict`, too: an AuthPolicy says so.
+    /// Whether it accepts plain text under `Mesh` `mode: Strict`, too: by an AuthPolicy.
     pub stays: bool,
 }
 

@@ -128,7 +128,7 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The name, or a text that says as much.
+    /// The name, or a description of the test in its place.
     pub fn name(&self) -> String {
         let Test {
             name,

@@ -26,10 +26,10 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Takes the word of the replica that knows better; the certificate may come from another one, which issued it.
+    /// Takes the report of the replica that counts first; the certificate may come from another one, which issued it.
     fn join(&mut self, other: Self) {
         let certificates = [self.state.certificate, other.state.certificate];
-        if knows_better(&other.state, &self.state) {
+        if counts_first(&other.state, &self.state) {
             *self = other;
         }
         let newest = certificates.into_iter().flatten();
@@ -123,7 +123,7 @@ pub fn merge(mut replicas: Vec<Replica>) -> MeshReport {
 }
 
 /// A replica with a stream counts first; of two, the later one: a stream that the proxy gave up may look alive for a while.
-fn knows_better(one: &ProxyState, other: &ProxyState) -> bool {
+fn counts_first(one: &ProxyState, other: &ProxyState) -> bool {
     (one.connected, one.since) > (other.connected, other.since)
 }
 

@@ -33,7 +33,7 @@ pub struct PodReceipt {
     pub workload: String,
     /// The pod.
     pub pod: String,
-    /// Its uid, which tells pods of one name apart.
+    /// Its uid, which distinguishes pods of one name.
     pub uid: Option<String>,
     /// The first replica learned that the pod is being deleted.
     pub terminating: String,

@@ -130,7 +130,7 @@ impl<'a> Seen<'a> {
         Ok(true)
     }
 
-    /// Says once how many sidecars are tapped, and names those that cannot be.
+    /// Prints once how many sidecars are tapped, and the names of those that cannot be.
     fn announce(&mut self) {
         if !self.announced {
             self.announced = true;

@@ -92,7 +92,7 @@ pub struct AccessLogs {
 }
 
 /// Access logs of requests and connections that failed: with a status from `fromStatus` on, or with a response flag of Envoy's, by
-/// which the sidecar tells that no whole answer of the application came.
+/// which the sidecar reports that no whole answer of the application came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureLogs {
@@ -100,7 +100,7 @@ pub struct FailureLogs {
     #[serde(default = "all")]
     pub percent: Percent,
 
-    /// The lowest status of a failure, 100 to 600. 600: a status alone is no failure.
+    /// The lowest status of a failure, 100 to 600. 600: a status alone is not a failure.
     #[serde(default = "server_error")]
     #[schemars(range(min = 100, max = 600))]
     pub from_status: u16,

@@ -78,7 +78,7 @@ pub struct EdgeStore {
     metrics: Arc<Metrics>,
 }
 
-/// The sidecar that reports, as the control plane knows it: nothing of it comes from the report.
+/// The sidecar that reports, as the control plane has it: nothing of it comes from the report.
 #[derive(Clone, Debug)]
 pub struct ReportingSidecar {
     /// The subscriber.

@@ -45,7 +45,7 @@ impl Announcer {
         }
     }
 
-    /// Publishes the conditions that turned bad between two statuses of an object. A failure is logged: the condition says the same.
+    /// Publishes the conditions that turned bad between two statuses of an object. A failure is logged: the condition has the same content.
     pub(super) async fn announce(
         &mut self,
         object: &ObjectRef,

@@ -4,7 +4,7 @@ use kube::runtime::watcher;
 
 use crate::tasks::chain;
 
-/// Kubernetes before 1.32, or with the feature gate WatchList off, says that `sendInitialEvents` is invalid.
+/// Kubernetes before 1.32, or with the feature gate WatchList off, answers that `sendInitialEvents` is invalid.
 pub(super) fn knows_no_streams(error: &watcher::Error) -> bool {
     // The client starts the watch, and finds the refusal in the place of its first event.
     let (watcher::Error::WatchStartFailed(kube::Error::Api(status))

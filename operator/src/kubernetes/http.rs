@@ -28,7 +28,7 @@ use crate::withdrawals::Withdrawals;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Tells nothing but whether the process lives, and whether it serves.
+/// Answers only whether the process lives, and whether it serves.
 pub(super) fn health(ready: watch::Receiver<bool>) -> Router {
     let readiness = move || async move {
         if *ready.borrow() {
@@ -262,7 +262,7 @@ mod tests {
         Arc::new(mesh)
     }
 
-    /// An API server that knows one token, and gives it every path and one right to tap.
+    /// An API server that accepts one token, and gives it every path and one right to tap.
     async fn reviewed(
         request: axum::http::Request<kube::client::Body>,
     ) -> Result<axum::http::Response<kube::client::Body>, std::io::Error> {

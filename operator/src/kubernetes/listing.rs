@@ -17,7 +17,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// It begins, and says so: pages do.
+    /// It begins, with an event: pages do.
     pub(super) fn begin(&mut self) {
         *self = Self::default();
     }

@@ -131,7 +131,7 @@ impl Peers {
             .collect()
     }
 
-    /// Tells the withdrawals of pods how far the other replicas are.
+    /// Passes the progress of the other replicas to the withdrawals of pods.
     pub(super) async fn tell(
         self: Arc<Self>,
         cache: Arc<Cache>,

@@ -72,7 +72,7 @@ impl Counter {
         loop {
             acks.mark_unchanged();
             heard.mark_unchanged();
-            // A wait below has seen the tick that ended it, so only the number tells of a new result.
+            // A wait below has seen the tick that ended it, so only the number shows a new result.
             let tick = *tried.borrow_and_update();
             let results = counted.replace(tick) != Some(tick);
             let newest = self.snapshots.borrow_and_update().clone();
@@ -388,7 +388,7 @@ impl Writer {
     }
 }
 
-/// Whether the last written status says that every proxy runs the generation that is in force.
+/// Whether by the last written status every proxy runs the generation that is in force.
 fn was_programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> bool {
     let generation = snapshot
         .compiled

@@ -19,7 +19,7 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Whether a watch failed because an optional kind is not installed. Only the API server's discovery tells: a watch of a group that is not
+    /// Whether a watch failed because an optional kind is not installed. Only the API server's discovery shows it: a watch of a group that is not
     /// there fails with text in place of an event, and one without rights with 403.
     pub(super) async fn is_absent(&self) -> bool {
         self.resource.optional && matches!(served(&self.client, &self.resource).await, Ok(None))

@@ -31,7 +31,7 @@ pub(super) struct Subscriber {
     begins: bool,
     pub(super) retired: RetiredNames,
     pub(super) workload: Option<WorkloadRef>,
-    /// The version of its bootstrap, as its newest stream of resources says; 0: before there were versions.
+    /// The version of its bootstrap, as of its newest stream of resources; 0: before there were versions.
     pub(super) bootstrap: u32,
     pub(super) seen: Option<Arc<ServedView>>,
     /// Something that the view depends on has changed since.

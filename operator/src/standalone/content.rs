@@ -16,7 +16,7 @@ const MAX_FILES: usize = 10_000;
 /// Bytes of one file, at most.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Tells an unchanged file: time of change, length, and the file itself, for a rename puts another in its place.
+/// The properties by which a file is unchanged: time of change, length, and the file itself, for a rename puts another in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     changed: (i64, i64),

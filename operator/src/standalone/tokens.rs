@@ -27,7 +27,7 @@ type Fingerprint = [u8; 32];
 #[derive(Debug)]
 pub struct TokenFiles {
     directory: PathBuf,
-    /// By the hash of the token, so that a look-up tells nothing by its time, and no token stays in memory.
+    /// By the hash of the token, so that the time of a look-up reveals nothing, and no token stays in memory.
     callers: RwLock<BTreeMap<Fingerprint, Caller>>,
 }
 

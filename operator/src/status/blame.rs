@@ -154,7 +154,7 @@ impl Search<'_> {
         let policies = self.one.origins.iter();
         let (named, others): (Vec<_>, Vec<_>) = policies.partition(|object| named.contains(object));
         let all = named.iter().chain(&others).copied().collect();
-        // The fault may be elsewhere than the text says.
+        // The fault may be elsewhere than the text suggests.
         for candidates in [named, all] {
             let suspects = self.suspects(&candidates, text, &proven);
             if suspects.is_empty() || self.rejects(&suspects, &[])?.is_some() {
@@ -447,7 +447,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: 
                 ],
                 true,
             ),
-            // An identity that says both counts on both sides.
+            // An identity with both votes counts on both sides.
             (
                 &[
                     ("shop/web", false),

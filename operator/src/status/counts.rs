@@ -82,7 +82,7 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
 pub struct Evidence<'a> {
     /// The trials of rejected resources.
     pub trials: &'a Trials,
-    /// Whether the last written status says that every proxy runs the generation that is in force now.
+    /// Whether by the last written status every proxy runs the generation that is in force now.
     pub was_programmed: &'a dyn Fn(&ObjectRef) -> bool,
 }
 

@@ -46,7 +46,7 @@ impl Suspect {
         }
     }
 
-    /// Orders suspects that no trial tells apart: last the object with the longest own value that Envoy's text repeats; then
+    /// Orders suspects that no trial distinguishes: last the object with the longest own value that Envoy's text repeats; then
     /// objects not known to be good; of these the object changed last.
     pub(super) fn rank(&self, other: &Self) -> Ordering {
         let rank = |s: &Self| (s.repeated, s.unproven, s.changed_in);
@@ -211,7 +211,7 @@ mod tests {
         snapshot
     }
 
-    /// The suspect that is set aside where no trial tells two apart.
+    /// The suspect that is set aside where no trial distinguishes two.
     fn blamed(snapshot: &Snapshot, text: &str, proven: &[&str]) -> Option<String> {
         let suspects = ["a", "b"].iter().filter_map(|name| {
             let mut suspect = Suspect::of(snapshot, &policy(name), text)?;

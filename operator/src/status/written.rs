@@ -260,7 +260,7 @@ pub fn needs_last_good(compiled: &ObjectStatus) -> bool {
     fallen_back.is_some() || conditions.any(|c| c.status != ConditionStatus::True)
 }
 
-/// The first condition that says why the present spec is not in force.
+/// The first condition with a reason why the present spec is not in force.
 fn bad_news(compiled: &ObjectStatus) -> Option<&DesiredCondition> {
     let bad = |condition: &&DesiredCondition| match condition.status {
         ConditionStatus::True => !condition.kind.positive(),

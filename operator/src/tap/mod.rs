@@ -341,7 +341,7 @@ impl Inner {
         sender.subscribe()
     }
 
-    /// Tells the agents with a stream of their taps, after a change.
+    /// Sends the agents with a stream their taps, after a change.
     fn tell(&mut self, now: Instant) {
         let mut senders = std::mem::take(&mut self.orders);
         senders.retain(|_, sender| sender.receiver_count() > 0);

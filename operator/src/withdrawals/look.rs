@@ -30,7 +30,7 @@ struct Seen {
 }
 
 impl Withdrawals {
-    /// Looks at the callers of all terminating pods, and tells their agents. Returns whether a count changed.
+    /// Looks at the callers of all terminating pods, and publishes the counts to their agents. Returns whether a count changed.
     pub fn look(&self, snapshot: &Snapshot, views: &dyn Views, registry: &Registry) -> bool {
         let now = Moment::now();
         let mut inner = self.lock();

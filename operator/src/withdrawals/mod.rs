@@ -83,7 +83,7 @@ struct Inner {
     peers: Arc<Vec<PeerReport>>,
 }
 
-/// The ends of pods, as this replica knows them.
+/// The ends of pods, as this replica has them.
 #[derive(Debug)]
 pub struct Withdrawals {
     began: Instant,
@@ -192,7 +192,7 @@ impl Inner {
         ending.is_some_and(|ending| ending.terminating.is_some())
     }
 
-    /// Tells the agents of the pods with a change.
+    /// Publishes the changes to the agents of the pods.
     fn publish(&self) {
         for (pod, ending) in &self.open {
             let pod = pod.to_string();

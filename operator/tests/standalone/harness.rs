@@ -428,7 +428,7 @@ fn request(to: SocketAddr) -> String {
     }
 }
 
-/// An application that says its name. Its thread ends with the test's process.
+/// An application that answers with its name. Its thread ends with the test's process.
 fn application(address: SocketAddr, name: &'static str) {
     let listener = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {

@@ -83,7 +83,7 @@ fn from_files_to_requests_and_back_to_statuses() {
         );
         assert!(mesh.has_logged(&[&event, object, &generation, weights]));
     }
-    // From the moment the status says so, on the first request: the old weights are gone.
+    // From the first request after that status on: the old weights are gone.
     let v2 = mesh.requests(400).of("v2");
     assert!((150..=250).contains(&v2), "half of 400 requests: {v2}");
 
@@ -212,7 +212,7 @@ fn an_unreadable_mesh_stays_closed(mesh: &mut Fixture) {
     mesh.until_anonymous("200");
     mesh.apply("mesh.yaml", &settings("Strict", "12h"));
     mesh.until_anonymous("refused");
-    // Of the last good spec: nothing else of a status says so.
+    // Of the last good spec: nothing else of a status shows it.
     mesh.until_status_says("Strict");
     for (mode, lifetime) in [
         ("strict", "12h"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::harness::{Fixture, PATIENCE, WORLD};
 
-/// The header by which the server's sidecar says so, in an answer of the application itself.
+/// The header by which the server's sidecar reports it, in an answer of the application itself.
 const FORGED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nx-heddle-unreached: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 

@@ -1,4 +1,4 @@
-//! The metadata of an object: its name, the fields that the API server knows, and the syntax of labels.
+//! The metadata of an object: its name, the fields that the API server reads, and the syntax of labels.
 
 use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 //!
 //! A sample evades as many Deny rules as a request can that an Allow rule takes: a method and headers that no Deny rule names, a path
 //! that goes on where the patterns of Deny rules do not. The evaluator judges every sample, so a sample that passes is a proof. That no
-//! sample passes is a proof where the samples of a rule are known to be enough; [`Admitted::Undecided`] says where they are not.
+//! sample passes is a proof where the samples of a rule are known to be enough; [`Admitted::Undecided`] stands for the cases where they are not.
 
 mod addresses;
 mod headers;

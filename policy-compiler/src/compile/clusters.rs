@@ -122,7 +122,7 @@ impl OutboundPort {
     }
 
     /// Whether connections of bytes to that cluster go to an endpoint by the client's address, as the service demands. A policy changes
-    /// nothing of it, for the listener knows it.
+    /// nothing of it, for the listener decides it.
     pub(crate) const fn sticky(&self) -> bool {
         self.sticky
     }

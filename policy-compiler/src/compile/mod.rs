@@ -107,7 +107,7 @@ pub struct Proxy {
     pub pod: PodRef,
     /// The identity its certificate must show.
     pub identity: SpiffeId,
-    /// Whether the pod is Ready as the API knows it, so that it counts for `Programmed`.
+    /// Whether the pod is Ready by its status in the API, so that it counts for `Programmed`.
     pub ready: bool,
     /// Whether the pod is being deleted. Its proxy is served until its containers have ended.
     pub terminating: bool,

@@ -22,7 +22,7 @@ pub(crate) fn mtls_modes<'a>(
     modes.flatten()
 }
 
-/// Whether plain text is accepted: by the first policy that says something about mTLS here, else by the mesh.
+/// Whether plain text is accepted: by the first policy with an mTLS mode here, else by the mesh.
 pub(super) fn plain(
     port: Option<Port>,
     policies: &[&Policy],

@@ -1,4 +1,4 @@
-//! The two ends of a connection, as far as the reporting sidecar knows them by itself.
+//! The two ends of a connection, as far as the reporting sidecar has them by itself.
 
 use crate::envoy::external::NAMESPACE_OF_CLUSTER;
 use crate::envoy::metrics::{Edge, NO_SERVICE, OWN_NAMESPACE, OWN_PRINCIPAL, SERVICE_OF_CLUSTER};
@@ -25,7 +25,7 @@ pub(super) fn source<'a>(
     }
 }
 
-/// The reports of the client's sidecar about calls to hosts outside the mesh. The cluster says which object names the host.
+/// The reports of the client's sidecar about calls to hosts outside the mesh. The metadata of the cluster contain the object that names the host.
 pub(super) fn external(format: LineFormat) -> Reporting<'static> {
     let mut of_cluster = source(NAMESPACE_OF_CLUSTER, Some(SERVICE_OF_CLUSTER), format);
     of_cluster.server = "-";

@@ -154,7 +154,7 @@ impl Compiled {
         }
     }
 
-    /// Every address that the mesh knows. Looks at all of it: for tests and tools.
+    /// Every address of a service or pod of the mesh. Looks at all of it: for tests and tools.
     pub fn destinations(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.addresses.ips().flat_map(|ip| {
             let of_services = self.addresses.services(ip).flat_map(|name| {

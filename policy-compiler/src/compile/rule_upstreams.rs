@@ -115,7 +115,7 @@ pub(super) fn of_connections(
 }
 
 /// The endpoints of a service as a backend of a rule, in a cluster of their own: it has the policy of the called service, and a budget of
-/// retries if a rule itself has requests sent again (`resent`). None if neither says anything of upstreams.
+/// retries if a rule itself has requests sent again (`resent`). None if neither sets anything for upstreams.
 pub(super) fn governed(
     scene: &ClusterInputs<'_>,
     service: &Service,

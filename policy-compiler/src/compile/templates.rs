@@ -106,7 +106,7 @@ impl CompiledTemplate {
             && self.leads == other.leads
     }
 
-    /// Whether it also says the same.
+    /// Whether its other contents are equal, too.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.same_config(other)
             && self.feedback == other.feedback

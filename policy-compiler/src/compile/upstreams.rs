@@ -105,7 +105,7 @@ impl ClusterAndEndpoints {
 /// Clusters that a new one may equal, by name.
 pub(super) type OldClusters<'a> = BTreeMap<&'a str, Vec<&'a ClusterAndEndpoints>>;
 
-/// By identity: one that says the same was kept.
+/// By identity: an equal one was kept.
 impl PartialEq for ClusterAndEndpoints {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.upstream, &other.upstream)

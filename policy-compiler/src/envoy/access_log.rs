@@ -51,7 +51,7 @@ const OF_CLIENT: [(&str, &str); 5] = [
     ("request_id", "x-request-id"),
     ("traceparent", "traceparent"),
 ];
-/// Text that every reader takes. Protobuf knows no other strings than UTF-8: a record with another one would be refused, and the records of
+/// Text that every reader takes. Strings of protobuf are UTF-8: a record with another one would be refused, and the records of
 /// other requests with it. On a terminal, control characters beyond ASCII command it, and marks of direction reorder a line.
 const PLAIN_TEXT: &str = "[ -~]*";
 

@@ -113,7 +113,7 @@ pub(crate) fn connection_manager(
             max_connection_duration: max_age.and_then(duration),
             ..Default::default()
         }),
-        // The last response says that the connection ends: no request is lost on its way.
+        // The last response announces the end of the connection: no request is lost on its way.
         http1_safe_max_connection_duration: max_age.is_some(),
         // Streams may be silent for as long as they like.
         stream_idle_timeout: seconds(0),

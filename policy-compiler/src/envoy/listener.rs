@@ -146,7 +146,7 @@ pub(crate) fn refuse_capture_ports() -> impl Iterator<Item = v3::FilterChain> {
 }
 
 /// The same for the outbound listeners: capture redirects no connection to loopback, so one that has loopback for its destination
-/// was made to the capture port. The number of the port says nothing here, for other machines have ports of that number.
+/// was made to the capture port. The number of the port decides nothing here, for other machines have ports of that number.
 pub(crate) fn refuse_loopback() -> v3::FilterChain {
     let range = |ip: IpAddr, length: u32| core::CidrRange {
         address_prefix: ip.to_string(),

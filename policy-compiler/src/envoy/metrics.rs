@@ -25,7 +25,7 @@ const MAX_HISTOGRAMS: u32 = 256;
 pub(crate) const OWN_NAMESPACE: &str = "%ENVIRONMENT(NS)%";
 pub(crate) const OWN_WORKLOAD: &str = "%ENVIRONMENT(WL)%";
 pub(crate) const OWN_PRINCIPAL: &str = "%ENVIRONMENT(ID)%";
-/// The service that a cluster of the server's side says it stands for. Empty where Envoy answers before it has chosen a cluster.
+/// The service in the metadata of a cluster of the server's side. Empty where Envoy answers before it has chosen a cluster.
 pub(crate) const SERVICE_OF_CLUSTER: &str = "%CLUSTER_METADATA(heddle:service)%";
 /// The same for connections of bytes, of which the gate has refused some before a cluster was chosen.
 pub(crate) const SERVICE_OF_CONNECTION: &str = r#"%COALESCE({"operators":[{"command":"FILTER_STATE","param":"heddle.service:PLAIN"},{"command":"CLUSTER_METADATA","param":"heddle:service"}]})%"#;
@@ -51,7 +51,7 @@ pub(crate) fn stat_name(service: Option<&str>) -> String {
     format!("in|{}", service.unwrap_or(NO_SERVICE))
 }
 
-/// The two ends of a connection, as far as the reporting sidecar knows them by itself. The texts may be commands.
+/// The two ends of a connection, as far as the reporting sidecar has them by itself. The texts may be commands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Edge<'a> {
     /// Of the client's sidecar: the service that is called.
@@ -93,7 +93,7 @@ impl<'a> Edge<'a> {
     /// The tag of its series.
     fn tag(&self, [code, grpc_status]: [&str; 2], details: Option<Details<'_>>) -> config::Tag {
         let (reporter, namespace, service, peer) = match *self {
-            // The cluster tells the backends of a split apart.
+            // The backends of a split differ by their clusters.
             Self::Source { namespace, service } => {
                 (Side::Source, namespace, service, "%UPSTREAM_CLUSTER%")
             }
@@ -122,7 +122,7 @@ impl<'a> Edge<'a> {
 
 const STATUS: [&str; 2] = ["%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%"];
 
-/// The runtime value that tells the agent the labels it leaves out. None: it leaves out none.
+/// The runtime value with the labels that the agent leaves out. None: it leaves out none.
 pub(crate) fn runtime(left_out: u32) -> Option<(&'static str, RuntimeValue)> {
     (left_out != 0).then_some((golden::LEFT_OUT, RuntimeValue::Number(left_out)))
 }

@@ -1,4 +1,4 @@
-//! Building blocks of Envoy's configuration. Nothing here knows Kubernetes or our kinds.
+//! Building blocks of Envoy's configuration. Nothing here depends on Kubernetes or our kinds.
 
 pub(crate) mod access_log;
 mod chain_matcher;

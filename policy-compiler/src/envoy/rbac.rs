@@ -11,7 +11,7 @@ use super::{any, matchers};
 use crate::authz::PortAuthz;
 use crate::authz::decision::{DecisionList, Verdict};
 
-/// Tells the verdict of audit from the one in force, in metadata and counters.
+/// The prefix of the verdict of audit in metadata and counters, where the one in force has none.
 const AUDIT: &str = "audit_";
 
 /// The decisions in force and, where something is in audit, those that would be.

@@ -27,7 +27,7 @@ use crate::traffic::{
     RouteTable, ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
-/// The header by which Envoy tells an application the identity of the caller.
+/// The header in which an application gets the identity of the caller.
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 /// CGI-like applications take these names for that one, which is Envoy's own.
 static FORGED: LazyLock<Vec<String>> = LazyLock::new(|| spellings(CLIENT_CERTIFICATE).split_off(1));

@@ -65,7 +65,7 @@ pub(super) fn specifier(
                 placed(HASHED).map(|(of, places)| share(of, places.end - places.start, None));
             shares.collect()
         }
-        // Each place is drawn alike, and the answer says which one it was.
+        // Each place is drawn alike, and the answer names it.
         Some(Sticky::Cookie(cookie)) => {
             let shares = placed(StickyCookie::PLACES);
             let shares = shares.flat_map(|(of, places)| {

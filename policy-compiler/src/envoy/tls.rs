@@ -183,7 +183,7 @@ fn san(
     }
 }
 
-/// A secret from the agent's socket, which the bootstrap knows as the cluster `heddle-sds`.
+/// A secret from the agent's socket, which is the cluster `heddle-sds` of the bootstrap.
 fn secret(name: &str) -> tls::SdsSecretConfig {
     let grpc = core::grpc_service::EnvoyGrpc {
         cluster_name: SDS.to_owned(),

@@ -1,4 +1,4 @@
-//! Requests that a server's sidecar could not hand to its application: a header of its answer tells that, and the caller's sidecar
+//! Requests that a server's sidecar could not hand to its application: a header of its answer reports that, and the caller's sidecar
 //! sends them to another endpoint, with any method.
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
@@ -13,7 +13,7 @@ use super::wire::envoy::extensions::filters::network::http_connection_manager::v
 use crate::traffic::ValueMatcher;
 
 /// The header. The route configurations of servers take it away from the answers of applications, and those of callers from the answers
-/// that applications get. Callers without a sidecar get it, and it says nothing that the status 503 does not say.
+/// that applications get. Callers without a sidecar get it; it adds nothing to the status 503.
 pub(super) const UNREACHED: &str = "x-heddle-unreached";
 /// The last attempt made no connection. The flag alone would not do: it stays from the attempts before, and the last one may have
 /// delivered the request.

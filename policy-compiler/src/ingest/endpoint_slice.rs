@@ -82,7 +82,7 @@ fn addresses(
     findings: &mut Vec<Finding>,
 ) -> Option<Endpoint> {
     let conditions = endpoint.conditions.as_ref();
-    // Unset means ready: the API says so for consumers.
+    // Unset means ready: the API demands this of consumers.
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
@@ -92,7 +92,7 @@ fn addresses(
         r.kind.as_deref() == Some("Pod") && r.namespace.as_deref().is_none_or(|ns| *ns == **slice)
     });
     let pod = target.and_then(|r| Some(interner.name(slice, r.name.as_deref()?)));
-    // All addresses of one endpoint are the same backend; the API tells consumers to use the first.
+    // All addresses of one endpoint are the same backend; by the API, consumers use the first.
     let text = endpoint.addresses.first()?;
     match text.parse() {
         Ok(ip) => Some(Endpoint {

@@ -48,7 +48,7 @@ const PORT_FIX: &str = "use a number from 1 to 65535";
 /// An object that the compiler understands. `Arc`s, so that objects in reflectors need no copy.
 #[derive(Clone, Debug)]
 pub enum KubeObject {
-    /// Read for its injection label, which tells offline whether a pod template will have a sidecar.
+    /// Read for its injection label, which decides offline whether a pod template will have a sidecar.
     Namespace(Arc<core::Namespace>),
     /// A service.
     Service(Arc<core::Service>),

@@ -1,4 +1,4 @@
-//! Tells from `apiVersion` and `kind` which objects of a manifest the compiler reads.
+//! Decides by `apiVersion` and `kind` which objects of a manifest the compiler reads.
 
 use heddle_crds::GROUP as OURS;
 use serde_json::Value;

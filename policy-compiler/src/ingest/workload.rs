@@ -71,7 +71,7 @@ pub(super) fn template(object: &ObjectRef, kind: &str, mut value: Value) -> Resu
 }
 
 /// Reads a value with a pod's spec at `spec`. A field that the compiler does not need is left out if it does not fit its type: the API server
-/// will refuse the object for it, which the finding says, but the rest is still compiled.
+/// will refuse the object for it, as the finding warns, but the rest is still compiled.
 fn lenient<T: DeserializeOwned>(
     object: &ObjectRef,
     mut value: Value,

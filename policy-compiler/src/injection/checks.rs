@@ -6,7 +6,7 @@ use super::INJECT_LABEL;
 use super::names;
 use crate::probes::refused_probe;
 
-/// The user that Envoy runs as: capture tells its traffic from the application's by it.
+/// The user that Envoy runs as: by it, capture distinguishes the traffic of Envoy and of the application.
 pub const PROXY_UID: i64 = 1337;
 
 /// The name under which a sidecar looks the control plane up.

@@ -91,7 +91,7 @@ fn in_trust_domain(
     }
 }
 
-/// Returns the spec in force of one `Mesh`, and its status. A namespace is bypassed only while the object itself says so in a readable
+/// Returns the spec in force of one `Mesh`, and its status. A namespace is bypassed only while the object itself lists it in a readable
 /// element: the last good spec brings none back.
 fn judge_one(
     world: &World,

@@ -164,8 +164,8 @@ const FINE: [(ConditionType, &str, &str); 2] = [
     ),
 ];
 
-/// Chooses between the spec and the last good one, and says why. `is_partial`: the errors are those of some rules of a spec, and its status
-/// says so.
+/// Chooses between the spec and the last good one, and returns the reason. `is_partial`: the errors are those of some rules of a spec, and its status
+/// has the condition `PartiallyInvalid`.
 pub(crate) fn validate_spec<S: Clone + DeserializeOwned + Serialize>(
     declared: &Declared<S>,
     history: History<'_>,

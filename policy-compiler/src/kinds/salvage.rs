@@ -160,7 +160,7 @@ fn closed_element(fault: &[Segment]) -> Option<Value> {
     (list == NAMESPACES && field == "outbound").then(|| json!("Deny"))
 }
 
-/// Closes all namespaces if it is not readable which ones have another `outbound`, unless the last good spec tells. A list that is missing
+/// Closes all namespaces if it is not readable which ones have another `outbound`, unless the last good spec has the list. A list that is missing
 /// beside an unknown field may be misspelt; beside none, the spec is of a version without the list.
 fn guard_namespaces(
     value: &mut Value,

@@ -97,7 +97,7 @@ fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
     found
 }
 
-/// Says in the status that not every rule decides, unless it says so already.
+/// Sets in the status that not every rule decides, unless that is set already.
 pub(super) fn not_enforced(
     status: &mut ObjectStatus,
     reason: &'static str,

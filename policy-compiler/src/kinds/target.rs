@@ -108,7 +108,7 @@ impl Target {
         }
     }
 
-    /// Why the spec cannot be in force: nothing says which pods it means.
+    /// Why the spec cannot be in force: nothing selects its pods.
     pub(super) fn problem(&self) -> Option<ValidationError> {
         let fault = self.fault.filter(|_| !self.remembered)?;
         let (reason, message, fix) = self.in_words(fault);

@@ -72,7 +72,7 @@ fn widest<'a>((place, policy): (usize, &RuleSet<'a>)) -> Option<Wide<'a>> {
     })
 }
 
-/// Whether it is the rule of an unusable policy. The status of that policy says enough.
+/// Whether it is the rule of an unusable policy. The status of that policy reports it.
 fn stands_in(rule: &Rule) -> bool {
     rule.id.ends_with("/unusable")
 }

@@ -165,7 +165,7 @@ pub struct Pod {
     pub alive: bool,
     /// Being deleted: its containers have been asked to end.
     pub terminating: bool,
-    /// `metadata.uid`, only of a pod that is being deleted: it tells the ends of pods of one name apart.
+    /// `metadata.uid`, only of a pod that is being deleted: it distinguishes the ends of pods of one name.
     pub uid: Option<Arc<str>>,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,

@@ -36,7 +36,7 @@ const OTHER: &str = "127.96.0.20";
 const OPENED: &str = "127.96.0.21";
 /// An address to which names below wildcards must not lead.
 const PRIVATE: &str = "127.96.9.9";
-/// The names that DNS knows.
+/// The names that DNS resolves.
 const NAMES: servers::Names = &[
     ("a.example.com", Ipv4Addr::new(127, 96, 0, 11)),
     ("b.example.com", Ipv4Addr::new(127, 96, 0, 12)),

@@ -21,7 +21,7 @@ const NAMES: Names = &[
     ("stolen.example.com", Ipv4Addr::new(127, 96, 1, 12)),
     // Its server has a certificate of an authority that no object names.
     ("forged.example.com", Ipv4Addr::new(127, 96, 1, 13)),
-    // No object says how to trust it, so public authorities count.
+    // No object names its authority, so public authorities count.
     ("public.example.com", Ipv4Addr::new(127, 96, 1, 11)),
 ];
 

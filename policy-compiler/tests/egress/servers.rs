@@ -1,4 +1,4 @@
-//! Servers outside the mesh, and the DNS server that knows them.
+//! Servers outside the mesh, and the DNS server that resolves their names.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ pub fn server(ip: &str, name: &'static str) -> Result<()> {
     })
 }
 
-/// A DNS server that knows these names, and the names that it was asked for.
+/// A DNS server that resolves these names, and the names that it was asked for.
 pub fn dns(names: Names) -> Result<(SocketAddr, Arc<Mutex<BTreeSet<String>>>)> {
     let socket = UdpSocket::bind("127.96.0.53:0")?;
     let (at, asked) = (socket.local_addr()?, Arc::<Mutex<BTreeSet<_>>>::default());
@@ -101,7 +101,7 @@ pub fn question(query: &[u8]) -> Option<(String, usize)> {
     }
 }
 
-/// The names that a DNS server knows.
+/// The names that a DNS server resolves.
 pub type Names = &'static [(&'static str, Ipv4Addr)];
 
 /// A request, as a server got it by TLS.

@@ -41,7 +41,7 @@ pub fn resources(seen: &Seen, kind: ResourceKind) -> Vec<Value> {
 }
 
 /// A sidecar with listeners and routes from files, as they come from the control plane. In the place of capture, a header of the PROXY
-/// protocol says where a connection was going.
+/// protocol contains the destination of a connection.
 pub struct Sidecar {
     _envoy: Envoy,
     _folder: tempfile::TempDir,

@@ -165,7 +165,7 @@ impl From<View> for Seen {
     }
 }
 
-/// The view of a proxy that has asked for these names and knows nothing else.
+/// The view of a proxy that has asked for these names and nothing else.
 pub fn view(compiled: &Compiled, pod: &PodRef, wanted: &BTreeSet<Arc<str>>) -> Option<View> {
     let (none, no_names) = (BTreeSet::new(), BTreeSet::new());
     let scope = Scope {

@@ -47,7 +47,7 @@ pub fn all() -> Vec<Case> {
     groups.into_iter().flatten().collect()
 }
 
-/// First lines that a sidecar answers with 400; docs/traffic.md says why.
+/// First lines that a sidecar answers with 400; docs/traffic.md has the reasons.
 pub const REFUSED: [&str; 5] = [
     "GET /a#b HTTP/1.1",
     "PURGEALL /x HTTP/1.1",

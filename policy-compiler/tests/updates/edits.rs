@@ -88,7 +88,7 @@ fn an_edit_compiles_what_it_touches() {
             slice("c-x", "c", port(), &[("c-0", "10.0.2.0", true)]),
             &[("clients", 1)],
         ),
-        // The split of `a` leads to `b`, and says how many are ready.
+        // The split of `a` leads to `b`, and its status counts the ready ones.
         (
             "endpoints of a backend",
             slice("b-x", "b", port(), &[("b-0", "10.0.1.0", true)]),

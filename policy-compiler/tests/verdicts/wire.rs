@@ -159,7 +159,7 @@ fn version2(at: &str, http: &Http) -> Result<Answer> {
         literal(&mut block, name);
         literal(&mut block, value);
     }
-    // Without a table the answer's first byte tells its status.
+    // Without a table the answer's first byte shows its status.
     let no_table = [0, 1, 0, 0, 0, 0];
     let mut sent = PREFACE.to_vec();
     sent.extend(frame(SETTINGS, 0, 0, &no_table));

@@ -15,7 +15,7 @@ fn define<K: CustomResourceExt>(ns: &Namespace, version: &str) -> Result<()> {
     ns.kubectl.define(serde_json::to_value(K::crd())?, version)
 }
 
-/// Waits until the first entry of a status says that sidecars have the present generation.
+/// Waits until by the first entry of a status sidecars have the present generation.
 fn programmed(ns: &Namespace, object: &str, entries: &str) -> Result<()> {
     eventually("Programmed", Duration::from_secs(90), || {
         let object = ns.kubectl.get(object)?;

@@ -182,7 +182,7 @@ impl Client {
         Ok(name)
     }
 
-    /// Says something and gets it back.
+    /// Sends some bytes and gets them back.
     ///
     /// # Errors
     /// When it does not.

@@ -34,7 +34,7 @@ use anyhow::{Result, bail};
 /// How long anything may take. Nothing is judged by it: a test that gets here fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks again and again until there is something to see; says how long that took.
+/// Looks again and again until there is something to see; returns how long that took.
 ///
 /// # Errors
 /// When it takes longer than [`PATIENCE`]; with the last thing that `look` had to say.

@@ -139,7 +139,7 @@ impl Mesh {
         Plain::start(&self.node, spec)
     }
 
-    /// An application at an address that the API knows nothing of. It ends with the test.
+    /// An application at an address that is not in the API. It ends with the test.
     ///
     /// # Errors
     /// When it cannot listen.

@@ -299,7 +299,7 @@ impl Channel {
         self.synced + self.held.values().filter(|held| !held.gone).count()
     }
 
-    /// The name as it is shared by all, if the view knows it.
+    /// The name as it is shared by all, if the view contains it.
     pub fn shared_name(&self, name: &str) -> Name {
         let known = self.current.get_key_value(name);
         known.map_or_else(|| name.into(), |(name, _)| Name::clone(name))

@@ -61,7 +61,7 @@ impl Session {
                 continue;
             }
             let name = channel.shared_name(name);
-            // Asking again for a name is how a client says that it has lost it.
+            // A client that asks again for a name has lost its resource.
             channel.asked.insert(Name::clone(&name));
             self.subscribe(kind, &name);
         }

@@ -58,7 +58,7 @@ pub enum Flavor {
     Sotw,
 }
 
-/// The bounds of a session, and how it knows on-demand names.
+/// The bounds of a session, and the form of on-demand names.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Clusters with this prefix have on-demand names; listeners with this prefix were learned by on-demand use.
@@ -134,7 +134,7 @@ pub struct Push {
 pub struct Sent {
     /// The resource.
     pub resource: Arc<Resource>,
-    /// Its version on the wire. That of endpoints also says for which version of their cluster they were sent, so that
+    /// Its version on the wire. That of endpoints also contains the version of the cluster for which they were sent, so that
     /// after a reconnect, to whichever replica, it shows whether the cluster still waits for them.
     pub version: Arc<str>,
 }

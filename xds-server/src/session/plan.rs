@@ -198,7 +198,7 @@ impl Session {
         let missing: Vec<Name> = channel.asked.iter().filter(missing).cloned().collect();
         match self.flavor {
             Flavor::Delta => missing,
-            // There are no words for it; a complete response says it by leaving the name out.
+            // There is no field for it; a complete response leaves the name out.
             Flavor::Sotw => {
                 for name in &missing {
                     channel.asked.remove(name);

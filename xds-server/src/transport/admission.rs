@@ -17,7 +17,7 @@ use super::expiry;
 use super::grpc::Broken;
 use super::shared::Shared;
 
-/// A client that opens a stream and says nothing is sent away after this long.
+/// A client that opens a stream and sends nothing is sent away after this long.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// The longest name of a client, in characters: a namespace and a pod have 317 at most.

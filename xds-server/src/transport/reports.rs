@@ -1,4 +1,4 @@
-//! Streams of reports: loads, the traffic of edges, the ends of pods, and taps. The first report of a stream says for which subscriber it speaks.
+//! Streams of reports: loads, the traffic of edges, the ends of pods, and taps. The first report of a stream names its subscriber.
 
 use std::pin::Pin;
 use std::sync::Arc;

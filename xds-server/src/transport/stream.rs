@@ -329,7 +329,7 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         Ok(())
     }
 
-    /// Takes the source's newest view. That of before stays if the source knows none.
+    /// Takes the source's newest view. That of before stays if the source has none.
     fn refresh(&mut self) {
         (self.view_due, self.names_changed) = (false, false);
         let Some(admitted) = &self.admitted else {

@@ -37,7 +37,7 @@ fn kind_files(kind: Kind) -> Files {
     files
 }
 
-/// The condition that tells that all is done.
+/// The condition that is True when all is done.
 fn done(kind: Kind) -> ConditionType {
     kind.conditions()
         .last()

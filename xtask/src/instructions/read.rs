@@ -31,7 +31,7 @@ pub fn cases(printed: &str) -> Result<Vec<(String, u64)>> {
     printed.lines().map(parsed).collect()
 }
 
-/// The instructions that callgrind says it has seen.
+/// The instructions that callgrind has counted.
 pub fn collected(printed: &str) -> Option<u64> {
     let total = |line: &str| {
         let (process, count) = line.split_once(" Collected : ")?;

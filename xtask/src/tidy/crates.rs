@@ -15,7 +15,7 @@ use crate::repo::{Repo, tree_alone};
 /// Members that are no part of the product and may use anything.
 const OUTSIDE: &[&str] = &["bench", "tests/e2e", "tests/scope"];
 
-/// The crates and names that a word under "never knows" forbids.
+/// The crates and names that a word in the last column of the table forbids.
 struct Word {
     word: &'static str,
     /// Packages that must not be dependencies of the crate itself.

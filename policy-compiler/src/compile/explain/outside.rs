@@ -21,7 +21,7 @@ impl Compiled {
         egress.named(port, protocol, &name, &self.settings.cluster_domain)
     }
 
-    /// The destination of a call to a name that no service has: a host outside, that an object names or none does. `error` says that it is a
+    /// The destination of a call to a name that no service has: a host outside, that an object names or none does. `error` is set if it is a
     /// name of the cluster which is not there.
     pub(super) fn called_outside(
         &self,

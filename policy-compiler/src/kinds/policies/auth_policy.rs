@@ -25,7 +25,7 @@ use crate::world::{Declared, PodTemplate, Port, SpiffeId};
 pub(crate) struct Policy {
     pub(crate) object: ObjectRef,
     pub(crate) selector: Selector,
-    /// The field that says which.
+    /// The field with the selector.
     pub(crate) selected_by: &'static str,
     pub(crate) rules: Vec<Rule>,
     pub(crate) mtls: Option<MtlsRules>,

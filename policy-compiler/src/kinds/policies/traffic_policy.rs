@@ -190,8 +190,8 @@ impl<'a> PortPolicy<'a> {
     }
 
     /// The budget of retries: that which a `TrafficPolicy` names, then that of the backend, then the default one where anything is sent
-    /// again that an application may have received. `resent`: the rule has requests sent again as it says itself, and so a `TrafficPolicy`
-    /// says nothing about them.
+    /// again that an application may have received. `resent`: the rule has requests sent again by retries of its own, so that a `TrafficPolicy`
+    /// sets none of them.
     pub(crate) fn retry_budget(&self, resent: bool) -> Option<RetryBudget> {
         let named = self.groups.named_budget().filter(|_| !resent);
         let backend = self.backend.map(|(_, budget)| budget);

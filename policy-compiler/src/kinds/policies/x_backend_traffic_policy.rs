@@ -43,7 +43,7 @@ impl PolicyKind for XBackendTrafficPolicySpec {
 
     const IN_CLUSTERS: bool = true;
 
-    // A condition of the ancestors says so.
+    // A condition of the ancestors reports it.
     const NO_CONFLICT: Option<&'static str> = None;
 
     const OLDEST_FIRST: bool = true;

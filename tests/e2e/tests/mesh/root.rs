@@ -86,7 +86,7 @@ pub fn a_lost_root_is_told_and_restored() -> Result<()> {
     anyhow::ensure!(root()? == Some(before), "another root was restored");
     let ready = ["rollout", "status", "deployment/heddle-operator"];
     system(&[&ready[..], &["--timeout=120s"]].concat())?;
-    // Each replica says it, and not with every attempt.
+    // Each replica logs it, and not with every attempt.
     let times = operator_log()?.matches(LOST).count();
     anyhow::ensure!((1..=5 * count).contains(&times), "logged {times} times");
     heddle(&["check"])?;

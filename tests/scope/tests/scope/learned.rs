@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use heddle_scope_tests::{Mesh, Pod, PodSpec, Service, eventually, port, scope};
 
-/// A new pod of the workload knows the destinations before it has called anybody.
+/// A new pod of the workload has the destinations before it has called anybody.
 async fn starts_warm(mesh: &mut Mesh, name: &str, learned: &[SocketAddr]) -> Result<Pod> {
     let pod = mesh.pod(PodSpec::new(name)).await?;
     let (_, took) = eventually(

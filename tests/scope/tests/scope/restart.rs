@@ -101,7 +101,7 @@ fn a_restart_resends_nothing_and_breaks_nothing() -> Result<()> {
             before.0,
             after.0
         );
-        // One response says of the clusters that the sidecar asks for once more that they are not there.
+        // One response removes the clusters that the sidecar asks for once more.
         let [clusters, listeners] = before.1;
         ensure!(
             after.1 == before.1 || after.1 == [clusters + 1, listeners],

@@ -30,7 +30,7 @@ use envoy_types::pb::google::rpc::Status;
 use super::*;
 use crate::resource::Part;
 
-/// Runs a script and says at which line it went wrong.
+/// Runs a script. A failure names the line.
 fn run(flavor: Flavor, name: &str, script: &str) {
     let limits = Limits {
         max_on_demand: 2,

@@ -289,7 +289,7 @@ impl Pair {
         let pushes = self.session.poll();
         self.to_client.extend(pushes.iter().map(reference::delta));
         self.session.take_sync_states();
-        // As a look at the whole view says.
+        // As the whole view has it.
         let resources = self.session.view().unwrap().resources();
         let lacks = |r: &&Arc<Resource>| !self.session.channels.get(r.key.kind).holds(r);
         let lacking: Vec<_> = resources.values().filter(lacks).map(|r| &r.key).collect();
@@ -436,7 +436,7 @@ proptest! {
         }
         pair.settle();
         pair.check(false);
-        // And once nothing is bad any more, all is as the view says.
+        // And once nothing is bad any more, all is as in the view.
         for service in &mut pair.world {
             service.bad = None;
         }

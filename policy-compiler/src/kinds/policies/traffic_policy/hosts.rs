@@ -10,7 +10,7 @@ use crate::kinds::traffic_policy::PolicyGroups;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
-/// The most endpoints that are ejected at once, in percent, where a spec says nothing of it.
+/// The most endpoints that are ejected at once, in percent, where a spec leaves it out.
 const HALF: u32 = 50;
 
 /// The reasons why a policy for an `ExternalService` cannot be in force.
@@ -28,7 +28,7 @@ pub(super) fn check(
         )];
     };
     let Ok(service) = &declared.spec else {
-        // Its own status says it.
+        // Its own status reports it.
         return Vec::new();
     };
     let target = check_ports(policy, spec, name, service);
