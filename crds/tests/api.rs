@@ -451,8 +451,10 @@ fn documents(folder: &str) -> Vec<(Kind, Value)> {
         .join("..")
         .join(folder);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+    let files = fs::read_dir(folder).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    for file in files.filter(|file| file.extension().is_some_and(|of| of == "yaml")) {
+        let text = fs::read_to_string(file).unwrap();
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         for document in documents {
             if let Some(kind) = document["kind"].as_str().and_then(Kind::by_name) {

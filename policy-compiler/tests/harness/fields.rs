@@ -21,17 +21,26 @@ fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Checks that every field of the spec of a kind is in one of two lists of the beginnings of fields, and that each entry has a field.
-pub fn check<K: CustomResourceExt>(supported: &[&str], unsupported: &[&str]) {
-    let definition = serde_json::to_value(K::crd()).unwrap();
+/// The paths of the fields of the spec that a definition has, below `spec`.
+pub fn of(definition: &Value) -> BTreeSet<String> {
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     let mut found = BTreeSet::new();
     fields(definition.pointer(schema).unwrap(), "", &mut found);
-    let of = |list: &[&str], field: &str| list.iter().any(|begin| field.starts_with(begin));
+    found
+}
+
+/// Checks that every field of the spec of a kind is in one of two lists of the beginnings of fields, and that each entry has a field.
+pub fn check<K: CustomResourceExt>(supported: &[&str], unsupported: &[&str]) {
+    let found = of(&serde_json::to_value(K::crd()).unwrap());
+    let in_list = |list: &[&str], field: &str| list.iter().any(|begin| field.starts_with(begin));
     for field in &found {
         // The answers of a backend and of a rule are changed by the same fields as requests.
         let field = field.replace("responseHeaderModifier", "requestHeaderModifier");
-        assert_ne!(of(supported, &field), of(unsupported, &field), "{field}");
+        assert_ne!(
+            in_list(supported, &field),
+            in_list(unsupported, &field),
+            "{field}"
+        );
     }
     for listed in supported.iter().chain(unsupported) {
         let there = found.iter().any(|field| field.starts_with(listed));

@@ -32,7 +32,7 @@ fn generated(repo: &Repo) -> Result<Files> {
     files.extend(docs::files()?);
     files.extend(messages::files()?);
     files.extend(modules::files(repo)?);
-    files.extend(samples::files());
+    files.extend(samples::files(repo)?);
     files.extend(code_map::files(repo)?);
     Ok(files)
 }
