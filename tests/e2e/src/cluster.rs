@@ -198,6 +198,29 @@ impl Namespace {
         Self::labelled(test, "{}")
     }
 
+    /// The name and the address of the first pod of an application.
+    ///
+    /// # Errors
+    /// It has no pod.
+    pub fn pod(&self, app: &str) -> Result<(String, String)> {
+        let label = format!("app={app}");
+        let fields = "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}";
+        let text = self
+            .kubectl
+            .run(&["get", "pods", "-l", &label, "-o", fields])?;
+        let pair = text.trim().split_once(' ');
+        let (name, ip) = pair.with_context(|| format!("{app} has no pod: {text}"))?;
+        Ok((name.to_owned(), ip.to_owned()))
+    }
+
+    /// Applies an object of ours, and waits until the sidecars that need it have it.
+    pub fn put(&self, kind: &str, name: &str, spec: &str) -> Result<()> {
+        self.kubectl.apply(&format!(
+            "{{apiVersion: heddle.dev/v1alpha1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}"
+        ))?;
+        self.kubectl.programmed(&format!("{kind}/{name}"))
+    }
+
     fn labelled(test: &str, labels: &str) -> Result<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("{test}-{}-{serial}", std::process::id());

@@ -5,10 +5,14 @@
 
 mod apps;
 mod cluster;
+mod conditions;
 mod load;
 mod own_ports;
+mod settings;
 
 pub use apps::{Echo, Probe, reviews};
 pub use cluster::{Kubectl, Namespace, eventually};
-pub use load::{Load, Report};
+pub use conditions::{ANCESTOR, Expected, PARENT};
+pub use load::{Answer, Load, Report, calls};
 pub use own_ports::OwnPorts;
+pub use settings::Settings;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::Kubectl;
+use crate::{Kubectl, Namespace};
 
 /// The counts of a load run.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -22,6 +23,34 @@ pub struct Report {
     pub errors: u64,
     /// Some of their error texts.
     pub error_samples: Vec<String>,
+    /// Answers by the pod of the server.
+    pub pods: BTreeMap<String, u64>,
+    /// The last answer of HTTP, if the flag `-last` asks for it.
+    pub last: Option<Answer>,
+}
+
+/// An answer of HTTP.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Answer {
+    /// The headers, as `Content-Type`.
+    pub headers: BTreeMap<String, Vec<String>>,
+    /// The body, 64 kB at most. The echo server tells there which request it had.
+    pub body: String,
+}
+
+impl Answer {
+    /// The first line of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.first().map(String::as_str)
+    }
+
+    /// The request that the echo server had.
+    ///
+    /// # Errors
+    /// The answer is not of the echo server.
+    pub fn request(&self) -> Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| format!("an answer: {}", self.body))
+    }
 }
 
 impl Report {
@@ -60,6 +89,11 @@ impl<'a> Load<'a> {
         self
     }
 
+    /// Further flags of the client.
+    pub fn flags(self, flags: &[&str]) -> Self {
+        flags.iter().fold(self, |load, flag| load.flag(flag))
+    }
+
     /// Sends and counts.
     pub fn run(&self, url: &str) -> Result<Report> {
         parse(&self.spawn(url)?.wait_with_output()?)
@@ -82,6 +116,17 @@ impl<'a> Load<'a> {
             .spawn()
             .context("kubectl exec")
     }
+}
+
+/// Requests of HTTP from the Deployment `client` of a namespace, each of which must have an answer.
+///
+/// # Errors
+/// A request has no answer.
+pub fn calls(ns: &Namespace, count: u64, flags: &[&str], url: &str) -> Result<Report> {
+    let load = Load::from(&ns.kubectl, "client").flag(&format!("-n={count}"));
+    let report = load.flags(flags).run(url)?;
+    ensure!(report.errors == 0, "{url}: {report:?}");
+    Ok(report)
 }
 
 /// A load run under way.

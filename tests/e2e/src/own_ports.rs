@@ -7,18 +7,6 @@ use crate::{Echo, Load, Namespace, Report};
 /// The ports that capture uses; only the sidecar itself may reach them.
 const CAPTURE: [u16; 4] = [15001, 15002, 15006, 15007];
 
-/// The name and the address of the first pod of an application.
-fn pod(namespace: &Namespace, app: &str) -> Result<(String, String)> {
-    let label = format!("app={app}");
-    let fields = "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}";
-    let text = namespace
-        .kubectl
-        .run(&["get", "pods", "-l", &label, "-o", fields])?;
-    let pair = text.trim().split_once(' ');
-    let (name, ip) = pair.ok_or_else(|| anyhow::anyhow!("{app} has no pod: {text}"))?;
-    Ok((name.to_owned(), ip.to_owned()))
-}
-
 /// A pod with a sidecar, and a caller in a namespace without one.
 pub struct OwnPorts {
     outside: Namespace,
@@ -35,7 +23,7 @@ impl OwnPorts {
     pub fn of(server: &Namespace, app: &str, caller: &str) -> Result<Self> {
         let outside = Namespace::plain(caller)?;
         Echo::new("caller").deploy(&outside)?;
-        let (name, ip) = pod(server, app)?;
+        let (name, ip) = server.pod(app)?;
         Ok(Self { outside, name, ip })
     }
 

@@ -7,28 +7,12 @@ use anyhow::Result;
 use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::experimental::tlsroutes::TlsRoute;
 use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
-use heddle_e2e::{Load, Namespace, eventually, reviews};
+use heddle_e2e::{ANCESTOR, Expected, Load, Namespace, PARENT, eventually, reviews};
 use kube::CustomResourceExt;
 
 /// Applies the definition of a kind of Gateway API. The types of some kinds have the version before the one that is read, with the same fields.
 fn define<K: CustomResourceExt>(ns: &Namespace, version: &str) -> Result<()> {
     ns.kubectl.define(serde_json::to_value(K::crd())?, version)
-}
-
-/// Waits until by the first entry of a status sidecars have the present generation.
-fn programmed(ns: &Namespace, object: &str, entries: &str) -> Result<()> {
-    eventually("Programmed", Duration::from_secs(90), || {
-        let object = ns.kubectl.get(object)?;
-        let generation = object.pointer("/metadata/generation").cloned();
-        let conditions = object.pointer(&format!("/status/{entries}/0/conditions"));
-        let conditions = conditions.cloned().unwrap_or_default();
-        let found = conditions.as_array().into_iter().flatten().any(|of| {
-            of["type"] == "Programmed"
-                && of["status"] == "True"
-                && Some(&of["observedGeneration"]) == generation.as_ref()
-        });
-        Ok(found.then_some(()))
-    })
 }
 
 fn route(weights: [(&str, u32); 2]) -> String {
@@ -61,7 +45,7 @@ fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_ex
         ns.kubectl.apply(&route(weights))?;
         // The client needs the route once it calls.
         load.run("reviews:3306")?;
-        programmed(&ns, "tcproute/reviews", "parents")?;
+        ns.kubectl.conditions("tcproute/reviews", PARENT, &[Expected::PROGRAMMED])?;
         let report = load.run("reviews:3306")?;
         assert_eq!(report.errors, refused, "{weights:?}: {report:?}");
         let v2 = if weights[1].0 == "gone" { 0 } else { 200 };
@@ -105,8 +89,8 @@ spec:
   rules: [{{backendRefs: [{{name: reviews-{other}, port: 8443}}]}}]
 "
         ))?;
-        programmed(&ns, "tlsroute/one", "parents")?;
-        programmed(&ns, "tlsroute/others", "parents")?;
+        ns.kubectl.conditions("tlsroute/one", PARENT, &[Expected::PROGRAMMED])?;
+        ns.kubectl.conditions("tlsroute/others", PARENT, &[Expected::PROGRAMMED])?;
         served_by(one, "one.example", 0)?;
         served_by(other, "two.example", 0)?;
         // Of no route: refused, as Gateway API answers requests of no route with 404.
@@ -131,7 +115,7 @@ spec:
   retryConstraint: {budget: {percent: 10, interval: 10s}, minRetryRate: {count: 20, interval: 1s}}
 ",
     )?;
-    programmed(&ns, "xbackendtrafficpolicy/reviews", "ancestors")?;
+    ns.kubectl.conditions("xbackendtrafficpolicy/reviews", ANCESTOR, &[Expected::PROGRAMMED])?;
     let described = ns
         .kubectl
         .run(&["describe", "xbackendtrafficpolicy/reviews"])?;

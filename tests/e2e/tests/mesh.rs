@@ -11,36 +11,14 @@ mod root;
 use std::time::Duration;
 
 use anyhow::Result;
-use heddle_e2e::{Echo, Kubectl, Load, Namespace, OwnPorts, eventually};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, OwnPorts, Settings, eventually};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The label of the control plane's pods.
 const OPERATOR: &str = "app.kubernetes.io/component=operator";
-
-/// The settings of the shared mesh, put back when dropped.
-struct MeshSettings;
-
-impl MeshSettings {
-    fn patch(patch: &str) -> Result<Self> {
-        Kubectl::cluster().run(&["patch", "mesh", "default", "--type=merge", "-p", patch])?;
-        Ok(Self)
-    }
-}
-
-impl Drop for MeshSettings {
-    fn drop(&mut self) {
-        let _ = Kubectl::cluster().output(&[
-            "patch",
-            "mesh",
-            "default",
-            "--type=json",
-            "-p",
-            r#"[{"op": "replace", "path": "/spec", "value": {}}]"#,
-        ]);
-    }
-}
 
 fn run_heddle(args: &[&str]) -> Result<std::process::Output> {
     Ok(std::process::Command::new(std::env::var("HEDDLE")?)
@@ -60,7 +38,7 @@ fn heddle(args: &[&str]) -> Result<String> {
 }
 
 fn leaf_rotates_under_load() -> Result<()> {
-    let _settings = MeshSettings::patch(r#"{"spec": {"certificates": {"lifetime": "1m"}}}"#)?;
+    let _settings = Settings::apply(json!({"certificates": {"lifetime": "1m"}}))?;
     let ns = Namespace::meshed("rotation")?;
     Echo::new("server").deploy(&ns)?;
     Echo::new("client").deploy(&ns)?;
@@ -100,8 +78,7 @@ fn leaf_rotates_under_load() -> Result<()> {
 
 /// Under Observe, the own ports of a sidecar answer no call either.
 fn own_ports_refuse_under_observe() -> Result<()> {
-    let settings = r#"{"spec": {"mode": "Observe", "defaultAction": "Deny"}}"#;
-    let _settings = MeshSettings::patch(settings)?;
+    let _settings = Settings::apply(json!({"mode": "Observe", "defaultAction": "Deny"}))?;
     let ns = Namespace::meshed("own-ports-observe")?;
     Echo::new("server").deploy(&ns)?;
     let ports = OwnPorts::of(&ns, "server", "own-ports-observe-out")?;

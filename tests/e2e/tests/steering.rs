@@ -3,40 +3,25 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use heddle_e2e::{Echo, Kubectl, Load, Namespace, Report, eventually, reviews};
-
-/// Applies an object of ours, and waits until the sidecars of its callers have it.
-fn put(ns: &Namespace, kind: &str, name: &str, spec: &str) -> Result<()> {
-    ns.kubectl.apply(&format!(
-        "{{apiVersion: heddle.dev/v1alpha1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}"
-    ))?;
-    ns.kubectl.programmed(&format!("{kind}/{name}"))
-}
+use anyhow::Result;
+use heddle_e2e::{Echo, Load, Namespace, Report, Settings, eventually, reviews};
+use serde_json::json;
 
 /// Calls of `reviews`, with these flags of the client.
 fn calls(ns: &Namespace, count: u64, flags: &[&str], path: &str) -> Result<Report> {
-    let mut load = Load::from(&ns.kubectl, "client").flag(&format!("-n={count}"));
-    for flag in flags {
-        load = load.flag(flag);
-    }
-    let report = load.run(&format!("http://reviews{path}"))?;
-    assert_eq!(report.errors, 0, "{report:?}");
-    Ok(report)
+    heddle_e2e::calls(ns, count, flags, &format!("http://reviews{path}"))
 }
 
 #[test]
 fn a_split_takes_the_requests_that_match_and_keeps_a_user_at_one_backend() -> Result<()> {
     let ns = reviews("matches")?;
     calls(&ns, 1, &[], "/")?;
-    put(
-        &ns,
+    ns.put(
         "TrafficSplit",
         "all",
         "{service: reviews, sticky: {header: x-user}, backends: [{service: reviews-v1, weight: 1}, {service: reviews-v2, weight: 1}]}",
     )?;
-    put(
-        &ns,
+    ns.put(
         "TrafficSplit",
         "testers",
         "{service: reviews, matches: [{headers: [{name: x-canary, exact: 'yes'}]}, {path: {prefix: /v2}}], backends: [{service: reviews-v2, weight: 1}]}",
@@ -63,7 +48,7 @@ fn a_policy_bounds_times_and_counts_changes_headers_and_injects_faults() -> Resu
     calls(&ns, 1, &[], "/")?;
     let policy = |spec: &str| {
         let spec = format!("{{target: {{service: reviews, port: 80}}, {spec}}}");
-        put(&ns, "TrafficPolicy", "reviews", &spec)
+        ns.put("TrafficPolicy", "reviews", &spec)
     };
 
     policy("timeouts: {request: 300ms}")?;
@@ -106,26 +91,6 @@ fn a_policy_bounds_times_and_counts_changes_headers_and_injects_faults() -> Resu
         let report = calls(&ns, 40, &["-method=POST"], "/")?;
         Ok((report.status("200") == 40 && report.versions.len() == 2).then_some(()))
     })
-}
-
-/// Puts a field back into the Mesh when dropped.
-struct Settings(&'static str);
-
-impl Settings {
-    fn set(patch: &str, undone_by: &'static str) -> Result<Self> {
-        merge(patch)?;
-        Ok(Self(undone_by))
-    }
-}
-
-impl Drop for Settings {
-    fn drop(&mut self) {
-        let _ = merge(self.0);
-    }
-}
-
-fn merge(patch: &str) -> Result<String> {
-    Kubectl::cluster().run(&["patch", "mesh", "default", "--type=merge", "-p", patch])
 }
 
 #[test]
@@ -176,14 +141,11 @@ spec:
         "--timeout=180s",
     ];
     ns.kubectl.run(&rollout)?;
-    let server = format!(
-        r#"{{"spec":{{"rateLimits":{{"failureMode":"Closed","timeout":"5s","server":{{"service":{{"namespace":"{}","name":"ratelimit","port":8081}}}}}}}}}}"#,
-        ns.name
-    );
-    let _settings = Settings::set(&server, r#"{"spec":{"rateLimits":null}}"#)?;
+    let service = json!({"namespace": ns.name, "name": "ratelimit", "port": 8081});
+    let limits = json!({"failureMode": "Closed", "timeout": "5s", "server": {"service": service}});
+    let _settings = Settings::apply(json!({"rateLimits": limits}))?;
     calls(&ns, 1, &[], "/")?;
-    put(
-        &ns,
+    ns.put(
         "TrafficPolicy",
         "reviews",
         "{target: {service: reviews, port: 80}, rateLimits: [{requests: 20, per: 1h, shared: true}]}",
@@ -204,20 +166,11 @@ spec:
 fn a_destination_outside_is_reached_only_where_an_object_names_it() -> Result<()> {
     let outside = Namespace::plain("outside")?;
     Echo::new("database").deploy(&outside)?;
-    let pods = outside.kubectl.pods("app=database")?;
-    let pod = outside.kubectl.get(&format!(
-        "pod/{}",
-        pods.first().context("a pod of database")?
-    ))?;
-    let address = pod.pointer("/status/podIP").and_then(|ip| ip.as_str());
-    let address = address.context("the address of database")?;
+    let (_, address) = outside.pod("database")?;
 
     let ns = Namespace::meshed("egress")?;
-    let deny = format!(
-        r#"{{"spec":{{"outboundNamespaces":[{{"namespace":"{}","outbound":"Deny"}}]}}}}"#,
-        ns.name
-    );
-    let _settings = Settings::set(&deny, r#"{"spec":{"outboundNamespaces":null}}"#)?;
+    let entry = json!({"namespace": ns.name, "outbound": "Deny"});
+    let _settings = Settings::apply(json!({"outboundNamespaces": [entry]}))?;
     Echo::new("client").deploy(&ns)?;
     let target = format!("{address}:3306");
     let load = Load::from(&ns.kubectl, "client")
@@ -231,7 +184,7 @@ fn a_destination_outside_is_reached_only_where_an_object_names_it() -> Result<()
     };
     refused("outbound: Deny")?;
     let database = format!("{{addresses: [{address}/32], ports: [{{port: 3306, protocol: TCP}}]}}");
-    put(&ns, "ExternalService", "database", &database)?;
+    ns.put("ExternalService", "database", &database)?;
     let report = load.run(&target)?;
     assert_eq!((report.version("v1"), report.errors), (20, 0), "{report:?}");
     ns.kubectl.run(&["delete", "externalservice/database"])?;

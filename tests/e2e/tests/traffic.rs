@@ -4,11 +4,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use gateway_api::httproutes::HttpRoute;
-use heddle_e2e::{Echo, Kubectl, Load, Namespace, eventually, reviews};
+use anyhow::Result;
+use gateway_api::experimental::httproutes::HttpRoute;
+use heddle_e2e::{Echo, Expected, Kubectl, Load, Namespace, PARENT, eventually, reviews};
 use kube::CustomResourceExt;
-use serde_json::Value;
 
 fn split(weights: [(&str, u32); 2]) -> String {
     let [(a, wa), (b, wb)] = weights;
@@ -379,29 +378,6 @@ spec:
     )
 }
 
-/// Waits for the conditions of the only parent: type, status, reason, and how many generations they are behind the object.
-fn at_parent(ns: &Namespace, expected: &[(&str, &str, &str, i64)]) -> Result<()> {
-    let mut last = String::new();
-    let found = eventually("the conditions", Duration::from_secs(90), || {
-        let object = ns.kubectl.get("httproute/reviews")?;
-        let generation = object.pointer("/metadata/generation");
-        let generation = generation.and_then(Value::as_i64);
-        let conditions = object.pointer("/status/parents/0/conditions").cloned();
-        let conditions = conditions.unwrap_or_default();
-        last = format!("{generation:?} {conditions}");
-        let holds = |(kind, status, reason, behind): &(&str, &str, &str, i64)| {
-            conditions.as_array().into_iter().flatten().any(|of| {
-                of["type"] == *kind
-                    && of["status"] == *status
-                    && of["reason"] == *reason
-                    && of["observedGeneration"].as_i64().map(|of| of + behind) == generation
-            })
-        };
-        Ok(expected.iter().all(holds).then_some(()))
-    });
-    found.with_context(|| last)
-}
-
 #[test]
 fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_the_control_plane()
 -> Result<()> {
@@ -411,16 +387,18 @@ fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_
     let both = |share| [("reviews-v1", share), ("reviews-v2", 100 - share)];
     ns.kubectl.apply(&route(both(50), ""))?;
     let fine = [
-        ("Accepted", "True", "Accepted", 0),
-        ("ResolvedRefs", "True", "ResolvedRefs", 0),
-        ("Programmed", "True", "Programmed", 0),
+        Expected::new("Accepted", "True").for_reason("Accepted"),
+        Expected::new("ResolvedRefs", "True").for_reason("ResolvedRefs"),
+        Expected::PROGRAMMED.for_reason("Programmed"),
     ];
+    let at_parent =
+        |expected: &[Expected]| ns.kubectl.conditions("httproute/reviews", PARENT, expected);
     let load = Load::from(&ns.kubectl, "client")
         .flag("-n=1000")
         .flag("-c=4");
     // The client needs the route once it calls.
     load.run("http://reviews/")?;
-    at_parent(&ns, &fine)?;
+    at_parent(&fine)?;
     let report = load.run("http://reviews/")?;
     assert_eq!((report.status("200"), report.errors), (1000, 0));
     assert_share(report.version("v1"), 1000, 0.5);
@@ -430,11 +408,13 @@ fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_
     filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: A, name: a}}]";
     ns.kubectl.apply(&route(both(0), unsupported))?;
     let fallen_back = [
-        ("Accepted", "True", "Accepted", 1),
-        ("PartiallyInvalid", "True", "UnsupportedValue", 0),
-        ("Programmed", "False", "UnsupportedValue", 0),
+        Expected::new("Accepted", "True")
+            .for_reason("Accepted")
+            .behind(1),
+        Expected::new("PartiallyInvalid", "True").for_reason("UnsupportedValue"),
+        Expected::new("Programmed", "False").for_reason("UnsupportedValue"),
     ];
-    at_parent(&ns, &fallen_back)?;
+    at_parent(&fallen_back)?;
     let restart = |arguments: &[&str]| {
         let operator = ["-n", "heddle-system", "rollout"];
         let all: Vec<&str> = operator.iter().chain(arguments).copied().collect();
@@ -448,10 +428,10 @@ fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_
     let report = late.run("http://reviews/")?;
     assert_eq!((report.status("200"), report.errors), (1000, 0));
     assert_share(report.version("v1"), 1000, 0.5);
-    at_parent(&ns, &fallen_back)?;
+    at_parent(&fallen_back)?;
 
     ns.kubectl.apply(&route(both(0), ""))?;
-    at_parent(&ns, &fine)?;
+    at_parent(&fine)?;
     let report = late.run("http://reviews/")?;
     assert_eq!((report.version("v2"), report.errors), (1000, 0));
     ns.kubectl.run(&["delete", "httproute/reviews"])?;

@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use heddle_e2e::{Echo, Load, Namespace, eventually};
-use serde_json::Value;
-
-use super::MeshSettings;
+use heddle_e2e::{Echo, Load, Namespace, Settings, eventually};
+use serde_json::{Value, json};
 
 pub fn prometheus_scrapes_the_sidecars() -> Result<()> {
     let ns = Namespace::meshed("scrape")?;
-    let _settings = MeshSettings::patch(&format!(
-        r#"{{"spec": {{"telemetry": {{"metricsReaders": [{{"namespace": "{}", "serviceAccount": "prometheus"}}], "omitMetricLabels": ["route"]}}}}}}"#,
-        ns.name
-    ))?;
+    let reader = json!({"namespace": ns.name, "serviceAccount": "prometheus"});
+    let telemetry = json!({"metricsReaders": [reader], "omitMetricLabels": ["route"]});
+    let _settings = Settings::apply(json!({"telemetry": telemetry}))?;
     Echo::new("server").deploy(&ns)?;
     Echo::new("client").deploy(&ns)?;
     Load::from(&ns.kubectl, "client")
