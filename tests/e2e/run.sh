@@ -86,10 +86,10 @@ cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-rollouts --
 suite() { cargo test --manifest-path "$root/Cargo.toml" --workspace "$@" -- --test-threads=2; }
 output=$(mktemp)
 set -m
-suite --test e2e-security --test e2e-kubelet --test e2e-steering --test e2e-foreign-kinds > "$output" 2>&1 &
+suite --test e2e-security --test e2e-kubelet --test e2e-steering --test e2e-foreign-kinds --test e2e-egress > "$output" 2>&1 &
 beside=$! code=0
 set +m
-suite --test e2e-traffic --test e2e-tap || code=$?
+suite --test e2e-traffic --test e2e-tap --test e2e-resilience || code=$?
 wait "$beside" || code=$?
 beside=''
 cat "$output"

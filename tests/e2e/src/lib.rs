@@ -10,7 +10,7 @@ mod load;
 mod own_ports;
 mod settings;
 
-pub use apps::{Echo, Probe, reviews};
+pub use apps::{Echo, Ledger, Probe, reviews, reviews_with_ledgers};
 pub use cluster::{Kubectl, Namespace, eventually};
 pub use conditions::{ANCESTOR, Expected, PARENT};
 pub use load::{Answer, Load, Report, calls};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use heddle_e2e::{Echo, Load, Namespace, Report, eventually};
+use heddle_e2e::{Echo, Ledger, Load, Namespace, Report, eventually};
 use serde_json::Value;
 
 /// One run of a client takes some 20 s. Between two runs is a pause of some tenths of a second. So much leaves two cores room for the pods
@@ -228,21 +228,6 @@ fn under_load(ns: &Namespace, rounds: u32) -> Result<Vec<Sum>> {
     })
 }
 
-/// The ids in the ledgers of all servers, and those that came more than once.
-fn ledgers(ns: &Namespace) -> Result<(u64, u64)> {
-    let text = ns
-        .kubectl
-        .exec("deployment/web", "app", &["/echo", "ledger", "/ledger"])?;
-    let counts: Value = serde_json::from_str(text.trim())?;
-    let count = |name: &str| {
-        counts
-            .get(name)
-            .and_then(Value::as_u64)
-            .context("a count of the ledgers")
-    };
-    Ok((count("ids")?, count("duplicates")?))
-}
-
 fn heddle(args: &[&str]) -> Result<String> {
     let program = std::env::var("HEDDLE").context("HEDDLE names the command")?;
     let output = std::process::Command::new(program).args(args).output()?;
@@ -290,7 +275,10 @@ fn rollouts_lose_no_request_and_each_pod_has_a_receipt() -> Result<()> {
             failed.push(format!("{}: {sum:?}", service.name));
         }
     }
-    let (ids, duplicates) = ledgers(&ns)?;
+    // All servers have one folder.
+    let Ledger {
+        ids, duplicates, ..
+    } = Ledger::of(&ns, "deployment/web")?;
     println!("rollouts: {ids} ids at the servers, {duplicates} more than once");
     for service in &SERVICES {
         let all = receipts(&ns, service.name)?;

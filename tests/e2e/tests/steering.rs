@@ -1,10 +1,10 @@
-//! The effects of `TrafficSplit`, `TrafficPolicy` and `ExternalService` objects on requests, by the answers that a client gets.
+//! The effects of `TrafficSplit` and `TrafficPolicy` objects on requests, by the answers that a client gets.
 #![allow(missing_docs)]
 
 use std::time::Duration;
 
 use anyhow::Result;
-use heddle_e2e::{Echo, Load, Namespace, Report, Settings, eventually, reviews};
+use heddle_e2e::{Namespace, Report, Settings, eventually, reviews};
 use serde_json::json;
 
 /// Calls of `reviews`, with these flags of the client.
@@ -160,33 +160,4 @@ spec:
     );
     assert_eq!(report.versions.len(), 2, "{report:?}");
     Ok(())
-}
-
-#[test]
-fn a_destination_outside_is_reached_only_where_an_object_names_it() -> Result<()> {
-    let outside = Namespace::plain("outside")?;
-    Echo::new("database").deploy(&outside)?;
-    let (_, address) = outside.pod("database")?;
-
-    let ns = Namespace::meshed("egress")?;
-    let entry = json!({"namespace": ns.name, "outbound": "Deny"});
-    let _settings = Settings::apply(json!({"outboundNamespaces": [entry]}))?;
-    Echo::new("client").deploy(&ns)?;
-    let target = format!("{address}:3306");
-    let load = Load::from(&ns.kubectl, "client")
-        .flag("-proto=tcp")
-        .flag("-n=20")
-        .flag("-timeout=2s");
-    let refused = |what: &str| {
-        eventually(what, Duration::from_secs(60), || {
-            Ok((load.run(&target)?.errors == 20).then_some(()))
-        })
-    };
-    refused("outbound: Deny")?;
-    let database = format!("{{addresses: [{address}/32], ports: [{{port: 3306, protocol: TCP}}]}}");
-    ns.put("ExternalService", "database", &database)?;
-    let report = load.run(&target)?;
-    assert_eq!((report.version("v1"), report.errors), (20, 0), "{report:?}");
-    ns.kubectl.run(&["delete", "externalservice/database"])?;
-    refused("outbound: Deny again")
 }

@@ -40,10 +40,22 @@ type report struct {
 	Max          float64           `json:"max_ms"`
 	mutex        sync.Mutex
 	times        []time.Duration
+	// Last is the last answer of HTTP, with -last.
+	Last *answerOf `json:"last,omitempty"`
+}
+
+// answerOf is an answer of HTTP: its headers, and its body up to 64 kB.
+type answerOf struct {
+	Headers http.Header `json:"headers"`
+	Body    string      `json:"body"`
 }
 
 // reply says how a request was answered, and by whom.
-type reply struct{ status, version, pod string }
+type reply struct {
+	status, version, pod string
+	// whole is the whole answer, with -last.
+	whole *answerOf
+}
 
 // send makes one request; an error means that no answer came.
 type send func() (reply, error)
@@ -58,6 +70,8 @@ type options struct {
 	timeout   time.Duration
 	// ids gives each request an id of its own, which servers with a ledger write down.
 	ids bool
+	// last keeps the whole of the last answer.
+	last bool
 }
 
 // idHeader carries the id of a request; over TCP the line that is sent is `id ` and the id.
@@ -97,6 +111,7 @@ func client(args []string) int {
 	flags.BoolVar(&o.keepalive, "keepalive", true, "keep HTTP and gRPC connections")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "for one request")
 	flags.BoolVar(&o.ids, "ids", false, "give each request an id of its own")
+	flags.BoolVar(&o.last, "last", false, "report the headers and the body of the last answer of HTTP")
 	_ = flags.Parse(args)
 	if o.target = flags.Arg(0); o.target == "" {
 		fmt.Fprintln(os.Stderr, "echo client: where to?")
@@ -172,6 +187,9 @@ func (r *report) time(one send) {
 	if answered.pod != "" {
 		r.Pods[answered.pod]++
 	}
+	if answered.whole != nil {
+		r.Last = answered.whole
+	}
 }
 
 func (r *report) print() {
@@ -189,6 +207,8 @@ func overHTTP(o options, h2c bool) send {
 	protocols.SetUnencryptedHTTP2(h2c)
 	transport := &http.Transport{DisableKeepAlives: !o.keepalive, Protocols: protocols}
 	web := &http.Client{Transport: transport, Timeout: o.timeout}
+	// A redirect is an answer.
+	web.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return func() (reply, error) {
 		request, err := http.NewRequest(o.method, o.target, nil)
 		if err != nil {
@@ -211,8 +231,16 @@ func overHTTP(o options, h2c bool) send {
 			return reply{}, err
 		}
 		defer response.Body.Close()
+		answered := reply{status: fmt.Sprint(response.StatusCode), version: response.Header.Get("x-version"), pod: response.Header.Get("x-pod")}
+		if o.last {
+			body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+			if err != nil {
+				return reply{}, err
+			}
+			answered.whole = &answerOf{response.Header, string(body)}
+		}
 		_, err = io.Copy(io.Discard, response.Body)
-		return reply{fmt.Sprint(response.StatusCode), response.Header.Get("x-version"), response.Header.Get("x-pod")}, err
+		return answered, err
 	}
 }
 
@@ -295,7 +323,7 @@ func answered(headers metadata.MD, err error) (reply, error) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
 		return reply{}, err
 	}
-	return reply{code.String(), strings.Join(headers.Get("x-version"), ""), strings.Join(headers.Get("x-pod"), "")}, nil
+	return reply{status: code.String(), version: strings.Join(headers.Get("x-version"), ""), pod: strings.Join(headers.Get("x-pod"), "")}, nil
 }
 
 // overTCP waits for the server's greeting, then has a line sent back; within TLS if sealed.

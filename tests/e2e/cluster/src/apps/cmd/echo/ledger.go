@@ -72,11 +72,12 @@ func (l *ledger) tcp(from io.Reader) io.Reader {
 	return io.MultiReader(strings.NewReader(first), lines)
 }
 
-// countLedgers prints how many ids all ledgers in a folder have, and how many of them more than once.
+// countLedgers prints how many ids all ledgers in a folder have, how many of them more than once, and how many requests had one.
 func countLedgers(args []string) int {
 	seen, counts := map[string]int{}, struct {
 		IDs        int `json:"ids"`
 		Duplicates int `json:"duplicates"`
+		Requests   int `json:"requests"`
 	}{}
 	files, err := filepath.Glob(filepath.Join(strings.Join(args, ""), "*"))
 	for _, file := range files {
@@ -85,6 +86,7 @@ func countLedgers(args []string) int {
 			break
 		}
 		for _, id := range strings.Fields(string(text)) {
+			counts.Requests++
 			if seen[id]++; seen[id] == 2 {
 				counts.Duplicates++
 			}

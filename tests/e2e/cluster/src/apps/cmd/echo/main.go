@@ -4,6 +4,7 @@
 //	echo client [flags] URL   sends requests and prints one line of JSON with the counts
 //	echo version              prints VERSION
 //	echo ledger FOLDER        counts the ids in the ledgers of servers (LEDGER), and those that came twice
+//	echo dns ZONE ADDRESS     resolves all names below a zone to an address, and asks the resolver of its pod for others
 //
 // `echo -h` and `echo client -h` list the flags.
 package main
@@ -20,6 +21,9 @@ func main() {
 			os.Exit(client(os.Args[2:]))
 		case "ledger":
 			os.Exit(countLedgers(os.Args[2:]))
+		case "dns":
+			fmt.Fprintln(os.Stderr, "echo dns:", serveDNS(os.Args[2:]))
+			os.Exit(1)
 		case "version":
 			fmt.Println(os.Getenv("VERSION"))
 			return

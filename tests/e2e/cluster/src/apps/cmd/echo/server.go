@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,7 @@ func serve(args []string) error {
 	grpcAddress := flags.String("grpc", ":9090", "gRPC health service")
 	tcpAddress := flags.String("tcp", ":3306", "server-first TCP")
 	tlsAddress := flags.String("tls", ":8443", "the same within TLS")
+	httpsAddress := flags.String("https", ":9443", "HTTPS, with the certificate in the folder CERTIFICATE")
 	drain := flags.Duration("drain", seconds("DRAIN_SECONDS"), "how long to serve on after SIGTERM (default: DRAIN_SECONDS)")
 	_ = flags.Parse(args)
 
@@ -45,7 +47,7 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -74,6 +76,12 @@ func serve(args []string) error {
 
 	web := &http.Server{Handler: ids.http(answer(version, pod)), Protocols: protocols}
 	go func() { failed <- web.Serve(door) }()
+	if folder := os.Getenv("CERTIFICATE"); folder != "" {
+		secure := &http.Server{Addr: *httpsAddress, Handler: web.Handler}
+		go func() {
+			failed <- secure.ListenAndServeTLS(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"))
+		}()
+	}
 
 	rpc := grpc.NewServer(grpc.ChainUnaryInterceptor(ids.unary, sayVersion(version, pod)), grpc.ChainStreamInterceptor(ids.stream))
 	healthpb.RegisterHealthServer(rpc, health.NewServer())
