@@ -8,7 +8,10 @@ mod secrets;
 mod wire;
 
 pub use api::{TapAnswer, TapFilter, TapLine, TapRequest, VERSION};
-pub use secrets::{REDACTED, is_secret_name, path_without_secrets, value_without_secrets};
+pub use secrets::{
+    REDACTED, SECRET_ENDS, SECRET_NAMES, SECRET_WORDS, is_secret_name, path_without_secrets,
+    value_without_secrets,
+};
 pub use wire::{
     Header, LeftOut, Sides, TapCaller, TapOrder, TapOrders, TapReport, TapRow, TappedRequest,
 };

@@ -3,8 +3,8 @@
 /// The text in the place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// Words in the names of headers and parameters with secrets.
-const WORDS: [&str; 21] = [
+/// Words in the names of headers and parameters with secrets. The rule of the Mesh for the headers of spans lists them, too.
+pub const SECRET_WORDS: [&str; 21] = [
     "apikey",
     "api-key",
     "api_key",
@@ -28,9 +28,9 @@ const WORDS: [&str; 21] = [
     "verifier",
 ];
 /// Whole names with secrets: the parameters of OAuth, signed URLs, and headers.
-const NAMES: [&str; 7] = ["auth", "code", "key", "otp", "pwd", "sig", "sid"];
+pub const SECRET_NAMES: [&str; 7] = ["auth", "code", "key", "otp", "pwd", "sig", "sid"];
 /// The ends of names with secrets.
-const ENDS: [&str; 2] = ["-auth", "_auth"];
+pub const SECRET_ENDS: [&str; 2] = ["-auth", "_auth"];
 /// The beginning of a JSON web token: `{"` in base64.
 const JWT: &str = "eyJ";
 /// Schemes of `authorization` that stand before credentials.
@@ -40,9 +40,9 @@ const SCHEMES: [&str; 4] = ["bearer ", "basic ", "digest ", "negotiate "];
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
     let name = decoded(name).to_ascii_lowercase();
-    NAMES.contains(&&*name)
-        || ENDS.iter().any(|end| name.ends_with(end))
-        || WORDS.iter().any(|word| name.contains(word))
+    SECRET_NAMES.contains(&&*name)
+        || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+        || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Returns the value with its secrets replaced, by their form.
