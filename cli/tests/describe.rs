@@ -169,6 +169,33 @@ fn the_document_has_every_setting_of_a_rule_and_the_ports_left_out_of_capture() 
 }
 
 #[test]
+fn the_policies_of_a_rule_are_in_the_order_of_precedence() {
+    let describe = |args: &[&str]| {
+        let files = ["-f", "why.yaml", "-f", "why/targets.yaml"];
+        heddle(&[&["describe"], args, &files].concat())
+    };
+    let output = describe(&["service", "shop/search"]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    let rows = [
+        "8080  -        HTTPRoute shop/search/0  HTTPRoute shop/search           itself   timeouts.request\n",
+        "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/suggest       rule     timeouts\n",
+        "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/search-route  route    retries\n",
+        "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/search        service  limits\n",
+        "8080  -        HTTPRoute shop/search/1  TrafficPolicy shop/search-route  route    timeouts, retries\n",
+        "8080  -        HTTPRoute shop/search/1  TrafficPolicy shop/search        service  limits",
+    ];
+    assert!(out.contains(&rows.concat()), "{out}");
+    let output = describe(&["policy", "TrafficPolicy/shop/suggest"]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("services  shop/search:8080\n"), "{out}");
+    // The status says where it lost.
+    let output = describe(&["policy", "TrafficPolicy/shop/search"]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    let lost = "TrafficPolicy shop/search-route wins timeouts of HTTPRoute shop/search, for it names the route; TrafficPolicy shop/suggest wins timeouts of rule suggest of HTTPRoute shop/search, for it names the rule";
+    assert!(out.contains(lost), "{out}");
+}
+
+#[test]
 fn unknown_names_are_errors() {
     for (args, says) in [
         (

@@ -94,6 +94,23 @@ const CASES: &[Case] = &[
             "result     GET /reviews/1 reaches the application\n",
         ],
     },
+    // Policies of the rule, its route and the service, and a timeout of the rule itself.
+    Case {
+        from: "shop/frontend-1",
+        args: &[
+            "-f",
+            "why/targets.yaml",
+            "GET",
+            "http://search:8080/suggest",
+        ],
+        says: &[
+            "rule      HTTPRoute shop/search/0 (suggest), for path prefix /suggest\n",
+            "timeouts  request 4s, idle 1m\n",
+            "retries   1 at most",
+            "policies  TrafficPolicy shop/search, TrafficPolicy shop/search-route, TrafficPolicy shop/suggest\n",
+            "order     HTTPRoute shop/search (itself): timeouts.request; TrafficPolicy shop/suggest (rule): timeouts; TrafficPolicy shop/search-route (route): retries; TrafficPolicy shop/search (service): limits\n",
+        ],
+    },
     // A user without a place, and one with the last of a hundred.
     Case {
         from: "shop/frontend-1",

@@ -142,6 +142,10 @@ pub mod reason {
     pub const RATE_LIMIT_SERVER_NOT_FOUND: &str = "RateLimitServerNotFound";
     /// A finding: the Mesh names a server outside the cluster that sidecars call in plain text.
     pub const CALLED_IN_PLAIN_TEXT: &str = "CalledInPlainText";
+    /// `ResolvedRefs`: `spec.target.route` does not exist.
+    pub const ROUTE_NOT_FOUND: &str = "RouteNotFound";
+    /// `ResolvedRefs`: the route has no rule of that name.
+    pub const RULE_NOT_FOUND: &str = "RuleNotFound";
     /// `ResolvedRefs`: the service has no such port.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// Conflicted: no other object claims the same, or this object wins.

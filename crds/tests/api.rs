@@ -129,6 +129,8 @@ const ABSENCE_MEANS: &[&str] = &[
     "*.target.port",
     "TrafficPolicy.target.service",
     "TrafficPolicy.target.externalService",
+    "TrafficPolicy.target.route",
+    "TrafficPolicy.target.route.rule",
     "TrafficPolicy.timeouts",
     "TrafficPolicy.timeouts.request",
     "TrafficPolicy.timeouts.perTry",

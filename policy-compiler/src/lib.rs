@@ -46,6 +46,7 @@ pub use dependency::Dependency;
 pub use envoy::trial::trial_bootstrap;
 pub use finding::{Finding, ObjectRef, Severity};
 pub use ingest::{DeclaredObject, KubeObject, WorkloadTemplate, WorldBuilder};
+pub use kinds::policies::traffic_policy::{MetPolicy, PolicyTarget};
 pub use kind::{InputKind, KindResource, ObjectKind, Role};
 pub use resource::{Part, Resource, ResourceKey, ResourceKind, RuleOrigins, View};
 pub use status::{ObjectStatus, ParentRef, ParentStatus};

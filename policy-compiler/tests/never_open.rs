@@ -231,7 +231,7 @@ enum Unreadable {
 }
 
 /// Every field of our kinds that takes a word of a list, or a boolean. A new field of that kind needs a line here.
-const CHOICES: [(&str, Unreadable); 29] = [
+const CHOICES: [(&str, Unreadable); 30] = [
     ("AuthPolicy.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.mode", Unreadable::Denied),
     ("AuthPolicy.mtls.ports[].mode", Unreadable::Denied),
@@ -272,6 +272,7 @@ const CHOICES: [(&str, Unreadable); 29] = [
     ("TrafficPolicy.retries.conditions[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.grpcCodes[]", Unreadable::Harmless),
     ("TrafficPolicy.retries.resend", Unreadable::Harmless),
+    ("TrafficPolicy.target.route.kind", Unreadable::Harmless),
     (
         "TrafficSplit.matches[].cookies[].present",
         Unreadable::Harmless,
@@ -333,7 +334,7 @@ fn every_field_that_opens_is_closed_when_unreadable() {
         ),
         (
             "TrafficPolicy",
-            json!({"target": {"service": "web"},
+            json!({"target": {"route": {"kind": "HTTPRoute", "name": "web"}},
                 "faults": [{"match": {"headers": [{"name": "a", "present": true}]}, "abort": {"status": 500, "percent": 1}}],
                 "loadBalancing": {"mode": "ConsistentHash", "hash": {"key": "SourceAddress"}},
                 "rateLimits": [{"match": {"headers": [{"name": "a", "present": true}]}, "requests": 1, "perCaller": true, "shared": true}],

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use harness::running::{Trust, http, request, serve, start, status};
+use harness::shop;
 use heddle_policy_compiler::{Compiled, Severity};
 
 /// Services with their timeouts. The applications listen on 127.80.1.11 and up, the client's sidecar on 127.80.1.21 and up.
@@ -125,5 +127,72 @@ fn a_slow_request_is_answered_with_504_at_each_timeout_and_sent_once() -> Result
             ensure!(slow.load(Ordering::Relaxed) == sent + 1, "{name}");
         }
     }
+    Ok(())
+}
+
+/// A service of one hour, its route of one second, and one rule of the route of one hour again.
+const ROUTED: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: routed, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: routed}]
+  rules:
+  - name: patient
+    matches: [{headers: [{name: x-patient, value: 'yes'}]}]
+    backendRefs: [{name: routed, port: 8001}]
+  - backendRefs: [{name: routed, port: 8001}]
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: patient, namespace: shop}
+spec: {target: {route: {kind: HTTPRoute, name: routed, rule: patient}}, timeouts: {request: 1h}}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: route, namespace: shop}
+spec: {target: {route: {kind: HTTPRoute, name: routed}}, timeouts: {request: 1s}}
+";
+
+/// The request of the patient rule is on its way before the other one begins, and ends after it: so it outlives the timeout of the other.
+#[test]
+fn a_rule_has_the_timeout_of_its_own_policy_and_other_rules_that_of_the_route() -> Result<()> {
+    let mut text = ROUTED.to_owned() + &shop::traffic_policy("routed", "timeouts: {request: 1h}");
+    text += &shop::service("routed", 1, ("http", 8001), &["127.80.2.11"]);
+    text += &shop::client("127.80.2", &["shop/routed:8001=127.80.2.21:8001".to_owned()]);
+    let compiled = harness::compiled(&text);
+    ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    let (arrived, arrivals) = mpsc::channel();
+    let (open, opened) = mpsc::channel::<()>();
+    let (arrived, opened) = (Arc::new(Mutex::new(arrived)), Arc::new(Mutex::new(opened)));
+    serve("127.80.2.11:8001".to_owned(), move |stream: &mut TcpStream| {
+        let Some(seen) = request(stream) else { return };
+        let _ = arrived.lock().unwrap().send(());
+        if seen.windows(9).any(|of| of == b"x-patient") {
+            let _ = opened.lock().unwrap().recv();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer);
+        } else {
+            while let Ok(1..) = stream.read(&mut [0; 64]) {}
+        }
+    })?;
+    let none = BTreeSet::new();
+    let _envoy = start(
+        &compiled,
+        ("client", &none),
+        &trust,
+        folder.path(),
+        "127.80.2.9:9901",
+        |_| {},
+    )?;
+    let at = "127.80.2.21:8001";
+    let patient = thread::spawn(move || http(at, "GET", "/slow", "x-patient: yes\r\n"));
+    arrivals.recv()?;
+    let answer = http(at, "GET", "/slow", "")?;
+    ensure!(status(&answer) == 504, "{answer}");
+    open.send(())?;
+    let answer = patient.join().map_err(|_| anyhow!("the caller panicked"))??;
+    ensure!(status(&answer) == 200, "{answer}");
     Ok(())
 }

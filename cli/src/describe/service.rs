@@ -38,6 +38,15 @@ const RULES: [(&str, &str); 8] = [
     ("TIMEOUTS", "/timeouts"),
     ("POLICIES", "/policies"),
 ];
+/// The columns of the policies of rules.
+const PRECEDENCE: [(&str, &str); 6] = [
+    ("PORT", "/port"),
+    ("CALLERS", "/callers"),
+    ("RULE", "/rule"),
+    ("POLICY", "/policy"),
+    ("TARGET", "/target"),
+    ("SETS", "/groups"),
+];
 /// The columns of all else that rules do.
 const ALSO: [(&str, &str); 5] = [
     ("PORT", "/port"),
@@ -127,7 +136,15 @@ fn rules(
         let place = json!({"port": port.port.get(), "callers": rules.callers.as_deref()});
         let rule = move |rule: DescribedRule<'_>| {
             let requests = port.protocol == Protocol::Http;
-            let value = with(rule_of(world, compiled, &rule, requests), &place);
+            let met = match requests {
+                true => compiled.met_policies(name, port.port, rule.entry),
+                false => Vec::new(),
+            };
+            let whole = DecidingRule {
+                met,
+                ..rule.in_force(requests)
+            };
+            let value = with(rule_of(world, compiled, &rule, &whole), &place);
             (value, rule.entry.rule.origins.clone())
         };
         rules.entries.into_iter().map(rule).collect::<Vec<_>>()
@@ -135,7 +152,12 @@ fn rules(
     all.collect()
 }
 
-fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>, requests: bool) -> Value {
+fn rule_of(
+    world: &World,
+    compiled: &Compiled,
+    rule: &DescribedRule<'_>,
+    whole: &DecidingRule,
+) -> Value {
     let in_force = &rule.entry.rule;
     let own = in_force.id.object();
     let policies = in_force.origins.iter();
@@ -151,7 +173,6 @@ fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>, request
         .map(|of| backend_of(world, compiled, of, sum));
     let mirrors = in_force.mirrors().iter();
     let mirrors = mirrors.map(|of| format!("{} to {}", of.share, of.backend));
-    let whole = rule.in_force(requests);
     let own = json!({
         "rule": in_force.id.to_string(),
         "match": rule.entry.matcher.to_string(),
@@ -160,9 +181,9 @@ fn rule_of(world: &World, compiled: &Compiled, rule: &DescribedRule<'_>, request
         "mirrors": mirrors.collect::<Vec<_>>(),
         "timeouts": why::timeouts(&in_force.policy.timeouts),
         "policies": policies.map(ToString::to_string).collect::<Vec<_>>(),
-        "also": also(rule, &whole),
+        "also": also(rule, whole),
     });
-    with(why::deciding(&whole), &own)
+    with(why::deciding(whole), &own)
 }
 
 /// All else that a rule does, a title and a text each.
@@ -202,12 +223,12 @@ fn rewrite(of: &Rewrite) -> Option<(&'static str, String)> {
     (!parts.is_empty()).then(|| ("rewrite", parts.join(", ")))
 }
 
-/// A row for all else that a rule does. The alternatives of a rule have the same.
-fn also_rows(rules: &[Value]) -> Value {
+/// A row for each element of a list of a rule. The alternatives of a rule have the same.
+fn rows(rules: &[Value], list: &str) -> Value {
     let mut rows = Vec::new();
     for rule in rules {
-        let also = rule.get("also").and_then(Value::as_array);
-        for one in also.into_iter().flatten() {
+        let all = rule.get(list).and_then(Value::as_array);
+        for one in all.into_iter().flatten() {
             let place =
                 json!({"port": rule["port"], "callers": rule["callers"], "rule": rule["rule"]});
             let row = with(place, one);
@@ -249,7 +270,7 @@ fn text(document: &Value) -> String {
     text.facts(&[("service", name), ("addresses", addresses)]);
     text.table("ports", part("ports"), &PORTS);
     let rules = part("rules").as_array().cloned().unwrap_or_default();
-    let also = also_rows(&rules);
+    let (also, precedence) = (rows(&rules, "also"), rows(&rules, "precedence"));
     let rules = rules.into_iter().map(|rule| {
         let backends = rule.get("backends").and_then(Value::as_array);
         let backends: Vec<String> = backends.into_iter().flatten().map(backend_text).collect();
@@ -263,6 +284,8 @@ fn text(document: &Value) -> String {
         &RULES,
     );
     text.table("these rules also have", &also, &ALSO);
+    let title = "policies of these rules by precedence, the first that sets a group of fields wins it";
+    text.table(title, &precedence, &PRECEDENCE);
     let seen = [
         ("CALLER", "/from"),
         ("BACKEND", "/backend"),

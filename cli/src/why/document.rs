@@ -5,8 +5,8 @@ use heddle_policy_compiler::traffic::{
     Fault, FaultAnswer, Mirror, Overload, RateLimit, RoutePolicy,
 };
 use heddle_policy_compiler::{
-    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, NamedBy, Outcome,
-    ServerDecision, Servers, Stopped,
+    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MetPolicy, NamedBy,
+    Outcome, ServerDecision, Servers, Stopped,
 };
 use serde_json::{Value, json};
 
@@ -97,7 +97,13 @@ pub fn deciding(rule: &DecidingRule) -> Value {
         "session": rule.session.as_ref().map(ToString::to_string),
         "mirrors": rule.mirrors.iter().map(mirror).collect::<Vec<_>>(),
         "objects": rule.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "name": rule.id.rule_name().map(|name| &**name),
+        "precedence": rule.met.iter().map(met).collect::<Vec<_>>(),
     })
+}
+
+fn met(of: &MetPolicy) -> Value {
+    json!({"policy": of.object.to_string(), "target": of.target.as_str(), "groups": of.groups})
 }
 
 fn mirror(of: &Mirror) -> Value {

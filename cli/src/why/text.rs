@@ -7,8 +7,8 @@ use heddle_policy_compiler::traffic::{
 };
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
-    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
-    OutsideHost, ServerDecision, Servers, Stopped,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MetPolicy,
+    Outcome, OutsideHost, ServerDecision, Servers, Stopped,
 };
 
 use super::bounds::{bounds, limit, overload, time};
@@ -92,6 +92,9 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         if !policies.is_empty() {
             say("policies", policies.join(", "));
         }
+        if rule.met.len() > 1 {
+            say("order", precedence(&rule.met));
+        }
         for (title, text) in changes(rule) {
             say(title, text);
         }
@@ -163,8 +166,21 @@ fn rule_line(rule: &DecidingRule) -> String {
         return "none: the service as a whole".to_owned();
     }
     let object = id.only_rule_of().map(ToString::to_string);
-    let named = object.unwrap_or_else(|| id.to_string());
+    let mut named = object.unwrap_or_else(|| id.to_string());
+    if let Some(name) = id.rule_name() {
+        named += &format!(" ({name})");
+    }
     format!("{named}, for {}", rule.matcher)
+}
+
+/// The policies of a rule, the closest first, with the groups of fields that each sets.
+fn precedence(met: &[MetPolicy]) -> String {
+    let set = met.iter().filter(|of| !of.groups.is_empty());
+    let lines = set.map(|of| {
+        let (target, groups) = (of.target.as_str(), of.groups.join(", "));
+        format!("{} ({target}): {groups}", of.object)
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Timeouts in one line; empty without any.
@@ -471,6 +487,7 @@ mod tests {
             sticky: None,
             session: None,
             objects: BTreeSet::new(),
+            met: Vec::new(),
         })
     }
 
@@ -489,6 +506,7 @@ mod tests {
             created: None,
             object: ObjectRef::new(ObjectKind::HTTPRoute, "shop", "a"),
             index: 1,
+            name: None,
         };
         assert_eq!(line(route), "HTTPRoute shop/a/1, for any request");
         assert_eq!(line(RuleId::WholeService), "none: the service as a whole");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::crd::{Definition, Nulls};
 use crate::{
     Connections, Fault, HeaderPolicy, LastGood, Limits, LoadBalancing, OutlierEjection, Overload,
-    RateLimit, RequestTimeouts, Retries, strict,
+    RateLimit, RequestTimeouts, Retries, RouteTarget, strict,
 };
 
 /// Sets the timeouts and retries of calls to a service, their limits, and the choice of an endpoint.
@@ -34,6 +34,11 @@ use crate::{
     ),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.target.port"),
     printcolumn(
+        name = "Route",
+        type_ = "string",
+        json_path = ".spec.target.route.name"
+    ),
+    printcolumn(
         name = "Proxies",
         type_ = "string",
         json_path = ".status.proxies",
@@ -57,8 +62,8 @@ use crate::{
     "spec: a policy with nothing but a target does nothing; add timeouts, retries, faults, headers, rateLimits, overload, outlierEjection, limits, connections or loadBalancing"
 ))]
 pub struct TrafficPolicySpec {
-    /// The service that clients call, or the hosts outside. The policy applies to all calls to it, with or without a TrafficSplit, by
-    /// any of its callers. It does not apply to calls to single pods, by their own addresses.
+    /// The service that clients call, the hosts outside, or a route. The policy applies to all calls to it, with or without a
+    /// TrafficSplit, by any of its callers. It does not apply to calls to single pods, by their own addresses.
     pub target: TrafficTarget,
 
     /// How long requests may take. Left out: as long as they like.
@@ -120,14 +125,20 @@ impl Definition for TrafficPolicy {
     const NULLS: Nulls = Nulls::Pruned;
 }
 
-/// A service or an ExternalService of the same namespace, or one of its ports. Names exactly one of `service` and
-/// `externalService`. Of two policies that set the same group of fields (such as `timeouts`) for a port, that which names
-/// the port wins the whole group; of two with the same target, that with the smaller name is in force.
+/// A service, an ExternalService or a route of the same namespace, or a part of it. Names exactly one of `service`,
+/// `externalService` and `route`. Where policies set the same group of fields (such as `timeouts`) for a request, that with
+/// the closest target wins the whole group: a rule comes before its route, a route before a port, a port before its service.
+/// Of two with the same target, that with the smaller name is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.service) != has(self.externalService)").message(
-    "a target is either a service or an externalService; keep one of the two"
-))]
+#[x_kube(
+    validation = Rule::new("[has(self.service), has(self.externalService), has(self.route)].exists_one(named, named)").message(
+        "a target is a service, an externalService or a route; keep one of the three"
+    ),
+    validation = Rule::new("!has(self.route) || !has(self.port)").message(
+        "a route has its own ports; remove port, or target the service"
+    )
+)]
 pub struct TrafficTarget {
     /// The name of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,9 +152,13 @@ pub struct TrafficTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub external_service: Option<String>,
-    /// A port of the target, 1 to 65535. Left out: all its ports.
+    /// A port of the target, 1 to 65535. Left out: all its ports. A route has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<NonZeroU16>,
+    /// A route, or one of its rules: the policy applies to the requests that its rules take. `timeouts`, `retries` without
+    /// `budget`, `faults` and `headers` are supported then. All else is of a service, which other routes use too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteTarget>,
 }
 
 /// The status of a [`TrafficPolicy`], written by the control plane.

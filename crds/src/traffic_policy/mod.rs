@@ -10,6 +10,7 @@ mod limits;
 mod overload;
 mod rate_limits;
 mod retries;
+mod route_target;
 mod timeouts;
 
 pub use balancing::*;
@@ -22,4 +23,5 @@ pub use limits::*;
 pub use overload::*;
 pub use rate_limits::*;
 pub use retries::*;
+pub use route_target::*;
 pub use timeouts::*;

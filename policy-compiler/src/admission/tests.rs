@@ -399,6 +399,27 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             ),
             "spec.target",
         ),
+        of(
+            (
+                Kind::TrafficPolicy,
+                json!({"target": {"service": "web", "route": {"kind": "HTTPRoute", "name": "web"}}, "timeouts": {"request": "1s"}}),
+            ),
+            "spec.target",
+        ),
+        of(
+            (
+                Kind::TrafficPolicy,
+                json!({"target": {"route": {"kind": "HTTPRoute", "name": "web"}, "port": 80}, "timeouts": {"request": "1s"}}),
+            ),
+            "spec.target",
+        ),
+        of(
+            (
+                Kind::TrafficPolicy,
+                json!({"target": {"route": {"kind": "TrafficSplit", "name": "web", "rule": "a"}}, "timeouts": {"request": "1s"}}),
+            ),
+            "spec.target.route",
+        ),
         of(timeout("request", "0s"), "spec.timeouts.request"),
         of(fault(json!({})), "spec.faults[0]"),
         of(

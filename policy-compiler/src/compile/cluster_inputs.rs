@@ -10,7 +10,7 @@ use super::endpoints::{ReachableEndpoints, reached};
 use super::facet::{Caller, Callers, Facet};
 use crate::kind::ObjectKind;
 use crate::kinds::mesh::Settings;
-use crate::kinds::policies::traffic_policy::PortPolicy;
+use crate::kinds::policies::traffic_policy::{PortPolicy, RulePolicies};
 use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
 use crate::kinds::service_rules::RuleKind;
 use crate::traffic::{Backend, Otherwise, RouteEntry};
@@ -161,6 +161,16 @@ impl<'a> ClusterInputs<'a> {
         let target = Target::Service(service.clone());
         let attached = policies.attached(&target).next();
         attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
+    }
+
+    /// The policies of the routes that have these rules. Callers of bypassed namespaces have no rules.
+    pub(super) fn rule_policies(&self, rules: &[&'a RouteEntry]) -> RulePolicies<'a> {
+        let policies = &self.compiled.validated.traffic_policies;
+        RulePolicies::of(rules, |route| {
+            self.recorder
+                .record_of_route(TrafficPolicySpec::KIND, route);
+            policies.attached(&Target::Route(route.clone())).next()
+        })
     }
 
     /// The policy of a port for some callers, where it is the backend too.

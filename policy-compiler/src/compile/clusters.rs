@@ -261,6 +261,7 @@ fn mirrors<'a>(
             let pair = match &of.backend {
                 Backend::Service(name, port) => whole(name, *port).map(|whole| whole.pair.clone()),
                 Backend::Subset(_, _, labels) => {
+                    let place = (place, None);
                     Some(subset(scene, service, key, place, labels, old))
                 }
                 Backend::Invalid(_) => None,
@@ -282,13 +283,6 @@ fn old_clusters<'a>(old: &[&'a Arc<OutboundPort>]) -> OldClusters<'a> {
     known
 }
 
-/// The backends to which rules themselves have requests sent again that an application may have received.
-fn resent<'a>(rules: &[&'a RouteEntry]) -> BTreeSet<&'a Backend> {
-    let rules = rules.iter().map(|entry| &entry.rule);
-    let resent = rules.filter(|rule| rule.policy.retries.resends());
-    resent.flat_map(|rule| rule.backends()).collect()
-}
-
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed<'a>(
     scene: &ClusterInputs<'_>,
@@ -304,7 +298,8 @@ fn routed<'a>(
     let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
     let mut upstreams = BTreeMap::<Backend, TableUpstream>::new();
-    let resent = resent(rules);
+    let of_rules = scene.rule_policies(rules);
+    let resent = of_rules.resent(rules);
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
@@ -314,11 +309,12 @@ fn routed<'a>(
             let place = Place { rule, index };
             let pair = match backend {
                 Backend::Service(name, port) => whole(name, *port).map(|whole| {
-                    let place = (place, resent.contains(backend));
+                    let place = (place, resent.get(&backend));
                     governed(scene, service, key, place, whole, &known)
                         .unwrap_or_else(|| whole.pair.clone())
                 }),
                 Backend::Subset(_, _, labels) => {
+                    let place = (place, resent.get(&backend));
                     Some(subset(scene, service, key, place, labels, &known))
                 }
                 Backend::Invalid(_) => None,
@@ -343,7 +339,7 @@ fn routed<'a>(
     });
     pairs.extend(mirrors.into_values());
     let policy = scene.policy_for(&key.1, &service.name, key.0, Protocol::Http);
-    let table = table.map(|table| routes::with_policy(table, &policy));
+    let table = table.map(|table| routes::with_policy(table, &policy, &of_rules));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
     OutboundPort::new(service, pairs, route)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::upstreams::ClusterAndEndpoints;
 use crate::finding::ObjectRef;
-use crate::kinds::policies::traffic_policy::PortPolicy;
+use crate::kinds::policies::traffic_policy::{PortPolicy, RulePolicies};
 use crate::traffic::{
     Action, Backend, Forward, HeaderPolicy, Mirror, Origins, Otherwise, RequestMatcher, Retries,
     RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost,
@@ -51,11 +51,19 @@ pub(super) fn table(
     }
 }
 
-/// Sets the policy of the port in every rule of its table. The timeouts and retries of a rule itself stay, faults of the policy take the
-/// place of its own, and its changes of headers come after those of the policy.
-pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> RouteTable {
+/// Sets the policy of the port in every rule of its table, or that of the rule where policies name the route or the rule. The timeouts and
+/// retries of a rule itself stay, faults of the policy take the place of its own, and its changes of headers come after those of the policy.
+pub(super) fn with_policy<'a>(
+    mut table: RouteTable,
+    of_port: &PortPolicy<'a>,
+    rules: &RulePolicies<'a>,
+) -> RouteTable {
+    let origins = &mut table.origins.rules;
+    origins.extend(of_port.objects().cloned());
     let entries = table.hosts.iter_mut().flat_map(|host| &mut host.entries);
     for entry in entries {
+        let of_rule = rules.policy(&entry.rule.id, of_port);
+        let policy = of_rule.as_ref().unwrap_or(of_port);
         // No `..`: a new part has to be merged too, or to be named here as one that the policy replaces or does not have.
         let RoutePolicy {
             timeouts,
@@ -77,8 +85,10 @@ pub(super) fn with_policy(mut table: RouteTable, policy: &PortPolicy<'_>) -> Rou
         rule.policy = merged;
         rule.headers = policy.headers(&rule.headers);
         rule.origins.extend(policy.objects().cloned());
+        if of_rule.is_some() {
+            origins.extend(policy.objects().cloned());
+        }
     }
-    table.origins.rules.extend(policy.objects().cloned());
     table
 }
 

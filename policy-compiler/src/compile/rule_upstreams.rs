@@ -10,6 +10,7 @@ use super::upstreams::{
     ClusterAndEndpoints, OldClusters, ServiceCluster, balance, govern, out_name, tls, with_family,
     with_old_name,
 };
+use crate::kinds::policies::traffic_policy::{PortPolicy, Resent};
 use crate::traffic::{
     Action, Alpn, EndpointGroup, Limits, Origins, Purpose, RouteRule, RuleId, Upstream,
     idle_timeout,
@@ -46,7 +47,7 @@ pub(super) fn subset(
     scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
-    place: Place<'_>,
+    (place, resent): (Place<'_>, Option<&Resent<'_>>),
     labels: &Labels,
     old: &OldClusters<'_>,
 ) -> ClusterAndEndpoints {
@@ -72,7 +73,17 @@ pub(super) fn subset(
     };
     let policy = scene.policy_at_backend(facet, &service.name, *port, Protocol::Http);
     govern(&mut upstream, &policy, there.unmeshed);
+    bound_retries(&mut upstream, &policy, resent);
     with_old_name(upstream, groups, old)
+}
+
+/// Sets the budget of retries where rules have requests sent again.
+fn bound_retries(upstream: &mut Upstream, policy: &PortPolicy<'_>, resent: Option<&Resent<'_>>) {
+    let Some(resent) = resent else { return };
+    let bounds = upstream.policy.get_or_insert_default();
+    bounds.retry_budget = policy.retry_budget(Some(resent));
+    let objects = resent.policies.iter().copied();
+    upstream.origins.rules.extend(objects.cloned());
 }
 
 /// The endpoints of the backends of a rule for some connections to a service, in a cluster with their weights.
@@ -120,7 +131,7 @@ pub(super) fn governed(
     scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
-    (place, resent): (Place<'_>, bool),
+    (place, resent): (Place<'_>, Option<&Resent<'_>>),
     whole: &ServiceCluster,
     old: &OldClusters<'_>,
 ) -> Option<ClusterAndEndpoints> {
@@ -129,7 +140,7 @@ pub(super) fn governed(
     let own = out_name(&service.name, *port, facet.family);
     // The service itself has its policy already.
     let governs = policy.governs_upstreams() && *backend.name() != own;
-    if !governs && !resent {
+    if !governs && resent.is_none() {
         return None;
     }
     let origins = &backend.upstream().origins;
@@ -138,9 +149,7 @@ pub(super) fn governed(
     let name = subset_name((&service.name, *port), place, facet.family);
     Some(backend.under(name, Some(place.rule), old, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
-        if resent {
-            upstream.policy.get_or_insert_default().retry_budget = policy.retry_budget(true);
-        }
+        bound_retries(upstream, &policy, resent);
     }))
 }
 

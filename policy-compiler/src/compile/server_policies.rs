@@ -8,7 +8,7 @@ use super::report::PolicyFeedback;
 use super::service_targets::PortReference;
 use super::validated::OfKind;
 use crate::finding::{Finding, ObjectRef};
-use crate::kinds::policies::traffic_policy::ServicePolicies;
+use crate::kinds::policies::traffic_policy::TargetPolicies;
 use crate::settings::Settings;
 use crate::traffic::{RateLimit, ServerPolicy};
 use crate::validation::inputs::Target;
@@ -34,7 +34,7 @@ impl PortServerPolicy {
 /// services of a port hold for each request.
 pub(crate) fn server_policies(
     targets: &BTreeMap<Port, Vec<PortReference<'_>>>,
-    policies: &OfKind<ServicePolicies>,
+    policies: &OfKind<TargetPolicies>,
     settings: &Settings,
     feedback: &mut PolicyFeedback,
 ) -> BTreeMap<Port, PortServerPolicy> {

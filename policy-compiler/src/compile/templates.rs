@@ -15,7 +15,7 @@ use super::validated::OfKind;
 use crate::kinds::mesh::Settings;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::kinds::policies::telemetry::TelemetryPolicy;
-use crate::kinds::policies::traffic_policy::ServicePolicies;
+use crate::kinds::policies::traffic_policy::TargetPolicies;
 use crate::resource::Part;
 use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, SpiffeId, selects};
 
@@ -46,7 +46,7 @@ pub(crate) struct Policies<'a> {
     pub(crate) auth: Vec<&'a Policy>,
     pub(crate) telemetry: Vec<&'a TelemetryPolicy>,
     /// Those of services, of all namespaces.
-    pub(crate) traffic: &'a OfKind<ServicePolicies>,
+    pub(crate) traffic: &'a OfKind<TargetPolicies>,
 }
 
 /// The server's side of the pods of a template.

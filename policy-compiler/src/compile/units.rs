@@ -115,8 +115,9 @@ impl UnitInput {
             }
             Self::Declared(..) | Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {
             }
-            // The hosts of an object are compiled for the namespaces that call them.
-            Self::Attached(_, Target::External(_)) => {}
+            // The hosts of an object are compiled for the namespaces that call them, the rules of a route with the services that it is
+            // attached to.
+            Self::Attached(_, Target::External(_) | Target::Route(_)) => {}
         }
     }
 
@@ -129,7 +130,10 @@ impl UnitInput {
             | Self::Service(_)
             | Self::Endpoints(_)
             | Self::Pods(_)
-            | Self::Attached(_, Target::Service(_) | Target::Callers(_) | Target::External(_))
+            | Self::Attached(
+                _,
+                Target::Service(_) | Target::Callers(_) | Target::External(_) | Target::Route(_),
+            )
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_)

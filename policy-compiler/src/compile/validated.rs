@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use crate::finding::ObjectRef;
 use crate::kind::{ObjectKind, with_policies};
 use crate::kinds::policies::external_service::ExternalHosts;
-use crate::kinds::policies::traffic_policy::ServicePolicies;
+use crate::kinds::policies::traffic_policy::TargetPolicies;
 use crate::kinds::policy::{EarlierKinds, PolicyKind};
 use crate::kinds::service_rules::{PortRules, RuleKind, ServiceRules};
 use crate::status::ObjectStatus;
@@ -284,7 +284,7 @@ impl EarlierKinds for Validated {
 
     fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)> {
         let policies = self.traffic_policies.attached(service);
-        policies.flat_map(ServicePolicies::named_budgets).collect()
+        policies.flat_map(TargetPolicies::named_budgets).collect()
     }
 }
 
@@ -374,6 +374,7 @@ mod tests {
             Target::Service(name) | Target::External(name) => name.namespace.to_string(),
             Target::Pods(namespace) => namespace.to_string(),
             Target::Callers(namespace) => namespace.as_deref().unwrap_or_default().to_owned(),
+            Target::Route(route) => route.to_string(),
         });
         namespaces.collect()
     }

@@ -1,6 +1,6 @@
 //! The interface of a kind of policy, and the validation of the policies of a namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -144,6 +144,22 @@ impl<'a, S> Candidate<'a, S> {
             .record_attached(ObjectKind::TrafficPolicy, service);
         self.earlier
             .named_budgets(&Target::Service(service.clone()))
+    }
+
+    /// The ports of a service at which a route or split of an earlier kind and of the policy's namespace has rules in force.
+    pub(crate) fn ports_of_route(
+        &self,
+        route: &ObjectRef,
+        service: &NamespacedName,
+    ) -> BTreeSet<Port> {
+        self.lookup.record_attached(route.kind, service);
+        let target = Target::Service(service.clone());
+        let attached = self.earlier.routes(route.kind, &target, self.namespace());
+        let ports = attached.into_iter().flatten().filter(|(_, rules)| {
+            let mut entries = rules.entries().iter();
+            entries.any(|entry| entry.rule.id.object() == Some(route))
+        });
+        ports.map(|(port, _)| *port).collect()
     }
 
     /// The namespace of the policy.

@@ -25,6 +25,8 @@ pub enum RuleId {
         object: ObjectRef,
         /// The index of the rule among those of the route, from 0.
         index: usize,
+        /// The name that the rule has in the route, for policies of this rule alone. Envoy gets the index.
+        name: Option<Arc<str>>,
     },
     /// The rule of an object of another kind, by its index. Each of these kinds has one rule: its index is 0.
     Declared(ObjectRef, usize),
@@ -39,6 +41,15 @@ impl RuleId {
         match self {
             Self::Declared(object, _) | Self::Route { object, .. } => Some(object),
             Self::WholeService => None,
+        }
+    }
+
+    /// The name of the rule in its route. None: it has none.
+    #[must_use]
+    pub const fn rule_name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Route { name, .. } => name.as_ref(),
+            Self::Declared(..) | Self::WholeService => None,
         }
     }
 

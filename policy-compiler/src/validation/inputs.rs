@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::finding::ObjectRef;
 use crate::kind::ObjectKind;
 use crate::world::{NamespacedName, Port};
 
@@ -18,6 +19,8 @@ pub(crate) enum Target {
     Callers(Option<Arc<str>>),
     /// The hosts of an `ExternalService`.
     External(NamespacedName),
+    /// The rules of a route or split.
+    Route(ObjectRef),
 }
 
 /// A fact that units read: a part of the world, or the output of a unit.

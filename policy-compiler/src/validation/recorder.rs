@@ -78,16 +78,26 @@ impl<'a> Recorder<'a> {
         self.reads.add(UnitInput::Attached(kind, target));
     }
 
+    /// Records the read of the policies of a kind that are attached to a route or split.
+    pub(crate) fn record_of_route(&self, kind: ObjectKind, route: &ObjectRef) {
+        let target = Target::Route(route.clone());
+        self.reads.add(UnitInput::Attached(kind, target));
+    }
+
+    /// Reads an object of another kind than that of the unit.
+    pub(crate) fn other<S: DeclaredSpec>(&self, name: &NamespacedName) -> Option<&'a Declared<S>> {
+        let namespace = Arc::clone(&name.namespace);
+        self.reads.add(UnitInput::Declared(S::KIND, namespace));
+        let all = S::objects(&self.world.declared);
+        all.get(name).map(|declared| &**declared)
+    }
+
     /// Reads an `ExternalService`.
     pub(crate) fn external_service(
         &self,
         name: &NamespacedName,
     ) -> Option<&'a Declared<ExternalServiceSpec>> {
-        let namespace = Arc::clone(&name.namespace);
-        let kind = ObjectKind::ExternalService;
-        self.reads.add(UnitInput::Declared(kind, namespace));
-        let all = ExternalServiceSpec::objects(&self.world.declared);
-        all.get(name).map(|declared| &**declared)
+        self.other(name)
     }
 
     /// Records the read of the addresses of the services that have a port.

@@ -325,6 +325,7 @@ fn objects() -> Vec<Value> {
             name,
             json!({"target": {"service": "b"}, "overload": {"concurrency": {}, "admission": {}}}),
         ));
+        pool.extend(policies_of_routes(name));
         pool.extend(backend_policies(name));
         pool.extend(routes_of_connections(name));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
@@ -357,6 +358,46 @@ fn objects() -> Vec<Value> {
     }
     pool.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "shop"},
         "spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b", "heddle.dev/inject": "enabled"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}}}));
+    pool
+}
+
+/// Routes with named rules, and policies of routes and rules. Names of rules come and go.
+fn policies_of_routes(name: &str) -> Vec<Value> {
+    let mut pool = Vec::new();
+    for (service, rule) in [("a", "one"), ("b", "one"), ("a", "two")] {
+        let parent = json!({"group": "", "kind": "Service", "name": service});
+        let backends = json!([{"name": "b", "port": 80}]);
+        let named = json!({"name": rule, "matches": [{"path": {"value": "/x"}}], "backendRefs": backends});
+        let rules = json!([named, {"backendRefs": backends}]);
+        let route = http_route(name, json!({"parentRefs": [parent], "rules": rules}));
+        let mut grpc = route.clone();
+        grpc["kind"] = json!("GRPCRoute");
+        grpc["spec"]["rules"][0]["matches"] = json!([{"method": {"service": "x.Y"}}]);
+        pool.extend([route, grpc]);
+    }
+    let target = |kind: &str, route: &str, rule: Option<&str>| {
+        let mut route = json!({"kind": kind, "name": route});
+        if let Some(rule) = rule {
+            route["rule"] = json!(rule);
+        }
+        json!({"route": route})
+    };
+    for target in [
+        target("HTTPRoute", "s", None),
+        target("HTTPRoute", "t", Some("one")),
+        target("HTTPRoute", "s", Some("two")),
+        target("GRPCRoute", "s", Some("one")),
+        target("TrafficSplit", "s", None),
+    ] {
+        for fields in [
+            json!({"timeouts": {"request": "3s"}}),
+            json!({"retries": {"conditions": ["GatewayError"]}}),
+        ] {
+            let mut spec = fields;
+            spec["target"] = target.clone();
+            pool.push(traffic_policy(name, spec));
+        }
+    }
     pool
 }
 

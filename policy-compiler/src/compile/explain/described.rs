@@ -9,7 +9,8 @@ use super::explanation::DecidingRule;
 use super::servers::{Arriving, ReadyEndpoint};
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
-use crate::traffic::{self, Backend, RouteEntry, RouteRule};
+use crate::kinds::policies::traffic_policy::{MetPolicy, PolicyTarget, PortPolicy};
+use crate::traffic::{self, Backend, Retries, RouteEntry, RoutePolicy, RouteRule, Timeouts};
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, PodTemplate, Port, Protocol};
 
@@ -74,6 +75,31 @@ impl Compiled {
         attached.chain(backend).collect()
     }
 
+    /// Returns the policies in force that the requests of an entry of a port meet, the closest target first: each group of fields is that of
+    /// the first one that sets it. Timeouts and retries of the rule itself come before all of them.
+    #[must_use]
+    pub fn met_policies(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        entry: &RouteEntry,
+    ) -> Vec<MetPolicy> {
+        let (policies, rule) = (&self.validated.traffic_policies, &entry.rule);
+        let target = Target::Service(service.clone());
+        let attached = policies.attached(&target).next();
+        let of_port = attached.map_or_else(PortPolicy::default, |of| of.of(port, Protocol::Http));
+        let route = rule.id.object().map(|route| Target::Route(route.clone()));
+        let of_route = route.and_then(|route| policies.attached(&route).next());
+        let of_rule = of_route.map(|of| of_port.of_rule(of.of_rule(&rule.id)));
+        let mut met = of_rule.unwrap_or(of_port).met();
+        // Callers of bypassed namespaces meet none.
+        met.retain(|of| rule.origins.contains(&of.object));
+        let declared = self.declared_rule(service, port, entry);
+        let own = rule.id.object().filter(|_| !met.is_empty());
+        let own = own.and_then(|object| itself(object, &declared.policy));
+        own.into_iter().chain(met).collect()
+    }
+
     /// Returns the rules of a port of a service: for all callers, and for those of namespaces with routes of their own.
     #[must_use]
     pub fn port_rules(&self, service: &NamespacedName, port: Port) -> Vec<PortRules<'_>> {
@@ -131,6 +157,28 @@ impl Compiled {
         };
         self.ready(&arriving, backend)
     }
+}
+
+/// The groups of fields that a rule sets itself.
+fn itself(object: &ObjectRef, policy: &RoutePolicy) -> Option<MetPolicy> {
+    let Timeouts {
+        request,
+        per_try,
+        idle,
+    } = &policy.timeouts;
+    let all = [
+        ("timeouts.request", request.is_some()),
+        ("timeouts.perTry", per_try.is_some()),
+        ("timeouts.idle", idle.is_some()),
+        ("retries", policy.retries != Retries::default()),
+    ];
+    let set = all.into_iter().filter(|(_, set)| *set);
+    let groups: Vec<&'static str> = set.map(|(name, _)| name).collect();
+    (!groups.is_empty()).then(|| MetPolicy {
+        object: object.clone(),
+        target: PolicyTarget::Itself,
+        groups,
+    })
 }
 
 /// Whether rules leave every caller in.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::authz::Decision;
 use crate::finding::ObjectRef;
+use crate::kinds::policies::traffic_policy::MetPolicy;
 use crate::traffic::{
     Backend, Backoff, ExternalHost, ExternalProtocol, Failure, Fault, HeaderPolicy, Mirror,
     Overload, RateLimit, RequestMatcher, RetryBudget, RoutePolicy, RuleId, Session, Sticky,
@@ -181,6 +182,8 @@ pub struct DecidingRule {
     pub session: Option<Session>,
     /// The objects that decided it, its policies included.
     pub objects: BTreeSet<ObjectRef>,
+    /// The policies of its requests by precedence, on ports with HTTP. Each group of fields is that of the first one that sets it.
+    pub met: Vec<MetPolicy>,
 }
 
 /// How one request is sent again, its method considered. One that reached no application always is.

@@ -255,6 +255,7 @@ impl Compiled {
             mirrors: declared.mirrors().to_vec(),
             sticky: decision.rule().sticky().cloned(),
             session: decision.rule().session().cloned(),
+            met: self.met_policies(&service.name, port, decision.entry),
             ..deciding(decision.rule(), matcher, Some(&sent.method))
         });
         match &decision.rule().action {
@@ -418,5 +419,6 @@ fn deciding(
         sticky: None,
         session: None,
         objects: rule.origins.clone(),
+        met: Vec::new(),
     }
 }

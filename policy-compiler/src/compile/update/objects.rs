@@ -115,7 +115,7 @@ impl Update<'_> {
                     self.queue.add(UnitId::Reach(namespace));
                 }
             }
-            Target::Callers(_) | Target::External(_) => {}
+            Target::Callers(_) | Target::External(_) | Target::Route(_) => {}
             Target::Pods(namespace) => self.select_pods(namespace, &S::differing_pods(old, new)),
         }
         self.changed(&UnitInput::Attached(S::KIND, difference.target));

@@ -26,6 +26,7 @@ fn rule(field: &str, of: &api::GrpcRouteRules, notes: &mut Notes) -> Rule {
     let matchers = routes::alternatives(field, of.matches.as_deref(), read);
     let parts = (of.filters.as_ref(), of.backend_refs.as_ref());
     let mut rule = routes::rule(field, matchers, parts, notes);
+    rule.name = of.name.as_deref().map(Into::into);
     rule.keep_sessions(field, of.session_persistence.as_ref(), notes);
     rule
 }

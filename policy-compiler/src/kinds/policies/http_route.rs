@@ -35,6 +35,7 @@ fn rule(field: &str, of: &api::HttpRouteRules, notes: &mut Notes) -> Rule {
         retries: retries(&format!("{field}.retry"), of.retry.as_ref(), notes),
         ..RoutePolicy::default()
     };
+    rule.name = of.name.as_deref().map(Into::into);
     rule.keep_sessions(field, of.session_persistence.as_ref(), notes);
     rule
 }

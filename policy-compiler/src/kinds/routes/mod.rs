@@ -195,6 +195,16 @@ where
     }
 }
 
+/// The services that are parents of a route.
+pub(super) fn parent_services<T, S>(
+    policy: &Candidate<'_, S>,
+    spec: &ForeignSpec<T>,
+) -> BTreeSet<NamespacedName> {
+    let all = parents::of(spec).into_iter();
+    all.map(|(_, parent)| parents::service_name(policy, &parent))
+        .collect()
+}
+
 /// The ports to which a route is attached, by service.
 type Places = BTreeMap<NamespacedName, BTreeSet<Port>>;
 
@@ -284,6 +294,7 @@ fn entries_of<S>(
             created: policy.declared.created,
             object: policy.declared.object.clone(),
             index,
+            name: rule.name.clone(),
         };
         let made = Arc::new(rule.route_rule(policy, id, (port, routed)));
         let alternatives = rule.matchers.iter().cloned().enumerate();

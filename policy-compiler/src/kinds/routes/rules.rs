@@ -1,6 +1,7 @@
 //! The parts of a rule that kinds of routes share, read without regard to the cluster, and the rule of the traffic model.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +25,7 @@ const MAX_WEIGHT: i32 = 1_000_000;
 pub(in crate::kinds) struct Rule {
     /// The alternatives, at least one.
     pub(super) matchers: Vec<RequestMatcher>,
+    pub(in crate::kinds) name: Option<Arc<str>>,
     filters: Filters,
     backends: Vec<Weighted>,
     session: Option<Session>,
@@ -138,6 +140,7 @@ pub(in crate::kinds) fn connections_rule<B: Serialize>(
 ) -> Rule {
     Rule {
         matchers,
+        name: None,
         filters: Filters::default(),
         backends: weighted_backends(field, backends, notes),
         session: None,
@@ -165,6 +168,7 @@ pub(in crate::kinds) fn rule<F: Serialize, B: Serialize>(
     }
     Rule {
         matchers,
+        name: None,
         filters,
         backends,
         session: None,

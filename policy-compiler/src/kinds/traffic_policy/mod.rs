@@ -149,6 +149,11 @@ impl PolicyGroups {
         self.retries.as_ref().and_then(|(_, budget)| *budget)
     }
 
+    /// Whether the policy sets retries.
+    pub(super) const fn sets_retries(&self) -> bool {
+        self.retries.is_some()
+    }
+
     /// Whether the policy has requests sent again that an application may have received.
     pub(super) fn resends(&self) -> bool {
         self.retries.as_ref().is_some_and(|(of, _)| of.resends())

@@ -2,6 +2,7 @@
 
 use heddle_crds::{ExternalPort, ExternalProtocol, ExternalServiceSpec, TrafficPolicySpec, reason};
 
+use super::attached::Part;
 use super::subject;
 use crate::finding::Finding;
 use crate::kinds::ValidationError;
@@ -83,7 +84,7 @@ fn check_ports(
     service: &ExternalServiceSpec,
 ) -> Option<ValidationError> {
     let port = spec.target.port.map(Port::from);
-    let (field, subject) = subject(&Target::External(name.clone()), port);
+    let (field, subject) = subject(&Target::External(name.clone()), &Part::of_ports(port));
     let mut targeted = targeted(service, port).peekable();
     if targeted.peek().is_none() {
         return Some(ValidationError::unresolved(

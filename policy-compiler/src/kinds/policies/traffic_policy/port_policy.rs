@@ -1,0 +1,188 @@
+//! The policy of a port, and of the requests of its rules.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::finding::ObjectRef;
+use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
+use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
+use crate::traffic::{Balance, HeaderPolicy, RetryBudget, RoutePolicy, UpstreamPolicy};
+use crate::world::Protocol;
+
+/// The target of a policy, in the order of precedence: the closest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyTarget {
+    /// No policy: the rule sets the fields itself.
+    Itself,
+    /// A rule of a route.
+    Rule,
+    /// A route.
+    Route,
+    /// A port of a service.
+    Port,
+    /// A service.
+    Service,
+}
+
+impl PolicyTarget {
+    /// The target in a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Itself => "itself",
+            Self::Rule => "rule",
+            Self::Route => "route",
+            Self::Port => "port",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// A policy that the requests of a rule meet, or the object of the rule itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetPolicy {
+    /// The object.
+    pub object: ObjectRef,
+    /// The target that it names.
+    pub target: PolicyTarget,
+    /// The names of the groups of fields that it sets, without those of closer policies.
+    pub groups: Vec<&'static str>,
+}
+
+/// A policy of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeclaredPolicy {
+    pub(super) object: ObjectRef,
+    pub(super) target: PolicyTarget,
+    pub(super) groups: PolicyGroups,
+}
+
+/// How rules have requests to a backend sent again that an application may have received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resent<'a> {
+    /// Whether a rule says it itself.
+    pub(crate) by_rule: bool,
+    /// The policies of routes and rules that say it.
+    pub(crate) policies: BTreeSet<&'a ObjectRef>,
+}
+
+/// The policy of one port, or of the requests of a rule there: each group of fields is that of the policy with the closest target.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortPolicy<'a> {
+    groups: PolicyGroups,
+    objects: Vec<&'a ObjectRef>,
+    /// All its policies, the closest first.
+    layers: Vec<&'a DeclaredPolicy>,
+    /// The budget of the service that the calls end at, of an `XBackendTrafficPolicy`.
+    backend: Option<(&'a ObjectRef, RetryBudget)>,
+}
+
+impl<'a> PortPolicy<'a> {
+    /// The groups of these policies, each of the first policy that sets it, as far as they have an effect on callers by the protocol.
+    pub(super) fn layered(layers: Vec<&'a DeclaredPolicy>, protocol: Protocol) -> Self {
+        let mut policy = Self {
+            layers,
+            ..Self::default()
+        };
+        let mut all = PolicyGroups::default();
+        for of in &policy.layers {
+            all = all.or(&of.groups);
+            let groups = all.clone().for_callers(protocol);
+            if groups != policy.groups {
+                policy.groups = groups;
+                policy.objects.push(&of.object);
+            }
+        }
+        policy
+    }
+
+    /// The policy of the requests of a rule of the port: the policies of its route come first.
+    pub(crate) fn of_rule(&self, mut closer: Vec<&'a DeclaredPolicy>) -> Self {
+        closer.extend(&self.layers);
+        Self::layered(closer, Protocol::Http)
+    }
+
+    /// Its policies, the closest first.
+    pub(crate) fn met(&self) -> Vec<MetPolicy> {
+        let mut won = BTreeSet::new();
+        let layers = self.layers.iter();
+        let met = layers.map(|of| MetPolicy {
+            object: of.object.clone(),
+            target: of.target,
+            groups: of
+                .groups
+                .names()
+                .into_iter()
+                .filter(|name| won.insert(*name))
+                .collect(),
+        });
+        met.collect()
+    }
+
+    /// The objects that set it.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.objects.iter().copied()
+    }
+
+    /// The same for an upstream of a service with this policy as a backend.
+    pub(crate) fn at_backend(mut self, policy: Option<&'a BackendPolicy>) -> Self {
+        self.backend = policy.and_then(|of| Some((&of.object, of.budget?)));
+        self
+    }
+
+    /// The objects that set the bounds of the upstream.
+    pub(crate) fn upstream_objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        let backend = self
+            .backend
+            .filter(|_| self.groups.named_budget().is_none());
+        self.objects().chain(backend.map(|(object, _)| object))
+    }
+
+    /// The budget of retries: that which a `TrafficPolicy` names, then that of the backend, then the default one where anything is sent
+    /// again that an application may have received. `resent`: how rules have requests sent again. Where a rule says it itself, a
+    /// `TrafficPolicy` says nothing about them.
+    pub(crate) fn retry_budget(&self, resent: Option<&Resent<'_>>) -> Option<RetryBudget> {
+        let by_rule = resent.is_some_and(|resent| resent.by_rule);
+        let named = self.groups.named_budget().filter(|_| !by_rule);
+        let backend = self.backend.map(|(_, budget)| budget);
+        let resends = resent.is_some() || self.groups.resends();
+        named
+            .or(backend)
+            .or_else(|| resends.then(groups::default_budget))
+    }
+
+    /// Sets its groups in a rule.
+    pub(crate) fn set_in(&self, rule: &mut RoutePolicy) {
+        self.groups.set_in(rule);
+    }
+
+    /// Adds its changes of headers before those of a rule.
+    pub(crate) fn headers(&self, rule: &HeaderPolicy) -> HeaderPolicy {
+        self.groups
+            .headers()
+            .map_or_else(|| rule.clone(), |own| own.before(rule))
+    }
+
+    /// The same as [`Self::set_in`] for an upstream.
+    pub(crate) fn set_in_upstream(&self, upstream: &mut UpstreamPolicy) {
+        self.groups.set_in_upstream(upstream);
+        if let Some(budget) = self.retry_budget(None) {
+            upstream.retry_budget = Some(budget);
+        }
+    }
+
+    /// How long a connection is kept without a request, by whether an endpoint has no sidecar. None: as without a policy.
+    pub(crate) fn idle_timeout(&self, unmeshed: bool) -> Option<Duration> {
+        self.groups.idle_timeout(unmeshed)
+    }
+
+    /// How an endpoint is chosen. None: as without a policy.
+    pub(crate) fn balance(&self) -> Option<&Balance> {
+        self.groups.balance()
+    }
+
+    /// Whether it concerns upstreams.
+    pub(crate) fn governs_upstreams(&self) -> bool {
+        self.backend.is_some() || self.groups.governs_upstreams()
+    }
+}
