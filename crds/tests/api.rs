@@ -128,6 +128,7 @@ const ABSENCE_MEANS: &[&str] = &[
     // Of every kind: they share the type.
     "*.target.port",
     "TrafficPolicy.target.service",
+    "TrafficPolicy.target.namespace",
     "TrafficPolicy.target.externalService",
     "TrafficPolicy.target.route",
     "TrafficPolicy.target.route.rule",

@@ -4,10 +4,11 @@
 
 mod cluster;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cluster::view::view;
-use cluster::{apply, http_route, pod, service, slice, traffic_policy};
+use cluster::view::{view, view_of};
+use cluster::{apply, http_route, of_namespace, pod, service, slice, traffic_policy};
 use heddle_policy_compiler::traffic::RoutePolicy;
 use heddle_policy_compiler::world::Port;
 use heddle_policy_compiler::{
@@ -123,6 +124,11 @@ fn seen(compiled: &Compiled) -> Vec<(String, Value)> {
     view(compiled, "a-0", &["service/shop/a:80"])
 }
 
+/// The caller of another namespace.
+fn seen_there(compiled: &Compiled) -> Vec<(String, Value)> {
+    view_of(compiled, ("till", "d-0"), &["service/shop/a:80"])
+}
+
 fn check(policy: &RoutePolicy, headers: &str, expected: &Groups, own: Option<u64>) {
     let seconds = |of: Option<Duration>| of.map(|of| of.as_secs());
     let (request, idle) = expected.timeouts.unzip();
@@ -165,7 +171,7 @@ proptest! {
             let headers = rule.edits.to_string();
             check(&rule.policy, &headers, &Groups::first(&levels[skipped..]), own);
             // The explanation names the winner of each group.
-            let met = with.met_policies(&name, port, entry.entry);
+            let met = with.met_policies(&name, port, None, entry.entry);
             for (index, of) in levels.iter().enumerate().skip(skipped) {
                 let closer = levels[skipped..index].iter().flat_map(Groups::names);
                 let closer: Vec<&str> = closer.collect();
@@ -206,14 +212,23 @@ fn a_policy_of_a_rule_follows_the_name_of_the_rule() {
     apply(&mut builder, base(None));
     apply(&mut builder, [traffic_policy("p", spec)]);
     let named = compile(&builder.world());
-    let timeouts = |of: &Compiled| seen(of).iter().any(|(_, of)| of.to_string().contains("\"7s\""));
+    let timeouts = |of: &Compiled| {
+        seen(of)
+            .iter()
+            .any(|(_, of)| of.to_string().contains("\"7s\""))
+    };
     assert!(timeouts(&named) && named.findings.is_empty());
     let mut route = base(None).pop().unwrap();
     route["spec"]["rules"][0]["name"] = json!("first");
     apply(&mut builder, [route]);
     let renamed = named.update(&builder.world());
     let found: Vec<String> = renamed.findings.iter().map(ToString::to_string).collect();
-    assert!(found[0].contains("\"one\" is not the name of a rule of HTTPRoute shop/r: its rules have the names first"), "{found:?}");
+    assert!(
+        found[0].contains(
+            "\"one\" is not the name of a rule of HTTPRoute shop/r: its rules have the names first"
+        ),
+        "{found:?}"
+    );
     assert!(!timeouts(&renamed));
     apply(&mut builder, base(None).pop());
     let again = renamed.update(&builder.world());
@@ -222,5 +237,96 @@ fn a_policy_of_a_rule_follows_the_name_of_the_rule() {
     builder.remove(&ObjectRef::new(ObjectKind::HTTPRoute, "shop", "r"));
     let gone = again.update(&builder.world());
     let found: Vec<String> = gone.findings.iter().map(ToString::to_string).collect();
-    assert!(found[0].contains("HTTPRoute shop/r does not exist"), "{found:?}");
+    assert!(
+        found[0].contains("HTTPRoute shop/r does not exist"),
+        "{found:?}"
+    );
+}
+
+/// The policies of the callers' namespace come before those of the service's namespace, whatever the targets.
+#[test]
+fn a_policy_of_another_namespace_holds_for_its_own_callers_and_comes_first() {
+    let caller = || of_namespace(pod("d-0", "d", "10.0.2.7", true, true), "till", 1);
+    let producers = targets().into_iter().zip(["p", "q", "s", "t"]).map(|(target, name)| {
+        traffic_policy(name, json!({"target": target, "timeouts": {"request": "7s"}, "retries": {"attempts": 5}}))
+    });
+    let producers: Vec<Value> = producers.collect();
+    let consumer = |fields: Value| {
+        let mut spec = fields;
+        spec["target"] = json!({"service": "a", "namespace": "shop"});
+        let mut policy = traffic_policy("own", spec);
+        policy["metadata"]["namespace"] = json!("till");
+        policy
+    };
+    for rules in [false, true] {
+        let mut objects = base(None);
+        objects.push(caller());
+        if !rules {
+            objects.retain(|of| of["kind"] != "HTTPRoute");
+        }
+        objects.extend(
+            producers
+                .iter()
+                .filter(|of| rules || of["spec"]["target"]["route"].is_null())
+                .cloned(),
+        );
+        let mut builder = World::builder();
+        apply(&mut builder, objects);
+        let without = compile(&builder.world());
+        assert_eq!(timeout(&seen_there(&without)), ["7s"], "{rules}");
+        apply(
+            &mut builder,
+            [consumer(json!({"timeouts": {"request": "3s"}}))],
+        );
+        let with = without.update(&builder.world());
+        assert!(with.findings.is_empty(), "{:?}", with.findings);
+        assert_eq!(timeout(&seen_there(&with)), ["3s"], "{rules}");
+        assert_eq!(
+            seen(&with),
+            seen(&without),
+            "{rules}: others have what they had"
+        );
+        assert_eq!(seen_there(&with), seen_there(&compile(&builder.world())));
+        // Other groups stay those of the service's namespace.
+        let text = format!("{:?}", seen_there(&with));
+        assert!(text.contains("num_retries"), "{text}");
+        // A limit is of a cluster of these callers alone.
+        apply(&mut builder, [consumer(json!({"limits": {"requests": 9}}))]);
+        let limited = with.update(&builder.world());
+        let limits = |of: &[(String, Value)]| {
+            let clusters = of
+                .iter()
+                .filter(|(name, _)| name.starts_with("Cluster out|shop/a|80"));
+            let with = clusters.filter(|(_, of)| of.to_string().contains("\"max_requests\":9"));
+            with.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let own = match rules {
+            false => "Cluster out|shop/a|80|till/0",
+            true => "Cluster out|shop/a|80|shop/r/0/0",
+        };
+        assert_eq!(limits(&seen_there(&limited)), [own]);
+        let leads_there = |(name, of): &(String, Value)| {
+            let cluster = own.trim_start_matches("Cluster ");
+            name.starts_with("Route ") && of.to_string().contains(cluster)
+        };
+        assert!(seen_there(&limited).iter().any(leads_there));
+        assert!(limits(&seen(&limited)).is_empty());
+        assert_eq!(seen(&limited), seen(&without));
+        builder.remove(&ObjectRef::new(ObjectKind::TrafficPolicy, "till", "own"));
+        let restored = limited.update(&builder.world());
+        assert_eq!(seen_there(&restored), seen_there(&without));
+    }
+}
+
+/// The timeouts of the routes of a view.
+fn timeout(view: &[(String, Value)]) -> Vec<String> {
+    let routes = view
+        .iter()
+        .filter(|(name, _)| name == "Route out|shop/a|80");
+    let hosts = routes.flat_map(|(_, of)| of["virtual_hosts"].as_array().unwrap());
+    let routes = hosts.flat_map(|of| of["routes"].as_array().unwrap());
+    let timeouts: BTreeSet<&str> = routes
+        .filter_map(|of| of["route"]["timeout"].as_str())
+        .collect();
+    timeouts.into_iter().map(str::to_owned).collect()
 }

@@ -159,24 +159,30 @@ spec: {target: {route: {kind: HTTPRoute, name: routed}}, timeouts: {request: 1s}
 fn a_rule_has_the_timeout_of_its_own_policy_and_other_rules_that_of_the_route() -> Result<()> {
     let mut text = ROUTED.to_owned() + &shop::traffic_policy("routed", "timeouts: {request: 1h}");
     text += &shop::service("routed", 1, ("http", 8001), &["127.80.2.11"]);
-    text += &shop::client("127.80.2", &["shop/routed:8001=127.80.2.21:8001".to_owned()]);
+    text += &shop::client(
+        "127.80.2",
+        &["shop/routed:8001=127.80.2.21:8001".to_owned()],
+    );
     let compiled = harness::compiled(&text);
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
     let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
     let (arrived, arrivals) = mpsc::channel();
     let (open, opened) = mpsc::channel::<()>();
     let (arrived, opened) = (Arc::new(Mutex::new(arrived)), Arc::new(Mutex::new(opened)));
-    serve("127.80.2.11:8001".to_owned(), move |stream: &mut TcpStream| {
-        let Some(seen) = request(stream) else { return };
-        let _ = arrived.lock().unwrap().send(());
-        if seen.windows(9).any(|of| of == b"x-patient") {
-            let _ = opened.lock().unwrap().recv();
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let _ = stream.write_all(answer);
-        } else {
-            while let Ok(1..) = stream.read(&mut [0; 64]) {}
-        }
-    })?;
+    serve(
+        "127.80.2.11:8001".to_owned(),
+        move |stream: &mut TcpStream| {
+            let Some(seen) = request(stream) else { return };
+            let _ = arrived.lock().unwrap().send(());
+            if seen.windows(9).any(|of| of == b"x-patient") {
+                let _ = opened.lock().unwrap().recv();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer);
+            } else {
+                while let Ok(1..) = stream.read(&mut [0; 64]) {}
+            }
+        },
+    )?;
     let none = BTreeSet::new();
     let _envoy = start(
         &compiled,
@@ -192,7 +198,9 @@ fn a_rule_has_the_timeout_of_its_own_policy_and_other_rules_that_of_the_route() 
     let answer = http(at, "GET", "/slow", "")?;
     ensure!(status(&answer) == 504, "{answer}");
     open.send(())?;
-    let answer = patient.join().map_err(|_| anyhow!("the caller panicked"))??;
+    let answer = patient
+        .join()
+        .map_err(|_| anyhow!("the caller panicked"))??;
     ensure!(status(&answer) == 200, "{answer}");
     Ok(())
 }

@@ -133,11 +133,12 @@ fn rules(
 ) -> Vec<(Value, BTreeSet<ObjectRef>)> {
     let of_callers = compiled.port_rules(name, port.port).into_iter();
     let all = of_callers.flat_map(|rules| {
-        let place = json!({"port": port.port.get(), "callers": rules.callers.as_deref()});
+        let callers = rules.callers.clone();
+        let place = json!({"port": port.port.get(), "callers": callers.as_deref()});
         let rule = move |rule: DescribedRule<'_>| {
             let requests = port.protocol == Protocol::Http;
             let met = match requests {
-                true => compiled.met_policies(name, port.port, rule.entry),
+                true => compiled.met_policies(name, port.port, callers.as_deref(), rule.entry),
                 false => Vec::new(),
             };
             let whole = DecidingRule {
@@ -284,7 +285,8 @@ fn text(document: &Value) -> String {
         &RULES,
     );
     text.table("these rules also have", &also, &ALSO);
-    let title = "policies of these rules by precedence, the first that sets a group of fields wins it";
+    let title =
+        "policies of these rules by precedence, the first that sets a group of fields wins it";
     text.table(title, &precedence, &PRECEDENCE);
     let seen = [
         ("CALLER", "/from"),

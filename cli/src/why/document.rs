@@ -5,8 +5,8 @@ use heddle_policy_compiler::traffic::{
     Fault, FaultAnswer, Mirror, Overload, RateLimit, RoutePolicy,
 };
 use heddle_policy_compiler::{
-    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MetPolicy, NamedBy,
-    Outcome, ServerDecision, Servers, Stopped,
+    CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MetPolicy,
+    NamedBy, Outcome, ServerDecision, Servers, Stopped,
 };
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 mod bounds;
 mod document;
 mod outside;
+mod rule;
 mod text;
 mod url;
 

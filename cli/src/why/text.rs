@@ -3,16 +3,16 @@
 use heddle_acceptor::clean;
 use heddle_policy_compiler::authz::Decision;
 use heddle_policy_compiler::traffic::{
-    Failure, Fault, FaultAnswer, GrpcCode, Overload, RateLimit, RuleId, Timeouts,
+    Failure, Fault, FaultAnswer, GrpcCode, Overload, RateLimit, Timeouts,
 };
 use heddle_policy_compiler::world::Protocol;
 use heddle_policy_compiler::{
-    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, MetPolicy,
-    Outcome, OutsideHost, ServerDecision, Servers, Stopped,
+    Call, CallRetries, CalledDestination, DecidingRule, ExplainedBackend, Explanation, Outcome,
+    OutsideHost, ServerDecision, Servers, Stopped,
 };
 
 use super::bounds::{bounds, limit, overload, time};
-use super::outside;
+use super::{outside, rule};
 
 /// So many servers are named.
 const NAMED: usize = 3;
@@ -75,7 +75,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         say("listener", listener.to_string());
     }
     if let Some(rule) = &explanation.rule {
-        say("rule", rule_line(rule));
+        say("rule", rule::line(rule));
         let timeouts = timeouts(&rule.policy.timeouts);
         if !timeouts.is_empty() {
             say("timeouts", timeouts);
@@ -93,7 +93,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
             say("policies", policies.join(", "));
         }
         if rule.met.len() > 1 {
-            say("order", precedence(&rule.met));
+            say("order", rule::precedence(&rule.met));
         }
         for (title, text) in changes(rule) {
             say(title, text);
@@ -158,29 +158,6 @@ fn to(explanation: &Explanation) -> String {
         CalledDestination::External(of) => outside::named(of),
         CalledDestination::Named(name, port, by) => outside::unnamed(name, *port, by),
     }
-}
-
-fn rule_line(rule: &DecidingRule) -> String {
-    let id = &rule.id;
-    if *id == RuleId::WholeService {
-        return "none: the service as a whole".to_owned();
-    }
-    let object = id.only_rule_of().map(ToString::to_string);
-    let mut named = object.unwrap_or_else(|| id.to_string());
-    if let Some(name) = id.rule_name() {
-        named += &format!(" ({name})");
-    }
-    format!("{named}, for {}", rule.matcher)
-}
-
-/// The policies of a rule, the closest first, with the groups of fields that each sets.
-fn precedence(met: &[MetPolicy]) -> String {
-    let set = met.iter().filter(|of| !of.groups.is_empty());
-    let lines = set.map(|of| {
-        let (target, groups) = (of.target.as_str(), of.groups.join(", "));
-        format!("{} ({target}): {groups}", of.object)
-    });
-    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Timeouts in one line; empty without any.
@@ -463,52 +440,5 @@ pub fn stop(stopped: &Stopped) -> String {
             "status 400 of the caller's sidecar: over HTTP/1 it reads only methods of RFCs"
                 .to_owned()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use heddle_policy_compiler::traffic::{HeaderPolicy, RequestMatcher, RoutePolicy};
-    use heddle_policy_compiler::{ObjectKind, ObjectRef};
-
-    use super::*;
-
-    fn line(id: RuleId) -> String {
-        rule_line(&DecidingRule {
-            id,
-            matcher: RequestMatcher::default(),
-            policy: RoutePolicy::default(),
-            headers: HeaderPolicy::default(),
-            faults: Vec::new(),
-            retries: None,
-            mirrors: Vec::new(),
-            sticky: None,
-            session: None,
-            objects: BTreeSet::new(),
-            met: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn the_only_rule_of_an_object_has_no_number() {
-        for (kind, named) in [
-            (ObjectKind::TrafficSplit, "TrafficSplit shop/a"),
-            (ObjectKind::SmiTrafficSplit, "SmiTrafficSplit shop/a"),
-            (ObjectKind::ExternalService, "ExternalService shop/a"),
-        ] {
-            let object = ObjectRef::new(kind, "shop", "a");
-            let text = format!("{named}, for any request");
-            assert_eq!(line(RuleId::Declared(object, 0)), text);
-        }
-        let route = RuleId::Route {
-            created: None,
-            object: ObjectRef::new(ObjectKind::HTTPRoute, "shop", "a"),
-            index: 1,
-            name: None,
-        };
-        assert_eq!(line(route), "HTTPRoute shop/a/1, for any request");
-        assert_eq!(line(RuleId::WholeService), "none: the service as a whole");
     }
 }

@@ -125,8 +125,8 @@ impl Definition for TrafficPolicy {
     const NULLS: Nulls = Nulls::Pruned;
 }
 
-/// A service, an ExternalService or a route of the same namespace, or a part of it. Names exactly one of `service`,
-/// `externalService` and `route`. Where policies set the same group of fields (such as `timeouts`) for a request, that with
+/// A service, an ExternalService or a route, or a part of it. Names exactly one of `service`, `externalService` and `route`.
+/// Where policies set the same group of fields (such as `timeouts`) for a request, that with
 /// the closest target wins the whole group: a rule comes before its route, a route before a port, a port before its service.
 /// Of two with the same target, that with the smaller name is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -134,6 +134,9 @@ impl Definition for TrafficPolicy {
 #[x_kube(
     validation = Rule::new("[has(self.service), has(self.externalService), has(self.route)].exists_one(named, named)").message(
         "a target is a service, an externalService or a route; keep one of the three"
+    ),
+    validation = Rule::new("!has(self.namespace) || has(self.service)").message(
+        "a namespace belongs to a service; remove it, for routes and ExternalServices are of the namespace of the policy"
     ),
     validation = Rule::new("!has(self.route) || !has(self.port)").message(
         "a route has its own ports; remove port, or target the service"
@@ -147,6 +150,15 @@ pub struct TrafficTarget {
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub service: Option<String>,
+    /// The namespace of the service. Left out: that of the policy, which then holds for every caller. A policy for a service of
+    /// another namespace holds for the requests of callers of its own namespace alone, and comes before the policies of the
+    /// service's namespace. `rateLimits` and `overload` are not supported then, for the pods of the service keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: Option<String>,
     /// The name of an ExternalService: the policy applies to the calls to its hosts. `rateLimits`, `overload` and `loadBalancing` are
     /// not supported then, for there is no sidecar at the host, and a host is one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]

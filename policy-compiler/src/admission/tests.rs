@@ -203,6 +203,13 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             .extend(groups.as_object().unwrap().clone());
         (Kind::TrafficPolicy, spec)
     };
+    let to = |target: Value| {
+        let timeouts = json!({"request": "1s"});
+        (
+            Kind::TrafficPolicy,
+            json!({"target": target, "timeouts": timeouts}),
+        )
+    };
     let fault = |fault: Value| traffic(json!({"faults": [fault]}));
     let abort = json!({"status": 500, "percent": 1});
     let connections = |field: &str, time: &str| traffic(json!({"connections": {field: time}}));
@@ -393,32 +400,24 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             "spec.timeouts",
         ),
         of(
-            (
-                Kind::TrafficPolicy,
-                json!({"target": {"service": "web", "externalService": "web"}, "timeouts": {"request": "1s"}}),
-            ),
+            to(json!({"service": "web", "externalService": "web"})),
             "spec.target",
         ),
         of(
-            (
-                Kind::TrafficPolicy,
-                json!({"target": {"service": "web", "route": {"kind": "HTTPRoute", "name": "web"}}, "timeouts": {"request": "1s"}}),
-            ),
+            to(json!({"service": "web", "route": {"kind": "HTTPRoute", "name": "web"}})),
             "spec.target",
         ),
         of(
-            (
-                Kind::TrafficPolicy,
-                json!({"target": {"route": {"kind": "HTTPRoute", "name": "web"}, "port": 80}, "timeouts": {"request": "1s"}}),
-            ),
+            to(json!({"route": {"kind": "HTTPRoute", "name": "web"}, "port": 80})),
             "spec.target",
         ),
         of(
-            (
-                Kind::TrafficPolicy,
-                json!({"target": {"route": {"kind": "TrafficSplit", "name": "web", "rule": "a"}}, "timeouts": {"request": "1s"}}),
-            ),
+            to(json!({"route": {"kind": "TrafficSplit", "name": "web", "rule": "a"}})),
             "spec.target.route",
+        ),
+        of(
+            to(json!({"externalService": "web", "namespace": "till"})),
+            "spec.target",
         ),
         of(timeout("request", "0s"), "spec.timeouts.request"),
         of(fault(json!({})), "spec.faults[0]"),

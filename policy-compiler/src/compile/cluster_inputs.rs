@@ -122,7 +122,18 @@ impl<'a> ClusterInputs<'a> {
         service: &NamespacedName,
         port: &ServicePort,
     ) -> Vec<(Callers<'a>, Vec<&'a RouteEntry>)> {
-        self.with_bypass(service, port, self.rules_by_callers(service, port.port))
+        let mut all = self.rules_by_callers(service, port.port);
+        let validated = &self.compiled.validated;
+        if port.protocol == Protocol::Http {
+            for namespace in validated.policy_consumers(service, port.port) {
+                let with_routes = all.iter().any(|(of, _)| of.namespace() == Some(namespace));
+                if !with_routes {
+                    let rules = self.rules(service, port.port, None);
+                    all.push((Callers::Of(namespace), rules));
+                }
+            }
+        }
+        self.with_bypass(service, port, all)
     }
 
     /// The policy of a port for some callers.
@@ -133,10 +144,17 @@ impl<'a> ClusterInputs<'a> {
         port: Port,
         protocol: Protocol,
     ) -> PortPolicy<'a> {
-        match facet.bypassed {
-            true => PortPolicy::default(),
-            false => self.policy(service, port, protocol),
+        if facet.bypassed {
+            return PortPolicy::default();
         }
+        let policy = self.policy(service, port, protocol);
+        let validated = &self.compiled.validated;
+        let namespace = facet
+            .namespace
+            .as_ref()
+            .filter(|_| protocol == Protocol::Http);
+        let own = namespace.and_then(|of| validated.consumer_policies(service, port, of));
+        own.map_or(policy.clone(), |own| own.before(port, &policy))
     }
 
     /// The answer to requests of some callers that no rule of a port takes. The rules are read before.
@@ -149,7 +167,12 @@ impl<'a> ClusterInputs<'a> {
         let validated = &self.compiled.validated;
         match facet.bypassed {
             true => Otherwise::WholeService,
-            false => validated.otherwise(service, port, facet.namespace.as_ref()),
+            false => {
+                // A namespace may have policies of its own without routes.
+                let routes = validated.consumers(service, port);
+                let callers = facet.namespace.as_ref().and_then(|of| routes.get(of));
+                validated.otherwise(service, port, callers.copied())
+            }
         }
     }
 
@@ -157,9 +180,7 @@ impl<'a> ClusterInputs<'a> {
     fn policy(&self, service: &NamespacedName, port: Port, protocol: Protocol) -> PortPolicy<'a> {
         self.recorder
             .record_attached(TrafficPolicySpec::KIND, service);
-        let policies = &self.compiled.validated.traffic_policies;
-        let target = Target::Service(service.clone());
-        let attached = policies.attached(&target).next();
+        let attached = self.compiled.validated.traffic_policies_of(service);
         attached.map_or_else(PortPolicy::default, |policies| policies.of(port, protocol))
     }
 

@@ -7,7 +7,7 @@ use super::cluster_inputs::ClusterInputs;
 use super::facet::{Caller, Facet, OutPort, candidates, for_caller};
 use super::memo::{Lazy, kept};
 use super::routes;
-use super::rule_upstreams::{Place, governed, mirror, subset};
+use super::rule_upstreams::{Place, governed, mirror, of_consumers, subset};
 use super::server_names::{NamedCluster, named};
 use super::upstreams::{ClusterAndEndpoints, OldClusters, ServiceCluster};
 use crate::called_server::CalledServer;
@@ -257,7 +257,7 @@ fn mirrors<'a>(
             if found.contains_key(&of.backend) {
                 continue;
             }
-            let place = Place { rule, index };
+            let place = Place::of(rule, index);
             let pair = match &of.backend {
                 Backend::Service(name, port) => whole(name, *port).map(|whole| whole.pair.clone()),
                 Backend::Subset(_, _, labels) => {
@@ -272,6 +272,15 @@ fn mirrors<'a>(
         }
     }
     found
+}
+
+fn as_upstreams(
+    pairs: &BTreeMap<Backend, ClusterAndEndpoints>,
+) -> BTreeMap<Backend, TableUpstream> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(backend, pair)| (backend.clone(), pair.as_upstream()))
+        .collect()
 }
 
 /// The clusters of old ports by name.
@@ -298,25 +307,20 @@ fn routed<'a>(
     let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
     let mut upstreams = BTreeMap::<Backend, TableUpstream>::new();
+    let policy = scene.policy_for(&key.1, &service.name, key.0, Protocol::Http);
     let of_rules = scene.rule_policies(rules);
-    let resent = of_rules.resent(rules);
+    let resent = of_rules.resent(rules, &policy);
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
                 continue;
             }
-            let rule = &*entry.rule;
-            let place = Place { rule, index };
+            let at = (Place::of(&entry.rule, index), resent.get(&backend));
             let pair = match backend {
-                Backend::Service(name, port) => whole(name, *port).map(|whole| {
-                    let place = (place, resent.get(&backend));
-                    governed(scene, service, key, place, whole, &known)
-                        .unwrap_or_else(|| whole.pair.clone())
-                }),
-                Backend::Subset(_, _, labels) => {
-                    let place = (place, resent.get(&backend));
-                    Some(subset(scene, service, key, place, labels, &known))
+                Backend::Service(name, port) => {
+                    whole(name, *port).map(|whole| governed(scene, service, key, at, whole, &known))
                 }
+                Backend::Subset(.., of) => Some(subset(scene, service, key, at, of, &known)),
                 Backend::Invalid(_) => None,
             };
             // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
@@ -328,18 +332,23 @@ fn routed<'a>(
             }
         }
     }
+    let otherwise = scene.otherwise_for(&key.1, &service.name, key.0);
+    let itself = Backend::Service(service.name.clone(), key.0);
+    if routes::leaves_some(rules, otherwise)
+        && !upstreams.contains_key(&itself)
+        && let Some(whole) = whole(&service.name, key.0)
+        && let Some(pair) = of_consumers(scene, service, key, whole, &known)
+    {
+        upstreams.insert(itself, pair.as_upstream());
+        pairs.push(pair);
+    }
     let mirrors = mirrors(scene, service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
-        let rules = (rules, scene.otherwise_for(&key.1, &service.name, key.0));
-        let mut table = routes::table((&service.name, key.0), own, rules, upstreams);
-        let named = mirrors.iter();
-        let named = named.map(|(backend, pair)| (backend.clone(), pair.as_upstream()));
-        table.mirrors = named.collect();
-        table
+        let mut table = routes::table((&service.name, key.0), own, (rules, otherwise), upstreams);
+        table.mirrors = as_upstreams(&mirrors);
+        routes::with_policy(table, &policy, &of_rules)
     });
     pairs.extend(mirrors.into_values());
-    let policy = scene.policy_for(&key.1, &service.name, key.0, Protocol::Http);
-    let table = table.map(|table| routes::with_policy(table, &policy, &of_rules));
     let old = old.iter().filter_map(|old| old.route.as_ref());
     let route = table.map(|table| kept(old, Lazy::new(table)));
     OutboundPort::new(service, pairs, route)

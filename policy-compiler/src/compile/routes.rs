@@ -21,8 +21,7 @@ pub(super) fn table(
     mut upstreams: BTreeMap<Backend, TableUpstream>,
 ) -> RouteTable {
     let mut entries: Vec<RouteEntry> = rules.iter().map(|entry| canonical(entry)).collect();
-    let all = rules.iter().any(|entry| entry.matcher.is_any());
-    if !all && otherwise == Otherwise::WholeService {
+    if leaves_some(rules, otherwise) {
         let backend = Backend::Service(service.clone(), port);
         upstreams
             .entry(backend.clone())
@@ -49,6 +48,12 @@ pub(super) fn table(
             rules: objects,
         },
     }
+}
+
+/// Whether requests go to the service as a whole, because no rule takes them.
+pub(super) fn leaves_some(rules: &[&RouteEntry], otherwise: Otherwise) -> bool {
+    let all = rules.iter().any(|entry| entry.matcher.is_any());
+    !all && otherwise == Otherwise::WholeService
 }
 
 /// Sets the policy of the port in every rule of its table, or that of the rule where policies name the route or the rule. The timeouts and

@@ -42,6 +42,12 @@ pub(super) struct Place<'a> {
     pub(super) index: usize,
 }
 
+impl<'a> Place<'a> {
+    pub(super) const fn of(rule: &'a RouteRule, index: usize) -> Self {
+        Self { rule, index }
+    }
+}
+
 /// The pods of a service with some labels, as a backend of a rule.
 pub(super) fn subset(
     scene: &ClusterInputs<'_>,
@@ -125,8 +131,8 @@ pub(super) fn of_connections(
     with_old_name(upstream, groups, old)
 }
 
-/// The endpoints of a service as a backend of a rule, in a cluster of their own: it has the policy of the called service, and a budget of
-/// retries if a rule itself has requests sent again (`resent`). None if neither sets anything for upstreams.
+/// The endpoints of a service as a backend of a rule, in a cluster of their own where that differs: it has the policy of the called service, and a budget of
+/// retries if rules have requests sent again (`resent`).
 pub(super) fn governed(
     scene: &ClusterInputs<'_>,
     service: &Service,
@@ -134,22 +140,43 @@ pub(super) fn governed(
     (place, resent): (Place<'_>, Option<&Resent<'_>>),
     whole: &ServiceCluster,
     old: &OldClusters<'_>,
-) -> Option<ClusterAndEndpoints> {
+) -> ClusterAndEndpoints {
     let backend = &whole.pair;
     let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
     let own = out_name(&service.name, *port, facet.family);
-    // The service itself has its policy already.
-    let governs = policy.governs_upstreams() && *backend.name() != own;
+    // The service itself has its policy already, but not that of its callers' namespace.
+    let differs = *backend.name() != own || policy.consumers_govern();
+    let governs = policy.governs_upstreams() && differs;
     if !governs && resent.is_none() {
-        return None;
+        return backend.clone();
     }
     let origins = &backend.upstream().origins;
     let of_backend = scene.backend_policy_for(facet, &origins.service);
     let policy = policy.at_backend(of_backend.filter(|of| origins.rules.contains(&of.object)));
     let name = subset_name((&service.name, *port), place, facet.family);
-    Some(backend.under(name, Some(place.rule), old, |upstream| {
+    backend.under(name, Some(place.rule), old, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
         bound_retries(upstream, &policy, resent);
+    })
+}
+
+/// The endpoints of a service without a rule, in a cluster of their own: for callers of a namespace with policies of its own about
+/// connections and endpoints. None if it has none.
+pub(super) fn of_consumers(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    whole: &ServiceCluster,
+    old: &OldClusters<'_>,
+) -> Option<ClusterAndEndpoints> {
+    let name = &service.name;
+    let policy = scene.policy_at_backend(facet, name, *port, Protocol::Http);
+    let namespace = facet.namespace.as_ref();
+    let namespace = namespace.filter(|_| policy.consumers_govern())?;
+    let name = format!("out|{name}|{port}|{namespace}/0");
+    let name = with_family(name, facet.family);
+    Some(whole.pair.under(name, None, old, |upstream| {
+        govern(upstream, &policy, whole.plain_requests);
     }))
 }
 

@@ -207,6 +207,38 @@ impl Validated {
         }
     }
 
+    /// The traffic policies of the namespace of a service that are attached to it.
+    pub(super) fn traffic_policies_of(&self, service: &NamespacedName) -> Option<&TargetPolicies> {
+        let target = Target::Service(service.clone());
+        self.traffic_policies
+            .of_namespace(&target, &service.namespace)
+    }
+
+    /// The traffic policies of another namespace for its own calls of a port of a service.
+    pub(super) fn consumer_policies(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        namespace: &str,
+    ) -> Option<&TargetPolicies> {
+        let target = Target::Service(service.clone());
+        let of = self.traffic_policies.of_namespace(&target, namespace);
+        of.filter(|of| *service.namespace != *namespace && of.has_port(port))
+    }
+
+    /// The other namespaces with traffic policies for their own calls of a port of a service.
+    pub(super) fn policy_consumers(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+    ) -> BTreeSet<&Arc<str>> {
+        let target = Target::Service(service.clone());
+        let all = self.traffic_policies.namespaces_of(&target);
+        let others =
+            all.filter(|(namespace, of)| **namespace != service.namespace && of.has_port(port));
+        others.map(|(namespace, _)| namespace).collect()
+    }
+
     /// The namespaces with routes of their own for a port of a service of another namespace.
     pub(super) fn consumers(&self, service: &NamespacedName, port: Port) -> BTreeSet<&Arc<str>> {
         let target = Target::Service(service.clone());
@@ -283,7 +315,10 @@ impl EarlierKinds for Validated {
     }
 
     fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)> {
-        let policies = self.traffic_policies.attached(service);
+        let Target::Service(name) = service else {
+            return Vec::new();
+        };
+        let policies = self.traffic_policies_of(name).into_iter();
         policies.flat_map(TargetPolicies::named_budgets).collect()
     }
 }

@@ -4,20 +4,19 @@ use heddle_crds::reason;
 
 use super::ValidationError;
 use super::policy::Candidate;
-use crate::world::Service;
+use crate::world::{NamespacedName, Service};
 
-/// Returns the service of the policy's namespace that a field names.
+/// Returns the service that a field names.
 ///
 /// # Errors
 /// The service does not exist, has no endpoints, or has no address that clients call.
 pub(super) fn called_service<'a, S>(
     policy: &Candidate<'a, S>,
     field: &str,
-    service: &str,
+    name: &NamespacedName,
 ) -> Result<&'a Service, ValidationError> {
-    let name = policy.service(service);
-    match policy.lookup.service(&name) {
-        None if policy.lookup.is_external(&name) => Err(without_endpoints(policy, field, service)),
+    match policy.lookup.service(name) {
+        None if policy.lookup.is_external(name) => Err(without_endpoints(field, name)),
         None => Err(ValidationError::unresolved(
             reason::SERVICE_NOT_FOUND,
             field,
@@ -34,12 +33,7 @@ pub(super) fn called_service<'a, S>(
 }
 
 /// The fault of a service of type `ExternalName`.
-pub(super) fn without_endpoints<S>(
-    policy: &Candidate<'_, S>,
-    field: &str,
-    service: &str,
-) -> ValidationError {
-    let name = policy.service(service);
+pub(super) fn without_endpoints(field: &str, name: &NamespacedName) -> ValidationError {
     ValidationError::invalid(
         field,
         format!("service {name} is of type ExternalName, which has no endpoints"),

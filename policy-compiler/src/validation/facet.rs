@@ -14,7 +14,7 @@ pub(crate) struct Facet {
     /// Callers on this node, where `internalTrafficPolicy: Local` counts; None: on every node without a local endpoint. The names are the
     /// same, for a proxy is on one node.
     pub(crate) node: Option<Arc<str>>,
-    /// Callers of this namespace, which has routes of its own for the port; None: of every namespace without such routes. The route
+    /// Callers of this namespace, which has routes or traffic policies of its own for the port; None: of every namespace without. The route
     /// configuration has the same name, for a proxy is of one namespace.
     pub(crate) namespace: Option<Arc<str>>,
     /// Callers of the namespaces that the mesh bypasses: without rules and policies. The names are the same. Only ports with rules or policies
@@ -25,9 +25,9 @@ pub(crate) struct Facet {
 /// The callers of a port that have rules or policies of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callers<'a> {
-    /// Those without rules of their own.
+    /// Those without rules and policies of their own.
     All,
-    /// Those of a namespace with routes of its own.
+    /// Those of a namespace with routes or traffic policies of its own.
     Of(&'a Arc<str>),
     /// Those of bypassed namespaces.
     Bypassed,

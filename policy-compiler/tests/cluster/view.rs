@@ -8,21 +8,32 @@ use serde_json::Value;
 
 /// The resources of a pod's view as JSON, by kind and name; with these destinations in its scope.
 pub fn view(compiled: &Compiled, proxy: &str, active: &[&str]) -> Vec<(String, Value)> {
+    view_of(compiled, ("shop", proxy), active)
+}
+
+/// The same for a pod of any namespace.
+pub fn view_of(
+    compiled: &Compiled,
+    (namespace, proxy): (&str, &str),
+    active: &[&str],
+) -> Vec<(String, Value)> {
     let active = active.iter().map(|text| text.parse().unwrap()).collect();
-    seen(compiled, proxy, &active, &BTreeSet::new())
+    let pod = NamespacedName::new(namespace, proxy);
+    seen(compiled, &pod, &active, &BTreeSet::new())
 }
 
 /// The cluster with which a proxy's on-demand request for an address is answered.
 pub fn on_demand(compiled: &Compiled, proxy: &str, at: &str) -> String {
     let name = Compiled::on_demand_name(at.parse().unwrap(), "1");
     let wanted = BTreeSet::from([Arc::clone(&name)]);
-    let all = seen(compiled, proxy, &BTreeSet::new(), &wanted);
+    let pod = NamespacedName::new("shop", proxy);
+    let all = seen(compiled, &pod, &BTreeSet::new(), &wanted);
     resource(&all, &format!("Cluster {name}")).to_string()
 }
 
 fn seen(
     compiled: &Compiled,
-    proxy: &str,
+    pod: &NamespacedName,
     active: &BTreeSet<Destination>,
     wanted: &BTreeSet<Arc<str>>,
 ) -> Vec<(String, Value)> {
@@ -35,8 +46,7 @@ fn seen(
         denied: &names,
         tapped: false,
     };
-    let pod = NamespacedName::new("shop", proxy);
-    let view = compiled.view(&pod, &scope).unwrap();
+    let view = compiled.view(pod, &scope).unwrap();
     let resources = view.parts.iter().flat_map(|part| &part.resources);
     resources
         .map(|r| {

@@ -6,6 +6,7 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod edits;
+mod policies;
 mod pool;
 mod views;
 

@@ -10,6 +10,9 @@ use crate::cluster::{
     annotated, ending, external_service, http_route, mesh, of_namespace, pod, policy, service,
     slice, split, traffic_policy, version,
 };
+use crate::policies::{
+    backend_policies, policies_of_callers, policies_of_routes, routes_of_connections,
+};
 
 pub fn web(app: &str) -> Value {
     json!({ "app": app })
@@ -90,6 +93,7 @@ fn crossing(number: usize) -> Vec<Value> {
             ));
         }
     }
+    crossing.extend(policies_of_callers(there));
     for (name, protocol, visible_to) in [
         ("stripe", "TLS", json!([there])),
         ("stripe", "HTTP", json!(["*"])),
@@ -359,93 +363,6 @@ fn objects() -> Vec<Value> {
     pool.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "shop"},
         "spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b", "heddle.dev/inject": "enabled"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}}}));
     pool
-}
-
-/// Routes with named rules, and policies of routes and rules. Names of rules come and go.
-fn policies_of_routes(name: &str) -> Vec<Value> {
-    let mut pool = Vec::new();
-    for (service, rule) in [("a", "one"), ("b", "one"), ("a", "two")] {
-        let parent = json!({"group": "", "kind": "Service", "name": service});
-        let backends = json!([{"name": "b", "port": 80}]);
-        let named = json!({"name": rule, "matches": [{"path": {"value": "/x"}}], "backendRefs": backends});
-        let rules = json!([named, {"backendRefs": backends}]);
-        let route = http_route(name, json!({"parentRefs": [parent], "rules": rules}));
-        let mut grpc = route.clone();
-        grpc["kind"] = json!("GRPCRoute");
-        grpc["spec"]["rules"][0]["matches"] = json!([{"method": {"service": "x.Y"}}]);
-        pool.extend([route, grpc]);
-    }
-    let target = |kind: &str, route: &str, rule: Option<&str>| {
-        let mut route = json!({"kind": kind, "name": route});
-        if let Some(rule) = rule {
-            route["rule"] = json!(rule);
-        }
-        json!({"route": route})
-    };
-    for target in [
-        target("HTTPRoute", "s", None),
-        target("HTTPRoute", "t", Some("one")),
-        target("HTTPRoute", "s", Some("two")),
-        target("GRPCRoute", "s", Some("one")),
-        target("TrafficSplit", "s", None),
-    ] {
-        for fields in [
-            json!({"timeouts": {"request": "3s"}}),
-            json!({"retries": {"conditions": ["GatewayError"]}}),
-        ] {
-            let mut spec = fields;
-            spec["target"] = target.clone();
-            pool.push(traffic_policy(name, spec));
-        }
-    }
-    pool
-}
-
-/// Versions of a policy of Gateway API for services as backends.
-fn backend_policies(name: &str) -> Vec<Value> {
-    let target = |service: &str| json!({"group": "", "kind": "Service", "name": service});
-    let budget = |percent: u32| json!({"budget": {"percent": percent}});
-    let specs = [
-        json!({"targetRefs": [target("a")], "retryConstraint": budget(30)}),
-        json!({"targetRefs": [target("a"), target("b")], "retryConstraint": {"minRetryRate": {"count": 99}}}),
-        json!({"targetRefs": [target("b"), target("c")], "retryConstraint": budget(101)}),
-        json!({"targetRefs": [target("b")]}),
-    ];
-    let policy = |spec| {
-        json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
-        "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
-    };
-    specs.into_iter().map(policy).collect()
-}
-
-/// Routes for connections to ports that do not declare HTTP, by server name and without.
-fn routes_of_connections(name: &str) -> Vec<Value> {
-    let route = |kind: &str, service: &str, mut spec: Value| {
-        let parent = json!({"group": "", "kind": "Service", "name": service});
-        spec["parentRefs"] = json!([parent]);
-        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
-            "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
-    };
-    let rules = |weight: u32| json!([{"backendRefs": [{"name": "b", "port": 80, "weight": weight}, {"name": "gone", "port": 80}]}]);
-    vec![
-        route("TCPRoute", "a", json!({"rules": rules(1)})),
-        route(
-            "TLSRoute",
-            "a",
-            json!({"hostnames": ["a.example", "*.example"], "rules": rules(1)}),
-        ),
-        route(
-            "TLSRoute",
-            "a",
-            json!({"hostnames": ["a.example"], "rules": rules(3)}),
-        ),
-        route(
-            "TLSRoute",
-            "b",
-            json!({"hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "a", "port": 80}]}]}),
-        ),
-        route("TLSRoute", "a", json!({"hostnames": [], "rules": rules(1)})),
-    ]
 }
 
 /// More versions of `a` and `b` and their pods: both families, nodes, affinity, names without addresses, and outside addresses.

@@ -20,7 +20,7 @@ const IDEMPOTENT: &str = "GET";
 /// The rules of a port of a service for some callers, by precedence.
 #[derive(Clone, Debug)]
 pub struct PortRules<'a> {
-    /// The namespace of the callers, which has routes of its own. `None`: all others.
+    /// The namespace of the callers, which has routes or traffic policies of its own. `None`: all others.
     pub callers: Option<Arc<str>>,
     /// The rules: the first that matches counts.
     pub entries: Vec<DescribedRule<'a>>,
@@ -64,30 +64,40 @@ impl Compiled {
     }
 
     /// Returns the policies of the traffic of a port of a service: each group of fields is that of the first one that sets it. A budget that
-    /// a `TrafficPolicy` names comes before that of an `XBackendTrafficPolicy`.
+    /// a `TrafficPolicy` names comes before that of an `XBackendTrafficPolicy`. Those of other namespaces, which hold for their own callers
+    /// alone, are the last ones.
     #[must_use]
     pub fn traffic_policies(&self, service: &NamespacedName, port: Port) -> Vec<&ObjectRef> {
         let target = Target::Service(service.clone());
-        let attached = self.validated.traffic_policies.attached(&target);
-        let backend = self.validated.backend_policies.attached(&target);
+        let validated = &self.validated;
+        let backend = validated.backend_policies.attached(&target);
         let backend = backend.map(|of| &of.object);
-        let attached = attached.flat_map(|of| of.of_port(port));
-        attached.chain(backend).collect()
+        let own = validated.traffic_policies_of(service).into_iter();
+        let consumers = validated.policy_consumers(service, port).into_iter();
+        let others = consumers.filter_map(|of| validated.consumer_policies(service, port, of));
+        own.flat_map(|of| of.of_port(port))
+            .chain(backend)
+            .chain(others.flat_map(|of| of.of_port(port)))
+            .collect()
     }
 
-    /// Returns the policies in force that the requests of an entry of a port meet, the closest target first: each group of fields is that of
-    /// the first one that sets it. Timeouts and retries of the rule itself come before all of them.
+    /// Returns the policies in force that the requests of an entry of a port meet, from callers of a namespace, by precedence: each group of
+    /// fields is that of the first one that sets it. Timeouts and retries of the rule itself come before all of them.
     #[must_use]
     pub fn met_policies(
         &self,
         service: &NamespacedName,
         port: Port,
+        callers: Option<&str>,
         entry: &RouteEntry,
     ) -> Vec<MetPolicy> {
         let (policies, rule) = (&self.validated.traffic_policies, &entry.rule);
-        let target = Target::Service(service.clone());
-        let attached = policies.attached(&target).next();
-        let of_port = attached.map_or_else(PortPolicy::default, |of| of.of(port, Protocol::Http));
+        let own = self.validated.traffic_policies_of(service);
+        let mut of_port = own.map_or_else(PortPolicy::default, |of| of.of(port, Protocol::Http));
+        let consumers = callers.and_then(|of| self.validated.consumer_policies(service, port, of));
+        if let Some(consumers) = consumers {
+            of_port = consumers.before(port, &of_port);
+        }
         let route = rule.id.object().map(|route| Target::Route(route.clone()));
         let of_route = route.and_then(|route| policies.attached(&route).next());
         let of_rule = of_route.map(|of| of_port.of_rule(of.of_rule(&rule.id)));

@@ -248,15 +248,12 @@ impl Compiled {
             stop(explanation, Stopped::NoRule);
             return;
         };
-        let matcher = decision.entry.matcher.clone();
         let declared = self.declared_rule(&service.name, port, decision.entry);
+        let own = Some(&*proxy.template.namespace);
         explanation.rule = Some(DecidingRule {
-            faults: decision.faults(&sent).cloned().collect(),
+            met: self.met_policies(&service.name, port, own, decision.entry),
             mirrors: declared.mirrors().to_vec(),
-            sticky: decision.rule().sticky().cloned(),
-            session: decision.rule().session().cloned(),
-            met: self.met_policies(&service.name, port, decision.entry),
-            ..deciding(decision.rule(), matcher, Some(&sent.method))
+            ..decided(&decision, &sent)
         });
         match &decision.rule().action {
             Action::Respond { status, .. } => stop(explanation, Stopped::Answered(*status)),
@@ -384,6 +381,17 @@ fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
         retry_budget: None,
         policies: BTreeSet::new(),
         servers,
+    }
+}
+
+/// The rule of a decision, as it is for the request.
+fn decided(decision: &traffic::Decision<'_>, sent: &traffic::Request) -> DecidingRule {
+    let (rule, matcher) = (decision.rule(), decision.entry.matcher.clone());
+    DecidingRule {
+        faults: decision.faults(sent).cloned().collect(),
+        sticky: rule.sticky().cloned(),
+        session: rule.session().cloned(),
+        ..deciding(rule, matcher, Some(&sent.method))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::kinds::service_rules::Rules;
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::validation::ValidationReport;
 use crate::validation::inputs::Target;
-use crate::world::Port;
+use crate::world::{NamespacedName, Port};
 use attached::Part;
 pub(crate) use attached::TargetPolicies;
 use port_policy::DeclaredPolicy;
@@ -122,12 +122,14 @@ impl PolicyKind for TrafficPolicySpec {
 fn target(policy: &Candidate<'_, TrafficPolicySpec>, spec: &TrafficPolicySpec) -> Option<Target> {
     let TrafficTarget {
         service,
+        namespace,
         external_service,
         route,
         port: _,
     } = &spec.target;
+    let namespace = namespace.as_deref().unwrap_or(policy.namespace());
     match (service, external_service, route) {
-        (Some(name), None, None) => Some(Target::Service(policy.service(name))),
+        (Some(name), None, None) => Some(Target::Service(NamespacedName::new(namespace, name))),
         (None, Some(name), None) => Some(Target::External(policy.service(name))),
         (None, None, Some(route)) => {
             let route = routes::reference(&policy.declared.object, route);

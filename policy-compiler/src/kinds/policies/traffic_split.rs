@@ -171,7 +171,7 @@ fn comes_before(earlier: ObjectKind, later: ObjectKind) -> String {
 
 pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Vec<ValidationError> {
     let mut problems = Vec::new();
-    let called = called_service(policy, "spec.service", &spec.service);
+    let called = called_service(policy, "spec.service", &policy.service(&spec.service));
     let port = spec.port.map(Port::from);
     match &called {
         Err(problem) => problems.push(problem.clone()),

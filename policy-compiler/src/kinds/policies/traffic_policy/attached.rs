@@ -58,6 +58,17 @@ impl TargetPolicies {
         PortPolicy::layered(layers, protocol)
     }
 
+    /// The policy of a port for callers of the namespace of these policies, given that of the namespace of the service.
+    pub(crate) fn before<'a>(&'a self, port: Port, policy: &PortPolicy<'a>) -> PortPolicy<'a> {
+        policy.with_consumers(self.layers([Part::Port(port), Part::Whole]))
+    }
+
+    /// Whether a policy holds for a port.
+    pub(crate) fn has_port(&self, port: Port) -> bool {
+        let parts = [Part::Port(port), Part::Whole];
+        parts.iter().any(|part| self.policies.contains_key(part))
+    }
+
     /// The policies of a route that hold for one of its rules, that of the rule first.
     pub(crate) fn of_rule(&self, rule: &RuleId) -> Vec<&DeclaredPolicy> {
         let named = rule.rule_name().cloned().map(Part::Rule);

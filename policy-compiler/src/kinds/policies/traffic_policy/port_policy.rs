@@ -71,8 +71,10 @@ pub(crate) struct Resent<'a> {
 pub(crate) struct PortPolicy<'a> {
     groups: PolicyGroups,
     objects: Vec<&'a ObjectRef>,
-    /// All its policies, the closest first.
+    /// All its policies by precedence: those of the callers' namespace, then those of the service's, of either the closest target first.
     layers: Vec<&'a DeclaredPolicy>,
+    /// The number of policies of the callers' namespace, where it is not that of the service.
+    consumers: usize,
     /// The budget of the service that the calls end at, of an `XBackendTrafficPolicy`.
     backend: Option<(&'a ObjectRef, RetryBudget)>,
 }
@@ -96,13 +98,45 @@ impl<'a> PortPolicy<'a> {
         policy
     }
 
-    /// The policy of the requests of a rule of the port: the policies of its route come first.
-    pub(crate) fn of_rule(&self, mut closer: Vec<&'a DeclaredPolicy>) -> Self {
-        closer.extend(&self.layers);
-        Self::layered(closer, Protocol::Http)
+    /// The policy of the requests of a rule of the port: the policies of its route come first among those of the route's namespace.
+    pub(crate) fn of_rule(&self, closer: Vec<&'a DeclaredPolicy>) -> Self {
+        let consumers = self.layers.iter().take(self.consumers);
+        let producers = self.layers.iter().skip(self.consumers);
+        // A route of the service's namespace comes after the policies of the callers.
+        let of_route = closer.first().map(|of| &of.object.namespace);
+        let earlier = |of: &&&DeclaredPolicy| of_route != Some(&of.object.namespace);
+        let first: Vec<_> = consumers.clone().filter(earlier).copied().collect();
+        let then = consumers
+            .filter(|of| !earlier(of))
+            .chain(producers)
+            .copied();
+        let layers = first.into_iter().chain(closer).chain(then);
+        Self::layered(layers.collect(), Protocol::Http)
     }
 
-    /// Its policies, the closest first.
+    /// The policy of callers that have these policies of their own namespace.
+    pub(super) fn with_consumers(&self, own: Vec<&'a DeclaredPolicy>) -> Self {
+        let consumers = own.len();
+        Self {
+            consumers,
+            ..Self::layered([own, self.layers.clone()].concat(), Protocol::Http)
+        }
+    }
+
+    /// Whether policies of the callers' namespace concern upstreams, so that the service as a backend differs for these callers.
+    pub(crate) fn consumers_govern(&self) -> bool {
+        let mut own = self.layers.iter().take(self.consumers);
+        own.any(|of| of.groups.governs_upstreams())
+    }
+
+    /// The policy of a route or rule that has requests sent again that an application may have received. None: policies of services decide.
+    pub(super) fn resending(&self) -> Option<&'a ObjectRef> {
+        let first = self.layers.iter().find(|of| of.groups.sets_retries())?;
+        let of_route = matches!(first.target, PolicyTarget::Rule | PolicyTarget::Route);
+        (of_route && first.groups.resends()).then_some(&first.object)
+    }
+
+    /// Its policies by precedence.
     pub(crate) fn met(&self) -> Vec<MetPolicy> {
         let mut won = BTreeSet::new();
         let layers = self.layers.iter();

@@ -35,13 +35,18 @@ impl<'a> RulePolicies<'a> {
     }
 
     /// The backends to which rules, or the policies of their routes, have requests sent again that an application may have received.
-    pub(crate) fn resent(&self, rules: &[&'a RouteEntry]) -> BTreeMap<&'a Backend, Resent<'a>> {
+    pub(crate) fn resent(
+        &self,
+        rules: &[&'a RouteEntry],
+        of_port: &PortPolicy<'a>,
+    ) -> BTreeMap<&'a Backend, Resent<'a>> {
         let mut all: BTreeMap<&Backend, Resent<'_>> = BTreeMap::new();
         for rule in rules.iter().map(|entry| &*entry.rule) {
             let by_rule = rule.policy.retries.resends();
             // The retries of a rule itself are those in force.
             let unsaid = rule.policy.retries == Retries::default();
-            let by_policy = self.resending(&rule.id).filter(|_| unsaid);
+            let by_policy = self.policy(&rule.id, of_port).filter(|_| unsaid);
+            let by_policy = by_policy.and_then(|of| of.resending());
             if !by_rule && by_policy.is_none() {
                 continue;
             }
@@ -52,13 +57,5 @@ impl<'a> RulePolicies<'a> {
             }
         }
         all
-    }
-
-    /// The policy of the route of a rule that has its requests sent again.
-    fn resending(&self, rule: &RuleId) -> Option<&'a ObjectRef> {
-        let policies = *self.0.get(rule.object()?)?;
-        let layers = policies.of_rule(rule);
-        let first = layers.into_iter().find(|of| of.groups.sets_retries())?;
-        first.groups.resends().then_some(&first.object)
     }
 }

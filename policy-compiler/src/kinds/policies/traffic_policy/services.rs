@@ -22,7 +22,10 @@ pub(super) fn without_http(
     let ports: Vec<String> = not_http(service, port)
         .map(|port| port.to_string())
         .collect();
-    let fields = groups.of_requests();
+    let fields = match *service.name.namespace == *object.namespace {
+        true => groups.of_requests(),
+        false => groups.names(),
+    };
     if ports.is_empty() || fields.is_empty() {
         return None;
     }
@@ -61,14 +64,36 @@ pub(super) fn not_http(service: &Service, target: Option<Port>) -> impl Iterator
         .map(|(number, _)| *number)
 }
 
-/// The reason why a policy for a service cannot be in force.
+/// The reasons why a policy for a service cannot be in force.
 pub(super) fn check(
     policy: &Candidate<'_, TrafficPolicySpec>,
     spec: &TrafficPolicySpec,
     service: &NamespacedName,
+) -> Vec<ValidationError> {
+    let of_callers = service.namespace != *policy.namespace();
+    let at_servers =
+        "the pods of the service keep it, and the policy is for the callers of its own namespace";
+    let fix = "set it in a policy of the namespace of the service, or use limits";
+    let all = [
+        (!spec.rate_limits.is_empty(), "spec.rateLimits"),
+        (spec.overload.is_some(), "spec.overload"),
+    ];
+    let unsupported = all.into_iter().filter(|(is_set, _)| of_callers && *is_set);
+    let unsupported =
+        unsupported.map(|(_, field)| ValidationError::unsupported(field, at_servers, fix));
+    unsupported
+        .chain(check_ports(policy, spec, service, of_callers))
+        .collect()
+}
+
+fn check_ports(
+    policy: &Candidate<'_, TrafficPolicySpec>,
+    spec: &TrafficPolicySpec,
+    service: &NamespacedName,
+    of_callers: bool,
 ) -> Option<ValidationError> {
     let field = "spec.target.service";
-    let service = match called_service(policy, field, &service.name) {
+    let service = match called_service(policy, field, service) {
         Err(problem) => return Some(problem),
         Ok(service) => service,
     };
@@ -83,15 +108,19 @@ pub(super) fn check(
         ));
     }
     let targeted = port.map_or(service.ports.len(), |_| 1);
-    if not_http(service, port).count() < targeted
-        || PolicyGroups::of(&policy.declared.object, spec).concerns_bytes()
-    {
+    let concerns_bytes =
+        || !of_callers && PolicyGroups::of(&policy.declared.object, spec).concerns_bytes();
+    if not_http(service, port).count() < targeted || concerns_bytes() {
         return None;
     }
     let (field, subject) = subject(&Target::Service(name.clone()), &Part::of_ports(port));
+    let because = match of_callers {
+        true => "a policy of another namespace is for requests",
+        false => "the policy has only fields of requests",
+    };
     Some(ValidationError::invalid(
         field,
-        format!("{subject} does not carry HTTP, and the policy has only fields of requests"),
+        format!("{subject} does not carry HTTP, and {because}"),
         "declare HTTP by appProtocol or the name of a port",
     ))
 }

@@ -204,7 +204,7 @@ fn check_target<S>(
     let field = format!("{field}.service");
     let Some(target) = policy.lookup.service(&name) else {
         if policy.lookup.is_external(&name) {
-            return Some(without_endpoints(policy, &field, backend_name));
+            return Some(without_endpoints(&field, &name));
         }
         return Some(ValidationError::unresolved(
             reason::BACKEND_NOT_FOUND,
