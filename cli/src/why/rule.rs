@@ -31,7 +31,7 @@ pub(super) fn precedence(met: &[MetPolicy]) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use heddle_policy_compiler::traffic::{Edits, RequestMatcher, RoutePolicy, RuleId};
+    use heddle_policy_compiler::traffic::{HeaderPolicy, RequestMatcher, RoutePolicy, RuleId};
     use heddle_policy_compiler::{DecidingRule, ObjectKind, ObjectRef};
 
     fn line(id: RuleId) -> String {
@@ -39,7 +39,7 @@ mod tests {
             id,
             matcher: RequestMatcher::default(),
             policy: RoutePolicy::default(),
-            edits: Edits::default(),
+            headers: HeaderPolicy::default(),
             faults: Vec::new(),
             retries: None,
             mirrors: Vec::new(),

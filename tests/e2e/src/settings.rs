@@ -41,7 +41,7 @@ fn edit(patch: impl Fn(&Value) -> Value) -> Result<Value> {
     // Another change in between is refused by the version, and looked at in the next attempt.
     eventually("the change of the Mesh", PATIENCE, || {
         let mesh = cluster.get("mesh/default")?;
-        let version = &mesh["metadata"]["resourceVersion"];
+        let version = mesh.pointer("/metadata/resourceVersion").cloned();
         let spec = mesh.get("spec").cloned().unwrap_or_default();
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": patch(&spec)});
         let patch = patch.to_string();

@@ -45,7 +45,8 @@ fn a_tcp_route_moves_connections_and_refuses_those_of_a_backend_that_does_not_ex
         ns.kubectl.apply(&route(weights))?;
         // The client needs the route once it calls.
         load.run("reviews:3306")?;
-        ns.kubectl.conditions("tcproute/reviews", PARENT, &[Expected::PROGRAMMED])?;
+        ns.kubectl
+            .conditions("tcproute/reviews", PARENT, &[Expected::PROGRAMMED])?;
         let report = load.run("reviews:3306")?;
         assert_eq!(report.errors, refused, "{weights:?}: {report:?}");
         let v2 = if weights[1].0 == "gone" { 0 } else { 200 };
@@ -89,8 +90,10 @@ spec:
   rules: [{{backendRefs: [{{name: reviews-{other}, port: 8443}}]}}]
 "
         ))?;
-        ns.kubectl.conditions("tlsroute/one", PARENT, &[Expected::PROGRAMMED])?;
-        ns.kubectl.conditions("tlsroute/others", PARENT, &[Expected::PROGRAMMED])?;
+        ns.kubectl
+            .conditions("tlsroute/one", PARENT, &[Expected::PROGRAMMED])?;
+        ns.kubectl
+            .conditions("tlsroute/others", PARENT, &[Expected::PROGRAMMED])?;
         served_by(one, "one.example", 0)?;
         served_by(other, "two.example", 0)?;
         // Of no route: refused, as Gateway API answers requests of no route with 404.
@@ -115,7 +118,11 @@ spec:
   retryConstraint: {budget: {percent: 10, interval: 10s}, minRetryRate: {count: 20, interval: 1s}}
 ",
     )?;
-    ns.kubectl.conditions("xbackendtrafficpolicy/reviews", ANCESTOR, &[Expected::PROGRAMMED])?;
+    ns.kubectl.conditions(
+        "xbackendtrafficpolicy/reviews",
+        ANCESTOR,
+        &[Expected::PROGRAMMED],
+    )?;
     let described = ns
         .kubectl
         .run(&["describe", "xbackendtrafficpolicy/reviews"])?;

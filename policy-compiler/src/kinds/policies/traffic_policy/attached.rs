@@ -7,7 +7,7 @@ use super::port_policy::{DeclaredPolicy, PortPolicy};
 use crate::finding::ObjectRef;
 use crate::kinds::traffic_policy::PolicyGroups;
 use crate::traffic::{
-    HeaderPolicy, Ejection, ExternalHost, ExternalProtocol, HostPolicy, Overload, RateLimit, RuleId,
+    Ejection, ExternalHost, ExternalProtocol, HeaderPolicy, HostPolicy, Overload, RateLimit, RuleId,
 };
 use crate::world::{NamespacedName, Port, Protocol};
 

@@ -38,13 +38,13 @@ pub(super) fn overridden<'a>(
         for (part, policy) in &policies.policies {
             let mut losses = Losses::default();
             if *part == Part::Whole {
-                losses.to_parts(policy, policies);
+                losses.add_ports(policy, policies);
             }
             if let Target::Service(service) = target {
                 let routes = routed.get(service).into_iter().flatten();
                 let at_part = |at: &Port| part.port().is_none_or(|port| port == *at);
                 let routes = routes.filter(|(port, ..)| at_part(port));
-                routes.for_each(|(_, route, closer)| losses.to_route(policy, route, closer));
+                routes.for_each(|(_, route, closer)| losses.add_route(policy, route, closer));
             }
             all.extend(losses.sentence().map(|text| (&policy.object, text)));
         }
@@ -54,7 +54,7 @@ pub(super) fn overridden<'a>(
 
 impl Losses {
     /// Those of the policy of a whole target to the policies of its parts.
-    fn to_parts(&mut self, policy: &DeclaredPolicy, policies: &TargetPolicies) {
+    fn add_ports(&mut self, policy: &DeclaredPolicy, policies: &TargetPolicies) {
         for (part, closer) in &policies.policies {
             let (losses, place) = match part {
                 Part::Whole => continue,
@@ -66,7 +66,7 @@ impl Losses {
     }
 
     /// Those of the policy of a service to the policies of a route.
-    fn to_route(&mut self, policy: &DeclaredPolicy, route: &ObjectRef, closer: &TargetPolicies) {
+    fn add_route(&mut self, policy: &DeclaredPolicy, route: &ObjectRef, closer: &TargetPolicies) {
         for (part, closer) in &closer.policies {
             let (losses, place) = match part {
                 Part::Whole | Part::Port(_) => (&mut self.routes, route.to_string()),
