@@ -105,7 +105,7 @@ enum Command {
     /// Take a namespace out of the way of the mesh, and back.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
-    /// Name the callers that mutual TLS alone would refuse.
+    /// Name the callers that mutual TLS alone would refuse, and make a namespace accept nothing else.
     #[command(subcommand)]
     Mtls(mtls::MtlsCommand),
     /// Test policies, and write them from observed traffic.

@@ -9,6 +9,7 @@ use heddle_policy_compiler::{
     Compiled, Finding, KubeObject, ObjectKind, ObjectRef, World, compile,
 };
 use kube::Client;
+use serde_json::Value;
 
 use crate::cluster::ClusterArgs;
 use crate::{cluster, findings};
@@ -100,6 +101,16 @@ impl Objects {
             }
         }
         Ok(all)
+    }
+
+    /// Reads one object.
+    pub fn one(object: Value) -> Self {
+        let (objects, findings) = ingest::parse_json("the change", object);
+        Self {
+            objects,
+            findings,
+            skipped: BTreeMap::new(),
+        }
     }
 
     /// Reads files if there are any, else the cluster.

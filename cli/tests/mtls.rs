@@ -199,3 +199,127 @@ fn silence_is_no_proof() {
         assert!(err.contains(says), "{err}");
     }
 }
+
+fn strict(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = heddle(&[&["mtls", "strict"], args, &["--dry-run"]].concat());
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+const CUT_OFF: &str = "callers in plain text of shop/reviews-v1-1 port 9080 by service shop/reviews: 180 requests, the last 3 s ago";
+
+#[test]
+fn a_flip_that_cuts_off_a_caller_is_refused_or_forced_with_its_name() {
+    for target in ["shop", "--mesh"] {
+        let args = [target, "-f", "why.yaml", "--edges", "mtls/edges.json"];
+        let (code, out, _) = strict(&args);
+        assert_eq!(code, Some(2), "{out}");
+        assert!(out.starts_with("refused: "), "{out}");
+        assert!(
+            out.contains(&format!("\n  against it: {CUT_OFF}\n")),
+            "{out}"
+        );
+        assert!(out.contains("nothing was changed"), "{out}");
+        // An AuthPolicy keeps the port open.
+        assert!(!out.contains("shop/db-1"), "{out}");
+        let (code, out, _) = strict(&[&args[..], &["--force"]].concat());
+        assert_eq!(code, Some(0), "{out}");
+        assert!(out.contains("would become Strict by its "), "{out}");
+        assert!(out.contains(&format!("\n  cut off: {CUT_OFF}\n")), "{out}");
+        assert!(out.contains("\n  undo: kubectl "), "{out}");
+    }
+}
+
+#[test]
+fn a_flip_needs_all_callers_of_a_quarter_of_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let callers = json!([
+        caller(FRONTEND, "reviews-v1-1", "reviews"),
+        caller(FRONTEND, "reviews-v2-1", "reviews"),
+        caller(FRONTEND, "frontend-1", "-"),
+        caller("", "db-1", "db")
+    ]);
+    let file = edges(folder.path(), &callers);
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let file = file.to_str().unwrap();
+    let args = ["shop", "-f", "why.yaml", "--edges", file];
+    let (code, out, _) = strict(&args);
+    assert_eq!(code, Some(0), "{out}");
+    assert_eq!(
+        out,
+        "namespace shop would become Strict by its AuthPolicy\n  no caller in plain text was seen that it refuses; 2 ports keep plain text (heddle mtls plan)\n  undo: kubectl delete authpolicy -n shop zz-mtls-strict\n"
+    );
+    let (code, out, _) = strict(&[&args[..], &["-o", "json"]].concat());
+    assert_eq!(code, Some(0), "{out}");
+    let flip: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(flip["outcome"], "wouldBeWritten");
+    assert_eq!(flip["object"]["spec"], json!({"mtls": {"mode": "Strict"}}));
+    assert_eq!(flip["plans"][0]["callers"][0]["underStrict"], "stays");
+    for (field, value, code, says) in [
+        (
+            "windowSeconds",
+            json!(60),
+            2,
+            "were observed for 60 s, and 900 s are needed",
+        ),
+        (
+            "losses",
+            json!({"byAgents": 1}),
+            2,
+            "some traffic was not reported",
+        ),
+        (
+            "callers",
+            json!([callers[0].clone()]),
+            2,
+            "2 workloads of shop reported no call",
+        ),
+        (
+            "complete",
+            json!(false),
+            1,
+            "does not have the flows of every replica",
+        ),
+    ] {
+        let mut document = document.clone();
+        document[field] = value;
+        std::fs::write(file, document.to_string()).unwrap();
+        let (found, out, err) = strict(&args);
+        assert_eq!(found, Some(code), "{field}: {out}{err}");
+        assert!(format!("{out}{err}").contains(says), "{field}: {out}{err}");
+        let (found, out, err) = strict(&[&args[..], &["--force"]].concat());
+        assert_eq!(found, Some(0), "{field}: {out}{err}");
+        assert!(out.contains(says), "{field}: {out}");
+    }
+}
+
+#[test]
+fn a_flip_that_would_not_be_in_force_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = edges(folder.path(), &json!([]));
+    let file = file.to_str().unwrap();
+    for (spec, says) in [
+        ("{mode: Observe}", "Mesh default has mode Observe"),
+        (
+            "{bypassedNamespaces: [{namespace: shop}]}",
+            "Mesh default bypasses namespace shop",
+        ),
+    ] {
+        let mesh = folder.path().join("mesh.yaml");
+        let text = format!(
+            "apiVersion: heddle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n"
+        );
+        std::fs::write(&mesh, text).unwrap();
+        let mesh = mesh.to_str().unwrap();
+        let (code, out, err) = strict(&["shop", "-f", "why.yaml", "-f", mesh, "--edges", file]);
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(err.contains(says), "{err}");
+    }
+    let (code, _, err) = strict(&["Shop", "-f", "why.yaml", "--edges", file]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("is not the name of a namespace"), "{err}");
+}

@@ -18,6 +18,8 @@ pub struct ProxyState {
     pub in_sync: bool,
     /// Whether the Mesh bypasses its namespace, so that it enforces nothing. `None`: the replica does not report it.
     pub bypassed: Option<bool>,
+    /// The generation of the Mesh `default` that is in force at the replica. `None`: there is none, or the replica does not report it.
+    pub mesh_generation: Option<i64>,
     /// The number of resources of its view that it has not acknowledged.
     pub behind: usize,
     /// The time since which some are not acknowledged; seconds since 1970.

@@ -151,6 +151,10 @@ fn port_of(compiled: &Compiled, port: &ServedPort<'_>) -> Value {
         Some((policy, _)) if source.mesh != MeshMode::Observe => policy.to_string(),
         _ => "Mesh default".to_owned(),
     };
+    let by = match source.for_port {
+        Some(port) if !source.bypassed => format!("{by}, for port {port} is judged with them"),
+        Some(_) | None => by,
+    };
     json!({
         "port": port_name(port),
         "protocol": port.protocol.as_str(),

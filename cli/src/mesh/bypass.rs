@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::effect::Effect;
-use super::wait::{Acknowledged, wait};
+use super::wait::{Acknowledged, Awaited, wait};
 use crate::cluster::{self, ClusterArgs, refusal};
 use crate::findings::plural;
 use crate::manifests;
@@ -85,7 +85,11 @@ pub async fn run(args: &BypassArgs) -> Result<()> {
         true => None,
         false => {
             let longest = Duration::from_secs(args.timeout);
-            Some(wait(&args.cluster, namespace, !args.off, longest).await?)
+            let awaited = Awaited::Bypass {
+                namespace,
+                bypassed: !args.off,
+            };
+            Some(wait(&args.cluster, awaited, longest).await?)
         }
     };
     let report = Report {

@@ -2,7 +2,7 @@
 
 mod bypass;
 mod effect;
-mod wait;
+pub mod wait;
 
 use anyhow::Result;
 use clap::Subcommand;

@@ -1,4 +1,4 @@
-//! Waits until every sidecar of a namespace has acknowledged a change.
+//! Waits until sidecars have acknowledged a change.
 
 use std::time::{Duration, Instant};
 
@@ -16,38 +16,56 @@ const POLL: Duration = Duration::from_secs(1);
 /// So many looks one after the other must show the same: a replica may serve a change before it has counted it.
 const LOOKS: usize = 2;
 
+/// The state for which sidecars are waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited<'a> {
+    /// Every sidecar has acknowledged its configuration.
+    Settled,
+    /// The sidecars of a namespace enforce nothing, or enforce again.
+    Bypass {
+        /// The namespace.
+        namespace: &'a str,
+        /// Whether it is bypassed.
+        bypassed: bool,
+    },
+    /// Every sidecar has acknowledged the configuration by a Mesh of this generation.
+    Mesh {
+        /// `metadata.generation`.
+        generation: i64,
+    },
+}
+
 /// The sidecars that have acknowledged.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Acknowledged {
+pub struct Acknowledged {
     /// How many of them.
-    pub(super) acknowledged: usize,
+    pub acknowledged: usize,
     /// The others.
-    pub(super) pending: Vec<Pending>,
+    pub pending: Vec<Pending>,
 }
 
 /// A sidecar, or a replica with sidecars that are not known, that has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Pending {
+pub struct Pending {
     /// `<namespace>/<pod>`, or the replica.
-    pub(super) proxy: String,
+    pub proxy: String,
     /// Why it counts as pending.
-    pub(super) reason: String,
+    pub reason: String,
 }
 
-/// Waits until all sidecars of a namespace enforce nothing, or enforce again. Shows the progress.
-pub(super) async fn wait(
+/// Waits for all sidecars that a state is about. Shows the progress.
+pub async fn wait(
     cluster: &ClusterArgs,
-    namespace: &str,
-    bypassed: bool,
+    awaited: Awaited<'_>,
     longest: Duration,
 ) -> Result<Acknowledged> {
     let (source, until) = (Source::Cluster(cluster.clone()), Instant::now() + longest);
     let (mut shown, mut good) = (None, 0);
     loop {
         let look = match proxy::report(&source).await {
-            Ok(report) => acknowledged(&report, namespace, bypassed),
+            Ok(report) => acknowledged(&report, awaited),
             // The API server, or all replicas, may be away for a while.
             Err(error) => Acknowledged {
                 acknowledged: 0,
@@ -70,12 +88,12 @@ pub(super) async fn wait(
     }
 }
 
-/// The sidecars of a namespace by a report.
-fn acknowledged(report: &MeshReport, namespace: &str, bypassed: bool) -> Acknowledged {
+/// The sidecars that a state is about, by a report.
+fn acknowledged(report: &MeshReport, awaited: Awaited<'_>) -> Acknowledged {
     let mut all = Acknowledged::default();
     let states = report.proxies.iter().map(|placed| &placed.state);
-    for state in states.filter(|state| is_of(state, namespace)) {
-        match pending(state, bypassed) {
+    for state in states.filter(|state| is_meant(state, awaited)) {
+        match pending(state, awaited) {
             None => all.acknowledged += 1,
             Some(reason) => all.pending.push(Pending {
                 proxy: state.proxy.clone(),
@@ -92,23 +110,31 @@ fn acknowledged(report: &MeshReport, namespace: &str, bypassed: bool) -> Acknowl
     all
 }
 
-fn is_of(state: &ProxyState, namespace: &str) -> bool {
+fn is_meant(state: &ProxyState, awaited: Awaited<'_>) -> bool {
     let of = state.proxy.split_once('/').map(|(of, _)| of);
+    let meant = match awaited {
+        Awaited::Bypass { namespace, .. } => of == Some(namespace),
+        Awaited::Settled | Awaited::Mesh { .. } => true,
+    };
     // A pod that is not ready and has no stream gets the newest configuration first.
-    of == Some(namespace) && (state.connected || state.ready)
+    meant && (state.connected || state.ready)
 }
 
 /// Why a sidecar has not acknowledged the change.
-fn pending(state: &ProxyState, bypassed: bool) -> Option<String> {
+fn pending(state: &ProxyState, awaited: Awaited<'_>) -> Option<String> {
     if !state.connected {
         return Some("it is not connected, and keeps its last configuration".to_owned());
     }
-    match state.bypassed {
+    // The answer of a replica that does not report it, and whether the replica has compiled the change.
+    let compiled = match awaited {
+        Awaited::Settled => Some(true),
+        Awaited::Bypass { bypassed, .. } => state.bypassed.map(|now| now == bypassed),
+        Awaited::Mesh { generation } => state.mesh_generation.map(|now| now >= generation),
+    };
+    match compiled {
         None => return Some("its replica of the control plane is of an older version".to_owned()),
-        Some(now) if now != bypassed => {
-            return Some("the control plane has not compiled the change".to_owned());
-        }
-        Some(_) => {}
+        Some(false) => return Some("the control plane has not compiled the change".to_owned()),
+        Some(true) => {}
     }
     if let Some(text) = state.rejected.first() {
         return Some(format!("it rejects {text}"));
@@ -128,6 +154,7 @@ mod tests {
             ready: true,
             in_sync: true,
             bypassed: Some(true),
+            mesh_generation: Some(7),
             ..ProxyState::default()
         }
     }
@@ -135,7 +162,22 @@ mod tests {
     #[test]
     fn a_sidecar_has_acknowledged_if_its_replica_compiled_the_change_and_nothing_is_open() {
         let well = state("shop/a");
-        assert_eq!(pending(&well, true), None);
+        let bypass = |bypassed| Awaited::Bypass {
+            namespace: "shop",
+            bypassed,
+        };
+        let mesh = |generation| Awaited::Mesh { generation };
+        for of in [bypass(true), mesh(7), mesh(6), Awaited::Settled] {
+            assert_eq!(pending(&well, of), None);
+        }
+        for of in [bypass(false), mesh(8)] {
+            assert!(pending(&well, of).is_some());
+        }
+        let older = ProxyState {
+            mesh_generation: None,
+            ..well.clone()
+        };
+        assert!(pending(&older, mesh(7)).is_some());
         for (case, other) in [
             (
                 "not compiled",
@@ -174,25 +216,29 @@ mod tests {
                 },
             ),
         ] {
-            assert!(pending(&other, true).is_some(), "{case}");
+            assert!(pending(&other, bypass(true)).is_some(), "{case}");
         }
-        assert!(pending(&well, false).is_some());
     }
 
     #[test]
     fn pods_of_other_namespaces_and_pods_without_a_stream_that_are_not_ready_do_not_count() {
-        assert!(is_of(&state("shop/a"), "shop"));
-        assert!(!is_of(&state("shopping/a"), "shop"));
+        let shop = Awaited::Bypass {
+            namespace: "shop",
+            bypassed: true,
+        };
+        assert!(is_meant(&state("shop/a"), shop));
+        assert!(!is_meant(&state("shopping/a"), shop));
+        assert!(is_meant(&state("shopping/a"), Awaited::Settled));
         let starting = ProxyState {
             connected: false,
             ready: false,
             ..state("shop/b")
         };
-        assert!(!is_of(&starting, "shop"));
+        assert!(!is_meant(&starting, shop));
         let lost = ProxyState {
             connected: false,
             ..state("shop/b")
         };
-        assert!(is_of(&lost, "shop"));
+        assert!(is_meant(&lost, shop));
     }
 }

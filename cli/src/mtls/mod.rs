@@ -1,7 +1,10 @@
 //! `heddle mtls`: the way of a namespace to mutual TLS alone.
 
+mod guard;
 mod plan;
 mod report;
+mod strict;
+mod target;
 mod text;
 
 use std::path::PathBuf;
@@ -13,7 +16,10 @@ use crate::cluster::ClusterArgs;
 use crate::flows::Flows;
 use crate::out::Format;
 use crate::sources::Objects;
+use plan::Planner;
 use report::Verdict;
+use strict::MtlsStrictArgs;
+use time::OffsetDateTime;
 
 /// The commands on mutual TLS.
 #[derive(Subcommand, Debug)]
@@ -31,6 +37,24 @@ pub enum MtlsCommand {
                            heddle edges --window 900 -o json > edges.json && heddle mtls plan shop -f manifests/ --edges edges.json"
     )]
     Plan(MtlsPlanArgs),
+    /// Make a namespace, or the mesh, accept mutual TLS alone, unless that cuts off a caller.
+    #[command(
+        long_about = "Compiles the objects without and with the flip, and judges it by the callers that sidecars have observed in the last \
+                      quarter of an hour (`heddle mtls plan`). Refuses it, with the list, if it cuts off a caller in plain text that was seen, \
+                      if a workload has reported no call, if the callers were observed for less than a quarter of an hour or not by all \
+                      replicas, or if a sidecar of the mesh has not acknowledged its configuration within --timeout. Else writes the \
+                      object by server-side apply as field manager `heddle-mtls`: AuthPolicy `zz-mtls-strict` of the namespace, or spec.mode \
+                      of the Mesh (--mesh). Then waits until every sidecar that needs it has acknowledged it. Servers accept both until \
+                      then. Ports that another AuthPolicy keeps Permissive stay so. --force writes it in any case, and names the callers that \
+                      it cuts off.\n\n\
+                      Exit codes: 0 it is in force (with --dry-run: it would not be refused), 1 an error, or not in force within --timeout \
+                      (the change stays), 2 refused.\n\n\
+                      Takes the rights of `heddle mtls plan` and of `heddle proxy status`, and the right to `patch` authpolicies in the \
+                      namespace, or the Mesh.",
+        after_long_help = "Examples:\n  heddle mtls strict shop --dry-run\n  heddle mtls strict shop\n  heddle mtls strict --mesh\n  \
+                           heddle mtls strict shop --force -o json | jq .reasons"
+    )]
+    Strict(MtlsStrictArgs),
 }
 
 /// Options of `heddle mtls plan`.
@@ -58,14 +82,21 @@ pub struct MtlsPlanArgs {
     cluster: ClusterArgs,
 }
 
-/// Runs the command; returns whether Strict would refuse callers, or nothing is known about them.
+/// Runs a command; returns whether Strict refuses callers or is refused, or nothing is known about them.
 pub async fn run(command: &MtlsCommand) -> Result<bool> {
-    let MtlsCommand::Plan(args) = command;
-    let objects = Objects::from(&args.objects, &args.cluster).await?.compile();
+    let args = match command {
+        MtlsCommand::Plan(args) => args,
+        MtlsCommand::Strict(args) => return strict::run(args).await,
+    };
+    let before = Objects::from(&args.objects, &args.cluster).await?;
+    let after = plan::strict_mesh(&before)?.compile().compiled;
+    let before = before.compile();
     let flows = Flows::from(args.edges.as_deref(), &args.cluster).await?;
     let callers = flows.callers()?;
-    objects.require_pods(&args.namespace)?;
-    let report = plan::plan(&objects, &flows, callers, &args.namespace);
+    before.require_pods(&args.namespace)?;
+    let now = args.edges.is_none().then(OffsetDateTime::now_utc);
+    let planner = Planner::new(&before, &after, &flows, callers, now);
+    let report = planner.plan(&args.namespace);
     args.output.print(&report, || text::render(&report))?;
     Ok(report.verdict != Verdict::RefusesNobodySeen)
 }

@@ -2,69 +2,112 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_crds::{MeshMode, MtlsMode};
+use anyhow::Result;
+use heddle_crds::MeshMode;
 use heddle_policy_compiler::world::{Port, Protocol, World};
-use heddle_policy_compiler::{Compiled, NamespacedName};
+use heddle_policy_compiler::{Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef};
+use serde_json::json;
+use time::OffsetDateTime;
 
-use super::report::{Effect, OpenPort, PlainCaller, Report, Unmeshed, Verdict};
+use super::report::{Effect, OpenPort, PlainCaller, Report, Seen, Unmeshed, Verdict};
 use crate::flows::{Behind, Caller, Flows};
-use crate::sources::Outcome;
+use crate::plan::change;
+use crate::sources::{Objects, Outcome};
 
 /// The longest time of which the control plane has flows, in seconds.
-const WHOLE_WINDOW: u64 = 900;
+pub(super) const WHOLE_WINDOW: u64 = 900;
 
 /// The limit of a report without a refused caller.
 const OPEN_CALLS: &str = "calls are counted at their end: a connection or stream in plain text that was opened before, and has not ended, is \
                           not seen (docs/mtls-plan.md)";
 
-/// Plans the mode Strict for a namespace. `callers` is from the reports of servers.
-pub fn plan(outcome: &Outcome, flows: &Flows, callers: &[Caller], namespace: &str) -> Report {
-    let (world, compiled) = (&outcome.world, &outcome.compiled);
-    let open = open_ports(compiled, namespace);
-    let own = callers
-        .iter()
-        .filter(|of| of.workload.namespace == namespace);
-    let own: Vec<&Caller> = own.collect();
-    let look = Look {
-        open: &open,
-        named: named_ports(compiled, namespace),
-        behind: Behind::of(world),
-        seconds: flows.window_seconds,
-    };
-    let mut notes = notes(world, flows, namespace);
-    let mut plain = Vec::new();
-    for caller in own.iter().filter(|of| of.identity.is_empty()) {
-        let workload = NamespacedName::new(namespace, &caller.workload.name);
-        match look.named.contains_key(&workload) {
-            true => plain.push(look.caller(&workload, caller)),
-            false => notes.push(format!(
-                "{workload} was called in plain text, and has no pod with a sidecar now"
-            )),
+/// The mesh as it is and as it would be under Strict, with the observed callers.
+pub struct Planner<'a> {
+    before: &'a Outcome,
+    after: &'a Compiled,
+    flows: &'a Flows,
+    callers: &'a [Caller],
+    behind: Behind,
+    seen: Option<Seen>,
+}
+
+impl<'a> Planner<'a> {
+    /// Prepares plans. `callers` is from the reports of servers, which end `now`, if that is known.
+    pub fn new(
+        before: &'a Outcome,
+        after: &'a Compiled,
+        flows: &'a Flows,
+        callers: &'a [Caller],
+        now: Option<OffsetDateTime>,
+    ) -> Self {
+        Self {
+            before,
+            after,
+            flows,
+            callers,
+            behind: Behind::of(&before.world),
+            seen: now.and_then(|now| Seen::until(now, flows.window_seconds)),
         }
     }
-    if !plain.is_empty() {
-        notes.push("a server counts all callers without a certificate together; its access logs have their addresses, in lines without source_principal (docs/mtls-plan.md)".to_owned());
+
+    /// Plans the mode Strict for the workloads of a namespace.
+    pub fn plan(&self, namespace: &str) -> Report {
+        let (world, compiled) = (&self.before.world, &self.before.compiled);
+        let flows = self.flows;
+        let open = open_ports(compiled, self.after, namespace);
+        let own = self.callers.iter();
+        let own: Vec<&Caller> = own
+            .filter(|of| of.workload.namespace == namespace)
+            .collect();
+        let look = Look {
+            open: &open,
+            named: named_ports(compiled, namespace),
+            behind: &self.behind,
+            seconds: flows.window_seconds,
+        };
+        let mut notes = notes(world, flows, namespace);
+        let plain = look.plain(namespace, &own, &mut notes);
+        let silent = look.silent(world, namespace, &own);
+        let refused = plain.iter().any(|of| of.under_strict == Effect::Refused);
+        let verdict = match refused {
+            true => Verdict::RefusesCallers,
+            false if !silent.is_empty() => Verdict::NothingSeen,
+            false => Verdict::RefusesNobodySeen,
+        };
+        if verdict == Verdict::RefusesNobodySeen {
+            notes.push(OPEN_CALLS.to_owned());
+        }
+        Report {
+            namespace: namespace.to_owned(),
+            window_seconds: flows.window_seconds,
+            seen: self.seen.clone(),
+            open_ports: open.into_iter().collect(),
+            callers: plain,
+            without_report: silent,
+            without_sidecar: without_sidecar(world, namespace),
+            notes,
+            verdict,
+        }
     }
-    let silent = look.silent(world, namespace, &own);
-    let refused = plain.iter().any(|of| of.under_strict == Effect::Refused);
-    let verdict = match refused {
-        true => Verdict::RefusesCallers,
-        false if !silent.is_empty() => Verdict::NothingSeen,
-        false => Verdict::RefusesNobodySeen,
-    };
-    if verdict == Verdict::RefusesNobodySeen {
-        notes.push(OPEN_CALLS.to_owned());
-    }
-    Report {
-        namespace: namespace.to_owned(),
-        window_seconds: flows.window_seconds,
-        open_ports: open.into_iter().collect(),
-        callers: plain,
-        without_report: silent,
-        without_sidecar: without_sidecar(world, namespace),
-        notes,
-        verdict,
-    }
+}
+
+/// Returns the objects with the mode Strict for the whole mesh.
+///
+/// # Errors
+/// The objects cannot be changed.
+pub fn strict_mesh(before: &Objects) -> Result<Objects> {
+    let name = ObjectRef::cluster(ObjectKind::Mesh, heddle_crds::MESH_NAME);
+    let mut declared = before.all().iter().filter_map(|object| match object {
+        KubeObject::Declared(declared) => Some(declared),
+        _ => None,
+    });
+    let mesh = declared.find(|declared| declared.object == name);
+    let spec = mesh.and_then(|mesh| mesh.spec.as_object().cloned());
+    let mut spec = spec.unwrap_or_default();
+    spec.insert("mode".to_owned(), json!(MeshMode::Strict));
+    let mesh = json!({"apiVersion": heddle_crds::API_VERSION, "kind": "Mesh",
+        "metadata": {"name": heddle_crds::MESH_NAME}, "spec": spec});
+    Ok(change::apply(before, &Objects::one(mesh), &[])?.0)
 }
 
 /// The ports of each workload with a sidecar.
@@ -73,11 +116,34 @@ type NamedPorts = BTreeMap<NamespacedName, BTreeSet<Option<Port>>>;
 struct Look<'a> {
     open: &'a BTreeSet<OpenPort>,
     named: NamedPorts,
-    behind: Behind,
+    behind: &'a Behind,
     seconds: u64,
 }
 
 impl Look<'_> {
+    /// The callers without a certificate.
+    fn plain(
+        &self,
+        namespace: &str,
+        callers: &[&Caller],
+        notes: &mut Vec<String>,
+    ) -> Vec<PlainCaller> {
+        let mut plain = Vec::new();
+        for caller in callers.iter().filter(|of| of.identity.is_empty()) {
+            let workload = NamespacedName::new(namespace, &caller.workload.name);
+            match self.named.contains_key(&workload) {
+                true => plain.push(self.caller(&workload, caller)),
+                false => notes.push(format!(
+                    "{workload} was called in plain text, and has no pod with a sidecar now"
+                )),
+            }
+        }
+        if !plain.is_empty() {
+            notes.push("a server counts all callers without a certificate together; its access logs have their addresses, in lines without source_principal (docs/mtls-plan.md)".to_owned());
+        }
+        plain
+    }
+
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -144,7 +210,12 @@ impl Look<'_> {
     }
 }
 
-fn open_ports(compiled: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
+/// The ports that accept plain text. Those that `after` does not close stay.
+fn open_ports(compiled: &Compiled, after: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
+    let after = after.served_ports();
+    let closed = after.filter(|port| !port.plain && *port.template.namespace == *namespace);
+    let closed = closed.map(|port| (port.template.workload(), port.port));
+    let closed: BTreeSet<(NamespacedName, Option<Port>)> = closed.collect();
     let ports = compiled.served_ports();
     let open = ports.filter(|port| port.plain && *port.template.namespace == *namespace);
     let open = open.map(|port| {
@@ -165,7 +236,7 @@ fn open_ports(compiled: &Compiled, namespace: &str) -> BTreeSet<OpenPort> {
                 Protocol::Detect => "detected",
             },
             reason,
-            stays: source.bypassed || policy.is_some_and(|(_, mode)| *mode == MtlsMode::Permissive),
+            stays: !closed.contains(&(port.template.workload(), port.port)),
         }
     });
     open.collect()

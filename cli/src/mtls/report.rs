@@ -1,15 +1,20 @@
 //! The callers in plain text of a namespace, as one document.
 
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 /// The plan for a namespace.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The namespace.
     pub namespace: String,
     /// The seconds up to now that were looked at.
     pub window_seconds: u64,
+    /// The time that was looked at. None: not known, for the flows are from a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// The ports that accept plain text.
     pub open_ports: Vec<OpenPort>,
     /// The callers without a certificate.
@@ -22,6 +27,28 @@ pub struct Report {
     pub notes: Vec<String>,
     /// The effect of the mode Strict.
     pub verdict: Verdict,
+}
+
+/// A time with its day, in UTC, by the clock of the caller (RFC 3339).
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// Its beginning.
+    pub from: String,
+    /// Its end.
+    pub to: String,
+}
+
+impl Seen {
+    /// Returns the seconds up to `now`.
+    pub fn until(now: OffsetDateTime, seconds: u64) -> Option<Self> {
+        let now = now.replace_nanosecond(0).ok()?;
+        let from = now - Duration::seconds(i64::try_from(seconds).ok()?);
+        Some(Self {
+            from: from.format(&Rfc3339).ok()?,
+            to: now.format(&Rfc3339).ok()?,
+        })
+    }
 }
 
 /// A port of a workload that accepts plain text.
@@ -87,7 +114,7 @@ pub struct Unmeshed {
 }
 
 /// The effect of the mode Strict on the namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Every server has reported calls, and no caller that was seen is refused.
@@ -95,5 +122,6 @@ pub enum Verdict {
     /// Callers are refused.
     RefusesCallers,
     /// A server of the namespace has not reported a call.
+    #[default]
     NothingSeen,
 }

@@ -22,7 +22,9 @@ pub fn render(report: &Report) -> String {
         }
     };
     part("ports that accept plain text", ports(report));
-    part("callers in plain text", callers(report));
+    let seen = report.seen.as_ref();
+    let seen = seen.map_or_else(String::new, |of| format!(", {} to {}", of.from, of.to));
+    part(&format!("callers in plain text{seen}"), callers(report));
     let silent = shortened(&report.without_report);
     part("workloads that reported no call", silent);
     part("workloads without a sidecar", bare(report));
@@ -104,7 +106,8 @@ fn bare(report: &Report) -> String {
     table::first(&["WORKLOAD", "PODS", "ADDRESSES"], rows.collect(), BARE)
 }
 
-fn ago(seconds: Option<u64>) -> String {
+/// A time before now.
+pub fn ago(seconds: Option<u64>) -> String {
     match seconds {
         None => "-".to_owned(),
         Some(few) if few < 120 => format!("{few} s ago"),

@@ -1,6 +1,6 @@
 //! `heddle plan`: the effects of a change before it is made.
 
-mod change;
+pub mod change;
 mod permissions;
 mod report;
 mod routes;

@@ -232,12 +232,14 @@ pub fn states(
     certificates: &Certificates,
 ) -> Vec<ProxyState> {
     let proxies = snapshot.compiled.proxies.iter();
+    let mesh_generation = snapshot.compiled.mesh_generation();
     proxies
         .map(|(pod, proxy)| {
             let observation = observations.get(pod).map(|observation| &**observation);
             ProxyState {
                 certificate: certificates.of(pod),
                 bypassed: Some(snapshot.compiled.bypasses(&pod.namespace)),
+                mesh_generation,
                 ..state(pod, proxy, observation)
             }
         })
@@ -263,6 +265,7 @@ fn state(pod: &PodRef, proxy: &Proxy, observation: Option<&ProxyObservation>) ->
         ready: proxy.ready,
         in_sync: connected && behind == 0,
         bypassed: None,
+        mesh_generation: None,
         behind,
         behind_since: observation
             .and_then(|observation| observation.behind_since)

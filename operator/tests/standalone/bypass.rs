@@ -14,7 +14,7 @@ use crate::harness::Fixture;
 use crate::{programmed, split};
 
 const PODS: [&str; 2] = ["shop/frontend-1", "shop/reviews-v1-1"];
-const OPEN: usize = 10;
+pub const OPEN: usize = 10;
 /// Requests in each state.
 const REQUESTS: usize = 200;
 
@@ -72,7 +72,7 @@ spec: {{mode: {mode}, bypassedNamespaces: [{list}]}}
 }
 
 /// Waits until both sidecars have acknowledged.
-fn switch(mesh: &Fixture, mode: &str, bypassed: bool) {
+pub fn switch(mesh: &Fixture, mode: &str, bypassed: bool) {
     mesh.apply("mesh.yaml", &settings(mode, bypassed));
     mesh.eventually(&format!("bypassed: {bypassed}"), || {
         let text = std::fs::read_to_string(mesh.path("run/proxies.json")).unwrap_or_default();
@@ -123,14 +123,14 @@ fn once(to: SocketAddr, headers: &str) -> Result<u16, String> {
 }
 
 /// Requests on one connection and on new ones, until it is stopped.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn start(to: SocketAddr) -> Self {
+    pub fn start(to: SocketAddr) -> Self {
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (over, count) = (Arc::clone(&stop), Arc::clone(&done));
         let thread = std::thread::spawn(move || {
@@ -150,14 +150,14 @@ impl Load {
     }
 
     /// Waits for more requests in the present state.
-    fn goes_on(&self, mesh: &Fixture) {
+    pub fn goes_on(&self, mesh: &Fixture) {
         let wanted = self.done.load(Ordering::Relaxed) + REQUESTS;
         mesh.eventually("requests go on", || {
             self.done.load(Ordering::Relaxed) >= wanted
         });
     }
 
-    fn failures(self) -> Vec<String> {
+    pub fn failures(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }

@@ -17,6 +17,7 @@ mod logs;
 mod rollouts;
 mod rpc;
 mod strangers;
+mod strict;
 mod suspects;
 mod tap;
 mod traces;
@@ -118,6 +119,12 @@ fn a_clients_rejections_and_streams_count_for_that_client() {
 fn a_bypass_loses_no_request_and_enforces_nothing() {
     let mesh = Fixture::start();
     bypass::loses_no_request_and_enforces_nothing(&mesh);
+}
+
+#[test]
+fn a_flip_to_strict_loses_no_request_of_a_sidecar() {
+    let mesh = Fixture::start();
+    strict::loses_no_request_of_a_sidecar(&mesh);
 }
 
 #[test]

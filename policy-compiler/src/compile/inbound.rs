@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_crds::{Action, ConditionType, reason};
 
 use super::bounds;
-use super::mtls::{demands_mtls, plain};
+use super::mtls::{plain, refusing};
 use super::report::PolicyFeedback;
 use super::server_policies::PortServerPolicy;
 use super::service_targets::PortReference;
@@ -45,6 +45,14 @@ impl InboundInput {
     pub(crate) fn authz(&self, port: Port) -> &PortAuthz {
         let named = self.ports.get(&port);
         &named.unwrap_or(&self.rest).authz
+    }
+
+    /// Returns the ports that policies alone name and that are judged with all ports that nothing names: those beyond the bound of
+    /// [`all_ports`].
+    pub(crate) fn beyond(&self, policies: &[&Policy]) -> BTreeSet<Port> {
+        let named = policies.iter().flat_map(|policy| policy.ports(true));
+        let beyond = named.filter(|port| !self.ports.contains_key(port) && !is_reserved(*port));
+        beyond.collect()
     }
 }
 
@@ -162,7 +170,7 @@ pub(crate) fn inbound(
         let mut plain = plain(port, &policies, settings, template, feedback);
         let mut authz = port_authz(port, &policies, settings);
         if port.is_none() {
-            plain &= !demands_mtls(&beyond, &policies, settings);
+            plain &= refusing(&beyond, &policies, settings.mode).is_none();
             authz.close(&of_ports(&beyond, &policies));
         }
         let traffic = port.and_then(|port| traffic.get(&port));

@@ -266,6 +266,14 @@ impl Compiled {
         &self.mesh_spec
     }
 
+    /// The generation of the Mesh that is in force. `None`: there is none, so that the defaults hold.
+    #[must_use]
+    pub fn mesh_generation(&self) -> Option<i64> {
+        let object = self.settings.origin.as_ref()?;
+        let good = self.statuses.get(object)?.in_force.as_ref()?;
+        Some(good.generation)
+    }
+
     /// Whether destinations are told on demand, by the settings in force.
     #[must_use]
     pub fn tells_on_demand(&self) -> bool {

@@ -77,17 +77,17 @@ fn conflict(
     );
 }
 
-/// Whether some port of these takes no plain text.
-pub(super) fn demands_mtls(
+/// The first of some ports that accepts no plain text.
+pub(crate) fn refusing(
     ports: &BTreeSet<Port>,
     policies: &[&Policy],
-    settings: &Settings,
-) -> bool {
+    mesh: MeshMode,
+) -> Option<Port> {
     let first = |port: Port| {
         mtls_modes(Some(port), policies)
             .next()
             .map(|(_, mode)| mode)
     };
-    let mut ports = ports.iter();
-    ports.any(|port| !accepts_plain(settings.mode, first(*port)))
+    let mut ports = ports.iter().copied();
+    ports.find(|port| !accepts_plain(mesh, first(*port)))
 }

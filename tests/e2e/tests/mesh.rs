@@ -254,6 +254,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
         ("edges", edges_come_from_every_replica),
         ("mtls plan", adoption::plan_names_callers_in_plain_text),
         (
+            "mtls strict",
+            adoption::a_flip_is_refused_for_a_caller_in_plain_text_and_loses_no_other,
+        ),
+        (
             "bug report",
             adoption::a_bug_report_has_all_parts_and_no_secret,
         ),

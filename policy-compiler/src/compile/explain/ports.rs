@@ -5,7 +5,8 @@ use std::sync::Arc;
 use heddle_crds::{MeshMode, MtlsMode};
 
 use super::super::Compiled;
-use super::super::mtls::{accepts_plain, mtls_modes};
+use super::super::inbound::InboundInput;
+use super::super::mtls::{accepts_plain, mtls_modes, refusing};
 use crate::authz::PortAuthz;
 use crate::finding::ObjectRef;
 use crate::kinds::policies::auth_policy::Policy;
@@ -30,6 +31,7 @@ pub struct ServedPort<'a> {
     pub authz: &'a PortAuthz,
     /// The bounds on requests, and the protection from overload.
     pub traffic: &'a ServerPolicy,
+    input: &'a InboundInput,
 }
 
 /// The policy of the port of the sidecar's metrics.
@@ -46,6 +48,8 @@ pub struct MtlsSource {
     pub mesh: MeshMode,
     /// The policy that decides in the place of the mesh, unless that observes. `None`: the mesh decides.
     pub policy: Option<(ObjectRef, MtlsMode)>,
+    /// The port for which plain text is refused at all ports that nothing names, where policies name more ports than are told apart.
+    pub for_port: Option<Port>,
     /// Whether the mesh bypasses the namespace, so that plain text is accepted also where the others refuse it.
     pub bypassed: bool,
 }
@@ -62,10 +66,12 @@ impl Compiled {
     #[must_use]
     pub fn mtls_source(&self, port: &ServedPort<'_>) -> MtlsSource {
         let policies = self.auth_policies(port.template);
-        let first = mtls_modes(port.port, &policies).next();
+        let for_port = self.refusing(port, &policies);
+        let first = mtls_modes(for_port.or(port.port), &policies).next();
         MtlsSource {
             mesh: self.settings.mode,
             policy: first.map(|(policy, mode)| (policy.object.clone(), mode)),
+            for_port,
             bypassed: self.settings.bypasses(&port.template.namespace),
         }
     }
@@ -74,8 +80,20 @@ impl Compiled {
     #[must_use]
     pub fn accepts_plain_unless_bypassed(&self, port: &ServedPort<'_>) -> bool {
         let policies = self.auth_policies(port.template);
-        let first = mtls_modes(port.port, &policies).next();
+        self.accepts_plain_alone(port, &policies) && self.refusing(port, &policies).is_none()
+    }
+
+    /// Whether a port accepts plain text by its own mode, without the bypass and without the ports that are judged with it.
+    fn accepts_plain_alone(&self, port: &ServedPort<'_>, policies: &[&Policy]) -> bool {
+        let first = mtls_modes(port.port, policies).next();
         accepts_plain(self.settings.mode, first.map(|(_, mode)| mode))
+    }
+
+    /// The port for which plain text is refused at the ports that nothing names, if these accept it by their own mode.
+    fn refusing(&self, port: &ServedPort<'_>, policies: &[&Policy]) -> Option<Port> {
+        let together = port.port.is_none() && self.accepts_plain_alone(port, policies);
+        let ports = together.then(|| port.input.beyond(policies))?;
+        refusing(&ports, policies, self.settings.mode)
     }
 
     /// The ports of all meshed workloads that are captured, and the port of the sidecar's metrics.
@@ -91,6 +109,7 @@ impl Compiled {
                 plain,
                 authz,
                 traffic,
+                input,
             };
             let captured = input.ports.iter();
             let captured = captured.filter(|(port, _)| !template.uncaptured.contains(port));

@@ -48,6 +48,54 @@ pub fn plan_names_callers_in_plain_text() -> Result<()> {
     })
 }
 
+/// A flip that is forced cuts off the caller that it names, and no request of a caller with a sidecar.
+pub fn a_flip_is_refused_for_a_caller_in_plain_text_and_loses_no_other() -> Result<()> {
+    let ns = Namespace::meshed("strict")?;
+    let outside = Namespace::plain("older")?;
+    for app in ["server", "client"] {
+        Echo::new(app).deploy(&ns)?;
+    }
+    Echo::new("batch").deploy(&outside)?;
+    let url = format!("http://server.{}/", ns.name);
+    let batch = || {
+        Load::from(&outside.kubectl, "batch")
+            .flag("-n=20")
+            .run(&url)
+    };
+    assert_eq!(batch()?.status("200"), 20);
+    let server = format!("of {}/server port", ns.name);
+    let strict = |more: &[&str]| -> Result<(Option<i32>, Value)> {
+        let all = [&["mtls", "strict", &ns.name, "-o", "json"], more].concat();
+        let output = run_heddle(&all)?;
+        let flip = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        Ok((output.status.code(), flip))
+    };
+    eventually("a refusal that names the server", PATIENCE, || {
+        let (code, flip) = strict(&[])?;
+        let mut reasons = flip["reasons"].as_array().into_iter().flatten();
+        let named = reasons.any(|of| of.as_str().is_some_and(|text| text.contains(&server)));
+        Ok((code == Some(2) && flip["outcome"] == "refused" && named).then_some(()))
+    })?;
+    assert_eq!(batch()?.status("200"), 20, "nothing was changed");
+    let load = Load::from(&ns.kubectl, "client").flag("-n=2000");
+    let running = load.start("http://server/")?;
+    let (code, flip) = strict(&["--force"])?;
+    assert_eq!(
+        (code, &flip["outcome"]),
+        (Some(0), &"inForce".into()),
+        "{flip}"
+    );
+    assert_eq!(running.report()?.status("200"), 2000);
+    assert_eq!(batch()?.status("200"), 0, "it is cut off");
+    let (code, again) = strict(&["--force", "--dry-run"])?;
+    assert_eq!(
+        (code, &again["changed"]),
+        (Some(0), &false.into()),
+        "{again}"
+    );
+    Ok(())
+}
+
 /// The archive has the objects, logs and metrics of a real cluster, and neither a planted secret nor the key of the root.
 pub fn a_bug_report_has_all_parts_and_no_secret() -> Result<()> {
     let ns = Namespace::meshed("report")?;
