@@ -1,6 +1,7 @@
 //! The kinds of xDS resources, their keys, the names in a sidecar's bootstrap, the report on a sidecar, the traffic of
 //! edges, the ends of pods, and taps: each defined once for the compiler, the discovery server, the operator, the agent and the command line.
 
+pub mod api;
 pub mod bootstrap;
 pub mod denial;
 pub mod edges;

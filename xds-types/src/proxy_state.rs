@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One sidecar, as in `/debug/proxies` and `proxies.json`. Fields may be missing: the replica may be of another version.
+/// One sidecar, as in `/api/v1/proxies` and `proxies.json`. Fields may be missing: the replica may be of another version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyState {
     /// `<namespace>/<pod>`.
@@ -48,6 +49,7 @@ pub struct ProxyState {
 
 /// The times of a certificate, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct CertificateTimes {
     /// Valid from.

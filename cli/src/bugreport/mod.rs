@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Args;
+use heddle_xds_types::api::Endpoint;
 use time::OffsetDateTime;
 
 use crate::cluster::{self, ClusterArgs};
@@ -22,8 +23,8 @@ use archive::{Archive, Keep};
 
 /// The answers of every replica: its path, and the name of the part.
 const OF_REPLICAS: [(&str, &str); 3] = [
-    ("/metrics", "metrics.txt"),
-    ("/debug/proxies", "proxies.json"),
+    (Endpoint::Metrics.path(), "metrics.txt"),
+    (Endpoint::Proxies.path(), "proxies.json"),
     ("/api/v1/edges?window=900", "edges.json"),
 ];
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use heddle_xds_types::api::Endpoint;
 use heddle_xds_types::edges::EdgesReport;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -86,7 +87,7 @@ pub enum Source {
 impl Source {
     /// Reads the traffic of the last `window` seconds; a standalone control plane chooses the window.
     pub async fn read(&self, window: u64) -> Result<Graph> {
-        let path = format!("/api/v1/edges?window={window}");
+        let path = format!("{}?window={window}", Endpoint::Edges.path());
         let replicas: Vec<Replica<EdgesReport>> = self.ask(&path, "edges.json").await?;
         Ok(Graph::of(replicas))
     }

@@ -94,6 +94,9 @@ where
     let text = String::from_utf8_lossy(&body);
     let fix = match status {
         StatusCode::FORBIDDEN => " (fix: bind yourself to ClusterRole heddle-proxy-reader)",
+        StatusCode::NOT_FOUND => {
+            " (the control plane is of another version; fix: upgrade it, or use the `heddle` of its version)"
+        }
         _ => "",
     };
     bail!("it answers {status}: {}{fix}", text.trim());
@@ -141,7 +144,7 @@ mod tests {
             let length = tls.read(&mut request).await.unwrap();
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
             assert!(
-                request.starts_with("GET /debug/proxies HTTP/1.1\r\n"),
+                request.starts_with("GET /api/v1/proxies HTTP/1.1\r\n"),
                 "{request}"
             );
             assert!(
@@ -160,7 +163,7 @@ mod tests {
     async fn ask(trusted: &Root, stream: DuplexStream) -> Result<String> {
         let trust = Trust::new(trusted.pem().as_bytes())?;
         let token = Token::new(HeaderValue::from_static("Bearer abc"));
-        let body = get(stream, &trust, &token, "/debug/proxies").await?;
+        let body = get(stream, &trust, &token, "/api/v1/proxies").await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 

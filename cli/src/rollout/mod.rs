@@ -4,6 +4,7 @@ mod merge;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use heddle_xds_types::api::Endpoint;
 
 use crate::edges::live::{PlaceArgs, Source};
 use crate::findings::plural;
@@ -72,7 +73,9 @@ pub async fn run(command: &RolloutCommand) -> Result<()> {
         (None, Source::Cluster(cluster)) => cluster.config().await?.default_namespace,
         (None, Source::Standalone(_)) => NAMESPACE.to_owned(),
     };
-    let replicas = source.ask("/api/v1/receipts", "receipts.json").await?;
+    let replicas = source
+        .ask(Endpoint::Receipts.path(), "receipts.json")
+        .await?;
     let mut receipts = Receipts::of(replicas);
     receipts.keep(&namespace, workload);
     args.output

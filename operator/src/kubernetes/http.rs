@@ -13,7 +13,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use heddle_acceptor::Link;
 use heddle_policy_compiler::world::is_namespace_name;
-use heddle_xds_types::tap::{PATH, TapRequest};
+use heddle_xds_types::api::Endpoint;
+use heddle_xds_types::tap::TapRequest;
 use tokio::sync::watch;
 
 use super::authorize::{Access, Authorizer, Right};
@@ -54,18 +55,27 @@ pub(super) struct Admin {
 }
 
 pub(super) fn admin(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/debug/proxies", get(proxies))
-        .route("/api/v1/edges", get(edges))
-        .route("/api/v1/receipts", get(receipts))
+    let (mut reads, mut taps) = (Router::new(), Router::new());
+    for endpoint in Endpoint::ALL {
+        let handler = match endpoint {
+            Endpoint::Proxies => get(proxies),
+            Endpoint::Edges => get(edges),
+            Endpoint::Receipts => get(receipts),
+            Endpoint::Metrics => get(metrics),
+            Endpoint::Tap => {
+                taps = taps.route(endpoint.path(), post(tap));
+                continue;
+            }
+        };
+        if let Some(earlier) = endpoint.earlier_path() {
+            reads = reads.route(earlier, handler.clone());
+        }
+        reads = reads.route(endpoint.path(), handler);
+    }
+    reads
         // Not for other paths: each would be a question of its own to the API server.
         .route_layer(from_fn_with_state(Arc::clone(&admin), authorize))
-        .merge(
-            Router::new()
-                .route(PATH, post(tap))
-                .layer(DefaultBodyLimit::max(MAX_BODY)),
-        )
+        .merge(taps.layer(DefaultBodyLimit::max(MAX_BODY)))
         .with_state(admin)
 }
 
@@ -205,6 +215,7 @@ fn window(query: Option<&str>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use kube::Client;
@@ -223,21 +234,14 @@ mod tests {
             }
         };
         let client = Client::new(tower::service_fn(answer), "heddle-system");
-        let router = admin(Arc::new(Admin {
-            metrics: Arc::default(),
-            shown: Arc::default(),
-            certificates: Arc::default(),
-            edges: Arc::new(EdgeStore::new(Arc::default())),
-            withdrawals: Arc::default(),
-            mesh: mesh(),
-            authorizer: Authorizer::new(&client),
-        }));
+        let router = router(&client);
         for (path, expected, asked) in [
             ("/x1", StatusCode::NOT_FOUND, false),
             ("/metrics/", StatusCode::NOT_FOUND, false),
             ("/%6detrics", StatusCode::NOT_FOUND, false),
             ("/metrics", StatusCode::SERVICE_UNAVAILABLE, true),
             ("/debug/proxies?x=1", StatusCode::SERVICE_UNAVAILABLE, true),
+            ("/api/v1/proxies", StatusCode::SERVICE_UNAVAILABLE, true),
             (
                 "/api/v1/edges?window=30",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -260,6 +264,60 @@ mod tests {
         let interval = Duration::from_secs(60);
         let mesh = MeshSource::new(domain, Arc::default(), interval, Arc::default());
         Arc::new(mesh)
+    }
+
+    /// The methods of each path in the document of the API.
+    fn documented() -> BTreeMap<String, Vec<String>> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+        let text = std::fs::read_to_string(file).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let methods =
+            |item: &serde_json::Value| item.as_object().unwrap().keys().cloned().collect();
+        paths
+            .map(|(path, item)| (path.clone(), methods(item)))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn the_document_has_exactly_the_routes_of_the_api() {
+        let client = Client::new(tower::service_fn(reviewed), "heddle-system");
+        let router = router(&client);
+        let documented = documented();
+        assert_eq!(documented.len(), 6, "{documented:?}");
+        for (path, methods) in &documented {
+            for method in ["get", "post", "put", "delete"] {
+                let name = method.to_uppercase();
+                let request = Request::builder().method(&*name).uri(path);
+                let request = request.header(header::AUTHORIZATION, "Bearer valid");
+                let request = request.body(Body::empty()).unwrap();
+                let status = router.clone().oneshot(request).await.unwrap().status();
+                assert_ne!(status, StatusCode::NOT_FOUND, "{method} {path}");
+                let answered = status != StatusCode::METHOD_NOT_ALLOWED;
+                assert_eq!(
+                    answered,
+                    methods.contains(&method.to_owned()),
+                    "{method} {path}"
+                );
+            }
+        }
+        let earlier = Endpoint::ALL.iter().filter_map(|of| of.earlier_path());
+        let served = Endpoint::ALL.iter().map(|of| of.path()).chain(earlier);
+        let mut served: Vec<String> = served.map(ToOwned::to_owned).collect();
+        served.sort();
+        assert_eq!(served, documented.into_keys().collect::<Vec<_>>());
+    }
+
+    fn router(client: &Client) -> Router {
+        admin(Arc::new(Admin {
+            metrics: Arc::default(),
+            shown: Arc::default(),
+            certificates: Arc::default(),
+            edges: Arc::new(EdgeStore::new(Arc::default())),
+            withdrawals: Arc::default(),
+            mesh: mesh(),
+            authorizer: Authorizer::new(client),
+        }))
     }
 
     /// An API server that accepts one token, and gives it every path and one right to tap.
@@ -291,15 +349,7 @@ mod tests {
     #[tokio::test]
     async fn a_tap_takes_the_right_in_its_namespace() {
         let client = Client::new(tower::service_fn(reviewed), "heddle-system");
-        let router = admin(Arc::new(Admin {
-            metrics: Arc::default(),
-            shown: Arc::default(),
-            certificates: Arc::default(),
-            edges: Arc::new(EdgeStore::new(Arc::default())),
-            withdrawals: Arc::default(),
-            mesh: mesh(),
-            authorizer: Authorizer::new(&client),
-        }));
+        let router = router(&client);
         let tap = |namespace: &str| serde_json::json!({"id": "0123456789abcdef0123456789abcdef", "namespace": namespace, "perSecond": 1, "seconds": 1, "end": true});
         let (shop, bank) = (tap("shop").to_string(), tap("bank").to_string());
         let large = format!("{{\"id\": \"{}\"}}", "0".repeat(MAX_BODY));
@@ -312,7 +362,8 @@ mod tests {
             (Some("Bearer valid"), "{}", StatusCode::UNPROCESSABLE_ENTITY),
             (Some("Bearer valid"), &*large, StatusCode::PAYLOAD_TOO_LARGE),
         ] {
-            let mut request = Request::post(PATH).header(header::CONTENT_TYPE, "application/json");
+            let mut request = Request::post(Endpoint::Tap.path())
+                .header(header::CONTENT_TYPE, "application/json");
             if let Some(token) = token {
                 request = request.header(header::AUTHORIZATION, token);
             }

@@ -8,6 +8,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::harness::Fixture;
+use crate::schema;
 use crate::strangers::{certificate, channel, id_in};
 
 pub fn come_from_the_sidecars_themselves(mesh: &mut Fixture) {
@@ -48,6 +49,8 @@ pub fn come_from_the_sidecars_themselves(mesh: &mut Fixture) {
     mesh.until_edge("traffic at the next control plane", |edge| {
         edge.workload == "frontend-1" && edge.counts.requests() >= 10
     });
+    schema::file_holds("EdgesReport", &mesh.path("run/edges.json"));
+    schema::file_holds("ProxyState[]", &mesh.path("run/proxies.json"));
 }
 
 /// After connections of bytes have ended.

@@ -16,6 +16,7 @@ mod liars;
 mod logs;
 mod rollouts;
 mod rpc;
+mod schema;
 mod strangers;
 mod strict;
 mod suspects;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::bytes;
 use crate::harness::{Fixture, PATIENCE, WORLD};
+use crate::schema;
 
 /// The v1 of `reviews` is being deleted, and its endpoints are not ready: as the API server and the controller of slices say.
 const ENDING: [(&str, &str); 2] = [
@@ -67,6 +68,7 @@ impl Fixture {
         let holds = || read().is_some_and(|receipt| wanted(&receipt));
         let what = format!("the receipt of {pod}");
         self.eventually_or(&what, holds, || format!("{:#?}", read()));
+        schema::file_holds("ReceiptsReport", &self.path("run/receipts.json"));
         read().unwrap()
     }
 }

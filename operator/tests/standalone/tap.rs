@@ -10,7 +10,7 @@ use heddle_xds_types::tap::{PATH, Sides, TapAnswer, TapFilter, TapLine, TapReque
 use serde_json::Value;
 
 use crate::harness::Fixture;
-use crate::{callers, programmed};
+use crate::{callers, programmed, schema};
 
 const PODS: [&str; 2] = ["frontend-1", "reviews-v1-1"];
 const SECRETS: &str = "authorization: Bearer SECRET\r\ncookie: session=SECRET\r\nx-api-key: SECRET\r\n\
@@ -47,6 +47,10 @@ fn ask(mesh: &Fixture, request: &TapRequest) -> (String, String) {
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap();
+    if status == "200" {
+        schema::holds("TapRequest", &serde_json::to_string(request).unwrap());
+        schema::holds("TapAnswer", body);
+    }
     (status.to_owned(), body.to_owned())
 }
 

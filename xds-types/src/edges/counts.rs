@@ -33,6 +33,7 @@ pub const CLASSES: usize = 6;
 
 /// The traffic of an edge: requests of HTTP, or connections of bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct EdgeCounts {
     /// Requests by class of their response code; the first: requests without a response.

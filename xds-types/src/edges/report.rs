@@ -10,6 +10,7 @@ pub const VERSION: u32 = 1;
 
 /// The edges of the sidecars that report to one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct EdgesReport {
     /// [`VERSION`].
@@ -26,6 +27,7 @@ pub struct EdgesReport {
 
 /// Traffic that was reported and is not in the answer, or could not be reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Losses {
     /// Requests and connections that agents could not report.
@@ -38,6 +40,7 @@ pub struct Losses {
 
 /// The traffic of one edge, as the sidecars of one workload see it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Edge {
     /// The side that counts.

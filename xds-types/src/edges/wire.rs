@@ -21,6 +21,7 @@ use super::counts::{BUCKETS, CLASSES, EdgeCounts};
     Deserialize,
     Serialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Reporter {
@@ -44,6 +45,7 @@ pub enum Reporter {
     Deserialize,
     Serialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Protocol {

@@ -9,6 +9,7 @@ pub const VERSION: u32 = 1;
 
 /// The ends of pods in the last quarter of an hour, as one replica saw them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReceiptsReport {
     /// [`VERSION`].
@@ -23,6 +24,7 @@ pub struct ReceiptsReport {
 
 /// The end of one pod. Times are milliseconds since 1970, by the clock of the replica.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     /// The namespace of the pod.

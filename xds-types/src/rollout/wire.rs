@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why the agent let the application end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[repr(i32)]
 pub enum ReleaseReason {

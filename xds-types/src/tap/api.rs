@@ -9,6 +9,7 @@ pub const VERSION: u32 = 1;
 
 /// The requests that a tap wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct TapFilter {
     /// The sides; none: those that received.
@@ -33,6 +34,7 @@ pub struct TapFilter {
 
 /// A tap. The first request with an id begins it; each later one with the same content keeps it alive and takes its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TapRequest {
     /// A number by chance, of the caller's choice: 32 hexadecimal digits.
@@ -62,6 +64,7 @@ pub struct TapRequest {
 
 /// A request, with the pod of the sidecar that reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TapLine {
     /// The namespace of the pod.
@@ -82,6 +85,7 @@ pub struct TapLine {
 
 /// The rows since the last answer, and the state of the tap at this replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TapAnswer {
     /// [`VERSION`].

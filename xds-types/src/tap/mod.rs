@@ -20,7 +20,7 @@ pub use wire::{
 pub const METHOD: &str = "/heddle.tap.v1.Tap/Report";
 
 /// The path of the API of each replica: a [`TapRequest`] is posted, a [`TapAnswer`] comes back.
-pub const PATH: &str = "/api/v1/tap";
+pub const PATH: &str = crate::api::Endpoint::Tap.path();
 
 /// The resource and the verb of the right to tap a namespace, in the API group `heddle.dev`. No object of the kind exists. The verb is
 /// `create`, as for `pods/exec`: the right to read everything is not the right to tap.

@@ -6,6 +6,7 @@ use crate::edges::Reporter;
 
 /// The side of a request that a tap wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Sides {
@@ -95,6 +96,7 @@ pub struct TapOrders {
 
 /// A header of a request.
 #[derive(Clone, PartialEq, Eq, prost::Message, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Header {
     /// The name in lower case.
     #[prost(string, tag = "1")]
@@ -106,6 +108,7 @@ pub struct Header {
 
 /// One request, as a sidecar saw it. All texts are cut, and without control characters and secrets.
 #[derive(Clone, PartialEq, Eq, prost::Message, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TappedRequest {
     /// The start, in milliseconds since 1970.
@@ -114,6 +117,7 @@ pub struct TappedRequest {
     /// The side.
     #[prost(enumeration = "Reporter", tag = "2")]
     #[serde(with = "reporter")]
+    #[cfg_attr(feature = "schema", schemars(with = "Reporter"))]
     pub reporter: i32,
     /// At the server: the identity of the caller; empty without a certificate.
     #[prost(string, tag = "3")]

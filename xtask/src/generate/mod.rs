@@ -7,6 +7,7 @@ mod crd;
 mod docs;
 mod messages;
 mod modules;
+mod openapi;
 mod rbac;
 mod samples;
 mod yaml;
@@ -30,6 +31,7 @@ fn generated(repo: &Repo) -> Result<Files> {
     files.extend(argocd::files());
     files.extend(chart::files(repo, &files)?);
     files.extend(docs::files()?);
+    files.extend(openapi::files()?);
     files.extend(messages::files()?);
     files.extend(modules::files(repo)?);
     files.extend(samples::files(repo)?);
