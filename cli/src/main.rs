@@ -137,8 +137,9 @@ enum Command {
     /// The resources that sidecars request and use, with a proposal.
     #[command(
         long_about = "Prints for each workload the processor time and memory that its sidecars request, their limits, and what they use by the \
-                      metrics API (metrics.k8s.io, such as metrics-server), with requests that the observed use supports. The proposal is as \
-                      good as the time of which it is: --for watches longer. Changes nothing.\n\n\
+                      metrics API (metrics.k8s.io, such as metrics-server), with requests that the observed use supports, and the time that \
+                      the sidecars add to the workload's calls. The proposal is as good as the time of which it is: --for watches longer. \
+                      Changes nothing.\n\n\
                       Exits with 1 only if objects cannot be read; without the metrics API there is no use and no proposal, and a note says so.",
         after_long_help = "Examples:\n  heddle cost\n  heddle cost -n shop --for 600\n  heddle cost -o json | jq '.workloads[] | select(.proposal)'"
     )]

@@ -15,6 +15,8 @@ use super::Traffic;
 
 /// Requests are counted by the buckets of their durations.
 const BUCKET: &str = "envoy_heddle_request_duration_ms_bucket{";
+/// The sum of those durations.
+const SUM: &str = "envoy_heddle_request_duration_ms_sum{";
 const CONNECTIONS: &str = "envoy_heddle_tcp_connections{";
 const RECEIVED: &str = "envoy_heddle_tcp_received_bytes{";
 const SENT: &str = "envoy_heddle_tcp_sent_bytes{";
@@ -78,6 +80,8 @@ impl Reader {
         }
         let counts: Option<Counting> = if series.starts_with(CONNECTIONS) {
             Some(of_connection)
+        } else if series.starts_with(SUM) {
+            Some(of_durations)
         } else if series.starts_with(RECEIVED) {
             Some(|_, _, bytes| {
                 Some(EdgeCounts {
@@ -111,7 +115,7 @@ impl Reader {
 
     /// Returns the growth of a series. A series that has shrunk began again from 0: its listener was replaced, or Envoy forgot it.
     fn added(&mut self, series: &str, value: &str) -> Option<u64> {
-        let value: u64 = value.parse().ok()?;
+        let value = whole(value)?;
         let key = self.hasher.hash_one(series);
         if self.now.values.len() >= MAX_LINES {
             return None;
@@ -158,6 +162,19 @@ impl Reading {
         self.below += requests;
         requests
     }
+}
+
+/// A value as a whole number: counts are, and sums are rounded.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates"
+)]
+fn whole(value: &str) -> Option<u64> {
+    value.parse().ok().or_else(|| {
+        let value: f64 = value.parse().ok()?;
+        (value >= 0.0).then_some(value.round() as u64)
+    })
 }
 
 /// The name of an edge in reports.
@@ -221,6 +238,15 @@ fn of_request(sample: &Sample, edge: &Edge<'_>, requests: u64) -> Option<EdgeCou
         counts.forbidden = requests;
     }
     Some(counts)
+}
+
+fn of_durations(_: &Sample, edge: &Edge<'_>, sum: u64) -> Option<EdgeCounts> {
+    // Requests without a class of code are not counted.
+    let class: usize = edge.code.get(..1).and_then(|class| class.parse().ok())?;
+    (class < CLASSES).then(|| EdgeCounts {
+        duration_sum_ms: sum,
+        ..EdgeCounts::default()
+    })
 }
 
 fn of_connection(_: &Sample, edge: &Edge<'_>, connections: u64) -> Option<EdgeCounts> {
@@ -288,6 +314,20 @@ mod tests {
         let (traffic, _) = read(&mut reader, &later);
         let (_, counts) = only(&traffic);
         assert_eq!((counts.requests(), counts.failures), (5, 4));
+    }
+
+    #[test]
+    fn sums_of_durations_grow_with_the_requests() {
+        let mut reader = Reader::default();
+        let sum = |value: &str| format!("{SUM}edge=\"{};200;;{}\"}} {value}\n", OUT[0], OUT[1]);
+        let first = histogram(OUT, "200", "", [0, 0, 2]) + &sum("20.7");
+        let (traffic, _) = read(&mut reader, &first);
+        assert_eq!(only(&traffic).1.duration_sum_ms, 21);
+        let later = histogram(OUT, "200", "", [0, 0, 3]) + &sum("1.0250000000000000e+02");
+        let (traffic, _) = read(&mut reader, &later);
+        assert_eq!(only(&traffic).1.duration_sum_ms, 82);
+        let (traffic, _) = read(&mut reader, &sum("nan"));
+        assert!(traffic.is_empty(), "{traffic:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `heddle cost`: the resources that sidecars request and use.
 
+mod added;
 mod quantity;
 mod usage;
 
@@ -14,13 +15,18 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 
-use crate::cluster::ClusterArgs;
+use crate::cluster::{self, ClusterArgs};
+use crate::edges::live::Source;
 use crate::findings::plural;
 use crate::out::Format;
 use crate::sources::Objects;
 use crate::table;
+use added::Added;
 use quantity::{Amount, cpu, memory};
 use usage::Usage;
+
+/// The seconds of traffic to look at: all that the control plane keeps.
+const WINDOW: u64 = 900;
 
 /// Options of `heddle cost`.
 #[derive(Args, Debug)]
@@ -61,6 +67,8 @@ struct Cost {
     used: Option<Amount>,
     /// Requests for one sidecar. `None`: the use is not known.
     proposal: Option<Amount>,
+    /// The milliseconds by which the call of a service takes longer, for the sidecars and the network between them. `None`: not known.
+    adds_ms: Option<f64>,
     /// The annotation of the pod template that sets the proposal, if it differs from the requests. It has the other entries of the
     /// newest pod's annotation too.
     annotation: Option<String>,
@@ -96,8 +104,39 @@ pub async fn run(args: &CostArgs) -> Result<()> {
         true => Usage::observe(&args.cluster.client().await?, args.seconds).await,
         false => Usage::unknown("files have no use"),
     };
-    let report = report(&world, &pods, &usage, args.namespace.as_deref());
+    let mut report = report(&world, &pods, &usage, args.namespace.as_deref());
+    if args.paths.is_empty() {
+        measure(&mut report, &Source::Cluster(args.cluster.clone())).await;
+    }
     args.output.print(&report, || text(&report))
+}
+
+/// Adds the times that sidecars add to calls, by the traffic that they have counted.
+async fn measure(report: &mut Report, source: &Source) {
+    match source.read(WINDOW).await {
+        Ok(graph) => {
+            let added = Added::of(&graph.reports);
+            report.adds(&added);
+            if !graph.complete {
+                let note = "a replica of the control plane could not be asked: times that sidecars add are not of all calls";
+                report.notes.push(note.to_owned());
+            }
+        }
+        Err(error) => report.notes.push(format!(
+            "the times that sidecars add are not known: {}",
+            cluster::explain(&error)
+        )),
+    }
+}
+
+impl Report {
+    fn adds(&mut self, added: &Added) {
+        for cost in &mut self.workloads {
+            let workload = cost.workload.split_once('/');
+            let workload = workload.map(|(namespace, name)| NamespacedName::new(namespace, name));
+            cost.adds_ms = workload.and_then(|of| added.ms(&of));
+        }
+    }
 }
 
 fn report<P: AsRef<core::Pod>>(
@@ -191,10 +230,13 @@ fn text(report: &Report) -> String {
             known(of.used, memory, |of| of.memory),
             known(of.proposal, memory, |of| of.memory),
             limit,
+            of.adds_ms
+                .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
         ]
     });
     let head = [
         "WORKLOAD", "SIDECARS", "CPU", "USED", "PROPOSED", "MEMORY", "USED", "PROPOSED", "LIMIT",
+        "ADDS",
     ];
     let sidecars = report.workloads.iter().map(|of| of.sidecars).sum();
     let mut text = table::render(&head, &rows.collect::<Vec<_>>());

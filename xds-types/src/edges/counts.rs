@@ -44,6 +44,8 @@ pub struct EdgeCounts {
     pub forbidden: u32,
     /// Requests by duration; [`BOUNDS_MS`] has the upper bounds.
     pub durations: [u32; BUCKETS],
+    /// The sum of the durations of requests, in milliseconds; 0 from an agent that does not report it.
+    pub duration_sum_ms: u64,
     /// Ended connections of bytes.
     pub connections: u32,
     /// Bytes that those connections brought from the client.
@@ -72,11 +74,27 @@ impl EdgeCounts {
         for (own, more) in both.chain(durations) {
             *own = own.saturating_add(*more);
         }
+        self.duration_sum_ms = self.duration_sum_ms.saturating_add(other.duration_sum_ms);
         self.failures = self.failures.saturating_add(other.failures);
         self.forbidden = self.forbidden.saturating_add(other.forbidden);
         self.connections = self.connections.saturating_add(other.connections);
         self.received_bytes = self.received_bytes.saturating_add(other.received_bytes);
         self.sent_bytes = self.sent_bytes.saturating_add(other.sent_bytes);
+    }
+
+    /// Returns the mean duration in milliseconds. `None`: no duration is known, or the sum is of fewer requests than the buckets, as where
+    /// some agents do not report it.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn mean_ms(&self) -> Option<f64> {
+        let lowest = std::iter::once(0.0).chain(BOUNDS_MS);
+        let (mut all, mut at_least) = (0u64, 0.0);
+        for (count, from) in self.durations.iter().zip(lowest) {
+            all += u64::from(*count);
+            at_least += f64::from(*count) * from.floor();
+        }
+        let sum = self.duration_sum_ms as f64;
+        (all > 0 && sum >= at_least).then(|| sum / all as f64)
     }
 
     /// Returns the duration in milliseconds within which a share of the requests ended, by linear interpolation in its bucket.
@@ -116,6 +134,17 @@ mod tests {
         counts.durations = [0; BUCKETS];
         counts.durations[BUCKETS - 1] = 1;
         assert_eq!(counts.quantile_ms(0.5), Some(3_600_000.0));
+    }
+
+    #[test]
+    fn a_mean_needs_the_sum_of_all_requests() {
+        let mut counts = EdgeCounts::default();
+        assert_eq!(counts.mean_ms(), None);
+        (counts.durations[1], counts.durations[3]) = (6, 2);
+        counts.duration_sum_ms = 16;
+        assert_eq!(counts.mean_ms(), Some(2.0));
+        counts.duration_sum_ms = 9;
+        assert_eq!(counts.mean_ms(), None, "two requests took 5 ms at least");
     }
 
     #[test]

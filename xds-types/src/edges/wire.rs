@@ -136,6 +136,9 @@ pub struct EdgeDelta {
     /// [`EdgeCounts::sent_bytes`].
     #[prost(uint64, tag = "9")]
     pub sent_bytes: u64,
+    /// [`EdgeCounts::duration_sum_ms`].
+    #[prost(uint64, tag = "10")]
+    pub duration_sum_ms: u64,
 }
 
 impl EdgeDelta {
@@ -156,6 +159,7 @@ impl EdgeDelta {
             connections: counts.connections,
             received_bytes: counts.received_bytes,
             sent_bytes: counts.sent_bytes,
+            duration_sum_ms: counts.duration_sum_ms,
         }
     }
 
@@ -177,6 +181,7 @@ impl EdgeDelta {
             failures: self.failures,
             forbidden: self.forbidden,
             durations,
+            duration_sum_ms: self.duration_sum_ms,
             connections: self.connections,
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
@@ -209,6 +214,7 @@ mod tests {
         let mut counts = EdgeCounts {
             responses: [0, 0, 1500, 0, 3, 0],
             forbidden: 3,
+            duration_sum_ms: 5900,
             ..EdgeCounts::default()
         };
         (counts.durations[2], counts.durations[3]) = (1400, 103);
