@@ -8,6 +8,7 @@ pub mod children;
 pub mod cluster;
 pub mod control_plane;
 pub mod echo;
+pub mod edges;
 pub mod flat;
 pub mod http;
 pub mod latency;

@@ -11,7 +11,7 @@ use heddle_bench::load::Load;
 use heddle_bench::page::{self, Conditions};
 use heddle_bench::paths::{ClusterParts, Parts};
 use heddle_bench::simulate::Simulate;
-use heddle_bench::{flat, latency, machine, streams, table, throughput};
+use heddle_bench::{edges, flat, latency, machine, streams, table, throughput};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Heddle on real parts")]
@@ -34,6 +34,8 @@ enum Command {
         throughput: PerCore,
         #[command(flatten)]
         streams: streams::Plan,
+        #[command(flatten)]
+        edges: edges::Plan,
         #[command(flatten)]
         common: Common,
     },
@@ -69,6 +71,13 @@ enum Command {
     Streams {
         #[command(flatten)]
         streams: streams::Plan,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The reports on the traffic of edges, their store, and the commands on many flows.
+    Edges {
+        #[command(flatten)]
+        edges: edges::Plan,
         #[command(flatten)]
         common: Common,
     },
@@ -179,6 +188,7 @@ async fn run(command: Command) -> Result<()> {
             requests,
             throughput,
             streams,
+            edges,
             common,
         } => {
             let output = Output::new(common)?;
@@ -186,7 +196,8 @@ async fn run(command: Command) -> Result<()> {
             output.memory(&memory).await?;
             output.latency(&requests).await?;
             output.throughput(&throughput).await?;
-            output.streams(&streams).await
+            output.streams(&streams).await?;
+            output.edges(&edges).await
         }
         Command::Table { table, common } => Output::new(common)?.table(&table).await,
         Command::Memory { memory, common } => Output::new(common)?.memory(&memory).await,
@@ -195,6 +206,7 @@ async fn run(command: Command) -> Result<()> {
             Output::new(common)?.throughput(&throughput).await
         }
         Command::Streams { streams, common } => Output::new(common)?.streams(&streams).await,
+        Command::Edges { edges, common } => Output::new(common)?.edges(&edges).await,
         Command::Work => {
             let work = machine::fixed_work(machine::WORK_TIMES)?;
             println!("{}: {}", machine::WORK, work.spread(2));
@@ -254,6 +266,13 @@ impl Output {
         let figures = latency::measure(&self.parts, &plan).await?;
         let text = latency::markdown(&plan, &figures);
         self.write("latency", &text, &conditions).await
+    }
+
+    async fn edges(&self, plan: &edges::Plan) -> Result<()> {
+        let conditions = Conditions::now(&self.parts).await?;
+        let figures = edges::measure(plan)?;
+        let text = edges::markdown(&figures);
+        self.write("edges", &text, &conditions).await
     }
 
     async fn throughput(&self, throughput: &PerCore) -> Result<()> {

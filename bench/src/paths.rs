@@ -104,12 +104,14 @@ fn build(repo: &Path) -> Result<PathBuf> {
         "heddle-operator",
         "--package",
         "heddle-agent",
+        "--package",
+        "heddle-cli",
     ]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     if !cargo.status().context("cargo")?.success() {
-        bail!("heddle-operator and heddle-agent could not be built");
+        bail!("heddle-operator, heddle-agent and heddle could not be built");
     }
     let here = std::env::current_exe()?;
     Ok(here

@@ -24,7 +24,7 @@ use slots::Slots;
 /// The window of an answer if the caller names none, in seconds.
 pub const DEFAULT_WINDOW: u64 = 60;
 
-/// The edges that are kept. Each has at most 42 slots of 136 bytes and a name: below 100 MB for all.
+/// The edges that are kept. Each has at most 48 slots of 152 bytes, and a name of mostly a few hundred: below 100 MB for all.
 const MAX_EDGES: usize = 10_000;
 /// The edges of one workload that are kept: its pods have mostly the same ones.
 const MAX_EDGES_OF_WORKLOAD: usize = 4 * MAX_EDGES_OF_SIDECAR;
@@ -133,7 +133,14 @@ impl EdgeStore {
         self.report_at(self.now(), window)
     }
 
-    fn take_at(&self, now: u64, sidecar: &ReportingSidecar, traffic: &[EdgeTraffic], lost: u64) {
+    /// Takes a report at a time, in seconds since the store began, which is not before that of an earlier call; for measurements.
+    pub fn take_at(
+        &self,
+        now: u64,
+        sidecar: &ReportingSidecar,
+        traffic: &[EdgeTraffic],
+        lost: u64,
+    ) {
         let identity: Arc<str> = sidecar.identity.as_str().into();
         let mut edges = self.lock();
         edges.losses.by_agents = edges.losses.by_agents.saturating_add(lost);
@@ -152,7 +159,9 @@ impl EdgeStore {
         self.metrics.edges.set(edges.all.len(), edges.losses);
     }
 
-    fn report_at(&self, now: u64, window: u64) -> EdgesReport {
+    /// Returns the edges with traffic in the `window` seconds before a time.
+    #[must_use]
+    pub fn report_at(&self, now: u64, window: u64) -> EdgesReport {
         let edges = self.lock();
         let found = edges.all.iter().filter_map(|(key, kept)| {
             let counts = kept.slots.sum(now, window);

@@ -16,6 +16,10 @@ const COARSE: Seconds = 30;
 /// Older slots that are kept. The first of them overlaps the new ones by less than a slot.
 const COARSE_SLOTS: u64 = 29;
 
+/// The most new and older slots of an edge at a time. The first older slot may be there still while the last one begins.
+const MOST_FINE: usize = 18;
+const MOST_COARSE: usize = 30;
+
 /// The longest time over which counts can be asked for, in seconds.
 pub const LONGEST_WINDOW: u64 = 900;
 
@@ -45,7 +49,7 @@ impl Slots {
     /// Adds counts at a time, which is not before that of an earlier call.
     pub(super) fn add(&mut self, now: Seconds, counts: &EdgeCounts) {
         self.age(now);
-        add(&mut self.fine, now / FINE, counts);
+        add(&mut self.fine, MOST_FINE, now / FINE, counts);
     }
 
     /// Returns the counts of the last `window` seconds, to the length of a slot.
@@ -74,17 +78,30 @@ impl Slots {
 
     /// Moves new slots that are too old into older ones, and forgets the oldest.
     fn age(&mut self, now: Seconds) {
+        // Before, so that there is room for those that are moved; and after, for of an idle edge these are too old themselves.
+        self.forget(now);
         while let Some(slot) = self
             .fine
             .pop_front_if(|slot| slot.number + FINE_SLOTS <= now / FINE)
         {
-            add(&mut self.coarse, slot.number * FINE / COARSE, &slot.counts);
+            let number = slot.number * FINE / COARSE;
+            add(&mut self.coarse, MOST_COARSE, number, &slot.counts);
         }
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Seconds) {
         while self
             .coarse
             .pop_front_if(|slot| slot.number + COARSE_SLOTS + 1 < now / COARSE)
             .is_some()
         {}
+    }
+
+    /// Returns the bytes that the slots take beside the edge itself.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        (self.fine.capacity() + self.coarse.capacity()) * size_of::<Slot>()
     }
 
     #[cfg(test)]
@@ -93,13 +110,25 @@ impl Slots {
     }
 }
 
-fn add(slots: &mut VecDeque<Slot>, number: u64, counts: &EdgeCounts) {
+fn add(slots: &mut VecDeque<Slot>, most: usize, number: u64, counts: &EdgeCounts) {
     match slots.back_mut().filter(|slot| slot.number == number) {
         Some(slot) => slot.counts.add(counts),
-        None => slots.push_back(Slot {
-            number,
-            counts: counts.clone(),
-        }),
+        None => {
+            grow(slots, most);
+            slots.push_back(Slot {
+                number,
+                counts: counts.clone(),
+            });
+        }
+    }
+}
+
+/// Makes room for one more slot, and for no more than there may be: on its own a queue doubles, to almost twice of that.
+fn grow(slots: &mut VecDeque<Slot>, most: usize) {
+    let (length, capacity) = (slots.len(), slots.capacity());
+    if length == capacity {
+        let wanted = (2 * length).clamp(1, most.max(length + 1));
+        slots.reserve_exact(wanted - length);
     }
 }
 
@@ -120,7 +149,12 @@ mod tests {
         for second in 0..3600 {
             slots.add(second, &requests(1));
             let (fine, coarse) = slots.len();
-            assert!(fine <= 18 && coarse <= 30, "{fine} {coarse} at {second}");
+            assert!(
+                fine <= MOST_FINE && coarse <= MOST_COARSE,
+                "{fine} {coarse} at {second}"
+            );
+            let most = (MOST_FINE + MOST_COARSE) * size_of::<Slot>();
+            assert!(slots.bytes() <= most, "{} bytes at {second}", slots.bytes());
         }
         for (window, slot) in [(5, 5), (30, 5), (60, 5), (300, 30), (900, 30)] {
             let sum = slots.sum(3599, window).requests();
