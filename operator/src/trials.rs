@@ -327,6 +327,7 @@ mod tests {
             version: "1".into(),
             body: bytes::Bytes::new(),
             requires: Vec::new(),
+            empty: false,
             origins: BTreeSet::new(),
             rules: Vec::new(),
         })

@@ -21,6 +21,8 @@ pub struct Resource {
     pub body: Bytes,
     /// The resources that the proxy must have acknowledged before this one is sent to it.
     pub requires: Vec<ResourceKey>,
+    /// Endpoints without any address. A proxy that has some keeps them until its routes lead elsewhere.
+    pub empty: bool,
     /// The objects that decided the content of this resource.
     pub origins: BTreeSet<ObjectRef>,
     /// The objects of each rule, where the routes of several rules are merged into the resource.
@@ -51,6 +53,20 @@ impl Resource {
         Self::merged(kind, name, body, requires, origins, Vec::new())
     }
 
+    /// Returns the endpoints of a cluster, which require nothing: Envoy asks for them once it has the cluster, and acknowledges the cluster once
+    /// it has them.
+    pub(crate) fn endpoints(
+        name: &str,
+        body: Vec<u8>,
+        empty: bool,
+        origins: BTreeSet<ObjectRef>,
+    ) -> Arc<Self> {
+        let (kind, requires) = (ResourceKind::Endpoints, Vec::new());
+        let mut resource = Self::new(kind, name, body, requires, origins);
+        Arc::make_mut(&mut resource).empty = empty;
+        resource
+    }
+
     /// Returns a resource with the routes of several rules.
     pub(crate) fn merged(
         kind: ResourceKind,
@@ -68,6 +84,7 @@ impl Resource {
             version,
             body: body.into(),
             requires,
+            empty: false,
             origins,
             rules,
         })

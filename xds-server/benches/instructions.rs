@@ -95,6 +95,7 @@ fn resource(
         version: version.into(),
         body: vec![b'x'; length].into(),
         requires: requires.iter().map(|other| other.key.clone()).collect(),
+        empty: false,
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Resource {
     /// Requirements must not form a circle. One that is not in the view does not count. See [`crate::session`]
     /// for those that a client can only ask for once it holds this one.
     pub requires: Vec<ResourceKey>,
+    /// Endpoints without any address. A client that has some keeps them until its routes lead elsewhere.
+    pub empty: bool,
 }
 
 /// Resources that come, change and go together.

@@ -102,6 +102,7 @@ fn wire(part: &Part) -> Arc<heddle_xds_server::Part> {
             version: Arc::clone(&resource.version),
             body: resource.body.clone(),
             requires: resource.requires.clone(),
+            empty: resource.empty,
         })
     };
     Arc::new(heddle_xds_server::Part {

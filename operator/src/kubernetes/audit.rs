@@ -305,6 +305,7 @@ mod tests {
             version: "1".into(),
             body: Default::default(),
             requires: Vec::new(),
+            empty: false,
         })
     }
 

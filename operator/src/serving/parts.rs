@@ -74,5 +74,6 @@ fn wire(resource: &policy::Resource) -> xds::Resource {
         version: Arc::clone(&resource.version),
         body: resource.body.clone(),
         requires: resource.requires.clone(),
+        empty: resource.empty,
     }
 }

@@ -198,6 +198,7 @@ mod tests {
                 version: "1".into(),
                 body,
                 requires,
+                empty: false,
                 origins: BTreeSet::new(),
                 rules: Vec::new(),
             })

@@ -397,6 +397,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: 
                     version: "1".into(),
                     body: bytes::Bytes::new(),
                     requires: Vec::new(),
+                    empty: false,
                     origins: BTreeSet::new(),
                     rules: Vec::new(),
                 }),

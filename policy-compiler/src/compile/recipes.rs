@@ -32,12 +32,11 @@ impl Recipe for Upstream {
 
 impl Recipe for EndpointAssignment {
     fn make(&self) -> Arc<Resource> {
-        Resource::new(
-            ResourceKind::Endpoints,
+        let mut groups = self.groups.iter();
+        Resource::endpoints(
             &self.name,
             endpoint::assignment(&self.name, &self.groups).encode_to_vec(),
-            // They require nothing: Envoy asks for them once it has the cluster, and acknowledges the cluster once it has them.
-            Vec::new(),
+            groups.all(|group| group.hosts.is_empty()),
             objects(&self.origins),
         )
     }

@@ -263,6 +263,7 @@ mod tests {
             version: version.into(),
             body: bytes::Bytes::new(),
             requires: vec![],
+            empty: false,
         }
     }
 

@@ -16,6 +16,11 @@
 //!   them from the route;
 //! - endpoints without a cluster of the same name in the view: no client will subscribe to them.
 //!
+//! # Clusters without endpoints
+//! A cluster that loses its last endpoint, and its endpoints, are sent to an incremental client after the routes that lead
+//! there: these may lead elsewhere now. Such a cluster counts as one that the client has. Once nothing is in flight, and
+//! these routes cannot be sent because of a rejection, they do not wait any more.
+//!
 //! # Assumptions
 //! A `ClusterLoadAssignment` has the name of its cluster. A client that takes all clusters (`*`) also asks for listeners.
 //!
@@ -28,6 +33,7 @@ mod answer;
 mod channel;
 mod delta;
 mod draft;
+mod emptied;
 mod plan;
 mod rejection;
 mod removal;

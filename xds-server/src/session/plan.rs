@@ -39,7 +39,7 @@ impl Session {
                 assert!(expected.is_empty(), "{kind}: not looked at");
                 continue;
             }
-            let ready = self.ready(kind);
+            let ready = self.ready(kind, Self::waits_for_routes);
             #[cfg(test)]
             assert_eq!(ready, expected, "{kind}: looked at too little");
             let draft = self.draft(kind, &view.absent, ready);
@@ -50,7 +50,12 @@ impl Session {
         if !pushes.is_empty() || self.in_flight() {
             return pushes;
         }
-        // Nothing is in flight. Answer pending subscriptions with an empty response, then send removals.
+        // Nothing is in flight.
+        let emptied = self.emptied(&view.absent);
+        if !emptied.is_empty() {
+            return emptied;
+        }
+        // Answer pending subscriptions with an empty response, then send removals.
         for kind in ResourceKind::ALL {
             if self.channels.get(kind).answer_due {
                 pushes.push(self.launch(kind, Draft::default()));
@@ -60,6 +65,38 @@ impl Session {
             pushes.extend(self.next_removal());
         }
         pushes
+    }
+
+    /// The clusters without endpoints that routes of the client still lead to, where nothing can change these routes now.
+    fn emptied(&mut self, absent: &BTreeSet<Name>) -> Vec<Push> {
+        let mut pushes = Vec::new();
+        if self.resyncing {
+            return pushes;
+        }
+        for kind in [ResourceKind::Cluster, ResourceKind::Endpoints] {
+            let ready = self.ready(kind, Self::waits_for_coming_routes);
+            let draft = self.draft(kind, absent, ready);
+            if !draft.is_empty() {
+                pushes.push(self.launch(kind, draft));
+            }
+        }
+        pushes
+    }
+
+    /// Whether a resource has to wait for routes, and these for a resource that the client has not asked for yet.
+    fn waits_for_coming_routes(&self, kind: ResourceKind, name: &Name) -> bool {
+        let comes = |required: &ResourceKey| {
+            let channel = self.channels.get(required.kind);
+            let current = channel.current(&required.name);
+            let rejection = channel.rejected.get(&required.name);
+            current.is_some_and(|current| {
+                rejection.is_none_or(|rejection| rejection.version != current.version)
+            })
+        };
+        let mut waiting = self
+            .routes_to(name)
+            .filter_map(|route| self.waits_for(route));
+        self.waits_for_routes(kind, name) && waiting.any(comes)
     }
 
     fn draft(
@@ -94,11 +131,15 @@ impl Session {
         Draft::default()
     }
 
-    /// The resources of a kind that the client lacks or has asked for, and that may be sent.
-    fn ready(&mut self, kind: ResourceKind) -> Vec<Arc<Resource>> {
+    /// The resources of a kind that the client lacks or has asked for, and that may be sent. `later`: whether one has to wait for routes.
+    fn ready(
+        &mut self,
+        kind: ResourceKind,
+        later: fn(&Self, ResourceKind, &Name) -> bool,
+    ) -> Vec<Arc<Resource>> {
         let (mut ready, mut idle) = (Vec::new(), Vec::new());
         for name in &self.channels.get(kind).pending {
-            match self.decide(kind, name) {
+            match self.decide(kind, name, later) {
                 SendDecision::Send(resource) => ready.push(resource),
                 SendDecision::Wait => {}
                 SendDecision::Idle => idle.push(Name::clone(name)),
@@ -139,16 +180,21 @@ impl Session {
             true => names.chain(&channel.asked).collect(),
             false => BTreeSet::new(),
         };
-        let ready = names
-            .into_iter()
-            .filter_map(|name| match self.decide(kind, name) {
+        let ready = names.into_iter().filter_map(|name| {
+            match self.decide(kind, name, Self::waits_for_routes) {
                 SendDecision::Send(resource) => Some(resource),
                 SendDecision::Wait | SendDecision::Idle => None,
-            });
+            }
+        });
         ready.collect()
     }
 
-    fn decide(&self, kind: ResourceKind, name: &Name) -> SendDecision {
+    fn decide(
+        &self,
+        kind: ResourceKind,
+        name: &Name,
+        later: fn(&Self, ResourceKind, &Name) -> bool,
+    ) -> SendDecision {
         let channel = self.channels.get(kind);
         let holding = channel.holding(name);
         let again = || {
@@ -174,6 +220,10 @@ impl Session {
         if rejected {
             // An updated cluster is better off with its last good endpoints than with none.
             return if warm { again() } else { SendDecision::Idle };
+        }
+        if later(self, kind, name) {
+            // The cluster of the endpoints that the client has was sent again.
+            return if warm { again() } else { SendDecision::Wait };
         }
         match self.waits_for(resource) {
             Some(_) => SendDecision::Wait,

@@ -22,6 +22,13 @@ impl Session {
         if (by.kind, required.kind) == (ResourceKind::Endpoints, ResourceKind::Cluster) {
             return true;
         }
+        let of_cluster = matches!(
+            required.kind,
+            ResourceKind::Cluster | ResourceKind::Endpoints
+        );
+        if of_cluster && self.is_emptied(&required.name) {
+            return true;
+        }
         let leaving = channel.in_flight.as_ref();
         if leaving.is_some_and(|response| response.removed.contains(&required.name)) {
             return false;

@@ -216,6 +216,7 @@ mod tests {
                 version: "unmarked".into(),
                 body: body.into(),
                 requires: Vec::new(),
+                empty: false,
             }),
         })
     }

@@ -46,6 +46,7 @@ fn resource(
         version: version.into(),
         body,
         requires,
+        empty: false,
     }
 }
 

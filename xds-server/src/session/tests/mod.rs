@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! view C:a=1 E:a=1 R:r=1<C:a,E:a absent=dst|x       a new view, a part for each resource; `<` lists the requirements
+//!                                                   a version that begins with `none`: endpoints without an address
 //! > C sub=*,a unsub=b has=a:1 nonce=1 nack=text     an incremental request
 //! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
@@ -158,6 +159,7 @@ fn resource(word: &str) -> Resource {
         version: version.into(),
         body: what.as_bytes().to_vec().into(),
         requires,
+        empty: version.starts_with("none"),
     }
 }
 

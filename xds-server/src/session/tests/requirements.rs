@@ -4,7 +4,115 @@ use super::{Flavor, run};
 
 const ON_DEMAND: &str = "view C:a=1 E:a=1 L:l=1 R:r=1<C:a,E:a C:dst|x=1<C:a,E:a,L:l,R:r";
 
+/// A route to two backends, as the client reports it on reconnect.
+const TWO_BACKENDS: &str = "view C:a=1 E:a=1 C:b=1 E:b=1 L:l=1<R:r R:r=1<C:a,E:a,C:b,E:b
+        > C sub=* has=a:1,b:1
+        > E sub=a,b has=a:1@1,b:1@1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        resynced";
+
 const RULES: &[(&str, &str)] = &[
+    (
+        "routes lead elsewhere before a cluster and its last endpoints go",
+        "
+        TWO_BACKENDS
+        view C:a=2 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#1 r=2
+        > R nonce=1
+        < C#2 a=2
+        < E#3 a=none@2
+        > E nonce=3
+        > C nonce=2
+        view C:a=3 E:a=3 C:b=1 E:b=1 L:l=1<R:r R:r=3<C:a,E:a,C:b,E:b
+        < C#4 a=3
+        < E#5 a=3@3
+        > E nonce=5
+        > C nonce=4
+        < R#6 r=3",
+    ),
+    (
+        "a backend takes over before the last endpoints of another one go",
+        "
+        view C:a=1 E:a=1 C:b=1 E:b=none L:l=1<R:r R:r=1<C:a,E:a,C:b,E:b
+        > C sub=* has=a:1,b:1
+        > E sub=a,b has=a:1@1,b:none@1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        resynced
+        view C:a=1 E:a=none C:b=1 E:b=2 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < E#1 b=2@1
+        > E nonce=1
+        < R#2 r=2
+        > R nonce=2
+        < E#3 a=none@1",
+    ),
+    (
+        "after a reconnect the last endpoints wait for routes not asked for yet",
+        "
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        > C sub=* has=a:1,b:1
+        > E sub=a,b has=a:1@1,b:1@1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        < R#1 r=2
+        > R nonce=1
+        < E#2 a=none@1",
+    ),
+    (
+        "endpoints to which no newer route leads go at once",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=1<C:a,E:a,C:b,E:b
+        < E#1 a=none@1",
+    ),
+    (
+        "endpoints do not wait for a route that the client rejects",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#1 r=2
+        > R nonce=1 nack=bad
+        < E#2 a=none@1",
+    ),
+    (
+        "endpoints wait for a route that waits for a cluster to be asked for",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 C:c=1 E:c=1 L:l=1<R:r R:r=2<C:b,E:b,C:c,E:c
+        < C#1 c=1
+        > C nonce=1
+        > E sub=c
+        < E#2 c=1@1
+        > E nonce=2
+        < R#3 r=2
+        > R nonce=3
+        < E#4 a=none@1",
+    ),
+    (
+        "endpoints do not wait for a route that cannot be sent",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 C:c=1 E:c=1 L:l=1<R:r R:r=2<C:b,E:b,C:c,E:c
+        < C#1 c=1
+        > C nonce=1 nack=bad
+        < E#2 a=none@1",
+    ),
+    (
+        "a cluster that warms gets the endpoints that it had, if its newest version waits for routes",
+        "
+        TWO_BACKENDS
+        view C:a=2 E:a=1 C:b=1 E:b=1 L:l=1<R:r R:r=1<C:a,E:a,C:b,E:b
+        < C#1 a=2
+        < E#2 a=1@2
+        view C:a=3 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#3 r=2
+        > E nonce=2
+        > C nonce=1
+        > R nonce=3
+        < C#4 a=3
+        < E#5 a=none@3",
+    ),
     (
         "an on-demand cluster is released after listener, route and endpoints",
         "
@@ -207,6 +315,11 @@ const RULES: &[(&str, &str)] = &[
 #[test]
 fn rules() {
     for (name, script) in RULES {
-        run(Flavor::Delta, name, &script.replace("ON_DEMAND", ON_DEMAND));
+        let script = script.replace("ON_DEMAND", ON_DEMAND);
+        run(
+            Flavor::Delta,
+            name,
+            &script.replace("TWO_BACKENDS", TWO_BACKENDS),
+        );
     }
 }

@@ -1,0 +1,76 @@
+//! Clusters that lose their last endpoint: when their resources may be sent, so that no request meets one without endpoints.
+
+use std::sync::Arc;
+
+use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
+
+use super::{Flavor, Session};
+
+impl Session {
+    /// Whether a resource has to wait, because routes of the client lead to a cluster that the view has no endpoint of any more, and newer
+    /// versions of these routes are not acknowledged yet.
+    pub(super) fn waits_for_routes(&self, kind: ResourceKind, name: &Name) -> bool {
+        let of_cluster = match kind {
+            ResourceKind::Cluster | ResourceKind::Endpoints => true,
+            ResourceKind::Listener
+            | ResourceKind::Route
+            | ResourceKind::Extension
+            | ResourceKind::Runtime => false,
+        };
+        of_cluster && self.is_emptied(name) && !self.is_replaced(kind, name) && self.is_led_to(name)
+    }
+
+    /// Whether the client warms the cluster that goes with the endpoints of the view: the old ones may be meant for another one.
+    fn is_replaced(&self, kind: ResourceKind, name: &Name) -> bool {
+        let endpoints = self.channels.get(ResourceKind::Endpoints);
+        let cluster = self.channels.get(ResourceKind::Cluster).current(name);
+        let of_view = cluster.map(|cluster| &cluster.version);
+        kind == ResourceKind::Endpoints
+            && endpoints.warm.contains(name)
+            && self.cluster_version(name) == of_view
+    }
+
+    /// Whether the view has no endpoint of a cluster any more, and the client can still use those that it has.
+    pub(super) fn is_emptied(&self, name: &Name) -> bool {
+        let endpoints = self.channels.get(ResourceKind::Endpoints);
+        if self.flavor != Flavor::Delta || !endpoints.current(name).is_some_and(|of| of.empty) {
+            return false;
+        }
+        let some = endpoints.holding(name).is_some_and(|held| {
+            // Unknown endpoints of a client that has reconnected count as some.
+            !held.gone && held.resource.is_none_or(|resource| !resource.empty)
+        });
+        let clusters = self.channels.get(ResourceKind::Cluster);
+        let sent = endpoints.in_flight.as_ref();
+        let sent = sent.is_some_and(|response| {
+            let empty = response.updates.get(name).is_some_and(|of| of.empty);
+            empty || response.removed.contains(name)
+        });
+        some && !sent && clusters.holding(name).is_some_and(|held| !held.gone)
+    }
+
+    /// Whether a route that the client holds leads to a cluster, and the client lacks the version of the view.
+    fn is_led_to(&self, name: &Name) -> bool {
+        // A client that has reconnected reports its endpoints before its routes.
+        let unknown = self.resyncing && !self.channels.get(ResourceKind::Route).opened;
+        unknown || self.routes_to(name).next().is_some()
+    }
+
+    /// The newer versions of the routes that the client holds and that lead to a cluster, but for rejected ones.
+    pub(super) fn routes_to(&self, name: &Name) -> impl Iterator<Item = &Arc<Resource>> {
+        let routes = self.channels.get(ResourceKind::Route);
+        let leads = |required: &ResourceKey| {
+            required.kind == ResourceKind::Endpoints && required.name == *name
+        };
+        routes.holdings().filter_map(move |(route, held)| {
+            let current = routes.current(route)?;
+            let rejection = routes.rejected.get(route);
+            let comes = !routes.in_sync(route)
+                && rejection.is_none_or(|rejection| rejection.version != current.version);
+            let leads = held
+                .resource
+                .is_none_or(|resource| resource.requires.iter().any(leads));
+            (comes && leads).then_some(current)
+        })
+    }
+}
