@@ -20,6 +20,8 @@ pub enum ConditionType {
     Conflicted,
     /// The policy decides requests everywhere it selects.
     Enforced,
+    /// Routes: backends of some rules have no ready endpoint, and their weights are not in force.
+    WeightsHeld,
     /// Every sidecar that should run this generation does.
     Programmed,
 }
@@ -32,6 +34,7 @@ impl ConditionType {
         Self::ResolvedRefs,
         Self::Conflicted,
         Self::Enforced,
+        Self::WeightsHeld,
         Self::Programmed,
     ];
 
@@ -44,6 +47,7 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Conflicted => "Conflicted",
             Self::Enforced => "Enforced",
+            Self::WeightsHeld => "WeightsHeld",
             Self::Programmed => "Programmed",
         }
     }
@@ -61,6 +65,9 @@ impl ConditionType {
             Self::Enforced => {
                 "The policy decides requests everywhere it selects. False with reason Audit is what was asked for."
             }
+            Self::WeightsHeld => {
+                "Backends have no ready endpoint, so that their shares go to the other backends of their rules; the message names both."
+            }
             Self::Programmed => {
                 "Every sidecar that should run this generation does (NoSubscribers: none needs to)."
             }
@@ -72,7 +79,7 @@ impl ConditionType {
     pub const fn positive(self) -> bool {
         match self {
             Self::Accepted | Self::ResolvedRefs | Self::Enforced | Self::Programmed => true,
-            Self::PartiallyInvalid | Self::Conflicted => false,
+            Self::PartiallyInvalid | Self::Conflicted | Self::WeightsHeld => false,
         }
     }
 }
@@ -136,6 +143,8 @@ pub mod reason {
     pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
     /// `ResolvedRefs`: a backend does not exist.
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    /// `ResolvedRefs` of a `TrafficSplit`, and `WeightsHeld` of a route: a backend with weight has no ready endpoint; the message names it.
+    pub const BACKEND_NOT_READY: &str = "BackendNotReady";
     /// `ResolvedRefs`: the Mesh names no collector, or one that is not there.
     pub const COLLECTOR_NOT_FOUND: &str = "CollectorNotFound";
     /// `ResolvedRefs`: the Mesh names no rate limit service, or one that is not there.

@@ -66,7 +66,10 @@ impl ParentStatus {
         let own = |kind| self.conditions.iter().any(|own| own.kind == kind);
         let not_accepted = own(ConditionType::Accepted);
         let shared = object.iter().filter(move |condition| {
-            let of_accepted = condition.kind == ConditionType::PartiallyInvalid;
+            let of_accepted = matches!(
+                condition.kind,
+                ConditionType::PartiallyInvalid | ConditionType::WeightsHeld
+            );
             !(own(condition.kind) || not_accepted && of_accepted)
         });
         self.conditions.iter().chain(shared)

@@ -168,7 +168,7 @@ proptest! {
             let rule = &entry.entry.rule;
             let of_one = rule.id.rule_name().is_some_and(|name| &**name == "one");
             let (skipped, own) = if of_one { (0, own) } else { (1, None) };
-            let headers = rule.edits.to_string();
+            let headers = rule.headers.to_string();
             check(&rule.policy, &headers, &Groups::first(&levels[skipped..]), own);
             // The explanation names the winner of each group.
             let met = with.met_policies(&name, port, None, entry.entry);

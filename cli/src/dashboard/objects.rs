@@ -351,7 +351,7 @@ impl Condition {
         let mut condition = Self::deserialize(value).ok()?;
         // `True` is good news of every type but these; that a policy is only audited was asked for.
         let wanted = match condition.kind.as_str() {
-            "Conflicted" | "PartiallyInvalid" => "False",
+            "Conflicted" | "PartiallyInvalid" | "WeightsHeld" => "False",
             _ => "True",
         };
         condition.good = condition.status == wanted || condition.reason == "Audit";

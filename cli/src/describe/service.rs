@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use heddle_policy_compiler::traffic::{
-    Action, Backend, PathRewrite, Resend, Rewrite, WeightedBackend,
+    Action, Backend, PathRewrite, Resend, Rewrite, RouteRule, Weight, WeightedBackend,
 };
 use heddle_policy_compiler::world::{Protocol, Service, ServicePort, TargetPort, selects};
 use heddle_policy_compiler::{
@@ -168,10 +168,10 @@ fn rule_of(
         Action::Redirect(redirect) => (&[][..], Some(format!("status {}", redirect.status.code()))),
         Action::Respond { status, .. } => (&[][..], Some(format!("status {status}"))),
     };
-    let sum: u64 = backends.iter().map(|of| u64::from(of.weight)).sum();
-    let backends = backends
-        .iter()
-        .map(|of| backend_of(world, compiled, of, sum));
+    let weights = weights(backends, in_force);
+    let sum: u64 = weights.iter().map(|of| u64::from(of.in_force)).sum();
+    let backends = backends.iter().zip(weights);
+    let backends = backends.map(|(of, weight)| backend_of(world, compiled, (of, weight), sum));
     let mirrors = in_force.mirrors().iter();
     let mirrors = mirrors.map(|of| format!("{} to {}", of.share, of.backend));
     let own = json!({
@@ -241,15 +241,32 @@ fn rows(rules: &[Value], list: &str) -> Value {
     rows.into()
 }
 
+/// The weights of backends: as in the table of the port where a weight is held, else as declared.
+fn weights(declared: &[WeightedBackend], in_force: &RouteRule) -> Vec<Weight> {
+    let declared = declared.iter().map(|of| of.weight);
+    match &in_force.action {
+        Action::Forward(forward) if forward.backends.iter().any(|of| of.weight.is_held()) => {
+            forward.backends.iter().map(|of| of.weight).collect()
+        }
+        Action::Forward(_) | Action::Redirect(_) | Action::Respond { .. } => declared.collect(),
+    }
+}
+
 #[allow(clippy::cast_precision_loss)]
-fn backend_of(world: &World, compiled: &Compiled, of: &WeightedBackend, sum: u64) -> Value {
+fn backend_of(
+    world: &World,
+    compiled: &Compiled,
+    (of, weight): (&WeightedBackend, Weight),
+    sum: u64,
+) -> Value {
     let (ready, plain, pods) = endpoints(world, compiled, &of.backend);
     let share = match sum {
         0 => 0.0,
-        sum => 100.0 * f64::from(of.weight) / sum as f64,
+        sum => 100.0 * f64::from(weight.in_force) / sum as f64,
     };
     json!({
-        "backend": of.backend.to_string(), "weight": of.weight, "percent": share,
+        "backend": of.backend.to_string(), "weight": weight.in_force, "percent": share,
+        "held": weight.is_held().then_some(weight.declared),
         "ready": ready, "readyWithoutSidecar": plain, "pods": pods,
     })
 }
@@ -311,8 +328,12 @@ fn with(mut one: Value, other: &Value) -> Value {
 fn backend_text(of: &Value) -> String {
     let percent = of["percent"].as_f64().unwrap_or_default();
     let backend = of["backend"].as_str().unwrap_or_default();
+    let held = match of["held"].as_u64() {
+        Some(declared) => format!(", declared weight {declared} not in force"),
+        None => String::new(),
+    };
     format!(
-        "{percent:.0} % {backend} ({} of {} ready)",
+        "{percent:.0} % {backend} ({} of {} ready{held})",
         of["ready"], of["pods"]
     )
 }

@@ -112,10 +112,10 @@ impl Fixture {
         // Loopback addresses of this process's own: two tests on one machine do not meet.
         let pid = std::process::id();
         let net = [
-            70 + u8::try_from(pid / 250 % 15).unwrap(),
+            60 + u8::try_from(pid / 250 % 15).unwrap(),
             u8::try_from(pid % 250).unwrap(),
         ];
-        // Room for twelve tests.
+        // Room for thirteen tests.
         let net = [net[0] + 15 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
         let here = Ipv4Addr::new(127, net[0], net[1], 1);
         let mut mesh = Self {
@@ -174,7 +174,8 @@ impl Fixture {
         self.control_plane = None;
     }
 
-    fn agent(&mut self, pod: &str, account: &str, host: u8) {
+    /// Starts the agent of a pod, with its Envoy.
+    pub fn agent(&mut self, pod: &str, account: &str, host: u8) {
         let mut command = Command::new(agent_binary());
         let runtime = self.path(pod);
         fs::create_dir(&runtime).unwrap();
@@ -429,7 +430,7 @@ fn request(to: SocketAddr) -> String {
 }
 
 /// An application that answers with its name. Its thread ends with the test's process.
-fn application(address: SocketAddr, name: &'static str) {
+pub fn application(address: SocketAddr, name: &'static str) {
     let listener = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {

@@ -17,6 +17,7 @@ mod logs;
 mod rollouts;
 mod rpc;
 mod schema;
+mod shares;
 mod strangers;
 mod strict;
 mod suspects;
@@ -165,6 +166,12 @@ fn taps_show_live_requests_and_end_by_themselves() {
 fn open_connections_stay_while_everything_changes() {
     let mesh = Fixture::start();
     held::connections_stay_while_everything_changes(&mesh);
+}
+
+#[test]
+fn no_request_fails_while_one_backend_of_its_rule_is_ready() {
+    let mut mesh = Fixture::start();
+    shares::move_before_the_last_endpoint_goes(&mut mesh);
 }
 
 #[test]

@@ -64,6 +64,35 @@ pub fn serve(at: SocketAddr) {
     });
 }
 
+/// A client that makes one call after the other on one connection.
+pub struct Caller {
+    runtime: Runtime,
+    client: AggregatedDiscoveryServiceClient<transport::Channel>,
+}
+
+impl Caller {
+    pub fn connect(to: SocketAddr) -> Self {
+        let runtime = runtime();
+        let connecting = AggregatedDiscoveryServiceClient::connect(format!("http://{to}"));
+        let client = runtime.block_on(connecting).unwrap();
+        Self { runtime, client }
+    }
+
+    /// Makes a call of one message and waits for its echo.
+    pub fn call(&mut self) -> Result<(), String> {
+        let call = async {
+            let message = tokio_stream::once(DeltaDiscoveryRequest::default());
+            let answers = self.client.delta_aggregated_resources(message).await?;
+            answers.into_inner().message().await
+        };
+        let call = async { tokio::time::timeout(PATIENCE, call).await };
+        let answer = self.runtime.block_on(call);
+        let answer = answer.map_err(|_| "no answer in time".to_owned())?;
+        let answer = answer.map_err(|status| status.to_string())?;
+        answer.map(drop).ok_or_else(|| "no echo".to_owned())
+    }
+}
+
 /// An open stream.
 pub struct Stream {
     runtime: Runtime,

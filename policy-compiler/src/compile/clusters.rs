@@ -310,6 +310,7 @@ fn routed<'a>(
     let policy = scene.policy_for(&key.1, &service.name, key.0, Protocol::Http);
     let of_rules = scene.rule_policies(rules);
     let resent = of_rules.resent(rules, &policy);
+    let mut ready = BTreeSet::new();
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
@@ -326,6 +327,7 @@ fn routed<'a>(
             // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
             let Some(pair) = pair else { continue };
             upstreams.insert(backend.clone(), pair.as_upstream());
+            ready.extend(pair.is_ready().then(|| backend.clone()));
             // The service itself can be one of its backends.
             if names.insert(Arc::clone(pair.name())) {
                 pairs.push(pair);
@@ -344,7 +346,8 @@ fn routed<'a>(
     }
     let mirrors = mirrors(scene, service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
-        let mut table = routes::table((&service.name, key.0), own, (rules, otherwise), upstreams);
+        let rules = (rules, otherwise);
+        let mut table = routes::table((&service.name, key.0), own, rules, upstreams, &ready);
         table.mirrors = as_upstreams(&mirrors);
         routes::with_policy(table, &policy, &of_rules)
     });

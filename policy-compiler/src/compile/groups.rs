@@ -20,10 +20,10 @@ const REFUSES: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// The sum of weights with a refused share. Maglev divides its table of 65,537 entries by them.
 const WHOLE: u64 = 1_000_000_000;
 
-/// The endpoints of the backends of a rule, a group for each. Adds their identities.
+/// The endpoints of the backends of a rule, a group for each. Adds their identities, and sets the weights in force.
 pub(super) fn groups(
     reached: impl Fn(&NamespacedName, Port, Option<&Labels>) -> ReachableEndpoints,
-    forward: &Forward,
+    forward: &mut Forward,
     identities: &mut BTreeSet<SpiffeId>,
 ) -> Vec<EndpointGroup> {
     let group = |weighted: &WeightedBackend| {
@@ -33,17 +33,25 @@ pub(super) fn groups(
             Backend::Invalid(_) => ReachableEndpoints::default(),
         };
         identities.extend(there.identities);
-        // Without weight a backend gets nothing, and where it is makes no difference.
-        let hosts = match weighted.weight {
-            0 => Vec::new(),
-            _ => there.hosts,
-        };
         EndpointGroup {
-            weight: weighted.weight,
-            hosts,
+            weight: 0,
+            hosts: there.hosts,
+            ending: there.ending,
         }
     };
-    forward.backends.iter().map(group).collect()
+    let mut groups: Vec<EndpointGroup> = forward.backends.iter().map(group).collect();
+    let backends = forward.backends.iter().map(|weighted| &weighted.backend);
+    let ready = backends.zip(&groups).filter(|(_, group)| group.is_ready());
+    let ready: BTreeSet<Backend> = ready.map(|(backend, _)| backend.clone()).collect();
+    forward.divide(|backend| ready.contains(backend));
+    for (group, weighted) in groups.iter_mut().zip(&forward.backends) {
+        group.weight = weighted.weight.in_force;
+        // Without weight a backend gets nothing, and where it is makes no difference.
+        if group.weight == 0 {
+            (group.hosts, group.ending) = (Vec::new(), false);
+        }
+    }
+    groups
 }
 
 /// Adds the refused share of a rule to the groups of its backends. Their cluster draws endpoints by weight then, under every policy, and
@@ -80,8 +88,8 @@ fn refused(forward: &Forward) -> impl Iterator<Item = &WeightedBackend> {
 /// Adds the group to which so many draws in a row lead for the refused share.
 fn add_share(groups: &mut Vec<EndpointGroup>, forward: &Forward, draws: u32) {
     let sum = |weights: &mut dyn Iterator<Item = u32>| weights.map(u64::from).sum::<u64>();
-    let refused = sum(&mut refused(forward).map(|of| of.weight));
-    let all = sum(&mut forward.weighted().map(|of| of.weight));
+    let refused = sum(&mut refused(forward).map(|of| of.weight.in_force));
+    let all = sum(&mut forward.weighted().map(|of| of.weight.in_force));
     for group in groups.iter_mut() {
         // Those without endpoints leave their share to the others.
         if group.hosts.is_empty() {
@@ -103,6 +111,7 @@ fn add_share(groups: &mut Vec<EndpointGroup>, forward: &Forward, draws: u32) {
     groups.push(EndpointGroup {
         weight: weight(share),
         hosts: vec![host],
+        ending: false,
     });
 }
 

@@ -8,19 +8,21 @@ use crate::finding::ObjectRef;
 use crate::kinds::policies::traffic_policy::{PortPolicy, RulePolicies};
 use crate::traffic::{
     Action, Backend, Forward, HeaderPolicy, Mirror, Origins, Otherwise, RequestMatcher, Retries,
-    RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost,
+    RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, TableUpstream, VirtualHost, Weight,
     WeightedBackend,
 };
 use crate::world::{NamespacedName, Port};
 
-/// The table of a port: its rules, and the answer to all other requests.
+/// The table of a port: its rules, and the answer to all other requests. `ready`: the backends with a ready endpoint.
 pub(super) fn table(
     (service, port): (&NamespacedName, Port),
     own: &ClusterAndEndpoints,
     (rules, otherwise): (&[&RouteEntry], Otherwise),
     mut upstreams: BTreeMap<Backend, TableUpstream>,
+    ready: &BTreeSet<Backend>,
 ) -> RouteTable {
-    let mut entries: Vec<RouteEntry> = rules.iter().map(|entry| canonical(entry)).collect();
+    let entries = rules.iter().map(|entry| canonical(entry, ready));
+    let mut entries: Vec<RouteEntry> = entries.collect();
     if leaves_some(rules, otherwise) {
         let backend = Backend::Service(service.clone(), port);
         upstreams
@@ -112,18 +114,24 @@ fn whole_service(backend: Backend) -> RouteEntry {
     }
 }
 
-/// The entry without properties that change no byte, so that tables of equal bytes are equal.
-fn canonical(entry: &RouteEntry) -> RouteEntry {
+/// The entry with the weights in force, and without properties that change no byte, so that tables of equal bytes are equal. The declared
+/// weight of a backend stays where another one is in force.
+fn canonical(entry: &RouteEntry, ready: &BTreeSet<Backend>) -> RouteEntry {
     let Action::Forward(forward) = &entry.rule.action else {
         return entry.clone();
     };
-    let takers = forward.weighted().count();
-    let alone = takers == 1;
-    let backends = forward.backends.iter().map(|of| WeightedBackend {
+    let weights = forward.divided(|backend| ready.contains(backend));
+    let takers = weights.iter().filter(|weight| weight.in_force > 0).count();
+    let alone = takers == 1 && !weights.iter().any(|weight| weight.is_held());
+    let backends = forward.backends.iter().zip(weights);
+    let backends = backends.map(|(of, weight)| WeightedBackend {
         backend: without_reason(&of.backend),
         // Alone, it gets all requests by any weight.
-        weight: if alone { of.weight.min(1) } else { of.weight },
-        headers: match of.weight {
+        weight: match alone {
+            true => Weight::of(weight.in_force.min(1)),
+            false => weight,
+        },
+        headers: match weight.in_force {
             0 if forward.session.is_none() => HeaderPolicy::default(),
             _ => of.headers.clone(),
         },

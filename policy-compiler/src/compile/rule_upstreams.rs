@@ -63,6 +63,7 @@ pub(super) fn subset(
     let groups = vec![EndpointGroup {
         weight: 1,
         hosts: there.hosts,
+        ending: there.ending,
     }];
     let mut upstream = Upstream {
         name,
@@ -106,7 +107,11 @@ pub(super) fn of_connections(
     let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
         scene.reached(name, port, labels, caller)
     };
-    if let Action::Forward(forward) = &rule.action {
+    let mut forward = match &rule.action {
+        Action::Forward(forward) => Some(forward.clone()),
+        Action::Redirect(_) | Action::Respond { .. } => None,
+    };
+    if let Some(forward) = &mut forward {
         groups = groups::groups(reached, forward, &mut identities);
     }
     let mut upstream = Upstream {
@@ -125,7 +130,7 @@ pub(super) fn of_connections(
     };
     let policy = scene.policy_for(facet, &service.name, *port, Protocol::Tcp);
     govern(&mut upstream, &policy, false);
-    if let Action::Forward(forward) = &rule.action {
+    if let Some(forward) = &forward {
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
     }
     with_old_name(upstream, groups, old)

@@ -113,8 +113,11 @@ impl UnitInput {
             Self::Admission(service) | Self::Unmeshed(service) => {
                 read(UnitId::Callers(service.clone()));
             }
-            Self::Declared(..) | Self::Namespace(_) | Self::Namespaces | Self::PortAddresses(_) => {
-            }
+            Self::Declared(..)
+            | Self::Namespace(_)
+            | Self::Namespaces
+            | Self::Ready(_)
+            | Self::PortAddresses(_) => {}
             // The hosts of an object are compiled for the namespaces that call them, the rules of a route with the services that it is
             // attached to.
             Self::Attached(_, Target::External(_) | Target::Route(_)) => {}
@@ -129,6 +132,7 @@ impl UnitInput {
             | Self::Namespaces
             | Self::Service(_)
             | Self::Endpoints(_)
+            | Self::Ready(_)
             | Self::Pods(_)
             | Self::Attached(
                 _,
@@ -178,6 +182,11 @@ impl Readers {
         } else {
             self.by_unit.insert(unit.clone(), Arc::new(reads));
         }
+    }
+
+    /// Whether a unit has a recorded read of an input.
+    pub(crate) fn reads(&self, input: &UnitInput) -> bool {
+        self.by_input.contains_key(input)
     }
 
     /// Returns the units with a recorded read of an input.

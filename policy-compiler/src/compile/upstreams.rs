@@ -86,6 +86,12 @@ impl ClusterAndEndpoints {
         with_old_name(upstream, self.endpoints.recipe().groups.clone(), old)
     }
 
+    /// Whether an endpoint is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        let groups = &self.endpoints.recipe().groups;
+        groups.iter().any(EndpointGroup::is_ready)
+    }
+
     /// Itself as the upstream of a route table.
     pub(super) fn as_upstream(&self) -> TableUpstream {
         TableUpstream {
@@ -173,14 +179,15 @@ fn whole(
     let caller = Caller::of(service, facet);
     let own = scene.reached(name, port, None, caller);
     let (unmeshed, misnamed, mut identities) = (own.unmeshed, own.misnamed, own.identities);
-    let forward = match rule.map(|rule| &rule.action) {
+    let mut forward = match rule.map(|rule| &rule.action) {
         None | Some(Action::Redirect(_) | Action::Respond { .. }) => None,
-        Some(Action::Forward(forward)) => Some(forward),
+        Some(Action::Forward(forward)) => Some(forward.clone()),
     };
-    let mut groups = match forward {
+    let mut groups = match &mut forward {
         None => vec![EndpointGroup {
             weight: 1,
             hosts: own.hosts,
+            ending: own.ending,
         }],
         Some(forward) => {
             let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
@@ -206,7 +213,7 @@ fn whole(
     };
     let policy = scene.policy_at_backend(facet, name, port, protocol);
     govern(&mut upstream, &policy, plain_requests);
-    if let Some(forward) = forward {
+    if let Some(forward) = &forward {
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
     }
     ServiceCluster {

@@ -236,6 +236,7 @@ pub(crate) fn fixed(name: &str, at: SocketAddr) -> v3::Cluster {
             &[EndpointGroup {
                 weight: 1,
                 hosts: vec![endpoint],
+                ending: false,
             }],
         )),
         ..base(name, v3::cluster::DiscoveryType::Static)

@@ -53,12 +53,12 @@ pub(super) fn specifier(
             ..cluster(name(table, backend), weight, &headers)
         }
     };
-    let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
+    let weights: Vec<u32> = forward.weighted().map(|of| of.weight.in_force).collect();
     let placed = |whole: u32| forward.weighted().zip(places(&weights, whole));
     let clusters = match &forward.sticky {
         None => forward
             .weighted()
-            .map(|of| share(of, of.weight, None))
+            .map(|of| share(of, of.weight.in_force, None))
             .collect(),
         Some(Sticky::Header(_)) => {
             let shares =

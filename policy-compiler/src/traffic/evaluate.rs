@@ -38,6 +38,8 @@ pub struct Decision<'t> {
 pub struct Share<'t> {
     /// The backend, as the rule names it.
     pub backend: &'t Backend,
+    /// The place of the backend among those of the rule.
+    pub place: usize,
     /// Its weight, above zero; for a session it may be zero.
     pub weight: u32,
     /// Its upstream. None: the request is answered with status 500.
@@ -59,13 +61,16 @@ impl<'t> Decision<'t> {
         let Action::Forward(forward) = &self.entry.rule.action else {
             return Vec::new();
         };
-        forward.weighted().map(|of| self.share(of)).collect()
+        let backends = forward.backends.iter().enumerate();
+        let weighted = backends.filter(|(_, of)| of.weight.in_force > 0);
+        weighted.map(|(place, of)| self.share(place, of)).collect()
     }
 
-    fn share(&self, weighted: &'t WeightedBackend) -> Share<'t> {
+    fn share(&self, place: usize, weighted: &'t WeightedBackend) -> Share<'t> {
         Share {
             backend: &weighted.backend,
-            weight: weighted.weight,
+            place,
+            weight: weighted.weight.in_force,
             upstream: self.table.upstream(&weighted.backend),
             headers: &weighted.headers,
         }
@@ -89,7 +94,7 @@ impl<'t> Decision<'t> {
         let Action::Forward(forward) = &self.entry.rule.action else {
             return None;
         };
-        Some(self.share(forward.backends.get(*index)?))
+        Some(self.share(*index, forward.backends.get(*index)?))
     }
 
     /// The faults that a request may meet, in their order.

@@ -22,6 +22,7 @@ mod table;
 pub(crate) mod unrouted;
 mod upstream;
 mod upstream_policy;
+mod weight;
 
 pub use cors::{Cors, Listed, Origin};
 pub use evaluate::{Decision, Request, Share, evaluate};
@@ -56,3 +57,4 @@ pub use upstream::{
 };
 pub(crate) use upstream_policy::idle_timeout;
 pub use upstream_policy::{Connections, Ejection, Limits, UpstreamPolicy};
+pub use weight::Weight;

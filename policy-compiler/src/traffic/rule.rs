@@ -11,6 +11,7 @@ use super::filters::{HeaderPolicy, Millionths, Redirect, Rewrite};
 use super::retries::Retries;
 use super::session::Session;
 use super::sticky::Sticky;
+use super::weight::Weight;
 use crate::finding::ObjectRef;
 use crate::world::{Labels, NamespacedName, Port};
 
@@ -225,7 +226,9 @@ impl Forward {
 
     /// The backends that take requests.
     pub fn weighted(&self) -> impl Iterator<Item = &WeightedBackend> + Clone {
-        self.backends.iter().filter(|backend| backend.weight > 0)
+        self.backends
+            .iter()
+            .filter(|backend| backend.weight.in_force > 0)
     }
 }
 
@@ -234,8 +237,8 @@ impl Forward {
 pub struct WeightedBackend {
     /// The target of the share.
     pub backend: Backend,
-    /// The weight in force, relative to the sum of the rule. Zero takes no requests.
-    pub weight: u32,
+    /// Its weight as declared, and in force.
+    pub weight: Weight,
     /// Changes of headers for this backend alone, after those of the rule.
     pub headers: HeaderPolicy,
 }
@@ -246,7 +249,7 @@ impl WeightedBackend {
     pub fn new(backend: Backend, weight: u32) -> Self {
         Self {
             backend,
-            weight,
+            weight: Weight::of(weight),
             headers: HeaderPolicy::default(),
         }
     }

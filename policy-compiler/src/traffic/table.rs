@@ -9,6 +9,7 @@ use super::rule::{Action, Backend, Forward, RouteRule, RuleId, WeightedBackend};
 use super::server_name::{NameRank, ServerName};
 use super::sticky::{Sticky, StickyCookie, places};
 use super::upstream::{Balance, Origins};
+use super::weight::Weight;
 
 /// The rules of one port of a service, for callers that get the same endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,7 +164,7 @@ impl RouteEntry {
         let Some(Sticky::Cookie(cookie)) = &forward.sticky else {
             return Vec::new();
         };
-        let weights: Vec<u32> = forward.weighted().map(|of| of.weight).collect();
+        let weights: Vec<u32> = forward.weighted().map(|of| of.weight.in_force).collect();
         let places = places(&weights, StickyCookie::PLACES);
         let shares = forward.weighted().zip(places);
         let known =
@@ -203,7 +204,7 @@ impl RouteEntry {
         let mut entry = self.clone();
         entry.matcher.cookies.push(cookie);
         let only = WeightedBackend {
-            weight: 1,
+            weight: Weight::of(1),
             ..of.clone()
         };
         let forward = Forward {

@@ -135,6 +135,16 @@ pub struct EndpointGroup {
     pub weight: u32,
     /// The endpoints, sorted.
     pub hosts: Vec<UpstreamHost>,
+    /// Whether the endpoints end, and none is ready: those of a service that is being moved serve to their end, but new shares go elsewhere.
+    pub ending: bool,
+}
+
+impl EndpointGroup {
+    /// Whether an endpoint is ready.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        !self.hosts.is_empty() && !self.ending
+    }
 }
 
 /// One endpoint of an upstream.

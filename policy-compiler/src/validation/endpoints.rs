@@ -258,6 +258,8 @@ pub(crate) struct ReachableEndpoints {
     /// Where to send: the ready ones; if there are none, those that end but still answer, so that the last pod of a service that is
     /// being moved serves to its end.
     pub(crate) hosts: Vec<UpstreamHost>,
+    /// Whether the hosts are those that end.
+    pub(crate) ending: bool,
     /// The identities that a client may meet. Of all endpoints, ready or not, so that readiness does not change the cluster.
     pub(crate) identities: BTreeSet<SpiffeId>,
     /// Whether any endpoint, ready or not, has no sidecar.
@@ -330,6 +332,7 @@ pub(crate) fn reached(
         }
     }
     if reached.hosts.is_empty() {
+        reached.ending = !ending.is_empty();
         reached.hosts = ending;
     }
     reached.hosts.sort();

@@ -34,6 +34,8 @@ pub(crate) enum UnitInput {
     Service(NamespacedName),
     /// The endpoints of a service, and the pods behind them.
     Endpoints(NamespacedName),
+    /// Which ports of a service have a ready endpoint.
+    Ready(NamespacedName),
     /// The templates that the pods of a namespace have.
     Pods(Arc<str>),
     /// The objects of a kind in a namespace, as they are declared.

@@ -196,6 +196,16 @@ impl<'a> Recorder<'a> {
         endpoints::takes_traffic(self.endpoint_inputs(), service, port, subset)
     }
 
+    /// Whether a port of a service has a ready endpoint. In contrast to [`Self::takes_traffic`], the unit does not run again for other changes of
+    /// the endpoints.
+    pub(crate) fn is_ready(&self, service: &NamespacedName, port: Port) -> bool {
+        self.record(service, UnitInput::Service);
+        self.record(service, UnitInput::Ready);
+        let unrecorded = Reads::default();
+        let inputs = EndpointInputs::new(&unrecorded, self.world, self.addresses);
+        endpoints::takes_traffic(inputs, service, port, None)
+    }
+
     pub(crate) const fn endpoint_inputs(&self) -> EndpointInputs<'_> {
         EndpointInputs::new(&self.reads, self.world, self.addresses)
     }

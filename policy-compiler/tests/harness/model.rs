@@ -61,7 +61,12 @@ fn forwarded(table: &RouteTable, forward: &Forward) -> String {
         let upstream = table.upstream(&weighted.backend);
         let upstream = upstream.map_or("none", |upstream| &upstream.name);
         let (weight, backend) = (weighted.weight, &weighted.backend);
-        write!(text, " {weight} to {backend} by {upstream}").unwrap();
+        let held = match weight.is_held() {
+            true => format!(" (declared {})", weight.declared),
+            false => String::new(),
+        };
+        let weight = weight.in_force;
+        write!(text, " {weight}{held} to {backend} by {upstream}").unwrap();
         text += &headers(&weighted.headers);
         text.push(';');
     }

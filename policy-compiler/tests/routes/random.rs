@@ -8,7 +8,7 @@ use heddle_policy_compiler::traffic::{
     HeaderChanges, HeaderMatcher, HeaderPolicy, HostPattern, Origins, PathMatcher, PathRewrite,
     PresentLines, QueryMatcher, Redirect, RedirectStatus, Request, RequestMatcher, Rewrite,
     RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, TableUpstream, ValueMatcher,
-    VirtualHost, WeightedBackend,
+    VirtualHost, Weight, WeightedBackend,
 };
 use heddle_policy_compiler::{NamespacedName, ObjectKind, ObjectRef};
 use proptest::prelude::*;
@@ -152,7 +152,7 @@ fn action() -> impl Strategy<Value = Action> {
             } else {
                 backend(index)
             },
-            weight,
+            weight: Weight::of(weight),
             headers,
         });
         Action::Forward(Forward {

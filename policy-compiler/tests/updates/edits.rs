@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_policy_compiler::{Dependency, NamespacedName, Part, World, WorldBuilder, compile};
+use heddle_crds::ConditionType;
+use heddle_policy_compiler::{
+    Compiled, Dependency, NamespacedName, ObjectKind, ObjectRef, Part, World, WorldBuilder, compile,
+};
 use serde_json::{Value, json};
 
-use crate::cluster::{annotated, apply, of_namespace, pod, policy, service, slice, split};
+use crate::cluster::view::{resource, view};
+use crate::cluster::{
+    annotated, apply, http_route, of_namespace, pod, policy, service, slice, split,
+};
 use crate::pool::{NAMESPACES, http, on_each_node, on_node, web};
 use crate::views::{Asked, same_as_cold, says_what_it_did, views};
 
@@ -143,6 +149,65 @@ fn an_edit_compiles_what_it_touches() {
                 "{name}"
             );
         }
+    }
+}
+
+/// A route says whether its backends are ready, and not how many of their endpoints are: only the first and the last of them count.
+#[test]
+fn the_last_ready_endpoint_of_a_backend_changes_the_rules_that_lead_there() {
+    let backend = |service: &str| json!({"name": service, "port": 80});
+    let route = |name: &str, parent: &str, backends: [Value; 2]| {
+        let parent = json!({"group": "", "kind": "Service", "name": parent});
+        let rules = json!([{"backendRefs": backends}]);
+        http_route(name, json!({"parentRefs": [parent], "rules": rules}))
+    };
+    let mut builder = World::builder();
+    let others = objects().into_iter();
+    let others = others.filter(|value| value["kind"] != "TrafficSplit");
+    apply(&mut builder, others);
+    let routes = [
+        route("r", "c", [backend("b"), backend("c")]),
+        route("s", "a", [backend("a"), backend("c")]),
+    ];
+    apply(&mut builder, routes);
+    let port = || json!({"name": "http", "port": 8080, "protocol": "TCP"});
+    let slice = |ready: [bool; 2]| {
+        let pods = [("b-0", "10.0.1.0", ready[0]), ("b-1", "10.0.1.1", ready[1])];
+        slice("b-x", "b", port(), &pods)
+    };
+    let held = |compiled: &Compiled, name: &str| {
+        let object = ObjectRef::new(ObjectKind::HTTPRoute, "shop", name);
+        let status = &compiled.statuses[&object];
+        let held = status.condition(ConditionType::WeightsHeld);
+        held.map(|held| held.message.clone())
+    };
+    let leads_to_b = |compiled: &Compiled| {
+        let view = view(compiled, "a-0", &["service/shop/c:80"]);
+        let route = resource(&view, "Route out|shop/c|80").to_string();
+        assert!(route.contains("out|shop/c|80"), "{route}");
+        route.contains("out|shop/b|80")
+    };
+    let mut before = compile(&builder.world());
+    assert_eq!((held(&before, "r"), leads_to_b(&before)), (None, true));
+    let (none, some): (&[_], &[_]) = (&[("clients", 2)], &[("http_routes", 1), ("clients", 2)]);
+    for (ready, expected, is_held) in [
+        ([true, false], none, false),
+        ([false, false], some, true),
+        ([false, true], some, false),
+        ([true, true], none, false),
+    ] {
+        apply(&mut builder, [slice(ready)]);
+        let after = before.update(&builder.world());
+        same_as_cold(&after, &compile(&builder.world())).unwrap();
+        let counted = after.changes().recompiled.by_kind().into_iter();
+        let counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, expected, "{ready:?}");
+        let text = "spec.rules[0]: shop/b:80 has no ready endpoint, so its weight 1 of 2 goes to the other backends";
+        let text = is_held.then(|| text.to_owned());
+        assert_eq!(held(&after, "r"), text, "{ready:?}");
+        assert_eq!(held(&after, "s"), None, "{ready:?}");
+        assert_eq!(leads_to_b(&after), !is_held, "{ready:?}");
+        before = after;
     }
 }
 

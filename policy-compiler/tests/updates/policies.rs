@@ -111,3 +111,17 @@ pub fn policies_of_callers(there: &str) -> Vec<Value> {
     }
     policies
 }
+
+/// Routes for requests with several backends in a rule, of which some may have no ready endpoint, or be invalid.
+pub fn weighted_routes(name: &str) -> Vec<Value> {
+    let backend =
+        |(service, weight): (&str, u32)| json!({"name": service, "port": 80, "weight": weight});
+    let route = |(service, backends): (&str, [(&str, u32); 3])| {
+        let parent = json!({"group": "", "kind": "Service", "name": service});
+        let rules = json!([{"backendRefs": backends.map(backend)}]);
+        http_route(name, json!({"parentRefs": [parent], "rules": rules}))
+    };
+    let (a, b) = (("a", 1), ("b", 2));
+    let all = [("a", [a, b, ("c", 0)]), ("b", [a, b, ("gone", 4)])];
+    all.into_iter().map(route).collect()
+}

@@ -12,6 +12,7 @@ use crate::cluster::{
 };
 use crate::policies::{
     backend_policies, policies_of_callers, policies_of_routes, routes_of_connections,
+    weighted_routes,
 };
 
 pub fn web(app: &str) -> Value {
@@ -332,6 +333,7 @@ fn objects() -> Vec<Value> {
         pool.extend(policies_of_routes(name));
         pool.extend(backend_policies(name));
         pool.extend(routes_of_connections(name));
+        pool.extend(weighted_routes(name));
         pool.push(split(name, json!({"service": "a", "matches": [{"headers": [{"name": "x", "exact": "y"}]}], "backends": [{"labels": {"app": "a"}, "weight": 1}]})));
     }
     for name in ["p", "q"] {

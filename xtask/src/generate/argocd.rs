@@ -113,8 +113,8 @@ fn odd_cases(kind: ConditionType) -> Vec<Case> {
                 reason::SERVICE_NOT_FOUND,
             )]
         }
-        // No kind of ours has it.
-        ConditionType::PartiallyInvalid => Vec::new(),
+        // No kind of ours has them.
+        ConditionType::PartiallyInvalid | ConditionType::WeightsHeld => Vec::new(),
         ConditionType::Conflicted => vec![case("conflicted", "Degraded", "True", reason::CONFLICT)],
         ConditionType::Enforced => vec![
             case("unenforced", "Degraded", "False", reason::NOT_HTTP),

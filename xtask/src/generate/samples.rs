@@ -222,7 +222,7 @@ fn part<'a>(
     text.push_str(&format!("\n## {title}\n\n| file | effect |\n|---|---|\n"));
     for name in names {
         let file = format!("{name}.yaml");
-        let sample = fs::read_to_string(repo.path(&format!("{FOLDER}/{file}")))?;
+        let sample = fs::read_to_string(repo.path(format!("{FOLDER}/{file}")))?;
         let effect = comment(&sample).with_context(|| {
             format!("{FOLDER}/{file} does not begin with a comment; add a line on its effect")
         })?;

@@ -218,12 +218,12 @@ impl Compiled {
         };
         explanation.rule = Some(deciding(&entry.rule, entry.matcher.clone(), None));
         if let Action::Forward(forward) = &entry.rule.action {
+            let servers = |backend: &Backend| self.servers(arriving, backend);
+            let mut forward = forward.clone();
+            forward.divide(|backend| !servers(backend).is_empty());
             let backends = forward.weighted().map(|weighted| ExplainedBackend {
-                weight: weighted.weight,
-                ..whole(
-                    weighted.backend.clone(),
-                    self.servers(arriving, &weighted.backend),
-                )
+                weight: weighted.weight.in_force,
+                ..whole(weighted.backend.clone(), servers(&weighted.backend))
             });
             explanation.backends = backends.collect();
         }
@@ -265,14 +265,14 @@ impl Compiled {
             Action::Forward(_) => {}
         }
         let kept = decision.kept_share(&sent);
-        let shares = decision.shares();
-        let shares = shares.iter().copied().zip(declared.takers()).enumerate();
+        let shares = decision.shares().into_iter().enumerate();
         let shares = shares.filter(|(index, _)| kept.is_none_or(|kept| kept == *index));
-        let mut shares: Vec<_> = shares.map(|(_, of)| of).collect();
+        let mut shares: Vec<_> = shares.map(|(_, share)| share).collect();
         if let Some(share) = decision.session_share(&sent) {
-            shares = vec![(share, share.backend)];
+            shares = vec![share];
         }
-        for (share, backend) in &shares {
+        for share in &shares {
+            let named = declared.backends().nth(share.place);
             arriving.request = decision.forwarded(share, &sent);
             let servers = match share.upstream {
                 Some(_) => self.servers(&arriving, share.backend),
@@ -284,7 +284,7 @@ impl Compiled {
                 weight: share.weight,
                 retry_budget,
                 policies,
-                ..whole((*backend).clone(), servers)
+                ..whole(named.unwrap_or(share.backend).clone(), servers)
             });
         }
     }

@@ -11,9 +11,11 @@ use crate::compile::reports::Source;
 use crate::compile::templates::{BySelector, CompiledTemplate, CompiledTemplates, Policies};
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
-use crate::validation::inputs::{Target, UnitInput};
+use crate::validation::Addresses;
+use crate::validation::endpoints::{EndpointInputs, takes_traffic};
+use crate::validation::inputs::{Reads, Target, UnitInput};
 use crate::world::{
-    NamespacedName, Pod, PodTemplate, SpiffeId, WorkloadRef, in_namespace, selects,
+    NamespacedName, Pod, PodTemplate, Port, SpiffeId, WorkloadRef, World, in_namespace, selects,
 };
 
 type PodChange<'a> = Change<'a, NamespacedName, Arc<Pod>>;
@@ -67,8 +69,26 @@ impl Update<'_> {
             }
         }
         for service in endpoints {
+            let ready = UnitInput::Ready(service.clone());
+            if self.new.readers.reads(&ready) && self.differs_in_readiness(&service) {
+                self.changed(&ready);
+            }
             self.changed(&UnitInput::Endpoints(service));
         }
+    }
+
+    /// Whether other ports of a service have a ready endpoint than before.
+    fn differs_in_readiness(&self, service: &NamespacedName) -> bool {
+        let ready = |world: &World, addresses: &Addresses| {
+            let reads = Reads::default();
+            let inputs = EndpointInputs::new(&reads, world, addresses);
+            let definition = world.services.get(service);
+            let ports = definition.into_iter().flat_map(|of| of.ports.keys());
+            let ready = ports.filter(|port| takes_traffic(inputs, service, **port, None));
+            ready.copied().collect::<BTreeSet<Port>>()
+        };
+        let old = ready(&self.old.world, &self.old.addresses);
+        old != ready(self.world, &self.new.addresses)
     }
 
     /// Adds the services that depend on more of a pod than [`same_backend`] compares: its addresses where a slice names no pod, and its

@@ -18,7 +18,7 @@ use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
 use crate::kinds::{ValidationError, matches};
 use crate::traffic::{
     Action, Forward, HeaderPolicy, RequestMatcher, RouteEntry, RoutePolicy, RouteRule, RuleId,
-    WeightedBackend,
+    Weight, WeightedBackend,
 };
 use crate::validation::inputs::Target;
 use crate::world::{DeclaredSpec, NamespacedName, Port, Protocol};
@@ -204,8 +204,16 @@ fn rule<S>(
     let object = &policy.declared.object;
     let weighted = spec.backends.iter().zip(weights);
     let backends = weighted.filter_map(|(backend, weight)| {
+        let declared = backend.weight;
         let backend = backends::target(service, port, backend.target())?;
-        Some(WeightedBackend::new(backend, *weight))
+        let weight = Weight {
+            declared,
+            in_force: *weight,
+        };
+        Some(WeightedBackend {
+            weight,
+            ..WeightedBackend::new(backend, declared)
+        })
     });
     let mut forward = Forward::to(backends.collect());
     let declared = policy.lookup.service(service);

@@ -168,6 +168,7 @@ where
         } else {
             notes.report(&policy.declared.object, report.findings);
             report_backends(policy, (&rules, T::ROUTED), report);
+            report_held(policy, (&rules, T::ROUTED), report);
         }
         for (service, ports) in places.clone() {
             let target = Target::Service(service.clone());
@@ -325,6 +326,24 @@ fn report_backends<S>(
         .extend(errors.iter().map(|error| error.finding(object)));
 }
 
+/// Reports the weights that are not in force, because backends have no ready endpoint.
+fn report_held<S>(
+    policy: &Candidate<'_, S>,
+    (rules, routed): (&[Rule], Routed),
+    report: &mut ObjectReport<'_>,
+) {
+    let rules = rules.iter().enumerate();
+    let held = rules.flat_map(|(index, rule)| {
+        let field = format!("spec.rules[{index}]");
+        rule.held(policy, routed, &field)
+    });
+    let held: Vec<String> = held.collect();
+    if !held.is_empty() {
+        let (condition, reason) = (ConditionType::WeightsHeld, reason::BACKEND_NOT_READY);
+        report.status.set(condition, true, reason, held.join("; "));
+    }
+}
+
 /// Sets the status at each parent that the present spec names. `places`: the ports that the spec in force is attached to.
 fn report_parents<T: RouteSpec>(
     policy: &Candidate<'_, ForeignSpec<T>>,
@@ -365,6 +384,7 @@ fn report_parents<T: RouteSpec>(
     if let Some(first) = not_taken.first().filter(|_| not_taken.len() == all.len()) {
         set_not_accepted(status, first);
         status.unset(ConditionType::PartiallyInvalid);
+        status.unset(ConditionType::WeightsHeld);
     }
     if spec.typed().is_ok_and(RouteSpec::names_hosts) && !all.is_empty() {
         findings.push(without_hostnames(object));

@@ -14,9 +14,9 @@ use crate::kinds::ValidationError;
 use crate::kinds::policy::Candidate;
 use crate::traffic::{
     Action, Backend, Forward, HeaderPolicy, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
-    Session, WeightedBackend, WithoutBackend,
+    Session, Weight, WeightedBackend, WithoutBackend,
 };
-use crate::world::Port;
+use crate::world::{NamespacedName, Port};
 
 /// The largest weight of a backend.
 const MAX_WEIGHT: i32 = 1_000_000;
@@ -81,6 +81,40 @@ impl Rule {
         all.filter_map(move |of| backends::resolve(policy, of, routed).err())
     }
 
+    /// The backends that should get a share of the rule and have no ready endpoint, for a status. `field`: the field of the rule. A backend that is
+    /// alone has nothing to give away.
+    pub(super) fn held<S>(
+        &self,
+        policy: &Candidate<'_, S>,
+        routed: Routed,
+        field: &str,
+    ) -> Vec<String> {
+        let weighted = self.backends.iter().filter(|of| of.weight > 0);
+        if policy.lookup.offline() || weighted.clone().nth(1).is_none() {
+            return Vec::new();
+        }
+        let sum: u64 = weighted.clone().map(|of| u64::from(of.weight)).sum();
+        // An invalid backend is none that waits: its share is answered.
+        let services = weighted.filter_map(|of| {
+            match backends::resolve(policy, &of.reference, routed).ok()? {
+                Backend::Service(name, port) => Some((of, name, port)),
+                Backend::Subset(..) | Backend::Invalid(_) => None,
+            }
+        });
+        let is_ready =
+            |(_, name, port): &(_, NamespacedName, Port)| policy.lookup.is_ready(name, *port);
+        let (ready, waiting): (Vec<_>, Vec<_>) = services.partition(is_ready);
+        let effect = match ready.is_empty() {
+            true => "is in force all the same, for no backend of the rule has one",
+            false => "goes to the other backends",
+        };
+        let texts = waiting.into_iter().map(|(of, name, port)| {
+            let weight = of.weight;
+            format!("{field}: {name}:{port} has no ready endpoint, so its weight {weight} of {sum} {effect}")
+        });
+        texts.collect()
+    }
+
     /// The rule for a port of a parent.
     pub(super) fn route_rule<S>(
         &self,
@@ -110,7 +144,7 @@ impl Rule {
         };
         let weighted = self.backends.iter().map(|weighted| WeightedBackend {
             backend: resolve(&weighted.reference),
-            weight: weighted.weight,
+            weight: Weight::of(weighted.weight),
             headers: weighted.headers.clone(),
         });
         let mirrors = self.filters.mirrors.iter().map(|mirror| Mirror {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use heddle_crds::{Backend, ConditionType, TrafficSplitSpec, WeightInForce};
+use heddle_crds::{Backend, ConditionType, TrafficSplitSpec, WeightInForce, reason};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -68,7 +68,7 @@ pub(super) fn weigh<S>(
     status.set(
         ConditionType::ResolvedRefs,
         false,
-        "BackendNotReady",
+        reason::BACKEND_NOT_READY,
         format!("{waiting}: {consequence}"),
     );
     weights.unwrap_or(wanted)
