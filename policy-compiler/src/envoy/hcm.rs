@@ -1,6 +1,7 @@
 //! The HTTP connection manager: secure and, for the application, as good as not there.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_rules;
@@ -21,6 +22,7 @@ use super::tracing::restore_id;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, number, rbac, regex, seconds, truth, unreached};
+use crate::traffic::unrouted::{CONNECT, UPGRADES};
 
 /// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
@@ -34,8 +36,8 @@ pub(super) const MAX_HEADERS: u32 = 2000;
 pub(super) const MAX_HEADERS_KB: u32 = 256;
 /// The authority of requests of HTTP/1.0 that name none: Envoy demands one. The name never exists (RFC 2606).
 const NO_HOST: &str = "none.invalid";
-/// Every `Upgrade` but `websocket`: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
-const NO_WEBSOCKET: &str = "(?i)[^w].*|w[^e].*";
+/// Every other `Upgrade` than [`UPGRADES`]: passed on as a request that asks for none, which a server may answer so. A 403 would surprise.
+static NO_UPGRADE: LazyLock<String> = LazyLock::new(no_upgrade);
 
 /// The header with the name of the on-demand cluster for the address that was called. No route lets it out.
 pub(super) const DESTINATION_HEADER: &str = "x-heddle-destination";
@@ -104,7 +106,7 @@ pub(crate) fn connection_manager(
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes.specifier()),
         http_filters: http_filters(side, reporting.spans.is_some()),
-        http_protocol_options: Some(http1_options()),
+        http_protocol_options: Some(downstream_http1()),
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
         max_request_headers_kb: number(MAX_HEADERS_KB),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
@@ -129,7 +131,7 @@ pub(crate) fn connection_manager(
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         forward_client_cert_details: forward.into(),
         set_current_client_cert_details: details,
-        upgrade_configs: vec![websocket()],
+        upgrade_configs: upgrades(side),
         access_log: reporting.of_requests(),
         local_reply_config: matches!(side, Side::Server(_)).then(unreached::mark),
         ..Default::default()
@@ -139,11 +141,30 @@ pub(crate) fn connection_manager(
     filter("http", any(&manager))
 }
 
-fn websocket() -> v3::http_connection_manager::UpgradeConfig {
-    v3::http_connection_manager::UpgradeConfig {
-        upgrade_type: "websocket".to_owned(),
+/// The protocols that requests may change to. CONNECT goes on as CONNECT: where there is no route for it the answer is 404. Hosts outside are
+/// chosen by the authority, which in CONNECT names another host.
+fn upgrades(side: Side) -> Vec<v3::http_connection_manager::UpgradeConfig> {
+    let connect = match side {
+        Side::Client | Side::Server(_) => Some(CONNECT),
+        Side::External(_) => None,
+    };
+    let upgrade = |protocol: &str| v3::http_connection_manager::UpgradeConfig {
+        upgrade_type: protocol.to_owned(),
         ..Default::default()
-    }
+    };
+    UPGRADES.into_iter().chain(connect).map(upgrade).collect()
+}
+
+/// An expression for all protocols that begin otherwise than each of [`UPGRADES`]: it is in every listener, so it is short, and the first two
+/// letters decide.
+fn no_upgrade() -> String {
+    let begins = UPGRADES.iter().map(|name| name.split_at(1));
+    let firsts: String = begins.clone().map(|(first, _)| first).collect();
+    let seconds = begins.map(|(first, rest)| {
+        let second: String = rest.chars().take(1).collect();
+        format!("|{first}[^{second}].*")
+    });
+    format!("(?i)[^{firsts}].*{}", seconds.collect::<String>())
 }
 
 /// Adds the tracer, if the sidecar traces.
@@ -247,6 +268,14 @@ fn reply(flag: &str, body: &str) -> v3::ResponseMapper {
     }
 }
 
+/// HTTP/1 of clients.
+fn downstream_http1() -> core::Http1ProtocolOptions {
+    core::Http1ProtocolOptions {
+        ignore_http_11_upgrade: vec![regex(NO_UPGRADE.as_str())],
+        ..http1_options()
+    }
+}
+
 /// HTTP/1 as applications really speak it, upstream and downstream.
 pub(super) fn http1_options() -> core::Http1ProtocolOptions {
     use core::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
@@ -264,7 +293,6 @@ pub(super) fn http1_options() -> core::Http1ProtocolOptions {
         header_key_format: Some(HeaderKeyFormat {
             header_format: Some(HeaderFormat::StatefulFormatter(preserve_case)),
         }),
-        ignore_http_11_upgrade: vec![regex(NO_WEBSOCKET)],
         ..Default::default()
     }
 }
@@ -283,4 +311,31 @@ pub(super) fn policy_slot(
         filter_chain: Some(FilterChain { filters }),
     });
     BTreeMap::from([(POLICY_FILTER.to_owned(), chain)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upgrades_are_passed_on_or_ignored() {
+        let ignored = ::regex::Regex::new(&format!("^(?:{})$", *NO_UPGRADE)).unwrap();
+        for protocol in UPGRADES {
+            assert!(!ignored.is_match(protocol), "{protocol}");
+            assert!(!ignored.is_match(&protocol.to_uppercase()), "{protocol}");
+        }
+        for protocol in [
+            "h2c", "HTTP/2.0", "TLS/1.0", "tcp", "TCP", "irc/6.9", "derp",
+        ] {
+            assert!(ignored.is_match(protocol), "{protocol}");
+        }
+        for side in [
+            Side::Client,
+            Side::Server(Duration::ZERO),
+            Side::External(""),
+        ] {
+            let known = upgrades(side).len() - UPGRADES.len();
+            assert_eq!(known, usize::from(!matches!(side, Side::External(_))));
+        }
+    }
 }

@@ -17,11 +17,12 @@ use super::retries::{self, Part, UNSENT};
 use super::unreached::UNREACHED;
 use super::wire::envoy::config::route::v3;
 use super::{
-    cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac, rewrite,
-    seconds, shared_limits, shares, unreached,
+    connect, cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac,
+    rewrite, seconds, shared_limits, shares, unreached,
 };
 use crate::authz::PortAuthz;
 use crate::authz::header::names as spellings;
+use crate::traffic::unrouted::CONNECT;
 use crate::traffic::{
     Action, Forward, HeaderPolicy, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
@@ -38,19 +39,26 @@ const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     let common = common_policy(table);
     let in_route = common.is_none();
-    let routes = |entry: &RouteEntry| {
-        let mut routes = routes(table, entry);
+    let with_slots = |entry: &RouteEntry, mut routes: Vec<RouteAndSession>| {
         for (route, session) in &mut routes {
             let policy = in_route.then_some(&entry.rule.policy);
             route.typed_per_filter_config = slot(policy, session.take());
         }
         routes.into_iter().map(|(route, _)| route)
     };
-    let host = |host: &VirtualHost| v3::VirtualHost {
-        name: host_name(host),
-        domains: host.domains.iter().map(domain).collect(),
-        routes: host.entries.iter().flat_map(&routes).collect(),
-        ..Default::default()
+    let host = |host: &VirtualHost| {
+        let entries = host.entries.iter();
+        let connects_only = |of: &&RouteEntry| of.matcher.method.as_deref() == Some(CONNECT);
+        let requests = entries.clone().filter(|of| !connects_only(of));
+        let requests = requests.flat_map(|of| with_slots(of, routes(table, of)));
+        // No request matches both kinds of routes.
+        let connects = entries.flat_map(|of| with_slots(of, tunnel(table, of)));
+        v3::VirtualHost {
+            name: host_name(host),
+            domains: host.domains.iter().map(domain).collect(),
+            routes: requests.chain(connects).collect(),
+            ..Default::default()
+        }
     };
     v3::RouteConfiguration {
         name: table.name.to_string(),
@@ -135,6 +143,17 @@ fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<RouteAndSession> {
         })
     });
     routes.collect()
+}
+
+/// The route of an entry for CONNECT, if it takes any: that of its last part, for CONNECT is not idempotent.
+fn tunnel(table: &RouteTable, entry: &RouteEntry) -> Vec<RouteAndSession> {
+    let of_entry = |entry: RouteEntry| {
+        let part = parts(&entry).last()?;
+        let session = shares::session_of_route(table, &entry.rule);
+        Some((connect::tunnel(route(table, &entry, *part)), session))
+    };
+    let of_connect = connect::entry(entry).and_then(of_entry);
+    of_connect.into_iter().collect()
 }
 
 /// A route, and the filter of sessions that it needs.
@@ -285,7 +304,7 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     let host = v3::VirtualHost {
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![route],
+        routes: vec![route.clone(), connect::route(route)],
         ..Default::default()
     };
     v3::RouteConfiguration {
@@ -353,41 +372,42 @@ pub(crate) fn inbound(
         let retries = retries::in_place(SERVER_RETRIES);
         Some(v3::route::Action::Route(action(cluster, retries)))
     };
-    let mut routes: Vec<v3::Route> = probes
-        .iter()
-        .map(|probe| v3::Route {
+    let slots = match others {
+        Others::Judged(_, policy) => of_server(policy),
+        Others::Refused => BTreeMap::new(),
+    };
+    let probe = |probe: &ProbeRoute| {
+        let mut filters = authz_config(rbac::off());
+        // A pod must not die because it is busy.
+        filters.extend(slots.keys().map(|slot| (slot.clone(), rbac::off())));
+        v3::Route {
             name: PROBE_ROUTE.to_owned(),
             r#match: Some(exactly(probe)),
             action: forward(),
-            typed_per_filter_config: authz_config(rbac::off()),
+            typed_per_filter_config: filters,
             ..Default::default()
-        })
-        .collect();
-    let (last, policies) = match others {
-        Others::Judged(authz, policy) => (
-            v3::Route {
-                action: forward(),
-                // Not for probes: a pod must not die because it is busy.
-                typed_per_filter_config: of_server(policy),
-                ..Default::default()
-            },
-            authz_config(rbac::per_route(authz)),
-        ),
+        }
+    };
+    let mut routes: Vec<v3::Route> = probes.iter().map(probe).collect();
+    let (action, authz) = match others {
+        Others::Judged(authz, _) => (forward(), rbac::per_route(authz)),
         Others::Refused => (
-            v3::Route {
-                action: Some(v3::route::Action::DirectResponse(rejection(
-                    "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
-                ))),
-                ..Default::default()
-            },
-            authz_config(rbac::off()),
+            Some(v3::route::Action::DirectResponse(rejection(
+                "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
+            ))),
+            rbac::off(),
         ),
     };
-    routes.push(v3::Route {
+    let last = v3::Route {
         r#match: Some(everything()),
         name: "all".to_owned(),
-        ..last
-    });
+        action,
+        ..Default::default()
+    };
+    routes.extend([last.clone(), connect::route(last)]);
+    // Those of the whole configuration, so that both kinds of requests have the same buckets.
+    let mut policies = authz_config(authz);
+    policies.extend(slots);
     configuration(name, routes, policies)
 }
 

@@ -11,6 +11,7 @@ use super::matcher::{
 use super::rate_limits::RateLimit;
 use super::rule::{Action, Backend, RouteRule, WeightedBackend};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
+use super::unrouted::CONNECT;
 
 /// The parts of a request that matchers look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,10 +20,24 @@ pub struct Request {
     pub host: String,
     /// The method, in the case in which it is sent.
     pub method: String,
-    /// The path with its query.
+    /// The path with its query. That of CONNECT, which has none, counts for nothing.
     pub path: String,
     /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
+}
+
+impl Request {
+    fn is_connect(&self) -> bool {
+        self.method == CONNECT
+    }
+
+    /// The path with its query; empty if it has none.
+    fn sent_path(&self) -> &str {
+        match self.is_connect() {
+            true => "",
+            false => &self.path,
+        }
+    }
 }
 
 /// The entry of a route table that decides about a request.
@@ -111,7 +126,8 @@ impl<'t> Decision<'t> {
             if let Some(host) = &forward.rewrite.host {
                 request.host = host.to_string();
             }
-            if let Some(path) = &forward.rewrite.path {
+            let path = forward.rewrite.path.as_ref();
+            if let Some(path) = path.filter(|_| !request.is_connect()) {
                 request.path = rewritten(path, &self.entry.matcher.path, &request.path);
             }
         }
@@ -208,8 +224,10 @@ impl RateLimit {
 #[must_use]
 pub fn evaluate<'t>(table: &'t RouteTable, request: &Request) -> Option<Decision<'t>> {
     let host = host(table, &request.host)?;
-    let matches = |entry: &&RouteEntry| matches(&entry.matcher, request);
-    let entry = host.entries.iter().find(matches)?;
+    let taken = |entry: &&RouteEntry| {
+        matches(&entry.matcher, request) && (!request.is_connect() || entry.takes_connect())
+    };
+    let entry = host.entries.iter().find(taken)?;
     Some(Decision { entry, table })
 }
 
@@ -230,7 +248,8 @@ pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
     let method = matcher.method.as_ref();
     // Requests have no server name of their own.
     matcher.server_name.is_none()
-        && on_path(&matcher.path, &request.path)
+        && (!request.is_connect() || matcher.takes_connect())
+        && on_path(&matcher.path, request.sent_path())
         && method.is_none_or(|method| **method == *request.method)
         && matcher
             .headers
@@ -243,7 +262,7 @@ pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
         && matcher
             .query
             .iter()
-            .all(|query| on_query(query, &request.path))
+            .all(|query| on_query(query, request.sent_path()))
 }
 
 fn on_path(matcher: &PathMatcher, sent: &str) -> bool {

@@ -1,4 +1,5 @@
 //! The part of requests that no rule sees: headers that Envoy removes, and methods that it answers, before it routes.
+//! And the requests for another protocol: tunnels and upgrades.
 
 /// Headers that Envoy removes from every request: commands to Envoy, and those about one connection.
 const REMOVED: [&str; 19] = [
@@ -61,8 +62,13 @@ pub(crate) const METHODS: [&str; 34] = [
     "UNSUBSCRIBE",
 ];
 
-/// The method of tunnels: no route takes it.
+/// The method of tunnels. Its target is a host and a port, without a path: a matcher of paths matches none of its requests.
 pub(crate) const CONNECT: &str = "CONNECT";
+
+/// The protocols of `Upgrade` that are passed on, in lower case. After the server has agreed, the sidecars judge no byte, so a protocol that
+/// carries further requests is never one of them (`h2c`, `TLS/1.0`). Envoy holds the body of such a request until the server has agreed: Docker
+/// agrees to `tcp` only after the body.
+pub(crate) const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tailscale-control-protocol"];
 
 /// Whether Envoy reads a method over HTTP/1. Others are answered with status 400.
 pub(crate) fn is_method(method: &str) -> bool {
@@ -81,10 +87,11 @@ pub(crate) fn routed(headers: &[(String, String)]) -> Vec<(String, String)> {
         let lines = headers.iter().filter(move |(name, _)| name == of);
         lines.flat_map(|(_, value)| value.split(',').map(|token| token.trim().to_lowercase()))
     };
-    let websocket = values("upgrade").eq(["websocket".to_owned()])
-        && values("connection").any(|token| token == "upgrade");
+    let known = |protocol: &&str| values("upgrade").eq([(*protocol).to_owned()]);
+    let upgrade =
+        UPGRADES.iter().any(|of| known(of)) && values("connection").any(|token| token == "upgrade");
     let kept = headers.iter().filter(|(name, value)| match &**name {
-        "connection" | "upgrade" => websocket,
+        "connection" | "upgrade" => upgrade,
         "te" => value.split(',').any(|token| token.trim() == "trailers"),
         name => !is_removed(name) && values("connection").all(|token| token != name),
     });
@@ -104,10 +111,9 @@ mod tests {
         sent.push(header("connection", "close, X-A"));
         sent.extend([header("x-a", "1"), header("upgrade", "h2c")]);
         assert_eq!(routed(&sent), kept);
-        let websocket = [
-            header("connection", "Upgrade"),
-            header("upgrade", "websocket"),
-        ];
-        assert_eq!(routed(&websocket), websocket);
+        for protocol in ["websocket", "WebSocket", "SPDY/3.1"] {
+            let upgrade = [header("connection", "Upgrade"), header("upgrade", protocol)];
+            assert_eq!(routed(&upgrade), upgrade);
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! `matches` of a rule of a route.
 
-use std::sync::Arc;
-
 use gateway_api::experimental::httproutes as api;
 
 use crate::kinds::routes::matches::{check_path, check_regex};
 use crate::kinds::routes::{self, Notes};
+use crate::traffic::unrouted::CONNECT;
 use crate::traffic::{PathMatcher, QueryMatcher, RequestMatcher};
 
 /// Reads an alternative.
@@ -16,9 +15,18 @@ pub(super) fn matcher(
 ) -> RequestMatcher {
     let path = of.path.as_ref();
     let path = path.map_or(PathMatcher::Any, |of| path_matcher(field, of, notes));
+    let method = of.method.as_ref().map(method);
+    if method == Some(CONNECT) && path != PathMatcher::Any {
+        let message = "a request with method CONNECT has no path";
+        notes.unsupported(
+            format!("{field}.path"),
+            message,
+            "remove the path or the match",
+        );
+    }
     RequestMatcher {
         path,
-        method: of.method.as_ref().and_then(|of| method(field, of, notes)),
+        method: method.map(Into::into),
         headers: routes::matches::headers(field, of.headers.as_ref(), notes),
         query: query(field, of, notes),
         ..RequestMatcher::default()
@@ -53,13 +61,9 @@ fn path_matcher(
     }
 }
 
-fn method(
-    field: &str,
-    of: &api::HttpRouteRulesMatchesMethod,
-    notes: &mut Notes,
-) -> Option<Arc<str>> {
+const fn method(of: &api::HttpRouteRulesMatchesMethod) -> &'static str {
     use api::HttpRouteRulesMatchesMethod as Method;
-    let name = match of {
+    match of {
         Method::Get => "GET",
         Method::Head => "HEAD",
         Method::Post => "POST",
@@ -68,13 +72,8 @@ fn method(
         Method::Options => "OPTIONS",
         Method::Trace => "TRACE",
         Method::Patch => "PATCH",
-        Method::Connect => {
-            let message = "sidecars answer every CONNECT with 404";
-            notes.unsupported(format!("{field}.method"), message, "remove the match");
-            return None;
-        }
-    };
-    Some(name.into())
+        Method::Connect => CONNECT,
+    }
 }
 
 fn query(field: &str, of: &api::HttpRouteRulesMatches, notes: &mut Notes) -> Vec<QueryMatcher> {
